@@ -1,9 +1,12 @@
-"""Time and memory of the fidelity metrics as the number of images grows: features on disk, each stage in a process of its own.
+"""Time and memory of the fidelity metrics as the number of images grows: features on disk, each
+stage in a process of its own.
 
     python benchmarks/fidelity_scale.py --folder /tmp/scale --write
-    python benchmarks/fidelity_scale.py --folder /tmp/scale --only kid kid-subsets --write   # the other rows of the table stay
+    python benchmarks/fidelity_scale.py --folder /tmp/scale --only kid kid-subsets --write   # the
+    other rows of the table stay
 
-Features are made up (non-negative, with a decaying spectrum): time and memory of these metrics hardly depend on the values.
+Features are made up (non-negative, with a decaying spectrum): time and memory of these metrics
+hardly depend on the values.
 """
 
 from __future__ import annotations
@@ -24,12 +27,25 @@ REFERENCE = 10_000
 WIDTHS = {"features": 2048, "spatial": 2023, "logits": 1008}
 BLOCK = 1000
 LIMIT = 1536  # MB
-STAGES = ("moments", "fid", "sfid", "is", "precision-recall", "precision-recall-float16", "kid", "kid-subsets", "evaluator")
+STAGES = (
+    "moments",
+    "fid",
+    "sfid",
+    "is",
+    "precision-recall",
+    "precision-recall-float16",
+    "kid",
+    "kid-subsets",
+    "evaluator",
+)
 
 
 def make(path: Path, rows: int, width: int, seed: int, shift: float) -> None:
     """Rows (N, width) float32 in a .npy file, written in blocks."""
-    rng, found = np.random.default_rng(seed), np.lib.format.open_memmap(path, "w+", np.float32, (rows, width))
+    rng, found = (
+        np.random.default_rng(seed),
+        np.lib.format.open_memmap(path, "w+", np.float32, (rows, width)),
+    )
     scale = (5 / np.sqrt(np.arange(1, width + 1))).astype(np.float32)
     for start in range(0, rows, BLOCK):
         part = rng.standard_normal((min(BLOCK, rows - start), width), dtype=np.float32)
@@ -38,7 +54,9 @@ def make(path: Path, rows: int, width: int, seed: int, shift: float) -> None:
 
 
 def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
-    """Samples at the largest size (smaller sizes read their first rows), reference rows, and the reference's moments."""
+    """Samples at the largest size (smaller sizes read their first rows), reference rows, and the
+    reference's moments.
+    """
     from harope_bench.metrics.moments import Moments
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,19 +64,31 @@ def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
         make(folder / f"{name}.npy", max(sizes), width, seed, 0.05)
         if name != "logits":
             make(folder / f"reference-{name}.npy", REFERENCE, width, seed + 10, 0.0)
-            real = Moments.from_rows(np.load(folder / f"reference-{name}.npy", mmap_mode="r")).to_gaussian()
+            real = Moments.from_rows(
+                np.load(folder / f"reference-{name}.npy", mmap_mode="r")
+            ).to_gaussian()
             np.savez(folder / f"moments-{name}.npz", mean=real.mean, covariance=real.covariance)
 
 
 def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
     """Run one stage in this process; its numbers."""
-    from harope_bench.metrics import frechet, float16_neighbours, inception_score, kernel_distance, moments, neighbours
+    from harope_bench.metrics import (
+        float16_neighbours,
+        frechet,
+        inception_score,
+        kernel_distance,
+        moments,
+        neighbours,
+    )
 
     seen = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:rows] for key in WIDTHS}
 
     def distance(key: str) -> float:
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
-            return frechet.frechet_distance(moments.Moments.from_rows(seen[key]).to_gaussian(), moments.Gaussian(real["mean"], real["covariance"]))
+            return frechet.frechet_distance(
+                moments.Moments.from_rows(seen[key]).to_gaussian(),
+                moments.Gaussian(real["mean"], real["covariance"]),
+            )
 
     def beside(rule: Any) -> Any:
         return rule(seen["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
@@ -88,7 +118,10 @@ def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | N
     from harope_bench.evaluators.fidelity import PLUGIN
 
     reference = {"features": np.load(folder / "reference-features.npy", mmap_mode="r")}
-    for key, (mean, covariance) in {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}.items():
+    for key, (mean, covariance) in {
+        "features": ("mu", "sigma"),
+        "spatial": ("mu_s", "sigma_s"),
+    }.items():
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             reference |= {mean: real["mean"], covariance: real["covariance"]}
     score = PLUGIN.score(Features(np.arange(len(seen["features"])), None, seen), reference)
@@ -107,28 +140,52 @@ def report(found: dict[str, dict[int, dict[str, Any]]]) -> str:
         sizes = sorted(by_size)
         seconds, memory = ([by_size[n][key] for n in sizes] for key in ("cpu", "anonymous"))
         cells = [f"{s:.1f} s, {m:,.0f} MB" for s, m in zip(seconds, memory, strict=True)]
-        grown = f"{exponent(sizes, seconds):.2f}, {exponent(sizes, memory):.2f}" if len(sizes) > 1 else "-"
+        grown = (
+            f"{exponent(sizes, seconds):.2f}, {exponent(sizes, memory):.2f}"
+            if len(sizes) > 1
+            else "-"
+        )
         rows.append([name, *cells, grown])
-    return measure.table(["stage", *(f"{n:,} images" for n in sorted(next(iter(found.values())))), "exponents (time, memory)"], rows)
+    return measure.table(
+        [
+            "stage",
+            *(f"{n:,} images" for n in sorted(next(iter(found.values())))),
+            "exponents (time, memory)",
+        ],
+        rows,
+    )
 
 
 def merged(old: str, new: str) -> str:
-    """The new table with those rows of the old one that were not measured now, in the order of STAGES, if both are of the same sizes."""
+    """The new table with those rows of the old one that were not measured now, in the order of
+    STAGES, if both are of the same sizes.
+    """
     (head, *before), (wanted, *now) = (text.strip().splitlines() or [""] for text in (old, new))
     if head != wanted:
         return new
     rows = {line.split(" | ")[0]: line for line in [*before[1:], *now[1:]]}
-    return "\n".join([wanted, now[0], *(rows[f"| {name}"] for name in STAGES if f"| {name}" in rows)])
+    return "\n".join(
+        [wanted, now[0], *(rows[f"| {name}"] for name in STAGES if f"| {name}" in rows)]
+    )
 
 
 def main() -> None:
     """Make features, run the stages, tell and delete."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="empty folder for 1.2 GB of features, deleted at the end")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="empty folder for 1.2 GB of features, deleted at the end",
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--json", type=Path, help="write everything measured here")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/performance.md"
+    )
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
@@ -138,23 +195,37 @@ def main() -> None:
         sys.exit(f"{options.folder} is not empty; name another folder")
     try:
         prepare(options.folder, tuple(options.sizes))
-        found = {name: {n: watched(name, n, options.folder) for n in options.sizes} for name in options.only}
+        found = {
+            name: {n: watched(name, n, options.folder) for n in options.sizes}
+            for name in options.only
+        }
     finally:
         shutil.rmtree(options.folder, ignore_errors=True)
     text = report(found)
     print(text)
     if options.json:
-        options.json.write_text(json.dumps({"machine": measure.machine(), "stages": found}, indent=1))
+        options.json.write_text(
+            json.dumps({"machine": measure.machine(), "stages": found}, indent=1)
+        )
     if options.write:
         measure.write_between("scale", merged(measure.between("scale"), text))
     worst = max(run["anonymous"] for by_size in found.values() for run in by_size.values())
-    print(f"largest memory {worst:,.0f} MB, target below {LIMIT:,} MB: {'held' if worst < LIMIT else 'MISSED'}")
+    print(
+        f"largest memory {worst:,.0f} MB, target below {LIMIT:,} MB:"
+        f" {'held' if worst < LIMIT else 'MISSED'}"
+    )
 
 
 def watched(name: str, rows: int, folder: Path) -> dict[str, Any]:
     """One stage in a fresh process, with its memory."""
-    run = measure.in_process([sys.executable, __file__, "--stage", name, "--folder", str(folder), "--sizes", str(rows)])
-    print(f"{name} {rows:,}: {run.answer['cpu']:.1f} s, {run.anonymous:,.0f} MB", file=sys.stderr, flush=True)
+    run = measure.in_process(
+        [sys.executable, __file__, "--stage", name, "--folder", str(folder), "--sizes", str(rows)]
+    )
+    print(
+        f"{name} {rows:,}: {run.answer['cpu']:.1f} s, {run.anonymous:,.0f} MB",
+        file=sys.stderr,
+        flush=True,
+    )
     return {**run.answer, "anonymous": run.anonymous, "resident": run.resident}
 
 

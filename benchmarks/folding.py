@@ -1,8 +1,10 @@
-"""What HARoPE costs in a whole DiT-B/2 forward pass at 256 px: folded, with matrices rebuilt each time, and plain RoPE, in turns.
+"""What HARoPE costs in a whole DiT-B/2 forward pass at 256 px: folded, with matrices rebuilt each
+time, and plain RoPE, in turns.
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/folding.py --rounds 20
 
-Prints a Markdown table of CPU seconds (of this process, so that other work on the machine counts little) and of ratios to plain RoPE
+Prints a Markdown table of CPU seconds (of this process, so that other work on the machine counts
+little) and of ratios to plain RoPE
 taken within each round. Weights are random: no product depends on their values.
 """
 
@@ -38,11 +40,17 @@ def network(encoding: str) -> DiT:
 
 
 def variants() -> dict[str, DiT]:
-    """The networks that are compared; the folded one is the unfolded one after `fold`, which checks that outputs agree."""
+    """The networks that are compared; the folded one is the unfolded one after `fold`, which checks
+    that outputs agree.
+    """
     unfolded = network("harope")
     folded = copy.deepcopy(unfolded)
     fold(folded, "the benchmark's network")
-    return {"plain RoPE": network("rope-axial"), "HARoPE folded": folded, "HARoPE, matrices built each forward": unfolded}
+    return {
+        "plain RoPE": network("rope-axial"),
+        "HARoPE folded": folded,
+        "HARoPE, matrices built each forward": unfolded,
+    }
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -56,7 +64,11 @@ def seconds(run: Callable[[], object]) -> float:
 def measured(rounds: int, batch: int) -> dict[str, list[float]]:
     """CPU seconds of each variant, one a round; the order turns, so that none always runs first."""
     networks = variants()
-    inputs = torch.randn(batch, 4, 32, 32), torch.full((batch,), 500.0), torch.zeros(batch, dtype=torch.long)
+    inputs = (
+        torch.randn(batch, 4, 32, 32),
+        torch.full((batch,), 500.0),
+        torch.zeros(batch, dtype=torch.long),
+    )
     times: dict[str, list[float]] = {name: [] for name in networks}
     names = list(networks)
     for name in names:
@@ -69,13 +81,23 @@ def measured(rounds: int, batch: int) -> dict[str, list[float]]:
 
 
 def table(times: dict[str, list[float]]) -> str:
-    """Markdown: median CPU seconds, and median and middle half of the ratio to plain RoPE of the same round."""
-    lines = ["| DiT-B/2, 256 tokens | CPU s a forward, median | ratio to plain RoPE, median | middle half |", "|---|---|---|---|"]
+    """Markdown: median CPU seconds, and median and middle half of the ratio to plain RoPE of the
+    same round.
+    """
+    lines = [
+        (
+            "| DiT-B/2, 256 tokens | CPU s a forward, median | ratio to plain RoPE, median | middle"
+            " half |"
+        ),
+        "|---|---|---|---|",
+    ]
     plain = next(iter(times.values()))
     for name, values in times.items():
         ratios = [value / base for value, base in zip(values, plain, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        lines.append(f"| {name} | {statistics.median(values):.3f} | {middle:.3f} | {low:.3f} - {high:.3f} |")
+        lines.append(
+            f"| {name} | {statistics.median(values):.3f} | {middle:.3f} | {low:.3f} - {high:.3f} |"
+        )
     return "\n".join(lines)
 
 
@@ -85,7 +107,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batch", type=int, default=2)
     asked = parser.parse_args()
-    print(f"batch {asked.batch}, {asked.rounds} rounds, {torch.get_num_threads()} thread, torch {torch.__version__}\n")
+    print(
+        f"batch {asked.batch}, {asked.rounds} rounds, {torch.get_num_threads()} thread, torch"
+        f" {torch.__version__}\n"
+    )
     print(table(measured(asked.rounds, asked.batch)))
 
 

@@ -1,4 +1,6 @@
-"""What both benchmarks share: machine facts, processor time, a process's memory, medians of interleaved runs, tables between markers."""
+"""What both benchmarks share: machine facts, processor time, a process's memory, medians of
+interleaved runs, tables between markers.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Spent(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A finished process: its time, its largest anonymous memory in MB, the kernel's own peak of all memory in MB, its answer."""
+    """A finished process: its time, its largest anonymous memory in MB, the kernel's own peak of
+    all memory in MB, its answer.
+    """
 
     spent: Spent
     anonymous: float
@@ -41,10 +45,18 @@ def machine() -> dict[str, str]:
     """Facts that a measured number needs beside it."""
     import numpy as np
 
-    found = {"processor": _processor(), "python": platform.python_version(), "numpy": np.__version__, "blas": _blas()}
+    found = {
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": _blas(),
+    }
     found |= {name: _version(name) for name in ("scipy", "torch", "torch-fidelity", "clean-fid")}
     allowed = sorted(os.sched_getaffinity(0))
-    return found | {"cores": f"{len(allowed)} of {os.cpu_count()}", "threads": os.environ.get("OMP_NUM_THREADS", "not set")}
+    return found | {
+        "cores": f"{len(allowed)} of {os.cpu_count()}",
+        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+    }
 
 
 def timed(run: Callable[[], Any]) -> tuple[Spent, Any]:
@@ -55,18 +67,25 @@ def timed(run: Callable[[], Any]) -> tuple[Spent, Any]:
 
 
 def in_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
-    """Run a command to its end and watch it; its answer is what it printed, where that or its last line is JSON.
+    """Run a command to its end and watch it; its answer is what it printed, where that or its last
+    line is JSON.
 
-    anonymous is the largest RssAnon seen in /proc/PID/status, looked at every 5 ms: memory that the process allocated, without the pages
+    anonymous is the largest RssAnon seen in /proc/PID/status, looked at every 5 ms: memory that the
+    process allocated, without the pages
     of mapped files. resident is VmHWM, kept by the kernel itself, with them.
     """
     with tempfile.TemporaryFile("w+") as out:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})})
+        process = subprocess.Popen(
+            command, stdout=out, env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        )
         anonymous = resident = 0.0
         while True:
             seen = _memory(process.pid)
-            anonymous, resident = max(anonymous, seen.get("RssAnon", 0.0)), max(resident, seen.get("VmHWM", 0.0))
+            anonymous, resident = (
+                max(anonymous, seen.get("RssAnon", 0.0)),
+                max(resident, seen.get("VmHWM", 0.0)),
+            )
             done, status, usage = os.wait4(process.pid, os.WNOHANG)
             if done:
                 break
@@ -87,13 +106,19 @@ def _answer(text: str) -> dict[str, Any]:
     return {}
 
 
-def interleaved(runs: Mapping[str, Callable[[], Spent]], repetitions: int) -> dict[str, list[Spent]]:
+def interleaved(
+    runs: Mapping[str, Callable[[], Spent]], repetitions: int
+) -> dict[str, list[Spent]]:
     """Each run once a round, round after round, so that a busy minute is shared by all."""
     found: dict[str, list[Spent]] = {name: [] for name in runs}
     for number in range(repetitions):
         for name, run in runs.items():
             found[name].append(run())
-            print(f"  {number + 1}/{repetitions} {name}: {found[name][-1].cpu:.2f} s cpu", file=sys.stderr, flush=True)
+            print(
+                f"  {number + 1}/{repetitions} {name}: {found[name][-1].cpu:.2f} s cpu",
+                file=sys.stderr,
+                flush=True,
+            )
     return found
 
 
@@ -121,7 +146,9 @@ def write_between(name: str, text: str, document: Path = DOCUMENT) -> None:
     marks = f"<!-- {name} -->", f"<!-- /{name} -->"
     if not all(mark in old for mark in marks):
         sys.exit(f"{document} has no markers {' '.join(marks)}")
-    new = re.sub(rf"({marks[0]}\n).*?({marks[1]})", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
+    new = re.sub(
+        rf"({marks[0]}\n).*?({marks[1]})", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL
+    )
     document.write_text(new)
 
 

@@ -6,7 +6,8 @@ import os
 
 from recipe_text import RECIPE
 
-# Before torch is imported, here and in every process a test starts: sums split over threads differ in the last bit.
+# Before torch is imported, here and in every process a test starts: sums split over threads differ
+# in the last bit.
 # A pass that asks for another number of threads (.ci/run) has it.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["MKL_NUM_THREADS"] = os.environ.get("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
@@ -22,7 +23,9 @@ from isolation import pytest_runtest_makereport
 __all__ = ["pytest_runtest_makereport"]
 
 # What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
-SHARED = Path(os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+SHARED = Path(
+    os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared"
+)
 TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels": 1, "classes": 10}
 
 
@@ -41,10 +44,16 @@ FILES_AND_WORDS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of a module that computes as `numeric`: its answer may not depend on the processor."""
+    """Mark every test of a module that computes as `numeric`: its answer may not depend on the
+    processor.
+    """
     for item in items:
         names = vars(getattr(item, "module", None) or object)
-        if NUMERIC & names.keys() and names["__name__"] not in FILES_AND_WORDS and "hostile" not in item.path.parts:
+        if (
+            NUMERIC & names.keys()
+            and names["__name__"] not in FILES_AND_WORDS
+            and "hostile" not in item.path.parts
+        ):
             item.add_marker(pytest.mark.numeric)
 
 
@@ -58,7 +67,9 @@ def bench_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def shared() -> Callable[[str], Path]:
-    """A function that finds a file or folder which users do not have; it skips the test where that is not here."""
+    """A function that finds a file or folder which users do not have; it skips the test where that
+    is not here.
+    """
 
     def find(path: str) -> Path:
         if not (found := SHARED / path).exists():
@@ -78,7 +89,9 @@ def tiny_config() -> dict[str, int]:
 def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
     """A function that registers a tiny checkpoint with random weights and returns its record."""
 
-    def make(name: str = "tiny", encoding: str = "rope-axial", seed: int = 0, **options: Any) -> Any:
+    def make(
+        name: str = "tiny", encoding: str = "rope-axial", seed: int = 0, **options: Any
+    ) -> Any:
         import torch
         from safetensors.torch import save
 
@@ -91,14 +104,21 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
             torch.manual_seed(seed)
             network = registry.load_by_name("backbones", "dit").build(encoding, options, TINY)
         rng = torch.Generator().manual_seed(seed)
-        data = save({k: (v + 0.05 * torch.randn(v.shape, generator=rng)).contiguous() for k, v in network.state_dict().items()})
+        data = save(
+            {
+                k: (v + 0.05 * torch.randn(v.shape, generator=rng)).contiguous()
+                for k, v in network.state_dict().items()
+            }
+        )
         write_bytes(bench_home / "checkpoints" / f"{name}.safetensors", data)
         facts = {
             "name": name, "backbone": "dit", "encoding": encoding, "weights": f"{name}.safetensors", "sha256": sha256_bytes(data),
             "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 2, "guidance": 1.5,
             "config": TINY, "options": options,
         }  # fmt: skip
-        write_text(bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", facts))
+        write_text(
+            bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", facts)
+        )
         return load_checkpoint_record(name)
 
     return make
@@ -114,7 +134,9 @@ def tiny_checkpoint(make_checkpoint: Callable[..., Any]) -> Any:
 def make_recipe(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes the TOML of a tiny denoiser's recipe and returns its path."""
 
-    def make(name: str = "tiny", steps: int = 25, seed: int = 3, snapshot: int = 7, extra: str = "") -> Path:
+    def make(
+        name: str = "tiny", steps: int = 25, seed: int = 3, snapshot: int = 7, extra: str = ""
+    ) -> Path:
         path = tmp_path / f"{name}.toml"
         path.write_text(extra + RECIPE.format(name=name, steps=steps, seed=seed, snapshot=snapshot))
         return path

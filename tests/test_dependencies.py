@@ -27,13 +27,18 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-# Declared although nothing here imports it: another package that we call needs it and does not ask for it.
+# Declared although nothing here imports it: another package that we call needs it and does not ask
+# for it.
 FOR_OTHERS = {
-    "accelerate": "diffusers loads a pipeline through it where it is there, else with twice the memory",
+    "accelerate": (
+        "diffusers loads a pipeline through it where it is there, else with twice the memory"
+    ),
     "setuptools": "mmengine imports its pkg_resources",
 }
 BROUGHT = {"tokenizers"}  # imported by tests alone, and a part of transformers
-STAND_ALONE = PACKAGE / "judges" / "runners"  # executed by a Python of the user's with packages of its own
+STAND_ALONE = (
+    PACKAGE / "judges" / "runners"
+)  # executed by a Python of the user's with packages of its own
 RUN_TIME = ("t2i", "mmdet")  # extras that the package imports; the others are for tests and tools
 TOOLS = {"pytest-xdist", "mypy", "ruff", "types-tqdm", "harope-bench"}  # started by name
 
@@ -58,14 +63,21 @@ def extra(*chosen: str) -> set[str]:
 
 
 def modules(source: str) -> Iterator[str]:
-    """Top-level names of all modules that a file imports, also inside functions, or asks pytest to import."""
+    """Top-level names of all modules that a file imports, also inside functions, or asks pytest to
+    import.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module.split(".")[0]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("importorskip", "import_module"):
-            yield from (str(a.value).split(".")[0] for a in node.args[:1] if isinstance(a, ast.Constant))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in (
+            "importorskip",
+            "import_module",
+        ):
+            yield from (
+                str(a.value).split(".")[0] for a in node.args[:1] if isinstance(a, ast.Constant)
+            )
 
 
 @cache
@@ -134,8 +146,16 @@ def test_the_base_install_is_not_held_back_by_a_program_of_the_tests() -> None:
 
 def test_modules_start_without_the_extras() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if STAND_ALONE not in path.parents]
-    met = {path.name: {DISTRIBUTIONS.get(m, m.lower().replace("_", "-")) for m in on_import(path.read_text("utf-8"))} for path in files}
-    assert {name: found for name, modules_ in met.items() if (found := modules_ & extra(*RUN_TIME))} == {}
+    met = {
+        path.name: {
+            DISTRIBUTIONS.get(m, m.lower().replace("_", "-"))
+            for m in on_import(path.read_text("utf-8"))
+        }
+        for path in files
+    }
+    assert {
+        name: found for name, modules_ in met.items() if (found := modules_ & extra(*RUN_TIME))
+    } == {}
 
 
 def test_the_doctor_asks_for_what_is_declared() -> None:
@@ -146,6 +166,9 @@ def test_the_doctor_asks_for_what_is_declared() -> None:
 
 
 def test_the_finder_sees_every_kind_of_import() -> None:
-    source = "import a.b, c\nfrom d.e import f\nfrom . import g\ndef h():\n    import i\n    pytest.importorskip('j.k')\n"
+    source = (
+        "import a.b, c\nfrom d.e import f\nfrom . import g\ndef h():\n    import i\n   "
+        " pytest.importorskip('j.k')\n"
+    )
     assert set(modules(source)) == {"a", "c", "d", "i", "j"}
     assert on_import(source) == {"a", "c", "d"}

@@ -11,8 +11,18 @@ import pytest
 from harope_bench.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/fidelity.md", "docs/gate.md", "docs/performance.md", "docs/prompts.md"]
-pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="the documents are not beside the tests")
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/design.md",
+    "docs/fidelity.md",
+    "docs/gate.md",
+    "docs/performance.md",
+    "docs/prompts.md",
+]
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "README.md").exists(), reason="the documents are not beside the tests"
+)
 
 
 def commands(page: str) -> list[list[str]]:
@@ -25,20 +35,31 @@ def commands(page: str) -> list[list[str]]:
 def test_readme_leads_with_the_two_commands() -> None:
     first = re.search(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert first is not None
-    assert [line.split("#")[0].strip() for line in first[1].strip().splitlines()] == ["make demo", "make test"]
+    assert [line.split("#")[0].strip() for line in first[1].strip().splitlines()] == [
+        "make demo",
+        "make test",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_in_the_documents_exist_with_their_flags(page: str) -> None:
     for verb, *words in commands(page):
         if verb not in main.commands:
-            assert verb in ("compares", "draws", "generates", "directly"), f"{page}: harope-bench {verb}"
+            assert verb in ("compares", "draws", "generates", "directly"), (
+                f"{page}: harope-bench {verb}"
+            )
             continue
         command = main.commands[verb]
         while isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
-        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: harope-bench {verb} {words}"
+        known = {
+            flag
+            for parameter in command.params
+            for flag in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, (
+            f"{page}: harope-bench {verb} {words}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,6 +1,7 @@
 """The house: who may import whom, and what starts without torch.
 
-Files are found, not listed: a new module is held to the rules of its room, and a new room must be given a floor in FLOORS.
+Files are found, not listed: a new module is held to the rules of its room, and a new room must be
+given a floor in FLOORS.
 """
 
 from __future__ import annotations
@@ -41,13 +42,45 @@ STRANGERS = {
     "evaluators": {"encodings"},
     "suites": {"encodings", "models", "judges"},
 }
-KINDS = ("encodings", "backbones", "samplers", "suites", "judges", "evaluators")  # plug-ins in Python, called by name
-NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
-NEVER_TORCH = {"core", "data", "assets", "metrics", "statistics", "evaluators", "leaderboards", "reports"}
+KINDS = (
+    "encodings",
+    "backbones",
+    "samplers",
+    "suites",
+    "judges",
+    "evaluators",
+)  # plug-ins in Python, called by name
+NETWORKS = {
+    "torch",
+    "torchvision",
+    "torch_fidelity",
+    "safetensors",
+    "open_clip",
+    "cleanfid",
+    "transformers",
+    "diffusers",
+    "timm",
+}
+NEVER_TORCH = {
+    "core",
+    "data",
+    "assets",
+    "metrics",
+    "statistics",
+    "evaluators",
+    "leaderboards",
+    "reports",
+}
 TORCH_INSIDE_FUNCTIONS = {"suites", "testing", "pipeline", "commands", "cli"}
 TORCH_INSIDE_FUNCTIONS_MODULES = {
     f"{PACKAGE}.{name}"
-    for name in ("core.device", "core.state_dicts", "core.provenance", "models.load_checkpoint", "models.register_checkpoint")
+    for name in (
+        "core.device",
+        "core.state_dicts",
+        "core.provenance",
+        "models.load_checkpoint",
+        "models.register_checkpoint",
+    )
 }
 
 
@@ -58,7 +91,11 @@ def never_names_torch(module: str) -> bool:
 
 def starts_without_torch(module: str) -> bool:
     """Whether importing a module may not import torch."""
-    return never_names_torch(module) or room(module) in TORCH_INSIDE_FUNCTIONS or module in TORCH_INSIDE_FUNCTIONS_MODULES
+    return (
+        never_names_torch(module)
+        or room(module) in TORCH_INSIDE_FUNCTIONS
+        or module in TORCH_INSIDE_FUNCTIONS_MODULES
+    )
 
 
 class Import(NamedTuple):
@@ -98,7 +135,9 @@ def found_in(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
             yield from (Import(alias.name, child.lineno, on_import) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             yield from (Import(name, child.lineno, on_import) for name in names_of(child, module))
-        inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or for_types(child)
+        inside = isinstance(
+            child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        ) or for_types(child)
         yield from found_in(child, module, on_import and not inside)
 
 
@@ -110,7 +149,9 @@ def names_of(node: ast.ImportFrom, module: str) -> list[str]:
     """Modules that `from ... import ...` reaches, relative ones in full."""
     origin = node.module or ""
     if node.level:
-        package = [*module.split("."), ""] if MODULES[module].name == "__init__.py" else module.split(".")
+        package = (
+            [*module.split("."), ""] if MODULES[module].name == "__init__.py" else module.split(".")
+        )
         origin = ".".join([*package[: -node.level], *filter(None, [node.module])])
     whole = [f"{origin}.{alias.name}" for alias in node.names]
     return [name if name in MODULES else origin for name in whole]
@@ -144,7 +185,10 @@ def test_imports_run_downwards(module: str) -> None:
 
 def test_no_imports_go_in_a_circle() -> None:
     """Also not through imports inside functions: a circle that is only put off is still one."""
-    graph = {module: {found.module for found in own(module)} & set(MODULES) - {PACKAGE} for module in MODULES}
+    graph = {
+        module: {found.module for found in own(module)} & set(MODULES) - {PACKAGE}
+        for module in MODULES
+    }
     assert circle(graph) is None
 
 
@@ -185,10 +229,22 @@ try:
 except ImportError:
     pass
 """
-    found = {(f.module, f.on_import) for f in found_in(ast.parse(source), f"{PACKAGE}.suites.digits", True)}
-    here = {f"{PACKAGE}.core.storage", f"{PACKAGE}.core.registry", PACKAGE, f"{PACKAGE}.suites.base", f"{PACKAGE}.core.schema"}
+    found = {
+        (f.module, f.on_import)
+        for f in found_in(ast.parse(source), f"{PACKAGE}.suites.digits", True)
+    }
+    here = {
+        f"{PACKAGE}.core.storage",
+        f"{PACKAGE}.core.registry",
+        PACKAGE,
+        f"{PACKAGE}.suites.base",
+        f"{PACKAGE}.core.schema",
+    }
     met = {"torch.nn", "typing", "bodily", "tried"} | here
-    assert found == {(name, True) for name in met} | {("typed", False), (f"{PACKAGE}.models.backbones.dit", False)}
+    assert found == {(name, True) for name in met} | {
+        ("typed", False),
+        (f"{PACKAGE}.models.backbones.dit", False),
+    }
 
 
 def test_the_circle_finder_finds_circles() -> None:
@@ -202,7 +258,8 @@ def test_rooms_that_start_without_torch_do_not_name_it(module: str) -> None:
     wrong = [
         f"{module}:{found.line} imports {found.module}"
         for found in imports(module)
-        if found.module.split(".")[0] in NETWORKS and (found.on_import or (never_names_torch(module) and not typed_only(module, found)))
+        if found.module.split(".")[0] in NETWORKS
+        and (found.on_import or (never_names_torch(module) and not typed_only(module, found)))
     ]
     assert not wrong
 
@@ -211,7 +268,9 @@ def typed_only(module: str, found: Import) -> bool:
     """Whether an import stands under TYPE_CHECKING."""
     tree = ast.parse(MODULES[module].read_text())
     return any(
-        for_types(node) and node.lineno < found.line <= (node.end_lineno or 0) for node in ast.walk(tree) if isinstance(node, ast.If)
+        for_types(node) and node.lineno < found.line <= (node.end_lineno or 0)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If)
     )
 
 
@@ -224,7 +283,12 @@ def test_rooms_that_start_without_torch_do_not_bring_it_by_others() -> None:
         "    if 'torch' in sys.modules: bringers.append(module); break\n"
         "print(json.dumps(bringers))"
     )
-    done = subprocess.run([sys.executable, "-c", script, json.dumps(modules)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(modules)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout) == []
 
 
@@ -234,12 +298,21 @@ PIPELINE = sorted(m for m in MODULES if room(m) == "pipeline")
 
 @pytest.mark.parametrize("module", PIPELINE)
 def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
-    """Of a room of plug-ins it may import the contract (base), and what suites share with no plug-in: the official layouts."""
+    """Of a room of plug-ins it may import the contract (base), and what suites share with no
+    plug-in: the official layouts.
+    """
     wrong = []
     for found in own(module):
         parts = found.module.split(".")[1:]
-        shared = parts[-1] == "base" or parts[:2] in (["suites", "official_layouts"],) or (parts[0] == "models" and len(parts) == 2)
-        if parts[:1] in (["encodings"], ["models"], ["suites"], ["judges"], ["evaluators"]) and not shared:
+        shared = (
+            parts[-1] == "base"
+            or parts[:2] in (["suites", "official_layouts"],)
+            or (parts[0] == "models" and len(parts) == 2)
+        )
+        if (
+            parts[:1] in (["encodings"], ["models"], ["suites"], ["judges"], ["evaluators"])
+            and not shared
+        ):
             wrong.append(f"{module}:{found.line} imports {found.module}")
     assert not wrong
     assert not {found.module for found in own(module)} & PLUGINS
@@ -249,27 +322,44 @@ def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
 def test_stages_know_no_plugins_name(stage: str) -> None:
     known = {name for kind in KINDS for name in registry.list_names(kind)}
     constants = {
-        node.value for node in ast.walk(ast.parse(MODULES[f"{PACKAGE}.pipeline.{stage}"].read_text())) if isinstance(node, ast.Constant)
+        node.value
+        for node in ast.walk(ast.parse(MODULES[f"{PACKAGE}.pipeline.{stage}"].read_text()))
+        if isinstance(node, ast.Constant)
     }
     assert not constants & known
 
 
 def test_only_the_command_line_imports_click() -> None:
-    importers = {room(m) for m in MODULES if any(f.module.split(".")[0] == "click" for f in imports(m))}
+    importers = {
+        room(m) for m in MODULES if any(f.module.split(".")[0] == "click" for f in imports(m))
+    }
     assert importers == {"cli", "commands"}
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) in ("cli", "commands", "testing")))
+@pytest.mark.parametrize(
+    "module", sorted(m for m in MODULES if room(m) in ("cli", "commands", "testing"))
+)
 def test_the_doors_to_everything_import_rooms_inside_functions(module: str) -> None:
-    rooms, modules = {"", "commands", "testing"}, {f"{PACKAGE}.core.{name}" for name in ("errors", "escaping", "schema")}
-    wrong = [f for f in own(module) if f.on_import and room(f.module) not in rooms and f.module not in modules]
+    rooms, modules = (
+        {"", "commands", "testing"},
+        {f"{PACKAGE}.core.{name}" for name in ("errors", "escaping", "schema")},
+    )
+    wrong = [
+        f
+        for f in own(module)
+        if f.on_import and room(f.module) not in rooms and f.module not in modules
+    ]
     assert not [f"{module}:{found.line} imports {found.module}" for found in wrong]
 
 
 def test_rooms_inits_are_empty() -> None:
     """Apart from the two that users import from."""
     public = (ROOT, ROOT / "testing")
-    assert not [str(p) for p in files() if p.name == "__init__.py" and p.parent not in public and p.read_text().strip()]
+    assert not [
+        str(p)
+        for p in files()
+        if p.name == "__init__.py" and p.parent not in public and p.read_text().strip()
+    ]
     folders = {p.parent for p in files() if p.parent != ROOT}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
 
@@ -290,10 +380,20 @@ def test_nothing_is_caught_blindly(module: str) -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if m != PACKAGE and room(m) not in ("cli",)))
+@pytest.mark.parametrize(
+    "module", sorted(m for m in MODULES if m != PACKAGE and room(m) not in ("cli",))
+)
 def test_only_the_command_line_prints(module: str) -> None:
-    calls = [node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Call)]
-    assert not [f"{module}:{c.lineno} prints" for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+    calls = [
+        node
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    assert not [
+        f"{module}:{c.lineno} prints"
+        for c in calls
+        if isinstance(c.func, ast.Name) and c.func.id == "print"
+    ]
 
 
 def test_tests_are_beside_their_rooms() -> None:
@@ -302,7 +402,8 @@ def test_tests_are_beside_their_rooms() -> None:
     assert folders <= set(RANK) | {"helpers", "hostile"}
 
 
-# ------------------------------------------------------------------------------------ torch-free verbs
+# ------------------------------------------------------------------------------------ torch-free
+# verbs
 
 
 def run_verb(*arguments: str) -> tuple[int, str, bool]:
@@ -313,13 +414,22 @@ def run_verb(*arguments: str) -> tuple[int, str, bool]:
         "except SystemExit as end: code = end.code or 0\n"
         "sys.stdout.flush()\nprint('torch' in sys.modules, file=sys.stderr)\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True
+    )
     return done.returncode, done.stdout, done.stderr.splitlines()[-1] == "True"
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("list",), ("list", "encodings", "-v"), ("list", "--json"), ("table", "2", "--show", "published")],
+    [
+        ("--help",),
+        ("--version",),
+        ("list",),
+        ("list", "encodings", "-v"),
+        ("list", "--json"),
+        ("table", "2", "--show", "published"),
+    ],
 )
 def test_looking_around_starts_without_torch(arguments: tuple[str, ...]) -> None:
     code, out, torch = run_verb(*arguments)

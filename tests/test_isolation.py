@@ -1,4 +1,6 @@
-"""One test does not depend on another, neither on what it leaves behind nor on its module; what computes is in every pass of .ci/run."""
+"""One test does not depend on another, neither on what it leaves behind nor on its module; what
+computes is in every pass of .ci/run.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,30 @@ def test_neighbour():
 def test_a_failed_test_does_not_fail_its_neighbour(tmp_path: Path, isolated: bool) -> None:
     """Without the hook the neighbour meets the open file; that is what the hook is for."""
     (tmp_path / "test_two.py").write_text(TWO)
-    (tmp_path / "conftest.py").write_text("from isolation import pytest_runtest_makereport\n" if isolated else "")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "--rootdir", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(TESTS / "helpers")}, capture_output=True, text=True, check=False)
+    (tmp_path / "conftest.py").write_text(
+        "from isolation import pytest_runtest_makereport\n" if isolated else ""
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "error",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(TESTS / "helpers")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ("1 failed, 1 passed" if isolated else "2 failed") in done.stdout, done.stdout
 
 
@@ -56,14 +79,24 @@ def imported_names(path: Path) -> set[str]:
 def test_no_module_imports_a_module_of_tests() -> None:
     """What two of them need is in tests/helpers: each can be run, moved and read alone."""
     modules = sorted(TESTS.rglob("*.py"))
-    of_tests = {path.stem for path in modules if path.stem.startswith("test_") or path.stem == "conftest"}
-    wrong = {str(path.relative_to(TESTS)): found for path in modules if (found := imported_names(path) & of_tests)}
-    wrong.pop("hostile/test_guards.py")  # it runs the rows of the other tables, each without the guard that it needs
+    of_tests = {
+        path.stem for path in modules if path.stem.startswith("test_") or path.stem == "conftest"
+    }
+    wrong = {
+        str(path.relative_to(TESTS)): found
+        for path in modules
+        if (found := imported_names(path) & of_tests)
+    }
+    wrong.pop(
+        "hostile/test_guards.py"
+    )  # it runs the rows of the other tables, each without the guard that it needs
     assert len(of_tests) > 90 and wrong == {}
 
 
 def test_the_search_for_imports_sees_every_form(tmp_path: Path) -> None:
-    (tmp_path / "x.py").write_text("import a.b as c\nfrom d.e import f as g\ndef h():\n    from . import i\n    import j, k\n")
+    (tmp_path / "x.py").write_text(
+        "import a.b as c\nfrom d.e import f as g\ndef h():\n    from . import i\n    import j, k\n"
+    )
     assert imported_names(tmp_path / "x.py") == {"a", "b", "d", "e", "f", "", "i", "j", "k"}
 
 

@@ -1,6 +1,8 @@
-"""How far attention looks: queries and keys as they meet in a network that draws, softmax written out.
+"""How far attention looks: queries and keys as they meet in a network that draws, softmax written
+out.
 
-Source: Figure 5 of the paper, which states neither model, times, images nor guidance; the defaults here are ours and are recorded.
+Source: Figure 5 of the paper, which states neither model, times, images nor guidance; the defaults
+here are ours and are recorded.
 """
 
 from __future__ import annotations
@@ -26,17 +28,24 @@ def attention_distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
     """Mean over queries of sum_j P_ij |pos_i - pos_j|, P the softmax of the scaled scores.
 
     Args:
-        q, k: (B, heads, N, head_dim) after everything that acts on them. positions: (N, axes) in tokens; the last two axes count.
-            Where tokens are left out of both, the rows of P are those of the whole sequence renormalised.
+        q, k: (B, heads, N, head_dim) after everything that acts on them. positions: (N, axes) in
+            tokens; the last two axes count.
+            Where tokens are left out of both, the rows of P are those of the whole sequence
+            renormalised.
 
     Returns:
-        (B, heads), float64, in tokens. Taken head by head and in chunks of queries, so that N x N is never held whole.
+        (B, heads), float64, in tokens. Taken head by head and in chunks of queries, so that N x N
+        is never held whole.
     """
     found = torch.zeros(q.shape[:2], dtype=torch.float64)
-    for part, apart in _token_distances(positions, max(1, MAX_PROBABILITIES // (q.shape[0] * q.shape[2]))):
+    for part, apart in _token_distances(
+        positions, max(1, MAX_PROBABILITIES // (q.shape[0] * q.shape[2]))
+    ):
         far = apart.to(q.device, torch.float32)
         for head in range(q.shape[1]):
-            scores = q[:, head, part].float() @ k[:, head].float().mT / math.sqrt(q.shape[-1])  # (B, rows, N)
+            scores = (
+                q[:, head, part].float() @ k[:, head].float().mT / math.sqrt(q.shape[-1])
+            )  # (B, rows, N)
             found[:, head] += (scores.softmax(-1) * far).sum((-1, -2)).double().cpu()
     return found / q.shape[2]
 
@@ -52,7 +61,10 @@ def _token_distances(positions: Tensor, rows: int) -> Iterator[tuple[slice, Tens
 def uniform_distance(positions: Tensor) -> float:
     """The distance of attention spread evenly over all tokens, in tokens."""
     rows = max(1, MAX_PROBABILITIES // len(positions))
-    return float(sum(apart.sum() for _, apart in _token_distances(positions, rows))) / len(positions) ** 2
+    return (
+        float(sum(apart.sum() for _, apart in _token_distances(positions, rows)))
+        / len(positions) ** 2
+    )
 
 
 class _DistanceSums:
@@ -68,18 +80,25 @@ class _DistanceSums:
         self.count[layer] = self.count.get(layer, 0) + len(found)
 
 
-def measure_distances(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path | None = None) -> CheckpointDistances:
-    """Distances of a checkpoint, mean over the first `images` requests and the times on its own way from noise to image.
+def measure_distances(
+    plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path | None = None
+) -> CheckpointDistances:
+    """Distances of a checkpoint, mean over the first `images` requests and the times on its own way
+    from noise to image.
 
-    A classifier has no times: the mean is over so many pictures of its suite, in `place` where the suite ships none. Text and class
+    A classifier has no times: the mean is over so many pictures of its suite, in `place` where the
+    suite ships none. Text and class
     tokens are left out.
 
     Raises:
-        BenchError: the backbone's network shows no queries and keys. OptionError: more than WATCHED_IMAGES images.
+        BenchError: the backbone's network shows no queries and keys. OptionError: more than
+            WATCHED_IMAGES images.
     """
     check_maximum("--images", images, MAX_ATTENTION_IMAGES)
-    opened, sums = open_checkpoint(plan.checkpoint, plan.settings), _DistanceSums()
-    way, watch = make_runner(opened, plan, place), QueryKeyRecorder(times, sums.add)
+    opened = open_checkpoint(plan.checkpoint, plan.settings)
+    sums = _DistanceSums()
+    way = make_runner(opened, plan, place)
+    watch = QueryKeyRecorder(times, sums.add)
     way.run(plan, images, watch)
     assert watch.positions is not None
     settings = plan.settings
@@ -110,9 +129,18 @@ def settings_text(runs: Sequence[CheckpointDistances], images: int, asked: Seque
     drawing = [run for run in runs if run.timesteps]
     said = [f"{images} images"]
     if drawing:
-        said.append(f"mean over times {', '.join(f'{time:g}' for time in asked)} of 1,000 (nearest steps)")
-        said.append("labelled branch" if all(not run.excluded_tokens for run in drawing) else "branch with the label or the prompt")
+        said.append(
+            f"mean over times {', '.join(f'{time:g}' for time in asked)} of 1,000 (nearest steps)"
+        )
+        said.append(
+            "labelled branch"
+            if all(not run.excluded_tokens for run in drawing)
+            else "branch with the label or the prompt"
+        )
     if len(drawing) < len(runs):
         said.append("classifiers on real pictures spread evenly over the suite")
-    said += [f"{one} left out of queries and keys" for one in sorted({run.excluded_tokens for run in runs} - {""})]
+    said += [
+        f"{one} left out of queries and keys"
+        for one in sorted({run.excluded_tokens for run in runs} - {""})
+    ]
     return f"{', '.join(said)}; the paper states none of these."

@@ -1,4 +1,6 @@
-"""Networks at work, watched: which forward is at one of the asked times, and the queries and keys of the image's own tokens."""
+"""Networks at work, watched: which forward is at one of the asked times, and the queries and keys
+of the image's own tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,21 @@ from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.index_ranges import group_by_padded_batch
 from harope_bench.core.schema import Plan
 from harope_bench.encodings.base import Encoding
-from harope_bench.models.backbones.base import Classifier, ImageGenerator, LoadedCheckpoint, load_backbone
+from harope_bench.models.backbones.base import (
+    Classifier,
+    ImageGenerator,
+    LoadedCheckpoint,
+    load_backbone,
+)
 from harope_bench.models.backbones.diffusers_networks import PipelineImageGenerator
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.samplers.base import load_settings_sampler
 from harope_bench.models.samplers.noise import index_generator
 from harope_bench.suites.base import load_classification_suite, load_suite
 
-RecordQueryKey = Callable[[int, Tensor, Tensor, Tensor], None]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
+RecordQueryKey = Callable[
+    [int, Tensor, Tensor, Tensor], None
+]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
 
 
 class StopForwardError(Exception):
@@ -32,7 +41,9 @@ class StopForwardError(Exception):
 
 @contextmanager
 def record_rotations(encoding: Encoding, see: RecordQueryKey) -> Iterator[None]:
-    """Shows `see` what `rotate` returns, with its layer and positions; the encoding is as before afterwards."""
+    """Shows `see` what `rotate` returns, with its layer and positions; the encoding is as before
+    afterwards.
+    """
     rotate = encoding.rotate
 
     def seen(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -56,23 +67,31 @@ def sampler_times(plan: Plan) -> list[float]:
         return x
 
     assert plan.settings.steps is not None  # the networks looked at here draw
-    load_settings_sampler(plan.settings).sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
+    load_settings_sampler(plan.settings).sample(
+        network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)]
+    )
     return called
 
 
 def nearest_times(wanted: Sequence[float], called: Sequence[float]) -> list[float]:
     """For each wanted time the called one closest to it, each once, falling."""
-    return sorted({min(called, key=lambda time: (abs(time - want), time)) for want in wanted}, reverse=True)
+    return sorted(
+        {min(called, key=lambda time: (abs(time - want), time)) for want in wanted}, reverse=True
+    )
 
 
 class QueryKeyRecorder:
-    """Hands queries and keys of the asked rows at the chosen times to `take`, and keeps the positions.
+    """Hands queries and keys of the asked rows at the chosen times to `take`, and keeps the
+    positions.
 
     `chosen` is empty for a network that knows no times: then every forward counts.
     """
 
-    def __init__(self, wanted: Sequence[float], take: Callable[[int, Tensor, Tensor, Tensor], None]):
-        self.wanted, self.consume = wanted, take
+    def __init__(
+        self, wanted: Sequence[float], take: Callable[[int, Tensor, Tensor, Tensor], None]
+    ):
+        self.wanted = wanted
+        self.consume = take
         self.recorded_times: list[float] = []
         self.remaining_times: list[float] = []
         self.rows: list[int] = []
@@ -80,28 +99,37 @@ class QueryKeyRecorder:
         self.positions: Tensor | None = None
 
     def start(self, rows: list[int], called: Sequence[float] = ()) -> None:
-        """A new way from noise to image, whose network is called at these times, or one forward that has none."""
-        self.rows, self.is_recording = rows, not called
+        """A new way from noise to image, whose network is called at these times, or one forward
+        that has none.
+        """
+        self.rows = rows
+        self.is_recording = not called
         self.recorded_times = nearest_times(self.wanted, called) if called else []
         self.remaining_times = list(self.recorded_times)
 
     def start_forward(self, now: float) -> None:
         """At the start of a forward: is this one of the times?"""
-        self.is_recording = bool(self.remaining_times) and math.isclose(now, self.remaining_times[0], abs_tol=1e-3)
+        self.is_recording = bool(self.remaining_times) and math.isclose(
+            now, self.remaining_times[0], abs_tol=1e-3
+        )
         if self.is_recording:
             self.remaining_times.pop(0)
         elif not self.remaining_times:
             raise StopForwardError
 
     def record(self, layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
-        """Queries and keys of the image's tokens (B, heads, N, head_dim) of a layer, and where these are."""
+        """Queries and keys of the image's tokens (B, heads, N, head_dim) of a layer, and where
+        these are.
+        """
         if self.is_recording:
             self.positions = positions
             self.consume(layer, q[self.rows], k[self.rows], positions)
 
 
 class RecordedRunner(Protocol):
-    """How an opened network is run while it is watched. `left_out`: tokens that are no part of the image."""
+    """How an opened network is run while it is watched. `left_out`: tokens that are no part of the
+    image.
+    """
 
     excluded_tokens: str
 
@@ -110,7 +138,9 @@ class RecordedRunner(Protocol):
 
 
 def make_runner(opened: LoadedCheckpoint, plan: Plan, place: Path | None) -> RecordedRunner:
-    """The way of what `open_checkpoint` returned; BenchError for a network that shows no queries and keys."""
+    """The way of what `open_checkpoint` returned; BenchError for a network that shows no queries
+    and keys.
+    """
     network = opened.network
     if isinstance(network, EncodedNetwork):
         if isinstance(opened, PipelineImageGenerator):
@@ -119,22 +149,31 @@ def make_runner(opened: LoadedCheckpoint, plan: Plan, place: Path | None) -> Rec
             return ClassifierRunner(opened, network, place)
         if isinstance(opened, ImageGenerator):
             return LabelRunner(opened, network)
-    raise BenchError(f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of dit, deit, flux or sd3")
+    raise BenchError(
+        f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of"
+        " dit, deit, flux or sd3"
+    )
 
 
 class LabelRunner:
-    """A network that draws from labels; the labelled branch stands first in a guided batch, so the asked rows are the same in both."""
+    """A network that draws from labels; the labelled branch stands first in a guided batch, so the
+    asked rows are the same in both.
+    """
 
     excluded_tokens = ""
 
     def __init__(self, opened: ImageGenerator, network: EncodedNetwork):
-        self.loaded, self.network = opened, network
+        self.loaded = opened
+        self.network = network
 
     def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
         """Tiles of requests, as they are drawn; the padding is not looked at."""
-        tile, called = plan.settings.tile, sampler_times(plan)
+        tile = plan.settings.tile
+        called = sampler_times(plan)
         requests = {r.index: r for r in load_suite(plan.suite).requests(range(images))}
-        hook = self.network.register_forward_pre_hook(lambda _, given: watch.start_forward(float(given[1][0])))
+        hook = self.network.register_forward_pre_hook(
+            lambda _, given: watch.start_forward(float(given[1][0]))
+        )
         try:
             with record_rotations(self.network.encoding, watch.record):
                 for group in group_by_padded_batch(list(requests), tile):
@@ -149,7 +188,9 @@ class LabelRunner:
 
 
 class PromptRunner:
-    """A pipeline that draws one prompt at a time; where it guides by a second branch, the prompt's stands last."""
+    """A pipeline that draws one prompt at a time; where it guides by a second branch, the prompt's
+    stands last.
+    """
 
     excluded_tokens = "text tokens"
 
@@ -157,8 +198,11 @@ class PromptRunner:
         self.opened = opened
 
     def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Requests one by one; the scheduler's times are known when the transformer is first called."""
-        opened, network = self.opened, self.opened.network
+        """Requests one by one; the scheduler's times are known when the transformer is first
+        called.
+        """
+        opened = self.opened
+        network = self.opened.network
         steps: Iterator[float] = iter(())
         load_backbone(plan.checkpoint.backbone).expose_attention(network)
 
@@ -194,14 +238,23 @@ class ClassifierRunner:
     excluded_tokens = "class token"
 
     def __init__(self, opened: Classifier, network: EncodedNetwork, place: Path | None):
-        self.opened, self.network, self.place = opened, network, place
+        self.opened = opened
+        self.network = network
+        self.place = place
 
     def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Pictures spread evenly over the suite; the network's `extra` tokens, if it has some, stand before those of the patches."""
-        suite, tile, skip = load_classification_suite(plan.suite), plan.settings.tile, self.network.num_prefix_tokens
+        """Pictures spread evenly over the suite; the network's `extra` tokens, if it has some,
+        stand before those of the patches.
+        """
+        suite = load_classification_suite(plan.suite)
+        tile = plan.settings.tile
+        skip = self.network.num_prefix_tokens
         pictures = suite.real_images(self.place, None)
         if (held := len(pictures.names)) < images:
-            raise OptionError(f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,}; lower it")
+            raise OptionError(
+                f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,};"
+                " lower it"
+            )
 
         def see(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
             watch.record(layer, q[:, :, skip:], k[:, :, skip:], positions[skip:])
@@ -209,6 +262,11 @@ class ClassifierRunner:
         with record_rotations(self.network.encoding, see):
             for group in group_by_padded_batch(list(range(images)), tile):
                 chosen = [i * held // images for i in group]
-                looks = [pictures.decode(i, pictures.read_bytes(i), plan.settings.resolution, suite.crop_ratio) for i in chosen]
+                looks = [
+                    pictures.decode(
+                        i, pictures.read_bytes(i), plan.settings.resolution, suite.crop_ratio
+                    )
+                    for i in chosen
+                ]
                 watch.start(list(range(len(looks))))
                 self.opened.classify(np.stack([*looks, *[looks[0]] * (tile - len(looks))]))

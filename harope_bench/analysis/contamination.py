@@ -1,8 +1,12 @@
-"""Contamination audit: training captions that repeat, contain, or are formed like a benchmark's prompts. Streams; no torch.
+"""Contamination audit: training captions that repeat, contain, or are formed like a benchmark's
+prompts. Streams; no torch.
 
-Texts are compared as words: lower case, punctuation dropped, spaces single. A caption counts once, as the first of: exact (it is a
-prompt), template (the whole caption is one of GenEval's six forms, filled with the benchmark's own objects, colours and relations, but no
-prompt), contained (a prompt stands in it, word for word). Templates are GenEval's; other suites have exact and contained alone.
+Texts are compared as words: lower case, punctuation dropped, spaces single. A caption counts once,
+as the first of: exact (it is a
+prompt), template (the whole caption is one of GenEval's six forms, filled with the benchmark's own
+objects, colours and relations, but no
+prompt), contained (a prompt stands in it, word for word). Templates are GenEval's; other suites
+have exact and contained alone.
 """
 
 from __future__ import annotations
@@ -30,9 +34,15 @@ from harope_bench.core.text_file import detect_charset
 Kind = Literal["exact", "template", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "template", "contained")
 OFFICIAL_FILES = {
-    "geneval": "evaluation_metadata.jsonl (or generation_prompts.txt) of djghosh13/geneval, folder prompts/",
+    "geneval": (
+        "evaluation_metadata.jsonl (or generation_prompts.txt) of djghosh13/geneval, folder"
+        " prompts/"
+    ),
     "dpg-bench": "the folder dpg_bench/prompts/ of TencentQQGYLab/ELLA",
-    "t2i-compbench": "a *_val.txt, or a folder with several, of Karine-Huang/T2I-CompBench, folder examples/dataset/",
+    "t2i-compbench": (
+        "a *_val.txt, or a folder with several, of Karine-Huang/T2I-CompBench, folder"
+        " examples/dataset/"
+    ),
 }
 TEXT_FIELDS = ("text", "caption", "prompt")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -40,8 +50,15 @@ NUMBERS = ("two", "three", "four", "2", "3", "4")
 RELATIONS = ("left of", "right of", "above", "below")
 EXAMPLE_LENGTH = 200  # letters of a caption shown as an example
 ENCODING_BYTES = 4096  # bytes of a file that show its encoding
-MAX_LINE_LENGTH = 1 << 20  # characters of a line; a packed file of one line may be small and have no end
-READ_ERRORS = (ValueError, EOFError, gzip.BadGzipFile, zlib.error)  # of text, packed or not, from outside
+MAX_LINE_LENGTH = (
+    1 << 20
+)  # characters of a line; a packed file of one line may be small and have no end
+READ_ERRORS = (
+    ValueError,
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+)  # of text, packed or not, from outside
 
 
 class BenchmarkPrompt(NamedTuple):
@@ -52,7 +69,9 @@ class BenchmarkPrompt(NamedTuple):
 
 
 class CaptionMatch(NamedTuple):
-    """How a caption meets the benchmark; `prompt` is None for a template, which is nobody's prompt."""
+    """How a caption meets the benchmark; `prompt` is None for a template, which is nobody's
+    prompt.
+    """
 
     kind: Kind
     task: str
@@ -78,7 +97,9 @@ class Audit:
     prompts: int
     captions: int = 0
     counts: Counter[tuple[Kind, str]] = field(default_factory=Counter)
-    matched_prompts: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    matched_prompts: dict[Kind, set[str]] = field(
+        default_factory=lambda: {kind: set() for kind in KINDS}
+    )
     examples: list[MatchedCaption] = field(default_factory=list)
 
     @property
@@ -91,7 +112,13 @@ class Audit:
         return sum(n for (k, _), n in self.counts.items() if k == kind)
 
 
-def audit_captions(captions: Sequence[Path], suite: str, prompts: Path | None = None, column: str | None = None, keep: int = 3) -> Audit:
+def audit_captions(
+    captions: Sequence[Path],
+    suite: str,
+    prompts: Path | None = None,
+    column: str | None = None,
+    keep: int = 3,
+) -> Audit:
     """Reads all captions once and counts how they meet the suite's prompts.
 
     Args:
@@ -100,7 +127,8 @@ def audit_captions(captions: Sequence[Path], suite: str, prompts: Path | None = 
         keep: examples of each kind and task.
 
     Raises:
-        UnknownName: a suite of another name without `prompts`. StorageError, OptionError: a file that cannot be read so.
+        UnknownName: a suite of another name without `prompts`. StorageError, OptionError: a file
+            that cannot be read so.
     """
     known = read_prompts(prompts or find_prompts(suite), suite)
     matcher = Matcher(known, templates=suite == "geneval")
@@ -109,7 +137,19 @@ def audit_captions(captions: Sequence[Path], suite: str, prompts: Path | None = 
         for line, caption in read_captions(path, column):
             found.captions += 1
             if match := matcher.match(caption):
-                _count_match(found, match, MatchedCaption(match.kind, match.task, path.name, line, shorten_caption(caption), match.prompt), keep)
+                _count_match(
+                    found,
+                    match,
+                    MatchedCaption(
+                        match.kind,
+                        match.task,
+                        path.name,
+                        line,
+                        shorten_caption(caption),
+                        match.prompt,
+                    ),
+                    keep,
+                )
     return found
 
 
@@ -133,10 +173,16 @@ def normalized_words(text: str) -> tuple[str, ...]:
     >>> words("A photo of  a Tennis-racket!")
     ('a', 'photo', 'of', 'a', 'tennis', 'racket')
     """
-    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("\u2019", "")))
+    return tuple(
+        re.findall(
+            r"\w+",
+            unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("\u2019", ""),
+        )
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- matching
+# -------------------------------------------------------------------------------------------------------
+# matching
 
 
 class Matcher:
@@ -166,9 +212,13 @@ class Matcher:
     def _contained_prompt(self, said: tuple[str, ...]) -> BenchmarkPrompt | None:
         """The longest prompt that stands in these words."""
         best: tuple[str, ...] = ()
-        tails: list[tuple[int, tuple[str, ...]]] = [(end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.by_ending]
+        tails: list[tuple[int, tuple[str, ...]]] = [
+            (end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.by_ending
+        ]
         if self.has_single_words:
-            tails += [(end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.by_ending]
+            tails += [
+                (end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.by_ending
+            ]
         for end, tail in tails:
             for form in self.by_ending[tail]:
                 if len(best) < len(form) <= end and said[end - len(form) : end] == form:
@@ -192,14 +242,19 @@ class Templates:
             (self.plurals if task == "counting" else self.objects).update(slots)
 
     def task(self, said: tuple[str, ...]) -> str | None:
-        """The task whose form the words have, filled with known objects; None for any other words."""
+        """The task whose form the words have, filled with known objects; None for any other
+        words.
+        """
         for task, slots in _template_slots(said):
-            if all(slot in (self.plurals if task == "counting" else self.objects) for slot in slots):
+            if all(
+                slot in (self.plurals if task == "counting" else self.objects) for slot in slots
+            ):
                 return task
         return None
 
 
-ARTICLE, SLOT = "(?:an?|the|one)", r"(\w+(?: \w+)?)"
+ARTICLE = "(?:an?|the|one)"
+SLOT = r"(\w+(?: \w+)?)"
 COLOUR, RELATION, NUMBER = (f"(?:{'|'.join(each)})" for each in (COLOURS, RELATIONS, NUMBERS))
 START = r"(?:an? )?(?:photo|photograph|picture|image) of "
 FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -230,7 +285,9 @@ def _template_slots(said: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...
 
 
 def plurals(name: str) -> set[str]:
-    """How several of an object may be written, by the rules of English spelling; the name itself for sheep and scissors."""
+    """How several of an object may be written, by the rules of English spelling; the name itself
+    for sheep and scissors.
+    """
     made = {name, f"{name}s", f"{name}es"}
     if name.endswith("y"):
         made.add(f"{name[:-1]}ies")
@@ -243,11 +300,13 @@ def plurals(name: str) -> set[str]:
     return made
 
 
-# -------------------------------------------------------------------------------------------------------- reading
+# --------------------------------------------------------------------------------------------------------
+# reading
 
 
 def find_prompts(suite: str) -> Path:
-    """Where a suite's prompts lie if the user brought them: HAROPE_BENCH_HOME/prompts/SUITE, a file or a folder.
+    """Where a suite's prompts lie if the user brought them: HAROPE_BENCH_HOME/prompts/SUITE, a file
+    or a folder.
 
     Raises:
         UnknownName, StorageError: nothing is there; the official file is named.
@@ -257,41 +316,57 @@ def find_prompts(suite: str) -> Path:
         return place
     if suite not in OFFICIAL_FILES:
         raise UnknownNameError("suite with known prompts", suite, OFFICIAL_FILES)
-    raise StorageError(f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with {OFFICIAL_FILES[suite]}")
+    raise StorageError(
+        f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with"
+        f" {OFFICIAL_FILES[suite]}"
+    )
 
 
 def read_prompts(path: Path, suite: str) -> list[BenchmarkPrompt]:
     """Prompts of a metadata .jsonl (prompt, tag), a .txt with one a line, or a folder of those.
 
-    The task is the tag, or the file's stem; in a folder of one-line files (DPG-Bench) it is the suite.
+    The task is the tag, or the file's stem; in a folder of one-line files (DPG-Bench) it is the
+    suite.
 
     Raises:
         StorageError: not there, not readable, or without a prompt.
     """
     if not path.exists():
-        raise StorageError(f"{path} is not there; pass --prompts with {OFFICIAL_FILES.get(suite, 'a .jsonl or .txt of prompts')}")
+        raise StorageError(
+            f"{path} is not there; pass --prompts with"
+            f" {OFFICIAL_FILES.get(suite, 'a .jsonl or .txt of prompts')}"
+        )
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix in (".txt", ".jsonl")]
         found = [prompt for file in files for prompt in _read_prompt_file(file, suite, inside=True)]
     else:
         found = _read_prompt_file(path, suite)
     if not found:
-        raise StorageError(f"{path} holds no prompts; pass a .jsonl with a field prompt, a .txt with one a line, or a folder of those")
+        raise StorageError(
+            f"{path} holds no prompts; pass a .jsonl with a field prompt, a .txt with one a line,"
+            " or a folder of those"
+        )
     return found
 
 
 def _read_prompt_file(path: Path, suite: str, inside: bool = False) -> list[BenchmarkPrompt]:
     if path.suffix == ".jsonl":
-        return [BenchmarkPrompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite))) for n, facts in _json_lines(path)]
+        return [
+            BenchmarkPrompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite)))
+            for n, facts in _json_lines(path)
+        ]
     lines = [line.strip() for _, line in _read_lines(path) if line.strip()]
-    return [BenchmarkPrompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines]
+    return [
+        BenchmarkPrompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines
+    ]
 
 
 def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, str]]:
     """(line number, caption) of a .jsonl, .csv, .tsv or .txt, also .gz, one at a time.
 
     Raises:
-        StorageError: not there or not readable; the line is named. OptionError: no such field, or another kind of file.
+        StorageError: not there or not readable; the line is named. OptionError: no such field, or
+            another kind of file.
     """
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if kind == ".jsonl":
@@ -302,14 +377,18 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, 
     elif kind == ".txt":
         yield from ((line, text) for line, text in _read_lines(path) if text.strip())
     else:
-        raise OptionError(f"{path} is no .jsonl, .csv, .tsv or .txt (also .gz); convert the captions to one of these")
+        raise OptionError(
+            f"{path} is no .jsonl, .csv, .tsv or .txt (also .gz); convert the captions to one of"
+            " these"
+        )
 
 
 def _field(path: Path, line: int, facts: dict[str, object], column: str | None) -> str:
     name = column or next((each for each in TEXT_FIELDS if each in facts), None)
     if name is None or not isinstance(facts.get(name), str):
         raise OptionError(
-            f"{path} line {line} has no text in {name or ', '.join(TEXT_FIELDS)}; name the field with --field, here: {_first_names(facts)}"
+            f"{path} line {line} has no text in {name or ', '.join(TEXT_FIELDS)}; name the field"
+            f" with --field, here: {_first_names(facts)}"
         )
     return str(facts[name])
 
@@ -325,9 +404,13 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         try:
             facts = parse_json(line)
         except ValueError as error:
-            raise StorageError(f"{path} line {number} is not JSON; correct or delete the line") from error
+            raise StorageError(
+                f"{path} line {number} is not JSON; correct or delete the line"
+            ) from error
         if not isinstance(facts, dict):
-            raise StorageError(f"{path} line {number} is not a JSON object; correct or delete the line")
+            raise StorageError(
+                f"{path} line {number} is not a JSON object; correct or delete the line"
+            )
         yield number, facts
 
 
@@ -338,11 +421,16 @@ def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tupl
             heads = rows.fieldnames or []
             name = column or next((each for each in TEXT_FIELDS if each in heads), None)
             if name not in heads:
-                raise OptionError(f"{path} has no column {name or ' or '.join(TEXT_FIELDS)}; name one with --field, here: {_first_names(heads)}")
+                raise OptionError(
+                    f"{path} has no column {name or ' or '.join(TEXT_FIELDS)}; name one with"
+                    f" --field, here: {_first_names(heads)}"
+                )
             for row in rows:
                 yield rows.line_num, row[name] or ""
         except (csv.Error, *READ_ERRORS) as error:
-            raise StorageError(f"{path} line {rows.line_num + 1} is not readable ({error}); repair the file") from error
+            raise StorageError(
+                f"{path} line {rows.line_num + 1} is not readable ({error}); repair the file"
+            ) from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -352,11 +440,15 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(_bounded_lines(file), 1):
                 yield number, line
         except READ_ERRORS as error:
-            raise StorageError(f"{path} line {number + 1} is not readable ({error}); repair the file") from error
+            raise StorageError(
+                f"{path} line {number + 1} is not readable ({error}); repair the file"
+            ) from error
 
 
 def _bounded_lines(file: IO[str]) -> Iterator[str]:
-    """Return the lines of a file; ValueError at one that is longer than LINE characters, whose end may be far."""
+    """Return the lines of a file; ValueError at one that is longer than LINE characters, whose end
+    may be far.
+    """
     while line := file.readline(MAX_LINE_LENGTH + 1):
         if len(line) > MAX_LINE_LENGTH:
             raise ValueError(f"it is longer than {MAX_LINE_LENGTH:,} characters")
@@ -364,7 +456,8 @@ def _bounded_lines(file: IO[str]) -> Iterator[str]:
 
 
 def _open_text(path: Path) -> IO[str]:
-    """Open text for reading, unpacked where the name ends in .gz; its encoding is UTF-8 or what its byte order mark states.
+    """Open text for reading, unpacked where the name ends in .gz; its encoding is UTF-8 or what its
+    byte order mark states.
 
     Raises:
         StorageError: The file cannot be opened, or looks like UTF-16 without a mark.
@@ -380,6 +473,10 @@ def _open_text(path: Path) -> IO[str]:
     encoding = detect_charset(start)
     if encoding == "utf-8" and b"\0" in start:
         file.close()
-        raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+        raise StorageError(
+            f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8"
+        )
     file.seek(0)
-    return io.TextIOWrapper(file, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=None)
+    return io.TextIOWrapper(
+        file, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=None
+    )

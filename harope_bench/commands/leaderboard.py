@@ -20,9 +20,15 @@ def leaderboard() -> None:
 
 @leaderboard.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the pages; index.html is the start.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the pages; index.html is the start.",
+)
 def build_pages(folder: Path, out: Path) -> None:
-    """Static pages from every results/*.json below FOLDER: a section a protocol, a page a run, no server.
+    """Static pages from every results/*.json below FOLDER: a section a protocol, a page a run, no
+    server.
 
     \b
     harope-bench leaderboard build runs --out site

@@ -29,7 +29,9 @@ class IndicesType(click.ParamType):
 
     name = "indices"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IndexRanges:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IndexRanges:
         """Return ascending indices; a usage error otherwise."""
         from harope_bench.core.index_ranges import parse_indices
 
@@ -43,7 +45,9 @@ class FiniteFloat(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
     # Any: what click's own range takes, which differs between its versions
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         """The number; a usage error for nan, infinity and what is out of range."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
@@ -56,7 +60,9 @@ class ResolutionList(click.ParamType):
 
     name = "sides"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         """A tuple of positive integers; a usage error otherwise."""
         from harope_bench.core.index_ranges import whole_number
 
@@ -72,7 +78,9 @@ class KeyValueType(click.ParamType):
 
     name = "key=value"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Option]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Option]:
         """(key, value)."""
         from harope_bench.core.json_file import parse_json
 
@@ -87,7 +95,10 @@ class KeyValueType(click.ParamType):
 
 
 def with_options_record(
-    command: CommandFunction, parameter: str, load: Callable[[], Callable[..., object]], options: Sequence[Callable[[CommandFunction], CommandFunction]]
+    command: CommandFunction,
+    parameter: str,
+    load: Callable[[], Callable[..., object]],
+    options: Sequence[Callable[[CommandFunction], CommandFunction]],
 ) -> CommandFunction:
     """Return the command with more options, which it gets as one record.
 
@@ -99,7 +110,11 @@ def with_options_record(
     @functools.wraps(command)
     def with_fields(**values: object) -> None:
         record = load()
-        fields = {name: values.pop(name) for name in inspect.signature(record).parameters if name in values}
+        fields = {
+            name: values.pop(name)
+            for name in inspect.signature(record).parameters
+            if name in values
+        }
         command(**{parameter: record(**fields)}, **values)
 
     wrapped: CommandFunction = with_fields
@@ -108,7 +123,9 @@ def with_options_record(
     return wrapped
 
 
-def _with_options(verb: CommandFunction, options: Sequence[Callable[[CommandFunction], CommandFunction]]) -> CommandFunction:
+def _with_options(
+    verb: CommandFunction, options: Sequence[Callable[[CommandFunction], CommandFunction]]
+) -> CommandFunction:
     """Add options in the order in which the help lists them."""
     for option in reversed(options):
         verb = option(verb)
@@ -122,10 +139,16 @@ def entry_options(verb: CommandFunction) -> CommandFunction:
             "--add",
             multiple=True,
             metavar="NAME[=LABEL]",
-            help="Add a row for the runs of a checkpoint, folder, target or label NAME; may be repeated.",
+            help=(
+                "Add a row for the runs of a checkpoint, folder, target or label NAME; may be"
+                " repeated."
+            ),
         ),
         click.option(
-            "--row", multiple=True, metavar="ROW_ID=NAME", help="Fill one of the table's own rows with the runs of NAME; may be repeated."
+            "--row",
+            multiple=True,
+            metavar="ROW_ID=NAME",
+            help="Fill one of the table's own rows with the runs of NAME; may be repeated.",
         ),
     ]
     return _with_options(verb, options)
@@ -142,19 +165,34 @@ def scaling_option(help_text: str) -> Callable[[CommandFunction], CommandFunctio
 def scoring_options(command: CommandFunction) -> CommandFunction:
     """Add the options of scoring: `ScoringOptions` in `scoring`."""
     options: list[Callable[[CommandFunction], CommandFunction]] = [
-        click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out."),
-        click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own."),
         click.option(
-            "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
+            "--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out."
+        ),
+        click.option(
+            "--reference",
+            type=click.Path(path_type=Path),
+            help="An .npz with mu and sigma in place of the suite's own.",
+        ),
+        click.option(
+            "--rules",
+            type=click.Choice(["official", "corrected"]),
+            default="official",
+            help="Rules with their known quirks, or corrected.",
         ),
         click.option(
             "--profile",
             "profiles",
-            help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out.",
+            help=(
+                "Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the"
+                " suite's own if left out."
+            ),
         ),
         click.option(
             "--judge",
-            help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files.",
+            help=(
+                "Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL,"
+                " comma-separated; results have own files."
+            ),
         ),
         click.option(
             "--allow-missing",
@@ -162,14 +200,28 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
             is_flag=True,
             help="Score although images, answers, tasks or listed pictures are missing or damaged.",
         ),
-        click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment."),
         click.option(
-            "--judge-option", "runner", type=KeyValueType(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+            "--judge-python",
+            "python",
+            type=click.Path(path_type=Path),
+            help="Python that runs a judge of another environment.",
         ),
         click.option(
-            "--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones."
+            "--judge-option",
+            "runner",
+            type=KeyValueType(),
+            multiple=True,
+            help="key=value for that judge's runner (weights=F, checkout=DIR).",
         ),
-        click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network."),
+        click.option(
+            "--subset",
+            type=click.IntRange(0),
+            metavar="SEED",
+            help="Score --count images chosen at random by SEED, not the first ones.",
+        ),
+        click.option(
+            "--rescore", is_flag=True, help="Score the stored observations again; loads no network."
+        ),
     ]
     return with_options_record(command, "scoring", _scoring_options, options)
 
@@ -183,32 +235,81 @@ def _scoring_options() -> Callable[..., object]:
 def generation_options(command: CommandFunction) -> CommandFunction:
     """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
     options: list[Callable[[CommandFunction], CommandFunction]] = [
-        click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
-        click.option("--guidance", type=FiniteFloat(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
-        click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
-        click.option("--seed", type=click.IntRange(0), help="Base seed, 0 if left out; sample i is a function of it and i."),
-        click.option("--labels", help="Label policy of an ImageNet suite: uniform, balanced, or a file of one label a line."),
-        click.option("--preset", help="Named settings of the suite (harope-release); single options go before it."),
-        click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
         click.option(
-            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
+            "--steps",
+            type=click.IntRange(1),
+            help="Sampler steps; the checkpoint's own if left out.",
+        ),
+        click.option(
+            "--guidance",
+            type=FiniteFloat(0),
+            help="Guidance scale, 1 is none; the checkpoint's own if left out.",
+        ),
+        click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            help="Base seed, 0 if left out; sample i is a function of it and i.",
+        ),
+        click.option(
+            "--labels",
+            help=(
+                "Label policy of an ImageNet suite: uniform, balanced, or a file of one label a"
+                " line."
+            ),
+        ),
+        click.option(
+            "--preset",
+            help="Named settings of the suite (harope-release); single options go before it.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "cuda", "mps"]),
+            default="cpu",
+            help="Where the networks run.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Precision of the drawing network, float32 if left out.",
         ),
         scaling_option("How positions beyond the training grid are met; none if left out."),
         click.option(
-            "--guidance-channels", type=click.Choice(["3", "all"]), help="Latent channels that guidance acts on; DiT's own code guides 3."
+            "--guidance-channels",
+            type=click.Choice(["3", "all"]),
+            help="Latent channels that guidance acts on; DiT's own code guides 3.",
         ),
         click.option(
             "--spacing",
             type=click.Choice(["linspace", "leading"]),
-            help="Training steps that ddpm and ddim take: linspace 0, 111, ..., 999 (ddpm's own), leading 0, 100, ..., 900 (ddim's own).",
+            help=(
+                "Training steps that ddpm and ddim take: linspace 0, 111, ..., 999 (ddpm's own),"
+                " leading 0, 100, ..., 900 (ddim's own)."
+            ),
         ),
-        click.option("--mu-policy", type=click.Choice(["extrapolate", "clamp"]), help="FLUX's time shift beyond its training sizes."),
-        click.option("--vae", help="Folder or hub id of the autoencoder; the checkpoint's own if left out."),
-        click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode large images in pieces; the seams are blended."),
         click.option(
-            "--fold/--no-fold", default=None, help="Learned matrices moved into the projections; the checkpoint's own if left out."
+            "--mu-policy",
+            type=click.Choice(["extrapolate", "clamp"]),
+            help="FLUX's time shift beyond its training sizes.",
         ),
-        click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
+        click.option(
+            "--vae", help="Folder or hub id of the autoencoder; the checkpoint's own if left out."
+        ),
+        click.option(
+            "--vae-tiling/--no-vae-tiling",
+            default=None,
+            help="Decode large images in pieces; the seams are blended.",
+        ),
+        click.option(
+            "--fold/--no-fold",
+            default=None,
+            help="Learned matrices moved into the projections; the checkpoint's own if left out.",
+        ),
+        click.option(
+            "--batch",
+            type=click.IntRange(1),
+            help="Samples between two writes (whole tiles); changes no pixel.",
+        ),
     ]
     return with_options_record(command, "generation", _load_generation_options, options)
 
@@ -222,9 +323,21 @@ def _load_generation_options() -> Callable[..., object]:
 def real_image_options(command: CommandFunction) -> CommandFunction:
     """Add the options of a classifier's real pictures: `PictureOptions` in `pictures`."""
     options = [
-        click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
-        click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
-        click.option("--crop-ratio", type=FiniteFloat(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
+        click.option(
+            "--images",
+            type=click.Path(path_type=Path),
+            help="Folder of the real pictures, where the suite ships none.",
+        ),
+        click.option(
+            "--truth",
+            type=click.Path(path_type=Path),
+            help="List of lines 'name index', where there are no class folders.",
+        ),
+        click.option(
+            "--crop-ratio",
+            type=FiniteFloat(0.1, 1),
+            help="Resolution over the side resized to before the crop; the suite's own.",
+        ),
     ]
     return with_options_record(command, "pictures", _load_real_image_options, options)
 
@@ -241,19 +354,30 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
         click.option(
             "--order",
             type=click.Choice(["copy-major", "prompt-major"]),
-            help="How a folder's files count: one image of each prompt, then the next ones, or all images of a prompt in turn.",
+            help=(
+                "How a folder's files count: one image of each prompt, then the next ones, or all"
+                " images of a prompt in turn."
+            ),
         ),
         click.option(
             "--pattern",
             metavar="PATTERN",
-            help="How files are named: '{prompt_index}_{copy}.png', also {prompt}, {id}, {index} and folders; numbers count from 0.",
+            help=(
+                "How files are named: '{prompt_index}_{copy}.png', also {prompt}, {id}, {index} and"
+                " folders; numbers count from 0."
+            ),
         ),
         click.option(
             "--file-list",
             type=click.Path(path_type=Path),
-            help="A .csv, .tsv or .jsonl with file and index, or file, one of prompt_index, prompt, id, and copy.",
+            help=(
+                "A .csv, .tsv or .jsonl with file and index, or file, one of prompt_index, prompt,"
+                " id, and copy."
+            ),
         ),
-        click.option("--tiles", type=click.Choice([1, 2, 4]), help="Images in each of DPG-Bench's pictures."),
+        click.option(
+            "--tiles", type=click.Choice([1, 2, 4]), help="Images in each of DPG-Bench's pictures."
+        ),
     ]
     return with_options_record(command, "form", _load_folder_form, options)
 
@@ -269,11 +393,16 @@ def check_count(count: int | None) -> None:
     from harope_bench.core.index_ranges import MAX_INDICES
 
     if count is not None and count > MAX_INDICES:
-        raise click.UsageError(f"--count {count:,} is more than {MAX_INDICES:,} samples, the most of one request; use --indices in parts")
+        raise click.UsageError(
+            f"--count {count:,} is more than {MAX_INDICES:,} samples, the most of one request; use"
+            " --indices in parts"
+        )
 
 
 def select_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
-    """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
+    """Return the indices that --count or --indices ask for; a usage error where they are too many
+    for one request.
+    """
     from harope_bench.pipeline.generate import requested_indices
 
     if count is not None and indices is not None:

@@ -21,7 +21,8 @@ def paper() -> None:
 @paper.command()
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def check(json_: bool) -> None:
-    """Arithmetic audit of the published tables: printed, recomputed, arithmetic. Exits 0 whatever it finds.
+    """Arithmetic audit of the published tables: printed, recomputed, arithmetic. Exits 0 whatever
+    it finds.
 
     \b
     harope-bench paper check --json
@@ -31,14 +32,19 @@ def check(json_: bool) -> None:
     from harope_bench.reports import audit_text
 
     findings = audit.audit_tables(table_spec.load_tables())
-    echo(json_object_text(audit_text.findings_json(findings)) if json_ else audit_text.findings_text(findings))
+    echo(
+        json_object_text(audit_text.findings_json(findings))
+        if json_
+        else audit_text.findings_text(findings)
+    )
 
 
 @paper.command()
 @click.argument("name")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def noise(name: str, json_: bool) -> None:
-    """Which differences of a published table (2 or table2) exceed the noise assumed for them, with the constants.
+    """Which differences of a published table (2 or table2) exceed the noise assumed for them, with
+    the constants.
 
     \b
     harope-bench paper noise 2

@@ -32,7 +32,14 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
     wanted = [kind] if kind else list(registry.PLUGIN_KINDS)
     found = {k: registry.list_entries(k) for k in wanted}
     if json_:
-        echo(json_object_text({k: [entry_json(e, verbose) for e in entries.values()] for k, entries in found.items()}))
+        echo(
+            json_object_text(
+                {
+                    k: [entry_json(e, verbose) for e in entries.values()]
+                    for k, entries in found.items()
+                }
+            )
+        )
         return
     for k, entries in found.items():
         if not kind:
@@ -41,7 +48,11 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
             facts = entry_json(entry, verbose)
             echo(
                 ("  " if not kind else "")
-                + "  ".join(str(facts[f]) for f in ("name", "origin", "version", "parity", "trust") if f in facts)
+                + "  ".join(
+                    str(facts[f])
+                    for f in ("name", "origin", "version", "parity", "trust")
+                    if f in facts
+                )
             )
 
 
@@ -63,14 +74,30 @@ def entry_json(entry: RegistryEntry, verbose: bool) -> dict[str, str | int]:
         evaluator = load_evaluator(entry.name)
         facts |= {"version": evaluator.version, "parity": evaluator.parity}
     if entry.kind == "assets":
-        facts["trust"] = "; ".join(sorted({file.verification for file in load_asset(entry.name).files}))
+        facts["trust"] = "; ".join(
+            sorted({file.verification for file in load_asset(entry.name).files})
+        )
     return facts
 
 
 @click.command()
-@click.option("--golden", is_flag=True, help="Score OpenAI's public samples against their published numbers, where they are here.")
-@click.option("--golden-from", "folder", type=click.Path(path_type=Path), help="Folder that holds these samples and references.")
-@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the judge of --golden runs.")
+@click.option(
+    "--golden",
+    is_flag=True,
+    help="Score OpenAI's public samples against their published numbers, where they are here.",
+)
+@click.option(
+    "--golden-from",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder that holds these samples and references.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "mps"]),
+    default="cpu",
+    help="Where the judge of --golden runs.",
+)
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     """What can run here, what is missing, and the command that brings it.
@@ -97,8 +124,10 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     "--weights",
     type=click.Path(path_type=Path),
     required=True,
-    help=".safetensors; a torch file (a state dict, or DiT's training file); an adapter folder; a pipeline folder; a diffusers LoRA, "
-    "which needs --config base=FOLDER.",
+    help=(
+        ".safetensors; a torch file (a state dict, or DiT's training file); an adapter folder; a"
+        " pipeline folder; a diffusers LoRA, which needs --config base=FOLDER."
+    ),
 )
 @click.option(
     "--encoding-weights",
@@ -106,15 +135,51 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     help="Encoding of a LoRA without manifest; encoding.safetensors beside it if left out.",
 )
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
-@click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
-@click.option("--option", "options", type=KeyValueType(), multiple=True, help="Option of the encoding, key=value.")
-@click.option("--config", type=KeyValueType(), multiple=True, help="Size that the keys do not tell (heads, size), or a base, key=value.")
-@click.option("--drawing", type=KeyValueType(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
+@click.option(
+    "--encoding", help="Encoding; found from the keys or the file's note where they tell."
+)
+@click.option(
+    "--option",
+    "options",
+    type=KeyValueType(),
+    multiple=True,
+    help="Option of the encoding, key=value.",
+)
+@click.option(
+    "--config",
+    type=KeyValueType(),
+    multiple=True,
+    help="Size that the keys do not tell (heads, size), or a base, key=value.",
+)
+@click.option(
+    "--drawing",
+    type=KeyValueType(),
+    multiple=True,
+    help="Default of another setting (vae, fold, tile, ...), key=value.",
+)
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
-@click.option("--sampler", help="Sampler it was trained for, which says what it predicts; needed where the file does not tell.")
-@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; the file's or the base's own, 250 for DDPM latents, else 50.")
-@click.option("--guidance", type=click.FloatRange(0), help="Default guidance; the file's or the base's own, 1.5 for DDPM latents, else 1.")
-@click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
+@click.option(
+    "--sampler",
+    help=(
+        "Sampler it was trained for, which says what it predicts; needed where the file does not"
+        " tell."
+    ),
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Default sampler steps; the file's or the base's own, 250 for DDPM latents, else 50.",
+)
+@click.option(
+    "--guidance",
+    type=click.FloatRange(0),
+    help="Default guidance; the file's or the base's own, 1.5 for DDPM latents, else 1.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["micro", "paper"]),
+    help="What its numbers count as; paper if neither this nor the file says.",
+)
 @click.option("--replace", is_flag=True, help="Take NAME from the checkpoint that has it.")
 def register(
     name: str,
@@ -126,10 +191,12 @@ def register(
     replace: bool,
     **said: str | int | float | None,
 ) -> None:
-    """Register weights under NAME, with their sha256, after loading them strictly once; the same again is up to date.
+    """Register weights under NAME, with their sha256, after loading them strictly once; the same
+    again is up to date.
 
     \b
-    harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
+    harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config
+    size=28
     harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
     harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
@@ -153,10 +220,15 @@ def register(
 @click.command()
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--folded", is_flag=True, help="Learned matrices moved into the projections: a checkpoint of plain RoPE, equal outputs.")
+@click.option(
+    "--folded",
+    is_flag=True,
+    help="Learned matrices moved into the projections: a checkpoint of plain RoPE, equal outputs.",
+)
 @click.option("--replace", is_flag=True, help="Write over a TARGET that holds something else.")
 def export(name: str, target: Path, folded: bool, replace: bool) -> None:
-    """Write the weights of checkpoint NAME as one .safetensors file with the facts that `register` needs.
+    """Write the weights of checkpoint NAME as one .safetensors file with the facts that `register`
+    needs.
 
     \b
     harope-bench export digits-harope plain.safetensors --folded

@@ -18,11 +18,32 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with runs to measure from.")
-@click.option("--format", "format_", type=click.Choice(["md", "csv", "tex", "html", "json"]), default="md", help="Output format.")
-@click.option("--show", type=click.Choice(["published", "measured", "both"]), help="Default: both with --runs, else published.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with runs to measure from.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["md", "csv", "tex", "html", "json"]),
+    default="md",
+    help="Output format.",
+)
+@click.option(
+    "--show",
+    type=click.Choice(["published", "measured", "both"]),
+    help="Default: both with --runs, else published.",
+)
 @entry_options
-def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | None, add: tuple[str, ...], row: tuple[str, ...]) -> None:
+def table(
+    names: tuple[str, ...],
+    runs: Path | None,
+    format_: str,
+    show: Show | None,
+    add: tuple[str, ...],
+    row: tuple[str, ...],
+) -> None:
     """The paper's tables, same rows, columns and decimals, with measured values beside them.
 
     \b
@@ -37,10 +58,15 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | 
     if show in ("measured", "both") and runs is None:
         raise click.UsageError(f"--show {show} needs --runs DIR")
     if (add or row) and (runs is None or show == "published"):
-        raise click.UsageError("--add and --row show measured runs; give --runs DIR and leave --show published out")
-    chosen, entries = [board.load_table(name) for name in names], parse_entries(add, row, runs)
+        raise click.UsageError(
+            "--add and --row show measured runs; give --runs DIR and leave --show published out"
+        )
+    chosen = [board.load_table(name) for name in names]
+    entries = parse_entries(add, row, runs)
     results = read_results(runs) if runs else []
-    boards = board.build_boards(chosen, results, show or ("both" if runs else "published"), None, entries)
+    boards = board.build_boards(
+        chosen, results, show or ("both" if runs else "published"), None, entries
+    )
     texts = [tables.render_table(each, format_) for each in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
@@ -49,16 +75,52 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--scale", type=click.Choice(["micro", "paper"]), required=True, help="micro: shipped checkpoints, two CPU cores.")
-@click.option("--count", type=click.IntRange(2), help="Samples of each row; the suite's own number if left out.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
-@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
-@scaling_option("How rows larger than their training meet positions beyond its grid; none if left out.")
-@click.option("--judge", help="For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own judges.")
-@click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
-    "--judge-option", "runner", type=KeyValueType(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+    "--scale",
+    type=click.Choice(["micro", "paper"]),
+    required=True,
+    help="micro: shipped checkpoints, two CPU cores.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(2),
+    help="Samples of each row; the suite's own number if left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of all runs, tables and the report.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "mps"]),
+    default="cpu",
+    help="Where the networks run.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
+@scaling_option(
+    "How rows larger than their training meet positions beyond its grid; none if left out."
+)
+@click.option(
+    "--judge",
+    help=(
+        "For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own"
+        " judges."
+    ),
+)
+@click.option(
+    "--judge-python",
+    "python",
+    type=click.Path(path_type=Path),
+    help="Python that runs a judge of another environment.",
+)
+@click.option(
+    "--judge-option",
+    "runner",
+    type=KeyValueType(),
+    multiple=True,
+    help="key=value for that judge's runner (weights=F, checkout=DIR).",
 )
 @entry_options
 def reproduce(
@@ -75,7 +137,8 @@ def reproduce(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does what is missing.
+    """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does
+    what is missing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
@@ -85,8 +148,23 @@ def reproduce(
     from harope_bench.pipeline.annotate import AnnotatorOptions
     from harope_bench.pipeline.reproduce import reproduce
 
-    terms = AnnotatorOptions(device, python=judge_python, runner_options={key: str(value) for key, value in judge_options})
-    done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling, parse_entries(add, row, out))
+    terms = AnnotatorOptions(
+        device,
+        python=judge_python,
+        runner_options={key: str(value) for key, value in judge_options},
+    )
+    done = reproduce(
+        names,
+        scale,
+        count,
+        out,
+        device,
+        seed,
+        judge,
+        terms,
+        pos_scaling,
+        parse_entries(add, row, out),
+    )
     for path in done.written_paths:
         echo(path)
     echo(
@@ -98,7 +176,12 @@ def reproduce(
 
 
 @click.command()
-@click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder with runs.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder with runs.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The HTML file.")
 @entry_options
 def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe")
 @click.option("--encoding", help="Encoding to train, for recipes of a denoiser.")
-@click.option("--option", "options", type=KeyValueType(), multiple=True, help="Option of the encoding, key=value.")
+@click.option(
+    "--option",
+    "options",
+    type=KeyValueType(),
+    multiple=True,
+    help="Option of the encoding, key=value.",
+)
 @click.option("--name", "called", help="Of the checkpoint; SUITE-ENCODING if left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
 @click.option(

@@ -1,4 +1,5 @@
-"""What a judge is asked about one image, and what it answers: JSON values by role. Rules read these alone, so they run without a network.
+"""What a judge is asked about one image, and what it answers: JSON values by role. Rules read these
+alone, so they run without a network.
 
 | role | asked | answered |
 |---|---|---|
@@ -8,8 +9,10 @@
 | `depth` | `Boxes` | `Depths`: mean nearness in each |
 | `similarity` | `Texts` | `Cosines` of image and text |
 
-A protocol that has two detectors of its own (T2I-CompBench's 2D score) calls the second `detector-2d`.
-Pixels count from 0 at the top left, x to the right; a box is (x0, y0, x1, y1) with x1 and y1 one past the last pixel.
+A protocol that has two detectors of its own (T2I-CompBench's 2D score) calls the second
+`detector-2d`.
+Pixels count from 0 at the top left, x to the right; a box is (x0, y0, x1, y1) with x1 and y1 one
+past the last pixel.
 """
 
 from __future__ import annotations
@@ -28,14 +31,18 @@ Box = tuple[float, float, float, float]
 
 
 class Mask(Record):
-    """A mask as COCO's uncompressed run lengths: column by column, zeros first. size is (height, width)."""
+    """A mask as COCO's uncompressed run lengths: column by column, zeros first. size is (height,
+    width).
+    """
 
     size: tuple[int, int]
     counts: tuple[int, ...]
 
 
 class DetectionQuery(Record):
-    """What may be in the image; a detector of a closed set finds its own classes whatever is asked."""
+    """What may be in the image; a detector of a closed set finds its own classes whatever is
+    asked.
+    """
 
     names: tuple[str, ...] = ()
 
@@ -103,7 +110,9 @@ class DepthQuery(Record):
 
 
 class BoxDepth(Record):
-    """Mean nearness (larger is nearer, 0 to 255) in a box, and in the box with x and y exchanged; None where that holds no pixel."""
+    """Mean nearness (larger is nearer, 0 to 255) in a box, and in the box with x and y exchanged;
+    None where that holds no pixel.
+    """
 
     mean: float | None
     transposed_mean: float | None
@@ -128,7 +137,9 @@ class SimilarityAnnotation(Record):
 
 
 Query = DetectionQuery | ColourQuery | VqaQuery | DepthQuery | SimilarityQuery
-Annotation = DetectionAnnotation | ColourAnnotation | VqaAnnotation | DepthAnnotation | SimilarityAnnotation
+Annotation = (
+    DetectionAnnotation | ColourAnnotation | VqaAnnotation | DepthAnnotation | SimilarityAnnotation
+)
 QUERY_TYPES: dict[str, type[Query]] = {
     "detector": DetectionQuery,
     "detector-2d": DetectionQuery,
@@ -148,7 +159,9 @@ ANNOTATION_TYPES: dict[str, type[Annotation]] = {
 
 
 def is_complete_annotation(query: Query, annotation: Annotation) -> bool:
-    """Return whether an answer has as many parts as were asked for; names may be answered with any number of detections."""
+    """Return whether an answer has as many parts as were asked for; names may be answered with any
+    number of detections.
+    """
     match query, annotation:
         case ColourQuery(), ColourAnnotation():
             return len(query.objects) == len(annotation.probabilities)
@@ -175,9 +188,14 @@ def decode_mask(mask: Mask) -> np.ndarray:
     """The mask (H, W) bool; ShapeError if its runs do not fill it."""
     height, width = mask.size
     if min(mask.counts, default=0) < 0 or sum(mask.counts) != height * width:
-        raise ShapeError(f"a mask of {height}x{width} has runs of {sum(mask.counts)} pixels; ask the detector again")
+        raise ShapeError(
+            f"a mask of {height}x{width} has runs of {sum(mask.counts)} pixels; ask the detector"
+            " again"
+        )
     flat = np.zeros(height * width, dtype=bool)
     ends = list(accumulate(mask.counts))
-    for start, stop in zip(ends[0::2], ends[1::2], strict=False):  # a last run of background has no partner
+    for start, stop in zip(
+        ends[0::2], ends[1::2], strict=False
+    ):  # a last run of background has no partner
         flat[start:stop] = True
     return flat.reshape((height, width), order="F")

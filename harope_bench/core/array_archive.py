@@ -20,14 +20,16 @@ NPY_MAGIC = b"\x93NUMPY"  # how a single array begins
 
 
 def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz (of these names `only`, where given: the others are not read), never unpickling.
+    """The arrays of an .npz (of these names `only`, where given: the others are not read), never
+    unpickling.
 
     Raises:
-        StorageError: not an npz, cut short, one name twice, or holding Python objects; names the array.
+        StorageError: not an npz, cut short, one name twice, or holding Python objects; names the
+            array.
     """
     import numpy as np
 
-    from harope_bench.core.array_file import check_unpacked_size, array_bytes
+    from harope_bench.core.array_file import array_bytes, check_unpacked_size
 
     arrays: dict[str, np.ndarray] = {}
     name = "archive"
@@ -37,14 +39,21 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             file.seek(0)
             archive = None if start == NPY_MAGIC else np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
+                raise StorageError(
+                    f"{path} holds a single array (.npy), not an archive of named arrays; save it"
+                    " with np.savez"
+                )
             zipped = archive.zip
             assert zipped is not None  # None once it is closed
             members = zipped.namelist()
             if twice := repeated_member(members):
-                raise StorageError(f"{path} holds {twice} twice, readers differ in which they take; save it once with np.savez")
+                raise StorageError(
+                    f"{path} holds {twice} twice, readers differ in which they take; save it once"
+                    " with np.savez"
+                )
             names = archive.files if only is None else [n for n in archive.files if n in only]
-            total, size = 0, os.fstat(file.fileno()).st_size
+            total = 0
+            size = os.fstat(file.fileno()).st_size
             for name in names:
                 total += array_bytes(zipped, _member_name(members, name), size)
             name = "archive"
@@ -53,10 +62,18 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
                 arrays[name] = archive[name]
     except BenchError:
         raise
-    except Exception as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
+    except (
+        Exception
+    ) as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
         # numpy's own words advise to unpickle, which is the one thing not to do
-        why = "it is no array, or one of Python objects" if "allow_pickle" in str(error) else first_line(error)
-        raise StorageError(f"{path}: {name} cannot be read ({why}); make the file again with np.savez") from error
+        why = (
+            "it is no array, or one of Python objects"
+            if "allow_pickle" in str(error)
+            else first_line(error)
+        )
+        raise StorageError(
+            f"{path}: {name} cannot be read ({why}); make the file again with np.savez"
+        ) from error
     return arrays
 
 
@@ -72,7 +89,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = 
 
 
 def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the bytes that `write_arrays` writes, for small arrays whose hash is recorded before their file."""
+    """Return the bytes that `write_arrays` writes, for small arrays whose hash is recorded before
+    their file.
+    """
     buffer = io.BytesIO()
     _write_npz(buffer, arrays, False)
     return buffer.getvalue()
@@ -87,11 +106,14 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray], compress: bool)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = kind
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
+                np.lib.format.write_array(
+                    member, np.asarray(arrays[name], order="C"), allow_pickle=False
+                )
 
 
 def repeated_member(names: Iterable[str]) -> str | None:
-    """Return the first array name that stands twice in an .npz; readers differ in which of the two they take.
+    """Return the first array name that stands twice in an .npz; readers differ in which of the two
+    they take.
 
     `arr_0` and `arr_0.npy` are one name: numpy leaves the suffix out.
     """

@@ -16,10 +16,13 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 class CheckpointDistances(Record):
-    """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of attention spread evenly over all tokens.
+    """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of
+    attention spread evenly over all tokens.
 
-    times: of the noise process out of 1,000 at which it was looked at, as close to those asked for as the sampler's steps come.
-    Empty for a classifier, which has neither sampler, steps nor guidance. left_out: tokens that are no part of the image.
+    times: of the noise process out of 1,000 at which it was looked at, as close to those asked for
+    as the sampler's steps come.
+    Empty for a classifier, which has neither sampler, steps nor guidance. left_out: tokens that are
+    no part of the image.
     spread: standard deviation over the heads of a layer, in pixels.
     """
 
@@ -50,7 +53,9 @@ class AttentionDistanceChart(Record):
 
 
 class HeadMatrix(Record):
-    """One learned matrix: what is drawn, and numbers of M itself. moved: |M^T R_D M_k - R_D|_F at each offset D."""
+    """One learned matrix: what is drawn, and numbers of M itself. moved: |M^T R_D M_k - R_D|_F at
+    each offset D.
+    """
 
     layer: int
     head: int | None
@@ -111,7 +116,9 @@ class SweepLine(Record):
 
 
 class SweepChart(Record):
-    """A metric along resolution, training resolution or position scaling. numeric: the places are numbers, drawn to a log scale."""
+    """A metric along resolution, training resolution or position scaling. numeric: the places are
+    numbers, drawn to a log scale.
+    """
 
     kind: Literal["sweep"] = "sweep"
     suite: str
@@ -136,4 +143,7 @@ def read_chart(path: Path) -> Chart:
     try:
         return CHART_ADAPTER.validate_json(data)
     except ValidationError as error:
-        raise StorageError(f"{path} is not the data of a figure ({validation_summary(error)}); delete it or draw the figure again") from error
+        raise StorageError(
+            f"{path} is not the data of a figure ({validation_summary(error)}); delete it or draw"
+            " the figure again"
+        ) from error

@@ -1,6 +1,8 @@
-"""SHA256SUMS: the hashes of a folder's files in the form of `sha256sum`, so that a file and what vouches for it are two files.
+"""SHA256SUMS: the hashes of a folder's files in the form of `sha256sum`, so that a file and what
+vouches for it are two files.
 
-Whoever writes a file that is read back later records it here; whoever reads it back asks `intact`. Anybody can check a folder:
+Whoever writes a file that is read back later records it here; whoever reads it back asks `intact`.
+Anybody can check a folder:
 `cd FOLDER && sha256sum -c SHA256SUMS`.
 """
 
@@ -19,10 +21,10 @@ from harope_bench.core.errors import AlteredFileError, FileTooLargeError, Storag
 from harope_bench.core.regular_file import LINES_BYTES
 from harope_bench.core.storage import (
     convert_os_errors,
+    file_stamp,
     make_folder,
     read_if_present,
     sha256_file,
-    file_stamp,
     write_text,
 )
 
@@ -32,7 +34,8 @@ FileState = Literal["same", "altered", "missing", "unlisted"]
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """Return the recorded hash of each file of a folder, by name; empty where the folder has no SHA256SUMS.
+    """Return the recorded hash of each file of a folder, by name; empty where the folder has no
+    SHA256SUMS.
 
     Raises:
         StorageError: A line is not `sha256sum`'s, or a name stands twice.
@@ -46,20 +49,25 @@ def read_checksums(folder: Path) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         match = LINE_PATTERN.fullmatch(line)
         if match is None or match[2] in sums:
-            raise StorageError(f"{path} line {number} is no line of sha256sum; delete the file and run again")
+            raise StorageError(
+                f"{path} line {number} is no line of sha256sum; delete the file and run again"
+            )
         sums[match[2]] = match[1]
     return sums
 
 
 def record_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Record the hash of files that stand in the folder or will be written next; other lines stay."""
+    """Record the hash of files that stand in the folder or will be written next; other lines
+    stay.
+    """
     _update_checksums(folder, lambda sums: {**sums, **hashes})
 
 
 def record_file_hashes(folder: Path, names: Iterable[str]) -> None:
     """Record files as they are now; the line of a file that is gone is dropped.
 
-    They are hashed under the lock: of two processes that write one file, the last to write it is the last to record it.
+    They are hashed under the lock: of two processes that write one file, the last to write it is
+    the last to record it.
     """
     names = list(names)
 
@@ -74,11 +82,15 @@ def drop_hashes(folder: Path, names: Iterable[str]) -> None:
     """Drop the lines of files that are about to change piece by piece."""
     gone = set(names)
     if has_checksums(folder):
-        _update_checksums(folder, lambda sums: {name: sha256 for name, sha256 in sums.items() if name not in gone})
+        _update_checksums(
+            folder, lambda sums: {name: sha256 for name, sha256 in sums.items() if name not in gone}
+        )
 
 
 def has_checksums(folder: Path) -> bool:
-    """Return whether something is called SHA256SUMS in the folder; folders of versions before it have none."""
+    """Return whether something is called SHA256SUMS in the folder; folders of versions before it
+    have none.
+    """
     return os.path.lexists(folder / CHECKSUMS_FILE)
 
 
@@ -97,7 +109,9 @@ def file_state(folder: Path, name: str) -> FileState:
 
 
 def is_intact(folder: Path, name: str) -> bool:
-    """Return whether a file may be read back: it is the recorded one, or the folder is of a version before records."""
+    """Return whether a file may be read back: it is the recorded one, or the folder is of a version
+    before records.
+    """
     if not has_checksums(folder):
         return True
     try:
@@ -109,7 +123,8 @@ def is_intact(folder: Path, name: str) -> bool:
 def check_recorded_hash(path: Path, advice: str, limit: int = LINES_BYTES) -> None:
     """Refuse a file that is not the recorded one, before its content is believed.
 
-    A file that no SHA256SUMS names passes: results of other tools and of versions before have none, and `verify` tells of them.
+    A file that no SHA256SUMS names passes: results of other tools and of versions before have none,
+    and `verify` tells of them.
 
     Args:
         advice: What to do about it, the end of the error's sentence.
@@ -129,18 +144,25 @@ def check_recorded_hash(path: Path, advice: str, limit: int = LINES_BYTES) -> No
     with suppress(OSError), lock_folder(path.parent):
         if file_state(path.parent, path.name) != "altered":
             return
-    raise AlteredFileError(f"{path} was altered: its sha256 is not the one in {CHECKSUMS_FILE} beside it; {advice}")
+    raise AlteredFileError(
+        f"{path} was altered: its sha256 is not the one in {CHECKSUMS_FILE} beside it; {advice}"
+    )
 
 
 def _check_size(path: Path, limit: int) -> None:
     stamp = file_stamp(path)
     if stamp is not None and stamp[1] > limit:
-        raise FileTooLargeError(f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; check that it is the right file")
+        raise FileTooLargeError(
+            f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; check that it is the right"
+            " file"
+        )
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock under which a folder's files and their hashes change; the same thread may take it again."""
+    """Hold the lock under which a folder's files and their hashes change; the same thread may take
+    it again.
+    """
     with FileLock(folder / f".{CHECKSUMS_FILE}.lock", is_singleton=True):
         yield
 
@@ -156,4 +178,6 @@ def _update_checksums(folder: Path, changed: Callable[[Mapping[str, str]], dict[
         sums = changed(before)
         if sums == before and has_checksums(folder):
             return
-        write_text(folder / CHECKSUMS_FILE, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+        write_text(
+            folder / CHECKSUMS_FILE, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+        )

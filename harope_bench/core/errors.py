@@ -34,7 +34,9 @@ class BenchError(Exception):
         return printable_line(self._advice)
 
     def __str__(self) -> str:
-        """Return the message on one line: a name or field of a file that it quotes cannot steer a terminal or forge a second line."""
+        """Return the message on one line: a name or field of a file that it quotes cannot steer a
+        terminal or forge a second line.
+        """
         return printable_line(super().__str__())
 
 
@@ -44,7 +46,9 @@ class UnknownNameError(BenchError):
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+        )
         shown = f"{name[:SHOWN_NAME_LENGTH]}..." if len(name) > SHOWN_NAME_LENGTH else name
         super().__init__(f"no {kind} named {shown!r}; {hint}")
 
@@ -54,7 +58,9 @@ class NameClashError(BenchError):
 
 
 class PluginError(BenchError):
-    """A plug-in that is not derived from the base class of its kind, or does not define what it must."""
+    """A plug-in that is not derived from the base class of its kind, or does not define what it
+    must.
+    """
 
 
 class MissingMemberError(PluginError):
@@ -62,7 +68,10 @@ class MissingMemberError(PluginError):
 
     def __init__(self, plugin: object, member: str):
         kind = type(plugin)
-        super().__init__(f"{kind.__module__}.{kind.__qualname__} does not define `{member}`, which every plug-in of its kind must")
+        super().__init__(
+            f"{kind.__module__}.{kind.__qualname__} does not define `{member}`, which every plug-in"
+            " of its kind must"
+        )
 
 
 class OptionError(BenchError):
@@ -82,11 +91,15 @@ class WeightsError(BenchError):
 
 
 class MissingAssetError(WeightsError):
-    """Something that is not shipped and was not brought yet; the message names the command that brings it."""
+    """Something that is not shipped and was not brought yet; the message names the command that
+    brings it.
+    """
 
 
 class MissingRequirementsError(MissingAssetError):
-    """Several things that a run needs are missing; the message names each with the command that brings it."""
+    """Several things that a run needs are missing; the message names each with the command that
+    brings it.
+    """
 
 
 class PlanMismatchError(BenchError):
@@ -98,11 +111,15 @@ class SampleError(BenchError):
 
 
 class InvalidMomentsError(SampleError):
-    """Arrays that are no mean and covariance: of another kind or shape, not finite, asymmetric, or with negative eigenvalues."""
+    """Arrays that are no mean and covariance: of another kind or shape, not finite, asymmetric, or
+    with negative eigenvalues.
+    """
 
 
 class JudgeError(BenchError):
-    """A judge that fails whatever it is shown, or an environment of its own that does not answer."""
+    """A judge that fails whatever it is shown, or an environment of its own that does not
+    answer.
+    """
 
 
 class PendingAnswersError(JudgeError):

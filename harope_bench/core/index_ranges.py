@@ -15,7 +15,9 @@ INDEX_DIGITS = 12  # of an index
 
 
 class IndexRanges(Sequence[int]):
-    """Ascending indices, each once, as runs of consecutive ones: memory goes with the number of runs, not of indices."""
+    """Ascending indices, each once, as runs of consecutive ones: memory goes with the number of
+    runs, not of indices.
+    """
 
     def __init__(self, runs: Iterable[tuple[int, int]] = ()):
         """Join runs (first, last) in any order, both ends included."""
@@ -36,9 +38,14 @@ class IndexRanges(Sequence[int]):
 
     @classmethod
     def from_count(cls, count: int) -> IndexRanges:
-        """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can have."""
+        """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can
+        have.
+        """
         if count > sys.maxsize:
-            raise OptionError(f"--count is a number of {count.bit_length()} bits, more than {sys.maxsize:,}; give a smaller number")
+            raise OptionError(
+                f"--count is a number of {count.bit_length()} bits, more than {sys.maxsize:,}; give"
+                " a smaller number"
+            )
         return cls([(0, count - 1)] if count else [])
 
     def union(self, other: IndexRanges) -> IndexRanges:
@@ -46,7 +53,9 @@ class IndexRanges(Sequence[int]):
         return IndexRanges((*self.ranges, *other.ranges))
 
     def difference(self, indices: Iterable[int]) -> IndexRanges:
-        """Return the indices that are not among these; time goes with the number of runs and of `indices`."""
+        """Return the indices that are not among these; time goes with the number of runs and of
+        `indices`.
+        """
         holes = iter(IndexRanges.from_indices(indices).ranges)
         hole = next(holes, None)
         rest: list[tuple[int, int]] = []
@@ -147,7 +156,8 @@ def parse_ranges(text: str) -> IndexRanges:
     runs: list[tuple[int, int]] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        start, stop = whole_number(first), whole_number(last if dash else first)
+        start = whole_number(first)
+        stop = whole_number(last if dash else first)
         if start is None or stop is None or stop < start:
             shown = part if len(part) <= 40 else f"{part[:37]}..."
             raise ValueError(f"{shown!r} is no index range; write 0-499, 7 or 0-9,20-29")
@@ -156,10 +166,15 @@ def parse_ranges(text: str) -> IndexRanges:
 
 
 def parse_indices(text: str) -> IndexRanges:
-    """Return the indices that one request names, as `parse_ranges`; ValueError also where they are more than MOST."""
+    """Return the indices that one request names, as `parse_ranges`; ValueError also where they are
+    more than MOST.
+    """
     indices = parse_ranges(text)
     if len(indices) > MAX_INDICES:
-        raise ValueError(f"{len(indices):,} samples are named, at most {MAX_INDICES:,} in one request; ask for fewer at a time")
+        raise ValueError(
+            f"{len(indices):,} samples are named, at most {MAX_INDICES:,} in one request; ask for"
+            " fewer at a time"
+        )
     return indices
 
 

@@ -17,7 +17,8 @@ def parse_json(data: bytes | str) -> Any:  # as json.loads: its readers narrow t
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is no JSON, not UTF-8, nested deeper than Python recurses, or holds half a character (a lone surrogate),
+        ValueError: It is no JSON, not UTF-8, nested deeper than Python recurses, or holds half a
+            character (a lone surrogate),
             which no file and no terminal takes.
     """
     try:
@@ -33,11 +34,16 @@ def read_json(path: Path, advice: str = "copy it again") -> Any:  # as parse_jso
     """Return the value of a JSON file.
 
     Raises:
-        StorageError: It cannot be opened, is no regular file, is larger than JSON_BYTES, or is no JSON; `advice` says what to do.
+        StorageError: It cannot be opened, is no regular file, is larger than JSON_BYTES, or is no
+            JSON; `advice` says what to do.
     """
     try:
         return parse_json(read_regular(path, JSON_BYTES))
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+        raise StorageError(
+            f"cannot read {path}: {error.strerror or error}; check the path"
+        ) from error
     except ValueError as error:
-        raise StorageError(f"{path} is not JSON ({(str(error).splitlines() or ['it is damaged'])[0]}); {advice}") from error
+        raise StorageError(
+            f"{path} is not JSON ({(str(error).splitlines() or ['it is damaged'])[0]}); {advice}"
+        ) from error

@@ -1,4 +1,6 @@
-"""Upper bounds of the numbers that a small file or a short option states and that cost memory or time; each is named in its error."""
+"""Upper bounds of the numbers that a small file or a short option states and that cost memory or
+time; each is named in its error.
+"""
 
 from __future__ import annotations
 
@@ -44,27 +46,42 @@ def format_bound(number: float) -> str:
     """Return a number for a message; an integer of very many digits by how many bits it has."""
     if isinstance(number, float):
         return f"{number:g}"
-    return f"{number:,}" if number.bit_length() <= 128 else f"a number of {number.bit_length():,} bits"
+    return (
+        f"{number:,}" if number.bit_length() <= 128 else f"a number of {number.bit_length():,} bits"
+    )
 
 
 def check_maximum(option_name: str, number: int, maximum: int) -> None:
     """Raise OptionError where a number that `what` states is beyond its bound."""
     if number > maximum:
-        raise OptionError(f"{option_name} {format_bound(number)} is more than {maximum:,}; give a smaller number")
+        raise OptionError(
+            f"{option_name} {format_bound(number)} is more than {maximum:,}; give a smaller number"
+        )
 
 
 def check_config(config: Config) -> Config:
-    """Return a network's config; raise ValueError where a number or a product of them is beyond its bound."""
-    numbers = {key: value for key, value in config.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    """Return a network's config; raise ValueError where a number or a product of them is beyond its
+    bound.
+    """
+    numbers = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
     for key, value in numbers.items():
         if abs(value) > (most := MAX_CONFIG_NUMBERS.get(key, MAX_CONFIG_NUMBER)):
             raise ValueError(f"{key} = {format_bound(value)} is too large, at most {most:,}")
-    hidden, blocks = numbers.get("hidden", 1), sum(numbers.get(key, 0) for key in ("depth", "double", "single"))
+    hidden = numbers.get("hidden", 1)
+    blocks = sum(numbers.get(key, 0) for key in ("depth", "double", "single"))
     if hidden * hidden * blocks > MAX_BLOCK_WEIGHTS:
-        raise ValueError(f"hidden {hidden} squared times {blocks} blocks is more than {MAX_BLOCK_WEIGHTS:,}, such a network is not built here")
+        raise ValueError(
+            f"hidden {hidden} squared times {blocks} blocks is more than {MAX_BLOCK_WEIGHTS:,},"
+            " such a network is not built here"
+        )
     positions = (numbers.get("size", 1) / max(1, numbers.get("patch", 1))) ** 2
     if hidden * max(positions, numbers.get("classes", 1)) > MAX_TABLE_WEIGHTS:
         raise ValueError(
-            f"hidden {hidden} times {max(positions, numbers.get('classes', 1)):,.0f} table rows is more than {MAX_TABLE_WEIGHTS:,}"
+            f"hidden {hidden} times {max(positions, numbers.get('classes', 1)):,.0f} table rows is"
+            f" more than {MAX_TABLE_WEIGHTS:,}"
         )
     return config

@@ -1,7 +1,10 @@
-"""Half-written files: how they are named and locked, and the removal of those that a killed process left.
+"""Half-written files: how they are named and locked, and the removal of those that a killed process
+left.
 
-A part is called `.NAME.KERNEL-TOKEN.part`. Its writer holds a lock on it until it is renamed, and the system lets go of the lock
-when the writer dies. So a process of the same kernel can tell at once whether a part is abandoned; of other machines' parts on a
+A part is called `.NAME.KERNEL-TOKEN.part`. Its writer holds a lock on it until it is renamed, and
+the system lets go of the lock
+when the writer dies. So a process of the same kernel can tell at once whether a part is abandoned;
+of other machines' parts on a
 shared disk, whose locks may not be seen, the age decides.
 """
 
@@ -24,15 +27,20 @@ except ImportError:  # pragma: no cover - no such locks on Windows: the age deci
     fcntl = None  # type: ignore[assignment]
 
 PART_PATTERN = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
-LEGACY_PART_PATTERN = re.compile(r"\.(.*)\.[a-z0-9_]{8}\.part", re.DOTALL)  # as earlier versions called theirs
+LEGACY_PART_PATTERN = re.compile(
+    r"\.(.*)\.[a-z0-9_]{8}\.part", re.DOTALL
+)  # as earlier versions called theirs
 STALE_SECONDS = 3600  # seconds after which a part is abandoned where no lock can tell
-NAME_BYTES = 220  # bytes of a name; with its marks the part's name stays below the 255 of common file systems
+# bytes of a name; with its marks the part's name stays below the 255 of common file systems
+NAME_BYTES = 220
 BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 _writes_until_removal: dict[Path, int] = {}  # writes into a folder until it is looked through again
 
 
 class PartFile(NamedTuple):
-    """A new part that is locked: its place, the handle to write to, and a second handle that holds the lock until it is closed."""
+    """A new part that is locked: its place, the handle to write to, and a second handle that holds
+    the lock until it is closed.
+    """
 
     path: Path
     handle: int
@@ -41,7 +49,9 @@ class PartFile(NamedTuple):
 
 @lru_cache(maxsize=1)
 def boot_token() -> str:
-    """Return 8 hex digits of this boot of this machine; processes with the same digits see each other's locks."""
+    """Return 8 hex digits of this boot of this machine; processes with the same digits see each
+    other's locks.
+    """
     try:
         text = BOOT_ID_PATH.read_text()
     except OSError:
@@ -50,7 +60,9 @@ def boot_token() -> str:
 
 
 def create_part(path: Path) -> PartFile:
-    """Return a new part beside `path`, with the permissions that the user's umask leaves; OSError where the disk refuses."""
+    """Return a new part beside `path`, with the permissions that the user's umask leaves; OSError
+    where the disk refuses.
+    """
     name = path.name.encode()[:NAME_BYTES].decode(errors="ignore")
     while True:
         part = path.with_name(f".{name}.{boot_token()}-{secrets.token_hex(4)}.part")
@@ -64,10 +76,12 @@ def create_part(path: Path) -> PartFile:
 
 
 def remove_stale_parts(folder: Path, name: str | None = None) -> int:
-    """Remove the abandoned parts of a folder; what another process removes or renames meanwhile is no error.
+    """Remove the abandoned parts of a folder; what another process removes or renames meanwhile is
+    no error.
 
     Args:
-        name: Of parts that earlier versions left, those of this target alone; None for all that end in .part.
+        name: Of parts that earlier versions left, those of this target alone; None for all that end
+            in .part.
 
     Returns:
         How many entries the folder has.
@@ -82,9 +96,13 @@ def remove_stale_parts(folder: Path, name: str | None = None) -> int:
 
 
 def remove_stale_parts_beside(path: Path) -> None:
-    """Sweep the folder of a file that will be written, seldom enough that many files in one folder cost no more than few."""
+    """Sweep the folder of a file that will be written, seldom enough that many files in one folder
+    cost no more than few.
+    """
     due = _writes_until_removal.get(path.parent, 0)
-    _writes_until_removal[path.parent] = due - 1 if due > 0 else remove_stale_parts(path.parent, path.name) // 100
+    _writes_until_removal[path.parent] = (
+        due - 1 if due > 0 else remove_stale_parts(path.parent, path.name) // 100
+    )
 
 
 def _remove_if_stale(part: Path, name: str | None) -> None:
@@ -93,7 +111,9 @@ def _remove_if_stale(part: Path, name: str | None) -> None:
     with suppress(OSError):  # gone meanwhile, or not ours to remove
         if tagged is not None and tagged[1] == boot_token() and fcntl is not None:
             _remove_unlocked(part)
-        elif (tagged is not None or name is None or (plain is not None and plain[1] == name)) and _age(part) > STALE_SECONDS:
+        elif (
+            tagged is not None or name is None or (plain is not None and plain[1] == name)
+        ) and _age(part) > STALE_SECONDS:
             part.unlink()
 
 
@@ -102,13 +122,16 @@ def _remove_unlocked(part: Path) -> None:
     try:
         locked = _try_lock(handle)
         if locked or (locked is None and _age(part) > STALE_SECONDS):
-            part.unlink()  # before the lock is let go, so that its writer, if it was about to take it, notices
+            # before the lock is let go, so that its writer, if it was about to take it, notices
+            part.unlink()
     finally:
         os.close(handle)
 
 
 def lock_handle_exclusively(handle: int) -> None:
-    """Wait for the lock of an open file, which goes with the handle; no lock where the file system has none."""
+    """Wait for the lock of an open file, which goes with the handle; no lock where the file system
+    has none.
+    """
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -120,7 +143,9 @@ def _age(part: Path) -> float:
 
 
 def _try_lock(handle: int) -> bool | None:
-    """Take the lock of an open file; False where another process holds it, None where this file system has none."""
+    """Take the lock of an open file; False where another process holds it, None where this file
+    system has none.
+    """
     if fcntl is None:
         return None
     try:

@@ -1,6 +1,7 @@
 """What the lower rooms read of plug-ins whose base classes are in rooms above them.
 
-`models/backbones/base.py`, `suites/base.py` and `evaluators/base.py` derive the whole contracts from these.
+`models/backbones/base.py`, `suites/base.py` and `evaluators/base.py` derive the whole contracts
+from these.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Metric, Request, Settings
 
-Task = Literal["draw", "prompts", "classify"]  # images as a set, prompt by prompt, or real pictures that are classified
+Task = Literal[
+    "draw", "prompts", "classify"
+]  # images as a set, prompt by prompt, or real pictures that are classified
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ class Conditioning:
 
     def __str__(self) -> str:
         count = "" if self.classes is None else f"{self.classes:,} "
-        words = {"labels": f"{count}labels", "pictures": f"pictures of {count}classes", "nothing": "no labels and no prompts"}
+        words = {
+            "labels": f"{count}labels",
+            "pictures": f"pictures of {count}classes",
+            "nothing": "no labels and no prompts",
+        }
         return words.get(self.kind, self.kind)
 
     def is_compatible_with(self, requested: Conditioning) -> bool:
@@ -47,22 +54,34 @@ class BackboneContract:
     """The part of a backbone that says what its networks take."""
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return what a network of these sizes takes beside noise, or what a classifier looks at; OptionError for wrong sizes."""
+        """Return what a network of these sizes takes beside noise, or what a classifier looks at;
+        OptionError for wrong sizes.
+        """
         raise MissingMemberError(self, "conditioning")
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
-        """Raise OptionError for a request that the network cannot read; by default it reads every one."""
+        """Raise OptionError for a request that the network cannot read; by default it reads every
+        one.
+        """
 
 
 class SuiteContract:
     """The part of a suite that says what it asks for."""
 
     task: Task = "draw"  # how its images are evaluated
-    requested_conditioning: Conditioning | None = None  # what it asks of a network; None: what its task or its first request shows
-    parent_suite: str | None = None  # the suite of which it has whole categories, so that its numbers stand in that suite's columns
+    requested_conditioning: Conditioning | None = (
+        None  # what it asks of a network; None: what its task or its first request shows
+    )
+    parent_suite: str | None = (
+        # the suite of which it has whole categories, so that its numbers stand in that suite's
+        # columns
+        None
+    )
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Return the request of each index, a function of the index and the plan's settings alone."""
+        """Return the request of each index, a function of the index and the plan's settings
+        alone.
+        """
         raise MissingMemberError(self, "requests")
 
 

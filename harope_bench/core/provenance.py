@@ -23,8 +23,12 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def make_provenance(started: str, device: str, flags: Mapping[str, Option] | None = None) -> Provenance:
-    """Provenance of work that began at `started` (from `now`) and ends at this call; `flags` stand beside those of the process."""
+def make_provenance(
+    started: str, device: str, flags: Mapping[str, Option] | None = None
+) -> Provenance:
+    """Provenance of work that began at `started` (from `now`) and ends at this call; `flags` stand
+    beside those of the process.
+    """
     commit, dirty = _git_state()
     return Provenance(
         version=__version__,
@@ -68,7 +72,13 @@ def _git_state() -> tuple[str | None, bool | None]:
     if not (here.parent / ".git").exists():
         return None, None
     try:
-        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
         status = subprocess.run(
             ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
             capture_output=True,

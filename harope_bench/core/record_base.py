@@ -22,7 +22,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def validate_name(name: str) -> str:
     """The name itself if it can never choose a path; ValueError otherwise."""
     if not NAME_PATTERN.fullmatch(name) or ".." in name:
-        raise ValueError(f"{name[:SHOWN_NAME_LENGTH]!r} is not a plain name (letters, digits, dot, dash, underscore)")
+        raise ValueError(
+            f"{name[:SHOWN_NAME_LENGTH]!r} is not a plain name (letters, digits, dot, dash,"
+            " underscore)"
+        )
     return name
 
 
@@ -33,7 +36,9 @@ LABEL_LENGTH = 100
 
 
 def validate_label(text: str) -> str:
-    """Return the text if it is a label: one printable line of 1 to 100 characters; raise ValueError otherwise."""
+    """Return the text if it is a label: one printable line of 1 to 100 characters; raise ValueError
+    otherwise.
+    """
     if not text.strip() or len(text) > LABEL_LENGTH or not text.isprintable():
         raise ValueError(f"a label is one printable line of 1 to {LABEL_LENGTH} characters")
     return text.strip()
@@ -72,11 +77,14 @@ class Record(BaseModel):
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON text with sorted keys; equal records give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=indent)
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=indent
+        )
 
 
 class FileRecord(Record):
-    """Base of the nouns that are a JSON file of their own: it begins with the format version of its kind.
+    """Base of the nouns that are a JSON file of their own: it begins with the format version of its
+    kind.
 
     As a part of another record it has none.
     """
@@ -84,7 +92,9 @@ class FileRecord(Record):
     kind: ClassVar[formats.FileKind]
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return the text of the file: sorted keys, with the format version; equal records give equal bytes."""
+        """Return the text of the file: sorted keys, with the format version; equal records give
+        equal bytes.
+        """
         facts = formats.add_format_version(self.kind, self.model_dump(mode="json"))
         return json.dumps(facts, sort_keys=True, allow_nan=False, indent=indent)
 

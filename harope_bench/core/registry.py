@@ -1,8 +1,10 @@
 """Names to things: a file's stem is its name, a module's PLUGIN is the thing.
 
-Listing reads files and entry points and imports nothing. Each is read once a process; `clear_cache` forgets them.
+Listing reads files and entry points and imports nothing. Each is read once a process; `clear_cache`
+forgets them.
 
-The typed accessors (`load_backbone`, `load_suite`, ...) are beside the base class of each kind, in its room's `base`: they
+The typed accessors (`load_backbone`, `load_suite`, ...) are beside the base class of each kind, in
+its room's `base`: they
 call `load_plugin` or `load_plugin_class`, which reject what is not derived from that class.
 """
 
@@ -18,7 +20,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harope_bench.core.errors import BenchError, NameClashError, OptionError, PluginError, UnknownNameError
+from harope_bench.core.errors import (
+    BenchError,
+    NameClashError,
+    OptionError,
+    PluginError,
+    UnknownNameError,
+)
 from harope_bench.core.index_ranges import INDEX_DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
@@ -52,7 +60,9 @@ PLUGIN_KINDS: Mapping[str, PluginKind] = {
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One registered name. `module` is a dotted name for plug-ins in Python, `path` a file of facts."""
+    """One registered name. `module` is a dotted name for plug-ins in Python, `path` a file of
+    facts.
+    """
 
     kind: str
     name: str
@@ -74,7 +84,10 @@ def list_entries(kind: str) -> dict[str, RegistryEntry]:
     found: dict[str, RegistryEntry] = {}
     for entry in [*_built_in_entries(kind), *_user_entries(kind), *_installed_entries(kind)]:
         if other := found.get(entry.name):
-            raise NameClashError(f"{singular_name(kind)} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
+            raise NameClashError(
+                f"{singular_name(kind)} {entry.name!r} is claimed by {other.origin} and by"
+                f" {entry.origin}; rename one of them"
+            )
         found[entry.name] = entry
     return dict(sorted(found.items(), key=lambda item: natural_sort_key(item[0])))
 
@@ -123,7 +136,9 @@ def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
 
 
 def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
-    """Return the plug-in of that name where it is a class derived from `base`; errors as `load_plugin` raises them."""
+    """Return the plug-in of that name where it is a class derived from `base`; errors as
+    `load_plugin` raises them.
+    """
     plugin = load_by_name(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise _base_class_error(kind, name, plugin, base, "a class")
@@ -145,14 +160,24 @@ def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
     return plugin
 
 
-def _base_class_error(kind: str, name: str, plugin: object, base: type[object], needed: str) -> PluginError:
-    actual = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
-    return PluginError(f"PLUGIN of {singular_name(kind)} {name!r} must be {needed} derived from {base.__module__}.{base.__name__}, it is {actual}")
+def _base_class_error(
+    kind: str, name: str, plugin: object, base: type[object], needed: str
+) -> PluginError:
+    actual = (
+        f"the class {plugin.__name__}"
+        if isinstance(plugin, type)
+        else f"of type {type(plugin).__name__}"
+    )
+    return PluginError(
+        f"PLUGIN of {singular_name(kind)} {name!r} must be {needed} derived from"
+        f" {base.__module__}.{base.__name__}, it is {actual}"
+    )
 
 
 def load_entry(entry: RegistryEntry) -> Any:  # as load
     """Return what an entry stands for; BenchError if it does not load."""
-    kind, name = entry.kind, entry.name
+    kind = entry.kind
+    name = entry.name
     if entry.module is None:
         assert entry.path is not None
         return read_toml(entry.path)
@@ -160,11 +185,15 @@ def load_entry(entry: RegistryEntry) -> Any:  # as load
         module = importlib.import_module(entry.module)
         return getattr(module, entry.attribute)  # the entry point names it
     except (ImportError, AttributeError) as error:
-        raise BenchError(f"{singular_name(kind)} {name!r} of {entry.origin} does not load: {error}") from error
+        raise BenchError(
+            f"{singular_name(kind)} {name!r} of {entry.origin} does not load: {error}"
+        ) from error
 
 
 def clear_cache() -> None:
-    """Forget which entry points were found and which files have a PLUGIN, for a process that installs or adds plug-ins while it runs."""
+    """Forget which entry points were found and which files have a PLUGIN, for a process that
+    installs or adds plug-ins while it runs.
+    """
     _is_plugin_file.cache_clear()
     _entry_points.cache_clear()
 
@@ -184,7 +213,9 @@ def _built_in_entries(kind: str) -> list[RegistryEntry]:
 
 @lru_cache(maxsize=4096)
 def _is_plugin_file(file: Path) -> bool:
-    """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms share has none."""
+    """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms
+    share has none.
+    """
     return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"
 
 
@@ -193,7 +224,9 @@ def _user_entries(kind: str) -> list[RegistryEntry]:
     folder = home() / "checkpoints"
     if kind != "checkpoints" or not os.path.isdir(folder):
         return []
-    return [RegistryEntry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))]
+    return [
+        RegistryEntry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))
+    ]
 
 
 def _installed_entries(kind: str) -> list[RegistryEntry]:
@@ -215,10 +248,13 @@ def _installed_entries(kind: str) -> list[RegistryEntry]:
 
 
 @lru_cache(maxsize=64)
-def _entry_points(group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+def _entry_points(
+    group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]
+) -> tuple[metadata.EntryPoint, ...]:
     """Return the entry points of a group; a scan takes 25 to 100 ms.
 
     Args:
-        scan, path: `metadata.entry_points` and where it looks. Part of the key, so that another function or path is looked at anew.
+        scan, path: `metadata.entry_points` and where it looks. Part of the key, so that another
+            function or path is looked at anew.
     """
     return tuple(scan(group=group))

@@ -1,6 +1,7 @@
 """Open files that come from outside: regular files only, opened once, read up to a stated bound.
 
-A pipe would wait for ever and a device has no end. The kind of a file is asked of the open handle, so that nobody can put another file
+A pipe would wait for ever and a device has no end. The kind of a file is asked of the open handle,
+so that nobody can put another file
 in its place between the question and the read.
 """
 
@@ -47,7 +48,9 @@ def _open_handle(path: Path, flags: int) -> int:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            raise IrregularFileError(f"{path} is {file_type_text(mode)}, wanted a regular file; copy its bytes into one")
+            raise IrregularFileError(
+                f"{path} is {file_type_text(mode)}, wanted a regular file; copy its bytes into one"
+            )
         return handle
     except BaseException:
         os.close(handle)
@@ -66,12 +69,17 @@ def read_regular(path: Path, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(limit + 1) if size <= limit else b""
     if max(size, len(data)) > limit:
-        raise FileTooLargeError(f"{path} has {max(size, len(data)):,} bytes, at most {limit:,} are read; check that it is the right file")
+        raise FileTooLargeError(
+            f"{path} has {max(size, len(data)):,} bytes, at most {limit:,} are read; check that it"
+            " is the right file"
+        )
     return data
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there, for a name out of a file: also False where no file can be called so (too long, NUL)."""
+    """Return whether a file is there, for a name out of a file: also False where no file can be
+    called so (too long, NUL).
+    """
     try:
         return path.is_file()
     except OSError as error:
@@ -81,7 +89,9 @@ def is_file(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file, before a library opens it by its path; errors as `open_regular`."""
+    """Refuse what is no regular file, before a library opens it by its path; errors as
+    `open_regular`.
+    """
     open_regular(path).close()
 
 
@@ -102,7 +112,8 @@ def open_for_append(path: Path) -> int:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to write over anything but a regular file: a link, a device or a pipe would be replaced.
+    """Refuse to write over anything but a regular file: a link, a device or a pipe would be
+    replaced.
 
     Raises:
         OSError: It cannot be looked at.
@@ -115,7 +126,10 @@ def check_replaceable(path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise IrregularFileError(f"{path} is {file_type_text(mode)} and is not written over; choose another place or remove it")
+        raise IrregularFileError(
+            f"{path} is {file_type_text(mode)} and is not written over; choose another place or"
+            " remove it"
+        )
 
 
 def file_type_text(mode: int) -> str:

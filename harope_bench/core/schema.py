@@ -17,19 +17,31 @@ from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
 Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]  # of a network
-DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
+DIGEST_FIELDS = (
+    "name",
+    "backbone",
+    "encoding",
+    "options",
+    "config",
+    "sha256",
+)  # of a checkpoint, for the pixels of a plan
 
 
 class Settings(Record):
     """How a sample is drawn; everything here changes pixels and is part of the plan.
 
     `tile` is the padded batch shape of the network: sample i always sits in row i % tile, so its
-    bits do not depend on what was asked for beside it. What is None has no meaning for the backbone.
+    bits do not depend on what was asked for beside it. What is None has no meaning for the
+    backbone.
 
-    pos_scaling: how positions beyond the training grid are met (encodings/scaling.py). guidance_channels: of a latent, guided as
-    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder, vae_sha256
-    what it holds, which decides pixels in its place. fold: matrices before the rotation are moved into the projections (last bits differ).
-    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (models/samplers/ddpm.py).
+    pos_scaling: how positions beyond the training grid are met (encodings/scaling.py).
+    guidance_channels: of a latent, guided as
+    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or
+    hub id of the autoencoder, vae_sha256
+    what it holds, which decides pixels in its place. fold: matrices before the rotation are moved
+    into the projections (last bits differ).
+    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own
+    way (models/samplers/ddpm.py).
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -40,7 +52,9 @@ class Settings(Record):
     tile: int = Field(gt=0, le=limits.MAX_PADDED_BATCH_SIZE)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    pos_scaling: Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None = None
+    pos_scaling: (
+        Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None
+    ) = None
     guidance_channels: Literal["3", "all"] | None = None
     mu_policy: Literal["extrapolate", "clamp"] | None = None
     vae: str | None = None
@@ -55,20 +69,29 @@ class Settings(Record):
     def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
         """Refuse a padded batch whose images alone fill the memory."""
         if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
-            raise ValueError(f"a tile of {tile} images of this resolution has more than {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower one")
+            raise ValueError(
+                f"a tile of {tile} images of this resolution has more than"
+                f" {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower one"
+            )
         return tile
 
     @property
     def sampling_text(self) -> str:
-        """Return sampler, steps and guidance in words; a classifier has none of them, some networks take no guidance."""
+        """Return sampler, steps and guidance in words; a classifier has none of them, some networks
+        take no guidance.
+        """
         if self.sampler is None:
             return "no sampler"
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
-        return f"{self.sampler}, {steps}, {'no guidance' if self.guidance is None else f'guidance {self.guidance:g}'}"
+        return (
+            f"{self.sampler}, {steps},"
+            f" {'no guidance' if self.guidance is None else f'guidance {self.guidance:g}'}"
+        )
 
 
 class Checkpoint(Record):
-    """Registered weights and all that is needed to run them. `drawing` holds defaults of further Settings, by field.
+    """Registered weights and all that is needed to run them. `drawing` holds defaults of further
+    Settings, by field.
 
     A classifier draws nothing: it has no sampler, steps or guidance.
     """
@@ -102,7 +125,9 @@ class Request(Record):
 
 
 class Plan(FileRecord):
-    """What every sample of a run is a function of, together with its index. `preset` names where the settings came from."""
+    """What every sample of a run is a function of, together with its index. `preset` names where
+    the settings came from.
+    """
 
     kind = "plan"
 
@@ -113,13 +138,19 @@ class Plan(FileRecord):
     preset: Name | None = None
 
     def digest_fields(self) -> JsonObject:
-        """The fields that decide pixels, and the checkpoint's name; not where its weights or its base lie nor its defaults."""
+        """The fields that decide pixels, and the checkpoint's name; not where its weights or its
+        base lie nor its defaults.
+        """
         body = self.model_dump(mode="json")
-        body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
+        body["settings"] = {
+            field: value for field, value in body["settings"].items() if value is not None
+        }
         if "vae_sha256" in body["settings"]:
             body["settings"].pop("vae", None)  # where it lies decides nothing
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DIGEST_FIELDS}
-        body["checkpoint"]["config"].pop("base", None)  # the base is known by its hash, which the manifest holds
+        body["checkpoint"]["config"].pop(
+            "base", None
+        )  # the base is known by its hash, which the manifest holds
         del body["preset"]  # a name for the settings, which decide
         return body
 
@@ -161,7 +192,8 @@ UNIT_BOUNDS = {
 class Metric(Record):
     """What a measurement's name means.
 
-    needs_equal_copies: Its value moves with the number of images of a prompt, so that values of other numbers never compare.
+    needs_equal_copies: Its value moves with the number of images of a prompt, so that values of
+    other numbers never compare.
     """
 
     name: Name
@@ -173,7 +205,9 @@ class Metric(Record):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The least and the most that a value can be, by its unit; None where the unit has no such bounds."""
+        """The least and the most that a value can be, by its unit; None where the unit has no such
+        bounds.
+        """
         return UNIT_BOUNDS.get(self.unit)
 
 
@@ -196,7 +230,9 @@ class Measurement(Record):
     def model_post_init(self, _: object) -> None:
         """Holds asked = scored + failed + abstained, and a reason beside each missing value."""
         if self.n_asked != self.n_scored + self.n_failed + self.n_abstained:
-            raise ValueError(f"{self.name}: asked {self.n_asked} is not scored + failed + abstained")
+            raise ValueError(
+                f"{self.name}: asked {self.n_asked} is not scored + failed + abstained"
+            )
         if self.value is None and not self.reason:
             raise ValueError(f"{self.name}: a missing value needs a reason")
 
@@ -220,7 +256,10 @@ class Provenance(Record):
 UNKNOWN_SHA256 = "0" * 64  # hash of a judge's weights that a file of results does not tell
 NO_JUDGE = "none"  # name of the record of images that no judge had to look at
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
-LENIENT_WARNING = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
+# a result's warning
+LENIENT_WARNING = (
+    "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
+)
 WarningCode = Literal[
     "images",  # their format, order, placing or colours
     "protocol",  # their number or size is not the suite's, or several are of one prompt
@@ -233,11 +272,18 @@ WarningCode = Literal[
     "lenient",  # scored although something may be missing
     "evaluator",  # what the rule says of its own numbers
 ]
-JUDGE_CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
+JUDGE_CLASSES: tuple[JudgeClass, ...] = (
+    "official",
+    "equivalent",
+    "micro",
+    "substitute",
+)  # the paper's own first
 
 
 class JudgeRecord(Record):
-    """Which network looked at the images; `model` is the folder or hub id of one that the user named."""
+    """Which network looked at the images; `model` is the folder or hub id of one that the user
+    named.
+    """
 
     name: Name
     version: int
@@ -273,13 +319,19 @@ class ErrorRate(Record):
 def highest_error_text(rates: Sequence[ErrorRate]) -> str:
     """The most frequent error in words, or that there was none in any case."""
     most = max(rates, key=lambda rate: rate.rate)
-    return f"at worst {most.text}" if most.n_wrong else f"no error in {sum(rate.n_cases for rate in rates):,} cases of {len(rates)} kinds"
+    return (
+        f"at worst {most.text}"
+        if most.n_wrong
+        else f"no error in {sum(rate.n_cases for rate in rates):,} cases of {len(rates)} kinds"
+    )
 
 
 class ImageSource(Record):
-    """Where the images of a result lie that are not in its own run folder, so that `verify` can score them again.
+    """Where the images of a result lie that are not in its own run folder, so that `verify` can
+    score them again.
 
-    suite: whose protocol. path: from the run folder. count, subset: which of them were scored. order, pattern, file_list (from the run
+    suite: whose protocol. path: from the run folder. count, subset: which of them were scored.
+    order, pattern, file_list (from the run
     folder), side, tiles: what the user stated of a folder's images.
     """
 
@@ -295,7 +347,9 @@ class ImageSource(Record):
 
 
 class ResultWarning(Record):
-    """What a reader must know of a result: the text for people, and a code by which programs tell warnings apart."""
+    """What a reader must know of a result: the text for people, and a code by which programs tell
+    warnings apart.
+    """
 
     code: WarningCode
     text: str
@@ -311,7 +365,8 @@ def make_warnings(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarnin
 
 
 class RuleDifference(Record):
-    """The values of one metric under both sets of rules, where they differ; None where no image counts under a set.
+    """The values of one metric under both sets of rules, where they differ; None where no image
+    counts under a set.
 
     decimals: how many of each value are printed.
     """
@@ -325,23 +380,31 @@ class RuleDifference(Record):
     def text(self) -> str:
         """Return both values in words, the official one first."""
         values = {"official": self.official, "corrected": self.corrected}
-        shown = (f"{'none' if value is None else f'{value:.{self.decimals}f}'} {rules}" for rules, value in values.items())
+        shown = (
+            f"{'none' if value is None else f'{value:.{self.decimals}f}'} {rules}"
+            for rules, value in values.items()
+        )
         return f"{self.metric} is {', '.join(shown)}"
 
 
 class Result(FileRecord):
-    """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
+    """What one evaluator said of one sample set. judges: by role, where several looked; `judge`
+    then stands for them together.
 
     judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
 
-    rows: name of the file beside the result that holds verdict and reason of each image. source: of images that lie elsewhere.
+    rows: name of the file beside the result that holds verdict and reason of each image. source: of
+    images that lie elsewhere.
 
-    suite: for which the images were evaluated, resolution: their side in pixels where they are square; a result without a plan
+    suite: for which the images were evaluated, resolution: their side in pixels where they are
+    square; a result without a plan
     has no other record of them. label: the text of its row in tables, as the user gave it.
 
-    is_lenient: It was scored although images, answers or whole tasks may be missing (--allow-missing).
+    is_lenient: It was scored although images, answers or whole tasks may be missing
+    (--allow-missing).
 
-    rule_differences: the metrics to which the other set of rules gives another value; `warnings` do not repeat them.
+    rule_differences: the metrics to which the other set of rules gives another value; `warnings` do
+    not repeat them.
     """
 
     kind = "result"
@@ -376,7 +439,9 @@ class Result(FileRecord):
 
     @property
     def warning_texts(self) -> tuple[str, ...]:
-        """Return what its warnings say, in order, and behind them the differences between the rules."""
+        """Return what its warnings say, in order, and behind them the differences between the
+        rules.
+        """
         differences = (f"rules: {difference.text}" for difference in self.rule_differences)
         return (*(warning.text for warning in self.warnings), *differences)
 

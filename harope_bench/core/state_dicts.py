@@ -1,4 +1,6 @@
-"""State dicts: read from files that cannot run code, written as .safetensors, loaded into networks."""
+"""State dicts: read from files that cannot run code, written as .safetensors, loaded into
+networks.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from harope_bench.core.regular_file import (
     read_regular,
 )
 from harope_bench.core.storage import convert_os_errors, first_line, sha256_bytes, sha256_file
-from harope_bench.core.weight_wrappers import UnwrappedWeights, unwrap_state_dict, strip_prefixes
+from harope_bench.core.weight_wrappers import UnwrappedWeights, strip_prefixes, unwrap_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,9 @@ INDEX_SUFFIX = ".safetensors.index.json"
 def check_sha256(path: Path, wanted: str) -> None:
     """Raises WeightsError unless the file is there and has this sha256."""
     if not path.is_file():
-        raise WeightsError(f"{path} is not there", advice="register it again or bring the file back")
+        raise WeightsError(
+            f"{path} is not there", advice="register it again or bring the file back"
+        )
     found = weights_sha256(path)
     if found != wanted:
         raise WeightsError(
@@ -53,15 +57,18 @@ def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tenso
 
 
 def read_weights(path: Path, wanted: str | None = None) -> UnwrappedWeights:
-    """Read a state dict from .safetensors, from shards by their index, or from a torch file with weights_only=True.
+    """Read a state dict from .safetensors, from shards by their index, or from a torch file with
+    weights_only=True.
 
     Args:
-        path: The file, or the .safetensors.index.json of shards beside it. Wrappers of training tools are stripped
+        path: The file, or the .safetensors.index.json of shards beside it. Wrappers of training
+            tools are stripped
             (weight_wrappers.py); of a running average and a plain network the average is taken.
         wanted: The recorded sha256 of the file, checked before it is opened.
 
     Raises:
-        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and plain training arguments.
+        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and
+            plain training arguments.
     """
     if wanted is not None:
         check_sha256(path, wanted)
@@ -70,12 +77,20 @@ def read_weights(path: Path, wanted: str | None = None) -> UnwrappedWeights:
     with convert_os_errors(path):
         check_regular(path)
     if is_shard_index(path):
-        return strip_prefixes({key: tensor for shard in weight_shard_paths(path) for key, tensor in _load_safetensors(shard).items()})
+        return strip_prefixes(
+            {
+                key: tensor
+                for shard in weight_shard_paths(path)
+                for key, tensor in _load_safetensors(shard).items()
+            }
+        )
     if path.suffix == ".safetensors":
         return strip_prefixes(_load_safetensors(path))
     unwrapped = unwrap_state_dict(_load_torch_file(path))
     if unwrapped is None or not unwrapped.state:
-        raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
+        raise WeightsError(
+            f"{path} is not a bare state dict (names to tensors); save only the model's state dict"
+        )
     return unwrapped
 
 
@@ -88,7 +103,8 @@ def weight_shard_paths(index: Path) -> list[Path]:
     """Return the files that an index of .safetensors shards names, in order.
 
     Raises:
-        WeightsError: The index is damaged, a name is not that of a file beside it, a shard is missing, or a key is in
+        WeightsError: The index is damaged, a name is not that of a file beside it, a shard is
+            missing, or a key is in
             another shard than the index says.
     """
     with convert_os_errors(index):
@@ -96,13 +112,19 @@ def weight_shard_paths(index: Path) -> list[Path]:
     try:
         places: dict[str, str] = dict(parse_json(data)["weight_map"])
     except (ValueError, TypeError, KeyError) as error:
-        raise WeightsError(f"{index} is not an index of weights ({first_line(error)}); copy it again") from error
+        raise WeightsError(
+            f"{index} is not an index of weights ({first_line(error)}); copy it again"
+        ) from error
     names = sorted(set(map(str, places.values())))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index} names {name!r}, wanted .safetensors files beside it; copy it again")
+            raise WeightsError(
+                f"{index} names {name!r}, wanted .safetensors files beside it; copy it again"
+            )
         if not is_file(index.parent / name):
-            raise WeightsError(f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it")
+            raise WeightsError(
+                f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it"
+            )
     for name in names:
         keys = weights_header(index.parent / name).keys()
         if odd := sorted(keys ^ {key for key, place in places.items() if place == name}):
@@ -118,7 +140,8 @@ def weights_sha256(path: Path) -> str:
 
 
 def training_arguments(path: Path) -> dict[str, object]:
-    """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty for any other file.
+    """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty
+    for any other file.
 
     Raises:
         WeightsError: as `load_weights`.
@@ -141,25 +164,34 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
+        raise WeightsError(
+            f"{path} is not a readable safetensors file ({error}); copy it again"
+        ) from error
 
 
 def _load_torch_file(path: Path) -> object:
-    """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if nothing else asks to be."""
+    """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if
+    nothing else asks to be.
+    """
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        archive = zipfile.is_zipfile(path)  # torch's older format can neither be mapped nor looked into
+        archive = zipfile.is_zipfile(
+            path
+        )  # torch's older format can neither be mapped nor looked into
         foreign = get_unsafe_globals_in_checkpoint(str(path)) if archive else []
         with safe_globals([argparse.Namespace] if foreign == ["argparse.Namespace"] else []):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds Python objects beside tensors, or no tensors at all, and was not opened; save its state dict as .safetensors"
+            f"{path} holds Python objects beside tensors, or no tensors at all, and was not opened;"
+            " save its state dict as .safetensors"
         ) from error
     except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
-        raise WeightsError(f"{path} is not a readable torch file ({first_line(error)}); copy it again") from error
+        raise WeightsError(
+            f"{path} is not a readable torch file ({first_line(error)}); copy it again"
+        ) from error
 
 
 def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) -> bytes:
@@ -168,15 +200,23 @@ def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) ->
 
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
     (size,) = struct.unpack("<Q", data[:8])
-    # safetensors writes a note in the order of a hash table, another one every time; so the note is put in here, sorted
-    header = json.dumps({METADATA_KEY: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
+    # safetensors writes a note in the order of a hash table, another one every time; so the note is
+    # put in here, sorted
+    header = json.dumps(
+        {METADATA_KEY: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])},
+        separators=(",", ":"),
+    ).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data[8 + size :]
 
 
 def weights_header(path: Path) -> JsonObject:
-    """What a .safetensors header says, by key and without its note; empty for any other file or a damaged one."""
-    return {key: facts for key, facts in _read_safetensors_header(path).items() if key != METADATA_KEY}
+    """What a .safetensors header says, by key and without its note; empty for any other file or a
+    damaged one.
+    """
+    return {
+        key: facts for key, facts in _read_safetensors_header(path).items() if key != METADATA_KEY
+    }
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
@@ -197,10 +237,13 @@ def _read_safetensors_header(path: Path) -> JsonObject:
     return header if isinstance(header, dict) else {}
 
 
-def check_state_dict(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+def check_state_dict(
+    wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str
+) -> None:
     """Raise WeightsError unless both have the same keys, shapes and kinds of number.
 
-    It lists every key that is missing, unexpected, mis-shaped, or holds integers where the network has floats (quantised weights,
+    It lists every key that is missing, unexpected, mis-shaped, or holds integers where the network
+    has floats (quantised weights,
     whose scales would be lost).
     """
     complaints = []
@@ -209,26 +252,35 @@ def check_state_dict(wanted: Mapping[str, torch.Tensor], state: Mapping[str, tor
     if unexpected := sorted(key[:SHOWN_KEY_LENGTH] for key in state.keys() - wanted.keys()):
         complaints.append(f"unexpected {', '.join(unexpected)}")
     shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}" for k, v in sorted(wanted.items()) if k in state and state[k].shape != v.shape
+        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+        for k, v in sorted(wanted.items())
+        if k in state and state[k].shape != v.shape
     ]
     if shapes:
         complaints.append(f"mis-shaped {', '.join(shapes)}")
     kinds = [
         f"{k} {_dtype_name(state[k])} for {_dtype_name(v)}"
         for k, v in sorted(wanted.items())
-        if k in state and (state[k].is_floating_point(), state[k].is_complex()) != (v.is_floating_point(), v.is_complex())
+        if k in state
+        and (state[k].is_floating_point(), state[k].is_complex())
+        != (v.is_floating_point(), v.is_complex())
     ]
     if kinds:
         complaints.append(f"of another kind {', '.join(kinds)}")
     if complaints:
-        raise WeightsError(f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and --option")
+        raise WeightsError(
+            f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and"
+            " --option"
+        )
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def load_state_strictly(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+def load_state_strictly(
+    module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str
+) -> None:
     """Loads a state dict strictly, casting to the module's dtypes.
 
     Raises:

@@ -34,17 +34,24 @@ def home() -> Path:
     """Return where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench.
 
     Raises:
-        StorageError: Neither names a folder: there is no such user, or the system knows no home of this one.
+        StorageError: Neither names a folder: there is no such user, or the system knows no home of
+            this one.
     """
     try:
-        return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+        return Path(
+            os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench"
+        ).expanduser()
     except RuntimeError as error:
-        raise StorageError("no home folder of the user is known; set HAROPE_BENCH_HOME to a folder that you may write") from error
+        raise StorageError(
+            "no home folder of the user is known; set HAROPE_BENCH_HOME to a folder that you may"
+            " write"
+        ) from error
 
 
 @contextmanager
 def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
-    """Turns a refusal of the disk into one line that names the place; with `missing_ok` a file that is not there stays FileNotFoundError.
+    """Turns a refusal of the disk into one line that names the place; with `missing_ok` a file that
+    is not there stays FileNotFoundError.
 
     Raises:
         DiskError: no space, no permission, read-only, or a file where a folder should be.
@@ -74,12 +81,15 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` whole or not at all, even when the process is killed; parts that a kill left are removed.
+    """A binary file that appears at `path` whole or not at all, even when the process is killed;
+    parts that a kill left are removed.
 
-    `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that stands there stays.
+    `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that
+    stands there stays.
 
     Raises:
-        StorageError: the disk refuses; without `replace` also: a file with other bytes stands there.
+        StorageError: the disk refuses; without `replace` also: a file with other bytes stands
+            there.
     """
     make_folder(path.parent)
     part_files.remove_stale_parts_beside(path)
@@ -102,7 +112,8 @@ def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Ite
 
 
 def _link_new_file(part: Path, path: Path) -> bool:
-    """Give a part its name unless a file has it; False where neither is so and this file system has no second names.
+    """Give a part its name unless a file has it; False where neither is so and this file system has
+    no second names.
 
     Raises:
         StorageError: A file with other bytes has the name.
@@ -111,7 +122,9 @@ def _link_new_file(part: Path, path: Path) -> bool:
         os.link(part, path)
     except FileExistsError:
         if not filecmp.cmp(part, path, shallow=False):
-            raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place") from None
+            raise StorageError(
+                f"{path} exists and holds something else; give --replace, or choose another place"
+            ) from None
     except OSError:
         if path.exists():
             raise StorageError(f"{path} exists; give --replace, or choose another place") from None
@@ -121,7 +134,9 @@ def _link_new_file(part: Path, path: Path) -> bool:
 
 
 def check_output_path(path: Path, *inputs: Path) -> None:
-    """Raise StorageError where something other than a file stands at `path`, or where it is one of the inputs."""
+    """Raise StorageError where something other than a file stands at `path`, or where it is one of
+    the inputs.
+    """
     with convert_os_errors(path):
         if path.exists() and not path.is_file():
             raise StorageError(f"{path} is not a file; choose another place")
@@ -130,11 +145,19 @@ def check_output_path(path: Path, *inputs: Path) -> None:
 
 
 def check_overwrite(path: Path, signature: str, title: str) -> None:
-    """Raise StorageError where a file stands at `path` that does not hold `mark`, text of every `what` that this program writes."""
+    """Raise StorageError where a file stands at `path` that does not hold `mark`, text of every
+    `what` that this program writes.
+    """
     check_output_path(path)
-    with suppress(FileNotFoundError), convert_os_errors(path, missing_ok=True), open_regular(path) as file:
+    with (
+        suppress(FileNotFoundError),
+        convert_os_errors(path, missing_ok=True),
+        open_regular(path) as file,
+    ):
         if signature.encode() not in file.read(MIB):
-            raise StorageError(f"{path} is no {title} and would be lost; choose another place, or remove it")
+            raise StorageError(
+                f"{path} is no {title} and would be lost; choose another place, or remove it"
+            )
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -150,21 +173,29 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic write of UTF-8 text; StorageError where it holds half a character, as the name of a file that is not UTF-8 does."""
+    """Atomic write of UTF-8 text; StorageError where it holds half a character, as the name of a
+    file that is not UTF-8 does.
+    """
     write_bytes(path, encode_utf8(path, text))
 
 
 def encode_utf8(path: Path, text: str) -> bytes:
-    """Return text as bytes for the file at `path`; StorageError where it holds half a character (a lone surrogate)."""
+    """Return text as bytes for the file at `path`; StorageError where it holds half a character (a
+    lone surrogate).
+    """
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         shown = ascii(text[max(0, error.start - 20) : error.end])
-        raise StorageError(f"{ascii(str(path))[1:-1]} would hold {shown}, which is no Unicode text; rename what is called so") from error
+        raise StorageError(
+            f"{ascii(str(path))[1:-1]} would hold {shown}, which is no Unicode text; rename what is"
+            " called so"
+        ) from error
 
 
 def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
-    """Return a file's bytes, None where there is no file; one that another process removes meanwhile is no error.
+    """Return a file's bytes, None where there is no file; one that another process removes
+    meanwhile is no error.
 
     Raises:
         StorageError: The disk refuses, or it is no regular file or has more than `limit` bytes.
@@ -177,7 +208,9 @@ def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Return when a file was last written (ns) and its size (bytes), None where there is no file."""
+    """Return when a file was last written (ns) and its size (bytes), None where there is no
+    file.
+    """
     with convert_os_errors(path):
         try:
             status = path.stat()
@@ -198,9 +231,13 @@ def sha256_file(path: Path, missing_ok: bool = False) -> str:
 
 
 def git_blob_id(path: Path) -> str:
-    """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in pieces."""
+    """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in
+    pieces.
+    """
     with convert_os_errors(path), open_regular(path) as file:
-        found = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
+        found = hashlib.sha1(
+            f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False
+        )
         while piece := file.read(1 << 20):
             found.update(piece)
     return found.hexdigest()

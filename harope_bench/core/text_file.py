@@ -23,32 +23,46 @@ def read_text(path: Path) -> str:
     """Return the text of a file without a byte order mark, its lines ending in a line feed.
 
     Raises:
-        StorageError: The file cannot be read, is no regular file, is larger than TEXT_BYTES, or is neither UTF-8
+        StorageError: The file cannot be read, is no regular file, is larger than TEXT_BYTES, or is
+            neither UTF-8
             nor marked as UTF-16 or UTF-32.
     """
     try:
         data = read_regular(path, TEXT_BYTES)
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+        raise StorageError(
+            f"cannot read {path}: {error.strerror or error}; check the path"
+        ) from error
     return decode_text(data, path)
 
 
 def decode_text(data: bytes, path: Path) -> str:
-    """Return the text of a file's bytes; `path` names the file in errors, which are those of `read_text`."""
+    """Return the text of a file's bytes; `path` names the file in errors, which are those of
+    `read_text`.
+    """
     encoding = detect_charset(data)
     if encoding == "utf-8" and b"\0" in data:
-        raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+        raise StorageError(
+            f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8"
+        )
 
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise StorageError(f"{path} line {line} is not {encoding.upper()} text; save the file as UTF-8") from error
+        raise StorageError(
+            f"{path} line {line} is not {encoding.upper()} text; save the file as UTF-8"
+        ) from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Files that were joined, or marked twice, have further marks, which would be part of the first name of a line.
+    # Files that were joined, or marked twice, have further marks, which would be part of the first
+    # name of a line.
     return lines.lstrip(BYTE_ORDER_MARK).replace(f"\n{BYTE_ORDER_MARK}", "\n")
 
 
 def detect_charset(start: bytes) -> str:
-    """Return the encoding that a file's first bytes state, UTF-8 if they hold no byte order mark."""
-    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")
+    """Return the encoding that a file's first bytes state, UTF-8 if they hold no byte order
+    mark.
+    """
+    return next(
+        (encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8"
+    )

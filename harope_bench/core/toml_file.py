@@ -1,4 +1,6 @@
-"""Facts to TOML and back. The standard library reads the format and does not write it; tomli-w does."""
+"""Facts to TOML and back. The standard library reads the format and does not write it; tomli-w
+does.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ from harope_bench.core.text_file import decode_text
 
 
 def toml_text(facts: Mapping[str, object]) -> str:
-    """Return facts as TOML: keys in their order, tables last, every character escaped that TOML asks to be.
+    """Return facts as TOML: keys in their order, tables last, every character escaped that TOML
+    asks to be.
 
     Raises:
-        StorageError: A text holds half a character (a lone surrogate), as a name that is not UTF-8 does.
+        StorageError: A text holds half a character (a lone surrogate), as a name that is not UTF-8
+            does.
     """
     text = tomli_w.dumps(facts)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         shown = text[max(0, error.start - 30) : error.end].split("\n")[-1]
-        raise StorageError(f"{shown!a} is not Unicode text; rename the file or correct the name") from error
+        raise StorageError(
+            f"{shown!a} is not Unicode text; rename the file or correct the name"
+        ) from error
     return text
 
 
@@ -49,13 +55,16 @@ def read_toml(path: Path) -> JsonObject:
     """Return the facts of a TOML file.
 
     Raises:
-        BenchError: It cannot be opened, is no regular file, is larger than FACTS_BYTES, or is no TOML; names the file and the fault.
+        BenchError: It cannot be opened, is no regular file, is larger than FACTS_BYTES, or is no
+            TOML; names the file and the fault.
     """
     return parse_toml(read_toml_bytes(path), path)
 
 
 def read_toml_bytes(path: Path) -> bytes:
-    """Return the bytes of a TOML file, whose hash somebody wants too; errors of opening are those of `read_toml`."""
+    """Return the bytes of a TOML file, whose hash somebody wants too; errors of opening are those
+    of `read_toml`.
+    """
     try:
         return read_regular(path, TOML_BYTES)
     except OSError as error:

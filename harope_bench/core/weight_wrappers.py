@@ -1,8 +1,12 @@
-"""Wrappers that training tools leave around a network's weights: dicts around the state, and prefixes of its keys.
+"""Wrappers that training tools leave around a network's weights: dicts around the state, and
+prefixes of its keys.
 
-Stripped here for every reader of weights. Layouts: DiT's and DeiT's train.py ({"model", "ema", ...}), timm ("state_dict",
-"state_dict_ema"), Lightning ("state_dict", keys `model.`), torch.optim.swa_utils.AveragedModel (`n_averaged`, `module.`),
-ema_pytorch (`initted`, `step`, `ema_model.`, `online_model.`), torch.compile (`_orig_mod.`), DDP (`module.`), FSDP.
+Stripped here for every reader of weights. Layouts: DiT's and DeiT's train.py ({"model", "ema",
+...}), timm ("state_dict",
+"state_dict_ema"), Lightning ("state_dict", keys `model.`), torch.optim.swa_utils.AveragedModel
+(`n_averaged`, `module.`),
+ema_pytorch (`initted`, `step`, `ema_model.`, `online_model.`), torch.compile (`_orig_mod.`), DDP
+(`module.`), FSDP.
 """
 
 from __future__ import annotations
@@ -24,9 +28,17 @@ PREFIXES = (
     *("module.", "model.", "online_model.", "net.", "network.", "diffusion_model."),
 )
 # Names that stand anywhere in a key, because a part of a network can be wrapped alone.
-INNER_WRAPPER_PATTERN = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+INNER_WRAPPER_PATTERN = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 COUNTER_KEYS = {"n_averaged", "initted", "step", "num_updates", "decay"}
-ADAPTER_KEY_PARTS = ("lora", "lokr_", "hada_", "oft_", "ia3_")  # keys of adapters keep their prefixes, by which they are known
+ADAPTER_KEY_PARTS = (
+    "lora",
+    "lokr_",
+    "hada_",
+    "oft_",
+    "ia3_",
+)  # keys of adapters keep their prefixes, by which they are known
 MAX_WRAPPERS = 4  # wrappers around one network; more is no training file
 
 
@@ -69,10 +81,15 @@ def unwrap_state_dict(contents: object) -> UnwrappedWeights | None:
     for _ in range(MAX_WRAPPERS):
         if is_state_dict(contents) or not isinstance(contents, Mapping):
             break
-        names = [name for name in (*EMA_KEYS, *NETWORK_KEYS) if isinstance(contents.get(name), Mapping) and contents[name]]
+        names = [
+            name
+            for name in (*EMA_KEYS, *NETWORK_KEYS)
+            if isinstance(contents.get(name), Mapping) and contents[name]
+        ]
         if not names:
             return None
-        taken, others = (*taken, names[0]), (*others, *names[1:])
+        taken = (*taken, names[0])
+        others = (*others, *names[1:])
         contents = contents[names[0]]
     if not is_state_dict(contents):
         return None
@@ -89,7 +106,8 @@ def is_state_dict(contents: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
 
 
 def strip_prefixes(state: Mapping[str, torch.Tensor]) -> UnwrappedWeights:
-    """Return the state dict without the prefixes that all its keys have; of an average and a plain network the average.
+    """Return the state dict without the prefixes that all its keys have; of an average and a plain
+    network the average.
 
     Raises:
         WeightsError: Two keys are the same one without their wrappers.
@@ -107,14 +125,20 @@ def strip_prefixes(state: Mapping[str, torch.Tensor]) -> UnwrappedWeights:
             break
         prefix = present[0]
         bare = _rename_keys(bare, {key: key.removeprefix(prefix) for key in groups[prefix]})
-        taken, others = (*taken, prefix), (*others, *present[1:])
+        taken = (*taken, prefix)
+        others = (*others, *present[1:])
     return UnwrappedWeights(bare, taken, others)
 
 
-def _rename_keys(state: Mapping[str, torch.Tensor], names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+def _rename_keys(
+    state: Mapping[str, torch.Tensor], names: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
     """Return the tensors of `names` under their new names."""
     renamed = {new: state[old] for old, new in names.items()}
     if len(renamed) != len(names):
         twice = sorted({new for new in names.values() if list(names.values()).count(new) > 1})[0]
-        raise WeightsError(f"{twice} is in the file twice, with and without a wrapper's prefix; save the network alone")
+        raise WeightsError(
+            f"{twice} is in the file twice, with and without a wrapper's prefix; save the network"
+            " alone"
+        )
     return renamed

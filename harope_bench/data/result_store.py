@@ -1,7 +1,9 @@
 """Results on disk: how they are built, written and read, and whether they are still current.
 
-A result is RUN/results/NAME.json. Beside it lie NAME.npz, its per-sample arrays, and, where it has verdicts on single images,
-NAME.rows.jsonl; SHA256SUMS vouches for all. No other module builds a Result or writes into a folder of results.
+A result is RUN/results/NAME.json. Beside it lie NAME.npz, its per-sample arrays, and, where it has
+verdicts on single images,
+NAME.rows.jsonl; SHA256SUMS vouches for all. No other module builds a Result or writes into a folder
+of results.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from harope_bench.core.record_base import check_label, validation_summary
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import (
     ErrorRate,
+    ImageSource,
     JudgeRecord,
     Measurement,
     Plan,
@@ -30,23 +33,29 @@ from harope_bench.core.schema import (
     Result,
     ResultWarning,
     RuleDifference,
-    ImageSource,
     make_warnings,
 )
 from harope_bench.core.storage import (
     convert_os_errors,
+    file_stamp,
     first_line,
     make_folder,
     read_if_present,
     sha256_bytes,
-    file_stamp,
     write_text,
 )
 from harope_bench.data.array_checks import check_sample_arrays
-from harope_bench.data.result_paths import arrays_path, result_paths, result_paths_below, sample_scores_path
+from harope_bench.data.result_paths import (
+    arrays_path,
+    result_paths,
+    result_paths_below,
+    sample_scores_path,
+)
 from harope_bench.data.sample_set import SampleSet
 
-ALTERED_ADVICE = "bring that one back, or run eval again"  # about a file that is not the recorded one
+ALTERED_ADVICE = (  # about a file that is not the recorded one
+    "bring that one back, or run eval again"
+)
 NO_SAMPLES_SHA256 = sha256_bytes(b"")  # of a result that looked at no image
 
 
@@ -65,7 +74,8 @@ class EvaluatedResult(NamedTuple):
     is_new: bool
 
 
-# ------------------------------------------------------------------------------------------------ building
+# ------------------------------------------------------------------------------------------------
+# building
 
 
 class EvaluatorProtocol(Protocol):
@@ -95,7 +105,8 @@ class EvaluatorOutputProtocol(Protocol):
 class ResultSubject(NamedTuple):
     """What a result is of: images (or none) of a plan, or of a suite where there is no plan.
 
-    resolution: side of the images in pixels where they are square. source: where they lie if not in the run folder.
+    resolution: side of the images in pixels where they are square. source: where they lie if not in
+    the run folder.
     """
 
     target: str
@@ -109,7 +120,8 @@ class ResultSubject(NamedTuple):
 class ResultMethod(NamedTuple):
     """How a subject was measured: evaluator, rules, judges and reference.
 
-    judges: by role, where several looked; `judge` then stands for them together. answers_sha256: of what annotators answered.
+    judges: by role, where several looked; `judge` then stands for them together. answers_sha256: of
+    what annotators answered.
     """
 
     evaluator: str
@@ -138,10 +150,12 @@ def build_result(
     """Return the result that belongs at a path.
 
     Args:
-        warnings: What must be said of images, judges and reference; the score's own warnings follow.
+        warnings: What must be said of images, judges and reference; the score's own warnings
+            follow.
         judge_errors: How often judges were wrong on known cases, by name.
         scale: That of the judge if None.
-        has_arrays, has_rows: Whether there are per-sample arrays, and verdicts on single images, to write beside it.
+        has_arrays, has_rows: Whether there are per-sample arrays, and verdicts on single images, to
+            write beside it.
     """
     return Result(
         evaluator=method.evaluator,
@@ -178,18 +192,28 @@ def _plan_digest(subject: ResultSubject) -> str | None:
 
 
 def sample_set_digest(samples: SampleSet) -> str:
-    """Return the hex sha256 of indices, image hashes and failures: two equal sets have one digest."""
+    """Return the hex sha256 of indices, image hashes and failures: two equal sets have one
+    digest.
+    """
     rows = list(zip(samples.indices, samples.hashes, strict=True))
     return hashlib.sha256(repr((rows, sorted(samples.failed.items()))).encode()).hexdigest()
 
 
-def make_subject(samples: SampleSet, suite: str, source: ImageSource | None = None) -> ResultSubject:
-    """Return the images of a set, evaluated for a suite, as the subject of a result; SampleError where one of them is altered."""
-    return ResultSubject(samples.name, sample_set_digest(samples), samples.plan, suite, _image_side(samples), source)
+def make_subject(
+    samples: SampleSet, suite: str, source: ImageSource | None = None
+) -> ResultSubject:
+    """Return the images of a set, evaluated for a suite, as the subject of a result; SampleError
+    where one of them is altered.
+    """
+    return ResultSubject(
+        samples.name, sample_set_digest(samples), samples.plan, suite, _image_side(samples), source
+    )
 
 
 def _image_side(samples: SampleSet) -> int | None:
-    """Return the side of a set's images in pixels; None where they are not square, or the first is not readable."""
+    """Return the side of a set's images in pixels; None where they are not square, or the first is
+    not readable.
+    """
     if samples.plan is not None:
         return samples.plan.settings.resolution
     try:
@@ -199,14 +223,16 @@ def _image_side(samples: SampleSet) -> int | None:
     return height if height == width else None
 
 
-# ------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------
+# reading
 
 
 def read_result(path: Path, is_checked: bool = True) -> Result:
     """Return the result in a file.
 
     Args:
-        is_checked: The file must be the recorded one. `verify` alone reads others, to say what is wrong.
+        is_checked: The file must be the recorded one. `verify` alone reads others, to say what is
+            wrong.
 
     Raises:
         StorageError: It is not there or not a result; names the file and the field.
@@ -221,7 +247,9 @@ def read_result(path: Path, is_checked: bool = True) -> Result:
 
 
 def find_result(path: Path) -> Result | None:
-    """Return the result in a file, None where there is none or it is damaged; errors of another version as `read_result`."""
+    """Return the result in a file, None where there is none or it is damaged; errors of another
+    version as `read_result`.
+    """
     data = read_if_present(path)
     try:
         return None if data is None else _parse_result(data, path)
@@ -242,7 +270,9 @@ def read_results(folder: Path) -> list[StoredResult]:
     paths = result_paths_below(folder)
     for path in paths:
         checksums.check_recorded_hash(path, ALTERED_ADVICE)
-    files = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
+    files = [
+        (path, data) for path in paths if (data := read_if_present(path)) is not None
+    ]  # one may be cleared meanwhile
     return [StoredResult(_parse_result(data, path), path) for path, data in files]
 
 
@@ -250,21 +280,32 @@ def _parse_result(data: bytes, path: Path) -> Result:
     try:
         return Result.from_json(data, path)
     except ValidationError as error:
-        raise StorageError(f"{path} is not a result ({validation_summary(error)}); delete it and evaluate again") from error
+        raise StorageError(
+            f"{path} is not a result ({validation_summary(error)}); delete it and evaluate again"
+        ) from error
     except ValueError as error:
-        raise StorageError(f"{path} is not a result (it is not JSON: {first_line(error)}); delete it and evaluate again") from error
+        raise StorageError(
+            f"{path} is not a result (it is not JSON: {first_line(error)}); delete it and evaluate"
+            " again"
+        ) from error
 
 
 def recorded_arrays_path(item: StoredResult) -> Path:
-    """Return where the arrays lie that a result names: a plain file name beside it, never a path of its choosing."""
+    """Return where the arrays lie that a result names: a plain file name beside it, never a path of
+    its choosing.
+    """
     name = item.result.arrays_file or ""
     if Path(name).name != name:
-        raise StorageError(f"{item.path} names per-sample values outside its folder ({name}); evaluate the run again")
+        raise StorageError(
+            f"{item.path} names per-sample values outside its folder ({name}); evaluate the run"
+            " again"
+        )
     return item.path.parent / name
 
 
 def read_arrays(item: StoredResult) -> dict[str, np.ndarray]:
-    """Return the per-sample arrays of a result; they are read once as long as the file does not change.
+    """Return the per-sample arrays of a result; they are read once as long as the file does not
+    change.
 
     Raises:
         StorageError: They are gone, or not what an evaluator writes.
@@ -272,7 +313,9 @@ def read_arrays(item: StoredResult) -> dict[str, np.ndarray]:
     """
     path = recorded_arrays_path(item)
     arrays = _read_arrays(path, file_stamp(path) or (0, 0))  # where it is gone, reading it says so
-    check_sample_arrays(path, arrays, [measurement.metric for measurement in item.result.measurements])
+    check_sample_arrays(
+        path, arrays, [measurement.metric for measurement in item.result.measurements]
+    )
     return arrays
 
 
@@ -282,11 +325,14 @@ def _read_arrays(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
     return load_arrays(path)
 
 
-# ------------------------------------------------------------------------------------------------- current
+# -------------------------------------------------------------------------------------------------
+# current
 
 
 def find_current_result(path: Path, subject: ResultSubject, method: ResultMethod) -> Result | None:
-    """Return the result at a path if it is of exactly this work, and it and its arrays are as they were written; None otherwise."""
+    """Return the result at a path if it is of exactly this work, and it and its arrays are as they
+    were written; None otherwise.
+    """
     if not is_unaltered(path):
         return None
     stored = find_result(path)
@@ -322,7 +368,8 @@ def _matches_work(stored: Result, subject: ResultSubject, method: ResultMethod) 
 
 
 def check_results_belong(folder: Path, samples: SampleSet) -> None:
-    """Raise PlanMismatch if a run folder holds a result of other images, whose observations would be lost.
+    """Raise PlanMismatch if a run folder holds a result of other images, whose observations would
+    be lost.
 
     A run that grew is the same work.
     """
@@ -332,10 +379,14 @@ def check_results_belong(folder: Path, samples: SampleSet) -> None:
         if stored is None or stored.samples_sha256 in (digest, NO_SAMPLES_SHA256):
             continue
         if samples.plan is None or stored.plan_digest != samples.plan.digest:
-            raise PlanMismatchError(f"{path} is of other images ({stored.target}), asked for {samples.name}; choose another --out")
+            raise PlanMismatchError(
+                f"{path} is of other images ({stored.target}), asked for {samples.name}; choose"
+                " another --out"
+            )
 
 
-# ------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------
+# writing
 
 
 def result_text(result: Result) -> str:
@@ -343,8 +394,11 @@ def result_text(result: Result) -> str:
     return result.to_json(indent=1) + "\n"
 
 
-def write_result(path: Path, result: Result, arrays: Mapping[str, np.ndarray], sample_scores: str | None = None) -> Result:
-    """Write a result, its per-sample arrays and, where it has them, its rows, and return it; SHA256SUMS beside them vouches for all.
+def write_result(
+    path: Path, result: Result, arrays: Mapping[str, np.ndarray], sample_scores: str | None = None
+) -> Result:
+    """Write a result, its per-sample arrays and, where it has them, its rows, and return it;
+    SHA256SUMS beside them vouches for all.
 
     The label of the result that it replaces stays unless it has one.
 
@@ -354,12 +408,19 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, np.ndarray], s
     previous = find_result(path) if result.label is None else None
     if previous is not None and previous.label is not None:
         result = result.model_copy(update={"label": previous.label})
-    text, names = result_text(result), [path.name]
+    text = result_text(result)
+    names = [path.name]
     make_folder(path.parent)
-    with convert_os_errors(path), checksums.lock_folder(path.parent):  # nobody takes files for altered whose hashes are written next
+    with (
+        convert_os_errors(path),
+        checksums.lock_folder(path.parent),
+    ):  # nobody takes files for altered whose hashes are written next
         if result.arrays_file is not None:
             names.append(result.arrays_file)
-            write_arrays(path.with_name(result.arrays_file), {name: np.asarray(array) for name, array in arrays.items()})
+            write_arrays(
+                path.with_name(result.arrays_file),
+                {name: np.asarray(array) for name, array in arrays.items()},
+            )
         if result.sample_scores_file is not None and sample_scores is not None:
             names.append(result.sample_scores_file)
             write_text(path.with_name(result.sample_scores_file), sample_scores)
@@ -369,7 +430,8 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, np.ndarray], s
 
 
 def set_label(path: Path, result: Result, label: str) -> Result:
-    """Return the result with this label, written to its file if it had another; nothing is scored again.
+    """Return the result with this label, written to its file if it had another; nothing is scored
+    again.
 
     Raises:
         OptionError: The text is no label.

@@ -1,4 +1,6 @@
-"""Run folders: the plan that a folder is tied to, and the samples that were asked for and generated under it."""
+"""Run folders: the plan that a folder is tied to, and the samples that were asked for and generated
+under it.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,19 @@ from harope_bench.core.storage import (
     make_folder,
     read_if_present,
     sha256_bytes,
-    write_text,
     write_atomically,
+    write_text,
 )
 from harope_bench.data.image_io import encode_png
 
-PLAN_FILE, RECORDS_FILE, REQUESTS_FILE, IMAGES_FOLDER, LOCK_FILE = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
-RESULTS_FOLDER, OBSERVATIONS = "results", "observations"  # what `eval` puts beside the images
+PLAN_FILE = "plan.json"
+RECORDS_FILE = "samples.jsonl"
+REQUESTS_FILE = "requests.jsonl"
+IMAGES_FOLDER = "images"
+LOCK_FILE = ".lock"
+# what `eval` puts beside the images
+RESULTS_FOLDER = "results"
+OBSERVATIONS = "observations"
 
 
 def plan_differences(wanted: Plan, found: Plan) -> list[str]:
@@ -37,21 +45,31 @@ def plan_differences(wanted: Plan, found: Plan) -> list[str]:
     def flat(value: object, name: str = "") -> dict[str, object]:
         if not isinstance(value, dict):
             return {name: value}
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
+        return {
+            k: v
+            for key, inner in value.items()
+            for k, v in flat(inner, f"{name}.{key}".strip(".")).items()
+        }
 
-    a, b = flat(wanted.digest_fields()), flat(found.digest_fields())
+    a = flat(wanted.digest_fields())
+    b = flat(found.digest_fields())
 
     def shown(value: object) -> object:
         return "not set" if value is None else value
 
-    return [f"{k} is {shown(b.get(k))} there, {shown(a.get(k))} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    return [
+        f"{k} is {shown(b.get(k))} there, {shown(a.get(k))} asked"
+        for k in sorted(a.keys() | b.keys())
+        if a.get(k) != b.get(k)
+    ]
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """A folder that holds, or will hold, the samples of one plan.
 
-    is_checked: Plan and records must be the recorded ones, or AlteredFileError. `verify` alone reads others, to say what is wrong.
+    is_checked: Plan and records must be the recorded ones, or AlteredFileError. `verify` alone
+    reads others, to say what is wrong.
     """
 
     folder: Path
@@ -73,23 +91,32 @@ class RunFolder:
         try:
             return Plan.from_json(data, path)
         except (StorageError, ValueError) as error:
-            raise PlanMismatchError(f"{path} is not a plan this version reads; choose another --out") from error
+            raise PlanMismatchError(
+                f"{path} is not a plan this version reads; choose another --out"
+            ) from error
 
     def _check_hash(self, path: Path) -> None:
         if self.is_checked:
             checksums.check_recorded_hash(path, "bring that one back, or choose another --out")
 
     def tie_to_plan(self, plan: Plan) -> None:
-        """Makes the folder this plan's; PlanMismatch names every differing field if it is another's."""
+        """Makes the folder this plan's; PlanMismatch names every differing field if it is
+        another's.
+        """
         make_folder(self.folder / IMAGES_FOLDER)
         with self.lock():
             found = self.plan
             if found is None:
                 text = plan.to_json(indent=1) + "\n"
-                checksums.record_hashes(self.folder, {PLAN_FILE: sha256_bytes(text.encode())})  # first: a kill leaves no plan unvouched
+                checksums.record_hashes(
+                    self.folder, {PLAN_FILE: sha256_bytes(text.encode())}
+                )  # first: a kill leaves no plan unvouched
                 write_text(self.folder / PLAN_FILE, text)
             elif found.digest != plan.digest:
-                raise PlanMismatchError(f"{self.folder} holds another plan: {'; '.join(plan_differences(plan, found))}; choose another --out")
+                raise PlanMismatchError(
+                    f"{self.folder} holds another plan: {'; '.join(plan_differences(plan, found))};"
+                    " choose another --out"
+                )
             elif not checksums.has_checksums(self.folder):  # of a version before them
                 checksums.record_file_hashes(self.folder, [PLAN_FILE])
             for name in (RECORDS_FILE, REQUESTS_FILE):
@@ -108,12 +135,17 @@ class RunFolder:
             try:
                 record = SampleRecord.model_validate(line)
             except ValidationError as error:
-                raise SampleError(f"{self.folder / RECORDS_FILE} line {number} is no record ({validation_summary(error)}); delete the line") from error
+                raise SampleError(
+                    f"{self.folder / RECORDS_FILE} line {number} is no record"
+                    f" ({validation_summary(error)}); delete the line"
+                ) from error
             found[record.index] = record
         return found
 
     def record_request(self, indices: Sequence[int]) -> None:
-        """Notes that these indices were asked for, so that missing ones can be told from unasked ones."""
+        """Notes that these indices were asked for, so that missing ones can be told from unasked
+        ones.
+        """
         with self.lock():
             wanted = IndexRanges.from_indices(indices)
             if wanted.difference(self.requested_indices()):
@@ -121,28 +153,40 @@ class RunFolder:
                 append_line(self.folder / REQUESTS_FILE, f'{{"indices": "{wanted}"}}')
 
     def requested_indices(self) -> IndexRanges:
-        """Return every index ever asked for in this folder; SampleError names a line that says no indices."""
+        """Return every index ever asked for in this folder; SampleError names a line that says no
+        indices.
+        """
         runs: list[tuple[int, int]] = []
         for number, line in enumerate(read_lines(self.folder / REQUESTS_FILE), 1):
             try:
                 runs += parse_ranges(line["indices"]).ranges
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise SampleError(f"{self.folder / REQUESTS_FILE} line {number} says no indices; delete the line") from error
+                raise SampleError(
+                    f"{self.folder / REQUESTS_FILE} line {number} says no indices; delete the line"
+                ) from error
         return IndexRanges(runs)
 
     def missing_indices(self, indices: Iterable[int]) -> IndexRanges:
         """Return the indices without a record, or whose image is gone."""
-        wanted, records = IndexRanges.from_indices(indices), self.read_records()
-        return wanted.difference([i for i, record in records.items() if i in wanted and self._is_finished(record)])
+        wanted = IndexRanges.from_indices(indices)
+        records = self.read_records()
+        return wanted.difference(
+            [i for i, record in records.items() if i in wanted and self._is_finished(record)]
+        )
 
     def _is_finished(self, record: SampleRecord) -> bool:
-        return record.status == "failed" or (record.file is not None and is_file(self.folder / record.file))
+        return record.status == "failed" or (
+            record.file is not None and is_file(self.folder / record.file)
+        )
 
     def add_sample(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
-        """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
+        """Image first, then its line: a line always has its image. A fault is a failed sample
+        without one.
+        """
         facts: dict[str, str | None] = {"status": "failed", "reason": reason}
         if image is not None:
-            data, name = encode_png(image), f"{IMAGES_FOLDER}/{request.index:06d}.png"
+            data = encode_png(image)
+            name = f"{IMAGES_FOLDER}/{request.index:06d}.png"
             facts = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
             with write_atomically(self.folder / name, sync=False) as file:
                 file.write(data)
@@ -152,10 +196,12 @@ class RunFolder:
             append_line(self.folder / RECORDS_FILE, record.to_json())
 
     def _reopen_records(self) -> None:
-        """Drop the hash of the records before lines are added; `settle` vouches for the whole again.
+        """Drop the hash of the records before lines are added; `settle` vouches for the whole
+        again.
 
         Raises:
-            AlteredFileError: They are not the recorded ones, and would be vouched for together with the new lines.
+            AlteredFileError: They are not the recorded ones, and would be vouched for together with
+                the new lines.
         """
         if self.is_final:
             self._check_hash(self.folder / RECORDS_FILE)
@@ -167,9 +213,11 @@ class RunFolder:
         return RECORDS_FILE in checksums.read_checksums(self.folder)
 
     def finalize_records(self) -> None:
-        """Rewrites the records in index order, so that interrupted and straight runs end in equal bytes.
+        """Rewrites the records in index order, so that interrupted and straight runs end in equal
+        bytes.
 
-        Once nothing is missing their hash is recorded: another process may still be adding lines before that.
+        Once nothing is missing their hash is recorded: another process may still be adding lines
+        before that.
         """
         with self.lock():
             records = self.read_records()

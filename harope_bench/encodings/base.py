@@ -1,10 +1,13 @@
 """The contract of a positional encoding, and the rotation that most of them share.
 
 An encoding sees `positions`, an (N, axes) tensor of coordinates (row, column), never a grid size.
-It belongs to one model and holds the parameters of all its layers. Angles are made on the CPU in float64 and
-only their cosines and sines go to the device: equal on every device, and some devices know no float64.
+It belongs to one model and holds the parameters of all its layers. Angles are made on the CPU in
+float64 and
+only their cosines and sines go to the device: equal on every device, and some devices know no
+float64.
 
-A rotary encoding is up to three steps, each of which a backbone may ask for alone: `matrices` before the rotation,
+A rotary encoding is up to three steps, each of which a backbone may ask for alone: `matrices`
+before the rotation,
 `turned` (the rotation), and `values`/`outputs` around the attention. `rotate` is the first two.
 """
 
@@ -22,9 +25,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.record_base import Option
-from harope_bench.encodings.scaling import ScalingKind, Scaling, frequencies
+from harope_bench.encodings.scaling import Scaling, ScalingKind, frequencies
 
-_CACHED_ANGLES = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives
+_CACHED_ANGLES = (
+    WeakIdKeyDictionary()
+)  # angles by the very tensor of positions, for as long as it lives
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class ModelShape:
 
     axes_dims: channels of a head that each axis turns, where they are not alike (FLUX: 16, 56, 56).
     grid: rows and columns of tokens at training, which a learned table needs.
-    still_axes: how many of the first axes no image moves along (FLUX: 1); no parameter is learned for them.
+    still_axes: how many of the first axes no image moves along (FLUX: 1); no parameter is learned
+    for them.
     """
 
     width: int
@@ -71,8 +77,10 @@ class EncodingOptions(BaseModel):
 class RotaryOptions(EncodingOptions):
     """Options of axial rotation.
 
-    base: of the geometric frequencies of each axis. axis_order: whether the first planes turn with the row or with the
-    column. layout: a plane is two neighbouring channels (interleaved), or channels j and j + head_dim/2 (half-split).
+    base: of the geometric frequencies of each axis. axis_order: whether the first planes turn with
+    the row or with the
+    column. layout: a plane is two neighbouring channels (interleaved), or channels j and j +
+    head_dim/2 (half-split).
     """
 
     base: float = Field(default=10000.0, gt=1)
@@ -81,7 +89,9 @@ class RotaryOptions(EncodingOptions):
 
 
 class QueryKeyMatrices(NamedTuple):
-    """What acts on queries and on keys of a layer: (heads or 1, head_dim, head_dim) each, x -> M x."""
+    """What acts on queries and on keys of a layer: (heads or 1, head_dim, head_dim) each, x -> M
+    x.
+    """
 
     q: Tensor
     k: Tensor
@@ -93,7 +103,9 @@ class Encoding(nn.Module):
     options: BaseModel  # of the class Options; a plug-in that reads them annotates them as its own
     Options: ClassVar[type[BaseModel]] = EncodingOptions
     source: ClassVar[str] = ""  # the paper's equation or the code that it follows
-    supported_scalings: ClassVar[tuple[ScalingKind, ...]] = ("none",)  # position scalings that mean something to it
+    supported_scalings: ClassVar[tuple[ScalingKind, ...]] = (
+        "none",
+    )  # position scalings that mean something to it
 
     def __init__(self, shape: ModelShape, options: BaseModel):
         super().__init__()
@@ -103,7 +115,9 @@ class Encoding(nn.Module):
 
     @property
     def properties(self) -> EncodingProperties:
-        """Return what it promises; a plug-in whose options do not change that states it as an attribute."""
+        """Return what it promises; a plug-in whose options do not change that states it as an
+        attribute.
+        """
         raise MissingMemberError(self, "facts")
 
     @classmethod
@@ -116,17 +130,26 @@ class Encoding(nn.Module):
         return tokens
 
     def matrices(self, layer: int) -> QueryKeyMatrices | None:
-        """The learned matrices of a layer that act before the rotation; None where there are none."""
+        """The learned matrices of a layer that act before the rotation; None where there are
+        none.
+        """
         return None
 
-    def apply_rotation(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) rotated by their positions, without any matrix."""
+    def apply_rotation(
+        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N, head_dim) rotated by their positions, without any
+        matrix.
+        """
         return q, k
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) of attention layer `layer`, made position-aware."""
+        """Queries and keys (B, heads, N, head_dim) of attention layer `layer`, made
+        position-aware.
+        """
         if (pair := self.matrices(layer)) is not None:
-            q, k = q @ pair.q.to(q.dtype).mT, k @ pair.k.to(k.dtype).mT
+            q = q @ pair.q.to(q.dtype).mT
+            k = k @ pair.k.to(k.dtype).mT
         return self.apply_rotation(q, k, positions, layer)
 
     def transform_values(self, v: Tensor, layer: int) -> Tensor:
@@ -143,7 +166,10 @@ class Encoding(nn.Module):
         Raises:
             OptionError: it does not fold.
         """
-        raise OptionError(f"{self.registered_name()} has no matrix that folds into the projections; run it unfolded")
+        raise OptionError(
+            f"{self.registered_name()} has no matrix that folds into the projections; run it"
+            " unfolded"
+        )
 
     def rescale(self, scaling: Scaling) -> None:
         """Sets the position scaling of all calls that follow.
@@ -152,7 +178,10 @@ class Encoding(nn.Module):
             OptionError: a kind that this encoding has no meaning for.
         """
         if scaling.kind not in self.supported_scalings:
-            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {self.registered_name()}; it takes {', '.join(self.supported_scalings)}")
+            raise OptionError(
+                f"pos_scaling {scaling.kind} means nothing to {self.registered_name()}; it takes"
+                f" {', '.join(self.supported_scalings)}"
+            )
         self.scaling = scaling
 
 
@@ -160,16 +189,20 @@ def load_encoding(name: str) -> type[Encoding]:
     """Return the class of the encoding of that name.
 
     Raises:
-        UnknownName: No such encoding. PluginError: It is no class derived from Encoding. BenchError: It does not load.
+        UnknownName: No such encoding. PluginError: It is no class derived from Encoding.
+            BenchError: It does not load.
     """
     return registry.load_plugin_class("encodings", name, Encoding)
 
 
-def build_encoding(encoding_class: type[Encoding], shape: ModelShape, options: Mapping[str, Option]) -> Encoding:
+def build_encoding(
+    encoding_class: type[Encoding], shape: ModelShape, options: Mapping[str, Option]
+) -> Encoding:
     """An encoding with checked options.
 
     Raises:
-        OptionError: an option it does not know or a value it does not take; the known ones are named.
+        OptionError: an option it does not know or a value it does not take; the known ones are
+            named.
     """
     try:
         return encoding_class(shape, encoding_class.Options(**options))
@@ -177,7 +210,10 @@ def build_encoding(encoding_class: type[Encoding], shape: ModelShape, options: M
         first = error.errors()[0]
         wrong = ".".join(map(str, first["loc"]))
         known = ", ".join(encoding_class.Options.model_fields) or "none"
-        raise OptionError(f"option {wrong!r} of {encoding_class.registered_name()}: {first['msg']}; its options: {known}") from error
+        raise OptionError(
+            f"option {wrong!r} of {encoding_class.registered_name()}: {first['msg']}; its options:"
+            f" {known}"
+        ) from error
 
 
 def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
@@ -187,7 +223,10 @@ def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
         OptionError: the head does not divide into that many pairs of channels.
     """
     if head_dim % (2 * axes):
-        raise OptionError(f"{encoding_name} needs a head size divisible by {2 * axes}, found {head_dim}; choose other heads or width")
+        raise OptionError(
+            f"{encoding_name} needs a head size divisible by {2 * axes}, found {head_dim}; choose"
+            " other heads or width"
+        )
     return head_dim // (2 * axes)
 
 
@@ -195,18 +234,24 @@ def planes_per_axis(shape: ModelShape, what: str) -> tuple[int, ...]:
     """Rotary planes of each axis.
 
     Raises:
-        OptionError: `axes_dims` do not add up to the head size or are odd, or the head does not divide alike.
+        OptionError: `axes_dims` do not add up to the head size or are odd, or the head does not
+            divide alike.
     """
     if shape.axes_dims is None:
         return (axis_split(shape.head_dim, shape.axes, what),) * shape.axes
     if sum(shape.axes_dims) != shape.head_dim or any(d % 2 for d in shape.axes_dims):
-        raise OptionError(f"{what} needs even axes_dims that add up to the head size {shape.head_dim}, found {shape.axes_dims}")
+        raise OptionError(
+            f"{what} needs even axes_dims that add up to the head size {shape.head_dim}, found"
+            f" {shape.axes_dims}"
+        )
     return tuple(d // 2 for d in shape.axes_dims)
 
 
 @dataclass(frozen=True, eq=False)
 class RotationAngles:
-    """Angles (N, head_dim/2) or (heads, N, head_dim/2), float32 or better, and what cos and sin are multiplied by."""
+    """Angles (N, head_dim/2) or (heads, N, head_dim/2), float32 or better, and what cos and sin are
+    multiplied by.
+    """
 
     angles: Tensor
     magnitude: Tensor | float = 1.0
@@ -216,7 +261,10 @@ class RotationAngles:
     def cos_sin(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines on that device, float32; made once."""
         if device not in self.cached_waves:
-            cos, sin = ((wave * self.magnitude).float().to(device) for wave in (self.angles.cos(), self.angles.sin()))
+            cos, sin = (
+                (wave * self.magnitude).float().to(device)
+                for wave in (self.angles.cos(), self.angles.sin())
+            )
             self.cached_waves[device] = (cos, sin)
         return self.cached_waves[device]
 
@@ -235,12 +283,16 @@ def rotate_planes(x: Tensor, turns: RotationAngles) -> Tensor:
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
-def axial_angles(positions: Tensor, shape: ModelShape, options: RotaryOptions, scaling: Scaling, what: str) -> RotationAngles:
+def axial_angles(
+    positions: Tensor, shape: ModelShape, options: RotaryOptions, scaling: Scaling, what: str
+) -> RotationAngles:
     """Each axis turns its own planes, in the order of the axes or with row and column exchanged.
 
-    The layers of one forward hand in the same tensor of positions and share its angles: at FLUX's 2048 px they take 0.1 s to make.
+    The layers of one forward hand in the same tensor of positions and share its angles: at FLUX's
+    2048 px they take 0.1 s to make.
 
-    Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the row first, naver-ai/rope-vit:models/vit_rope.py:51-66
+    Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the row first,
+    naver-ai/rope-vit:models/vit_rope.py:51-66
     the column.
     """
     key = (planes_per_axis(shape, what), options, scaling, torch.is_inference_mode_enabled())
@@ -250,13 +302,19 @@ def axial_angles(positions: Tensor, shape: ModelShape, options: RotaryOptions, s
     return known[key]
 
 
-def _compute_axial_angles(positions: Tensor, planes: tuple[int, ...], options: RotaryOptions, scaling: Scaling) -> RotationAngles:
-    places, order = positions.cpu().double(), list(range(len(planes)))
+def _compute_axial_angles(
+    positions: Tensor, planes: tuple[int, ...], options: RotaryOptions, scaling: Scaling
+) -> RotationAngles:
+    places = positions.cpu().double()
+    order = list(range(len(planes)))
     if options.axis_order == "column-first":
         order[-2:] = reversed(order[-2:])  # row and column; FLUX's axis before them stays
-    angles, magnitude = [], []
+    angles = []
+    magnitude = []
     for axis in order:
         count = planes[axis]
-        angles.append(places[:, axis, None] * frequencies(count, options.base, scaling, axis))  # (N, planes)
+        angles.append(
+            places[:, axis, None] * frequencies(count, options.base, scaling, axis)
+        )  # (N, planes)
         magnitude.append(torch.full((count,), scaling.magnitude(axis), dtype=torch.float64))
     return RotationAngles(torch.cat(angles, -1), torch.cat(magnitude), options.layout)

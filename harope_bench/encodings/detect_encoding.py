@@ -21,7 +21,9 @@ PARAMETER_DIMENSIONS = {
 
 
 class DetectedEncoding(NamedTuple):
-    """An encoding, the options that its shapes show, and the heads or the head size (0: not told)."""
+    """An encoding, the options that its shapes show, and the heads or the head size (0: not
+    told).
+    """
 
     encoding: str
     options: dict[str, str | bool | int | float]
@@ -30,32 +32,54 @@ class DetectedEncoding(NamedTuple):
 
 
 def detect_from_shapes(shapes: Shapes) -> DetectedEncoding | None:
-    """The encoding of these parameters, named without the model's prefix; None where there are none.
+    """The encoding of these parameters, named without the model's prefix; None where there are
+    none.
 
     What shapes cannot show (qk_mode, map exp or cayley, bases) is left to be said.
 
     Raises:
-        WeightsError: A parameter of a known name has more or fewer dimensions than any encoding gives it.
+        WeightsError: A parameter of a known name has more or fewer dimensions than any encoding
+            gives it.
     """
     for name, counts in PARAMETER_DIMENSIONS.items():
         if name in shapes and len(shapes[name]) not in counts:
             wanted = " or ".join(map(str, counts))
-            raise WeightsError(f"encoding parameter {name} has shape {shapes[name]}, wanted {wanted} dimensions; check the file")
+            raise WeightsError(
+                f"encoding parameter {name} has shape {shapes[name]}, wanted {wanted} dimensions;"
+                " check the file"
+            )
     if "control.sigma" in shapes:
         return DetectedEncoding("rope-svd-control", {}, *shapes["control.sigma"][1:3])
     if "sigma" in shapes:
         _, count, d = shapes["sigma"]
-        return DetectedEncoding("harope", {}, count, d) if count > 1 else DetectedEncoding("rope-matrix", {"matrix": "svd", "per_head": False}, 0, d)
+        return (
+            DetectedEncoding("harope", {}, count, d)
+            if count > 1
+            else DetectedEncoding("rope-matrix", {"matrix": "svd", "per_head": False}, 0, d)
+        )
     for name, matrix in (("orthogonal", "orthogonal"), ("matrix", "normal")):
         if name in shapes:
             _, count, d, _ = shapes[name]
-            return DetectedEncoding("rope-matrix", {"matrix": matrix, "per_head": count > 1}, count if count > 1 else 0, d)
+            return DetectedEncoding(
+                "rope-matrix",
+                {"matrix": matrix, "per_head": count > 1},
+                count if count > 1 else 0,
+                d,
+            )
     return _detect_string(shapes) or _detect_unmatched(shapes)
 
 
 def detect_from_state_dict(state: Mapping[str, Tensor]) -> DetectedEncoding | None:
-    """Return `told` of a whole network's state dict, where the encoding's parameters have the prefix `encoding.`."""
-    return detect_from_shapes({key.removeprefix(ENCODING_PREFIX): tuple(value.shape) for key, value in state.items() if key.startswith(ENCODING_PREFIX)})
+    """Return `told` of a whole network's state dict, where the encoding's parameters have the
+    prefix `encoding.`.
+    """
+    return detect_from_shapes(
+        {
+            key.removeprefix(ENCODING_PREFIX): tuple(value.shape)
+            for key, value in state.items()
+            if key.startswith(ENCODING_PREFIX)
+        }
+    )
 
 
 def _detect_string(shapes: Shapes) -> DetectedEncoding | None:

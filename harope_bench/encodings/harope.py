@@ -10,10 +10,13 @@ class Harope(MatrixRope):
     """M = U diag(s) V^T with U, V exponentials of skew matrices and s = softplus(sigma) + 1e-6.
 
     qk_mode "dual" is the released code (model/models_HARoPE.py:94-100): q -> R M q, k -> R M^-T k.
-    qk_mode "same" is the paper's equation 7: q -> R A q, k -> R A k. They agree where M is orthogonal.
+    qk_mode "same" is the paper's equation 7: q -> R A q, k -> R A k. They agree where M is
+    orthogonal.
     """
 
-    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=False, identity_at_init=True, per_head=True, foldable=True
+    )
     source = "paper equations 6-10; release model/models_HARoPE.py:25-52, 94-100"
 
     class Options(base.RotaryOptions):

@@ -1,7 +1,10 @@
-"""A learned matrix before axial RoPE: the family of Table 6, of which STRING and HARoPE are members.
+"""A learned matrix before axial RoPE: the family of Table 6, of which STRING and HARoPE are
+members.
 
-U, V and orthogonal matrices are exponentials of skew matrices (paper section 3.3); singular values are softplus(sigma) + 1e-6
-as in the release (model/models_HARoPE.py:25-52). Dimensions: L layers, G matrices a layer (heads, or 1 shared by them), d head size.
+U, V and orthogonal matrices are exponentials of skew matrices (paper section 3.3); singular values
+are softplus(sigma) + 1e-6
+as in the release (model/models_HARoPE.py:25-52). Dimensions: L layers, G matrices a layer (heads,
+or 1 shared by them), d head size.
 """
 
 from __future__ import annotations
@@ -45,13 +48,19 @@ class SvdParameters(nn.Module):
 
 
 def add_svd_parameters(module: nn.Module, layers: int, count: int, d: int) -> None:
-    """Gives a module the parameters A_u, A_v (L, G, d, d) and sigma (L, G, d) of M = U diag(s) V^T; M is the identity."""
+    """Gives a module the parameters A_u, A_v (L, G, d, d) and sigma (L, G, d) of M = U diag(s) V^T;
+    M is the identity.
+    """
     module.A_u = nn.Parameter(torch.zeros(layers, count, d, d))
     module.A_v = nn.Parameter(torch.zeros(layers, count, d, d))
-    module.sigma = nn.Parameter(torch.full((layers, count, d), math.log(math.e - 1)))  # softplus gives 1
+    module.sigma = nn.Parameter(
+        torch.full((layers, count, d), math.log(math.e - 1))
+    )  # softplus gives 1
 
 
-def svd_matrices(parameters: SvdParameters | MatrixRope, layer: int, mode: QkMode) -> base.QueryKeyMatrices:
+def svd_matrices(
+    parameters: SvdParameters | MatrixRope, layer: int, mode: QkMode
+) -> base.QueryKeyMatrices:
     """M for queries and, for keys, M^-T ("dual", released code) or M ("same", paper equation 7).
 
     Args:
@@ -60,10 +69,13 @@ def svd_matrices(parameters: SvdParameters | MatrixRope, layer: int, mode: QkMod
     Returns:
         (G, d, d) each, float32 or better.
     """
-    u, v = skew_exp(parameters.A_u[layer]), skew_exp(parameters.A_v[layer])
+    u = skew_exp(parameters.A_u[layer])
+    v = skew_exp(parameters.A_v[layer])
     s = F.softplus(parameters.sigma[layer].to(u.dtype)) + MIN_SINGULAR_VALUE  # (G, d)
     on_q = (u * s[..., None, :]) @ v.mT
-    return base.QueryKeyMatrices(on_q, on_q if mode == "same" else (u / s[..., None, :]) @ v.mT)  # M^-T = U diag(1/s) V^T
+    return base.QueryKeyMatrices(
+        on_q, on_q if mode == "same" else (u / s[..., None, :]) @ v.mT
+    )  # M^-T = U diag(1/s) V^T
 
 
 class MatrixRope(base.Encoding):
@@ -77,11 +89,18 @@ class MatrixRope(base.Encoding):
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis."""
-        turns = base.axial_angles(positions, self.shape, self.options, self.scaling, self.registered_name())
+        turns = base.axial_angles(
+            positions, self.shape, self.options, self.scaling, self.registered_name()
+        )
         return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
 
     def plain(self) -> base.Encoding:
         """Axial RoPE with the same base, order and layout."""
-        left = RopeAxial(self.shape, RopeAxial.Options(**self.options.model_dump(include=set(base.RotaryOptions.model_fields))))
+        left = RopeAxial(
+            self.shape,
+            RopeAxial.Options(
+                **self.options.model_dump(include=set(base.RotaryOptions.model_fields))
+            ),
+        )
         left.rescale(self.scaling)
         return left

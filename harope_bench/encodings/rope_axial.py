@@ -11,7 +11,9 @@ from harope_bench.encodings.scaling import ROTARY_SCALINGS
 class RopeAxial(base.Encoding):
     """Paper equation 3. What Tables 6, 8 and 9 simply call RoPE."""
 
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False
+    )
     source = "paper equation 3; release model/models_HARoPE.py:265-282"
     scalings = ROTARY_SCALINGS
 

@@ -1,4 +1,6 @@
-"""The ablation of Table 6: axial RoPE after a normal, orthogonal or SVD matrix, shared by the heads or one for each."""
+"""The ablation of Table 6: axial RoPE after a normal, orthogonal or SVD matrix, shared by the heads
+or one for each.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,30 @@ import torch
 from torch import nn
 
 from harope_bench.encodings import base
-from harope_bench.encodings.matrices import MatrixRope, QkMode, add_svd_parameters, skew_exp, svd_matrices, to_float32
+from harope_bench.encodings.matrices import (
+    MatrixRope,
+    QkMode,
+    add_svd_parameters,
+    skew_exp,
+    svd_matrices,
+    to_float32,
+)
 
 
 class RopeMatrix(MatrixRope):
     """q -> R M q and k -> R M k ("same") or R M^-T k ("dual"); the two agree where M is orthogonal.
 
-    matrix = svd with per_head is HARoPE; matrix = orthogonal, shared, is STRING. The release has code for SVD alone; the other
+    matrix = svd with per_head is HARoPE; matrix = orthogonal, shared, is STRING. The release has
+    code for SVD alone; the other
     parameter names are ours.
     """
 
     source = "paper section 4.4 and Table 6"
 
     class Options(base.RotaryOptions):
-        """matrix, per_head: the two factors of the table. qk_mode: same if left out, but dual for svd as released."""
+        """matrix, per_head: the two factors of the table. qk_mode: same if left out, but dual for
+        svd as released.
+        """
 
         matrix: Literal["normal", "orthogonal", "svd"] = "svd"
         per_head: bool = False
@@ -31,7 +43,8 @@ class RopeMatrix(MatrixRope):
 
     def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
-        count, d = shape.heads if options.per_head else 1, shape.head_dim
+        count = shape.heads if options.per_head else 1
+        d = shape.head_dim
         if options.matrix == "svd":
             add_svd_parameters(self, shape.layers, count, d)
         elif options.matrix == "orthogonal":
@@ -63,7 +76,9 @@ class RopeMatrix(MatrixRope):
             basis = skew_exp(self.orthogonal[layer])
             return base.QueryKeyMatrices(basis, basis)
         free = to_float32(self.matrix[layer])
-        return base.QueryKeyMatrices(free, free if self.qk_mode == "same" else torch.linalg.inv(free).mT)
+        return base.QueryKeyMatrices(
+            free, free if self.qk_mode == "same" else torch.linalg.inv(free).mT
+        )
 
 
 PLUGIN = RopeMatrix

@@ -19,8 +19,10 @@ from harope_bench.metrics.moments import Moments
 class Features(NamedTuple):
     """What one judge saw of one sample set, in index order.
 
-    indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts asked
-    images that could not be judged, so that asked = N + failed. kept_moments gives `moments` of an array by name where they are kept
+    indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts
+    asked
+    images that could not be judged, so that asked = N + failed. kept_moments gives `moments` of an
+    array by name where they are kept
     beside it; a copy with other arrays must leave it out.
     """
 
@@ -31,19 +33,30 @@ class Features(NamedTuple):
     cached_moments: Callable[[str], Moments] | None = None
 
     def moments(self, name: str) -> Moments:
-        """Count, mean and scatter of an array's rows, float64; the same bits whether they are kept somewhere or not."""
-        return Moments.from_rows(self.arrays[name]) if self.cached_moments is None else self.cached_moments(name)
+        """Count, mean and scatter of an array's rows, float64; the same bits whether they are kept
+        somewhere or not.
+        """
+        return (
+            Moments.from_rows(self.arrays[name])
+            if self.cached_moments is None
+            else self.cached_moments(name)
+        )
 
 
 class EvaluatorOutput(NamedTuple):
     """Measurements, first-order contributions by metric (for paired tests), and named warnings.
 
-    per_sample may also hold `METRIC_halves` (H,), the metric on random halves of the samples, whose standard deviation is its error
-    (the same halves in every run of as many samples), where a metric's own rows are not the samples'; and, for scores of prompts,
-    `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
-    (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and METRIC_weight (N,) with one that is a ratio of
+    per_sample may also hold `METRIC_halves` (H,), the metric on random halves of the samples, whose
+    standard deviation is its error
+    (the same halves in every run of as many samples), where a metric's own rows are not the
+    samples'; and, for scores of prompts,
+    `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not
+    count for that metric. `METRIC_tasks`
+    (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and
+    METRIC_weight (N,) with one that is a ratio of
     sums whose weights differ.
-    rows: of each image, as JSON values, the verdict and the reason in words. rule_differences: metrics to which the other set of rules
+    rows: of each image, as JSON values, the verdict and the reason in words. rule_differences:
+    metrics to which the other set of rules
     gives another value; `warnings` do not repeat them.
     """
 
@@ -55,7 +68,9 @@ class EvaluatorOutput(NamedTuple):
 
 
 class Evaluator(EvaluatorContract):
-    """Base class of all evaluators. A plug-in is derived from FeatureEvaluator or AnnotationEvaluator."""
+    """Base class of all evaluators. A plug-in is derived from FeatureEvaluator or
+    AnnotationEvaluator.
+    """
 
     profile: str  # the published program whose formulas it follows
     parity: str  # against what it is held, in words
@@ -67,13 +82,17 @@ class Evaluator(EvaluatorContract):
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """Return the profiles that it knows, its own among them; a plug-in may state them as an attribute."""
+        """Return the profiles that it knows, its own among them; a plug-in may state them as an
+        attribute.
+        """
         return (self.profile,)
 
     def with_profile(self, profile: str) -> Self:
         """Return the evaluator in another profile of `profiles`; OptionError for any other."""
         if profile != self.profile:
-            raise OptionError(f"the evaluator has profile {self.profile}, not {profile}; leave --profile out")
+            raise OptionError(
+                f"the evaluator has profile {self.profile}, not {profile}; leave --profile out"
+            )
         return self
 
 
@@ -85,15 +104,18 @@ class FeatureEvaluator(Evaluator):
         raise MissingMemberError(self, "score")
 
 
-# What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it reads them
+# What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it
+# reads them
 Metadata = Mapping[str, Any]
 Annotations = Mapping[str, Annotation]  # answers so far, by role
 
 
 class AnnotatorRole(NamedTuple):
-    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is nothing to ask of that image.
+    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is
+    nothing to ask of that image.
 
-    needs: Whether the judge may be asked about an image of these facts at all, before anything is answered.
+    needs: Whether the judge may be asked about an image of these facts at all, before anything is
+    answered.
     """
 
     role: str
@@ -102,7 +124,9 @@ class AnnotatorRole(NamedTuple):
 
 
 class WeightedScore(NamedTuple):
-    """What an image adds to a metric: the value is the sum of all `total` over the sum of all `weight`."""
+    """What an image adds to a metric: the value is the sum of all `total` over the sum of all
+    `weight`.
+    """
 
     total: float
     weight: float = 1.0
@@ -112,8 +136,10 @@ class WeightedScore(NamedTuple):
 class SampleScore:
     """What a rule says of one image.
 
-    task: the stratum it belongs to. parts: by metric, for those metrics that it counts for. reason: in words, for a reader.
-    unknown: answers that no rule can read, which are counted and never guessed. evidence: JSON values that show why.
+    task: the stratum it belongs to. parts: by metric, for those metrics that it counts for. reason:
+    in words, for a reader.
+    unknown: answers that no rule can read, which are counted and never guessed. evidence: JSON
+    values that show why.
     """
 
     task: str
@@ -125,7 +151,9 @@ class SampleScore:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image of a run: its prompt's number and facts, which copy, and what the judges answered, or why there is no answer."""
+    """One image of a run: its prompt's number and facts, which copy, and what the judges answered,
+    or why there is no answer.
+    """
 
     index: int
     prompt_index: int
@@ -137,7 +165,9 @@ class AnnotatedImage:
 
 
 class AnnotationEvaluator(Evaluator):
-    """Base class of evaluators on annotations; evaluators/prompt_scores.py has what those that score prompts share."""
+    """Base class of evaluators on annotations; evaluators/prompt_scores.py has what those that
+    score prompts share.
+    """
 
     metadata_key: str  # the key of a case's facts that it reads; a case without it is not evaluated
     annotator_roles: tuple[AnnotatorRole, ...]  # what judges are asked, in order
@@ -146,8 +176,12 @@ class AnnotationEvaluator(Evaluator):
         """Return the metrics, macro ones aside, that an image of this prompt counts for."""
         raise MissingMemberError(self, "counts_for")
 
-    def evaluate(self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool) -> EvaluatorOutput:
-        """Return the measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""
+    def evaluate(
+        self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool
+    ) -> EvaluatorOutput:
+        """Return the measurements under these rules; a metric with a failed or unread image is None
+        unless `lenient`.
+        """
         raise MissingMemberError(self, "assess")
 
 
@@ -155,18 +189,29 @@ def load_evaluator(name: str) -> Evaluator:
     """Return the evaluator of that name.
 
     Raises:
-        UnknownName: No such evaluator. PluginError: It is not derived from Evaluator. BenchError: It does not load.
+        UnknownName: No such evaluator. PluginError: It is not derived from Evaluator. BenchError:
+            It does not load.
     """
     return registry.load_plugin("evaluators", name, Evaluator)
 
 
 def load_feature_evaluator(name: str) -> FeatureEvaluator:
-    """Return the evaluator on features of that name; errors as `load_evaluator`, and OptionError for another kind."""
-    message = f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on features"
+    """Return the evaluator on features of that name; errors as `load_evaluator`, and OptionError
+    for another kind.
+    """
+    message = (
+        f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on"
+        " features"
+    )
     return registry.require_kind(load_evaluator(name), FeatureEvaluator, message)
 
 
 def load_annotation_evaluator(name: str) -> AnnotationEvaluator:
-    """Return the evaluator on annotations of that name; errors as `load_evaluator`, and OptionError for another kind."""
-    message = f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of prompts"
+    """Return the evaluator on annotations of that name; errors as `load_evaluator`, and OptionError
+    for another kind.
+    """
+    message = (
+        f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of"
+        " prompts"
+    )
     return registry.require_kind(load_evaluator(name), AnnotationEvaluator, message)

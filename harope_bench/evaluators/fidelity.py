@@ -1,6 +1,8 @@
-"""Image quality against a reference of real images: FID, sFID, Inception Score, precision, recall, KID and their kin, with their errors.
+"""Image quality against a reference of real images: FID, sFID, Inception Score, precision, recall,
+KID and their kin, with their errors.
 
-A profile says which published program's formulas are followed. Profiles share what a judge saw, never a column of a table.
+A profile says which published program's formulas are followed. Profiles share what a judge saw,
+never a column of a table.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Measurement
-from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
+from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.evaluators.fidelity_checks import check_arrays
 from harope_bench.evaluators.fidelity_findings import (
     MetricEstimate,
@@ -39,8 +41,11 @@ class FidelityEvaluator(FeatureEvaluator):
 
     def __init__(self, profile: str = "adm-exact"):
         if profile not in PROFILES:
-            raise OptionError(f"fidelity has profiles {', '.join(PROFILES)}, not {profile}; choose one of these")
-        self.profile, self.profile_spec = profile, PROFILES[profile]
+            raise OptionError(
+                f"fidelity has profiles {', '.join(PROFILES)}, not {profile}; choose one of these"
+            )
+        self.profile = profile
+        self.profile_spec = PROFILES[profile]
         self.parity = self.profile_spec.parity
         self.metrics = tuple(METRICS[name] for name in self.profile_spec.metrics)
 
@@ -52,34 +57,54 @@ class FidelityEvaluator(FeatureEvaluator):
         """The profile's metrics; one that cannot be had is None with a reason.
 
         Args:
-            seen: arrays `features` (N, D), `spatial` (N, S) and `logits` (N, C) without bias, each optional, memory-mapped or not.
-            reference: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S) and `features` (M, D) of real images, each optional.
+            seen: arrays `features` (N, D), `spatial` (N, S) and `logits` (N, C) without bias, each
+                optional, memory-mapped or not.
+            reference: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S) and `features` (M,
+                D) of real images, each optional.
 
         Returns:
-            Measurements named by the number of images scored; per sample `indices` (N,) int64, centred influence values `fid`,
-            `sfid`, `is`, `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_halves` (H,) float64,
-            recall of random halves of the samples by exact distances; their standard deviation is its error. The error of FID and
+            Measurements named by the number of images scored; per sample `indices` (N,) int64,
+            centred influence values `fid`,
+            `sfid`, `is`, `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8,
+            and `recall_halves` (H,) float64,
+            recall of random halves of the samples by exact distances; their standard deviation is
+            its error. The error of FID and
             sFID is the spread of the value at this N; its finite-N bias is in the value.
 
         Raises:
-            ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
+            ShapeError: arrays do not fit together. SampleError: a value that is not finite, with
+                the index of its image.
             InvalidMomentsError: the reference holds no mean and covariance.
         """
         check_arrays(seen, reference)
         findings = self._estimates(seen, reference)
-        rows = {name: found.contributions for name, found in findings.items() if found.contributions is not None}
-        rows |= {f"{name}_halves": found.halves for name, found in findings.items() if found.halves is not None}
+        rows = {
+            name: found.contributions
+            for name, found in findings.items()
+            if found.contributions is not None
+        }
+        rows |= {
+            f"{name}_halves": found.halves
+            for name, found in findings.items()
+            if found.halves is not None
+        }
         warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
         measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
         return EvaluatorOutput(measurements, {"indices": seen.indices, **rows}, warnings)
 
-    def _estimates(self, seen: Features, reference: Mapping[str, np.ndarray]) -> dict[str, MetricEstimate]:
+    def _estimates(
+        self, seen: Features, reference: Mapping[str, np.ndarray]
+    ) -> dict[str, MetricEstimate]:
         findings: dict[str, MetricEstimate] = {}
         for name in self.profile_spec.metrics:
             if name in FRECHET_KEYS:
                 findings[name] = frechet_finding(name, seen, reference)
             elif name == "is":
-                findings[name] = shuffled_inception_finding(seen) if self.profile_spec.has_shuffled_splits else inception_finding(seen)
+                findings[name] = (
+                    shuffled_inception_finding(seen)
+                    if self.profile_spec.has_shuffled_splits
+                    else inception_finding(seen)
+                )
             elif name == "precision":  # one sweep gives both
                 findings |= neighbour_findings(seen, reference, self.profile_spec)
             elif name != "recall":
@@ -116,11 +141,21 @@ def _warnings(seen: Features) -> tuple[str, ...]:
     warnings: tuple[str, ...] = ()
     scored = len(seen.indices)
     if seen.failed:
-        warnings += (f"fidelity: {seen.failed:,} of {scored + seen.failed:,} images failed; every number is over the other {scored:,}",)
+        warnings += (
+            (
+                f"fidelity: {seen.failed:,} of {scored + seen.failed:,} images failed; every number"
+                f" is over the other {scored:,}"
+            ),
+        )
     if "features" in seen.arrays:
         copies = scored - round(float((1 / repeat_counts(seen.arrays["features"])).sum()))
         if copies:
-            warnings += (f"fidelity: duplicates in features, {copies:,} of {scored:,} samples repeat those of another one exactly",)
+            warnings += (
+                (
+                    f"fidelity: duplicates in features, {copies:,} of {scored:,} samples repeat"
+                    " those of another one exactly"
+                ),
+            )
     return warnings
 
 

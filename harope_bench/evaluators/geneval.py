@@ -1,6 +1,8 @@
-"""Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of the six tasks.
+"""Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of
+the six tasks.
 
-The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour
+The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names
+colours, what colour
 the surest of them have.
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py and summary_scores.py.
 """
@@ -12,10 +14,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from harope_bench.core.annotations import Query, ColourAnnotation, Detection, DetectionQuery, ColourObject, ColourQuery, DetectionAnnotation
+from harope_bench.core.annotations import (
+    ColourAnnotation,
+    ColourObject,
+    ColourQuery,
+    Detection,
+    DetectionAnnotation,
+    DetectionQuery,
+    Query,
+)
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Metric
-from harope_bench.evaluators.base import Metadata, AnnotatorRole, SampleScore, WeightedScore, Annotations, AnnotatedImage
+from harope_bench.evaluators.base import (
+    AnnotatedImage,
+    Annotations,
+    AnnotatorRole,
+    Metadata,
+    SampleScore,
+    WeightedScore,
+)
 from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.evaluators.rules import geneval as rule
 
@@ -45,10 +62,14 @@ def detection_query(facts: Metadata, seen: Annotations) -> Query | None:
 
 
 def colour_query(facts: Metadata, seen: Annotations) -> Query | None:
-    """The things whose colour counts; None where the prompt names no colour or too few things were found."""
+    """The things whose colour counts; None where the prompt names no colour or too few things were
+    found.
+    """
     found = _detections(seen)
     places = rule.colour_query_indices(rule.PromptSpec.model_validate(facts), found)
-    objects = tuple(ColourObject(name=found[p].label, box=found[p].box, mask=found[p].mask) for p in places)
+    objects = tuple(
+        ColourObject(name=found[p].label, box=found[p].box, mask=found[p].mask) for p in places
+    )
     return ColourQuery(objects=objects, candidates=rule.COLOURS) if objects else None
 
 
@@ -67,22 +88,34 @@ def _detections(seen: Annotations) -> tuple[Detection, ...]:
 class GenEvalEvaluator(PromptEvaluator):
     """Six tasks, their mean, and the two shares that the official summary prints.
 
-    verdicts: the official script's own, by index, in place of the rule's under the official rules (an imported results file).
+    verdicts: the official script's own, by index, in place of the rule's under the official rules
+    (an imported results file).
     """
 
     version = 3
     profile = "geneval"
     parity = (
-        "the rule equals a slow one written from the script's description, on thousands of random scenes and on every edge case"
-        " (tests/evaluators/test_geneval.py); finished runs of the script are read back to the digit; judges' parity is the judges' own"
+        "the rule equals a slow one written from the script's description, on thousands of random"
+        " scenes and on every edge case (tests/evaluators/test_geneval.py); finished runs of the"
+        " script are read back to the digit; judges' parity is the judges' own"
     )
     metrics = tuple(
         # a prompt is the more likely to have a correct image the more images it has
-        Metric(name=name, title=title, direction="higher", unit="fraction", decimals=3, needs_equal_copies=name == "prompts_correct")
+        Metric(
+            name=name,
+            title=title,
+            direction="higher",
+            unit="fraction",
+            decimals=3,
+            needs_equal_copies=name == "prompts_correct",
+        )
         for name, title in TITLES.items()
     )
     form = "geneval"
-    looks = (AnnotatorRole("detector", detection_query), AnnotatorRole("colours", colour_query, needs_colour))
+    looks = (
+        AnnotatorRole("detector", detection_query),
+        AnnotatorRole("colours", colour_query, needs_colour),
+    )
     macro = {"overall": rule.TASKS}
 
     def __init__(self, verdicts: Mapping[int, OfficialVerdict] | None = None):
@@ -98,37 +131,76 @@ class GenEvalEvaluator(PromptEvaluator):
 
     def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         """Right or wrong, with the things and colours that decided it."""
-        wanted, found = rule.PromptSpec.model_validate(facts), _detections(seen)
+        wanted = rule.PromptSpec.model_validate(facts)
+        found = _detections(seen)
         colours = _detected_colours(rule.colour_query_indices(wanted, found), seen)
         verdict = rule.evaluate_image(wanted, found, colours, rules)
         reason = "; ".join(verdict.reasons) or "as asked"
-        return SampleScore(wanted.tag, _parts(wanted.tag, verdict.is_correct), reason, evidence=_evidence(wanted, found, colours, verdict))
+        return SampleScore(
+            wanted.tag,
+            _parts(wanted.tag, verdict.is_correct),
+            reason,
+            evidence=_evidence(wanted, found, colours, verdict),
+        )
 
-    def settle(self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str) -> Sequence[SampleScore | None]:
-        """Marks with the official script's verdicts where they were imported, and whether any image of the prompt is right."""
+    def settle(
+        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+    ) -> Sequence[SampleScore | None]:
+        """Marks with the official script's verdicts where they were imported, and whether any image
+        of the prompt is right.
+        """
         if rules == "official":
-            marks = [_with_official_verdict(mark, self.verdicts.get(sight.index)) for sight, mark in zip(sights, marks, strict=True)]
+            marks = [
+                _with_official_verdict(mark, self.verdicts.get(sight.index))
+                for sight, mark in zip(sights, marks, strict=True)
+            ]
         of_prompt: dict[int, list[float]] = defaultdict(list)
         for sight, mark in zip(sights, marks, strict=True):
             if mark is not None:
                 of_prompt[sight.prompt_index].append(mark.scores["images_correct"].total)
         most = max(map(len, of_prompt.values()), default=1)
-        return [_with_prompt_score(mark, of_prompt[sight.prompt_index], most) for sight, mark in zip(sights, marks, strict=True)]
+        return [
+            _with_prompt_score(mark, of_prompt[sight.prompt_index], most)
+            for sight, mark in zip(sights, marks, strict=True)
+        ]
 
-    def notes(self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str) -> tuple[str, ...]:
+    def notes(
+        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+    ) -> tuple[str, ...]:
         """Tasks that are none of the six, and how far the rule says what an imported file says."""
         unknown = sorted({self.task(s.metadata) for s in sights} - set(rule.TASKS))
-        told = (f"tasks: {', '.join(unknown)} are none of GenEval's six and stand in no score but the shares",) if unknown else ()
+        told = (
+            (
+                (
+                    f"tasks: {', '.join(unknown)} are none of GenEval's six and stand in no score"
+                    " but the shares"
+                ),
+            )
+            if unknown
+            else ()
+        )
         return told + self._agreement(sights)
 
     def _agreement(self, sights: Sequence[AnnotatedImage]) -> tuple[str, ...]:
         held = [s for s in sights if s.index in self.verdicts and s.failure is None]
         if not held:
             return ()
-        other = [s.index for s in held if _is_correct(self.mark(s.metadata, s.annotations, "official")) != self.verdicts[s.index].is_correct]
-        where = f"; not on {', '.join(map(str, other[:5]))}{' ...' * (len(other) > 5)}" if other else ""
+        other = [
+            s.index
+            for s in held
+            if _is_correct(self.mark(s.metadata, s.annotations, "official"))
+            != self.verdicts[s.index].is_correct
+        ]
+        where = (
+            f"; not on {', '.join(map(str, other[:5]))}{' ...' * (len(other) > 5)}" if other else ""
+        )
         same = f"{len(held) - len(other):,} of {len(held):,}"
-        return (f"verdicts: the official script's; the rule read from its boxes and reasons agrees on {same}{where}",)
+        return (
+            (
+                "verdicts: the official script's; the rule read from its boxes and reasons agrees"
+                f" on {same}{where}"
+            ),
+        )
 
 
 def _parts(tag: str, correct: bool) -> dict[str, WeightedScore]:
@@ -139,19 +211,33 @@ def _is_correct(mark: SampleScore) -> bool:
     return mark.scores["images_correct"].total == 1
 
 
-def _with_official_verdict(mark: SampleScore | None, official: OfficialVerdict | None) -> SampleScore | None:
+def _with_official_verdict(
+    mark: SampleScore | None, official: OfficialVerdict | None
+) -> SampleScore | None:
     if mark is None or official is None:
         return mark
     evidence = {**mark.evidence, "rule": mark.reason}
-    return replace(mark, scores=_parts(mark.task, official.is_correct), reason=official.reason or "as asked", evidence=evidence)
+    return replace(
+        mark,
+        scores=_parts(mark.task, official.is_correct),
+        reason=official.reason or "as asked",
+        evidence=evidence,
+    )
 
 
-def _with_prompt_score(mark: SampleScore | None, correct: Sequence[float], most: int) -> SampleScore | None:
-    """The image's share in its prompt, so that every prompt weighs the same, however many of its images there are."""
+def _with_prompt_score(
+    mark: SampleScore | None, correct: Sequence[float], most: int
+) -> SampleScore | None:
+    """The image's share in its prompt, so that every prompt weighs the same, however many of its
+    images there are.
+    """
     if mark is None:
         return None
     weight = most / len(correct)
-    return replace(mark, scores={**mark.scores, "prompts_correct": WeightedScore(weight * max(correct), weight)})
+    return replace(
+        mark,
+        scores={**mark.scores, "prompts_correct": WeightedScore(weight * max(correct), weight)},
+    )
 
 
 def _detected_colours(places: Sequence[int], seen: Annotations) -> dict[int, str]:
@@ -159,12 +245,24 @@ def _detected_colours(places: Sequence[int], seen: Annotations) -> dict[int, str
     answer = seen.get("colours")
     shares = answer.probabilities if isinstance(answer, ColourAnnotation) else ()
     if len(shares) != len(places):
-        raise ShapeError(f"{len(places)} things were to be named a colour, the judge named {len(shares)}; have the images judged again")
-    return {place: rule.likeliest_colour(share) for place, share in zip(places, shares, strict=True)}
+        raise ShapeError(
+            f"{len(places)} things were to be named a colour, the judge named {len(shares)}; have"
+            " the images judged again"
+        )
+    return {
+        place: rule.likeliest_colour(share) for place, share in zip(places, shares, strict=True)
+    }
 
 
-def _evidence(wanted: rule.PromptSpec, found: Sequence[Detection], colours: Mapping[int, str], verdict: rule.ImageVerdict) -> dict[str, object]:
-    """What each clause was asked of, as JSON: boxes, scores, colours, and the surest thing of the class where there were too few."""
+def _evidence(
+    wanted: rule.PromptSpec,
+    found: Sequence[Detection],
+    colours: Mapping[int, str],
+    verdict: rule.ImageVerdict,
+) -> dict[str, object]:
+    """What each clause was asked of, as JSON: boxes, scores, colours, and the surest thing of the
+    class where there were too few.
+    """
     clauses = []
     for clause, held in zip(wanted.include, verdict.clauses, strict=True):
         things = [_detection_json(found[place], colours.get(place)) for place in held.detections]

@@ -1,7 +1,9 @@
 """Contracts of the judges: networks, or parsers, that look at images.
 
-A feature extractor turns images into arrays, an annotator answers a query about one image. A plug-in holds the facts of its judge and
-loads no weights. `open_judge` gives the judge with its weights, `judge_record` what a result says of it.
+A feature extractor turns images into arrays, an annotator answers a query about one image. A
+plug-in holds the facts of its judge and
+loads no weights. `open_judge` gives the judge with its weights, `judge_record` what a result says
+of it.
 """
 
 from __future__ import annotations
@@ -19,18 +21,23 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord
 from harope_bench.core.storage import sha256_bytes
 
-# ------------------------------------------------------------------------------------------------- with weights
+# -------------------------------------------------------------------------------------------------
+# with weights
 
 
 class LoadedFeatureExtractor:
     """Base class of feature extractors with their weights."""
 
     weights_sha256: str  # hash of the weights that are loaded
-    notes: Sequence[str] = ()  # lines that a result must say of how it looked; read after it has looked
+    notes: Sequence[
+        str
+    ] = ()  # lines that a result must say of how it looked; read after it has looked
 
     @property
     def numerics(self) -> Mapping[str, Option]:
-        """Return how it computes, as far as that moves last bits: `path` (plain, folded, compiled) and `tf32`; read as `notes`."""
+        """Return how it computes, as far as that moves last bits: `path` (plain, folded, compiled)
+        and `tf32`; read as `notes`.
+        """
         return {}
 
     def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,7 +71,9 @@ class SelfCheck(Protocol):
 
     @property
     def check(self) -> Check:
-        """Return the function that says in words what is wrong with the judge with its weights, or None."""
+        """Return the function that says in words what is wrong with the judge with its weights, or
+        None.
+        """
 
 
 class NamedCheck(NamedTuple):
@@ -75,7 +84,9 @@ class NamedCheck(NamedTuple):
 
 
 class AnnotationCheck(NamedTuple):
-    """A self-check that asks an annotator: what it shows in words, the question, and whether an answer is right."""
+    """A self-check that asks an annotator: what it shows in words, the question, and whether an
+    answer is right.
+    """
 
     name: str
     role: str
@@ -89,7 +100,8 @@ class AnnotationCheck(NamedTuple):
         return None if self.is_correct(answer) else f"it answers {answer.to_json()[:200]}"
 
 
-# ----------------------------------------------------------------------------------------------------- plug-ins
+# -----------------------------------------------------------------------------------------------------
+# plug-ins
 
 
 class Judge(Generic[Loaded_co]):
@@ -98,8 +110,12 @@ class Judge(Generic[Loaded_co]):
     version: int  # raised where its numbers or answers change
     preprocessing: str  # from an image to the network's input, in words
     packages: tuple[str, ...] = ()  # optional packages that opening it imports
-    needs_model: bool = False  # it has no weights of its own, `of` binds it to a model of the user's
-    runner: Path | None = None  # a self-contained file that another Python executes in place of `open`
+    needs_model: bool = (
+        False  # it has no weights of its own, `of` binds it to a model of the user's
+    )
+    runner: Path | None = (
+        None  # a self-contained file that another Python executes in place of `open`
+    )
     arrays: tuple[str, ...] = ()  # of a feature extractor: what `observe` returns
     roles: tuple[str, ...] = ()  # of an annotator: which of those in core/annotations.py it takes
 
@@ -109,15 +125,21 @@ class Judge(Generic[Loaded_co]):
         raise MissingMemberError(self, "judge_class")
 
     def weights_sha256(self) -> str:
-        """Return the recorded hash of its weights without opening them; NotHere names the command that brings them."""
+        """Return the recorded hash of its weights without opening them; NotHere names the command
+        that brings them.
+        """
         raise MissingMemberError(self, "weights_sha256")
 
     def open(self, device: str) -> Loaded_co:
-        """Load the weights, hash checked first; WeightsError where they are missing or altered. `open_judge` calls it."""
+        """Load the weights, hash checked first; WeightsError where they are missing or altered.
+        `open_judge` calls it.
+        """
         raise MissingMemberError(self, "open")
 
     def with_model(self, model: str) -> Judge[Loaded_co] | None:
-        """Return the judge on a folder or hub id of the user's; None where it has its own weights."""
+        """Return the judge on a folder or hub id of the user's; None where it has its own
+        weights.
+        """
         return None
 
     def self_checks(self) -> tuple[SelfCheck, ...]:
@@ -140,7 +162,9 @@ class FeatureExtractor(Judge[LoadedFeatureExtractor]):
 
     @property
     def widths(self) -> Mapping[str, int]:
-        """Return how many numbers a row has, by array, as far as that is known; a reference of another width is rejected."""
+        """Return how many numbers a row has, by array, as far as that is known; a reference of
+        another width is rejected.
+        """
         return {}
 
 
@@ -157,7 +181,11 @@ class JudgeChoice(NamedTuple):
     @property
     def folder_name(self) -> str:
         """Return a plain name that tells two models of one judge apart."""
-        return self.name if self.model is None else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
+        return (
+            self.name
+            if self.model is None
+            else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
+        )
 
     @property
     def judge(self) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
@@ -165,17 +193,26 @@ class JudgeChoice(NamedTuple):
         judge = load_judge(self.name)
         if self.model is None:
             if judge.needs_model:
-                raise OptionError(f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or {self.name}:HUB-ID")
+                raise OptionError(
+                    f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or"
+                    f" {self.name}:HUB-ID"
+                )
             return judge
         bound = judge.with_model(self.model)
         if bound is None:
-            raise OptionError(f"judge {self.name} has its own weights, it takes no model ({self.model}); write {self.name}")
+            raise OptionError(
+                f"judge {self.name} has its own weights, it takes no model ({self.model}); write"
+                f" {self.name}"
+            )
         return bound
 
     @property
     def annotator(self) -> Annotator:
         """Return the judge as an annotator; OptionError where it is none."""
-        message = f"judge {self.name} gives features, it is no annotator; give it to an evaluator on features"
+        message = (
+            f"judge {self.name} gives features, it is no annotator; give it to an evaluator on"
+            " features"
+        )
         return registry.require_kind(self.judge, Annotator, message)
 
 
@@ -183,20 +220,28 @@ def load_judge(name: str) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
     """Return the judge of that name.
 
     Raises:
-        UnknownName: No such judge. PluginError: It is not derived from Judge. BenchError: It does not load.
+        UnknownName: No such judge. PluginError: It is not derived from Judge. BenchError: It does
+            not load.
     """
     return registry.load_plugin("judges", name, Judge)
 
 
 def load_feature_extractor(name: str) -> FeatureExtractor:
-    """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an annotator."""
+    """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an
+    annotator.
+    """
     judge = load_judge(name)
-    message = f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a feature extractor"
+    message = (
+        f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a"
+        " feature extractor"
+    )
     return registry.require_kind(judge, FeatureExtractor, message)
 
 
 def judge_record(name: str, model: str | None = None) -> JudgeRecord:
-    """Return what a result says of a judge, without opening its weights; errors as `JudgeChoice.judge` and `weights_sha256`."""
+    """Return what a result says of a judge, without opening its weights; errors as
+    `JudgeChoice.judge` and `weights_sha256`.
+    """
     judge = JudgeChoice(name, model).judge
     return JudgeRecord(
         name=name,
@@ -221,5 +266,8 @@ def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
     loaded = judge.open(device)
     for case in judge.self_checks():
         if complaint := case.check(loaded):
-            raise JudgeError(f"{name} fails its self-check {case.name}: {complaint}; check its libraries with harope-bench doctor")
+            raise JudgeError(
+                f"{name} fails its self-check {case.name}: {complaint}; check its libraries with"
+                " harope-bench doctor"
+            )
     return loaded

@@ -6,7 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from harope_bench.leaderboards.comparisons import compare_cells
-from harope_bench.leaderboards.match_runs import Matches, match_measurement_key, first_key_difference
+from harope_bench.leaderboards.match_runs import (
+    Matches,
+    first_key_difference,
+    match_measurement_key,
+)
 from harope_bench.leaderboards.table_spec import Table
 from harope_bench.statistics import significance
 
@@ -23,8 +27,12 @@ def ranked_blocks(table: Table, picks: Matches) -> dict[tuple[str, str], RankedB
     """Return the measured cells of each block (block, column key); counts are not ranked."""
     blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for key, picked in picks.items():
-        if picked.measurement.value is not None and table.find_column(key[1]).of == "images":  # counts are exact
-            blocks.setdefault(table.block_key(table.find_row(key[0]), table.find_column(key[1])), []).append(key)
+        if (
+            picked.measurement.value is not None and table.find_column(key[1]).of == "images"
+        ):  # counts are exact
+            blocks.setdefault(
+                table.block_key(table.find_row(key[0]), table.find_column(key[1])), []
+            ).append(key)
     return {block: _split_by_measurement_key(picks, keys) for block, keys in blocks.items()}
 
 
@@ -40,7 +48,9 @@ def _split_by_measurement_key(picks: Matches, keys: list[tuple[str, str]]) -> Ra
 
 
 def best_cells(table: Table, picks: Matches) -> set[tuple[str, str]]:
-    """Cells that are the best of their block or not shown to be worse than it (5%, Holm within the block)."""
+    """Cells that are the best of their block or not shown to be worse than it (5%, Holm within the
+    block).
+    """
     best: set[tuple[str, str]] = set()
     for ranked in ranked_blocks(table, picks).values():
         if len(ranked.together) > 1:
@@ -48,7 +58,9 @@ def best_cells(table: Table, picks: Matches) -> set[tuple[str, str]]:
     return best
 
 
-def _best_of_group(table: Table, picks: Matches, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
+def _best_of_group(
+    table: Table, picks: Matches, keys: list[tuple[str, str]]
+) -> set[tuple[str, str]]:
     column = table.find_column(keys[0][1])
     sign = 1 if column.direction == "higher" else -1
     leader = max(keys, key=lambda key: sign * (picks[key].measurement.value or 0.0))

@@ -11,12 +11,40 @@ from typing import Literal, NamedTuple
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.best_cells import best_cells, ranked_blocks
-from harope_bench.leaderboards.comparability import general_notes, incomparability_reason, profiles_and_references, rule_notes
+from harope_bench.leaderboards.comparability import (
+    general_notes,
+    incomparability_reason,
+    profiles_and_references,
+    rule_notes,
+)
 from harope_bench.leaderboards.comparisons import CHECKPOINT_EVIDENCE, RowComparison, compare_rows
-from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, add_entries, entry_notes, unmatched_runs_note
-from harope_bench.leaderboards.match_runs import SCALES, MatchedMeasurement, Matches, Scale, match_measurements, undecided_cells
+from harope_bench.leaderboards.entries import (
+    NO_ENTRIES,
+    Entries,
+    add_entries,
+    check_entries,
+    entry_notes,
+    unmatched_runs_note,
+)
+from harope_bench.leaderboards.match_runs import (
+    SCALES,
+    MatchedMeasurement,
+    Matches,
+    Scale,
+    match_measurements,
+    undecided_cells,
+)
 from harope_bench.leaderboards.notes import Note, Notes
-from harope_bench.leaderboards.table_spec import PERCENT_PATTERN, Column, EntryRow, Row, Table, half_unit, load_table, leading_number
+from harope_bench.leaderboards.table_spec import (
+    PERCENT_PATTERN,
+    Column,
+    EntryRow,
+    Row,
+    Table,
+    half_unit,
+    leading_number,
+    load_table,
+)
 from harope_bench.statistics import significance
 from harope_bench.statistics.significance import Verdict
 
@@ -24,9 +52,9 @@ __all__ = [
     "CHECKPOINT_EVIDENCE",
     "Board",
     "Cell",
-    "RowComparison",
     "Note",
     "PaperVerdict",
+    "RowComparison",
     "build_board",
     "build_boards",
     "compare_rows",
@@ -69,10 +97,13 @@ class MeasurementSource:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `published` is the printed string (None: the paper prints a dash), `half_unit` its rounding error.
+    """One cell. `published` is the printed string (None: the paper prints a dash), `half_unit` its
+    rounding error.
 
-    `delta` is measured minus published; `verdict` says what may be concluded from it; `above` is by how many percent, cut after one
-    decimal, the measured number is above its baseline's, where the column prints that; `flags` are ids of the paper's
+    `delta` is measured minus published; `verdict` says what may be concluded from it; `above` is by
+    how many percent, cut after one
+    decimal, the measured number is above its baseline's, where the column prints that; `flags` are
+    ids of the paper's
     flags; `marks` are numbers of the board's notes that belong here.
     """
 
@@ -124,14 +155,18 @@ def build_boards(
     scale: Scale | None = None,
     entries: Entries = NO_ENTRIES,
 ) -> list[Board]:
-    """Return the boards of several tables with the rows that a user enters; each names the runs that fit no row of any.
+    """Return the boards of several tables with the rows that a user enters; each names the runs
+    that fit no row of any.
 
     Raises:
-        UnknownName: a run or a row that is not there. OptionError: runs that fit no cell, or several that fit one.
+        UnknownName: a run or a row that is not there. OptionError: runs that fit no cell, or
+            several that fit one.
     """
     check_entries(tables, found, entries, SCALES if scale is None else (scale,))
     note = unmatched_runs_note(tables, found, entries) if found and show != "published" else None
-    return [build_board(table, found, show, scale, entries, [note] if note else []) for table in tables]
+    return [
+        build_board(table, found, show, scale, entries, [note] if note else []) for table in tables
+    ]
 
 
 def build_board(
@@ -142,12 +177,14 @@ def build_board(
     entries: Entries = NO_ENTRIES,
     more_notes: Sequence[str] = (),
 ) -> Board:
-    """The board of a table. Without `scale`, paper-scale results are shown if there are any, else micro.
+    """The board of a table. Without `scale`, paper-scale results are shown if there are any, else
+    micro.
 
     Published and measured numbers stand side by side and are never ranked together.
 
     Args:
-        entries: rows that a user enters; a name that no cell of this table takes changes nothing here. more_notes: further
+        entries: rows that a user enters; a name that no cell of this table takes changes nothing
+            here. more_notes: further
             notes on the measured numbers as a whole.
     """
     wanted = show != "published"
@@ -164,12 +201,29 @@ def build_board(
             key = (row.id, column.key)
             base = table.baseline_row(row, used) if used else None
             against = picks.get((base.id, column.key)) if base else None
-            cells[key] = _make_cell(table, row, column, picks.get(key), against, notes, remarks.get(key, []), key in best)
+            cells[key] = _make_cell(
+                table,
+                row,
+                column,
+                picks.get(key),
+                against,
+                notes,
+                remarks.get(key, []),
+                key in best,
+            )
     if wanted:
         notes.general(general_notes(table, found, used, picks))
         notes.general([*entry_notes(table), *more_notes])
-        if used == "paper":  # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048 pixels
-            notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
+        if (
+            used == "paper"
+            # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048
+            # pixels
+        ):
+            notes.general(
+                f"The paper does not say; our runs: {reading}"
+                for reading in table.readings
+                if picks
+            )
     compared = [item for item in compare_rows(table, found) if item.scale == used] if wanted else []
     return Board(
         table,
@@ -179,31 +233,58 @@ def build_board(
         tuple(notes.all),
         notes.of_table(table),
         _measured_title(table, picks, used),
-        {column.key: _measured_column_title(column, [p for (_, key), p in picks.items() if key == column.key]) for column in table.columns},
+        {
+            column.key: _measured_column_title(
+                column, [p for (_, key), p in picks.items() if key == column.key]
+            )
+            for column in table.columns
+        },
         tuple(compared),
     )
 
 
 def _default_scale(table: Table, found: Sequence[StoredResult], entries: Entries) -> Scale | None:
-    """Return the scale that most of the entered rows have numbers of; of equals paper before micro; None without a number."""
+    """Return the scale that most of the entered rows have numbers of; of equals paper before micro;
+    None without a number.
+    """
     entered = {scale: add_entries(table, found, scale, entries) for scale in SCALES}
-    measured = [scale for scale in SCALES if match_measurements(entered[scale], found, scale) or undecided_cells(entered[scale], found, scale)]
-    return max(measured, key=lambda scale: len({row.run_name for row in entered[scale].rows if isinstance(row, EntryRow)}), default=None)
+    measured = [
+        scale
+        for scale in SCALES
+        if match_measurements(entered[scale], found, scale)
+        or undecided_cells(entered[scale], found, scale)
+    ]
+    return max(
+        measured,
+        key=lambda scale: len(
+            {row.run_name for row in entered[scale].rows if isinstance(row, EntryRow)}
+        ),
+        default=None,
+    )
 
 
-def _undecided_notes(table: Table, found: Sequence[StoredResult], scale: Scale) -> dict[tuple[str, str], list[str]]:
+def _undecided_notes(
+    table: Table, found: Sequence[StoredResult], scale: Scale
+) -> dict[tuple[str, str], list[str]]:
     """Return the remark on each cell that runs of several checkpoints fit."""
     return {
         (row_id, key): [
-            f"undecided: runs of {len(names)} checkpoints fit {table.find_row(row_id).printed} ({', '.join(names)}); "
-            f"--row {row_id}=NAME decides, --add NAME gives one a row"
+            f"undecided: runs of {len(names)} checkpoints fit {table.find_row(row_id).printed}"
+            f" ({', '.join(names)}); --row {row_id}=NAME decides, --add NAME gives one a row"
         ]
         for (row_id, key), names in undecided_cells(table, found, scale).items()
     }
 
 
 def _make_cell(
-    table: Table, row: Row, column: Column, picked: MatchedMeasurement | None, base: MatchedMeasurement | None, notes: Notes, cell_notes: list[str], best: bool
+    table: Table,
+    row: Row,
+    column: Column,
+    picked: MatchedMeasurement | None,
+    base: MatchedMeasurement | None,
+    notes: Notes,
+    cell_notes: list[str],
+    best: bool,
 ) -> Cell:
     printed = row.published.get(column.key)
     flags = notes.of_cell(table, row, column)
@@ -216,14 +297,27 @@ def _make_cell(
     marks = [notes.mark(flag) for flag in flags]
     if picked is None:
         status = "undecided" if cell_notes else "not run"
-        return Cell(**facts, status=status, note="; ".join(cell_notes) or None, note_numbers=(*marks, *map(notes.add, cell_notes)))  # type: ignore[arg-type]
+        return Cell(
+            **facts,
+            status=status,
+            note="; ".join(cell_notes) or None,
+            note_numbers=(*marks, *map(notes.add, cell_notes)),
+        )  # type: ignore[arg-type]
     measured = picked.measurement
     if measured.value is None:
         cell_notes = [f"no value: {measured.reason}", *cell_notes]
     delta, verdict = _compare_with_paper(table, column, printed, picked)
     above = _percent_above_baseline(table, row, column, picked, base)
-    if printed and above is not None and (said := PERCENT_PATTERN.search(printed)) and said[1] != f"{above:.1f}":
-        cell_notes = [*cell_notes, f"The percentage of {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%."]
+    if (
+        printed
+        and above is not None
+        and (said := PERCENT_PATTERN.search(printed))
+        and said[1] != f"{above:.1f}"
+    ):
+        cell_notes = [
+            *cell_notes,
+            f"The percentage of {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%.",
+        ]
     return Cell(
         **facts,  # type: ignore[arg-type]
         status="measured" if measured.value is not None else "no value",
@@ -259,10 +353,13 @@ def _measurement_source(picked: MatchedMeasurement) -> MeasurementSource:
     )
 
 
-def _compare_with_paper(table: Table, column: Column, printed: str | None, picked: MatchedMeasurement) -> tuple[float | None, PaperVerdict | None]:
+def _compare_with_paper(
+    table: Table, column: Column, printed: str | None, picked: MatchedMeasurement
+) -> tuple[float | None, PaperVerdict | None]:
     """Measured minus published, and what may be said of it.
 
-    The printed number came without an error: it is taken to have the measured one's (evidence L0), and the
+    The printed number came without an error: it is taken to have the measured one's (evidence L0),
+    and the
     half unit lost in printing is granted to it first.
     """
     value = picked.measurement.value
@@ -291,28 +388,47 @@ def _count_verdict(picked: MatchedMeasurement, delta: float, printed: str) -> Pa
     return PaperVerdict("differs", "more than rounding")
 
 
-def _percent_above_baseline(table: Table, row: Row, column: Column, picked: MatchedMeasurement, base: MatchedMeasurement | None) -> float | None:
+def _percent_above_baseline(
+    table: Table,
+    row: Row,
+    column: Column,
+    picked: MatchedMeasurement,
+    base: MatchedMeasurement | None,
+) -> float | None:
     """By how many percent a measured number is above its baseline's, cut after one decimal."""
-    if not column.percent or base is None or not base.measurement.value or picked.measurement.value is None:
+    if (
+        not column.percent
+        or base is None
+        or not base.measurement.value
+        or picked.measurement.value is None
+    ):
         return None
     return math.floor((picked.measurement.value / base.measurement.value - 1) * 1000 + 1e-9) / 10
 
 
 def _collect_cell_notes(table: Table, picks: Matches) -> dict[tuple[str, str], list[str]]:
-    """What a reader must know of single cells: other results left out, images that failed, another footing."""
+    """What a reader must know of single cells: other results left out, images that failed, another
+    footing.
+    """
     remarks: dict[tuple[str, str], list[str]] = {key: [] for key in picks}
     for key, picked in picks.items():
         m = picked.measurement
         remarks[key] += rule_notes(picked)
         if picked.plan and (scaling := picked.plan.settings.pos_scaling) not in (None, "none"):
-            remarks[key].append(f"drawn with position scaling {scaling}, which the paper does not name")
+            remarks[key].append(
+                f"drawn with position scaling {scaling}, which the paper does not name"
+            )
         if picked.n_other_matches and table.find_column(key[1]).of == "images":
             remarks[key].append(
-                f"{picked.n_other_matches + 1} results fit {table.find_row(key[0]).printed}; shown is, of those as trained if there are any, "
-                f"the one over the most images ({m.n_scored:,})"
+                f"{picked.n_other_matches + 1} results fit {table.find_row(key[0]).printed}; shown"
+                " is, of those as trained if there are any, the one over the most images"
+                f" ({m.n_scored:,})"
             )
         if m.n_scored != m.n_asked and table.find_column(key[1]).of == "images":
-            remarks[key].append(f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed, {m.n_abstained} abstained")
+            remarks[key].append(
+                f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed,"
+                f" {m.n_abstained} abstained"
+            )
     for ranked in ranked_blocks(table, picks).values():
         for key, differs in ranked.aside.items():
             remarks[key].append(f"not ranked with the others: {differs}")
@@ -327,8 +443,13 @@ def _measured_title(table: Table, picks: Matches, scale: Scale | None) -> str:
         return f"recomputed ({scale}, from the network's shapes)"
     suites = sorted({str(picked.stored_result.result.suite_name) for picked in drawn})
     counts = sorted({picked.measurement.n_scored for picked in drawn})
-    images = f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
-    return f"measured ({scale}, {', '.join(suites)}, {images}, {profiles_and_references(table, picks)[0]})"
+    images = (
+        f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
+    )
+    return (
+        f"measured ({scale}, {', '.join(suites)}, {images},"
+        f" {profiles_and_references(table, picks)[0]})"
+    )
 
 
 def _measured_column_title(column: Column, matches: list[MatchedMeasurement]) -> str:

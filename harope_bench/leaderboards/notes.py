@@ -13,7 +13,9 @@ SEVERITY_NAMES = {"conflict": "conflict", "warn": "warning", "info": "informatio
 
 @dataclass(frozen=True)
 class Note:
-    """A numbered note under the table: a flag of the paper, or something a reader must know of a run."""
+    """A numbered note under the table: a flag of the paper, or something a reader must know of a
+    run.
+    """
 
     number: int
     id: str | None
@@ -35,7 +37,11 @@ class Notes:
 
     def __post_init__(self) -> None:
         for flag in self.flags:
-            self.all.append(Note(len(self.all) + 1, flag.id, flag.severity, f"{flag.text} {flag.beside}".strip()))
+            self.all.append(
+                Note(
+                    len(self.all) + 1, flag.id, flag.severity, f"{flag.text} {flag.beside}".strip()
+                )
+            )
 
     def of_cell(self, table: Table, row: Row, column: Column) -> list[Flag]:
         """The flags that name this cell."""
@@ -43,7 +49,11 @@ class Notes:
 
     def of_table(self, table: Table) -> tuple[int, ...]:
         """Numbers of the notes that belong to the table as a whole."""
-        elsewhere = {flag.id for flag in self.flags if not any(cell.startswith(f"{table.id}/") for cell in flag.cells)}
+        elsewhere = {
+            flag.id
+            for flag in self.flags
+            if not any(cell.startswith(f"{table.id}/") for cell in flag.cells)
+        }
         return tuple(note.number for note in self.all if note.id in elsewhere)
 
     def mark(self, flag: Flag) -> int:

@@ -1,4 +1,6 @@
-"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, what is not resolved tied."""
+"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, what
+is not resolved tied.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,16 @@ from harope_bench.statistics.pairing import MEASUREMENT_FIELDS
 from harope_bench.statistics.significance import ALPHA, Difference
 
 NOT_RECORDED = "not recorded"
-PROTOCOL_FIELDS = (*MEASUREMENT_FIELDS, "resolution")  # what must agree; sampler, steps and guidance are the entrant's choice and stand in the row
+PROTOCOL_FIELDS = (
+    *MEASUREMENT_FIELDS,
+    "resolution",
+)  # what must agree; sampler, steps and guidance are the entrant's choice and stand in the row
 
 
 class LeaderboardProtocol(NamedTuple):
-    """What two results must share to stand in one section. `images` are the counts that the numbers were taken over."""
+    """What two results must share to stand in one section. `images` are the counts that the numbers
+    were taken over.
+    """
 
     suite: str
     resolution: str
@@ -37,7 +44,9 @@ class LeaderboardProtocol(NamedTuple):
 
 @dataclass(frozen=True)
 class RankedPosition:
-    """A place. `shared` says that another row has it too; `step` is the difference from the result ranked before, p Holm-adjusted."""
+    """A place. `shared` says that another row has it too; `step` is the difference from the result
+    ranked before, p Holm-adjusted.
+    """
 
     rank: int
     is_tied: bool
@@ -77,7 +86,9 @@ def build_sections(found: Sequence[StoredResult]) -> list[ProtocolSection]:
 
 
 def result_protocol(item: StoredResult) -> LeaderboardProtocol:
-    """The protocol of a result: evaluator, profile, rules, judge, reference, number of images, suite, resolution, scale."""
+    """The protocol of a result: evaluator, profile, rules, judge, reference, number of images,
+    suite, resolution, scale.
+    """
     result = item.result
     first = next((pairing.measurement_key(result, m) for m in result.measurements), None)
     return LeaderboardProtocol(
@@ -87,7 +98,8 @@ def result_protocol(item: StoredResult) -> LeaderboardProtocol:
         f"{result.evaluator}@{result.version}",
         result.profile,
         result.rules,
-        f"{result.judge.name}@{result.judge.version}, weights {_weights_text(result.judge)}, {result.judge.preprocessing}",
+        f"{result.judge.name}@{result.judge.version}, weights {_weights_text(result.judge)},"
+        f" {result.judge.preprocessing}",
         result.judge.judge_class,
         f"{result.reference}, {result.reference_sha256[:12]}",
         result.scale,
@@ -99,8 +111,14 @@ def _weights_text(judge: JudgeRecord) -> str:
 
 
 def unrecorded_protocol_fields(section: ProtocolSection) -> list[str]:
-    """Return what a section's results should share and do not record: that they agree in it is not known."""
-    feet = [pairing.measurement_key(entry.stored_result.result, m) for entry in section.results for m in entry.stored_result.result.measurements[:1]]
+    """Return what a section's results should share and do not record: that they agree in it is not
+    known.
+    """
+    feet = [
+        pairing.measurement_key(entry.stored_result.result, m)
+        for entry in section.results
+        for m in entry.stored_result.result.measurements[:1]
+    ]
     return pairing.unrecorded_fields(feet, PROTOCOL_FIELDS)
 
 
@@ -110,47 +128,82 @@ def _field_text(value: str | int | None) -> str:
 
 def _build_section(key: LeaderboardProtocol, found: Sequence[StoredResult]) -> ProtocolSection:
     metrics, ranked = _declared_metrics(found)
-    ranks = {metric.name: rank_results(metric.name, metric.direction, found) for metric in metrics if metric.name in ranked}
-    entries = [RankedResult(item, {name: places[i] for name, places in ranks.items() if i in places}) for i, item in enumerate(found)]
+    ranks = {
+        metric.name: rank_results(metric.name, metric.direction, found)
+        for metric in metrics
+        if metric.name in ranked
+    }
+    entries = [
+        RankedResult(item, {name: places[i] for name, places in ranks.items() if i in places})
+        for i, item in enumerate(found)
+    ]
     if ranked:
         entries.sort(key=lambda entry: _sort_key(entry, ranked[0], metrics))
     return ProtocolSection(key, metrics, ranked, tuple(entries))
 
 
 def _declared_metrics(found: Sequence[StoredResult]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
-    """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here have no direction and no rank."""
+    """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here
+    have no direction and no rank.
+    """
     measured = list(dict.fromkeys(m.metric for item in found for m in item.result.measurements))
     try:
-        known = {metric.name: metric for metric in load_evaluator(found[0].result.evaluator).metrics}
+        known = {
+            metric.name: metric for metric in load_evaluator(found[0].result.evaluator).metrics
+        }
     except UnknownNameError:
         known = {}
-    metrics = [known.get(name) or Metric(name=name, title=name, direction="higher", unit="not known", decimals=3) for name in measured]
+    metrics = [
+        known.get(name)
+        or Metric(name=name, title=name, direction="higher", unit="not known", decimals=3)
+        for name in measured
+    ]
     return tuple(metrics), tuple(name for name in measured if name in known)
 
 
-def _sort_key(entry: RankedResult, metric: str, metrics: Sequence[Metric]) -> tuple[bool, float, str]:
+def _sort_key(
+    entry: RankedResult, metric: str, metrics: Sequence[Metric]
+) -> tuple[bool, float, str]:
     """By value, best first, then by path: within a shared place the order says nothing."""
     value = _metric_value(entry.stored_result, metric)
     sign = _sort_sign(next(m.direction for m in metrics if m.name == metric))
     return (value is None, sign * (value or 0.0), str(entry.stored_result.path))
 
 
-def rank_results(metric: str, direction: Literal["higher", "lower"], found: Sequence[StoredResult]) -> dict[int, RankedPosition]:
-    """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over all pairs of the column).
+def rank_results(
+    metric: str, direction: Literal["higher", "lower"], found: Sequence[StoredResult]
+) -> dict[int, RankedPosition]:
+    """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over
+    all pairs of the column).
 
-    Rows that nothing separates so share a place, and a chain of near neighbours does not tie its ends. Differences are paired
-    by sample where both drew the same samples, by prompt where both score the same prompts. A result without a value has no place.
+    Rows that nothing separates so share a place, and a chain of near neighbours does not tie its
+    ends. Differences are paired
+    by sample where both drew the same samples, by prompt where both score the same prompts. A
+    result without a value has no place.
     """
     having = [i for i, item in enumerate(found) if _metric_value(item, metric) is not None]
-    having.sort(key=lambda i: (_sort_sign(direction) * (_metric_value(found[i], metric) or 0.0), str(found[i].path)))
+    having.sort(
+        key=lambda i: (
+            _sort_sign(direction) * (_metric_value(found[i], metric) or 0.0),
+            str(found[i].path),
+        )
+    )
     pairs = list(combinations(having, 2))  # the better value first
-    steps = {(a, b): pairing.compare_results(metric, direction, found[a], found[b], PROTOCOL_FIELDS) for a, b in pairs}
+    steps = {
+        (a, b): pairing.compare_results(metric, direction, found[a], found[b], PROTOCOL_FIELDS)
+        for a, b in pairs
+    }
     adjusted = dict(zip(pairs, pairing.adjusted_p_values(list(steps.values())), strict=True))
     beaten = Counter(b for (_, b), p in adjusted.items() if p is not None and p < ALPHA)
     places = Counter(1 + beaten[i] for i in having)
     ranks = {i: RankedPosition(1 + beaten[i], places[1 + beaten[i]] > 1) for i in having}
     for above, i in pairwise(having):
-        ranks[i] = replace(ranks[i], previous_result=found[above], difference=steps[above, i], p_adjusted=adjusted[above, i])
+        ranks[i] = replace(
+            ranks[i],
+            previous_result=found[above],
+            difference=steps[above, i],
+            p_adjusted=adjusted[above, i],
+        )
     return ranks
 
 

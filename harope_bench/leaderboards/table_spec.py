@@ -1,4 +1,6 @@
-"""A table as data: columns, rows, published strings, flags. Read from TOML or from another package's dict."""
+"""A table as data: columns, rows, published strings, flags. Read from TOML or from another
+package's dict.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from harope_bench.core.record_base import Name, Option, Record, validation_summa
 PAPER_FOLDER = Path(__file__).parent / "paper"
 DASH = "\N{EN DASH}"
 TableKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-NameTuple = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+NameTuple = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+]
 PERCENT_PATTERN = re.compile(r"\(\+(\d+\.\d+)%\)")
 LEADING_NUMBER_PATTERN = re.compile(r"-?\d+(?:\.(\d+))?")
 FIELD_PATTERN = re.compile(r"\{(printed|model|res|training_steps)\}")
@@ -32,7 +36,9 @@ class RowHeader(Record):
 
 
 class MatchCriteria(Record):
-    """What a run must be to belong to a cell; what is None or empty is not asked. `micro` names the checkpoint of the small world."""
+    """What a run must be to belong to a cell; what is None or empty is not asked. `micro` names the
+    checkpoint of the small world.
+    """
 
     suite: Name | None = None
     encoding: Name | None = None
@@ -43,9 +49,11 @@ class MatchCriteria(Record):
 
 
 class Column(MatchCriteria):
-    """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not the key.
+    """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not
+    the key.
 
-    of: whether its numbers are of a suite's images or of the network itself, which any suite's run has. percent: whether a row with a
+    of: whether its numbers are of a suite's images or of the network itself, which any suite's run
+    has. percent: whether a row with a
     baseline also prints by how much it is above it, cut after one decimal as the paper does.
     """
 
@@ -72,7 +80,8 @@ class Column(MatchCriteria):
 class Row(MatchCriteria):
     """One printed row: its published strings by column, and the facts by which a run finds it.
 
-    micro_res: the side in the place of `res` in the small world. micro_suffix: what a row adds to the checkpoint that its column names.
+    micro_res: the side in the place of `res` in the small world. micro_suffix: what a row adds to
+    the checkpoint that its column names.
     """
 
     id: TableKey
@@ -101,10 +110,13 @@ class Row(MatchCriteria):
 
 
 class EntryRow(Row):
-    """A row that named runs fill, whatever the table's own facts say: an added row, or one of the table's own by `--row`.
+    """A row that named runs fill, whatever the table's own facts say: an added row, or one of the
+    table's own by `--row`.
 
-    scale: of these runs. name: as the user named them. results: paths of their result files. micro_suite: the suite of its cells
-    at micro scale. label_head: text of the row-header column that shows the label where none shows `printed`. note: what a reader
+    scale: of these runs. name: as the user named them. results: paths of their result files.
+    micro_suite: the suite of its cells
+    at micro scale. label_head: text of the row-header column that shows the label where none shows
+    `printed`. note: what a reader
     must know of the row.
     """
 
@@ -122,7 +134,9 @@ class EntryRow(Row):
 
 
 class ScaleCriteria(MatchCriteria):
-    """Which runs of one scale belong to the table, and the rows that differences are shown against."""
+    """Which runs of one scale belong to the table, and the rows that differences are shown
+    against.
+    """
 
     baseline: NameTuple = ()
 
@@ -137,7 +151,9 @@ class Claim(Record):
 
 
 class Flag(Record):
-    """A note that a reader of the printed numbers needs; cells are table/row/column. beside: what is added to it of our own counts."""
+    """A note that a reader of the printed numbers needs; cells are table/row/column. beside: what
+    is added to it of our own counts.
+    """
 
     id: TableKey
     severity: Literal["info", "warn", "conflict"]
@@ -169,14 +185,23 @@ class Table(Record):
 
     @model_validator(mode="after")
     def _check_names(self) -> Table:
-        rows, columns = [row.id for row in self.rows], [column.key for column in self.columns]
+        rows = [row.id for row in self.rows]
+        columns = [column.key for column in self.columns]
         for what, names in (("row id", rows), ("column key", columns)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{what} {twice[0]!r} stands twice")
         named = [(row.id, key) for row in self.rows for key in row.published]
         named += [(claim.row, claim.column) for claim in self.emphasis]
-        named += [(name, key) for cells in self.best_by_value.values() for key, best in cells.items() for name in best]
-        named += [(name, columns[0]) for name in (*self.paper.baseline, *(self.micro.baseline if self.micro else ()))]
+        named += [
+            (name, key)
+            for cells in self.best_by_value.values()
+            for key, best in cells.items()
+            for name in best
+        ]
+        named += [
+            (name, columns[0])
+            for name in (*self.paper.baseline, *(self.micro.baseline if self.micro else ()))
+        ]
         for name, key in named:
             if name not in rows or key not in columns:
                 raise ValueError(f"cell {name}/{key} is not in the table")
@@ -208,21 +233,30 @@ class Table(Record):
         return (str(self.block_fact(row)) if self.block != "none" else "all", column.key)
 
     def baseline_row(self, row: Row, scale: str) -> Row | None:
-        """The baseline row of this row's block at this scale; None for a baseline itself or where none is named."""
+        """The baseline row of this row's block at this scale; None for a baseline itself or where
+        none is named.
+        """
         scope = self.micro if scale == "micro" else self.paper
         if scope is None or row.id in scope.baseline or self.block == "row":
             return None
         first = self.columns[0]
         fitting = [self.find_row(name) for name in scope.baseline]
-        return next((base for base in fitting if self.block_key(base, first) == self.block_key(row, first)), None)
+        return next(
+            (base for base in fitting if self.block_key(base, first) == self.block_key(row, first)),
+            None,
+        )
 
     def micro_checkpoint_name(self, row: Row, column: Column) -> str | None:
-        """The checkpoint of the small world that a cell is measured with; None where there is none."""
+        """The checkpoint of the small world that a cell is measured with; None where there is
+        none.
+        """
         named = row.micro or column.micro
         return f"{named}{row.micro_suffix}" if named else None
 
     def suite_name(self, row: Row, column: Column) -> str | None:
-        """The suite that a cell is measured on at paper scale; None where the table does not say it."""
+        """The suite that a cell is measured on at paper scale; None where the table does not say
+        it.
+        """
         return next((facts.suite for facts in (row, column, self.paper) if facts.suite), None)
 
     def is_best(self, row: Row, column: Column) -> bool:
@@ -253,7 +287,8 @@ def load_table(name: str) -> Table:
     """A registered table by its name or its number: "table2" or "2".
 
     Raises:
-        UnknownName: no such table; the nearest are offered. BenchError: its facts do not fit together.
+        UnknownName: no such table; the nearest are offered. BenchError: its facts do not fit
+            together.
     """
     return _load_entry(registry.find_entry("tables", f"table{name}" if name.isdigit() else name))
 
@@ -276,10 +311,15 @@ def parse_table(fields: object, origin: str) -> Table:
     try:
         return Table.model_validate(fields)
     except ValidationError as error:
-        raise BenchError(f"table of {origin}: {validation_summary(error)}; correct the field") from error
+        raise BenchError(
+            f"table of {origin}: {validation_summary(error)}; correct the field"
+        ) from error
 
 
 @lru_cache(maxsize=1)
 def load_published_flags() -> tuple[Flag, ...]:
     """All flags of the published tables, in the order of their ids."""
-    return tuple(Flag.model_validate(flag) for flag in registry.read_toml(PAPER_FOLDER / "flags.toml")["flags"])
+    return tuple(
+        Flag.model_validate(flag)
+        for flag in registry.read_toml(PAPER_FOLDER / "flags.toml")["flags"]
+    )

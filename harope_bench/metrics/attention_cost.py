@@ -1,10 +1,15 @@
 """What the cost columns of Table 9 count: one attention layer, in exact integers.
 
-The DiT rows count an attention block: q, k, v and output projection with biases, the two attention products, the bias additions.
-The FLUX rows count one fused qkv projection of a single block: its parameters with biases, its multiply-adds over all tokens without
-them, no attention products. Rows of the two are therefore not comparable with each other. Norms, rotation, softmax and matrix
-exponentials are in neither. A learned matrix adds its product on queries and on keys and, where it is made of factors, the product
-that builds it and the one that builds its inverse, as the release's module does in every forward (model/models_HARoPE.py:25-52, 94-100).
+The DiT rows count an attention block: q, k, v and output projection with biases, the two attention
+products, the bias additions.
+The FLUX rows count one fused qkv projection of a single block: its parameters with biases, its
+multiply-adds over all tokens without
+them, no attention products. Rows of the two are therefore not comparable with each other. Norms,
+rotation, softmax and matrix
+exponentials are in neither. A learned matrix adds its product on queries and on keys and, where it
+is made of factors, the product
+that builds it and the one that builds its inverse, as the release's module does in every forward
+(model/models_HARoPE.py:25-52, 94-100).
 All counts are multiply-adds, counted once.
 """
 
@@ -14,12 +19,16 @@ from dataclasses import dataclass
 
 PIXELS_PER_TOKEN = 16  # pixels of a side per image token of FLUX: VAE 8, patch 2
 TEXT_TOKENS = 512
-ALL_PROJECTIONS, QKV_PROJECTIONS = 4, 3  # projections of the two readings: q, k, v and output; q, k and v alone
+# projections of the two readings: q, k, v and output; q, k and v alone
+ALL_PROJECTIONS = 4
+QKV_PROJECTIONS = 3
 
 
 @dataclass(frozen=True)
 class LearnedParameters:
-    """What an encoding learns in one layer. matrices: width x width ones, one a head or one for all; factors: of which each is made."""
+    """What an encoding learns in one layer. matrices: width x width ones, one a head or one for
+    all; factors: of which each is made.
+    """
 
     parameters: int = 0
     matrices: int = 0
@@ -34,7 +43,9 @@ class LearnedParameters:
 
 @dataclass(frozen=True)
 class AttentionSizes:
-    """Sizes of one attention layer. `projections` is how many hidden x hidden maps the columns count."""
+    """Sizes of one attention layer. `projections` is how many hidden x hidden maps the columns
+    count.
+    """
 
     hidden: int
     heads: int
@@ -67,7 +78,9 @@ class AttentionSizes:
 
     @property
     def construction_flops(self) -> int:
-        """Multiply-adds of two head-width matrix products per head: what building the matrices and their inverses takes."""
+        """Multiply-adds of two head-width matrix products per head: what building the matrices and
+        their inverses takes.
+        """
         return self.harope_matrices.construction_flops
 
     def plain_flops(self, tokens: int) -> int:
@@ -79,11 +92,16 @@ class AttentionSizes:
 
     def flops(self, tokens: int, learned: LearnedParameters) -> int:
         """Multiply-adds of the layer with what the encoding adds."""
-        applied = 2 * tokens * self.heads * self.width**2 if learned.matrices else 0  # a shared matrix acts on every head too
+        applied = (
+            2 * tokens * self.heads * self.width**2 if learned.matrices else 0
+        )  # a shared matrix acts on every head too
         return self.plain_flops(tokens) + applied + learned.construction_flops
 
 
-PAPER_LAYERS = {"dit": AttentionSizes(hidden=768, heads=12, projections=ALL_PROJECTIONS), "flux": AttentionSizes(hidden=3072, heads=24, projections=QKV_PROJECTIONS)}
+PAPER_LAYERS = {
+    "dit": AttentionSizes(hidden=768, heads=12, projections=ALL_PROJECTIONS),
+    "flux": AttentionSizes(hidden=3072, heads=24, projections=QKV_PROJECTIONS),
+}
 MATRIX_ENCODINGS = {"harope", "rope-svd-control"}  # encodings whose rows carry the added matrix
 
 

@@ -1,4 +1,6 @@
-"""Squared distances between rows: pair by pair without cancellation, and in blocks with a bound on the error of a matrix product."""
+"""Squared distances between rows: pair by pair without cancellation, and in blocks with a bound on
+the error of a matrix product.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,14 @@ FLOAT32_MIN_NORMAL = 2.0**-126  # below it float32 keeps no relative precision
 PAIR_BLOCK = 512  # pairs of rows held at once: 8 MB at width 2048
 
 
-def squared_pair_distances(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Squared distance of row left[i] to row right[j], (P,) float64, as the sum of squared differences.
+def squared_pair_distances(
+    left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> np.ndarray:
+    """Squared distance of row left[i] to row right[j], (P,) float64, as the sum of squared
+    differences.
 
-    Equal rows are at exactly 0, and (i, j) and (j, i) have the same bits, so that ties on the edge of a ball stay ties.
+    Equal rows are at exactly 0, and (i, j) and (j, i) have the same bits, so that ties on the edge
+    of a ball stay ties.
     """
     found = np.empty(len(i))
     for part in row_blocks(len(i), PAIR_BLOCK):
@@ -30,7 +36,8 @@ def squared_pair_distances(left: np.ndarray, right: np.ndarray, i: np.ndarray, j
 def grid_centre(rows: np.ndarray) -> np.ndarray:
     """A point (D,) float64 near the mean, on a power-of-two grid no wider than the spread.
 
-    Subtracting it keeps |a|^2 + |b|^2 - 2ab from cancelling when the mean is large; the grid keeps the differences of
+    Subtracting it keeps |a|^2 + |b|^2 - 2ab from cancelling when the mean is large; the grid keeps
+    the differences of
     coarse values exact.
     """
     mean = np.mean(rows, axis=0, dtype=np.float64)
@@ -57,9 +64,11 @@ def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """Rows (N, D), centred and scaled by a power of two to norms of at most 1 when read, for products whose error is bounded.
+    """Rows (N, D), centred and scaled by a power of two to norms of at most 1 when read, for
+    products whose error is bounded.
 
-    norms: squared norms of the scaled rows (N,) float64. scale: a squared distance times scale^2 is the screen's. dtype: of the products.
+    norms: squared norms of the scaled rows (N,) float64. scale: a squared distance times scale^2 is
+    the screen's. dtype: of the products.
     """
 
     rows: np.ndarray
@@ -86,7 +95,9 @@ class ScaledRows:
         left_rows: np.ndarray | None = None,
         right_rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` and `theirs` are the rows where they were read."""
+        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` and
+        `theirs` are the rows where they were read.
+        """
         mine = self.read_block(part) if left_rows is None else left_rows
         if right_rows is None:  # of one array with itself numpy computes half
             right_rows = mine if right is self and columns is part else right.read_block(columns)
@@ -105,22 +116,33 @@ def scale_rows(*sets: np.ndarray) -> tuple[ScaledRows, ...]:
     """
     if len({rows.shape[1] for rows in sets}) > 1:
         widths = " and ".join(str(rows.shape[1]) for rows in sets)
-        raise ShapeError(f"features of width {widths} have no distance; the judge and the reference differ")
+        raise ShapeError(
+            f"features of width {widths} have no distance; the judge and the reference differ"
+        )
     small = all(rows.dtype in (np.float16, np.float32) for rows in sets)
-    centre = np.asarray(np.mean(sets[0], axis=0, dtype=np.float64), dtype=np.float32 if small else np.float64)
+    centre = np.asarray(
+        np.mean(sets[0], axis=0, dtype=np.float64), dtype=np.float32 if small else np.float64
+    )
     norms = [_squared_norms(rows, centre) for rows in sets]
     largest = max(float(found.max(initial=0.0)) for found in norms)
     scale = float(2.0 ** -np.ceil(np.log2(largest) / 2)) if largest > 0 else 1.0
-    return tuple(ScaledRows(rows, centre, scale, found * scale * scale) for rows, found in zip(sets, norms, strict=True))
+    return tuple(
+        ScaledRows(rows, centre, scale, found * scale * scale)
+        for rows, found in zip(sets, norms, strict=True)
+    )
 
 
 def error_bound(left: ScaledRows, right: ScaledRows) -> float:
-    """Largest error of a screened distance and of rounding what it is compared with, in the screen's units.
+    """Largest error of a screened distance and of rounding what it is compared with, in the
+    screen's units.
 
-    A product of D terms errs by at most D u |a||b| in any order (Higham 2002, section 3.1) and |a||b| <= (|a|^2 + |b|^2) / 2;
-    rounding the centred rows, the norms, the two sums and the radius adds less than 20 u (|a|^2 + |b|^2).
+    A product of D terms errs by at most D u |a||b| in any order (Higham 2002, section 3.1) and
+    |a||b| <= (|a|^2 + |b|^2) / 2;
+    rounding the centred rows, the norms, the two sums and the radius adds less than 20 u (|a|^2 +
+    |b|^2).
     """
-    width, unit = left.rows.shape[1], float(np.finfo(left.dtype).eps) / 2
+    width = left.rows.shape[1]
+    unit = float(np.finfo(left.dtype).eps) / 2
     largest = float(left.norms.max(initial=0.0)) + float(right.norms.max(initial=0.0))
     return (width + 20) * (unit * largest + FLOAT32_MIN_NORMAL)
 

@@ -1,4 +1,6 @@
-"""Squared maximum mean discrepancies, KID and CMMD: float64 sums over blocks, no kernel matrix, and a jackknife error in closed form."""
+"""Squared maximum mean discrepancies, KID and CMMD: float64 sums over blocks, no kernel matrix, and
+a jackknife error in closed form.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,20 @@ from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 1024  # rows held in float64 at once, 16 MB at width 2048
-SUBSETS, SUBSET_SIZE, SUBSET_SEED = 100, 1000, 2020  # torch-fidelity's
-CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
+# torch-fidelity's
+SUBSETS = 100
+SUBSET_SIZE = 1000
+SUBSET_SEED = 2020
+CMMD_SIGMA = 10.0
+CMMD_SCALE = 1000.0
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class KernelSums(NamedTuple):
-    """Kernel sums of each row of one set: over the others of its set, with itself, and over the other set; (N,) float64 each."""
+    """Kernel sums of each row of one set: over the others of its set, with itself, and over the
+    other set; (N,) float64 each.
+    """
 
     within: np.ndarray
     diagonal: np.ndarray
@@ -40,18 +48,24 @@ class Discrepancy(NamedTuple):
 
 
 class SubsetValues(NamedTuple):
-    """Mean and population standard deviation over random subsets; the second is no standard error of the first."""
+    """Mean and population standard deviation over random subsets; the second is no standard error
+    of the first.
+    """
 
     mean: float
     std: float
 
 
 def kid(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
-    """Kernel Inception Distance as the full U-statistic over all pairs: kernel (x.y / D + 1)^3, unbiased.
+    """Kernel Inception Distance as the full U-statistic over all pairs: kernel (x.y / D + 1)^3,
+    unbiased.
 
-    U = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1)) - 2 sum_{i, j} k(x_i, y_j) / (N M).
-    The error is the two-sample jackknife: se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 + the same over the reference, where U_-i
-    leaves row i out, exactly. It errs on the wide side where the sets agree, since then the second order of U rules.
+    U = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1)) - 2 sum_{i,
+    j} k(x_i, y_j) / (N M).
+    The error is the two-sample jackknife: se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 + the same
+    over the reference, where U_-i
+    leaves row i out, exactly. It errs on the wide side where the sets agree, since then the second
+    order of U rules.
 
     Args:
         drawn, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > 2.
@@ -59,28 +73,49 @@ def kid(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
     Returns:
         May be below 0; no unit.
 
-    Source: Binkowski et al. 2018 (the kernel and the estimator); Arvesen 1969 (jackknife of two-sample U-statistics), Efron and Stein 1981.
+    Source: Binkowski et al. 2018 (the kernel and the estimator); Arvesen 1969 (jackknife of
+    two-sample U-statistics), Efron and Stein 1981.
     """
     return _discrepancy(*kernel_sums(drawn, real, cubic_kernel, block), biased=False)
 
 
 def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
-    """CLIP maximum mean discrepancy: kernel exp(-|x - y|^2 / 200), V-statistic with the diagonal, times 1,000.
+    """CLIP maximum mean discrepancy: kernel exp(-|x - y|^2 / 200), V-statistic with the diagonal,
+    times 1,000.
 
     Biased upwards by about 1000 (1 - mean kernel) (1/N + 1/M). Error as in `kid`.
 
     Args:
         drawn, real: (N, D), (M, D) image embeddings of length 1, any float type; N, M > 2.
 
-    Source: Jayasumana et al. 2024; google-research/google-research:cmmd/distance.py, whose float32 resolves about 6e-5.
+    Source: Jayasumana et al. 2024; google-research/google-research:cmmd/distance.py, whose float32
+    resolves about 6e-5.
     """
-    found = _discrepancy(*kernel_sums(drawn, real, partial(gaussian_kernel, sigma=CMMD_SIGMA), block), biased=True)
-    value, se, se_drawn = (CMMD_SCALE * number for number in (found.value, found.se, found.standard_error_fixed_reference))
-    return Discrepancy(value, se, se_drawn, CMMD_SCALE * found.generated_contributions, CMMD_SCALE * found.real_contributions)
+    found = _discrepancy(
+        *kernel_sums(drawn, real, partial(gaussian_kernel, sigma=CMMD_SIGMA), block), biased=True
+    )
+    value, se, se_drawn = (
+        CMMD_SCALE * number
+        for number in (found.value, found.se, found.standard_error_fixed_reference)
+    )
+    return Discrepancy(
+        value,
+        se,
+        se_drawn,
+        CMMD_SCALE * found.generated_contributions,
+        CMMD_SCALE * found.real_contributions,
+    )
 
 
-def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED) -> SubsetValues:
-    """KID as torch-fidelity reports it: unbiased values of random subsets, drawn without replacement by a seeded RandomState.
+def kid_subsets(
+    drawn: np.ndarray,
+    real: np.ndarray,
+    subsets: int = SUBSETS,
+    size: int = SUBSET_SIZE,
+    seed: int = SUBSET_SEED,
+) -> SubsetValues:
+    """KID as torch-fidelity reports it: unbiased values of random subsets, drawn without
+    replacement by a seeded RandomState.
 
     Kernels are float64 here and float32 there.
 
@@ -91,8 +126,12 @@ def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, siz
     """
     fewest = min(len(drawn), len(real))
     if fewest < size:
-        raise TooFewImagesError(f"KID over subsets of {size:,} needs as many images in both sets, found {fewest:,}; use the full statistic")
-    rng, values = np.random.RandomState(seed), np.empty(subsets)
+        raise TooFewImagesError(
+            f"KID over subsets of {size:,} needs as many images in both sets, found {fewest:,}; use"
+            " the full statistic"
+        )
+    rng = np.random.RandomState(seed)
+    values = np.empty(subsets)
     for i in range(subsets):
         x, y = (rows[rng.choice(len(rows), size, replace=False)] for rows in (drawn, real))
         values[i] = _discrepancy_value(*kernel_sums(x, y, cubic_kernel), biased=False)
@@ -118,24 +157,37 @@ def gaussian_kernel(left: np.ndarray, right: np.ndarray, sigma: float) -> np.nda
     return np.exp(found, out=found)
 
 
-def kernel_sums(drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK) -> tuple[KernelSums, KernelSums]:
+def kernel_sums(
+    drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK
+) -> tuple[KernelSums, KernelSums]:
     """Kernel sums of every row of both sets; each pair of rows is met once."""
     if drawn.shape[1] != real.shape[1]:
-        raise ShapeError(f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
+        raise ShapeError(
+            f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge"
+            " and the reference differ"
+        )
     if min(len(drawn), len(real)) < 3:
-        raise TooFewImagesError(f"a kernel distance with an error needs at least 3 images in both sets, found {min(len(drawn), len(real))}")
-    across_drawn, across_real = np.zeros(len(drawn)), np.zeros(len(real))
+        raise TooFewImagesError(
+            "a kernel distance with an error needs at least 3 images in both sets, found"
+            f" {min(len(drawn), len(real))}"
+        )
+    across_drawn = np.zeros(len(drawn))
+    across_real = np.zeros(len(real))
     for part in row_blocks(len(drawn), block):
         left = drawn[part].astype(np.float64)
         for other in row_blocks(len(real), block):
             found = kernel(left, real[other].astype(np.float64))
             across_drawn[part] += found.sum(axis=1)
             across_real[other] += found.sum(axis=0)
-    return KernelSums(*_sums_within(drawn, kernel, block), across_drawn), KernelSums(*_sums_within(real, kernel, block), across_real)
+    return KernelSums(*_sums_within(drawn, kernel, block), across_drawn), KernelSums(
+        *_sums_within(real, kernel, block), across_real
+    )
 
 
 def _sums_within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, np.ndarray]:
-    others, own, parts = np.zeros(len(rows)), np.empty(len(rows)), list(row_blocks(len(rows), block))
+    others = np.zeros(len(rows))
+    own = np.empty(len(rows))
+    parts = list(row_blocks(len(rows), block))
     for i, part in enumerate(parts):
         left = rows[part].astype(np.float64)
         found = kernel(left, left)
@@ -150,22 +202,35 @@ def _sums_within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarr
 
 
 def _discrepancy(drawn: KernelSums, real: KernelSums, biased: bool) -> Discrepancy:
-    contributions = [_contributions(side, other, biased) for side, other in ((drawn, real), (real, drawn))]
+    contributions = [
+        _contributions(side, other, biased) for side, other in ((drawn, real), (real, drawn))
+    ]
     errors = [float(rows.std(ddof=1) / np.sqrt(len(rows))) for rows in contributions]
     se = float(np.hypot(errors[0], errors[1]))
-    return Discrepancy(_discrepancy_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1])
+    return Discrepancy(
+        _discrepancy_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1]
+    )
 
 
 def _discrepancy_value(drawn: KernelSums, real: KernelSums, biased: bool) -> float:
-    n, m = len(drawn.diagonal), len(real.diagonal)
-    within = [_mean_kernel(side.within.sum(), side.diagonal.sum(), len(side.diagonal), biased) for side in (drawn, real)]
+    n = len(drawn.diagonal)
+    m = len(real.diagonal)
+    within = [
+        _mean_kernel(side.within.sum(), side.diagonal.sum(), len(side.diagonal), biased)
+        for side in (drawn, real)
+    ]
     return float(within[0] + within[1] - 2.0 * drawn.between.sum() / (n * m))
 
 
 def _contributions(side: KernelSums, other: KernelSums, biased: bool) -> np.ndarray:
-    """(N - 1) (mean of the values without one row - the value without row i), centred; sd / sqrt(N) is the jackknife error."""
-    n, m = len(side.diagonal), len(other.diagonal)
-    without = _mean_kernel(side.within.sum() - 2.0 * side.within, side.diagonal.sum() - side.diagonal, n - 1, biased)
+    """(N - 1) (mean of the values without one row - the value without row i), centred; sd / sqrt(N)
+    is the jackknife error.
+    """
+    n = len(side.diagonal)
+    m = len(other.diagonal)
+    without = _mean_kernel(
+        side.within.sum() - 2.0 * side.within, side.diagonal.sum() - side.diagonal, n - 1, biased
+    )
     without = without - 2.0 * (side.between.sum() - side.between) / ((n - 1) * m)
     return np.asarray((n - 1) * (without.mean() - without))
 

@@ -1,4 +1,6 @@
-"""The fields of a Checkpoint, as far as somebody states them: a file, its keys, its arguments, a recipe, the user."""
+"""The fields of a Checkpoint, as far as somebody states them: a file, its keys, its arguments, a
+recipe, the user.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 
 
 class CheckpointFields(TypedDict, total=False):
-    """Fields of core.schema.Checkpoint; one that nobody states is absent. Checkpoint.model_validate checks the values."""
+    """Fields of core.schema.Checkpoint; one that nobody states is absent. Checkpoint.model_validate
+    checks the values.
+    """
 
     name: str
     backbone: str
@@ -41,10 +45,13 @@ def known_fields(values: Mapping[str, object]) -> CheckpointFields:
     """Return those values that are named as a field.
 
     Args:
-        values: By name, of a file's note or a command line; whoever makes a Checkpoint of them checks them.
+        values: By name, of a file's note or a command line; whoever makes a Checkpoint of them
+            checks them.
     """
     # cast: the types are those of fields only after that check
-    return cast(CheckpointFields, {field: values[field] for field in FIELD_NAMES if field in values})
+    return cast(
+        CheckpointFields, {field: values[field] for field in FIELD_NAMES if field in values}
+    )
 
 
 def drop_empty_fields(fields: CheckpointFields) -> CheckpointFields:

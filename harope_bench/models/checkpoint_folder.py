@@ -1,6 +1,8 @@
-"""Put a registered checkpoint into the user's home: one process a name at a time, never over another checkpoint unasked.
+"""Put a registered checkpoint into the user's home: one process a name at a time, never over
+another checkpoint unasked.
 
-A checkpoint is a TOML and, where its manifest is written by `register`, a folder of its name. The folder is built beside its place
+A checkpoint is a TOML and, where its manifest is written by `register`, a folder of its name. The
+folder is built beside its place
 and renamed when it is whole, so a kill leaves nothing that a rerun would stumble over.
 """
 
@@ -19,14 +21,16 @@ from pydantic import ValidationError
 from harope_bench.core.errors import BenchError, FormatError, NameClashError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import convert_os_errors, home, make_folder, sha256_file, write_text
-from harope_bench.core.toml_file import versioned_toml_text, read_versioned_toml
+from harope_bench.core.toml_file import read_versioned_toml, versioned_toml_text
 from harope_bench.models import lora_manifest
 
 MAX_DIFFERENCES = 3  # differing facts that an error names
 
 
 class Registration(NamedTuple):
-    """A checkpoint's TOML, and whether it is new or changed; not changed where the same weights and facts were registered before."""
+    """A checkpoint's TOML, and whether it is new or changed; not changed where the same weights and
+    facts were registered before.
+    """
 
     path: Path
     is_changed: bool
@@ -44,55 +48,76 @@ def folder_path(name: str) -> Path:
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """Give an empty folder to build a checkpoint's files in; it is gone afterwards unless `settle` moved it to its place.
+    """Give an empty folder to build a checkpoint's files in; it is gone afterwards unless `settle`
+    moved it to its place.
 
     Raises:
         NameClash: The place holds files that are no checkpoint's.
     """
     target = folder_path(name)
     with _name_lock(name):
-        if target.exists() and not (target / lora_manifest.MANIFEST).is_file() and any(target.iterdir()):
+        if (
+            target.exists()
+            and not (target / lora_manifest.MANIFEST).is_file()
+            and any(target.iterdir())
+        ):
             raise _name_clash(target)
         scratch = target.with_name(f".{name}.registering")
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed: this one holds the lock
+        shutil.rmtree(
+            scratch, ignore_errors=True
+        )  # of a process that was killed: this one holds the lock
         try:
             yield make_folder(scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_registration(found: Checkpoint, replace: bool, scratch: Path | None = None) -> Registration:
+def write_registration(
+    found: Checkpoint, replace: bool, scratch: Path | None = None
+) -> Registration:
     """Write a checkpoint's TOML, and move the folder that was built for it to its place.
 
     Args:
-        replace: Take the name from another checkpoint of the user's. scratch: The folder of `building`, which must still be open.
+        replace: Take the name from another checkpoint of the user's. scratch: The folder of
+            `building`, which must still be open.
 
     Raises:
         NameClash: The name has other weights or facts, and `replace` is not given.
     """
     path = toml_path(found.name)
     if scratch is not None:
-        found = found.model_copy(update={"weights": str((folder_path(found.name) / lora_manifest.MANIFEST).resolve())})
+        found = found.model_copy(
+            update={"weights": str((folder_path(found.name) / lora_manifest.MANIFEST).resolve())}
+        )
 
     with nullcontext() if scratch is not None else _name_lock(found.name):
         former, differences = _read_previous(path, found)
         if differences and not replace:
             raise NameClashError(
-                f"checkpoint {found.name!r} is registered already ({path}): {'; '.join(differences)}; "
-                "give --replace, or choose another name"
+                f"checkpoint {found.name!r} is registered already ({path}):"
+                f" {'; '.join(differences)}; give --replace, or choose another name"
             )
         if scratch is not None:
             _move_into_place(scratch, found, former)
         if former is None or former != found:
-            write_text(path, versioned_toml_text("checkpoint", found.model_dump(mode="json", exclude_none=True)))
-        if former is not None and _is_registered_manifest(former) and not _is_registered_manifest(found):
+            write_text(
+                path,
+                versioned_toml_text("checkpoint", found.model_dump(mode="json", exclude_none=True)),
+            )
+        if (
+            former is not None
+            and _is_registered_manifest(former)
+            and not _is_registered_manifest(found)
+        ):
             shutil.rmtree(folder_path(found.name), ignore_errors=True)
     return Registration(path, bool(differences) or not former)
 
 
 @contextmanager
 def _name_lock(name: str) -> Iterator[None]:
-    """Hold the lock of a name, so that of two processes the second sees what the first registered."""
+    """Hold the lock of a name, so that of two processes the second sees what the first
+    registered.
+    """
     lock = FileLock(make_folder(home() / "checkpoints") / f".{name}.lock")
     with convert_os_errors(Path(lock.lock_file)):
         lock.acquire()
@@ -103,7 +128,9 @@ def _name_lock(name: str) -> Iterator[None]:
 
 
 def _read_previous(path: Path, found: Checkpoint) -> tuple[Checkpoint | None, list[str]]:
-    """Return the checkpoint that has the name, None where it cannot be read or there is none, and how the new one differs."""
+    """Return the checkpoint that has the name, None where it cannot be read or there is none, and
+    how the new one differs.
+    """
     if not path.exists():
         return None, []
     try:
@@ -112,7 +139,9 @@ def _read_previous(path: Path, found: Checkpoint) -> tuple[Checkpoint | None, li
         return None, [str(error)]
     except (ValidationError, BenchError):
         return None, ["it cannot be read"]
-    old, new = (record.model_dump(mode="json", exclude={"weights", "source"}) for record in (former, found))
+    old, new = (
+        record.model_dump(mode="json", exclude={"weights", "source"}) for record in (former, found)
+    )
     fields = [field for field in old if old[field] != new[field]]
     differences = [f"{field} {old[field]!s:.40} there, {new[field]!s:.40} now" for field in fields]
     more = [f"{len(fields) - MAX_DIFFERENCES} more facts"] if len(fields) > MAX_DIFFERENCES else []
@@ -136,7 +165,9 @@ def _move_into_place(scratch: Path, found: Checkpoint, former: Checkpoint | None
 
 
 def _is_registered_manifest(record: Checkpoint) -> bool:
-    """Return whether a checkpoint's manifest is the one that `register` wrote into the folder of its name."""
+    """Return whether a checkpoint's manifest is the one that `register` wrote into the folder of
+    its name.
+    """
     return Path(record.weights) == (folder_path(record.name) / lora_manifest.MANIFEST).resolve()
 
 
@@ -151,4 +182,6 @@ def _has_all_files(manifest: Path) -> bool:
 
 
 def _name_clash(target: Path) -> NameClashError:
-    return NameClashError(f"{target} holds files of something else; remove it or choose another name")
+    return NameClashError(
+        f"{target} holds files of something else; remove it or choose another name"
+    )

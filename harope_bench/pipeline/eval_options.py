@@ -166,7 +166,9 @@ def parse_profiles(text: str | None) -> tuple[str | None, ...]:
 # --------------------------------------------------------------------------------- several runs
 
 
-def options_of_runs(name: str, options: EvalOptions, suites: Sequence[str], resolutions: Sequence[int]) -> list[EvalOptions]:
+def options_of_runs(
+    name: str, options: EvalOptions, suites: Sequence[str], resolutions: Sequence[int]
+) -> list[EvalOptions]:
     """Return the options of every run that several suites and resolutions ask for.
 
     Each run has at most one suite and one resolution, its part of `--judge`, and, where there are
@@ -188,11 +190,15 @@ def options_of_runs(name: str, options: EvalOptions, suites: Sequence[str], reso
             parts += [f"r{side}"] if len(sides) > 1 else []
             out = (options.out or RUNS / Path(name).stem).joinpath(*parts) if parts else options.out
             generation = replace(options.generation, resolution=side)
-            runs.append(replace(options, suite=suite, judge=judges[suite], generation=generation, out=out))
+            runs.append(
+                replace(options, suite=suite, judge=judges[suite], generation=generation, out=out)
+            )
     return runs
 
 
-def _judges_of_suites(judge: str | None, suites: Sequence[str | None]) -> Mapping[str | None, str | None]:
+def _judges_of_suites(
+    judge: str | None, suites: Sequence[str | None]
+) -> Mapping[str | None, str | None]:
     """Return what of `--judge` goes to each suite: of several suites, the roles that each has."""
     names = [suite for suite in suites if suite is not None]
     if judge is None or len(names) < 2:

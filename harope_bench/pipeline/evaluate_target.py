@@ -18,23 +18,29 @@ from harope_bench.pipeline.eval_options import (
     EvalOptions,
     feature_scorings,
     options_of_runs,
-    real_image_selection,
     prompt_scoring,
+    real_image_selection,
     required_scoring,
 )
-from harope_bench.pipeline.evaluate import evaluate_profiles, check_feature_scoring
+from harope_bench.pipeline.evaluate import check_feature_scoring, evaluate_profiles
 from harope_bench.pipeline.evaluate_prompts import import_official_results, is_prompt_suite
 from harope_bench.pipeline.generate import generate, requested_indices
 from harope_bench.pipeline.rejected_options import check_options
 from harope_bench.pipeline.requirements import (
     Requirement,
-    suite_requirements,
     missing_requirements,
     plan_or_requirement,
     prompts_requirement,
     raise_missing,
+    suite_requirements,
 )
-from harope_bench.pipeline.target import CHECKPOINTS, TargetKind, Target, plan_target, resolve_target
+from harope_bench.pipeline.target import (
+    CHECKPOINTS,
+    Target,
+    TargetKind,
+    plan_target,
+    resolve_target,
+)
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import is_tiled
 
@@ -54,10 +60,14 @@ class Evaluation:
         if not self.pending:
             return None
         more = len(self.pending) - 1
-        return PendingAnswersError(f"{self.pending[0]}{f' (and {more} more runs wait)' if more else ''}")
+        return PendingAnswersError(
+            f"{self.pending[0]}{f' (and {more} more runs wait)' if more else ''}"
+        )
 
 
-def evaluate_target(text: str, options: EvalOptions, suites: Sequence[str] = (), resolutions: Sequence[int] = ()) -> Evaluation:
+def evaluate_target(
+    text: str, options: EvalOptions, suites: Sequence[str] = (), resolutions: Sequence[int] = ()
+) -> Evaluation:
     """Evaluate a target, once for each suite and resolution; a checkpoint generates first.
 
     Args:
@@ -86,14 +96,18 @@ def evaluate_run(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
     costs = [measure_cost(target, options)] if network_evaluators(options) else []
     if not has_image_evaluators(options):
         return costs
-    return costs + EVALUATE[target.kind](target, replace(options, evaluators=image_evaluators(options)))
+    return costs + EVALUATE[target.kind](
+        target, replace(options, evaluators=image_evaluators(options))
+    )
 
 
 def label_results(results: Sequence[EvaluatedResult], label: str | None) -> list[EvaluatedResult]:
     """Return the results with a label in them and in their files; nothing is scored again."""
     if label is None:
         return list(results)
-    return [scored._replace(result=set_label(scored.path, scored.result, label)) for scored in results]
+    return [
+        scored._replace(result=set_label(scored.path, scored.result, label)) for scored in results
+    ]
 
 
 # ------------------------------------------------------------------------------------ evaluators
@@ -219,7 +233,9 @@ def score_features(target: Target, options: EvalOptions) -> list[EvaluatedResult
 
     Images of a checkpoint are generated when everything that scores them is there.
     """
-    suite, evaluators, count = str(target.suite), options.evaluators, options.count
+    suite = str(target.suite)
+    evaluators = options.evaluators
+    count = options.count
     scorings = feature_scorings(options, suite, options.judge)
     if target.kind in CHECKPOINTS:
         check_feature_scoring(target.out, scorings, evaluators, count)
@@ -229,17 +245,24 @@ def score_features(target: Target, options: EvalOptions) -> list[EvaluatedResult
 
 def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
     """Return the results of images of prompts: of evaluators of annotations, then of features."""
-    suite, count = str(target.suite), options.count
+    suite = str(target.suite)
+    count = options.count
     scoring = prompt_scoring(options, suite)
     is_generated = target.kind in CHECKPOINTS
 
     # What can fail cheaply comes before the first image is generated.
-    names = evaluate_prompts.check_prompt_scoring(scoring, options.evaluators, None if is_generated else target.path, count)
+    names = evaluate_prompts.check_prompt_scoring(
+        scoring, options.evaluators, None if is_generated else target.path, count
+    )
     evaluators = options.evaluators or load_suite(suite).evaluators
     on_features = [name for name in evaluators if name not in names]
     if is_generated:
         generate_images(target, options)
-    results = evaluate_prompts.evaluate_prompts(target.path, target.out, scoring, names, count) if names else []
+    results = (
+        evaluate_prompts.evaluate_prompts(target.path, target.out, scoring, names, count)
+        if names
+        else []
+    )
     if on_features:
         scorings = feature_scorings(options, suite, None)
         results += evaluate_profiles(target.path, target.out, scorings, on_features, count)
@@ -248,7 +271,9 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
 
 def import_results(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
     """Return the result of a finished run of an official script, as its own files say it."""
-    result = import_official_results(target.path, target.out, prompt_scoring(options, str(target.suite)))
+    result = import_official_results(
+        target.path, target.out, prompt_scoring(options, str(target.suite))
+    )
     return [] if result is None else [result]
 
 
@@ -258,7 +283,9 @@ def score_classifier(target: Target, options: EvalOptions) -> list[EvaluatedResu
     count = options.count
     if count is None and target.kind is TargetKind.CLASSIFIER_RUN:
         count = len(RunFolder(target.path).requested_indices())
-    return list(classify(target.plan, target.out, real_image_selection(options, count), options.evaluators))
+    return list(
+        classify(target.plan, target.out, real_image_selection(options, count), options.evaluators)
+    )
 
 
 def measure_cost(target: Target, options: EvalOptions) -> EvaluatedResult:
@@ -270,7 +297,10 @@ def measure_cost(target: Target, options: EvalOptions) -> EvaluatedResult:
     from harope_bench.analysis.cost.measure_cost import measure_cost
 
     if target.plan is None:
-        raise OptionError(f"{target.name} does not say which network drew it; give a checkpoint's name or a run folder")
+        raise OptionError(
+            f"{target.name} does not say which network drew it; give a checkpoint's name or a run"
+            " folder"
+        )
     return measure_cost(target.plan, target.out, options.count, options.batch, options.is_rescored)
 
 

@@ -12,7 +12,12 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench.core.conditioning import check_requests, check_checkpoint_suite, compatible_suites, backbone_conditioning
+from harope_bench.core.conditioning import (
+    backbone_conditioning,
+    check_checkpoint_suite,
+    check_requests,
+    compatible_suites,
+)
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges, group_by_padded_batch
@@ -22,8 +27,15 @@ from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.core.state_dicts import check_sha256
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.models.backbones.base import ImageGenerator, load_backbone
-from harope_bench.models.load_checkpoint import SettingValue, check_settings, load_checkpoint_record, open_generator, weights_path, drop_neutral_settings
-from harope_bench.models.samplers.base import load_settings_sampler, load_sampler
+from harope_bench.models.load_checkpoint import (
+    SettingValue,
+    check_settings,
+    drop_neutral_settings,
+    load_checkpoint_record,
+    open_generator,
+    weights_path,
+)
+from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
 from harope_bench.suites.base import Suite, load_suite
 
 
@@ -39,7 +51,8 @@ class GenerationSummary:
 
 
 def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue]) -> Plan:
-    """The plan of a checkpoint and a suite; None values in `overrides` take the checkpoint's defaults.
+    """The plan of a checkpoint and a suite; None values in `overrides` take the checkpoint's
+    defaults.
 
     Raises:
         UnknownName, OptionError: before anything is loaded or written.
@@ -47,17 +60,28 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     found = load_checkpoint_record(name)
     chosen = suite or found.suite
     if chosen is None:
-        raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {suites_for(found)}")
+        raise OptionError(
+            f"checkpoint {name} has no suite of its own; add --suite, one of: {suites_for(found)}"
+        )
     plugin = load_suite(chosen)
     check_checkpoint_suite(found, chosen)
     if backbone_conditioning(found.backbone, found.config).kind == "pictures":
-        raise OptionError(f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images; harope-bench eval {name}")
+        raise OptionError(
+            f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images;"
+            f" harope-bench eval {name}"
+        )
     backbone = load_backbone(found.backbone)
     chosen_preset = _optional_text(overrides.get("preset"))
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
         overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
-    stated = {field: value for field, value in overrides.items() if value is not None and field != "preset"}
-    said = drop_neutral_settings(found, {**preset_settings(chosen, plugin, chosen_preset), **stated})
+    stated = {
+        field: value
+        for field, value in overrides.items()
+        if value is not None and field != "preset"
+    }
+    said = drop_neutral_settings(
+        found, {**preset_settings(chosen, plugin, chosen_preset), **stated}
+    )
     defaults = {
         "resolution": plugin.resolution,
         "sampler": found.sampler,
@@ -68,14 +92,28 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     }
     check_settings(found, {**defaults, **said})
     try:
-        settings = Settings(**{**defaults, **said, "labels": label_policy(chosen, plugin, _optional_text(said.get("labels")))})
+        settings = Settings(
+            **{
+                **defaults,
+                **said,
+                "labels": label_policy(chosen, plugin, _optional_text(said.get("labels"))),
+            }
+        )
     except ValidationError as error:
-        raise OptionError(f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
+        raise OptionError(
+            f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value"
+        ) from error
     settings = _check_sampler(found, settings)
     require_device(settings.device)
     backbone.check_inputs(found, settings)
     settings = backbone.resolve_settings(found, settings)
-    return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings, preset=chosen_preset)
+    return Plan(
+        checkpoint=found,
+        suite=chosen,
+        suite_version=plugin.version,
+        settings=settings,
+        preset=chosen_preset,
+    )
 
 
 def _optional_text(value: SettingValue) -> str | None:
@@ -86,7 +124,10 @@ def preset_settings(suite: str, plugin: Suite, name: str | None) -> dict[str, Op
     """The settings that a suite's preset stands for; OptionError if it has none of that name."""
     known = plugin.presets
     if name is not None and name not in known:
-        raise OptionError(f"suite {suite} has {', '.join(known) or 'no'} presets, not {name}; leave --preset out or choose one of these")
+        raise OptionError(
+            f"suite {suite} has {', '.join(known) or 'no'} presets, not {name}; leave --preset out"
+            " or choose one of these"
+        )
     return dict(known[name]) if name else {}
 
 
@@ -99,18 +140,25 @@ def label_policy(suite: str, plugin: Suite, asked: str | None) -> str | None:
 
 
 def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
-    """Return the settings, without a spacing that is the sampler's own; OptionError where the sampler does not fit."""
+    """Return the settings, without a spacing that is the sampler's own; OptionError where the
+    sampler does not fit.
+    """
     read = load_backbone(found.backbone).supported_settings(found).fields
     said = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [field for field, value in said.items() if field in read and value is None]
     if missing or found.sampler is None or settings.sampler is None or settings.steps is None:
-        raise OptionError(f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it with one")
+        raise OptionError(
+            f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it"
+            " with one"
+        )
     trained = found.sampler
-    sampler, own = load_sampler(settings.sampler), load_sampler(trained)
+    sampler = load_sampler(settings.sampler)
+    own = load_sampler(trained)
     load_settings_sampler(settings).check_steps(settings.steps)
     if sampler.prediction_type != own.prediction_type:
         raise OptionError(
-            f"the checkpoint predicts {own.prediction_type} (sampler {trained}), {settings.sampler} needs {sampler.prediction_type}; leave --sampler out"
+            f"the checkpoint predicts {own.prediction_type} (sampler {trained}), {settings.sampler}"
+            f" needs {sampler.prediction_type}; leave --sampler out"
         )
     is_own = settings.spacing is not None and settings.spacing == sampler.spacings[0]
     return settings.model_copy(update={"spacing": None}) if is_own else settings
@@ -118,7 +166,10 @@ def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
 
 def suites_for(found: Checkpoint) -> str:
     """Return the suites that the checkpoint can serve, as one line."""
-    return ", ".join(compatible_suites(backbone_conditioning(found.backbone, found.config))) or "none is registered that it can serve"
+    return (
+        ", ".join(compatible_suites(backbone_conditioning(found.backbone, found.config)))
+        or "none is registered that it can serve"
+    )
 
 
 def requested_indices(suite: str, count: int | None) -> IndexRanges:
@@ -126,18 +177,22 @@ def requested_indices(suite: str, count: int | None) -> IndexRanges:
     return IndexRanges.from_count(count or load_suite(suite).count)
 
 
-def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None) -> GenerationSummary:
+def generate(
+    plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None
+) -> GenerationSummary:
     """Draws the missing ones of `indices` into the folder; a finished folder is left as it is.
 
     Args:
         batch: samples between two writes, rounded up to whole tiles; it never changes a pixel.
 
     Raises:
-        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting. OptionError: more than
+        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not
+            fitting. OptionError: more than
             MOST samples.
     """
     check_maximum("a request of samples:", len(indices), MAX_INDICES)
-    run, indices = RunFolder(out), IndexRanges.from_indices(indices)
+    run = RunFolder(out)
+    indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
     absent = missing_requests(plan, indices, run)
@@ -154,30 +209,47 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     if requests or not run.is_final:  # a kill may fall between the last image and this
         run.finalize_records()
     records = run.read_records()
-    return GenerationSummary(out, plan, len(indices), len(requests), sum(records[i].status == "failed" for i in indices))
+    return GenerationSummary(
+        out, plan, len(indices), len(requests), sum(records[i].status == "failed" for i in indices)
+    )
 
 
 def missing_requests(plan: Plan, indices: Sequence[int], run: RunFolder) -> dict[int, Request]:
     """What is still to be drawn of `indices`, by index.
 
     Raises:
-        OptionError: the suite has no such sample, or the network cannot serve it. NotHere: its prompts are not fetched.
+        OptionError: the suite has no such sample, or the network cannot serve it. NotHere: its
+            prompts are not fetched.
     """
     absent = run.missing_indices(indices)
     return {r.index: r for r in _requests(plan, absent)} if absent else {}
 
 
 def _requests(plan: Plan, indices: Sequence[int]) -> list[Request]:
-    """Return the suite's requests of these indices; OptionError for one that the checkpoint's network cannot serve."""
+    """Return the suite's requests of these indices; OptionError for one that the checkpoint's
+    network cannot serve.
+    """
     requests = load_suite(plan.suite).requests(indices, plan.settings)
     check_requests(plan.checkpoint, requests)
     return requests
 
 
-def _generate_tiles(run: RunFolder, plan: Plan, requests: Mapping[int, Request], batch: int, drawer: ImageGenerator | None) -> None:
+def _generate_tiles(
+    run: RunFolder,
+    plan: Plan,
+    requests: Mapping[int, Request],
+    batch: int,
+    drawer: ImageGenerator | None,
+) -> None:
     drawer = drawer or open_generator(plan.checkpoint, plan.settings)
     waiting: list[GeneratedImage] = []
-    with tqdm(total=len(requests), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
+    with tqdm(
+        total=len(requests),
+        desc=f"draw {plan.checkpoint.name}",
+        unit="image",
+        file=sys.stderr,
+        disable=None,
+    ) as bar:
         for tile in group_by_padded_batch([*requests], plan.settings.tile):
             waiting += _tile(drawer, [requests[i] for i in tile], plan.settings)
             if len(waiting) >= batch:
@@ -200,8 +272,12 @@ class GeneratedImage(NamedTuple):
     reason: str | None
 
 
-def _tile(drawer: ImageGenerator, requests: Sequence[Request], settings: Settings) -> list[GeneratedImage]:
-    """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are dropped."""
+def _tile(
+    drawer: ImageGenerator, requests: Sequence[Request], settings: Settings
+) -> list[GeneratedImage]:
+    """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are
+    dropped.
+    """
     rows = [requests[0]] * settings.tile
     for request in requests:
         rows[request.index % settings.tile] = request

@@ -1,9 +1,13 @@
-"""Moments of rows on disk, kept beside them and added to block by block, so that a scoring that was killed or has more images adds
+"""Moments of rows on disk, kept beside them and added to block by block, so that a scoring that was
+killed or has more images adds
 only what is missing.
 
-One file holds the sums of the leading whole blocks, and the hashes of the rows they are of. Its own hash stands in the folder's
-SHA256SUMS, recorded before the file is written: sums that nothing vouches for are made again. Sums of each shard for itself would take
-four times the room of the rows: 32 MB for 1,000 rows of width 2048. Blocks are merged in their order alone, so no kill moves a bit.
+One file holds the sums of the leading whole blocks, and the hashes of the rows they are of. Its own
+hash stands in the folder's
+SHA256SUMS, recorded before the file is written: sums that nothing vouches for are made again. Sums
+of each shard for itself would take
+four times the room of the rows: 32 MB for 1,000 rows of width 2048. Blocks are merged in their
+order alone, so no kill moves a bit.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and a second of work at
 
 
 class ShardHashes(NamedTuple):
-    """Hashes of the rows of consecutive shards, and the rows of each (the last may have fewer), a divisor of BLOCK."""
+    """Hashes of the rows of consecutive shards, and the rows of each (the last may have fewer), a
+    divisor of BLOCK.
+    """
 
     digests: Sequence[str]
     size: int
@@ -36,7 +42,8 @@ class ShardHashes(NamedTuple):
 
 
 def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Moments:
-    """Moments of rows (N, D), bit for bit `Moments.of(rows)`, from `path` as far as that is of the same rows; `path` then holds all.
+    """Moments of rows (N, D), bit for bit `Moments.of(rows)`, from `path` as far as that is of the
+    same rows; `path` then holds all.
 
     A file that is damaged, altered or of other rows is made again.
     """
@@ -45,28 +52,43 @@ def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Mom
     for number in range(done, whole):
         found = found.merge(Moments.from_rows(rows[number * BLOCK : (number + 1) * BLOCK]))
         if (number + 1) % BLOCKS_PER_WRITE == 0 or number + 1 == whole:
-            data = encode_npz({**found.to_arrays(), ROWS_KEY: np.array(shards.hashes_before(number + 1))})
+            data = encode_npz(
+                {**found.to_arrays(), ROWS_KEY: np.array(shards.hashes_before(number + 1))}
+            )
             checksums.record_hashes(path.parent, {path.name: sha256_bytes(data)})
             write_bytes(path, data)
     return found.merge(Moments.from_rows(rows[whole * BLOCK :])) if len(rows) % BLOCK else found
 
 
 def _load_moments(path: Path, width: int, shards: ShardHashes, whole: int) -> tuple[int, Moments]:
-    """How many leading blocks the file is of, and their moments; none where it is not of these rows."""
+    """How many leading blocks the file is of, and their moments; none where it is not of these
+    rows.
+    """
     nothing = 0, Moments.from_rows(np.zeros((0, width)))
-    if not path.is_file() or not checksums.has_checksums(path.parent) or not checksums.is_intact(path.parent, path.name):
+    if (
+        not path.is_file()
+        or not checksums.has_checksums(path.parent)
+        or not checksums.is_intact(path.parent, path.name)
+    ):
         return nothing
     try:
         arrays = load_arrays(path)
-        found, of = Moments.from_arrays(arrays), arrays[ROWS_KEY].tolist()
+        found = Moments.from_arrays(arrays)
+        of = arrays[ROWS_KEY].tolist()
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return nothing
     done = found.count // BLOCK
-    return (done, found) if found.mean.shape == (width,) and 0 < done <= whole and of == shards.hashes_before(done) else nothing
+    return (
+        (done, found)
+        if found.mean.shape == (width,) and 0 < done <= whole and of == shards.hashes_before(done)
+        else nothing
+    )
 
 
 def are_sums_of(path: Path, rows: np.ndarray) -> bool:
-    """Return whether a moments file holds the sums of the leading blocks of rows (N, D), to the last bit."""
+    """Return whether a moments file holds the sums of the leading blocks of rows (N, D), to the
+    last bit.
+    """
     try:
         stored = Moments.from_arrays(load_arrays(path))
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
@@ -74,4 +96,7 @@ def are_sums_of(path: Path, rows: np.ndarray) -> bool:
     if stored.count > len(rows) or stored.count % BLOCK or stored.mean.shape != rows.shape[1:]:
         return False
     summed = Moments.from_rows(rows[: stored.count])
-    return summed.mean.tobytes() == stored.mean.tobytes() and summed.scatter.tobytes() == stored.scatter.tobytes()
+    return (
+        summed.mean.tobytes() == stored.mean.tobytes()
+        and summed.scatter.tobytes() == stored.scatter.tobytes()
+    )

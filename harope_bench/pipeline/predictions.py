@@ -1,4 +1,6 @@
-"""What a checkpoint says of real pictures, shard by shard: kept beside the run, resumed after a kill, made again where altered."""
+"""What a checkpoint says of real pictures, shard by shard: kept beside the run, resumed after a
+kill, made again where altered.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ TOP_K = 5  # classes kept of each picture, the most likely first
 
 
 class PredictionShard(NamedTuple):
-    """What a checkpoint said of some pictures: indices and ranked classes and logits of those that could be read, reasons of the rest."""
+    """What a checkpoint said of some pictures: indices and ranked classes and logits of those that
+    could be read, reasons of the rest.
+    """
 
     indices: np.ndarray
     ranked_classes: np.ndarray
@@ -35,27 +39,51 @@ class PredictionShard(NamedTuple):
     image_rows: tuple[tuple[str, int, str], ...]
 
 
-def predict(plan: Plan, pictures: RealImages, count: int, judge: JudgeRecord, folder: Path, ratio: float, rescore: bool) -> list[PredictionShard]:
-    """Return the shards of the first `count` pictures: those on disk that are of these bytes, the rest made now.
+def predict(
+    plan: Plan,
+    pictures: RealImages,
+    count: int,
+    judge: JudgeRecord,
+    folder: Path,
+    ratio: float,
+    rescore: bool,
+) -> list[PredictionShard]:
+    """Return the shards of the first `count` pictures: those on disk that are of these bytes, the
+    rest made now.
 
     Raises:
-        SampleError: `rescore` is set and a shard is missing. FormatError: another version of this package wrote one.
+        SampleError: `rescore` is set and a shard is missing. FormatError: another version of this
+            package wrote one.
     """
     done: list[PredictionShard] = []
     reader: Classifier | None = None
-    with tqdm(total=count, desc=f"name {plan.checkpoint.name}", unit="picture", file=sys.stderr, disable=None) as bar:
+    with tqdm(
+        total=count,
+        desc=f"name {plan.checkpoint.name}",
+        unit="picture",
+        file=sys.stderr,
+        disable=None,
+    ) as bar:
         for first in range(0, count, SHARD_SIZE):
-            indices, path = range(first, min(count, first + SHARD_SIZE)), shard_path(folder, first)
+            indices = range(first, min(count, first + SHARD_SIZE))
+            path = shard_path(folder, first)
             taken = read_image_bytes(pictures, indices)
             key = shard_key(plan, judge, taken.image_rows)
             shard = find_shard(path, key, taken.image_rows)
             if shard is None and rescore:
-                raise SampleError(f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run eval without --rescore")
+                raise SampleError(
+                    f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run"
+                    " eval without --rescore"
+                )
             if shard is None:
                 reader = reader or open_classifier(plan.checkpoint, plan.settings)
                 shard = classify_images(reader, plan, pictures, taken, ratio)
-                data = encode_npz(arrays_with_format("predictions", {**_arrays(shard), "key": np.array(key)}))
-                checksums.record_hashes(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
+                data = encode_npz(
+                    arrays_with_format("predictions", {**_arrays(shard), "key": np.array(key)})
+                )
+                checksums.record_hashes(
+                    folder, {path.name: sha256_bytes(data)}
+                )  # first: a kill leaves no shard that nothing vouches for
                 write_bytes(path, data)
             done.append(shard)
             bar.update(len(indices))
@@ -63,7 +91,9 @@ def predict(plan: Plan, pictures: RealImages, count: int, judge: JudgeRecord, fo
 
 
 class ImageBytes(NamedTuple):
-    """The bytes of some pictures, why some have none, and a row (name, label, sha256 or reason) of each."""
+    """The bytes of some pictures, why some have none, and a row (name, label, sha256 or reason) of
+    each.
+    """
 
     data: dict[int, bytes]
     failed: dict[int, str]
@@ -72,7 +102,11 @@ class ImageBytes(NamedTuple):
 
 def read_image_bytes(pictures: RealImages, indices: Sequence[int]) -> ImageBytes:
     """Return the bytes of these pictures; one that cannot be read has a reason in their place."""
-    data, failed, rows, names, labels = {}, {}, [], pictures.names, pictures.labels
+    data = {}
+    failed = {}
+    rows = []
+    names = pictures.names
+    labels = pictures.labels
     for i in indices:
         try:
             data[i] = pictures.read_bytes(i)
@@ -89,17 +123,30 @@ def shard_path(folder: Path, first: int) -> Path:
 
 
 def shard_key(plan: Plan, judge: JudgeRecord, rows: Sequence[tuple[str, int, str]]) -> str:
-    """Hex digest of plan, preprocessing and pictures: a shard with another key is of other work and is made again."""
+    """Hex digest of plan, preprocessing and pictures: a shard with another key is of other work and
+    is made again.
+    """
     return hashlib.sha256(f"{plan.digest}{judge.preprocessing}{list(rows)}".encode()).hexdigest()
 
 
 def _arrays(shard: PredictionShard) -> dict[str, np.ndarray]:
-    reasons = {"failed": np.array(list(shard.failed), dtype=np.int64), "reasons": np.array(list(shard.failed.values()), dtype=np.str_)}
-    return {"indices": shard.indices, "ranked": shard.ranked_classes, "logits": shard.logits, **reasons}
+    reasons = {
+        "failed": np.array(list(shard.failed), dtype=np.int64),
+        "reasons": np.array(list(shard.failed.values()), dtype=np.str_),
+    }
+    return {
+        "indices": shard.indices,
+        "ranked": shard.ranked_classes,
+        "logits": shard.logits,
+        **reasons,
+    }
 
 
-def find_shard(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> PredictionShard | None:
-    """Return the shard on disk if it is of exactly this work; a damaged or altered one is made again.
+def find_shard(
+    path: Path, key: str, rows: tuple[tuple[str, int, str], ...]
+) -> PredictionShard | None:
+    """Return the shard on disk if it is of exactly this work; a damaged or altered one is made
+    again.
 
     Raises:
         FormatError: Another version of this package wrote it.
@@ -117,9 +164,15 @@ def find_shard(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> 
         return None
 
 
-def classify_images(reader: Classifier, plan: Plan, pictures: RealImages, taken: ImageBytes, ratio: float) -> PredictionShard:
-    """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours change nothing."""
-    tile, side, failed = plan.settings.tile, plan.settings.resolution, dict(taken.failed)
+def classify_images(
+    reader: Classifier, plan: Plan, pictures: RealImages, taken: ImageBytes, ratio: float
+) -> PredictionShard:
+    """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours
+    change nothing.
+    """
+    tile = plan.settings.tile
+    side = plan.settings.resolution
+    failed = dict(taken.failed)
     logits: dict[int, np.ndarray] = {}
     for number in sorted({i // tile for i in taken.data}):
         images = np.zeros((tile, side, side, 3), dtype=np.uint8)
@@ -138,9 +191,21 @@ def classify_images(reader: Classifier, plan: Plan, pictures: RealImages, taken:
     return _shard(logits, failed, taken.image_rows)
 
 
-def _shard(logits: dict[int, np.ndarray], failed: dict[int, str], rows: tuple[tuple[str, int, str], ...]) -> PredictionShard:
+def _shard(
+    logits: dict[int, np.ndarray], failed: dict[int, str], rows: tuple[tuple[str, int, str], ...]
+) -> PredictionShard:
     indices = sorted(logits)
-    whole = np.stack([logits[i] for i in indices]) if indices else np.zeros((0, TOP_K), dtype=np.float32)
+    whole = (
+        np.stack([logits[i] for i in indices])
+        if indices
+        else np.zeros((0, TOP_K), dtype=np.float32)
+    )
     ranked = np.argsort(-whole, axis=1, kind="stable")[:, :TOP_K]
     best = np.take_along_axis(whole, ranked, 1).astype(np.float32)
-    return PredictionShard(np.array(indices, dtype=np.int64), ranked.astype(np.int64), best, dict(sorted(failed.items())), rows)
+    return PredictionShard(
+        np.array(indices, dtype=np.int64),
+        ranked.astype(np.int64),
+        best,
+        dict(sorted(failed.items())),
+        rows,
+    )

@@ -8,7 +8,7 @@ from harope_bench.core import registry
 from harope_bench.core.conditioning import check_rescored_suite
 from harope_bench.core.errors import OptionError
 from harope_bench.pipeline.eval_options import EvalOptions
-from harope_bench.pipeline.target import CHECKPOINTS, CLASSIFIERS, RUN_FOLDERS, TargetKind, Target
+from harope_bench.pipeline.target import CHECKPOINTS, CLASSIFIERS, RUN_FOLDERS, Target, TargetKind
 
 CLASSIFIER_OPTIONS = ("images", "truth", "crop_ratio")
 ORDER_OPTIONS = ("order", "pattern", "file_list", "tiles")

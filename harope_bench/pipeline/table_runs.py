@@ -1,4 +1,6 @@
-"""The runs that tables need at a scale: of shipped checkpoints, of registered ones that fit, and of those added by name."""
+"""The runs that tables need at a scale: of shipped checkpoints, of registered ones that fit, and of
+those added by name.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,21 @@ class PlannedRun(NamedTuple):
     resolution: int | None = None
 
     def folder(self, out: Path, several: bool) -> Path:
-        """Where the run goes: the checkpoint's folder, with suite and side below it where a checkpoint has several."""
-        return out / self.checkpoint / f"{self.suite}-r{self.resolution}" if several else out / self.checkpoint
+        """Where the run goes: the checkpoint's folder, with suite and side below it where a
+        checkpoint has several.
+        """
+        return (
+            out / self.checkpoint / f"{self.suite}-r{self.resolution}"
+            if several
+            else out / self.checkpoint
+        )
 
 
 class TableRuns(NamedTuple):
     """What a table's cells need at a scale.
 
-    runs: each once. lacking: rows that no registered checkpoint fits. suites: of all its cells. contested: an error for each row that
+    runs: each once. lacking: rows that no registered checkpoint fits. suites: of all its cells.
+    contested: an error for each row that
     several fit. has_no_runs: the table says of no cell how it is run at this scale.
     """
 
@@ -47,15 +56,34 @@ class TableRuns(NamedTuple):
         """Return the checkpoints that the table lacks; None where it lacks none."""
         if not self.missing_rows:
             return None
-        kinds = list(dict.fromkeys(name for row in self.missing_rows for name in encodings_of(table, row)))
-        what = "none is registered" if not self.runs else f"none is registered for {_rows_text(self.missing_rows)}"
-        detail = f"table {table.number or table.id} at paper scale needs checkpoints of {', '.join(kinds)}, {what}"
-        return Requirement("checkpoint", table.id, detail, f"harope-bench register NAME --weights FILE --encoding {kinds[0]}")
+        kinds = list(
+            dict.fromkeys(name for row in self.missing_rows for name in encodings_of(table, row))
+        )
+        what = (
+            "none is registered"
+            if not self.runs
+            else f"none is registered for {_rows_text(self.missing_rows)}"
+        )
+        detail = (
+            f"table {table.number or table.id} at paper scale needs checkpoints of"
+            f" {', '.join(kinds)}, {what}"
+        )
+        return Requirement(
+            "checkpoint",
+            table.id,
+            detail,
+            f"harope-bench register NAME --weights FILE --encoding {kinds[0]}",
+        )
 
     def missing_rows_note(self, table: Table) -> str | None:
         """Return the note under the table on its rows without a checkpoint."""
         requirement = self.requirement(table)
-        return f"Not run, no registered checkpoint fits: {_rows_text(self.missing_rows)}; {requirement.command}." if requirement else None
+        return (
+            f"Not run, no registered checkpoint fits: {_rows_text(self.missing_rows)};"
+            f" {requirement.command}."
+            if requirement
+            else None
+        )
 
 
 def _rows_text(rows: Sequence[Row]) -> str:
@@ -64,7 +92,11 @@ def _rows_text(rows: Sequence[Row]) -> str:
 
 def encodings_of(table: Table, row: Row) -> list[str]:
     """Return the encodings that a row's cells are of at paper scale."""
-    names = [row.encoding or column.encoding or table.paper.encoding for column in table.columns if column.of == "images"]
+    names = [
+        row.encoding or column.encoding or table.paper.encoding
+        for column in table.columns
+        if column.of == "images"
+    ]
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -79,11 +111,16 @@ def runs_of_table(table: Table, scale: Scale) -> list[PlannedRun]:
 
 
 def _no_runs_message(table: Table, scale: Scale) -> str:
-    return f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it"
+    return (
+        f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table"
+        f" {table.number}` prints it"
+    )
 
 
 def plan_table_runs(table: Table, scale: Scale, entries: Entries = NO_ENTRIES) -> TableRuns:
-    """Return what a table's own rows need at a scale; of a table with columns of the network itself nothing at paper scale."""
+    """Return what a table's own rows need at a scale; of a table with columns of the network itself
+    nothing at paper scale.
+    """
     if scale == "micro":
         runs = _micro_runs(table, entries)
         return TableRuns(tuple(runs), has_no_runs=not runs)
@@ -93,8 +130,14 @@ def plan_table_runs(table: Table, scale: Scale, entries: Entries = NO_ENTRIES) -
 
 
 def _paper_runs(table: Table, entries: Entries) -> TableRuns:
-    """Return the runs of the registered checkpoints that fit the cells of a table, and what is open."""
-    cells = [(row, column, table.suite_name(row, column)) for row in table.rows for column in table.columns]
+    """Return the runs of the registered checkpoints that fit the cells of a table, and what is
+    open.
+    """
+    cells = [
+        (row, column, table.suite_name(row, column))
+        for row in table.rows
+        for column in table.columns
+    ]
     if any(suite is None for _, _, suite in cells):
         return TableRuns(has_no_runs=True)
     suites = tuple(sorted({str(suite) for *_, suite in cells}))
@@ -103,20 +146,33 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
     known = [load_checkpoint_record(name) for name in registry.list_names("checkpoints")]
     added = {addition.name for addition in entries.additions}
     decided = {entry.row: entry.name for entry in entries.substitutions}
-    runs, served, contested = [], set(), []
+    runs = []
+    served = set()
+    contested = []
     for row, column, suite in cells:
         if row.id in decided:
             served.add(row.id)
-            runs += [PlannedRun(decided[row.id], str(suite), row.res)] if decided[row.id] in registry.list_entries("checkpoints") else []
+            runs += (
+                [PlannedRun(decided[row.id], str(suite), row.res)]
+                if decided[row.id] in registry.list_entries("checkpoints")
+                else []
+            )
             continue
-        fitting = [c.name for c in known if c.scale == "paper" and is_checkpoint_of_cell(table, row, column, c)]
-        open_names = [name for name in fitting if name not in added] if len(fitting) > 1 else fitting
+        fitting = [
+            c.name
+            for c in known
+            if c.scale == "paper" and is_checkpoint_of_cell(table, row, column, c)
+        ]
+        open_names = (
+            [name for name in fitting if name not in added] if len(fitting) > 1 else fitting
+        )
         if fitting:
             served.add(row.id)
         if len(open_names) > 1:
             contested.append(
-                f"{len(open_names)} registered checkpoints fit {row.printed} of {table.display_name}: {', '.join(open_names)}; "
-                f"--row {row.id}=NAME decides, --add NAME gives one a row of its own"
+                f"{len(open_names)} registered checkpoints fit {row.printed} of"
+                f" {table.display_name}: {', '.join(open_names)}; --row {row.id}=NAME decides,"
+                " --add NAME gives one a row of its own"
             )
         runs += [PlannedRun(name, str(suite), row.res) for name in open_names[:1]]
     lacking = tuple(row for row in table.rows if row.id not in served)
@@ -129,7 +185,11 @@ def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]
         return []
     decided = {entry.row: entry.name for entry in entries.substitutions}
     known = registry.list_entries("checkpoints")
-    cells = dict.fromkeys((table.micro_checkpoint_name(row, column), row.micro_res, row.id) for row in table.rows for column in table.columns)
+    cells = dict.fromkeys(
+        (table.micro_checkpoint_name(row, column), row.micro_res, row.id)
+        for row in table.rows
+        for column in table.columns
+    )
     runs = []
     for name, side, row_id in cells:
         if name is None or (row_id in decided and decided[row_id] not in known):
@@ -140,10 +200,12 @@ def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]
 
 
 def added_runs(tables: Sequence[Table], scale: Scale, entries: Entries) -> list[PlannedRun]:
-    """Return the runs of the registered checkpoints that get rows of their own: the suites and sides of the tables' rows.
+    """Return the runs of the registered checkpoints that get rows of their own: the suites and
+    sides of the tables' rows.
 
     Raises:
-        UnknownName: a name of no checkpoint and of no run. OptionError: a checkpoint that no table takes.
+        UnknownName: a name of no checkpoint and of no run. OptionError: a checkpoint that no table
+            takes.
     """
     runs: list[PlannedRun] = []
     for name in dict.fromkeys(entries.run_names):
@@ -167,21 +229,31 @@ def _check_run_there(name: str, entries: Entries) -> None:
     if results:
         find_runs(name, results, out)
     else:
-        raise UnknownNameError("checkpoint or run", shorten(name, 60), registry.list_names("checkpoints"))
+        raise UnknownNameError(
+            "checkpoint or run", shorten(name, 60), registry.list_names("checkpoints")
+        )
 
 
 def _runs_beside(table: Table, scale: Scale, found: Checkpoint) -> list[PlannedRun]:
-    """Return the runs by which a checkpoint gets a row beside a table's own; empty where the table is of another task or network."""
+    """Return the runs by which a checkpoint gets a row beside a table's own; empty where the table
+    is of another task or network.
+    """
     if found.scale != scale:
         return []
     if scale == "micro":
         peers = [(str(work.suite), work.resolution) for work in _micro_runs(table)]
-        return [PlannedRun(found.name, suite, side) for suite, side in dict.fromkeys(peers) if found.suite in (None, suite)]
+        return [
+            PlannedRun(found.name, suite, side)
+            for suite, side in dict.fromkeys(peers)
+            if found.suite in (None, suite)
+        ]
     facts = [
         (str(suite), row.res)
         for row in table.rows
         for column in table.columns
-        if column.of == "images" and (suite := table.suite_name(row, column)) and _is_backbone(table, row, found)
+        if column.of == "images"
+        and (suite := table.suite_name(row, column))
+        and _is_backbone(table, row, found)
     ]
     return [PlannedRun(found.name, suite, side) for suite, side in dict.fromkeys(facts)]
 
@@ -193,8 +265,9 @@ def _is_backbone(table: Table, row: Row, found: Checkpoint) -> bool:
 def _no_table_message(found: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"checkpoint {found.name} ({found.scale}, {found.backbone}, suite {found.suite or 'none'}) has no row beside those of "
-        f"{', '.join(table.display_name for table in tables)} at {scale} scale (suites {', '.join(suites)}); name another table"
+        f"checkpoint {found.name} ({found.scale}, {found.backbone}, suite {found.suite or 'none'})"
+        f" has no row beside those of {', '.join(table.display_name for table in tables)} at"
+        f" {scale} scale (suites {', '.join(suites)}); name another table"
     )
 
 
@@ -203,11 +276,14 @@ def has_network_columns(table: Table) -> bool:
     return any(column.of == "network" for column in table.columns)
 
 
-def check_work(chosen: Sequence[Table], works: Sequence[TableRuns], scale: Scale, is_all: bool) -> list[Requirement]:
+def check_work(
+    chosen: Sequence[Table], works: Sequence[TableRuns], scale: Scale, is_all: bool
+) -> list[Requirement]:
     """Return the checkpoints that rows lack, a requirement for each table.
 
     Raises:
-        BenchError: a table that is named has no runs at this scale (of all tables, those are passed over), or a row has several
+        BenchError: a table that is named has no runs at this scale (of all tables, those are passed
+            over), or a row has several
             checkpoints and nobody decided.
     """
     for table, work in zip(chosen, works, strict=True):
@@ -215,9 +291,15 @@ def check_work(chosen: Sequence[Table], works: Sequence[TableRuns], scale: Scale
             raise BenchError(_no_runs_message(table, scale))
     if contested := [line for work in works for line in work.ambiguous_rows]:
         raise OptionError("; ".join(dict.fromkeys(contested)))
-    return [requirement for table, work in zip(chosen, works, strict=True) if (requirement := work.requirement(table))]
+    return [
+        requirement
+        for table, work in zip(chosen, works, strict=True)
+        if (requirement := work.requirement(table))
+    ]
 
 
 def suites_lacking(works: Sequence[TableRuns]) -> list[str]:
     """Return the suites of the tables that lack a checkpoint."""
-    return list(dict.fromkeys(suite for work in works if work.missing_rows for suite in work.suites))
+    return list(
+        dict.fromkeys(suite for work in works if work.missing_rows for suite in work.suites)
+    )

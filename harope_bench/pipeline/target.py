@@ -16,7 +16,11 @@ from harope_bench.core.schema import Plan
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.models.load_checkpoint import load_checkpoint_record
-from harope_bench.pipeline.classify import is_classifier, make_classifier_plan, is_classification_suite
+from harope_bench.pipeline.classify import (
+    is_classification_suite,
+    is_classifier,
+    make_classifier_plan,
+)
 from harope_bench.pipeline.eval_options import RUNS, EvalOptions, GenerationOptions
 from harope_bench.pipeline.evaluate_prompts import is_prompt_suite
 from harope_bench.pipeline.generate import make_plan
@@ -39,7 +43,9 @@ class TargetKind(Enum):
     OFFICIAL_RESULTS = "finished run of an official script"
 
 
-CHECKPOINTS = frozenset({TargetKind.CHECKPOINT, TargetKind.PROMPT_CHECKPOINT, TargetKind.CLASSIFIER})
+CHECKPOINTS = frozenset(
+    {TargetKind.CHECKPOINT, TargetKind.PROMPT_CHECKPOINT, TargetKind.CLASSIFIER}
+)
 CLASSIFIERS = frozenset({TargetKind.CLASSIFIER, TargetKind.CLASSIFIER_RUN})
 RUN_FOLDERS = frozenset({TargetKind.RUN, TargetKind.PROMPT_RUN, TargetKind.CLASSIFIER_RUN})
 
@@ -78,7 +84,9 @@ def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
     if is_there:
         return _resolve_path(text, path, options)
     if text not in registry.list_entries("checkpoints"):
-        raise UnknownNameError("file, folder or checkpoint", text, registry.list_names("checkpoints"))
+        raise UnknownNameError(
+            "file, folder or checkpoint", text, registry.list_names("checkpoints")
+        )
     return resolve_checkpoint(text, options)
 
 

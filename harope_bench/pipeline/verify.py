@@ -1,7 +1,10 @@
-"""Checks folders of results against what vouches for them: hashes, images, results judged and scored again, samples drawn again.
+"""Checks folders of results against what vouches for them: hashes, images, results judged and
+scored again, samples drawn again.
 
-Each check ends as ok, altered, or could-not-check. What can be recomputed is recomputed: labels and prompts from the suite, features
-and annotations from the images, measurements from these. The rest has its hash in another file, SHA256SUMS.
+Each check ends as ok, altered, or could-not-check. What can be recomputed is recomputed: labels and
+prompts from the suite, features
+and annotations from the images, measurements from these. The rest has its hash in another file,
+SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -28,11 +31,35 @@ from harope_bench.data.run_folder import OBSERVATIONS, PLAN_FILE, RESULTS_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import ImageGenerator
 from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator, weights_path
-from harope_bench.pipeline.classify import RealImageSelection, is_classification_suite, recheck_classifier
+from harope_bench.pipeline.classify import (
+    RealImageSelection,
+    is_classification_suite,
+    recheck_classifier,
+)
 from harope_bench.pipeline.generate import generate_one
-from harope_bench.pipeline.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
-from harope_bench.pipeline.verify_findings import CAUSES, Findings, NotCheckedError, Status, status_of
-from harope_bench.pipeline.verify_results import RunToCheck, GivenReference, check_cost, check_external_images, check_results, given_reference
+from harope_bench.pipeline.verify_files import (
+    check_archives,
+    check_requests,
+    check_rows,
+    check_sums,
+    open_plan,
+    open_run,
+)
+from harope_bench.pipeline.verify_findings import (
+    CAUSES,
+    Findings,
+    NotCheckedError,
+    Status,
+    status_of,
+)
+from harope_bench.pipeline.verify_results import (
+    GivenReference,
+    RunToCheck,
+    check_cost,
+    check_external_images,
+    check_results,
+    given_reference,
+)
 
 COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
 
@@ -41,7 +68,8 @@ COST = "cost"  # the evaluator of the network itself, whose results lie in a fol
 class VerifyOptions:
     """What a verify is given beside the folder.
 
-    redraw: how many samples of each run are drawn again, chosen by `seed`, at random if None. source: where images lie now that a
+    redraw: how many samples of each run are drawn again, chosen by `seed`, at random if None.
+    source: where images lie now that a
     result was made of elsewhere.
     """
 
@@ -63,22 +91,32 @@ def verify(
 ) -> Findings:
     """Check every run and every result at or below a folder.
 
-    Images are hashed, judged and scored again, and `redraw` samples of each run are drawn again. A classifier's run has its predictions
-    compared and scored again instead, and `redraw` pictures named again. A result of images elsewhere is scored again from these.
+    Images are hashed, judged and scored again, and `redraw` samples of each run are drawn again. A
+    classifier's run has its predictions
+    compared and scored again instead, and `redraw` pictures named again. A result of images
+    elsewhere is scored again from these.
 
     Args:
         seed: which samples are drawn again; None chooses at random.
-        reference: the file that `eval --reference` was given; a result of a reference that is neither the suite's nor this is not checked.
-        images, labels, crop_ratio: where a classifier's pictures lie and how they were cut, as `eval` was told.
+        reference: the file that `eval --reference` was given; a result of a reference that is
+            neither the suite's nor this is not checked.
+        images, labels, crop_ratio: where a classifier's pictures lie and how they were cut, as
+            `eval` was told.
         source: where the images of a result without a run lie, if no longer where they were scored.
 
     Raises:
-        SampleError: nothing there is a run or a result. StorageError: the reference is not readable.
+        SampleError: nothing there is a run or a result. StorageError: the reference is not
+            readable.
     """
     folders = run_folders(folder)
     if not folders:
-        raise SampleError(f"{folder} holds no {PLAN_FILE} and no results; give a folder that `generate` or `eval` made")
-    options = VerifyOptions(redraw, seed, source, RealImageSelection(images, labels, crop_ratio=crop_ratio))
+        raise SampleError(
+            f"{folder} holds no {PLAN_FILE} and no results; give a folder that `generate` or `eval`"
+            " made"
+        )
+    options = VerifyOptions(
+        redraw, seed, source, RealImageSelection(images, labels, crop_ratio=crop_ratio)
+    )
     given_reference(reference, folder)  # cheap, and may fail: before all images are judged
     findings = Findings()
     for place in folders:
@@ -89,7 +127,8 @@ def verify(
 def run_folders(folder: Path) -> list[Path]:
     """Return every folder at or below this one that holds a plan or results, in order.
 
-    A folder that is named as results itself, or is named by one of its results, counts as the folder that holds it.
+    A folder that is named as results itself, or is named by one of its results, counts as the
+    folder that holds it.
     """
     if folder.name == RESULTS_FOLDER and result_paths(folder.parent):
         return [folder.parent]
@@ -98,7 +137,9 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(plans | results)
 
 
-def _check_folder(folder: Path, options: VerifyOptions, reference: Path | None, findings: Findings) -> None:
+def _check_folder(
+    folder: Path, options: VerifyOptions, reference: Path | None, findings: Findings
+) -> None:
     """Check one run folder; what stops a part of it is told and does not stop the rest."""
     check_sums(folder, findings)
     check_rows(folder, findings)
@@ -123,7 +164,9 @@ def _scratch() -> Iterator[Path]:
         with TemporaryDirectory(prefix="harope-bench-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
     except OSError as error:
-        raise NotCheckedError(f"no room for what is made again ({error.strerror or error}); free some, or set TMPDIR") from error
+        raise NotCheckedError(
+            f"no room for what is made again ({error.strerror or error}); free some, or set TMPDIR"
+        ) from error
 
 
 def _check_classifier(folder: Path, options: VerifyOptions, findings: Findings) -> None:
@@ -135,8 +178,16 @@ def _check_classifier(folder: Path, options: VerifyOptions, findings: Findings) 
     findings.add("could-not-check", folder, *outcome.unchecked_messages)
 
 
-def _check_results_alone(folder: Path, references: GivenReference, options: VerifyOptions, temporary: Path, findings: Findings) -> None:
-    """Check results without a plan beside them: of images elsewhere, of an official file, or of a network."""
+def _check_results_alone(
+    folder: Path,
+    references: GivenReference,
+    options: VerifyOptions,
+    temporary: Path,
+    findings: Findings,
+) -> None:
+    """Check results without a plan beside them: of images elsewhere, of an official file, or of a
+    network.
+    """
     check_archives(folder, findings)
     parent = _plan_above(folder)
     for path in result_paths(folder):
@@ -148,17 +199,27 @@ def _check_results_alone(folder: Path, references: GivenReference, options: Veri
 
 
 def _plan_above(folder: Path) -> Plan | None:
-    """Return the plan of the run that a folder of costs belongs to, where there is one that can be read."""
+    """Return the plan of the run that a folder of costs belongs to, where there is one that can be
+    read.
+    """
     try:
         return RunFolder(folder.parent, is_checked=False).plan if folder.name == COST else None
     except BenchError:
         return None  # told of that folder itself
 
 
-# ------------------------------------------------------------------------------------------------ a run
+# ------------------------------------------------------------------------------------------------ a
+# run
 
 
-def _check_run(folder: Path, plan: Plan, references: GivenReference, options: VerifyOptions, temporary: Path, findings: Findings) -> None:
+def _check_run(
+    folder: Path,
+    plan: Plan,
+    references: GivenReference,
+    options: VerifyOptions,
+    temporary: Path,
+    findings: Findings,
+) -> None:
     samples = open_run(folder, findings)
     if samples is None:
         return
@@ -168,7 +229,9 @@ def _check_run(folder: Path, plan: Plan, references: GivenReference, options: Ve
     own = [path for path in paths if not _has_external_images(_read_result_or_none(path))]
     check_results(folder, own, given, temporary / OBSERVATIONS, findings)
     for path in [path for path in paths if path not in own]:
-        check_external_images(folder, path, options.source, references, temporary / "elsewhere", findings)
+        check_external_images(
+            folder, path, options.source, references, temporary / "elsewhere", findings
+        )
     if not paths:
         findings.add("ok", folder, "no results to check")
     if options.redraw:
@@ -197,7 +260,9 @@ def _check_images(samples: SampleSet, findings: Findings) -> Status:
             statuses.append(_status_of_image(error))
             findings.add(statuses[-1], samples.path, str(error))
     count = len(samples.indices)
-    findings.add("ok", samples.path, f"{count - len(statuses):,} of {count:,} image hashes are as recorded")
+    findings.add(
+        "ok", samples.path, f"{count - len(statuses):,} of {count:,} image hashes are as recorded"
+    )
     return "altered" if "altered" in statuses else "could-not-check" if statuses else "ok"
 
 
@@ -208,7 +273,8 @@ def _status_of_image(error: SampleError) -> Status:
     return "could-not-check" if refused else "altered"
 
 
-# ----------------------------------------------------------------------------------------------- redraw
+# -----------------------------------------------------------------------------------------------
+# redraw
 
 
 class Regeneration(NamedTuple):
@@ -218,20 +284,35 @@ class Regeneration(NamedTuple):
     records: dict[int, SampleRecord]
 
 
-def _check_regenerated(samples: SampleSet, plan: Plan, options: VerifyOptions, findings: Findings) -> None:
+def _check_regenerated(
+    samples: SampleSet, plan: Plan, options: VerifyOptions, findings: Findings
+) -> None:
     """Draw some samples again, failed ones among them, and compare with their records."""
     try:
-        drawing = Regeneration(open_generator(_find_checkpoint(plan), plan.settings), RunFolder(samples.path, is_checked=False).read_records())
+        drawing = Regeneration(
+            open_generator(_find_checkpoint(plan), plan.settings),
+            RunFolder(samples.path, is_checked=False).read_records(),
+        )
         chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         known = sorted({*samples.indices, *samples.failed})
         chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))
         for index in chosen:
-            if not _matches_record(drawing.records[index], generate_one(drawing.generator, plan, index)):
-                findings.add("altered", samples.path, f"sample {index} drawn again is another image ({CAUSES})")
+            if not _matches_record(
+                drawing.records[index], generate_one(drawing.generator, plan, index)
+            ):
+                findings.add(
+                    "altered",
+                    samples.path,
+                    f"sample {index} drawn again is another image ({CAUSES})",
+                )
     except BenchError as error:
-        findings.add("could-not-check", samples.path, f"{samples.path}: nothing drawn again: {error}")
+        findings.add(
+            "could-not-check", samples.path, f"{samples.path}: nothing drawn again: {error}"
+        )
         return
-    findings.add("ok", samples.path, f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}")
+    findings.add(
+        "ok", samples.path, f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}"
+    )
 
 
 def _find_checkpoint(plan: Plan) -> Checkpoint:
@@ -239,8 +320,8 @@ def _find_checkpoint(plan: Plan) -> Checkpoint:
     found = load_checkpoint_record(plan.checkpoint.name)
     if found.sha256 != plan.checkpoint.sha256:
         raise SampleError(
-            f"checkpoint {found.name} is registered with other weights than this run's, nothing can be drawn again; "
-            "--redraw 0 checks the rest"
+            f"checkpoint {found.name} is registered with other weights than this run's, nothing can"
+            " be drawn again; --redraw 0 checks the rest"
         )
     check_sha256(weights_path(found), found.sha256)
     return found

@@ -1,4 +1,6 @@
-"""What `verify` finds: a status for each check, told apart so that "altered" is never said of what could not be checked."""
+"""What `verify` finds: a status for each check, told apart so that "altered" is never said of what
+could not be checked.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harope_bench.core.errors import AlteredFileError, BenchError, DiskError, JudgeError, MissingExtraError, UnknownNameError, WeightsError
+from harope_bench.core.errors import (
+    AlteredFileError,
+    BenchError,
+    DiskError,
+    JudgeError,
+    MissingExtraError,
+    UnknownNameError,
+    WeightsError,
+)
 
 CAUSES = "altered, or other hardware, threads or library versions"  # of a difference
 Status = Literal["ok", "altered", "could-not-check"]
@@ -17,7 +27,14 @@ class NotCheckedError(BenchError):
 
 
 # Something that is needed for the check is not here; of the files in question this says nothing.
-ABSENCE_ERRORS = (NotCheckedError, DiskError, WeightsError, JudgeError, MissingExtraError, UnknownNameError)
+ABSENCE_ERRORS = (
+    NotCheckedError,
+    DiskError,
+    WeightsError,
+    JudgeError,
+    MissingExtraError,
+    UnknownNameError,
+)
 
 
 class Check(NamedTuple):
@@ -60,7 +77,13 @@ class Findings:
     @property
     def status(self) -> Status:
         """The worst of all: altered, then could-not-check."""
-        return "altered" if self.altered_messages else "could-not-check" if self.unchecked_messages else "ok"
+        return (
+            "altered"
+            if self.altered_messages
+            else "could-not-check"
+            if self.unchecked_messages
+            else "ok"
+        )
 
     def merge(self, others: Iterable[Check]) -> None:
         """Add the checks of another part."""
@@ -71,7 +94,8 @@ def status_of(error: BenchError, is_vouched: bool) -> Status:
     """Return what an error during a check means for what is checked.
 
     Args:
-        is_vouched: The files in question are as they were recorded, so that an error is of what is needed to check them.
+        is_vouched: The files in question are as they were recorded, so that an error is of what is
+            needed to check them.
     """
     if isinstance(error, AlteredFileError):
         return "altered"

@@ -1,4 +1,6 @@
-"""Samples as pictures: the same indices of every run of a suite, so that eyes compare like with like."""
+"""Samples as pictures: the same indices of every run of a suite, so that eyes compare like with
+like.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 N_COLUMNS = 10  # the labels of the digits suite run through a row
-MAX_SAMPLES, MAX_CAPTIONED_SAMPLES = 40, 20  # samples of a run: four rows of ten without captions, two with
+# samples of a run: four rows of ten without captions, two with
+MAX_SAMPLES = 40
+MAX_CAPTIONED_SAMPLES = 20
 MAX_THUMBNAIL_SIDE = 96  # pixels a side of one thumbnail
 MAX_SHEETS = 24  # keeps the file under 5 MB: a full grid of noise has 0.2 MB or less
-MAX_CAPTION_CHARACTERS = 80  # characters of a caption in an image's description; the list under the pictures has it whole
+# characters of a caption in an image's description; the list under the pictures has it whole
+MAX_CAPTION_CHARACTERS = 80
 GAP_PIXELS = 2
 MISSING_COLOUR = (128, 128, 128)
 
@@ -45,7 +50,8 @@ class SampleSheet:
 class SamplePanel:
     """Pictures with the same samples in the same places, one a run.
 
-    captions: index and prompt of each column, pictures being rows of one table; empty where samples have no prompts, and
+    captions: index and prompt of each column, pictures being rows of one table; empty where samples
+    have no prompts, and
     pictures have rows of ten. step: pixels from one column to the next.
     """
 
@@ -76,11 +82,19 @@ def count_excluded_runs(runs: Sequence[ReportedRun]) -> int:
 
 
 def _group_runs(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
-    """Runs of one suite that share samples, together; a run without a plan, or that shares none, alone."""
+    """Runs of one suite that share samples, together; a run without a plan, or that shares none,
+    alone.
+    """
     suites: dict[object, list[ReportedRun]] = {}
     for run in runs:
-        suites.setdefault((run.plan.suite, run.plan.suite_version) if run.plan else run.id, []).append(run)
-    return [part for group in suites.values() for part in ([group] if _shared_indices(group) else [[run] for run in group])]
+        suites.setdefault(
+            (run.plan.suite, run.plan.suite_version) if run.plan else run.id, []
+        ).append(run)
+    return [
+        part
+        for group in suites.values()
+        for part in ([group] if _shared_indices(group) else [[run] for run in group])
+    ]
 
 
 def _shared_indices(group: Sequence[ReportedRun]) -> list[int]:
@@ -95,11 +109,14 @@ def evenly_spaced_indices(indices: Sequence[int], count: int) -> list[int]:
     ([0, 3, 6, 9], [5, 7])
     """
     last = len(indices) - 1
-    return list(indices) if last < count else [indices[k * last // (count - 1)] for k in range(count)]
+    return (
+        list(indices) if last < count else [indices[k * last // (count - 1)] for k in range(count)]
+    )
 
 
 def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
-    prompts, shared = _prompts_by_index(group), _shared_indices(group)
+    prompts = _prompts_by_index(group)
+    shared = _shared_indices(group)
     title = f"suite {group[0].plan.suite}" if group[0].plan else group[0].title
     if not all(prompts[index] for index in shared):
         opened = [_load_samples(run, _shown_indices(run, shared)) for run in group]
@@ -110,7 +127,13 @@ def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
     side = _thumbnail_side(opened)
     bands = [shown[k : k + N_COLUMNS] for k in range(0, len(shown), N_COLUMNS)]
     return [
-        SamplePanel(title, tuple((i, prompts[i]) for i in band), side + GAP_PIXELS, tuple(_make_sheet(one, band, side) for one in opened)) for band in bands
+        SamplePanel(
+            title,
+            tuple((i, prompts[i]) for i in band),
+            side + GAP_PIXELS,
+            tuple(_make_sheet(one, band, side) for one in opened),
+        )
+        for band in bands
     ]
 
 
@@ -123,32 +146,56 @@ def _prompts_by_index(group: Sequence[ReportedRun]) -> dict[int, str]:
 
 
 def _shown_indices(run: ReportedRun, shared: Sequence[int]) -> list[int]:
-    """What a picture without captions shows: the first samples if that puts one class in each column, else even steps."""
+    """What a picture without captions shows: the first samples if that puts one class in each
+    column, else even steps.
+    """
     first = list(shared[:MAX_SAMPLES])
-    return first if _column_classes([record.label for record in run.samples if record.index in set(first)]) else evenly_spaced_indices(shared, MAX_SAMPLES)
+    return (
+        first
+        if _column_classes([record.label for record in run.samples if record.index in set(first)])
+        else evenly_spaced_indices(shared, MAX_SAMPLES)
+    )
 
 
 def _column_classes(labels: Sequence[int | None]) -> list[int]:
     """The class of each column of rows of ten; empty where a column has several or none."""
     found = [set(labels[column::N_COLUMNS]) for column in range(min(N_COLUMNS, len(labels)))]
-    return [label for one in found for label in one if label is not None] if all(len(one) == 1 for one in found) else []
+    return (
+        [label for one in found for label in one if label is not None]
+        if all(len(one) == 1 for one in found)
+        else []
+    )
 
 
 def _load_samples(run: ReportedRun, indices: Sequence[int]) -> _LoadedSamples:
     known = {record.index: record for record in run.samples}
-    records, missing = {index: known[index] for index in indices}, dict[int, str]()
+    records = {index: known[index] for index in indices}
+    missing = dict[int, str]()
     pictures = {index: _load_image(run, record, missing) for index, record in records.items()}
     return _LoadedSamples(run, records, pictures, missing)
 
 
 def _make_sheet(loaded: _LoadedSamples, indices: Sequence[int], side: int) -> SampleSheet:
-    missing = tuple(f"sample {index}: {loaded.missing_reasons[index]}" for index in indices if index in loaded.missing_reasons)
+    missing = tuple(
+        f"sample {index}: {loaded.missing_reasons[index]}"
+        for index in indices
+        if index in loaded.missing_reasons
+    )
     page = _paste_images([loaded.images[index] for index in indices], side)
     buffer = io.BytesIO()
     page.save(buffer, "PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     alt = _alt_text(loaded.run, [loaded.records[index] for index in indices], len(missing))
-    return SampleSheet(loaded.run.id, loaded.run.title, _caption(loaded.run), alt, uri, page.width, page.height, missing)
+    return SampleSheet(
+        loaded.run.id,
+        loaded.run.title,
+        _caption(loaded.run),
+        alt,
+        uri,
+        page.width,
+        page.height,
+        missing,
+    )
 
 
 def _load_image(run: ReportedRun, record: SampleRecord, missing: dict[int, str]) -> Image | None:
@@ -156,28 +203,45 @@ def _load_image(run: ReportedRun, record: SampleRecord, missing: dict[int, str])
 
     path = run.image_path(record)
     if path is None:
-        missing[record.index] = record.reason or "failed" if record.status != "ok" else "no file inside the run"
+        missing[record.index] = (
+            record.reason or "failed" if record.status != "ok" else "no file inside the run"
+        )
         return None
     try:
         with open_image(read_image_bytes(path), path.name) as picture:
             return picture.convert("RGB")
     except SampleError as error:
-        missing[record.index] = "not there" if isinstance(error.__cause__, FileNotFoundError) else "not a readable image"
+        missing[record.index] = (
+            "not there"
+            if isinstance(error.__cause__, FileNotFoundError)
+            else "not a readable image"
+        )
         return None
 
 
 def _thumbnail_side(loaded_runs: Sequence[_LoadedSamples]) -> int:
-    """Pixels of a thumbnail for these runs, of the first picture of each: small ones are doubled, large ones reduced."""
-    firsts = [next((picture.width for picture in one.images.values() if picture is not None), 28) for one in loaded_runs]
-    return max(2 * width if 2 * width <= MAX_THUMBNAIL_SIDE else min(width, MAX_THUMBNAIL_SIDE) for width in firsts)
+    """Pixels of a thumbnail for these runs, of the first picture of each: small ones are doubled,
+    large ones reduced.
+    """
+    firsts = [
+        next((picture.width for picture in one.images.values() if picture is not None), 28)
+        for one in loaded_runs
+    ]
+    return max(
+        2 * width if 2 * width <= MAX_THUMBNAIL_SIDE else min(width, MAX_THUMBNAIL_SIDE)
+        for width in firsts
+    )
 
 
 def _paste_images(images: Sequence[Image | None], side: int) -> Image:
     from PIL import Image
 
     step = side + GAP_PIXELS
-    columns, rows = min(N_COLUMNS, len(images)), -(-len(images) // N_COLUMNS)
-    page = Image.new("RGBA", (columns * step - GAP_PIXELS, rows * step - GAP_PIXELS))  # gaps show the page, light or dark
+    columns = min(N_COLUMNS, len(images))
+    rows = -(-len(images) // N_COLUMNS)
+    page = Image.new(
+        "RGBA", (columns * step - GAP_PIXELS, rows * step - GAP_PIXELS)
+    )  # gaps show the page, light or dark
     for place, picture in enumerate(images):
         page.paste(_thumbnail(picture, side), (place % N_COLUMNS * step, place // N_COLUMNS * step))
     return page
@@ -200,18 +264,33 @@ def _caption(run: ReportedRun) -> str:
     if run.plan is None:
         return "images without a plan: how they were drawn is not known"
     settings = run.plan.settings
-    scaled = f", scaling {settings.pos_scaling}" if settings.pos_scaling not in (None, "none") else ""
-    return f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed}, {settings.sampling_text}"
+    scaled = (
+        f", scaling {settings.pos_scaling}" if settings.pos_scaling not in (None, "none") else ""
+    )
+    return (
+        f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed},"
+        f" {settings.sampling_text}"
+    )
 
 
 def _alt_text(run: ReportedRun, records: Sequence[SampleRecord], missing: int) -> str:
     """The picture in words: which samples, and the prompt of each, or the classes."""
     lost = f"; {missing} missing, shown as crossed boxes" if missing else ""
     if all(record.prompt for record in records):
-        told = "; ".join(f"{record.index}: {shorten(record.prompt or '', MAX_CAPTION_CHARACTERS, placeholder=' ...')}" for record in records)
+        told = "; ".join(
+            f"{record.index}:"
+            f" {shorten(record.prompt or '', MAX_CAPTION_CHARACTERS, placeholder=' ...')}"
+            for record in records
+        )
         return f"{run.title}, samples from left to right: {told}{lost}"
-    which = ", ".join(f"{first} to {last}" if last > first else str(first) for first, last in consecutive_ranges(record.index for record in records))
-    return f"{run.title}: samples {which} in rows of {N_COLUMNS}{_classes_text([record.label for record in records])}{lost}"
+    which = ", ".join(
+        f"{first} to {last}" if last > first else str(first)
+        for first, last in consecutive_ranges(record.index for record in records)
+    )
+    return (
+        f"{run.title}: samples {which} in rows of"
+        f" {N_COLUMNS}{_classes_text([record.label for record in records])}{lost}"
+    )
 
 
 def _classes_text(labels: Sequence[int | None]) -> str:

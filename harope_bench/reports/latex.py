@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 
 from harope_bench.leaderboards.board import Board
-from harope_bench.reports.table_layout import TableLayout, HeaderCell, BodyCell, lay_out_board, legend, board_title
+from harope_bench.reports.table_layout import (
+    BodyCell,
+    HeaderCell,
+    TableLayout,
+    board_title,
+    lay_out_board,
+    legend,
+)
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -47,7 +54,8 @@ def render_latex(board: Board) -> str:
     grid = lay_out_board(board)
     left = sum(leaf.kind == "head" for leaf in grid.columns)
     lines = [
-        "% needs \\usepackage{booktabs}" + (" and \\usepackage{amssymb}" if board.show == "both" else ""),
+        "% needs \\usepackage{booktabs}"
+        + (" and \\usepackage{amssymb}" if board.show == "both" else ""),
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{escape_latex(board_title(board))}{_superscript(board.table_note_numbers)}}}",
@@ -69,7 +77,9 @@ def _header_lines(grid: TableLayout) -> list[str]:
     lines = []
     covered = [0] * len(grid.columns)
     for level in grid.header_rows:
-        cells, rules, at = [], [], 0
+        cells = []
+        rules = []
+        at = 0
         spans = list(level)
         while at < len(grid.columns):
             if covered[at]:
@@ -121,7 +131,15 @@ def _superscript(marks: tuple[int, ...]) -> str:
 
 def _footnote_lines(board: Board) -> list[str]:
     texts = [escape_latex(text) for text in legend(board)]
-    texts += [rf"\textsuperscript{{{note.number}}}\,{escape_latex(note.full_text)}" for note in board.notes]
+    texts += [
+        rf"\textsuperscript{{{note.number}}}\,{escape_latex(note.full_text)}"
+        for note in board.notes
+    ]
     if not texts:
         return []
-    return [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize", *[rf"{text}\par" for text in texts], r"\end{minipage}"]
+    return [
+        r"\par\medskip",
+        r"\begin{minipage}{\linewidth}\footnotesize",
+        *[rf"{text}\par" for text in texts],
+        r"\end{minipage}",
+    ]

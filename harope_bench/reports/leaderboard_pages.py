@@ -1,4 +1,6 @@
-"""A leaderboard as static pages: an index with a section a protocol, and a page a run. Equal bytes for equal records."""
+"""A leaderboard as static pages: an index with a section a protocol, and a page a run. Equal bytes
+for equal records.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,31 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.core.storage import convert_os_errors, read_if_present, sha256_bytes, write_text
 from harope_bench.leaderboards.comparisons import CHECKPOINT_EVIDENCE
-from harope_bench.leaderboards.rankings import NOT_RECORDED, RankedResult, LeaderboardProtocol, ProtocolSection, build_sections, unrecorded_protocol_fields
+from harope_bench.leaderboards.rankings import (
+    NOT_RECORDED,
+    LeaderboardProtocol,
+    ProtocolSection,
+    RankedResult,
+    build_sections,
+    unrecorded_protocol_fields,
+)
 from harope_bench.leaderboards.table_spec import DASH
-from harope_bench.reports.run_card import RunCard, ReportCheck, build_cards, collect_checks, time_range
-from harope_bench.reports.table_layout import format_standard_error, format_difference
+from harope_bench.reports.run_card import (
+    ReportCheck,
+    RunCard,
+    build_cards,
+    collect_checks,
+    time_range,
+)
 from harope_bench.reports.runs import ReportedRun, read_runs
+from harope_bench.reports.table_layout import format_difference, format_standard_error
 from harope_bench.reports.tables import template_environment
 from harope_bench.statistics.significance import format_p_value
 
-PAGE_MARKER = '<meta name="generator" content="harope-bench leaderboard">'  # by which a later build knows a page as its own
-BAR_WIDTH, BAR_EDGE = 120.0, 4.0
+# by which a later build knows a page as its own
+PAGE_MARKER = '<meta name="generator" content="harope-bench leaderboard">'
+BAR_WIDTH = 120.0
+BAR_EDGE = 4.0
 PROTOCOL_LABELS = {
     "suite": "Suite", "resolution": "Resolution", "images": "Images", "evaluator": "Evaluator", "profile": "Profile",
     "rules": "Rules", "judge": "Judge", "judge_class": "Judge class", "reference": "Reference", "scale": "Scale",
@@ -106,7 +123,8 @@ class Leaderboard:
 
 
 def write_leaderboard(runs: Path, out: Path) -> list[Path]:
-    """Writes index.html and runs/*.html; pages of runs that are gone are removed. Returns the pages.
+    """Writes index.html and runs/*.html; pages of runs that are gone are removed. Returns the
+    pages.
 
     Raises:
         StorageError: the folder holds no result, or a file of a run is broken (named).
@@ -116,7 +134,10 @@ def write_leaderboard(runs: Path, out: Path) -> list[Path]:
     if (page := _read_page(index)) is not None and PAGE_MARKER not in page:
         raise StorageError(f"{index} is a page of something else; choose another --out")
     written = [_write_page(out / "index.html", "site.html", site=site)]
-    written += [_write_page(out / "runs" / page.name, "site_run.html", site=site, page=page) for page in site.run_pages]
+    written += [
+        _write_page(out / "runs" / page.name, "site_run.html", site=site, page=page)
+        for page in site.run_pages
+    ]
     for old in sorted((out / "runs").glob("*.html")):
         if old not in written and PAGE_MARKER in (_read_page(old) or ""):
             with convert_os_errors(old):
@@ -125,7 +146,9 @@ def write_leaderboard(runs: Path, out: Path) -> list[Path]:
 
 
 def _write_page(path: Path, template: str, **facts: object) -> Path:
-    write_text(path, template_environment().get_template(template).render(mark=PAGE_MARKER, **facts))
+    write_text(
+        path, template_environment().get_template(template).render(mark=PAGE_MARKER, **facts)
+    )
     return path
 
 
@@ -140,13 +163,30 @@ def build_leaderboard(runs: Path) -> Leaderboard:
     folders = read_runs(runs)
     scored = [run for run in folders if run.results]
     if not scored:
-        raise StorageError(f"{runs} holds no result (**/results/*.json); harope-bench eval makes one")
+        raise StorageError(
+            f"{runs} holds no result (**/results/*.json); harope-bench eval makes one"
+        )
     found = [item for run in scored for item in run.results]
     of_path = {item.path: run for run in scored for item in run.results}
     built = build_sections(found)
-    blocks = _with_unique_titles([_build_section(section, [of_path[entry.stored_result.path] for entry in section.results]) for section in built])
+    blocks = _with_unique_titles(
+        [
+            _build_section(
+                section, [of_path[entry.stored_result.path] for entry in section.results]
+            )
+            for section in built
+        ]
+    )
     pages = tuple(_make_run_page(run, built, blocks) for run in scored)
-    return Leaderboard(__version__, CHECKPOINT_EVIDENCE, time_range(scored), len(found), blocks, pages, tuple(run.id for run in folders if not run.results))
+    return Leaderboard(
+        __version__,
+        CHECKPOINT_EVIDENCE,
+        time_range(scored),
+        len(found),
+        blocks,
+        pages,
+        tuple(run.id for run in folders if not run.results),
+    )
 
 
 def page_name(run: str) -> str:
@@ -158,21 +198,48 @@ def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> Lea
     scales = {metric.name: _axis_range(section, metric.name) for metric in section.metrics}
     ids = _short_names(section, runs)
     lines = [
-        LeaderboardRow(page_name(run.id), run.id, _model_text(run), _generation_text(run), tuple(_make_cell(entry, m, scales[m.name], ids) for m in section.metrics))
+        LeaderboardRow(
+            page_name(run.id),
+            run.id,
+            _model_text(run),
+            _generation_text(run),
+            tuple(_make_cell(entry, m, scales[m.name], ids) for m in section.metrics),
+        )
         for entry, run in zip(section.results, runs, strict=True)
     ]
-    names = {m.metric: m.name for entry in section.results for m in entry.stored_result.result.measurements}
-    heads = tuple(_column_title(metric, names[metric.name], metric.name in section.ranked_metrics) for metric in section.metrics)
-    ordered = next((metric.title for metric in section.metrics if metric.name in section.ranked_metrics), "nothing")
+    names = {
+        m.metric: m.name
+        for entry in section.results
+        for m in entry.stored_result.result.measurements
+    }
+    heads = tuple(
+        _column_title(metric, names[metric.name], metric.name in section.ranked_metrics)
+        for metric in section.metrics
+    )
+    ordered = next(
+        (metric.title for metric in section.metrics if metric.name in section.ranked_metrics),
+        "nothing",
+    )
     return LeaderboardSection(
-        _section_anchor(section.protocol), _section_title(section.protocol), _protocol_fields(section.protocol), heads, ordered, tuple(lines), _section_notes(section)
+        _section_anchor(section.protocol),
+        _section_title(section.protocol),
+        _protocol_fields(section.protocol),
+        heads,
+        ordered,
+        tuple(lines),
+        _section_notes(section),
     )
 
 
 def _short_names(section: ProtocolSection, runs: Sequence[ReportedRun]) -> dict[Path, str]:
-    """What a row is called by its neighbours: the last part of its id, or the whole where two share that part."""
+    """What a row is called by its neighbours: the last part of its id, or the whole where two share
+    that part.
+    """
     ends = [run.id.rsplit("/", 1)[-1] for run in runs]
-    return {entry.stored_result.path: run.id if ends.count(end) > 1 else end for entry, run, end in zip(section.results, runs, ends, strict=True)}
+    return {
+        entry.stored_result.path: run.id if ends.count(end) > 1 else end
+        for entry, run, end in zip(section.results, runs, ends, strict=True)
+    }
 
 
 def _section_anchor(key: LeaderboardProtocol) -> str:
@@ -181,7 +248,9 @@ def _section_anchor(key: LeaderboardProtocol) -> str:
 
 def _section_title(key: LeaderboardProtocol) -> str:
     images = ", ".join(f"{n:,}" for n in key.image_counts) or "no"
-    drawn = f"{key.suite} at {key.resolution}" if key.suite != NOT_RECORDED else f"suite {NOT_RECORDED}"
+    drawn = (
+        f"{key.suite} at {key.resolution}" if key.suite != NOT_RECORDED else f"suite {NOT_RECORDED}"
+    )
     return f"{drawn}, {key.evaluator}, {images} images, {key.scale}"
 
 
@@ -190,11 +259,17 @@ def _with_unique_titles(blocks: Sequence[LeaderboardSection]) -> tuple[Leaderboa
     told = []
     for block in blocks:
         alike = [other for other in blocks if other.title == block.title]
-        differing = [name for i, (name, _) in enumerate(block.protocol) if len({other.protocol[i] for other in alike}) > 1]
+        differing = [
+            name
+            for i, (name, _) in enumerate(block.protocol)
+            if len({other.protocol[i] for other in alike}) > 1
+        ]
         if differing:
             said = "; ".join(f"{name}: {dict(block.protocol)[name]}" for name in differing)
             note = f"Set apart from the other section of this title by {said}."
-            block = replace(block, title=f"{block.title} ({block.anchor[-4:]})", notes=(note, *block.notes))
+            block = replace(
+                block, title=f"{block.title} ({block.anchor[-4:]})", notes=(note, *block.notes)
+            )
         told.append(block)
     return tuple(told)
 
@@ -212,11 +287,19 @@ def _column_title(metric: Metric, name: str, ranked: bool) -> str:
 def _section_notes(section: ProtocolSection) -> tuple[str, ...]:
     notes = []
     if len(section.ranked_metrics) < len(section.metrics):
-        notes.append("Numbers of an evaluator that is not installed here have no known direction and are not ranked.")
+        notes.append(
+            "Numbers of an evaluator that is not installed here have no known direction and are not"
+            " ranked."
+        )
     if len(section.results) > 1 and (missing := unrecorded_protocol_fields(section)):
-        notes.append(f"Not recorded, so nobody knows whether these rows agree in it: {', '.join(missing)}.")
+        notes.append(
+            f"Not recorded, so nobody knows whether these rows agree in it: {', '.join(missing)}."
+        )
     if len({_sampling_settings(entry) for entry in section.results} - {None}) > 1:
-        notes.append("Rows differ in sampler, steps or guidance; these are the entrant's choice and stand in the column Drawn with.")
+        notes.append(
+            "Rows differ in sampler, steps or guidance; these are the entrant's choice and stand in"
+            " the column Drawn with."
+        )
     return tuple(notes)
 
 
@@ -230,7 +313,10 @@ def _model_text(run: ReportedRun) -> str:
     if run.plan is None:
         return run.title
     who = run.plan.checkpoint
-    return f"{'' if who.name == run.id.rsplit('/', 1)[-1] else f'{who.name}: '}{who.encoding} on {who.backbone}"
+    return (
+        f"{'' if who.name == run.id.rsplit('/', 1)[-1] else f'{who.name}: '}{who.encoding} on"
+        f" {who.backbone}"
+    )
 
 
 def _generation_text(run: ReportedRun) -> str:
@@ -241,19 +327,36 @@ def _generation_text(run: ReportedRun) -> str:
 
 def _axis_range(section: ProtocolSection, metric: str) -> tuple[float, float] | None:
     """The lowest and highest end of any interval of this column."""
-    found = [m for entry in section.results if (m := entry.find_measurement(metric)) and m.value is not None]
+    found = [
+        m
+        for entry in section.results
+        if (m := entry.find_measurement(metric)) and m.value is not None
+    ]
     ends = [end for m in found for end in (m.value, m.low, m.high) if end is not None]
     return (min(ends), max(ends)) if ends and max(ends) > min(ends) else None
 
 
-def _make_cell(entry: RankedResult, metric: Metric, scale: tuple[float, float] | None, names: Mapping[Path, str]) -> LeaderboardCell:
+def _make_cell(
+    entry: RankedResult,
+    metric: Metric,
+    scale: tuple[float, float] | None,
+    names: Mapping[Path, str],
+) -> LeaderboardCell:
     m = entry.find_measurement(metric.name)
     if m is None or m.value is None:
         return LeaderboardCell(f"no value: {m.reason}" if m else DASH, "")
-    error = f" ± {format_standard_error(m.se, metric.decimals)}" if m.se is not None else ", no error"
+    error = (
+        f" ± {format_standard_error(m.se, metric.decimals)}" if m.se is not None else ", no error"
+    )
     rank = entry.ranks.get(metric.name)
     place = f"#{rank.rank}{'=' if rank.is_tied else ''}" if rank else ""
-    return LeaderboardCell(f"{m.value:.{metric.decimals}f}{error}", repr(m.value), place, _make_bar(m, scale), _difference_text(entry, metric, names))
+    return LeaderboardCell(
+        f"{m.value:.{metric.decimals}f}{error}",
+        repr(m.value),
+        place,
+        _make_bar(m, scale),
+        _difference_text(entry, metric, names),
+    )
 
 
 def _difference_text(entry: RankedResult, metric: Metric, names: Mapping[Path, str]) -> str:
@@ -263,10 +366,20 @@ def _difference_text(entry: RankedResult, metric: Metric, names: Mapping[Path, s
         return ""
     name = names[rank.previous_result.path]
     if rank.difference.delta is None:
-        errors = [m.se for item in (rank.previous_result, entry.stored_result) if (m := item.result.find_measurement(metric.name))]
-        return f"not comparable with {name}: {'a standard error is missing' if None in errors else rank.difference.reason}"
+        errors = [
+            m.se
+            for item in (rank.previous_result, entry.stored_result)
+            if (m := item.result.find_measurement(metric.name))
+        ]
+        return (
+            f"not comparable with {name}:"
+            f" {'a standard error is missing' if None in errors else rank.difference.reason}"
+        )
     p = "" if rank.p_adjusted is None else f", p {format_p_value(rank.p_adjusted)}"
-    return f"{format_difference(rank.difference.delta, metric.decimals + 1)} from {name}, {'paired' if rank.difference.is_paired else 'unpaired'}{p}"
+    return (
+        f"{format_difference(rank.difference.delta, metric.decimals + 1)} from {name},"
+        f" {'paired' if rank.difference.is_paired else 'unpaired'}{p}"
+    )
 
 
 def _make_bar(m: Measurement, scale: tuple[float, float] | None) -> IntervalBar | None:
@@ -277,10 +390,24 @@ def _make_bar(m: Measurement, scale: tuple[float, float] | None) -> IntervalBar 
     return IntervalBar(*(round(BAR_EDGE + (end - scale[0]) * room, 1) for end in ends))
 
 
-def _make_run_page(run: ReportedRun, sections: Sequence[ProtocolSection], blocks: Sequence[LeaderboardSection]) -> RunPage:
+def _make_run_page(
+    run: ReportedRun, sections: Sequence[ProtocolSection], blocks: Sequence[LeaderboardSection]
+) -> RunPage:
     places = []
     for section, block in zip(sections, blocks, strict=True):
         for entry, line in zip(section.results, block.rows, strict=True):
             if entry.stored_result in run.results:
-                places.append(RunRanking(block.anchor, block.title, tuple(zip(block.column_titles, line.cells, strict=True))))
-    return RunPage(page_name(run.id), run, tuple(places), tuple(build_cards([run])), tuple(collect_checks([run])))
+                places.append(
+                    RunRanking(
+                        block.anchor,
+                        block.title,
+                        tuple(zip(block.column_titles, line.cells, strict=True)),
+                    )
+                )
+    return RunPage(
+        page_name(run.id),
+        run,
+        tuple(places),
+        tuple(build_cards([run])),
+        tuple(collect_checks([run])),
+    )

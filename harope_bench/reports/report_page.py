@@ -18,18 +18,44 @@ from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board, build_board
 from harope_bench.leaderboards.comparisons import RowComparison
-from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, add_entries, unmatched_runs_note
+from harope_bench.leaderboards.entries import (
+    NO_ENTRIES,
+    Entries,
+    add_entries,
+    check_entries,
+    unmatched_runs_note,
+)
 from harope_bench.leaderboards.match_runs import SCALES, Scale, match_measurements, undecided_cells
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
-from harope_bench.reports import charts_svg, page_figures, gallery
-from harope_bench.reports.run_card import RunCard, ReportCheck, build_cards, collect_checks, time_range
-from harope_bench.reports.chart_files import read_figures, chart_csv
-from harope_bench.reports.table_layout import VERDICT_GLYPHS, cost_agreement, column_kinds, format_standard_error, format_difference, board_title
+from harope_bench.reports import charts_svg, gallery, page_figures
+from harope_bench.reports.chart_files import chart_csv, read_figures
+from harope_bench.reports.run_card import (
+    ReportCheck,
+    RunCard,
+    build_cards,
+    collect_checks,
+    time_range,
+)
 from harope_bench.reports.runs import ReportedRun, read_runs
-from harope_bench.reports.tables import board_anchor, template_environment, render_table, table_context
+from harope_bench.reports.table_layout import (
+    VERDICT_GLYPHS,
+    board_title,
+    column_kinds,
+    cost_agreement,
+    format_difference,
+    format_standard_error,
+)
+from harope_bench.reports.tables import (
+    board_anchor,
+    render_table,
+    table_context,
+    template_environment,
+)
 from harope_bench.statistics.significance import format_p_value
 
-PAGE_MARKER = '<p class="kicker">harope-bench report</p>'  # by which a later call knows its own page
+PAGE_MARKER = (  # by which a later call knows its own page
+    '<p class="kicker">harope-bench report</p>'
+)
 VERDICT_ORDER = ("better", "worse", "not resolved", "not comparable")
 COPY_FORMATS = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
 
@@ -155,12 +181,15 @@ def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
         entries: rows that a user enters into the tables.
 
     Raises:
-        StorageError: the folder holds no run, or a file of a run is broken (named); something other than a report stands at `out`.
+        StorageError: the folder holds no run, or a file of a run is broken (named); something other
+            than a report stands at `out`.
             UnknownName, OptionError: an entry that no run or no table has.
     """
     check_overwrite(out, PAGE_MARKER, "report")
     page = build_report_page(runs, entries)
-    write_text(out, template_environment().get_template("report.html").render(page=page, mark=PAGE_MARKER))
+    write_text(
+        out, template_environment().get_template("report.html").render(page=page, mark=PAGE_MARKER)
+    )
     return out
 
 
@@ -168,10 +197,16 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
     """The data of the page."""
     folders = read_runs(runs)
     if not folders:
-        raise StorageError(f"{runs} holds no run (a folder with plan.json or results/); harope-bench eval or reproduce makes one")
+        raise StorageError(
+            f"{runs} holds no run (a folder with plan.json or results/); harope-bench eval or"
+            " reproduce makes one"
+        )
     found = [item for run in folders for item in run.results]
     chosen = tables_with_results(found, entries)
-    sections = tuple(_build_section(build_board(table, found, "both", scale, entries), found) for table, scale in chosen)
+    sections = tuple(
+        _build_section(build_board(table, found, "both", scale, entries), found)
+        for table, scale in chosen
+    )
     tables = list({table.id: table for table, _ in chosen}.values())
     folders = _sort_by_table(folders, sections)
     curves = _read_loss_curves(folders)
@@ -184,20 +219,32 @@ def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
         time_range=time_range(folders),
         sections=sections,
         unmatched_runs_note=unmatched_runs_note(tables, found, entries) if tables else None,
-        measurements_outside_tables=tuple(m for run in folders for item in run.results if not _is_in_sections(item, sections) for m in _measurement_rows(run, item)),
-        measurements=tuple(m for run in folders for item in run.results for m in _measurement_rows(run, item)),
+        measurements_outside_tables=tuple(
+            m
+            for run in folders
+            for item in run.results
+            if not _is_in_sections(item, sections)
+            for m in _measurement_rows(run, item)
+        ),
+        measurements=tuple(
+            m for run in folders for item in run.results for m in _measurement_rows(run, item)
+        ),
         panels=tuple(gallery.build_panels(folders)),
         n_excluded_runs=gallery.count_excluded_runs(folders),
         figures=tuple(_page_figures(runs)),
         loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
-        final_losses=tuple((name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()),
+        final_losses=tuple(
+            (name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()
+        ),
         cards=tuple(build_cards(folders)),
         checks=tuple(collect_checks(folders)),
     )
 
 
 def _page_heading(boards: Sequence[Board]) -> str:
-    """The page's heading: the question of the table that these runs fill, or one for several; runs of one table stand in others too."""
+    """The page's heading: the question of the table that these runs fill, or one for several; runs
+    of one table stand in others too.
+    """
     filled = [board for board in boards if board.n_measured == len(board.cells)] or boards[:1]
     asked = {board.table.question for board in filled}
     if len(asked) > 1:
@@ -205,8 +252,11 @@ def _page_heading(boards: Sequence[Board]) -> str:
     return next(iter(asked), None) or "What was measured in these runs?"
 
 
-def tables_with_results(found: Sequence[StoredResult], entries: Entries = NO_ENTRIES) -> list[tuple[Table, Scale]]:
-    """Return every registered table and scale that a result belongs to, and those that an added run needs to have a row at all.
+def tables_with_results(
+    found: Sequence[StoredResult], entries: Entries = NO_ENTRIES
+) -> list[tuple[Table, Scale]]:
+    """Return every registered table and scale that a result belongs to, and those that an added run
+    needs to have a row at all.
 
     Raises:
         UnknownName, OptionError: an entry that no run or no table has.
@@ -214,23 +264,43 @@ def tables_with_results(found: Sequence[StoredResult], entries: Entries = NO_ENT
     tables = load_tables()
     check_entries(tables, found, entries)
     every = [(table, scale) for table in tables for scale in SCALES]
-    shown = [(t, scale) for t, scale in every if match_measurements(t, found, scale) or undecided_cells(t, found, scale)]
-    added = {t.id + scale: _entry_names(add_entries(t, found, scale, entries)) for t, scale in every}
+    shown = [
+        (t, scale)
+        for t, scale in every
+        if match_measurements(t, found, scale) or undecided_cells(t, found, scale)
+    ]
+    added = {
+        t.id + scale: _entry_names(add_entries(t, found, scale, entries)) for t, scale in every
+    }
     present = {name for t, scale in shown for name in added[t.id + scale]}
-    return [(t, scale) for t, scale in every if (t, scale) in shown or added[t.id + scale] - present]
+    return [
+        (t, scale) for t, scale in every if (t, scale) in shown or added[t.id + scale] - present
+    ]
 
 
 def _entry_names(table: Table) -> set[tuple[str, str]]:
-    """Return what was entered into a table: the name, and the table's own row where it stands in one."""
-    return {("" if row.is_added else row.id, row.run_name) for row in table.rows if isinstance(row, EntryRow)}
+    """Return what was entered into a table: the name, and the table's own row where it stands in
+    one.
+    """
+    return {
+        ("" if row.is_added else row.id, row.run_name)
+        for row in table.rows
+        if isinstance(row, EntryRow)
+    }
 
 
-def _sort_by_table(runs: Sequence[ReportedRun], sections: Sequence[TableSection]) -> list[ReportedRun]:
+def _sort_by_table(
+    runs: Sequence[ReportedRun], sections: Sequence[TableSection]
+) -> list[ReportedRun]:
     """Runs as the rows of the first table stand; the others after them, by path."""
     order: dict[Path, int] = {}
     for section in sections:
         found = [item for run in runs for item in run.results]
-        picks = match_measurements(section.board.table, found, section.board.scale) if section.board.scale else {}
+        picks = (
+            match_measurements(section.board.table, found, section.board.scale)
+            if section.board.scale
+            else {}
+        )
         for picked in picks.values():
             order.setdefault(run_folder_of(picked.stored_result.path), len(order))
     return sorted(runs, key=lambda run: order.get(run.folder, len(order)))
@@ -270,8 +340,20 @@ def _summaries(board: Board) -> list[VerdictSummary]:
         having = [item for item in board.comparisons if item.verdict == word]
         if having:
             rows = dict.fromkeys(item.row for item in having)
-            parts = [f"{_row_label(board, row)} ({', '.join(_column_title(board, item) for item in having if item.row == row)})" for row in rows]
-            lines.append(VerdictSummary(word, VERDICT_GLYPHS[word], len(having), len(board.comparisons), "; ".join(parts)))
+            parts = [
+                f"{_row_label(board, row)}"
+                f" ({', '.join(_column_title(board, item) for item in having if item.row == row)})"
+                for row in rows
+            ]
+            lines.append(
+                VerdictSummary(
+                    word,
+                    VERDICT_GLYPHS[word],
+                    len(having),
+                    len(board.comparisons),
+                    "; ".join(parts),
+                )
+            )
     return lines
 
 
@@ -283,20 +365,34 @@ def _forest_plots(board: Board) -> list[ForestPlot]:
     made = []
     for column in board.table.columns:
         rows = [
-            (_row_label(board, item.row), item) for item in board.comparisons if item.column == column.key and item.difference.delta is not None
+            (_row_label(board, item.row), item)
+            for item in board.comparisons
+            if item.column == column.key and item.difference.delta is not None
         ]
         if rows:
             heading = board.measured_column_titles[column.key]
-            made.append(ForestPlot(heading, page_figures.forest_svg(f"{board_anchor(board)}-{column.key}", heading, column.direction, rows)))
+            made.append(
+                ForestPlot(
+                    heading,
+                    page_figures.forest_svg(
+                        f"{board_anchor(board)}-{column.key}", heading, column.direction, rows
+                    ),
+                )
+            )
     return made
 
 
 def _row_label(board: Board, name: str) -> str:
-    """A row as it is printed, after the model or the resolution or both where these tell it from others printed alike."""
+    """A row as it is printed, after the model or the resolution or both where these tell it from
+    others printed alike.
+    """
     row = board.table.find_row(name)
     alike = [other for other in board.table.rows if other.printed == row.printed]
     choices = [(), ("model",), ("res",), ("model", "res")]
-    telling = next((c for c in choices if len({_row_fields(other, c) for other in alike}) == len(alike)), choices[-1])
+    telling = next(
+        (c for c in choices if len({_row_fields(other, c) for other in alike}) == len(alike)),
+        choices[-1],
+    )
     return " ".join((*_row_fields(row, telling), row.printed))
 
 
@@ -305,9 +401,14 @@ def _row_fields(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:
-    column, found = board.table.find_column(item.column), item.difference
+    column = board.table.find_column(item.column)
+    found = item.difference
     digits = _count_digits(column)
-    interval = DASH if found.low is None or found.high is None else f"{format_difference(found.low, digits)} to {format_difference(found.high, digits)}"
+    interval = (
+        DASH
+        if found.low is None or found.high is None
+        else f"{format_difference(found.low, digits)} to {format_difference(found.high, digits)}"
+    )
     raw = (found.delta, found.se, found.p, item.p_adjusted, item.detectable_difference)
     return ComparisonRow(
         _row_label(board, item.row),
@@ -320,14 +421,20 @@ def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:
         DASH if found.se is None else format_standard_error(found.se, digits),
         format_p_value(found.p, DASH),
         format_p_value(item.p_adjusted, DASH),
-        DASH if item.detectable_difference is None else format_standard_error(item.detectable_difference, digits),
+        (
+            DASH
+            if item.detectable_difference is None
+            else format_standard_error(item.detectable_difference, digits)
+        ),
         found.reason,
         tuple("" if value is None else repr(value) for value in raw),
     )
 
 
 def _count_digits(column: Column) -> int:
-    """One digit more than the paper prints: differences are smaller than what they are taken from."""
+    """One digit more than the paper prints: differences are smaller than what they are taken
+    from.
+    """
     return (2 if column.decimals is None else column.decimals) + 1
 
 
@@ -355,12 +462,18 @@ def _page_figures(runs: Path) -> list[PageFigure]:
     for i, (name, chart) in enumerate(read_figures(runs).items()):
         svg = charts_svg.render_chart(chart, f"figure-{i}")
         numbers = "" if chart.kind == "loss" else chart_csv(chart)
-        made.append(PageFigure(name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers))
+        made.append(
+            PageFigure(
+                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers
+            )
+        )
     return made
 
 
 def _read_loss_curves(runs: Sequence[ReportedRun]) -> dict[str, np.ndarray]:
-    """Training logs that lie beside registered checkpoints (NAME.log.csv), where the weights are the run's."""
+    """Training logs that lie beside registered checkpoints (NAME.log.csv), where the weights are
+    the run's.
+    """
     known = registry.list_entries("checkpoints")
     curves: dict[str, np.ndarray] = {}
     for run in runs:
@@ -368,7 +481,10 @@ def _read_loss_curves(runs: Sequence[ReportedRun]) -> dict[str, np.ndarray]:
         if run.plan is None or entry is None or entry.path is None or entry.name in curves:
             continue
         log = entry.path.with_name(f"{entry.name}.log.csv")
-        if log.is_file() and registry.read_toml(entry.path).get("sha256") == run.plan.checkpoint.sha256:
+        if (
+            log.is_file()
+            and registry.read_toml(entry.path).get("sha256") == run.plan.checkpoint.sha256
+        ):
             curves[entry.name] = _read_log(log)
     return curves
 
@@ -379,7 +495,9 @@ def _read_log(path: Path) -> np.ndarray:
         rows = [(float(row["step"]), float(row["loss"])) for row in table]
         curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
     except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise StorageError(f"{path} is not a training log (step,loss); delete it or bring the file back") from error
+        raise StorageError(
+            f"{path} is not a training log (step,loss); delete it or bring the file back"
+        ) from error
     if not len(curve) or not np.isfinite(curve).all():
         raise StorageError(f"{path} has no finite losses; delete it or bring the file back")
     return curve

@@ -38,7 +38,9 @@ class ReportedRun:
         return self.results[0].result.target if self.results else self.id
 
     def image_path(self, record: SampleRecord) -> Path | None:
-        """Path of a sample's image if there is one inside this folder; a record cannot point out of it."""
+        """Path of a sample's image if there is one inside this folder; a record cannot point out of
+        it.
+        """
         if record.status != "ok" or record.file is None:
             return None
         path = (self.folder / record.file).resolve()
@@ -52,15 +54,21 @@ def read_runs(runs: Path) -> list[ReportedRun]:
         StorageError: the folder is not there, or a file of a run is broken; the file is named.
     """
     found = read_results(runs)
-    folders = {path.parent for path in runs.glob(f"**/{PLAN_FILE}")} | {run_folder_of(item.path) for item in found}
+    folders = {path.parent for path in runs.glob(f"**/{PLAN_FILE}")} | {
+        run_folder_of(item.path) for item in found
+    }
     return [_read_run(runs, folder, found) for folder in sorted(folders)]
 
 
 def _read_run(runs: Path, folder: Path, results: Sequence[StoredResult]) -> ReportedRun:
     own = tuple(item for item in results if run_folder_of(item.path) == folder)
-    plan = _read_plan(folder / PLAN_FILE) or next((item.result.plan for item in own if item.result.plan), None)
+    plan = _read_plan(folder / PLAN_FILE) or next(
+        (item.result.plan for item in own if item.result.plan), None
+    )
     name = folder.relative_to(runs).as_posix()
-    return ReportedRun(folder, runs.resolve().name if name == "." else name, plan, _read_samples(folder), own)
+    return ReportedRun(
+        folder, runs.resolve().name if name == "." else name, plan, _read_samples(folder), own
+    )
 
 
 def _read_plan(path: Path) -> Plan | None:
@@ -72,18 +80,30 @@ def _read_plan(path: Path) -> Plan | None:
         return Plan.from_json(data, path)
     except ValueError as error:
         why = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
-        raise StorageError(f"{path} is not a plan ({why}); restore it or move the run away") from error
+        raise StorageError(
+            f"{path} is not a plan ({why}); restore it or move the run away"
+        ) from error
 
 
 def _read_samples(folder: Path) -> tuple[SampleRecord, ...]:
-    """By index; the last line of an index counts. Without a list, the folder's PNG files in order."""
+    """By index; the last line of an index counts. Without a list, the folder's PNG files in
+    order.
+    """
     path = folder / RECORDS_FILE
     check_recorded_hash(path, "restore it or move the run away")
     try:
-        records = {record.index: record for record in map(SampleRecord.model_validate, read_lines(path))}
+        records = {
+            record.index: record for record in map(SampleRecord.model_validate, read_lines(path))
+        }
     except ValidationError as error:
-        raise StorageError(f"{path} holds a line that is not a sample ({validation_summary(error)}); delete the line") from error
+        raise StorageError(
+            f"{path} holds a line that is not a sample ({validation_summary(error)}); delete the"
+            " line"
+        ) from error
     if records or path.exists():
         return tuple(records[index] for index in sorted(records))
     pictures = sort_naturally(folder.glob("images/*.png")) or sort_naturally(folder.glob("*.png"))
-    return tuple(SampleRecord(index=i, file=picture.relative_to(folder).as_posix()) for i, picture in enumerate(pictures))
+    return tuple(
+        SampleRecord(index=i, file=picture.relative_to(folder).as_posix())
+        for i, picture in enumerate(pictures)
+    )

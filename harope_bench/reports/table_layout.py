@@ -1,4 +1,6 @@
-"""A board laid out as printed: header levels, blocks of rows, texts. Every text format renders this."""
+"""A board laid out as printed: header levels, blocks of rows, texts. Every text format renders
+this.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,20 @@ from harope_bench.leaderboards.table_spec import DASH, Column, Row, count_decima
 ColumnKind = Literal["head", "published", "measured", "delta"]
 BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."
 MINUS = "\N{MINUS SIGN}"
-VERDICT_GLYPHS = {"better": "▲", "worse": "▼", "not resolved": "○", "not comparable": "\N{MULTIPLICATION SIGN}"}
+VERDICT_GLYPHS = {
+    "better": "▲",
+    "worse": "▼",
+    "not resolved": "○",
+    "not comparable": "\N{MULTIPLICATION SIGN}",
+}
 COST_GLYPHS = {"as printed": "=", "differs": "\N{NOT EQUAL TO}"}
 
 
 @dataclass(frozen=True)
 class LayoutColumn:
-    """One leaf column: its header texts from the top (empty means covered by the one above), and what it shows."""
+    """One leaf column: its header texts from the top (empty means covered by the one above), and
+    what it shows.
+    """
 
     titles: tuple[str, ...]
     kind: ColumnKind
@@ -42,7 +51,9 @@ class HeaderCell:
 
 @dataclass(frozen=True)
 class BodyCell:
-    """One body cell as text, and the raw value for sorting. `rows` is 0 where a cell above covers it."""
+    """One body cell as text, and the raw value for sorting. `rows` is 0 where a cell above covers
+    it.
+    """
 
     text: str
     sort_value: str
@@ -82,26 +93,40 @@ def lay_out_board(board: Board) -> TableLayout:
 
 def column_kinds(board: Board) -> tuple[ColumnKind, ...]:
     """Which sources stand side by side."""
-    return {"published": ("published",), "measured": ("measured",), "both": ("published", "measured", "delta")}[board.show]  # type: ignore[return-value]
+    return {
+        "published": ("published",),
+        "measured": ("measured",),
+        "both": ("published", "measured", "delta"),
+    }[board.show]  # type: ignore[return-value]
 
 
 def column_kind_title(board: Board, kind: ColumnKind) -> str:
     """The header over all columns of one source."""
     if kind == "delta":
-        return f"measured {MINUS} published" + (" (not comparable: micro)" if board.scale == "micro" else "")
+        return f"measured {MINUS} published" + (
+            " (not comparable: micro)" if board.scale == "micro" else ""
+        )
     return board.measured_title if kind == "measured" else "published"
 
 
 def _layout_columns(board: Board) -> Iterator[LayoutColumn]:
-    table, shown = board.table, column_kinds(board)
-    sourced, grouped = shown != ("published",), any(column.group for column in table.columns)
+    table = board.table
+    shown = column_kinds(board)
+    sourced = shown != ("published",)
+    grouped = any(column.group for column in table.columns)
     depth = sourced + grouped + 1
     for head in table.heads:
         yield LayoutColumn((head.printed, *[""] * (depth - 1)), "head")
     for kind in shown:
         for column in table.columns:
-            text = column.printed if kind == "published" else board.measured_column_titles[column.key]
-            names = ([column_kind_title(board, kind)] if sourced else []) + ([column.group] if column.group else []) + [text]
+            text = (
+                column.printed if kind == "published" else board.measured_column_titles[column.key]
+            )
+            names = (
+                ([column_kind_title(board, kind)] if sourced else [])
+                + ([column.group] if column.group else [])
+                + [text]
+            )
             yield LayoutColumn((*names, *[""] * (depth - len(names))), kind, column)
 
 
@@ -111,12 +136,18 @@ def _header_rows(leaves: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell,
         spans: list[HeaderCell] = []
         previous: LayoutColumn | None = None
         for leaf in leaves:
-            text, below = leaf.titles[level], leaf.titles[level + 1 :]
+            text = leaf.titles[level]
+            below = leaf.titles[level + 1 :]
             ends = not any(below)
             if not text and (level or leaf.kind != "head"):
                 previous = leaf
                 continue
-            joined = previous is not None and not ends and spans and previous.titles[: level + 1] == leaf.titles[: level + 1]
+            joined = (
+                previous is not None
+                and not ends
+                and spans
+                and previous.titles[: level + 1] == leaf.titles[: level + 1]
+            )
             if joined:
                 spans[-1] = HeaderCell(text, spans[-1].column_span + 1, 1, leaf.kind)
             else:
@@ -138,14 +169,24 @@ def _row_blocks(board: Board) -> list[list[Row]]:
     return blocks
 
 
-def _layout_block(board: Board, leaves: tuple[LayoutColumn, ...], rows: list[Row]) -> tuple[tuple[BodyCell, ...], ...]:
-    return tuple((*_row_header_cells(board, rows, i), *[_body_cell(board, leaf, row) for leaf in leaves if leaf.column]) for i, row in enumerate(rows))
+def _layout_block(
+    board: Board, leaves: tuple[LayoutColumn, ...], rows: list[Row]
+) -> tuple[tuple[BodyCell, ...], ...]:
+    return tuple(
+        (
+            *_row_header_cells(board, rows, i),
+            *[_body_cell(board, leaf, row) for leaf in leaves if leaf.column],
+        )
+        for i, row in enumerate(rows)
+    )
 
 
 def _row_header_cells(board: Board, rows: list[Row], i: int) -> Iterator[BodyCell]:
     for head in board.table.heads:
         text = rows[i].header_text(head)
-        run = next((k for k, row in enumerate(rows[i:]) if row.header_text(head) != text), len(rows) - i)
+        run = next(
+            (k for k, row in enumerate(rows[i:]) if row.header_text(head) != text), len(rows) - i
+        )
         covered = head.span and i > 0 and rows[i - 1].header_text(head) == text
         yield BodyCell(text, text, "head", row_span=0 if covered else run if head.span else 1)
 
@@ -156,12 +197,25 @@ def _body_cell(board: Board, leaf: LayoutColumn, row: Row) -> BodyCell:
     flagged = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
     if leaf.kind == "published":
         text = DASH if cell.published is None else cell.published
-        return BodyCell(text, cell.published or "", "published", cell.is_best_published, cell.published is None, flagged)
+        return BodyCell(
+            text,
+            cell.published or "",
+            "published",
+            cell.is_best_published,
+            cell.published is None,
+            flagged,
+        )
     if leaf.kind == "measured":
         own = tuple(n for n in cell.note_numbers if n not in flagged)
         raw = "" if cell.measured is None else repr(cell.measured)
         return BodyCell(
-            _measured_text(cell, leaf.column), raw, "measured", cell.is_best_measured, cell.measured is None, own, _interval_text(cell, leaf.column)
+            _measured_text(cell, leaf.column),
+            raw,
+            "measured",
+            cell.is_best_measured,
+            cell.measured is None,
+            own,
+            _interval_text(cell, leaf.column),
         )
     raw = "" if cell.delta is None else repr(cell.delta)
     words = "" if cell.verdict is None else str(cell.verdict)
@@ -179,7 +233,9 @@ def _measured_text(cell: Cell, column: Column) -> str:
     if cell.measured is None:
         return cell.status
     digits = _decimals(cell, column)
-    small = column.of == "network" and cell.scale == "micro"  # the paper's decimals would round a micro network to nothing
+    small = (
+        column.of == "network" and cell.scale == "micro"
+    )  # the paper's decimals would round a micro network to nothing
     value = (f"{cell.measured:.4g}" if small else f"{cell.measured:.{digits}f}").replace("-", MINUS)
     if cell.percent_above_baseline is not None:
         value += f" (+{cell.percent_above_baseline:.1f}%)"
@@ -189,7 +245,9 @@ def _measured_text(cell: Cell, column: Column) -> str:
 
 
 def format_standard_error(se: float, digits: int) -> str:
-    """A standard error at the column's decimals; one that would print as zero says that it is smaller."""
+    """A standard error at the column's decimals; one that would print as zero says that it is
+    smaller.
+    """
     text = f"{se:.{digits}f}"
     return f"<{10.0**-digits:.{digits}f}" if se > 0 and float(text) == 0 else text
 
@@ -231,14 +289,25 @@ def legend(board: Board) -> list[str]:
 
 def board_title(board: Board) -> str:
     """Number and title of the table."""
-    return f"{board.table.display_name}. {board.table.title}" if board.table.number else board.table.title
+    return (
+        f"{board.table.display_name}. {board.table.title}"
+        if board.table.number
+        else board.table.title
+    )
 
 
 def cost_agreement(board: Board) -> str | None:
-    """How many cells that are of the network itself come out as printed, and which do not; None without such cells at paper scale."""
+    """How many cells that are of the network itself come out as printed, and which do not; None
+    without such cells at paper scale.
+    """
     if board.scale != "paper":
         return None
-    places = [(row, column) for row in board.table.rows for column in board.table.columns if column.of == "network"]
+    places = [
+        (row, column)
+        for row in board.table.rows
+        for column in board.table.columns
+        if column.of == "network"
+    ]
     said = [
         (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
         for row, column in places

@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import UnknownNameError
 from harope_bench.core.escaping import csv_text, page_text
-from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board, Cell, RowComparison, PaperVerdict
+from harope_bench.leaderboards.board import (
+    CHECKPOINT_EVIDENCE,
+    Board,
+    Cell,
+    PaperVerdict,
+    RowComparison,
+)
 from harope_bench.leaderboards.table_spec import EntryRow
-from harope_bench.reports.table_layout import TableLayout, LayoutColumn, BodyCell, lay_out_board, legend, column_kind_title, board_title
 from harope_bench.reports.latex import render_latex
+from harope_bench.reports.table_layout import (
+    BodyCell,
+    LayoutColumn,
+    TableLayout,
+    board_title,
+    column_kind_title,
+    lay_out_board,
+    legend,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,16 +46,30 @@ def render_table(board: Board, format: str) -> str:
 
 
 def render_markdown(board: Board) -> str:
-    """A GitHub table, aligned; numbers to the right. Group headers stand before the column's own."""
+    """A GitHub table, aligned; numbers to the right. Group headers stand before the column's
+    own.
+    """
     grid = lay_out_board(board)
     shown = [_column_title(board, leaf) for leaf in grid.columns]
     rows = [[_markdown_cell(view) for view in row] for row in grid.rows]
     widths = [max(3, len(head), *(len(row[i]) for row in rows)) for i, head in enumerate(shown)]
     left = [leaf.kind == "head" for leaf in grid.columns]
-    rule = ["-" * width if to_left else "-" * (width - 1) + ":" for width, to_left in zip(widths, left, strict=True)]
-    lines = [f"**{_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}", "", _markdown_row(shown, widths, left), _markdown_row(rule, widths, left)]
+    rule = [
+        "-" * width if to_left else "-" * (width - 1) + ":"
+        for width, to_left in zip(widths, left, strict=True)
+    ]
+    lines = [
+        f"**{_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
+        "",
+        _markdown_row(shown, widths, left),
+        _markdown_row(rule, widths, left),
+    ]
     lines += [_markdown_row(row, widths, left) for row in rows]
-    if wide := [column_kind_title(board, kind) for kind in ("measured", "delta") if board.show in ("both", kind)]:
+    if wide := [
+        column_kind_title(board, kind)
+        for kind in ("measured", "delta")
+        if board.show in ("both", kind)
+    ]:
         lines += ["", _markdown("; ".join(wide)) + "."]
     lines += [line for text in legend(board) for line in ("", _markdown(text))]
     if board.notes:
@@ -50,7 +78,10 @@ def render_markdown(board: Board) -> str:
 
 
 def _markdown_row(cells: list[str], widths: list[int], left: list[bool]) -> str:
-    padded = [cell.ljust(width) if to_left else cell.rjust(width) for cell, width, to_left in zip(cells, widths, left, strict=True)]
+    padded = [
+        cell.ljust(width) if to_left else cell.rjust(width)
+        for cell, width, to_left in zip(cells, widths, left, strict=True)
+    ]
     return f"| {' | '.join(padded)} |"
 
 
@@ -58,7 +89,11 @@ def _column_title(board: Board, leaf: LayoutColumn) -> str:
     """The long source title would widen every column; the line under the table has it whole."""
     if leaf.kind == "head" or board.show == "published":
         return _markdown(leaf.flat_title)
-    short = {"published": "published", "measured": f"measured ({board.scale})" if board.scale else "measured", "delta": "delta"}
+    short = {
+        "published": "published",
+        "measured": f"measured ({board.scale})" if board.scale else "measured",
+        "delta": "delta",
+    }
     return _markdown(" ".join([short[leaf.kind], *[part for part in leaf.titles[1:] if part]]))
 
 
@@ -68,8 +103,12 @@ def _markdown_cell(view: BodyCell) -> str:
 
 
 def _markdown(text: str) -> str:
-    """One line in which nothing is read as markup: neither Markdown's, nor HTML's, nor a formula between dollars."""
-    return re.sub(r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split()))
+    """One line in which nothing is read as markup: neither Markdown's, nor HTML's, nor a formula
+    between dollars.
+    """
+    return re.sub(
+        r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split())
+    )
 
 
 def _note_reference(marks: tuple[int, ...]) -> str:
@@ -77,12 +116,21 @@ def _note_reference(marks: tuple[int, ...]) -> str:
 
 
 def render_csv(board: Board) -> str:
-    """One header row; published strings as printed, measured numbers in full, empty where there is none."""
-    table, parts = board.table, _csv_columns(board)
+    """One header row; published strings as printed, measured numbers in full, empty where there is
+    none.
+    """
+    table = board.table
+    parts = _csv_columns(board)
     heads = [head.printed or "row" for head in table.heads]
-    rows: list[list[str]] = [["id", *heads, *[column.key + end for column in table.columns for end in parts]]]
+    rows: list[list[str]] = [
+        ["id", *heads, *[column.key + end for column in table.columns for end in parts]]
+    ]
     for row in table.rows:
-        cells = [part(board.cells[row.id, column.key]) for column in table.columns for part in parts.values()]
+        cells = [
+            part(board.cells[row.id, column.key])
+            for column in table.columns
+            for part in parts.values()
+        ]
         rows.append([row.id, *[row.header_text(head) for head in table.heads], *cells])
     return csv_text(rows)
 
@@ -121,7 +169,10 @@ def _number_text(value: float | None) -> str:
 
 def render_json(board: Board) -> str:
     """Everything the board knows: sorted keys, no NaN, published numbers as printed strings."""
-    return json.dumps(board_json(board), sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(board_json(board), sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def board_json(board: Board) -> dict[str, object]:
@@ -143,7 +194,10 @@ def board_json(board: Board) -> dict[str, object]:
                 "encoding": row.encoding,
                 "same_as": row.same_as,
                 "is_added": isinstance(row, EntryRow) and row.is_added,
-                "cells": {column.key: _cell_json(board, board.cells[row.id, column.key]) for column in table.columns},
+                "cells": {
+                    column.key: _cell_json(board, board.cells[row.id, column.key])
+                    for column in table.columns
+                },
             }
             for row in table.rows
         ],
@@ -155,7 +209,10 @@ def board_json(board: Board) -> dict[str, object]:
 def _cell_json(board: Board, cell: Cell) -> dict[str, object]:
     facts = {**asdict(cell), "verdict": None if cell.verdict is None else str(cell.verdict)}
     if board.show == "published":
-        return {key: facts[key] for key in ("published", "half_unit", "flags", "best_published", "marks")}
+        return {
+            key: facts[key]
+            for key in ("published", "half_unit", "flags", "best_published", "marks")
+        }
     if board.show == "measured":
         return {
             key: value
@@ -172,7 +229,9 @@ def row_comparison_json(item: RowComparison) -> dict[str, object]:
 
 
 def render_html(board: Board) -> str:
-    """A <table> fragment with caption, scopes, column groups, raw values in data-v, and its notes."""
+    """A <table> fragment with caption, scopes, column groups, raw values in data-v, and its
+    notes.
+    """
     return template_environment().get_template("board.html").render(**table_context(board)) + "\n"
 
 
@@ -221,8 +280,20 @@ def template_environment() -> Environment:
 
 
 def _page_value(value: object) -> object:
-    """Return a value as a page shows it, markup or not: text without control characters, which is escaped after."""
-    return type(value)(page_text(value)) if isinstance(value, str) and not value.isprintable() else value
+    """Return a value as a page shows it, markup or not: text without control characters, which is
+    escaped after.
+    """
+    return (
+        type(value)(page_text(value))
+        if isinstance(value, str) and not value.isprintable()
+        else value
+    )
 
 
-TABLE_FORMATS: dict[str, Callable[[Board], str]] = {"md": render_markdown, "csv": render_csv, "tex": render_latex, "html": render_html, "json": render_json}
+TABLE_FORMATS: dict[str, Callable[[Board], str]] = {
+    "md": render_markdown,
+    "csv": render_csv,
+    "tex": render_latex,
+    "html": render_html,
+    "json": render_json,
+}

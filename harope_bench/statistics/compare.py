@@ -1,4 +1,6 @@
-"""Two runs, or two methods of several training seeds each: metric by metric, what is different and how sure that is."""
+"""Two runs, or two methods of several training seeds each: metric by metric, what is different and
+how sure that is.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ from harope_bench.statistics.pairing import (
     MeasurementKey,
     PairedContributions,
     compare_results,
-    measurement_key,
-    pair_contributions,
     first_key_difference,
     key_differences,
+    measurement_key,
+    pair_contributions,
     unrecorded_fields,
 )
 from harope_bench.statistics.significance import Difference, Verdict, format_p_value
@@ -50,16 +52,23 @@ class ComparedRuns:
         first = self.runs[0][0].result
         if len(self.runs) == 1:
             return first.plan.checkpoint.name if first.plan else first.target
-        return f"{first.plan.checkpoint.encoding if first.plan else first.target}, {len(self.runs)} training seeds"
+        return (
+            f"{first.plan.checkpoint.encoding if first.plan else first.target}, {len(self.runs)}"
+            " training seeds"
+        )
 
     def metric_names(self) -> list[str]:
         """Names of what was measured, in the order of the first run's results."""
-        return list(dict.fromkeys(m.metric for found in self.runs[0] for m in found.result.measurements))
+        return list(
+            dict.fromkeys(m.metric for found in self.runs[0] for m in found.result.measurements)
+        )
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric. baseline and new are means over the runs of a side; `verdict` is made from the Holm-adjusted p."""
+    """One metric. baseline and new are means over the runs of a side; `verdict` is made from the
+    Holm-adjusted p.
+    """
 
     metric: Metric
     measurement_name: str
@@ -92,7 +101,8 @@ def load_compared_runs(path: Path) -> ComparedRuns:
     """A run folder, or a folder of runs of one method that were trained with several seeds.
 
     Raises:
-        StorageError: no result below the folder. OptionError: runs of other encodings, or of the same weights.
+        StorageError: no result below the folder. OptionError: runs of other encodings, or of the
+            same weights.
     """
     runs: dict[Path, list[StoredResult]] = {}
     for found in read_results(path):
@@ -114,45 +124,84 @@ def _check_method(side: ComparedRuns) -> None:
     methods = {(c.backbone, c.encoding, str(sorted(c.options.items()))) for c in checkpoints}
     if len(methods) > 1:
         kinds = ", ".join(sorted({c.encoding for c in checkpoints}))
-        raise OptionError(f"{side.path} holds runs of several methods ({kinds}); a side is one run, or one method's training seeds")
+        raise OptionError(
+            f"{side.path} holds runs of several methods ({kinds}); a side is one run, or one"
+            " method's training seeds"
+        )
     if len({c.sha256 for c in checkpoints}) < len(checkpoints):
-        raise OptionError(f"{side.path} holds two runs of the same weights; training seeds are different weights, give one run folder")
+        raise OptionError(
+            f"{side.path} holds two runs of the same weights; training seeds are different weights,"
+            " give one run folder"
+        )
 
 
-def compare_runs(baseline: ComparedRuns, new: ComparedRuns, metrics: Sequence[str] = ()) -> RunComparison:
-    """New minus baseline in each metric (all that either side has, or those named), Holm-adjusted over the lines.
+def compare_runs(
+    baseline: ComparedRuns, new: ComparedRuns, metrics: Sequence[str] = ()
+) -> RunComparison:
+    """New minus baseline in each metric (all that either side has, or those named), Holm-adjusted
+    over the lines.
 
     Raises:
-        UnknownName: a metric that neither side has. OptionError: several training seeds against a single run.
+        UnknownName: a metric that neither side has. OptionError: several training seeds against a
+            single run.
     """
     known = list(dict.fromkeys([*baseline.metric_names(), *new.metric_names()]))
     if not known:
-        raise StorageError(f"{baseline.path} and {new.path} hold no measurement; evaluate the runs again")
+        raise StorageError(
+            f"{baseline.path} and {new.path} hold no measurement; evaluate the runs again"
+        )
     for name in metrics:
         if name not in known:
             raise UnknownNameError("metric", name, known)
     counts = len(baseline.runs), len(new.runs)
     if counts != (1, 1) and min(counts) < 2:
-        raise OptionError(f"a method needs two training seeds or more on both sides, found {counts[0]} and {counts[1]}; give run folders")
+        raise OptionError(
+            f"a method needs two training seeds or more on both sides, found {counts[0]} and"
+            f" {counts[1]}; give run folders"
+        )
     lines = [_compare_metric(name, baseline, new) for name in dict.fromkeys(metrics or known)]
     adjusted = pairing.adjusted_p_values([line.difference for line in lines])
-    decided = tuple(line if p is None else _with_adjusted_p(line, p) for line, p in zip(lines, adjusted, strict=True))
-    return RunComparison(baseline, new, "L1" if counts == (1, 1) else "L2", decided, tuple(_comparison_notes(baseline, new)))
+    decided = tuple(
+        line if p is None else _with_adjusted_p(line, p)
+        for line, p in zip(lines, adjusted, strict=True)
+    )
+    return RunComparison(
+        baseline,
+        new,
+        "L1" if counts == (1, 1) else "L2",
+        decided,
+        tuple(_comparison_notes(baseline, new)),
+    )
 
 
 def _with_adjusted_p(line: MetricComparison, p: float) -> MetricComparison:
-    return replace(line, p_adjusted=p, verdict=significance.verdict(line.metric.direction, line.difference.delta or 0.0, p))
+    return replace(
+        line,
+        p_adjusted=p,
+        verdict=significance.verdict(line.metric.direction, line.difference.delta or 0.0, p),
+    )
 
 
 def _compare_metric(name: str, baseline: ComparedRuns, new: ComparedRuns) -> MetricComparison:
     sides = [[_result_with_metric(run, name) for run in side.runs] for side in (baseline, new)]
     known = next(found for side in sides for found in side if found is not None)
-    metric, measured = _declared_metric(known, name), known.result.find_measurement(name)
+    metric = _declared_metric(known, name)
+    measured = known.result.find_measurement(name)
     assert measured is not None
     found = _metric_difference(metric, sides[0], sides[1])
     values = [_mean_value(name, side) for side in sides]
     detectable = significance.detectable_difference(found.se, found.df)
-    return MetricComparison(metric, measured.name, measured.n_scored, values[0], values[1], found, None, detectable, found.verdict)
+    return MetricComparison(
+        metric,
+        measured.name,
+        measured.n_scored,
+        values[0],
+        values[1],
+        found,
+        None,
+        detectable,
+        found.verdict,
+    )
 
 
 def _result_with_metric(run: RunResults, metric: str) -> StoredResult | None:
@@ -164,7 +213,9 @@ def _declared_metric(found: StoredResult, name: str) -> Metric:
     metrics = registry.load_plugin("evaluators", found.result.evaluator, EvaluatorContract).metrics
     metric = next((m for m in metrics if m.name == name), None)
     if metric is None:
-        raise UnknownNameError(f"metric of evaluator {found.result.evaluator}", name, [m.name for m in metrics])
+        raise UnknownNameError(
+            f"metric of evaluator {found.result.evaluator}", name, [m.name for m in metrics]
+        )
     return metric
 
 
@@ -178,14 +229,22 @@ def _mean_value(name: str, side: Sequence[StoredResult | None]) -> float | None:
     return float(np.mean(values)) if len(values) == len(side) else None
 
 
-def _metric_difference(metric: Metric, old: Sequence[StoredResult | None], new: Sequence[StoredResult | None]) -> Difference:
-    before, after = [f for f in old if f], [f for f in new if f]
+def _metric_difference(
+    metric: Metric, old: Sequence[StoredResult | None], new: Sequence[StoredResult | None]
+) -> Difference:
+    before = [f for f in old if f]
+    after = [f for f in new if f]
     if len(before) < len(old) or len(after) < len(new):
         return significance.not_comparable(f"{metric.name} was not measured in every run")
     if len(before) == len(after) == 1:
-        return compare_results(metric.name, metric.direction, before[0], after[0], MEASUREMENT_FIELDS)
+        return compare_results(
+            metric.name, metric.direction, before[0], after[0], MEASUREMENT_FIELDS
+        )
     feet = [_measurement_key(metric, found) for found in (*before, *after)]
-    if differs := next((d for foot in feet[1:] if (d := first_key_difference(feet[0], foot, MEASUREMENT_FIELDS))), None):
+    if differs := next(
+        (d for foot in feet[1:] if (d := first_key_difference(feet[0], foot, MEASUREMENT_FIELDS))),
+        None,
+    ):
         return significance.not_comparable(differs)
     return _between_methods(metric, before, after)
 
@@ -196,23 +255,46 @@ def _measurement_key(metric: Metric, found: StoredResult) -> MeasurementKey:
     return measurement_key(found.result, measured)
 
 
-def _between_methods(metric: Metric, old: list[StoredResult], new: list[StoredResult]) -> Difference:
-    values = [[v for v in _metric_values(metric.name, side) if v is not None] for side in (old, new)]
+def _between_methods(
+    metric: Metric, old: list[StoredResult], new: list[StoredResult]
+) -> Difference:
+    values = [
+        [v for v in _metric_values(metric.name, side) if v is not None] for side in (old, new)
+    ]
     if len(values[0]) < len(old) or len(values[1]) < len(new):
         return significance.not_comparable("a value is missing")
     shared, told = _shared_variance(metric, old, new)
     found = method_difference(values[0], values[1], shared)
     word = significance.verdict(metric.direction, found.delta, found.p)
     why = f"{len(old)} against {len(new)} training seeds, {told}"
-    return Difference(found.delta, found.se, found.low, found.high, found.p, False, word, why, "Student's t over training seeds", found.df)
+    return Difference(
+        found.delta,
+        found.se,
+        found.low,
+        found.high,
+        found.p,
+        False,
+        word,
+        why,
+        "Student's t over training seeds",
+        found.df,
+    )
 
 
-def _shared_variance(metric: Metric, old: list[StoredResult], new: list[StoredResult]) -> tuple[float, str]:
-    """Variance of drawing that the spread over a side's runs cannot hold, and in words what was assumed."""
+def _shared_variance(
+    metric: Metric, old: list[StoredResult], new: list[StoredResult]
+) -> tuple[float, str]:
+    """Variance of drawing that the spread over a side's runs cannot hold, and in words what was
+    assumed.
+    """
     rows = [pair_contributions(metric.name, old[0], other) for other in (*old[1:], *new)]
     if not any(row.reason for row in rows):
         first, *others = _contributions(rows)
-        words = "same requests drawn by all" if rows[0].prompt_pairs is None else "same prompts scored by all"
+        words = (
+            "same requests drawn by all"
+            if rows[0].prompt_pairs is None
+            else "same prompts scored by all"
+        )
         return shared_variance([first, *others[: len(old) - 1]], others[len(old) - 1 :]), words
     seeds = [[_seed(f) for f in side] for side in (old, new)]
     if all(None not in side and len(set(side)) == len(side) for side in seeds):
@@ -223,9 +305,17 @@ def _shared_variance(metric: Metric, old: list[StoredResult], new: list[StoredRe
 
 
 def _contributions(rows: Sequence[PairedContributions]) -> list[np.ndarray]:
-    """Return the contributions of the first run and of each other: of samples (N,), or of prompts (P,) where prompts pair."""
+    """Return the contributions of the first run and of each other: of samples (N,), or of prompts
+    (P,) where prompts pair.
+    """
     if (pairs := rows[0].prompt_pairs) is not None:
-        return [prompt_contributions(side) for side in (pairs.baseline, *(row.prompt_pairs.new for row in rows if row.prompt_pairs is not None))]
+        return [
+            prompt_contributions(side)
+            for side in (
+                pairs.baseline,
+                *(row.prompt_pairs.new for row in rows if row.prompt_pairs is not None),
+            )
+        ]
     return [side for side in (rows[0].baseline, *(row.new for row in rows)) if side is not None]
 
 
@@ -234,17 +324,38 @@ def _seed(found: StoredResult) -> int | None:
 
 
 def _comparison_notes(baseline: ComparedRuns, new: ComparedRuns) -> list[str]:
-    """Settings in which the sides differ, which may be the question, and what is not recorded, so that nobody can compare it."""
+    """Settings in which the sides differ, which may be the question, and what is not recorded, so
+    that nobody can compare it.
+    """
     first = [side.runs[0][0].result for side in (baseline, new)]
-    feet = [measurement_key(result, result.measurements[0]) for result in first if result.measurements]
-    notes = [f"drawn differently: {what}" for what in key_differences(feet[0], feet[1], SETTING_FIELDS)] if len(feet) == 2 else []
-    every = [measurement_key(f.result, m) for side in (baseline, new) for run in side.runs for f in run for m in f.result.measurements[:1]]
+    feet = [
+        measurement_key(result, result.measurements[0]) for result in first if result.measurements
+    ]
+    notes = (
+        [f"drawn differently: {what}" for what in key_differences(feet[0], feet[1], SETTING_FIELDS)]
+        if len(feet) == 2
+        else []
+    )
+    every = [
+        measurement_key(f.result, m)
+        for side in (baseline, new)
+        for run in side.runs
+        for f in run
+        for m in f.result.measurements[:1]
+    ]
     if missing := unrecorded_fields(every):
         notes.append(f"not recorded, so nobody knows whether the sides agree: {', '.join(missing)}")
     failed = sum(
-        m.n_failed + m.n_abstained for side in (baseline, new) for run in side.runs for f in run for m in f.result.measurements[:1]
+        m.n_failed + m.n_abstained
+        for side in (baseline, new)
+        for run in side.runs
+        for f in run
+        for m in f.result.measurements[:1]
     )
-    return [*notes, *([f"{failed:,} samples failed or abstained and are in no number"] if failed else [])]
+    return [
+        *notes,
+        *([f"{failed:,} samples failed or abstained and are in no number"] if failed else []),
+    ]
 
 
 def comparison_text(comparison: RunComparison) -> list[str]:
@@ -253,14 +364,35 @@ def comparison_text(comparison: RunComparison) -> list[str]:
         f"baseline  {comparison.baseline.title}  ({comparison.baseline.path})",
         f"new       {comparison.new.title}  ({comparison.new.path})",
     ]
-    told += [f"evidence  {comparison.evidence}", *(f"note      {note}" for note in comparison.notes), ""]
-    head = ("metric", "baseline", "new", "difference", "95% interval", "p", "p, Holm", "detectable", "verdict")
+    told += [
+        f"evidence  {comparison.evidence}",
+        *(f"note      {note}" for note in comparison.notes),
+        "",
+    ]
+    head = (
+        "metric",
+        "baseline",
+        "new",
+        "difference",
+        "95% interval",
+        "p",
+        "p, Holm",
+        "detectable",
+        "verdict",
+    )
     told += align_columns([head, *(_table_cells(line) for line in comparison.metrics)])
-    return [*told, "", *group_by_reason([(line.measurement_name, _method_text(line)) for line in comparison.metrics])]
+    return [
+        *told,
+        "",
+        *group_by_reason(
+            [(line.measurement_name, _method_text(line)) for line in comparison.metrics]
+        ),
+    ]
 
 
 def _table_cells(line: MetricComparison) -> tuple[str, ...]:
-    digits, found = line.metric.decimals + 1, line.difference
+    digits = line.metric.decimals + 1
+    found = line.difference
     return (
         line.measurement_name,
         format_number(line.baseline, digits),
@@ -275,10 +407,18 @@ def _table_cells(line: MetricComparison) -> tuple[str, ...]:
 
 
 def _method_text(line: MetricComparison) -> str:
-    found, digits = line.difference, line.metric.decimals + 1
-    parts = [found.reason.replace("paired by sample", f"paired by {PAIRING_KEY}", 1), *([found.test] if found.p is not None else [])]
+    found = line.difference
+    digits = line.metric.decimals + 1
+    parts = [
+        found.reason.replace("paired by sample", f"paired by {PAIRING_KEY}", 1),
+        *([found.test] if found.p is not None else []),
+    ]
     if found.new_seeds_interval is not None:
-        parts.append(f"same prompts, new seeds: {format_interval(found.new_seeds_interval.low, found.new_seeds_interval.high, digits)}; the table's interval is for new prompts")
+        parts.append(
+            "same prompts, new seeds:"
+            f" {format_interval(found.new_seeds_interval.low, found.new_seeds_interval.high, digits)};"
+            " the table's interval is for new prompts"
+        )
     if found.wins is not None:
         parts.append(f"{found.wins:,} won, {found.losses:,} lost, {found.ties:,} alike")
     return "; ".join(parts)
@@ -299,18 +439,28 @@ def format_number(value: float | None, digits: int, sign: str = "") -> str:
 
 def format_interval(low: float | None, high: float | None, digits: int) -> str:
     """An interval, or a dash."""
-    return "-" if low is None or high is None else f"{format_number(low, digits, '+')} to {format_number(high, digits, '+')}"
+    return (
+        "-"
+        if low is None or high is None
+        else f"{format_number(low, digits, '+')} to {format_number(high, digits, '+')}"
+    )
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines, columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def comparison_json(comparison: RunComparison) -> dict[str, object]:
     """The comparison as plain JSON values."""
-    sides = {name: {"path": str(s.path), "title": s.title, "runs": len(s.runs)} for name, s in _sides(comparison)}
+    sides = {
+        name: {"path": str(s.path), "title": s.title, "runs": len(s.runs)}
+        for name, s in _sides(comparison)
+    }
     return {
         **sides,
         "level": comparison.level,
@@ -327,10 +477,24 @@ def _sides(comparison: RunComparison) -> list[tuple[str, ComparedRuns]]:
 def _metrics_json(comparison: RunComparison) -> list[dict[str, object]]:
     def plain(line: MetricComparison) -> dict[str, object]:
         found = line.difference._asdict()
-        found["again"] = None if line.difference.new_seeds_interval is None else line.difference.new_seeds_interval._asdict()
+        found["again"] = (
+            None
+            if line.difference.new_seeds_interval is None
+            else line.difference.new_seeds_interval._asdict()
+        )
         del found["verdict"]
-        values = {"baseline": line.baseline, "new": line.new, "p_adjusted": line.p_adjusted, "detectable": line.detectable_difference}
-        named = {"metric": line.metric.name, "number": line.measurement_name, "n": line.n_scored, "direction": line.metric.direction}
+        values = {
+            "baseline": line.baseline,
+            "new": line.new,
+            "p_adjusted": line.p_adjusted,
+            "detectable": line.detectable_difference,
+        }
+        named = {
+            "metric": line.metric.name,
+            "number": line.measurement_name,
+            "n": line.n_scored,
+            "direction": line.metric.direction,
+        }
         return {**named, **values, **found, "verdict": line.verdict}
 
     return [plain(line) for line in comparison.metrics]

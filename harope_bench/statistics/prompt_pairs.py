@@ -1,7 +1,10 @@
-"""Which prompts two results share: their per-sample arrays to pairs of prompts, or the reason why there are none.
+"""Which prompts two results share: their per-sample arrays to pairs of prompts, or the reason why
+there are none.
 
-An evaluator of prompts adds `prompts` (N,) to its per-sample arrays and `METRIC_tasks` (N,) to a mean of task means. A metric that is a
-ratio of sums has `METRIC_total` and `METRIC_weight` (N,) beside its first-order contributions; results written before these existed
+An evaluator of prompts adds `prompts` (N,) to its per-sample arrays and `METRIC_tasks` (N,) to a
+mean of task means. A metric that is a
+ratio of sums has `METRIC_total` and `METRIC_weight` (N,) beside its first-order contributions;
+results written before these existed
 have the contributions alone. NaN marks a sample that does not count for the metric.
 """
 
@@ -22,7 +25,8 @@ class PromptPairs(NamedTuple):
     """Both runs' images of the prompts that they share.
 
     is_linear: the arrays are first-order contributions, of which no prompt's own score can be told.
-    difference_of_samples: why samples do not pair within a prompt; empty where they do, in one order.
+    difference_of_samples: why samples do not pair within a prompt; empty where they do, in one
+    order.
     """
 
     baseline: PromptSamples
@@ -31,13 +35,17 @@ class PromptPairs(NamedTuple):
     request_difference: str
 
 
-def match_prompts(metric: str, old: SampleArrays, new: SampleArrays, other_samples: str) -> PromptPairs | str:
+def match_prompts(
+    metric: str, old: SampleArrays, new: SampleArrays, other_samples: str
+) -> PromptPairs | str:
     """Return the prompts of two runs as pairs, or why they are none.
 
     Args:
         other_samples: why the samples of a prompt are not the same requests, empty where they are.
     """
-    if len({f"{metric}_tasks" in arrays for arrays in (old, new)}) > 1:  # one score is a mean of tasks, the other is not
+    if (
+        len({f"{metric}_tasks" in arrays for arrays in (old, new)}) > 1
+    ):  # one score is a mean of tasks, the other is not
         return "other prompts"
     is_ratio = [_has_sums(metric, arrays) for arrays in (old, new)]
     use_sums = all(is_ratio)
@@ -74,10 +82,14 @@ def _indices(metric: str, arrays: SampleArrays) -> np.ndarray:
 
 
 def _prompt_difference(old: PromptSamples, new: PromptSamples) -> str:
-    """Return how the prompts that count for a metric differ, empty where they are the same in the same tasks."""
+    """Return how the prompts that count for a metric differ, empty where they are the same in the
+    same tasks.
+    """
     if not len(old.prompts) or not len(new.prompts):
         return "no prompt counts for the metric"
-    before, after = ({*zip(run.prompts.tolist(), run.tasks.tolist(), strict=True)} for run in (old, new))
+    before, after = (
+        {*zip(run.prompts.tolist(), run.tasks.tolist(), strict=True)} for run in (old, new)
+    )
     if before == after:
         return ""
     return f"other prompts: {len(before):,} against {len(after):,}, {len(before & after):,} in both"
@@ -87,5 +99,8 @@ def prompt_text_difference(old: Mapping[int, str], new: Mapping[int, str]) -> st
     """Return the first prompt whose recorded texts differ, in words; empty where none does."""
     for prompt in sorted(old.keys() & new.keys()):
         if old[prompt] != new[prompt]:
-            return f"other prompts: number {prompt} is {old[prompt][:60]!r} against {new[prompt][:60]!r}"
+            return (
+                f"other prompts: number {prompt} is {old[prompt][:60]!r} against"
+                f" {new[prompt][:60]!r}"
+            )
     return ""

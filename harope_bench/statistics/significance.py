@@ -31,10 +31,14 @@ class Interval(NamedTuple):
 class Difference(NamedTuple):
     """New minus baseline. p is two-sided and unadjusted; None where nothing can be said.
 
-    test names where p comes from; df are Student's degrees of freedom (None: normal). again is the second interval of a prompt
-    benchmark, same prompts and new seeds, where low and high are for new prompts. wins, losses, ties count samples (0/1 rows)
-    or prompts, from the new one's side. hit is what a sample that is right counts, 1 or 100, None where wins are not of samples.
-    prompts is the number of prompts that pair, None where prompts do not. se, low and high are None where no error is known: a spread
+    test names where p comes from; df are Student's degrees of freedom (None: normal). again is the
+    second interval of a prompt
+    benchmark, same prompts and new seeds, where low and high are for new prompts. wins, losses,
+    ties count samples (0/1 rows)
+    or prompts, from the new one's side. hit is what a sample that is right counts, 1 or 100, None
+    where wins are not of samples.
+    prompts is the number of prompts that pair, None where prompts do not. se, low and high are None
+    where no error is known: a spread
     of 0 is none.
     """
 
@@ -68,7 +72,9 @@ def student_interval(value: float, se: float, df: float | None) -> Interval:
 
 
 def standard_error(rows: np.ndarray) -> float:
-    """Standard error of the mean of rows (N,): sd / sqrt(N), sd with N - 1. ValueError below two rows."""
+    """Standard error of the mean of rows (N,): sd / sqrt(N), sd with N - 1. ValueError below two
+    rows.
+    """
     if len(rows) < 2:
         raise ValueError(f"a standard error needs two rows, found {len(rows)}")
     return float(np.std(np.asarray(rows, dtype=np.float64), ddof=1) / math.sqrt(len(rows)))
@@ -87,7 +93,9 @@ def wilson_interval(hits: int, n: int) -> Interval:
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     # at 0 and 1 the binomial error is 0, which no finite sample shows
     se = math.sqrt(p * (1 - p) / n) if 0 < hits < n else half / Z
-    return Interval(se, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))  # at 0 and 1 a bound is p, up to rounding
+    return Interval(
+        se, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
+    )  # at 0 and 1 a bound is p, up to rounding
 
 
 def two_sided_p(z: float) -> float:
@@ -96,7 +104,9 @@ def two_sided_p(z: float) -> float:
 
 
 def quantile(confidence: float, df: float | None = None) -> float:
-    """How many standard errors a two-sided interval of that confidence (0 to 1) reaches: normal, or Student's t with df."""
+    """How many standard errors a two-sided interval of that confidence (0 to 1) reaches: normal, or
+    Student's t with df.
+    """
     return inverse_cdf(0.5 + confidence / 2, df)
 
 
@@ -104,22 +114,27 @@ def inverse_cdf(share: float, df: float | None = None) -> float:
     """The quantile below which that share of the normal, or of Student's t with df, lies."""
     if df is None:
         return NormalDist().inv_cdf(share)
-    from scipy.special import stdtrit  # a second to import, and only training seeds and prompts ask for it
+    from scipy.special import (
+        stdtrit,
+    )  # a second to import, and only training seeds and prompts ask for it
 
     return float(stdtrit(df, share))
 
 
 def detectable_difference(se: float | None, df: float | None = None) -> float | None:
-    """The smallest difference found with 80% power at the 5% level, (1.96 + 0.84) se; None without a positive error.
+    """The smallest difference found with 80% power at the 5% level, (1.96 + 0.84) se; None without
+    a positive error.
 
-    An error of exactly 0 says that nothing was seen, not that all would be. df: Student's in place of the normal.
+    An error of exactly 0 says that nothing was seen, not that all would be. df: Student's in place
+    of the normal.
     """
     return (quantile(CONFIDENCE_LEVEL, df) + inverse_cdf(POWER, df)) * se if se else None
 
 
 def holm_adjust(ps: Sequence[float]) -> list[float]:
     """Holm-adjusted p values, in the order given. Source: Holm 1979."""
-    adjusted, largest = [0.0] * len(ps), 0.0
+    adjusted = [0.0] * len(ps)
+    largest = 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
         adjusted[i] = largest
@@ -136,7 +151,8 @@ def difference(
     """New minus baseline with its error and a verdict at the 5% level.
 
     Args:
-        baseline_rows, new_rows: first-order contributions (N,) of the same samples in the same order
+        baseline_rows, new_rows: first-order contributions (N,) of the same samples in the same
+            order
             (influence values, or 0/1 indicators); both given, the test is paired.
 
     Returns:
@@ -145,22 +161,33 @@ def difference(
     if baseline.value is None or new.value is None:
         return not_comparable("a value is missing")
     if baseline.name != new.name or baseline.n_scored != new.n_scored:
-        return not_comparable(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
+        return not_comparable(
+            f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,}"
+            " images"
+        )
     delta = new.value - baseline.value
     paired = baseline_rows is not None and new_rows is not None
     if baseline_rows is not None and new_rows is not None:
         if baseline_rows.shape != new_rows.shape:
             raise ShapeError(f"paired rows of shapes {baseline_rows.shape} and {new_rows.shape}")
-        se = standard_error(np.subtract(new_rows, baseline_rows, dtype=np.float64))  # unsigned indicators would wrap
+        se = standard_error(
+            np.subtract(new_rows, baseline_rows, dtype=np.float64)
+        )  # unsigned indicators would wrap
     elif baseline.se is not None and new.se is not None:
         se = math.hypot(baseline.se, new.se)
     else:
         return not_comparable("a standard error is missing")
     why = "paired by sample" if paired else "unpaired"
-    if se <= ROUNDING * abs(new.value):  # nothing moved, or everything alike: no spread was seen, which is no error of 0
-        return Difference(delta, None, None, None, 1.0 if delta == 0 else None, paired, "not resolved", why)
+    if se <= ROUNDING * abs(
+        new.value
+    ):  # nothing moved, or everything alike: no spread was seen, which is no error of 0
+        return Difference(
+            delta, None, None, None, 1.0 if delta == 0 else None, paired, "not resolved", why
+        )
     p = two_sided_p(delta / se)
-    return Difference(delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), why)
+    return Difference(
+        delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), why
+    )
 
 
 def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Verdict:

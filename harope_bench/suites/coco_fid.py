@@ -1,8 +1,11 @@
 """Suite coco-fid: FID of images drawn from MS-COCO captions.
 
-The paper prints a COCO FID without saying how many images, which reference, which resolution or which program, so this protocol is
-ours and its numbers are not comparable with the paper's: 30,000 captions of val2014, one an image; images ordered by
-sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images, centre-cropped as ADM does to
+The paper prints a COCO FID without saying how many images, which reference, which resolution or
+which program, so this protocol is
+ours and its numbers are not comparable with the paper's: 30,000 captions of val2014, one an image;
+images ordered by
+sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images,
+centre-cropped as ADM does to
 512 x 512, whatever side the samples have; profile clean (clean-fid's resize).
 """
 
@@ -41,16 +44,22 @@ def read_captions(archive: Path) -> tuple[str, ...]:
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as held:
             if held.namelist().count(CAPTIONS_MEMBER) > 1:
-                raise ValueError(f"it holds {CAPTIONS_MEMBER} twice, readers differ in which they take")
+                raise ValueError(
+                    f"it holds {CAPTIONS_MEMBER} twice, readers differ in which they take"
+                )
             if held.getinfo(CAPTIONS_MEMBER).file_size > CAPTIONS_BYTES:
                 raise ValueError(f"{CAPTIONS_MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
             rows = parse_json(held.read(CAPTIONS_MEMBER))["annotations"]
         first: dict[int, tuple[int, str]] = {}
         for row in rows:
-            image, told = int(row["image_id"]), (int(row["id"]), printable_line(str(row["caption"])))
+            image = int(row["image_id"])
+            told = (int(row["id"]), printable_line(str(row["caption"])))
             first[image] = min(first.get(image, told), told)
     except ARCHIVE_ERRORS as error:
-        raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)})", advice=f"harope-bench fetch {ASSET}") from error
+        raise StorageError(
+            f"{archive} is not COCO's annotations ({first_line(error)})",
+            advice=f"harope-bench fetch {ASSET}",
+        ) from error
     order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
     return tuple(first[image][1] for image in order[:COUNT])
 
@@ -73,7 +82,9 @@ class CocoFidSuite(CaptionSuite):
         known = read_captions(local_files.verify_local_file(ASSET).path)
         wanted = list(indices)
         if beyond := [i for i in wanted if i >= len(known)]:
-            raise OptionError(f"coco-fid has {len(known):,} captions, sample {beyond[0]} has none; ask for fewer")
+            raise OptionError(
+                f"coco-fid has {len(known):,} captions, sample {beyond[0]} has none; ask for fewer"
+            )
         return [Request(index=i, prompt=known[i]) for i in wanted]
 
     def reference(self, judge: str) -> ReferenceFile:
@@ -82,13 +93,23 @@ class CocoFidSuite(CaptionSuite):
         if not path.is_file():
             raise MissingAssetError(
                 f"the COCO reference of {judge} is not here",
-                advice=f"harope-bench reference VAL2014 {path} --judge {judge} --crop {self.resolution}",
+                advice=(
+                    f"harope-bench reference VAL2014 {path} --judge {judge} --crop"
+                    f" {self.resolution}"
+                ),
             )
-        return ReferenceFile(path.name, path, sha256_file(path), str(load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")))
+        return ReferenceFile(
+            path.name,
+            path,
+            sha256_file(path),
+            str(load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")),
+        )
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """COCO's pictures cannot be shipped."""
-        raise OptionError(f"COCO's {split} images are not part of this package; train from your own copy")
+        raise OptionError(
+            f"COCO's {split} images are not part of this package; train from your own copy"
+        )
 
 
 PLUGIN = CocoFidSuite()

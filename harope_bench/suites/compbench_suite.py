@@ -1,10 +1,15 @@
-"""What the suites of T2I-CompBench share: its prompts, and what its evaluator needs to know of each.
+"""What the suites of T2I-CompBench share: its prompts, and what its evaluator needs to know of
+each.
 
-Eight categories of 300 validation prompts, ten images each (Karine-Huang/T2I-CompBench at 1b709499). Categories stand one after another
-and copies outside: index = copy * number of prompts + prompt, so the first N indices of N prompts are one image of each. The official
-number in a file name counts 10 * place + copy through a category instead; `suites/official_layouts/compbench.py` translates. The
+Eight categories of 300 validation prompts, ten images each (Karine-Huang/T2I-CompBench at
+1b709499). Categories stand one after another
+and copies outside: index = copy * number of prompts + prompt, so the first N indices of N prompts
+are one image of each. The official
+number in a file name counts 10 * place + copy through a category instead;
+`suites/official_layouts/compbench.py` translates. The
 official images were
-drawn by Stable Diffusion 2 with seeds 42 to 51 for the ten copies; here a sample's seed is that of its index, as everywhere.
+drawn by Stable Diffusion 2 with seeds 42 to 51 for the ten copies; here a sample's seed is that of
+its index, as everywhere.
 """
 
 from __future__ import annotations
@@ -21,16 +26,29 @@ from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.text_file import read_text
 from harope_bench.evaluators.base import Metadata
-from harope_bench.evaluators.rules.compbench_numeracy import TOKEN
 from harope_bench.evaluators.rules.compbench_aggregates import complex_kind
+from harope_bench.evaluators.rules.compbench_numeracy import TOKEN
 from harope_bench.suites import noun_chunks
 from harope_bench.suites.base import PromptCase, PromptSuite
 
 ASSET = "t2i-compbench"
 METADATA_KEY = "compbench"
 FULL_SUITE = "t2i-compbench"  # the suite of all categories
-CATEGORIES = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex")
-PROMPT_LISTS = {"spatial": "complex_val_spatial.txt", "action": "complex_val_action.txt", "both": "complex_val_spatialaction.txt"}
+CATEGORIES = (
+    "color",
+    "shape",
+    "texture",
+    "spatial",
+    "3d_spatial",
+    "numeracy",
+    "non_spatial",
+    "complex",
+)
+PROMPT_LISTS = {
+    "spatial": "complex_val_spatial.txt",
+    "action": "complex_val_action.txt",
+    "both": "complex_val_spatialaction.txt",
+}
 OBJECTS_FILE = "new_objects.txt"
 COPIES = 10
 PROMPTS_PER_CATEGORY = 300  # of each official category
@@ -54,15 +72,28 @@ class CompBenchSuite(PromptSuite):
     judges = {EVALUATOR: JUDGES}
     evaluators = (EVALUATOR,)
 
-    def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = noun_chunks.BASE_VERSION):
+    def __init__(
+        self,
+        title: str,
+        categories: Sequence[str] = CATEGORIES,
+        model: str = noun_chunks.BASE_VERSION,
+    ):
         self.title, self.categories, self.parser_version = title, tuple(categories), model
         self.parent_suite = FULL_SUITE if self.categories != CATEGORIES else None
 
     @property
     def prompt_counts(self) -> Mapping[str, int]:
-        """How many prompts each category's file holds; the official number before the files came."""
-        files = {category: local_files.find_local_file(ASSET, f"{category}_val.txt") for category in self.categories}
-        return {category: PROMPTS_PER_CATEGORY if found is None else len(_lines(found.path)) for category, found in files.items()}
+        """How many prompts each category's file holds; the official number before the files
+        came.
+        """
+        files = {
+            category: local_files.find_local_file(ASSET, f"{category}_val.txt")
+            for category in self.categories
+        }
+        return {
+            category: PROMPTS_PER_CATEGORY if found is None else len(_lines(found.path))
+            for category, found in files.items()
+        }
 
     @property
     def prompt_count(self) -> int:
@@ -83,7 +114,10 @@ class CompBenchSuite(PromptSuite):
         found = self._cases_by_category
         rows = list(chain.from_iterable(found[category] for category in self.categories))
         if not 0 <= index < len(rows) * COPIES:
-            raise OptionError(f"{self.title} has {len(rows) * COPIES:,} images, there is no index {index}; ask for fewer")
+            raise OptionError(
+                f"{self.title} has {len(rows) * COPIES:,} images, there is no index {index}; ask"
+                " for fewer"
+            )
         copy, prompt = divmod(index, len(rows))
         text, facts = rows[prompt]
         return PromptCase(prompt, copy, text, {METADATA_KEY: facts})
@@ -100,18 +134,29 @@ class CompBenchSuite(PromptSuite):
     def source(self) -> tuple[str, str]:
         """Prompts and readings, by name and hash."""
         files = [local_files.require_local_file(ASSET, name) for name in self._files()]
-        told = [f"{held.path.name} {held.sha256}" for held in files] + [f"readings {self.parser_version} {noun_chunks.parses_sha256()}"]
-        name = f"T2I-CompBench 1b709499: {', '.join(self.categories)}; read by {noun_chunks.parser_description(self.parser_version)}"
+        told = [f"{held.path.name} {held.sha256}" for held in files] + [
+            f"readings {self.parser_version} {noun_chunks.parses_sha256()}"
+        ]
+        name = (
+            f"T2I-CompBench 1b709499: {', '.join(self.categories)}; read by"
+            f" {noun_chunks.parser_description(self.parser_version)}"
+        )
         return name, hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def _files(self) -> list[str]:
         more = list(PROMPT_LISTS.values()) if "complex" in self.categories else []
-        return [f"{category}_val.txt" for category in self.categories] + more + ([OBJECTS_FILE] if "numeracy" in self.categories else [])
+        return (
+            [f"{category}_val.txt" for category in self.categories]
+            + more
+            + ([OBJECTS_FILE] if "numeracy" in self.categories else [])
+        )
 
     @property
     def _cases_by_category(self) -> Mapping[str, tuple[tuple[str, Metadata], ...]]:
         """Prompts and facts by category, of the files as they lie in the user's home now."""
-        return _read_categories(local_files.asset_folder(ASSET), self._file_hashes, self.parser_version)
+        return _read_categories(
+            local_files.asset_folder(ASSET), self._file_hashes, self.parser_version
+        )
 
     @cached_property
     def _file_hashes(self) -> tuple[tuple[str, str | None], ...]:
@@ -120,7 +165,9 @@ class CompBenchSuite(PromptSuite):
 
 
 @lru_cache(maxsize=8)
-def _read_categories(place: Path, files: tuple[tuple[str, str | None], ...], model: str) -> Mapping[str, tuple[tuple[str, Metadata], ...]]:
+def _read_categories(
+    place: Path, files: tuple[tuple[str, str | None], ...], model: str
+) -> Mapping[str, tuple[tuple[str, Metadata], ...]]:
     """Prompts and facts by category. place: where the files lie; each is hashed once."""
     lines = {name: _lines(local_files.verify_local_file(ASSET, name).path) for name, _ in files}
     lists = {key: frozenset(lines[name]) for key, name in PROMPT_LISTS.items() if name in lines}
@@ -129,7 +176,10 @@ def _read_categories(place: Path, files: tuple[tuple[str, str | None], ...], mod
     for category in CATEGORIES:
         texts = lines.get(f"{category}_val.txt")
         if texts is not None:
-            rows = (_prompt_metadata(category, place_, text, model, lists, known) for place_, text in enumerate(texts))
+            rows = (
+                _prompt_metadata(category, place_, text, model, lists, known)
+                for place_, text in enumerate(texts)
+            )
             found[category] = tuple(zip(texts, rows, strict=True))
     return found
 
@@ -142,18 +192,28 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _singular_and_plural(line: str) -> tuple[str, str]:
     one, dash, many = line.lower().partition(" - ")
     if not dash:
-        raise StorageError(f"{OBJECTS_FILE} has the line {line!r}, wanted `singular - plural`; harope-bench fetch {ASSET}")
+        raise StorageError(
+            f"{OBJECTS_FILE} has the line {line!r}, wanted `singular - plural`; harope-bench fetch"
+            f" {ASSET}"
+        )
     return one.strip(), many.strip()
 
 
 def _prompt_metadata(
-    category: str, place: int, text: str, model: str, lists: Mapping[str, frozenset[str]], known: Sequence[tuple[str, str]]
+    category: str,
+    place: int,
+    text: str,
+    model: str,
+    lists: Mapping[str, frozenset[str]],
+    known: Sequence[tuple[str, str]],
 ) -> Metadata:
     """What the rules read of a prompt, as JSON values."""
     facts: dict[str, object] = {"category": category, "place": place, "text": text}
     if category == "numeracy":
         words = f" {' '.join(TOKEN.findall(text))} "
-        return facts | {"known": [list(forms) for forms in known if any(f" {form} " in words for form in forms)]}
+        return facts | {
+            "known": [list(forms) for forms in known if any(f" {form} " in words for form in forms)]
+        }
     if category == "non_spatial":
         return facts
     reading = noun_chunks.find_parse(text, model)

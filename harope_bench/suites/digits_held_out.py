@@ -28,7 +28,9 @@ class DigitsHeldOutSuite(ClassificationSuite):
     def pictures(self, place: Path | None, labels: Path | None) -> ArrayImages:
         """All 1,000; they ship with the package, so no folder is taken."""
         if place is not None or labels is not None:
-            raise OptionError("suite digits-held-out brings its own pictures; leave --images and --truth out")
+            raise OptionError(
+                "suite digits-held-out brings its own pictures; leave --images and --truth out"
+            )
         images, named = DIGITS.images("held-out")
         return ArrayImages(images, named.tolist())
 

@@ -1,9 +1,13 @@
-"""Suite dpg-bench: 1,065 long prompts, each with questions that depend on each other, four images each.
+"""Suite dpg-bench: 1,065 long prompts, each with questions that depend on each other, four images
+each.
 
-Prompts are in the order in which the table of questions names them first. The table holds the prompts' texts too, and generation is
-officially from one file a prompt; the hash of each such file ships here, and a case says whether its text is that file's.
+Prompts are in the order in which the table of questions names them first. The table holds the
+prompts' texts too, and generation is
+officially from one file a prompt; the hash of each such file ships here, and a case says whether
+its text is that file's.
 
-Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/dpg_bench.csv and dpg_bench/prompts/ (git tree ac3ba27b).
+Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/dpg_bench.csv and dpg_bench/prompts/ (git tree
+ac3ba27b).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pydantic import ValidationError
 from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError
-from harope_bench.core.record_base import validation_summary, validate_name
+from harope_bench.core.record_base import validate_name, validation_summary
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.storage import convert_os_errors, first_line, sha256_bytes
@@ -28,9 +32,13 @@ from harope_bench.evaluators.base import Metadata
 from harope_bench.evaluators.rules.dpg import DpgItem
 from harope_bench.suites.base import PromptCase, PromptSuite
 
-ASSET, TABLE_FILE = "dpg-bench", "dpg_bench.csv"
-HASHES_FILE = Path(__file__).parent / "dpg-bench-prompts.txt"  # item, and the first 16 digits of its stripped prompt's sha256
-PROMPT_COUNT, COPIES = 1065, 4
+ASSET = "dpg-bench"
+TABLE_FILE = "dpg_bench.csv"
+HASHES_FILE = (
+    Path(__file__).parent / "dpg-bench-prompts.txt"
+)  # item, and the first 16 digits of its stripped prompt's sha256
+PROMPT_COUNT = 1065
+COPIES = 4
 
 
 class DpgPrompt(NamedTuple):
@@ -53,19 +61,36 @@ def read_prompts(path: Path) -> tuple[DpgPrompt, ...]:
     try:
         with convert_os_errors(path):
             data = read_regular(path, TEXT_BYTES)
-        for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))):
+        for number, row in enumerate(
+            csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        ):
             _add_question(found, number, row)
-    except (ValidationError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        told = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
+    except (
+        ValidationError,
+        ValueError,
+        ArithmeticError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        csv.Error,
+    ) as error:
+        told = (
+            validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
+        )
         at = sum(len(p.metadata["questions"]) for p in found.values())
-        raise StorageError(f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}") from error
+        raise StorageError(
+            f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}"
+        ) from error
     return tuple(found.values())
 
 
 def _add_question(found: dict[str, DpgPrompt], number: int, row: Mapping[str, str]) -> None:
-    item, text = validate_name(row["item_id"].strip()), row["text"].strip()
+    item = validate_name(row["item_id"].strip())
+    text = row["text"].strip()
     if item not in found:
-        found[item] = DpgPrompt(text, {"item": item, "questions": [], "official_text": _is_official(item, text)})
+        found[item] = DpgPrompt(
+            text, {"item": item, "questions": [], "official_text": _is_official(item, text)}
+        )
     question = {
         "row": number,
         "id": int(float(row["proposition_id"])),  # as pandas reads it
@@ -102,14 +127,22 @@ class DpgBenchSuite(PromptSuite):
         return self.copies * (PROMPT_COUNT if found is None else len(read_prompts(found.path)))
 
     def case(self, index: int) -> PromptCase:
-        """The prompt and copy at an index; OptionError beyond the last, NotHere before the table came, StorageError for another table."""
+        """The prompt and copy at an index; OptionError beyond the last, NotHere before the table
+        came, StorageError for another table.
+        """
         path = local_files.require_local_file(ASSET, TABLE_FILE).path
         known = read_prompts(path)
         if len(known) * self.copies != self.count:
-            raise StorageError(f"{path} has {len(known):,} items, wanted {self.count // self.copies:,}; harope-bench fetch {ASSET}")
+            raise StorageError(
+                f"{path} has {len(known):,} items, wanted {self.count // self.copies:,};"
+                f" harope-bench fetch {ASSET}"
+            )
         copy, prompt = divmod(index, len(known))
         if not 0 <= copy < self.copies:
-            raise OptionError(f"dpg-bench has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")
+            raise OptionError(
+                f"dpg-bench has {len(known) * self.copies:,} images, sample {index} is none; ask"
+                " for fewer"
+            )
         return PromptCase(prompt, copy, known[prompt].prompt, {"dpg": known[prompt].metadata})
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:

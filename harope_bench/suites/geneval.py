@@ -1,7 +1,9 @@
 """Suite geneval: 553 prompts of six tasks, four images each.
 
-The official generator seeds everything with 42 before each prompt and draws its four images one after another, so that sample k
-depends on those before it; here each image has a generator of its own, so images differ from the official generator's of equal weights.
+The official generator seeds everything with 42 before each prompt and draws its four images one
+after another, so that sample k
+depends on those before it; here each image has a generator of its own, so images differ from the
+official generator's of equal weights.
 
 Source: djghosh13/geneval af4902f2, prompts/evaluation_metadata.jsonl.
 """
@@ -25,8 +27,10 @@ from harope_bench.evaluators.base import Metadata
 from harope_bench.evaluators.rules.geneval import PromptSpec
 from harope_bench.suites.base import PromptCase, PromptSuite
 
-ASSET, METADATA_FILE = "geneval", "evaluation_metadata.jsonl"
-PROMPT_COUNT, COPIES = 553, 4
+ASSET = "geneval"
+METADATA_FILE = "evaluation_metadata.jsonl"
+PROMPT_COUNT = 553
+COPIES = 4
 
 
 @lru_cache(maxsize=2)
@@ -39,9 +43,14 @@ def read_metadata(path: Path) -> tuple[Metadata, ...]:
             facts = parse_json(text)
             PromptSpec.model_validate(facts)
         except ValidationError as error:
-            raise StorageError(f"{path} line {number} is no GenEval prompt ({validation_summary(error)}); harope-bench fetch {ASSET}") from error
+            raise StorageError(
+                f"{path} line {number} is no GenEval prompt ({validation_summary(error)});"
+                f" harope-bench fetch {ASSET}"
+            ) from error
         except ValueError as error:
-            raise StorageError(f"{path} line {number} is not JSON; harope-bench fetch {ASSET}") from error
+            raise StorageError(
+                f"{path} line {number} is not JSON; harope-bench fetch {ASSET}"
+            ) from error
         found.append(facts)
     return tuple(found)
 
@@ -64,11 +73,16 @@ class GenEvalSuite(PromptSuite):
         return self.copies * (PROMPT_COUNT if found is None else len(read_metadata(found.path)))
 
     def case(self, index: int) -> PromptCase:
-        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the prompts came."""
+        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere
+        before the prompts came.
+        """
         known = read_metadata(local_files.require_local_file(ASSET, METADATA_FILE).path)
         copy, prompt = divmod(index, len(known))
         if not 0 <= copy < self.copies:
-            raise OptionError(f"geneval has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")
+            raise OptionError(
+                f"geneval has {len(known) * self.copies:,} images, sample {index} is none; ask for"
+                " fewer"
+            )
         facts = known[prompt]
         return PromptCase(prompt, copy, str(facts["prompt"]), {"geneval": facts})
 

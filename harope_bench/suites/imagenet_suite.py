@@ -1,6 +1,8 @@
-"""ImageNet, class-conditional, by ADM's protocol: 50,000 samples against the statistics of the training set.
+"""ImageNet, class-conditional, by ADM's protocol: 50,000 samples against the statistics of the
+training set.
 
-Sources: openai/guided-diffusion (protocol and references), Studentxll/HARoPE:sample/inference_HARoPE.py (the release's settings).
+Sources: openai/guided-diffusion (protocol and references),
+Studentxll/HARoPE:sample/inference_HARoPE.py (the release's settings).
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from harope_bench.suites.base import LabelSuite, ReferenceFile
 
 CLASSES = 1000
 JUDGE = "inception-2015"
-RELEASE_SETTINGS: dict[str, Option] = {"sampler": "ddpm", "steps": 250, "guidance": 1.5, "guidance_channels": "3"}
+RELEASE_SETTINGS: dict[str, Option] = {
+    "sampler": "ddpm",
+    "steps": 250,
+    "guidance": 1.5,
+    "guidance_channels": "3",
+}
 
 
 class ImageNetSuite(LabelSuite):
@@ -33,7 +40,8 @@ class ImageNetSuite(LabelSuite):
     judges = {"fidelity": JUDGE, "fidelity/clean": f"{JUDGE}-clean"}
     evaluators = ("fidelity",)
     profiles = {"fidelity": "adm"}
-    # 250 respaced steps, guidance 1.5 on three of four latent channels, random labels; as published, their script draws 50,176 images
+    # 250 respaced steps, guidance 1.5 on three of four latent channels, random labels; as
+    # published, their script draws 50,176 images
     presets = {
         "harope-release": {**RELEASE_SETTINGS, "labels": "uniform"},
         "harope-release-balanced": {**RELEASE_SETTINGS, "labels": "balanced"},
@@ -49,17 +57,28 @@ class ImageNetSuite(LabelSuite):
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Requests with the labels of the plan's policy and seed."""
-        policy, seed = (settings.labels or self.default_label_policy, settings.seed) if settings else (self.default_label_policy, 0)
+        policy, seed = (
+            (settings.labels or self.default_label_policy, settings.seed)
+            if settings
+            else (self.default_label_policy, 0)
+        )
         wanted = list(indices)
-        return [Request(index=i, label=label) for i, label in zip(wanted, label_policies.assign_labels(policy, CLASSES, seed, wanted), strict=True)]
+        return [
+            Request(index=i, label=label)
+            for i, label in zip(
+                wanted, label_policies.assign_labels(policy, CLASSES, seed, wanted), strict=True
+            )
+        ]
 
     def reference(self, judge: str) -> ReferenceFile:
         """ADM's reference, for the network that made it."""
         if judge not in (JUDGE, f"{JUDGE}-preview"):
             raise MissingAssetError(
                 f"nobody publishes ImageNet statistics of {judge}",
-                advice="build them from the training set, "
-                f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz",
+                advice=(
+                    "build them from the training set, `harope-bench reference FOLDER OUT.npz"
+                    f" --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
+                ),
             )
         asset = f"imagenet-{self.resolution}-reference"
         held = local_files.verify_local_file(asset)
@@ -68,4 +87,6 @@ class ImageNetSuite(LabelSuite):
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """ImageNet's pictures cannot be shipped."""
-        raise OptionError(f"ImageNet's {split} images are not part of this package; train from your own copy")
+        raise OptionError(
+            f"ImageNet's {split} images are not part of this package; train from your own copy"
+        )

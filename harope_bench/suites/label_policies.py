@@ -1,7 +1,10 @@
-"""Which class a sample shows: a function of policy, seed and index alone, so that shards, batches and kills change nothing.
+"""Which class a sample shows: a function of policy, seed and index alone, so that shards, batches
+and kills change nothing.
 
-Policies: `uniform` (each label at random, as ADM, DiT and the HARoPE release draw them), `balanced` (index modulo classes,
-interleaved, which raises the Inception Score against uniform ones), or a file of one label a line, known by its hash.
+Policies: `uniform` (each label at random, as ADM, DiT and the HARoPE release draw them), `balanced`
+(index modulo classes,
+interleaved, which raises the Inception Score against uniform ones), or a file of one label a line,
+known by its hash.
 """
 
 from __future__ import annotations
@@ -30,21 +33,28 @@ def assign_labels(policy: str, classes: int, seed: int, indices: Iterable[int]) 
         return [uniform_label(seed, i, classes) for i in indices]
     if policy == "balanced":
         return [i % classes for i in indices]
-    known, wanted = _read_labels(stored_labels_path(policy), classes), list(indices)
+    known = _read_labels(stored_labels_path(policy), classes)
+    wanted = list(indices)
     if beyond := [i for i in wanted if i >= len(known)]:
         raise OptionError(
-            f"sample {beyond[0]} has no label, the file has {len(known):,}", advice="ask for fewer samples or give a longer file"
+            f"sample {beyond[0]} has no label, the file has {len(known):,}",
+            advice="ask for fewer samples or give a longer file",
         )
     return [known[i] for i in wanted]
 
 
 def uniform_label(seed: int, index: int, classes: int) -> int:
-    """A label at random: a hash of seed and index, whose 256 bits leave no bias that anyone could see."""
-    return int.from_bytes(hashlib.sha256(f"label/{seed}/{index}".encode()).digest(), "big") % classes
+    """A label at random: a hash of seed and index, whose 256 bits leave no bias that anyone could
+    see.
+    """
+    return (
+        int.from_bytes(hashlib.sha256(f"label/{seed}/{index}".encode()).digest(), "big") % classes
+    )
 
 
 def resolve_label_policy(asked: str, classes: int) -> str:
-    """What a plan records for `uniform`, `balanced`, a recorded file, or a path; a file's labels are copied into the user's home.
+    """What a plan records for `uniform`, `balanced`, a recorded file, or a path; a file's labels
+    are copied into the user's home.
 
     Raises:
         OptionError: no such policy or file, or a line that is no label.
@@ -56,7 +66,10 @@ def resolve_label_policy(asked: str, classes: int) -> str:
         return asked
     path = Path(asked)
     if not path.is_file():
-        raise OptionError(f"--labels {asked} is no policy ({', '.join(POLICIES)}) and no file", advice="give one of these")
+        raise OptionError(
+            f"--labels {asked} is no policy ({', '.join(POLICIES)}) and no file",
+            advice="give one of these",
+        )
     text = "".join(f"{label}\n" for label in _read_labels(path, classes)).encode()
     sha256 = sha256_bytes(text)
     write_bytes(home() / "labels" / f"{sha256}.txt", text)
@@ -68,10 +81,14 @@ def stored_labels_path(recorded: str) -> Path:
     sha256 = recorded.removeprefix(FILE_PREFIX)
     path = home() / "labels" / f"{sha256}.txt"
     if not recorded.startswith(FILE_PREFIX) or not sha256.isalnum() or not path.is_file():
-        raise OptionError(f"labels {recorded[:20]}... are not here", advice="give --labels the file that they were read from")
+        raise OptionError(
+            f"labels {recorded[:20]}... are not here",
+            advice="give --labels the file that they were read from",
+        )
     if (now := sha256_file(path)) != sha256:
         raise OptionError(
-            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...", advice="give --labels the file that they were read from"
+            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...",
+            advice="give --labels the file that they were read from",
         )
     return path
 
@@ -83,7 +100,10 @@ def _read_labels(path: Path, classes: int) -> tuple[int, ...]:
     for number, line in enumerate(lines, 1):
         label = whole_number(line)
         if label is None or label >= classes:
-            raise OptionError(f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}", advice="correct the file")
+            raise OptionError(
+                f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}",
+                advice="correct the file",
+            )
         found.append(label)
     if not found:
         raise OptionError(f"{path} holds no labels", advice="give one a line")

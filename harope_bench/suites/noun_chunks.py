@@ -1,8 +1,12 @@
-"""What a tagger read in T2I-CompBench's prompts, kept as positions of characters: nouns, noun chunks and what is left without adjectives.
+"""What a tagger read in T2I-CompBench's prompts, kept as positions of characters: nouns, noun
+chunks and what is left without adjectives.
 
-The official scripts ask spaCy 3.5.3 with en_core_web_sm 3.5.0, which later Pythons cannot install, and another version of the model
-reads some prompts in another way. So the readings of two versions (3.6.0, 3.8.0) ship, made once; a score does not depend on what is
-installed. They hold no word of a prompt: a reading is a line of spans under the first digits of the prompt's sha256, and means
+The official scripts ask spaCy 3.5.3 with en_core_web_sm 3.5.0, which later Pythons cannot install,
+and another version of the model
+reads some prompts in another way. So the readings of two versions (3.6.0, 3.8.0) ship, made once; a
+score does not depend on what is
+installed. They hold no word of a prompt: a reading is a line of spans under the first digits of the
+prompt's sha256, and means
 nothing without the official prompts, which `fetch` brings (MIT, as these readings).
 """
 
@@ -20,7 +24,8 @@ from harope_bench.core.registry import read_toml
 from harope_bench.core.storage import sha256_file
 
 PARSES_FILE = Path(__file__).with_name("t2i-compbench-parses.toml")
-BASE_VERSION = "3.6.0"  # the version nearest to the official one; the rows of others are those that differ from it
+# the version nearest to the official one; the rows of others are those that differ from it
+BASE_VERSION = "3.6.0"
 KEY_LENGTH = 12  # of a prompt's sha256
 TOKEN = re.compile(r"'s|\w+|[^\w\s]")
 
@@ -28,7 +33,9 @@ Span = tuple[int, int]
 
 
 class PromptParse(NamedTuple):
-    """A reading: NOUN tokens in order, noun chunks, the two objects around a preposition, the text without ADJ tokens."""
+    """A reading: NOUN tokens in order, noun chunks, the two objects around a preposition, the text
+    without ADJ tokens.
+    """
 
     nouns: tuple[str, ...] = ()
     chunks: tuple[str, ...] = ()
@@ -37,18 +44,25 @@ class PromptParse(NamedTuple):
 
 
 class ParsesFile(NamedTuple):
-    """What the shipped file holds: who read, and the rows of spans, both by version of the model."""
+    """What the shipped file holds: who read, and the rows of spans, both by version of the
+    model.
+    """
 
     parser_descriptions: Mapping[str, str]
     rows: Mapping[str, Mapping[str, str]]
 
 
 def find_parse(prompt: str, version: str) -> PromptParse:
-    """The reading of a prompt by that version of the model; StorageError for a text that was never read."""
+    """The reading of a prompt by that version of the model; StorageError for a text that was never
+    read.
+    """
     rows = _rows(version)
     row = rows.get(prompt_key(prompt))
     if row is None:
-        raise StorageError(f"no reading of {prompt[:60]!r} by en_core_web_sm {version} ships; harope-bench fetch t2i-compbench")
+        raise StorageError(
+            f"no reading of {prompt[:60]!r} by en_core_web_sm {version} ships; harope-bench fetch"
+            " t2i-compbench"
+        )
     return parse_row(prompt, row)
 
 
@@ -81,7 +95,12 @@ def parse_row(prompt: str, row: str) -> PromptParse:
 def format_row(prompt: str, reading: PromptParse) -> str:
     """The row of a reading; ValueError where a word of it does not stand in the prompt."""
     pieces = _merge_spans(prompt, list(_find_in_order(prompt, reading.no_adj.split())))
-    fields = [_find_in_order(prompt, reading.nouns), _find_in_order(prompt, reading.chunks), _find_anywhere(prompt, reading.objects), pieces]
+    fields = [
+        _find_in_order(prompt, reading.nouns),
+        _find_in_order(prompt, reading.chunks),
+        _find_anywhere(prompt, reading.objects),
+        pieces,
+    ]
     return "|".join(" ".join(f"{a}-{b}" for a, b in spans) for spans in fields)
 
 
@@ -105,7 +124,8 @@ def _find_anywhere(prompt: str, words: Sequence[str]) -> Iterator[Span]:
 
 
 def _search(prompt: str, word: str, place: int) -> Span:
-    before, after = (r"(?<!\w)" if word[0].isalnum() else ""), (r"(?!\w)" if word[-1].isalnum() else "")
+    before = r"(?<!\w)" if word[0].isalnum() else ""
+    after = r"(?!\w)" if word[-1].isalnum() else ""
     found = re.compile(before + re.escape(word) + after).search(prompt, place)
     if found is None:
         raise ValueError(f"{word!r} does not stand in {prompt!r} after character {place}")
@@ -133,5 +153,7 @@ def _read_parses() -> ParsesFile:
 def _rows(version: str) -> Mapping[str, str]:
     known = _read_parses().rows
     if version not in known:
-        raise OptionError(f"no reading by en_core_web_sm {version} ships; there are {', '.join(known)}")
+        raise OptionError(
+            f"no reading by en_core_web_sm {version} ships; there are {', '.join(known)}"
+        )
     return {**known[BASE_VERSION], **known[version]}

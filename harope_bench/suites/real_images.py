@@ -12,14 +12,19 @@ from harope_bench.data.image_io import open_image
 
 
 def resize_and_crop(image: Image.Image, side: int, crop_ratio: float) -> np.ndarray:
-    """(side, side, 3) uint8: the shorter side resized to side / crop_ratio by pillow's bicubic filter, the middle cut out.
+    """(side, side, 3) uint8: the shorter side resized to side / crop_ratio by pillow's bicubic
+    filter, the middle cut out.
 
     Grey and CMYK become RGB. Rounding as in torchvision's Resize and CenterCrop on pillow images.
     """
     rgb = image.convert("RGB")
     short = int(side / crop_ratio)
     width, height = rgb.size
-    sides = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    sides = (
+        (short, int(short * height / width))
+        if width <= height
+        else (int(short * width / height), short)
+    )
     if rgb.size != sides:
         rgb = rgb.resize(sides, Image.Resampling.BICUBIC)
     left, top = (round((now - side) / 2.0) for now in sides)

@@ -1,4 +1,6 @@
-"""Suite t2i-compbench-table5: the five categories of T2I-CompBench that Table 5 of the paper prints."""
+"""Suite t2i-compbench-table5: the five categories of T2I-CompBench that Table 5 of the paper
+prints.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Public contracts: what an encoding, backbone, judge, evaluator or table must keep. Plug-ins use them in their own tests.
+"""Public contracts: what an encoding, backbone, judge, evaluator or table must keep. Plug-ins use
+them in their own tests.
 
-Each check takes a registered name or the thing itself, returns nothing when every promise holds, and
-raises one AssertionError that lists everything that does not. Nothing heavy is imported before a check runs.
+Each check takes a registered name or the thing itself, returns nothing when every promise holds,
+and
+raises one AssertionError that lists everything that does not. Nothing heavy is imported before a
+check runs.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from harope_bench.testing.feature_extractor import check_judge
 from harope_bench.testing.table import check_table
 
 __all__ = [
+    "check_annotation_evaluator",
+    "check_annotator",
     "check_backbone",
     "check_encoding",
     "check_evaluator",
     "check_judge",
-    "check_annotation_evaluator",
     "check_table",
-    "check_annotator",
 ]

@@ -36,7 +36,8 @@ def check_backbone(
     request: Callable[[int], Request] | None = None,
     drawing: Mapping[str, Option] | None = None,
 ) -> None:
-    """Holds a registered backbone to the contract of models/backbones/base.py: built small, given random weights, drawn from or read with.
+    """Holds a registered backbone to the contract of models/backbones/base.py: built small, given
+    random weights, drawn from or read with.
 
     Args:
         name: a registered backbone.
@@ -45,7 +46,8 @@ def check_backbone(
         options: of that encoding.
         resolution: of the images; the config's `size` if not given.
         sampler: what it is drawn with, in two steps.
-        request: the request of an index; by default labels run through the config's `classes`, prompts name the index.
+        request: the request of an index; by default labels run through the config's `classes`,
+            prompts name the index.
         drawing: further Settings, by field, without which it does not draw (an autoencoder).
 
     Raises:
@@ -54,8 +56,18 @@ def check_backbone(
     from harope_bench.models.backbones.base import load_backbone
 
     is_classifier = load_backbone(name).task == "classify"
-    kind, side = _ClassifierContract if is_classifier else _BackboneContract, resolution or int(config["size"])
-    bench = kind(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
+    kind = _ClassifierContract if is_classifier else _BackboneContract
+    side = resolution or int(config["size"])
+    bench = kind(
+        name,
+        dict(config),
+        encoding,
+        dict(options or {}),
+        side,
+        sampler,
+        request,
+        dict(drawing or {}),
+    )
     shared = [
         bench.declares_its_tile,
         bench.declares_conditioning_and_settings,
@@ -86,8 +98,13 @@ class _BackboneContract:
         from harope_bench.models.backbones.base import load_backbone
 
         self.backbone = load_backbone(name)
-        self.name, self.config, self.encoding, self.options = name, config, encoding, options
-        self.resolution, self.sampler, self.drawing = resolution, sampler, drawing
+        self.name = name
+        self.config = config
+        self.encoding = encoding
+        self.options = options
+        self.resolution = resolution
+        self.sampler = sampler
+        self.drawing = drawing
         self.request = request or self.default_request
         self.complaints = ContractViolations(f"backbone {name} with {encoding}")
         self.expect = self.complaints.expect
@@ -96,7 +113,11 @@ class _BackboneContract:
         """A request whose label and prompt follow from the index."""
         from harope_bench.core.schema import Request
 
-        return Request(index=index, label=index % int(self.config.get("classes", 1)), prompt=f"image number {index}")
+        return Request(
+            index=index,
+            label=index % int(self.config.get("classes", 1)),
+            prompt=f"image number {index}",
+        )
 
     def build(self, seed: int = 0) -> EncodedNetwork:
         """A fresh network, the same for the same seed."""
@@ -107,13 +128,18 @@ class _BackboneContract:
             return self.backbone.build(self.encoding, self.options, self.config)
 
     def make_trial(self, seed: int = 0, weights: int = 0) -> _TrialModel:
-        """A checkpoint with noise on all weights, because a fresh network may draw nothing (adaLN-Zero)."""
+        """A checkpoint with noise on all weights, because a fresh network may draw nothing
+        (adaLN-Zero).
+        """
         import torch
 
         from harope_bench.core.schema import Checkpoint, Settings
 
         rng = torch.Generator().manual_seed(weights)
-        state = {k: v + 0.05 * torch.randn(v.shape, generator=rng) for k, v in self.build().state_dict().items()}
+        state = {
+            k: v + 0.05 * torch.randn(v.shape, generator=rng)
+            for k, v in self.build().state_dict().items()
+        }
         checkpoint = Checkpoint(
             name="trial", backbone=self.name, encoding=self.encoding, options=self.options, config=self.config,
             weights="trial.safetensors", sha256="0" * 64, source="check_backbone", sampler=self.sampler, steps=2, guidance=1.5,
@@ -132,35 +158,61 @@ class _BackboneContract:
         from harope_bench.models.backbones.base import ImageGenerator
 
         opened = self.load(trial)
-        assert isinstance(opened, ImageGenerator), f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
+        assert isinstance(opened, ImageGenerator), (
+            f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
+        )
         return opened
 
     def generate(self, trial: _TrialModel, indices: Sequence[int]) -> np.ndarray:
         """Images of these indices, one tile."""
-        return self.load_generator(trial).generate([self.request(i) for i in indices], trial.settings).images
+        return (
+            self.load_generator(trial)
+            .generate([self.request(i) for i in indices], trial.settings)
+            .images
+        )
 
     def task_checks(self) -> list[Callable[[], None]]:
         """The promises of a backbone that draws."""
-        return [self.generates_images, self.generates_rows_independently, self.generates_from_seed_and_weights, self.leaves_global_generators_alone]
+        return [
+            self.generates_images,
+            self.generates_rows_independently,
+            self.generates_from_seed_and_weights,
+            self.leaves_global_generators_alone,
+        ]
 
     # Each method below is one promise.
 
     def declares_its_tile(self) -> None:
         """The padded batch shape is a positive number."""
-        tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in that forgets it is what is looked for
-        self.expect(isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer")
+        tile = getattr(
+            self.backbone, "tile", None
+        )  # getattr: a plug-in that forgets it is what is looked for
+        self.expect(
+            isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer"
+        )
 
     def declares_conditioning_and_settings(self) -> None:
-        """Plans learn from the backbone alone what its networks take, which settings they read, and what registration prints."""
+        """Plans learn from the backbone alone what its networks take, which settings they read, and
+        what registration prints.
+        """
         from harope_bench.core.conditioning import Conditioning
         from harope_bench.core.schema import Settings
 
         taken = self.backbone.conditioning(self.config)
-        self.expect(isinstance(taken, Conditioning), f"`conditioning` gives {taken!r}, wanted a Conditioning")
+        self.expect(
+            isinstance(taken, Conditioning),
+            f"`conditioning` gives {taken!r}, wanted a Conditioning",
+        )
         checkpoint = self.make_trial().checkpoint
         read = self.backbone.supported_settings(checkpoint).fields
-        self.expect(read <= Settings.model_fields.keys(), f"reads settings that nobody has: {sorted(read - Settings.model_fields.keys())}")
-        self.expect({"resolution", "tile", "device", "dtype"} <= read, "does not read resolution, tile, device and dtype")
+        self.expect(
+            read <= Settings.model_fields.keys(),
+            f"reads settings that nobody has: {sorted(read - Settings.model_fields.keys())}",
+        )
+        self.expect(
+            {"resolution", "tile", "device", "dtype"} <= read,
+            "does not read resolution, tile, device and dtype",
+        )
         side = self.backbone.describe_network(checkpoint).resolution
         self.expect(side is None or side > 0, f"was trained at {side} pixels")
 
@@ -170,14 +222,31 @@ class _BackboneContract:
 
         from harope_bench.core.errors import OptionError, UnknownNameError
 
-        one, other = self.build().state_dict(), self.build().state_dict()
-        self.expect(one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one), "two builds from one seed differ")
+        one = self.build().state_dict()
+        other = self.build().state_dict()
+        self.expect(
+            one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one),
+            "two builds from one seed differ",
+        )
         for kind, what, arguments in (
-            (OptionError, "option no_such_option", (self.encoding, {"no_such_option": 1}, self.config)),
-            (OptionError, "config field no_such_field", (self.encoding, self.options, {**self.config, "no_such_field": 1})),
+            (
+                OptionError,
+                "option no_such_option",
+                (self.encoding, {"no_such_option": 1}, self.config),
+            ),
+            (
+                OptionError,
+                "config field no_such_field",
+                (self.encoding, self.options, {**self.config, "no_such_field": 1}),
+            ),
             (UnknownNameError, "encoding no-such-encoding", ("no-such-encoding", {}, self.config)),
         ):
-            self._expect_rejected(kind, lambda a=arguments: self.backbone.build(*a), f"build with {what}", what.split()[-1])  # type: ignore[misc]
+            self._expect_rejected(
+                kind,
+                lambda a=arguments: self.backbone.build(*a),
+                f"build with {what}",
+                what.split()[-1],
+            )  # type: ignore[misc]
 
     def loads_strictly(self) -> None:
         """A missing, an unexpected and a mis-shaped key are each refused by name."""
@@ -192,15 +261,21 @@ class _BackboneContract:
             ("a mis-shaped key", {**trial.state, key: trial.state[key][None]}, key),
         ):
             bad = trial._replace(state=state)
-            self._expect_rejected(WeightsError, lambda t=bad: self.load(t), f"open with {what}", named)  # type: ignore[misc]
+            self._expect_rejected(
+                WeightsError, lambda t=bad: self.load(t), f"open with {what}", named
+            )  # type: ignore[misc]
 
-    def _expect_rejected(self, kind: type[Exception], call: Callable[[], object], what: str, named: str = "") -> None:
+    def _expect_rejected(
+        self, kind: type[Exception], call: Callable[[], object], what: str, named: str = ""
+    ) -> None:
         try:
             call()
         except kind as error:
             self.expect(named in str(error), f"{what} is refused without naming {named}: {error}")
         except Exception as error:  # noqa: BLE001 - the wrong kind of error is the finding
-            self.expect(False, f"{what} ends in {type(error).__name__} ({error}), wanted {kind.__name__}")
+            self.expect(
+                False, f"{what} ends in {type(error).__name__} ({error}), wanted {kind.__name__}"
+            )
         else:
             self.expect(False, f"{what} is taken, wanted {kind.__name__}")
 
@@ -213,10 +288,18 @@ class _BackboneContract:
         if clue is None:
             self.expect(False, "does not recognise its own state dict")
             return
-        self.expect(clue.encoding in (None, self.encoding), f"takes its {self.encoding} weights for {clue.encoding}")
+        self.expect(
+            clue.encoding in (None, self.encoding),
+            f"takes its {self.encoding} weights for {clue.encoding}",
+        )
         wrong = {k: v for k, v in clue.config.items() if self.config.get(k) != v}
-        self.expect(not wrong, f"reads {wrong} off its keys, built with { {k: self.config.get(k) for k in wrong} }")
-        again = self.backbone.build(clue.encoding or self.encoding, self.options, {**self.config, **clue.config})
+        self.expect(
+            not wrong,
+            f"reads {wrong} off its keys, built with { {k: self.config.get(k) for k in wrong} }",
+        )
+        again = self.backbone.build(
+            clue.encoding or self.encoding, self.options, {**self.config, **clue.config}
+        )
         load_state_strictly(again, trial.state, "its own weights")
 
     def rejects_foreign_weights(self) -> None:
@@ -224,7 +307,10 @@ class _BackboneContract:
         import torch
 
         self.expect(self.backbone.detect_fields({}) is None, "recognises an empty state dict")
-        self.expect(self.backbone.detect_fields({"foreign.weight": torch.zeros(2, 2)}) is None, "recognises a foreign state dict")
+        self.expect(
+            self.backbone.detect_fields({"foreign.weight": torch.zeros(2, 2)}) is None,
+            "recognises a foreign state dict",
+        )
         trial = self.make_trial()
         self.backbone.check_inputs(trial.checkpoint, trial.settings)
 
@@ -234,34 +320,64 @@ class _BackboneContract:
 
         images = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         wanted = (self.BATCH_ROWS, self.resolution, self.resolution, 3)
-        self.expect(images.shape == wanted and images.dtype == np.uint8, f"draws {images.shape} {images.dtype}, wanted {wanted} uint8")
-        self.expect(len({image.tobytes() for image in images}) == self.BATCH_ROWS, "draws equal images for different indices")
+        self.expect(
+            images.shape == wanted and images.dtype == np.uint8,
+            f"draws {images.shape} {images.dtype}, wanted {wanted} uint8",
+        )
+        self.expect(
+            len({image.tobytes() for image in images}) == self.BATCH_ROWS,
+            "draws equal images for different indices",
+        )
         trial = self.make_trial()
         spoiled = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
-        faults = self.load_generator(spoiled).generate([self.request(i) for i in range(self.BATCH_ROWS)], spoiled.settings).failures
-        self.expect(set(faults) == set(range(self.BATCH_ROWS)), "does not call a row that is not finite a fault")
+        faults = (
+            self.load_generator(spoiled)
+            .generate([self.request(i) for i in range(self.BATCH_ROWS)], spoiled.settings)
+            .failures
+        )
+        self.expect(
+            set(faults) == set(range(self.BATCH_ROWS)),
+            "does not call a row that is not finite a fault",
+        )
 
     def generates_rows_independently(self) -> None:
-        """The request in row i has the same bits whatever stands in the other rows, and whenever it is drawn."""
+        """The request in row i has the same bits whatever stands in the other rows, and whenever it
+        is drawn.
+        """
         import numpy as np
 
         trial = self.make_trial()
-        drawer, wanted = self.load_generator(trial), self.generate(trial, range(self.BATCH_ROWS))
+        drawer = self.load_generator(trial)
+        wanted = self.generate(trial, range(self.BATCH_ROWS))
         for row in range(self.BATCH_ROWS):
             rows = [row if i == row else 100 + i for i in range(self.BATCH_ROWS)]
             for indices in (rows, [row] * self.BATCH_ROWS):
                 images = drawer.generate([self.request(i) for i in indices], trial.settings).images
                 same = np.array_equal(images[row], wanted[row])
-                self.expect(same, f"row {row} changes with its neighbours {indices}: a sample may depend on its own request alone")
+                self.expect(
+                    same,
+                    f"row {row} changes with its neighbours {indices}: a sample may depend on its"
+                    " own request alone",
+                )
 
     def generates_from_seed_and_weights(self) -> None:
         """Another seed or other weights: other images; the same: the same."""
         import numpy as np
 
-        wanted, indices = self.generate(self.make_trial(), range(self.BATCH_ROWS)), range(self.BATCH_ROWS)
-        self.expect(not np.array_equal(self.generate(self.make_trial(seed=1), indices), wanted), "another seed draws the same images")
-        self.expect(not np.array_equal(self.generate(self.make_trial(weights=1), indices), wanted), "other weights draw the same images")
-        self.expect(np.array_equal(self.generate(self.make_trial(), indices), wanted), "a checkpoint opened again draws other images")
+        wanted = self.generate(self.make_trial(), range(self.BATCH_ROWS))
+        indices = range(self.BATCH_ROWS)
+        self.expect(
+            not np.array_equal(self.generate(self.make_trial(seed=1), indices), wanted),
+            "another seed draws the same images",
+        )
+        self.expect(
+            not np.array_equal(self.generate(self.make_trial(weights=1), indices), wanted),
+            "other weights draw the same images",
+        )
+        self.expect(
+            np.array_equal(self.generate(self.make_trial(), indices), wanted),
+            "a checkpoint opened again draws other images",
+        )
 
     def leaves_global_generators_alone(self) -> None:
         """Opening and drawing neither read nor move torch's or numpy's global generators."""
@@ -270,12 +386,19 @@ class _BackboneContract:
 
         wanted = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         torch.manual_seed(99)
-        state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
+        # type: ignore[index]
+        state = torch.get_rng_state()
+        numpy_state = np.random.get_state()[1].tobytes()
         trial = self.make_trial()
         images = self.generate(trial, range(self.BATCH_ROWS))
-        moved = not torch.equal(state, torch.get_rng_state()) or np.random.get_state()[1].tobytes() != numpy_state  # type: ignore[index]
+        moved = (
+            not torch.equal(state, torch.get_rng_state())
+            or np.random.get_state()[1].tobytes() != numpy_state
+        )  # type: ignore[index]
         self.expect(not moved, "moves a global random generator")
-        self.expect(np.array_equal(images, wanted), "its images depend on a global random generator")
+        self.expect(
+            np.array_equal(images, wanted), "its images depend on a global random generator"
+        )
 
 
 class _ClassifierContract(_BackboneContract):
@@ -283,50 +406,78 @@ class _ClassifierContract(_BackboneContract):
 
     def task_checks(self) -> list[Callable[[], None]]:
         """The promises of a backbone that names pictures."""
-        return [self.returns_logits, self.classifies_rows_independently, self.classifies_by_its_weights]
+        return [
+            self.returns_logits,
+            self.classifies_rows_independently,
+            self.classifies_by_its_weights,
+        ]
 
     def random_images(self, seed: int = 0) -> np.ndarray:
         """Random pictures (ROWS, H, W, 3) uint8."""
         import numpy as np
 
-        return np.random.default_rng(seed).integers(0, 256, (self.BATCH_ROWS, self.resolution, self.resolution, 3), dtype=np.uint8)
+        return np.random.default_rng(seed).integers(
+            0, 256, (self.BATCH_ROWS, self.resolution, self.resolution, 3), dtype=np.uint8
+        )
 
     def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
         """What an opened classifier says of images."""
         from harope_bench.models.backbones.base import Classifier
 
         opened = self.load(self.make_trial(weights=weights))
-        assert isinstance(opened, Classifier), f"`open` gives a {type(opened).__name__}, wanted one derived from Classifier"
+        assert isinstance(opened, Classifier), (
+            f"`open` gives a {type(opened).__name__}, wanted one derived from Classifier"
+        )
         return opened.classify(images)
 
     def returns_logits(self) -> None:
-        """Finite float32 (B, classes) that differ between pictures; the global generators stay as they are."""
+        """Finite float32 (B, classes) that differ between pictures; the global generators stay as
+        they are.
+        """
         import numpy as np
         import torch
 
         state = torch.get_rng_state()
         found = self.logits(self.random_images())
-        self.expect(torch.equal(state, torch.get_rng_state()), "moves torch's global random generator")
+        self.expect(
+            torch.equal(state, torch.get_rng_state()), "moves torch's global random generator"
+        )
         wanted = (self.BATCH_ROWS, int(self.config["classes"]))
-        self.expect(found.shape == wanted and found.dtype == np.float32, f"gives {found.shape} {found.dtype}, wanted {wanted} float32")
+        self.expect(
+            found.shape == wanted and found.dtype == np.float32,
+            f"gives {found.shape} {found.dtype}, wanted {wanted} float32",
+        )
         self.expect(np.isfinite(found).all(), "gives logits that are not finite")
-        self.expect(len({row.tobytes() for row in found}) == self.BATCH_ROWS, "says the same of different pictures")
+        self.expect(
+            len({row.tobytes() for row in found}) == self.BATCH_ROWS,
+            "says the same of different pictures",
+        )
 
     def classifies_rows_independently(self) -> None:
         """What is said of row i has the same bits whatever stands in the other rows."""
         import numpy as np
 
-        images, others = self.random_images(), self.random_images(1)
+        images = self.random_images()
+        others = self.random_images(1)
         wanted = self.logits(images)
         for row in range(self.BATCH_ROWS):
             mixed = others.copy()
             mixed[row] = images[row]
-            self.expect(np.array_equal(self.logits(mixed)[row], wanted[row]), f"row {row} changes with its neighbours")
+            self.expect(
+                np.array_equal(self.logits(mixed)[row], wanted[row]),
+                f"row {row} changes with its neighbours",
+            )
 
     def classifies_by_its_weights(self) -> None:
         """Other weights say something else; the same, opened again, the same."""
         import numpy as np
 
         images = self.random_images()
-        self.expect(not np.array_equal(self.logits(images), self.logits(images, weights=1)), "other weights say the same")
-        self.expect(np.array_equal(self.logits(images), self.logits(images)), "a checkpoint opened again says something else")
+        self.expect(
+            not np.array_equal(self.logits(images), self.logits(images, weights=1)),
+            "other weights say the same",
+        )
+        self.expect(
+            np.array_equal(self.logits(images), self.logits(images)),
+            "a checkpoint opened again says something else",
+        )

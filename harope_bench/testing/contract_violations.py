@@ -36,14 +36,24 @@ class ContractViolations:
             try:
                 promise()
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises belongs in the list
-                self.messages.append(f"{promise.__name__.strip('_')}: {type(error).__name__}: {error}")
+                self.messages.append(
+                    f"{promise.__name__.strip('_')}: {type(error).__name__}: {error}"
+                )
         if self.messages:
-            raise AssertionError(f"{self.subject} breaks its contract:\n" + "\n".join(f"- {line}" for line in self.messages))
+            raise AssertionError(
+                f"{self.subject} breaks its contract:\n"
+                + "\n".join(f"- {line}" for line in self.messages)
+            )
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest wanted magnitude; infinite where shapes differ or something is not finite."""
-    if actual.shape != expected.shape or not (actual.isfinite().all() and expected.isfinite().all()):
+    """Largest difference as a share of the largest wanted magnitude; infinite where shapes differ
+    or something is not finite.
+    """
+    if actual.shape != expected.shape or not (
+        actual.isfinite().all() and expected.isfinite().all()
+    ):
         return math.inf
-    actual, expected = actual.detach().double(), expected.detach().double()
+    actual = actual.detach().double()
+    expected = expected.detach().double()
     return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12))

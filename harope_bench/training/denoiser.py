@@ -11,16 +11,32 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import LossFunction
-from harope_bench.training.model_training import ModelTraining, training_command, generation_fields, training_fields, build_trainer
+from harope_bench.training.model_training import (
+    ModelTraining,
+    build_trainer,
+    generation_fields,
+    training_command,
+    training_fields,
+)
 from harope_bench.training.noising import make_noised_batch, scale_images
 from harope_bench.training.recipe import DenoiserRecipe
 from harope_bench.training.training_files import write_checkpoint
 
 
-def train_denoiser(recipe: DenoiserRecipe, model: ModelTraining, name: str, folder: Path, resume: bool) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
+def train_denoiser(
+    recipe: DenoiserRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
+) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the
+    folder. Weights are the running average.
+    """
     average = build_trainer(model, folder, resume).train(denoising_loss(recipe), name)
-    return write_checkpoint(folder, name, average, {**training_fields(model), **generation_fields(recipe)}, training_command(model))
+    return write_checkpoint(
+        folder,
+        name,
+        average,
+        {**training_fields(model), **generation_fields(recipe)},
+        training_command(model),
+    )
 
 
 def denoising_loss(recipe: DenoiserRecipe) -> LossFunction:

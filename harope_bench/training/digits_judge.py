@@ -20,13 +20,22 @@ MAX_ROTATION_DEGREES = 12.0  # degrees
 MAX_SCALE_CHANGE = 0.1
 
 
-def train_digits_judge(recipe: DigitsJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
+def train_digits_judge(
+    recipe: DigitsJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool
+) -> float:
+    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
+    accuracy.
 
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    return judge_training.train_judge(recipe, recipe_sha256, folder, resume, judge_training.JudgeTraining(DigitsNet, digits_loss, held_out_accuracy, "images"))
+    return judge_training.train_judge(
+        recipe,
+        recipe_sha256,
+        folder,
+        resume,
+        judge_training.JudgeTraining(DigitsNet, digits_loss, held_out_accuracy, "images"),
+    )
 
 
 def digits_loss(images: np.ndarray, labels: np.ndarray, size: int) -> LossFunction:
@@ -44,9 +53,18 @@ def digits_loss(images: np.ndarray, labels: np.ndarray, size: int) -> LossFuncti
 def random_affine(x: Tensor, rng: Generator) -> Tensor:
     """Images (B, 1, H, W) under a small random affine map each; outside is black (-1)."""
     u = torch.rand(len(x), 5, generator=rng) * 2 - 1
-    angle, size = u[:, 0] * math.radians(MAX_ROTATION_DEGREES), 1 + u[:, 1] * MAX_SCALE_CHANGE
+    angle = u[:, 0] * math.radians(MAX_ROTATION_DEGREES)
+    size = 1 + u[:, 1] * MAX_SCALE_CHANGE
     theta = torch.stack(
-        (size * angle.cos(), -size * angle.sin(), u[:, 2] * MAX_SHIFT_FRACTION, size * angle.sin(), size * angle.cos(), u[:, 3] * MAX_SHIFT_FRACTION), 1
+        (
+            size * angle.cos(),
+            -size * angle.sin(),
+            u[:, 2] * MAX_SHIFT_FRACTION,
+            size * angle.sin(),
+            size * angle.cos(),
+            u[:, 3] * MAX_SHIFT_FRACTION,
+        ),
+        1,
     ).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1

@@ -14,5 +14,7 @@ def measure_judge_errors(recipe: JudgeErrorRecipe, folder: Path) -> Path:
     """Leaves JUDGE.toml with the judge's errors in the folder."""
     facts = registry.load_by_name("judges", recipe.judge).examine(recipe.scenes)
     path = folder / f"{recipe.judge.replace('-', '_')}.toml"
-    write_text(path, versioned_toml_text("judge", {"source": f"harope-bench train {recipe.name}", **facts}))
+    write_text(
+        path, versioned_toml_text("judge", {"source": f"harope-bench train {recipe.name}", **facts})
+    )
     return path

@@ -1,4 +1,6 @@
-"""Training a micro judge: a network, its loss and its examination; what the shipped judges' trainings share."""
+"""Training a micro judge: a network, its loss and its examination; what the shipped judges'
+trainings share.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ EMA_DECAY = 0.99
 
 
 class JudgeTraining(NamedTuple):
-    """What one judge brings: its class, its loss on images and labels at a batch size, its accuracy on held-out ones, and what it reads."""
+    """What one judge brings: its class, its loss on images and labels at a batch size, its accuracy
+    on held-out ones, and what it reads.
+    """
 
     build_network: Callable[[], nn.Module]
     make_loss: Callable[[np.ndarray, np.ndarray, int], LossFunction]
@@ -30,8 +34,11 @@ class JudgeTraining(NamedTuple):
     sample_noun: str
 
 
-def train_judge(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, training: JudgeTraining) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
+def train_judge(
+    recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, training: JudgeTraining
+) -> float:
+    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
+    accuracy.
 
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
@@ -40,7 +47,9 @@ def train_judge(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: b
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = training.build_network()
-    trainer = Trainer(network, recipe.schedule, EMA_DECAY, folder, f"recipe {recipe.name} {recipe_sha256[:12]}")
+    trainer = Trainer(
+        network, recipe.schedule, EMA_DECAY, folder, f"recipe {recipe.name} {recipe_sha256[:12]}"
+    )
     if resume:
         trainer.resume()
     images, labels = suite.images("train")
@@ -50,7 +59,8 @@ def train_judge(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: b
     accuracy = training.measure_accuracy(network, images, labels)
     if accuracy < recipe.least_accuracy:
         raise BenchError(
-            f"{recipe.name} reads {accuracy:.1%} of the held-out {training.sample_noun}, wanted {recipe.least_accuracy:.1%}; train longer"
+            f"{recipe.name} reads {accuracy:.1%} of the held-out {training.sample_noun}, wanted"
+            f" {recipe.least_accuracy:.1%}; train longer"
         )
     data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
     stem = recipe.judge.replace("-", "_")

@@ -1,4 +1,6 @@
-"""Training examples of a generator: clean images noised as its sampler says, some without what they are conditioned on."""
+"""Training examples of a generator: clean images noised as its sampler says, some without what they
+are conditioned on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import TrainingExample, Sampler
+from harope_bench.models.samplers.base import Sampler, TrainingExample
 
 
 class NoisedBatch(NamedTuple):
@@ -27,7 +29,8 @@ def make_noised_batch(sampler: Sampler, clean: Tensor, drop: float, rng: Generat
     Args:
         drop: probability of a row to be trained without its label or caption.
     """
-    noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(len(clean), generator=rng)
+    noise = torch.randn(clean.shape, generator=rng)
+    uniform = torch.rand(len(clean), generator=rng)
     dropped = torch.rand(len(clean), generator=rng) < drop
     return NoisedBatch(sampler.training_example(clean, noise, uniform), dropped)
 

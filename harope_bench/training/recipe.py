@@ -16,7 +16,8 @@ from harope_bench.core.toml_file import parse_toml, read_toml_bytes
 
 
 class Schedule(Record):
-    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same rate to the end, clipped gradients.
+    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same
+    rate to the end, clipped gradients.
 
     threads: of the sums, whose last bits depend on them; as the machine has it where left out.
     """
@@ -33,7 +34,9 @@ class Schedule(Record):
 
 
 class ModelRecipe(Record):
-    """Base class of recipes of a model of one encoding, which becomes a checkpoint; `ema` is the rate of the running average."""
+    """Base class of recipes of a model of one encoding, which becomes a checkpoint; `ema` is the
+    rate of the running average.
+    """
 
     name: Name
     suite: Name
@@ -44,7 +47,9 @@ class ModelRecipe(Record):
 
 
 class GeneratorRecipe(ModelRecipe):
-    """Base class of recipes of a model that generates; steps and guidance are its checkpoint's defaults."""
+    """Base class of recipes of a model that generates; steps and guidance are its checkpoint's
+    defaults.
+    """
 
     sampler: Name
     draw_steps: int = Field(gt=0, le=limits.MAX_STEPS)
@@ -52,7 +57,9 @@ class GeneratorRecipe(ModelRecipe):
 
 
 class JudgeRecipe(Record):
-    """Base class of recipes of a judge's network, trained on the training split of `suite` and measured on the held-out one."""
+    """Base class of recipes of a judge's network, trained on the training split of `suite` and
+    measured on the held-out one.
+    """
 
     name: Name
     suite: Name
@@ -71,9 +78,11 @@ class DenoiserRecipe(GeneratorRecipe):
 class TextToImageRecipe(GeneratorRecipe):
     """A flow model of captions, of one encoding.
 
-    scenes: how many are rendered; spare: share of those of one thing that is used. precision: of the matrix products in training.
+    scenes: how many are rendered; spare: share of those of one thing that is used. precision: of
+    the matrix products in training.
     keep: steps whose running average is kept as a checkpoint of its own, each one of a snapshot.
-    base: the checkpoint that an encoding goes on from, by encoding; `default` for any that is not named.
+    base: the checkpoint that an encoding goes on from, by encoding; `default` for any that is not
+    named.
     """
 
     kind: Literal["painter"]
@@ -87,13 +96,19 @@ class TextToImageRecipe(GeneratorRecipe):
     @model_validator(mode="after")
     def _kept_at_snapshots(self) -> TextToImageRecipe:
         plan = self.schedule
-        if lost := [step for step in self.keep if step % plan.snapshot or not 0 < step < plan.steps]:
-            raise ValueError(f"keep {lost}: wanted multiples of snapshot {plan.snapshot} below {plan.steps}")
+        if lost := [
+            step for step in self.keep if step % plan.snapshot or not 0 < step < plan.steps
+        ]:
+            raise ValueError(
+                f"keep {lost}: wanted multiples of snapshot {plan.snapshot} below {plan.steps}"
+            )
         return self
 
 
 class ClassifierRecipe(ModelRecipe):
-    """An image classifier of one encoding, trained on the training split of `suite` and registered for the suite `tested_on`."""
+    """An image classifier of one encoding, trained on the training split of `suite` and registered
+    for the suite `tested_on`.
+    """
 
     kind: Literal["vit"]
     tested_on: Name
@@ -113,7 +128,9 @@ class ShapesJudgeRecipe(JudgeRecipe):
 
 
 class ReferenceRecipe(Record):
-    """Reference statistics of a suite's images of a split as a judge sees them; `made` says in a word where these come from."""
+    """Reference statistics of a suite's images of a split as a judge sees them; `made` says in a
+    word where these come from.
+    """
 
     kind: Literal["reference"]
     name: Name
@@ -132,7 +149,15 @@ class JudgeErrorRecipe(Record):
     scenes: int = Field(gt=0, le=limits.MAX_SCENES)
 
 
-AnyRecipe = DenoiserRecipe | TextToImageRecipe | ClassifierRecipe | DigitsJudgeRecipe | ShapesJudgeRecipe | ReferenceRecipe | JudgeErrorRecipe
+AnyRecipe = (
+    DenoiserRecipe
+    | TextToImageRecipe
+    | ClassifierRecipe
+    | DigitsJudgeRecipe
+    | ShapesJudgeRecipe
+    | ReferenceRecipe
+    | JudgeErrorRecipe
+)
 Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 
@@ -145,11 +170,15 @@ def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     path = Path(name) if name.endswith(".toml") else registry.find_entry("recipes", name).path
     assert path is not None
     if not path.exists():
-        raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
+        raise OptionError(
+            f"recipe {path} is not there; give a recipe's name or the path of its TOML"
+        )
     data = read_toml_bytes(path)
     facts = parse_toml(data, path)
     try:
         recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
-        raise OptionError(f"recipe {path}: {validation_summary(error)}; correct the field") from error
+        raise OptionError(
+            f"recipe {path}: {validation_summary(error)}; correct the field"
+        ) from error
     return recipe, sha256_bytes(data)

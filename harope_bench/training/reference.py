@@ -18,7 +18,8 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
 
     Moments are float64 and unbiased (N - 1), over every image of the split.
     """
-    suite, judge = registry.load_by_name("suites", recipe.suite), registry.load_by_name("judges", recipe.judge).open("cpu")
+    suite = registry.load_by_name("suites", recipe.suite)
+    judge = registry.load_by_name("judges", recipe.judge).open("cpu")
     images, _ = suite.images(recipe.split)
     rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
     parts = [judge.observe(rgb[i : i + 500]) for i in range(0, len(rgb), 500)]

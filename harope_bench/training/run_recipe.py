@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench.core.conditioning import Conditioning, check_conditioning, backbone_conditioning
+from harope_bench.core.conditioning import Conditioning, backbone_conditioning, check_conditioning
 from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.regular_file import check_regular
@@ -12,7 +12,17 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.models.load_checkpoint import check_name
 from harope_bench.training.model_training import ModelTraining, base_weights_path
-from harope_bench.training.recipe import AnyRecipe, DigitsJudgeRecipe, DenoiserRecipe, JudgeErrorRecipe, ReferenceRecipe, TextToImageRecipe, ShapesJudgeRecipe, ClassifierRecipe, read_recipe
+from harope_bench.training.recipe import (
+    AnyRecipe,
+    ClassifierRecipe,
+    DenoiserRecipe,
+    DigitsJudgeRecipe,
+    JudgeErrorRecipe,
+    ReferenceRecipe,
+    ShapesJudgeRecipe,
+    TextToImageRecipe,
+    read_recipe,
+)
 from harope_bench.training.training_files import LOG_FILE, SNAPSHOT_FILE, check_training_outputs
 
 
@@ -30,7 +40,8 @@ def run_recipe(
     base: weights that a painter starts from.
 
     Raises:
-        OptionError: --encoding missing for a model of one encoding, or given for something else; --from likewise.
+        OptionError: --encoding missing for a model of one encoding, or given for something else;
+            --from likewise.
         StorageError: a file that no training wrote stands where one of this training would go.
     """
     recipe, digest = read_recipe(name)
@@ -42,42 +53,82 @@ def run_recipe(
     if isinstance(recipe, DenoiserRecipe | TextToImageRecipe | ClassifierRecipe):
         check_recipe(recipe)
         if encoding is None:
-            raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
-        title = check_name(checkpoint_name or f"{recipe.suite if isinstance(recipe, DenoiserRecipe) else recipe.name}-{encoding}")
+            raise OptionError(
+                f"recipe {recipe.name} trains one encoding, none was named; add --encoding"
+                " rope-axial, for example"
+            )
+        title = check_name(
+            checkpoint_name
+            or f"{recipe.suite if isinstance(recipe, DenoiserRecipe) else recipe.name}-{encoding}"
+        )
         folder = out or Path("runs/train") / title
         check_training_outputs(folder, output_files(recipe, title, resume))
         if isinstance(recipe, TextToImageRecipe):
             base_weights = base_weights or base_weights_path(recipe, encoding)
-        checkpoint = _train_model(recipe, ModelTraining(recipe, digest, encoding, options, base_weights), title, folder, resume)
+        checkpoint = _train_model(
+            recipe,
+            ModelTraining(recipe, digest, encoding, options, base_weights),
+            title,
+            folder,
+            resume,
+        )
         return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
     if encoding is not None or options or checkpoint_name:
-        raise OptionError(f"recipe {recipe.name} has no encoding; leave --encoding, --option and --name out")
+        raise OptionError(
+            f"recipe {recipe.name} has no encoding; leave --encoding, --option and --name out"
+        )
     folder = out or Path("runs/train") / recipe.name
     check_training_outputs(folder, output_files(recipe, recipe.name, resume))
     if isinstance(recipe, DigitsJudgeRecipe):
         from harope_bench.training import digits_judge
 
-        return folder, f"judge {recipe.judge}, {digits_judge.train_digits_judge(recipe, digest, folder, resume):.2%} of the held-out images read"
+        return (
+            folder,
+            (
+                f"judge {recipe.judge},"
+                f" {digits_judge.train_digits_judge(recipe, digest, folder, resume):.2%} of the"
+                " held-out images read"
+            ),
+        )
     if isinstance(recipe, ShapesJudgeRecipe):
         from harope_bench.training import shapes_judge
 
-        return folder, f"judge {recipe.judge}, {shapes_judge.train_shapes_judge(recipe, digest, folder, resume):.2%} of the held-out scenes read"
+        return (
+            folder,
+            (
+                f"judge {recipe.judge},"
+                f" {shapes_judge.train_shapes_judge(recipe, digest, folder, resume):.2%} of the"
+                " held-out scenes read"
+            ),
+        )
     if isinstance(recipe, JudgeErrorRecipe):
         from harope_bench.training import judge_errors
 
-        return folder, f"errors of judge {recipe.judge} in {judge_errors.measure_judge_errors(recipe, folder)}"
+        return (
+            folder,
+            (
+                f"errors of judge {recipe.judge} in"
+                f" {judge_errors.measure_judge_errors(recipe, folder)}"
+            ),
+        )
     from harope_bench.training import reference
 
     return folder, f"reference {reference.build_reference(recipe, folder)}"
 
 
 def output_files(recipe: AnyRecipe, title: str, resume: bool) -> list[str]:
-    """Return the files that a recipe leaves in its folder; a snapshot that is resumed from is checked as it is read."""
+    """Return the files that a recipe leaves in its folder; a snapshot that is resumed from is
+    checked as it is read.
+    """
     if isinstance(recipe, ReferenceRecipe):
         return [f"{recipe.suite}-reference.npz", f"{recipe.suite}.toml"]
     if isinstance(recipe, JudgeErrorRecipe):
         return [f"{recipe.judge.replace('-', '_')}.toml"]
-    stems = [recipe.judge.replace("-", "_")] if isinstance(recipe, DigitsJudgeRecipe | ShapesJudgeRecipe) else [title]
+    stems = (
+        [recipe.judge.replace("-", "_")]
+        if isinstance(recipe, DigitsJudgeRecipe | ShapesJudgeRecipe)
+        else [title]
+    )
     if isinstance(recipe, TextToImageRecipe):
         stems += [f"{title}-at-{step}" for step in recipe.keep]
     files = [f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".toml")]
@@ -85,15 +136,26 @@ def output_files(recipe: AnyRecipe, title: str, resume: bool) -> list[str]:
 
 
 def check_recipe(recipe: DenoiserRecipe | TextToImageRecipe | ClassifierRecipe) -> None:
-    """Raise OptionError unless the network of a recipe takes what its suite gives: labels of that number, or prompts."""
-    taken, what = backbone_conditioning(recipe.backbone, recipe.config), f"recipe {recipe.name} ({recipe.backbone})"
+    """Raise OptionError unless the network of a recipe takes what its suite gives: labels of that
+    number, or prompts.
+    """
+    taken = backbone_conditioning(recipe.backbone, recipe.config)
+    what = f"recipe {recipe.name} ({recipe.backbone})"
     if isinstance(recipe, ClassifierRecipe):
         check_conditioning(what, taken, recipe.tested_on)
-        taken = Conditioning("labels", taken.classes)  # a classifier learns from the labels of the suite's real images
+        taken = Conditioning(
+            "labels", taken.classes
+        )  # a classifier learns from the labels of the suite's real images
     check_conditioning(what, taken, recipe.suite)
 
 
-def _train_model(recipe: DenoiserRecipe | TextToImageRecipe | ClassifierRecipe, model: ModelTraining, title: str, folder: Path, resume: bool) -> Checkpoint:
+def _train_model(
+    recipe: DenoiserRecipe | TextToImageRecipe | ClassifierRecipe,
+    model: ModelTraining,
+    title: str,
+    folder: Path,
+    resume: bool,
+) -> Checkpoint:
     if isinstance(recipe, DenoiserRecipe):
         from harope_bench.training import denoiser
 

@@ -18,39 +18,65 @@ from harope_bench.training.recipe import ShapesJudgeRecipe
 
 MAX_NOISE = 0.1  # largest spread of the noise on an image of [-1, 1]
 MAX_SHIFT_PIXELS = 3  # pixels
-FEATURE_PENALTY = 0.01  # weight of the features' squares, which keeps distances between them near those of other judges
+# weight of the features' squares, which keeps distances between them near those of other judges
+FEATURE_PENALTY = 0.01
 
 
-def train_shapes_judge(recipe: ShapesJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
+def train_shapes_judge(
+    recipe: ShapesJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool
+) -> float:
+    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
+    accuracy.
 
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    return judge_training.train_judge(recipe, recipe_sha256, folder, resume, judge_training.JudgeTraining(ShapesNet, shapes_loss, held_out_accuracy, "scenes"))
+    return judge_training.train_judge(
+        recipe,
+        recipe_sha256,
+        folder,
+        resume,
+        judge_training.JudgeTraining(ShapesNet, shapes_loss, held_out_accuracy, "scenes"),
+    )
 
 
 def shapes_loss(images: np.ndarray, labels: np.ndarray, size: int) -> LossFunction:
-    """Cross-entropy of the content and of each colour, on images that are moved by whole pixels and made noisy."""
-    content, painted = torch.from_numpy(labels // N_COLOUR_SETS), colour_targets(labels)
+    """Cross-entropy of the content and of each colour, on images that are moved by whole pixels and
+    made noisy.
+    """
+    content = torch.from_numpy(labels // N_COLOUR_SETS)
+    painted = colour_targets(labels)
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
         chosen = torch.randint(len(images), (size,), generator=rng)
         x = shift_images(prepare(images[chosen.numpy()]), rng)
-        x = x + MAX_NOISE * torch.rand(size, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
+        x = x + MAX_NOISE * torch.rand(size, 1, 1, 1, generator=rng) * torch.randn(
+            x.shape, generator=rng
+        )
         assert isinstance(network, ShapesNet)
         outputs = network(x)
-        named = F.cross_entropy(outputs.logits, content[chosen]) + FEATURE_PENALTY * outputs.features.square().mean()
-        return named + F.binary_cross_entropy_with_logits(network.colours(outputs.features), painted[chosen])
+        named = (
+            F.cross_entropy(outputs.logits, content[chosen])
+            + FEATURE_PENALTY * outputs.features.square().mean()
+        )
+        return named + F.binary_cross_entropy_with_logits(
+            network.colours(outputs.features), painted[chosen]
+        )
 
     return loss
 
 
 def shift_images(x: Tensor, rng: Generator) -> Tensor:
     """A batch (B, 3, H, W) moved by the same few pixels; the edge is repeated."""
-    down, right = torch.randint(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2,), generator=rng).tolist()
+    down, right = torch.randint(
+        -MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2,), generator=rng
+    ).tolist()
     wide = F.pad(x, (MAX_SHIFT_PIXELS,) * 4, mode="replicate")
-    return wide[..., MAX_SHIFT_PIXELS + down : MAX_SHIFT_PIXELS + down + x.shape[2], MAX_SHIFT_PIXELS + right : MAX_SHIFT_PIXELS + right + x.shape[3]]
+    return wide[
+        ...,
+        MAX_SHIFT_PIXELS + down : MAX_SHIFT_PIXELS + down + x.shape[2],
+        MAX_SHIFT_PIXELS + right : MAX_SHIFT_PIXELS + right + x.shape[3],
+    ]
 
 
 def colour_targets(labels: np.ndarray) -> Tensor:

@@ -1,6 +1,8 @@
-"""Trains a small text-to-image network of one encoding on drawn scenes, from nothing or from other weights.
+"""Trains a small text-to-image network of one encoding on drawn scenes, from nothing or from other
+weights.
 
-Whether the words are used shows in the log: the loss of held-back scenes with their own captions (`true`) and with those of
+Whether the words are used shows in the log: the loss of held-back scenes with their own captions
+(`true`) and with those of
 other scenes of the same task (`shuffled`), at times where the picture is not yet settled.
 """
 
@@ -18,8 +20,14 @@ from harope_bench.data.shapes_scenes.grammar import TASKS
 from harope_bench.data.shapes_scenes.scene_pool import render_pool
 from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
-from harope_bench.training.loop import LossFunction, LoggedMetrics
-from harope_bench.training.model_training import ModelTraining, training_command, generation_fields, training_fields, build_trainer
+from harope_bench.training.loop import LoggedMetrics, LossFunction
+from harope_bench.training.model_training import (
+    ModelTraining,
+    build_trainer,
+    generation_fields,
+    training_command,
+    training_fields,
+)
 from harope_bench.training.noising import make_noised_batch, scale_images
 from harope_bench.training.recipe import TextToImageRecipe
 from harope_bench.training.training_files import write_checkpoint
@@ -30,20 +38,30 @@ SINGLE_OBJECT_TASKS = ("single_object", "colors")
 
 
 class CaptionedScenes(NamedTuple):
-    """Pictures (N, 3, side, side) in [-1, 1] as uint8 levels, words (N, places), and which show one thing alone."""
+    """Pictures (N, 3, side, side) in [-1, 1] as uint8 levels, words (N, places), and which show one
+    thing alone.
+    """
 
     images: Tensor
     caption_tokens: Tensor
     is_single_object: Tensor
 
 
-def train_text_to_image(recipe: TextToImageRecipe, model: ModelTraining, name: str, folder: Path, resume: bool) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder, and NAME-at-STEP of kept steps."""
+def train_text_to_image(
+    recipe: TextToImageRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
+) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the
+    folder, and NAME-at-STEP of kept steps.
+    """
     scenes = render_scenes(recipe, range(recipe.scenes))
     training = build_trainer(model, folder, resume, validation_metrics(recipe))
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        told: CheckpointFields = {**training_fields(model), **generation_fields(recipe), "training_steps": step}
+        told: CheckpointFields = {
+            **training_fields(model),
+            **generation_fields(recipe),
+            "training_steps": step,
+        }
         return write_checkpoint(folder, title, average, told, training_command(model))
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
@@ -69,19 +87,27 @@ def render_scenes(recipe: TextToImageRecipe, indices: Sequence[int]) -> Captione
 def text_to_image_loss(recipe: TextToImageRecipe, scenes: CaptionedScenes) -> LossFunction:
     """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
     sampler = load_sampler(recipe.sampler)
-    first = scenes.is_single_object.cumsum(0) <= round(recipe.spare * int(scenes.is_single_object.sum()))
+    first = scenes.is_single_object.cumsum(0) <= round(
+        recipe.spare * int(scenes.is_single_object.sum())
+    )
     among = (first | ~scenes.is_single_object).nonzero()[:, 0]
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
         chosen = among[torch.randint(len(among), (recipe.schedule.batch,), generator=rng)]
-        batch = make_noised_batch(sampler, scale_images(scenes.images[chosen]), recipe.text_drop, rng)
+        batch = make_noised_batch(
+            sampler, scale_images(scenes.images[chosen]), recipe.text_drop, rng
+        )
         words = scenes.caption_tokens[chosen].masked_fill(batch.dropped[:, None], 0)
-        return batch.squared_error(predict_target(network, recipe, batch.pair.noised_input, batch.pair.time, words))
+        return batch.squared_error(
+            predict_target(network, recipe, batch.pair.noised_input, batch.pair.time, words)
+        )
 
     return loss
 
 
-def predict_target(network: nn.Module, recipe: TextToImageRecipe, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
+def predict_target(
+    network: nn.Module, recipe: TextToImageRecipe, x: Tensor, time: Tensor, words: Tensor
+) -> Tensor:
     """The network's answer in float32, its products at the recipe's precision."""
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         predicted: Tensor = network(x, time, words)
@@ -89,12 +115,16 @@ def predict_target(network: nn.Module, recipe: TextToImageRecipe, x: Tensor, tim
 
 
 def validation_metrics(recipe: TextToImageRecipe) -> LoggedMetrics:
-    """Losses with true and with shuffled captions of scenes beyond those trained on; always the same noise and times."""
+    """Losses with true and with shuffled captions of scenes beyond those trained on; always the
+    same noise and times.
+    """
     held = render_scenes(recipe, range(recipe.scenes, recipe.scenes + N_VALIDATION_SCENES))
     rng = torch.Generator().manual_seed(0)
     clean = scale_images(held.images)
     noise = torch.randn(clean.shape, generator=rng)
-    pair = load_sampler(recipe.sampler).training_example(clean, noise, torch.linspace(*VALIDATION_TIME_RANGE, N_VALIDATION_SCENES))
+    pair = load_sampler(recipe.sampler).training_example(
+        clean, noise, torch.linspace(*VALIDATION_TIME_RANGE, N_VALIDATION_SCENES)
+    )
 
     @torch.no_grad()
     def measure(network: nn.Module) -> tuple[float, ...]:

@@ -1,4 +1,6 @@
-"""Training captions against benchmark prompts: what counts as a match, what does not, and how files are read."""
+"""Training captions against benchmark prompts: what counts as a match, what does not, and how files
+are read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harope_bench.analysis.contamination import CaptionMatch, Matcher, BenchmarkPrompt, audit_captions, plurals, read_captions, read_prompts, normalized_words
+from harope_bench.analysis.contamination import (
+    BenchmarkPrompt,
+    CaptionMatch,
+    Matcher,
+    audit_captions,
+    normalized_words,
+    plurals,
+    read_captions,
+    read_prompts,
+)
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, OptionError, StorageError
 
@@ -57,7 +68,11 @@ def prompts(tmp_path: Path) -> Path:
         ("a photo of a white garden chair and a pink owl", "template", "color_attr"),
         ("a photo of the owl", "template", "single_object"),
         ("in the hall, a photo of a lamp and a mirror", "contained", "single_object"),
-        ("a photo of a lamp and an owl on a shelf", "contained", "two_object"),  # the longest prompt is named
+        (
+            "a photo of a lamp and an owl on a shelf",
+            "contained",
+            "two_object",
+        ),  # the longest prompt is named
     ],
 )
 def test_captions_that_match(caption: str, kind: str, task: str, matcher: Matcher) -> None:
@@ -82,26 +97,35 @@ def test_captions_that_match(caption: str, kind: str, task: str, matcher: Matche
     ],
 )
 def test_captions_that_do_not_match(caption: str, matcher: Matcher) -> None:
-    assert matcher.match(caption) in (None, CaptionMatch("contained", "single_object", "a photo of a lamp"))
+    assert matcher.match(caption) in (
+        None,
+        CaptionMatch("contained", "single_object", "a photo of a lamp"),
+    )
     if "dragon and" not in caption:
         assert matcher.match(caption) is None
 
 
 def test_other_suites_have_no_templates() -> None:
     plain = Matcher(PROMPTS, templates=False)
-    assert plain.match("a photo of an owl and a lamp") == CaptionMatch("contained", "single_object", "a photo of an owl")
+    assert plain.match("a photo of an owl and a lamp") == CaptionMatch(
+        "contained", "single_object", "a photo of an owl"
+    )
     assert plain.match("a photo of two lamps") is None
 
 
 def test_a_one_word_prompt_is_found_inside() -> None:
-    assert Matcher([BenchmarkPrompt("owl", "words")], templates=False).match("my owl sleeps") == CaptionMatch("contained", "words", "owl")
+    assert Matcher([BenchmarkPrompt("owl", "words")], templates=False).match(
+        "my owl sleeps"
+    ) == CaptionMatch("contained", "words", "owl")
 
 
 def test_containment_agrees_with_a_plain_search() -> None:
     import random
 
     rng = random.Random(0)
-    made = [BenchmarkPrompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)]
+    made = [
+        BenchmarkPrompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)
+    ]
     matcher = Matcher(made, templates=False)
     for _ in range(400):
         caption = " ".join(rng.choices("abcd", k=rng.randint(0, 8)))
@@ -123,10 +147,14 @@ def test_plurals_follow_english_spelling() -> None:
 
 def test_every_format_reads_the_same_captions(tmp_path: Path) -> None:
     captions = ["a photo of a lamp", 'an owl, "quoted"']
-    jsonl = "".join(json.dumps({"id": i, "caption": text}) + "\n" for i, text in enumerate(captions))
+    jsonl = "".join(
+        json.dumps({"id": i, "caption": text}) + "\n" for i, text in enumerate(captions)
+    )
     (tmp_path / "a.jsonl").write_text(jsonl + "\n")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl.encode(), mtime=0))
-    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfid,text\r\n0,a photo of a lamp\r\n1,"an owl, ""quoted"""\r\n')
+    (tmp_path / "a.csv").write_bytes(
+        b'\xef\xbb\xbfid,text\r\n0,a photo of a lamp\r\n1,"an owl, ""quoted"""\r\n'
+    )
     (tmp_path / "a.tsv").write_text('id\ttext\n0\ta photo of a lamp\n1\t"an owl, ""quoted"""\n')
     (tmp_path / "a.txt").write_text("\n\n".join(captions))
     for name in ("a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv", "a.txt"):
@@ -136,31 +164,60 @@ def test_every_format_reads_the_same_captions(tmp_path: Path) -> None:
 
 
 def test_counts_and_examples(tmp_path: Path, prompts: Path) -> None:
-    lines = ["a photo of a lamp"] * 5 + ["a photo of two lamps", "a photo of a red lamp at night", "something else", "x" * 500]
+    lines = ["a photo of a lamp"] * 5 + [
+        "a photo of two lamps",
+        "a photo of a red lamp at night",
+        "something else",
+        "x" * 500,
+    ]
     (tmp_path / "c.txt").write_text("\n".join(lines))
     found = audit_captions([tmp_path / "c.txt"], "geneval", prompts)
     assert (found.captions, found.n_matched, found.prompts) == (9, 7, 8)
-    assert dict(found.counts) == {("exact", "single_object"): 5, ("template", "counting"): 1, ("contained", "colors"): 1}
+    assert dict(found.counts) == {
+        ("exact", "single_object"): 5,
+        ("template", "counting"): 1,
+        ("contained", "colors"): 1,
+    }
     assert found.matched_prompts["exact"] == {"a photo of a lamp"}
     assert [example.line for example in found.examples] == [1, 2, 3, 6, 7]
 
 
 def test_the_verb_answers_in_words_and_in_json(tmp_path: Path, prompts: Path) -> None:
-    (tmp_path / "c.jsonl").write_text('{"text": "a photo of a lamp"}\n{"text": "a photo of <b>a lamp</b>\\n in rain"}\n')
-    words = ["audit", "--captions", str(tmp_path / "c.jsonl"), "--suite", "geneval", "--prompts", str(prompts)]
+    (tmp_path / "c.jsonl").write_text(
+        '{"text": "a photo of a lamp"}\n{"text": "a photo of <b>a lamp</b>\\n in rain"}\n'
+    )
+    words = [
+        "audit",
+        "--captions",
+        str(tmp_path / "c.jsonl"),
+        "--suite",
+        "geneval",
+        "--prompts",
+        str(prompts),
+    ]
     said = CliRunner().invoke(main, words)
     assert said.exit_code == 0
     assert "2 captions against 8 prompts of geneval: 1 match" in said.output
     assert "exact, single_object, c.jsonl:1  a photo of a lamp" in said.output
     facts = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)
-    assert facts["kinds"]["exact"] == {"captions": 1, "distinct_prompts": 1, "tasks": {"single_object": 1}}
+    assert facts["kinds"]["exact"] == {
+        "captions": 1,
+        "distinct_prompts": 1,
+        "tasks": {"single_object": 1},
+    }
     assert facts["matched"] == 1
 
 
-def test_missing_prompts_name_the_official_file(tmp_path: Path, bench_home: Path, prompts: Path) -> None:
+def test_missing_prompts_name_the_official_file(
+    tmp_path: Path, bench_home: Path, prompts: Path
+) -> None:
     (tmp_path / "c.txt").write_text("a photo of a lamp\n")
     words = ["audit", "--captions", str(tmp_path / "c.txt"), "--suite"]
-    for suite, name in (("geneval", "evaluation_metadata.jsonl"), ("dpg-bench", "dpg_bench/prompts"), ("t2i-compbench", "_val.txt")):
+    for suite, name in (
+        ("geneval", "evaluation_metadata.jsonl"),
+        ("dpg-bench", "dpg_bench/prompts"),
+        ("t2i-compbench", "_val.txt"),
+    ):
         said = CliRunner().invoke(main, [*words, suite])
         assert said.exit_code == 1
         assert name in said.output
@@ -171,7 +228,9 @@ def test_missing_prompts_name_the_official_file(tmp_path: Path, bench_home: Path
     (bench_home / "prompts/geneval").write_bytes(prompts.read_bytes())
     (bench_home / "prompts/geneval").rename(bench_home / "prompts/x.jsonl")
     (bench_home / "prompts/geneval").mkdir()
-    (bench_home / "prompts/x.jsonl").rename(bench_home / "prompts/geneval/evaluation_metadata.jsonl")
+    (bench_home / "prompts/x.jsonl").rename(
+        bench_home / "prompts/geneval/evaluation_metadata.jsonl"
+    )
     assert CliRunner().invoke(main, [*words, "geneval"]).exit_code == 0
 
 
@@ -228,16 +287,26 @@ def test_captions_are_streamed(tmp_path: Path, prompts: Path) -> None:
 
 def test_the_audit_brings_no_torch(tmp_path: Path, prompts: Path) -> None:
     (tmp_path / "c.txt").write_text("a photo of a lamp\n")
-    words = ["audit", "--captions", str(tmp_path / "c.txt"), "--suite", "geneval", "--prompts", str(prompts)]
+    words = [
+        "audit",
+        "--captions",
+        str(tmp_path / "c.txt"),
+        "--suite",
+        "geneval",
+        "--prompts",
+        str(prompts),
+    ]
     code = (
-        f"import sys\nfrom harope_bench.cli import main\ntry: main({words!r})\nexcept SystemExit as end: assert not end.code\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        f"import sys\nfrom harope_bench.cli import main\ntry: main({words!r})\nexcept SystemExit as"
+        " end: assert not end.code\nassert 'torch' not in sys.modules and 'numpy' not in"
+        " sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-# ------------------------------------------------------------------------------------- the official prompts, where they are
+# ------------------------------------------------------------------------------------- the official
+# prompts, where they are
 
 
 def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], Path]) -> None:
@@ -247,8 +316,14 @@ def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], P
     assert len(facts) == len(plain) == 553
     matcher = Matcher(facts, templates=True)
     assert matcher.templates is not None
-    assert [p.text for p in facts if matcher.templates.task(normalized_words(p.text)) != p.task] == []
-    objects = {" ".join(normalized_words(line)) for line in (folder / "object_names.txt").read_text().splitlines() if line}
+    assert [
+        p.text for p in facts if matcher.templates.task(normalized_words(p.text)) != p.task
+    ] == []
+    objects = {
+        " ".join(normalized_words(line))
+        for line in (folder / "object_names.txt").read_text().splitlines()
+        if line
+    }
     assert matcher.templates.objects == objects
     assert {matcher.match(p.text).kind for p in plain} == {"exact"}  # type: ignore[union-attr]
 

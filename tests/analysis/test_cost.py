@@ -1,4 +1,6 @@
-"""Cost: Table 9 cell by cell, counts against torch's counter and slow formulas, real times and memory, the verbs."""
+"""Cost: Table 9 cell by cell, counts against torch's counter and slow formulas, real times and
+memory, the verbs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harope_bench import testing
 from harope_bench.analysis.cost import latency, measure_cost
-from harope_bench.analysis.cost.operation_count import count_operations, count_learned
+from harope_bench.analysis.cost.operation_count import count_learned, count_operations
 from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
@@ -27,11 +29,26 @@ from harope_bench.encodings import base as encodings
 from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.cost import ARRAYS, LAYER_ARRAYS
 from harope_bench.leaderboards import board
-from harope_bench.leaderboards.table_spec import half_unit, load_table, leading_number
-from harope_bench.metrics.attention_cost import PAPER_LAYERS, AttentionSizes, LearnedParameters, flux_tokens
+from harope_bench.leaderboards.table_spec import half_unit, leading_number, load_table
+from harope_bench.metrics.attention_cost import (
+    PAPER_LAYERS,
+    AttentionSizes,
+    LearnedParameters,
+    flux_tokens,
+)
 from harope_bench.pipeline.generate import make_plan
 
-B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
+B2 = {
+    "hidden": 768,
+    "depth": 12,
+    "heads": 12,
+    "patch": 2,
+    "size": 32,
+    "channels": 4,
+    "classes": 1000,
+    "learn_sigma": True,
+    "latent": True,
+}
 EVALUATOR = registry.load_by_name("evaluators", "cost")
 
 
@@ -48,15 +65,30 @@ def values(result: Result) -> dict[str, float | None]:
 def observed(rows: int = 20, **changes: Any) -> Features:
     """Forwards of DiT-B/2 with HARoPE at 256, with made-up times."""
     facts = dict(zip(LAYER_ARRAYS, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
-    facts |= {"batch": 2, "parameters": 131_504_672, "frozen": 0, "macs": 2 * 23_379_443_712, "peak_bytes": 6e8, "seconds": 0.0, **changes}
+    facts |= {
+        "batch": 2,
+        "parameters": 131_504_672,
+        "frozen": 0,
+        "macs": 2 * 23_379_443_712,
+        "peak_bytes": 6e8,
+        "seconds": 0.0,
+        **changes,
+    }
     arrays = {name: np.full(rows, facts[name], dtype=np.float64) for name in ARRAYS}
     arrays["seconds"] = np.linspace(0.1, 0.2, rows) if rows else arrays["seconds"]
     return Features(
-        np.arange(rows), None, {**arrays, "why_model": np.array(["no model"] * rows), "why_run": np.array(["not run"] * rows)}
+        np.arange(rows),
+        None,
+        {
+            **arrays,
+            "why_model": np.array(["no model"] * rows),
+            "why_run": np.array(["not run"] * rows),
+        },
     )
 
 
-# ------------------------------------------------------------------------------------------------ table 9
+# ------------------------------------------------------------------------------------------------
+# table 9
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +106,22 @@ def test_15_of_the_16_distinct_numbers_of_table_9_come_out(reproduced: Path) -> 
             if row["encoding"] != "rope-svd-control":
                 printed[row["id"], key] = row["cells"][key]
     assert len(printed) == 16
-    differing = {place for place, cell in printed.items() if not cell["verdict"].startswith("as printed")}
+    differing = {
+        place for place, cell in printed.items() if not cell["verdict"].startswith("as printed")
+    }
     assert differing == {("f1024-harope", "flops_g")}
     assert printed["f1024-harope", "flops_g"]["measured"] == pytest.approx(134.184173568)
 
 
 def test_the_control_repeats_haropes_cost_cells(reproduced: Path) -> None:
-    rows = {row["id"]: row["cells"] for row in json.loads((reproduced / "table9.json").read_text())["rows"]}
-    for mine, theirs in (("dit-ropesvd", "dit-harope"), *((f"f{r}-ropesvd", f"f{r}-harope") for r in (512, 1024, 2048))):
+    rows = {
+        row["id"]: row["cells"]
+        for row in json.loads((reproduced / "table9.json").read_text())["rows"]
+    }
+    for mine, theirs in (
+        ("dit-ropesvd", "dit-harope"),
+        *((f"f{r}-ropesvd", f"f{r}-harope") for r in (512, 1024, 2048)),
+    ):
         for key in ("params_m", "flops_g"):
             assert rows[mine][key]["measured"] == rows[theirs][key]["measured"]
 
@@ -98,22 +138,36 @@ def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Pat
     assert "+4.4%, printed +4.1%" in text
     report = (reproduced / "report.html").read_text()
     assert "macs_model-whole-model" in report
-    assert "22 of 24 cost cells come out as printed; differing: FLUX (1024) RoPE+SVD FLOPs (G), FLUX (1024) HARoPE FLOPs (G)." in report
+    assert (
+        "22 of 24 cost cells come out as printed; differing: FLUX (1024) RoPE+SVD FLOPs (G), FLUX"
+        " (1024) HARoPE FLOPs (G)." in report
+    )
 
 
 def test_a_second_reproduction_does_no_work(reproduced: Path) -> None:
     before = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
-    assert "no work done" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+    assert (
+        "no work done" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+    )
     assert {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()} == before
 
 
 def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None:
-    """The tables' audit reads LAYERS, the count reads the network that is built; they are one fact."""
+    """The tables' audit reads LAYERS, the count reads the network that is built; they are one
+    fact.
+    """
     for row in load_table("9").rows:
         if row.encoding == "rope-axial" and row.backbone:
-            arrays = load_arrays(reproduced / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz")
+            arrays = load_arrays(
+                reproduced
+                / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz"
+            )
             layer = PAPER_LAYERS[row.backbone]
-            assert [arrays[name][0] for name in LAYER_ARRAYS[:3]] == [layer.hidden, layer.heads, layer.projections]
+            assert [arrays[name][0] for name in LAYER_ARRAYS[:3]] == [
+                layer.hidden,
+                layer.heads,
+                layer.projections,
+            ]
 
 
 def test_a_percentage_is_cut_as_the_paper_does() -> None:
@@ -122,7 +176,8 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
     assert "4.1" == f"{int(exact * 10) / 10}" != f"{float(exact):.1f}"
 
 
-# ------------------------------------------------------------------------------------------------- counts
+# -------------------------------------------------------------------------------------------------
+# counts
 
 
 @pytest.mark.parametrize(
@@ -134,8 +189,12 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
         ("flux", 1536, PAPER_LAYERS["flux"].harope_matrices, 44_795_166_720),
     ],
 )
-def test_the_papers_convention_in_exact_integers(layer: str, tokens: int, encoding: LearnedParameters, wanted: int) -> None:
-    """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused attention."""
+def test_the_papers_convention_in_exact_integers(
+    layer: str, tokens: int, encoding: LearnedParameters, wanted: int
+) -> None:
+    """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused
+    attention.
+    """
     assert PAPER_LAYERS[layer].flops(tokens, encoding) == wanted
 
 
@@ -145,16 +204,23 @@ def test_token_counts_of_flux() -> None:
 
 @pytest.mark.parametrize("encoding", ["rope-axial", "harope", "rope-matrix", "string"])
 def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -> None:
-    """torch's counter leaves bias additions out and counts a product twice; the formula is that of the dual form."""
+    """torch's counter leaves bias additions out and counts a product twice; the formula is that of
+    the dual form.
+    """
     tokens, layer = 49, AttentionSizes(64, 4, 4)
     with torch.device("meta"):
-        network = registry.load_by_name("backbones", "dit").build(encoding, {}, {**B2, "hidden": 64, "heads": 4, "depth": 3})
+        network = registry.load_by_name("backbones", "dit").build(
+            encoding, {}, {**B2, "hidden": 64, "heads": 4, "depth": 3}
+        )
         block, x = network.blocks[0].attn, torch.empty(1, tokens, 64)
     positions = torch.zeros(tokens, 2)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         block(x, network.encoding, positions, 0)
     biases = tokens * 4 * 64
-    assert layer.flops(tokens, count_learned(network.encoding)) - biases == counter.get_total_flops() // 2
+    assert (
+        layer.flops(tokens, count_learned(network.encoding)) - biases
+        == counter.get_total_flops() // 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +228,11 @@ def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -
     [
         ("harope", {}, LearnedParameters(99_072, 12, 64, 2)),
         ("rope-svd-control", {}, LearnedParameters(99_072, 12, 64, 2)),
-        ("rope-matrix", {"matrix": "normal", "per_head": True}, LearnedParameters(49_152, 12, 64, 1)),
+        (
+            "rope-matrix",
+            {"matrix": "normal", "per_head": True},
+            LearnedParameters(49_152, 12, 64, 1),
+        ),
         ("rope-matrix", {"matrix": "svd"}, LearnedParameters(8_256, 1, 64, 2)),
         ("string", {}, LearnedParameters(4_096, 1, 64, 1)),
         ("string", {"map": "circulant"}, LearnedParameters(128)),
@@ -170,9 +240,16 @@ def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -
         ("rope-axial", {}, LearnedParameters()),
     ],
 )
-def test_what_an_encoding_learns_in_a_layer(encoding: str, options: dict[str, Any], wanted: LearnedParameters) -> None:
+def test_what_an_encoding_learns_in_a_layer(
+    encoding: str, options: dict[str, Any], wanted: LearnedParameters
+) -> None:
     shape = encodings.ModelShape(768, 12, 64, 12, grid=(16, 16))
-    assert count_learned(encodings.build_encoding(registry.load_by_name("encodings", encoding), shape, options)) == wanted
+    assert (
+        count_learned(
+            encodings.build_encoding(registry.load_by_name("encodings", encoding), shape, options)
+        )
+        == wanted
+    )
 
 
 @pytest.mark.parametrize(("side", "giga"), [(128, 5.56), (256, 23.0), (512, 106.4)])
@@ -196,22 +273,35 @@ def test_whole_dit_counts_equal_a_slow_sum() -> None:
     assert seen.counts.macs == 2 * per_block + time + ends
 
 
-@pytest.mark.parametrize(("backbone", "parameters"), [("flux", 11_901_408_320), ("sd3", 2_028_328_000)])
+@pytest.mark.parametrize(
+    ("backbone", "parameters"), [("flux", 11_901_408_320), ("sd3", 2_028_328_000)]
+)
 def test_whole_published_transformers(backbone: str, parameters: int) -> None:
     pytest.importorskip("diffusers")
     from harope_bench.analysis.cost import published_shapes
 
-    layers = {encoding: published_shapes.counted_layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
-    plain, matrix = (published_shapes.count_published(backbone, layer, 512) for layer in layers.values())
+    layers = {
+        encoding: published_shapes.counted_layer(backbone, encoding, {}, 512)
+        for encoding in ("rope-axial", "harope")
+    }
+    plain, matrix = (
+        published_shapes.count_published(backbone, layer, 512) for layer in layers.values()
+    )
     assert plain.parameters == parameters
-    assert matrix.parameters - parameters == published_shapes.PUBLISHED[backbone].n_layers * layers["harope"].attention.harope_matrices.parameters
+    assert (
+        matrix.parameters - parameters
+        == published_shapes.PUBLISHED[backbone].n_layers
+        * layers["harope"].attention.harope_matrices.parameters
+    )
     if backbone == "flux":
         assert f"{plain.macs / 1e12:.2f}" == "10.75"
         assert matrix.parameters - parameters == 45_001_728
         assert f"{matrix.macs / plain.macs - 1:.2%}" == "0.69%"
 
 
-def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from harope_bench.analysis.cost import published_shapes
     from harope_bench.core.errors import MissingExtraError
 
@@ -220,7 +310,9 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypat
 
     monkeypatch.setattr(published_shapes, "_whole", absent)
     monkeypatch.setattr(registry, "names", lambda kind: [])
-    made = measure_cost.count_cost(measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path).result
+    made = measure_cost.count_cost(
+        measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path
+    ).result
     assert values(made)["flops_g"] == pytest.approx(44.7951667)
     missing = made.find_measurement("params_model")
     assert missing is not None
@@ -233,10 +325,13 @@ def test_counting_needs_no_memory() -> None:
         network = registry.load_by_name("backbones", "dit").build("harope", {}, B2)
     probe = registry.load_by_name("backbones", "dit").probe(network, 256, 1)
     assert {t.device.type for t in (*network.parameters(), *probe.inputs.values())} == {"meta"}
-    assert count_operations(network, probe.inputs).parameters == sum(p.numel() for p in network.parameters())
+    assert count_operations(network, probe.inputs).parameters == sum(
+        p.numel() for p in network.parameters()
+    )
 
 
-# ---------------------------------------------------------------------------------------------- evaluator
+# ----------------------------------------------------------------------------------------------
+# evaluator
 
 
 def test_cost_keeps_the_evaluators_contract() -> None:
@@ -267,7 +362,10 @@ def test_what_was_not_had_is_none_with_its_reason() -> None:
     seen.arrays["seconds"][:] = nan
     found = {m.metric: m for m in EVALUATOR.score(seen, {}).measurements}
     assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")
-    assert (found["latency_ms_median"].value, found["latency_ms_median"].reason) == (None, "not run")
+    assert (found["latency_ms_median"].value, found["latency_ms_median"].reason) == (
+        None,
+        "not run",
+    )
     assert found["params_m"].value is not None
 
 
@@ -277,11 +375,14 @@ def test_few_forwards_have_no_deciles() -> None:
     assert "needs 10" in (found["latency_ms_p90"].reason or "")
 
 
-# --------------------------------------------------------------------------------------- time and memory
+# --------------------------------------------------------------------------------------- time and
+# memory
 
 
 def test_peak_memory_of_known_tensors() -> None:
-    """Three tensors of 4,000 bytes, of which two live at once; a view and a write in place hold nothing new."""
+    """Three tensors of 4,000 bytes, of which two live at once; a view and a write in place hold
+    nothing new.
+    """
     x = torch.ones(1000)
 
     def forward() -> torch.Tensor:
@@ -301,7 +402,9 @@ def test_memory_counts_the_weights() -> None:
     network = torch.nn.Linear(100, 100, bias=False)
     x = torch.ones(1, 100)
     with torch.inference_mode():
-        assert latency.peak_bytes(lambda: network(x), network, torch.device("cpu")) == 4 * (100 * 100 + 100)
+        assert latency.peak_bytes(lambda: network(x), network, torch.device("cpu")) == 4 * (
+            100 * 100 + 100
+        )
 
 
 def test_warm_up_is_not_timed() -> None:
@@ -325,7 +428,9 @@ def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
     assert (tmp_path / "run/cost/results/cost.json").is_file()
 
 
-def test_what_stands_is_kept_and_another_count_is_made_anew(weighed: Result, tmp_path: Path) -> None:
+def test_what_stands_is_kept_and_another_count_is_made_anew(
+    weighed: Result, tmp_path: Path
+) -> None:
     plan = make_plan("tiny", None, {})
     assert not measure_cost.measure_cost(plan, tmp_path / "run", 12).is_new
     again = measure_cost.measure_cost(plan, tmp_path / "run", 12, rescore=True)
@@ -341,7 +446,11 @@ def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> 
     assert "forwards" in done.stdout
     assert "params_m-attention-layer" in done.stdout
     assert not (tmp_path / "run/images").exists()
-    facts = json.loads(run("eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run", "--json").stdout)
+    facts = json.loads(
+        run(
+            "eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run", "--json"
+        ).stdout
+    )
     assert facts["results"][0]["fresh"] is False
 
 
@@ -360,7 +469,8 @@ def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
     assert "checkpoint" in done.stderr
 
 
-# ------------------------------------------------------------------------------- the table at micro scale
+# ------------------------------------------------------------------------------- the table at micro
+# scale
 
 
 def micro_table9(names: dict[str, str]) -> Any:
@@ -370,7 +480,9 @@ def micro_table9(names: dict[str, str]) -> Any:
     return table.model_copy(update={"rows": rows, "micro": scope})
 
 
-def test_micro_rows_have_cost_and_fidelity(make_checkpoint: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_rows_have_cost_and_fidelity(
+    make_checkpoint: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.pipeline import reproduce
 
     make_checkpoint("tiny-rope", encoding="rope-axial")
@@ -396,13 +508,35 @@ def test_a_number_that_rounds_to_the_printed_one_is_as_printed() -> None:
 
 
 def test_a_classifier_is_counted_and_timed_too(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["eval", "digits-deit-harope", "--with", "cost", "--count", "2", "--out", str(tmp_path), "--json"])
+    done = CliRunner().invoke(
+        main,
+        [
+            "eval",
+            "digits-deit-harope",
+            "--with",
+            "cost",
+            "--count",
+            "2",
+            "--out",
+            str(tmp_path),
+            "--json",
+        ],
+    )
     assert done.exit_code == 0, done.output
-    measured = {m["metric"]: m["value"] for m in json.loads(done.stdout)["results"][0]["result"]["measurements"]}
+    measured = {
+        m["metric"]: m["value"]
+        for m in json.loads(done.stdout)["results"][0]["result"]["measurements"]
+    }
     d, heads, tokens = 16, 3, 50  # 7 x 7 tokens and the class token
     width = d * heads
-    assert measured["params_m"] * 1e6 == pytest.approx(4 * width**2 + 4 * width + heads * (2 * d * d + d))
+    assert measured["params_m"] * 1e6 == pytest.approx(
+        4 * width**2 + 4 * width + heads * (2 * d * d + d)
+    )
     assert measured["flops_g"] * 1e9 == pytest.approx(
-        4 * tokens * width**2 + 2 * tokens**2 * width + 4 * tokens * width + 2 * tokens * heads * d * d + 2 * heads * d**3
+        4 * tokens * width**2
+        + 2 * tokens**2 * width
+        + 4 * tokens * width
+        + 2 * tokens * heads * d * d
+        + 2 * heads * d**3
     )
     assert measured["latency_ms_median"] > 0

@@ -1,4 +1,6 @@
-"""Cost of FLUX and SD3: counted as published and as registered, and one denoising step timed with inputs of the pipeline's own shapes."""
+"""Cost of FLUX and SD3: counted as published and as registered, and one denoising step timed with
+inputs of the pipeline's own shapes.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("encoding", ["rope-axial", "harope"])
 def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding: str) -> None:
-    """Our network with the encoding in it, operator by operator, against the library's own plus the encoding's arithmetic.
+    """Our network with the encoding in it, operator by operator, against the library's own plus the
+    encoding's arithmetic.
 
-    The operator counter sees U diag(s) V^T built and its inverse's product, and matrix times token; nothing else is added.
+    The operator counter sees U diag(s) V^T built and its inverse's product, and matrix times token;
+    nothing else is added.
     """
     backbone = registry.load_by_name("backbones", kind)
     with torch.device("meta"):
@@ -53,15 +57,23 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_probe_has_the_shapes_that_the_pipeline_gives(bases: dict[str, Path], kind: str) -> None:
+def test_the_probe_has_the_shapes_that_the_pipeline_gives(
+    bases: dict[str, Path], kind: str
+) -> None:
     register("plain", bases[kind], {})
     drawer, caught = open_generator(load_checkpoint_record("plain"), tiny.settings()), []
-    hook = drawer.network.transformer.register_forward_pre_hook(lambda _, __, named: caught.append(named), with_kwargs=True)
+    hook = drawer.network.transformer.register_forward_pre_hook(
+        lambda _, __, named: caught.append(named), with_kwargs=True
+    )
     drawer.generate(tiny.PLUGIN.requests([0]), tiny.settings())
     hook.remove()
     branches = {"flux": 1, "sd3": 2}[kind]  # SD3 draws the prompt and no prompt at once
     probe = registry.load_by_name("backbones", kind).probe(drawer.network, 64, branches)
-    shapes = {key: tuple(value.shape) for key, value in caught[0].items() if isinstance(value, torch.Tensor)}
+    shapes = {
+        key: tuple(value.shape)
+        for key, value in caught[0].items()
+        if isinstance(value, torch.Tensor)
+    }
     assert {key: tuple(value.shape) for key, value in probe.inputs.items()} == shapes
     assert probe.tokens == 16 + TEXT[kind]
     with torch.inference_mode():
@@ -71,23 +83,47 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(bases: dict[str, Path]
 def adapted(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {}))
+    network = tiny.trained(
+        backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {})
+    )
     lora.add_lora(network, backbone.targets, rank=4)
     folded: Path = backbone.save(folder, network, str(base))
     return folded
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """LoRA is in the weights before anything is timed and in no count; the sizes are the base's own."""
+def test_eval_with_cost_times_a_step(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """LoRA is in the weights before anything is timed and in no count; the sizes are the base's
+    own.
+    """
     tiny.register_prompts(monkeypatch)
-    register("mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}})
+    register(
+        "mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}}
+    )
     timed: list[bool] = []
     kept = latency.peak_bytes
     monkeypatch.setattr(
-        latency, "peak_bytes", lambda run, network, device: timed.append(lora.has_lora(network)) or kept(run, network, device)
+        latency,
+        "peak_bytes",
+        lambda run, network, device: (
+            timed.append(lora.has_lora(network)) or kept(run, network, device)
+        ),
     )
-    words = ("eval", "mine", "--with", "cost", "--suite", "four-prompts", "--count", "10", "--out", str(tmp_path / "run"), "--json")
+    words = (
+        "eval",
+        "mine",
+        "--with",
+        "cost",
+        "--suite",
+        "four-prompts",
+        "--count",
+        "10",
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+    )
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)["results"][0]["result"]
@@ -95,16 +131,24 @@ def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, mon
     assert timed == [False]
     assert result["judge"]["preprocessing"].endswith("LoRA merged")
     assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]
-    network = registry.load_by_name("backbones", kind).build("harope", {}, {"base": str(bases[kind])})
-    assert found["params_model"] * 1e6 == pytest.approx(sum(p.numel() for p in network.parameters()))
+    network = registry.load_by_name("backbones", kind).build(
+        "harope", {}, {"base": str(bases[kind])}
+    )
+    assert found["params_model"] * 1e6 == pytest.approx(
+        sum(p.numel() for p in network.parameters())
+    )
     assert found["peak_memory_mb"] > 4 * found["params_model"]
     d, heads = (16, 2) if kind == "flux" else (8, 4)
     width, added = d * heads, heads * (2 * d * d + d)
-    assert found["params_m"] * 1e6 == pytest.approx({"flux": 3, "sd3": 4}[kind] * (width**2 + width) + added)
+    assert found["params_m"] * 1e6 == pytest.approx(
+        {"flux": 3, "sd3": 4}[kind] * (width**2 + width) + added
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_bases_without_adapter_are_timed_too(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """SD3 with its own table and with rotation, FLUX as published; two images, at another side."""
     tiny.register_prompts(monkeypatch)
     for name, said in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
@@ -118,7 +162,9 @@ def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: P
 
 
 def test_rows_without_weights_are_counted_as_published(tmp_path: Path) -> None:
-    made = measure_cost.count_cost(measure_cost.plan_without_weights("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
+    made = measure_cost.count_cost(
+        measure_cost.plan_without_weights("flux", "rope-axial", {}, {}, 512, "none"), tmp_path
+    ).result
     whole = made.find_measurement("params_model")
     assert whole is not None
     assert whole.value == pytest.approx(11_901.408320)

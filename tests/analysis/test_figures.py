@@ -1,4 +1,6 @@
-"""Figures: attention distance against a slow reference, matrices against their algebra, logs of three forms, safe embedding."""
+"""Figures: attention distance against a slow reference, matrices against their algebra, logs of
+three forms, safe embedding.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,22 @@ from slow_attention import slow_distance
 from harope_bench.analysis import attention_distance, attention_hooks, learned_matrices
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.chart_schema import AttentionDistanceChart, LossCurve, CheckpointDistances, HeadMatrix, LossChart, MatrixChart, read_chart
+from harope_bench.core.chart_schema import (
+    AttentionDistanceChart,
+    CheckpointDistances,
+    HeadMatrix,
+    LossChart,
+    LossCurve,
+    MatrixChart,
+    read_chart,
+)
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.encodings import base as encodings
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.reports import charts_svg
 from harope_bench.reports.chart_files import write_figure
-from harope_bench.reports.report_page import write_report
 from harope_bench.reports.loss_logs import read_losses, running_average
+from harope_bench.reports.report_page import write_report
 
 GRID = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
 
@@ -39,7 +49,8 @@ def run(*words: object, exit_code: int = 0) -> Any:
     return result
 
 
-# ------------------------------------------------------------------------------------- attention distance
+# ------------------------------------------------------------------------------------- attention
+# distance
 
 
 def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,14 +61,22 @@ def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def test_distance_equals_a_slow_sum() -> None:
     q, k = some_heads()
     found = attention_distance.distances(q, k, GRID)
-    wanted = [[slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy()) for h in range(3)] for b in range(2)]
+    wanted = [
+        [
+            slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy())
+            for h in range(3)
+        ]
+        for b in range(2)
+    ]
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = some_heads()
     whole = attention_distance.distances(q, k, GRID)
-    monkeypatch.setattr(attention_distance, "LARGEST", 2 * 16 * 3)  # three queries at a time, the last chunk is short
+    monkeypatch.setattr(
+        attention_distance, "LARGEST", 2 * 16 * 3
+    )  # three queries at a time, the last chunk is short
     torch.testing.assert_close(attention_distance.distances(q, k, GRID), whole, rtol=1e-6, atol=0)
 
 
@@ -74,7 +93,9 @@ def test_attention_on_itself_has_distance_zero() -> None:
 
 
 def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
-    """Tokens in one row of which each looks at the next: 15 of 16 are a step away, the last one looks 15 steps back."""
+    """Tokens in one row of which each looks at the next: 15 of 16 are a step away, the last one
+    looks 15 steps back.
+    """
     places = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
     q, k = 1000 * torch.eye(16)[None, None], 1000 * torch.eye(16).roll(1, 0)[None, None]
     k = k.roll(-2, 2)  # key j + 1 answers query j
@@ -89,20 +110,32 @@ def test_only_places_in_the_image_count() -> None:
     """Of three axes the first is FLUX's, along which no image lies."""
     q, k = some_heads()
     three = torch.cat((7 * torch.ones(16, 1), GRID), -1)
-    assert torch.equal(attention_distance.distances(q, k, three), attention_distance.distances(q, k, GRID))
+    assert torch.equal(
+        attention_distance.distances(q, k, three), attention_distance.distances(q, k, GRID)
+    )
 
 
 def test_the_nearest_times_are_taken_once() -> None:
-    assert attention_hooks.nearest_times([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
+    assert attention_hooks.nearest_times([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [
+        1000.0,
+        250.0,
+    ]
 
 
 def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
-    assert attention_hooks.sampler_times(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
+    assert attention_hooks.sampler_times(make_plan("tiny", None, {"steps": 4})) == [
+        1000.0,
+        750.0,
+        500.0,
+        250.0,
+    ]
 
 
 @pytest.mark.parametrize("sampler", registry.list_names("samplers"))
-def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkpoint: Callable[..., Any], sampler: str) -> None:
+def test_every_sampler_falls_from_noise_and_passes_the_default_times(
+    make_checkpoint: Callable[..., Any], sampler: str
+) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
@@ -110,11 +143,16 @@ def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkp
     assert called == sorted(called, reverse=True)
     taken = attention_hooks.nearest_times(attention_distance.TIMES, called)
     assert len(taken) == len(attention_distance.TIMES)
-    assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention_distance.TIMES, reverse=True), strict=True))
+    assert all(
+        abs(time - wanted) <= 11
+        for time, wanted in zip(taken, sorted(attention_distance.TIMES, reverse=True), strict=True)
+    )
 
 
 def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
-    """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
+    """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the
+    labelled half alone.
+    """
     from harope_bench.models.load_checkpoint import open_generator
 
     make_checkpoint("tiny", encoding="harope")
@@ -124,38 +162,58 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
     caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     rotate = drawer.network.encoding.rotate
 
-    def spy(q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def spy(
+        q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         q, k = rotate(q, k, positions, layer)
         caught.append((q, k, positions))
         return q, k
 
     drawer.network.encoding.rotate = spy
     requests = {r.index: r for r in registry.load_by_name("suites", "digits").requests(range(3))}
-    drawer.generate([requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings)
+    drawer.generate(
+        [requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings
+    )
     layers = drawer.network.config.depth
     for layer in range(layers):
         q, k, positions = caught[2 * layers + layer]  # the third of four calls is at time 500
         assert len(q) == 2 * plan.settings.tile
         stride = 28 / math.sqrt(q.shape[2])
         for head in range(q.shape[1]):
-            mean = np.mean([slow_distance(q[b, head].double().numpy(), k[b, head].double().numpy(), positions.numpy()) for b in range(3)])
+            mean = np.mean(
+                [
+                    slow_distance(
+                        q[b, head].double().numpy(), k[b, head].double().numpy(), positions.numpy()
+                    )
+                    for b in range(3)
+                ]
+            )
             assert found.pixels[layer][head] == pytest.approx(mean * stride, rel=1e-5)
     assert found.token_pixels == stride
     assert found.timesteps == (500.0,)
     assert found.images == 3
 
 
-def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Callable[..., Any]) -> None:
+def test_measuring_does_not_depend_on_the_tiles_other_rows(
+    make_checkpoint: Callable[..., Any],
+) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {"steps": 2})
-    both, first = attention_distance.measure_distances(plan, 26, (500.0,)), attention_distance.measure_distances(plan, 25, (500.0,))
-    last = 26 * np.array(both.pixels) - 25 * np.array(first.pixels)  # the 26th alone, drawn in a tile of its own
+    both, first = (
+        attention_distance.measure_distances(plan, 26, (500.0,)),
+        attention_distance.measure_distances(plan, 25, (500.0,)),
+    )
+    last = 26 * np.array(both.pixels) - 25 * np.array(
+        first.pixels
+    )  # the 26th alone, drawn in a tile of its own
     assert (last > 0).all()
     assert not np.allclose(last, first.pixels)
 
 
 def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
-    """Queries and keys made by hand of each block's input; the class token, which stands first, in neither."""
+    """Queries and keys made by hand of each block's input; the class token, which stands first, in
+    neither.
+    """
     from harope_bench.models.backbones import deit
     from harope_bench.models.load_checkpoint import load_checkpoint_record, open_classifier
     from harope_bench.pipeline.classify import make_classifier_plan
@@ -167,9 +225,14 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
         block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
     pictures = registry.load_by_name("suites", "digits-held-out").pictures(None, None)
     chosen = [i * 1000 // 3 for i in range(3)]
-    assert len({pictures.labels[i] for i in chosen}) == 3  # not the first three, which are of one class
+    assert (
+        len({pictures.labels[i] for i in chosen}) == 3
+    )  # not the first three, which are of one class
     reader.classify(np.stack([pictures.look(i, pictures.data(i), 28, 1.0) for i in chosen]))
-    grid, heads = deit.grid_positions(7, 7), load_checkpoint_record("digits-deit-harope").config["heads"]
+    grid, heads = (
+        deit.grid_positions(7, 7),
+        load_checkpoint_record("digits-deit-harope").config["heads"],
+    )
     for layer, (block, kept) in enumerate(zip(reader.network.blocks, list(inputs), strict=True)):
         with torch.inference_mode():
             x = kept[:3]
@@ -179,23 +242,53 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
         for head in range(int(heads)):
             mean = np.mean([slow_distance(q[b, head], k[b, head], grid.numpy()) for b in range(3)])
             assert found.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
-    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.timesteps, found.steps) == ("class token", 49, 4.0, (), None)
+    assert (
+        found.excluded_tokens,
+        found.tokens,
+        found.token_pixels,
+        found.timesteps,
+        found.steps,
+    ) == ("class token", 49, 4.0, (), None)
     assert found.uniform_distance == pytest.approx(4 * attention_distance.uniform_distance(grid))
 
 
 def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> None:
-    words = ("figure", "attention-distance", "digits-deit-harope", "--images", 1001, "--out", tmp_path / "d.svg")
+    words = (
+        "figure",
+        "attention-distance",
+        "digits-deit-harope",
+        "--images",
+        1001,
+        "--out",
+        tmp_path / "d.svg",
+    )
     assert "has 1,000 pictures here, --images asks for 1,001" in run(*words, exit_code=1).output
 
 
-def test_a_figure_says_what_it_leaves_out(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_figure_says_what_it_leaves_out(
+    make_checkpoint: Callable[..., Any], tmp_path: Path
+) -> None:
     make_checkpoint()
-    words = ("figure", "attention-distance", "tiny", "digits-deit-ape", "--images", 2, "--times", "500", "--device", "cpu")
+    words = (
+        "figure",
+        "attention-distance",
+        "tiny",
+        "digits-deit-ape",
+        "--images",
+        2,
+        "--times",
+        "500",
+        "--device",
+        "cpu",
+    )
     said = run(*words, "--out", tmp_path / "d.svg").output
     assert "digits-deit-ape: spread over heads by layer" in said
     assert said.strip().endswith("px; class token left out")
     chart = read_chart(tmp_path / "d.json")
-    assert "classifiers on real pictures spread evenly over the suite, class token left out of queries and keys" in chart.settings_text
+    assert (
+        "classifiers on real pictures spread evenly over the suite, class token left out of queries"
+        " and keys" in chart.settings_text
+    )
     assert "without class token" in (tmp_path / "d.svg").read_text()
 
 
@@ -213,7 +306,8 @@ def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> 
     assert "rotate" not in vars(encoding)
 
 
-# ------------------------------------------------------------------------------------------------ matrices
+# ------------------------------------------------------------------------------------------------
+# matrices
 
 
 @pytest.fixture
@@ -229,12 +323,17 @@ def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
         wanted = encoding.matrices(one.layer).q[one.head].detach().numpy()
         np.testing.assert_allclose(one.values, wanted, rtol=1e-5, atol=1e-12)
         np.testing.assert_allclose(one.singular_values, np.linalg.svd(wanted)[1], rtol=1e-9)
-        assert one.distance_from_identity == pytest.approx(np.linalg.norm(wanted - np.eye(len(wanted))))
+        assert one.distance_from_identity == pytest.approx(
+            np.linalg.norm(wanted - np.eye(len(wanted)))
+        )
         assert one.condition_number == pytest.approx(np.linalg.cond(wanted))
 
 
 def test_what_is_shown_by_name(harope: Any) -> None:
-    m, minus, inverse = (np.array(learned_matrices.measure_matrices(harope, show, (), None).matrices[0].values) for show in ("m", "m-i", "m-inverse-t"))
+    m, minus, inverse = (
+        np.array(learned_matrices.measure_matrices(harope, show, (), None).matrices[0].values)
+        for show in ("m", "m-i", "m-inverse-t")
+    )
     np.testing.assert_allclose(minus, m - np.eye(len(m)), atol=1e-5)
     np.testing.assert_allclose(inverse @ m.T, np.eye(len(m)), atol=1e-5)
 
@@ -251,7 +350,9 @@ def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
         _, at_k = encoding.rotate(k, k, torch.tensor([[2.0, -1.0]]), 0)
     for one in found.matrices[:heads]:
         score = float(at_q[0, one.head, 0] @ at_k[0, one.head, 0])
-        taken = float(q[0, one.head, 0] @ torch.tensor(one.values, dtype=torch.float64) @ k[0, one.head, 0])
+        taken = float(
+            q[0, one.head, 0] @ torch.tensor(one.values, dtype=torch.float64) @ k[0, one.head, 0]
+        )
         assert taken == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
@@ -263,7 +364,9 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
     block = torch.zeros(d, d, dtype=m.dtype)
     for plane in range(d // 2):
         a, b = 0.5 + plane, 0.3 * plane - 1
-        block[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = torch.tensor([[a, -b], [b, a]])
+        block[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = torch.tensor(
+            [[a, -b], [b, a]]
+        )
     other, other_k = block @ m, torch.linalg.inv(block).mT @ k
     turn = learned_matrices.rotation(encoding, (1.0, 0.0), 0)[0]
     assert (other - m).norm() > 0.1
@@ -272,7 +375,9 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
 
 def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.ModelShape(32, 2, 16, 1)
-    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), shape, {}).double()
+    encoding = encodings.build_encoding(
+        registry.load_by_name("encodings", "harope"), shape, {}
+    ).double()
     with torch.inference_mode():
         one = learned_matrices._layer_matrices(encoding, 0, "m", ((1.0, 0.0),))[0]
     assert one.distance_from_identity == pytest.approx(0, abs=1e-5)
@@ -284,7 +389,11 @@ def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) 
 @pytest.mark.parametrize(("layout", "inside"), [("interleaved", (0, 1)), ("half-split", (0, 4))])
 def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int]) -> None:
     """With 8 channels: interleaved ones 0 to 3 turn with the row; half-split ones 0, 1, 4, 5."""
-    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), encodings.ModelShape(16, 2, 8, 1), {"layout": layout})
+    encoding = encodings.build_encoding(
+        registry.load_by_name("encodings", "harope"),
+        encodings.ModelShape(16, 2, 8, 1),
+        {"layout": layout},
+    )
     m = torch.eye(8, dtype=torch.float64)
     m[inside] = 1.0
     assert learned_matrices.matrix_statistics(m, encoding)["coupling"] == 0
@@ -293,11 +402,20 @@ def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int
 
 
 def test_a_singular_matrix_has_no_condition_number() -> None:
-    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), encodings.ModelShape(16, 2, 8, 1), {})
-    assert learned_matrices.matrix_statistics(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
+    encoding = encodings.build_encoding(
+        registry.load_by_name("encodings", "harope"), encodings.ModelShape(16, 2, 8, 1), {}
+    )
+    assert (
+        learned_matrices.matrix_statistics(
+            torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding
+        )["condition"]
+        is None
+    )
 
 
-def test_an_encoding_without_a_matrix_is_refused(make_checkpoint: Callable[..., Any], harope: Any) -> None:
+def test_an_encoding_without_a_matrix_is_refused(
+    make_checkpoint: Callable[..., Any], harope: Any
+) -> None:
     with pytest.raises(OptionError, match="learns no matrix"):
         learned_matrices.measure_matrices(make_checkpoint("plain"), "m", (), None)
     with pytest.raises(OptionError, match="axes"):
@@ -306,7 +424,8 @@ def test_an_encoding_without_a_matrix_is_refused(make_checkpoint: Callable[..., 
         learned_matrices.measure_matrices(harope, "m", (), (99,))
 
 
-# -------------------------------------------------------------------------------------------------- losses
+# --------------------------------------------------------------------------------------------------
+# losses
 
 RELEASE = """[\x1b[34m2025-10-11 12:00:00\x1b[0m] Starting rank=0
 [\x1b[34m2025-10-11 12:00:01\x1b[0m] (step=0000100) Train Loss: 0.9000, Train Steps/Sec: 1.23
@@ -321,7 +440,9 @@ def test_three_forms_of_a_log(tmp_path: Path) -> None:
     (tmp_path / "mine/log.csv").write_text("step,loss\n10,1.0\n20,0.5\n")
     (tmp_path / "release.txt").write_text(RELEASE)
     (tmp_path / "both.csv").write_text("step,loss,run\n1,3,a\n1,4,b\n2,2,a\n")
-    found = read_losses([tmp_path / "mine/log.csv", tmp_path / "release.txt", tmp_path / "both.csv"], 0)
+    found = read_losses(
+        [tmp_path / "mine/log.csv", tmp_path / "release.txt", tmp_path / "both.csv"], 0
+    )
     curves = {run.label: (run.steps, run.loss) for run in found.curves}
     assert curves == {
         "mine": ((10, 20), (1.0, 0.5)),
@@ -364,13 +485,16 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_long_log_is_thinned_by_means(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("step,loss\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 4001)))
+    (tmp_path / "x.csv").write_text(
+        "step,loss\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 4001))
+    )
     (curve,) = read_losses([tmp_path / "x.csv"], 0).curves
     assert len(curve.steps) == 400
     assert set(curve.loss) == {0.5}
 
 
-# ------------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------------
+# pictures
 
 HOSTILE = '<script>alert(1)</script> $x$ & "quoted"'
 
@@ -386,15 +510,33 @@ def distances(**changes: Any) -> CheckpointDistances:
 
 def some_charts() -> dict[str, Any]:
     one = HeadMatrix(
-        layer=0, head=None, values=((1.0, 0.0), (0.0, -2.0)), distance_from_identity=3, condition_number=None, singular_values=(2, 1), axis_coupling=0, operator_change=(0.1,)
+        layer=0,
+        head=None,
+        values=((1.0, 0.0), (0.0, -2.0)),
+        distance_from_identity=3,
+        condition_number=None,
+        singular_values=(2, 1),
+        axis_coupling=0,
+        operator_change=(0.1,),
     )
     facts = {"checkpoint": "x", "encoding": "harope", "sha256": "ab" * 32, "offsets": ((1.0, 0.0),)}
     return {
-        "distance": AttentionDistanceChart(settings_text="two images", checkpoints=(distances(), distances(checkpoint=HOSTILE))),
-        "matrices": MatrixChart(**facts, operator="m", matrices=(one, one.model_copy(update={"layer": 1}))),
-        "operator": MatrixChart(**facts, operator="operator", matrices=(one.model_copy(update={"offset": (1.0, 0.0)}),)),
-        "loss": LossChart(smoothing=0.5, curves=(LossCurve(label=HOSTILE, steps=(1, 2), loss=(1, 0.5), smoothed_loss=(1, 0.7)),)),
-        "negative": LossChart(smoothing=0, curves=(LossCurve(label="one", steps=(1,), loss=(-1,)),)),
+        "distance": AttentionDistanceChart(
+            settings_text="two images", checkpoints=(distances(), distances(checkpoint=HOSTILE))
+        ),
+        "matrices": MatrixChart(
+            **facts, operator="m", matrices=(one, one.model_copy(update={"layer": 1}))
+        ),
+        "operator": MatrixChart(
+            **facts, operator="operator", matrices=(one.model_copy(update={"offset": (1.0, 0.0)}),)
+        ),
+        "loss": LossChart(
+            smoothing=0.5,
+            curves=(LossCurve(label=HOSTILE, steps=(1, 2), loss=(1, 0.5), smoothed_loss=(1, 0.7)),),
+        ),
+        "negative": LossChart(
+            smoothing=0, curves=(LossCurve(label="one", steps=(1,), loss=(-1,)),)
+        ),
     }
 
 
@@ -402,7 +544,10 @@ def some_charts() -> dict[str, Any]:
 def test_a_figure_is_equal_bytes_of_equal_data_and_reads_back(name: str, tmp_path: Path) -> None:
     chart = some_charts()[name]
     first = [path.read_bytes() for path in write_figure(chart, tmp_path / f"{name}.svg")]
-    again = [path.read_bytes() for path in write_figure(read_chart(tmp_path / f"{name}.json"), tmp_path / f"{name}.svg")]
+    again = [
+        path.read_bytes()
+        for path in write_figure(read_chart(tmp_path / f"{name}.json"), tmp_path / f"{name}.svg")
+    ]
     assert first == again
     assert b"<script" not in first[0]
     ElementTree.fromstring(first[0])
@@ -432,17 +577,38 @@ def test_a_picture_must_be_named_svg(tmp_path: Path) -> None:
         write_figure(some_charts()["loss"], tmp_path / "x.png")
 
 
-# --------------------------------------------------------------------------------------- verbs and report
+# --------------------------------------------------------------------------------------- verbs and
+# report
 
 
-def test_figures_from_the_command_line_stand_in_the_report(harope: Any, make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+def test_figures_from_the_command_line_stand_in_the_report(
+    harope: Any, make_checkpoint: Callable[..., Any], tmp_path: Path
+) -> None:
     make_checkpoint("tiny-rope")
     runs = tmp_path / "runs"
     run("generate", "tiny-rope", "--count", 2, "--steps", 1, "--out", runs / "tiny-rope")
     words = ("--images", 2, "--times", "500", "--steps", 2)
-    said = run("figure", "attention-distance", "tiny-rope", "tiny-harope", *words, "--out", runs / "figures/distance.svg").stdout
+    said = run(
+        "figure",
+        "attention-distance",
+        "tiny-rope",
+        "tiny-harope",
+        *words,
+        "--out",
+        runs / "figures/distance.svg",
+    ).stdout
     assert "even attention" in said
-    said = run("figure", "matrices", "tiny-harope", "--show", "operator", "--offset", "1,0", "--out", runs / "figures/heads.svg").stdout
+    said = run(
+        "figure",
+        "matrices",
+        "tiny-harope",
+        "--show",
+        "operator",
+        "--offset",
+        "1,0",
+        "--out",
+        runs / "figures/heads.svg",
+    ).stdout
     assert "note: M is defined only up to" in said
     (tmp_path / "log.txt").write_text(RELEASE)
     run("figure", "loss", tmp_path / "log.txt", "--ema", 0.9, "--out", runs / "figures/loss.svg")
@@ -483,9 +649,11 @@ def test_loss_and_report_need_no_torch(tmp_path: Path) -> None:
 
     (tmp_path / "log.txt").write_text(RELEASE)
     code = (
-        "import sys\nfrom harope_bench.cli import main\n"
-        f"try:\n    main({['figure', 'loss', str(tmp_path / 'log.txt'), '--out', str(tmp_path / 'x.svg')]!r})\n"
-        "except SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
+        "import sys\nfrom harope_bench.cli import main\ntry:\n   "
+        f" main({['figure', 'loss', str(tmp_path / 'log.txt'), '--out', str(tmp_path / 'x.svg')]!r})\nexcept"
+        " SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
+    )
     assert done.returncode == 0, done.stderr[-2000:]

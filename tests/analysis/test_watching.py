@@ -1,4 +1,6 @@
-"""Attention distance of FLUX and SD3 against the library's own attention, every pair of image tokens by itself."""
+"""Attention distance of FLUX and SD3 against the library's own attention, every pair of image
+tokens by itself.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ GRID = np.array([(row, column) for row in range(4) for column in range(4)], dtyp
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
-    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in ("flux", "sd3")}
+    return {
+        kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in ("flux", "sd3")
+    }
 
 
 def planned(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
@@ -40,31 +44,52 @@ def planned(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan
 
 
 class Spy:
-    """The library's processor, noting the queries and keys of the image tokens that its norms and its rotation leave."""
+    """The library's processor, noting the queries and keys of the image tokens that its norms and
+    its rotation leave.
+    """
 
     def __init__(self, kind: str, inner: Any, caught: list[tuple[np.ndarray, np.ndarray]]):
         self.kind, self.inner, self.caught = kind, inner, caught
 
-    def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, *given: Any, **named: Any) -> Any:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: Any = None,
+        *given: Any,
+        **named: Any,
+    ) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb
 
-        q, k = (to(hidden_states).unflatten(-1, (attn.heads, -1)) for to in (attn.to_q, attn.to_k))  # (B, N, heads, d)
+        q, k = (
+            to(hidden_states).unflatten(-1, (attn.heads, -1)) for to in (attn.to_q, attn.to_k)
+        )  # (B, N, heads, d)
         if self.kind == "flux":
             q, k = attn.norm_q(q), attn.norm_k(k)
             cos, sin = given[1]
-            table = (cos, sin) if encoder_hidden_states is None else (cos[-q.shape[1] :], sin[-q.shape[1] :])
+            table = (
+                (cos, sin)
+                if encoder_hidden_states is None
+                else (cos[-q.shape[1] :], sin[-q.shape[1] :])
+            )
             q, k = (apply_rotary_emb(x, table, sequence_dim=1) for x in (q, k))
-        q, k = (x[-1, -16:].transpose(0, 1).double().numpy() for x in (q, k))  # the last row, its image tokens: (heads, 16, d)
+        q, k = (
+            x[-1, -16:].transpose(0, 1).double().numpy() for x in (q, k)
+        )  # the last row, its image tokens: (heads, 16, d)
         self.caught.append((q, k))
         return self.inner(attn, hidden_states, encoder_hidden_states, *given, **named)
 
 
 def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray, float]:
-    """Distances (layers, heads) in tokens of the untouched pipeline at the step whose time is nearest, and that time."""
+    """Distances (layers, heads) in tokens of the untouched pipeline at the step whose time is
+    nearest, and that time.
+    """
     backbone = registry.load_by_name("backbones", kind)
     pipe, caught, found = backbone.load_pipeline(base, plan.settings), [], []
     names = pipe.transformer.attn_processors
-    pipe.transformer.set_attn_processor({name: Spy(kind, inner, caught) for name, inner in names.items()})
+    pipe.transformer.set_attn_processor(
+        {name: Spy(kind, inner, caught) for name, inner in names.items()}
+    )
     drawer = backbone.drawer(pipe, None, backbone.configure({"base": str(base)}))
     for request in tiny.PLUGIN.requests(range(images)):
         caught.clear()
@@ -73,38 +98,64 @@ def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray,
         called = pipe.scheduler.timesteps.tolist()
         step = min(range(STEPS), key=lambda n: abs(called[n] - TIMES[0]))
         layers = caught[step * len(names) : (step + 1) * len(names)]
-        found.append([[slow_distance(q[head], k[head], GRID) for head in range(len(q))] for q, k in layers])
+        found.append(
+            [[slow_distance(q[head], k[head], GRID) for head in range(len(q))] for q, k in layers]
+        )
     return np.mean(found, 0), called[step]
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
-def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """FLUX with its rotation, SD3 with its table; the prompt's branch alone where both are drawn together."""
+def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """FLUX with its rotation, SD3 with its table; the prompt's branch alone where both are drawn
+    together.
+    """
     register("plain", bases[kind], {})
     plan = planned("plain", monkeypatch)
     found = attention_distance.measure_distances(plan, 2, TIMES)
     wanted, time = by_hand(kind, bases[kind], plan, 2)
     np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
     assert found.timesteps == pytest.approx((time,))
-    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.images) == ("text tokens", 16, 16.0, 2)
-    assert found.uniform_distance == pytest.approx(16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID]))
+    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.images) == (
+        "text tokens",
+        16,
+        16.0,
+        2,
+    )
+    assert found.uniform_distance == pytest.approx(
+        16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID])
+    )
     np.testing.assert_allclose(found.standard_deviation, np.std(16 * wanted, axis=1), rtol=1e-3)
 
 
 def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
-    """Registers `trial` with an encoding that is no longer the identity, and returns its network."""
+    """Registers `trial` with an encoding that is no longer the identity, and returns its
+    network.
+    """
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options))
+    network = tiny.trained(
+        backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options)
+    )
     path.write_bytes(weights_bytes(network.state_dict(), {}))
-    register("trial", path, {"config": {"base": str(base)}, "encoding": encoding, "options": options})
+    register(
+        "trial", path, {"config": {"base": str(base)}, "encoding": encoding, "options": options}
+    )
     return network
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
-def test_a_fold_is_seen_as_what_it_is(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_fold_is_seen_as_what_it_is(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
     matrixed(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
-    found = {fold: attention_distance.measure_distances(planned("trial", monkeypatch, fold=fold), 1, TIMES) for fold in (True, False)}
+    found = {
+        fold: attention_distance.measure_distances(
+            planned("trial", monkeypatch, fold=fold), 1, TIMES
+        )
+        for fold in (True, False)
+    }
     np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
     plain = attention_distance.measure_distances(planned("plain", monkeypatch), 1, TIMES)
@@ -115,12 +166,18 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its first layer alone are the inputs those of the plain network at the first step."""
-    network = matrixed("flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same")
+    network = matrixed(
+        "flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same"
+    )
     found = attention_distance.measure_distances(planned("trial", monkeypatch), 1, (1000.0,))
     register("plain", bases["flux"], {})
     seen: list[Any] = []
     kept = attention_distance._DistanceSums.add
-    monkeypatch.setattr(attention_distance._DistanceSums, "take", lambda self, *given: seen.append(given) or kept(self, *given))
+    monkeypatch.setattr(
+        attention_distance._DistanceSums,
+        "take",
+        lambda self, *given: seen.append(given) or kept(self, *given),
+    )
     attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
     pair = network.encoding.pair(layer)
@@ -128,13 +185,19 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
 
 
-def test_a_second_attention_of_the_image_alone_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_attention_of_the_image_alone_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SD3.5 has one in its first layers; the figure is of the joint attention."""
     base = tiny.saved(tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
     register("dual", base, {})
     calls: list[int] = []
     kept = attention_distance._DistanceSums.add
-    monkeypatch.setattr(attention_distance._DistanceSums, "take", lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given))
+    monkeypatch.setattr(
+        attention_distance._DistanceSums,
+        "take",
+        lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given),
+    )
     found = attention_distance.measure_distances(planned("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
     assert len(found.pixels) == 2
@@ -142,7 +205,9 @@ def test_a_second_attention_of_the_image_alone_does_not_count(tmp_path: Path, mo
 
 def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     backbone = registry.load_by_name("backbones", "sd3")
-    network = backbone.place(backbone.load_pipeline(bases["sd3"], tiny.settings()).transformer, *backbone.plain)
+    network = backbone.place(
+        backbone.load_pipeline(bases["sd3"], tiny.settings()).transformer, *backbone.plain
+    )
     inputs = backbone.trial(network)
     before = tiny.outputs(network, inputs)
     backbone.reveal(network)
@@ -150,22 +215,41 @@ def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     assert network.places is not None
 
 
-def test_only_the_asked_way_is_drawn(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_asked_way_is_drawn(
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the first step there is nothing more to see, so one forward more stops it."""
     register("plain", bases["flux"], {})
     from diffusers import FluxTransformer2DModel
 
     calls: list[int] = []
     kept = FluxTransformer2DModel.forward
-    monkeypatch.setattr(FluxTransformer2DModel, "forward", lambda self, *a, **n: calls.append(1) or kept(self, *a, **n))
+    monkeypatch.setattr(
+        FluxTransformer2DModel,
+        "forward",
+        lambda self, *a, **n: calls.append(1) or kept(self, *a, **n),
+    )
     attention_distance.measure_distances(planned("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
 
 
-def test_the_figure_of_a_pipeline(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_of_a_pipeline(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain", bases["flux"], {})
-    words = ("figure", "attention-distance", "plain", "--suite", "four-prompts", "--images", "2", "--steps", "4", "--out")
+    words = (
+        "figure",
+        "attention-distance",
+        "plain",
+        "--suite",
+        "four-prompts",
+        "--images",
+        "2",
+        "--steps",
+        "4",
+        "--out",
+    )
     done = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("px; text tokens left out")
@@ -173,4 +257,6 @@ def test_the_figure_of_a_pipeline(bases: dict[str, Path], tmp_path: Path, monkey
     assert "text tokens left out of queries and keys" in chart.settings_text
     run = chart.curves[0]
     assert isinstance(run, CheckpointDistances)
-    assert run.timesteps == pytest.approx((826.064, 612.866, 345.419))  # of five asked for, the nearest steps, each once
+    assert run.timesteps == pytest.approx(
+        (826.064, 612.866, 345.419)
+    )  # of five asked for, the nearest steps, each once

@@ -1,4 +1,6 @@
-"""fetch: files come whole or not at all, go on where they broke, and are the ones that were wanted."""
+"""fetch: files come whole or not at all, go on where they broke, and are the ones that were
+wanted.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ from harope_bench.assets import local_files
 from harope_bench.assets.download import fetch_asset
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, FetchError, MissingAssetError, StorageError, UnknownNameError, WeightsError
+from harope_bench.core.errors import (
+    BenchError,
+    FetchError,
+    MissingAssetError,
+    StorageError,
+    UnknownNameError,
+    WeightsError,
+)
 from harope_bench.core.storage import git_blob_id
 from harope_bench.core.toml_file import toml_text
 from harope_bench.pipeline import doctor
@@ -36,8 +45,10 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 class Site:
-    """A server that can break: `cut` closes after so many bytes, once, with `reset` by a reset; `ranges` off ignores Range; `careless`
-    ignores If-Range; `status` answers with that; `to` sends on to there; an empty `etag` is not sent, nor an empty `date`."""
+    """A server that can break: `cut` closes after so many bytes, once, with `reset` by a reset;
+    `ranges` off ignores Range; `careless`
+    ignores If-Range; `status` answers with that; `to` sends on to there; an empty `etag` is not
+    sent, nor an empty `date`."""
 
     def __init__(self) -> None:
         self.body, self.cut, self.ranges, self.status, self.etag = BODY, None, True, 200, '"one"'
@@ -77,7 +88,9 @@ class Site:
             if told:
                 request.send_header(name, told)
         if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+            request.send_header(
+                "Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+            )
         request.end_headers()
         if self.cut is not None:
             part, self.cut = part[: self.cut], None
@@ -85,7 +98,9 @@ class Site:
                 request.wfile.write(part)
                 request.wfile.flush()
                 time.sleep(0.3)  # what was sent is read before the reset throws it away
-                request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                request.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 request.connection.close()
                 return
         request.wfile.write(part)
@@ -136,7 +151,9 @@ def test_git_itself_gives_that_id(tmp_path: Path) -> None:
         pytest.skip("git is not here")
     for body in (b"", b"one\n", BODY):
         (tmp_path / "f").write_bytes(body)
-        told = subprocess.run(["git", "hash-object", str(tmp_path / "f")], capture_output=True, text=True, check=True).stdout.strip()
+        told = subprocess.run(
+            ["git", "hash-object", str(tmp_path / "f")], capture_output=True, text=True, check=True
+        ).stdout.strip()
         assert git_blob_id(tmp_path / "f") == told
 
 
@@ -145,12 +162,20 @@ def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
     with pytest.raises(MissingAssetError, match="harope-bench fetch thing"):
         local_files.require_local_file("thing")
     (brought,) = fetch_asset("thing")
-    assert brought.path.read_bytes() == BODY and (brought.is_unchanged, brought.has_known_hash) == (False, True)
+    assert brought.path.read_bytes() == BODY and (brought.is_unchanged, brought.has_known_hash) == (
+        False,
+        True,
+    )
     assert local_files.verify_local_file("thing") == (brought.path, SHA256, True)
-    assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == ["receipt.json", "thing.bin"]
+    assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == [
+        "receipt.json",
+        "thing.bin",
+    ]
     (again,) = fetch_asset("thing")
     assert again.is_unchanged and len(site.asked) == 1
-    assert not list(brought.path.parent.glob(".*.part")) and not list(brought.path.parent.glob("*.etag"))
+    assert not list(brought.path.parent.glob(".*.part")) and not list(
+        brought.path.parent.glob("*.etag")
+    )
 
 
 def test_a_broken_transfer_goes_on_where_it_broke(site: Site, register: Any) -> None:
@@ -161,18 +186,24 @@ def test_a_broken_transfer_goes_on_where_it_broke(site: Site, register: Any) -> 
     assert site.asked[1]["range"] == "bytes=1500000-" and site.asked[1]["if-range"] == '"one"'
 
 
-def test_the_next_call_goes_on_too(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_call_goes_on_too(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(one_file(site))
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut = 700_000
-    with pytest.raises(FetchError, match="closed early, 700,000 bytes are kept; run the same command again"):
+    with pytest.raises(
+        FetchError, match="closed early, 700,000 bytes are kept; run the same command again"
+    ):
         fetch_asset("thing")
     assert local_files.find_local_file("thing") is None
     assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert site.asked[1]["range"] == "bytes=700000-"
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changed_meanwhile_is_begun_anew(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register(one_file(site))
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut, site.body, site.etag = 700_000, b"\1" * 900_000, '"old"'
@@ -189,7 +220,9 @@ def test_a_connection_that_is_reset_is_tried_again(site: Site, register: Any) ->
     assert len(site.asked) == 2 and site.asked[1]["if-range"] == '"one"'
 
 
-def test_a_full_disk_is_told_at_once(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_at_once(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -205,7 +238,9 @@ OLD, NEW = "Sat, 01 Aug 2026 00:00:00 GMT", "Sun, 02 Aug 2026 00:00:00 GMT"
 
 
 def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
-    """Leaves 700,000 bytes of an older version, and the server with the one that is wanted, told of by these facts."""
+    """Leaves 700,000 bytes of an older version, and the server with the one that is wanted, told of
+    by these facts.
+    """
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut, site.body = 700_000, b"\1" * len(BODY)
     with pytest.raises(FetchError, match="700,000 bytes are kept"):
@@ -216,7 +251,9 @@ def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"one"'])
-def test_without_a_hash_or_a_version_it_begins_anew(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, etag: str) -> None:
+def test_without_a_hash_or_a_version_it_begins_anew(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, etag: str
+) -> None:
     """Two versions in one file would get a hash of their own, binding from then on."""
     register({"name": "thing.bin", "urls": [site.url]})
     site.etag = etag
@@ -225,7 +262,9 @@ def test_without_a_hash_or_a_version_it_begins_anew(site: Site, register: Any, m
     assert "range" not in site.asked[1]
 
 
-def test_the_date_of_the_last_change_stands_in_for_an_etag(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_date_of_the_last_change_stands_in_for_an_etag(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
     site.etag, site.date = "", OLD
     half_of_another(site, monkeypatch, date=NEW)
@@ -233,7 +272,9 @@ def test_the_date_of_the_last_change_stands_in_for_an_etag(site: Site, register:
     assert (site.asked[1]["range"], site.asked[1]["if-range"]) == ("bytes=700000-", OLD)
 
 
-@pytest.mark.parametrize("facts", [{"etag": '"two"'}, {"body": BODY + b"more"}], ids=["etag", "length"])
+@pytest.mark.parametrize(
+    "facts", [{"etag": '"two"'}, {"body": BODY + b"more"}], ids=["etag", "length"]
+)
 def test_a_server_that_ignores_if_range_is_found_out(
     site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]
 ) -> None:
@@ -244,7 +285,9 @@ def test_a_server_that_ignores_if_range_is_found_out(
     assert fetch_asset("thing")[0].path.read_bytes() == site.body
 
 
-def test_a_half_of_another_address_is_not_gone_on_with(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_of_another_address_is_not_gone_on_with(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
     half_of_another(site, monkeypatch)
     register({"name": "thing.bin", "urls": [site.url + "?mirror"]})
@@ -256,16 +299,23 @@ def test_a_half_of_another_address_is_not_gone_on_with(site: Site, register: Any
 def test_a_redirect_leads_to_the_web_alone(site: Site, register: Any, to: str) -> None:
     register(one_file(site))
     site.to = to
-    wanted = "sends on to 'ftp://.*wanted https" if to.startswith("ftp") else "302"  # a circle: urllib gives it up
+    wanted = (
+        "sends on to 'ftp://.*wanted https" if to.startswith("ftp") else "302"
+    )  # a circle: urllib gives it up
     with pytest.raises(FetchError, match=wanted):
         fetch_asset("thing")
 
 
-@pytest.mark.parametrize(("first", "then"), [("https", "https"), ("http", "http"), ("http", "https"), ("https", "http"), ("http", "ftp")])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("https", "https"), ("http", "http"), ("http", "https"), ("https", "http"), ("http", "ftp")],
+)
 def test_a_redirect_never_leaves_https(first: str, then: str) -> None:
     def on() -> urllib.request.Request | None:
         asked = urllib.request.Request(f"{first}://a.test/x")
-        return fetching.SafeRedirects().redirect_request(asked, io.BytesIO(), 302, "Found", {}, f"{then}://b.test/y")
+        return fetching.SafeRedirects().redirect_request(
+            asked, io.BytesIO(), 302, "Found", {}, f"{then}://b.test/y"
+        )
 
     if then == "https" or first == then:
         assert on().full_url == f"{then}://b.test/y"  # type: ignore[union-attr]
@@ -280,13 +330,28 @@ def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any
     assert fetch_asset("thing")[0].path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("facts", [{"sha256": "0" * 64}, {"bytes": len(BODY) + 1}, {"sha256_prefix": "abcdef12"}, {"md5": "0" * 32}])
-def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any, facts: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"sha256": "0" * 64},
+        {"bytes": len(BODY) + 1},
+        {"sha256_prefix": "abcdef12"},
+        {"md5": "0" * 32},
+    ],
+)
+def test_another_file_than_the_one_wanted_is_not_kept(
+    site: Site, register: Any, facts: dict[str, Any]
+) -> None:
     wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
     register(wanted)
-    with pytest.raises(FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"):
+    with pytest.raises(
+        FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"
+    ):
         fetch_asset("thing")
-    assert local_files.find_local_file("thing") is None and not (local_files.asset_folder("thing") / "thing.bin").exists()
+    assert (
+        local_files.find_local_file("thing") is None
+        and not (local_files.asset_folder("thing") / "thing.bin").exists()
+    )
 
 
 class Endless(Site):
@@ -306,20 +371,28 @@ class Endless(Site):
 
 
 @pytest.mark.parametrize("honest", [True, False])
-@pytest.mark.parametrize("facts", [{"bytes": 300_000}, {"max_bytes": 300_000}, {"bytes": 300_000, "sha256": None}])
-def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(honest: bool, facts: dict[str, Any], register: Any) -> None:
+@pytest.mark.parametrize(
+    "facts", [{"bytes": 300_000}, {"max_bytes": 300_000}, {"bytes": 300_000, "sha256": None}]
+)
+def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(
+    honest: bool, facts: dict[str, Any], register: Any
+) -> None:
     site = Endless()
     site.honest = honest
     known = {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
     register({key: value for key, value in known.items() if value is not None})
-    with pytest.raises(FetchError, match=r"sends more of thing.bin than 300,000 bytes.*nothing was kept"):
+    with pytest.raises(
+        FetchError, match=r"sends more of thing.bin than 300,000 bytes.*nothing was kept"
+    ):
         fetch_asset("thing")
     assert not list(local_files.asset_folder("thing").glob("*thing*")), "no piece of it stays"
     site.server.shutdown()
     site.server.server_close()
 
 
-def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any, tmp_path: Path) -> None:
+def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(
+    register: Any, tmp_path: Path
+) -> None:
     assert local_files.AssetFile(name="x").limit == 16 << 30
     register({"name": "thing.bin", "max_bytes": 10})
     (large := tmp_path / "large.bin").write_bytes(bytes(11))
@@ -333,8 +406,16 @@ def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any
 
 
 def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, register: Any) -> None:
-    whole = {"name": "a", "sha256": SHA256}, {"name": "b", "git_blob": "0" * 40}, {"name": "c", "md5": "0" * 32}
-    assert [local_files.AssetFile(**facts).verification.split()[0] for facts in whole] == ["sha256", "git", "md5"]
+    whole = (
+        {"name": "a", "sha256": SHA256},
+        {"name": "b", "git_blob": "0" * 40},
+        {"name": "c", "md5": "0" * 32},
+    )
+    assert [local_files.AssetFile(**facts).verification.split()[0] for facts in whole] == [
+        "sha256",
+        "git",
+        "md5",
+    ]
     assert "32 bits" in local_files.AssetFile(name="d", sha256_prefix="0" * 8).verification
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
@@ -352,7 +433,9 @@ def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url], "sha256_prefix": SHA256[:8]})
     assert fetch_asset("thing")[0].has_known_hash
-    assert local_files.read_receipts("thing") == {"thing.bin": local_files.Receipt(sha256=SHA256, is_from_url=True)}
+    assert local_files.read_receipts("thing") == {
+        "thing.bin": local_files.Receipt(sha256=SHA256, is_from_url=True)
+    }
 
 
 def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
@@ -367,22 +450,34 @@ def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: An
     assert fetch_asset("thing")[0].sha256 == SHA256
 
 
-def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(site: Site, register: Any, tmp_path: Path) -> None:
+def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(
+    site: Site, register: Any, tmp_path: Path
+) -> None:
     (own := tmp_path / "own.bin").write_bytes(b"junk")
     register({"name": "thing.bin", "urls": [site.url]})
     (brought,) = fetch_asset("thing", own)
     assert not brought.is_from_url and local_files.require_local_file("thing").is_verified is False
     done = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own)])
-    assert "came by --from, so nothing shows that it is the published file" in done.output and "binding" not in done.output
+    assert (
+        "came by --from, so nothing shows that it is the published file" in done.output
+        and "binding" not in done.output
+    )
     (genuine,) = fetch_asset("thing")  # the address outranks it
-    assert (genuine.sha256, genuine.is_from_url, local_files.require_local_file("thing").is_verified) == (SHA256, True, True)
+    assert (
+        genuine.sha256,
+        genuine.is_from_url,
+        local_files.require_local_file("thing").is_verified,
+    ) == (SHA256, True, True)
     assert fetch_asset("thing", own)[0].is_unchanged
     genuine.path.unlink()
     with pytest.raises(FetchError, match="the first fetch brought"):
         fetch_asset("thing", own)
     register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
     own.write_bytes(BODY)
-    assert fetch_asset("thing", own)[0].has_known_hash and local_files.require_local_file("thing").is_verified, "a known hash says enough"
+    assert (
+        fetch_asset("thing", own)[0].has_known_hash
+        and local_files.require_local_file("thing").is_verified
+    ), "a known hash says enough"
 
 
 def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:
@@ -400,7 +495,9 @@ def test_the_second_address_is_tried_and_both_faults_are_told(site: Site, regist
     assert fetch_asset("thing")[0].path.read_bytes() == BODY
     register(one_file(site, name="other.bin", urls=["http://127.0.0.1:9/a", site.url]))
     site.status = 404
-    with pytest.raises(FetchError, match=r"127.0.0.1:9/a: .*refused.*; .*the server says 404 .*--from"):
+    with pytest.raises(
+        FetchError, match=r"127.0.0.1:9/a: .*refused.*; .*the server says 404 .*--from"
+    ):
         fetch_asset("thing")
 
 
@@ -417,7 +514,9 @@ def test_a_part_that_does_not_fit_is_dropped(site: Site, register: Any) -> None:
     assert fetch_asset("thing")[0].path.read_bytes() == BODY
 
 
-def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: Any, tmp_path: Path) -> None:
+def test_a_local_file_or_folder_is_checked_the_same_way(
+    site: Site, register: Any, tmp_path: Path
+) -> None:
     register(one_file(site), {"name": "two.bin", "sha256": hashlib.sha256(b"two").hexdigest()})
     folder = tmp_path / "have"
     folder.mkdir()
@@ -437,7 +536,9 @@ def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: An
 
 def test_what_has_no_address_says_where_it_comes_from(register: Any) -> None:
     register({"name": "thing.bin"})
-    with pytest.raises(FetchError, match=r"no public address; bring it yourself and give --from \(a test\)"):
+    with pytest.raises(
+        FetchError, match=r"no public address; bring it yourself and give --from \(a test\)"
+    ):
         fetch_asset("thing")
     register({"name": "thing.bin", "urls": ["file:///etc/passwd"]})
     with pytest.raises(FetchError, match="no web address"):
@@ -456,7 +557,10 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
     told = CliRunner().invoke(main, ["fetch", "thing"])
     assert told.exit_code == 0
-    assert f"here now, sha256 {SHA256} (no hash is published" in told.stdout and "Licence: CC0" in told.stdout
+    assert (
+        f"here now, sha256 {SHA256} (no hash is published" in told.stdout
+        and "Licence: CC0" in told.stdout
+    )
     assert "was here, whole" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert '"kept": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
 
@@ -466,7 +570,17 @@ def test_every_shipped_asset_is_well_formed(name: str) -> None:
     known = local_files.load_asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
-    assert "rust on first use" in known.note or all(file.is_pinned for file in known.files), "a file without a hash says so"
-    assert all(url.startswith("https://") for file in known.files for url in file.urls), "what lies between can alter http"
-    moving = [file for file in known.files if any("/main/" in url or "/master/" in url or "=master" in url for url in file.urls)]
-    assert all(file.sha256 for file in moving) or "revision" in known.note, "an address that moves says so or has a whole hash"
+    assert "rust on first use" in known.note or all(file.is_pinned for file in known.files), (
+        "a file without a hash says so"
+    )
+    assert all(url.startswith("https://") for file in known.files for url in file.urls), (
+        "what lies between can alter http"
+    )
+    moving = [
+        file
+        for file in known.files
+        if any("/main/" in url or "/master/" in url or "=master" in url for url in file.urls)
+    ]
+    assert all(file.sha256 for file in moving) or "revision" in known.note, (
+        "an address that moves says so or has a whole hash"
+    )

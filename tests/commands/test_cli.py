@@ -48,7 +48,9 @@ VERBS = [
 def run(*words: object, exit_code: int = 0) -> Result:
     """The command's result; stdout and stderr apart."""
     result = CliRunner().invoke(main, [str(w) for w in words])
-    assert result.exit_code == exit_code, f"{words}: {result.exit_code}\n{result.output}\n{result.exception!r}"
+    assert result.exit_code == exit_code, (
+        f"{words}: {result.exit_code}\n{result.output}\n{result.exception!r}"
+    )
     if exit_code == 1:
         assert len(result.stderr.strip().splitlines()) == 1, f"not one line: {result.stderr}"
         assert "Traceback" not in result.output
@@ -94,13 +96,22 @@ def test_no_verb_is_undocumented() -> None:
 )
 def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path: Path) -> None:
     run("eval", drawn)
-    words = [{"RUNS": str(drawn), "OUT": str(tmp_path / "r.html"), "OUT.json": str(tmp_path / "r.json")}.get(w, w) for w in words]
+    words = [
+        {
+            "RUNS": str(drawn),
+            "OUT": str(tmp_path / "r.html"),
+            "OUT.json": str(tmp_path / "r.json"),
+        }.get(w, w)
+        for w in words
+    ]
     code = (
-        "import sys\nfrom harope_bench.cli import main\n"
-        f"try:\n    main({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
-        "loaded = {'torch', 'torchvision', 'transformers'} & set(sys.modules)\nassert not loaded, loaded\n"
+        f"import sys\nfrom harope_bench.cli import main\ntry:\n    main({words!r})\nexcept"
+        " SystemExit as e:\n    assert not e.code, e.code\nloaded = {'torch', 'torchvision',"
+        " 'transformers'} & set(sys.modules)\nassert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -111,7 +122,10 @@ def test_an_exported_fold_is_registered_and_drawn_from_the_command_line(tmp_path
     run("generate", "plain", "--count", 1, "--steps", 2, "--out", tmp_path / "run")
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["tile"] == 2
     assert "run it unfolded" in run("export", "plain", path, "--folded", exit_code=1).stderr
-    assert "drawing default tilt" in run("register", "other", "--weights", path, "--drawing", "tilt=2", exit_code=1).stderr
+    assert (
+        "drawing default tilt"
+        in run("register", "other", "--weights", path, "--drawing", "tilt=2", exit_code=1).stderr
+    )
 
 
 def test_list_names_what_is_registered() -> None:
@@ -155,14 +169,22 @@ def test_eval_draws_first_when_given_a_checkpoint(tmp_path: Path) -> None:
 def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
     tiny.registered(tmp_path / "weights")
     run("eval", "tiny", "--count", 25, "--resolution", "28,56", "--out", tmp_path / "run")
-    sides = [json.loads((tmp_path / f"run/r{side}/plan.json").read_text())["settings"]["resolution"] for side in (28, 56)]
+    sides = [
+        json.loads((tmp_path / f"run/r{side}/plan.json").read_text())["settings"]["resolution"]
+        for side in (28, 56)
+    ]
     assert sides == [28, 56]
-    assert "leave it out" in run("eval", tmp_path / "run/r28", "--resolution", "56", exit_code=1).stderr
+    assert (
+        "leave it out"
+        in run("eval", tmp_path / "run/r28", "--resolution", "56", exit_code=1).stderr
+    )
 
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
     tiny.registered(tmp_path / "weights")
-    facts = json.loads(run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout)
+    facts = json.loads(
+        run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout
+    )
     assert (facts["asked"], facts["missing"]) == (30, 30)
     assert not (tmp_path / "run").exists()
 
@@ -170,15 +192,38 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None
 def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -> None:
     """67 captions, six images each; what was refused does not stand in the folder as asked for."""
     for dry in (["--dry-run"], []):
-        done = run("generate", "shapes-ape", "--suite", "shapes", "--count", 500, "--out", tmp_path / "run", *dry, exit_code=1)
+        done = run(
+            "generate",
+            "shapes-ape",
+            "--suite",
+            "shapes",
+            "--count",
+            500,
+            "--out",
+            tmp_path / "run",
+            *dry,
+            exit_code=1,
+        )
         assert "shapes has 402 images, sample 402 is none; ask for fewer" in done.stderr
-    facts = json.loads(run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout)
+    facts = json.loads(
+        run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout
+    )
     assert (facts["asked"], facts["missing"]) == (402, 402)
     assert not (tmp_path / "run/plan.json").exists()
 
 
 def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
-    done = run("train", "shapes-mmdit", "--encoding", "harope", "--from", tmp_path, "--out", tmp_path / "out", exit_code=2)
+    done = run(
+        "train",
+        "shapes-mmdit",
+        "--encoding",
+        "harope",
+        "--from",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+        exit_code=2,
+    )
     assert "'--from'" in done.stderr and "is a directory" in done.stderr
 
 
@@ -190,9 +235,22 @@ def test_verify_answers_no_with_three(drawn: Path) -> None:
 def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert "did you mean encodings" in run("list", "encoding", exit_code=1).stderr
-    assert "did you mean digits-" in run("generate", "digits-rope-axiall", "--out", out, exit_code=1).stderr
-    assert "did you mean digits" in run("generate", "digits-rope-axial", "--suite", "digit", "--out", out, exit_code=1).stderr
-    assert "did you mean flow" in run("generate", "digits-rope-axial", "--sampler", "flwo", "--out", out, exit_code=1).stderr
+    assert (
+        "did you mean digits-"
+        in run("generate", "digits-rope-axiall", "--out", out, exit_code=1).stderr
+    )
+    assert (
+        "did you mean digits"
+        in run(
+            "generate", "digits-rope-axial", "--suite", "digit", "--out", out, exit_code=1
+        ).stderr
+    )
+    assert (
+        "did you mean flow"
+        in run(
+            "generate", "digits-rope-axial", "--sampler", "flwo", "--out", out, exit_code=1
+        ).stderr
+    )
     assert "did you mean table2" in run("table", "tabel2", exit_code=1).stderr
     assert "did you mean digits-dit" in run("train", "digit-dit", exit_code=1).stderr
     assert not out.exists()
@@ -208,7 +266,17 @@ def test_wrong_usage_exits_two(tmp_path: Path) -> None:
     run("generate", "tiny", exit_code=2)
     run("generate", "tiny", "--out", tmp_path, "--count", 0, exit_code=2)
     run("generate", "tiny", "--out", tmp_path, "--indices", "9-3", exit_code=2)
-    run("generate", tiny.registered(tmp_path / "weights"), "--out", tmp_path, "--indices", "0-3", "--count", 2, exit_code=2)
+    run(
+        "generate",
+        tiny.registered(tmp_path / "weights"),
+        "--out",
+        tmp_path,
+        "--indices",
+        "0-3",
+        "--count",
+        2,
+        exit_code=2,
+    )
     run("table", "2", "--show", "measured", exit_code=2)
     run("nonsense", exit_code=2)
 
@@ -222,38 +290,101 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
     state["stray.weight"] = torch.zeros(2)
     state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
     save_file(state, path)
-    said = ("--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--sampler", "flow")
+    said = (
+        "--encoding",
+        "rope-axial",
+        "--config",
+        "heads=2",
+        "--config",
+        "size=28",
+        "--sampler",
+        "flow",
+    )
     message = run("register", "mine", "--weights", path, *said, exit_code=1).stderr
-    for key in ("blocks.0.mlp.fc1.bias", "final_layer.linear.bias", "stray.weight", "blocks.0.mlp.fc2.bias (3,) for (16,)"):
+    for key in (
+        "blocks.0.mlp.fc1.bias",
+        "final_layer.linear.bias",
+        "stray.weight",
+        "blocks.0.mlp.fc2.bias (3,) for (16,)",
+    ):
         assert key in message
 
 
 def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path) -> None:
-    harope, axial = tiny.weights(tmp_path / "h.safetensors", "harope"), tiny.weights(tmp_path / "a.safetensors")
+    harope, axial = (
+        tiny.weights(tmp_path / "h.safetensors", "harope"),
+        tiny.weights(tmp_path / "a.safetensors"),
+    )
     said = ("--config", "size=28", "--suite", "digits", "--steps", 2)
-    assert "add the --sampler that it was trained for" in run("register", "mine", "--weights", harope, *said, exit_code=1).stderr
+    assert (
+        "add the --sampler that it was trained for"
+        in run("register", "mine", "--weights", harope, *said, exit_code=1).stderr
+    )
     told = run("register", "mine", "--weights", harope, *said, "--sampler", "flow").stderr
-    assert "predicts velocity; sampler flow, 2 steps, guidance 1" in told and "takes 10 labels" in told and "trained at 28 px" in told
+    assert (
+        "predicts velocity; sampler flow, 2 steps, guidance 1" in told
+        and "takes 10 labels" in told
+        and "trained at 28 px" in told
+    )
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
     assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
-    assert "do not tell the encoding" in run("register", "other", "--weights", axial, exit_code=1).stderr
-    wrong = run("register", "other", "--weights", harope, "--encoding", "ape", "--config", "size=28", exit_code=1)
+    assert (
+        "do not tell the encoding"
+        in run("register", "other", "--weights", axial, exit_code=1).stderr
+    )
+    wrong = run(
+        "register",
+        "other",
+        "--weights",
+        harope,
+        "--encoding",
+        "ape",
+        "--config",
+        "size=28",
+        exit_code=1,
+    )
     assert "holds harope parameters, not ape" in wrong.stderr
 
 
 def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
-    """Equal keys do not tell qk_mode or the number of heads; the file's note does, and nothing may contradict it."""
+    """Equal keys do not tell qk_mode or the number of heads; the file's note does, and nothing may
+    contradict it.
+    """
     recipe = (Path(harope_bench.__file__).parent / "training/recipes/digits-dit.toml").read_text()
-    for old, new in (("hidden = 64", "hidden = 16"), ("depth = 4", "depth = 1"), ("heads = 4", "heads = 2"), ("steps = 4500", "steps = 1")):
+    for old, new in (
+        ("hidden = 64", "hidden = 16"),
+        ("depth = 4", "depth = 1"),
+        ("heads = 4", "heads = 2"),
+        ("steps = 4500", "steps = 1"),
+    ):
         assert old in recipe
         recipe = recipe.replace(old, new)
     (tmp_path / "tiny.toml").write_text(recipe)
-    run("train", tmp_path / "tiny.toml", "--encoding", "harope", "--option", "qk_mode=same", "--out", tmp_path / "t")
+    run(
+        "train",
+        tmp_path / "tiny.toml",
+        "--encoding",
+        "harope",
+        "--option",
+        "qk_mode=same",
+        "--out",
+        tmp_path / "t",
+    )
     weights = tmp_path / "t/digits-harope.safetensors"
-    facts = tomllib.loads(Path(run("register", "again", "--weights", weights).stdout.strip()).read_text())
-    assert (facts["options"], facts["config"]["heads"], facts["suite"], facts["scale"]) == ({"qk_mode": "same"}, 2, "digits", "micro")
+    facts = tomllib.loads(
+        Path(run("register", "again", "--weights", weights).stdout.strip()).read_text()
+    )
+    assert (facts["options"], facts["config"]["heads"], facts["suite"], facts["scale"]) == (
+        {"qk_mode": "same"},
+        2,
+        "digits",
+        "micro",
+    )
     for wrong in (["--option", "qk_mode=dual"], ["--config", "heads=1"], ["--encoding", "string"]):
-        assert "correct it" in run("register", "wrong", "--weights", weights, *wrong, exit_code=1).stderr
+        assert (
+            "correct it"
+            in run("register", "wrong", "--weights", weights, *wrong, exit_code=1).stderr
+        )
 
 
 def test_options_that_would_change_nothing_are_refused(drawn: Path) -> None:
@@ -278,7 +409,9 @@ class Bomb:
         return (Path.touch, (Path(os.environ["BOMB"]),))
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_that_wants_to_run_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "went-off"))
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"a": Bomb()}))
     torch.save({"a": torch.zeros(1), "b": Bomb()}, tmp_path / "evil2.pt")
@@ -292,12 +425,16 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, monkeypatch:
 def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     tiny.registered(tmp_path / "weights")
     (tmp_path / "file").write_text("in the way")
-    message = run("generate", "tiny", "--count", 2, "--out", tmp_path / "file/run", exit_code=1).stderr
+    message = run(
+        "generate", "tiny", "--count", 2, "--out", tmp_path / "file/run", exit_code=1
+    ).stderr
     assert "cannot use" in message
     assert run("generate", "tiny", "--count", 2, "--out", "/proc/nowhere", exit_code=1).stderr
 
 
-def test_a_full_disk_is_one_line_and_no_half_file(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_no_half_file(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
 
     def full(*_: object) -> None:
@@ -330,7 +467,12 @@ def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.M
 def test_doctor_knows_the_shipped_things() -> None:
     findings = json.loads(run("doctor", "--json").stdout)["findings"]
     states = {(f["area"], f["name"]): f["state"] for f in findings}
-    assert states["judge", "digits-net"] == states["reference", "digits"] == states["checkpoint", "digits-rope-axial"] == "ok"
+    assert (
+        states["judge", "digits-net"]
+        == states["reference", "digits"]
+        == states["checkpoint", "digits-rope-axial"]
+        == "ok"
+    )
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -345,7 +487,9 @@ def test_every_published_table_prints_in_every_format(number: int, kind: str) ->
 
 
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
-    told = run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
+    told = run(
+        "reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1
+    ).stderr
     assert "table 2 at paper scale needs checkpoints of ape," in told
     assert not (tmp_path / "t").exists()
 
@@ -362,7 +506,14 @@ def test_a_table_without_a_small_world_says_so() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--difference", "nan"], ["--difference", "inf"], ["--power", "nan"], ["--value", "-5"], ["--value", "inf"], ["--rate", "nan"]],
+    [
+        ["--difference", "nan"],
+        ["--difference", "inf"],
+        ["--power", "nan"],
+        ["--value", "-5"],
+        ["--value", "inf"],
+        ["--rate", "nan"],
+    ],
 )
 def test_plan_takes_numbers_only(words: list[str]) -> None:
     given = {"--difference": "1", "--value": "9", **dict([words])}

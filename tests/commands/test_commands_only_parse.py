@@ -1,4 +1,6 @@
-"""Commands parse, call one function and print: what a target is they never ask, and options reach them as typed records."""
+"""Commands parse, call one function and print: what a target is they never ask, and options reach
+them as typed records.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ import harope_bench
 from harope_bench.cli import main
 from harope_bench.commands import options as command_options
 from harope_bench.pipeline import evaluate_target
-from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, RealImageOptions, parse_profiles
+from harope_bench.pipeline.eval_options import (
+    EvalOptions,
+    GenerationOptions,
+    RealImageOptions,
+    parse_profiles,
+)
 from harope_bench.pipeline.evaluate_target import Evaluation
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
@@ -31,10 +38,18 @@ def questions(source: str) -> Iterator[str]:
     """Every call by which a module asks what a path or a name is."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             if name in QUESTIONS:
                 yield f"{node.lineno}: {ast.unparse(node)}"
-        if isinstance(node, ast.Attribute) and node.attr == "plan" and isinstance(node.value, ast.Call):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr == "plan"
+            and isinstance(node.value, ast.Call)
+        ):
             yield f"{node.lineno}: {ast.unparse(node)}"
 
 
@@ -50,7 +65,10 @@ def test_no_command_asks_what_a_target_is(path: Path) -> None:
         "run = path.is_dir() and (path / PLAN).exists()",
         "plan = Run(path).plan",
         "known = reader(Path(target)) is not None",
-        "plans = [reading_plan if names_pictures(checkpoint(name)) else make_plan for name in names]",
+        (
+            "plans = [reading_plan if names_pictures(checkpoint(name)) else make_plan for name in"
+            " names]"
+        ),
     ],
 )
 def test_the_finder_of_questions_finds_them(source: str) -> None:
@@ -58,7 +76,9 @@ def test_the_finder_of_questions_finds_them(source: str) -> None:
 
 
 def test_every_command_names_its_parameters() -> None:
-    """A bag of keyword arguments hides which options a command takes; `register` hands its own to a record of the registry."""
+    """A bag of keyword arguments hides which options a command takes; `register` hands its own to a
+    record of the registry.
+    """
     loose = [
         f"{path.stem}.{node.name}"
         for path in COMMANDS
@@ -114,7 +134,22 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
         python=Path("p"),
         runner_options={"weights": "3", "checkout": "d"},
         generation=GenerationOptions(
-            5, 1.5, "flow", 6, "balanced", "one", "cpu", "float16", "ntk", "3", "leading", "clamp", "v", False, True, None
+            5,
+            1.5,
+            "flow",
+            6,
+            "balanced",
+            "one",
+            "cpu",
+            "float16",
+            "ntk",
+            "3",
+            "leading",
+            "clamp",
+            "v",
+            False,
+            True,
+            None,
         ),
         real_images=RealImageOptions(Path("i"), Path("l"), 0.5),
         folder_options=PromptFolderOptions("copy-major", "p", Path("f"), None, 4),
@@ -126,8 +161,12 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
 def test_no_field_of_a_record_is_without_an_option() -> None:
     """A field that no option of `eval` fills would be a default that a user can never change."""
     spelled = {parameter.name for parameter in main.commands["eval"].params}
-    assert {field.name for record in (GenerationOptions, RealImageOptions) for field in fields(record)} - spelled == {"resolution"}
-    assert {field.name for field in fields(PromptFolderOptions)} - spelled == {"side"}  # --resolution, where files join several images
+    assert {
+        field.name for record in (GenerationOptions, RealImageOptions) for field in fields(record)
+    } - spelled == {"resolution"}
+    assert {field.name for field in fields(PromptFolderOptions)} - spelled == {
+        "side"
+    }  # --resolution, where files join several images
 
 
 def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
@@ -140,9 +179,18 @@ def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
     def command(**values: object) -> None:
         calls.append(values)
 
-    done = CliRunner().invoke(command, ["--steps", "3", "--truth", "t", "--other", "o", "--batch", "2"])
+    done = CliRunner().invoke(
+        command, ["--steps", "3", "--truth", "t", "--other", "o", "--batch", "2"]
+    )
     assert done.exit_code == 0, done.output
-    assert calls == [{"generation": GenerationOptions(steps=3), "pictures": RealImageOptions(truth=Path("t")), "other": "o", "batch": 2}]
+    assert calls == [
+        {
+            "generation": GenerationOptions(steps=3),
+            "pictures": RealImageOptions(truth=Path("t")),
+            "other": "o",
+            "batch": 2,
+        }
+    ]
 
 
 @pytest.mark.parametrize("text", ["", ",", "adm,", " , adm"])

@@ -1,4 +1,6 @@
-"""Wrong inputs to the benchmarks of prompts: exit code 1, one line, and what to do; nothing is written before."""
+"""Wrong inputs to the benchmarks of prompts: exit code 1, one line, and what to do; nothing is
+written before.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +43,30 @@ def refused(*words: str | Path) -> str:
         (("--suite", "geneval", "--judge", "detector=mask2fromer"), "mask2former"),
         (("--suite", "geneval", "--judge", "detektor=mask2former"), "names no role"),
         (("--suite", "geneval", "--judge", "mask2former"), "names no role"),
-        (("--suite", "geneval", "--judge", "detector=vlm:here"), "judge vlm is no detector; its roles are vqa"),
+        (
+            ("--suite", "geneval", "--judge", "detector=vlm:here"),
+            "judge vlm is no detector; its roles are vqa",
+        ),
         (("--suite", "geneval", "--judge", "detector=detector"), "detector:FOLDER"),
-        (("--suite", "dpg-bench", "--judge", "vqa=vlm:no/such/folder"), "is no folder and no hub id"),
+        (
+            ("--suite", "dpg-bench", "--judge", "vqa=vlm:no/such/folder"),
+            "is no folder and no hub id",
+        ),
         (("--suite", "dpg-bench", "--judge", "vqa=mplug:model"), "it takes no model"),
-        (("--suite", "dpg-bench", "--judge-python", "/no/such/python"), "--judge-python /no/such/python is no program"),
-        (("--suite", "dpg-bench", "--judge-python", "/etc/hostname"), "give an environment's bin/python"),
+        (
+            ("--suite", "dpg-bench", "--judge-python", "/no/such/python"),
+            "--judge-python /no/such/python is no program",
+        ),
+        (
+            ("--suite", "dpg-bench", "--judge-python", "/etc/hostname"),
+            "give an environment's bin/python",
+        ),
         (("--suite", "geneval"), "harope-bench fetch"),
         (("--suite", "dpg-bench", "--with", "geneval"), "has no judges for evaluator geneval"),
-        (("--suite", "geneval", "--resolution", "64"), "is drawn already, --resolution would change nothing"),
+        (
+            ("--suite", "geneval", "--resolution", "64"),
+            "is drawn already, --resolution would change nothing",
+        ),
         (
             (
                 "--suite",
@@ -59,21 +76,31 @@ def refused(*words: str | Path) -> str:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(images: Path, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
-    assert told in refused("eval", images, *words, "--order", "copy-major", "--out", tmp_path / "out")
+def test_what_is_wrong_is_said_in_a_line(
+    images: Path, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    assert told in refused(
+        "eval", images, *words, "--order", "copy-major", "--out", tmp_path / "out"
+    )
     assert not (tmp_path / "out" / "results").exists()
 
 
-def test_prompts_that_never_came_are_named_with_their_command(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_never_came_are_named_with_their_command(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "empty"))
     for suite in ("geneval", "dpg-bench", "t2i-compbench"):
-        assert f"harope-bench fetch {suite}" in refused("eval", images, "--suite", suite, "--out", tmp_path / "out")
+        assert f"harope-bench fetch {suite}" in refused(
+            "eval", images, "--suite", suite, "--out", tmp_path / "out"
+        )
 
 
 def test_altered_prompts_are_refused(images: Path, bench_home: Path, tmp_path: Path) -> None:
     path = bench_home / "assets/geneval/evaluation_metadata.jsonl"
     path.write_text(path.read_text().replace("cat", "dog", 1))
-    assert "harope-bench fetch geneval" in refused("eval", images, "--suite", "geneval", "--out", tmp_path / "out")
+    assert "harope-bench fetch geneval" in refused(
+        "eval", images, "--suite", "geneval", "--out", tmp_path / "out"
+    )
 
 
 def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None:
@@ -90,7 +117,10 @@ def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None
         }
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "is a finished run of geneval, asked for suite dpg-bench; give --suite geneval" in refused("eval", path, "--suite", "dpg-bench")
+    assert (
+        "is a finished run of geneval, asked for suite dpg-bench; give --suite geneval"
+        in refused("eval", path, "--suite", "dpg-bench")
+    )
 
 
 def test_roles_go_to_the_suites_that_have_them() -> None:
@@ -101,12 +131,16 @@ def test_roles_go_to_the_suites_that_have_them() -> None:
         "t2i-compbench": "vqa=vlm:a,detector=detector:b",
     }
     assert judges_by_suite("depth=depth:a", suites)["geneval"] is None
-    with pytest.raises(OptionError, match="names no role of these suites; they have colours, depth, detector"):
+    with pytest.raises(
+        OptionError, match="names no role of these suites; they have colours, depth, detector"
+    ):
         judges_by_suite("eyes=vlm:a", suites)
 
 
 @pytest.mark.parametrize("number", ["table4", "table5"])
 def test_without_checkpoints_nothing_is_reproduced(number: str, tmp_path: Path) -> None:
-    told = refused("reproduce", number, "--scale", "paper", "--count", "2", "--out", tmp_path / "out")
+    told = refused(
+        "reproduce", number, "--scale", "paper", "--count", "2", "--out", tmp_path / "out"
+    )
     assert "needs checkpoints of rope-axial, harope" in told and "harope-bench register" in told
     assert not (tmp_path / "out").exists()

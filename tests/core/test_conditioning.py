@@ -1,4 +1,6 @@
-"""What a network takes against what a suite asks for, and settings that mean nothing: one named error, nothing written."""
+"""What a network takes against what a suite asks for, and settings that mean nothing: one named
+error, nothing written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ import tiny
 from safetensors.torch import save_file
 
 from harope_bench.core import registry
-from harope_bench.core.conditioning import Conditioning, suite_conditioning, check_requests, check_checkpoint_suite, backbone_conditioning
+from harope_bench.core.conditioning import (
+    Conditioning,
+    backbone_conditioning,
+    check_checkpoint_suite,
+    check_requests,
+    suite_conditioning,
+)
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Plan, Request, Settings
 from harope_bench.models.load_checkpoint import check_settings, load_checkpoint_record
@@ -31,29 +39,52 @@ def fourteen(folder: Path) -> str:
     config = {**tiny.CONFIG, "classes": 14}
     network = registry.load_by_name("backbones", "dit").build("rope-axial", {}, config)
     save_file(network.state_dict(), folder / "fourteen.safetensors")
-    said = {"sampler": "flow", "steps": 2, "guidance": 1.5, "config": {"heads": 2, "size": 28, "classes": 14}}
+    said = {
+        "sampler": "flow",
+        "steps": 2,
+        "guidance": 1.5,
+        "config": {"heads": 2, "size": 28, "classes": 14},
+    }
     register("fourteen", folder / "fourteen.safetensors", {"encoding": "rope-axial", **said})
     return "fourteen"
 
 
-# ------------------------------------------------------------------------------------- the contract of both sides
+# ------------------------------------------------------------------------------------- the contract
+# of both sides
 
 
 def test_every_backbone_says_what_it_takes_and_every_suite_what_it_asks_for() -> None:
-    assert all(hasattr(registry.load_by_name("backbones", name), "conditioning") for name in registry.list_names("backbones"))
-    assert all(isinstance(registry.load_by_name("suites", name).asks, Conditioning) for name in registry.list_names("suites"))
+    assert all(
+        hasattr(registry.load_by_name("backbones", name), "conditioning")
+        for name in registry.list_names("backbones")
+    )
+    assert all(
+        isinstance(registry.load_by_name("suites", name).asks, Conditioning)
+        for name in registry.list_names("suites")
+    )
 
 
 def first_request(name: str, suite: str, out: Path, steps: int | None) -> None:
     """Everything that `eval` does of a checkpoint's first request, up to its image or its class."""
-    if backbone_conditioning(load_checkpoint_record(name).backbone, load_checkpoint_record(name).config).kind == "pictures":
+    if (
+        backbone_conditioning(
+            load_checkpoint_record(name).backbone, load_checkpoint_record(name).config
+        ).kind
+        == "pictures"
+    ):
         classify.classify(make_classifier_plan(name, suite, {}), out, RealImageSelection(count=1))
         return
-    generate(make_plan(name, suite, {"steps": steps, "resolution": 32 if suite == "shapes" else None}), [0], out)
+    generate(
+        make_plan(name, suite, {"steps": steps, "resolution": 32 if suite == "shapes" else None}),
+        [0],
+        out,
+    )
 
 
 def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> dict[str, str]:
-    """The error of each suite that is rejected; fails unless every other one leaves an image or a class."""
+    """The error of each suite that is rejected; fails unless every other one leaves an image or a
+    class.
+    """
     errors: dict[str, str] = {}
     for suite in registry.list_names("suites"):
         out = folder / suite
@@ -62,31 +93,53 @@ def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> di
         except BenchError as error:
             errors[suite] = str(error)
         works = any(out.rglob("*.png")) or any(out.rglob("*.npz"))
-        assert works if suite not in errors else not out.exists(), f"{name} on {suite} left {out} behind"
+        assert works if suite not in errors else not out.exists(), (
+            f"{name} on {suite} left {out} behind"
+        )
     assert not [text for text in errors.values() if "\n" in text]
     return errors
 
 
 @pytest.mark.parametrize(
     ("backbone", "served"),
-    [("dit", {"digits", "digits-16", "digits-40"}), ("deit", {"digits-held-out"}), ("mmdit-micro", {"shapes"})],
+    [
+        ("dit", {"digits", "digits-16", "digits-40"}),
+        ("deit", {"digits-held-out"}),
+        ("mmdit-micro", {"shapes"}),
+    ],
 )
-def test_a_first_request_runs_or_is_rejected_before_anything_is_written(tmp_path: Path, backbone: str, served: set[str]) -> None:
+def test_a_first_request_runs_or_is_rejected_before_anything_is_written(
+    tmp_path: Path, backbone: str, served: set[str]
+) -> None:
     errors = runs_or_is_rejected(SHIPPED[backbone], tmp_path, None if backbone == "deit" else 2)
     assert set(registry.list_names("suites")) - errors.keys() == served
-    misfits = {suite for suite in errors if not backbone_conditioning(backbone, load_checkpoint_record(SHIPPED[backbone]).config).is_compatible_with(suite_conditioning(suite))}
-    assert all(f"suite {suite} asks for" in errors[suite] and SHIPPED[backbone] in errors[suite] for suite in misfits)
+    misfits = {
+        suite
+        for suite in errors
+        if not backbone_conditioning(
+            backbone, load_checkpoint_record(SHIPPED[backbone]).config
+        ).is_compatible_with(suite_conditioning(suite))
+    }
+    assert all(
+        f"suite {suite} asks for" in errors[suite] and SHIPPED[backbone] in errors[suite]
+        for suite in misfits
+    )
     assert len(misfits) >= 7
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
-def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_written(tmp_path: Path, kind: str) -> None:
+def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_written(
+    tmp_path: Path, kind: str
+) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     register("pipe", pipelines.saved(tmp_path / "base", kind), {"steps": 1})
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
     assert set(registry.list_names("suites")) - errors.keys() == {"shapes"}
-    assert "takes prompts, suite digits asks for 10 labels; choose a suite of prompts:" in errors["digits"]
+    assert (
+        "takes prompts, suite digits asks for 10 labels; choose a suite of prompts:"
+        in errors["digits"]
+    )
     assert "is no classifier" in errors["digits-held-out"]
 
 
@@ -99,20 +152,51 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "digits-harope",
             "shapes",
-            "takes 10 labels, suite shapes asks for prompts; choose a suite of 10 labels: digits, digits-16, digits-40",
+            (
+                "takes 10 labels, suite shapes asks for prompts; choose a suite of 10 labels:"
+                " digits, digits-16, digits-40"
+            ),
         ),
-        ("digits-harope", "imagenet-256", "takes 10 labels, suite imagenet-256 asks for 1,000 labels"),
-        ("digits-harope", "digits-held-out", "is no classifier, suite digits-held-out asks for pictures of 10 classes"),
-        ("shapes-harope", "digits", "takes prompts, suite digits asks for 10 labels; choose a suite of prompts"),
-        ("digits-deit-harope", "digits", "is a classifier of 10 classes and cannot generate images"),
-        ("digits-deit-harope", "shapes", "is a classifier of 10 classes and cannot generate images"),
-        ("digits-deit-harope", "imagenet-val", "takes pictures of 10 classes, suite imagenet-val asks for pictures of 1,000 classes"),
+        (
+            "digits-harope",
+            "imagenet-256",
+            "takes 10 labels, suite imagenet-256 asks for 1,000 labels",
+        ),
+        (
+            "digits-harope",
+            "digits-held-out",
+            "is no classifier, suite digits-held-out asks for pictures of 10 classes",
+        ),
+        (
+            "shapes-harope",
+            "digits",
+            "takes prompts, suite digits asks for 10 labels; choose a suite of prompts",
+        ),
+        (
+            "digits-deit-harope",
+            "digits",
+            "is a classifier of 10 classes and cannot generate images",
+        ),
+        (
+            "digits-deit-harope",
+            "shapes",
+            "is a classifier of 10 classes and cannot generate images",
+        ),
+        (
+            "digits-deit-harope",
+            "imagenet-val",
+            "takes pictures of 10 classes, suite imagenet-val asks for pictures of 1,000 classes",
+        ),
     ],
 )
-def test_a_mismatch_names_both_sides_from_every_entry(tmp_path: Path, name: str, suite: str, said: str) -> None:
+def test_a_mismatch_names_both_sides_from_every_entry(
+    tmp_path: Path, name: str, suite: str, said: str
+) -> None:
     found = load_checkpoint_record(name)
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
-    plan = Plan(checkpoint=found, suite=suite, suite_version=1, settings=settings)  # as a Python user may make one
+    plan = Plan(
+        checkpoint=found, suite=suite, suite_version=1, settings=settings
+    )  # as a Python user may make one
     entries = (
         lambda: make_plan(name, suite, {}),
         lambda: make_classifier_plan(name, suite, {}),
@@ -132,13 +216,20 @@ def test_a_mismatch_names_both_sides_from_every_entry(tmp_path: Path, name: str,
 def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> None:
     name = fourteen(tmp_path)
     for suite, count in (("digits", "10"), ("imagenet-256", "1,000")):
-        with pytest.raises(OptionError, match=f"takes 14 labels, suite {suite} asks for {count} labels; no registered suite asks for 14"):
+        with pytest.raises(
+            OptionError,
+            match=(
+                f"takes 14 labels, suite {suite} asks for {count} labels; no registered suite asks"
+                " for 14"
+            ),
+        ):
             make_plan(name, suite, {})
     with pytest.raises(OptionError, match="takes 14 labels, suite digits asks for 10 labels"):
         register(
             "late",
             tmp_path / "fourteen.safetensors",
-            {"encoding": "rope-axial", "sampler": "flow", "suite": "digits"} | {"config": {"heads": 2, "size": 28, "classes": 14}},
+            {"encoding": "rope-axial", "sampler": "flow", "suite": "digits"}
+            | {"config": {"heads": 2, "size": 28, "classes": 14}},
         )
 
 
@@ -151,12 +242,16 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
     ],
 )
 def test_a_request_that_a_network_cannot_serve_is_named(request_: Request, said: str) -> None:
-    check_requests(load_checkpoint_record("digits-harope"), [Request(index=0, label=9), Request(index=1)])  # it also generates without a label
+    check_requests(
+        load_checkpoint_record("digits-harope"), [Request(index=0, label=9), Request(index=1)]
+    )  # it also generates without a label
     with pytest.raises(OptionError, match=said):
         check_requests(load_checkpoint_record("digits-harope"), [request_])
 
 
-def test_a_prompt_with_unknown_words_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_with_unknown_words_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan("shapes-harope", None, {"steps": 1})
     suite = registry.load_by_name("suites", "shapes")
     monkeypatch.setattr(type(suite), "requests", lambda *_: [Request(index=0, prompt="a zeppelin")])
@@ -167,7 +262,9 @@ def test_a_prompt_with_unknown_words_leaves_no_folder(tmp_path: Path, monkeypatc
 
 def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
     plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
-    other = plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update={"encoding": "harope"})})
+    other = plan.model_copy(
+        update={"checkpoint": plan.checkpoint.model_copy(update={"encoding": "harope"})}
+    )
     with pytest.raises(BenchError, match="does not fit: missing encoding"):
         generate(other, [0], tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -176,12 +273,22 @@ def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("classes = 10", "classes = 14", r"recipe tiny \(dit\) takes 14 labels, suite digits asks for 10 labels"),
+        (
+            "classes = 10",
+            "classes = 14",
+            r"recipe tiny \(dit\) takes 14 labels, suite digits asks for 10 labels",
+        ),
         ('suite = "digits"', 'suite = "shapes"', "takes 10 labels, suite shapes asks for prompts"),
-        ('backbone = "dit"', 'backbone = "deit"', "is a classifier of 10 classes and cannot generate images"),
+        (
+            'backbone = "dit"',
+            'backbone = "deit"',
+            "is a classifier of 10 classes and cannot generate images",
+        ),
     ],
 )
-def test_a_recipe_whose_suite_gives_something_else_is_rejected(tiny_recipe: Path, tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_recipe_whose_suite_gives_something_else_is_rejected(
+    tiny_recipe: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
     text = tiny_recipe.read_text().replace(old, new)
     tiny_recipe.write_text(text)
     with pytest.raises(OptionError, match=said):
@@ -195,12 +302,19 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
 
     plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
     generate(plan, [0], tmp_path / "run")
-    with pytest.raises(OptionError, match="was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts"):
+    with pytest.raises(
+        OptionError,
+        match=(
+            "was generated for suite digits, which asks for 10 labels, suite shapes asks for"
+            " prompts"
+        ),
+    ):
         evaluate_target(str(tmp_path / "run"), EvalOptions(suite="shapes"))
     assert not (tmp_path / "run" / "results").exists()
 
 
-# ------------------------------------------------------------------------------------- settings that mean nothing
+# ------------------------------------------------------------------------------------- settings
+# that mean nothing
 
 MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
     ("dit", {"guidance_channels": "3"}, "it generates pixels, whose channels are guided alike"),
@@ -219,18 +333,26 @@ MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("backbone", "asked", "said"), MEANINGLESS)
-def test_a_setting_that_a_network_ignores_is_rejected_by_name(backbone: str, asked: dict[str, Any], said: str) -> None:
+def test_a_setting_that_a_network_ignores_is_rejected_by_name(
+    backbone: str, asked: dict[str, Any], said: str
+) -> None:
     (field,) = asked
     plan = make_classifier_plan if backbone == "deit" else make_plan
     with pytest.raises(
-        OptionError, match=f"{field} means nothing to checkpoint {SHIPPED[backbone]}: .*{said}.*leave --{field.replace('_', '-')}"
+        OptionError,
+        match=(
+            f"{field} means nothing to checkpoint {SHIPPED[backbone]}: .*{said}.*leave"
+            f" --{field.replace('_', '-')}"
+        ),
     ):
         plan(SHIPPED[backbone], None, asked)
 
 
 @pytest.mark.parametrize("asked", [{"fold": True}, {"fold": False}])
 @pytest.mark.parametrize("name", ["digits-ape", "digits-rope-axial", "digits-rope-svd-control"])
-def test_fold_means_nothing_where_there_is_no_matrix_to_move(name: str, asked: dict[str, Any]) -> None:
+def test_fold_means_nothing_where_there_is_no_matrix_to_move(
+    name: str, asked: dict[str, Any]
+) -> None:
     with pytest.raises(OptionError, match="has no matrix that folds; leave --fold out"):
         make_plan(name, None, asked)
     assert make_plan("digits-harope", None, asked).settings.fold is asked["fold"]
@@ -239,8 +361,13 @@ def test_fold_means_nothing_where_there_is_no_matrix_to_move(name: str, asked: d
 def test_labels_are_the_choice_of_no_prompt_suite_and_a_default_is_told_from_an_option() -> None:
     with pytest.raises(OptionError, match="suite shapes leaves no choice of labels"):
         make_plan("shapes-harope", None, {"labels": "uniform"})
-    spoiled = load_checkpoint_record("digits-harope").model_copy(update={"drawing": {"vae_tiling": True}})
-    with pytest.raises(OptionError, match="the default that digits-harope was registered with, register it again without"):
+    spoiled = load_checkpoint_record("digits-harope").model_copy(
+        update={"drawing": {"vae_tiling": True}}
+    )
+    with pytest.raises(
+        OptionError,
+        match="the default that digits-harope was registered with, register it again without",
+    ):
         check_settings(spoiled, spoiled.drawing)
 
 
@@ -250,27 +377,42 @@ def test_settings_that_every_network_reads_keep_their_plans(name: str) -> None:
     assert plan(name, None, {"dtype": "bfloat16", "device": "cpu"}).settings.dtype == "bfloat16"
 
 
-# ------------------------------------------------------------------------------------- distilled bases
+# ------------------------------------------------------------------------------------- distilled
+# bases
 
 
 def schnell(folder: Path) -> Path:
-    """A tiny FLUX base without guidance embedding and without a time shift by size, as FLUX.1-schnell is published."""
+    """A tiny FLUX base without guidance embedding and without a time shift by size, as
+    FLUX.1-schnell is published.
+    """
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     base: Path = pipelines.saved(folder, "flux", guidance_embeds=False)
     scheduler = base / "scheduler" / "scheduler_config.json"
-    scheduler.write_text(scheduler.read_text().replace('"use_dynamic_shifting": true', '"use_dynamic_shifting": false'))
+    scheduler.write_text(
+        scheduler.read_text().replace(
+            '"use_dynamic_shifting": true', '"use_dynamic_shifting": false'
+        )
+    )
     return base
 
 
 def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_path: Path) -> None:
     register("fast", schnell(tmp_path / "base"), {})
     found = load_checkpoint_record("fast")
-    assert (found.steps, found.guidance, found.config["text_tokens"], found.drawing) == (4, None, 256, {"vae_tiling": True})
+    assert (found.steps, found.guidance, found.config["text_tokens"], found.drawing) == (
+        4,
+        None,
+        256,
+        {"vae_tiling": True},
+    )
     plan = make_plan("fast", "shapes", {"resolution": 32, "steps": 1})
     assert plan.settings.guidance is None and plan.settings.mu_policy is None
     assert generate(plan, [0], tmp_path / "run").n_failed == 0
-    for asked, said in (({"guidance": 7.0}, "no guidance embedding"), ({"mu_policy": "clamp"}, "does not shift times")):
+    for asked, said in (
+        ({"guidance": 7.0}, "no guidance embedding"),
+        ({"mu_policy": "clamp"}, "does not shift times"),
+    ):
         with pytest.raises(OptionError, match=f"means nothing to checkpoint fast: .*{said}"):
             make_plan("fast", "shapes", {"resolution": 32, **asked})
     with pytest.raises(OptionError, match="guidance means nothing to checkpoint slow"):
@@ -278,16 +420,23 @@ def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_
     assert not (tmp_path / "slow").exists() and "slow" not in registry.list_entries("checkpoints")
 
 
-def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(tmp_path: Path) -> None:
+def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(
+    tmp_path: Path,
+) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     base = pipelines.saved(tmp_path / "sd3.5-large-turbo", "sd3")
-    with pytest.raises(OptionError, match="is distilled by its name .turbo., .* add --steps and --guidance"):
+    with pytest.raises(
+        OptionError, match="is distilled by its name .turbo., .* add --steps and --guidance"
+    ):
         register("turbo", base, {})
     with pytest.raises(OptionError, match="is distilled by its name"):
         register("turbo", base, {"steps": 4})
     register("turbo", base, {"steps": 4, "guidance": 1.0})
-    assert (load_checkpoint_record("turbo").steps, load_checkpoint_record("turbo").guidance) == (4, 1.0)
+    assert (load_checkpoint_record("turbo").steps, load_checkpoint_record("turbo").guidance) == (
+        4,
+        1.0,
+    )
 
 
 def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
@@ -295,7 +444,11 @@ def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
     pipelines.needs_t2i()
     register("dev", pipelines.saved(tmp_path / "base", "flux"), {})
     found = load_checkpoint_record("dev")
-    assert (found.steps, found.guidance, found.drawing) == (28, 3.5, {"mu_policy": "extrapolate", "vae_tiling": True})
+    assert (found.steps, found.guidance, found.drawing) == (
+        28,
+        3.5,
+        {"mu_policy": "extrapolate", "vae_tiling": True},
+    )
     assert "text_tokens" not in found.config
     assert make_plan("dev", "shapes", {"resolution": 32, "guidance": 7.0}).settings.guidance == 7.0
     for asked in ({"vae": "x"}, {"guidance_channels": "3"}, {"spacing": "leading"}, {"fold": True}):
@@ -307,5 +460,8 @@ def test_sd3_has_no_time_shift_of_its_own(tmp_path: Path) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     register("three", pipelines.saved(tmp_path / "base", "sd3"), {})
-    with pytest.raises(OptionError, match="mu_policy means nothing to checkpoint three: the time shift of sd3 is fixed"):
+    with pytest.raises(
+        OptionError,
+        match="mu_policy means nothing to checkpoint three: the time shift of sd3 is fixed",
+    ):
         make_plan("three", "shapes", {"resolution": 32, "mu_policy": "clamp"})

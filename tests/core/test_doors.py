@@ -1,4 +1,6 @@
-"""The doors for what comes from outside: files, images, JSON, TOML, arrays, indices, numbers, and text on its way out."""
+"""The doors for what comes from outside: files, images, JSON, TOML, arrays, indices, numbers, and
+text on its way out.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,14 @@ from harope_bench.core import (
     text_file,
     toml_file,
 )
-from harope_bench.core.errors import BenchError, FileTooLargeError, IrregularFileError, OptionError, SampleError, StorageError
+from harope_bench.core.errors import (
+    BenchError,
+    FileTooLargeError,
+    IrregularFileError,
+    OptionError,
+    SampleError,
+    StorageError,
+)
 from harope_bench.core.limits import check_config
 from harope_bench.core.regular_file import open_regular, read_regular
 from harope_bench.core.schema import Checkpoint, Settings
@@ -86,7 +95,14 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "runner": common.file_sha256,
     "runner-image": common.load_image,
 }
-NAMES = {"weights": "x.safetensors", "npz": "x.npz", "recipe": "x.toml", "captions": "x.txt", "sums": "SHA256SUMS", "plan": "plan.json"}
+NAMES = {
+    "weights": "x.safetensors",
+    "npz": "x.npz",
+    "recipe": "x.toml",
+    "captions": "x.txt",
+    "sums": "SHA256SUMS",
+    "plan": "plan.json",
+}
 
 
 def pipe(path: Path) -> None:
@@ -110,7 +126,9 @@ def listener(path: Path) -> None:
 @linux
 @pytest.mark.parametrize("kind", [pipe, device, listener])
 @pytest.mark.parametrize("reader", sorted(READERS))
-def test_what_is_no_regular_file_is_never_waited_for_nor_read(reader: str, kind: Callable[[Path], None], tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_never_waited_for_nor_read(
+    reader: str, kind: Callable[[Path], None], tmp_path: Path
+) -> None:
     path = tmp_path / NAMES.get(reader, "x.bin")
     kind(path)
     with pytest.raises((BenchError, OSError, ValueError)) as caught:
@@ -144,7 +162,8 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
             read(tmp_path / name)
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ----------------------------------------------------------------------------------------------
+# writing
 
 
 @linux
@@ -155,20 +174,29 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         lambda path: storage.write_text(path, "x"),
         lambda path: json_lines.append_line(path, "{}"),
         lambda path: array_archive.write_arrays(path, {"a": np.zeros(2)}),
-        lambda path: adm_npz.write_npz(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
+        lambda path: adm_npz.write_npz(
+            path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)
+        ),
     ],
 )
-def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None], kind: Callable[[Path], None], tmp_path: Path) -> None:
+def test_nothing_but_a_regular_file_is_written_over(
+    write: Callable[[Path], None], kind: Callable[[Path], None], tmp_path: Path
+) -> None:
     kind(path := tmp_path / "out")
     before = os.lstat(path)
     with pytest.raises(IrregularFileError, match="is not written over"):
         write(path)
     after = os.lstat(path)
-    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino) and os.listdir(tmp_path) == ["out"]
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino) and os.listdir(
+        tmp_path
+    ) == ["out"]
 
 
 def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -> None:
-    for write in (lambda: storage.write_text(tmp_path / "a", "x\udc80"), lambda: json_lines.append_line(tmp_path / "a", "x\udc80")):
+    for write in (
+        lambda: storage.write_text(tmp_path / "a", "x\udc80"),
+        lambda: json_lines.append_line(tmp_path / "a", "x\udc80"),
+    ):
         with pytest.raises(StorageError, match="no Unicode text"):
             write()
     with pytest.raises(StorageError, match="not Unicode text"):
@@ -176,7 +204,8 @@ def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
-# ----------------------------------------------------------------------------------------------- images
+# -----------------------------------------------------------------------------------------------
+# images
 
 
 def image_bytes(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -206,7 +235,9 @@ def test_a_format_that_is_not_on_the_list_is_not_opened_whatever_its_name(
     )
     (path := tmp_path / "x.png").write_bytes(data)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
-    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(
+        subprocess, "check_call", lambda *_, **__: pytest.fail("a program was started")
+    )
     with pytest.raises((SampleError, OSError)):
         DECODERS[decoder](path)
 
@@ -223,17 +254,27 @@ def png_of(width: int, height: int) -> bytes:
     """A PNG that states a size; its pixels are not there."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b""))
+    )
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [8193, 13_000, 60_000])
 @pytest.mark.parametrize("decoder", sorted(DECODERS))
-def test_an_image_of_too_many_pixels_is_refused_by_its_header(decoder: str, side: int, tmp_path: Path) -> None:
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(
+    decoder: str, side: int, tmp_path: Path
+) -> None:
     (path := tmp_path / "x.png").write_bytes(png_of(side, side))
-    with pytest.raises((SampleError, ValueError, Image.DecompressionBombError), match="at most|exceeds limit"):
+    with pytest.raises(
+        (SampleError, ValueError, Image.DecompressionBombError), match="at most|exceeds limit"
+    ):
         DECODERS[decoder](path)
 
 
@@ -243,7 +284,12 @@ def test_runners_read_what_the_package_reads() -> None:
 
 CALLS = {  # what only the doors may call
     "Image.open": {"data.image_io", "judges.runners.common"},
-    "json.loads": {"core.json_file", "judges.runners.common", "core.state_dicts", "judges.runners.unidet"},
+    "json.loads": {
+        "core.json_file",
+        "judges.runners.common",
+        "core.state_dicts",
+        "judges.runners.unidet",
+    },
     "json.load": set(),
     "tomllib.loads": {"core.toml_file"},
     "tomllib.load": set(),
@@ -252,11 +298,20 @@ CALLS = {  # what only the doors may call
     "click.secho": set(),
     "print": set(),
     "open": {"data.feature_rows"},  # of a handle
-    "os.open": {"core.regular_file", "core.part_files", "data.feature_rows", "judges.runners.common"},
+    "os.open": {
+        "core.regular_file",
+        "core.part_files",
+        "data.feature_rows",
+        "judges.runners.common",
+    },
     "os.fdopen": {"core.regular_file", "core.storage", "judges.runners.common"},
     "io.open": set(),
     "codecs.open": set(),
-    "np.load": {"core.array_archive", "data.feature_rows", "pipeline.verify_results"},  # the last of rows that it has just written
+    "np.load": {
+        "core.array_archive",
+        "data.feature_rows",
+        "pipeline.verify_results",
+    },  # the last of rows that it has just written
     "np.loadtxt": set(),
     "np.genfromtxt": set(),
     "np.fromfile": set(),
@@ -268,33 +323,56 @@ CALLS = {  # what only the doors may call
     "exec": set(),
     "os.system": set(),
 }
-WRITERS = {"assets.download", "judges.runners.common"}  # their own half-loaded files; answers of a runner
+WRITERS = {
+    "assets.download",
+    "judges.runners.common",
+}  # their own half-loaded files; answers of a runner
 METHODS = {
-    "read_bytes": {"suites.official_layouts.base", "core.registry", "judges.micro.shapes_vision", "judges.runners.common"},
-    "read_text": {"core.part_files", "suites.dpg_bench", "judges.runners.mplug", "judges.runners.common"},
+    "read_bytes": {
+        "suites.official_layouts.base",
+        "core.registry",
+        "judges.micro.shapes_vision",
+        "judges.runners.common",
+    },
+    "read_text": {
+        "core.part_files",
+        "suites.dpg_bench",
+        "judges.runners.mplug",
+        "judges.runners.common",
+    },
 }
 
 
 def calls(path: Path) -> set[str]:
-    nodes = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    nodes = [
+        node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
     return {ast.unparse(node) for node in nodes if isinstance(node, (ast.Name, ast.Attribute))}
 
 
 def opens(path: Path) -> list[str]:
     """The calls of `.open` that open a path: those without arguments or with a mode."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    methods = [node for node in nodes if isinstance(node.func, ast.Attribute) and node.func.attr == "open"]
+    methods = [
+        node for node in nodes if isinstance(node.func, ast.Attribute) and node.func.attr == "open"
+    ]
     return [ast.unparse(node) for node in methods if not node.args or is_mode(node.args[0])]
 
 
 def is_mode(node: ast.expr) -> bool:
     alternatives = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
     values = [each.value for each in alternatives if isinstance(each, ast.Constant)]
-    return bool(values) and all(isinstance(value, str) and set(value) <= set("rwaxbt+") for value in values)
+    return bool(values) and all(
+        isinstance(value, str) and set(value) <= set("rwaxbt+") for value in values
+    )
 
 
 def test_no_module_opens_a_path_by_itself() -> None:
-    found = [(".".join(path.relative_to(ROOT).with_suffix("").parts), call) for path in sorted(ROOT.rglob("*.py")) for call in opens(path)]
+    found = [
+        (".".join(path.relative_to(ROOT).with_suffix("").parts), call)
+        for path in sorted(ROOT.rglob("*.py"))
+        for call in opens(path)
+    ]
     assert [f"{module}: {call}" for module, call in found if module not in WRITERS] == []
     assert {module for module, _ in found} == WRITERS, "an exception that is none any more"
 
@@ -305,13 +383,16 @@ def test_no_module_goes_round_the_doors() -> None:
     for path in sorted(ROOT.rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for call in calls(path):
-            allowed = CALLS.get(call, METHODS.get(call.rpartition(".")[2] if "." in call else "", {module}))
+            allowed = CALLS.get(
+                call, METHODS.get(call.rpartition(".")[2] if "." in call else "", {module})
+            )
             if module not in allowed:
                 wrong.append(f"{module} calls {call}")
     assert wrong == []
 
 
-# ------------------------------------------------------------------------------------------ JSON and TOML
+# ------------------------------------------------------------------------------------------ JSON
+# and TOML
 
 DEEP = b"[" * 100_000
 HOSTILE_JSON = {
@@ -369,7 +450,8 @@ def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path
         toml_file.read_toml(path)
 
 
-# ----------------------------------------------------------------------------------------------- arrays
+# -----------------------------------------------------------------------------------------------
+# arrays
 
 
 def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
@@ -377,25 +459,35 @@ def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, shape in enumerate(shapes):
             with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
+                np.lib.format.write_array_header_1_0(
+                    member, {"descr": dtype, "fortran_order": False, "shape": shape}
+                )
                 left = int(np.prod(shape)) * np.dtype(dtype).itemsize
                 while left > 0:
                     left -= member.write(bytes(min(left, 1 << 20)))
     return path
 
 
-def test_a_small_npz_of_much_is_refused_by_its_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_npz_of_much_is_refused_by_its_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.core import array_file
 
     monkeypatch.setattr(array_file, "SMALL", 1 << 20)  # 256 MB as shipped
-    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(
+        np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked")
+    )
     for shapes in (((1 << 18,),), ((1 << 16,), (1 << 16,), (1 << 16,))):
-        with pytest.raises(StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"):
+        with pytest.raises(
+            StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"
+        ):
             array_archive.load_arrays(packed(tmp_path / "x.npz", *shapes))
     assert array_file.MAX_UNPACK_RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
-def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_used_of_an_npz_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.core import array_file
 
     monkeypatch.setattr(array_file, "SMALL", 1 << 20)
@@ -403,7 +495,9 @@ def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pyte
     assert array_archive.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
 
 
-def test_images_of_an_npz_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_an_npz_are_read_in_bounded_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
     monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
     assert [len(batch) for batch in adm_npz.read_batches(path, 9)] == [2, 2, 2, 2, 1]
@@ -421,12 +515,18 @@ def test_a_packed_file_of_one_line_has_a_bound(name: str, tmp_path: Path) -> Non
         list(contamination.read_captions(path))
 
 
-# ----------------------------------------------------------------------------------- indices and numbers
+# ----------------------------------------------------------------------------------- indices and
+# numbers
 
 
 def test_ranges_are_as_long_as_they_are_and_no_larger() -> None:
     ranges = index_ranges.parse_ranges("0-99999999999,5")
-    assert len(ranges) == 10**11 and 10**11 - 1 in ranges and 10**11 not in ranges and ranges[-1] == 10**11 - 1
+    assert (
+        len(ranges) == 10**11
+        and 10**11 - 1 in ranges
+        and 10**11 not in ranges
+        and ranges[-1] == 10**11 - 1
+    )
     assert str(ranges.difference(range(3))) == "3-99999999999"
     with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
         index_ranges.parse_indices("0-99999999")
@@ -440,8 +540,15 @@ def test_ranges_agree_with_sets() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         a, b = (set(rng.integers(0, 30, rng.integers(0, 20)).tolist()) for _ in range(2))
-        one, two = index_ranges.IndexRanges.from_indices(a), index_ranges.IndexRanges.from_indices(b)
-        assert list(one) == sorted(a) and len(one) == len(a) and [one[k] for k in range(len(a))] == sorted(a)
+        one, two = (
+            index_ranges.IndexRanges.from_indices(a),
+            index_ranges.IndexRanges.from_indices(b),
+        )
+        assert (
+            list(one) == sorted(a)
+            and len(one) == len(a)
+            and [one[k] for k in range(len(a))] == sorted(a)
+        )
         assert list(one.difference(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
         assert all((i in one) == (i in a) for i in range(-1, 31))
 
@@ -449,7 +556,11 @@ def test_ranges_agree_with_sets() -> None:
 def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     (tmp_path / "requests.jsonl").write_text('{"indices": "0-99999999"}\n' * 3)
-    assert len(RunFolder(tmp_path).requested_indices()) == 10**8 and len(RunFolder(tmp_path).missing_indices(RunFolder(tmp_path).requested_indices())) == 10**8
+    assert (
+        len(RunFolder(tmp_path).requested_indices()) == 10**8
+        and len(RunFolder(tmp_path).missing_indices(RunFolder(tmp_path).requested_indices()))
+        == 10**8
+    )
 
 
 @pytest.mark.parametrize(
@@ -462,9 +573,17 @@ def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> No
         ["--seed", str(2**64)],
     ],
 )
-def test_absurd_numbers_end_generate_before_anything_is_written(words: list[str], tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["generate", "digits-harope", "--out", str(tmp_path / "out"), *words])
-    assert done.exit_code in (1, 2) and "unexpected" not in done.output and not (tmp_path / "out").exists()
+def test_absurd_numbers_end_generate_before_anything_is_written(
+    words: list[str], tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(
+        main, ["generate", "digits-harope", "--out", str(tmp_path / "out"), *words]
+    )
+    assert (
+        done.exit_code in (1, 2)
+        and "unexpected" not in done.output
+        and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -511,7 +630,13 @@ def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() 
 
 
 @pytest.mark.parametrize(
-    "config", [{"depth": 10**6}, {"hidden": 16_384, "depth": 512}, {"size": 8192, "patch": 1, "hidden": 64}, {"mlp": 10**9}]
+    "config",
+    [
+        {"depth": 10**6},
+        {"hidden": 16_384, "depth": 512},
+        {"size": 8192, "patch": 1, "hidden": 64},
+        {"mlp": 10**9},
+    ],
 )
 def test_a_network_that_fills_the_memory_is_not_built(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="too large|more than"):
@@ -524,12 +649,16 @@ def test_a_schedule_states_its_threads() -> None:
         Schedule(steps=1, batch=1, lr=0.1, warmup=0, clip=1, seed=0, snapshot=1, threads=10**6)
 
 
-# ------------------------------------------------------------------------------------------- text going out
+# ------------------------------------------------------------------------------------------- text
+# going out
 
 STEERING = "\x1b]0;own\x07 \x1b[2J\x9b31m \u202egnp\u2066 \x00\x7f\u2028 \udc80 a"
 
 
-@pytest.mark.parametrize("door", [escaping.terminal_text, escaping.printable_line, escaping.page_text, escaping.progress_text])
+@pytest.mark.parametrize(
+    "door",
+    [escaping.terminal_text, escaping.printable_line, escaping.page_text, escaping.progress_text],
+)
 def test_no_door_lets_control_characters_out(door: Callable[[str], str]) -> None:
     found = door(STEERING)
     assert all(c.isprintable() for c in found) and "a" in found
@@ -557,21 +686,37 @@ def test_a_cell_is_no_formula_and_one_line(text: object, cell: object) -> None:
 def test_a_figure_of_steering_names_is_still_xml() -> None:
     from harope_bench.reports import charts_svg
 
-    curve = chart_schema.LossCurve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
+    curve = chart_schema.LossCurve(
+        label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5)
+    )
     svg = charts_svg.render_chart(chart_schema.LossChart(smoothing=0.0, curves=(curve,)), "x")
-    ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1) if "xmlns:xlink" not in svg else svg)
+    ElementTree.fromstring(
+        svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+        if "xmlns:xlink" not in svg
+        else svg
+    )
     assert "\x1b" not in svg and "<b>" not in svg
 
 
 def test_pages_hold_no_control_characters() -> None:
     from harope_bench.reports.tables import template_environment
 
-    page = template_environment().from_string("<p>{{ name }}</p>").render(name="a\x1b[2J\x00<b>\u202e\nline")
+    page = (
+        template_environment()
+        .from_string("<p>{{ name }}</p>")
+        .render(name="a\x1b[2J\x00<b>\u202e\nline")
+    )
     assert page == "<p>a [2J &lt;b&gt; \nline</p>"
 
 
 @pytest.mark.parametrize(
-    "words", [["list", "x\x1b[2J"], ["list", "\x1b]0;own\x07", "--json"], ["eval", "gone\x1b[2J"], ["table", "2\x1b[31m"]]
+    "words",
+    [
+        ["list", "x\x1b[2J"],
+        ["list", "\x1b]0;own\x07", "--json"],
+        ["eval", "gone\x1b[2J"],
+        ["table", "2\x1b[31m"],
+    ],
 )
 def test_no_message_of_the_command_line_steers_the_terminal(words: list[str]) -> None:
     done = CliRunner().invoke(main, words)
@@ -580,15 +725,25 @@ def test_no_message_of_the_command_line_steers_the_terminal(words: list[str]) ->
 
 def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
     code = (
-        "import os, sys; from harope_bench.cli import main; sys.argv = ['harope-bench', *map(os.fsdecode, [b'verify', b'a\\xff'])]; main()"
+        "import os, sys; from harope_bench.cli import main; sys.argv = ['harope-bench',"
+        " *map(os.fsdecode, [b'verify', b'a\\xff'])]; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
-    assert done.returncode == 2 and b"is not UTF-8" in done.stderr and b"Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"}
+    )
+    assert (
+        done.returncode == 2 and b"is not UTF-8" in done.stderr and b"Traceback" not in done.stderr
+    )
 
 
 def test_rows_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
     assert feature_rows.read_rows_header(tmp_path / "none.npy") is None
     os.mkfifo(path := tmp_path / "x.npy")
-    for read in (feature_rows.read_rows_header, json_lines.drop_partial_line, lambda pipe: feature_rows.rows_sha256(pipe, 0, 1), storage.read_if_present):
+    for read in (
+        feature_rows.read_rows_header,
+        json_lines.drop_partial_line,
+        lambda pipe: feature_rows.rows_sha256(pipe, 0, 1),
+        storage.read_if_present,
+    ):
         with pytest.raises(IrregularFileError):
             read(path)

@@ -1,4 +1,6 @@
-"""Plug-ins have typed base classes: accessors reject what is not derived from them, and optional members have defaults."""
+"""Plug-ins have typed base classes: accessors reject what is not derived from them, and optional
+members have defaults.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.conditioning import suite_conditioning, backbone_conditioning
+from harope_bench.core.conditioning import backbone_conditioning, suite_conditioning
 from harope_bench.core.errors import MissingMemberError, OptionError, PluginError, WeightsError
 from harope_bench.core.plugin_contracts import EvaluatorContract, SuiteContract
 from harope_bench.core.schema import Checkpoint, Request, Settings
@@ -29,10 +31,27 @@ from harope_bench.evaluators.base import (
 from harope_bench.judges.base import FeatureExtractor, Judge, load_feature_extractor, load_judge
 from harope_bench.leaderboards.table_spec import Table, load_table
 from harope_bench.models import weights_metadata
-from harope_bench.models.backbones.base import AdapterBackbone, Backbone, Classifier, DetectedFields, ImageGenerator, load_adapter_backbone, load_backbone
-from harope_bench.models.checkpoint_fields import FIELD_NAMES, CheckpointFields, known_fields, drop_empty_fields
+from harope_bench.models.backbones.base import (
+    AdapterBackbone,
+    Backbone,
+    Classifier,
+    DetectedFields,
+    ImageGenerator,
+    load_adapter_backbone,
+    load_backbone,
+)
+from harope_bench.models.checkpoint_fields import (
+    FIELD_NAMES,
+    CheckpointFields,
+    drop_empty_fields,
+    known_fields,
+)
 from harope_bench.models.export_checkpoint import export_checkpoint
-from harope_bench.models.load_checkpoint import load_checkpoint_record, open_classifier, open_generator
+from harope_bench.models.load_checkpoint import (
+    load_checkpoint_record,
+    open_classifier,
+    open_generator,
+)
 from harope_bench.models.samplers.base import Sampler, load_sampler
 from harope_bench.suites.base import (
     ClassificationSuite,
@@ -59,8 +78,15 @@ NARROWER: list[tuple[str, Callable[[str], object], type]] = [
     ("evaluators", load_feature_evaluator, FeatureEvaluator),
     ("evaluators", load_annotation_evaluator, AnnotationEvaluator),
 ]
-# What the liars below are made of: they have the members of a plug-in, and are not derived from its base class.
-DUCK = SimpleNamespace(task="draw", asks=None, metrics=(), requests=lambda indices: [], conditioning=lambda config: None)
+# What the liars below are made of: they have the members of a plug-in, and are not derived from its
+# base class.
+DUCK = SimpleNamespace(
+    task="draw",
+    asks=None,
+    metrics=(),
+    requests=lambda indices: [],
+    conditioning=lambda config: None,
+)
 
 
 class BareBackbone(Backbone[Any]):
@@ -81,16 +107,21 @@ BARE, NUMBERS = BareBackbone(), Numbers()
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """A function that makes an attribute of this module known as the plug-in `toy` of a kind, as an installed package would."""
+    """A function that makes an attribute of this module known as the plug-in `toy` of a kind, as an
+    installed package would.
+    """
 
     def install(kind: str, attribute: str) -> None:
         point = metadata.EntryPoint("toy", f"{__name__}:{attribute}", f"harope_bench.{kind}")
-        monkeypatch.setattr(metadata, "entry_points", lambda *, group: [point] if group == point.group else [])
+        monkeypatch.setattr(
+            metadata, "entry_points", lambda *, group: [point] if group == point.group else []
+        )
 
     return install
 
 
-# ------------------------------------------------------------------------------------------- accessors
+# -------------------------------------------------------------------------------------------
+# accessors
 
 
 @pytest.mark.parametrize("kind", ACCESSORS)
@@ -99,11 +130,15 @@ def test_every_listed_plug_in_is_derived_from_the_base_class_of_its_kind(kind: s
     for name in registry.list_names(kind):
         plugin = load(name)
         assert plugin is registry.load_by_name(kind, name)
-        assert issubclass(plugin, base) if isinstance(plugin, type) else isinstance(plugin, base), name
+        assert issubclass(plugin, base) if isinstance(plugin, type) else isinstance(plugin, base), (
+            name
+        )
 
 
 @pytest.mark.parametrize("kind", ACCESSORS)
-def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_base_class(kind: str, install: Any) -> None:
+def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_base_class(
+    kind: str, install: Any
+) -> None:
     load, base = ACCESSORS[kind]
     install(kind, "DUCK")
     with pytest.raises(PluginError) as caught:
@@ -116,10 +151,14 @@ def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_ba
 
 def test_lower_rooms_reject_it_as_well(install: Any) -> None:
     install("suites", "DUCK")
-    with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.SuiteContract"):
+    with pytest.raises(
+        PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.SuiteContract"
+    ):
         suite_conditioning("toy")
     install("backbones", "DUCK")
-    with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.BackboneContract"):
+    with pytest.raises(
+        PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.BackboneContract"
+    ):
         backbone_conditioning("toy", {})
     assert issubclass(Suite, SuiteContract) and issubclass(Evaluator, EvaluatorContract)
 
@@ -133,18 +172,34 @@ def test_a_suite_without_a_declaration_asks_for_what_its_first_request_shows(ins
     assert suite_conditioning("toy").kind == "labels"
 
 
-# -------------------------------------------------------------------------------------------- defaults
+# --------------------------------------------------------------------------------------------
+# defaults
 
 
 def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> None:
-    found, clue, settings = load_checkpoint_record("digits-ape"), DetectedFields(None, {}), Settings(resolution=8, tile=1)
+    found, clue, settings = (
+        load_checkpoint_record("digits-ape"),
+        DetectedFields(None, {}),
+        Settings(resolution=8, tile=1),
+    )
     assert BARE.convert_keys(found, {}) == {}
     assert BARE.config_from_training_args({"model": "another"}) is None
     assert BARE.set_class_count(clue, 7) is clue
-    assert (BARE.default_options("ape"), BARE.published_defaults({}, {}), BARE.packages, BARE.has_lora, BARE.conflicting_file_names) == ({}, {}, (), False, None)
+    assert (
+        BARE.default_options("ape"),
+        BARE.published_defaults({}, {}),
+        BARE.packages,
+        BARE.has_lora,
+        BARE.conflicting_file_names,
+    ) == ({}, {}, (), False, None)
     assert BARE.resolve_settings(found, settings) is settings
     assert BARE.profiling_inputs(None, 8, 1) is None
-    assert (BARE.check_foreign_weights({}, "ape", {}), BARE.check_request(found, Request(index=0)), BARE.merge_lora(None), BARE.expose_attention(None)) == (None,) * 4
+    assert (
+        BARE.check_foreign_weights({}, "ape", {}),
+        BARE.check_request(found, Request(index=0)),
+        BARE.merge_lora(None),
+        BARE.expose_attention(None),
+    ) == (None,) * 4
 
 
 @pytest.mark.parametrize(
@@ -159,13 +214,22 @@ def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> N
         ("classify", lambda: Classifier().classify(None)),
     ],
 )
-def test_a_required_member_that_is_missing_is_named(member: str, call: Callable[[], object]) -> None:
-    with pytest.raises(MissingMemberError, match=rf"^\S+ does not define `{member}`, which every plug-in of its kind must$"):
+def test_a_required_member_that_is_missing_is_named(
+    member: str, call: Callable[[], object]
+) -> None:
+    with pytest.raises(
+        MissingMemberError,
+        match=rf"^\S+ does not define `{member}`, which every plug-in of its kind must$",
+    ):
         call()
 
 
-@pytest.mark.parametrize(("kind", "load", "base"), NARROWER, ids=lambda value: getattr(value, "__name__", value))
-def test_a_plugin_of_another_kind_is_rejected_by_its_name(kind: str, load: Callable[[str], object], base: type) -> None:
+@pytest.mark.parametrize(
+    ("kind", "load", "base"), NARROWER, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_plugin_of_another_kind_is_rejected_by_its_name(
+    kind: str, load: Callable[[str], object], base: type
+) -> None:
     of_the_kind, message = 0, r"^(backbone|suite|judge|evaluator) {} .+; (give|choose) .+$"
     for name in registry.list_names(kind):
         plugin = registry.load_by_name(kind, name)
@@ -179,17 +243,25 @@ def test_a_plugin_of_another_kind_is_rejected_by_its_name(kind: str, load: Calla
 
 
 def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: Any) -> None:
-    with pytest.raises(OptionError, match="backbone mmdit-micro has no export; use its weights file as it is"):
+    with pytest.raises(
+        OptionError, match="backbone mmdit-micro has no export; use its weights file as it is"
+    ):
         export_checkpoint("shapes-harope", tmp_path / "w.safetensors", False)
-    with pytest.raises(OptionError, match="backbone dit reads no adapter folders; give a file of its weights"):
+    with pytest.raises(
+        OptionError, match="backbone dit reads no adapter folders; give a file of its weights"
+    ):
         load_adapter_backbone("dit")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(monkeypatch: pytest.MonkeyPatch, install: Any, tmp_path: Path) -> None:
+def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, install: Any, tmp_path: Path
+) -> None:
     install("backbones", "BARE")
     monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {"model": "Other-B/2"})
-    with pytest.raises(WeightsError, match="was trained as Other-B/2, and backbone toy knows no training files"):
+    with pytest.raises(
+        WeightsError, match="was trained as Other-B/2, and backbone toy knows no training files"
+    ):
         weights_metadata.config_of_training_file("toy", tmp_path / "w.pt")
     monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {})
     assert weights_metadata.config_of_training_file("toy", tmp_path / "w.pt") == {}
@@ -206,7 +278,8 @@ def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
         open_classifier(load_checkpoint_record("digits-ape"), drawn)
 
 
-# ---------------------------------------------------------------------------------------------- fields
+# ----------------------------------------------------------------------------------------------
+# fields
 
 
 def test_the_fields_that_can_be_stated_are_those_of_a_checkpoint() -> None:
@@ -214,17 +287,40 @@ def test_the_fields_that_can_be_stated_are_those_of_a_checkpoint() -> None:
 
 
 def test_what_is_not_stated_and_what_is_no_field_is_left_out() -> None:
-    said = {"steps": None, "guidance": 0.0, "options": {}, "config": {"size": 0}, "suite": "", "another": 1}
+    said = {
+        "steps": None,
+        "guidance": 0.0,
+        "options": {},
+        "config": {"size": 0},
+        "suite": "",
+        "another": 1,
+    }
     assert known_fields(said) == {key: value for key, value in said.items() if key != "another"}
-    assert drop_empty_fields(known_fields(said)) == {"guidance": 0.0, "config": {"size": 0}, "suite": ""}
+    assert drop_empty_fields(known_fields(said)) == {
+        "guidance": 0.0,
+        "config": {"size": 0},
+        "suite": "",
+    }
     assert said["steps"] is None and "options" in said  # what was given stays as it was
 
 
-# ----------------------------------------------------------------------------------------------- torch
+# -----------------------------------------------------------------------------------------------
+# torch
 
 
 def test_the_contracts_of_networks_are_read_without_torch() -> None:
-    modules = ["models.backbones.base", "models.samplers.base", "suites.base", "judges.base", "evaluators.base", "models.weights_facts"]
+    modules = [
+        "models.backbones.base",
+        "models.samplers.base",
+        "suites.base",
+        "judges.base",
+        "evaluators.base",
+        "models.weights_facts",
+    ]
     names = ", ".join(f"harope_bench.{name}" for name in modules)
-    done = subprocess.run([sys.executable, "-c", f"import sys, {names}; print('torch' in sys.modules)"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {names}; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == "False", done.stderr

@@ -17,6 +17,7 @@ from harope_bench.core.record_base import FileRecord
 from harope_bench.core.schema import (
     Checkpoint,
     ErrorRate,
+    ImageSource,
     JudgeRecord,
     Measurement,
     Metric,
@@ -28,7 +29,6 @@ from harope_bench.core.schema import (
     RuleDifference,
     SampleRecord,
     Settings,
-    ImageSource,
 )
 
 
@@ -41,15 +41,34 @@ def checkpoint(**changes: Any) -> Checkpoint:
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings(**{"resolution": 28, "sampler": "flow", "steps": 32, "guidance": 1.5, "tile": 25, **changes})
+    return Settings(
+        **{"resolution": 28, "sampler": "flow", "steps": 32, "guidance": 1.5, "tile": 25, **changes}
+    )
 
 
 def plan(**changes: Any) -> Plan:
-    return Plan(**{"checkpoint": checkpoint(), "suite": "digits", "suite_version": 1, "settings": settings(), **changes})
+    return Plan(
+        **{
+            "checkpoint": checkpoint(),
+            "suite": "digits",
+            "suite_version": 1,
+            "settings": settings(),
+            **changes,
+        }
+    )
 
 
 def measurement(**changes: Any) -> Measurement:
-    return Measurement(**{"metric": "fid", "name": "fid-500", "value": 9.5, "n_asked": 500, "n_scored": 500, **changes})
+    return Measurement(
+        **{
+            "metric": "fid",
+            "name": "fid-500",
+            "value": 9.5,
+            "n_asked": 500,
+            "n_scored": 500,
+            **changes,
+        }
+    )
 
 
 def result() -> Result:
@@ -76,7 +95,11 @@ EVERY = [
 
 
 def test_every_record_of_the_module_is_tried_here() -> None:
-    kinds = {c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == schema.__name__}
+    kinds = {
+        c
+        for c in vars(schema).values()
+        if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == schema.__name__
+    }
     assert {type(r) for r in EVERY} == kinds - {record_base.Record, record_base.FileRecord}
 
 
@@ -92,14 +115,20 @@ def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: record_base.
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
 def test_a_record_comes_back_from_its_json_with_sorted_keys(record: record_base.Record) -> None:
     text = record.to_json()
-    back = record.from_json(text.encode(), Path("a.json")) if isinstance(record, FileRecord) else record.model_validate_json(text)
+    back = (
+        record.from_json(text.encode(), Path("a.json"))
+        if isinstance(record, FileRecord)
+        else record.model_validate_json(text)
+    )
     assert back == record and back.to_json() == text
     assert text == json.dumps(json.loads(text), sort_keys=True)
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_no_record_takes_a_number_that_is_not_finite(record: record_base.Record, bad: float) -> None:
+def test_no_record_takes_a_number_that_is_not_finite(
+    record: record_base.Record, bad: float
+) -> None:
     held = record.model_dump()
     floats = [field for field, value in held.items() if isinstance(value, float)]
     for field in floats:
@@ -128,7 +157,10 @@ def test_asked_is_scored_plus_failed_plus_abstained_or_there_is_no_measurement(
     if asked == scored + failed + abstained:
         assert make().n_asked == asked
     else:
-        with pytest.raises(ValidationError, match=r"is not scored \+ failed \+ abstained|greater than or equal to 0"):
+        with pytest.raises(
+            ValidationError,
+            match=r"is not scored \+ failed \+ abstained|greater than or equal to 0",
+        ):
             make()
 
 
@@ -163,17 +195,24 @@ OTHER = {
 
 def test_the_plans_digest_changes_with_every_setting() -> None:
     assert set(OTHER) == set(Settings.model_fields), "give the new setting another value in OTHER"
-    digests = {plan().digest, *(plan(settings=settings(**{field: value})).digest for field, value in OTHER.items())}
+    digests = {
+        plan().digest,
+        *(plan(settings=settings(**{field: value})).digest for field, value in OTHER.items()),
+    }
     assert len(digests) == 1 + len(OTHER)
 
 
 def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
-    assert {field for field, value in plan().digest_fields()["settings"].items() if value is None} == set()
+    assert {
+        field for field, value in plan().digest_fields()["settings"].items() if value is None
+    } == set()
     assert "vae" in plan(settings=settings(vae="there")).digest_fields()["settings"]
 
 
 def test_an_autoencoder_counts_by_what_it_holds_once_that_is_known() -> None:
-    here, there = (plan(settings=settings(vae=place, vae_sha256="ef" * 32)) for place in ("here", "there"))
+    here, there = (
+        plan(settings=settings(vae=place, vae_sha256="ef" * 32)) for place in ("here", "there")
+    )
     assert here.digest == there.digest
     assert "vae" not in here.digest_fields()["settings"]
     assert plan(settings=settings(vae="here", vae_sha256="ab" * 32)).digest != here.digest
@@ -192,7 +231,10 @@ OTHERWISE = {
 def test_the_plans_digest_keeps_when_weights_move_and_changes_with_what_they_are() -> None:
     assert set(OTHERWISE) | set(ELSEWHERE) == set(Checkpoint.model_fields)
     assert plan(checkpoint=checkpoint(**ELSEWHERE)).digest == plan().digest
-    changed = {field: plan(checkpoint=checkpoint(**{field: value})).digest for field, value in OTHERWISE.items()}
+    changed = {
+        field: plan(checkpoint=checkpoint(**{field: value})).digest
+        for field, value in OTHERWISE.items()
+    }
     assert plan().digest not in changed.values()
     assert len(set(changed.values())) == len(changed)
 
@@ -203,13 +245,17 @@ def test_the_plans_digest_changes_with_the_suite_and_its_version() -> None:
 
 def test_the_plans_digest_survives_a_trip_through_json_and_equal_spellings() -> None:
     assert Plan.from_json(plan().to_json().encode(), Path("plan.json")).digest == plan().digest
-    assert plan(settings=settings(guidance=2)).digest == plan(settings=settings(guidance=2.0)).digest
+    assert (
+        plan(settings=settings(guidance=2)).digest == plan(settings=settings(guidance=2.0)).digest
+    )
 
 
 # --------------------------------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a..b", "a b", "x\n", "ä", "a" * 101, "-flag", "C:\\x"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".hidden", "a..b", "a b", "x\n", "ä", "a" * 101, "-flag", "C:\\x"]
+)
 def test_a_name_that_could_choose_a_path_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="is not a plain name"):
         checkpoint(name=name)
@@ -222,7 +268,9 @@ def test_plain_names_are_taken(name: str) -> None:
     assert checkpoint(name=name).name == name
 
 
-@pytest.mark.parametrize("sha256", ["", "ab" * 31, "ab" * 33, "AB" * 32, "ab" * 32 + "\n", "x" + "ab" * 32])
+@pytest.mark.parametrize(
+    "sha256", ["", "ab" * 31, "ab" * 33, "AB" * 32, "ab" * 32 + "\n", "x" + "ab" * 32]
+)
 def test_a_hash_that_is_none_is_refused(sha256: str) -> None:
     with pytest.raises(ValidationError, match="sha256"):
         checkpoint(sha256=sha256)
@@ -230,7 +278,16 @@ def test_a_hash_that_is_none_is_refused(sha256: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"resolution": 0}, {"steps": 0}, {"steps": 2.5}, {"guidance": -0.1}, {"seed": -1}, {"tile": 0}, {"device": "tpu"}, {"dtype": "int8"}],
+    [
+        {"resolution": 0},
+        {"steps": 0},
+        {"steps": 2.5},
+        {"guidance": -0.1},
+        {"seed": -1},
+        {"tile": 0},
+        {"device": "tpu"},
+        {"dtype": "int8"},
+    ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):
@@ -240,7 +297,9 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
 def test_options_keep_their_types() -> None:
     options = {"flag": True, "count": 3, "base": 3.0, "mode": "dual"}
     back = Checkpoint.model_validate_json(checkpoint(options=options).to_json()).options
-    assert {k: (v, type(v)) for k, v in back.items()} == {k: (v, type(v)) for k, v in options.items()}
+    assert {k: (v, type(v)) for k, v in back.items()} == {
+        k: (v, type(v)) for k, v in options.items()
+    }
 
 
 def test_a_sample_record_has_a_file_or_a_reason() -> None:

@@ -14,16 +14,28 @@ from typing import Any
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, MissingMemberError, NameClashError, PluginError, UnknownNameError
+from harope_bench.core.errors import (
+    BenchError,
+    MissingMemberError,
+    NameClashError,
+    PluginError,
+    UnknownNameError,
+)
 from harope_bench.encodings.base import Encoding
 from harope_bench.encodings.rope_axial import RopeAxial
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
-    """Pretends that packages are installed whose entry points are `name="module:attribute"` of kind encodings."""
+    """Pretends that packages are installed whose entry points are `name="module:attribute"` of kind
+    encodings.
+    """
 
     def entry_points(*, group: str) -> list[metadata.EntryPoint]:
-        return [metadata.EntryPoint(name, value, group) for name, value in points.items()] if group == "harope_bench.encodings" else []
+        return (
+            [metadata.EntryPoint(name, value, group) for name, value in points.items()]
+            if group == "harope_bench.encodings"
+            else []
+        )
 
     monkeypatch.setattr(metadata, "entry_points", entry_points)
 
@@ -37,19 +49,39 @@ def test_listing_every_kind_imports_no_torch_and_none_of_the_things() -> None:
         "names = {kind: registry.names(kind) for kind in registry.KINDS}\n"
         "print(json.dumps([names, sorted(sys.modules)]))"
     )
-    names, modules = json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout)
+    names, modules = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, check=True, text=True
+        ).stdout
+    )
     assert {"ape", "harope"} <= set(names["encodings"])
     rooms = {kind.folder.replace("/", ".") for kind in registry.PLUGIN_KINDS.values()}
-    assert not [m for m in modules if m in ("torch", "numpy") or any(m.startswith(f"harope_bench.{room}") for room in rooms)]
+    assert not [
+        m
+        for m in modules
+        if m in ("torch", "numpy") or any(m.startswith(f"harope_bench.{room}") for room in rooms)
+    ]
 
 
 @pytest.mark.parametrize("kind", sorted(registry.PLUGIN_KINDS))
 def test_names_of_a_kind_are_the_stems_of_its_files(kind: str) -> None:
     room = registry.PLUGIN_KINDS[kind]
-    files = [p for p in (registry.PACKAGE / room.folder).rglob(f"*{room.suffix}") if p.stem not in ("flags", "__init__")]
+    files = [
+        p
+        for p in (registry.PACKAGE / room.folder).rglob(f"*{room.suffix}")
+        if p.stem not in ("flags", "__init__")
+    ]
     if room.suffix == ".py":
-        modules = [".".join(p.relative_to(registry.PACKAGE.parent).with_suffix("").parts) for p in files if "runners" not in p.parts]
-        stems = {module.rpartition(".")[2] for module in modules if hasattr(importlib.import_module(module), "PLUGIN")}
+        modules = [
+            ".".join(p.relative_to(registry.PACKAGE.parent).with_suffix("").parts)
+            for p in files
+            if "runners" not in p.parts
+        ]
+        stems = {
+            module.rpartition(".")[2]
+            for module in modules
+            if hasattr(importlib.import_module(module), "PLUGIN")
+        }
     else:
         stems = {p.stem for p in files}
     assert set(registry.list_names(kind)) == {stem.replace("_", "-") for stem in stems}
@@ -84,7 +116,10 @@ def test_an_unknown_name_offers_the_nearest_or_all(asked: str, said: str) -> Non
         registry.find_entry("encodings", asked)
 
 
-@pytest.mark.parametrize("name", ["../errors", "encodings/ape", "/etc/passwd", "ape.py", "..", "ape\x00", "__init__", "base"])
+@pytest.mark.parametrize(
+    "name",
+    ["../errors", "encodings/ape", "/etc/passwd", "ape.py", "..", "ape\x00", "__init__", "base"],
+)
 @pytest.mark.parametrize("kind", ["encodings", "checkpoints", "tables", "recipes"])
 def test_a_name_never_chooses_a_path(kind: str, name: str) -> None:
     with pytest.raises(UnknownNameError):
@@ -114,30 +149,60 @@ def test_any_name_has_a_place_in_the_order(name: str) -> None:
 
 
 def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, mine="harope_bench.encodings.rope_axial:RopeAxial", plain="harope_bench.encodings.rope_axial")
+    installed(
+        monkeypatch,
+        mine="harope_bench.encodings.rope_axial:RopeAxial",
+        plain="harope_bench.encodings.rope_axial",
+    )
     assert {"mine", "plain", "ape"} <= set(registry.list_names("encodings"))
     assert registry.load_by_name("encodings", "mine") is RopeAxial
-    assert registry.load_by_name("encodings", "plain") is RopeAxial  # without an attribute it is the module's PLUGIN
-    assert "harope_bench.encodings.rope_axial:RopeAxial" in registry.find_entry("encodings", "mine").origin
+    assert (
+        registry.load_by_name("encodings", "plain") is RopeAxial
+    )  # without an attribute it is the module's PLUGIN
+    assert (
+        "harope_bench.encodings.rope_axial:RopeAxial"
+        in registry.find_entry("encodings", "mine").origin
+    )
     assert "mine" not in registry.list_names("backbones")
 
 
-def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     installed(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
     assert {"gone", "hollow"} <= set(registry.list_names("encodings"))
-    with pytest.raises(BenchError, match=r"encoding 'gone' of .*no_such_package.* does not load: No module named 'no_such_package'"):
+    with pytest.raises(
+        BenchError,
+        match=(
+            r"encoding 'gone' of .*no_such_package.* does not load: No module named"
+            r" 'no_such_package'"
+        ),
+    ):
         registry.load_by_name("encodings", "gone")
-    with pytest.raises(BenchError, match=r"encoding 'hollow' of .* does not load: module 'json' has no attribute 'PLUGIN'"):
+    with pytest.raises(
+        BenchError,
+        match=r"encoding 'hollow' of .* does not load: module 'json' has no attribute 'PLUGIN'",
+    ):
         registry.load_by_name("encodings", "hollow")
 
 
-def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     installed(monkeypatch, ape="other.package:Ape")
-    with pytest.raises(NameClashError, match=r"encoding 'ape' is claimed by harope_bench/encodings/ape\.py and by .*other\.package:Ape"):
+    with pytest.raises(
+        NameClashError,
+        match=(
+            r"encoding 'ape' is claimed by harope_bench/encodings/ape\.py and by"
+            r" .*other\.package:Ape"
+        ),
+    ):
         registry.list_names("encodings")
 
 
-def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_users_checkpoint_with_a_shipped_name_names_both(
+    bench_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(registry, "PACKAGE", tmp_path)
     for folder in (tmp_path / "models/checkpoints", bench_home / "checkpoints"):
         folder.mkdir(parents=True)
@@ -157,12 +222,22 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, mon
         ("harope_bench.core.registry:KINDS", "of type dict"),
     ],
 )
-def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(monkeypatch: pytest.MonkeyPatch, value: str, actual: str) -> None:
+def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(
+    monkeypatch: pytest.MonkeyPatch, value: str, actual: str
+) -> None:
     installed(monkeypatch, stranger=value)
-    message = f"PLUGIN of encoding 'stranger' must be a class derived from harope_bench.encodings.base.Encoding, it is {actual}"
+    message = (
+        "PLUGIN of encoding 'stranger' must be a class derived from"
+        f" harope_bench.encodings.base.Encoding, it is {actual}"
+    )
     with pytest.raises(PluginError, match=f"^{message}$"):
         registry.load_plugin_class("encodings", "stranger", Encoding)
-    with pytest.raises(PluginError, match=r"must be an instance of a class derived from harope_bench\.encodings\.base\.Encoding"):
+    with pytest.raises(
+        PluginError,
+        match=(
+            r"must be an instance of a class derived from harope_bench\.encodings\.base\.Encoding"
+        ),
+    ):
         registry.load_plugin("encodings", "stranger", Encoding)
 
 
@@ -173,8 +248,10 @@ def test_a_class_is_no_instance_and_an_instance_no_class() -> None:
 
 
 def test_what_a_plug_in_does_not_define_is_named_with_its_class() -> None:
-    assert str(MissingMemberError(registry.PLUGIN_KINDS["suites"], "requests")) == (
-        "harope_bench.core.registry.Kind does not define `requests`, which every plug-in of its kind must"
+    assert (
+        str(MissingMemberError(registry.PLUGIN_KINDS["suites"], "requests"))
+        == "harope_bench.core.registry.Kind does not define `requests`, which every plug-in of its"
+        " kind must"
     )
 
 
@@ -200,21 +277,35 @@ def test_entry_points_are_looked_for_once_a_process(monkeypatch: pytest.MonkeyPa
 
 def test_a_file_that_appears_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        registry, "KINDS", {"recipes": registry.PluginKind(str(tmp_path), ".toml"), "suites": registry.PluginKind(str(tmp_path), ".py")}
+        registry,
+        "KINDS",
+        {
+            "recipes": registry.PluginKind(str(tmp_path), ".toml"),
+            "suites": registry.PluginKind(str(tmp_path), ".py"),
+        },
     )
     assert (registry.list_names("recipes"), registry.list_names("suites")) == ([], [])
     (tmp_path / "late.toml").write_text("")
     (tmp_path / "late_one.py").write_text("x = 1\nPLUGIN = x\n")
     (tmp_path / "shared.py").write_text("x = 1\n")
-    assert (registry.list_names("recipes"), registry.list_names("suites")) == (["late"], ["late-one"])
+    assert (registry.list_names("recipes"), registry.list_names("suites")) == (
+        ["late"],
+        ["late-one"],
+    )
 
 
-def test_a_package_that_appears_on_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_package_that_appears_on_the_path_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As one that a test or a notebook adds to sys.path."""
     assert "late" not in registry.list_names("encodings")
     (tmp_path / "late-1.dist-info").mkdir()
-    (tmp_path / "late-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
-    (tmp_path / "late-1.dist-info" / "entry_points.txt").write_text("[harope_bench.encodings]\nlate = late_package\n")
+    (tmp_path / "late-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: late\nVersion: 1\n"
+    )
+    (tmp_path / "late-1.dist-info" / "entry_points.txt").write_text(
+        "[harope_bench.encodings]\nlate = late_package\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert "late (late_package)" in registry.find_entry("encodings", "late").origin
     monkeypatch.undo()
@@ -229,7 +320,10 @@ def test_a_users_checkpoints_are_listed_from_home(make_checkpoint: Any, bench_ho
     make_checkpoint("mine10")
     make_checkpoint("mine9")
     assert [n for n in registry.list_names("checkpoints") if n not in before] == ["mine9", "mine10"]
-    assert registry.find_entry("checkpoints", "mine9").path == bench_home / "checkpoints" / "mine9.toml"
+    assert (
+        registry.find_entry("checkpoints", "mine9").path
+        == bench_home / "checkpoints" / "mine9.toml"
+    )
     assert registry.load_by_name("checkpoints", "mine9")["encoding"] == "rope-axial"
 
 

@@ -1,4 +1,6 @@
-"""Store: writes are whole or absent, reads never run code, and every refusal is one line that names the place."""
+"""Store: writes are whole or absent, reads never run code, and every refusal is one line that names
+the place.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,20 @@ def one_line(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("old", [None, b"the old bytes"])
-def test_a_kill_in_the_middle_leaves_the_old_file_or_none(tmp_path: Path, old: bytes | None) -> None:
+def test_a_kill_in_the_middle_leaves_the_old_file_or_none(
+    tmp_path: Path, old: bytes | None
+) -> None:
     target = tmp_path / "thing.bin"
     if old is not None:
         target.write_bytes(old)
     script = (
-        "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import writing\n"
-        "with writing(Path(sys.argv[1])) as file:\n"
-        "    file.write(b'new ' * 100_000)\n    file.flush()\n    print('half', flush=True)\n    sys.stdin.read()\n"
+        "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import writing\nwith"
+        " writing(Path(sys.argv[1])) as file:\n    file.write(b'new ' * 100_000)\n   "
+        " file.flush()\n    print('half', flush=True)\n    sys.stdin.read()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"half\n"
     process.send_signal(signal.SIGKILL)
@@ -95,7 +101,9 @@ WRITERS: list[Callable[[Path], object]] = [
 
 
 @pytest.mark.parametrize("write", [*WRITERS, lambda path: json_lines.append_line(path, "{}")])
-def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path, write: Callable[[Path], object]) -> None:
+def test_a_file_in_place_of_a_folder_is_one_line(
+    tmp_path: Path, write: Callable[[Path], object]
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot use") as caught:
         write(tmp_path / "file" / "thing")
@@ -109,12 +117,16 @@ def test_a_place_that_cannot_be_written_is_one_line(write: Callable[[Path], obje
         write(Path("/proc/none/there"))
 
 
-def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(storage.os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left on device; free some space or choose another --out") as caught:
+    with pytest.raises(
+        StorageError, match="No space left on device; free some space or choose another --out"
+    ) as caught:
         storage.write_bytes(tmp_path / "thing", b"x" * 1000)
     one_line(caught.value)
     assert leftovers(tmp_path) == []
@@ -124,24 +136,34 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(tmp_path: Path, mon
 def test_a_full_device_is_told_by_a_real_write(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="/dev/full is a device and is not written over"):
         json_lines.append_line(Path("/dev/full"), "{}")
-    monkeypatch.setattr(json_lines, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND))
+    monkeypatch.setattr(
+        json_lines, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND)
+    )
     with pytest.raises(StorageError, match="cannot use /dev/full: No space left on device"):
         json_lines.append_line(Path("/dev/full"), "{}")
 
 
-def test_a_line_that_the_disk_takes_only_half_of_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_the_disk_takes_only_half_of_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, write = tmp_path / "log.jsonl", os.write
     json_lines.append_line(path, '{"i": 0}')
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "write", lambda handle, data: write(handle, data[: len(data) // 2]))
+        patch.setattr(
+            storage.os, "write", lambda handle, data: write(handle, data[: len(data) // 2])
+        )
         with pytest.raises(StorageError, match="No space left"):
             json_lines.append_line(path, '{"i": 1}')
     json_lines.append_line(path, '{"i": 2}')
     assert json_lines.read_lines(path) == [{"i": 0}, {"i": 2}]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EIO])
-def test_a_refusing_disk_is_named_and_cleaned_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EIO]
+)
+def test_a_refusing_disk_is_named_and_cleaned_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def refuse(source: str, target: Path) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -180,13 +202,16 @@ def test_only_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
 def test_processes_can_share_a_log(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     script = (
-        "import sys, json\nfrom pathlib import Path\nfrom harope_bench.core.json_lines import append_line\n"
-        "for i in range(200): append_line(Path(sys.argv[1]), json.dumps({'who': sys.argv[2], 'i': i, 'pad': 'x' * 300}))\n"
+        "import sys, json\nfrom pathlib import Path\nfrom harope_bench.core.json_lines import"
+        " append_line\nfor i in range(200): append_line(Path(sys.argv[1]), json.dumps({'who':"
+        " sys.argv[2], 'i': i, 'pad': 'x' * 300}))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path), who]) for who in "ab"]
     assert [w.wait() for w in writers] == [0, 0]
     lines = json_lines.read_lines(path)
-    assert {who: [line["i"] for line in lines if line["who"] == who] for who in "ab"} == {who: list(range(200)) for who in "ab"}
+    assert {who: [line["i"] for line in lines if line["who"] == who] for who in "ab"} == {
+        who: list(range(200)) for who in "ab"
+    }
 
 
 # ------------------------------------------------------------------------------------------- arrays
@@ -211,7 +236,9 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_equal_arrays_give_equal_bytes_at_any_time(tmp_path: Path, compress: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_arrays_give_equal_bytes_at_any_time(
+    tmp_path: Path, compress: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 4))
     array_archive.write_arrays(tmp_path / "one.npz", {"b": rows, "a": rows[:2]}, compress)
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
@@ -236,7 +263,11 @@ def test_the_trap_of_these_tests_works(tmp_path: Path) -> None:
 
 
 def test_an_npz_of_python_objects_is_refused_unopened_and_named(tmp_path: Path) -> None:
-    np.savez(tmp_path / "bad.npz", good=np.zeros(3), bad=np.array([Trap(tmp_path / "mark")], dtype=object))
+    np.savez(
+        tmp_path / "bad.npz",
+        good=np.zeros(3),
+        bad=np.array([Trap(tmp_path / "mark")], dtype=object),
+    )
     with pytest.raises(StorageError, match=r"bad\.npz: bad cannot be read .*Python objects"):
         array_archive.load_arrays(tmp_path / "bad.npz")
     assert not (tmp_path / "mark").exists()
@@ -256,7 +287,9 @@ def test_a_single_array_in_place_of_an_npz_is_named_for_what_it_is(tmp_path: Pat
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(tmp_path: Path, compress: bool) -> None:
+def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(
+    tmp_path: Path, compress: bool
+) -> None:
     path, rng = tmp_path / "cut.npz", random.Random(0)
     array_archive.write_arrays(path, {"a": np.arange(100.0), "b": np.arange(50)}, compress)
     whole = path.read_bytes()
@@ -264,7 +297,9 @@ def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(tmp_pat
         path.write_bytes(whole[:cut])
         with pytest.raises(StorageError, match=r"cut\.npz"):
             array_archive.load_arrays(path)
-    for _ in range(300):  # the zip reader and the header parser fail in a dozen ways; none may reach a user
+    for _ in range(
+        300
+    ):  # the zip reader and the header parser fail in a dozen ways; none may reach a user
         bent = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
             bent[rng.randrange(len(bent))] = rng.randrange(256)
@@ -277,8 +312,13 @@ def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(tmp_pat
 
 def test_a_header_that_promises_more_than_memory_is_a_named_error(tmp_path: Path) -> None:
     for shape in ((10**13,), (10**18,), (10**30,), (-5,)):
-        with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("a.npy", "w") as member:
-            np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        with (
+            zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive,
+            archive.open("a.npy", "w") as member,
+        ):
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "<f8", "fortran_order": False, "shape": shape}
+            )
         with pytest.raises(StorageError, match=r"huge\.npz: a cannot be read"):
             array_archive.load_arrays(tmp_path / "huge.npz")
 
@@ -309,31 +349,52 @@ def test_weights_come_back_from_both_formats(tmp_path: Path) -> None:
 
 
 def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path: Path) -> None:
-    state = {"b": torch.arange(3.0).half(), "a": torch.arange(10.0).reshape(2, 5).T, "n": torch.tensor(7)}
-    note = {f"key{i}": "ä" * i for i in range(6)}  # safetensors itself would write them in another order each time
+    state = {
+        "b": torch.arange(3.0).half(),
+        "a": torch.arange(10.0).reshape(2, 5).T,
+        "n": torch.tensor(7),
+    }
+    note = {
+        f"key{i}": "ä" * i for i in range(6)
+    }  # safetensors itself would write them in another order each time
     turned = dict(reversed(state.items())), dict(reversed(note.items()))
-    data = {state_dicts.weights_bytes(weights, words) for weights, words in ((state, note), turned) for _ in range(5)}
+    data = {
+        state_dicts.weights_bytes(weights, words)
+        for weights, words in ((state, note), turned)
+        for _ in range(5)
+    }
     assert len(data) == 1
     path = tmp_path / "w.safetensors"
     path.write_bytes(data.pop())
     assert state_dicts.weights_metadata(path) == note
     for back in (load_file(path), state_dicts.load_weights(path)):
         assert back.keys() == state.keys()
-        assert all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
+        assert all(
+            torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state
+        )
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin", "w.ckpt"])
-def test_a_hostile_pickle_is_refused_and_its_code_not_run(tmp_path: Path, name: str, protocol: int) -> None:
+def test_a_hostile_pickle_is_refused_and_its_code_not_run(
+    tmp_path: Path, name: str, protocol: int
+) -> None:
     trap = {"model": Trap(tmp_path / "mark"), "weight": torch.zeros(2)}
     for how in ("torch", "legacy", "bare"):
         if how == "bare":
             (tmp_path / name).write_bytes(pickle.dumps(trap, protocol))
         else:
-            torch.save(trap, tmp_path / name, pickle_protocol=protocol, _use_new_zipfile_serialization=how == "torch")
+            torch.save(
+                trap,
+                tmp_path / name,
+                pickle_protocol=protocol,
+                _use_new_zipfile_serialization=how == "torch",
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
-            with pytest.raises(WeightsError, match=f"{name} holds Python objects.*was not opened") as caught:
+            with pytest.raises(
+                WeightsError, match=f"{name} holds Python objects.*was not opened"
+            ) as caught:
                 state_dicts.load_weights(tmp_path / name)
         one_line(caught.value)
         assert not (tmp_path / "mark").exists()
@@ -370,7 +431,9 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
     assert all(name in one_line(error) for name, error in refused)
 
 
-@pytest.mark.parametrize("header", [b"[1]", b"null", b'{"__metadata__": 5}', b'{"__metadata__": [1]}', b"\xff", b""])
+@pytest.mark.parametrize(
+    "header", [b"[1]", b"null", b'{"__metadata__": 5}', b'{"__metadata__": [1]}', b"\xff", b""]
+)
 def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     assert state_dicts.weights_metadata(tmp_path / "w.safetensors") == {}
@@ -396,7 +459,9 @@ def test_what_is_no_bare_state_dict_is_refused(tmp_path: Path, thing: object) ->
 def test_altered_weights_are_refused_before_they_are_opened(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     path.write_bytes(pickle.dumps(Trap(tmp_path / "mark")))
-    with pytest.raises(WeightsError, match=r"w\.pt has sha256 [0-9a-f]{12}\.\.\., recorded 000000000000\.\.\."):
+    with pytest.raises(
+        WeightsError, match=r"w\.pt has sha256 [0-9a-f]{12}\.\.\., recorded 000000000000\.\.\."
+    ):
         state_dicts.load_weights(path, "0" * 64)
     assert not (tmp_path / "mark").exists()
     with pytest.raises(WeightsError, match=r"none\.pt is not there"):
@@ -408,36 +473,49 @@ def test_altered_weights_are_refused_before_they_are_opened(tmp_path: Path) -> N
 def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
     module = layer()
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    state = {"0.weight": torch.zeros(2, 4), "1.bias": torch.zeros(4, 1), "extra.a": torch.zeros(1), "extra.b": torch.zeros(1)}
+    state = {
+        "0.weight": torch.zeros(2, 4),
+        "1.bias": torch.zeros(4, 1),
+        "extra.a": torch.zeros(1),
+        "extra.b": torch.zeros(1),
+    }
     with pytest.raises(WeightsError) as caught:
         state_dicts.load_state_strictly(module, state, "checkpoint x")
     assert one_line(caught.value).startswith(
         "checkpoint x does not fit: missing 0.bias, 1.weight; unexpected extra.a, extra.b; "
         "mis-shaped 0.weight (2, 4) for (2, 3), 1.bias (4, 1) for (4,); "
     )
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())  # nothing was half loaded
+    assert all(
+        torch.equal(v, before[k]) for k, v in module.state_dict().items()
+    )  # nothing was half loaded
 
 
 def test_fit_casts_to_the_modules_dtype() -> None:
     module, other = layer(), layer()
-    state_dicts.load_state_strictly(module, {k: v.half() for k, v in other.state_dict().items()}, "x")
+    state_dicts.load_state_strictly(
+        module, {k: v.half() for k, v in other.state_dict().items()}, "x"
+    )
     assert {v.dtype for v in module.state_dict().values()} == {torch.float32}
     assert torch.equal(module[0].weight, other[0].weight.half().float())  # type: ignore[index]
 
 
-# -------------------------------------------------------------------------------------------- places
+# --------------------------------------------------------------------------------------------
+# places
 
 
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    # FIPS 180-2, appendix B.1
+    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert storage.sha256_bytes(b"abc") == storage.sha256_file(tmp_path / "abc") == wanted
     state_dicts.check_sha256(tmp_path / "abc", wanted)
     with pytest.raises(StorageError, match="cannot use"):
         storage.sha256_file(tmp_path)
 
 
-def test_home_is_the_environments_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_home_is_the_environments_or_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "x"))
     assert storage.home() == tmp_path / "x"
     monkeypatch.setenv("HAROPE_BENCH_HOME", "~/bench")

@@ -1,4 +1,6 @@
-"""Wrappers of training tools around every backbone's weights; shards; single transformer files; what predicts is told."""
+"""Wrappers of training tools around every backbone's weights; shards; single transformer files;
+what predicts is told.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,31 @@ from harope_bench.models.register_checkpoint import description_lines, register
 from harope_bench.pipeline.generate import make_plan
 
 State = dict[str, Tensor]
-PIXELS = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
-WORDS = {"hidden": 16, "double": 1, "single": 1, "heads": 2, "patch": 4, "size": 16, "channels": 3, "places": 4, "words": "a red ring"}
-NETWORKS: dict[str, dict[str, Any]] = {"dit": PIXELS, "deit": {**PIXELS, "normalised": "half"}, "mmdit-micro": WORDS}
+PIXELS = {
+    "hidden": 16,
+    "depth": 1,
+    "heads": 2,
+    "patch": 7,
+    "size": 28,
+    "channels": 1,
+    "classes": 10,
+}
+WORDS = {
+    "hidden": 16,
+    "double": 1,
+    "single": 1,
+    "heads": 2,
+    "patch": 4,
+    "size": 16,
+    "channels": 3,
+    "places": 4,
+    "words": "a red ring",
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dit": PIXELS,
+    "deit": {**PIXELS, "normalised": "half"},
+    "mmdit-micro": WORDS,
+}
 
 
 def state(backbone: str) -> State:
@@ -52,11 +76,19 @@ WRAPPERS: dict[str, Callable[[State], Any]] = {
     "ddp twice": under("module.module."),
     "ddp of compiled": under("module._orig_mod."),
     "compiled ddp": under("_orig_mod.module."),
-    "compiled blocks": lambda s: {key.replace("blocks.0.", "blocks.0._orig_mod."): value for key, value in s.items()},
+    "compiled blocks": lambda s: {
+        key.replace("blocks.0.", "blocks.0._orig_mod."): value for key, value in s.items()
+    },
     "fsdp": under("_fsdp_wrapped_module."),
-    "lightning": lambda s: {"state_dict": under("model.")(s), "epoch": 3, "pytorch-lightning_version": "2.5"},
+    "lightning": lambda s: {
+        "state_dict": under("model.")(s),
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5",
+    },
     "lightning, compiled": lambda s: {"state_dict": under("model._orig_mod.")(s)},
-    "lightning with average": lambda s: {"state_dict": {**under("model.")(worse(s)), **under("ema_model.")(s)}},
+    "lightning with average": lambda s: {
+        "state_dict": {**under("model.")(worse(s)), **under("ema_model.")(s)}
+    },
     "averaged": lambda s: {**COUNT, **under("module.")(s)},
     "ema_pytorch": lambda s: {**EMA, **under("ema_model.")(s), **under("online_model.")(worse(s))},
     "ema_pytorch alone": lambda s: {**EMA, **under("ema_model.")(s)},
@@ -76,7 +108,9 @@ def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: s
         torch.save(WRAPPERS[wrapper](weights), tmp_path / f"{backbone}.pt")
         read = load_weights(tmp_path / f"{backbone}.pt")
         assert read.keys() == weights.keys()
-        assert all(torch.equal(read[key], weights[key]) for key in weights), f"{backbone}: the plain network was taken for its average"
+        assert all(torch.equal(read[key], weights[key]) for key in weights), (
+            f"{backbone}: the plain network was taken for its average"
+        )
         clue = registry.load_by_name("backbones", backbone).recognise(read)
         assert clue is not None and clue.encoding == "harope"
 
@@ -87,13 +121,19 @@ def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrappe
     register("mine", tmp_path / "w.pt", {"sampler": "flow", "config": {"size": 28}})
     found = load_checkpoint_record("mine")
     text = "\n".join(description_lines(found))
-    assert "weights taken from" in text and ("it also holds model." in text) == (wrapper == "lightning with average")
+    assert "weights taken from" in text and ("it also holds model." in text) == (
+        wrapper == "lightning with average"
+    )
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
-    drawer = registry.load_by_name("backbones", "dit").open(found, load_weights(weights_path(found), found.sha256), settings)
+    drawer = registry.load_by_name("backbones", "dit").open(
+        found, load_weights(weights_path(found), found.sha256), settings
+    )
     assert drawer.draw([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
 
 
-def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(
+    tmp_path: Path,
+) -> None:
     weights = state("dit")
     save_file(under("_orig_mod.")(weights), tmp_path / "w.safetensors")
     assert load_weights(tmp_path / "w.safetensors").keys() == weights.keys()
@@ -106,7 +146,11 @@ def test_adapters_and_networks_beside_others_keep_their_prefixes() -> None:
     mixed = {"model.x.weight": torch.zeros(2), "loss.weight": torch.zeros(2)}
     for contents in (lora, mixed):
         unwrapped = unwrap_state_dict(contents)
-        assert unwrapped is not None and unwrapped.state.keys() == contents.keys() and unwrapped.wrappers == ()
+        assert (
+            unwrapped is not None
+            and unwrapped.state.keys() == contents.keys()
+            and unwrapped.wrappers == ()
+        )
 
 
 def test_a_key_that_stands_twice_is_rejected() -> None:
@@ -116,8 +160,13 @@ def test_a_key_that_stands_twice_is_rejected() -> None:
 
 
 def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> None:
-    torch.save({"state_dict": {**under("model.")(state("dit")), "loss.weight": torch.zeros(2)}}, tmp_path / "l.ckpt")
-    with pytest.raises(WeightsError, match="a network under one of loss, model must be saved alone"):
+    torch.save(
+        {"state_dict": {**under("model.")(state("dit")), "loss.weight": torch.zeros(2)}},
+        tmp_path / "l.ckpt",
+    )
+    with pytest.raises(
+        WeightsError, match="a network under one of loss, model must be saved alone"
+    ):
         register("mine", tmp_path / "l.ckpt", {"sampler": "flow"})
 
 
@@ -138,10 +187,16 @@ def sharded(folder: Path, weights: State) -> Path:
 
 
 @pytest.mark.parametrize("given", ["index", "folder"])
-def test_shards_are_read_by_their_index_and_every_shard_is_hashed(tmp_path: Path, given: str) -> None:
+def test_shards_are_read_by_their_index_and_every_shard_is_hashed(
+    tmp_path: Path, given: str
+) -> None:
     weights = state("dit")
     index = sharded(tmp_path / "shards", under("module.")(weights))
-    register("mine", index if given == "index" else index.parent, {"sampler": "flow", "config": {"size": 28}})
+    register(
+        "mine",
+        index if given == "index" else index.parent,
+        {"sampler": "flow", "config": {"size": 28}},
+    )
     found = load_checkpoint_record("mine")
     read = load_weights(weights_path(found), found.sha256)
     assert all(torch.equal(read[key], weights[key]) for key in weights)
@@ -155,19 +210,26 @@ def test_shards_are_read_by_their_index_and_every_shard_is_hashed(tmp_path: Path
 def test_shards_that_are_not_whole_are_rejected_in_one_line(tmp_path: Path) -> None:
     index = sharded(tmp_path / "shards", state("dit"))
     first, second = sorted(index.parent.glob("*.safetensors"))
-    for weights, said in ((first, "is one of 2 shards; give their index model.safetensors.index.json"), (index, "which is missing")):
+    for weights, said in (
+        (first, "is one of 2 shards; give their index model.safetensors.index.json"),
+        (index, "which is missing"),
+    ):
         second.unlink(missing_ok=True) if weights == index else None
         with pytest.raises(WeightsError, match=said):
             register("mine", weights, {"sampler": "flow"})
     text = index.read_text()
-    for wrong, said in ((text.replace(first.name, "../x.safetensors"), "wanted .safetensors files beside it"), ("[]", "is not an index")):
+    for wrong, said in (
+        (text.replace(first.name, "../x.safetensors"), "wanted .safetensors files beside it"),
+        ("[]", "is not an index"),
+    ):
         index.write_text(wrong)
         with pytest.raises(WeightsError, match=said):
             register("mine", index, {"sampler": "flow"})
     assert not list((home() / "checkpoints").glob("mine*"))
 
 
-# ------------------------------------------------------------------------------------- a pipeline's transformer alone
+# ------------------------------------------------------------------------------------- a pipeline's
+# transformer alone
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
@@ -177,7 +239,10 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
     base = pipelines.saved(tmp_path / "base", kind)
     folder = tmp_path / "tuned"
     getattr(pipelines, kind)(7).transformer.save_pretrained(folder)
-    for name, weights in (("file", folder / "diffusion_pytorch_model.safetensors"), ("folder", folder)):
+    for name, weights in (
+        ("file", folder / "diffusion_pytorch_model.safetensors"),
+        ("folder", folder),
+    ):
         register(name, weights, {"config": {"base": str(base)}, "steps": 1})
         found, backbone = load_checkpoint_record(name), registry.load_by_name("backbones", kind)
         assert (found.backbone, found.encoding, found.options) == (kind, *backbone.plain)
@@ -188,7 +253,10 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [("double_blocks.0.img_attn.qkv.weight", "FLUX under its authors' names"), ("x.lora_A.weight", "a LoRA in a torch file")],
+    [
+        ("double_blocks.0.img_attn.qkv.weight", "FLUX under its authors' names"),
+        ("x.lora_A.weight", "a LoRA in a torch file"),
+    ],
 )
 def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, said: str) -> None:
     torch.save({key: torch.zeros(2, 2)}, tmp_path / "w.pt")
@@ -196,7 +264,8 @@ def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, sa
         register("mine", tmp_path / "w.pt", {})
 
 
-# ------------------------------------------------------------------------------------- what predicts is told, never guessed
+# ------------------------------------------------------------------------------------- what
+# predicts is told, never guessed
 
 
 def rejected(path: Path, said: str, **facts: Any) -> None:
@@ -215,45 +284,68 @@ def rejected(path: Path, said: str, **facts: Any) -> None:
         ("evil\x1b[31m\nname", "which is not a DiT"),
     ],
 )
-def test_a_training_file_of_another_network_is_rejected_by_name(tmp_path: Path, model: str, said: str) -> None:
+def test_a_training_file_of_another_network_is_rejected_by_name(
+    tmp_path: Path, model: str, said: str
+) -> None:
     path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "harope")), model=model)
     rejected(path, said)
     rejected(path, said, sampler="ddpm")
 
 
 @pytest.mark.parametrize("model", ["vit_base_patch16_224", "resnet50"])
-def test_a_training_file_of_another_classifier_is_rejected_by_name(tmp_path: Path, model: str) -> None:
+def test_a_training_file_of_another_classifier_is_rejected_by_name(
+    tmp_path: Path, model: str
+) -> None:
     weights = state("deit")
     torch.save({"model": weights, "args": argparse.Namespace(model=model)}, tmp_path / "a.pth")
     rejected(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
-    torch.save({"model": weights, "args": argparse.Namespace(model="deit_small_patch16_LS")}, tmp_path / "b.pth")
+    torch.save(
+        {"model": weights, "args": argparse.Namespace(model="deit_small_patch16_LS")},
+        tmp_path / "b.pth",
+    )
     register("named", tmp_path / "b.pth", {"config": {"size": 28, "normalised": "half"}})
 
 
 def test_a_bare_file_that_is_called_sit_must_be_told_its_sampler(tmp_path: Path) -> None:
     for name in ("SiT-XL-2-256x256.pt", "my_SiT.pt"):
         torch.save(released(state_of(SMALL, "harope")), tmp_path / name)
-        rejected(tmp_path / name, "SiT in its name is a network that predicts something else", config={"heads": 3})
+        rejected(
+            tmp_path / name,
+            "SiT in its name is a network that predicts something else",
+            config={"heads": 3},
+        )
     torch.save(released(state_of(SMALL, "harope")), tmp_path / "site-a.pt")
     register("site", tmp_path / "site-a.pt", {"config": {"heads": 3, "size": 8}})
 
 
-def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(tmp_path: Path) -> None:
+def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(
+    tmp_path: Path,
+) -> None:
     plain = {**SMALL, "learn_sigma": False}
     path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
-    rejected(path, r"does not tell what its network predicts; add the --sampler .* ddpm \(noise\), flow \(velocity\)")
+    rejected(
+        path,
+        r"does not tell what its network predicts; add the --sampler .* ddpm \(noise\), flow"
+        r" \(velocity\)",
+    )
     register("noise", path, {"sampler": "ddpm"})
     found = load_checkpoint_record("noise")
     assert (found.sampler, found.steps, found.guidance) == ("ddpm", 250, 1.5)
-    assert description_lines(found)[0].startswith("predicts noise; sampler ddpm, 250 steps, guidance 1.5")
+    assert description_lines(found)[0].startswith(
+        "predicts noise; sampler ddpm, 250 steps, guidance 1.5"
+    )
     register("speed", path, {"sampler": "flow", "steps": 20, "guidance": 2.0})
-    assert description_lines(load_checkpoint_record("speed"))[0].startswith("predicts velocity; sampler flow, 20 steps, guidance 2")
+    assert description_lines(load_checkpoint_record("speed"))[0].startswith(
+        "predicts velocity; sampler flow, 20 steps, guidance 2"
+    )
 
 
 @pytest.mark.parametrize("backbone", ["dit", "mmdit-micro"])
 def test_no_other_network_is_guessed_either(tmp_path: Path, backbone: str) -> None:
     torch.save(state(backbone), tmp_path / "w.pt")
-    config = {key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]}
+    config = {
+        key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]
+    }
     rejected(tmp_path / "w.pt", "does not tell what its network predicts", config=config)
     register("told", tmp_path / "w.pt", {"sampler": "flow", "config": config})
 
@@ -276,27 +368,59 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     found = load_checkpoint_record("ten")
     assert (found.config["classes"], found.config["null_label"], found.guidance) == (10, False, 1.0)
     assert "takes 10 labels, none for no label" in description_lines(found)[1]
-    with pytest.raises(OptionError, match=r"has no row for no label, so guidance 1.5 has nothing to start from; --guidance 1"):
+    with pytest.raises(
+        OptionError,
+        match=r"has no row for no label, so guidance 1.5 has nothing to start from; --guidance 1",
+    ):
         make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
-    with pytest.raises(OptionError, match="holds no config.json"):  # guidance 1 gets as far as its autoencoder
+    with pytest.raises(
+        OptionError, match="holds no config.json"
+    ):  # guidance 1 gets as far as its autoencoder
         make_plan("ten", "digits", {"resolution": 64})
 
 
 def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
     torch.save(released(state_of({**SMALL, "null_label": False}, "harope")), tmp_path / "a.pt")
     register("nine", tmp_path / "a.pt", {"config": {"heads": 3, "size": 8}})
-    with pytest.raises(OptionError, match="takes 9 labels, suite digits asks for 10 labels; .*, or register it with --config classes=10"):
+    with pytest.raises(
+        OptionError,
+        match=(
+            "takes 9 labels, suite digits asks for 10 labels; .*, or register it with --config"
+            " classes=10"
+        ),
+    ):
         make_plan("nine", "digits", {})
 
 
 @pytest.mark.parametrize(
-    ("key", "shape"), [("rope.freqs", (32,)), ("freqs", ()), ("pos_embed", (5,)), ("encoding.sigma", (4,)), ("encoding.freqs", (3,))]
+    ("key", "shape"),
+    [
+        ("rope.freqs", (32,)),
+        ("freqs", ()),
+        ("pos_embed", (5,)),
+        ("encoding.sigma", (4,)),
+        ("encoding.freqs", (3,)),
+    ],
 )
-def test_parameters_of_a_shape_that_no_encoding_has_are_one_line(tmp_path: Path, key: str, shape: tuple[int, ...]) -> None:
+def test_parameters_of_a_shape_that_no_encoding_has_are_one_line(
+    tmp_path: Path, key: str, shape: tuple[int, ...]
+) -> None:
     for backbone in NETWORKS:
-        weights = {name: value for name, value in state(backbone).items() if not name.startswith("encoding.")}
+        weights = {
+            name: value
+            for name, value in state(backbone).items()
+            if not name.startswith("encoding.")
+        }
         torch.save({**weights, key: torch.ones(shape)}, tmp_path / "w.pt")
-        config = {field: value for field, value in NETWORKS[backbone].items() if field in ("size", "words", "normalised", "heads")}
+        config = {
+            field: value
+            for field, value in NETWORKS[backbone].items()
+            if field in ("size", "words", "normalised", "heads")
+        }
         with pytest.raises(BenchError) as caught:
-            register("odd", tmp_path / "w.pt", {"sampler": "flow", "config": config} if backbone != "deit" else {"config": config})
+            register(
+                "odd",
+                tmp_path / "w.pt",
+                {"sampler": "flow", "config": config} if backbone != "deit" else {"config": config},
+            )
         assert "\n" not in str(caught.value)

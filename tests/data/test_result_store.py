@@ -1,4 +1,6 @@
-"""The store of results: one builder and one writer, what is current, what is damaged, whose a folder is, and who may write there."""
+"""The store of results: one builder and one writer, what is current, what is damaged, whose a
+folder is, and who may write there.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,29 @@ import pytest
 
 import harope_bench
 from harope_bench.core import checksums
-from harope_bench.core.errors import AlteredFileError, FormatError, OptionError, PlanMismatchError, StorageError
+from harope_bench.core.errors import (
+    AlteredFileError,
+    FormatError,
+    OptionError,
+    PlanMismatchError,
+    StorageError,
+)
 from harope_bench.core.json_lines import read_lines
-from harope_bench.core.schema import Measurement, Result, ResultWarning, RuleDifference, WarningCode, make_warnings
+from harope_bench.core.schema import (
+    Measurement,
+    Result,
+    ResultWarning,
+    RuleDifference,
+    WarningCode,
+    make_warnings,
+)
 from harope_bench.core.storage import sha256_bytes, write_text
 from harope_bench.data import result_store
 from harope_bench.data.result_paths import result_path, sample_scores_path
 from harope_bench.data.result_store import (
     ResultMethod,
-    StoredResult,
     ResultSubject,
+    StoredResult,
     build_result,
     check_results_belong,
     find_current_result,
@@ -64,8 +79,18 @@ ARRAYS = {"colors": np.array([0.0, 1.0]), "indices": np.arange(2)}
 ROWS = '{"index": 0}\n{"index": 1}\n'
 
 
-def build(path: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD, **facts: Any) -> Result:
-    return build_result(path, subject, method, ToyScore(), fake_runs.provenance(), make_warnings("images", ["images: grey"]), **facts)
+def build(
+    path: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD, **facts: Any
+) -> Result:
+    return build_result(
+        path,
+        subject,
+        method,
+        ToyScore(),
+        fake_runs.provenance(),
+        make_warnings("images", ["images: grey"]),
+        **facts,
+    )
 
 
 def write(folder: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD) -> Path:
@@ -74,19 +99,27 @@ def write(folder: Path, subject: ResultSubject = SUBJECT, method: ResultMethod =
     return path
 
 
-# ------------------------------------------------------------------------------------------- round trips
+# ------------------------------------------------------------------------------------------- round
+# trips
 
 
-def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_hash(tmp_path: Path) -> None:
+def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_hash(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path)
     made = build(path, has_rows=True)
     assert read_result(path) == made == find_result(path)
     assert read_results(tmp_path) == [StoredResult(made, path)]
     arrays = read_arrays(StoredResult(made, path))
-    assert arrays.keys() == ARRAYS.keys() and all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
+    assert arrays.keys() == ARRAYS.keys() and all(
+        np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS
+    )
     assert read_lines(sample_scores_path(path)) == [{"index": 0}, {"index": 1}]
     assert checksums.read_checksums(path.parent).keys() == {"toy.json", "toy.npz", "toy.rows.jsonl"}
-    assert all(checksums.file_state(path.parent, name) == "same" for name in checksums.read_checksums(path.parent))
+    assert all(
+        checksums.file_state(path.parent, name) == "same"
+        for name in checksums.read_checksums(path.parent)
+    )
 
 
 def test_a_result_says_in_typed_fields_what_its_warnings_say_in_words(tmp_path: Path) -> None:
@@ -101,7 +134,13 @@ def test_a_result_says_in_typed_fields_what_its_warnings_say_in_words(tmp_path: 
 
 
 def test_leniency_is_a_field_and_no_words_make_it() -> None:
-    words = make_warnings("images", ["missing: scored although images, answers or whole tasks may be missing (--allow-missing)"])
+    words = make_warnings(
+        "images",
+        [
+            "missing: scored although images, answers or whole tasks may be missing"
+            " (--allow-missing)"
+        ],
+    )
     assert not fake_runs.result(PLAN, [], warnings=words).is_lenient
     assert fake_runs.result(PLAN, [], is_lenient=True).is_lenient
 
@@ -117,11 +156,19 @@ def test_a_warning_has_one_of_the_known_codes(code: str) -> None:
     ("difference", "text"),
     [
         (DIFFERENCE, "colors is 0.5000 official, 0.7500 corrected"),
-        (RuleDifference(metric="dpg", official=None, corrected=66.666, decimals=1), "dpg is none official, 66.7 corrected"),
-        (RuleDifference(metric="dpg", official=1e-9, corrected=None, decimals=2), "dpg is 0.00 official, none corrected"),
+        (
+            RuleDifference(metric="dpg", official=None, corrected=66.666, decimals=1),
+            "dpg is none official, 66.7 corrected",
+        ),
+        (
+            RuleDifference(metric="dpg", official=1e-9, corrected=None, decimals=2),
+            "dpg is 0.00 official, none corrected",
+        ),
     ],
 )
-def test_a_difference_between_rules_keeps_its_values_and_prints_its_digits(difference: RuleDifference, text: str) -> None:
+def test_a_difference_between_rules_keeps_its_values_and_prints_its_digits(
+    difference: RuleDifference, text: str
+) -> None:
     assert difference.text == text
     assert RuleDifference.model_validate_json(difference.to_json()) == difference
 
@@ -144,7 +191,8 @@ def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path
     assert checksums.file_state(path.parent, path.name) == "altered"
 
 
-# ------------------------------------------------------------------------------------- current, or not
+# ------------------------------------------------------------------------------------- current, or
+# not
 
 OTHER_JUDGE = JUDGE.model_copy(update={"version": 2})
 OTHER_PLAN = fake_runs.plan(fake_runs.checkpoint(), seed=1)
@@ -180,7 +228,10 @@ def test_a_result_of_other_work_is_not_current(name: str, tmp_path: Path) -> Non
 def test_without_a_plan_suite_and_side_decide_too(change: dict[str, Any], tmp_path: Path) -> None:
     subject = SUBJECT._replace(plan=None)
     path = write(tmp_path, subject)
-    assert find_current_result(path, subject, METHOD) is not None and find_current_result(path, subject._replace(**change), METHOD) is None
+    assert (
+        find_current_result(path, subject, METHOD) is not None
+        and find_current_result(path, subject._replace(**change), METHOD) is None
+    )
 
 
 def rewrite(path: Path, **facts: Any) -> None:
@@ -204,7 +255,8 @@ def test_a_result_that_is_not_as_it_was_written_is_not_current(name: str, tmp_pa
     assert find_current_result(path, SUBJECT, METHOD) is None
 
 
-# ---------------------------------------------------------------------------------------- damaged files
+# ---------------------------------------------------------------------------------------- damaged
+# files
 
 BROKEN = {
     "no JSON": (b"{", "not JSON"),
@@ -215,7 +267,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(name: str, tmp_path: Path) -> None:
+def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(
+    name: str, tmp_path: Path
+) -> None:
     path = result_path(tmp_path, "toy")
     data, words = BROKEN[name]
     path.parent.mkdir()
@@ -227,7 +281,10 @@ def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(name: str, t
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("version", "three"), ("warnings", ["text alone"]), ("surprise", 1), ("rules", "mine")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("version", "three"), ("warnings", ["text alone"]), ("surprise", 1), ("rules", "mine")],
+)
 def test_a_field_that_does_not_fit_is_named(field: str, value: object, tmp_path: Path) -> None:
     path = write(tmp_path)
     rewrite(path, **{field: value})
@@ -245,13 +302,18 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(name: str, tmp_path: Path) -> None:
+def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(
+    name: str, tmp_path: Path
+) -> None:
     path = write(tmp_path)
     suffix, read = READERS[name]
     read(path)
     altered = path.with_suffix(suffix)
     altered.write_bytes(altered.read_bytes() + b"\n")
-    with pytest.raises(AlteredFileError, match="is not the one in SHA256SUMS beside it; bring that one back, or run eval again") as caught:
+    with pytest.raises(
+        AlteredFileError,
+        match="is not the one in SHA256SUMS beside it; bring that one back, or run eval again",
+    ) as caught:
         read(path)
     assert str(altered) in str(caught.value)
     assert read_result(path, is_checked=False) == find_result(path)
@@ -272,19 +334,26 @@ def test_nothing_is_written_over_a_result_of_another_version(tmp_path: Path) -> 
     rewrite(path, format=7)
     before = path.read_bytes()
     checksums.record_file_hashes(path.parent, [path.name])
-    for call in (lambda: find_current_result(path, SUBJECT, METHOD), lambda: write(tmp_path), lambda: check_results_belong(tmp_path, samples())):
+    for call in (
+        lambda: find_current_result(path, SUBJECT, METHOD),
+        lambda: write(tmp_path),
+        lambda: check_results_belong(tmp_path, samples()),
+    ):
         with pytest.raises(FormatError, match="wanted format 1, found 7"):
             call()
     assert path.read_bytes() == before
 
 
-# ------------------------------------------------------------------------------------------------- claim
+# -------------------------------------------------------------------------------------------------
+# claim
 
 
 def samples(*hashes: str, **facts: Any) -> SampleSet:
     recorded = dict(enumerate(hashes or ("a", "b")))
     files = {index: Path(f"{index}.png") for index in recorded}
-    found = SampleSet("run", Path("run"), PLAN, len(recorded), {}, list(recorded), files, recorded, {})
+    found = SampleSet(
+        "run", Path("run"), PLAN, len(recorded), {}, list(recorded), files, recorded, {}
+    )
     return replace(found, **facts)
 
 
@@ -293,7 +362,9 @@ def test_a_folder_with_results_of_other_images_is_not_claimed(tmp_path: Path) ->
     path = write(tmp_path, SUBJECT._replace(samples_sha256=result_store.sample_set_digest(own)))
     check_results_belong(tmp_path, own)
     check_results_belong(tmp_path, samples("a", "b", "c"))  # a run that grew is the same work
-    check_results_belong(tmp_path, samples("a", "b", plan=None))  # the same images without their plan
+    check_results_belong(
+        tmp_path, samples("a", "b", plan=None)
+    )  # the same images without their plan
     for other in (samples("a", "c", plan=None), samples("a", "c", plan=OTHER_PLAN)):
         with pytest.raises(PlanMismatchError, match="is of other images"):
             check_results_belong(tmp_path, other)
@@ -306,16 +377,27 @@ def test_a_result_of_the_network_alone_claims_no_folder(tmp_path: Path) -> None:
     check_results_belong(tmp_path, samples("x", plan=None))
 
 
-# ------------------------------------------------------------------------------------------ one writer
+# ------------------------------------------------------------------------------------------ one
+# writer
 
 ROOT = Path(harope_bench.__file__).parent
 STORE = "data/result_store.py"
-WRITERS = {"write_text", "write_bytes", "write_arrays", "append_line", "writing", "copy", "record_files"}
+WRITERS = {
+    "write_text",
+    "write_bytes",
+    "write_arrays",
+    "append_line",
+    "writing",
+    "copy",
+    "record_files",
+}
 PLACES = {"RESULTS", "result_path", "rows_path", "arrays_path", "named_arrays_path", "result_text"}
 
 
 def names_in(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {
+        n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)
+    }
 
 
 def called(node: ast.Call) -> str:
@@ -323,13 +405,23 @@ def called(node: ast.Call) -> str:
 
 
 def offences(source: str) -> Iterator[str]:
-    """Yield calls that build a result, or that write to a path made by the store or in a folder of results."""
+    """Yield calls that build a result, or that write to a path made by the store or in a folder of
+    results.
+    """
     tree = ast.parse(source)
-    for function in [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Module))]:
-        body = [node for node in ast.walk(function) if isinstance(node, (ast.Assign, ast.NamedExpr, ast.Call))]
+    for function in [
+        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Module))
+    ]:
+        body = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, (ast.Assign, ast.NamedExpr, ast.Call))
+        ]
         places = set(PLACES)
         for node in body:
-            if isinstance(node, (ast.Assign, ast.NamedExpr)) and (names_in(node.value) & PLACES or "results" in strings(node.value)):
+            if isinstance(node, (ast.Assign, ast.NamedExpr)) and (
+                names_in(node.value) & PLACES or "results" in strings(node.value)
+            ):
                 places |= names_in(node.targets[0] if isinstance(node, ast.Assign) else node.target)
         for node in (node for node in body if isinstance(node, ast.Call)):
             if called(node) == "Result" or ast.unparse(node.func) == "Result.model_validate":
@@ -341,7 +433,9 @@ def offences(source: str) -> Iterator[str]:
 
 
 def strings(node: ast.AST) -> set[str]:
-    return {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return {
+        n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
 
 
 def test_no_module_outside_the_store_builds_a_result_or_writes_where_results_are() -> None:

@@ -40,12 +40,17 @@ def test_a_file_grows_and_keeps_its_rows_and_never_shrinks(tmp_path: Path) -> No
     assert feature_rows.map_rows(path, 12).tolist() == ROWS.tolist()
 
 
-@pytest.mark.parametrize("row", [np.zeros(4, np.float32), np.zeros(5, np.float64), np.zeros((5, 1), np.float32)])
+@pytest.mark.parametrize(
+    "row", [np.zeros(4, np.float32), np.zeros(5, np.float64), np.zeros((5, 1), np.float32)]
+)
 def test_rows_of_another_kind_begin_a_new_file(tmp_path: Path, row: np.ndarray) -> None:
     path = filled(tmp_path / "a.npy")
     old = feature_rows.rows_sha256(path, 0, 12)
     feature_rows.reserve_rows(path, 12, row)
-    assert feature_rows.map_rows(path, 12).shape == (12, *row.shape) and not feature_rows.map_rows(path, 12).any()
+    assert (
+        feature_rows.map_rows(path, 12).shape == (12, *row.shape)
+        and not feature_rows.map_rows(path, 12).any()
+    )
     assert feature_rows.rows_sha256(path, 0, 12) != old
 
 
@@ -55,28 +60,46 @@ def test_the_digest_sees_one_bit_and_a_missing_byte(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert feature_rows.rows_sha256(path, 0, 12) != whole and feature_rows.rows_sha256(path, 3, 7) == part
+    assert (
+        feature_rows.rows_sha256(path, 0, 12) != whole
+        and feature_rows.rows_sha256(path, 3, 7) == part
+    )
     path.write_bytes(data[:-1])
-    assert feature_rows.rows_sha256(path, 0, 12) is None and feature_rows.rows_sha256(path, 3, 7) == part
+    assert (
+        feature_rows.rows_sha256(path, 0, 12) is None
+        and feature_rows.rows_sha256(path, 3, 7) == part
+    )
     with pytest.raises(StorageError, match="does not hold 12 rows"):
         feature_rows.map_rows(path, 12)
-    feature_rows.reserve_rows(path, 12, ROWS[0])  # a file that a full disk cut short is made whole again
+    feature_rows.reserve_rows(
+        path, 12, ROWS[0]
+    )  # a file that a full disk cut short is made whole again
     assert feature_rows.map_rows(path, 12).shape == (12, 5)
 
 
 def test_the_same_bytes_of_another_shape_have_another_digest(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS)
     np.save(tmp_path / "b.npy", ROWS.reshape(12, 1, 5))
-    assert feature_rows.rows_sha256(tmp_path / "a.npy", 0, 12) != feature_rows.rows_sha256(tmp_path / "b.npy", 0, 12)
+    assert feature_rows.rows_sha256(tmp_path / "a.npy", 0, 12) != feature_rows.rows_sha256(
+        tmp_path / "b.npy", 0, 12
+    )
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"PK\x03\x04 something", b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}  \n", b"\x93NUMPY\x01\x00v\x00{"]
+    "data",
+    [
+        b"",
+        b"PK\x03\x04 something",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}  \n",
+        b"\x93NUMPY\x01\x00v\x00{",
+    ],
 )
 def test_what_is_no_file_of_rows_is_begun_anew(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(data)
-    assert feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 1) is None
+    assert (
+        feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 1) is None
+    )
     filled(path)
     assert np.array_equal(feature_rows.map_rows(path, 12), ROWS)
 

@@ -15,12 +15,18 @@ import pytest
 from PIL import Image
 
 from harope_bench.core.errors import SampleError
-from harope_bench.core.index_ranges import parse_indices, consecutive_ranges
+from harope_bench.core.index_ranges import consecutive_ranges, parse_indices
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.data import adm_npz
 from harope_bench.data.image_io import decode_image, encode_png
 from harope_bench.data.run_folder import RunFolder
-from harope_bench.data.sample_set import SampleSet, path_inside, open_samples, write_adm_npz, write_png_folder
+from harope_bench.data.sample_set import (
+    SampleSet,
+    open_samples,
+    path_inside,
+    write_adm_npz,
+    write_png_folder,
+)
 
 
 @pytest.fixture
@@ -42,11 +48,18 @@ def read(path: Path) -> np.ndarray:
     return np.concatenate([b.images for b in samples.batches(samples.indices, 3)])
 
 
-def test_folder_to_npz_and_back_loses_nothing(folder: Path, images: np.ndarray, tmp_path: Path) -> None:
+def test_folder_to_npz_and_back_loses_nothing(
+    folder: Path, images: np.ndarray, tmp_path: Path
+) -> None:
     write_adm_npz(open_samples(folder), tmp_path / "a.npz")
-    assert np.array_equal(np.load(tmp_path / "a.npz")["arr_0"], images)  # what ADM's own reader sees
+    assert np.array_equal(
+        np.load(tmp_path / "a.npz")["arr_0"], images
+    )  # what ADM's own reader sees
     write_png_folder(open_samples(tmp_path / "a.npz"), tmp_path / "back")
-    assert [p.name for p in sorted((tmp_path / "back").iterdir())][:2] == ["000000.png", "000001.png"]
+    assert [p.name for p in sorted((tmp_path / "back").iterdir())][:2] == [
+        "000000.png",
+        "000001.png",
+    ]
     assert np.array_equal(read(tmp_path / "back"), images)
 
 
@@ -95,11 +108,15 @@ def test_npz_of_another_kind_is_named(arrays: dict, complaint: str, tmp_path: Pa
 def member(images: np.ndarray, shape: tuple[int, ...]) -> bytes:
     """An .npy whose header claims `shape`, whatever it holds."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
     return file.getvalue() + images.tobytes()
 
 
-@pytest.mark.parametrize("shape", [(10**15, 6, 5, 3), (8, 6, 5, 3), (6, 6, 5, 3), (-7, 6, 5, 3), (2**63, 2**63, 2, 3)])
+@pytest.mark.parametrize(
+    "shape", [(10**15, 6, 5, 3), (8, 6, 5, 3), (6, 6, 5, 3), (-7, 6, 5, 3), (2**63, 2**63, 2, 3)]
+)
 def test_a_header_that_claims_other_than_the_file_holds_is_refused_at_once(
     shape: tuple[int, ...], images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -110,7 +127,9 @@ def test_a_header_that_claims_other_than_the_file_holds_is_refused_at_once(
         open_samples(path)
 
 
-def test_a_directory_that_claims_more_than_deflate_can_hold_is_refused(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_directory_that_claims_more_than_deflate_can_hold_is_refused(
+    images: np.ndarray, tmp_path: Path
+) -> None:
     path, data = tmp_path / "f.npz", member(images, (10**9, 1, 1, 3))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", data)
@@ -140,9 +159,15 @@ def patched(path: Path, local: int, central: int, value: int) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "complaint"),
-    [((6, 8, 1), "encrypted"), ((8, 10, 99), "compression 99"), ((8, 10, zipfile.ZIP_LZMA), "compression 14")],
+    [
+        ((6, 8, 1), "encrypted"),
+        ((8, 10, 99), "compression 99"),
+        ((8, 10, zipfile.ZIP_LZMA), "compression 14"),
+    ],
 )
-def test_an_archive_of_another_make_is_named(fields: tuple[int, int, int], complaint: str, images: np.ndarray, tmp_path: Path) -> None:
+def test_an_archive_of_another_make_is_named(
+    fields: tuple[int, int, int], complaint: str, images: np.ndarray, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "o.npz", arr_0=images)
     patched(tmp_path / "o.npz", *fields)
     with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as caught:
@@ -170,9 +195,19 @@ def test_whatever_breaks_while_reading_names_the_file(
 
 @pytest.mark.parametrize(
     "labels",
-    [np.arange(6), np.arange(8), np.arange(7).reshape(7, 1), np.arange(7.0), np.array(3), np.array(["a"] * 7), np.zeros(7, bool)],
+    [
+        np.arange(6),
+        np.arange(8),
+        np.arange(7).reshape(7, 1),
+        np.arange(7.0),
+        np.array(3),
+        np.array(["a"] * 7),
+        np.zeros(7, bool),
+    ],
 )
-def test_labels_are_one_integer_an_image(labels: np.ndarray, images: np.ndarray, tmp_path: Path) -> None:
+def test_labels_are_one_integer_an_image(
+    labels: np.ndarray, images: np.ndarray, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "l.npz", arr_0=images, arr_1=labels)
     with pytest.raises(SampleError, match=r"l.npz arr_1 is .* wanted integer labels \(7,\)"):
         open_samples(tmp_path / "l.npz")
@@ -187,7 +222,9 @@ def test_a_label_that_is_no_class_is_named(label: int, images: np.ndarray, tmp_p
         open_samples(tmp_path / "a.npz")
 
 
-def test_a_label_without_sign_does_not_come_out_negative(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_label_without_sign_does_not_come_out_negative(
+    images: np.ndarray, tmp_path: Path
+) -> None:
     labels = np.full(len(images), 2**63 + 5, dtype=np.uint64)
     np.savez(tmp_path / "a.npz", arr_0=images, arr_1=labels)
     with pytest.raises(SampleError, match="holds label 9223372036854775813"):
@@ -207,7 +244,9 @@ def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path)
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 255
     path.write_bytes(whole)
-    with pytest.raises(SampleError, match=r"from image (39|42|45|87) on"):  # stored members tell only at their end
+    with pytest.raises(
+        SampleError, match=r"from image (39|42|45|87) on"
+    ):  # stored members tell only at their end
         list(adm_npz.read_batches(path, 3))
     (tmp_path / "g.npz").write_bytes(whole[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
@@ -228,7 +267,9 @@ def test_sizes_do_not_mix(size: int, folder: Path, tmp_path: Path) -> None:
     samples = open_samples(folder)
     with pytest.raises(SampleError, match=r"image 4 .* is 9x9, image 0 is 5x6"):
         list(samples.batches(samples.indices, size))
-    with pytest.raises(SampleError, match=r"image 4 .* is 9x9, image 0 is 5x6"):  # a resumed judge asks for the rest alone
+    with pytest.raises(
+        SampleError, match=r"image 4 .* is 9x9, image 0 is 5x6"
+    ):  # a resumed judge asks for the rest alone
         list(open_samples(folder).batches([4, 5, 6], size))
 
 
@@ -257,13 +298,22 @@ def saved(image: Image.Image, **options: Any) -> bytes:
 
 
 def sixteen_bits() -> bytes:
-    """A PNG of 1 x 1 RGB pixels with 16 bits a channel; pillow does not write them, and reads them as 8 bits."""
+    """A PNG of 1 x 1 RGB pixels with 16 bits a channel; pillow does not write them, and reads them
+    as 8 bits.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(7)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,17 +341,30 @@ def test_a_plain_palette_becomes_rgb() -> None:
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
     """A run of seven samples whose sample 2 failed."""
     settings = Settings(resolution=6, sampler="flow", steps=1, guidance=1.0, tile=1)
-    facts = {"name": "c", "backbone": "dit", "encoding": "ape", "weights": "w", "sha256": "0" * 64, "source": "a test"}
-    checkpoint = Checkpoint.model_validate({**facts, "sampler": "flow", "steps": 1, "guidance": 1.0})
+    facts = {
+        "name": "c",
+        "backbone": "dit",
+        "encoding": "ape",
+        "weights": "w",
+        "sha256": "0" * 64,
+        "source": "a test",
+    }
+    checkpoint = Checkpoint.model_validate(
+        {**facts, "sampler": "flow", "steps": 1, "guidance": 1.0}
+    )
     run = RunFolder(folder)
     run.tie_to_plan(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
     run.record_request(range(7))
     for k, image in enumerate(images):
-        run.add_sample(Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None)
+        run.add_sample(
+            Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None
+        )
     return open_samples(folder)
 
 
-def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(images: np.ndarray, tmp_path: Path) -> None:
+def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(
+    images: np.ndarray, tmp_path: Path
+) -> None:
     samples = run_with_a_failure(tmp_path / "run", images)
     assert (samples.n_excluded, samples.n_asked) == (1, 7)
     write_adm_npz(samples, tmp_path / "a.npz")
@@ -333,11 +396,16 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
         (["a0", "a1", "a9", "a10"], ["a0", "a1", "a9", "a10"]),
         (["img (2)", "img (3)", "img (10)"], ["img (2)", "img (3)", "img (10)"]),
         (["1b2", "1b10", "2b1", "10b1"], ["1b2", "1b10", "2b1"]),
-        (["sample_2", "sample_2x", "sample_10", "sample_100"], ["sample_2", "sample_2x", "sample_10"]),
+        (
+            ["sample_2", "sample_2x", "sample_10", "sample_100"],
+            ["sample_2", "sample_2x", "sample_10"],
+        ),
         (["007", "7", "10"], ["007", "7", "10"]),
     ],
 )
-def test_numbered_images_count_by_number(names: list[str], first: list[str], tmp_path: Path) -> None:
+def test_numbered_images_count_by_number(
+    names: list[str], first: list[str], tmp_path: Path
+) -> None:
     for name in reversed(names):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     samples = open_samples(tmp_path, len(first))
@@ -352,12 +420,18 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
     (folder / "more").mkdir()
     for name in ("a.tiff", "b.TIFF", "c.gif"):
         (folder / name).write_bytes(b"")
-    assert open_samples(folder).warnings == ("images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",)
+    assert open_samples(folder).warnings == (
+        "images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",
+    )
 
 
 def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> None:
     told = "images: read in natural order of their names, which are no plain numbers"
-    for place, names, differs in (("a", ["img_2", "img_10"], True), ("b", ["img_02", "img_10"], False), ("c", ["7b", "12"], True)):
+    for place, names, differs in (
+        ("a", ["img_2", "img_10"], True),
+        ("b", ["img_02", "img_10"], False),
+        ("c", ["7b", "12"], True),
+    ):
         for name in names:
             (tmp_path / place).mkdir(exist_ok=True)
             Image.new("RGB", (4, 4)).save(tmp_path / place / f"{name}.png")
@@ -401,6 +475,8 @@ def test_asked_indices_add_up_over_calls(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.record_request([0, 1, 2])
     run.record_request([1, 2])
-    assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 1  # nothing new, nothing written
+    assert (
+        len((tmp_path / "requests.jsonl").read_text().splitlines()) == 1
+    )  # nothing new, nothing written
     run.record_request(range(2, 6))
     assert run.requested_indices() == list(range(6))

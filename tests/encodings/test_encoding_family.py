@@ -25,7 +25,14 @@ def grid(rows: int, columns: int) -> Tensor:
     return torch.tensor([(r, c) for r in range(rows) for c in range(columns)], dtype=torch.float32)
 
 
-def make(name: str, d: int = D, heads: int = HEADS, layers: int = LAYERS, seed: int = 0, **options: object) -> base.Encoding:
+def make(
+    name: str,
+    d: int = D,
+    heads: int = HEADS,
+    layers: int = LAYERS,
+    seed: int = 0,
+    **options: object,
+) -> base.Encoding:
     shape = base.ModelShape(width=heads * d, heads=heads, head_dim=d, layers=layers, grid=(4, 4))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,7 +67,13 @@ def axial(row: float, column: float, d: int = D, theta: float = 10000.0) -> np.n
     return np.concatenate([row * speeds, column * speeds])
 
 
-def check(encoding: base.Encoding, wanted: object, positions: Tensor | None = None, layer: int = 1, tolerance: float = CLOSE) -> None:
+def check(
+    encoding: base.Encoding,
+    wanted: object,
+    positions: Tensor | None = None,
+    layer: int = 1,
+    tolerance: float = CLOSE,
+) -> None:
     """rotate(q, k) equals wanted(vector, head, position, "q" or "k"), vector by vector."""
     positions = grid(2, 3) if positions is None else positions
     q, k = random(2, 1, encoding.shape.heads, len(positions), encoding.shape.head_dim)
@@ -72,7 +85,8 @@ def check(encoding: base.Encoding, wanted: object, positions: Tensor | None = No
             np.testing.assert_allclose(after[0, h, n].numpy(), expected, rtol=0, atol=tolerance)
 
 
-# ----------------------------------------------------------------------------------------- contracts
+# -----------------------------------------------------------------------------------------
+# contracts
 
 
 @pytest.mark.parametrize(
@@ -84,7 +98,11 @@ def check(encoding: base.Encoding, wanted: object, positions: Tensor | None = No
             for per_head in (False, True)
             for mode in ({}, {"qk_mode": "same"}, {"qk_mode": "dual"})
         ],
-        *[("string", {"map": m, "per_head": p}) for m in ("exp", "cayley", "circulant") for p in (False, True)],
+        *[
+            ("string", {"map": m, "per_head": p})
+            for m in ("exp", "cayley", "circulant")
+            for p in (False, True)
+        ],
         ("string", {"learn_freqs": True}),
         ("string", {"map": "cayley", "per_head": True, "learn_freqs": True}),
         ("head-freq", {"theta": 5000}),
@@ -96,29 +114,48 @@ def check(encoding: base.Encoding, wanted: object, positions: Tensor | None = No
         ("ape", {"form": "sd3", "table": 400}),
     ],
 )
-def test_encoding_keeps_its_promises_with_these_options(name: str, options: dict[str, object]) -> None:
+def test_encoding_keeps_its_promises_with_these_options(
+    name: str, options: dict[str, object]
+) -> None:
     check_encoding(name, head_dim=16, grids=[(4, 4), (3, 5)], options=options)
 
 
-# ---------------------------------------------------------------------------------- axial and its options
+# ---------------------------------------------------------------------------------- axial and its
+# options
 
 
 def test_column_first_swaps_the_halves_and_half_split_pairs_distant_channels() -> None:
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         return plane_turn(x, axial(at[1], at[0], theta=100.0), half_split=True)
 
-    check(make("rope-axial", base=100, axis_order="column-first", layout="half-split"), wanted, tolerance=2e-6)
+    check(
+        make("rope-axial", base=100, axis_order="column-first", layout="half-split"),
+        wanted,
+        tolerance=2e-6,
+    )
 
 
 def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
-    shape = base.ModelShape(width=128, heads=1, head_dim=128, layers=1, axes=3, axes_dims=(16, 56, 56))
+    shape = base.ModelShape(
+        width=128, heads=1, head_dim=128, layers=1, axes=3, axes_dims=(16, 56, 56)
+    )
     encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
-        angles = [p * 10000 ** (-2 * i / d) for p, d in zip(at, (16, 56, 56), strict=True) for i in range(d // 2)]
+        angles = [
+            p * 10000 ** (-2 * i / d)
+            for p, d in zip(at, (16, 56, 56), strict=True)
+            for i in range(d // 2)
+        ]
         return plane_turn(x, np.array(angles))
 
-    check(encoding, wanted, torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 127.0], [0.0, 63.0, 1.0]]), layer=0, tolerance=2e-6)
+    check(
+        encoding,
+        wanted,
+        torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 127.0], [0.0, 63.0, 1.0]]),
+        layer=0,
+        tolerance=2e-6,
+    )
 
 
 def test_axes_dims_that_do_not_fill_the_head_are_refused() -> None:
@@ -128,7 +165,8 @@ def test_axes_dims_that_do_not_fill_the_head_are_refused() -> None:
         encoding.rotate(random(1, 1, 2, 32), random(1, 1, 2, 32), torch.zeros(2, 3), 0)
 
 
-# ---------------------------------------------------------------------------------- the family of Table 6
+# ---------------------------------------------------------------------------------- the family of
+# Table 6
 
 
 def on_both(encoding: base.Encoding, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +185,11 @@ def on_both(encoding: base.Encoding, layer: int, head: int) -> tuple[np.ndarray,
     elif options.matrix == "orthogonal":
         m = rotation(get("orthogonal"))
     else:
-        m = rotation(get("A_u")) @ np.diag(np.log1p(np.exp(get("sigma"))) + 1e-6) @ rotation(get("A_v")).T
+        m = (
+            rotation(get("A_u"))
+            @ np.diag(np.log1p(np.exp(get("sigma"))) + 1e-6)
+            @ rotation(get("A_v")).T
+        )
     mode = options.qk_mode or ("dual" if options.matrix == "svd" else "same")
     return m, (m if mode == "same" else np.linalg.inv(m).T)
 
@@ -155,14 +197,18 @@ def on_both(encoding: base.Encoding, layer: int, head: int) -> tuple[np.ndarray,
 @pytest.mark.parametrize("mode", [None, "same", "dual"])
 @pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize("matrix", ["normal", "orthogonal", "svd"])
-def test_the_family_of_table_6_is_a_matrix_then_axial(matrix: str, per_head: bool, mode: str | None) -> None:
+def test_the_family_of_table_6_is_a_matrix_then_axial(
+    matrix: str, per_head: bool, mode: str | None
+) -> None:
     encoding = train(make("rope-matrix", matrix=matrix, per_head=per_head, qk_mode=mode))
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         on_q, on_k = on_both(encoding, 1, h)
         return plane_turn((on_q if which == "q" else on_k) @ x, axial(*at))
 
-    check(encoding, wanted, tolerance=2e-4 if matrix == "normal" else CLOSE)  # the inverse of a free matrix is less well conditioned
+    check(
+        encoding, wanted, tolerance=2e-4 if matrix == "normal" else CLOSE
+    )  # the inverse of a free matrix is less well conditioned
 
 
 def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_harope() -> None:
@@ -173,10 +219,16 @@ def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_h
         shared.orthogonal.copy_(string.skew[:, None])
         member.load_state_dict(harope.state_dict())
     for one, other in ((string, shared), (harope, member)):
-        assert all(torch.equal(a, b) for a, b in zip(one.rotate(q, k, grid(2, 3), 0), other.rotate(q, k, grid(2, 3), 0), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(
+                one.rotate(q, k, grid(2, 3), 0), other.rotate(q, k, grid(2, 3), 0), strict=True
+            )
+        )
 
 
-# ---------------------------------------------------------------------------------------- STRING's maps
+# ---------------------------------------------------------------------------------------- STRING's
+# maps
 
 
 def test_cayley_is_i_minus_s_times_the_inverse_of_i_plus_s() -> None:
@@ -196,7 +248,9 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
     encoding = train(make("string", map="circulant"), spread=0.1)
 
     def generator(column: np.ndarray) -> np.ndarray:
-        c = np.array([np.roll(column, j) for j in range(D)]).T  # circulant: column j is the first, rolled j times
+        c = np.array(
+            [np.roll(column, j) for j in range(D)]
+        ).T  # circulant: column j is the first, rolled j times
         return c - c.T
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
@@ -208,12 +262,19 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
 
 
 def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> None:
-    """FLUX: 57 layers of heads of 128 channels, axes of 16, 56, 56 of which the first stands still; the paper's 2 d a layer."""
+    """FLUX: 57 layers of heads of 128 channels, axes of 16, 56, 56 of which the first stands still;
+    the paper's 2 d a layer.
+    """
     flux = base.ModelShape(3072, 24, 128, 57, 3, (16, 56, 56), static_axes=1)
-    still = base.build_encoding(registry.load_by_name("encodings", "string"), flux, {"map": "circulant"})
+    still = base.build_encoding(
+        registry.load_by_name("encodings", "string"), flux, {"map": "circulant"}
+    )
     assert still.circulant.numel() == 57 * 256 == 14_592
     q = torch.randn((1, 24, 2, 128), generator=torch.Generator().manual_seed(0))
-    here, moved, away = (still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0] for a, r in ((0, 5), (9, 5), (0, 6)))
+    here, moved, away = (
+        still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0]
+        for a, r in ((0, 5), (9, 5), (0, 6))
+    )
     assert torch.equal(here, moved) and not torch.equal(here, away)
 
 
@@ -228,7 +289,9 @@ def test_circulant_starts_with_the_axial_speeds() -> None:
 def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
     fixed, learned = make("string"), make("string", learn_freqs=True)
     q, k = random(2, 1, HEADS, 6, D)
-    for a, b in zip(fixed.rotate(q, k, grid(2, 3), 0), learned.rotate(q, k, grid(2, 3), 0), strict=True):
+    for a, b in zip(
+        fixed.rotate(q, k, grid(2, 3), 0), learned.rotate(q, k, grid(2, 3), 0), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
     trained = train(learned, 0.1)
 
@@ -240,7 +303,8 @@ def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
     check(trained, wanted)
 
 
-# ----------------------------------------------------------------------------------------- mixed, Table 1
+# ----------------------------------------------------------------------------------------- mixed,
+# Table 1
 
 
 def test_mixed_turns_each_plane_by_its_own_mixture_column_first() -> None:
@@ -256,7 +320,9 @@ def test_mixed_turns_each_plane_by_its_own_mixture_column_first() -> None:
 def test_mixed_starts_in_a_random_direction_a_head_and_at_right_angles_to_it() -> None:
     freqs = make("rope-mixed").freqs.detach().double().numpy().reshape(2, LAYERS, HEADS, D // 2)
     sizes = np.array([10 ** (-4 * i / D) for i in range(D // 4)])
-    np.testing.assert_allclose(np.hypot(*freqs), np.broadcast_to(np.tile(sizes, 2), freqs.shape[1:]), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.hypot(*freqs), np.broadcast_to(np.tile(sizes, 2), freqs.shape[1:]), rtol=1e-5
+    )
     angle = np.arctan2(freqs[1], freqs[0])
     np.testing.assert_allclose(np.diff(angle[..., : D // 4]), 0, atol=1e-5)
     turned = (angle[..., D // 4 :] - angle[..., : D // 4]) % (2 * math.pi)
@@ -264,11 +330,16 @@ def test_mixed_starts_in_a_random_direction_a_head_and_at_right_angles_to_it() -
     assert len(np.unique(angle[..., 0].round(6))) == LAYERS * HEADS
 
 
-# ---------------------------------------------------------------------------------------- Table 9 control
+# ---------------------------------------------------------------------------------------- Table 9
+# control
 
 
-def control_matrices(encoding: base.Encoding, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
-    get = {n: p[layer, head].detach().double().numpy() for n, p in encoding.control.named_parameters()}
+def control_matrices(
+    encoding: base.Encoding, layer: int, head: int
+) -> tuple[np.ndarray, np.ndarray]:
+    get = {
+        n: p[layer, head].detach().double().numpy() for n, p in encoding.control.named_parameters()
+    }
     u, v = (expm((a - a.T) / 2) for a in (get["A_u"], get["A_v"]))
     m = u @ np.diag(np.log1p(np.exp(get["sigma"])) + 1e-6) @ v.T
     return m, (m if encoding.options.qk_mode == "same" else np.linalg.inv(m).T)
@@ -290,7 +361,10 @@ def test_the_control_acts_after_the_rotation(mode: str) -> None:
 def test_the_dual_control_cancels_out_of_every_score() -> None:
     q, k = random(2, 1, HEADS, 12, D)
     with torch.no_grad():
-        (a, b), (c, d) = (e.rotate(q, k, grid(3, 4), 0) for e in (train(make("rope-svd-control", qk_mode="dual")), make("rope-axial")))
+        (a, b), (c, d) = (
+            e.rotate(q, k, grid(3, 4), 0)
+            for e in (train(make("rope-svd-control", qk_mode="dual")), make("rope-axial"))
+        )
     torch.testing.assert_close(a @ b.mT, c @ d.mT, rtol=0, atol=2e-4)
 
 
@@ -299,14 +373,22 @@ def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
     check(encoding, lambda x, h, at, which: plane_turn(x, axial(*at)), tolerance=2e-6)
     v = random(1, HEADS, 5, D)
     with torch.no_grad():
-        seen = {"values": encoding.transform_values(v, 1), "outputs": encoding.transform_outputs(v, 1)}
+        seen = {
+            "values": encoding.transform_values(v, 1),
+            "outputs": encoding.transform_outputs(v, 1),
+        }
     for h, n in np.ndindex(HEADS, 5):
         first, second = control_matrices(encoding, 1, h)
-        np.testing.assert_allclose(seen["values"][0, h, n], first @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE)
-        np.testing.assert_allclose(seen["outputs"][0, h, n], second @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE)
+        np.testing.assert_allclose(
+            seen["values"][0, h, n], first @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE
+        )
+        np.testing.assert_allclose(
+            seen["outputs"][0, h, n], second @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE
+        )
 
 
-# ----------------------------------------------------------------------------------------------- Table 10
+# -----------------------------------------------------------------------------------------------
+# Table 10
 
 
 @pytest.mark.parametrize(
@@ -318,25 +400,43 @@ def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
     ],
 )
 def test_every_head_turns_by_its_base(options: dict[str, object], bases: list[float]) -> None:
-    check(make("head-freq", **options), lambda x, h, at, which: plane_turn(x, axial(*at, theta=bases[h])), tolerance=2e-6)
+    check(
+        make("head-freq", **options),
+        lambda x, h, at, which: plane_turn(x, axial(*at, theta=bases[h])),
+        tolerance=2e-6,
+    )
 
 
-@pytest.mark.parametrize("options", [{"bases": "100,200"}, {"bases": "100,1,100"}, {"bases": "a,b,c"}, {"spread": "wide"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"bases": "100,200"}, {"bases": "100,1,100"}, {"bases": "a,b,c"}, {"spread": "wide"}],
+)
 def test_bases_that_do_not_fit_the_heads_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="head-freq"):
         make("head-freq", **options)
 
 
-# ---------------------------------------------------------------------------------------------------- APE
+# ----------------------------------------------------------------------------------------------------
+# APE
 
 
 def test_sd3s_table_is_the_librarys_for_even_and_odd_crops() -> None:
     embeddings = pytest.importorskip("diffusers.models.embeddings", reason="needs the extra t2i")
     library = embeddings.PatchEmbed(
-        height=64, width=64, patch_size=1, in_channels=4, embed_dim=48, pos_embed_max_size=24, interpolation_scale=1
+        height=64,
+        width=64,
+        patch_size=1,
+        in_channels=4,
+        embed_dim=48,
+        pos_embed_max_size=24,
+        interpolation_scale=1,
     )
     library.base_size = 8
-    table = embeddings.get_2d_sincos_pos_embed(48, 24, base_size=8, output_type="pt").float().unsqueeze(0)
+    table = (
+        embeddings.get_2d_sincos_pos_embed(48, 24, base_size=8, output_type="pt")
+        .float()
+        .unsqueeze(0)
+    )
     library.pos_embed = table
     encoding = make("ape", form="sd3", table=24, base_grid=8)
     for rows, columns in ((8, 8), (5, 12), (24, 24)):
@@ -359,7 +459,9 @@ def test_a_learned_table_is_looked_up_by_position_and_enlarged_bicubically() -> 
     assert torch.equal(encoding.embed(torch.zeros(1, 16, 48), grid(4, 4)[order]), table[:, order])
     wider = encoding.embed(torch.zeros(1, 30, 48), grid(5, 6))
     image = table[0].T.reshape(1, 48, 4, 4)
-    wanted = nn.functional.interpolate(image, (5, 6), mode="bicubic", align_corners=False).flatten(2).mT
+    wanted = (
+        nn.functional.interpolate(image, (5, 6), mode="bicubic", align_corners=False).flatten(2).mT
+    )
     torch.testing.assert_close(wider, wanted)
 
 
@@ -369,7 +471,9 @@ def test_a_learned_table_needs_its_grid() -> None:
         base.build_encoding(registry.load_by_name("encodings", "ape"), shape, {"form": "learned"})
 
 
-@pytest.mark.parametrize(("kind", "step"), [("none", 1.0), ("extend", 1.0), ("interpolate", 0.5), ("linear", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "step"), [("none", 1.0), ("extend", 1.0), ("interpolate", 0.5), ("linear", 0.5)]
+)
 def test_a_fixed_table_is_extended_or_interpolated(kind: str, step: float) -> None:
     encoding = make("ape")
     encoding.rescale(Scaling(kind, (4, 4), (8, 8)))
@@ -377,14 +481,17 @@ def test_a_fixed_table_is_extended_or_interpolated(kind: str, step: float) -> No
     torch.testing.assert_close(encoding.embed(torch.zeros(1, 64, 48), grid(8, 8)), wanted)
 
 
-# ------------------------------------------------------------------------------------ position scaling
+# ------------------------------------------------------------------------------------ position
+# scaling
 
 
 def by_hand(kind: str, planes: int, theta: float, s: float, length: int) -> list[float]:
     """Scaled frequencies one at a time, d = 2 planes channels of the axis."""
     d = 2 * planes
 
-    def corner(turns: float) -> float:  # the plane that makes so many turns over the training length
+    def corner(
+        turns: float,
+    ) -> float:  # the plane that makes so many turns over the training length
         return d * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
     def kept(i: int, fast: float, slow: float) -> float:
@@ -415,19 +522,29 @@ def by_hand(kind: str, planes: int, theta: float, s: float, length: int) -> list
 @pytest.mark.parametrize("kind", ["linear", "ntk", "ntk-by-parts", "yarn"])
 def test_frequencies_are_scaled_by_the_formula(kind: str, length: int) -> None:
     scaling = Scaling(kind, (length, length), (length, 3 * length))
-    np.testing.assert_allclose(frequencies(16, 10000.0, scaling, 1), by_hand(kind, 16, 10000.0, 3.0, length), rtol=1e-12)
-    np.testing.assert_allclose(frequencies(16, 10000.0, scaling, 0), [10000 ** (-i / 16) for i in range(16)], rtol=1e-12)
+    np.testing.assert_allclose(
+        frequencies(16, 10000.0, scaling, 1), by_hand(kind, 16, 10000.0, 3.0, length), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        frequencies(16, 10000.0, scaling, 0), [10000 ** (-i / 16) for i in range(16)], rtol=1e-12
+    )
 
 
 def test_ntk_keeps_the_fastest_plane_and_interpolates_the_slowest() -> None:
-    scaled, plain = frequencies(16, 10000.0, Scaling("ntk", (64,), (256,)), 0), frequencies(16, 10000.0, Scaling(), 0)
+    scaled, plain = (
+        frequencies(16, 10000.0, Scaling("ntk", (64,), (256,)), 0),
+        frequencies(16, 10000.0, Scaling(), 0),
+    )
     assert scaled[0] == plain[0]
     assert (plain[-1] / scaled[-1]).item() == pytest.approx(4.0)
     assert all(a < b for a, b in pairwise((plain / scaled).tolist()))
 
 
 def test_a_smaller_image_is_not_scaled() -> None:
-    assert torch.equal(frequencies(8, 100.0, Scaling("linear", (64,), (32,)), 0), frequencies(8, 100.0, Scaling(), 0))
+    assert torch.equal(
+        frequencies(8, 100.0, Scaling("linear", (64,), (32,)), 0),
+        frequencies(8, 100.0, Scaling(), 0),
+    )
 
 
 def test_yarn_multiplies_queries_and_keys_so_that_scores_grow_by_its_square() -> None:
@@ -439,7 +556,19 @@ def test_yarn_multiplies_queries_and_keys_so_that_scores_grow_by_its_square() ->
     torch.testing.assert_close((a * b).sum(-1), (q * k).sum(-1) * factor**2, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rope-axial", "rope-vanilla", "videorope", "harope", "string", "rope-matrix", "head-freq", "rope-mixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rope-axial",
+        "rope-vanilla",
+        "videorope",
+        "harope",
+        "string",
+        "rope-matrix",
+        "head-freq",
+        "rope-mixed",
+    ],
+)
 def test_linear_scaling_turns_as_far_as_positions_divided_by_the_factor(name: str) -> None:
     encoding, plain, (q, k) = train(make(name)), train(make(name)), random(2, 1, HEADS, 16, D)
     encoding.rescale(Scaling("linear", (4, 4), (8, 8)))
@@ -454,7 +583,12 @@ def test_linear_scaling_turns_as_far_as_positions_divided_by_the_factor(name: st
 def by_raster(x: Tensor, factor: float) -> Tensor:
     """Vanilla rotation of tokens in one line, indices divided by `factor`."""
     speeds = torch.tensor([10000 ** (-2 * j / D) for j in range(D // 2)], dtype=torch.float64)
-    return base.rotate_planes(x, base.RotationAngles(torch.outer(torch.arange(x.shape[2], dtype=torch.float64) / factor, speeds)))
+    return base.rotate_planes(
+        x,
+        base.RotationAngles(
+            torch.outer(torch.arange(x.shape[2], dtype=torch.float64) / factor, speeds)
+        ),
+    )
 
 
 def test_scaling_leaves_the_learned_matrix_alone() -> None:
@@ -475,12 +609,15 @@ def test_scaling_leaves_the_learned_matrix_alone() -> None:
         ("string", {"learn_freqs": True}, "ntk"),
     ],
 )
-def test_a_scaling_without_a_meaning_is_refused(name: str, options: dict[str, object], kind: str) -> None:
+def test_a_scaling_without_a_meaning_is_refused(
+    name: str, options: dict[str, object], kind: str
+) -> None:
     with pytest.raises(OptionError, match=f"pos_scaling {kind}"):
         make(name, **options).rescale(Scaling(kind, (4, 4), (8, 8)))
 
 
-# ------------------------------------------------------------------------------------ counts and clues
+# ------------------------------------------------------------------------------------ counts and
+# clues
 
 
 @pytest.mark.parametrize(
@@ -526,7 +663,11 @@ def test_parameters_are_as_many_as_the_published_shapes_say(
         ("string", {"per_head": True}),
         ("string", {"per_head": False, "map": "circulant"}),
         ("string", {"per_head": False, "learn_freqs": True}),
-        *[("rope-matrix", {"matrix": m, "per_head": p}) for m in ("normal", "orthogonal") for p in (False, True)],
+        *[
+            ("rope-matrix", {"matrix": m, "per_head": p})
+            for m in ("normal", "orthogonal")
+            for p in (False, True)
+        ],
         ("rope-matrix", {"matrix": "svd", "per_head": False}),
     ],
 )
@@ -541,15 +682,28 @@ def test_parameters_tell_whose_they_are(name: str, options: dict[str, object]) -
 
 @pytest.mark.parametrize("name", ["rope-axial", "rope-vanilla", "videorope", "head-freq", "ape"])
 def test_encodings_without_parameters_leave_no_clue(name: str) -> None:
-    assert detect_encoding.detect_from_shapes({key: tuple(value.shape) for key, value in make(name).state_dict().items()}) is None
+    assert (
+        detect_encoding.detect_from_shapes(
+            {key: tuple(value.shape) for key, value in make(name).state_dict().items()}
+        )
+        is None
+    )
 
 
 def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them() -> None:
     shape = base.ModelShape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 12, 12))
-    encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {"axis_order": "column-first"})
+    encoding = base.build_encoding(
+        registry.load_by_name("encodings", "rope-axial"), shape, {"axis_order": "column-first"}
+    )
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
-        angles = [p * 10000 ** (-2 * i / d) for p, d in ((at[0], 8), (at[2], 12), (at[1], 12)) for i in range(d // 2)]
+        angles = [
+            p * 10000 ** (-2 * i / d)
+            for p, d in ((at[0], 8), (at[2], 12), (at[1], 12))
+            for i in range(d // 2)
+        ]
         return plane_turn(x, np.array(angles))
 
-    check(encoding, wanted, torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]), layer=0, tolerance=2e-6)
+    check(
+        encoding, wanted, torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]), layer=0, tolerance=2e-6
+    )

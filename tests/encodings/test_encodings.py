@@ -30,7 +30,9 @@ def grid(rows: int, columns: int) -> Tensor:
     return torch.tensor([(r, c) for r in range(rows) for c in range(columns)], dtype=torch.float32)
 
 
-def make(name: str, head_dim: int = 16, heads: int = 2, layers: int = 2, **options: object) -> base.Encoding:
+def make(
+    name: str, head_dim: int = 16, heads: int = 2, layers: int = 2, **options: object
+) -> base.Encoding:
     shape = base.ModelShape(width=heads * head_dim, heads=heads, head_dim=head_dim, layers=layers)
     return base.build_encoding(registry.load_by_name("encodings", name), shape, options)
 
@@ -39,7 +41,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def train(encoding: base.Encoding, spread: float = 0.4, skip: tuple[str, ...] = ()) -> base.Encoding:
+def train(
+    encoding: base.Encoding, spread: float = 0.4, skip: tuple[str, ...] = ()
+) -> base.Encoding:
     with torch.no_grad():
         for seed, (name, parameter) in enumerate(encoding.named_parameters()):
             if name not in skip:
@@ -47,7 +51,9 @@ def train(encoding: base.Encoding, spread: float = 0.4, skip: tuple[str, ...] = 
     return encoding
 
 
-def scores(encoding: base.Encoding, q: Tensor, k: Tensor, positions: Tensor, layer: int = 0) -> Tensor:
+def scores(
+    encoding: base.Encoding, q: Tensor, k: Tensor, positions: Tensor, layer: int = 0
+) -> Tensor:
     q, k = encoding.rotate(q, k, positions, layer)
     return (q.double() @ k.double().mT).detach()
 
@@ -66,7 +72,12 @@ def test_encoding_keeps_its_promises(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("harope", {"qk_mode": "same"}), ("harope", {"base": 100.0}), ("videorope", {"temporal": 0.0}), ("string", {"base": 30000})],
+    [
+        ("harope", {"qk_mode": "same"}),
+        ("harope", {"base": 100.0}),
+        ("videorope", {"temporal": 0.0}),
+        ("string", {"base": 30000}),
+    ],
 )
 def test_encoding_keeps_its_promises_with_options(name: str, options: dict[str, object]) -> None:
     check_encoding(name, head_dim=32, grids=[(4, 4), (5, 2)], options=options)
@@ -80,7 +91,10 @@ class CachedByLength(RopeAxial):
         self.tables: dict[int, base.RotationAngles] = {}
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        angles = self.tables.setdefault(len(positions), base.axial_angles(positions, self.shape, self.options, self.scaling, "x"))
+        angles = self.tables.setdefault(
+            len(positions),
+            base.axial_angles(positions, self.shape, self.options, self.scaling, "x"),
+        )
         return base.rotate_planes(q, angles), base.rotate_planes(k, angles)
 
 
@@ -103,35 +117,51 @@ class CoarsePositions(RopeAxial):
 
 
 class ClaimsRelative(Ape):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
+    )
 
 
 class ClaimsAbsolute(RopeAxial):
-    facts = base.EncodingProperties(relative=False, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=False, orthogonal=True, identity_at_init=True, per_head=False, foldable=False
+    )
 
 
 class ClaimsOrthogonal(Harope):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True
+    )
 
 
 class ClaimsStretching(String):
-    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True
+    )
 
 
 class ClaimsPerHead(String):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True
+    )
 
 
 class ClaimsShared(Harope):
-    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True
+    )
 
 
 class ClaimsAxialStart(VideoRope):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False
+    )
 
 
 class ClaimsOtherStart(RopeAxial):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
+    )
 
 
 class MatrixAfterRotation(String):
@@ -164,7 +194,9 @@ class HiddenState(RopeAxial):
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         self.first = self.scale.detach().clone() if self.first is None else self.first
-        q, k = super().rotate(q * self.first * self.scale / self.scale.detach(), k, positions, layer)
+        q, k = super().rotate(
+            q * self.first * self.scale / self.scale.detach(), k, positions, layer
+        )
         return q, k
 
 
@@ -196,7 +228,9 @@ class InPlace(Ape):
 
 
 class Nothing(base.Encoding):
-    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(
+        relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
+    )
     source = "nowhere"
 
 
@@ -246,8 +280,12 @@ def test_ape_is_dits_table_column_first() -> None:
             wanted = []
             for p in (c, r):  # DiT's meshgrid(grid_w, grid_h): "here w goes first"
                 frequencies = [1 / 10000 ** (i / quarter) for i in range(quarter)]
-                wanted += [math.sin(p * w) for w in frequencies] + [math.cos(p * w) for w in frequencies]
-            np.testing.assert_allclose(table[r * columns + c], np.array(wanted, dtype=np.float32), rtol=0, atol=1e-7)  # one rounding
+                wanted += [math.sin(p * w) for w in frequencies] + [
+                    math.cos(p * w) for w in frequencies
+                ]
+            np.testing.assert_allclose(
+                table[r * columns + c], np.array(wanted, dtype=np.float32), rtol=0, atol=1e-7
+            )  # one rounding
     row_first = np.concatenate([table[:, 2 * quarter :], table[:, : 2 * quarter]], 1)
     assert np.abs(row_first - table).max() > 0.5  # the wrong order would not have passed
 
@@ -255,12 +293,19 @@ def test_ape_is_dits_table_column_first() -> None:
 def test_ape_adds_and_leaves_queries_alone() -> None:
     encoding, tokens, (q, k) = make("ape"), noise(2, 6, 32), noise(2, 1, 2, 6, 16)
     positions = grid(2, 3)
-    assert torch.equal(encoding.embed(tokens, positions), tokens + encoding.embed(torch.zeros_like(tokens), positions))
-    assert all(torch.equal(a, b) for a, b in zip(encoding.rotate(q, k, positions, 0), (q, k), strict=True))
+    assert torch.equal(
+        encoding.embed(tokens, positions),
+        tokens + encoding.embed(torch.zeros_like(tokens), positions),
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(encoding.rotate(q, k, positions, 0), (q, k), strict=True)
+    )
 
 
 def by_complex_numbers(x: Tensor, angle_of: object) -> np.ndarray:
-    """Rotates plane j = channels (2j, 2j+1) of x (B, heads, N, d) by angle_of(n, j), one number at a time."""
+    """Rotates plane j = channels (2j, 2j+1) of x (B, heads, N, d) by angle_of(n, j), one number at
+    a time.
+    """
     values = x.double().numpy()
     out = np.empty_like(values)
     for b, h, n, j in np.ndindex(*values.shape[:3], values.shape[3] // 2):
@@ -273,7 +318,9 @@ def assert_turned(encoding: base.Encoding, positions: Tensor, angle_of: object) 
     d = encoding.shape.head_dim
     q, k = noise(2, 1, 2, len(positions), d)
     for before, after in zip((q, k), encoding.rotate(q, k, positions, 0), strict=True):
-        np.testing.assert_allclose(after.numpy(), by_complex_numbers(before, angle_of), rtol=0, atol=FLOAT32)
+        np.testing.assert_allclose(
+            after.numpy(), by_complex_numbers(before, angle_of), rtol=0, atol=FLOAT32
+        )
 
 
 def test_axial_turns_the_first_half_with_the_row_and_the_second_with_the_column() -> None:
@@ -289,25 +336,38 @@ def test_axial_turns_the_first_half_with_the_row_and_the_second_with_the_column(
 def test_axial_takes_another_base() -> None:
     d, positions = 8, grid(2, 4)
     assert_turned(
-        make("rope-axial", head_dim=d, base=100), positions, lambda n, j: float(positions[n, j // 2]) * 100 ** (-2 * (j % 2) / (d / 2))
+        make("rope-axial", head_dim=d, base=100),
+        positions,
+        lambda n, j: float(positions[n, j // 2]) * 100 ** (-2 * (j % 2) / (d / 2)),
     )
 
 
 def test_axial_keeps_precision_at_far_positions() -> None:
     positions = grid(1, 2) + torch.tensor([0.0, 4095.0])
-    assert_turned(make("rope-axial"), positions, lambda n, j: float(positions[n, j // 4]) * 10000 ** (-2 * (j % 4) / 8))
+    assert_turned(
+        make("rope-axial"),
+        positions,
+        lambda n, j: float(positions[n, j // 4]) * 10000 ** (-2 * (j % 4) / 8),
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (1, 7)])
 def test_vanilla_turns_all_planes_with_the_raster_index(shape: tuple[int, int]) -> None:
     d = 16
-    assert_turned(make("rope-vanilla", head_dim=d), grid(*shape), lambda n, j: n * 10000 ** (-2 * j / d))
+    assert_turned(
+        make("rope-vanilla", head_dim=d), grid(*shape), lambda n, j: n * 10000 ** (-2 * j / d)
+    )
 
 
 def test_videorope_of_64_channels_rests_8_planes_and_alternates_12_rows_and_12_columns() -> None:
     d, positions = 64, grid(3, 5)
     axis = ["row", "column"] * 12 + ["time"] * 8
-    assert (axis.count("row"), axis.count("column"), axis.count("time"), len(axis)) == (12, 12, 8, d // 2)
+    assert (axis.count("row"), axis.count("column"), axis.count("time"), len(axis)) == (
+        12,
+        12,
+        8,
+        d // 2,
+    )
 
     def angle(n: int, j: int) -> float:
         row, column = positions[n].tolist()
@@ -321,7 +381,11 @@ def test_videorope_of_64_channels_rests_8_planes_and_alternates_12_rows_and_12_c
 
 def test_videorope_without_time_moves_every_plane() -> None:
     d, positions = 16, grid(3, 4)
-    assert_turned(make("videorope", head_dim=d, temporal_fraction=0), positions, lambda n, j: float(positions[n, j % 2]) * 10000 ** (-2 * j / d))
+    assert_turned(
+        make("videorope", head_dim=d, temporal_fraction=0),
+        positions,
+        lambda n, j: float(positions[n, j % 2]) * 10000 ** (-2 * j / d),
+    )
 
 
 def rotation(d: int, row: float, column: float) -> np.ndarray:
@@ -329,7 +393,10 @@ def rotation(d: int, row: float, column: float) -> np.ndarray:
     out = np.zeros((d, d))
     for j in range(d // 2):
         angle = (row, column)[j // (d // 4)] * 10000 ** (-2 * (j % (d // 4)) / (d / 2))
-        out[2 * j : 2 * j + 2, 2 * j : 2 * j + 2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        out[2 * j : 2 * j + 2, 2 * j : 2 * j + 2] = [
+            [math.cos(angle), -math.sin(angle)],
+            [math.sin(angle), math.cos(angle)],
+        ]
     return out
 
 
@@ -338,13 +405,23 @@ def exponential_of_skew_part(raw: Tensor) -> np.ndarray:
     return expm((a - a.T) / 2)
 
 
-def assert_matrices(encoding: base.Encoding, positions: Tensor, layer: int, on_q: list[np.ndarray], on_k: list[np.ndarray]) -> None:
+def assert_matrices(
+    encoding: base.Encoding,
+    positions: Tensor,
+    layer: int,
+    on_q: list[np.ndarray],
+    on_k: list[np.ndarray],
+) -> None:
     """rotate equals R(p) Mq q and R(p) Mk k, head by head, vector by vector."""
     d = encoding.shape.head_dim
     q, k = noise(2, 2, encoding.shape.heads, len(positions), d)
-    for before, after, matrices in zip((q, k), encoding.rotate(q, k, positions, layer), (on_q, on_k), strict=True):
+    for before, after, matrices in zip(
+        (q, k), encoding.rotate(q, k, positions, layer), (on_q, on_k), strict=True
+    ):
         for b, h, n in np.ndindex(*before.shape[:3]):
-            wanted = rotation(d, *positions[n].tolist()) @ matrices[h] @ before[b, h, n].double().numpy()
+            wanted = (
+                rotation(d, *positions[n].tolist()) @ matrices[h] @ before[b, h, n].double().numpy()
+            )
             # float32 expm and products of 16 terms of size up to 5
             np.testing.assert_allclose(after[b, h, n].detach().numpy(), wanted, rtol=0, atol=2e-5)
 
@@ -360,14 +437,19 @@ def test_string_is_one_orthogonal_basis_then_axial(layer: int) -> None:
 
 def svd_form(encoding: base.Encoding, layer: int, head: int) -> np.ndarray:
     """M = U diag(s) V^T of one head, in float64."""
-    u, v = exponential_of_skew_part(encoding.A_u[layer, head]), exponential_of_skew_part(encoding.A_v[layer, head])
+    u, v = (
+        exponential_of_skew_part(encoding.A_u[layer, head]),
+        exponential_of_skew_part(encoding.A_v[layer, head]),
+    )
     s = np.log1p(np.exp(encoding.sigma[layer, head].detach().double().numpy())) + 1e-6
     return u @ np.diag(s) @ v.T
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("mode", ["dual", "same"])
-def test_harope_puts_m_on_queries_and_its_inverse_transpose_or_itself_on_keys(mode: str, layer: int) -> None:
+def test_harope_puts_m_on_queries_and_its_inverse_transpose_or_itself_on_keys(
+    mode: str, layer: int
+) -> None:
     encoding = train(make("harope", qk_mode=mode))
     on_q = [svd_form(encoding, layer, head) for head in range(2)]
     on_k = [np.linalg.inv(m).T for m in on_q] if mode == "dual" else on_q
@@ -379,16 +461,25 @@ def test_harope_puts_m_on_queries_and_its_inverse_transpose_or_itself_on_keys(mo
 def test_harope_starts_as_axial(mode: str) -> None:
     positions, (q, k) = grid(4, 7), noise(2, 2, 2, 28, 16)
     for layer in range(2):
-        # the release starts with s = 1.000001: it cancels in the dual form and scales scores by 2e-6 in the same form
+        # the release starts with s = 1.000001: it cancels in the dual form and scales scores by
+        # 2e-6 in the same form
         torch.testing.assert_close(
-            scores(make("harope", qk_mode=mode), q, k, positions, layer), scores(make("rope-axial"), q, k, positions), rtol=1e-5, atol=1e-5
+            scores(make("harope", qk_mode=mode), q, k, positions, layer),
+            scores(make("rope-axial"), q, k, positions),
+            rtol=1e-5,
+            atol=1e-5,
         )
 
 
 def test_the_dual_form_leaves_scores_at_offset_zero_alone_and_the_same_form_does_not() -> None:
     (q, k), positions = noise(2, 2, 2, 12, 16), grid(3, 4)
     plain = (q.double() * k.double()).sum(-1)
-    moved = {mode: scores(train(make("harope", qk_mode=mode)), q, k, positions).diagonal(dim1=-2, dim2=-1) for mode in ("dual", "same")}
+    moved = {
+        mode: scores(train(make("harope", qk_mode=mode)), q, k, positions).diagonal(
+            dim1=-2, dim2=-1
+        )
+        for mode in ("dual", "same")
+    }
     # M^T M^-T = I up to float32: products of 16 terms, condition number below 50
     torch.testing.assert_close(moved["dual"], plain, rtol=0, atol=2e-4)
     assert (moved["same"] - plain).abs().max() > 1
@@ -398,7 +489,9 @@ def test_both_forms_coincide_where_m_is_orthogonal() -> None:
     (q, k), positions = noise(2, 1, 2, 12, 16), grid(3, 4)
     dual, same = (train(make("harope", qk_mode=mode), skip=("sigma",)) for mode in ("dual", "same"))
     # s = 1.000001 is left: one part in a million twice
-    torch.testing.assert_close(scores(dual, q, k, positions), scores(same, q, k, positions), rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(
+        scores(dual, q, k, positions), scores(same, q, k, positions), rtol=1e-5, atol=2e-5
+    )
     stretched = train(make("harope", qk_mode="same"))
     assert (scores(stretched, q, k, positions) - scores(dual, q, k, positions)).abs().max() > 1
 
@@ -408,7 +501,9 @@ def test_a_common_factor_of_m_cancels_in_the_dual_form() -> None:
     one, scaled = (train(make("harope"), skip=("sigma",)) for _ in range(2))
     with torch.no_grad():
         scaled.sigma.fill_(2.0)
-    torch.testing.assert_close(scores(one, q, k, positions), scores(scaled, q, k, positions), rtol=0, atol=5e-5)
+    torch.testing.assert_close(
+        scores(one, q, k, positions), scores(scaled, q, k, positions), rtol=0, atol=5e-5
+    )
 
 
 def test_harope_equals_string_with_the_same_orthogonal_matrix() -> None:
@@ -416,7 +511,9 @@ def test_harope_equals_string_with_the_same_orthogonal_matrix() -> None:
     string, harope = train(make("string")), make("harope", qk_mode="same")
     with torch.no_grad():
         harope.A_u.copy_(string.skew[:, None].expand_as(harope.A_u))
-    torch.testing.assert_close(scores(harope, q, k, positions), scores(string, q, k, positions), rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(
+        scores(harope, q, k, positions), scores(string, q, k, positions), rtol=1e-5, atol=5e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -432,7 +529,9 @@ def test_harope_equals_string_with_the_same_orthogonal_matrix() -> None:
         ("ape", 12, 64, 12, 0),
     ],
 )
-def test_parameter_counts_are_the_papers(name: str, heads: int, head_dim: int, layers: int, wanted: int) -> None:
+def test_parameter_counts_are_the_papers(
+    name: str, heads: int, head_dim: int, layers: int, wanted: int
+) -> None:
     assert sum(p.numel() for p in make(name, head_dim, heads, layers).parameters()) == wanted
 
 
@@ -470,7 +569,9 @@ def test_an_unknown_encoding_offers_the_nearest() -> None:
 
 
 def test_an_unknown_option_names_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"'qkmode' of harope.*its options: base, axis_order, layout, qk_mode"):
+    with pytest.raises(
+        OptionError, match=r"'qkmode' of harope.*its options: base, axis_order, layout, qk_mode"
+    ):
         make("harope", qkmode="dual")
 
 
@@ -480,7 +581,11 @@ def test_an_unknown_option_names_the_known_ones() -> None:
         ("harope", {"qk_mode": "paper"}),
         ("videorope", {"temporal": 1.0}),
         ("videorope", {"temporal": -0.1}),
-        *[(name, {"base": bad}) for name in sorted(TABLE_2) for bad in (0, -1.0, math.inf, math.nan, "much")],
+        *[
+            (name, {"base": bad})
+            for name in sorted(TABLE_2)
+            for bad in (0, -1.0, math.inf, math.nan, "much")
+        ],
     ],
 )
 def test_a_value_an_option_does_not_take_is_refused(name: str, options: dict[str, object]) -> None:
@@ -488,7 +593,9 @@ def test_a_value_an_option_does_not_take_is_refused(name: str, options: dict[str
         make(name, **options)
 
 
-@pytest.mark.parametrize(("name", "head_dim"), [("rope-axial", 6), ("harope", 18), ("string", 10), ("rope-vanilla", 7)])
+@pytest.mark.parametrize(
+    ("name", "head_dim"), [("rope-axial", 6), ("harope", 18), ("string", 10), ("rope-vanilla", 7)]
+)
 def test_a_head_that_does_not_divide_into_planes_is_refused(name: str, head_dim: int) -> None:
     q = noise(1, 2, 4, head_dim)
     with pytest.raises(OptionError, match=f"{name} needs a head size divisible by"):

@@ -1,4 +1,6 @@
-"""T2I-CompBench as suite and evaluator: every category, under both sets of rules, and the counts of the official prompts."""
+"""T2I-CompBench as suite and evaluator: every category, under both sets of rules, and the counts of
+the official prompts.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,29 @@ from toy_compbench import facts, good, sighting, sights
 from harope_bench import testing
 from harope_bench.assets.download import fetch_asset
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANNOTATION_TYPES, QUERY_TYPES, VqaAnswer, VqaAnnotation, DepthQuery, SimilarityAnnotation, DetectionQuery, VqaQuery, DetectionAnnotation, SimilarityQuery
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    QUERY_TYPES,
+    DepthQuery,
+    DetectionAnnotation,
+    DetectionQuery,
+    SimilarityAnnotation,
+    SimilarityQuery,
+    VqaAnnotation,
+    VqaAnswer,
+    VqaQuery,
+)
 from harope_bench.core.errors import MissingAssetError, OptionError, StorageError
 from harope_bench.core.schema import Measurement
 from harope_bench.evaluators import t2i_compbench as evaluator
-from harope_bench.evaluators.base import EvaluatorOutput, AnnotatedImage
-from harope_bench.evaluators.rules.compbench_spatial import SIDE_RELATIONS, UNIDET_MISSING_NOUNS, parse_depth_relation, detector_nouns, parse_relation
+from harope_bench.evaluators.base import AnnotatedImage, EvaluatorOutput
+from harope_bench.evaluators.rules.compbench_spatial import (
+    SIDE_RELATIONS,
+    UNIDET_MISSING_NOUNS,
+    detector_nouns,
+    parse_depth_relation,
+    parse_relation,
+)
 from harope_bench.suites import noun_chunks
 from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, METADATA_KEY, CompBenchSuite
 from harope_bench.suites.official_layouts.compbench import file_name
@@ -34,11 +53,14 @@ def measured(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
-def value(found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False) -> float | None:
+def value(
+    found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
+) -> float | None:
     return measured(PLUGIN.assess(found, rules, lenient), metric).value
 
 
-# --------------------------------------------------------------------------------------------- evaluator
+# ---------------------------------------------------------------------------------------------
+# evaluator
 
 
 def test_the_evaluator_keeps_its_promises() -> None:
@@ -65,11 +87,18 @@ def test_the_value_of_each_category(category: str, wanted: float, rules: str) ->
     assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
     for m in found.measurements:
         if m.metric != evaluator.METRICS[category]:
-            assert (m.value, m.n_asked, m.reason) == (None, 0, "no prompt of this kind was asked for")
+            assert (m.value, m.n_asked, m.reason) == (
+                None,
+                0,
+                "no prompt of this kind was asked for",
+            )
 
 
 def test_metrics_are_the_columns_of_table_5() -> None:
-    columns = {column["key"]: column["unit"] for column in registry.load_by_name("tables", "table5")["columns"]}
+    columns = {
+        column["key"]: column["unit"]
+        for column in registry.load_by_name("tables", "table5")["columns"]
+    }
     assert columns.items() <= {metric.name: metric.unit for metric in PLUGIN.metrics}.items()
     assert set(registry.load_by_name("suites", "t2i-compbench-table5").categories) == {
         category for category, metric in evaluator.METRICS.items() if metric in columns
@@ -88,21 +117,36 @@ def test_each_category_asks_its_own_judges() -> None:
         "color": ["vqa"], "shape": ["vqa"], "texture": ["vqa"], "spatial": ["detector-2d"], "3d_spatial": ["depth", "detector"],
         "numeracy": ["detector"], "non_spatial": ["similarity"], "complex": ["detector-2d", "similarity", "vqa"],
     }  # fmt: skip
-    assert asked["complex"].count("detector-2d") == 2, "a prompt with an action alone needs no detector"
+    assert asked["complex"].count("detector-2d") == 2, (
+        "a prompt with an action alone needs no detector"
+    )
     assert (
-        set(registry.load_by_name("suites", "t2i-compbench").judges["t2i-compbench"]) == {look.role for look in PLUGIN.annotator_roles} <= set(ANNOTATION_TYPES)
+        set(registry.load_by_name("suites", "t2i-compbench").judges["t2i-compbench"])
+        == {look.role for look in PLUGIN.annotator_roles}
+        <= set(ANNOTATION_TYPES)
     )
 
 
 def test_what_is_asked() -> None:
     two = sighting(("cup", 0.9, 100, 200), ("cat", 0.8, 120, 200), ("dog", 0.7, 300, 200))
     assert evaluator.vqa_query(facts("color", 0), {}) == VqaQuery(questions=("a cup?", "a dog?"))
-    assert evaluator.detection_2d_query({**facts("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}) == DetectionQuery(names=("person",))
+    assert evaluator.detection_2d_query(
+        {**facts("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}
+    ) == DetectionQuery(names=("person",))
     assert evaluator.detection_query(facts("numeracy", 0), {}) == DetectionQuery(names=("cup",))
     assert evaluator.detection_query({**facts("numeracy", 0), "known": []}, {}) is None
-    assert evaluator.depth_query(facts("3d_spatial", 0), {"detector": two}) == DepthQuery(boxes=((80, 180, 120, 220), (280, 180, 320, 220)))
-    assert evaluator.depth_query(facts("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}) is None
-    assert evaluator.similarity_query({**facts("complex", 1), "no_adj": "The cup"}, {}) == SimilarityQuery(texts=("The cup",))
+    assert evaluator.depth_query(facts("3d_spatial", 0), {"detector": two}) == DepthQuery(
+        boxes=((80, 180, 120, 220), (280, 180, 320, 220))
+    )
+    assert (
+        evaluator.depth_query(
+            facts("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}
+        )
+        is None
+    )
+    assert evaluator.similarity_query(
+        {**facts("complex", 1), "no_adj": "The cup"}, {}
+    ) == SimilarityQuery(texts=("The cup",))
     assert evaluator.similarity_query(facts("complex", 0), {}) is None
 
 
@@ -113,9 +157,14 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
     metric = evaluator.METRICS[category]
     for rules in BOTH:
         strict = measured(PLUGIN.assess([first, *found[1:]], rules, False), metric)
-        assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(strict.reason)
+        assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(
+            strict.reason
+        )
         lenient = measured(PLUGIN.assess([first, *found[1:]], rules, True), metric)
-        assert lenient.value == pytest.approx(value(found[1:], metric, rules)) and lenient.n_scored == len(found) - 1
+        assert (
+            lenient.value == pytest.approx(value(found[1:], metric, rules))
+            and lenient.n_scored == len(found) - 1
+        )
 
 
 def test_where_the_official_script_stops_there_is_no_score() -> None:
@@ -123,7 +172,9 @@ def test_where_the_official_script_stops_there_is_no_score() -> None:
     stopping = replace(found[0], facts={**found[0].metadata, "text": "two cup"})
     score = PLUGIN.assess([stopping, *found[1:]], "official", False)
     assert measured(score, "numeracy").value is None
-    assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0]["other_rules"]["scores"] == {"numeracy": 0.5}
+    assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
+        "other_rules"
+    ]["scores"] == {"numeracy": 0.5}
     assert score.sample_scores[0]["verdict"] == "unread", "listed among the failures"
     assert value([stopping, *found[1:]], "numeracy", "corrected") == pytest.approx(0.5)
 
@@ -134,7 +185,9 @@ def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
 
 
 def test_complex_without_two_objects() -> None:
-    found = [replace(s, facts={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)]
+    found = [
+        replace(s, facts={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
+    ]
     assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
     assert value(found, "complex", "corrected") == pytest.approx(0.72)
 
@@ -154,8 +207,18 @@ def notes(found: list[AnnotatedImage], rules: str = "official") -> str:
 
 
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
-    wallets = [replace(s, facts={**s.metadata, "nouns": ["cup", "wallet"]}) if s.metadata["place"] == 0 else s for s in sights("spatial")]
-    assert "spatial_2d: UniDet's labels allow at most 0.750, since none equals what 1 of 4 prompts name" in notes(wallets)
+    wallets = [
+        (
+            replace(s, facts={**s.metadata, "nouns": ["cup", "wallet"]})
+            if s.metadata["place"] == 0
+            else s
+        )
+        for s in sights("spatial")
+    ]
+    assert (
+        "spatial_2d: UniDet's labels allow at most 0.750, since none equals what 1 of 4 prompts"
+        " name" in notes(wallets)
+    )
     assert "another detector may allow more or less" in notes(wallets)
     assert "at most" not in notes(wallets, "corrected")
     assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
@@ -165,7 +228,9 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     )
     assert "spatial_3d: 0.425 of 0.758 is earned by being found" in notes(sights("3d_spatial"))
     # action counts half for one prompt and a third for one, of four
-    assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(sights("complex"))
+    assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(
+        sights("complex")
+    )
     assert "rules: official keep four-decimals" in notes(sights("color"))
     assert "corrected are four-decimals" in notes(sights("color"), "corrected")
 
@@ -174,10 +239,13 @@ def test_both_rules_are_told_where_they_differ() -> None:
     listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
     for rules in ("official", "corrected"):
         score = PLUGIN.assess(sights("spatial", spatial={"detector-2d": listed}), rules, True)
-        assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [difference.text for difference in score.rule_differences]
+        assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [
+            difference.text for difference in score.rule_differences
+        ]
 
 
-# ------------------------------------------------------------------------------------------------- suite
+# -------------------------------------------------------------------------------------------------
+# suite
 
 
 @pytest.fixture
@@ -200,24 +268,37 @@ def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
 
 
 def test_a_model_nobody_read_with_is_named() -> None:
-    with pytest.raises(OptionError, match=r"no reading by en_core_web_sm 3.5.0 ships; there are 3.6.0, 3.8.0"):
+    with pytest.raises(
+        OptionError, match=r"no reading by en_core_web_sm 3.5.0 ships; there are 3.6.0, 3.8.0"
+    ):
         noun_chunks.find_parse("a dog", "3.5.0")
     with pytest.raises(StorageError, match="no reading of 'a dog'"):
         noun_chunks.find_parse("a dog", "3.6.0")
 
 
 def test_readings_hold_no_word() -> None:
-    lines = [line for line in noun_chunks.PARSES_FILE.read_text().splitlines() if line and not line.startswith(("#", "[", '"'))]
+    lines = [
+        line
+        for line in noun_chunks.PARSES_FILE.read_text().splitlines()
+        if line and not line.startswith(("#", "[", '"'))
+    ]
     assert len(lines) > 1800
     for line in lines:
         key, row = line.split(" = ")
-        assert len(key) == 12 and set(key) <= set("0123456789abcdef") and set(row) <= set('"0123456789- |')
+        assert (
+            len(key) == 12
+            and set(key) <= set("0123456789abcdef")
+            and set(row) <= set('"0123456789- |')
+        )
 
 
 def test_a_reading_survives_its_row() -> None:
     prompt = "The dog's well-worn hat was on top of the hat rack."
     read = noun_chunks.PromptParse(
-        ("dog", "hat", "hat", "rack"), ("The dog's well-worn hat", "the hat rack"), ("hat", "hat"), "The dog 's - hat was on the hat rack ."
+        ("dog", "hat", "hat", "rack"),
+        ("The dog's well-worn hat", "the hat rack"),
+        ("hat", "hat"),
+        "The dog 's - hat was on the hat rack .",
     )
     assert noun_chunks.parse_row(prompt, noun_chunks.format_row(prompt, read)) == read
     with pytest.raises(ValueError, match="'cat' does not stand"):
@@ -229,16 +310,27 @@ def test_a_reading_survives_its_row() -> None:
 def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     suite = registry.load_by_name("suites", "t2i-compbench")
     assert (suite.count, suite.prompts, suite.copies, suite.resolution) == (24_000, 2400, 10, 512)
-    assert [r.prompt for r in suite.requests([0, 2400, 900])] == ["a green bench and a blue bowl"] * 2 + ["a giraffe next to a lamp"]
+    assert [r.prompt for r in suite.requests([0, 2400, 900])] == [
+        "a green bench and a blue bowl"
+    ] * 2 + ["a giraffe next to a lamp"]
     for index in (0, 299, 300, 2399, 2400, 23_999):
         case = suite.case(index)
-        assert suite.index(case.facts[METADATA_KEY]["category"], case.facts[METADATA_KEY]["place"], case.copy) == index
+        assert (
+            suite.index(
+                case.facts[METADATA_KEY]["category"], case.facts[METADATA_KEY]["place"], case.copy
+            )
+            == index
+        )
         assert case.facts[METADATA_KEY]["text"] == case.text
         json.dumps(case.facts)
     with pytest.raises(OptionError, match="there is no index 24000"):
         suite.case(24_000)
     part = registry.load_by_name("suites", "t2i-compbench-table5")
-    assert (part.count, part.case(300).text, part.case(14_999).copy) == (15_000, "a giraffe next to a lamp", 9)
+    assert (part.count, part.case(300).text, part.case(14_999).copy) == (
+        15_000,
+        "a giraffe next to a lamp",
+        9,
+    )
     assert part.source() != suite.source()
     assert "en_core_web_sm 3.6.0" in suite.source()[0]
 
@@ -248,19 +340,36 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
 def test_every_prompt_is_the_official_line() -> None:
     suite = whole()
     for category in CATEGORIES:
-        lines = (OFFICIAL / f"{category}_val.txt").read_bytes().decode().replace("\r\n", "\n").split("\n")
-        assert list(suite.category_prompts(category)) == [line for line in lines if line] and len(suite.category_prompts(category)) == 300
-    assert len({text for category in CATEGORIES for text in suite.category_prompts(category)}) == 2400
+        lines = (
+            (OFFICIAL / f"{category}_val.txt")
+            .read_bytes()
+            .decode()
+            .replace("\r\n", "\n")
+            .split("\n")
+        )
+        assert (
+            list(suite.category_prompts(category)) == [line for line in lines if line]
+            and len(suite.category_prompts(category)) == 300
+        )
+    assert (
+        len({text for category in CATEGORIES for text in suite.category_prompts(category)}) == 2400
+    )
 
 
 @official
 @pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("version", noun_chunks.parser_versions())
 def test_readings_are_the_taggers(version: str) -> None:
-    found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())["categories"]
+    found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())[
+        "categories"
+    ]
     for category in CATEGORIES:
-        for own, theirs in zip(rows(whole(version), category), found[f"{category}_val"], strict=True):
-            wanted = {key: theirs[key] for key in ("nouns", "chunks", "objects", "no_adj") if key in own}
+        for own, theirs in zip(
+            rows(whole(version), category), found[f"{category}_val"], strict=True
+        ):
+            wanted = {
+                key: theirs[key] for key in ("nouns", "chunks", "objects", "no_adj") if key in own
+            }
             assert {key: own[key] for key in wanted} == wanted
             assert wanted or category in ("numeracy", "non_spatial")
 
@@ -271,9 +380,16 @@ def test_how_far_two_taggers_differ() -> None:
     one, two = whole("3.6.0"), whole("3.8.0")
 
     def differing(category: str, key: str) -> int:
-        return sum(a[key] != b[key] for a, b in zip(rows(one, category), rows(two, category), strict=True))
+        return sum(
+            a[key] != b[key] for a, b in zip(rows(one, category), rows(two, category), strict=True)
+        )
 
-    assert [differing(c, "chunks") for c in ("color", "shape", "texture", "complex")] == [13, 16, 23, 31]
+    assert [differing(c, "chunks") for c in ("color", "shape", "texture", "complex")] == [
+        13,
+        16,
+        23,
+        31,
+    ]
     assert differing("complex", "no_adj") == 68
     assert [differing(c, "nouns") for c in ("spatial", "3d_spatial")] == [3, 3]
 
@@ -284,15 +400,24 @@ def test_how_far_two_taggers_differ() -> None:
 def test_the_ceiling_of_2d(version: str, labelled: int) -> None:
     """198 and 200 were counted with UniDet's own list of labels."""
     found = rows(whole(version), "spatial")
-    left = [row for row in found if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS]
+    left = [
+        row
+        for row in found
+        if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS
+    ]
     assert len(left) == labelled
-    perfect = [AnnotatedImage(k, k, 0, row["text"], row, {"detector-2d": right(row)}) for k, row in enumerate(found)]
+    perfect = [
+        AnnotatedImage(k, k, 0, row["text"], row, {"detector-2d": right(row)})
+        for k, row in enumerate(found)
+    ]
     assert value(perfect, "spatial_2d") == pytest.approx(labelled / 300)
     assert f"spatial_2d: UniDet's labels allow at most {labelled / 300:.3f}" in notes(perfect)
 
 
 def right(row: dict[str, Any]) -> DetectionAnnotation:
-    """What a detector with those labels would see in a perfect image: two sure things in the right places."""
+    """What a detector with those labels would see in a perfect image: two sure things in the right
+    places.
+    """
     words = parse_relation(row["text"], "official")
     axis, sign = SIDE_RELATIONS.get(words or "", (0, 1))
     apart = [0.0, 0.0]
@@ -301,45 +426,80 @@ def right(row: dict[str, Any]) -> DetectionAnnotation:
     found = [(first, 1.0, 200.0, 200.0), (second, 1.0, 200 + apart[0], 200 + apart[1])]
     if first == second:
         found.pop()
-    return sighting(*((label, *where) for label, *where in found if label not in UNIDET_MISSING_NOUNS))
+    return sighting(
+        *((label, *where) for label, *where in found if label not in UNIDET_MISSING_NOUNS)
+    )
 
 
 @official
 @pytest.mark.usefixtures("fetched")
 def test_false_is_true_would_zero_top_and_bottom() -> None:
     """`--complex False` reads objects around phrases that these prompts do not have."""
-    left = [row for row in rows(whole("3.8.0"), "spatial") if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS]
-    assert len([row for row in left if parse_relation(row["text"], "official") not in ("on the top of", "on the bottom of")]) == 128
+    left = [
+        row
+        for row in rows(whole("3.8.0"), "spatial")
+        if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS
+    ]
+    assert (
+        len(
+            [
+                row
+                for row in left
+                if parse_relation(row["text"], "official")
+                not in ("on the top of", "on the bottom of")
+            ]
+        )
+        == 128
+    )
 
 
 @official
 @pytest.mark.usefixtures("fetched")
 def test_kinds_of_complex_prompts_and_the_floor_of_3_in_1() -> None:
     found = rows(whole(), "complex")
-    assert Counter(row["kinds"]["official"] for row in found) == {"spatial": 58, "action": 212, "both": 30}
+    assert Counter(row["kinds"]["official"] for row in found) == {
+        "spatial": 58,
+        "action": 212,
+        "both": 30,
+    }
     assert all(row["kinds"]["official"] == row["kinds"]["corrected"] for row in found)
     nothing = {
         "vqa": VqaAnnotation(answers=(VqaAnswer(text="no", yes_probability=0.0),)),
         "detector-2d": DetectionAnnotation(size=(9, 9), detections=()),
         "similarity": SimilarityAnnotation(cosines=(1.0,)),
     }
-    blind = [AnnotatedImage(k, k, 0, row["text"], row, dict(nothing)) for k, row in enumerate(found)]
+    blind = [
+        AnnotatedImage(k, k, 0, row["text"], row, dict(nothing)) for k, row in enumerate(found)
+    ]
     assert value(blind, "complex") == pytest.approx(evaluator.COSINE_FLOOR, abs=5e-4)
 
 
 @official
 @pytest.mark.usefixtures("fetched")
 def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
-    """No official prompt makes its script stop, whatever is seen; each names its relation and its objects."""
+    """No official prompt makes its script stop, whatever is seen; each names its relation and its
+    objects.
+    """
     suite = whole()
     for row in rows(suite, "numeracy"):
         for rules in BOTH:
             asked = evaluator.parse_object_counts(row["text"], row["known"], rules)
             assert asked.failure is None and len(asked.names) == len(asked.numbers) > 0
-    assert all(len(row["nouns"]) > 1 and parse_relation(row["text"], "official") for row in rows(suite, "spatial"))
-    assert all(row["nouns"] and parse_depth_relation(row["text"]) for row in rows(suite, "3d_spatial"))
-    alone = [sum(len(row["nouns"]) == 1 for row in rows(whole(version), "3d_spatial")) for version in ("3.6.0", "3.8.0")]
-    assert alone == [2, 0], "`hidden by a key`: one version takes key for no noun, and the lamp is then both objects"
+    assert all(
+        len(row["nouns"]) > 1 and parse_relation(row["text"], "official")
+        for row in rows(suite, "spatial")
+    )
+    assert all(
+        row["nouns"] and parse_depth_relation(row["text"]) for row in rows(suite, "3d_spatial")
+    )
+    alone = [
+        sum(len(row["nouns"]) == 1 for row in rows(whole(version), "3d_spatial"))
+        for version in ("3.6.0", "3.8.0")
+    ]
+    assert alone == [
+        2,
+        0,
+    ], "`hidden by a key`: one version takes key for no noun, and the lamp is then both objects"
     for category in ("color", "shape", "texture", "complex"):
         assert all(0 < len(row["chunks"]) <= 8 for row in rows(suite, category))
 
@@ -348,7 +508,10 @@ def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
 @pytest.mark.usefixtures("fetched")
 def test_of_complex_places_most_have_a_relation_without_a_rule() -> None:
     placed = [row for row in rows(whole(), "complex") if row["kinds"]["official"] != "action"]
-    official_, corrected = (Counter(parse_relation(row["text"], rules) in SIDE_RELATIONS for row in placed) for rules in BOTH)
+    official_, corrected = (
+        Counter(parse_relation(row["text"], rules) in SIDE_RELATIONS for row in placed)
+        for rules in BOTH
+    )
     assert sum(parse_relation(row["text"], "official") == "on top of" for row in placed) == 33
     assert corrected[True] - official_[True] == 33
     assert sum(len(row["objects"]) != 2 for row in placed) == 3
@@ -364,5 +527,9 @@ def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
 @pytest.mark.usefixtures("fetched")
 def test_every_official_prompt_is_a_file_name_of_its_own() -> None:
     suite = whole()
-    names = {file_name(text, 10 * place) for category in CATEGORIES for place, text in enumerate(suite.category_prompts(category))}
+    names = {
+        file_name(text, 10 * place)
+        for category in CATEGORIES
+        for place, text in enumerate(suite.category_prompts(category))
+    }
     assert len(names) == 2400 and not any("/" in name for name in names)

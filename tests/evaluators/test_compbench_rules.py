@@ -1,4 +1,6 @@
-"""T2I-CompBench's rules: every branch on hand-made scenes, every quirk under both sets of rules, and slow obvious restatements."""
+"""T2I-CompBench's rules: every branch on hand-made scenes, every quirk under both sets of rules,
+and slow obvious restatements.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import numpy as np
 import pytest
 
 from harope_bench.core.annotations import Box, BoxDepth, Detection, DetectionAnnotation
-from harope_bench.evaluators.rules import compbench_numeracy as counts
-from harope_bench.evaluators.rules import compbench_detections as detections
-from harope_bench.evaluators.rules import compbench_spatial as space
 from harope_bench.evaluators.rules import compbench_aggregates as sums
+from harope_bench.evaluators.rules import compbench_detections as detections
+from harope_bench.evaluators.rules import compbench_numeracy as counts
+from harope_bench.evaluators.rules import compbench_spatial as space
 from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS
 
 BOTH = ("official", "corrected")
@@ -24,7 +26,12 @@ KNOWN = [["cup", "cups"], ["mug", "mugs"], ["dog", "dogs"], ["man", "men"], ["wo
 
 def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> DetectionAnnotation:
     """A sighting in an image of the frame's own size, so that pixels are the frame's."""
-    return DetectionAnnotation(size=size, detections=tuple(Detection(label=label, score=score, box=box) for label, score, box in found))
+    return DetectionAnnotation(
+        size=size,
+        detections=tuple(
+            Detection(label=label, score=score, box=box) for label, score, box in found
+        ),
+    )
 
 
 def at(x: float, y: float, side: float = 40) -> Box:
@@ -32,7 +39,8 @@ def at(x: float, y: float, side: float = 40) -> Box:
     return (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
 
-# ------------------------------------------------------------------------------------------------- frame
+# -------------------------------------------------------------------------------------------------
+# frame
 
 
 def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
@@ -40,7 +48,15 @@ def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
     from torchvision.transforms import Resize
 
     rng = np.random.default_rng(4)
-    sizes = [(512, 512), (1024, 1024), (1000, 500), (500, 1000), (480, 479), (479, 481), *map(tuple, rng.integers(30, 700, (40, 2)))]
+    sizes = [
+        (512, 512),
+        (1024, 1024),
+        (1000, 500),
+        (500, 1000),
+        (480, 479),
+        (479, 481),
+        *map(tuple, rng.integers(30, 700, (40, 2))),
+    ]
     for size in sizes:
         across, down = detections.frame_scales((int(size[0]), int(size[1])))
         seen_as = Resize(size=479, max_size=480)(Image.new("L", (int(size[0]), int(size[1])))).size
@@ -49,18 +65,28 @@ def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
 
 def test_the_150_pixels_are_the_frames_not_the_images() -> None:
     far = seen(("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512))
-    large = seen(("dog", 1.0, at(400, 400, 160)), ("cup", 1.0, at(1600, 1600, 160)), size=(2048, 2048))
+    large = seen(
+        ("dog", 1.0, at(400, 400, 160)), ("cup", 1.0, at(1600, 1600, 160)), size=(2048, 2048)
+    )
     for rules in BOTH:
-        one, other = (space.score_2d("a dog near a cup", ("dog", "cup"), s, rules).value for s in (far, large))
+        one, other = (
+            space.score_2d("a dog near a cup", ("dog", "cup"), s, rules).value for s in (far, large)
+        )
         assert one == pytest.approx(0.5 + 0.5 * 150 / (300 * 479 / 512))
         assert one == pytest.approx(other)
 
 
 def test_what_is_not_above_one_half_does_not_count() -> None:
-    assert [t.label for t in detections.framed_detections(seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9))))] == ["c", "b"]
+    assert [
+        t.label
+        for t in detections.framed_detections(
+            seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9)))
+        )
+    ] == ["c", "b"]
 
 
-# ---------------------------------------------------------------------------------------------- position
+# ----------------------------------------------------------------------------------------------
+# position
 
 
 @pytest.mark.parametrize("rules", BOTH)
@@ -90,7 +116,12 @@ def test_position_in_the_image(words: str | None, second: Box, value: float, rul
 
 def test_sides_lose_by_overlap_from_a_tenth_on() -> None:
     def side(overlap_px: float) -> float:
-        found = space.score_position("on the left of", (0, 0, 100, 100), (100 - overlap_px, 0, 200 - overlap_px, 100), "official")
+        found = space.score_position(
+            "on the left of",
+            (0, 0, 100, 100),
+            (100 - overlap_px, 0, 200 - overlap_px, 100),
+            "official",
+        )
         return float(found.value or 0)
 
     exact = 2 * 100 / 11  # overlap / (200 - overlap) is 0.1
@@ -128,7 +159,9 @@ def test_position_is_that_of_counted_pixels() -> None:
     rng, words = np.random.default_rng(0), [*space.RELATIONS, None]
     for one, two in zip(boxes(rng, 3000), boxes(rng, 3000), strict=True):
         relation = words[rng.integers(len(words))]
-        assert space.score_position(relation, one, two, "official").value == pytest.approx(slow_position(relation, one, two)), (
+        assert space.score_position(relation, one, two, "official").value == pytest.approx(
+            slow_position(relation, one, two)
+        ), (
             relation,
             one,
             two,
@@ -139,7 +172,11 @@ def test_position_is_that_of_counted_pixels() -> None:
     ("prompt", "official", "corrected"),
     [
         ("a dog on side of a cup", "on side of", "on side of"),
-        ("a dog on the left of a cup near a man", "near", "on the left of"),  # near is looked for first
+        (
+            "a dog on the left of a cup near a man",
+            "near",
+            "on the left of",
+        ),  # near is looked for first
         ("The hat was on top of the rack.", "on top of", "on the top of"),
         ("The cat is on the left.", None, "on the left of"),
         ("A dog on bottom of it", None, "on the bottom of"),
@@ -148,10 +185,14 @@ def test_position_is_that_of_counted_pixels() -> None:
     ],
 )
 def test_relations_of_a_prompt(prompt: str, official: str | None, corrected: str | None) -> None:
-    assert (space.parse_relation(prompt, "official"), space.parse_relation(prompt, "corrected")) == (official, corrected)
+    assert (
+        space.parse_relation(prompt, "official"),
+        space.parse_relation(prompt, "corrected"),
+    ) == (official, corrected)
 
 
-# ---------------------------------------------------------------------------------------------- 2D score
+# ---------------------------------------------------------------------------------------------- 2D
+# score
 
 LEFT = "a dog on the left of a cup"
 
@@ -167,21 +208,32 @@ LEFT = "a dog on the left of a cup"
         ([("cup", 1.0, at(300, 200))], 0.0),
         ([("cat", 1.0, at(300, 200))], 0.0),
         ([], 0.0),
-        ([("dog", 0.6, at(300, 200)), ("dog", 0.9, at(100, 200)), ("cup", 0.8, at(250, 200))], 0.925),  # the surest dog
+        (
+            [("dog", 0.6, at(300, 200)), ("dog", 0.9, at(100, 200)), ("cup", 0.8, at(250, 200))],
+            0.925,
+        ),  # the surest dog
     ],
 )
-def test_2d_score_of_an_image(found: list[tuple[str, float, Box]], value: float, rules: str) -> None:
+def test_2d_score_of_an_image(
+    found: list[tuple[str, float, Box]], value: float, rules: str
+) -> None:
     assert space.score_2d(LEFT, ("dog", "cup"), seen(*found), rules).value == pytest.approx(value)
 
 
 def test_people_are_persons_to_the_detector() -> None:
     scene = seen(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
     for noun, rules in itertools.product(("girl", "boy", "man", "woman"), BOTH):
-        assert space.score_2d(f"a {noun} on the left of a cup", (noun, "cup"), scene, rules).value == pytest.approx(0.95)
-    assert space.score_2d("a child on the left of a cup", ("child", "cup"), scene, "official").value == 0
+        assert space.score_2d(
+            f"a {noun} on the left of a cup", (noun, "cup"), scene, rules
+        ).value == pytest.approx(0.95)
+    assert (
+        space.score_2d("a child on the left of a cup", ("child", "cup"), scene, "official").value
+        == 0
+    )
 
 
-# ---------------------------------------------------------------------------------------------- 3D score
+# ---------------------------------------------------------------------------------------------- 3D
+# score
 
 FRONT = "a dog in front of a cup"
 
@@ -213,9 +265,13 @@ def overlapping(share: float) -> tuple[Box, Box]:
         (None, 0.8, (9, 5), 0.0),
     ],
 )
-def test_position_in_depth(words: str | None, share: float, near: tuple[float, float], value: float, rules: str) -> None:
+def test_position_in_depth(
+    words: str | None, share: float, near: tuple[float, float], value: float, rules: str
+) -> None:
     first, second = overlapping(share)
-    found = space.score_depth_position(words, first, second, (depth(near[0]), depth(near[1])), rules)
+    found = space.score_depth_position(
+        words, first, second, (depth(near[0]), depth(near[1])), rules
+    )
     assert found.value == pytest.approx(value)
 
 
@@ -230,13 +286,21 @@ def test_3d_has_no_cut_and_two_things_apart_earn_their_presence() -> None:
     asked = space.depth_boxes(("dog", "cup"), apart)
     for rules in BOTH:
         found = space.score_3d(FRONT, ("dog", "cup"), apart, [depth(9), depth(5)], rules)
-        assert (len(asked), found.value, found.presence) == (2, pytest.approx(0.425), pytest.approx(0.425))
-        assert space.score_3d(FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules).value == pytest.approx(0.2)
+        assert (len(asked), found.value, found.presence) == (
+            2,
+            pytest.approx(0.425),
+            pytest.approx(0.425),
+        )
+        assert space.score_3d(
+            FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules
+        ).value == pytest.approx(0.2)
         assert space.score_3d(FRONT, ("dog", "cup"), seen(), [], rules).value == 0
 
 
 def test_depths_are_asked_in_the_images_own_pixels() -> None:
-    scene = seen(("dog", 0.9, (0, 0, 1000, 1000)), ("cup", 0.8, (500, 0, 1500, 1000)), size=(2048, 2048))
+    scene = seen(
+        ("dog", 0.9, (0, 0, 1000, 1000)), ("cup", 0.8, (500, 0, 1500, 1000)), size=(2048, 2048)
+    )
     assert space.depth_boxes(("dog", "cup"), scene) == [(0, 0, 1000, 1000), (500, 0, 1500, 1000)]
     found = space.score_3d(FRONT, ("dog", "cup"), scene, [depth(9), depth(5)], "official")
     assert found.value == pytest.approx(0.425 + (1 / 3 / 0.5) / 2, abs=1e-3)
@@ -259,15 +323,23 @@ def slow_indices(first: str, second: str, labels: Sequence[str]) -> tuple[int | 
 
 
 def test_the_3d_search_is_the_scripts() -> None:
-    rng, words = np.random.default_rng(1), ["dog", "hot dog", "cup", "cupboard", "car", "carrot", "table, desk"]
+    rng, words = (
+        np.random.default_rng(1),
+        ["dog", "hot dog", "cup", "cupboard", "car", "carrot", "table, desk"],
+    )
     for _ in range(4000):
         labels = [words[k] for k in rng.integers(len(words), size=rng.integers(0, 7))]
         found = [detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in labels]
-        first, second = (("dog", "cup"), ("car", "desk"), ("car", "carrot"), ("dog", "dog"))[rng.integers(4)]
-        assert space.depth_pairs((first, second), found, "official") == [slow_indices(first, second, labels)], (first, second, labels)
+        first, second = (("dog", "cup"), ("car", "desk"), ("car", "carrot"), ("dog", "dog"))[
+            rng.integers(4)
+        ]
+        assert space.depth_pairs((first, second), found, "official") == [
+            slow_indices(first, second, labels)
+        ], (first, second, labels)
 
 
-# ---------------------------------------------------------------------------------------------- numeracy
+# ----------------------------------------------------------------------------------------------
+# numeracy
 
 
 @pytest.mark.parametrize("rules", BOTH)
@@ -283,7 +355,9 @@ def test_the_3d_search_is_the_scripts() -> None:
         ("six unicorns ate one cup", ("cup",), (1,)),
     ],
 )
-def test_what_a_prompt_asks_to_count(prompt: str, names: tuple[str, ...], numbers: tuple[int, ...] | None, rules: str) -> None:
+def test_what_a_prompt_asks_to_count(
+    prompt: str, names: tuple[str, ...], numbers: tuple[int, ...] | None, rules: str
+) -> None:
     found = counts.parse_object_counts(prompt, KNOWN, rules)
     if numbers is None:
         assert found.failure
@@ -303,22 +377,34 @@ def test_what_a_prompt_asks_to_count(prompt: str, names: tuple[str, ...], number
         (["cup"], 0.25),
         (["cat"], 0.0),
         ([], 0.0),
-        (["mug, cup", "mug, cup", "dog"], 1.0),  # only where no label is the name itself are others taken
+        (
+            ["mug, cup", "mug, cup", "dog"],
+            1.0,
+        ),  # only where no label is the name itself are others taken
     ],
 )
 def test_numeracy_score_of_an_image(found: list[str], value: float, rules: str) -> None:
     scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(found)))
-    assert counts.score_numeracy("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(value)
+    assert counts.score_numeracy("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(
+        value
+    )
 
 
 def test_detections_of_one_thing_are_one() -> None:
     assert counts.is_same_object((0, 0, 99, 99), (0, 0, 99, 99))
     assert counts.is_same_object((0, 0, 99, 99), (0, 0, 199, 199))  # wholly inside, however small
-    assert not counts.is_same_object((0, 0, 99, 99), (10, 0, 109, 99))  # exactly 0.9 of each is not more
+    assert not counts.is_same_object(
+        (0, 0, 99, 99), (10, 0, 109, 99)
+    )  # exactly 0.9 of each is not more
     assert counts.is_same_object((0, 0, 99, 99), (9, 0, 108, 99))
     assert not counts.is_same_object((0, 0, 99, 99), (200, 200, 299, 299))
-    scene = seen(("cup", 0.9, (0, 0, 99, 99)), ("cup", 0.8, (1, 0, 99, 99)), ("mug", 0.7, (0, 0, 99, 99)))
-    assert [t.label for t in counts.merge_detections(detections.framed_detections(scene))] == ["cup", "mug"]
+    scene = seen(
+        ("cup", 0.9, (0, 0, 99, 99)), ("cup", 0.8, (1, 0, 99, 99)), ("mug", 0.7, (0, 0, 99, 99))
+    )
+    assert [t.label for t in counts.merge_detections(detections.framed_detections(scene))] == [
+        "cup",
+        "mug",
+    ]
 
 
 def test_a_box_of_one_pixel_has_an_area() -> None:
@@ -326,7 +412,9 @@ def test_a_box_of_one_pixel_has_an_area() -> None:
 
 
 def slow_numeracy(prompt: str, labels: Sequence[str]) -> float:
-    """The numeracy script on labels that are no repeats: a trace with plain lists; raises what the script raises."""
+    """The numeracy script on labels that are no repeats: a trace with plain lists; raises what the
+    script raises.
+    """
     words = prompt.split()
     one, many = [k[0] for k in KNOWN], [k[1] for k in KNOWN]
     things: list[str] = []
@@ -349,7 +437,9 @@ def slow_numeracy(prompt: str, labels: Sequence[str]) -> float:
                     numbers = [*numbers, counts.NUMBERS[word]]
     left, score, share = list(labels), 0.0, 1 / len(things)
     for k, thing in enumerate(things):
-        name = {"man": "person", "woman": "person", "goldfish": "fish", "painting": "picture"}.get(thing, thing)
+        name = {"man": "person", "woman": "person", "goldfish": "fish", "painting": "picture"}.get(
+            thing, thing
+        )
         if name not in left:
             left = [name if name in label else label for label in left]
         if name in left:
@@ -367,14 +457,32 @@ def slow_or_stop(prompt: str, labels: Sequence[str]) -> tuple[float | None, str 
 
 def test_numeracy_is_the_scripts_with_its_stops() -> None:
     rng = np.random.default_rng(2)
-    labels = ["cup", "dog", "hot dog", "person", "fish", "goldfish, carp", "carrot", "stop sign", "picture"]
+    labels = [
+        "cup",
+        "dog",
+        "hot dog",
+        "person",
+        "fish",
+        "goldfish, carp",
+        "carrot",
+        "stop sign",
+        "picture",
+    ]
     nouns = [form for pair in KNOWN for form in pair] + ["unicorn"]
     stops: set[str] = set()
     for _ in range(4000):
-        parts = [f"{rng.choice(list(counts.NUMBERS))} {rng.choice(nouns)}" for _ in range(rng.integers(1, 4))]
+        parts = [
+            f"{rng.choice(list(counts.NUMBERS))} {rng.choice(nouns)}"
+            for _ in range(rng.integers(1, 4))
+        ]
         prompt = " and ".join(parts) + (" and two" if rng.random() < 0.05 else "")
         shown = [labels[k] for k in rng.integers(len(labels), size=rng.integers(0, 6))]
-        found = counts.score_numeracy(prompt, KNOWN, seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))), "official")
+        found = counts.score_numeracy(
+            prompt,
+            KNOWN,
+            seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))),
+            "official",
+        )
         value, stop = slow_or_stop(prompt, shown)
         if stop is None:
             assert found.value == pytest.approx(value), (prompt, shown, found)
@@ -384,7 +492,8 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
     assert stops == {"ZeroDivisionError", "ValueError", "IndexError"}
 
 
-# -------------------------------------------------------------------------------------------- BLIP, 3-in-1
+# -------------------------------------------------------------------------------------------- BLIP,
+# 3-in-1
 
 
 def test_blip_product_is_float32_and_four_decimals() -> None:
@@ -393,7 +502,9 @@ def test_blip_product_is_float32_and_four_decimals() -> None:
     for share in shares:
         slow = np.float32(slow * np.float32(round(share, 4)))
     assert sums.attribute_score(shares, "official").value == float(format(slow, ".4f")) == 0.0288
-    assert sums.attribute_score(shares, "corrected").value == pytest.approx(math.prod(shares), rel=1e-15)
+    assert sums.attribute_score(shares, "corrected").value == pytest.approx(
+        math.prod(shares), rel=1e-15
+    )
 
 
 def test_3_in_1_of_one_image() -> None:
@@ -408,21 +519,33 @@ def test_3_in_1_by_place_is_3_in_1_image_by_image_while_nothing_is_lost() -> Non
     answers = {name: list(rng.random(40)) for name in ("attribute", "spatial", "action")}
     found = sums.join_by_position(kinds, answers)
     for row, value in enumerate(found):
-        assert value == sums.three_in_one(kinds[row // 10], {name: a[row] for name, a in answers.items()}).value
+        assert (
+            value
+            == sums.three_in_one(
+                kinds[row // 10], {name: a[row] for name, a in answers.items()}
+            ).value
+        )
 
 
-# ------------------------------------------------------------------------------------------------ quirks
+# ------------------------------------------------------------------------------------------------
+# quirks
 
 
 def lists() -> dict[str, list[str]]:
-    return {"spatial": ["A cup near a dog. Nice."], "action": ["A man ran."], "both": ["A man ran near a dog."]}
+    return {
+        "spatial": ["A cup near a dog. Nice."],
+        "action": ["A man ran."],
+        "both": ["A man ran near a dog."],
+    }
 
 
 def zero() -> tuple[Box, Box]:
     return (100, 100, 100, 200), (300, 100, 300, 100)
 
 
-def plane(prompt: str, nouns: tuple[str, ...], *found: tuple[str, float, Box]) -> Callable[[str], Any]:
+def plane(
+    prompt: str, nouns: tuple[str, ...], *found: tuple[str, float, Box]
+) -> Callable[[str], Any]:
     return lambda rules: space.score_2d(prompt, nouns, seen(*found), rules).value
 
 
@@ -432,17 +555,28 @@ def count(prompt: str, *labels: str) -> Callable[[str], Any]:
 
 
 def depths_of(share: float, one: BoxDepth, other: BoxDepth) -> Callable[[str], Any]:
-    return lambda rules: space.score_depth_position("in front of", *overlapping(share), (one, other), rules).value
+    return lambda rules: (
+        space.score_depth_position("in front of", *overlapping(share), (one, other), rules).value
+    )
 
 
 def moving(rules: str) -> list[Any]:
-    found = [detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in ("dog", "cat", "dog", "cup")]
+    found = [
+        detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9))
+        for label in ("dog", "cat", "dog", "cup")
+    ]
     return space.depth_pairs(("dog", "cup"), found, rules)
 
 
 def by_place(rules: str) -> Any:
-    """The score of image 9. Its place is wrong, image 10's is right, and the spatial file has lost image 0."""
-    found = {"attribute": [0.0] * 20, "spatial": [0.0] * 9 + [1.0] + [0.0] * 9, "action": [0.2] * 20}
+    """The score of image 9. Its place is wrong, image 10's is right, and the spatial file has lost
+    image 0.
+    """
+    found = {
+        "attribute": [0.0] * 20,
+        "spatial": [0.0] * 9 + [1.0] + [0.0] * 9,
+        "action": [0.2] * 20,
+    }
     if rules == "official":
         return sums.join_by_position(["both", "action"], found)[9]
     return sums.three_in_one("both", {"attribute": 0.0, "spatial": 0.0, "action": 0.2}).value
@@ -485,7 +619,10 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
 
 def test_every_correction_has_a_case_and_every_kept_quirk_is_listed() -> None:
     assert set(CASES) == {name for name in CORRECTIONS if QUIRKS[name].location == "rule"}
-    assert {name for name, quirk in QUIRKS.items() if quirk.location == "rule"} - set(CASES) == {"eight-chunks", "below-half"}
+    assert {name for name, quirk in QUIRKS.items() if quirk.location == "rule"} - set(CASES) == {
+        "eight-chunks",
+        "below-half",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -494,13 +631,26 @@ def test_a_quirk_is_kept_by_the_official_rules_and_mended_by_the_corrected(name:
     assert official != corrected
     for rules, wanted in (("official", official), ("corrected", corrected)):
         found = ask(rules)
-        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), (name, rules)
+        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), (
+            name,
+            rules,
+        )
 
 
 def test_quirks_that_both_keep() -> None:
-    assert sums.attribute_score([0.9] * 8 + [0.0], "official").value == pytest.approx(0.9**8, abs=5e-5)
+    assert sums.attribute_score([0.9] * 8 + [0.0], "official").value == pytest.approx(
+        0.9**8, abs=5e-5
+    )
     for rules in BOTH:
-        assert space.score_2d(LEFT, ("dog", "cup"), seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))), rules).value == 0
+        assert (
+            space.score_2d(
+                LEFT,
+                ("dog", "cup"),
+                seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))),
+                rules,
+            ).value
+            == 0
+        )
 
 
 def test_the_corrected_rules_never_take_one_detection_for_two_things() -> None:
@@ -522,5 +672,10 @@ def test_a_label_is_a_list_of_names() -> None:
 def test_a_verdict_says_why() -> None:
     scene = seen(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
     assert "not on the left of" in space.score_2d(LEFT, ("dog", "cup"), scene, "official").reason
-    assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith("dog was found, sofa was not")
-    assert counts.score_numeracy("two cups", KNOWN, scene, "official").reason == "cup: 1 found, 2 wanted"
+    assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith(
+        "dog was found, sofa was not"
+    )
+    assert (
+        counts.score_numeracy("two cups", KNOWN, scene, "official").reason
+        == "cup: 1 found, 2 wanted"
+    )

@@ -1,4 +1,6 @@
-"""DPG-Bench: the table is read as it is, the rule is the script's on every edge in both modes, scores are what it prints."""
+"""DPG-Bench: the table is read as it is, the rule is the script's on every edge in both modes,
+scores are what it prints.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,22 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import VqaAnswer, VqaAnnotation, VqaQuery
+from harope_bench.core.annotations import VqaAnnotation, VqaAnswer, VqaQuery
 from harope_bench.core.errors import ShapeError
-from harope_bench.evaluators.base import EvaluatorOutput, AnnotatedImage
+from harope_bench.evaluators.base import AnnotatedImage, EvaluatorOutput
 from harope_bench.evaluators.dpg_bench import METRICS
 from harope_bench.evaluators.rules import dpg as rule
-from harope_bench.evaluators.rules.dpg import CORRECTIONS, QUIRKS_NOT_REPRODUCED, QUIRKS, DpgItem, category_sums, categories, can_fail, row_indices, score_answers
+from harope_bench.evaluators.rules.dpg import (
+    CORRECTIONS,
+    QUIRKS,
+    QUIRKS_NOT_REPRODUCED,
+    DpgItem,
+    can_fail,
+    categories,
+    category_sums,
+    row_indices,
+    score_answers,
+)
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
 BOTH = ("official", "corrected")
@@ -24,7 +36,9 @@ DPG = registry.load_by_name("evaluators", "dpg-bench")
 WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
 
 
-def question(number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE) -> dict[str, Any]:
+def question(
+    number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE
+) -> dict[str, Any]:
     return {"row": 10 + number if row is None else row, "id": number, "question": f"Is it {number}?", "parents": list(parents),
             "broad": "entity", "detailed": "whole", "tuple": phrase}  # fmt: skip
 
@@ -38,12 +52,15 @@ def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official")
 
 
 def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
-    """Scores of one image, official and corrected; None where the official script would have dropped the item."""
+    """Scores of one image, official and corrected; None where the official script would have
+    dropped the item.
+    """
     found = [tile(given, answers, rules) for rules in BOTH]
     return tuple(None if t.failure else t.score for t in found)  # type: ignore[return-value]
 
 
-# ---------------------------------------------------------------------------------------------------- quirks
+# ----------------------------------------------------------------------------------------------------
+# quirks
 
 
 def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
@@ -57,16 +74,19 @@ def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
 
 def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
     given = facts(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
-    assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(given, ["no", "yes", "yes"]) == (None, 1 / 3)
+    assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(
+        given, ["no", "yes", "yes"]
+    ) == (None, 1 / 3)
     assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).failure)
     shielded = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
     assert both(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
     assert both(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
     unknown = facts(question(1), question(2, (9,)))
     assert both(unknown, ["yes", "yes"]) == (None, 1.0)
-    assert [can_fail(DpgItem.model_validate(g)) for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))] == [True] * 3 + [
-        False
-    ]
+    assert [
+        can_fail(DpgItem.model_validate(g))
+        for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))
+    ] == [True] * 3 + [False]
 
 
 def test_exact_yes_is_the_only_answer_worth_anything() -> None:
@@ -82,7 +102,10 @@ def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
     assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
     assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed_by == {2: 1, 3: 2}
     assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
-    assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (1 / 3, 1 / 3)  # any parent
+    assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (
+        1 / 3,
+        1 / 3,
+    )  # any parent
 
 
 def test_questions_in_a_ring_end() -> None:
@@ -95,9 +118,15 @@ def test_questions_in_a_ring_end() -> None:
 def test_repeated_block_replaces_the_first_officially() -> None:
     given = facts(question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10))
     assert list(row_indices(DpgItem.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
-    assert list(row_indices(DpgItem.model_validate(given), "corrected").items()) == [(1, 2), (2, 1), (3, 3)]
+    assert list(row_indices(DpgItem.model_validate(given), "corrected").items()) == [
+        (1, 2),
+        (2, 1),
+        (3, 3),
+    ]
     assert both(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
-    twice = facts(question(1, row=5), question(1, row=6))  # in one block the later row counts, at the first's place
+    twice = facts(
+        question(1, row=5), question(1, row=6)
+    )  # in one block the later row counts, at the first's place
     assert both(twice, ["no", "yes"]) == (1.0, 1.0)
 
 
@@ -107,9 +136,16 @@ def test_first_row_does_not_split_a_block() -> None:
 
 
 def test_raw_categories_ignore_what_questions_depend_on() -> None:
-    given = facts(question(1), question(2, (1,), phrase=COLOUR), question(3, phrase="entity - part (owl, beak)"))
+    given = facts(
+        question(1),
+        question(2, (1,), phrase=COLOUR),
+        question(3, phrase="entity - part (owl, beak)"),
+    )
     item = DpgItem.model_validate(given)
-    told = {rules: category_sums(item, score_answers(item, ["no", "yes", "yes"], rules), rules) for rules in BOTH}
+    told = {
+        rules: category_sums(item, score_answers(item, ["no", "yes", "yes"], rules), rules)
+        for rules in BOTH
+    }
     assert told["official"] == {
         "entity": (1, 2),
         "entity-whole": (0, 1),
@@ -136,18 +172,26 @@ def test_categories_are_read_from_the_tuple(phrase: str, names: tuple[str, ...])
 
 
 def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
-    assert set(CORRECTIONS).isdisjoint(QUIRKS_NOT_REPRODUCED) and set(CORRECTIONS) | set(QUIRKS_NOT_REPRODUCED) == set(QUIRKS)
+    assert set(CORRECTIONS).isdisjoint(QUIRKS_NOT_REPRODUCED) and set(CORRECTIONS) | set(
+        QUIRKS_NOT_REPRODUCED
+    ) == set(QUIRKS)
     here = Path(__file__).read_text() + "".join(
-        (Path(__file__).parents[1] / f"suites/test_dpg_{part}.py").read_text() for part in ("layout", "suite")
+        (Path(__file__).parents[1] / f"suites/test_dpg_{part}.py").read_text()
+        for part in ("layout", "suite")
     )
     assert not [quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" not in here]
 
 
-# ---------------------------------------------------------------------------- a slow script from the description
+# ---------------------------------------------------------------------------- a slow script from
+# the description
 
 
-def script(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> tuple[float, dict[str, float]]:
-    """Score and L2 values of one process, from rows of (item, id, parents, tuple, question) and answers by item, tile and question."""
+def script(
+    table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]
+) -> tuple[float, dict[str, float]]:
+    """Score and L2 values of one process, from rows of (item, id, parents, tuple, question) and
+    answers by item, tile and question.
+    """
     known: dict[str, dict[int, dict[str, Any]]] = {}
     before = ""
     for number, row in enumerate(table):
@@ -163,7 +207,9 @@ def script(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]
             mine = known[item]
             per_tile = []
             for answers in tiles:
-                value = {n: 1.0 if answers[row["question"]] == "yes" else 0.0 for n, row in mine.items()}
+                value = {
+                    n: 1.0 if answers[row["question"]] == "yes" else 0.0 for n, row in mine.items()
+                }
                 given = dict(value)
                 for n, row in mine.items():
                     for parent in row["parents"]:
@@ -176,7 +222,9 @@ def script(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]
         scores.append(sum(per_tile) / len(per_tile))
         for n, row in mine.items():
             pooled.setdefault(row["tuple"].split("(")[0].strip(), []).append(given[n])
-    return 100 * float(np.mean(scores)), {name: 100 * float(np.mean(v)) for name, v in pooled.items()}
+    return 100 * float(np.mean(scores)), {
+        name: 100 * float(np.mean(v)) for name, v in pooled.items()
+    }
 
 
 def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, Any]]:
@@ -185,12 +233,26 @@ def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, An
     for k in range(items):
         count = int(rng.integers(2, 8))
         for n in range(1, count + 1):
-            parents = [int(p) for p in rng.choice(np.arange(1, count + 1), int(rng.integers(0, 3)), replace=False) if p != n] or [0]
-            table.append({"item": f"i{k}", "id": n, "parents": parents, "tuple": str(rng.choice(phrases)), "question": f"Is {n} in {k}?"})
+            parents = [
+                int(p)
+                for p in rng.choice(np.arange(1, count + 1), int(rng.integers(0, 3)), replace=False)
+                if p != n
+            ] or [0]
+            table.append(
+                {
+                    "item": f"i{k}",
+                    "id": n,
+                    "parents": parents,
+                    "tuple": str(rng.choice(phrases)),
+                    "question": f"Is {n} in {k}?",
+                }
+            )
     return table
 
 
-def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> list[AnnotatedImage]:
+def sights_of(
+    table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]
+) -> list[AnnotatedImage]:
     by_item: dict[str, list[dict[str, Any]]] = {}
     for row, one in enumerate(table):
         asked = {
@@ -211,10 +273,21 @@ def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, st
     return sights
 
 
-def sight(index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None) -> AnnotatedImage:
+def sight(
+    index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None
+) -> AnnotatedImage:
     if answers is None:
-        return AnnotatedImage(index, prompt, copy, "t", given, {}, failure="the image cannot be read")
-    return AnnotatedImage(index, prompt, copy, "t", given, {"vqa": VqaAnnotation(answers=tuple(VqaAnswer(text=text) for text in answers))})
+        return AnnotatedImage(
+            index, prompt, copy, "t", given, {}, failure="the image cannot be read"
+        )
+    return AnnotatedImage(
+        index,
+        prompt,
+        copy,
+        "t",
+        given,
+        {"vqa": VqaAnnotation(answers=tuple(VqaAnswer(text=text) for text in answers))},
+    )
 
 
 def values(score: EvaluatorOutput) -> dict[str, float | None]:
@@ -235,15 +308,24 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
         for phrase, value in pooled.items():
             assert found[categories(phrase)[-1]] == pytest.approx(value, rel=1e-12)
         dropped += official.measurements[0].n_abstained
-        moved += values(DPG.assess(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
-    assert dropped > 0 and moved == 12, "tables that lose an item, and on which the corrections matter, must be among them"
+        moved += (
+            values(DPG.assess(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
+        )
+    assert dropped > 0 and moved == 12, (
+        "tables that lose an item, and on which the corrections matter, must be among them"
+    )
 
 
-# -------------------------------------------------------------------------------------------------- evaluator
+# --------------------------------------------------------------------------------------------------
+# evaluator
 
 
-def four(prompt: int, given: dict[str, Any], *answers: Sequence[str] | None) -> list[AnnotatedImage]:
-    return [sight(10 * copy + prompt, prompt, copy, given, said) for copy, said in enumerate(answers)]
+def four(
+    prompt: int, given: dict[str, Any], *answers: Sequence[str] | None
+) -> list[AnnotatedImage]:
+    return [
+        sight(10 * copy + prompt, prompt, copy, given, said) for copy, said in enumerate(answers)
+    ]
 
 
 PAIR = facts(question(1), question(2, (1,), phrase=COLOUR))
@@ -251,9 +333,14 @@ YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
 
 
 def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
-    score = DPG.assess([*four(0, PAIR, YES, HALF, NO, YES), *four(1, PAIR, NO, NO, NO, NO)], "official", False)
+    score = DPG.assess(
+        [*four(0, PAIR, YES, HALF, NO, YES), *four(1, PAIR, NO, NO, NO, NO)], "official", False
+    )
     assert values(score)["dpg"] == pytest.approx(100 * (2.5 / 4 + 0) / 2)
-    assert score.measurements[0].n_scored == 8 and score.measurements[0].interval == "Wilson score, prompts as clusters"
+    assert (
+        score.measurements[0].n_scored == 8
+        and score.measurements[0].interval == "Wilson score, prompts as clusters"
+    )
 
 
 @pytest.mark.parametrize("rules", BOTH)
@@ -262,29 +349,44 @@ def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
     sights = [*four(0, PAIR, YES, YES, YES), *four(1, PAIR, NO)]
     assert values(DPG.assess(sights, rules, False))["dpg"] == pytest.approx(50.0, abs=1e-9)
     failed = values(DPG.assess([*four(0, PAIR, YES, NO, None), *four(1, PAIR, YES)], rules, True))
-    assert failed["dpg"] == pytest.approx({"official": 100.0, "corrected": 75.0}[rules], abs=1e-9), "officially an item goes with a tile"
+    assert failed["dpg"] == pytest.approx(
+        {"official": 100.0, "corrected": 75.0}[rules], abs=1e-9
+    ), "officially an item goes with a tile"
 
 
 def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
     sights = [*four(0, PAIR, YES, YES, YES, NO), *four(1, PAIR, NO, NO, NO, YES)]
     official, corrected = (values(DPG.assess(sights, rules, False)) for rules in BOTH)
-    assert (official["entity"], official["attribute-color"]) == (50.0, 100.0)  # raw answers of the last image: no yes, yes yes
+    assert (official["entity"], official["attribute-color"]) == (
+        50.0,
+        100.0,
+    )  # raw answers of the last image: no yes, yes yes
     assert (corrected["entity"], corrected["attribute-color"]) == (50.0, 50.0)
     score = DPG.assess(sights, "official", False)
     counts = {m.metric: (m.n_asked, m.n_scored, m.n_abstained) for m in score.measurements}
     assert counts["entity"] == (8, 2, 6) and counts["dpg"] == (8, 8, 0)
     assert any("last image of each item alone" in w for w in score.warnings)
-    assert "attribute-color is 100.000 official, 50.000 corrected" in [difference.text for difference in score.rule_differences]
+    assert "attribute-color is 100.000 official, 50.000 corrected" in [
+        difference.text for difference in score.rule_differences
+    ]
 
 
 def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
-    given = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2), item="partiprompts97")
-    sights = [*four(0, given, ("yes", "no", "yes"), ("yes", "yes", "yes"), ("no",) * 3, ("no",) * 3), *four(1, PAIR, YES, YES, YES, YES)]
+    given = facts(
+        question(1, row=0), question(2, row=1), question(3, (2, 1), row=2), item="partiprompts97"
+    )
+    sights = [
+        *four(0, given, ("yes", "no", "yes"), ("yes", "yes", "yes"), ("no",) * 3, ("no",) * 3),
+        *four(1, PAIR, YES, YES, YES, YES),
+    ]
     official, corrected = (DPG.assess(sights, rules, False) for rules in BOTH)
     assert values(official)["dpg"] == 100.0  # the second tile raises, so the first leaves too
     assert values(corrected)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
     assert official.measurements[0].n_abstained == 4
-    assert "items: 1 with 4 images left out under the official rules: partiprompts97" in official.warnings
+    assert (
+        "items: 1 with 4 images left out under the official rules: partiprompts97"
+        in official.warnings
+    )
     assert official.rows[0]["verdict"] == "left out"
 
 
@@ -292,44 +394,85 @@ def test_a_failed_image_gives_no_score_unless_asked() -> None:
     sights = [*four(0, PAIR, YES, None, NO, NO), *four(1, PAIR, YES, YES, YES, YES)]
     strict = DPG.assess(sights, "official", False)
     assert values(strict)["dpg"] is None and strict.measurements[0].n_failed == 1
-    assert values(DPG.assess(sights, "official", True))["dpg"] == 100.0  # officially a broken grid costs nothing visible
-    assert values(DPG.assess(sights, "corrected", True))["dpg"] == pytest.approx(100 * (1 / 3 + 1) / 2)  # items weigh the same
+    assert (
+        values(DPG.assess(sights, "official", True))["dpg"] == 100.0
+    )  # officially a broken grid costs nothing visible
+    assert values(DPG.assess(sights, "corrected", True))["dpg"] == pytest.approx(
+        100 * (1 / 3 + 1) / 2
+    )  # items weigh the same
 
 
 def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
-    score = DPG.assess([*four(0, PAIR, YES, ("yes", ""), YES, YES), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
+    score = DPG.assess(
+        [*four(0, PAIR, YES, ("yes", ""), YES, YES), *four(1, PAIR, YES, YES, YES, YES)],
+        "official",
+        False,
+    )
     assert values(score)["dpg"] is None and "answers: 1 that no rule can read" in score.warnings
-    score = DPG.assess([*four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
-    assert "answers: 2 of 16 are neither yes nor no and count as no, most often 'red'" in score.warnings
+    score = DPG.assess(
+        [
+            *four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES),
+            *four(1, PAIR, YES, YES, YES, YES),
+        ],
+        "official",
+        False,
+    )
+    assert (
+        "answers: 2 of 16 are neither yes nor no and count as no, most often 'red'"
+        in score.warnings
+    )
 
 
 def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
     odd = facts(question(1, phrase="mood - sad (owl)"))
     odd["official_text"] = False  # None is said by suites that have no official texts
-    score = DPG.assess([*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
-    assert "prompts: 1 of 2 texts of the table are not those of the official prompt files" in score.warnings
-    assert "categories: mood, mood-sad are none of DPG-Bench's; they count in the score alone" in score.warnings
+    score = DPG.assess(
+        [*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)],
+        "official",
+        False,
+    )
+    assert (
+        "prompts: 1 of 2 texts of the table are not those of the official prompt files"
+        in score.warnings
+    )
+    assert (
+        "categories: mood, mood-sad are none of DPG-Bench's; they count in the score alone"
+        in score.warnings
+    )
     assert values(score)["dpg"] == pytest.approx(87.5)
 
 
 def test_rows_show_what_was_zeroed_and_by_what() -> None:
-    (row, *_) = DPG.assess(four(0, PAIR, NO, YES, YES, YES), "official", True).rows
+    row, *_ = DPG.assess(four(0, PAIR, NO, YES, YES, YES), "official", True).rows
     assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
     first, second = row["evidence"]["zero"]
     assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}
-    assert second == {"id": 2, "question": "Is it 2?", "answer": "yes", "category": "attribute-color", "parents": [1], "by": 1}
+    assert second == {
+        "id": 2,
+        "question": "Is it 2?",
+        "answer": "yes",
+        "category": "attribute-color",
+        "parents": [1],
+        "by": 1,
+    }
     json.dumps(row, allow_nan=False)
 
 
 def test_every_row_is_asked_and_answers_must_fit() -> None:
     (look,) = DPG.looks
     given = facts(question(1, row=0), question(2, row=1))
-    assert look.role == "vqa" and look.ask(given, {}) == VqaQuery(questions=("Is it 1?", "Is it 2?"))
+    assert look.role == "vqa" and look.ask(given, {}) == VqaQuery(
+        questions=("Is it 1?", "Is it 2?")
+    )
     with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
         DPG.mark(given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official")
 
 
 def test_metrics_are_the_score_five_broad_and_twelve_detailed_categories() -> None:
     assert len(METRICS) == 1 + 5 + 12 and [m.name for m in DPG.metrics] == list(METRICS)
-    columns = {c["key"] for c in registry.load_by_name("tables", "table4")["columns"] if c.get("evaluator") == "dpg-bench"}
+    columns = {
+        c["key"]
+        for c in registry.load_by_name("tables", "table4")["columns"]
+        if c.get("evaluator") == "dpg-bench"
+    }
     assert columns == {"dpg"} <= set(METRICS)

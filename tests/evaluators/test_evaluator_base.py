@@ -1,4 +1,6 @@
-"""Base classes of the evaluators: what is optional has a default, what is missing is named, every shipped one is of one kind."""
+"""Base classes of the evaluators: what is optional has a default, what is missing is named, every
+shipped one is of one kind.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Plain(FeatureEvaluator):
 def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> None:
     evaluator = load_evaluator(name)
     assert isinstance(evaluator, FeatureEvaluator) != isinstance(evaluator, AnnotationEvaluator)
-    assert evaluator.profile in evaluator.profiles and set(evaluator.profiles_with_own_judge) <= set(evaluator.profiles)
+    assert evaluator.profile in evaluator.profiles and set(
+        evaluator.profiles_with_own_judge
+    ) <= set(evaluator.profiles)
     assert evaluator.with_profile(evaluator.profile).metrics == evaluator.metrics
     with pytest.raises(OptionError):
         evaluator.with_profile("nobody's")
@@ -38,7 +42,13 @@ def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> No
 
 def test_what_an_evaluator_leaves_out_has_a_default() -> None:
     plain = Plain()
-    assert (plain.rules, plain.profiles, plain.profiles_with_own_judge, plain.subject, plain.arrays) == (("official",), ("plain",), (), "images", ())
+    assert (
+        plain.rules,
+        plain.profiles,
+        plain.profiles_with_own_judge,
+        plain.subject,
+        plain.arrays,
+    ) == (("official",), ("plain",), (), "images", ())
     assert plain.with_profile("plain") is plain
 
 
@@ -57,11 +67,19 @@ def test_what_an_evaluator_must_define_is_named_where_it_is_missing(call: Any, m
         call()
 
 
-def test_an_evaluator_of_the_other_kind_or_of_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluator_of_the_other_kind_or_of_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(OptionError, match="evaluator geneval scores annotations"):
         load_feature_evaluator("geneval")
     with pytest.raises(OptionError, match="evaluator fidelity scores features"):
         load_annotation_evaluator("fidelity")
     monkeypatch.setattr(registry, "load", lambda kind, name: type("Duck", (), {"version": 1})())
-    with pytest.raises(PluginError, match=r"evaluator 'duck' must be an instance of a class derived from harope_bench\.evaluators\.base"):
+    with pytest.raises(
+        PluginError,
+        match=(
+            r"evaluator 'duck' must be an instance of a class derived from"
+            r" harope_bench\.evaluators\.base"
+        ),
+    ):
         load_evaluator("duck")

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from clouds import cloud, measured, observed, peaked, reference_of, slow_covered, slow_radii, value_of, with_dead_columns
+from clouds import (
+    cloud,
+    measured,
+    observed,
+    peaked,
+    reference_of,
+    slow_covered,
+    slow_radii,
+    value_of,
+    with_dead_columns,
+)
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
@@ -24,13 +34,21 @@ from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 
 def slow_frechet(drawn: Gaussian, real: Gaussian) -> float:
     product = scipy.linalg.sqrtm(drawn.covariance @ real.covariance).real
-    return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance - 2 * product))
+    return float(
+        np.sum((drawn.mean - real.mean) ** 2)
+        + np.trace(drawn.covariance + real.covariance - 2 * product)
+    )
 
 
 def slow_inception_score(logits: np.ndarray, block: int) -> float:
     scores = []
     for start in range(0, len(logits), block):
-        p = np.array([np.exp(row - row.max()) / np.exp(row - row.max()).sum() for row in logits[start : start + block].astype(np.float64)])
+        p = np.array(
+            [
+                np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+                for row in logits[start : start + block].astype(np.float64)
+            ]
+        )
         marginal, total = p.mean(axis=0), 0.0
         for row in p:
             total += sum(a * math.log(a / b) for a, b in zip(row, marginal, strict=True) if a > 0)
@@ -38,11 +56,18 @@ def slow_inception_score(logits: np.ndarray, block: int) -> float:
     return sum(scores) / len(scores)
 
 
-@pytest.mark.parametrize(("rows", "width", "shift"), [(400, 16, 0.3), (3000, 64, 0.0), (900, 48, 10.0)])
+@pytest.mark.parametrize(
+    ("rows", "width", "shift"), [(400, 16, 0.3), (3000, 64, 0.0), (900, 48, 10.0)]
+)
 def test_frechet_equals_sqrtm_and_torch_fidelity(rows: int, width: int, shift: float) -> None:
-    drawn, real = Moments.from_rows(cloud(6, rows, width, shift, 0.8)).to_gaussian(), Moments.from_rows(cloud(7, 2000, width)).to_gaussian()
+    drawn, real = (
+        Moments.from_rows(cloud(6, rows, width, shift, 0.8)).to_gaussian(),
+        Moments.from_rows(cloud(7, 2000, width)).to_gaussian(),
+    )
     ours = frechet_distance(drawn, real)
-    theirs = fid_statistics_to_metric(*({"mu": g.mean, "sigma": g.covariance} for g in (drawn, real)), False)
+    theirs = fid_statistics_to_metric(
+        *({"mu": g.mean, "sigma": g.covariance} for g in (drawn, real)), False
+    )
     # Full-rank covariances: all three traces are good to about D * eps.
     assert ours == pytest.approx(slow_frechet(drawn, real), rel=1e-9)
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-9)
@@ -51,7 +76,9 @@ def test_frechet_equals_sqrtm_and_torch_fidelity(rows: int, width: int, shift: f
 @pytest.mark.parametrize(("rows", "block"), [(120, 50), (100, 50), (51, 50), (30, 50)])
 def test_is_equals_a_plain_loop(rows: int, block: int) -> None:
     logits = (np.random.default_rng(20).normal(size=(rows, 7)) * 3).astype(np.float32)
-    assert inception_score(logits, block).value == pytest.approx(slow_inception_score(logits, block), rel=1e-13)
+    assert inception_score(logits, block).value == pytest.approx(
+        slow_inception_score(logits, block), rel=1e-13
+    )
 
 
 def test_is_equals_torch_fidelity_in_the_same_blocks() -> None:
@@ -67,9 +94,13 @@ def test_is_equals_torch_fidelity_in_the_same_blocks() -> None:
 def test_balls_equal_full_matrices_at_any_block_size(block: int, lattice: bool) -> None:
     a, b = cloud(32, 150, 5), cloud(33, 90, 5, shift=0.7)
     if lattice:
-        a, b = np.rint(a * 2) + 1000, np.rint(b * 2) + 1000  # many equal distances, and copies, far from zero
+        a, b = (
+            np.rint(a * 2) + 1000,
+            np.rint(b * 2) + 1000,
+        )  # many equal distances, and copies, far from zero
     radii = squared_radii(b, block=block)
-    # Whole numbers stay whole after the centre is taken off, so their distances are exact; rounding of squares otherwise.
+    # Whole numbers stay whole after the centre is taken off, so their distances are exact; rounding
+    # of squares otherwise.
     np.testing.assert_allclose(radii, slow_radii(b), rtol=0 if lattice else 1e-12)
     found = neighbour_balls(a, b, block=block)
     np.testing.assert_array_equal(found.real_radii, radii)
@@ -81,20 +112,27 @@ def test_balls_equal_full_matrices_at_any_block_size(block: int, lattice: bool) 
 def test_precision_and_recall_equal_torch_fidelity(drawn: int, real: int, width: int) -> None:
     a, b = cloud(34, drawn, width, shift=0.3), cloud(35, real, width)
     theirs = prc_features_to_metric(
-        *map(torch.from_numpy, (a, b)), prc_neighborhood=3, prc_batch_size=200, save_cpu_ram=False, verbose=False
+        *map(torch.from_numpy, (a, b)),
+        prc_neighborhood=3,
+        prc_batch_size=200,
+        save_cpu_ram=False,
+        verbose=False,
     )
     score = PLUGIN.score(observed(a), reference_of(b))
     # Shares of the same counts; torch-fidelity averages them in float32.
     assert value_of(score, "precision") == pytest.approx(theirs["precision"], abs=1e-7)
     assert value_of(score, "recall") == pytest.approx(theirs["recall"], abs=1e-7)
-    assert score.per_sample["precision"].shape == (drawn,) and score.per_sample["recall"].shape == (real,)
+    assert score.per_sample["precision"].shape == (drawn,) and score.per_sample["recall"].shape == (
+        real,
+    )
     np.testing.assert_array_equal(score.per_sample["recall"], slow_covered(b, a))
 
 
 def test_ordinary_images_raise_no_warning() -> None:
     labels = np.arange(500) % 10
     score = PLUGIN.score(
-        observed(cloud(70, 500, 16), spatial=cloud(71, 500, 20), logits=peaked(labels, 10)), reference_of(cloud(72, 600, 16))
+        observed(cloud(70, 500, 16), spatial=cloud(71, 500, 20), logits=peaked(labels, 10)),
+        reference_of(cloud(72, 600, 16)),
     )
     assert score.warnings == ()
     sorted_ = PLUGIN.score(observed(cloud(70, 500, 16), logits=peaked(np.sort(labels), 10)), {})
@@ -115,25 +153,48 @@ def test_every_metric_is_measured_or_has_a_reason() -> None:
     score = PLUGIN.score(observed(features, spatial=features), {})
     assert measured(score, "sfid").reason == "the reference holds no mu_s and sigma_s"
     blind = PLUGIN.score(Features(np.arange(40), None, {}), reference_of(features))
-    assert {m.reason for m in blind.measurements if m.metric != "is"} == {"the judge gives no features", "the judge gives no spatial"}
+    assert {m.reason for m in blind.measurements if m.metric != "is"} == {
+        "the judge gives no features",
+        "the judge gives no spatial",
+    }
 
 
 @pytest.mark.parametrize("scored", [0, 1])
 def test_without_images_nothing_is_measured(scored: int) -> None:
     arrays = {"features": cloud(50, scored, 4), "logits": cloud(50, scored, 3)}
-    score = PLUGIN.score(Features(np.arange(scored), None, arrays, failed=7), reference_of(cloud(51, 50, 4)))
-    assert all(m.value is None and m.reason and m.n_asked == 7 + scored and m.n_failed == 7 for m in score.measurements)
+    score = PLUGIN.score(
+        Features(np.arange(scored), None, arrays, failed=7), reference_of(cloud(51, 50, 4))
+    )
+    assert all(
+        m.value is None and m.reason and m.n_asked == 7 + scored and m.n_failed == 7
+        for m in score.measurements
+    )
     assert measured(score, "fid").reason == f"fid needs at least 2 images, found {scored}"
 
 
 def test_names_tell_the_number_of_images_scored() -> None:
     reference = {"mu": np.zeros(1), "sigma": np.eye(1), "mu_s": np.zeros(1), "sigma_s": np.eye(1)}
-    for scored, fid, sfid in ((50_000, "fid-50k", "sfid-50k"), (49_999, "fid-49999", "sfid-49999"), (500, "fid-500", "sfid-500")):
+    for scored, fid, sfid in (
+        (50_000, "fid-50k", "sfid-50k"),
+        (49_999, "fid-49999", "sfid-49999"),
+        (500, "fid-500", "sfid-500"),
+    ):
         rows = cloud(52, scored, 1)
         score = PLUGIN.score(observed(rows, spatial=rows, failed=50_000 - scored), reference)
-        assert [measured(score, m).name for m in ("fid", "sfid", "is", "precision", "recall")] == [fid, sfid, "is", "precision", "recall"]
-        assert measured(score, "fid").n_asked == 50_000 and measured(score, "fid").n_scored == scored
-        told = f"fidelity: {50_000 - scored:,} of 50,000 images failed; every number is over the other {scored:,}"
+        assert [measured(score, m).name for m in ("fid", "sfid", "is", "precision", "recall")] == [
+            fid,
+            sfid,
+            "is",
+            "precision",
+            "recall",
+        ]
+        assert (
+            measured(score, "fid").n_asked == 50_000 and measured(score, "fid").n_scored == scored
+        )
+        told = (
+            f"fidelity: {50_000 - scored:,} of 50,000 images failed; every number is over the other"
+            f" {scored:,}"
+        )
         assert (told in score.warnings) == (scored < 50_000)
 
 
@@ -151,7 +212,10 @@ def test_sfid_is_fid_of_the_spatial_features() -> None:
 def test_a_value_that_is_not_finite_names_its_image(array: str, bad: float) -> None:
     arrays = {name: cloud(59, 20, 4) for name in ("features", "spatial", "logits")}
     arrays[array][7, 2] = arrays[array][9, 0] = bad
-    with pytest.raises(SampleError, match=f"{array} of the samples are not finite, first at index 107; delete the observations"):
+    with pytest.raises(
+        SampleError,
+        match=f"{array} of the samples are not finite, first at index 107; delete the observations",
+    ):
         PLUGIN.score(Features(np.arange(100, 120), None, arrays), {})
 
 
@@ -161,7 +225,9 @@ def test_a_broken_reference_is_named() -> None:
         PLUGIN.score(observed(features), reference | {"mu": np.full(4, np.nan)})
     holed = reference["features"].copy()
     holed[3, 1] = np.nan
-    with pytest.raises(SampleError, match="features of the reference are not finite, first at index 3"):
+    with pytest.raises(
+        SampleError, match="features of the reference are not finite, first at index 3"
+    ):
         PLUGIN.score(observed(features), reference | {"features": holed})
 
 
@@ -171,7 +237,9 @@ def test_arrays_that_do_not_fit_are_named() -> None:
         PLUGIN.score(observed(cloud(62, 30, 5)), reference)
     with pytest.raises(ShapeError, match="width 5, the reference's 4"):
         PLUGIN.score(observed(cloud(62, 30, 5)), {"features": reference["features"]})
-    with pytest.raises(ShapeError, match=r"logits of the samples have shape \(29, 4\), wanted \(30, width\)"):
+    with pytest.raises(
+        ShapeError, match=r"logits of the samples have shape \(29, 4\), wanted \(30, width\)"
+    ):
         PLUGIN.score(observed(features, logits=features[:29]), reference)
 
 
@@ -182,7 +250,10 @@ def test_constant_images_and_dead_columns_are_warned_of() -> None:
     assert value_of(constant, "precision") in (0.0, 1.0)
     dead = PLUGIN.score(observed(with_dead_columns(cloud(65, 50, 6))), reference)
     assert "fid: zero variance in 2 of 6 columns that vary in the reference" in dead.warnings
-    both = PLUGIN.score(observed(with_dead_columns(cloud(65, 50, 6))), reference_of(with_dead_columns(cloud(64, 200, 6))))
+    both = PLUGIN.score(
+        observed(with_dead_columns(cloud(65, 50, 6))),
+        reference_of(with_dead_columns(cloud(64, 200, 6))),
+    )
     assert not any(w.startswith("fid: zero variance") for w in both.warnings)
 
 

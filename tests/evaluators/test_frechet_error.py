@@ -18,7 +18,9 @@ REAL = Gaussian(np.zeros(WIDTH), np.eye(WIDTH))
 
 
 def generator(noise: np.ndarray, tilt: float) -> np.ndarray:
-    """A skewed, non-Gaussian generator; two tilts share their noise as two checkpoints share their seeds."""
+    """A skewed, non-Gaussian generator; two tilts share their noise as two checkpoints share their
+    seeds.
+    """
     mix = np.random.default_rng(11).normal(size=(WIDTH, WIDTH)) * tilt + np.eye(WIDTH)
     return np.asarray(noise @ mix + 0.15 * np.abs(noise) * noise + tilt)
 
@@ -30,11 +32,15 @@ def fid_and_influence(rows: np.ndarray) -> tuple[float, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def replicates() -> tuple[np.ndarray, ...]:
-    """FID and errors of REPLICATES runs: (a, error of a, a - b, paired error) each (REPLICATES,)."""
+    """FID and errors of REPLICATES runs: (a, error of a, a - b, paired error) each
+    (REPLICATES,).
+    """
     rng, found = np.random.default_rng(12), []
     for _ in range(REPLICATES):
         noise = rng.normal(size=(DRAWN, WIDTH))
-        (a, rows_a), (b, rows_b) = (fid_and_influence(generator(noise, tilt)) for tilt in (0.10, 0.12))
+        (a, rows_a), (b, rows_b) = (
+            fid_and_influence(generator(noise, tilt)) for tilt in (0.10, 0.12)
+        )
         found.append((a, standard_error(rows_a), a - b, standard_error(rows_a - rows_b)))
     return tuple(np.array(column) for column in zip(*found, strict=True))
 
@@ -45,37 +51,54 @@ def test_the_error_of_fid_is_the_spread_of_replicates(replicates: tuple[np.ndarr
     assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.14)
 
 
-def test_the_paired_error_is_the_spread_of_paired_replicates(replicates: tuple[np.ndarray, ...]) -> None:
+def test_the_paired_error_is_the_spread_of_paired_replicates(
+    replicates: tuple[np.ndarray, ...],
+) -> None:
     _, errors, deltas, paired = replicates
     assert paired.mean() == pytest.approx(deltas.std(ddof=1), rel=0.14)
-    assert paired.mean() < 0.5 * math.hypot(errors.mean(), errors.mean())  # shared seeds are worth having
+    assert paired.mean() < 0.5 * math.hypot(
+        errors.mean(), errors.mean()
+    )  # shared seeds are worth having
 
 
 def test_the_interval_covers_the_mean_at_this_n(replicates: tuple[np.ndarray, ...]) -> None:
     values, errors, deltas, paired = replicates
     for found, error in ((values, errors), (deltas, paired)):
         share = (np.abs(found - found.mean()) <= Z * error).mean()
-        assert 0.91 <= share <= 0.99  # 95% with 400 replicates is known to 1.1 points; four widths below
+        assert (
+            0.91 <= share <= 0.99
+        )  # 95% with 400 replicates is known to 1.1 points; four widths below
 
 
 def test_the_error_is_not_too_small_where_generator_and_reference_agree() -> None:
-    """The derivative vanishes there, so first order does not have to hold; it errs on the wide side by about sqrt 2."""
+    """The derivative vanishes there, so first order does not have to hold; it errs on the wide side
+    by about sqrt 2.
+    """
     rng = np.random.default_rng(13)
-    found = [(value, standard_error(rows)) for value, rows in (fid_and_influence(rng.normal(size=(200, WIDTH))) for _ in range(200))]
+    found = [
+        (value, standard_error(rows))
+        for value, rows in (fid_and_influence(rng.normal(size=(200, WIDTH))) for _ in range(200))
+    ]
     values, errors = np.array(found).T
     assert 1.2 < errors.mean() / values.std(ddof=1) < 1.7
 
 
 def test_influence_is_the_derivative_of_the_distance() -> None:
     """Leaving image i out moves FID by -g_i / (N - 1), to first order, whatever the rank."""
-    for rows in (cloud(14, 4000, 6).astype(np.float64), with_dead_columns(cloud(14, 4000, 6)).astype(np.float64)):
+    for rows in (
+        cloud(14, 4000, 6).astype(np.float64),
+        with_dead_columns(cloud(14, 4000, 6)).astype(np.float64),
+    ):
         real = Moments.from_rows(cloud(15, 500, 6, shift=1.0)).to_gaussian()
         drawn = Moments.from_rows(rows).to_gaussian()
         whole, contributions = frechet_distance(drawn, real), influence_values(rows, drawn, real)
         assert abs(contributions.mean()) < 1e-12
         for i in (0, 17, 3999):
-            without = frechet_distance(Moments.from_rows(np.delete(rows, i, axis=0)).to_gaussian(), real)
-            # What first order leaves out is 1/N of a contribution, and the correction N - 1 to N - 2 a constant of that size.
+            without = frechet_distance(
+                Moments.from_rows(np.delete(rows, i, axis=0)).to_gaussian(), real
+            )
+            # What first order leaves out is 1/N of a contribution, and the correction N - 1 to N -
+            # 2 a constant of that size.
             assert (whole - without) * 3999 == pytest.approx(contributions[i], abs=0.03)
 
 
@@ -94,19 +117,36 @@ def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
     assert "fid" not in score.per_sample
     assert any(w.startswith("fid: N <= D (30 images, 30 live dimensions)") for w in score.warnings)
     live = with_dead_columns(cloud(18, 30, 30))  # 20 live columns are fewer than 30 images
-    assert measured(PLUGIN.score(observed(live), reference_of(cloud(19, 200, 30))), "fid").se is not None
+    assert (
+        measured(PLUGIN.score(observed(live), reference_of(cloud(19, 200, 30))), "fid").se
+        is not None
+    )
 
 
 def test_scores_of_two_checkpoints_pair_by_sample() -> None:
-    noise, reference = np.random.default_rng(56).normal(size=(800, WIDTH)), {"mu": REAL.mean, "sigma": REAL.covariance}
-    a, b = (PLUGIN.score(observed(generator(noise, tilt).astype(np.float32)), reference) for tilt in (0.10, 0.13))
+    noise, reference = (
+        np.random.default_rng(56).normal(size=(800, WIDTH)),
+        {"mu": REAL.mean, "sigma": REAL.covariance},
+    )
+    a, b = (
+        PLUGIN.score(observed(generator(noise, tilt).astype(np.float32)), reference)
+        for tilt in (0.10, 0.13)
+    )
     np.testing.assert_array_equal(a.per_sample["indices"], np.arange(800))
-    paired = difference("lower", measured(a, "fid"), measured(b, "fid"), a.per_sample["fid"], b.per_sample["fid"])
+    paired = difference(
+        "lower", measured(a, "fid"), measured(b, "fid"), a.per_sample["fid"], b.per_sample["fid"]
+    )
     alone = difference("lower", measured(a, "fid"), measured(b, "fid"))
     assert paired.delta == alone.delta and paired.se is not None and alone.se is not None
     assert paired.se < 0.5 * alone.se and paired.verdict == "worse"
     pair = PLUGIN.score(observed(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
     drop = difference(
-        "higher", measured(pair, "recall"), measured(pair, "recall"), pair.per_sample["recall"] | 1, pair.per_sample["recall"]
+        "higher",
+        measured(pair, "recall"),
+        measured(pair, "recall"),
+        pair.per_sample["recall"] | 1,
+        pair.per_sample["recall"],
     )
-    assert drop.se == standard_error(1.0 - pair.per_sample["recall"])  # 0 - 1 is -1, not 255: the indicators are signed
+    assert drop.se == standard_error(
+        1.0 - pair.per_sample["recall"]
+    )  # 0 - 1 is -1, not 255: the indicators are signed

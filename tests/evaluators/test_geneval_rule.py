@@ -1,4 +1,6 @@
-"""GenEval's rule is the official script's on every edge, in both modes, and a slow one's on random scenes."""
+"""GenEval's rule is the official script's on every edge, in both modes, and a slow one's on random
+scenes.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +16,42 @@ from geneval_scenes import at, clause, line, thing
 
 from harope_bench.core.annotations import Box, Detection
 from harope_bench.evaluators.rules import geneval as rule
-from harope_bench.evaluators.rules.geneval import COLOURS, CORRECTIONS, QUIRKS, TASKS, ScriptOptions, PromptSpec, evaluate_image, counted_detections, inclusive_box_iou, relative_positions
+from harope_bench.evaluators.rules.geneval import (
+    COLOURS,
+    CORRECTIONS,
+    QUIRKS,
+    TASKS,
+    PromptSpec,
+    ScriptOptions,
+    counted_detections,
+    evaluate_image,
+    inclusive_box_iou,
+    relative_positions,
+)
 
 BOTH = ("official", "corrected")
 
 
-def verdict(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None, rules: str = "official") -> Any:
+def verdict(
+    facts: Mapping[str, Any],
+    found: Sequence[Detection],
+    colours: Mapping[int, str] | None = None,
+    rules: str = "official",
+) -> Any:
     return evaluate_image(PromptSpec.model_validate(facts), found, colours or {}, rules)
 
 
-def right(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None) -> bool:
+def right(
+    facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None
+) -> bool:
     """The verdict, which is the same under both sets of rules."""
     found_by = {verdict(facts, found, colours, rules).correct for rules in BOTH}
     assert len(found_by) == 1
     return bool(found_by.pop())
 
 
-# ------------------------------------------------------------------------------------- thresholds and classes
+# ------------------------------------------------------------------------------------- thresholds
+# and classes
 
 
 @pytest.mark.parametrize(
@@ -39,14 +60,20 @@ def right(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping
         ("single_object", 0.3, False),
         ("single_object", float(np.float32(0.3)), False),
         ("single_object", float(np.nextafter(np.float32(0.3), np.float32(1))), True),
-        ("single_object", float(np.nextafter(np.float64(0.3), 1)), False),  # above in float64, equal in float32
+        (
+            "single_object",
+            float(np.nextafter(np.float64(0.3), 1)),
+            False,
+        ),  # above in float64, equal in float32
         ("counting", 0.9, False),
         ("counting", 0.8999, False),
         ("counting", float(np.nextafter(np.float32(0.9), np.float32(1))), True),
         ("two_object", 0.31, True),
     ],
 )
-def test_strict_threshold_compares_in_float32_and_equal_does_not_count(tag: str, score: float, counts: bool) -> None:
+def test_strict_threshold_compares_in_float32_and_equal_does_not_count(
+    tag: str, score: float, counts: bool
+) -> None:
     assert right(line(tag), [thing("dog", score)]) is counts
 
 
@@ -68,19 +95,37 @@ def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> No
     found = [thing("dog", 0.95), thing("dog", 0.94)]
     assert right(line("counting", clause("dog", 2), exclude=[clause("dog", 3)]), found)
     for rules in BOTH:
-        assert counted_detections(found, "counting", rules, ScriptOptions(max_overlap=0.999))["dog"] == [0]
-    half = [thing("dog", 0.95, (0, 0, 9, 9)), thing("dog", 0.94, (5, 0, 14, 9))]  # as 10 and 10 wide with the last pixel: 5 shared of 15
+        assert counted_detections(found, "counting", rules, ScriptOptions(max_overlap=0.999))[
+            "dog"
+        ] == [0]
+    half = [
+        thing("dog", 0.95, (0, 0, 9, 9)),
+        thing("dog", 0.94, (5, 0, 14, 9)),
+    ]  # as 10 and 10 wide with the last pixel: 5 shared of 15
     assert inclusive_box_iou(half[0].box, half[1].box) == pytest.approx(1 / 3)
     exclusive = 4 * 9 / (2 * 81 - 4 * 9)
     assert exclusive < 0.3 < 1 / 3
-    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.3))["dog"] == [0]
-    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.34))["dog"] == [0, 1]
+    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.3))[
+        "dog"
+    ] == [0]
+    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.34))[
+        "dog"
+    ] == [0, 1]
     assert inclusive_box_iou((0, 0, -1, -1), (0, 0, -1, -1)) == 0  # no pixel at all
 
 
 def test_overlap_compares_with_the_surest_that_is_left() -> None:
-    chain = [thing("dog", 0.99, (0, 0, 99, 99)), thing("dog", 0.98, (40, 0, 139, 99)), thing("dog", 0.97, (80, 0, 179, 99))]
-    assert counted_detections(chain, "counting", "official", ScriptOptions(max_overlap=0.3))["dog"] == [0, 2]  # the middle one goes and removes nobody
+    chain = [
+        thing("dog", 0.99, (0, 0, 99, 99)),
+        thing("dog", 0.98, (40, 0, 139, 99)),
+        thing("dog", 0.97, (80, 0, 179, 99)),
+    ]
+    assert counted_detections(chain, "counting", "official", ScriptOptions(max_overlap=0.3))[
+        "dog"
+    ] == [
+        0,
+        2,
+    ]  # the middle one goes and removes nobody
 
 
 def test_tie_order_later_first_officially_and_first_first_when_corrected() -> None:
@@ -91,19 +136,27 @@ def test_tie_order_later_first_officially_and_first_first_when_corrected() -> No
     assert counted_detections(found, "colors", "corrected")["dog"] == [0, 1]
     assert not verdict(facts, found, colours, "official").correct
     assert verdict(facts, found, colours, "corrected").correct
-    assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == (1, 0)  # both are asked about, so that both rules can be applied
+    assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == (
+        1,
+        0,
+    )  # both are asked about, so that both rules can be applied
     close = [thing("dog", 0.5), thing("dog", 0.5 + 1e-9)]  # a tie in float32, not in float64
-    assert counted_detections(close, "colors", "official")["dog"] == [1, 0] and counted_detections(close, "colors", "corrected")["dog"] == [0, 1]
+    assert counted_detections(close, "colors", "official")["dog"] == [1, 0] and counted_detections(
+        close, "colors", "corrected"
+    )["dog"] == [0, 1]
 
 
-# --------------------------------------------------------------------------------------------------- clauses
+# ---------------------------------------------------------------------------------------------------
+# clauses
 
 
 def test_extras_ignored_except_in_counting() -> None:
     three = [thing("dog", 0.95), thing("dog", 0.94), thing("dog", 0.93), thing("cat", 0.99)]
     assert right(line("single_object"), three)
     counting = line("counting", clause("dog", 2), exclude=[clause("dog", 3)])
-    assert right(counting, three[:2]) and not right(counting, three) and not right(counting, three[:1])
+    assert (
+        right(counting, three[:2]) and not right(counting, three) and not right(counting, three[:1])
+    )
     assert verdict(counting, three).reasons == ("3 of dog, wanted fewer than 3",)
 
 
@@ -114,7 +167,11 @@ def test_the_count_is_of_those_above_the_threshold() -> None:
 
 def test_surest_only_is_asked_its_colour_and_its_place() -> None:
     red = line("colors", clause("dog", color="red"))
-    found = [thing("dog", 0.8, (200, 0, 210, 10)), thing("dog", 0.7, (0, 0, 10, 10)), thing("cat", 0.9, (100, 0, 110, 10))]
+    found = [
+        thing("dog", 0.8, (200, 0, 210, 10)),
+        thing("dog", 0.7, (0, 0, 10, 10)),
+        thing("cat", 0.9, (100, 0, 110, 10)),
+    ]
     assert not right(red, found, {0: "blue", 1: "red"})
     assert rule.colour_query_indices(PromptSpec.model_validate(red), found) == (0,)
     left = line("position", clause("cat"), clause("dog", position=["left of", 0]))
@@ -132,15 +189,24 @@ def test_shared_things_answer_two_clauses() -> None:
 def test_every_pair_must_be_in_the_relation() -> None:
     facts = line("position", clause("cat", 2), clause("dog", 2, position=["right of", 0]))
     cats = [thing("cat", 0.9, (0, 0, 10, 10)), thing("cat", 0.8, (50, 0, 60, 10))]
-    assert right(facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (200, 0, 210, 10))])
-    assert not right(facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (30, 0, 40, 10))])
-    assert not right(facts, [*cats, thing("dog", 0.9, (30, 0, 40, 10)), thing("dog", 0.8, (100, 0, 110, 10))])
+    assert right(
+        facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (200, 0, 210, 10))]
+    )
+    assert not right(
+        facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (30, 0, 40, 10))]
+    )
+    assert not right(
+        facts, [*cats, thing("dog", 0.9, (30, 0, 40, 10)), thing("dog", 0.8, (100, 0, 110, 10))]
+    )
 
 
 def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
     facts = line("position", clause("cat"), clause("dog", position=["right of", 0]))
     found = verdict(facts, [thing("dog", 0.9)])
-    assert found.reasons == ("0 of cat, wanted 1", "dog should be right of something that is itself not as wanted")
+    assert found.reasons == (
+        "0 of cat, wanted 1",
+        "dog should be right of something that is itself not as wanted",
+    )
     coloured = line("position", clause("cat", color="red"), clause("dog", position=["right of", 0]))
     pair = [thing("cat", 0.9), thing("dog", 0.9, (100, 0, 110, 10))]
     assert not right(coloured, pair, {0: "blue"}) and right(coloured, pair, {0: "red"})
@@ -169,7 +235,9 @@ def test_the_loop_goes_on_after_a_failed_clause() -> None:
 def test_at_least_count_of_the_colour_is_wanted_of_exactly_count_things() -> None:
     facts = line("colors", clause("dog", 2, color="red"))
     three = [thing("dog", 0.9), thing("dog", 0.8), thing("dog", 0.7)]
-    assert right(facts, three, {0: "red", 1: "red"}) and not right(facts, three, {0: "red", 1: "blue", 2: "red"})
+    assert right(facts, three, {0: "red", 1: "red"}) and not right(
+        facts, three, {0: "red", 1: "blue", 2: "red"}
+    )
 
 
 def test_colour_ties_go_to_the_first_in_the_list() -> None:
@@ -182,10 +250,13 @@ def test_colour_ties_go_to_the_first_in_the_list() -> None:
 @pytest.mark.parametrize("reference", [1, 2, -1])
 def test_a_clause_can_only_be_placed_by_an_earlier_one(reference: int) -> None:
     with pytest.raises(ValueError, match="no earlier one"):
-        PromptSpec.model_validate(line("position", clause("cat"), clause("dog", position=["left of", reference])))
+        PromptSpec.model_validate(
+            line("position", clause("cat"), clause("dog", position=["left of", reference]))
+        )
 
 
-# -------------------------------------------------------------------------------------------------- relations
+# --------------------------------------------------------------------------------------------------
+# relations
 
 
 @pytest.mark.parametrize(
@@ -211,7 +282,10 @@ def test_dead_zone_full_sizes_and_the_unshrunk_norm(one: Box, other: Box, holds:
 
 
 def test_two_relations_or_none_between_the_axes() -> None:
-    wide = (0.0, 0.0, 200.0, 20.0), (60.0, 60.0, 260.0, 80.0)  # offset (60, 60), shrunk (20, 56): 20 / 84.9 and 56 / 84.9
+    wide = (
+        (0.0, 0.0, 200.0, 20.0),
+        (60.0, 60.0, 260.0, 80.0),
+    )  # offset (60, 60), shrunk (20, 56): 20 / 84.9 and 56 / 84.9
     assert relative_positions(wide[1], wide[0]) == {"below"}
     none = at(60, 60, 160), at(0, 0, 160)  # shrunk (28, 28) of 84.9: 0.33 each
     assert relative_positions(*none) == frozenset()
@@ -225,7 +299,8 @@ def test_a_box_with_corners_exchanged_has_its_size() -> None:
     assert relative_positions((10, 10, 0, 0), (110, 0, 100, 10)) == {"left of"}
 
 
-# ---------------------------------------------------------------------------- a slow rule from the description
+# ---------------------------------------------------------------------------- a slow rule from the
+# description
 
 
 def slow(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str]) -> bool:
@@ -233,7 +308,11 @@ def slow(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[
     bar = 0.9 if facts["tag"] == "counting" else 0.3
     pool: dict[str, list[int]] = {}
     for name in {d.label for d in found}:
-        places = [i for i, d in enumerate(found) if d.label == name and np.float32(d.score) > np.float32(bar)]
+        places = [
+            i
+            for i, d in enumerate(found)
+            if d.label == name and np.float32(d.score) > np.float32(bar)
+        ]
         ascending = sorted(places, key=lambda i: np.float32(found[i].score))
         pool[name] = ascending[::-1][:16]
     groups: list[list[int] | None] = []
@@ -245,7 +324,9 @@ def slow(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[
         if good and "position" in asked:
             relation, target = asked["position"]
             group = groups[target]
-            good = group is not None and all(slow_relation(relation, found[i].box, found[j].box) for i in mine for j in group)
+            good = group is not None and all(
+                slow_relation(relation, found[i].box, found[j].box) for i in mine for j in group
+            )
         groups.append(mine if good else None)
     too_many = any(len(pool.get(no["class"], [])) >= no["count"] for no in facts.get("exclude", []))
     return all(g is not None for g in groups) and not too_many
@@ -253,11 +334,19 @@ def slow(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[
 
 def slow_relation(relation: str, a: Box, b: Box) -> bool:
     d = [(a[k] + a[k + 2]) / 2 - (b[k] + b[k + 2]) / 2 for k in (0, 1)]
-    r = [math.copysign(max(abs(d[k]) - 0.1 * (a[k + 2] - a[k] + b[k + 2] - b[k]), 0), d[k]) for k in (0, 1)]
+    r = [
+        math.copysign(max(abs(d[k]) - 0.1 * (a[k + 2] - a[k] + b[k + 2] - b[k]), 0), d[k])
+        for k in (0, 1)
+    ]
     if abs(r[0]) < 1e-3 and abs(r[1]) < 1e-3:
         return False
     v = [x / math.hypot(*d) for x in r]
-    return {"left of": v[0] < -0.5, "right of": v[0] > 0.5, "above": v[1] < -0.5, "below": v[1] > 0.5}[relation]
+    return {
+        "left of": v[0] < -0.5,
+        "right of": v[0] > 0.5,
+        "above": v[1] < -0.5,
+        "below": v[1] > 0.5,
+    }[relation]
 
 
 def scene(rng: np.random.Generator, names: Sequence[str]) -> list[Detection]:
@@ -274,10 +363,22 @@ def asked(rng: np.random.Generator, tag: str) -> dict[str, Any]:
     if tag == "counting":
         n = int(rng.integers(1, 4))
         return line(tag, clause("dog", n), exclude=[clause("dog", n + 1)])
-    colour = [{"color": str(c)} for c in rng.choice(["red", "blue"], 2)] if tag in ("colors", "color_attr") else [{}, {}]
-    second = {"position": [str(rng.choice(["left of", "right of", "above", "below"])), 0]} if tag == "position" else colour[1]
+    colour = (
+        [{"color": str(c)} for c in rng.choice(["red", "blue"], 2)]
+        if tag in ("colors", "color_attr")
+        else [{}, {}]
+    )
+    second = (
+        {"position": [str(rng.choice(["left of", "right of", "above", "below"])), 0]}
+        if tag == "position"
+        else colour[1]
+    )
     two = tag not in ("single_object", "colors")
-    return line(tag, clause(names[0], **colour[0]), *([clause(names[int(rng.integers(0, 2))], **second)] if two else []))
+    return line(
+        tag,
+        clause(names[0], **colour[0]),
+        *([clause(names[int(rng.integers(0, 2))], **second)] if two else []),
+    )
 
 
 def test_the_rule_is_the_slow_one_on_random_scenes() -> None:
@@ -295,7 +396,9 @@ def test_the_rule_is_the_slow_one_on_random_scenes() -> None:
 
 def test_every_quirk_is_told_and_each_correction_is_of_a_quirk() -> None:
     assert set(CORRECTIONS) <= set(QUIRKS)
-    assert all(text.strip() and "\n" not in text for text in (*QUIRKS.values(), *CORRECTIONS.values()))
+    assert all(
+        text.strip() and "\n" not in text for text in (*QUIRKS.values(), *CORRECTIONS.values())
+    )
     named = Path(__file__).read_text() + (Path(__file__).parent / "test_geneval.py").read_text()
     tested = {quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" in named}
     assert tested == set(QUIRKS), f"no test is named after {set(QUIRKS) - tested}"

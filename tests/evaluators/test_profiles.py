@@ -1,4 +1,6 @@
-"""Profiles of fidelity: each agrees with the program it is named after, and numbers of two profiles never meet."""
+"""Profiles of fidelity: each agrees with the program it is named after, and numbers of two profiles
+never meet.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.evaluators import fidelity_findings
-from harope_bench.evaluators.base import Features, EvaluatorOutput
+from harope_bench.evaluators.base import EvaluatorOutput, Features
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.evaluators.fidelity_profiles import PROFILES
 from harope_bench.leaderboards import board, match_runs
@@ -44,14 +46,21 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def seen() -> Features:
-    arrays = {"features": cloud(0, N, WIDTH, 0.3), "spatial": cloud(1, N, 9), "logits": 3 * cloud(2, N, 30)}
+    arrays = {
+        "features": cloud(0, N, WIDTH, 0.3),
+        "spatial": cloud(1, N, 9),
+        "logits": 3 * cloud(2, N, 30),
+    }
     return Features(np.arange(N), None, arrays)
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, np.ndarray]:
     rows, spatial = cloud(3, M, WIDTH), cloud(4, M, 9)
-    (mu, sigma), (mu_s, sigma_s) = Moments.from_rows(rows).to_gaussian(), Moments.from_rows(spatial).to_gaussian()
+    (mu, sigma), (mu_s, sigma_s) = (
+        Moments.from_rows(rows).to_gaussian(),
+        Moments.from_rows(spatial).to_gaussian(),
+    )
     return {"features": rows, "mu": mu, "sigma": sigma, "mu_s": mu_s, "sigma_s": sigma_s}
 
 
@@ -64,18 +73,32 @@ def values(score: EvaluatorOutput) -> dict[str, float]:
     return {m.metric: m.value for m in score.measurements if m.value is not None}
 
 
-def test_profile_torch_fidelity_is_torch_fidelity(seen: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput) -> None:
+def test_profile_torch_fidelity_is_torch_fidelity(
+    seen: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput
+) -> None:
     ours = values(of_torch_fidelity)
     drawn, real = torch.from_numpy(seen.arrays["features"]), torch.from_numpy(reference["features"])
-    theirs = fid_statistics_to_metric(fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False)
-    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)  # their mean is float32
-    inception = isc_features_to_metric(torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020)
+    theirs = fid_statistics_to_metric(
+        fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False
+    )
+    assert ours["fid"] == pytest.approx(
+        theirs["frechet_inception_distance"], rel=1e-6
+    )  # their mean is float32
+    inception = isc_features_to_metric(
+        torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
+    )
     assert ours["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
     kid = kid_features_to_metric(drawn, real, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly",
                                  kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False)  # fmt: skip
-    assert ours["kid-subsets"] == pytest.approx(kid["kernel_inception_distance_mean"], abs=2e-5)  # their kernels are float32
-    prc = prc_features_to_metric(drawn, real, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False)
-    assert (ours["precision"], ours["recall"]) == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)  # a float32 mean
+    assert ours["kid-subsets"] == pytest.approx(
+        kid["kernel_inception_distance_mean"], abs=2e-5
+    )  # their kernels are float32
+    prc = prc_features_to_metric(
+        drawn, real, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False
+    )
+    assert (ours["precision"], ours["recall"]) == pytest.approx(
+        (prc["precision"], prc["recall"]), abs=1e-7
+    )  # a float32 mean
 
 
 def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorOutput) -> None:
@@ -83,58 +106,91 @@ def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorO
     (full,) = [m for m in score.measurements if m.metric == "kid"]
     assert full.se is not None and full.se > 0
     assert abs(found["kid"] - found["kid-subsets"]) < full.se
-    assert any(w.startswith("kid-subsets: standard deviation over 100 subsets") for w in score.warnings)
+    assert any(
+        w.startswith("kid-subsets: standard deviation over 100 subsets") for w in score.warnings
+    )
 
 
 def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndarray]) -> None:
     clean_fid = pytest.importorskip("cleanfid.fid", reason="needs the extra parity")
     ours = values(PLUGIN.under("clean").score(seen, reference))
-    drawn, real = seen.arrays["features"].astype(np.float64), reference["features"].astype(np.float64)
+    drawn, real = (
+        seen.arrays["features"].astype(np.float64),
+        reference["features"].astype(np.float64),
+    )
     with pytest.warns(DeprecationWarning, match="disp"):
-        theirs = clean_fid.frechet_distance(drawn.mean(0), np.cov(drawn, rowvar=False), real.mean(0), np.cov(real, rowvar=False))
+        theirs = clean_fid.frechet_distance(
+            drawn.mean(0), np.cov(drawn, rowvar=False), real.mean(0), np.cov(real, rowvar=False)
+        )
     assert ours["fid"] == pytest.approx(theirs, rel=1e-9)
     np.random.seed(0)  # clean-fid draws its subsets from the global generator
-    assert ours["kid"] == pytest.approx(clean_fid.kernel_distance(drawn, real, num_subsets=100, max_subset_size=1000), rel=0.02)
+    assert ours["kid"] == pytest.approx(
+        clean_fid.kernel_distance(drawn, real, num_subsets=100, max_subset_size=1000), rel=0.02
+    )
     assert set(ours) == {"fid", "kid"}
 
 
-def test_adm_and_exact_differ_in_precision_and_recall_alone(seen: Features, reference: dict[str, np.ndarray]) -> None:
+def test_adm_and_exact_differ_in_precision_and_recall_alone(
+    seen: Features, reference: dict[str, np.ndarray]
+) -> None:
     """Far from zero float16's grid is coarse, and ties let more points in."""
     far = seen._replace(arrays={**seen.arrays, "features": seen.arrays["features"] + np.float32(8)})
-    real = {**reference, "features": reference["features"] + np.float32(8), "mu": reference["mu"] + 8}
+    real = {
+        **reference,
+        "features": reference["features"] + np.float32(8),
+        "mu": reference["mu"] + 8,
+    }
     half, exact = (values(PLUGIN.under(name).score(far, real)) for name in ("adm", "adm-exact"))
     assert {name for name in half if half[name] != exact[name]} == {"precision", "recall"}
     assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
 
 
-def test_kid_needs_images_and_enough_of_them(seen: Features, reference: dict[str, np.ndarray]) -> None:
+def test_kid_needs_images_and_enough_of_them(
+    seen: Features, reference: dict[str, np.ndarray]
+) -> None:
     evaluator = PLUGIN.under("torch-fidelity")
-    few = seen._replace(indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()})
+    few = seen._replace(
+        indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()}
+    )
     reasons = {m.metric: m.reason for m in evaluator.score(few, reference).measurements}
-    assert reasons["kid-subsets"] == "kid-subsets needs at least 1,000 samples and reference images, found 40"
+    assert (
+        reasons["kid-subsets"]
+        == "kid-subsets needs at least 1,000 samples and reference images, found 40"
+    )
     assert reasons["kid"] is None
     bare = {k: v for k, v in reference.items() if k != "features"}
-    assert {m.metric: m.reason for m in evaluator.score(few, bare).measurements}["kid"] == "the reference holds no images"
+    assert {m.metric: m.reason for m in evaluator.score(few, bare).measurements}[
+        "kid"
+    ] == "the reference holds no images"
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_profile_keeps_the_contract(
     profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30))
+    monkeypatch.setattr(
+        fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30)
+    )
     monkeypatch.setattr(fidelity_findings, "SUBSET_SIZE", 30)
     few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
-    testing.check_evaluator(PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]})
+    testing.check_evaluator(
+        PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]}
+    )
 
 
-def test_scores_are_the_same_from_memory_maps(seen: Features, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_scores_are_the_same_from_memory_maps(
+    seen: Features, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     maps = {}
     for name, rows in seen.arrays.items():
         np.save(tmp_path / f"{name}.npy", rows)
         maps[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     for profile in ("adm", "adm-exact", "clean"):
         evaluator = PLUGIN.under(profile)
-        assert evaluator.score(seen._replace(arrays=maps), reference).measurements == evaluator.score(seen, reference).measurements
+        assert (
+            evaluator.score(seen._replace(arrays=maps), reference).measurements
+            == evaluator.score(seen, reference).measurements
+        )
 
 
 def test_an_unknown_profile_is_named() -> None:
@@ -142,7 +198,8 @@ def test_an_unknown_profile_is_named() -> None:
         PLUGIN.under("fid-magic")
 
 
-# --------------------------------------------------------------------------------------------- through eval
+# ---------------------------------------------------------------------------------------------
+# through eval
 
 
 @pytest.fixture
@@ -175,25 +232,38 @@ def renamed(run: Path) -> Path:
 
 def record_again(path: Path, **fields: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-    checksums.record_file_hashes(path.parent, ["fidelity_adm.json", "fidelity_adm.npz", path.name, path.with_suffix(".npz").name])
+    checksums.record_file_hashes(
+        path.parent,
+        ["fidelity_adm.json", "fidelity_adm.npz", path.name, path.with_suffix(".npz").name],
+    )
 
 
-def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(renamed: Path) -> None:
+def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(
+    renamed: Path,
+) -> None:
     assert verify(renamed.parents[1], 0).status == "ok"
 
 
-def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(renamed: Path) -> None:
+def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(
+    renamed: Path,
+) -> None:
     record_again(renamed, profile="torch-fidelity")
     wrong = verify(renamed.parents[1], 0).altered_messages
     assert any(f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong), wrong
 
 
-def test_a_judge_whose_name_has_an_underscore_is_found_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_whose_name_has_an_underscore_is_found_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Split at its underscores, the name of the file shows no such judge."""
     entries, load = registry.list_entries, registry.load_by_name
     beside = {"my_net": registry.RegistryEntry("judges", "my_net", "a test")}
-    monkeypatch.setattr(registry, "entries", lambda kind: entries(kind) | (beside if kind == "judges" else {}))
-    monkeypatch.setattr(registry, "load", lambda kind, name: load(kind, "digits-net" if name == "my_net" else name))
+    monkeypatch.setattr(
+        registry, "entries", lambda kind: entries(kind) | (beside if kind == "judges" else {})
+    )
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name: load(kind, "digits-net" if name == "my_net" else name)
+    )
     reference = load_suite("digits").reference("digits-net")
     assert reference is not None
     (scored,) = evaluate(run, run, FeatureScoring("digits", reference.path, judge="my_net"))
@@ -211,13 +281,17 @@ def test_a_judge_whose_name_has_an_underscore_is_found_again(run: Path, monkeypa
         ("", "has an empty name"),
     ],
 )
-def test_every_profile_is_checked_before_the_first_is_scored(run: Path, profiles: str, complaint: str) -> None:
+def test_every_profile_is_checked_before_the_first_is_scored(
+    run: Path, profiles: str, complaint: str
+) -> None:
     said = CliRunner().invoke(main, ["eval", str(run), "--profile", profiles])
     assert said.exit_code != 0 and complaint in said.output
     assert not (run / "observations").exists() and not (run / "results").exists()
 
 
-def test_a_reference_that_is_missing_is_found_before_anything_is_judged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_that_is_missing_is_found_before_anything_is_judged(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
 
     def second_is_missing(*given: Any) -> Any:
@@ -228,7 +302,11 @@ def test_a_reference_that_is_missing_is_found_before_anything_is_judged(run: Pat
 
     monkeypatch.setattr("harope_bench.pipeline.evaluate.open_reference", second_is_missing)
     with pytest.raises(StorageError, match="gone is not there"):
-        evaluate_profiles(run, run, [FeatureScoring("digits", profile=profile) for profile in ("adm", "adm-exact")])
+        evaluate_profiles(
+            run,
+            run,
+            [FeatureScoring("digits", profile=profile) for profile in ("adm", "adm-exact")],
+        )
     assert opened and not (run / "observations").exists()
 
 
@@ -237,7 +315,8 @@ def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:
     assert said.exit_code == 0, said.output
     lines = [line for line in said.output.splitlines() if ".json: " in line]
     assert [line.split(".json: ")[1] for line in lines] == [
-        f"fidelity@{PLUGIN.version}, profile {profile}, judge digits-net" for profile in ("adm", "adm-exact")
+        f"fidelity@{PLUGIN.version}, profile {profile}, judge digits-net"
+        for profile in ("adm", "adm-exact")
     ]
 
 
@@ -252,9 +331,14 @@ def test_numbers_of_two_profiles_never_meet(run: Path) -> None:
 
 
 def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
-    """Both rows have adm-exact, one has adm too, on the same number of images: the column stays with what both have."""
+    """Both rows have adm-exact, one has adm too, on the same number of images: the column stays
+    with what both have.
+    """
     table, found = board.load_table("table2"), []
-    for checkpoint, profiles in (("digits-ape", ("adm-exact", "adm")), ("digits-harope", ("adm-exact",))):
+    for checkpoint, profiles in (
+        ("digits-ape", ("adm-exact", "adm")),
+        ("digits-harope", ("adm-exact",)),
+    ):
         run = tmp_path / checkpoint
         generate(make_plan(checkpoint, "digits", {"steps": 1}), range(30), run)
         for profile in profiles:
@@ -262,13 +346,28 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
             found.append(pairing.StoredResult(scored.result, scored.path))
     for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
         picks = match_runs.match_measurements(table, chosen, "micro")
-        assert picks and {picked.stored_result.result.profile for picked in picks.values()} == {wanted}
-    renamed = [item._replace(path=tmp_path / "a" / item.path.name) if item.result.profile == "adm" else item for item in found]
-    assert {p.stored_result.result.profile for p in match_runs.match_measurements(table, renamed, "micro").values()} == {"adm-exact"}
+        assert picks and {picked.stored_result.result.profile for picked in picks.values()} == {
+            wanted
+        }
+    renamed = [
+        (
+            item._replace(path=tmp_path / "a" / item.path.name)
+            if item.result.profile == "adm"
+            else item
+        )
+        for item in found
+    ]
+    assert {
+        p.stored_result.result.profile
+        for p in match_runs.match_measurements(table, renamed, "micro").values()
+    } == {"adm-exact"}
 
 
 def test_a_profile_that_needs_its_own_judge_does_not_take_another(run: Path) -> None:
-    with pytest.raises(OptionError, match="profile clean needs a judge of its own, suite digits has none; give --judge"):
+    with pytest.raises(
+        OptionError,
+        match="profile clean needs a judge of its own, suite digits has none; give --judge",
+    ):
         evaluate(run, run, FeatureScoring("digits", profile="clean"))
     with pytest.raises(OptionError, match="not mar; choose one of these"):
         evaluate(run, run, FeatureScoring("digits", profile="mar"))

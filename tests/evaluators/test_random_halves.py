@@ -27,11 +27,18 @@ def slow_recalls(drawn: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray
     return np.array([neighbour_balls(half, real).real_inside.mean() for half in halves])
 
 
-@pytest.mark.parametrize(("samples", "references", "width"), [(40, 300, 3), (201, 500, 6), (9, 50, 2), (8, 20, 5)])
+@pytest.mark.parametrize(
+    ("samples", "references", "width"), [(40, 300, 3), (201, 500, 6), (9, 50, 2), (8, 20, 5)]
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_halves_equal_scoring_each_half(samples: int, references: int, width: int, dtype: type) -> None:
+def test_halves_equal_scoring_each_half(
+    samples: int, references: int, width: int, dtype: type
+) -> None:
     rng = np.random.default_rng(samples)
-    drawn, real = 0.8 * rng.normal(size=(samples, width)).astype(dtype), rng.normal(size=(references, width)).astype(dtype)
+    drawn, real = (
+        0.8 * rng.normal(size=(samples, width)).astype(dtype),
+        rng.normal(size=(references, width)).astype(dtype),
+    )
     np.testing.assert_array_equal(half_recalls(drawn, real, splits=6), slow_recalls(drawn, real, 6))
 
 
@@ -42,9 +49,14 @@ def test_halves_of_copies_equal_scoring_each_half() -> None:
 
 
 def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where so many pairs are near that products take the place of differences: outliers with wide balls."""
+    """Also where so many pairs are near that products take the place of differences: outliers with
+    wide balls.
+    """
     rng = np.random.default_rng(1)
-    drawn, real = rng.standard_t(1.5, (150, 8)).astype(np.float32), rng.standard_t(1.5, (400, 8)).astype(np.float32)
+    drawn, real = (
+        rng.standard_t(1.5, (150, 8)).astype(np.float32),
+        rng.standard_t(1.5, (400, 8)).astype(np.float32),
+    )
     whole = half_recalls(drawn, real, splits=6)
     np.testing.assert_array_equal(whole, slow_recalls(drawn, real, 6))
     monkeypatch.setattr(random_halves, "BLOCK", 37)
@@ -54,18 +66,26 @@ def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_splits_are_halves_and_depend_on_the_number_alone() -> None:
     sides = random_half_indices(11)
-    assert [(sides == side).sum(axis=0).tolist() for side in (0, 1, -1)] == [[5] * 64, [5] * 64, [1] * 64]
+    assert [(sides == side).sum(axis=0).tolist() for side in (0, 1, -1)] == [
+        [5] * 64,
+        [5] * 64,
+        [1] * 64,
+    ]
     np.testing.assert_array_equal(sides, random_half_indices(11))
     assert len({column.tobytes() for column in sides.T}) > 50
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(TooFewImagesError, match="halves of 7 samples have no 3-th neighbour; wanted 8 or more"):
+    with pytest.raises(
+        TooFewImagesError, match="halves of 7 samples have no 3-th neighbour; wanted 8 or more"
+    ):
         half_recalls(np.zeros((7, 2)), np.zeros((9, 2)))
 
 
 def recall(drawn: np.ndarray, real: np.ndarray) -> tuple[Measurement, dict[str, np.ndarray]]:
-    score = PLUGIN.score(Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
+    score = PLUGIN.score(
+        Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
+    )
     return next(m for m in score.measurements if m.metric == "recall"), dict(score.per_sample)
 
 
@@ -81,23 +101,36 @@ def test_the_evaluator_gives_recall_the_error_of_its_samples() -> None:
 def test_where_halves_are_alike_the_references_error_stands() -> None:
     rng = np.random.default_rng(5)
     found, rows = recall(rng.normal(size=(60, 2)), 100 + rng.normal(size=(50, 2)))
-    assert found.interval == "Wilson, radii fixed" and "recall_halves" not in rows and (found.se or 0) > 0
+    assert (
+        found.interval == "Wilson, radii fixed"
+        and "recall_halves" not in rows
+        and (found.se or 0) > 0
+    )
 
 
 def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> StoredResult:
     """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
-    score = PLUGIN.score(Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
+    score = PLUGIN.score(
+        Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
+    )
     plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))
     measurements = [m for m in score.measurements if m.metric in ("recall", "precision")]
-    path = fake_runs.write_result(folder, fake_runs.result(plan, measurements), dict(score.per_sample))
+    path = fake_runs.write_result(
+        folder, fake_runs.result(plan, measurements), dict(score.per_sample)
+    )
     return StoredResult(read_result(path), path)
 
 
 def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:
-    """Shared latents: the difference is surer than that of strangers, and a model does not differ from itself."""
+    """Shared latents: the difference is surer than that of strangers, and a model does not differ
+    from itself.
+    """
     rng = np.random.default_rng(6)
     real, latents = rng.normal(size=(400, 4)), rng.normal(size=(120, 4))
-    one, two = (scored_run(tmp_path / name, name, scale * latents, real) for name, scale in (("ape", 0.8), ("harope", 0.84)))
+    one, two = (
+        scored_run(tmp_path / name, name, scale * latents, real)
+        for name, scale in (("ape", 0.8), ("harope", 0.84))
+    )
     found = compare_results("recall", "higher", one, two)
     halves = half_recalls(0.84 * latents, real) - half_recalls(0.8 * latents, real)
     errors = [item.result.find_measurement("recall").se for item in (one, two)]  # type: ignore[union-attr]

@@ -1,4 +1,6 @@
-"""Top-1: the count, its interval, the real pictures, runs that resume, and everything that reads them."""
+"""Top-1: the count, its interval, the real pictures, runs that resume, and everything that reads
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,16 @@ from harope_bench.statistics.pairing import compare_results
 from harope_bench.suites.real_images import resize_and_crop
 from harope_bench.testing import check_evaluator
 
-MICRO = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
+MICRO = {
+    "hidden": 16,
+    "depth": 1,
+    "heads": 2,
+    "patch": 7,
+    "size": 28,
+    "channels": 1,
+    "classes": 10,
+    "normalised": "half",
+}
 WIDE = {"hidden": 16, "depth": 1, "heads": 2, "patch": 16, "size": 32}
 
 
@@ -45,13 +56,26 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: int = 0, encoding: str = "rope-axial", **said: Any) -> str:
+def registered(
+    folder: Path,
+    name: str,
+    config: dict[str, Any] = MICRO,
+    seed: int = 0,
+    encoding: str = "rope-axial",
+    **said: Any,
+) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = registry.load_by_name("backbones", "deit").build(encoding, {}, config)
         state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
-    facts = {"encoding": encoding, "config": config, "suite": "digits-held-out", "scale": "micro", **said}
+    facts = {
+        "encoding": encoding,
+        "config": config,
+        "suite": "digits-held-out",
+        "scale": "micro",
+        **said,
+    }
     register_checkpoint.register(name, folder / f"{name}.safetensors", facts)
     return name
 
@@ -62,7 +86,8 @@ def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Features:
     return Features(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
 
 
-# ------------------------------------------------------------------------------------------------- rule
+# -------------------------------------------------------------------------------------------------
+# rule
 
 
 def test_top1_keeps_its_promises() -> None:
@@ -75,7 +100,9 @@ def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
     assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
-    assert score.per_sample["top1"].tolist() == [100, 0, 0, 0] and score.per_sample["top5"].tolist() == [100, 100, 100, 0]
+    assert score.per_sample["top1"].tolist() == [100, 0, 0, 0] and score.per_sample[
+        "top5"
+    ].tolist() == [100, 100, 100, 0]
     assert score.warnings == ("top1: 1 of 5 pictures failed; accuracy is over the other 4",)
 
 
@@ -84,22 +111,37 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     rng = np.random.default_rng(5)
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    for m, k in zip(PLUGIN.score(Features(np.arange(300), labels, {"ranked": ranked}), {}).measurements, (1, 5), strict=True):
+    for m, k in zip(
+        PLUGIN.score(Features(np.arange(300), labels, {"ranked": ranked}), {}).measurements,
+        (1, 5),
+        strict=True,
+    ):
         share = metrics.top_k_accuracy_score(labels, logits, k=k)
         assert m.value == pytest.approx(100 * share, abs=1e-12)
         z, p, n = 1.959963984540054, share, 300  # Wilson 1927, written out
-        middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
-        assert (m.low, m.high) == (pytest.approx(100 * (middle - half)), pytest.approx(100 * (middle + half)))
+        middle, half = (
+            (p + z * z / 2 / n) / (1 + z * z / n),
+            z / (1 + z * z / n) * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5,
+        )
+        assert (m.low, m.high) == (
+            pytest.approx(100 * (middle - half)),
+            pytest.approx(100 * (middle + half)),
+        )
 
 
 def test_top1_refuses_what_does_not_fit() -> None:
     seen = observations()
-    for bad in (seen._replace(labels=None), seen._replace(arrays={}), seen._replace(labels=np.zeros(3))):
+    for bad in (
+        seen._replace(labels=None),
+        seen._replace(arrays={}),
+        seen._replace(labels=np.zeros(3)),
+    ):
         with pytest.raises(ShapeError, match="ranked classes of each of 40"):
             PLUGIN.score(bad, {})
 
 
-# --------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------
+# pictures
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (50, 50), (97, 33), (224, 300)])
@@ -114,7 +156,9 @@ def test_pictures_are_cut_as_torchvision_cuts_them(size: tuple[int, int], ratio:
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,000 class folders, one small picture each but for a few: grey, CMYK, a palette, a damaged file and an empty class."""
+    """1,000 class folders, one small picture each but for a few: grey, CMYK, a palette, a damaged
+    file and an empty class.
+    """
     folder, rng = tmp_path_factory.mktemp("val"), np.random.default_rng(0)
     for label in range(1000):
         below = folder / f"n{label + 1440000:08d}"
@@ -139,15 +183,22 @@ def as_list(imagenet: Path, folder: Path) -> Path:
     return folder
 
 
-def test_both_layouts_are_the_same_pictures_in_the_same_order(imagenet: Path, tmp_path: Path) -> None:
+def test_both_layouts_are_the_same_pictures_in_the_same_order(
+    imagenet: Path, tmp_path: Path
+) -> None:
     suite = registry.load_by_name("suites", "imagenet-val")
-    folders, flat = suite.pictures(imagenet, None), suite.pictures(as_list(imagenet, tmp_path), None)
+    folders, flat = (
+        suite.pictures(imagenet, None),
+        suite.pictures(as_list(imagenet, tmp_path), None),
+    )
     assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
     assert len(folders.names) == 999 and not folders.whole
     assert folders.labels[:2] == [0, 143]  # file 2 is of the class with 7 label = 1 modulo 1,000
 
 
-def test_an_environment_variable_names_the_folder(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_names_the_folder(
+    imagenet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_IMAGENET_VAL", str(imagenet))
     assert len(registry.load_by_name("suites", "imagenet-val").pictures(None, None).names) == 999
 
@@ -180,29 +231,44 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
         ("a.JPEG 3\n", "holds none of the 1 pictures"),
     ],
 )
-def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+def test_lists_that_do_not_fit_are_refused_in_one_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
     (tmp_path / "list.txt").write_text(text)
     refused(tmp_path, told, tmp_path / "list.txt")
 
 
-# -------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------------
+# runs
 
 
-def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagenet: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
+    imagenet: Path, tmp_path: Path
+) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet))
     top1 = scored.result.find_measurement("top1")
     assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (999, 998, 1)
-    assert scored.result.judge.judge_class == "substitute"  # 999 pictures are not the validation set
+    assert (
+        scored.result.judge.judge_class == "substitute"
+    )  # 999 pictures are not the validation set
     damaged = next(
-        i for i, name in enumerate(registry.load_by_name("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
+        i
+        for i, name in enumerate(
+            registry.load_by_name("suites", "imagenet-val").pictures(imagenet, None).names
+        )
+        if name.endswith("0022.JPEG")
     )
-    assert scored.result.warning_texts[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image")
+    assert scored.result.warning_texts[0].startswith(
+        f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image"
+    )
     assert verify(tmp_path / "run", 3, 0, images=imagenet).altered_messages == []
 
 
-def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_leave_no_number(tmp_path: Path) -> None:
+def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_leave_no_number(
+    tmp_path: Path,
+) -> None:
     """Read as plain UTF-8 the mark is part of the first name, whose picture is then missing."""
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
@@ -213,17 +279,33 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
     (folder / "val.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
     (whole,) = classify.classify(plan, tmp_path / "whole", RealImageSelection(folder=folder))
     top1 = whole.result.find_measurement("top1")
-    assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (6, 6, 0) and top1.value is not None
+    assert (
+        top1 is not None
+        and (top1.n_asked, top1.n_scored, top1.n_failed) == (6, 6, 0)
+        and top1.value is not None
+    )
 
     (folder / "0.png").unlink()
     (part,) = classify.classify(plan, tmp_path / "part", RealImageSelection(folder=folder))
     for metric in part.result.measurements:
-        assert (metric.value, metric.low, metric.n_asked, metric.n_scored, metric.n_failed) == (None, None, 6, 5, 1)
-        assert metric.reason is not None and metric.reason.startswith("1 pictures are missing, damaged or without an answer; mend")
+        assert (metric.value, metric.low, metric.n_asked, metric.n_scored, metric.n_failed) == (
+            None,
+            None,
+            6,
+            5,
+            1,
+        )
+        assert metric.reason is not None and metric.reason.startswith(
+            "1 pictures are missing, damaged or without an answer; mend"
+        )
     assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
-    (lenient,) = classify.classify(plan, tmp_path / "part", RealImageSelection(folder=folder, is_lenient=True))
+    (lenient,) = classify.classify(
+        plan, tmp_path / "part", RealImageSelection(folder=folder, is_lenient=True)
+    )
     top1 = lenient.result.find_measurement("top1")
-    assert top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.is_new
+    assert (
+        top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.is_new
+    )
     assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
 
 
@@ -248,22 +330,34 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
     DAMAGES[damage](folder / "2.png")
 
     (part,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder))
-    assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [(None, None, 3, 1)] * 2
+    assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [
+        (None, None, 3, 1)
+    ] * 2
     assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
     assert verify(tmp_path / "run", 0, 0, images=folder).altered_messages == []
-    (lenient,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True))
-    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.is_lenient
+    (lenient,) = classify.classify(
+        plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True)
+    )
+    assert (
+        all(m.value is not None for m in lenient.result.measurements) and lenient.result.is_lenient
+    )
 
 
-def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp_path: Path) -> None:
+def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(
+    tmp_path: Path,
+) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     Image.fromarray(np.zeros((36, 36, 3), dtype=np.uint8)).save(folder / "0.png")
     (folder / "1.png").write_bytes(b"no picture")
     (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
-    (lenient,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True))
-    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:], "is_lenient": False})
+    (lenient,) = classify.classify(
+        plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True)
+    )
+    old = lenient.result.model_copy(
+        update={"warnings": lenient.result.warnings[1:], "is_lenient": False}
+    )
     write_result(lenient.path, old, array_archive.load_arrays(lenient.path.with_suffix(".npz")))
     assert not old.is_lenient and old.measurements[0].value is not None
     (again,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder))
@@ -274,7 +368,11 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     """Against a loop without shards or tiles."""
     plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(count=300))
-    network = registry.load_by_name("backbones", "deit").load(plan.checkpoint, state_dicts.load_weights(tmp_path / "tiny.safetensors")).eval()
+    network = (
+        registry.load_by_name("backbones", "deit")
+        .load(plan.checkpoint, state_dicts.load_weights(tmp_path / "tiny.safetensors"))
+        .eval()
+    )
     images, labels = registry.load_by_name("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():
@@ -283,10 +381,16 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     rows = load_arrays(tmp_path / "run/results/top1.npz")
     assert rows["top1"].tolist() == (100 * hits).tolist()
     top1 = scored.result.find_measurement("top1")
-    assert top1 is not None and top1.value == pytest.approx(100 * hits.mean(), abs=1e-12) and 0 < hits.sum() < 300
+    assert (
+        top1 is not None
+        and top1.value == pytest.approx(100 * hits.mean(), abs=1e-12)
+        and 0 < hits.sum() < 300
+    )
 
 
-def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "straight", RealImageSelection())
     named, calls = predictions.classify_images, []
@@ -304,20 +408,36 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path
     assert len(calls) == 5  # two shards, the kill, and the two that were missing
     assert scored.is_new
     for path in sorted((tmp_path / "straight").rglob("*.npz")):
-        assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "straight")).read_bytes()
+        assert (
+            path.read_bytes()
+            == (tmp_path / "killed" / path.relative_to(tmp_path / "straight")).read_bytes()
+        )
     (again,) = classify.classify(plan, tmp_path / "killed", RealImageSelection())
     assert not again.is_new and len(calls) == 5
 
 
-@pytest.mark.parametrize("wanted", [RealImageSelection(count=60, crop_ratio=0.5), RealImageSelection(count=20), RealImageSelection(count=60, crop_ratio=0.9)])
-def test_a_command_that_is_refused_changes_no_run(wanted: RealImageSelection, tmp_path: Path) -> None:
-    """Else the pictures that it asked for are missing from then on, and the run is unfinished or altered."""
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        RealImageSelection(count=60, crop_ratio=0.5),
+        RealImageSelection(count=20),
+        RealImageSelection(count=60, crop_ratio=0.9),
+    ],
+)
+def test_a_command_that_is_refused_changes_no_run(
+    wanted: RealImageSelection, tmp_path: Path
+) -> None:
+    """Else the pictures that it asked for are missing from then on, and the run is unfinished or
+    altered.
+    """
     plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "run", RealImageSelection(count=30))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises((PlanMismatchError, OptionError)):
         classify.classify(plan, tmp_path / "run", wanted)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()
+    } == before
     assert verify(tmp_path / "run", 0).status == "ok"
 
 
@@ -326,29 +446,66 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50))
     with pytest.raises(PlanMismatchError, match="another crop"):
-        classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50, crop_ratio=0.875))
+        classify.classify(
+            plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50, crop_ratio=0.875)
+        )
     with pytest.raises(OptionError, match="--count 20 would score a part"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=20))
     with pytest.raises(OptionError, match="999 pictures here, --count asks for 2,000"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=2000))
     with pytest.raises(PlanMismatchError, match="resolution"):
-        classify.classify(make_classifier_plan("wide", None, {"resolution": 48}), tmp_path / "run", RealImageSelection(folder=imagenet))
+        classify.classify(
+            make_classifier_plan("wide", None, {"resolution": 48}),
+            tmp_path / "run",
+            RealImageSelection(folder=imagenet),
+        )
     with pytest.raises(SampleError, match="run eval without --rescore"):
-        classify.classify(plan, tmp_path / "fresh", RealImageSelection(folder=imagenet, count=50, is_rescored=True))
+        classify.classify(
+            plan,
+            tmp_path / "fresh",
+            RealImageSelection(folder=imagenet, count=50, is_rescored=True),
+        )
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
     registered(tmp_path, "tiny")
     for call, told in (
-        (lambda: make_classifier_plan("digits-harope", "digits-held-out", {}), "is no classifier, suite digits-held-out"),
-        (lambda: make_classifier_plan("tiny", "digits", {}), "is a classifier of 10 classes and cannot generate"),
+        (
+            lambda: make_classifier_plan("digits-harope", "digits-held-out", {}),
+            "is no classifier, suite digits-held-out",
+        ),
+        (
+            lambda: make_classifier_plan("tiny", "digits", {}),
+            "is a classifier of 10 classes and cannot generate",
+        ),
         (lambda: make_classifier_plan("tiny", "imagenet-val", {}), "takes pictures of 10 classes"),
-        (lambda: make_classifier_plan("tiny", None, {"steps": 3}), "steps means nothing to checkpoint tiny"),
-        (lambda: make_classifier_plan("tiny", None, {"resolution": 30}), "does not divide into patches of 7"),
+        (
+            lambda: make_classifier_plan("tiny", None, {"steps": 3}),
+            "steps means nothing to checkpoint tiny",
+        ),
+        (
+            lambda: make_classifier_plan("tiny", None, {"resolution": 30}),
+            "does not divide into patches of 7",
+        ),
         (lambda: make_plan("tiny", "digits", {}), "cannot generate images"),
         (lambda: make_plan("digits-harope", "digits-held-out", {}), "is no classifier"),
-        (lambda: classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "r", RealImageSelection(), ["fidelity"]), "scored by top1"),
-        (lambda: classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "r", RealImageSelection(folder=tmp_path)), "brings its own"),
+        (
+            lambda: classify.classify(
+                make_classifier_plan("tiny", None, {}),
+                tmp_path / "r",
+                RealImageSelection(),
+                ["fidelity"],
+            ),
+            "scored by top1",
+        ),
+        (
+            lambda: classify.classify(
+                make_classifier_plan("tiny", None, {}),
+                tmp_path / "r",
+                RealImageSelection(folder=tmp_path),
+            ),
+            "brings its own",
+        ),
     ):
         with pytest.raises(OptionError, match=told) as caught:
             call()
@@ -378,17 +535,25 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
     assert verify(run, 0, 0).altered_messages
 
 
-# ----------------------------------------------------------------------------------- those who read results
+# ----------------------------------------------------------------------------------- those who read
+# results
 
 
 def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
-        classify.classify(make_classifier_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, RealImageSelection())
+        classify.classify(
+            make_classifier_plan(registered(tmp_path, name, seed=seed), None, {}),
+            tmp_path / "runs" / name,
+            RealImageSelection(),
+        )
     old, new = read_results(tmp_path / "runs")
     found = compare_results("top1", "higher", old, new)
     rows = [load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
     assert (found.is_paired, found.test) == (True, "McNemar, exact")
-    assert (found.wins, found.losses) == (int((rows[1] & ~rows[0]).sum()), int((rows[0] & ~rows[1]).sum()))
+    assert (found.wins, found.losses) == (
+        int((rows[1] & ~rows[0]).sum()),
+        int((rows[0] & ~rows[1]).sum()),
+    )
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
     around = bonett_price_interval(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
     assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
@@ -396,9 +561,13 @@ def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
-    """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its encoding."""
+    """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its
+    encoding.
+    """
     registered(tmp_path, "tiny")
-    classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "runs/a", RealImageSelection(count=50))
+    classify.classify(
+        make_classifier_plan("tiny", None, {}), tmp_path / "runs/a", RealImageSelection(count=50)
+    )
     path = tmp_path / "runs/a/results/top1.json"
     facts = json.loads(path.read_text())
     facts["scale"] = facts["plan"]["checkpoint"]["scale"] = "paper"
@@ -409,20 +578,32 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     board = build_board(load_table("1"), read_results(tmp_path / "runs"))
     cells = {key for key, cell in board.cells.items() if cell.measured is not None}
     assert cells == {("l-axial", "top1")}
-    assert str(board.cells["l-axial", "top1"].verdict) == "not comparable (50 against 50,000 images)"
+    assert (
+        str(board.cells["l-axial", "top1"].verdict) == "not comparable (50 against 50,000 images)"
+    )
 
 
-def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_1_is_reproduced_at_micro_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.pipeline import reproduce as conductor
 
     shipped = set(registry.list_names("checkpoints"))
     rows = [row.micro for row in load_table("1").rows]
-    assert [name in shipped for name in rows] == [True] * 5 + [False] * 5  # the Large rows have no small stand-in
+    assert [name in shipped for name in rows] == [True] * 5 + [
+        False
+    ] * 5  # the Large rows have no small stand-in
     done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
     assert (done.n_rows, done.n_generated, done.n_scored) == (5, 0, 5)
     board = build_board(load_table("1"), read_results(tmp_path / "out"))
-    assert board.scale == "micro" and sum(cell.measured is not None for cell in board.cells.values()) == 5
-    assert {str(cell.verdict) for cell in board.cells.values()} == {"not comparable (micro)", "None"}
+    assert (
+        board.scale == "micro"
+        and sum(cell.measured is not None for cell in board.cells.values()) == 5
+    )
+    assert {str(cell.verdict) for cell in board.cells.values()} == {
+        "not comparable (micro)",
+        "None",
+    }
     assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).n_scored == 0
     assert "DeiT-Large" in (tmp_path / "out/table1.md").read_text()
     assert (tmp_path / "out/report.html").is_file()
@@ -436,14 +617,44 @@ def run_verb(*arguments: Any, exit_code: int = 0) -> Any:
 
 def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> None:
     registered(tmp_path, "tiny")
-    out = run_verb("eval", "tiny", "--suite", "digits-held-out", "--with", "top1", "--count", 60, "--out", tmp_path / "runs/r").stdout
+    out = run_verb(
+        "eval",
+        "tiny",
+        "--suite",
+        "digits-held-out",
+        "--with",
+        "top1",
+        "--count",
+        60,
+        "--out",
+        tmp_path / "runs/r",
+    ).stdout
     assert "top1" in out and "60 of 60 images, Wilson" in out
     again = json.loads(run_verb("eval", tmp_path / "runs/r", "--json").stdout)
     assert [r["fresh"] for r in again["results"]] == [False]
-    assert Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval == "Wilson"
+    assert (
+        Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval
+        == "Wilson"
+    )
     assert "2 pictures named again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
-    assert "is a classifier and cannot generate images" in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
-    assert "--steps" in run_verb("eval", "tiny", "--steps", 3, "--out", tmp_path / "y", exit_code=1).stderr
-    assert "--reference means nothing" in run_verb("eval", "tiny", "--reference", "a.npz", "--out", tmp_path / "y", exit_code=1).stderr
-    assert "--images means nothing" in run_verb("eval", "digits-ape", "--images", tmp_path, "--out", tmp_path / "y", exit_code=1).stderr
+    assert (
+        "is a classifier and cannot generate images"
+        in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
+    )
+    assert (
+        "--steps"
+        in run_verb("eval", "tiny", "--steps", 3, "--out", tmp_path / "y", exit_code=1).stderr
+    )
+    assert (
+        "--reference means nothing"
+        in run_verb(
+            "eval", "tiny", "--reference", "a.npz", "--out", tmp_path / "y", exit_code=1
+        ).stderr
+    )
+    assert (
+        "--images means nothing"
+        in run_verb(
+            "eval", "digits-ape", "--images", tmp_path, "--out", tmp_path / "y", exit_code=1
+        ).stderr
+    )
     run_verb("report", "--runs", tmp_path / "runs", "--out", tmp_path / "report.html")

@@ -1,4 +1,6 @@
-"""A warning of a result states a cause that was established, and no cause is missed for want of a look."""
+"""A warning of a result states a cause that was established, and no cause is missed for want of a
+look.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from clouds import cloud, observed, peaked, reference_of, value_of
 from PIL import Image
 
 from harope_bench.data.image_folder import list_images
-from harope_bench.evaluators.base import Features, EvaluatorOutput
+from harope_bench.evaluators.base import EvaluatorOutput, Features
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.inception_score import inception_score, order_effect
 from harope_bench.metrics.row_checks import repeat_counts
@@ -26,18 +28,21 @@ def radii(score: EvaluatorOutput) -> list[str]:
     return [w for w in score.warnings if "zero radius" in w]
 
 
-# ------------------------------------------------------------------------------------ balls of radius 0
+# ------------------------------------------------------------------------------------ balls of
+# radius 0
 
 
 def test_features_that_float16_cannot_tell_apart_are_not_called_copies() -> None:
     drawn, real = cloud(0, 80, 8, scale=1e-5), cloud(1, 90, 8, scale=1e-5)
     found = radii(adm(drawn, real))
     assert found == [
-        f"{metric}: zero radius around {n} of {n} {whose}, whose features differ: float16 (float32 where that overflows) rounds their "
-        "distances to 0"
+        f"{metric}: zero radius around {n} of {n} {whose}, whose features differ: float16 (float32"
+        " where that overflows) rounds their distances to 0"
         for metric, n, whose in (("precision", 90, "reference images"), ("recall", 80, "samples"))
     ]
-    assert radii(PLUGIN.score(observed(drawn), reference_of(real))) == []  # adm-exact: float64 tells them apart
+    assert (
+        radii(PLUGIN.score(observed(drawn), reference_of(real))) == []
+    )  # adm-exact: float64 tells them apart
 
 
 def test_close_features_far_from_zero_are_not_called_copies() -> None:
@@ -62,12 +67,18 @@ def test_true_copies_and_rounded_distances_are_counted_apart(scale: float) -> No
     assert found[0] == f"recall: zero radius around 20 of 65 samples, {COPIES}"
     assert len(found) == (1 if scale == 1 else 2)
     if scale != 1:
-        assert found[1].startswith("recall: zero radius around 45 of 65 samples, whose features differ")
+        assert found[1].startswith(
+            "recall: zero radius around 45 of 65 samples, whose features differ"
+        )
 
 
 def test_two_equal_rows_are_no_cause_of_a_radius_of_zero() -> None:
     base = cloud(6, 40, 8, scale=1e-5)
-    (found,) = [w for w in radii(adm(np.concatenate([base, base]), cloud(7, 90, 8))) if w.startswith("recall")]
+    (found,) = [
+        w
+        for w in radii(adm(np.concatenate([base, base]), cloud(7, 90, 8)))
+        if w.startswith("recall")
+    ]
     assert "around 80 of 80 samples, whose features differ" in found
 
 
@@ -77,13 +88,22 @@ def test_rows_are_equal_by_value() -> None:
 
 
 def test_equal_features_say_nothing_of_the_images() -> None:
-    score = PLUGIN.score(observed(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4)))
+    score = PLUGIN.score(
+        observed(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4))
+    )
     told = " | ".join(score.warnings)
-    assert "fid: constant features, those of every sample are the same" in told and "constant images" not in told
-    assert "fidelity: duplicates in features, 39 of 40 samples repeat those of another one exactly" in told
+    assert (
+        "fid: constant features, those of every sample are the same" in told
+        and "constant images" not in told
+    )
+    assert (
+        "fidelity: duplicates in features, 39 of 40 samples repeat those of another one exactly"
+        in told
+    )
 
 
-# -------------------------------------------------------------------------------- the order of the images
+# -------------------------------------------------------------------------------- the order of the
+# images
 
 
 def scored(logits: np.ndarray, labels: np.ndarray | None) -> EvaluatorOutput:
@@ -100,15 +120,22 @@ def shuffled_score(logits: np.ndarray, block: int = 5000) -> float:
 
 
 # Peaks so low that sorting costs a few percent, below what was once warned of.
-@pytest.mark.parametrize(("classes", "peak", "with_labels"), [(10, 1.9, True), (10, 1.9, False), (100, 3.2, False), (10, 1.0, True)])
-def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(classes: int, peak: float, with_labels: bool) -> None:
+@pytest.mark.parametrize(
+    ("classes", "peak", "with_labels"),
+    [(10, 1.9, True), (10, 1.9, False), (100, 3.2, False), (10, 1.0, True)],
+)
+def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(
+    classes: int, peak: float, with_labels: bool
+) -> None:
     labels = np.sort(np.arange(10_000) % classes)
     logits = peaked(labels, classes, peak=peak)
     score, usual = scored(logits, labels if with_labels else None), shuffled_score(logits)
     lost = 1 - value_of(score, "is") / usual
     assert 0.004 < lost < 0.06
     (told,) = orders(score)
-    assert f"blocks of 5,000 hold different {'labels' if with_labels else 'predicted classes'}" in told
+    assert (
+        f"blocks of 5,000 hold different {'labels' if with_labels else 'predicted classes'}" in told
+    )
     number = float(told.split("random orders give ")[1].split()[0])
     assert number == pytest.approx(usual, rel=0.002)
     assert float(told.split("about ")[1].split("%")[0]) == pytest.approx(100 * lost, abs=0.3)
@@ -117,40 +144,63 @@ def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(classes: in
 def test_classes_in_any_sequence_of_runs_are_sorted_too() -> None:
     labels = np.random.default_rng(0).permutation(10)[np.arange(20_000) // 2000]
     score = scored(peaked(labels, 10, peak=8.0), labels)
-    assert orders(score)[0].startswith("is: class-sorted order, blocks of 5,000 hold different labels")
-    assert orders(scored(peaked(labels, 10, peak=8.0), None))[0].startswith("is: class-sorted order, blocks of 5,000 hold different pred")
+    assert orders(score)[0].startswith(
+        "is: class-sorted order, blocks of 5,000 hold different labels"
+    )
+    assert orders(scored(peaked(labels, 10, peak=8.0), None))[0].startswith(
+        "is: class-sorted order, blocks of 5,000 hold different pred"
+    )
 
 
 def test_a_drift_of_the_samples_is_not_called_sorted_by_class() -> None:
     """Labels are mixed, but the second half shows class 0 whatever it was asked for."""
     labels = np.random.default_rng(1).integers(0, 10, 10_000)
-    shown = np.where((np.arange(10_000) >= 5000) & (np.random.default_rng(2).random(10_000) < 0.5), 0, labels)
+    shown = np.where(
+        (np.arange(10_000) >= 5000) & (np.random.default_rng(2).random(10_000) < 0.5), 0, labels
+    )
     (told,) = orders(scored(peaked(shown, 10, peak=9.0), labels))
     assert told.startswith("is: uneven order, blocks of 5,000 hold different predicted classes")
 
 
-@pytest.mark.parametrize(("images", "classes", "peak"), [(10_000, 10, 3.0), (10_000, 2, 4.0), (5100, 10, 2.0), (11_000, 300, 9.0)])
+@pytest.mark.parametrize(
+    ("images", "classes", "peak"),
+    [(10_000, 10, 3.0), (10_000, 2, 4.0), (5100, 10, 2.0), (11_000, 300, 9.0)],
+)
 def test_random_orders_raise_no_warning(images: int, classes: int, peak: float) -> None:
     for seed in range(1 + (classes < 99)):
         labels = np.random.default_rng(seed).integers(0, classes, images)
         logits = peaked(labels, classes, seed, peak)
         assert orders(scored(logits, labels)) == [] == orders(scored(logits, None))
-        assert orders(scored(peaked(np.arange(images) % classes, classes, seed, peak), np.arange(images) % classes)) == []
+        assert (
+            orders(
+                scored(
+                    peaked(np.arange(images) % classes, classes, seed, peak),
+                    np.arange(images) % classes,
+                )
+            )
+            == []
+        )
 
 
 def test_sorted_labels_of_one_block_change_nothing() -> None:
     labels = np.sort(np.arange(5000) % 10)
     logits = peaked(labels, 10)
-    assert order_effect(inception_score(logits), logits, labels) is None and orders(scored(logits, labels)) == []
+    assert (
+        order_effect(inception_score(logits), logits, labels) is None
+        and orders(scored(logits, labels)) == []
+    )
 
 
 def test_the_order_is_nothing_to_shuffled_splits() -> None:
     labels = np.sort(np.arange(6000) % 10)
-    score = PLUGIN.under("torch-fidelity").score(Features(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {})
+    score = PLUGIN.under("torch-fidelity").score(
+        Features(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {}
+    )
     assert orders(score) == []
 
 
-# -------------------------------------------------------------------------------------------- others
+# --------------------------------------------------------------------------------------------
+# others
 
 
 def test_a_lossless_webp_is_not_called_lossy(tmp_path: Path) -> None:
@@ -161,4 +211,6 @@ def test_a_lossless_webp_is_not_called_lossy(tmp_path: Path) -> None:
     image.save(tmp_path / "2.webp", quality=60)
     image.save(tmp_path / "3.jpg")
     (tmp_path / "4.webp").write_bytes(b"no picture")
-    assert list_images(tmp_path).warnings == ("3 of 5 images are of a lossy format, which moves FID",)
+    assert list_images(tmp_path).warnings == (
+        "3 of 5 images are of a lossy format, which moves FID",
+    )

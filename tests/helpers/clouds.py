@@ -1,4 +1,6 @@
-"""Made-up features and logits, what an evaluator says of them, and balls by full distance matrices."""
+"""Made-up features and logits, what an evaluator says of them, and balls by full distance
+matrices.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ import math
 import numpy as np
 
 from harope_bench.core.schema import Measurement
-from harope_bench.evaluators.base import Features, EvaluatorOutput
+from harope_bench.evaluators.base import EvaluatorOutput, Features
 from harope_bench.metrics.moments import Moments
 
 
 def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
     """Correlated Gaussian rows (rows, width) float32 whose mixing is the same for every seed."""
     mix = np.random.default_rng(99).normal(size=(width, width)) / math.sqrt(width) + np.eye(width)
-    return (np.random.default_rng(seed).normal(size=(rows, width)) @ mix * scale + shift).astype(np.float32)
+    return (np.random.default_rng(seed).normal(size=(rows, width)) @ mix * scale + shift).astype(
+        np.float32
+    )
 
 
 def observed(features: np.ndarray, *, failed: int = 0, **arrays: np.ndarray) -> Features:

@@ -1,4 +1,6 @@
-"""Files as the official DiT and the HARoPE release write them, small, and a tiny autoencoder of the real class."""
+"""Files as the official DiT and the HARoPE release write them, small, and a tiny autoencoder of the
+real class.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,30 @@ from torch import Tensor
 from harope_bench.core import registry
 from harope_bench.models.register_checkpoint import register
 
-SMALL = {"hidden": 48, "depth": 3, "heads": 3, "patch": 2, "size": 8, "channels": 4, "classes": 10, "learn_sigma": True, "latent": True}
+SMALL = {
+    "hidden": 48,
+    "depth": 3,
+    "heads": 3,
+    "patch": 2,
+    "size": 8,
+    "channels": 4,
+    "classes": 10,
+    "learn_sigma": True,
+    "latent": True,
+}
 
 
-def state_of(config: dict[str, Any], encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -> dict[str, Tensor]:
+def state_of(
+    config: dict[str, Any], encoding: str = "rope-axial", spread: float = 0.1, **options: Any
+) -> dict[str, Tensor]:
     """Random weights everywhere under this package's names: a fresh DiT predicts zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = registry.load_by_name("backbones", "dit").build(encoding, options, config)
     rng = torch.Generator().manual_seed(1)
-    return {k: v + spread * torch.randn(v.shape, generator=rng) for k, v in network.state_dict().items()}
+    return {
+        k: v + spread * torch.randn(v.shape, generator=rng) for k, v in network.state_dict().items()
+    }
 
 
 def released(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -30,15 +46,29 @@ def released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {key: value for key, value in state.items() if not key.startswith("encoding.")}
     for key in state.keys() - found.keys():
         for layer, value in enumerate(state[key]):
-            found[f"blocks.{layer}.attn.learnable_rot.{key.removeprefix('encoding.')}"] = value.clone()
+            found[f"blocks.{layer}.attn.learnable_rot.{key.removeprefix('encoding.')}"] = (
+                value.clone()
+            )
     return found
 
 
 def training_file(path: Path, state: dict[str, Tensor], **args: Any) -> Path:
-    """{"model", "ema", "opt", "args"} as DiT's train.py saves them; the model is not the average, so that they can be told apart."""
+    """{"model", "ema", "opt", "args"} as DiT's train.py saves them; the model is not the average,
+    so that they can be told apart.
+    """
     model = {key: value + 1 for key, value in state.items()}
-    space = argparse.Namespace(**{"image_size": 64, "num_classes": 10, "global_seed": 0, "vae": "ema", **args})
-    torch.save({"model": model, "ema": state, "opt": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "args": space}, path)
+    space = argparse.Namespace(
+        **{"image_size": 64, "num_classes": 10, "global_seed": 0, "vae": "ema", **args}
+    )
+    torch.save(
+        {
+            "model": model,
+            "ema": state,
+            "opt": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+            "args": space,
+        },
+        path,
+    )
     return path
 
 
@@ -56,17 +86,28 @@ def autoencoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def known(folder: Path, name: str = "d", of: str = "harope", file: Path | None = None, **said: Any) -> str:
-    """A small checkpoint with its autoencoder, registered: this file, or a new one of an encoding that its keys tell."""
-    path = file or training_file(folder / f"{name}.pt", with_table(state_of(SMALL, of)) if of == "ape" else released(state_of(SMALL, of)))
+def known(
+    folder: Path, name: str = "d", of: str = "harope", file: Path | None = None, **said: Any
+) -> str:
+    """A small checkpoint with its autoencoder, registered: this file, or a new one of an encoding
+    that its keys tell.
+    """
+    path = file or training_file(
+        folder / f"{name}.pt",
+        with_table(state_of(SMALL, of)) if of == "ape" else released(state_of(SMALL, of)),
+    )
     drawing = {"vae": str(autoencoder(folder / "vae")), "tile": 2}
     config = {"heads": SMALL["heads"], **said.pop("config", {})}
-    register(name, path, {"drawing": drawing, "config": config, "suite": "digits", "steps": 2, **said})
+    register(
+        name, path, {"drawing": drawing, "config": config, "suite": "digits", "steps": 2, **said}
+    )
     return name
 
 
 def with_table(state: dict[str, Tensor], side: int = 4) -> dict[str, Tensor]:
-    """An official APE checkpoint: the frozen table lies in the file. Written from its description, one number at a time."""
+    """An official APE checkpoint: the frozen table lies in the file. Written from its description,
+    one number at a time.
+    """
     width = state["x_embedder.proj.bias"].shape[0]
     table = torch.zeros(1, side * side, width)
     for token in range(side * side):

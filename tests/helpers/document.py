@@ -1,4 +1,6 @@
-"""Reads HTML as a careful reader would: nesting, ids, links, words; and the text that attacks it."""
+"""Reads HTML as a careful reader would: nesting, ids, links, words; and the text that attacks
+it.
+"""
 
 from __future__ import annotations
 

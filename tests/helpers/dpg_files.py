@@ -32,7 +32,9 @@ def dpg_suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> ThreeItems:
         writer = csv.DictWriter(file, list(table_rows()[0]))
         writer.writeheader()
         writer.writerows(table_rows())
-    (path.parent / "receipt.json").write_text(versioned_json_text("receipt", {"files": {path.name: sha256_file(path)}}))
+    (path.parent / "receipt.json").write_text(
+        versioned_json_text("receipt", {"files": {path.name: sha256_file(path)}})
+    )
     monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := ThreeItems())
     return found
 
@@ -41,4 +43,6 @@ def write_grid(path: Path, first: int, side: int = 6, across: int = 2, down: int
     """Write one picture of tiles of one value each, counting from `first` row by row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.arange(first, first + across * down, dtype=np.uint8).reshape(down, across)
-    Image.fromarray(np.repeat(values.repeat(side, 0).repeat(side, 1)[..., None], 3, axis=2)).save(path)
+    Image.fromarray(np.repeat(values.repeat(side, 0).repeat(side, 1)[..., None], 3, axis=2)).save(
+        path
+    )

@@ -1,4 +1,6 @@
-"""What DPG-Bench's official script leaves behind, in its form: a small table, answers by chance, its two files."""
+"""What DPG-Bench's official script leaves behind, in its form: a small table, answers by chance,
+its two files.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,16 @@ ROWS = [  # item, number, depends on, tuple, question
 
 def table_rows() -> list[dict[str, str]]:
     """The table's rows by column."""
-    return [dict(zip(FIELDS, (i, f"A text of {i}.", "", str(n), d, "b", "d", t, q), strict=True)) for i, n, d, t, q in ROWS]
+    return [
+        dict(zip(FIELDS, (i, f"A text of {i}.", "", str(n), d, "b", "d", t, q), strict=True))
+        for i, n, d, t, q in ROWS
+    ]
 
 
 def run_script(folder: Path, seed: int, pictures: int = 4) -> Path:
-    """Writes the two files for the items in a folder of that name and returns the results file's path."""
+    """Writes the two files for the items in a folder of that name and returns the results file's
+    path.
+    """
     rng, side = np.random.default_rng(seed), 512
     corners = [(0, 0), (side, 0), (0, side), (side, side)][:pictures]
     results, detail, means = [], [], []
@@ -37,7 +44,9 @@ def run_script(folder: Path, seed: int, pictures: int = 4) -> Path:
         path, scores, last = f"{folder}/{item}.png", [], {}
         for x, y in corners:
             said = {n: str(rng.choice(["yes", "yes", "no", "grey, or so"])) for n, *_ in rows}
-            detail += [f"{path}, {(x, y, x + side, y + side)}, {q}, {said[n]}" for n, _, _, q in rows]
+            detail += [
+                f"{path}, {(x, y, x + side, y + side)}, {q}, {said[n]}" for n, _, _, q in rows
+            ]
             last = {n: float(answer == "yes") for n, answer in said.items()}
             value = dict(last)
             if any(int(p) not in (0, *value) for _, d, _, _ in rows for p in d.split(",")):

@@ -1,4 +1,6 @@
-"""Run folders as the conductors leave them, made in a moment: plausible numbers, tiny pictures, no network."""
+"""Run folders as the conductors leave them, made in a moment: plausible numbers, tiny pictures, no
+network.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,27 @@ from PIL import Image
 
 from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.json_lines import append_line
-from harope_bench.core.schema import Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, SampleRecord, Settings
+from harope_bench.core.schema import (
+    Checkpoint,
+    JudgeRecord,
+    Measurement,
+    Plan,
+    Provenance,
+    Result,
+    SampleRecord,
+    Settings,
+)
 from harope_bench.core.storage import write_text
 
 ENCODINGS = ("ape", "rope-vanilla", "rope-axial", "videorope", "string", "harope")
-CENTRES = {"ape": 24.0, "rope-vanilla": 18.4, "rope-axial": 15.6, "videorope": 17.5, "string": 15.5, "harope": 13.2}
+CENTRES = {
+    "ape": 24.0,
+    "rope-vanilla": 18.4,
+    "rope-axial": 15.6,
+    "videorope": 17.5,
+    "string": 15.5,
+    "harope": 13.2,
+}
 HASH = "ab" * 32
 
 
@@ -31,15 +49,37 @@ def checkpoint(name: str = "digits-ape", encoding: str = "ape", **facts: Any) ->
 
 def plan(who: Checkpoint, suite: str = "digits", **settings: Any) -> Plan:
     """A plan of that checkpoint."""
-    given: dict[str, Any] = {"resolution": 28, "sampler": "flow", "steps": 32, "guidance": 1.5, "tile": 50}
-    return Plan(checkpoint=who, suite=suite, suite_version=1, settings=Settings(**{**given, **settings}))
+    given: dict[str, Any] = {
+        "resolution": 28,
+        "sampler": "flow",
+        "steps": 32,
+        "guidance": 1.5,
+        "tile": 50,
+    }
+    return Plan(
+        checkpoint=who, suite=suite, suite_version=1, settings=Settings(**{**given, **settings})
+    )
 
 
-def measurement(metric: str, value: float | None, se: float | None = 0.1, n: int = 500, **facts: Any) -> Measurement:
+def measurement(
+    metric: str, value: float | None, se: float | None = 0.1, n: int = 500, **facts: Any
+) -> Measurement:
     """A measurement named as the evaluator names it."""
-    ends = {} if value is None or se is None else {"low": value - 2 * se, "high": value + 2 * se, "interval": "normal"}
+    ends = (
+        {}
+        if value is None or se is None
+        else {"low": value - 2 * se, "high": value + 2 * se, "interval": "normal"}
+    )
     name = metric if metric != "fid" else "fid-50k" if n == 50_000 else f"fid-{n}"
-    given: dict[str, Any] = {"metric": metric, "name": name, "value": value, "se": se, "n_asked": n, "n_scored": n, **ends}
+    given: dict[str, Any] = {
+        "metric": metric,
+        "name": name,
+        "value": value,
+        "se": se,
+        "n_asked": n,
+        "n_scored": n,
+        **ends,
+    }
     return Measurement(**{**given, **facts})
 
 
@@ -67,7 +107,9 @@ def provenance() -> Provenance:
     )  # fmt: skip
 
 
-def write_result(folder: Path, made: Result, rows: dict[str, np.ndarray] | None = None, name: str = "fidelity") -> Path:
+def write_result(
+    folder: Path, made: Result, rows: dict[str, np.ndarray] | None = None, name: str = "fidelity"
+) -> Path:
     """results/NAME.json, and its per-sample arrays beside it if there are any."""
     path = folder / "results" / f"{name}.json"
     if rows is not None:
@@ -85,10 +127,15 @@ def write_samples(folder: Path, count: int = 40, side: int = 28, **facts: Any) -
         pixels = rng.integers(0, 60, (side, side, 3)) + np.array([i % 10 * 19, 80, 60])
         file = f"images/{i:06d}.png"
         Image.fromarray(pixels.astype(np.uint8)).save(folder / file)
-        append_line(folder / "samples.jsonl", SampleRecord(index=i, file=file, sha256=HASH, label=i % 10, **facts).to_json())
+        append_line(
+            folder / "samples.jsonl",
+            SampleRecord(index=i, file=file, sha256=HASH, label=i % 10, **facts).to_json(),
+        )
 
 
-def micro_run(folder: Path, encoding: str, n: int = 500, seed: int = 0, samples: int = 0, **facts: Any) -> Path:
+def micro_run(
+    folder: Path, encoding: str, n: int = 500, seed: int = 0, samples: int = 0, **facts: Any
+) -> Path:
     """One row of the micro Table 2: noise shared between encodings, so that pairing matters."""
     who = plan(checkpoint(f"digits-{encoding}", encoding, **facts), seed=seed)
     write_text(folder / "plan.json", who.to_json(indent=1) + "\n")
@@ -96,7 +143,10 @@ def micro_run(folder: Path, encoding: str, n: int = 500, seed: int = 0, samples:
     fid = CENTRES[encoding] + 20 * common.normal(size=n) + 5 * own.normal(size=n)
     seen = 8.5 - CENTRES[encoding] / 20 + common.normal(size=n) + 0.3 * own.normal(size=n)
     share = 0.95 - CENTRES[encoding] / 100
-    inside, covered = (common.random(n) + 0.1 * own.random(n) < share).astype(float), (common.random(n) < share - 0.1).astype(float)
+    inside, covered = (
+        (common.random(n) + 0.1 * own.random(n) < share).astype(float),
+        (common.random(n) < share - 0.1).astype(float),
+    )
     rows = {"fid": fid, "is": seen, "precision": inside, "recall": covered}
     values = {**{k: float(v.mean()) for k, v in rows.items()}, "fid": CENTRES[encoding]}
     errors = {k: float(v.std(ddof=1) / np.sqrt(n)) for k, v in rows.items()}

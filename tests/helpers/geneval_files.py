@@ -13,10 +13,17 @@ import pytest
 from harope_bench.core.annotations import Detection
 from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
-from harope_bench.evaluators.rules.geneval import COLOURS, PromptSpec, colour_query_indices, evaluate_image, counted_detections
+from harope_bench.evaluators.rules.geneval import (
+    COLOURS,
+    PromptSpec,
+    colour_query_indices,
+    counted_detections,
+    evaluate_image,
+)
 from harope_bench.suites.geneval import ASSET, METADATA_FILE, GenEvalSuite
 
-CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for these tests
+# two prompts of each task, written for these tests
+CLAUSES: dict[str, list[list[dict[str, Any]]]] = {
     "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],
     "two_object": [[{"class": "owl", "count": 1}, {"class": name, "count": 1}] for name in ("lamp", "urn")],
     "counting": [[{"class": "owl", "count": 2}], [{"class": "urn", "count": 3}]],
@@ -31,8 +38,19 @@ def prompt_metadata() -> list[dict[str, Any]]:
     found = []
     for tag, prompts in CLAUSES.items():
         for include in prompts:
-            exclude = {"exclude": [{"class": include[0]["class"], "count": include[0]["count"] + 1}]} if tag == "counting" else {}
-            found.append({"tag": tag, "include": include, **exclude, "prompt": f"a drawing, {tag} {len(found)}"})
+            exclude = (
+                {"exclude": [{"class": include[0]["class"], "count": include[0]["count"] + 1}]}
+                if tag == "counting"
+                else {}
+            )
+            found.append(
+                {
+                    "tag": tag,
+                    "include": include,
+                    **exclude,
+                    "prompt": f"a drawing, {tag} {len(found)}",
+                }
+            )
     return found
 
 
@@ -53,12 +71,22 @@ def write_prompt_metadata(home: Path) -> None:
     """Write the metadata file of twelve prompts into a home, as if it had been fetched."""
     folder = home / "assets" / ASSET
     folder.mkdir(parents=True)
-    (folder / METADATA_FILE).write_text("".join(json.dumps(line) + "\n" for line in prompt_metadata()))
-    (folder / "receipt.json").write_text(versioned_json_text("receipt", {"files": {METADATA_FILE: sha256_file(folder / METADATA_FILE)}}))
+    (folder / METADATA_FILE).write_text(
+        "".join(json.dumps(line) + "\n" for line in prompt_metadata())
+    )
+    (folder / "receipt.json").write_text(
+        versioned_json_text(
+            "receipt", {"files": {METADATA_FILE: sha256_file(folder / METADATA_FILE)}}
+        )
+    )
 
 
-def expected_verdict(wanted: PromptSpec, found: Sequence[Detection], colours: dict[int, str]) -> tuple[bool, str]:
-    """Return verdict and reasons in the script's own form of words, which the reader must take apart."""
+def expected_verdict(
+    wanted: PromptSpec, found: Sequence[Detection], colours: dict[int, str]
+) -> tuple[bool, str]:
+    """Return verdict and reasons in the script's own form of words, which the reader must take
+    apart.
+    """
     things, reasons, groups = counted_detections(found, wanted.tag), [], []
     for clause in wanted.include:
         group = things.get(clause.name, [])[: clause.count]
@@ -68,7 +96,10 @@ def expected_verdict(wanted: PromptSpec, found: Sequence[Detection], colours: di
             fault = f"expected {clause.name}>={clause.count}, found {len(group)}"
         elif clause.color and mine.count(clause.color) < clause.count:
             seen = ", ".join(f"{mine.count(c)} {c}" for c in COLOURS if c in mine)
-            fault = f"expected {clause.color} {clause.name}>={clause.count}, found {mine.count(clause.color)} {clause.color}; and {seen}"
+            fault = (
+                f"expected {clause.color} {clause.name}>={clause.count}, found"
+                f" {mine.count(clause.color)} {clause.color}; and {seen}"
+            )
         elif clause.position and groups[clause.position[1]] is None:
             fault = f"no target for {clause.name} to be {clause.position[0]}"
         elif clause.position and not evaluate_image(wanted, found, colours).is_correct:
@@ -92,12 +123,18 @@ def write_finished_run(path: Path, seed: int = 0, images: int = 4) -> list[dict[
                 for _ in range(int(rng.integers(clause.count - 1, clause.count + 2))):
                     x, y = (int(v) for v in rng.integers(0, 400, 2))
                     score = float(np.float32(rng.choice([0.31, 0.95, 0.95, 0.99])))
-                    found.append(Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40)))
+                    found.append(
+                        Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40))
+                    )
             likely = [c.color for c in wanted.include if c.color] * 3 or ["red"]
-            colours = {p: str(rng.choice([*likely, *COLOURS])) for p in colour_query_indices(wanted, found)}
+            colours = {
+                p: str(rng.choice([*likely, *COLOURS])) for p in colour_query_indices(wanted, found)
+            }
             correct, reason = expected_verdict(wanted, found, colours)
             things = counted_detections(found, wanted.tag)
-            details = {n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()}
+            details = {
+                n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()
+            }
             rows.append({"filename": f"out/{prompt:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"],
                          "correct": correct, "reason": reason, "metadata": json.dumps(facts), "details": json.dumps(details)})  # fmt: skip
     order = rng.permutation(len(rows))

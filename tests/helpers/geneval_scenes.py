@@ -18,7 +18,9 @@ def clause(name: str, count: int = 1, **more: Any) -> dict[str, Any]:
     return {"class": name, "count": count, **more}
 
 
-def line(tag: str = "single_object", *include: dict[str, Any], exclude: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+def line(
+    tag: str = "single_object", *include: dict[str, Any], exclude: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """A metadata line; of one dog where nothing is named."""
     facts = {"tag": tag, "include": list(include) or [clause("dog")], "prompt": "a photo"}
     return facts | ({"exclude": list(exclude)} if exclude else {})

@@ -1,4 +1,6 @@
-"""Inception of 2015 with random weights: torch-fidelity's own format, so that everything but the numbers is as with the real ones."""
+"""Inception of 2015 with random weights: torch-fidelity's own format, so that everything but the
+numbers is as with the real ones.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,21 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 def extractor(path: Path) -> Any:
     """torch-fidelity's extractor as its users have it."""
-    return FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path))
+    return FeatureExtractorInceptionV3(
+        "theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:
-    """Saves random weights whose batch norms fit their inputs, so that features spread as real ones do and none dies."""
+    """Saves random weights whose batch norms fit their inputs, so that features spread as real ones
+    do and none dies.
+    """
     unloaded = mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict", return_value=None)
-    with mock.patch.object(theirs, "load_state_dict_from_url", return_value=None), unloaded, torch.random.fork_rng(devices=[]):
+    with (
+        mock.patch.object(theirs, "load_state_dict_from_url", return_value=None),
+        unloaded,
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(seed)
         network: Any = FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])
         for module in network.modules():

@@ -1,4 +1,6 @@
-"""What the commands that are killed work on: weights, pictures, a recipe, files of an asset, and runs with results."""
+"""What the commands that are killed work on: weights, pictures, a recipe, files of an asset, and
+runs with results.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ ASSET_FILES = {"one.bin": bytes(range(256)) * 300, "two.bin": b"two" * 1000}
 
 
 def write(folder: Path) -> None:
-    """Write all of it below a folder, and register the checkpoint `tiny` in the home that HAROPE_BENCH_HOME names."""
+    """Write all of it below a folder, and register the checkpoint `tiny` in the home that
+    HAROPE_BENCH_HOME names.
+    """
     tiny.registered(folder / "weights")
     tiny.weights(folder / "weights/other.safetensors", "harope", seed=1)
     (folder / "recipe.toml").write_text(RECIPE.format(name="small", steps=24, seed=3, snapshot=5))
@@ -36,5 +40,7 @@ def _pictures(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for index in range(count):
-        noisy = np.clip(images[index] + rng.normal(0, 6, images[index].shape), 0, 255).astype(np.uint8)
+        noisy = np.clip(images[index] + rng.normal(0, 6, images[index].shape), 0, 255).astype(
+            np.uint8
+        )
         Image.fromarray(np.repeat(noisy[..., None], 3, -1)).save(folder / f"{index:06d}.png")

@@ -1,4 +1,6 @@
-"""Weights of Mask2Former Swin-S as mmdet names them, every tensor random; names and shapes are those of mmdet 2.28.2 and 3.3.0."""
+"""Weights of Mask2Former Swin-S as mmdet names them, every tensor random; names and shapes are
+those of mmdet 2.28.2 and 3.3.0.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,18 @@ def keys() -> list[Key]:
 
 
 def window() -> Tensor:
-    """Which entry of a window's table the bias of two places is, (49, 49): (row difference + 6) * 13 + column difference + 6."""
+    """Which entry of a window's table the bias of two places is, (49, 49): (row difference + 6) *
+    13 + column difference + 6.
+    """
     place = torch.arange(49)
     row, column = place // 7, place % 7
     return (row[:, None] - row + 6) * 13 + column[:, None] - column + 6
 
 
 def scrambled(style: str, seed: int = 0) -> dict[str, Tensor]:
-    """A state dict in the names of mmdet "old" (2.x) or "new" (3.x); the same seed gives the same numbers under both."""
+    """A state dict in the names of mmdet "old" (2.x) or "new" (3.x); the same seed gives the same
+    numbers under both.
+    """
     rng = torch.Generator().manual_seed(seed)
     return {getattr(key, style): _tensor(key, rng) for key in keys()}
 
@@ -56,6 +62,10 @@ def _tensor(key: Key, rng: torch.Generator) -> Tensor:
 
 
 def write(path: Path, style: str, **meta: Any) -> Path:
-    """A checkpoint as OpenMMLab publishes it: torch's older format, the network under `state_dict`."""
-    torch.save({"meta": meta, "state_dict": scrambled(style)}, path, _use_new_zipfile_serialization=False)
+    """A checkpoint as OpenMMLab publishes it: torch's older format, the network under
+    `state_dict`.
+    """
+    torch.save(
+        {"meta": meta, "state_dict": scrambled(style)}, path, _use_new_zipfile_serialization=False
+    )
     return path

@@ -1,4 +1,6 @@
-"""The search for the package's own plug-ins, done once: it takes a hundredth of a second, a hundred times in a small run."""
+"""The search for the package's own plug-ins, done once: it takes a hundredth of a second, a hundred
+times in a small run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from harope_bench.core import registry
 
 
 def cache_scans(patch: pytest.MonkeyPatch) -> None:
-    """List the package's own plug-ins of each kind once, until `patch` is undone; no test here adds one."""
+    """List the package's own plug-ins of each kind once, until `patch` is undone; no test here adds
+    one.
+    """
     patch.setattr(registry, "_built_in", cache(registry._built_in_entries))
 
 

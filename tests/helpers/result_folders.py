@@ -21,7 +21,11 @@ from harope_bench.data.image_io import encode_png
 from harope_bench.models import register_checkpoint
 from harope_bench.pipeline import classify
 from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
-from harope_bench.pipeline.evaluate_prompts import PromptScoring, import_official_results, evaluate_prompts
+from harope_bench.pipeline.evaluate_prompts import (
+    PromptScoring,
+    evaluate_prompts,
+    import_official_results,
+)
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_findings import Findings
@@ -30,7 +34,16 @@ from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptio
 
 IMAGES = 6
 COPY_MAJOR = PromptFolderOptions(order="copy-major")
-DEIT = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
+DEIT = {
+    "hidden": 16,
+    "depth": 1,
+    "heads": 2,
+    "patch": 7,
+    "size": 28,
+    "channels": 1,
+    "classes": 10,
+    "normalised": "half",
+}
 
 
 class ResultFolder(NamedTuple):
@@ -48,7 +61,11 @@ class ResultFolder(NamedTuple):
     def files(self) -> list[Path]:
         """Return every file that is not empty."""
         roots = [self.folder, *([self.source] if self.source else [])]
-        files = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+        files = [
+            path
+            for root in roots
+            for path in ([root] if root.is_file() else sorted(root.rglob("*")))
+        ]
         return [path for path in files if path.is_file() and path.stat().st_size]
 
 
@@ -69,7 +86,9 @@ def make_digits_run(place: Path) -> ResultFolder:
 def make_imported_images(place: Path) -> ResultFolder:
     """Make images of somebody else, with results in a folder of their own."""
     (place / "images").mkdir()
-    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 3), dtype=np.uint8)):
+    for i, image in enumerate(
+        np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 3), dtype=np.uint8)
+    ):
         (place / f"images/{i:06d}.png").write_bytes(encode_png(image))
     reference = write_moments_reference(place)
     evaluate(place / "images", place / "out", FeatureScoring("digits", reference))
@@ -78,7 +97,11 @@ def make_imported_images(place: Path) -> ResultFolder:
 
 def make_prompt_results(place: Path) -> ResultFolder:
     """Make results of a folder of images of the toy prompts."""
-    evaluate_prompts(write_toy_images(place / "images", COLOURS), place / "out", PromptScoring("toy", folder_options=COPY_MAJOR))
+    evaluate_prompts(
+        write_toy_images(place / "images", COLOURS),
+        place / "out",
+        PromptScoring("toy", folder_options=COPY_MAJOR),
+    )
     return ResultFolder(place / "out", place / "images")
 
 
@@ -87,17 +110,27 @@ def make_classifier_run(place: Path) -> ResultFolder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = registry.load_by_name("backbones", "deit").build("rope-axial", {}, DEIT)
-        save_file({k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}, place / "deit.safetensors")
+        save_file(
+            {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()},
+            place / "deit.safetensors",
+        )
     facts = {"encoding": "rope-axial", "config": DEIT, "suite": "digits-held-out", "scale": "micro"}
     register_checkpoint.register("deit", place / "deit.safetensors", facts)
-    classify.classify(classify.make_classifier_plan("deit", None, {}), place / "run", classify.RealImageSelection(count=30))
+    classify.classify(
+        classify.make_classifier_plan("deit", None, {}),
+        place / "run",
+        classify.RealImageSelection(count=30),
+    )
     return ResultFolder(place / "run")
 
 
 def make_imported_results(place: Path) -> ResultFolder:
     """Make results that were read from a finished run of GenEval's own script."""
     write_finished_run(place / "results.jsonl")
-    assert import_official_results(place / "results.jsonl", place / "out", PromptScoring("geneval")) is not None
+    assert (
+        import_official_results(place / "results.jsonl", place / "out", PromptScoring("geneval"))
+        is not None
+    )
     return ResultFolder(place / "out", place / "results.jsonl")
 
 
@@ -111,7 +144,9 @@ RESULT_FOLDERS: dict[str, Callable[[Path], ResultFolder]] = {
 
 
 @pytest.fixture
-def result_folder(request: pytest.FixtureRequest, tmp_path: Path, toy: ToyEye, twelve_prompts: None) -> ResultFolder:
+def result_folder(
+    request: pytest.FixtureRequest, tmp_path: Path, toy: ToyEye, twelve_prompts: None
+) -> ResultFolder:
     """The folder of the kind that a test is parametrised with."""
     return RESULT_FOLDERS[request.param](tmp_path)
 
@@ -124,10 +159,16 @@ def twelve_prompts(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flipped_files(path: Path, count: int, rng: np.random.Generator) -> Iterator[bytes]:
-    """Yield the file with one bit flipped, at places spread over it: one in each of `count` parts."""
+    """Yield the file with one bit flipped, at places spread over it: one in each of `count`
+    parts.
+    """
     data = path.read_bytes()
     edges = np.linspace(0, len(data), count + 1).astype(int)
     for start, stop in pairwise(edges):
         if start < stop:
             place = int(rng.integers(start, stop))
-            yield data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :]
+            yield (
+                data[:place]
+                + bytes([data[place] ^ (1 << int(rng.integers(8)))])
+                + data[place + 1 :]
+            )

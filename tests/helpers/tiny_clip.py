@@ -20,11 +20,21 @@ def clip_model(quick_gelu: bool = True) -> torch.nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CLIP(16, CLIP_SIZES["vision_cfg"], CLIP_SIZES["text_cfg"], quick_gelu=quick_gelu).eval()
+        return CLIP(
+            16, CLIP_SIZES["vision_cfg"], CLIP_SIZES["text_cfg"], quick_gelu=quick_gelu
+        ).eval()
 
 
 def random_clip_weights() -> dict[str, Tensor]:
     """Return random weights under the names and with the extra entries of OpenAI's file."""
     rng = torch.Generator().manual_seed(1)
-    state = {k: v + 0.3 * torch.randn(v.shape, generator=rng) for k, v in clip_model().state_dict().items()}
-    return {**state, "input_resolution": torch.tensor(224), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
+    state = {
+        k: v + 0.3 * torch.randn(v.shape, generator=rng)
+        for k, v in clip_model().state_dict().items()
+    }
+    return {
+        **state,
+        "input_resolution": torch.tensor(224),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(49408),
+    }

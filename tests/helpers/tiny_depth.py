@@ -27,5 +27,7 @@ def save_depth_model(folder: Path, **changes: Any) -> Path:
         parameter.data = parameter.data.abs() + 0.01  # the last ReLU must not hide the map
     network.save_pretrained(folder)
     steps = {"height": 42, "width": 42}
-    transformers.DPTImageProcessor(size=steps, do_resize=True, ensure_multiple_of=14).save_pretrained(folder)
+    transformers.DPTImageProcessor(
+        size=steps, do_resize=True, ensure_multiple_of=14
+    ).save_pretrained(folder)
     return folder

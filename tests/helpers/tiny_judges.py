@@ -22,14 +22,25 @@ def models(place: Path) -> str:
     save_vlm(place / "llava")
     save_depth_model(place / "depth")
     torch.save(random_clip_weights(), place / "clip.pt")
-    roles = {"detector": "detector:detr", "detector-2d": "detector:detr", "vqa": "vlm:llava", "depth": "depth:depth"}
+    roles = {
+        "detector": "detector:detr",
+        "detector-2d": "detector:detr",
+        "vqa": "vlm:llava",
+        "depth": "depth:depth",
+    }
     return ",".join(f"{role}={text.replace(':', f':{place}/')}" for role, text in roles.items())
 
 
 def detector(folder: Path) -> None:
     """A small DETR of two classes, its answers spread and sure."""
     transformers = pytest.importorskip("transformers")
-    resnet = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic", "out_features": ["stage4"]}
+    resnet = {
+        "embedding_size": 8,
+        "hidden_sizes": [8] * 4,
+        "depths": [1] * 4,
+        "layer_type": "basic",
+        "out_features": ["stage4"],
+    }
     names = {0: "Cat", 1: "Dog"}
     config = transformers.DetrConfig(
         backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=6, d_model=16,
@@ -37,16 +48,25 @@ def detector(folder: Path) -> None:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = scale_parameters(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
+        network = scale_parameters(
+            transformers.DetrForObjectDetection(config), "query_position_embeddings", 40
+        )
         scale_parameters(network, "class_labels_classifier.weight", 20).save_pretrained(folder)
-    transformers.DetrImageProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(folder)
+    transformers.DetrImageProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(
+        folder
+    )
 
 
-CANARIES = {name: type(registry.load_by_name("judges", name)).canary for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")}
+CANARIES = {
+    name: type(registry.load_by_name("judges", name)).canary
+    for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")
+}
 
 
 def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
-    """Makes the home, the small CLIP and the readings the ones in use. Random weights cannot pass a self-check, so none is asked for."""
+    """Makes the home, the small CLIP and the readings the ones in use. Random weights cannot pass a
+    self-check, so none is asked for.
+    """
     own = readings()
     patch.setenv("HAROPE_BENCH_HOME", str(home))
     patch.setattr(noun_chunks, "_rows", lambda version: own)

@@ -1,10 +1,14 @@
-"""FLUX and SD3 pipelines of the library's real classes, random and small, made in memory and saved to a folder."""
+"""FLUX and SD3 pipelines of the library's real classes, random and small, made in memory and saved
+to a folder.
+"""
 
 from __future__ import annotations
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported: a missing file then fails at once
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read when the libraries are imported: a missing file then fails at once
+)
 
 from collections.abc import Iterable
 from importlib import metadata
@@ -55,7 +59,13 @@ SD3 = {
     "pooled_projection_dim": 64,
     "pos_embed_max_size": 24,
 }
-SHIFT = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+SHIFT = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
 
 
 def needs_t2i() -> Any:
@@ -65,7 +75,9 @@ def needs_t2i() -> Any:
 
 
 def stirred(module: Any, seed: int, spread: float = 0.1) -> Any:
-    """With noise on all weights, so that no gate or output is zero and every norm has its own weights."""
+    """With noise on all weights, so that no gate or output is zero and every norm has its own
+    weights.
+    """
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -77,7 +89,13 @@ def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     letters = sorted(set("".join(WORDS)))
-    pieces = [*letters, *(letter + "</w>" for letter in letters), "ca", "<|startoftext|>", "<|endoftext|>"]
+    pieces = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        "ca",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     vocab = {piece: number for number, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocab, merges=[("c", "a")], model_max_length=77)
 
@@ -108,13 +126,26 @@ def clip_encoder(tokenizer: Any, projected: bool) -> Any:
 def t5_encoder(tokenizer: Any) -> Any:
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
     return T5EncoderModel(config).eval()
 
 
 def flux(seed: int = 0, **sizes: Any) -> Any:
     """A FluxPipeline; `sizes` change its transformer."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        FluxPipeline,
+        FluxTransformer2DModel,
+    )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -134,7 +165,12 @@ def flux(seed: int = 0, **sizes: Any) -> Any:
 
 def sd3(seed: int = 0, **sizes: Any) -> Any:
     """A StableDiffusion3Pipeline; `sizes` change its transformer."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -160,7 +196,8 @@ def saved(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------- what tests of both share
+# ------------------------------------------------------------------------------------- what tests
+# of both share
 
 
 class Prompts(CaptionSuite):
@@ -172,7 +209,13 @@ class Prompts(CaptionSuite):
     evaluators: tuple[str, ...] = ()
 
     def requests(self, indices: Iterable[int], settings: Any = None) -> list[Request]:
-        return [Request(index=i, prompt=f"a photo of a {('red', 'blue')[i % 2]} {('cat', 'dog')[i // 2 % 2]}") for i in indices]
+        return [
+            Request(
+                index=i,
+                prompt=f"a photo of a {('red', 'blue')[i % 2]} {('cat', 'dog')[i // 2 % 2]}",
+            )
+            for i in indices
+        ]
 
 
 PLUGIN = Prompts()
@@ -181,11 +224,15 @@ PLUGIN = Prompts()
 def register_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the suite `four-prompts` known, as an installed package would."""
     point = metadata.EntryPoint("four-prompts", "tiny_pipelines", "harope_bench.suites")
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda group: [point] if group == point.group else []
+    )
 
 
 def settings(**facts: Any) -> Settings:
-    return Settings(**{"resolution": 64, "sampler": "flow", "steps": 2, "guidance": 3.5, "tile": 1, **facts})
+    return Settings(
+        **{"resolution": 64, "sampler": "flow", "steps": 2, "guidance": 3.5, "tile": 1, **facts}
+    )
 
 
 def checkpoint(backbone: str, encoding: str = "rope-axial", **facts: Any) -> Checkpoint:

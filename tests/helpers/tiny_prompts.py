@@ -20,14 +20,23 @@ CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each of Gen
         [{"class": "dog", "count": 1}, {"class": "cat", "count": 1}],
     ],
     "counting": [[{"class": "cat", "count": 2}], [{"class": "dog", "count": 3}]],
-    "colors": [[{"class": "cat", "count": 1, "color": "red"}], [{"class": "dog", "count": 1, "color": "blue"}]],
+    "colors": [
+        [{"class": "cat", "count": 1, "color": "red"}],
+        [{"class": "dog", "count": 1, "color": "blue"}],
+    ],
     "position": [
         [{"class": "cat", "count": 1}, {"class": "dog", "count": 1, "position": ["left of", 0]}],
         [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["above", 0]}],
     ],
     "color_attr": [
-        [{"class": "cat", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "blue"}],
-        [{"class": "dog", "count": 1, "color": "red"}, {"class": "cat", "count": 1, "color": "blue"}],
+        [
+            {"class": "cat", "count": 1, "color": "red"},
+            {"class": "dog", "count": 1, "color": "blue"},
+        ],
+        [
+            {"class": "dog", "count": 1, "color": "red"},
+            {"class": "cat", "count": 1, "color": "blue"},
+        ],
     ],
 }
 QUESTIONS = [  # item, number, depends on, tuple, question
@@ -39,7 +48,8 @@ QUESTIONS = [  # item, number, depends on, tuple, question
     ("a-photo", 2, "0", "entity - whole (cat)", "is a red car it ?"),
     ("a-car", 1, "0", "entity - whole (car)", "is it a red car ?"),
 ]
-BENCH = {  # two prompts of each of T2I-CompBench's categories, with what a tagger would read in them
+# two prompts of each of T2I-CompBench's categories, with what a tagger would read in them
+BENCH = {
     "color": ("a red cat and a blue dog", "a blue cat and a red dog"),
     "shape": ("a red cat on a dog", "a blue cat on a dog"),
     "texture": ("a photo of a red cat and a dog", "a photo of a blue cat and a dog"),
@@ -54,25 +64,42 @@ BENCH = {  # two prompts of each of T2I-CompBench's categories, with what a tagg
 def prompts(home: Path) -> None:
     """Small files of all three suites in a user's home, as if they had been fetched."""
     rows = [
-        {"tag": tag, "include": include, "prompt": f"a photo of a {' and a '.join(clause['class'] for clause in include)}"}
+        {
+            "tag": tag,
+            "include": include,
+            "prompt": f"a photo of a {' and a '.join(clause['class'] for clause in include)}",
+        }
         for tag, found in CLAUSES.items()
         for include in found
     ]
-    _placed(home / "assets/geneval", {"evaluation_metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    _placed(
+        home / "assets/geneval",
+        {"evaluation_metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)},
+    )
     _placed(home / "assets/t2i-compbench", _bench_files())
     place = home / "assets/dpg-bench"
     place.mkdir(parents=True)
     with (place / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
-        writer.writerows((i, f"a photo of a cat, {i}", "", n, d, "b", "d", t, q) for i, n, d, t, q in QUESTIONS)
+        writer.writerows(
+            (i, f"a photo of a cat, {i}", "", n, d, "b", "d", t, q) for i, n, d, t, q in QUESTIONS
+        )
     _placed(place, {})
 
 
 def _bench_files() -> dict[str, str]:
     files = {f"{category}_val.txt": "\r\n".join(texts) for category, texts in BENCH.items()}
-    lists = {f"complex_val_{name}.txt": BENCH["complex"][k] + "\n" for k, name in enumerate(("action", "spatial"))}
-    return {**files, **lists, "complex_val_spatialaction.txt": "\n", "new_objects.txt": "cat - cats\ndog - dogs\n"}
+    lists = {
+        f"complex_val_{name}.txt": BENCH["complex"][k] + "\n"
+        for k, name in enumerate(("action", "spatial"))
+    }
+    return {
+        **files,
+        **lists,
+        "complex_val_spatialaction.txt": "\n",
+        "new_objects.txt": "cat - cats\ndog - dogs\n",
+    }
 
 
 def _placed(place: Path, files: dict[str, str]) -> None:
@@ -80,7 +107,16 @@ def _placed(place: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8", newline="")
     (place / "receipt.json").write_text(
-        versioned_json_text("receipt", {"files": {path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"}})
+        versioned_json_text(
+            "receipt",
+            {
+                "files": {
+                    path.name: sha256_file(path)
+                    for path in place.iterdir()
+                    if path.name != "receipt.json"
+                }
+            },
+        )
     )
 
 
@@ -90,8 +126,12 @@ def readings() -> dict[str, str]:
     for category, texts in BENCH.items():
         for text in texts:
             nouns = tuple(word for word in text.split() if word in ("cat", "dog"))
-            chunks = tuple(("a " if category in ("color", "texture") else "") + noun for noun in nouns)
+            chunks = tuple(
+                ("a " if category in ("color", "texture") else "") + noun for noun in nouns
+            )
             chunks = tuple(chunk if chunk in text else chunk.split()[-1] for chunk in chunks)
             plain = " ".join(word for word in text.split() if word not in ("red", "blue"))
-            found[noun_chunks.prompt_key(text)] = noun_chunks.format_row(text, noun_chunks.PromptParse(nouns, chunks, nouns[:2], plain))
+            found[noun_chunks.prompt_key(text)] = noun_chunks.format_row(
+                text, noun_chunks.PromptParse(nouns, chunks, nouns[:2], plain)
+            )
     return found

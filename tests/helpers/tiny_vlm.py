@@ -1,4 +1,6 @@
-"""A small LLaVA with random weights and a vocabulary of two dozen words, as save_pretrained writes it."""
+"""A small LLaVA with random weights and a vocabulary of two dozen words, as save_pretrained writes
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ VOCABULARY = [
     "is", "it", "red", "blue", "a", "car", "Answer", "with", "or", "perhaps",
 ]  # fmt: skip
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} "
-    "{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+    "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}{% if c['type'] == 'image'"
+    " %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}{% if"
+    " add_generation_prompt %}assistant :{% endif %}"
 )
 
 
@@ -24,17 +27,27 @@ def tokenizer_of_words(without: tuple[str, ...] = ()) -> Any:
     """Return a tokenizer of whole words; those in `without` are unknown to it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    known = {word: i for i, word in enumerate(w if w not in without else f"[{w}]" for w in VOCABULARY)}
+    known = {
+        word: i for i, word in enumerate(w if w not in without else f"[{w}]" for w in VOCABULARY)
+    }
     plain = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")])
+    plain.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")]
+    )
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    found = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, model_max_length=512, **special)
+    found = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, model_max_length=512, **special
+    )
     found.add_special_tokens({"additional_special_tokens": ["<image>"]})
     return found
 
 
-def save_vlm(folder: Path, chat: str | None = CHAT_TEMPLATE, without: tuple[str, ...] = (), seed: int = 6) -> Path:
-    """Save a small LLaVA; its own settings sample and punish repetition, which the judge must not do."""
+def save_vlm(
+    folder: Path, chat: str | None = CHAT_TEMPLATE, without: tuple[str, ...] = (), seed: int = 6
+) -> Path:
+    """Save a small LLaVA; its own settings sample and punish repetition, which the judge must not
+    do.
+    """
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
             hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
@@ -55,7 +68,9 @@ def save_vlm(folder: Path, chat: str | None = CHAT_TEMPLATE, without: tuple[str,
         do_sample=True, temperature=5.0, repetition_penalty=3.0, eos_token_id=2, pad_token_id=0
     )
     network.save_pretrained(folder)
-    steps = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    steps = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    )
     processor = transformers.LlavaProcessor(
         steps,
         tokenizer_of_words(without),

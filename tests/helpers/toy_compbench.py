@@ -1,11 +1,22 @@
-"""T2I-CompBench's form with prompts of our own: 300 of each category, and judges' answers made by hand."""
+"""T2I-CompBench's form with prompts of our own: 300 of each category, and judges' answers made by
+hand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, SimilarityAnnotation, BoxDepth, DepthAnnotation, Detection, DetectionAnnotation
+from harope_bench.core.annotations import (
+    Annotation,
+    BoxDepth,
+    DepthAnnotation,
+    Detection,
+    DetectionAnnotation,
+    SimilarityAnnotation,
+    VqaAnnotation,
+    VqaAnswer,
+)
 from harope_bench.evaluators.base import AnnotatedImage
 from harope_bench.suites.compbench_suite import CATEGORIES, METADATA_KEY, CompBenchSuite
 
@@ -37,7 +48,11 @@ def facts(category: str, place: int) -> dict[str, Any]:
         known["known"] = [["cup", "cups"], ["dog", "dogs"]]
     if category == "complex":
         kind = ("spatial", "action", "both")[place % 3]
-        known |= {"objects": ["cup", "dog"], "no_adj": text, "kinds": {"official": kind, "corrected": kind}}
+        known |= {
+            "objects": ["cup", "dog"],
+            "no_adj": text,
+            "kinds": {"official": kind, "corrected": kind},
+        }
     return known
 
 
@@ -46,8 +61,13 @@ class Toy(CompBenchSuite):
 
     def __init__(self, *categories: str):
         super().__init__("toy T2I-CompBench", categories or CATEGORIES)
-        rows = {category: [facts(category, place) for place in range(300)] for category in self.categories}
-        self.rows = {category: tuple((row["text"], row) for row in found) for category, found in rows.items()}
+        rows = {
+            category: [facts(category, place) for place in range(300)]
+            for category in self.categories
+        }
+        self.rows = {
+            category: tuple((row["text"], row) for row in found) for category, found in rows.items()
+        }
 
     @property
     def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
@@ -59,25 +79,47 @@ class Toy(CompBenchSuite):
 
 def sighting(*found: tuple[str, float, float, float], side: float = 40) -> DetectionAnnotation:
     """Things by label, score and centre, in an image of the frame's own size."""
-    boxes = ((label, score, (x - side / 2, y - side / 2, x + side / 2, y + side / 2)) for label, score, x, y in found)
-    return DetectionAnnotation(size=(479, 479), detections=tuple(Detection(label=name, score=score, box=box) for name, score, box in boxes))
+    boxes = (
+        (label, score, (x - side / 2, y - side / 2, x + side / 2, y + side / 2))
+        for label, score, x, y in found
+    )
+    return DetectionAnnotation(
+        size=(479, 479),
+        detections=tuple(Detection(label=name, score=score, box=box) for name, score, box in boxes),
+    )
 
 
 def good(category: str) -> dict[str, Annotation]:
     """What judges say of an image that is right."""
     answers: dict[str, Annotation] = {
-        "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes", yes_probability=0.9), VqaAnswer(text="yes", yes_probability=0.8))),
+        "vqa": VqaAnnotation(
+            answers=(
+                VqaAnswer(text="yes", yes_probability=0.9),
+                VqaAnswer(text="yes", yes_probability=0.8),
+            )
+        ),
         "detector-2d": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 300, 200)),
         "detector": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 120, 200)),
-        "depth": DepthAnnotation(depths=(BoxDepth(mean=9, transposed_mean=9), BoxDepth(mean=5, transposed_mean=5))),
+        "depth": DepthAnnotation(
+            depths=(BoxDepth(mean=9, transposed_mean=9), BoxDepth(mean=5, transposed_mean=5))
+        ),
         "similarity": SimilarityAnnotation(cosines=(0.3,)),
     }
-    roles = {"spatial": ("detector-2d",), "3d_spatial": ("detector", "depth"), "numeracy": ("detector",), "non_spatial": ("similarity",)}
-    wanted = roles.get(category, ("vqa",) if category != "complex" else ("vqa", "detector-2d", "similarity"))
+    roles = {
+        "spatial": ("detector-2d",),
+        "3d_spatial": ("detector", "depth"),
+        "numeracy": ("detector",),
+        "non_spatial": ("similarity",),
+    }
+    wanted = roles.get(
+        category, ("vqa",) if category != "complex" else ("vqa", "detector-2d", "similarity")
+    )
     return {role: answers[role] for role in wanted}
 
 
-def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Annotation]) -> list[AnnotatedImage]:
+def sights(
+    *categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Annotation]
+) -> list[AnnotatedImage]:
     """Images of the first prompts of each category, answered as `good` says but for the changes."""
     found = []
     for category in categories or CATEGORIES:
@@ -86,7 +128,9 @@ def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mappi
                 known = facts(category, place)
                 number = CATEGORIES.index(category) * 300 + place
                 seen = {**good(category), **changes.get(category, {})}
-                found.append(AnnotatedImage(copy * 2400 + number, number, copy, known["text"], known, seen))
+                found.append(
+                    AnnotatedImage(copy * 2400 + number, number, copy, known["text"], known, seen)
+                )
     return found
 
 

@@ -1,4 +1,6 @@
-"""A toy benchmark of prompts: a suite of four prompts, a judge that reads pixels, and rules that ask it twice."""
+"""A toy benchmark of prompts: a suite of four prompts, a judge that reads pixels, and rules that
+ask it twice.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,43 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, Query, Detection, DetectionQuery, VqaQuery, DetectionAnnotation
+from harope_bench.core.annotations import (
+    Annotation,
+    Detection,
+    DetectionAnnotation,
+    DetectionQuery,
+    Query,
+    VqaAnnotation,
+    VqaAnswer,
+    VqaQuery,
+)
 from harope_bench.core.schema import Metric, Request, Settings
-from harope_bench.evaluators.base import Metadata, AnnotatorRole, SampleScore, WeightedScore, Annotations
+from harope_bench.evaluators.base import (
+    Annotations,
+    AnnotatorRole,
+    Metadata,
+    SampleScore,
+    WeightedScore,
+)
 from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.suites.base import PromptCase, PromptSuite
 
-PROMPTS = (("bright", "a bright square"), ("bright", "a bright room"), ("red", "a red square"), ("red", "a red room"))
+PROMPTS = (
+    ("bright", "a bright square"),
+    ("bright", "a bright room"),
+    ("red", "a red square"),
+    ("red", "a red room"),
+)
 
 
 class ToySuite(PromptSuite):
     """Four prompts, two copies."""
 
     version, title, count, copies, resolution = 1, "toy prompts", 8, 2, 8
-    judges: Mapping[str, Mapping[str, str]] = {"toy-rule": {"detector": "toy-eye", "vqa": "toy-eye"}}
+    judges: Mapping[str, Mapping[str, str]] = {
+        "toy-rule": {"detector": "toy-eye", "vqa": "toy-eye"}
+    }
     evaluators = ("toy-rule",)
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
@@ -39,7 +63,9 @@ class ToySuite(PromptSuite):
 
 
 class ToyEye(Annotator):
-    """Finds one thing where an image is brighter than 100 in the mean; answers `yes` if its red is more than half."""
+    """Finds one thing where an image is brighter than 100 in the mean; answers `yes` if its red is
+    more than half.
+    """
 
     version, judge_class, preprocessing, roles = 1, "micro", "mean of pixels", ("detector", "vqa")
     asked: list[str] = []
@@ -61,7 +87,9 @@ class ToyEye(Annotator):
         if isinstance(ask, VqaQuery):
             text = "perhaps" if self.wordless else "yes" if image[..., 0].mean() > 128 else "no"
             return VqaAnnotation(answers=tuple(VqaAnswer(text=text) for _ in ask.questions))
-        found = (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
+        found = (
+            (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
+        )
         return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=found)
 
 
@@ -78,14 +106,24 @@ class LoadedEye(LoadedAnnotator):
 
 
 class ToyRule(PromptEvaluator):
-    """Bright prompts want a light; red ones a light and a yes. Corrected rules do not ask for the light."""
+    """Bright prompts want a light; red ones a light and a yes. Corrected rules do not ask for the
+    light.
+    """
 
     version, profile, parity, form = 1, "toy", "none", "toy"
-    metrics = tuple(Metric(name=n, title=n, direction="higher", unit="fraction", decimals=3) for n in ("bright", "red", "overall"))
+    metrics = tuple(
+        Metric(name=n, title=n, direction="higher", unit="fraction", decimals=3)
+        for n in ("bright", "red", "overall")
+    )
     macro = {"overall": ("bright", "red")}
     looks = (
         AnnotatorRole("detector", lambda facts, seen: DetectionQuery()),
-        AnnotatorRole("vqa", lambda facts, seen: VqaQuery(questions=("is it red?",)) if facts["task"] == "red" else None),
+        AnnotatorRole(
+            "vqa",
+            lambda facts, seen: (
+                VqaQuery(questions=("is it red?",)) if facts["task"] == "red" else None
+            ),
+        ),
     )
 
     def task(self, facts: Metadata) -> str:
@@ -97,15 +135,24 @@ class ToyRule(PromptEvaluator):
     def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         lit = bool(seen["detector"].detections)  # type: ignore[union-attr]
         if facts["task"] == "bright":
-            return SampleScore("bright", {"bright": WeightedScore(float(lit))}, "lit" if lit else "dark")
+            return SampleScore(
+                "bright", {"bright": WeightedScore(float(lit))}, "lit" if lit else "dark"
+            )
         text = seen["vqa"].answers[0].text  # type: ignore[union-attr]
         right = text == "yes" and (lit or rules == "corrected")
-        return SampleScore("red", {"red": WeightedScore(float(right))}, f"answered {text}", n_unread=int(text not in ("yes", "no")))
+        return SampleScore(
+            "red",
+            {"red": WeightedScore(float(right))},
+            f"answered {text}",
+            n_unread=int(text not in ("yes", "no")),
+        )
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
-    """Registers the toy things and returns the judge, whose calls can be counted and made to fail."""
+    """Registers the toy things and returns the judge, whose calls can be counted and made to
+    fail.
+    """
     eye = ToyEye()
     eye.asked = []
     things: dict[tuple[str, str], Any] = {
@@ -114,9 +161,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
     known, loaded = registry.list_entries, registry.load_by_name
 
     def entries(kind: str) -> dict[str, registry.RegistryEntry]:
-        own = {name: registry.RegistryEntry(kind, name, "a test") for k, name in things if k == kind}
+        own = {
+            name: registry.RegistryEntry(kind, name, "a test") for k, name in things if k == kind
+        }
         return {**known(kind), **own}
 
     monkeypatch.setattr(registry, "entries", entries)
-    monkeypatch.setattr(registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name))
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+    )
     return eye

@@ -1,4 +1,6 @@
-"""Small valid files of every form that the package reads, as bytes, so that fuzz tests can change one thing in them."""
+"""Small valid files of every form that the package reads, as bytes, so that fuzz tests can change
+one thing in them.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ from hostile.strategies import json_bytes, npz_bytes
 from PIL import Image
 
 from harope_bench.core.array_file import arrays_with_format
-from harope_bench.core.chart_schema import LossCurve, LossChart, SweepChart, SweepLine, SweepPoint
+from harope_bench.core.chart_schema import LossChart, LossCurve, SweepChart, SweepLine, SweepPoint
 from harope_bench.core.formats import FileKind, add_format_version
-from harope_bench.core.schema import Result, SampleRecord, ImageSource, make_warnings
+from harope_bench.core.schema import ImageSource, Result, SampleRecord, make_warnings
 from harope_bench.data.adm_npz import write_npz as write_adm
 
 Files = Mapping[str, bytes]
@@ -43,10 +45,15 @@ def toml(facts: Any) -> bytes:
 
 def folder_files(folder: Path) -> dict[str, bytes]:
     """The bytes of every file of a folder by relative name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-# ------------------------------------------------------------------------------------------------ runs
+# ------------------------------------------------------------------------------------------------
+# runs
 
 
 def plain(record: Any) -> Any:
@@ -55,7 +62,9 @@ def plain(record: Any) -> Any:
 
 def file_of(kind: FileKind, record: Any) -> bytes:
     """The JSON file of a kind that a record, or its facts, is."""
-    return json.dumps(add_format_version(kind, record if isinstance(record, Mapping) else plain(record))).encode()
+    return json.dumps(
+        add_format_version(kind, record if isinstance(record, Mapping) else plain(record))
+    ).encode()
 
 
 def npz_of(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -63,7 +72,11 @@ def npz_of(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def checkpoint() -> Any:
-    return fake_runs.checkpoint(config={"hidden": 16, "depth": 1, "size": 28}, options={"theta": 100.0}, drawing={"mu_policy": "clamp"})
+    return fake_runs.checkpoint(
+        config={"hidden": 16, "depth": 1, "size": 28},
+        options={"theta": 100.0},
+        drawing={"mu_policy": "clamp"},
+    )
 
 
 def result() -> Result:
@@ -85,7 +98,10 @@ def png(side: int = 8, form: str = "PNG") -> bytes:
 def run_files() -> Files:
     """A run of four images, its result and its arrays."""
     names = [f"images/{k:06d}.png" for k in range(4)]
-    records = [SampleRecord(index=k, file=name, sha256=HASH, label=k, prompt="a cat") for k, name in enumerate(names)]
+    records = [
+        SampleRecord(index=k, file=name, sha256=HASH, label=k, prompt="a cat")
+        for k, name in enumerate(names)
+    ]
     arrays = {"fid": np.arange(4.0), "is": np.arange(4.0) + 1, "indices": np.arange(4)}
     return {
         **dict.fromkeys(names, png()),
@@ -106,20 +122,38 @@ def baseline() -> bytes:
     from harope_bench.statistics.gate.baseline import Baseline, digest_of
 
     bare = result().model_copy(update={"per_sample": None})
-    made = Baseline(reason="signed", replaces_sha256=None, results=(bare,), contribution_files={}, provenance=fake_runs.provenance(), digest="")
+    made = Baseline(
+        reason="signed",
+        replaces_sha256=None,
+        results=(bare,),
+        contribution_files={},
+        provenance=fake_runs.provenance(),
+        digest="",
+    )
     facts = json.loads(made.to_json())
     return json.dumps({**facts, "digest": digest_of(facts)}).encode()
 
 
 @cache
 def charts() -> Mapping[str, bytes]:
-    loss = LossChart(smoothing=0.9, curves=(LossCurve(label="ours", steps=(1.0, 2.0), loss=(3.0, 2.0), smoothed_loss=(3.0, 2.5)),))
-    points = (SweepPoint(axis_value="28", value=3.0, low=2.0, high=4.0, images=10), SweepPoint(axis_value="56", value=4.0, images=10))
+    loss = LossChart(
+        smoothing=0.9,
+        curves=(
+            LossCurve(label="ours", steps=(1.0, 2.0), loss=(3.0, 2.0), smoothed_loss=(3.0, 2.5)),
+        ),
+    )
+    points = (
+        SweepPoint(axis_value="28", value=3.0, low=2.0, high=4.0, images=10),
+        SweepPoint(axis_value="56", value=4.0, images=10),
+    )
     sweep = SweepChart(
         suite="digits", metric="fid", title="FID", direction="lower", decimals=2, axis="resolution", is_numeric=True,
         lines=(SweepLine(label="ours", points=points),),
     )  # fmt: skip
-    return {"loss.json": json.dumps(plain(loss)).encode(), "sweep.json": json.dumps(plain(sweep)).encode()}
+    return {
+        "loss.json": json.dumps(plain(loss)).encode(),
+        "sweep.json": json.dumps(plain(sweep)).encode(),
+    }
 
 
 RECIPE: Mapping[str, Any] = {
@@ -136,10 +170,14 @@ TABLE: Mapping[str, Any] = {
     "columns": [{"key": "fid", "printed": "FID", "metric": "fid", "direction": "lower", "suite": "digits", "config": {"size": 28}}],
     "rows": [{"id": "one", "printed": "Ours", "published": {"fid": "2.46 (+4.1%)"}}],
 }  # fmt: skip
-POLICY: Mapping[str, Any] = {"default": {"margin": "5%", "confidence": 0.9}, "metric": {"fid": {"margin": 0.5, "on_inconclusive": "fail"}}}
+POLICY: Mapping[str, Any] = {
+    "default": {"margin": "5%", "confidence": 0.9},
+    "metric": {"fid": {"margin": 0.5, "on_inconclusive": "fail"}},
+}
 
 
-# ------------------------------------------------------------------------------------ prompts and their images
+# ------------------------------------------------------------------------------------ prompts and
+# their images
 
 
 @cache
@@ -169,9 +207,15 @@ def geneval_results() -> bytes:
     rows = []
     for prompt, line in enumerate(asset("geneval/evaluation_metadata.jsonl").decode().splitlines()):
         facts = json.loads(line)
-        details = {clause["class"]: [[0.0, 1.0, 50.0, 40.0, 0.9]] * clause["count"] for clause in facts["include"]}
+        details = {
+            clause["class"]: [[0.0, 1.0, 50.0, 40.0, 0.9]] * clause["count"]
+            for clause in facts["include"]
+        }
         coloured = [clause for clause in facts["include"] if "color" in clause]
-        reason = "\n".join(f"expected {c['color']} {c['class']}>=1, found 0 {c['color']}; and 1 green" for c in coloured)
+        reason = "\n".join(
+            f"expected {c['color']} {c['class']}>=1, found 0 {c['color']}; and 1 green"
+            for c in coloured
+        )
         rows.append({
             "filename": f"out/{prompt:05d}/samples/00000.png", "tag": facts["tag"], "prompt": facts["prompt"], "correct": not reason,
             "reason": reason, "metadata": json.dumps(facts) if prompt % 2 else facts,
@@ -184,7 +228,10 @@ def geneval_results() -> bytes:
 def dpg_results() -> Files:
     with tempfile.TemporaryDirectory() as place:
         run_script(Path(place) / "images", 0)
-        return {name.replace("dpg-bench_20260101-000000_results", "results"): data for name, data in folder_files(Path(place)).items()}
+        return {
+            name.replace("dpg-bench_20260101-000000_results", "results"): data
+            for name, data in folder_files(Path(place)).items()
+        }
 
 
 @cache
@@ -204,14 +251,20 @@ def compbench_answers(count: int = 5) -> bytes:
     return json.dumps([{"question_id": k, "answer": 0.5} for k in range(count)]).encode()
 
 
-# ------------------------------------------------------------------------------------------------- arrays
+# -------------------------------------------------------------------------------------------------
+# arrays
 
 
 @cache
 def adm(labels: bool = True) -> bytes:
     images = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as place:
-        write_adm(path := Path(place) / "x.npz", iter([images]), images.shape, np.arange(3) if labels else None)  # type: ignore[arg-type]
+        write_adm(
+            path := Path(place) / "x.npz",
+            iter([images]),
+            images.shape,
+            np.arange(3) if labels else None,
+        )  # type: ignore[arg-type]
         return path.read_bytes()
 
 
@@ -222,7 +275,11 @@ def moments_reference() -> bytes:
 
     width = registry.load_by_name("judges", "digits-net").widths["features"]
     rows = np.random.default_rng(0).normal(size=(width + 40, width))
-    arrays = {"mu": rows.mean(axis=0), "sigma": np.cov(rows, rowvar=False), "images": np.array(len(rows))}
+    arrays = {
+        "mu": rows.mean(axis=0),
+        "sigma": np.cov(rows, rowvar=False),
+        "images": np.array(len(rows)),
+    }
     return npz_of("reference", {**arrays, "warnings": np.array(["images: grey"])})
 
 
@@ -230,7 +287,12 @@ def moments_reference() -> bytes:
 def kept_moments() -> bytes:
     from harope_bench.metrics.moments import Moments
 
-    return npz_bytes({**Moments.from_rows(np.random.default_rng(0).normal(size=(8, 3))).to_arrays(), "rows_sha256": np.array([HASH])})
+    return npz_bytes(
+        {
+            **Moments.from_rows(np.random.default_rng(0).normal(size=(8, 3))).to_arrays(),
+            "rows_sha256": np.array([HASH]),
+        }
+    )
 
 
 @cache
@@ -239,7 +301,8 @@ def npy() -> bytes:
     return buffer.getvalue()
 
 
-# ------------------------------------------------------------------------------------------------ weights
+# ------------------------------------------------------------------------------------------------
+# weights
 
 
 @cache
@@ -249,7 +312,17 @@ def weights() -> bytes:
 
     from harope_bench.core.state_dicts import weights_bytes
 
-    note = {"checkpoint": json.dumps({"name": "x", "backbone": "dit", "encoding": "ape", "options": {}, "config": {"hidden": 16}})}
+    note = {
+        "checkpoint": json.dumps(
+            {
+                "name": "x",
+                "backbone": "dit",
+                "encoding": "ape",
+                "options": {},
+                "config": {"hidden": 16},
+            }
+        )
+    }
     return weights_bytes({"module.a.weight": torch.zeros(2, 3), "module.b": torch.ones(2)}, note)
 
 
@@ -258,7 +331,10 @@ def torch_file(wrapped: bool = True) -> bytes:
     import torch
 
     state = {"a.weight": torch.zeros(2, 3), "b": torch.ones(2)}
-    torch.save({"model": state, "ema": state, "args": {"model": "DiT-XL/2"}} if wrapped else state, buffer := io.BytesIO())
+    torch.save(
+        {"model": state, "ema": state, "args": {"model": "DiT-XL/2"}} if wrapped else state,
+        buffer := io.BytesIO(),
+    )
     return buffer.getvalue()
 
 
@@ -269,7 +345,12 @@ def sharded() -> Files:
 
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     files = {file: save({key: torch.zeros(2)}) for key, file in names.items()}
-    return {**files, "model.safetensors.index.json": json.dumps({"metadata": {"total_size": 16}, "weight_map": names}).encode()}
+    return {
+        **files,
+        "model.safetensors.index.json": json.dumps(
+            {"metadata": {"total_size": 16}, "weight_map": names}
+        ).encode(),
+    }
 
 
 @cache
@@ -279,9 +360,18 @@ def lora(prefix: str = "transformer.") -> bytes:
 
     layer = f"{prefix}transformer_blocks.0.attn.to_q"
     note = {
-        "lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": 4, "transformer.alpha_pattern": {"to_q": 2}})
+        "lora_adapter_metadata": json.dumps(
+            {
+                "transformer.r": 4,
+                "transformer.lora_alpha": 4,
+                "transformer.alpha_pattern": {"to_q": 2},
+            }
+        )
     }
-    return save({f"{layer}.lora_A.weight": torch.zeros(4, 8), f"{layer}.lora_B.weight": torch.zeros(8, 4)}, note)
+    return save(
+        {f"{layer}.lora_A.weight": torch.zeros(4, 8), f"{layer}.lora_B.weight": torch.zeros(8, 4)},
+        note,
+    )
 
 
 MANIFEST: Mapping[str, Any] = {
@@ -302,14 +392,28 @@ def pipeline() -> Files:
     import torch
     from safetensors.torch import save
 
-    files = {"model_index.json": json.dumps(PIPELINE_INDEX).encode(), "scheduler/scheduler_config.json": b'{"shift": 3.0}'}
-    for part, stem in {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}.items():
-        files[f"{part}/config.json"] = json.dumps({"_class_name": "X", "num_layers": 1, "quantization_config": None}).encode()
+    files = {
+        "model_index.json": json.dumps(PIPELINE_INDEX).encode(),
+        "scheduler/scheduler_config.json": b'{"shift": 3.0}',
+    }
+    for part, stem in {
+        "transformer": "diffusion_pytorch_model",
+        "vae": "diffusion_pytorch_model",
+        "text_encoder": "model",
+    }.items():
+        files[f"{part}/config.json"] = json.dumps(
+            {"_class_name": "X", "num_layers": 1, "quantization_config": None}
+        ).encode()
         files[f"{part}/{stem}.safetensors"] = save({"a": torch.zeros(2)})
     return files
 
 
-VAE: Mapping[str, Any] = {"block_out_channels": [4, 4, 4, 4], "latent_channels": 4, "scaling_factor": 0.18215, "shift_factor": None}
+VAE: Mapping[str, Any] = {
+    "block_out_channels": [4, 4, 4, 4],
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+    "shift_factor": None,
+}
 
 
 @cache
@@ -320,7 +424,14 @@ def snapshot() -> bytes:
 
     layer = torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1).state_dict()
-    facts = {"identity": "tiny", "network": layer.state_dict(), "optimiser": optimiser, "average": layer.state_dict(), "step": 3, "log": ""}
+    facts = {
+        "identity": "tiny",
+        "network": layer.state_dict(),
+        "optimiser": optimiser,
+        "average": layer.state_dict(),
+        "step": 3,
+        "log": "",
+    }
     state = add_format_version("snapshot", facts)
     torch.save({**state, "sha256": state_digest(state)}, buffer := io.BytesIO())
     return buffer.getvalue()
@@ -346,7 +457,15 @@ def dit_weights() -> bytes:
     from harope_bench.core import registry
     from harope_bench.core.state_dicts import weights_bytes
 
-    config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
+    config = {
+        "hidden": 16,
+        "depth": 1,
+        "heads": 2,
+        "patch": 7,
+        "size": 28,
+        "channels": 1,
+        "classes": 10,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = registry.load_by_name("backbones", "dit").build("ape", {}, config)

@@ -6,7 +6,14 @@ import os
 
 from hypothesis import settings
 
-# More examples, and others each time, where somebody looks for faults: HAROPE_BENCH_FUZZ=2000 pytest tests/hostile/test_fuzz_parsers.py
+# More examples, and others each time, where somebody looks for faults: HAROPE_BENCH_FUZZ=2000
+# pytest tests/hostile/test_fuzz_parsers.py
 DEEP = int(os.environ.get("HAROPE_BENCH_FUZZ", "0"))
 EXAMPLES = 25
-fuzz = settings(max_examples=DEEP or EXAMPLES, deadline=None, derandomize=not DEEP, database=None, print_blob=True)
+fuzz = settings(
+    max_examples=DEEP or EXAMPLES,
+    deadline=None,
+    derandomize=not DEEP,
+    database=None,
+    print_blob=True,
+)

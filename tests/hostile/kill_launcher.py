@@ -1,10 +1,16 @@
-"""A process that has torch and the package loaded and runs commands in forks of itself, each killed by SIGKILL at a chosen point.
+"""A process that has torch and the package loaded and runs commands in forks of itself, each killed
+by SIGKILL at a chosen point.
 
-It reads a JSON list of one or two jobs a line from stdin and answers with a JSON list of their results. A job is
-{"words": [...], "cwd": ..., "home": ..., "kill": [call, phase] or null}. The second starts when the first has come to its end or to
-its point, where it then lives for a moment more, with the locks that it holds. The calls are those that change a disk: a file opened for
-writing, the bytes written, truncate, fsync, mkdir, rename, link, unlink, rmdir. They are counted from 0 in the order in which the
-command makes them, those outside its folder left out. The phase says where the kill falls: before the call, after half of its bytes
+It reads a JSON list of one or two jobs a line from stdin and answers with a JSON list of their
+results. A job is
+{"words": [...], "cwd": ..., "home": ..., "kill": [call, phase] or null}. The second starts when the
+first has come to its end or to
+its point, where it then lives for a moment more, with the locks that it holds. The calls are those
+that change a disk: a file opened for
+writing, the bytes written, truncate, fsync, mkdir, rename, link, unlink, rmdir. They are counted
+from 0 in the order in which the
+command makes them, those outside its folder left out. The phase says where the kill falls: before
+the call, after half of its bytes
 (of a call without bytes: after it), or after it.
 """
 
@@ -24,21 +30,46 @@ from pathlib import Path
 from typing import Any
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
-CLOCK = "2026-01-01T00:00:00+00:00"  # a resumed run differs from a straight one in its times; here no time passes
-SHARD, BLOCK = 20, 40  # images a shard, and rows between two writes of their moments: small, so that small runs have several of each
-MOMENT = 0.5  # seconds for which a process lives on at its point while a second one works in its folder
+# a resumed run differs from a straight one in its times; here no time passes
+CLOCK = "2026-01-01T00:00:00+00:00"
+SHARD, BLOCK = (
+    20,
+    40,
+    # images a shard, and rows between two writes of their moments: small, so that small runs have
+    # several of each
+)
+MOMENT = (
+    0.5  # seconds for which a process lives on at its point while a second one works in its folder
+)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = ("mkdir", "rename", "replace", "link", "symlink", "unlink", "remove", "rmdir", "truncate", "ftruncate", "fsync", "fdatasync")
+CHANGES = (
+    "mkdir",
+    "rename",
+    "replace",
+    "link",
+    "symlink",
+    "unlink",
+    "remove",
+    "rmdir",
+    "truncate",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+)
 
 
 class Calls:
-    """The calls of this process that change a folder: counted, named, and at one of them the end."""
+    """The calls of this process that change a folder: counted, named, and at one of them the
+    end.
+    """
 
     def __init__(self, folder: str, kill: tuple[int, str] | None, arrival: int, lingers: bool):
         self.folder, self.kill, self.names = f"{folder}/", kill, list[str]()
         self.arrival, self.lingers = arrival, lingers
 
-    def make(self, name: str, call: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+    def make(
+        self, name: str, call: Callable[[], Any], half: Callable[[], Any] | None = None
+    ) -> Any:
         """Make a call, unless the kill falls before it or halfway."""
         if self.folder not in name:
             return call()
@@ -54,7 +85,9 @@ class Calls:
                 self.end()
 
     def end(self) -> None:
-        """Tell that the point is reached, and kill this process as the system does when memory is short: nothing is cleared up."""
+        """Tell that the point is reached, and kill this process as the system does when memory is
+        short: nothing is cleared up.
+        """
         os.close(self.arrival)
         if self.lingers:
             time.sleep(MOMENT)
@@ -74,15 +107,25 @@ def watch(calls: Calls) -> None:
 
     def write(handle: int, data: Any) -> int:
         whole = bytes(data)
-        return calls.make(f"write {_name(handle)}", lambda: real_write(handle, whole), lambda: real_write(handle, whole[: len(whole) // 2]))
+        return calls.make(
+            f"write {_name(handle)}",
+            lambda: real_write(handle, whole),
+            lambda: real_write(handle, whole[: len(whole) // 2]),
+        )
 
     class CountedFile(io.FileIO):
-        """An open file whose writes are counted below Python's buffer, where they are the system's."""
+        """An open file whose writes are counted below Python's buffer, where they are the
+        system's.
+        """
 
         def write(self, data: Any) -> int:
             whole = bytes(data)
             real = super().write
-            return calls.make(f"write {_name(self.fileno())}", lambda: real(whole), lambda: real(whole[: len(whole) // 2]))
+            return calls.make(
+                f"write {_name(self.fileno())}",
+                lambda: real(whole),
+                lambda: real(whole[: len(whole) // 2]),
+            )
 
         def truncate(self, size: int | None = None) -> int:
             real = super().truncate
@@ -94,7 +137,9 @@ def watch(calls: Calls) -> None:
 
 def _counted(calls: Calls, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        return calls.make(f"{name} {' '.join(_name(a) for a in args[:2])}", lambda: real(*args, **options))
+        return calls.make(
+            f"{name} {' '.join(_name(a) for a in args[:2])}", lambda: real(*args, **options)
+        )
 
     return call
 
@@ -116,7 +161,9 @@ def _opener(calls: Calls, counted_file: Any, real: Callable[..., Any]) -> Callab
         if isinstance(file, int):
             raw = counted_file(file, raw_mode, closefd, opener)
         else:
-            raw = calls.make(f"open {_name(file)}", lambda: counted_file(file, raw_mode, closefd, opener))
+            raw = calls.make(
+                f"open {_name(file)}", lambda: counted_file(file, raw_mode, closefd, opener)
+            )
         buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
@@ -124,17 +171,25 @@ def _opener(calls: Calls, counted_file: Any, real: Callable[..., Any]) -> Callab
 
 
 def _name(thing: Any) -> str:
-    """Return the path of a path, of a relative one from here, or of an open file; other things as they are."""
+    """Return the path of a path, of a relative one from here, or of an open file; other things as
+    they are.
+    """
     if isinstance(thing, int):
         try:
             return os.readlink(f"/proc/self/fd/{thing}")
         except OSError:
             return str(thing)
-    return os.path.abspath(os.fsdecode(thing)) if isinstance(thing, (str, bytes, os.PathLike)) else str(thing)
+    return (
+        os.path.abspath(os.fsdecode(thing))
+        if isinstance(thing, (str, bytes, os.PathLike))
+        else str(thing)
+    )
 
 
 def warm(assets: Path) -> None:
-    """Load everything that a fork will need, and set what makes small runs show what large ones do; `assets` has the facts of some."""
+    """Load everything that a fork will need, and set what makes small runs show what large ones do;
+    `assets` has the facts of some.
+    """
     import importlib
     import pkgutil
 
@@ -157,21 +212,34 @@ def warm(assets: Path) -> None:
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):
         if ".runners" not in module.name:
             importlib.import_module(module.name)
-    for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "torch._dynamo"):  # what verbs load when they run
+    for name in (
+        "jinja2",
+        "matplotlib.backends.backend_svg",
+        "matplotlib.figure",
+        "torch._dynamo",
+    ):  # what verbs load when they run
         importlib.import_module(name)
     judge = importlib.import_module("harope_bench.judges.micro.shapes_vision")
-    assert judge.check_known_scenes(judge.PLUGIN.open("cpu")) is None  # the judge's self-check, kept for the forks
+    assert (
+        judge.check_known_scenes(judge.PLUGIN.open("cpu")) is None
+    )  # the judge's self-check, kept for the forks
 
 
 def run(job: dict[str, Any], log: Path, arrival: int) -> int:
-    """Run one job in this process and return its exit code; its words to the user go to files beside `log`."""
+    """Run one job in this process and return its exit code; its words to the user go to files
+    beside `log`.
+    """
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(handle, number)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8") for number in (1, 2))  # noqa: SIM115
     os.environ["HAROPE_BENCH_HOME"] = job["home"]
     os.chdir(job["cwd"])
-    code, calls, real_open = 0, Calls(job["cwd"], job["kill"], arrival, job.get("lingers", False)), open
+    code, calls, real_open = (
+        0,
+        Calls(job["cwd"], job["kill"], arrival, job.get("lingers", False)),
+        open,
+    )
     try:
         if "setup" in job:
             sys.path.insert(0, str(HELPERS))
@@ -197,7 +265,9 @@ def run(job: dict[str, Any], log: Path, arrival: int) -> int:
 
 
 def fork(job: dict[str, Any], log: Path) -> int:
-    """Return the process id of a fork that runs a job, once it has come to its end or to the point at which it is killed."""
+    """Return the process id of a fork that runs a job, once it has come to its end or to the point
+    at which it is killed.
+    """
     wait, arrival = os.pipe()
     child = os.fork()
     if child == 0:
@@ -210,12 +280,21 @@ def fork(job: dict[str, Any], log: Path) -> int:
 
 
 def reap(child: int, log: Path) -> dict[str, Any]:
-    """Wait for a fork; return its exit code (minus the signal that killed it), CPU seconds, calls and words."""
+    """Wait for a fork; return its exit code (minus the signal that killed it), CPU seconds, calls
+    and words.
+    """
     _, status, used = os.wait4(child, 0)
-    words = {name: log.with_suffix(f".{name}").read_text(errors="replace") for name in ("out", "err")}
+    words = {
+        name: log.with_suffix(f".{name}").read_text(errors="replace") for name in ("out", "err")
+    }
     calls = json.loads(log.read_text()) if log.exists() else []
     log.unlink(missing_ok=True)
-    return {"code": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime, "calls": calls, **words}
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "cpu": used.ru_utime + used.ru_stime,
+        "calls": calls,
+        **words,
+    }
 
 
 def serve(logs: Path) -> None:

@@ -1,7 +1,10 @@
-"""What every hostile case shares: a room of small files, a table's row, and the check of what a case left.
+"""What every hostile case shares: a room of small files, a table's row, and the check of what a
+case left.
 
-A row says what is put into the room, the command or call, and the answer that is wanted. The check holds for all of them: one line of
-error or a right result, no code of a payload run, files that were there unchanged, and nothing new but what the row names.
+A row says what is put into the room, the command or call, and the answer that is wanted. The check
+holds for all of them: one line of
+error or a right result, no code of a payload run, files that were there unchanged, and nothing new
+but what the row names.
 """
 
 from __future__ import annotations
@@ -42,12 +45,16 @@ SIDE = 28
 LONGEST = 2000  # characters of a line
 LIMIT = 60  # seconds after which a case hangs; the slowest takes one
 RUN, HOME, REFERENCE, IMAGES, CANARY = "run", "home", "reference.npz", "pictures", "canary"
-MOMENTS = encode_npz({"mu": np.zeros(64), "sigma": np.eye(64)})  # without images nothing has neighbours to look for
+MOMENTS = encode_npz(
+    {"mu": np.zeros(64), "sigma": np.eye(64)}
+)  # without images nothing has neighbours to look for
 RESULT = f"{RUN}/results/fidelity_ref-{sha256_bytes(MOMENTS)[:8]}.json"
 
 
 class Room(NamedTuple):
-    """A folder of a case: `run`, `home`, `reference.npz` and `pictures` in it, and the file that a payload would make."""
+    """A folder of a case: `run`, `home`, `reference.npz` and `pictures` in it, and the file that a
+    payload would make.
+    """
 
     folder: Path
     patch: pytest.MonkeyPatch
@@ -84,7 +91,9 @@ class Payload:
 
 
 class Outcome(NamedTuple):
-    """How a call ended: exit code, both streams, and the traceback of an exception that is none of this package."""
+    """How a call ended: exit code, both streams, and the traceback of an exception that is none of
+    this package.
+    """
 
     code: int
     stdout: str
@@ -95,10 +104,14 @@ class Outcome(NamedTuple):
 class Case(NamedTuple):
     """A row of a table.
 
-    id: unique in its table. build: puts what is hostile into the room. call: words of a command, or a function of the room. code: exit
-    code. words: a regular expression that the answer holds. left: patterns of files that the call may leave, relative to the room.
-    check: what else must hold of the room afterwards. is_forged: SHA256SUMS has the hashes of the files as they were built, so that the
-    case is about their content; else it has the hashes of the good files. `verify` always gets the latter.
+    id: unique in its table. build: puts what is hostile into the room. call: words of a command, or
+    a function of the room. code: exit
+    code. words: a regular expression that the answer holds. left: patterns of files that the call
+    may leave, relative to the room.
+    check: what else must hold of the room afterwards. is_forged: SHA256SUMS has the hashes of the
+    files as they were built, so that the
+    case is about their content; else it has the hashes of the good files. `verify` always gets the
+    latter.
     """
 
     id: str
@@ -112,7 +125,9 @@ class Case(NamedTuple):
 
     @property
     def is_verify(self) -> bool:
-        """Whether the call is the command that compares files with their records, and answers with a list."""
+        """Whether the call is the command that compares files with their records, and answers with
+        a list.
+        """
         return isinstance(self.call, tuple) and self.call[0] == "verify"
 
 
@@ -123,7 +138,8 @@ def table(*cases: Case) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=ids)
 
 
-# ------------------------------------------------------------------------------------------------ the room
+# ------------------------------------------------------------------------------------------------
+# the room
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +155,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluate(Path(RUN), Path(RUN), FeatureScoring("digits", Path(REFERENCE)))
     (folder / IMAGES).mkdir()
     for number in range(3):
-        Image.fromarray(np.full((SIDE, SIDE, 3), 40 * number, np.uint8)).save(folder / IMAGES / f"{number:06d}.png")
+        Image.fromarray(np.full((SIDE, SIDE, 3), 40 * number, np.uint8)).save(
+            folder / IMAGES / f"{number:06d}.png"
+        )
     return folder
 
 
@@ -148,7 +166,9 @@ def _register(folder: Path) -> None:
     checkpoints = folder / HOME / "checkpoints"
     tiny.registered(checkpoints)
     record = checkpoints / "tiny.toml"
-    record.write_text(re.sub(r'(?m)^weights = ".*"$', 'weights = "tiny.safetensors"', record.read_text()))
+    record.write_text(
+        re.sub(r'(?m)^weights = ".*"$', 'weights = "tiny.safetensors"', record.read_text())
+    )
 
 
 @pytest.fixture
@@ -162,7 +182,8 @@ def room(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roo
     return Room(folder, monkeypatch)
 
 
-# ------------------------------------------------------------------------------------------------ the call
+# ------------------------------------------------------------------------------------------------
+# the call
 
 
 def run_case(case: Case, room: Room) -> Outcome:
@@ -173,7 +194,9 @@ def run_case(case: Case, room: Room) -> Outcome:
         forge_records(room)
     before = contents(room.folder)
     with _limit():
-        outcome = command(*case.call) if isinstance(case.call, tuple) else call(lambda: case.call(room))  # type: ignore[operator]
+        outcome = (
+            command(*case.call) if isinstance(case.call, tuple) else call(lambda: case.call(room))
+        )  # type: ignore[operator]
     _check_answer(case, outcome)
     _check_files(case, before, contents(room.folder))
     if case.check is not None:
@@ -184,12 +207,18 @@ def run_case(case: Case, room: Room) -> Outcome:
 def command(*words: str) -> Outcome:
     """Return how a command of the command line ends."""
     done = CliRunner().invoke(main, list(words))
-    crash = "" if done.exception is None or isinstance(done.exception, SystemExit) else _shown(done.exception)
+    crash = (
+        ""
+        if done.exception is None or isinstance(done.exception, SystemExit)
+        else _shown(done.exception)
+    )
     return Outcome(done.exit_code, done.stdout, done.stderr, crash)
 
 
 def call(function: Callable[[], Any]) -> Outcome:
-    """Return how a function ends, as the command line would print it: a BenchError is one line and 1."""
+    """Return how a function ends, as the command line would print it: a BenchError is one line and
+    1.
+    """
     try:
         value = function()
     except BenchError as error:
@@ -219,7 +248,8 @@ def _limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# ------------------------------------------------------------------------------------------------ the check
+# ------------------------------------------------------------------------------------------------
+# the check
 
 
 def _check_answer(case: Case, outcome: Outcome) -> None:
@@ -231,15 +261,25 @@ def _check_answer(case: Case, outcome: Outcome) -> None:
     assert not steering, f"characters that steer a terminal: {steering}"
     assert max(map(len, text.splitlines()), default=0) < LONGEST, "a line that nobody reads"
     assert re.search(case.words, text), f"wanted {case.words!r} in\n{text}"
-    lines = [line for line in outcome.stderr.splitlines() if line.startswith(("harope-bench: ", "Error: "))]
+    lines = [
+        line
+        for line in outcome.stderr.splitlines()
+        if line.startswith(("harope-bench: ", "Error: "))
+    ]
     if case.code in (1, 2) and not case.is_verify:
         assert len(lines) == 1, f"wanted one line of error\n{outcome.stderr}"
-        others = [line for line in outcome.stderr.splitlines() if line not in lines and not line.startswith(("Usage: ", "Try ")) and line]
+        others = [
+            line
+            for line in outcome.stderr.splitlines()
+            if line not in lines and not line.startswith(("Usage: ", "Try ")) and line
+        ]
         assert others == [], f"more than the one line of error: {others}"
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return what a folder holds: kind, size and hash of every file by its relative name, links not followed; without locks."""
+    """Return what a folder holds: kind, size and hash of every file by its relative name, links not
+    followed; without locks.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         if not (path.name.startswith(".") and path.name.endswith(".lock")):
@@ -253,7 +293,9 @@ def _described(path: Path) -> str:
         return f"link {os.readlink(path)}"
     if stat.S_ISREG(mode):
         size = path.stat().st_size
-        return f"file {size} {hashlib.sha256(path.read_bytes()).hexdigest() if size < HASHED else ''}"
+        return (
+            f"file {size} {hashlib.sha256(path.read_bytes()).hexdigest() if size < HASHED else ''}"
+        )
     return f"kind {stat.S_IFMT(mode)}"
 
 
@@ -269,11 +311,14 @@ def _check_files(case: Case, before: dict[str, str], after: dict[str, str]) -> N
     assert new == [], f"left behind: {new}"
 
 
-# ------------------------------------------------------------------------------------------------ builders
+# ------------------------------------------------------------------------------------------------
+# builders
 
 
 def forge_records(room: Room) -> None:
-    """Let every SHA256SUMS have the hashes of the files as they are now, as one who alters a file and knows of the records would."""
+    """Let every SHA256SUMS have the hashes of the files as they are now, as one who alters a file
+    and knows of the records would.
+    """
     for path in sorted(room.folder.rglob(checksums.CHECKSUMS_FILE)):
         try:
             sums = checksums.read_checksums(path.parent)
@@ -301,7 +346,9 @@ def put(name: str, data: bytes | str) -> Callable[[Room], None]:
 
 
 def odd_file(name: str, kind: str) -> Callable[[Room], None]:
-    """Return a builder that puts something in a file's place that is no regular file, or none that can be read."""
+    """Return a builder that puts something in a file's place that is no regular file, or none that
+    can be read.
+    """
 
     def build(room: Room) -> None:
         path = room.folder / name

@@ -1,6 +1,7 @@
 """Documents with one thing wrong: the mutations that fuzz tests draw.
 
-Random text dies at the first check of a parser. So a valid document is taken, and one field, line, cell, array or byte of it is
+Random text dies at the first check of a parser. So a valid document is taken, and one field, line,
+cell, array or byte of it is
 changed for a value that a careless reader does not expect.
 """
 
@@ -23,15 +24,45 @@ from hypothesis import strategies as st
 
 DEEP = 300  # levels of nesting that the writers here still write
 LONG_DIGITS = "9" * 5000  # more digits than int() takes of a text
-# Texts that steer a terminal, choose a path, look like another type or are longer than anybody thought.
+# Texts that steer a terminal, choose a path, look like another type or are longer than anybody
+# thought.
 ODD_TEXTS = (
     "", " ", "\x1b[31mred\x1b[0m", "two\nlines", "a\rb\tc", "\x00", "\x7f", "\u202eleft", "\ufeff", "../../../etc/passwd", "/etc/passwd",
     "a/b", "..", "=1+1", "@SUM(A1)", "<script>", "NaN", "inf", "-1", "0", "1e999", "1_000", LONG_DIGITS, "²", "١٢", "x" * 3000, "{}",
     "[]", "null", "true", "%s%n", "{0}", "{", "%", "C:\\x", "file:" + "0" * 64, "0" * 64, "é", "😀",
 )  # fmt: skip
-ODD_NUMBERS = (0, -1, 1, 2, 255, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e-320, 1e308, 1e16)
+ODD_NUMBERS = (
+    0,
+    -1,
+    1,
+    2,
+    255,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    10**400,
+    0.5,
+    -0.0,
+    1e-320,
+    1e308,
+    1e16,
+)
 NOT_FINITE = (math.nan, math.inf, -math.inf)
-ODD_KEYS = ("", "extra", "\x1b[31m\n", "__class__", "a.b", "k" * 300, "index", "file", "prompt", "\u202e", "²", "0")
+ODD_KEYS = (
+    "",
+    "extra",
+    "\x1b[31m\n",
+    "__class__",
+    "a.b",
+    "k" * 300,
+    "index",
+    "file",
+    "prompt",
+    "\u202e",
+    "²",
+    "0",
+)
 
 
 def nested(levels: int, key: str | None = None) -> Any:
@@ -43,7 +74,19 @@ def nested(levels: int, key: str | None = None) -> Any:
 
 
 LONE = "\ud800"  # half a character, which JSON can hold and no file
-ODD_SHAPES = (None, True, False, [], {}, [[]], [None], {"a": None}, [1, "a", None], {"": {"": ""}}, [[1.0, 2.0], [3.0]])
+ODD_SHAPES = (
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": None},
+    [1, "a", None],
+    {"": {"": ""}},
+    [[1.0, 2.0], [3.0]],
+)
 odd_texts = st.one_of(st.sampled_from(ODD_TEXTS), st.text(max_size=20))
 odd_values = st.one_of(
     odd_texts,
@@ -53,14 +96,24 @@ odd_values = st.one_of(
     st.just(LONE),
     st.sampled_from([nested(DEEP), nested(DEEP, "a")]),
     st.integers(-5, 5),
-    st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=4),
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3),
+        max_leaves=4,
+    ),
 )
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value in a document, its root too."""
     yield path
-    inner = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    inner = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
     for key, value in inner:
         yield from places(value, (*path, key))
 
@@ -73,8 +126,12 @@ def value_at(document: Any, path: Sequence[Any]) -> Any:
 
 
 @st.composite
-def changed_documents(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = odd_values) -> Any:
-    """A document of plain values with one to three changes: a value replaced, dropped, repeated, or a key added."""
+def changed_documents(
+    draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = odd_values
+) -> Any:
+    """A document of plain values with one to three changes: a value replaced, dropped, repeated, or
+    a key added.
+    """
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         document = draw(_changed_once(document, values))
     return document
@@ -85,7 +142,11 @@ def _changed_once(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any]
     document = copy.deepcopy(document)
     path = draw(st.sampled_from(list(places(document))))
     if not path:
-        return {**document, draw(st.sampled_from(ODD_KEYS)): draw(values)} if isinstance(document, dict) else draw(values)
+        return (
+            {**document, draw(st.sampled_from(ODD_KEYS)): draw(values)}
+            if isinstance(document, dict)
+            else draw(values)
+        )
     parent, key = value_at(document, path[:-1]), path[-1]
     change = draw(st.sampled_from(["replace", "replace", "replace", "drop", "add", "repeat"]))
     if change == "drop":
@@ -106,18 +167,26 @@ def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
     size = draw(st.sampled_from([1, 1, 2, 4, 16, 64]))
     change = draw(st.sampled_from(["flip", "flip", "cut", "drop", "repeat", "insert"]))
     if change == "flip":
-        return data[:place] + bytes([data[place] ^ draw(st.integers(1, 255))]) + data[place + 1 :] if data else b"\xff"
+        return (
+            data[:place] + bytes([data[place] ^ draw(st.integers(1, 255))]) + data[place + 1 :]
+            if data
+            else b"\xff"
+        )
     if change == "cut":
         return data[:place]
     if change == "drop":
         return data[:place] + data[place + size :]
     if change == "repeat":
         return data[: place + size] + data[place:]
-    odd = st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([text.encode() for text in ODD_TEXTS if text]))
+    odd = st.one_of(
+        st.binary(min_size=1, max_size=8),
+        st.sampled_from([text.encode() for text in ODD_TEXTS if text]),
+    )
     return data[:place] + draw(odd) + data[place:]
 
 
-# ------------------------------------------------------------------------------------------ files by their form
+# ------------------------------------------------------------------------------------------ files
+# by their form
 
 
 def json_bytes(document: Any) -> bytes:
@@ -134,7 +203,9 @@ def changed_lines(draw: st.DrawFn, data: bytes) -> bytes:
     """JSON lines of which one is another document, or stands twice, elsewhere or not at all."""
     lines = [line for line in data.split(b"\n") if line]
     place = draw(st.integers(0, len(lines) - 1))
-    change = draw(st.sampled_from(["document", "document", "document", "document", "drop", "repeat", "last"]))
+    change = draw(
+        st.sampled_from(["document", "document", "document", "document", "drop", "repeat", "last"])
+    )
     if change == "document":
         lines[place] = json_bytes(draw(changed_documents(json.loads(lines[place]))))
     elif change == "drop":
@@ -148,7 +219,9 @@ def changed_lines(draw: st.DrawFn, data: bytes) -> bytes:
 
 toml_values = st.one_of(
     odd_texts.filter(lambda text: LONE not in text),
-    st.sampled_from([number for number in ODD_NUMBERS if abs(number) < 2**80 or isinstance(number, float)]),
+    st.sampled_from(
+        [number for number in ODD_NUMBERS if abs(number) < 2**80 or isinstance(number, float)]
+    ),
     st.sampled_from([True, False, [], {}, [[]], [1, "a"], {"": {"": ""}}, [{"a": 1}]]),
     st.sampled_from(NOT_FINITE),
     st.sampled_from([nested(60), nested(60, "a")]),
@@ -169,7 +242,9 @@ def _toml(document: Any) -> bytes:
 
 @st.composite
 def changed_text(draw: st.DrawFn, data: bytes) -> bytes:
-    """Text of which one line, or one number, word or sign of it, is another; in another encoding now and then."""
+    """Text of which one line, or one number, word or sign of it, is another; in another encoding
+    now and then.
+    """
     lines = data.decode().split("\n")
     place = draw(st.integers(0, len(lines) - 1))
     line = lines[place]
@@ -184,7 +259,9 @@ def changed_text(draw: st.DrawFn, data: bytes) -> bytes:
         words = line.replace(",", " , ").replace("|", " | ").split(" ")
         words[draw(st.integers(0, len(words) - 1))] = draw(odd_texts)
         lines[place] = " ".join(words).replace(" , ", ",").replace(" | ", "|")
-    encoding = draw(st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"]))
+    encoding = draw(
+        st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+    )
     return "\n".join(lines).encode(encoding, "replace")
 
 
@@ -207,7 +284,8 @@ def changed_table(draw: st.DrawFn, data: bytes, separator: str = ",") -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-# ------------------------------------------------------------------------------------------ arrays and weights
+# ------------------------------------------------------------------------------------------ arrays
+# and weights
 
 
 def npz_bytes(arrays: dict[str, np.ndarray], kind: int = zipfile.ZIP_STORED) -> bytes:
@@ -261,7 +339,9 @@ def changed_npz(draw: st.DrawFn, data: bytes) -> bytes:
         value = arrays.pop(name)
         if change == "rename":
             arrays[draw(st.sampled_from(["x", "../x", "\x1b[31m", "", "a/b"]))] = value
-    return npz_bytes(arrays, draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])))
+    return npz_bytes(
+        arrays, draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
+    )
 
 
 @st.composite
@@ -305,5 +385,7 @@ def changed_file(name: str, data: bytes) -> st.SearchStrategy[bytes]:
     """The bytes of a file of that name with one thing wrong, by the form that its name says."""
     if name.endswith(".plain.json"):  # a document whose root may be anything
         return FORMS[".json"](data)
-    form = FORMS.get(PurePath(name).suffix, changed_text if PurePath(name).name in TEXT_NAMES else changed_bytes)
+    form = FORMS.get(
+        PurePath(name).suffix, changed_text if PurePath(name).name in TEXT_NAMES else changed_bytes
+    )
     return form(data)

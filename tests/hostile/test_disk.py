@@ -1,4 +1,6 @@
-"""A disk that refuses, places that are something else, and files that go or are somebody else's meanwhile."""
+"""A disk that refuses, places that are something else, and files that go or are somebody else's
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +67,13 @@ WRITERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ the disk refuses
+# ------------------------------------------------------------------------------------------------
+# the disk refuses
 
 
-def refusing(name: str, number: int, only: Callable[..., bool] = lambda *_: True, after: int = 0) -> Callable[[Room], None]:
+def refusing(
+    name: str, number: int, only: Callable[..., bool] = lambda *_: True, after: int = 0
+) -> Callable[[Room], None]:
     """Let a function of os fail with an errno, from the call after so many on."""
 
     def build(room: Room) -> None:
@@ -92,12 +97,15 @@ def writes(path: Any, flags: int, *_: Any) -> bool:
 
 
 def reads(name: str) -> Callable[..., bool]:
-    return lambda path, flags, *_: not flags & (os.O_WRONLY | os.O_RDWR) and str(path).endswith(name)
+    return lambda path, flags, *_: (
+        not flags & (os.O_WRONLY | os.O_RDWR) and str(path).endswith(name)
+    )
 
 
 FULL = "No space left on device"
 REFUSALS = [
-    Case(f"full-{verb}", both(LOG, refusing("open", errno.ENOSPC, writes)), call, 1, FULL, left) for verb, (call, left) in WRITERS.items()
+    Case(f"full-{verb}", both(LOG, refusing("open", errno.ENOSPC, writes)), call, 1, FULL, left)
+    for verb, (call, left) in WRITERS.items()
 ]
 REFUSALS += [
     Case(
@@ -132,7 +140,8 @@ REFUSALS += [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ places that are something else
+# ------------------------------------------------------------------------------------------------
+# places that are something else
 
 
 def link_out(name: str, target: str) -> Callable[[Room], None]:
@@ -190,7 +199,8 @@ PLACES = [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ somebody else, meanwhile
+# ------------------------------------------------------------------------------------------------
+# somebody else, meanwhile
 
 
 def locked(room: Room) -> None:
@@ -256,7 +266,10 @@ def test_reports_and_the_files_of_a_gate_are_written_again(room: Room) -> None:
 def test_a_run_that_was_refused_is_finished_when_the_disk_has_room(room: Room) -> None:
     with room.patch.context() as patch:
         build = refusing("replace", errno.ENOSPC, after=2)
-        run_case(Case("full", lambda _: build(Room(room.folder, patch)), GENERATE, 1, FULL, ("new*",)), room)
+        run_case(
+            Case("full", lambda _: build(Room(room.folder, patch)), GENERATE, 1, FULL, ("new*",)),
+            room,
+        )
     run_case(Case("room", None, GENERATE, 0, "new", ("new*",)), room)
     assert RunFolder(room.folder / "new").missing_indices(IndexRanges.from_count(2)) == []
     assert not list((room.folder / "new").rglob("*.part"))

@@ -22,7 +22,9 @@ def variable(name: str, value: str | None) -> Callable[[Room], None]:
     return lambda room: room.patch.setenv(name, value.format(room=room.folder))
 
 
-def variables(*pairs: tuple[str, str | None], also: Callable[[Room], object] | None = None) -> Callable[[Room], None]:
+def variables(
+    *pairs: tuple[str, str | None], also: Callable[[Room], object] | None = None
+) -> Callable[[Room], None]:
     def build(room: Room) -> None:
         for name, value in pairs:
             variable(name, value)(room)
@@ -42,7 +44,9 @@ H = "HAROPE_BENCH_HOME"
 
 
 def moved_weights(room: Room) -> None:
-    (room.folder / "tiny.safetensors").write_bytes((room.home / "checkpoints/tiny.safetensors").read_bytes())
+    (room.folder / "tiny.safetensors").write_bytes(
+        (room.home / "checkpoints/tiny.safetensors").read_bytes()
+    )
 
 
 CASES = [
@@ -114,11 +118,14 @@ def test_a_variable_is_an_answer_or_one_line(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
-# ------------------------------------------------------------------------------------------------ what acts on Python itself
+# ------------------------------------------------------------------------------------------------
+# what acts on Python itself
 
 
 class Started(NamedTuple):
-    """A row of what acts before the program begins: variables, words, exit code, and what the answer holds."""
+    """A row of what acts before the program begins: variables, words, exit code, and what the
+    answer holds.
+    """
 
     variables: dict[str, str]
     words: tuple[str, ...]
@@ -127,9 +134,16 @@ class Started(NamedTuple):
 
 
 STARTED: dict[str, Started] = {
-    "ascii-locale": Started({"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, ("table", "2"), 0, "Table 2"),
+    "ascii-locale": Started(
+        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        ("table", "2"),
+        0,
+        "Table 2",
+    ),
     "latin-output": Started({"PYTHONIOENCODING": "latin-1"}, ("compare", RUN, RUN), 0, "baseline"),
-    "threads-of-text": Started({"OMP_NUM_THREADS": "many", "MKL_NUM_THREADS": "many"}, ("list", "encodings"), 0, "harope"),
+    "threads-of-text": Started(
+        {"OMP_NUM_THREADS": "many", "MKL_NUM_THREADS": "many"}, ("list", "encodings"), 0, "harope"
+    ),
     "threads-huge": Started({"OMP_NUM_THREADS": "99999999999"}, ("list", "encodings"), 0, "harope"),
     "optimised": Started({"PYTHONOPTIMIZE": "2"}, ("list", "encodings"), 0, "harope"),
     "no-home": Started({"HAROPE_BENCH_HOME": "", "HOME": ""}, ("list", "encodings"), 0, "harope"),
@@ -141,7 +155,9 @@ def test_what_acts_on_python_is_an_answer_or_one_line(name: str, room: Room) -> 
     row = STARTED[name]
     code = "import sys; from harope_bench.cli import main; sys.argv[0] = 'harope-bench'; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **row.variables}
-    done = subprocess.run([sys.executable, "-c", code, *row.words], capture_output=True, env=environment, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *row.words], capture_output=True, env=environment, timeout=120
+    )
     text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
     assert done.returncode == row.code, text
     assert row.holds in text and "Traceback" not in text and "unexpected" not in text

@@ -1,4 +1,6 @@
-"""Flags beyond every bound, of the wrong kind, or that do not go together: one line, and nothing is written."""
+"""Flags beyond every bound, of the wrong kind, or that do not go together: one line, and nothing is
+written.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ PLAN = ("plan", "tiny", "--difference", "1")
 REPRODUCE = ("reproduce", "table2", "--scale", "micro", "--out", "new")
 VERIFY = ("verify", RUN, "--reference", "reference.npz")
 CONVERT = ("convert", IMAGES, "out.npz", "--to", "adm")
-REGISTER = ("register", "mine", "--weights", "home/checkpoints/tiny.safetensors", "--encoding", "rope-axial", "--sampler", "flow")
+REGISTER = (
+    "register",
+    "mine",
+    "--weights",
+    "home/checkpoints/tiny.safetensors",
+    "--encoding",
+    "rope-axial",
+    "--sampler",
+    "flow",
+)
 TABLE = ("table", "2")
 GATE = ("gate", RUN, RUN)
 USAGE, NAMED = 2, 1
@@ -40,11 +51,23 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "eval-count-huge": ((*EVAL, "--count", "1" + "0" * 30), USAGE, "more than 1,000,000 samples"),
     "eval-subset-alone": ((*EVAL, "--subset", "1"), NAMED, "subset"),
     "eval-subset-negative": ((*EVAL, "--subset", "-1"), USAGE, "--subset"),
-    "convert-count-huge": (("convert", RUN, "out.npz", "--to", "adm", "--count", "1" + "0" * 30), NAMED, "--count"),
+    "convert-count-huge": (
+        ("convert", RUN, "out.npz", "--to", "adm", "--count", "1" + "0" * 30),
+        NAMED,
+        "--count",
+    ),
     "convert-count-beyond": ((*CONVERT, "--count", "99"), NAMED, "asks for 99"),
     "reproduce-count-huge": ((*REPRODUCE, "--count", "1000000001"), NAMED, "1,000,000"),
-    "plan-count-huge": ((*PLAN, "--count", "1" + "0" * 30, "--rate", "1"), NAMED, "1,000,000|more than"),
-    "examples-negative": (("audit", "--captions", "c.txt", "--suite", "x", "--examples", "-1"), USAGE, "--examples"),
+    "plan-count-huge": (
+        (*PLAN, "--count", "1" + "0" * 30, "--rate", "1"),
+        NAMED,
+        "1,000,000|more than",
+    ),
+    "examples-negative": (
+        ("audit", "--captions", "c.txt", "--suite", "x", "--examples", "-1"),
+        USAGE,
+        "--examples",
+    ),
     "redraw-negative": ((*VERIFY, "--redraw", "-1"), USAGE, "--redraw"),
     # how samples are drawn
     "steps-zero": ((*GENERATE, "--steps", "0"), USAGE, "--steps"),
@@ -70,8 +93,16 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "labels-of-digits": ((*GENERATE, "--count", "2", "--labels", "uniform"), NAMED, "label"),
     "preset-unknown": ((*GENERATE, "--count", "2", "--preset", "x"), NAMED, "preset"),
     "suite-of-prompts": ((*GENERATE, "--count", "2", "--suite", "shapes"), NAMED, "prompts"),
-    "suite-of-more-labels": ((*GENERATE, "--count", "2", "--suite", "imagenet-256"), NAMED, "labels"),
-    "suite-of-a-classifier": ((*GENERATE, "--count", "2", "--suite", "digits-held-out"), NAMED, "."),
+    "suite-of-more-labels": (
+        (*GENERATE, "--count", "2", "--suite", "imagenet-256"),
+        NAMED,
+        "labels",
+    ),
+    "suite-of-a-classifier": (
+        (*GENERATE, "--count", "2", "--suite", "digits-held-out"),
+        NAMED,
+        ".",
+    ),
     "out-missing": (("generate", "tiny", "--count", "2"), USAGE, "--out"),
     "no-checkpoint": (("generate", "--out", "new"), USAGE, "CHECKPOINT"),
     "flag-unknown": ((*GENERATE, "--guidence", "1"), USAGE, "No such option"),
@@ -94,11 +125,26 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "judge-of-prompts": ((*EVAL, "--judge", "detector=shapes-vision"), NAMED, "."),
     "judge-that-annotates": ((*EVAL, "--judge", "shapes-vision"), NAMED, "extracts no features"),
     "judge-that-extracts": (
-        ("eval", IMAGES, "--suite", "shapes", "--order", "copy-major", "--judge", "vqa=digits-net", "--out", "new"),
+        (
+            "eval",
+            IMAGES,
+            "--suite",
+            "shapes",
+            "--order",
+            "copy-major",
+            "--judge",
+            "vqa=digits-net",
+            "--out",
+            "new",
+        ),
         NAMED,
         "digits-net",
     ),
-    "reference-judge-that-annotates": ((*REFERENCE[:-1], "shapes-vision"), NAMED, "extracts no features"),
+    "reference-judge-that-annotates": (
+        (*REFERENCE[:-1], "shapes-vision"),
+        NAMED,
+        "extracts no features",
+    ),
     "judge-python-of-features": ((*EVAL, "--judge-python", "/bin/false"), NAMED, "means nothing"),
     "settings-of-what-is-drawn": ((*EVAL, "--steps", "3"), NAMED, "would change nothing"),
     "order-of-labels": ((*EVAL, "--order", "copy-major"), NAMED, "means nothing"),
@@ -108,25 +154,57 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "suite-another": ((*EVAL, "--suite", "digits-16"), NAMED, "digits"),
     "suite-missing": (("eval", IMAGES, "--out", "new"), NAMED, "add --suite"),
     "reference-missing": (("eval", RUN, "--reference", "none.npz"), NAMED, "none.npz"),
-    "reference-of-another-suffix": (("reference", IMAGES, "r.txt", "--judge", "digits-net"), NAMED, "add .npz"),
+    "reference-of-another-suffix": (
+        ("reference", IMAGES, "r.txt", "--judge", "digits-net"),
+        NAMED,
+        "add .npz",
+    ),
     "reference-images-few": ((*REFERENCE, "--images", "3"), USAGE, "--images"),
-    "reference-images-huge": ((*REFERENCE, "--images", "1000001"), NAMED, "--images 1,000,001 is more than 1,000,000"),
+    "reference-images-huge": (
+        (*REFERENCE, "--images", "1000001"),
+        NAMED,
+        "--images 1,000,001 is more than 1,000,000",
+    ),
     "reference-crop-small": ((*REFERENCE, "--crop", "7"), USAGE, "--crop"),
-    "reference-crop-huge": ((*REFERENCE, "--crop", "8193"), NAMED, "--crop 8,193 is more than 8,192"),
-    "reference-crop-of-npz": (("reference", "x.npz", "r.npz", "--judge", "digits-net", "--crop", "28"), NAMED, "--crop is for folders"),
-    "reference-onto-itself": (("reference", "x.npz", "x.npz", "--judge", "digits-net", "--replace"), NAMED, "is what is read"),
+    "reference-crop-huge": (
+        (*REFERENCE, "--crop", "8193"),
+        NAMED,
+        "--crop 8,193 is more than 8,192",
+    ),
+    "reference-crop-of-npz": (
+        ("reference", "x.npz", "r.npz", "--judge", "digits-net", "--crop", "28"),
+        NAMED,
+        "--crop is for folders",
+    ),
+    "reference-onto-itself": (
+        ("reference", "x.npz", "x.npz", "--judge", "digits-net", "--replace"),
+        NAMED,
+        "is what is read",
+    ),
     # figures, plans, tables
-    "figure-images-huge": ((*DISTANCE, "--images", "10001"), NAMED, "--images 10,001 is more than 10,000"),
+    "figure-images-huge": (
+        (*DISTANCE, "--images", "10001"),
+        NAMED,
+        "--images 10,001 is more than 10,000",
+    ),
     "figure-images-zero": ((*DISTANCE, "--images", "0"), USAGE, "--images"),
     "figure-times-nan": ((*DISTANCE, "--times", "100,nan"), USAGE, "finite"),
     "figure-times-of-text": ((*DISTANCE, "--times", "soon"), USAGE, "--times"),
     "figure-times-empty": ((*DISTANCE, "--times", ""), USAGE, "--times"),
-    "figure-of-another-suffix": (("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.png"), NAMED, "should end in .svg"),
+    "figure-of-another-suffix": (
+        ("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.png"),
+        NAMED,
+        "should end in .svg",
+    ),
     "figure-layer-beyond": ((*MATRICES, "--layer", "99"), NAMED, "."),
     "figure-layer-negative": ((*MATRICES, "--layer", "-1"), USAGE, "--layer"),
     "figure-offset-of-three": ((*MATRICES, "--offset", "1,2,3"), NAMED, "."),
     "figure-offset-infinite": ((*MATRICES, "--offset", "inf,0"), USAGE, "finite"),
-    "figure-ema-of-one": (("figure", "loss", "log.csv", "--ema", "1", "--out", "a.svg"), USAGE, "--ema"),
+    "figure-ema-of-one": (
+        ("figure", "loss", "log.csv", "--ema", "1", "--out", "a.svg"),
+        USAGE,
+        "--ema",
+    ),
     "sweep-metric-unknown": ((*SWEEP, "--metric", "x"), NAMED, "x"),
     "plan-difference-zero": (("plan", "tiny", "--difference", "0"), USAGE, "--difference"),
     "plan-difference-nan": (("plan", "tiny", "--difference", "nan"), USAGE, "finite"),
@@ -150,13 +228,41 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "gate-update-of-text": (("gate", "b.txt", RUN, "--update", "--reason", "x"), NAMED, ".json"),
     "register-option-half": ((*REGISTER, "--option", "base"), USAGE, "key=value"),
     "register-option-unknown": ((*REGISTER, "--option", "x=1", "--config", "heads=2"), NAMED, "x"),
-    "register-config-huge": ((*REGISTER, "--config", "heads=1000000", "--config", "size=28"), NAMED, "heads|hidden"),
-    "register-config-of-digits": ((*REGISTER, "--config", "heads=" + "9" * 4000, "--config", "size=28"), NAMED, "heads = a number of"),
-    "register-config-nan": ((*REGISTER, "--config", "heads=NaN", "--config", "size=28"), NAMED, "heads"),
-    "register-config-zero": ((*REGISTER, "--config", "heads=0", "--config", "size=28"), NAMED, "heads"),
-    "register-config-uneven": ((*REGISTER, "--config", "heads=3", "--config", "size=28"), NAMED, "."),
-    "register-config-negative": ((*REGISTER, "--config", "heads=-2", "--config", "size=28"), NAMED, "heads"),
-    "register-drawing-unknown": ((*REGISTER, "--config", "heads=2", "--config", "size=28", "--drawing", "x=1"), NAMED, "x"),
+    "register-config-huge": (
+        (*REGISTER, "--config", "heads=1000000", "--config", "size=28"),
+        NAMED,
+        "heads|hidden",
+    ),
+    "register-config-of-digits": (
+        (*REGISTER, "--config", "heads=" + "9" * 4000, "--config", "size=28"),
+        NAMED,
+        "heads = a number of",
+    ),
+    "register-config-nan": (
+        (*REGISTER, "--config", "heads=NaN", "--config", "size=28"),
+        NAMED,
+        "heads",
+    ),
+    "register-config-zero": (
+        (*REGISTER, "--config", "heads=0", "--config", "size=28"),
+        NAMED,
+        "heads",
+    ),
+    "register-config-uneven": (
+        (*REGISTER, "--config", "heads=3", "--config", "size=28"),
+        NAMED,
+        ".",
+    ),
+    "register-config-negative": (
+        (*REGISTER, "--config", "heads=-2", "--config", "size=28"),
+        NAMED,
+        "heads",
+    ),
+    "register-drawing-unknown": (
+        (*REGISTER, "--config", "heads=2", "--config", "size=28", "--drawing", "x=1"),
+        NAMED,
+        "x",
+    ),
     "register-steps-zero": ((*REGISTER, "--steps", "0"), USAGE, "--steps"),
     "register-weights-missing": (("register", "mine"), USAGE, "--weights"),
     "fetch-unknown": (("fetch", "nobody"), NAMED, "nobody"),

@@ -19,7 +19,13 @@ from harope_bench.assets import download
 from harope_bench.commands.options import ResolutionList
 from harope_bench.core import index_ranges, json_lines, registry, regular_file, state_dicts, storage
 from harope_bench.core.annotations import DetectionQuery
-from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
+from harope_bench.core.errors import (
+    BenchError,
+    OptionError,
+    SampleError,
+    StorageError,
+    WeightsError,
+)
 from harope_bench.core.formats import add_format_version
 from harope_bench.data import adm_npz, array_checks, feature_rows
 from harope_bench.data.run_folder import RunFolder
@@ -29,8 +35,8 @@ from harope_bench.models import load_checkpoint, lora_manifest
 from harope_bench.models.backbones import latents, lora_files
 from harope_bench.pipeline import annotate, external_annotator, rescore_prompts, verify_results
 from harope_bench.pipeline.predictions import find_shard
-from harope_bench.pipeline.verify_findings import Findings
 from harope_bench.pipeline.verify_features import check_moments
+from harope_bench.pipeline.verify_findings import Findings
 from harope_bench.reports import failures
 from harope_bench.statistics import pairing  # fmt: skip
 from harope_bench.statistics.gate import policy, render
@@ -47,7 +53,8 @@ def put(path: Path, data: bytes) -> Path:
     return path
 
 
-# --------------------------------------------------------------------------------- a message quotes a file's own words
+# --------------------------------------------------------------------------------- a message quotes
+# a file's own words
 
 QUOTING: dict[str, Callable[[Path], object]] = {
     "field of a policy": lambda f: policy.read_policy(put(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
@@ -67,13 +74,16 @@ def base_of(folder: Path, config: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(QUOTING))
-def test_a_message_that_quotes_a_file_is_one_line_that_steers_nothing(name: str, tmp_path: Path) -> None:
+def test_a_message_that_quotes_a_file_is_one_line_that_steers_nothing(
+    name: str, tmp_path: Path
+) -> None:
     with pytest.raises(BenchError) as caught:
         QUOTING[name](tmp_path)
     assert str(caught.value).isprintable() and len(str(caught.value)) > 20
 
 
-# ------------------------------------------------------------------------------------------ digits that int() does not take
+# ------------------------------------------------------------------------------------------ digits
+# that int() does not take
 
 OTHER_DIGITS = (LONG_DIGITS, "²", "١٢", "1_0", "+1", "-1", " ", "")
 
@@ -81,8 +91,15 @@ OTHER_DIGITS = (LONG_DIGITS, "²", "١٢", "1_0", "+1", "-1", " ", "")
 @pytest.mark.parametrize("text", OTHER_DIGITS)
 def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None:
     assert index_ranges.whole_number(text) is None and index_ranges.whole_number("0042") == 42
-    with pytest.raises(OptionError, match=r"label 2 is|holds no labels|^$") if text.strip() else pytest.raises(OptionError):
-        label_policies.resolve_label_policy(str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")), 10)
+    with (
+        pytest.raises(OptionError, match=r"label 2 is|holds no labels|^$")
+        if text.strip()
+        else pytest.raises(OptionError)
+    ):
+        label_policies.resolve_label_policy(
+            str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")),
+            10,
+        )
     with pytest.raises(click.UsageError, match="is no resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|holds none"):
@@ -90,7 +107,9 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", [LONG_DIGITS, "²"])
-def test_a_server_and_a_file_name_with_such_digits_are_read_without_a_number(text: str, tmp_path: Path) -> None:
+def test_a_server_and_a_file_name_with_such_digits_are_read_without_a_number(
+    text: str, tmp_path: Path
+) -> None:
     class Answer:
         headers = {"Content-Length": text, "Content-Range": f"bytes 0-1/{text}", "ETag": '"x"'}
 
@@ -98,9 +117,14 @@ def test_a_server_and_a_file_name_with_such_digits_are_read_without_a_number(tex
     assert geneval_results._copies_of_names([f"out/{text}.png", "out/1.png"], 4) == [1, 0]
 
 
-def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(bench_home: Path) -> None:
+def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(
+    bench_home: Path,
+) -> None:
     for name in ("²", "١", "a²b3"):
-        put(bench_home / "checkpoints" / f"{name}.toml", d.toml(add_format_version("checkpoint", {})))
+        put(
+            bench_home / "checkpoints" / f"{name}.toml",
+            d.toml(add_format_version("checkpoint", {})),
+        )
     assert {"²", "١", "a²b3"} <= set(registry.list_names("checkpoints"))
     with pytest.raises(BenchError, match="register the checkpoint again"):
         load_checkpoint.load_checkpoint_record("²")
@@ -108,16 +132,24 @@ def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(benc
 
 def test_a_reason_cannot_count_more_things_than_memory_holds() -> None:
     assert geneval_results._expand_counts("2 red, 1 blue") == ["red", "red", "blue"]
-    assert len(geneval_results._expand_counts(f"999999999999 red, {LONG_DIGITS} blue")) <= geneval_results.MAX_COLOURED_OBJECTS
+    assert (
+        len(geneval_results._expand_counts(f"999999999999 red, {LONG_DIGITS} blue"))
+        <= geneval_results.MAX_COLOURED_OBJECTS
+    )
 
 
-# ------------------------------------------------------------------------------------------- damage below a named format
+# ------------------------------------------------------------------------------------------- damage
+# below a named format
 
 
 def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
     for damage in (b"(4, \x93NUMPY", b"((((((((", b"\x00\x00\x00\x00"):
         path = put(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
-        assert feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 1) is None and not feature_rows.is_complete(path)
+        assert (
+            feature_rows.read_rows_header(path) is None
+            and feature_rows.rows_sha256(path, 0, 1) is None
+            and not feature_rows.is_complete(path)
+        )
 
 
 def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
@@ -147,7 +179,9 @@ def test_damaged_captions_are_named(tmp_path: Path) -> None:
     for value in (1e400, "x", None, [], LONG_DIGITS):
         with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
             rows_of = [{"image_id": value, "id": 1, "caption": "a cat"}]
-            archive.writestr("annotations/captions_val2014.json", json.dumps({"annotations": rows_of}))
+            archive.writestr(
+                "annotations/captions_val2014.json", json.dumps({"annotations": rows_of})
+            )
         damaged.append(buffer.getvalue())
     for number, data in enumerate(damaged):
         with pytest.raises(StorageError, match="is not COCO's annotations"):
@@ -165,10 +199,16 @@ def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="is none of DPG-Bench's"):
             dpg_bench.read_prompts(put(tmp_path / f"{number}.csv", table))
     with pytest.raises(StorageError, match="is none of DPG-Bench's"):
-        dpg_bench.read_prompts(put(tmp_path / "short.csv", d.dpg_table().splitlines(keepends=True)[0] + b"a-cat,a cat\n"))
+        dpg_bench.read_prompts(
+            put(
+                tmp_path / "short.csv",
+                d.dpg_table().splitlines(keepends=True)[0] + b"a-cat,a cat\n",
+            )
+        )
 
 
-# --------------------------------------------------------------------------------------- names that no file can have
+# --------------------------------------------------------------------------------------- names that
+# no file can have
 
 
 @pytest.mark.parametrize("name", ["x" * 3000 + ".png", "a\0b.png"])
@@ -176,17 +216,27 @@ def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_pa
     put(tmp_path / "a.png", d.png())
     row = file_list.ListRow(1, name, {"index": 0})
     if "\0" not in name:
-        assert not file_list.is_file(file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv"))
-        pictures = ImageNetValSuite().pictures(tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode()))
+        assert not file_list.is_file(
+            file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv")
+        )
+        pictures = ImageNetValSuite().pictures(
+            tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
+        )
         with pytest.raises(SampleError, match="cannot be read"):
             pictures.data(pictures.names.index(name))
-    (tmp_path / "samples.jsonl").write_bytes(d.as_lines({"index": 0, "file": name, "sha256": d.HASH}))
+    (tmp_path / "samples.jsonl").write_bytes(
+        d.as_lines({"index": 0, "file": name, "sha256": d.HASH})
+    )
     assert list(RunFolder(tmp_path).missing_indices([0])) == [0]
 
 
 @pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "x" * 3000])
 def test_a_name_that_no_file_can_have_is_a_refusal_of_the_disk(name: str, tmp_path: Path) -> None:
-    for opens in (regular_file.open_regular, regular_file.open_regular_for_update, regular_file.check_regular):
+    for opens in (
+        regular_file.open_regular,
+        regular_file.open_regular_for_update,
+        regular_file.check_regular,
+    ):
         with pytest.raises(OSError):
             opens(tmp_path / name)
     with pytest.raises(StorageError, match="cannot use"):
@@ -198,13 +248,22 @@ def test_a_record_with_a_nul_points_out_of_its_folder(tmp_path: Path) -> None:
         path_inside(tmp_path, "images/\0.png", 0)
 
 
-# ------------------------------------------------------------------------------------------ lines that lack their key
+# ------------------------------------------------------------------------------------------ lines
+# that lack their key
 
-ODD_LINES = ({}, {"index": "1", "key": 1}, {"index": [1], "key": [1]}, {"index": True, "key": None}, {"index": {}, "key": {}})
+ODD_LINES = (
+    {},
+    {"index": "1", "key": 1},
+    {"index": [1], "key": [1]},
+    {"index": True, "key": None},
+    {"index": {}, "key": {}},
+)
 
 
 @pytest.mark.parametrize("line", ODD_LINES)
-def test_lines_without_the_field_that_names_them_are_named_errors(line: dict[str, Any], tmp_path: Path) -> None:
+def test_lines_without_the_field_that_names_them_are_named_errors(
+    line: dict[str, Any], tmp_path: Path
+) -> None:
     path = put(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
     readers: tuple[Callable[[], object], ...] = (
         lambda: json_lines.read_lines_by_field(path, "index", int),
@@ -232,23 +291,40 @@ def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_pat
 
 
 def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
-    for row in ({"scores": {"a": "1"}}, {"scores": [1]}, {"scores": " "}, {"scores": {"a": None}}, {"index": float("nan")}):
+    for row in (
+        {"scores": {"a": "1"}},
+        {"scores": [1]},
+        {"scores": " "},
+        {"scores": {"a": None}},
+        {"index": float("nan")},
+    ):
         put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, row))
         with pytest.raises(StorageError, match="row 2 is not what eval writes"):
             failures.read_failures(tmp_path)
-    put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}))
+    put(
+        tmp_path / "results/x.rows.jsonl",
+        d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}),
+    )
     assert len(failures.read_failures(tmp_path)) == 2
 
 
-# ------------------------------------------------------------------------------------ arrays that are not what they are called
+# ------------------------------------------------------------------------------------ arrays that
+# are not what they are called
 
 
 def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: Path) -> None:
     good = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
     array_checks.check_sample_arrays(tmp_path, {**good, "mine": d.np.array("anything")}, ["fid"])
     for name in good:
-        for odd in (d.np.array(3.0), d.np.full(4, "x"), d.np.zeros((4, 1)), d.np.zeros(4, dtype="datetime64[s]")):
-            with pytest.raises(StorageError, match=f"{name} is .* wanted (whole )?numbers of 1 axes"):
+        for odd in (
+            d.np.array(3.0),
+            d.np.full(4, "x"),
+            d.np.zeros((4, 1)),
+            d.np.zeros(4, dtype="datetime64[s]"),
+        ):
+            with pytest.raises(
+                StorageError, match=f"{name} is .* wanted (whole )?numbers of 1 axes"
+            ):
                 array_checks.check_sample_arrays(tmp_path, {**good, name: odd}, ["fid"])
     with pytest.raises(StorageError, match="different lengths"):
         array_checks.check_sample_arrays(tmp_path, {**good, "prompts": d.np.arange(3)}, ["fid"])
@@ -257,46 +333,79 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
     def read(arrays: dict[str, Any]) -> object:
         put(tmp_path / "observations/forwards.npz", d.npz_of("forwards", arrays))
-        return verify_results._cost_differences(tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None)
+        return verify_results._cost_differences(
+            tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None
+        )
 
     with d.np.load(d.io.BytesIO(d.forwards())) as found:
         good = dict(found)
     read(good)
-    read({**good, "batch": d.np.zeros(3)})  # of a batch of nothing the multiply-adds of one image are not known
+    read(
+        {**good, "batch": d.np.zeros(3)}
+    )  # of a batch of nothing the multiply-adds of one image are not known
     for name in ("seconds", "hidden", "why_run"):
-        odd_values = (good[name][:2], good[name][..., None], d.np.full(3, 1e300), d.np.full(3, -1.0), d.np.array(3.0))
+        odd_values = (
+            good[name][:2],
+            good[name][..., None],
+            d.np.full(3, 1e300),
+            d.np.full(3, -1.0),
+            d.np.array(3.0),
+        )
         for odd in odd_values:
             with pytest.raises(StorageError):
                 read({**good, name: odd})
         with pytest.raises(StorageError, match=f"lacks {name}"):
             read({key: array for key, array in good.items() if key != name})
-    assert measure_cost.read_forwards is verify_results.read_forwards, "the same check as the verb's own reader"
+    assert measure_cost.read_forwards is verify_results.read_forwards, (
+        "the same check as the verb's own reader"
+    )
 
 
 def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
-    good = {"key": d.np.array("k"), "failed": d.np.array([1]), "reasons": d.np.array(["x"]), "indices": d.np.arange(2)}
+    good = {
+        "key": d.np.array("k"),
+        "failed": d.np.array([1]),
+        "reasons": d.np.array(["x"]),
+        "indices": d.np.arange(2),
+    }
     good |= {"ranked": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
     assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
     for name in ("failed", "reasons"):
-        assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})), "k", ()) is None
+        assert (
+            find_shard(
+                put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})),
+                "k",
+                (),
+            )
+            is None
+        )
 
 
-# ------------------------------------------------------------------------------------------------- pipelines and LoRA
+# -------------------------------------------------------------------------------------------------
+# pipelines and LoRA
 
 
-@pytest.mark.parametrize("named", [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]])
+@pytest.mark.parametrize(
+    "named",
+    [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]],
+)
 def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_path: Path) -> None:
     put(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
     with pytest.raises(WeightsError, match="wants vae from"):
         lora_manifest.pipeline_class_name(tmp_path)
     put(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
     if named != ["diffusers", "X"]:
-        lora_manifest.check_base_loads(tmp_path)  # what is no model of these libraries is not loaded
+        lora_manifest.check_base_loads(
+            tmp_path
+        )  # what is no model of these libraries is not loaded
 
 
 def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
     put(tmp_path / "secret/config.json", b"{}")
-    put(tmp_path / "base/model_index.json", d.json_bytes({"text_encoder/../../secret": ["transformers", "CLIPTextModel"]}))
+    put(
+        tmp_path / "base/model_index.json",
+        d.json_bytes({"text_encoder/../../secret": ["transformers", "CLIPTextModel"]}),
+    )
     with pytest.raises(WeightsError, match="wanted a plain name"):
         lora_manifest.check_base_loads(tmp_path / "base")
 
@@ -305,7 +414,10 @@ def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
                                       {"to_q": -1}, {"to_q": float("inf")}, {"to_q": []}])  # fmt: skip
 def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -> None:
     put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
-    put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}))
+    put(
+        tmp_path / "adapter_config.json",
+        d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}),
+    )
     with pytest.raises(WeightsError, match="alpha"):
         lora_files.read_lora(Library, tmp_path / "adapter_model.safetensors", lambda: LAYERS)
 
@@ -313,8 +425,16 @@ def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -
 def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
     put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
     for pattern in ("to_q", r"transformer_blocks\.\d+\.attn\.to_q", ".*to_q"):
-        put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}))
-        assert lora_files.read_lora(Library, tmp_path / "adapter_model.safetensors", lambda: LAYERS).lora.alpha == 2
+        put(
+            tmp_path / "adapter_config.json",
+            d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}),
+        )
+        assert (
+            lora_files.read_lora(
+                Library, tmp_path / "adapter_model.safetensors", lambda: LAYERS
+            ).lora.alpha
+            == 2
+        )
 
 
 def test_the_odd_arrays_are_odd() -> None:
@@ -322,5 +442,9 @@ def test_the_odd_arrays_are_odd() -> None:
     whole = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
     for odd in ODD_ARRAYS:
         array = odd(whole)
-        same = array.dtype == whole.dtype and array.shape == whole.shape and d.np.array_equal(array, whole)
+        same = (
+            array.dtype == whole.dtype
+            and array.shape == whole.shape
+            and d.np.array_equal(array, whole)
+        )
         assert not same or array.flags.f_contiguous

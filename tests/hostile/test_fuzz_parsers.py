@@ -1,4 +1,6 @@
-"""Every parser on files with one thing wrong: a value or one line of a named error, never anything else."""
+"""Every parser on files with one thing wrong: a value or one line of a named error, never anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def peak() -> int:
 
 
 def read(parser: Parser, room: Path, files: Files) -> BaseException | None:
-    """Read a folder of these files in a place of its own; return the error that it may give, None where it gives a value."""
+    """Read a folder of these files in a place of its own; return the error that it may give, None
+    where it gives a value.
+    """
     folder = Path(tempfile.mkdtemp(dir=room))
     try:
         write(folder, files)
@@ -82,7 +86,9 @@ def read(parser: Parser, room: Path, files: Files) -> BaseException | None:
 
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
-def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(parser: Parser, room: Path) -> None:
+def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(
+    parser: Parser, room: Path
+) -> None:
     files, memory = parser.files(), peak()
 
     @fuzz
@@ -92,15 +98,19 @@ def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(par
         changed = data.draw(changed_file(name, files[name]), label="bytes")
         error = read(parser, room, {**files, name: changed})
         if isinstance(error, BenchError):
-            assert str(error) and str(error).isprintable(), f"no single printable line: {str(error)!r}"
+            assert str(error) and str(error).isprintable(), (
+                f"no single printable line: {str(error)!r}"
+            )
 
     run()
     assert peak() - memory < MEMORY
 
 
-# ------------------------------------------------------------------------------ nobody opens a file that is not in the table
+# ------------------------------------------------------------------------------ nobody opens a file
+# that is not in the table
 
-# What opens a file from outside, or makes a value of its text. A function that calls one of these is a parser.
+# What opens a file from outside, or makes a value of its text. A function that calls one of these
+# is a parser.
 DOORS = {
     "open_regular", "read_regular", "change_regular", "read_if_present", "read_text", "decode_text", "parse_json", "read_json",
     "read_toml", "read_toml_bytes", "parse_toml", "read_lines", "lines_by", "read_sums", "open_npz", "read_header", "load_arrays",
@@ -179,16 +189,26 @@ def reached(room: Path) -> set[str]:
 
 def test_every_function_that_opens_a_file_from_outside_is_in_the_table(room: Path) -> None:
     callers, names = calls_of_doors(), reached(room)
-    missing = {name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))}
+    missing = {
+        name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))
+    }
     assert not missing, "add to tests/hostile/parsers: " + ", ".join(sorted(missing))
-    rest = [start for start, reason in EXCEPTIONS.items() if reason != OF_THE_PACKAGE]  # which may be read once a process
-    idle = [start for start in rest if not any(name.startswith(start) and name not in names for name in callers)]
+    rest = [
+        start for start, reason in EXCEPTIONS.items() if reason != OF_THE_PACKAGE
+    ]  # which may be read once a process
+    idle = [
+        start
+        for start in rest
+        if not any(name.startswith(start) and name not in names for name in callers)
+    ]
     assert not idle, f"these exceptions are none any more: {idle}"
 
 
 def test_a_door_without_a_parser_is_found() -> None:
-    """The search for callers sees methods, inner functions and doors by any name of their module."""
-    source = (
-        "class A:\n def f(self):\n  def g():\n   return store.read_lines(1)\n  return g\ndef h():\n return [parse_json(x) for x in y]\n"
-    )
-    assert {name for name, call in calls_in(ast.parse(source), ()) if call.rpartition(".")[2] in DOORS} == {"A.f", "h"}
+    """The search for callers sees methods, inner functions and doors by any name of their
+    module.
+    """
+    source = "class A:\n def f(self):\n  def g():\n   return store.read_lines(1)\n  return g\ndef h():\n return [parse_json(x) for x in y]\n"
+    assert {
+        name for name, call in calls_in(ast.parse(source), ()) if call.rpartition(".")[2] in DOORS
+    } == {"A.f", "h"}

@@ -1,4 +1,6 @@
-"""What is written comes back equal, and text from outside leaves by its doors harmless, whatever the characters."""
+"""What is written comes back equal, and text from outside leaves by its doors harmless, whatever
+the characters.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,16 @@ from harope_bench.core.schema import (
 from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | odd_texts.filter(lambda text: text.isprintable() or text.isascii())
-names = st.from_regex(record_base.NAME_PATTERN, fullmatch=True).filter(lambda name: ".." not in name)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | odd_texts.filter(
+    lambda text: text.isprintable() or text.isascii()
+)
+names = st.from_regex(record_base.NAME_PATTERN, fullmatch=True).filter(
+    lambda name: ".." not in name
+)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-options = st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers, max_size=4)
+options = st.dictionaries(
+    texts, texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers, max_size=4
+)
 
 
 def attempt(call: Callable[[Any], Any], text: Any) -> tuple[Any, ValueError | BenchError | None]:
@@ -63,7 +71,8 @@ def attempt(call: Callable[[Any], Any], text: Any) -> tuple[Any, ValueError | Be
         return None, error
 
 
-# ------------------------------------------------------------------------------------------------ records
+# ------------------------------------------------------------------------------------------------
+# records
 
 settings_of = st.builds(
     Settings, resolution=st.integers(1, 512), sampler=st.none() | names, steps=st.none() | st.integers(1, 1000),
@@ -73,14 +82,23 @@ checkpoints = st.builds(
     Checkpoint, name=names, backbone=names, encoding=names, options=options, weights=texts, sha256=st.just(fake_runs.HASH), source=texts,
     drawing=options, sampler=st.none() | names, steps=st.none() | st.integers(1, 1000), guidance=st.none() | st.floats(0, 1000),
 )  # fmt: skip
-plans = st.builds(Plan, checkpoint=checkpoints, suite=names, suite_version=st.integers(), settings=settings_of, preset=st.none() | names)
+plans = st.builds(
+    Plan,
+    checkpoint=checkpoints,
+    suite=names,
+    suite_version=st.integers(),
+    settings=settings_of,
+    preset=st.none() | names,
+)
 judges = st.builds(JudgeRecord, name=names, version=st.integers(), judge_class=st.sampled_from(schema.JUDGE_CLASSES), weights_sha256=texts,
                    preprocessing=texts, model=st.none() | texts)  # fmt: skip
 measurements = st.builds(
     Measurement, metric=names, name=names, value=numbers, se=st.none() | st.floats(0, 1e300), low=st.none() | numbers,
     n_asked=st.just(7), n_scored=st.just(4), n_failed=st.just(2), n_abstained=st.just(1), reason=st.none() | texts,
 )  # fmt: skip
-warnings = st.lists(st.builds(ResultWarning, code=st.sampled_from(get_args(WarningCode)), text=texts), max_size=3).map(tuple)
+warnings = st.lists(
+    st.builds(ResultWarning, code=st.sampled_from(get_args(WarningCode)), text=texts), max_size=3
+).map(tuple)
 results = st.builds(
     fake_runs.result, plans, st.lists(measurements, max_size=3), target=texts, warnings=warnings, judge=judges
 )  # fmt: skip
@@ -93,7 +111,9 @@ drawn = st.builds(
     SampleRecord, index=st.integers(0, 2**53), file=texts.filter(bool), sha256=st.none() | texts, label=st.none() | st.integers(),
     prompt=st.none() | texts,
 )  # fmt: skip
-requests = st.builds(Request, index=st.integers(0, 2**53), label=st.none() | st.integers(), prompt=st.none() | texts)
+requests = st.builds(
+    Request, index=st.integers(0, 2**53), label=st.none() | st.integers(), prompt=st.none() | texts
+)
 
 
 @fuzz
@@ -102,12 +122,19 @@ def test_a_record_comes_back_equal_from_its_json(record: Record) -> None:
     text = record.to_json()
     again = read_back(type(record), text)
     assert again == record and again.to_json() == text
-    assert isinstance(record, FileRecord) or type(record).model_validate(json_file.parse_json(text)) == record
+    assert (
+        isinstance(record, FileRecord)
+        or type(record).model_validate(json_file.parse_json(text)) == record
+    )
 
 
 def read_back(kind: type[Record], text: str) -> Record:
     """Return the record of a text; one that is a file of its own says its format version there."""
-    return kind.from_json(text.encode(), Path("x.json")) if issubclass(kind, FileRecord) else kind.model_validate_json(text)
+    return (
+        kind.from_json(text.encode(), Path("x.json"))
+        if issubclass(kind, FileRecord)
+        else kind.model_validate_json(text)
+    )
 
 
 @fuzz
@@ -124,10 +151,14 @@ def test_lines_that_are_added_come_back_in_their_order(lines: list[SampleRecord]
     with tempfile.TemporaryDirectory() as place:
         for line in lines:
             json_lines.append_line(Path(place) / "x.jsonl", line.to_json())
-        assert [SampleRecord.model_validate(line) for line in json_lines.read_lines(Path(place) / "x.jsonl")] == lines
+        assert [
+            SampleRecord.model_validate(line)
+            for line in json_lines.read_lines(Path(place) / "x.jsonl")
+        ] == lines
 
 
-# ----------------------------------------------------------------------------------------- TOML, npz, hashes
+# ----------------------------------------------------------------------------------------- TOML,
+# npz, hashes
 
 toml_values = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | numbers | texts,
@@ -144,7 +175,9 @@ def test_facts_come_back_equal_from_toml(facts: dict[str, Any]) -> None:
 
 
 kinds = st.sampled_from(["<f8", "<f4", "<f2", "<i8", "|u1", "|b1", "<U5"])
-any_arrays = arrays_of.arrays(kinds, arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+any_arrays = arrays_of.arrays(
+    kinds, arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+)
 
 
 @fuzz
@@ -155,7 +188,11 @@ def test_arrays_come_back_equal_to_the_bit(arrays: dict[str, Any]) -> None:
         again = array_archive.load_arrays(Path(place) / "x.npz")
     assert again.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert (again[name].dtype, again[name].shape, again[name].tobytes()) == (array.dtype, array.shape, array.tobytes())
+        assert (again[name].dtype, again[name].shape, again[name].tobytes()) == (
+            array.dtype,
+            array.shape,
+            array.tobytes(),
+        )
 
 
 file_names = st.from_regex(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=True)
@@ -169,7 +206,8 @@ def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]
         assert checksums.read_checksums(Path(place)) == hashes
 
 
-# ------------------------------------------------------------------------------------------- ranges and entries
+# ------------------------------------------------------------------------------------------- ranges
+# and entries
 
 
 @fuzz
@@ -177,8 +215,16 @@ def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]
 def test_ranges_come_back_equal_and_count_as_a_set_does(spans: list[tuple[int, int]]) -> None:
     ranges = index_ranges.IndexRanges((first, first + more) for first, more in spans)
     plain = sorted({index for first, more in spans for index in range(first, first + more + 1)})
-    assert index_ranges.parse_ranges(str(ranges)) == ranges == index_ranges.IndexRanges.from_indices(plain)
-    assert list(ranges) == plain and len(ranges) == len(plain) and all(ranges[k] == index for k, index in enumerate(plain))
+    assert (
+        index_ranges.parse_ranges(str(ranges))
+        == ranges
+        == index_ranges.IndexRanges.from_indices(plain)
+    )
+    assert (
+        list(ranges) == plain
+        and len(ranges) == len(plain)
+        and all(ranges[k] == index for k, index in enumerate(plain))
+    )
 
 
 @fuzz
@@ -188,24 +234,33 @@ def test_a_text_is_ranges_or_one_line_of_an_error(text: str) -> None:
     if error is not None:
         assert isinstance(error, ValueError) and len(str(error)) < 300 and "\n" not in str(error)
     else:
-        assert len(ranges) <= index_ranges.MAX_INDICES and set(text) <= set("0123456789,- \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u3000")
+        assert len(ranges) <= index_ranges.MAX_INDICES and set(text) <= set(
+            "0123456789,- \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u3000"
+        )
     number = index_ranges.whole_number(text)
     assert number is None or str(number) == text.lstrip("0").rjust(1, "0")
 
 
 @fuzz
 @given(names, st.none() | texts, names, names)
-def test_entries_keep_name_label_and_row(name: str, label: str | None, row: str, other: str) -> None:
+def test_entries_keep_name_label_and_row(
+    name: str, label: str | None, row: str, other: str
+) -> None:
     text = name if label is None else f"{name}={label}"
     entries, error = attempt(lambda words: parse_entries([words], [f"{row}={other}"]), text)
     if error is not None:
         assert (
             isinstance(error, BenchError)
             and str(error).isprintable()
-            and (label is not None and (not label.strip() or not label.isprintable() or len(label) > 100))
+            and (
+                label is not None
+                and (not label.strip() or not label.isprintable() or len(label) > 100)
+            )
         )
         return
-    assert [tuple(entry) for entry in entries.additions] == [(name, None if label is None else label.strip())]
+    assert [tuple(entry) for entry in entries.additions] == [
+        (name, None if label is None else label.strip())
+    ]
     assert [tuple(entry) for entry in entries.substitutions] == [(row, other)]
 
 
@@ -213,14 +268,22 @@ small = st.integers(0, 10**8)
 
 
 @fuzz
-@given(small, small, st.sampled_from(["_", "-", "/", ".x.", "{{", " (", "+*?"]), st.sampled_from(["", "img_"]))
-def test_a_pattern_reads_the_numbers_of_the_name_that_it_writes(prompt: int, copy: int, between: str, before: str) -> None:
+@given(
+    small,
+    small,
+    st.sampled_from(["_", "-", "/", ".x.", "{{", " (", "+*?"]),
+    st.sampled_from(["", "img_"]),
+)
+def test_a_pattern_reads_the_numbers_of_the_name_that_it_writes(
+    prompt: int, copy: int, between: str, before: str
+) -> None:
     pattern = f"{before}{{prompt_index}}{between}{{copy}}.png"
     match = compile_pattern(pattern).fullmatch(pattern.format(prompt_index=prompt, copy=copy))
     assert match is not None and (int(match["prompt_index"]), int(match["copy"])) == (prompt, copy)
 
 
-# --------------------------------------------------------------------------------------------------- the doors
+# ---------------------------------------------------------------------------------------------------
+# the doors
 
 any_text = st.text(max_size=40) | odd_texts
 
@@ -239,13 +302,23 @@ def test_a_message_is_one_printable_line_and_what_is_printable_stays(text: str) 
 @given(any_text)
 def test_the_terminal_gets_the_same_lines_without_what_steers_it(text: str) -> None:
     shown = escaping.terminal_text(text)
-    assert len(shown) == len(text) and shown.count("\n") == text.count("\n") and escaping.terminal_text(shown) == shown
+    assert (
+        len(shown) == len(text)
+        and shown.count("\n") == text.count("\n")
+        and escaping.terminal_text(shown) == shown
+    )
     assert all(char == "\n" or char in escaping.BLANKS or char.isprintable() for char in shown)
     assert all(old == new or new == " " for old, new in zip(text, shown, strict=True))
 
 
 @fuzz
-@given(st.lists(st.lists(any_text | numbers | st.integers() | st.none(), min_size=1, max_size=4), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.lists(any_text | numbers | st.integers() | st.none(), min_size=1, max_size=4),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_csv_keeps_rows_and_cells_and_no_cell_is_a_formula(rows: list[list[Any]]) -> None:
     again = list(csv.reader(io.StringIO(escaping.csv_text(rows))))
     assert [len(row) for row in again] == [len(row) for row in rows]
@@ -253,7 +326,10 @@ def test_csv_keeps_rows_and_cells_and_no_cell_is_a_formula(rows: list[list[Any]]
         for value, cell in zip(row, cells, strict=True):
             if isinstance(value, str):
                 assert cell.removeprefix("'") == escaping.csv_cell(value).removeprefix("'")
-                assert cell.isprintable() and (not cell.lstrip().startswith(escaping.FORMULA_STARTS) or escaping.NUMBER_PATTERN.fullmatch(cell))
+                assert cell.isprintable() and (
+                    not cell.lstrip().startswith(escaping.FORMULA_STARTS)
+                    or escaping.NUMBER_PATTERN.fullmatch(cell)
+                )
             elif value is not None:
                 assert math.isclose(float(cell), value)
 
@@ -263,13 +339,18 @@ def test_csv_keeps_rows_and_cells_and_no_cell_is_a_formula(rows: list[list[Any]]
 def test_a_page_takes_any_text_and_gives_it_back(text: str) -> None:
     shown = escaping.page_text(text)
     assert ElementTree.fromstring(f"<a>{escape(shown)}</a>").text == (shown or None)
-    assert len(shown) == len(text) and all(old == new or new == " " for old, new in zip(text, shown, strict=True))
+    assert len(shown) == len(text) and all(
+        old == new or new == " " for old, new in zip(text, shown, strict=True)
+    )
 
 
 @fuzz
 @given(any_text, any_text)
 def test_a_shortened_text_is_one_line_of_its_length(text: str, field: str) -> None:
-    assert len(record_base.shorten(text)) <= record_base.LABEL_LENGTH and record_base.shorten(text).isprintable()
+    assert (
+        len(record_base.shorten(text)) <= record_base.LABEL_LENGTH
+        and record_base.shorten(text).isprintable()
+    )
     label, error = attempt(record_base.check_label, text)
     if error is not None:
         assert isinstance(error, BenchError) and str(error).isprintable()
@@ -284,10 +365,16 @@ def test_json_that_is_read_can_be_written(value: dict[str, str]) -> None:
     data = json.dumps(value)
     again, error = attempt(json_file.parse_json, data)
     if error is not None:
-        assert any(0xD800 <= ord(char) < 0xE000 for text in (*value, *value.values()) for char in text)
+        assert any(
+            0xD800 <= ord(char) < 0xE000 for text in (*value, *value.values()) for char in text
+        )
         return
     assert again == value and json.dumps(again, ensure_ascii=False).encode()
 
 
 def test_somebody_who_looks_for_faults_gets_more_examples() -> None:
-    assert fuzz.max_examples == (DEEP or 25) and fuzz.derandomize != bool(DEEP) and fuzz.deadline is None
+    assert (
+        fuzz.max_examples == (DEEP or 25)
+        and fuzz.derandomize != bool(DEEP)
+        and fuzz.deadline is None
+    )

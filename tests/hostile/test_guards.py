@@ -1,6 +1,7 @@
 """Each guard of the package is needed: with it taken out, a hostile case goes wrong.
 
-A guard is one check. A row says how it is taken out and the cases that hold it; they pass with the guard (their own tests) and at least
+A guard is one check. A row says how it is taken out and the cases that hold it; they pass with the
+guard (their own tests) and at least
 one must fail without it.
 """
 
@@ -18,7 +19,16 @@ import click
 import numpy as np
 import pytest
 import torch
-from hostile import test_disk, test_environment, test_flags, test_images, test_names, test_npz, test_text, test_weights
+from hostile import (
+    test_disk,
+    test_environment,
+    test_flags,
+    test_images,
+    test_names,
+    test_npz,
+    test_text,
+    test_weights,
+)
 from hostile.room import Case, Room, run_case
 
 import harope_bench
@@ -36,7 +46,7 @@ from harope_bench.core import (
     text_file,
     toml_file,
 )
-from harope_bench.core.conditioning import check_requests, check_checkpoint_suite
+from harope_bench.core.conditioning import check_checkpoint_suite, check_requests
 from harope_bench.core.limits import check_maximum
 from harope_bench.data import image_io, run_folder, sample_set
 from harope_bench.judges import base as judges_base
@@ -45,12 +55,23 @@ from harope_bench.metrics.row_checks import first_bad_row
 from harope_bench.reports.tables import template_environment
 from harope_bench.statistics.gate import render
 
-MODULES = (test_disk, test_environment, test_flags, test_images, test_names, test_npz, test_text, test_weights)
+MODULES = (
+    test_disk,
+    test_environment,
+    test_flags,
+    test_images,
+    test_names,
+    test_npz,
+    test_text,
+    test_weights,
+)
 Remove = Callable[[pytest.MonkeyPatch], Any]
 
 
 class Guard(NamedTuple):
-    """A check of the package. remove: takes it out. cases: `module/id` of cases of which at least one turns red."""
+    """A check of the package. remove: takes it out. cases: `module/id` of cases of which at least
+    one turns red.
+    """
 
     name: str
     remove: Remove
@@ -64,20 +85,27 @@ def cases() -> dict[str, Case]:
         for test in vars(module).values():
             for mark in getattr(test, "pytestmark", ()) if callable(test) else ():
                 if mark.name == "parametrize" and mark.args[0] == "case":
-                    found |= {f"{module.__name__.rpartition('.')[2].removeprefix('test_')}/{case.id}": case for case in mark.args[1]}
+                    found |= {
+                        f"{module.__name__.rpartition('.')[2].removeprefix('test_')}/{case.id}": case
+                        for case in mark.args[1]
+                    }
     return found
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _every_module() -> None:
-    """Import the whole package first: a module that is imported while a guard is out would keep what stands in its place."""
+    """Import the whole package first: a module that is imported while a guard is out would keep
+    what stands in its place.
+    """
     for module in pkgutil.walk_packages(harope_bench.__path__, f"{harope_bench.__name__}."):
         if ".runners." not in module.name:
             importlib.import_module(module.name)
 
 
 def everywhere(function: Any, other: Any) -> Remove:
-    """Put another function in place of one, in every module of the package that has it under any name."""
+    """Put another function in place of one, in every module of the package that has it under any
+    name.
+    """
 
     def remove(patch: pytest.MonkeyPatch) -> None:
         places = 0
@@ -189,7 +217,9 @@ def test_without_its_guard_a_case_goes_wrong(guard: Guard, room: Room) -> None:
             run_case(table[name], room)
         except (AssertionError, pytest.fail.Exception):
             return
-    raise pytest.fail.Exception(f"without the guard {guard.name!r} all of {', '.join(guard.cases)} still pass")
+    raise pytest.fail.Exception(
+        f"without the guard {guard.name!r} all of {', '.join(guard.cases)} still pass"
+    )
 
 
 def test_the_tables_hold_as_many_cases_as_the_page_of_security_says() -> None:
@@ -197,7 +227,10 @@ def test_the_tables_hold_as_many_cases_as_the_page_of_security_says() -> None:
     for name in cases():
         theme = name.partition("/")[0]
         counts[theme] = counts.get(theme, 0) + 1
-    print(", ".join(f"{theme} {number}" for theme, number in counts.items()), f"= {sum(counts.values())} cases, {len(GUARDS)} guards")
+    print(
+        ", ".join(f"{theme} {number}" for theme, number in counts.items()),
+        f"= {sum(counts.values())} cases, {len(GUARDS)} guards",
+    )
     assert sum(counts.values()) >= 250 and len(GUARDS) >= 20
     page = (Path(__file__).parents[2] / "docs/security.md").read_text()
     assert f"| hostile cases from tables | {sum(counts.values())} |" in page

@@ -18,7 +18,9 @@ FILE = f"{IMAGES}/000003.png"
 CONVERT = ("convert", IMAGES, "out.npz", "--to", "adm")
 
 
-def encoded(form: str, mode: str = "RGB", size: tuple[int, int] = (SIDE, SIDE), **options: Any) -> bytes:
+def encoded(
+    form: str, mode: str = "RGB", size: tuple[int, int] = (SIDE, SIDE), **options: Any
+) -> bytes:
     Image.new(mode, size).save(buffer := io.BytesIO(), form, **options)
     return buffer.getvalue()
 
@@ -27,10 +29,18 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, pixels: bytes = b"", more: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+def png(
+    width: int, height: int, pixels: bytes = b"", more: bytes = b"", depth: int = 8, colour: int = 2
+) -> bytes:
     """A PNG of this header, whatever its pixels are."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + more
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 def animated(form: str) -> bytes:
@@ -48,7 +58,8 @@ def commented() -> bytes:
 GOOD = png(SIDE, SIDE, (b"\0" + bytes(3 * SIDE)) * SIDE)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n(canary) (w) file closefile\nshowpage\n"
 
-# Files whose name ends in .png and that hold something else: the answer names the file and what it shows.
+# Files whose name ends in .png and that hold something else: the answer names the file and what it
+# shows.
 FORMATS: dict[str, bytes] = {
     "eps": EPS,
     "eps-binary": b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS,
@@ -83,8 +94,14 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "too-wide": (png(8193, 8193), "at most 67,108,864 pixels"),
     "bomb": (png(60_000, 60_000), "at most|exceeds limit|not a readable"),
     "thin-bomb": (png(2**27, 1), "at most|exceeds limit"),
-    "text-bomb": (png(SIDE, SIDE, b"", chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26)))), "not a readable image"),
-    "profile-bomb": (png(SIDE, SIDE, b"", chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 26)))), "not a readable image"),
+    "text-bomb": (
+        png(SIDE, SIDE, b"", chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26)))),
+        "not a readable image",
+    ),
+    "profile-bomb": (
+        png(SIDE, SIDE, b"", chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 26)))),
+        "not a readable image",
+    ),
     "another-size": (encoded("PNG", size=(8, 8)), "image 3 of pictures is 8x8, image 0 is 28x28"),
     "alpha": (encoded("PNG", "RGBA"), "has mode RGBA"),
     "alpha-grey": (encoded("PNG", "LA"), "has mode LA"),
@@ -122,7 +139,8 @@ RIGHT = [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ in a run, as reference, in a judge's folder
+# ------------------------------------------------------------------------------------------------
+# in a run, as reference, in a judge's folder
 
 
 RECORDED = "run/images/000001.png"
@@ -161,11 +179,16 @@ OTHERS = [
 
 
 def cases(table: dict[str, bytes], words: str) -> list[Case]:
-    return [Case(name, put(FILE, data), CONVERT, 1, rf"000003\.png\) {words}") for name, data in table.items()]
+    return [
+        Case(name, put(FILE, data), CONVERT, 1, rf"000003\.png\) {words}")
+        for name, data in table.items()
+    ]
 
 
 def damaged() -> list[Case]:
-    return [Case(name, put(FILE, data), CONVERT, 1, words) for name, (data, words) in DAMAGED.items()]
+    return [
+        Case(name, put(FILE, data), CONVERT, 1, words) for name, (data, words) in DAMAGED.items()
+    ]
 
 
 def no_program(room: Room) -> None:

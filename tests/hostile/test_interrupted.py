@@ -1,4 +1,6 @@
-"""What a kill between two files must not leave: each test ends a command at the moment at which an earlier version lost something."""
+"""What a kill between two files must not leave: each test ends a command at the moment at which an
+earlier version lost something.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def pictures(folder: Path, count: int = 8) -> Path:
 
 
 def interrupting(real: Callable[..., Any], after: int) -> Callable[..., Any]:
-    """Return a function that does what another does, but for the first time after so many calls: then the command ends."""
+    """Return a function that does what another does, but for the first time after so many calls:
+    then the command ends.
+    """
     calls: list[int] = []
 
     def call(*args: Any, **options: Any) -> Any:
@@ -52,7 +56,8 @@ def interrupting(real: Callable[..., Any], after: int) -> Callable[..., Any]:
     return call
 
 
-# ------------------------------------------------------------------------------------------------ conversions
+# ------------------------------------------------------------------------------------------------
+# conversions
 
 
 @pytest.fixture
@@ -73,7 +78,16 @@ READERS: dict[str, tuple[str, ...]] = {
     "png": ("convert", "{part}", "{new}", "--to", "png"),
     "reference": ("reference", "{part}", "{new}.npz", "--judge", "digits-net"),
     "order": ("eval", "{part}", "--suite", "shapes", "--order", "copy-major", "--out", "{new}"),
-    "pattern": ("eval", "{part}", "--suite", "shapes", "--pattern", "{{index}}.png", "--out", "{new}"),
+    "pattern": (
+        "eval",
+        "{part}",
+        "--suite",
+        "shapes",
+        "--pattern",
+        "{{index}}.png",
+        "--out",
+        "{new}",
+    ),
 }
 
 
@@ -81,7 +95,10 @@ READERS: dict[str, tuple[str, ...]] = {
 def test_a_part_of_a_conversion_is_read_by_nobody(reader: str, part: Path) -> None:
     before = sorted(path.name for path in part.parent.iterdir())
     words = [word.format(part=part, new=part.parent / "new") for word in READERS[reader]]
-    assert "is unfinished: convert was interrupted; run the same convert again" in run(*words, code=1).output
+    assert (
+        "is unfinished: convert was interrupted; run the same convert again"
+        in run(*words, code=1).output
+    )
     assert sorted(path.name for path in part.parent.iterdir()) == before
 
 
@@ -92,11 +109,15 @@ def test_a_part_of_a_conversion_of_prompts_is_read_by_nobody(part: Path, toy: To
 
 def test_a_conversion_that_went_on_is_a_set(part: Path) -> None:
     run("convert", part.parent / "in", part, "--to", "png")
-    assert sorted(path.name for path in part.iterdir()) == [f"{index:06d}.png" for index in range(8)]
+    assert sorted(path.name for path in part.iterdir()) == [
+        f"{index:06d}.png" for index in range(8)
+    ]
     assert len(open_samples(part).indices) == 8
 
 
-def test_a_conversion_that_is_done_is_not_marked_again(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_is_done_is_not_marked_again(
+    part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("convert", part.parent / "in", part, "--to", "png")
     monkeypatch.setattr(folder_writer, "write_text", interrupting(storage.write_text, 0))
     run("convert", part.parent / "in", part, "--to", "png")
@@ -107,14 +128,17 @@ def test_who_wants_the_part_can_have_it(part: Path) -> None:
     assert len(open_samples(part).indices) == 5
 
 
-# ------------------------------------------------------------------------------------------------ what vouches for what
+# ------------------------------------------------------------------------------------------------
+# what vouches for what
 
 
 def asked(folder: Path, out: Path) -> Any:
     samples = open_samples(folder)
     cases = {index: ToySuite().case(index) for index in samples.indices}
     judges = annotate.parse_judges(None, ToySuite.judges["toy-rule"])
-    return annotate.annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, out, annotate.AnnotatorOptions())
+    return annotate.annotate_samples(
+        samples, cases, "toy", ToyRule.annotator_roles, judges, out, annotate.AnnotatorOptions()
+    )
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -122,7 +146,9 @@ def asked(folder: Path, out: Path) -> Any:
 def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch, is_killed: bool, faster_at: int
 ) -> None:
-    """A second process asks everything and records the answers while the first has one of its own still to write."""
+    """A second process asks everything and records the answers while the first has one of its own
+    still to write.
+    """
     folder, out, real, calls = pictures(tmp_path / "i"), tmp_path / "o", ToyEye.see, list[int]()
 
     def see(self: ToyEye, *args: Any) -> Any:
@@ -130,7 +156,9 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
         answer = real(self, *args)
         if len(calls) == faster_at + 1:
             asked(folder, out)
-        if is_killed and len(calls) == faster_at + 2 + 12:  # of the second process: eight detections and four answers
+        if (
+            is_killed and len(calls) == faster_at + 2 + 12
+        ):  # of the second process: eight detections and four answers
             raise KeyboardInterrupt
         return answer
 
@@ -149,19 +177,27 @@ def test_altered_answers_are_refused_still(tmp_path: Path, toy: ToyEye) -> None:
     folder, out = pictures(tmp_path / "i"), tmp_path / "o"
     asked(folder, out)
     answers = out / "toy-eye" / annotate.ANNOTATIONS_FILE
-    answers.write_text(answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n")
+    answers.write_text(
+        answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n"
+    )
     with pytest.raises(storage.StorageError, match="is not the recorded one"):
         asked(folder, out)
 
 
-def test_files_are_hashed_while_no_other_process_can_record_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashed before, a file that a second process writes and records meanwhile would get the hash of its former bytes."""
+def test_files_are_hashed_while_no_other_process_can_record_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashed before, a file that a second process writes and records meanwhile would get the hash
+    of its former bytes.
+    """
     (tmp_path / "a.json").write_text("{}")
     is_alone: list[bool] = []
 
     def hashed(path: Path, **options: bool) -> str:
         try:
-            FileLock(tmp_path / f".{checksums.CHECKSUMS_FILE}.lock", timeout=0).acquire().lock.release()
+            FileLock(
+                tmp_path / f".{checksums.CHECKSUMS_FILE}.lock", timeout=0
+            ).acquire().lock.release()
         except Timeout:
             is_alone.append(True)
         return storage.sha256_file(path, **options)
@@ -172,7 +208,9 @@ def test_files_are_hashed_while_no_other_process_can_record_them(tmp_path: Path,
 
 
 @pytest.mark.parametrize("shard", [0, 1])
-def test_every_shard_of_predictions_is_vouched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
+def test_every_shard_of_predictions_is_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int
+) -> None:
     monkeypatch.setattr(predictions, "SHARD", 8)
     words = ("eval", "digits-deit-harope", "--count", "16", "--out")
     run(*words, tmp_path / "straight")
@@ -187,15 +225,21 @@ def test_every_shard_of_predictions_is_vouched_for(tmp_path: Path, monkeypatch: 
         patch.setattr(predictions, "write_bytes", write)
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
-    straight, killed = (checksums.read_checksums(tmp_path / name / "observations/digits-deit-harope") for name in ("straight", "killed"))
+    straight, killed = (
+        checksums.read_checksums(tmp_path / name / "observations/digits-deit-harope")
+        for name in ("straight", "killed")
+    )
     assert killed == straight and len(straight) == 2
 
 
-# ------------------------------------------------------------------------------------------------ a figure's three files
+# ------------------------------------------------------------------------------------------------ a
+# figure's three files
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_an_interrupted_figure_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def test_an_interrupted_figure_is_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     (tmp_path / "log.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
     words = ("figure", "loss", tmp_path / "log.csv", "--out", tmp_path / "out/loss.svg")
     with monkeypatch.context() as patch:
@@ -205,4 +249,8 @@ def test_an_interrupted_figure_is_drawn_again(tmp_path: Path, monkeypatch: pytes
     run(*words)
     shutil.copytree(tmp_path / "out", tmp_path / "again")
     run(*words[:-1], tmp_path / "again/loss.svg")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["loss.csv", "loss.json", "loss.svg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "loss.csv",
+        "loss.json",
+        "loss.svg",
+    ]

@@ -1,6 +1,8 @@
-"""Commands killed by SIGKILL at seeded points: what stands there can be read, and the same command again ends in the same bytes.
+"""Commands killed by SIGKILL at seeded points: what stands there can be read, and the same command
+again ends in the same bytes.
 
-Twelve points always run. A hundred: `pytest -m kills tests/hostile/test_kills.py`. See kill_launcher.py for what a point is.
+Twelve points always run. A hundred: `pytest -m kills tests/hostile/test_kills.py`. See
+kill_launcher.py for what a point is.
 """
 
 from __future__ import annotations
@@ -21,13 +23,23 @@ import pytest
 
 LAUNCHER = Path(__file__).with_name("kill_launcher.py")
 PHASES = ("before", "half", "after")
-ANSWERS = (0, 1, 2, 3)  # done, a named error, a file that is missing on the command line, the answer is no
+ANSWERS = (
+    0,
+    1,
+    2,
+    3,
+)  # done, a named error, a file that is missing on the command line, the answer is no
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/fd").exists(), reason="forks, and names open files")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or not Path("/proc/self/fd").exists(),
+    reason="forks, and names open files",
+)
 
 
 class Reader(NamedTuple):
-    """A command that reads a killed folder. is_exact: what it says when it succeeds is what it says of the whole folder."""
+    """A command that reads a killed folder. is_exact: what it says when it succeeds is what it says
+    of the whole folder.
+    """
 
     words: str
     is_exact: bool = True
@@ -36,8 +48,10 @@ class Reader(NamedTuple):
 class Verb(NamedTuple):
     """A command, and how its killed folder is read.
 
-    where: what stands in the calls that are points. growing: ends of the names of files that are written piece by piece or again;
-    every other file is whole from the moment it has its name. A reader writes to `read` and may register in the home.
+    where: what stands in the calls that are points. growing: ends of the names of files that are
+    written piece by piece or again;
+    every other file is whole from the moment it has its name. A reader writes to `read` and may
+    register in the home.
     """
 
     words: str
@@ -54,7 +68,9 @@ class Point(NamedTuple):
 
 
 class Straight(NamedTuple):
-    """What a command that nobody kills leaves and says: files, calls by name, words of its readers."""
+    """What a command that nobody kills leaves and says: files, calls by name, words of its
+    readers.
+    """
 
     files: dict[str, bytes | None]
     calls: list[str]
@@ -65,7 +81,9 @@ SUMS = "SHA256SUMS"
 OBSERVATIONS = (SUMS, ".npy", ".moments.npz")
 SMALL = "--config size=28 --suite digits --sampler flow --steps 2"
 GENERATE = "generate tiny --suite digits --batch 10 --out out {}"
-VERIFY = Reader("verify out --redraw 1 --seed 0", is_exact=False)  # of a part it says that the part is right
+VERIFY = Reader(
+    "verify out --redraw 1 --seed 0", is_exact=False
+)  # of a part it says that the part is right
 VERBS = {
     "generate": Verb(
         GENERATE.format("--count 40"),
@@ -82,7 +100,8 @@ VERBS = {
     ),
     "train": Verb(
         "train in/recipe.toml --encoding rope-axial --out out",
-        (Reader("figure loss out/log.csv --out read/loss.svg", is_exact=False),),  # says the step that the log has come to
+        # says the step that the log has come to
+        (Reader("figure loss out/log.csv --out read/loss.svg", is_exact=False),),
         growing=("snapshot.pt", "log.csv"),
     ),
     "convert": Verb("convert in/pictures out --to png", (Reader("convert out read/images.npz --to adm"),)),
@@ -107,7 +126,8 @@ VERBS = {
 
 # Processes note in it what each was asked, in the order in which they come.
 LOGS = ("requests.jsonl",)
-# Two processes on one folder: of each half of the samples, of the same images, of the same pictures.
+# Two processes on one folder: of each half of the samples, of the same images, of the same
+# pictures.
 PAIRS = {
     "generate": (GENERATE.format("--indices 0-19"), GENERATE.format("--indices 20-39")),
     "extract": (VERBS["extract"].words, VERBS["extract"].words),
@@ -125,9 +145,15 @@ class Bench:
         (folder / "assets").mkdir()
         (folder / "logs").mkdir()
         (folder / "home").mkdir()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder / "matplotlib")}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MPLCONFIGDIR": str(folder / "matplotlib"),
+        }
         words = [sys.executable, str(LAUNCHER), str(folder / "logs")]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
         self.cpu += self._answer()["cpu"]
         self._prepare()
 
@@ -144,7 +170,9 @@ class Bench:
         return json.loads(line)
 
     def jobs(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
-        """Run one job, or two of which the second starts at the first one's point; return what became of each."""
+        """Run one job, or two of which the second starts at the first one's point; return what
+        became of each.
+        """
         assert self.process.stdin is not None
         facts = {"cwd": str(self.folder), "home": str(self.folder / "home"), "kill": None}
         self.process.stdin.write(json.dumps([{**facts, **job} for job in jobs]).encode() + b"\n")
@@ -170,7 +198,12 @@ class Bench:
     def _write_asset(self) -> None:
         lines = ['title = "A thing"', 'licence = "CC0"', 'source = "a test"']
         for path in sorted((self.folder / "in/asset").iterdir()):
-            lines += ["", "[[files]]", f'name = "{path.name}"', f'sha256 = "{hashlib.sha256(path.read_bytes()).hexdigest()}"']
+            lines += [
+                "",
+                "[[files]]",
+                f'name = "{path.name}"',
+                f'sha256 = "{hashlib.sha256(path.read_bytes()).hexdigest()}"',
+            ]
         (self.folder / "assets/thing.toml").write_text("\n".join(lines) + "\n")
 
     def begin(self) -> None:
@@ -180,9 +213,16 @@ class Bench:
         shutil.copytree(self.folder / "home-before", self.folder / "home")
 
     def files(self, *names: str) -> dict[str, bytes | None]:
-        """Return every file that commands have written (of `out` and `home`, or these), by its path, and None for every folder."""
-        paths = [path for name in names or ("out", "home") for path in (self.folder / name).rglob("*")]
-        return {str(path.relative_to(self.folder)): None if path.is_dir() else path.read_bytes() for path in paths}
+        """Return every file that commands have written (of `out` and `home`, or these), by its
+        path, and None for every folder.
+        """
+        paths = [
+            path for name in names or ("out", "home") for path in (self.folder / name).rglob("*")
+        ]
+        return {
+            str(path.relative_to(self.folder)): None if path.is_dir() else path.read_bytes()
+            for path in paths
+        }
 
     def restore(self, files: dict[str, bytes | None]) -> None:
         """Make the folders that these files are in hold these alone."""
@@ -195,7 +235,9 @@ class Bench:
                 place.write_bytes(data)
 
     def of(self, name: str) -> Straight:
-        """Return what the command leaves when nobody kills it; run again it leaves that as it is."""
+        """Return what the command leaves when nobody kills it; run again it leaves that as it
+        is.
+        """
         if name not in self.straight:
             self.begin()
             done = self.run(VERBS[name].words)
@@ -206,32 +248,52 @@ class Bench:
         return self.straight[name]
 
     def read(self, name: str) -> list[str]:
-        """Run the readers of a command's folder as it stands; return their words where they succeed, else nothing for each."""
+        """Run the readers of a command's folder as it stands; return their words where they
+        succeed, else nothing for each.
+        """
         before, words = self.files(), []
         for reader in VERBS[name].readers:
             done = self.run(reader.words)
             told = done["out"] + done["err"]
             assert done["code"] in ANSWERS, f"{reader.words}: {done['code']} {told}"
             assert "Traceback" not in told and "unexpected" not in told, f"{reader.words}: {told}"
-            assert done["code"] == 0 or told.strip(), f"{reader.words}: exit {done['code']} without a word"
+            assert done["code"] == 0 or told.strip(), (
+                f"{reader.words}: exit {done['code']} without a word"
+            )
             words.append(done["out"] if done["code"] == 0 else "")
             shutil.rmtree(self.folder / "read", ignore_errors=True)
-            check_equal(self.files("out"), {path: data for path, data in before.items() if path.startswith("out")}, reader.words)
+            check_equal(
+                self.files("out"),
+                {path: data for path, data in before.items() if path.startswith("out")},
+                reader.words,
+            )
             self.restore({path: data for path, data in before.items() if path.startswith("home")})
         return words
 
     def check_killed(self, name: str, story: str, is_exact: bool = True) -> None:
-        """Check that what a killed command left can be read and, with `is_exact`, that no reader takes a part of it for the whole."""
+        """Check that what a killed command left can be read and, with `is_exact`, that no reader
+        takes a part of it for the whole.
+        """
         straight, growing = self.of(name), VERBS[name].growing
         for path, data in self.files().items():
             is_final = "/." not in path and not path.endswith(growing or ("/",))
-            assert not is_final or data == straight.files.get(path, b""), f"{story}: {path} is there and not whole"
-        for reader, words, whole in zip(VERBS[name].readers, self.read(name), straight.read, strict=True):
-            assert not words or not (reader.is_exact and is_exact) or words == whole, f"{story}: {reader.words} says of a part:\n{words}"
+            assert not is_final or data == straight.files.get(path, b""), (
+                f"{story}: {path} is there and not whole"
+            )
+        for reader, words, whole in zip(
+            VERBS[name].readers, self.read(name), straight.read, strict=True
+        ):
+            assert not words or not (reader.is_exact and is_exact) or words == whole, (
+                f"{story}: {reader.words} says of a part:\n{words}"
+            )
 
     def points(self, name: str, count: int, seed: int) -> list[Point]:
-        """Return that many points of a command, one in each equal part of its calls and their phases, drawn from the seed."""
-        calls = [number for number, call in enumerate(self.of(name).calls) if VERBS[name].where in call]
+        """Return that many points of a command, one in each equal part of its calls and their
+        phases, drawn from the seed.
+        """
+        calls = [
+            number for number, call in enumerate(self.of(name).calls) if VERBS[name].where in call
+        ]
         points = [Point(call, phase) for call in calls for phase in PHASES]
         assert len(points) >= count, f"{name} has {len(points)} points"
         rng = random.Random(f"{name} {seed}")
@@ -242,15 +304,20 @@ class Bench:
         done = self.run(VERBS[name].words, point)
         story = f"{name} killed {point.phase} call {point.call}"
         self.count += 1
-        assert done["code"] == -signal.SIGKILL, f"{story}: it ended with {done['code']} {done['err']}"
+        assert done["code"] == -signal.SIGKILL, (
+            f"{story}: it ended with {done['code']} {done['err']}"
+        )
         return story
 
     def finish(self, name: str, story: str, but: tuple[str, ...] = ()) -> None:
-        """Run a killed command again; its files must be those of the straight run, but for these names."""
+        """Run a killed command again; its files must be those of the straight run, but for these
+        names.
+        """
         done = self.run(VERBS[name].words)
         assert done["code"] == 0, f"{story}: {done['err']}"
         files, straight = (
-            {path: data for path, data in found.items() if Path(path).name not in but} for found in (self.files(), self.of(name).files)
+            {path: data for path, data in found.items() if Path(path).name not in but}
+            for found in (self.files(), self.of(name).files)
         )
         check_equal(files, straight, story)
 
@@ -262,28 +329,40 @@ class Bench:
         self.finish(name, story)
 
     def killed_twice(self, name: str, point: Point, seed: int) -> None:
-        """Kill a command, and then the command that goes on, at a point drawn from the seed over the calls of that one."""
+        """Kill a command, and then the command that goes on, at a point drawn from the seed over
+        the calls of that one.
+        """
         self.begin()
         story = self.kill(name, point)
         before = self.files()
         calls = self.run(VERBS[name].words)["calls"]
         self.restore(before)
         rng = random.Random(f"{name} again {seed}")
-        again = f"{story}, then {self.kill(name, Point(rng.randrange(len(calls)), rng.choice(PHASES)))}"
+        again = (
+            f"{story}, then {self.kill(name, Point(rng.randrange(len(calls)), rng.choice(PHASES)))}"
+        )
         self.check_killed(name, again)
         self.finish(name, again)
 
     def killed_beside(self, name: str, words: tuple[str, str], point: Point) -> None:
-        """Kill one of two processes that work in one folder; the second is not to notice, and both again end as one process does."""
+        """Kill one of two processes that work in one folder; the second is not to notice, and both
+        again end as one process does.
+        """
         straight = self.of(name)
         self.begin()
         first, second = ({"words": command.split()} for command in words)
         killed, living = self.jobs({**first, "kill": point, "lingers": True}, second)
         self.count += 1
         story = f"{words[0]} killed {point.phase} call {point.call} beside {words[1]}"
-        assert killed["code"] == -signal.SIGKILL, f"{story}: it ended with {killed['code']} {killed['err']}"
-        assert living["code"] == 0, f"{story}: the second ended with {living['code']} {living['err']}"
-        self.check_killed(name, story, is_exact=words[0] == words[1])  # the second one's half is whole by itself
+        assert killed["code"] == -signal.SIGKILL, (
+            f"{story}: it ended with {killed['code']} {killed['err']}"
+        )
+        assert living["code"] == 0, (
+            f"{story}: the second ended with {living['code']} {living['err']}"
+        )
+        self.check_killed(
+            name, story, is_exact=words[0] == words[1]
+        )  # the second one's half is whole by itself
         for command in words:
             done = self.run(command)
             assert done["code"] == 0, f"{story}: {done['err']}"
@@ -291,11 +370,15 @@ class Bench:
         assert straight.files.keys() == self.files().keys()
 
 
-def check_equal(files: dict[str, bytes | None], expected: dict[str, bytes | None], story: str) -> None:
+def check_equal(
+    files: dict[str, bytes | None], expected: dict[str, bytes | None], story: str
+) -> None:
     """Fail with the names of the files that are missing, left over, or of other bytes."""
     missing, extra = sorted(expected.keys() - files.keys()), sorted(files.keys() - expected.keys())
     other = sorted(name for name in files.keys() & expected.keys() if files[name] != expected[name])
-    assert (missing, extra, other) == ([], [], []), f"{story}: missing {missing}, left over {extra}, of other bytes {other}"
+    assert (missing, extra, other) == ([], [], []), (
+        f"{story}: missing {missing}, left over {extra}, of other bytes {other}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -310,27 +393,38 @@ EIGHT = ("generate", "extract", "annotate", "evaluate", "train", "convert", "reg
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_a_killed_command_run_again_ends_in_the_bytes_of_a_straight_one(bench: Bench, name: str) -> None:
+def test_a_killed_command_run_again_ends_in_the_bytes_of_a_straight_one(
+    bench: Bench, name: str
+) -> None:
     for point in bench.points(name, 1, seed=1):
         bench.killed_once(name, point)
 
 
 @pytest.mark.parametrize("name", ["generate", "extract"])
-def test_a_command_killed_while_it_goes_on_ends_in_the_bytes_of_a_straight_one(bench: Bench, name: str) -> None:
+def test_a_command_killed_while_it_goes_on_ends_in_the_bytes_of_a_straight_one(
+    bench: Bench, name: str
+) -> None:
     for point in bench.points(name, 1, seed=2):
         bench.killed_twice(name, point, seed=2)
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize(("name", "count"), [*((name, 6) for name in EIGHT), *((name, 3) for name in VERBS if name not in EIGHT)])
-def test_a_command_killed_anywhere_ends_in_the_bytes_of_a_straight_one(bench: Bench, name: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [*((name, 6) for name in EIGHT), *((name, 3) for name in VERBS if name not in EIGHT)],
+)
+def test_a_command_killed_anywhere_ends_in_the_bytes_of_a_straight_one(
+    bench: Bench, name: str, count: int
+) -> None:
     for point in bench.points(name, count, seed=4):
         bench.killed_once(name, point)
 
 
 @pytest.mark.kills
 @pytest.mark.parametrize("name", EIGHT)
-def test_a_command_killed_twice_anywhere_ends_in_the_bytes_of_a_straight_one(bench: Bench, name: str) -> None:
+def test_a_command_killed_twice_anywhere_ends_in_the_bytes_of_a_straight_one(
+    bench: Bench, name: str
+) -> None:
     for seed, point in enumerate(bench.points(name, 2, seed=5)):
         bench.killed_twice(name, point, seed)
 

@@ -46,13 +46,27 @@ VERBS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "train": lambda name: ("train", "--encoding", "rope-axial", "--out", "new", "--", name),
     "sampler": lambda name: ("generate", "tiny", "--count", "2", "--out", "new", "--sampler", name),
 }  # fmt: skip
-EVERYWHERE = ("outside", "clears-screen", "line-feed", "very-long", "half-character", "empty")  # the others at two verbs
+EVERYWHERE = (
+    "outside",
+    "clears-screen",
+    "line-feed",
+    "very-long",
+    "half-character",
+    "empty",
+)  # the others at two verbs
 
 UNKNOWN = [
-    Case(f"{verb}-{kind}", None, words(name), 2 if kind == "half-character" else 1, "harope-bench: |not UTF-8")
+    Case(
+        f"{verb}-{kind}",
+        None,
+        words(name),
+        2 if kind == "half-character" else 1,
+        "harope-bench: |not UTF-8",
+    )
     for verb, words in VERBS.items()
     for kind, name in NAMES.items()
-    if (verb in ("generate", "register") or kind in EVERYWHERE) and (verb, kind) != ("register", "module")
+    if (verb in ("generate", "register") or kind in EVERYWHERE)
+    and (verb, kind) != ("register", "module")
 ]
 
 LABEL = ("eval", RUN, "--reference", "reference.npz", "--label")
@@ -62,7 +76,8 @@ BAD_LABELS = [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ texts on their way out
+# ------------------------------------------------------------------------------------------------
+# texts on their way out
 
 
 def labelled(text: str) -> Callable[[Room], None]:
@@ -93,7 +108,11 @@ def plain_page(room: Room, outcome: Outcome) -> None:
 def plain_cells(room: Room, outcome: Outcome) -> None:
     """No cell of a csv begins like a formula, unless it is a number."""
     cells = [cell for row in csv.reader(io.StringIO(outcome.stdout)) for cell in row]
-    assert not [cell for cell in cells if re.match(r"\s*[=+@-]", cell) and not re.fullmatch(r"[+-]?[\d.,e%+-]*", cell)]
+    assert not [
+        cell
+        for cell in cells
+        if re.match(r"\s*[=+@-]", cell) and not re.fullmatch(r"[+-]?[\d.,e%+-]*", cell)
+    ]
 
 
 TEXTS = {
@@ -157,16 +176,21 @@ OUTPUTS += [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ names of files
+# ------------------------------------------------------------------------------------------------
+# names of files
 
 
 def called(name: str) -> Callable[[Room], None]:
     """Let an image of the folder have a name."""
-    return lambda room: os.rename(room.pictures / "000002.png", os.fsencode(room.pictures) + b"/" + os.fsencode(name))
+    return lambda room: os.rename(
+        room.pictures / "000002.png", os.fsencode(room.pictures) + b"/" + os.fsencode(name)
+    )
 
 
 def folder_called(name: str) -> Callable[[Room], None]:
-    return lambda room: os.rename(room.pictures, os.fsencode(room.folder) + b"/" + os.fsencode(name))
+    return lambda room: os.rename(
+        room.pictures, os.fsencode(room.folder) + b"/" + os.fsencode(name)
+    )
 
 
 EVAL = ("eval", IMAGES, "--suite", "digits", "--reference", "reference.npz", "--out", "new")
@@ -195,7 +219,17 @@ FILES = [
 
 
 def listed(text: str) -> tuple[Callable[[Room], None], tuple[str, ...]]:
-    return put("list.csv", text), ("convert", IMAGES, "out", "--to", "png", "--suite", "shapes", "--file-list", "list.csv")
+    return put("list.csv", text), (
+        "convert",
+        IMAGES,
+        "out",
+        "--to",
+        "png",
+        "--suite",
+        "shapes",
+        "--file-list",
+        "list.csv",
+    )
 
 
 FILES += [
@@ -209,7 +243,11 @@ FILES += [
         ("index-of-text", "file,index\n000000.png,first\n", "first"),
         ("index-negative", "file,index\n000000.png,-1\n", "-1"),
         ("index-huge", f"file,index\n000000.png,{'9' * 30}\n", "9999"),
-        ("index-twice", "file,index\n000000.png,0\n000001.png,0\n", "line 3 states an image or a file again"),
+        (
+            "index-twice",
+            "file,index\n000000.png,0\n000001.png,0\n",
+            "line 3 states an image or a file again",
+        ),
         ("more-cells", "file,index\n000000.png,0,1,2\n", "list.csv"),
         ("cell-of-megabytes", "file,index\n" + "x" * 300_000 + ",0\n", "list.csv"),
         ("steers", "file,index\n\x1b[2J.png,0\n", "list.csv|png"),
@@ -239,5 +277,7 @@ def test_names_of_files_choose_nothing(case: Case, room: Room) -> None:
 
 def test_a_run_whose_folder_steers_is_listed_as_json_that_is_read_back(room: Room) -> None:
     os.rename(room.run, room.folder / "\x1b[2J")
-    outcome = run_case(Case("json", None, ("compare", "\x1b[2J", "\x1b[2J", "--json"), 0, "baseline"), room)
+    outcome = run_case(
+        Case("json", None, ("compare", "\x1b[2J", "\x1b[2J", "--json"), 0, "baseline"), room
+    )
     assert json.loads(outcome.stdout)

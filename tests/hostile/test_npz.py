@@ -37,7 +37,9 @@ def headed(text: str, body: bytes = b"", version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + size + data + body
 
 
-def header(shape: str = f"(4, {SIDE}, {SIDE}, 3)", descr: str = "'|u1'", order: str = "False") -> str:
+def header(
+    shape: str = f"(4, {SIDE}, {SIDE}, 3)", descr: str = "'|u1'", order: str = "False"
+) -> str:
     return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
 
 
@@ -48,7 +50,11 @@ def members(*pairs: tuple[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> byte
     return buffer.getvalue()
 
 
-def zipped(*pairs: tuple[str, bytes], kind: int = zipfile.ZIP_DEFLATED, change: Callable[[bytearray], Any] | None = None) -> Any:
+def zipped(
+    *pairs: tuple[str, bytes],
+    kind: int = zipfile.ZIP_DEFLATED,
+    change: Callable[[bytearray], Any] | None = None,
+) -> Any:
     """Write x.npz with these members, its bytes changed afterwards."""
 
     def build(room: Room) -> None:

@@ -1,4 +1,6 @@
-"""JSON, TOML, CSV and plain text that is nested, marked, cut, of other types, of other encodings, or means to steer."""
+"""JSON, TOML, CSV and plain text that is nested, marked, cut, of other types, of other encodings,
+or means to steer.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,20 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from hostile.room import IMAGES, RESULT, RUN, Case, Outcome, Room, both, edit_json, odd_file, put, run_case, table
+from hostile.room import (
+    IMAGES,
+    RESULT,
+    RUN,
+    Case,
+    Outcome,
+    Room,
+    both,
+    edit_json,
+    odd_file,
+    put,
+    run_case,
+    table,
+)
 
 from harope_bench.suites import coco_fid
 
@@ -48,7 +63,8 @@ JSON = [
     Case(f"{document}-{kind}", put(name, data), call, code, name.rpartition("/")[2])
     for document, (name, call, code) in DOCUMENTS.items()
     for kind, data in BAD_JSON.items()
-    if document in ("plan", "result") or kind in ("cut", "nested", "list", "half-character", "huge-number")
+    if document in ("plan", "result")
+    or kind in ("cut", "nested", "list", "half-character", "huge-number")
 ]
 
 
@@ -107,11 +123,18 @@ FIELDS = [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ JSON lines
+# ------------------------------------------------------------------------------------------------
+# JSON lines
 
 
 def line(**facts: Any) -> bytes:
-    good = {"index": 0, "file": "images/000000.png", "sha256": "ab" * 32, "status": "ok", "label": 0}
+    good = {
+        "index": 0,
+        "file": "images/000000.png",
+        "sha256": "ab" * 32,
+        "status": "ok",
+        "label": 0,
+    }
     return json.dumps({**good, **facts}).encode() + b"\n"
 
 
@@ -173,7 +196,8 @@ def _through_link(room: Room) -> None:
     _only(room, file=f"more/{IMAGES}/000000.png")
 
 
-# ------------------------------------------------------------------------------------------------ TOML
+# ------------------------------------------------------------------------------------------------
+# TOML
 
 
 BAD_TOML: dict[str, bytes] = {
@@ -240,7 +264,8 @@ def _edit_checkpoint(room: Room, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-# ------------------------------------------------------------------------------------------------ csv and text
+# ------------------------------------------------------------------------------------------------
+# csv and text
 
 
 LOSS = ("figure", "loss", "log.csv", "--out", "loss.svg")
@@ -285,7 +310,10 @@ def drawn(room: Room, outcome: Outcome) -> None:
 
 def one_line_each(room: Room, outcome: Outcome) -> None:
     drawn(room, outcome)
-    svg, rows = (room.folder / "loss.svg").read_text(), list(csv.reader(io.StringIO((room.folder / "loss.csv").read_text())))
+    svg, rows = (
+        (room.folder / "loss.svg").read_text(),
+        list(csv.reader(io.StringIO((room.folder / "loss.csv").read_text()))),
+    )
     assert "<script>" not in svg
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
 
@@ -347,7 +375,8 @@ def altered(name: str, build: Callable[[Room], Any], call: tuple[str, ...], word
     return Case(name, build, call, 1, words, is_forged=False)
 
 
-# A file that still says what it should, or would be refused for something else, if nobody looked at its hash.
+# A file that still says what it should, or would be refused for something else, if nobody looked at
+# its hash.
 RECORDED = [
     altered("result-in-report", measured(value=0.0), REPORT, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
     altered("result-on-leaderboard", measured(value=0.0), BUILD, "fidelity_ref-.*json was altered: .*SHA256SUMS"),

@@ -17,7 +17,18 @@ import torch
 from hostile.room import Case, Payload, Room, both, odd_file, put, run_case, table
 from safetensors.torch import load_file, save
 
-OPTIONS = ("--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--suite", "digits", "--sampler", "flow")
+OPTIONS = (
+    "--encoding",
+    "rope-axial",
+    "--config",
+    "heads=2",
+    "--config",
+    "size=28",
+    "--suite",
+    "digits",
+    "--sampler",
+    "flow",
+)
 TINY = "home/checkpoints/tiny.safetensors"
 
 
@@ -25,7 +36,8 @@ def register(name: str) -> tuple[str, ...]:
     return ("register", "mine", "--weights", name, *OPTIONS)
 
 
-# ------------------------------------------------------------------------------------------------ safetensors
+# ------------------------------------------------------------------------------------------------
+# safetensors
 
 
 def tensors(header: Any, data: bytes = bytes(64), size: int | None = None) -> bytes:
@@ -69,12 +81,20 @@ HEADERS: dict[str, bytes] = {
 }  # fmt: skip
 
 HEADER_CASES = [
-    Case(name, put("x.safetensors", data), register("x.safetensors"), 1, r"x\.safetensors is not a readable safetensors|of no backbone")
+    Case(
+        name,
+        put("x.safetensors", data),
+        register("x.safetensors"),
+        1,
+        r"x\.safetensors is not a readable safetensors|of no backbone",
+    )
     for name, data in HEADERS.items()
 ]
 
 
-def changed(change: Callable[[dict[str, Any]], Any], note: dict[str, str] | None = None) -> Callable[[Room], None]:
+def changed(
+    change: Callable[[dict[str, Any]], Any], note: dict[str, str] | None = None
+) -> Callable[[Room], None]:
     """Write x.safetensors: the weights of tiny after a change, with another note."""
 
     def build(room: Room) -> None:
@@ -113,10 +133,15 @@ STATES = [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ pickles
+# ------------------------------------------------------------------------------------------------
+# pickles
 
 
-def pickled(name: str, write: Callable[[Any, Path], None], wrap: Callable[[Any], Any] = lambda payload: payload) -> Callable[[Room], None]:
+def pickled(
+    name: str,
+    write: Callable[[Any, Path], None],
+    wrap: Callable[[Any], Any] = lambda payload: payload,
+) -> Callable[[Room], None]:
     """Write a file that makes the canary when it is unpickled."""
     return lambda room: write(wrap(Payload(room.canary)), room.folder / name)
 
@@ -138,9 +163,14 @@ def torch_bytes(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def rezipped(data: bytes, change: Callable[[zipfile.ZipInfo, bytes], list[tuple[zipfile.ZipInfo, bytes]]]) -> bytes:
+def rezipped(
+    data: bytes, change: Callable[[zipfile.ZipInfo, bytes], list[tuple[zipfile.ZipInfo, bytes]]]
+) -> bytes:
     """A zip archive again, each of its members as `change` gives it."""
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer := io.BytesIO(), "w") as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as old,
+        zipfile.ZipFile(buffer := io.BytesIO(), "w") as new,
+    ):
         for info in old.infolist():
             for member, content in change(info, old.read(info)):
                 new.writestr(member, content)
@@ -176,7 +206,8 @@ PICKLES += [
 ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------ what is no file, shards, what changed
+# ------------------------------------------------------------------------------------------------
+# what is no file, shards, what changed
 
 
 def index(**places: str) -> Callable[[Room], None]:
@@ -185,7 +216,13 @@ def index(**places: str) -> Callable[[Room], None]:
 
 SHARDED = register("x.safetensors.index.json")
 PLACES = [
-    Case(f"{kind}-{suffix}", odd_file(f"x.{suffix}", kind), register(f"x.{suffix}"), 1, rf"x\.{suffix}")
+    Case(
+        f"{kind}-{suffix}",
+        odd_file(f"x.{suffix}", kind),
+        register(f"x.{suffix}"),
+        1,
+        rf"x\.{suffix}",
+    )
     for kind in ("pipe", "device", "loop", "dangling", "folder", "missing", "sparse")
     for suffix in ("safetensors", "pt")
     if (kind, suffix) != ("sparse", "pt")

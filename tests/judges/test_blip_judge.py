@@ -1,4 +1,6 @@
-"""Judge blip-vqa: transformers' network under BLIP's conditions, held to a slow one with the published names, on random weights."""
+"""Judge blip-vqa: transformers' network under BLIP's conditions, held to a slow one with the
+published names, on random weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from torch import Tensor
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, VqaQuery, is_complete_annotation
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    DepthQuery,
+    VqaQuery,
+    is_complete_annotation,
+)
 from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
@@ -23,10 +30,38 @@ from harope_bench.judges.blip import blip_network
 
 pytest.importorskip("transformers")
 
-VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 3}
-TEXT = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
-SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, "yes": 2748, "no": 2053, "?": 1029}
-MORE = {"a": 1037, "red": 2417, "car": 2482, "the": 1996, "blue": 2630, "bench": 6847, "##es": 2229, ",": 1010}
+VISION = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+}
+TEXT = {
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+SPECIAL = {
+    "[PAD]": 0,
+    "[UNK]": 100,
+    "[CLS]": 101,
+    "[SEP]": 102,
+    "[MASK]": 103,
+    "yes": 2748,
+    "no": 2053,
+    "?": 1029,
+}
+MORE = {
+    "a": 1037,
+    "red": 2417,
+    "car": 2482,
+    "the": 1996,
+    "blue": 2630,
+    "bench": 6847,
+    "##es": 2229,
+    ",": 1010,
+}
 
 
 def vocabulary() -> str:
@@ -50,7 +85,14 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     layer("visual_encoder.norm", d)
     for i in range(2):
         at = f"visual_encoder.blocks.{i}"
-        for name, *size in (("norm1", d), ("norm2", d), ("attn.qkv", 3 * d, d), ("attn.proj", d, d), ("mlp.fc1", m, d), ("mlp.fc2", d, m)):
+        for name, *size in (
+            ("norm1", d),
+            ("norm2", d),
+            ("attn.qkv", 3 * d, d),
+            ("attn.proj", d, d),
+            ("mlp.fc1", m, d),
+            ("mlp.fc2", d, m),
+        ):
             layer(f"{at}.{name}", *size)
     for tower in ("text_encoder", "text_decoder.bert"):
         shapes[f"{tower}.embeddings.position_ids"] = (1, 512)
@@ -75,23 +117,33 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def published() -> dict[str, Tensor]:
-    """Random weights in the published file's form; its head is the word embedding and holds its bias twice."""
+    """Random weights in the published file's form; its head is the word embedding and holds its
+    bias twice.
+    """
     rng = torch.Generator().manual_seed(0)
-    state = {name: 0.3 * torch.randn(size, generator=rng) for name, size in published_shapes().items()}
+    state = {
+        name: 0.3 * torch.randn(size, generator=rng) for name, size in published_shapes().items()
+    }
     for name in state:
         if name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "LayerNorm.weight")):
             state[name] += 1
         if name.endswith("position_ids"):
             state[name] = torch.arange(512)[None]
-    state["text_decoder.cls.predictions.decoder.weight"] = state["text_decoder.bert.embeddings.word_embeddings.weight"]
+    state["text_decoder.cls.predictions.decoder.weight"] = state[
+        "text_decoder.bert.embeddings.word_embeddings.weight"
+    ]
     state["text_decoder.cls.predictions.decoder.bias"] = state["text_decoder.cls.predictions.bias"]
     return state
 
 
 class Slow:
-    """BLIP's question answering written out in float64 on the published names; `first`, `eps` and `heads` can be set wrong."""
+    """BLIP's question answering written out in float64 on the published names; `first`, `eps` and
+    `heads` can be set wrong.
+    """
 
-    def __init__(self, state: dict[str, Tensor], first: int = 30523, eps: float = 1e-6, heads: int = 4):
+    def __init__(
+        self, state: dict[str, Tensor], first: int = 30523, eps: float = 1e-6, heads: int = 4
+    ):
         self.w = {name: tensor.double() for name, tensor in state.items()}
         self.first, self.eps, self.heads = first, eps, heads
 
@@ -100,7 +152,12 @@ class Slow:
 
     def norm(self, x: Tensor, name: str, eps: float) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+        return (
+            centred
+            / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+            * self.w[f"{name}.weight"]
+            + self.w[f"{name}.bias"]
+        )
 
     @staticmethod
     def gelu(x: Tensor) -> Tensor:
@@ -115,22 +172,44 @@ class Slow:
 
     def image(self, image: np.ndarray) -> Tensor:
         """(901, D)."""
-        square = np.asarray(Image.fromarray(image).resize((480, 480), Image.Resampling.BICUBIC)) / 255
+        square = (
+            np.asarray(Image.fromarray(image).resize((480, 480), Image.Resampling.BICUBIC)) / 255
+        )
         mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-        tiles = ((square - mean) / std).reshape(30, 16, 30, 16, 3).transpose(0, 2, 4, 1, 3).reshape(900, 768)
-        patches = torch.from_numpy(tiles) @ self.w["visual_encoder.patch_embed.proj.weight"].flatten(1).T
-        x = torch.cat([self.w["visual_encoder.cls_token"][0], patches + self.w["visual_encoder.patch_embed.proj.bias"]])
+        tiles = (
+            ((square - mean) / std)
+            .reshape(30, 16, 30, 16, 3)
+            .transpose(0, 2, 4, 1, 3)
+            .reshape(900, 768)
+        )
+        patches = (
+            torch.from_numpy(tiles) @ self.w["visual_encoder.patch_embed.proj.weight"].flatten(1).T
+        )
+        x = torch.cat(
+            [
+                self.w["visual_encoder.cls_token"][0],
+                patches + self.w["visual_encoder.patch_embed.proj.bias"],
+            ]
+        )
         x = x + self.w["visual_encoder.pos_embed"][0]
         for i in range(2):
             at = f"visual_encoder.blocks.{i}"
-            q, k, v = self.linear(self.norm(x, f"{at}.norm1", self.eps), f"{at}.attn.qkv").chunk(3, -1)
+            q, k, v = self.linear(self.norm(x, f"{at}.norm1", self.eps), f"{at}.attn.qkv").chunk(
+                3, -1
+            )
             x = x + self.linear(self.attend(q, k, v, 3), f"{at}.attn.proj")
-            x = x + self.linear(self.gelu(self.linear(self.norm(x, f"{at}.norm2", self.eps), f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
+            x = x + self.linear(
+                self.gelu(self.linear(self.norm(x, f"{at}.norm2", self.eps), f"{at}.mlp.fc1")),
+                f"{at}.mlp.fc2",
+            )
         return self.norm(x, "visual_encoder.norm", self.eps)
 
     def text(self, ids: list[int], tower: str, seen: Tensor) -> Tensor:
         """A text tower that looks at `seen`: (N, D)."""
-        x = self.w[f"{tower}.embeddings.word_embeddings.weight"][ids] + self.w[f"{tower}.embeddings.position_embeddings.weight"][: len(ids)]
+        x = (
+            self.w[f"{tower}.embeddings.word_embeddings.weight"][ids]
+            + self.w[f"{tower}.embeddings.position_embeddings.weight"][: len(ids)]
+        )
         x = self.norm(x, f"{tower}.embeddings.LayerNorm", 1e-12)
         for i in range(2):
             at = f"{tower}.encoder.layer.{i}"
@@ -138,10 +217,19 @@ class Slow:
                 base = f"{at}.{part}.self"
                 keys = x if keys is None else keys
                 mixed = self.attend(
-                    self.linear(x, f"{base}.query"), self.linear(keys, f"{base}.key"), self.linear(keys, f"{base}.value"), self.heads
+                    self.linear(x, f"{base}.query"),
+                    self.linear(keys, f"{base}.key"),
+                    self.linear(keys, f"{base}.value"),
+                    self.heads,
                 )
-                x = self.norm(x + self.linear(mixed, f"{at}.{part}.output.dense"), f"{at}.{part}.output.LayerNorm", 1e-12)
-            inner = self.linear(self.gelu(self.linear(x, f"{at}.intermediate.dense")), f"{at}.output.dense")
+                x = self.norm(
+                    x + self.linear(mixed, f"{at}.{part}.output.dense"),
+                    f"{at}.{part}.output.LayerNorm",
+                    1e-12,
+                )
+            inner = self.linear(
+                self.gelu(self.linear(x, f"{at}.intermediate.dense")), f"{at}.output.dense"
+            )
             x = self.norm(x + inner, f"{at}.output.LayerNorm", 1e-12)
         return x
 
@@ -150,8 +238,15 @@ class Slow:
         question = self.text([self.first, *words, 102], "text_encoder", self.image(image))
         answer = self.text([30522], "text_decoder.bert", question)
         head = "text_decoder.cls.predictions"
-        x = self.norm(self.gelu(self.linear(answer, f"{head}.transform.dense")), f"{head}.transform.LayerNorm", 1e-12)
-        logits = (x @ self.w["text_decoder.bert.embeddings.word_embeddings.weight"].T + self.w[f"{head}.bias"])[0]
+        x = self.norm(
+            self.gelu(self.linear(answer, f"{head}.transform.dense")),
+            f"{head}.transform.LayerNorm",
+            1e-12,
+        )
+        logits = (
+            x @ self.w["text_decoder.bert.embeddings.word_embeddings.weight"].T
+            + self.w[f"{head}.bias"]
+        )[0]
         return float(logits[[2748, 2053]].softmax(-1)[0])
 
 
@@ -173,20 +268,32 @@ def image() -> np.ndarray:
 
 
 def asked(image: np.ndarray, *questions: str) -> list[float]:
-    answer = registry.load_by_name("judges", "blip-vqa").open("cpu").see("vqa", image, VqaQuery(questions=questions))
+    answer = (
+        registry.load_by_name("judges", "blip-vqa")
+        .open("cpu")
+        .see("vqa", image, VqaQuery(questions=questions))
+    )
     return [a.yes for a in answer.answers]
 
 
-QUESTIONS = {"a red car?": [1037, 2417, 2482, 1029], "the blue benches?": [1996, 2630, 6847, 2229, 1029], "car?": [2482, 1029]}
+QUESTIONS = {
+    "a red car?": [1037, 2417, 2482, 1029],
+    "the blue benches?": [1996, 2630, 6847, 2229, 1029],
+    "car?": [2482, 1029],
+}
 
 
 def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
-    """All at once: names, image size, norms, heads, [ENC], first step. Each constant of transformers' defaults would show."""
+    """All at once: names, image size, norms, heads, [ENC], first step. Each constant of
+    transformers' defaults would show.
+    """
     found = asked(image, *QUESTIONS)
     state = published()
     slow = Slow(state)
     wanted = [slow.share(image, words) for words in QUESTIONS.values()]
-    assert np.abs(np.array(found) - wanted).max() < 2e-5  # float32 through six layers against float64
+    assert (
+        np.abs(np.array(found) - wanted).max() < 2e-5
+    )  # float32 through six layers against float64
     assert np.ptp(wanted) > 1e-2
     for changed in ({"first": 101}, {"heads": 2}):
         other = [Slow(state, **changed).share(image, words) for words in QUESTIONS.values()]
@@ -195,19 +302,31 @@ def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
 
 def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
     network = blip_network.build_network(VISION, TEXT)
-    eps = {name: module.eps for name, module in network.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    eps = {
+        name: module.eps
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.LayerNorm)
+    }
     assert {value for name, value in eps.items() if name.startswith("vision")} == {1e-6}
     assert {value for name, value in eps.items() if name.startswith("text")} == {1e-12}
-    assert network.config.text_config.num_attention_heads == 4 and network.config.vision_config.image_size == 480
+    assert (
+        network.config.text_config.num_attention_heads == 4
+        and network.config.vision_config.image_size == 480
+    )
 
 
 def test_a_flat_picture_shows_the_epsilon(small: Path) -> None:
     """Small activations make 1e-6 and 1e-5 differ."""
-    state = {k: v * (0.01 if k.startswith("visual_encoder.p") or "cls_token" in k else 1) for k, v in published().items()}
+    state = {
+        k: v * (0.01 if k.startswith("visual_encoder.p") or "cls_token" in k else 1)
+        for k, v in published().items()
+    }
     torch.save({"model": state}, small)
     flat = np.full((8, 8, 3), 120, dtype=np.uint8)
     found = asked(flat, "a red car?")[0]
-    wanted, other = (Slow(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5))
+    wanted, other = (
+        Slow(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5)
+    )
     assert abs(found - wanted) < 2e-5 < 1e-4 < abs(other - wanted)
 
 
@@ -224,9 +343,16 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
     renamed = blip_network.convert_state(state)
     assert set(renamed) == set(blip_network.build_network(VISION, TEXT).state_dict())
     assert len(renamed) == len(state) - 2  # the two lists of places
-    for extra in ("visual_encoder.blocks.0.extra", "text_encoder.pooler.dense.weight", "visual_encoder_m.norm.weight"):
+    for extra in (
+        "visual_encoder.blocks.0.extra",
+        "text_encoder.pooler.dense.weight",
+        "visual_encoder_m.norm.weight",
+    ):
         torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
-        with pytest.raises(WeightsError, match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa"):
+        with pytest.raises(
+            WeightsError,
+            match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa",
+        ):
             registry.load_by_name("judges", "blip-vqa").open("cpu")
     del state["visual_encoder.norm.bias"]
     torch.save({"model": state}, small)
@@ -242,14 +368,20 @@ def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndar
     opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
     ask = VqaQuery(questions=tuple(QUESTIONS))
     answer = opened.see("vqa", image, ask)
-    assert is_complete_annotation(ask, answer) and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    assert (
+        is_complete_annotation(ask, answer)
+        and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    )
     assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="it is no depth"):
         opened.see("depth", image, DepthQuery(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
-    assert blip_network.clean_question('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
+    assert (
+        blip_network.clean_question('A "Red" Car!; (the #1): *blue*~ bench.  ')
+        == "a red car the 1 blue bench"
+    )
     assert blip_network.clean_question("what?") == "what?"
     assert len(blip_network.clean_question("car " * 80).split(" ")) == 50
     (tmp_path / "vocab.txt").write_text(vocabulary())
@@ -270,7 +402,9 @@ def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
         registry.load_by_name("judges", "blip-vqa").open("cpu")
 
 
-def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
+    small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small)
@@ -285,14 +419,21 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_
     receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
-    assert "publisher states no hash" in plugin.warnings()[0] and "rests on the address" in plugin.warnings()[0]
+    assert (
+        "publisher states no hash" in plugin.warnings()[0]
+        and "rests on the address" in plugin.warnings()[0]
+    )
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
-        (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}}))
+        (place / local_files.RECEIPT).write_text(
+            versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}})
+        )
         assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
 
 
-def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp_path: Path) -> None:
+def test_a_conversion_gives_the_same_answers(
+    small: Path, image: np.ndarray, tmp_path: Path
+) -> None:
     """transformers saves one of two equal tensors; the judge finds the other."""
     wanted = asked(image, *QUESTIONS)
     network = blip_network.build_network(VISION, TEXT)
@@ -302,7 +443,11 @@ def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp
     bound = registry.load_by_name("judges", "blip-vqa").of(str(tmp_path / "hub"))
     found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
     assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
-    assert bound.judge_class == "substitute" and "conversion" in bound.warnings()[0] and len(bound.weights_sha256()) == 64
+    assert (
+        bound.judge_class == "substitute"
+        and "conversion" in bound.warnings()[0]
+        and len(bound.weights_sha256()) == 64
+    )
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "hub" / "model.safetensors"
@@ -323,13 +468,17 @@ def cubic(x: float) -> float:
 def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
     name = "vision_model.embeddings.position_embedding"
     ramp = torch.arange(24.0)[:, None].expand(24, 24).reshape(1, 576, 1)  # grows by one a row
-    found = blip_network.resize_positions({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
+    found = blip_network.resize_positions(
+        {name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)}
+    )[name]
     assert found.shape == (1, 901, 1) and found[0, 0, 0] == -5
     grid = found[0, 1:, 0].reshape(30, 30)
     for row in range(3, 27):  # away from the edges
         at = (row + 0.5) * 24 / 30 - 0.5
         near = range(math.floor(at) - 1, math.floor(at) + 3)
-        assert grid[row].tolist() == pytest.approx([sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4)
+        assert grid[row].tolist() == pytest.approx(
+            [sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4
+        )
     whole: Any = {name: torch.zeros(1, 901, 1)}
     assert blip_network.resize_positions(whole) is whole
     with pytest.raises(WeightsError, match="wanted"):
@@ -337,7 +486,9 @@ def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
 
 
 def test_the_network_of_full_size() -> None:
-    """361 million parameters without the head's second copy of the words: 12 + 12 + 12 layers, as in BLIP."""
+    """361 million parameters without the head's second copy of the words: 12 + 12 + 12 layers, as
+    in BLIP.
+    """
     with torch.device("meta"):
         network = blip_network.build_network(blip_network.VISION, blip_network.TEXT)
     d, f = 768, 3072
@@ -347,10 +498,16 @@ def test_the_network_of_full_size() -> None:
     text = 12 * (block + 4 * linear(d, d) + 2 * d) + 30524 * d + 512 * d + 2 * d
     head = linear(d, d) + 2 * d + linear(d, 30524) + 30524
     assert sum(p.numel() for p in network.parameters()) == vision + 2 * text + head
-    assert network.config.text_config.num_attention_heads == network.config.vision_config.num_attention_heads == 12
+    assert (
+        network.config.text_config.num_attention_heads
+        == network.config.vision_config.num_attention_heads
+        == 12
+    )
 
 
-def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_check_passes_on_any_weights_and_finds_padding(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     opened = plugin.open("cpu")
     first, second, third = plugin.canary()
@@ -369,12 +526,21 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, mon
     assert "beside a longer question yes has" in third.check(opened)
 
 
-def test_only_the_published_weights_owe_an_answer_about_a_picture(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_published_weights_owe_an_answer_about_a_picture(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That they give it was not seen here; the answers' order decides."""
     plugin = registry.load_by_name("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
     *_, trial = plugin.canary()
     form = ANNOTATION_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
-        assert trial.right(form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))) is right
-    assert is_complete_annotation(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))
+        assert (
+            trial.right(
+                form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))
+            )
+            is right
+        )
+    assert is_complete_annotation(
+        trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask)
+    )

@@ -1,4 +1,6 @@
-"""Judges with both towers of CLIP: the network, GenEval's colours and T2I-CompBench's cosine, on small networks with random weights."""
+"""Judges with both towers of CLIP: the network, GenEval's colours and T2I-CompBench's cosine, on
+small networks with random weights.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from torch import Tensor
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, ColourObject, ColourQuery, SimilarityQuery, encode_mask, is_complete_annotation
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    ColourObject,
+    ColourQuery,
+    DepthQuery,
+    SimilarityQuery,
+    encode_mask,
+    is_complete_annotation,
+)
 from harope_bench.core.errors import MissingAssetError, OptionError, ShapeError, WeightsError
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.clip import clip_network, clip_vit_l_14
@@ -48,12 +58,16 @@ def image() -> np.ndarray:
 
 def reference(quick_gelu: bool = True) -> torch.nn.Module:
     found = clip_model(quick_gelu)
-    found.load_state_dict({k: v for k, v in random_clip_weights().items() if k not in clip_network.NON_WEIGHT_KEYS})
+    found.load_state_dict(
+        {k: v for k, v in random_clip_weights().items() if k not in clip_network.NON_WEIGHT_KEYS}
+    )
     return found
 
 
 def pixels(picture: Image.Image) -> Tensor:
-    """OpenAI's steps in the open: shorter side to 224 by pillow's bicubic filter, the middle 224, / 255, mean, deviation."""
+    """OpenAI's steps in the open: shorter side to 224 by pillow's bicubic filter, the middle 224, /
+    255, mean, deviation.
+    """
     width, height = picture.size
     short = min(width, height)
     size = (224, int(224 * height / short)) if width == short else (int(224 * width / short), 224)
@@ -68,7 +82,9 @@ def unit(x: Tensor) -> Tensor:
     return x / x.square().sum(-1, keepdim=True).sqrt()
 
 
-def slow_shares(model: Any, picture: Image.Image, name: str, colours: tuple[str, ...]) -> list[float]:
+def slow_shares(
+    model: Any, picture: Image.Image, name: str, colours: tuple[str, ...]
+) -> list[float]:
     """GenEval's colour step written out."""
     import open_clip
 
@@ -76,7 +92,11 @@ def slow_shares(model: Any, picture: Image.Image, name: str, colours: tuple[str,
         seen = unit(model.encode_image(pixels(picture)))[0].double()
         logits = []
         for c in colours:
-            texts = [f"a photo of a {c} {name}", f"a photo of a {c}-colored {name}", f"a photo of a {c} object"]
+            texts = [
+                f"a photo of a {c} {name}",
+                f"a photo of a {c}-colored {name}",
+                f"a photo of a {c} object",
+            ]
             rows = unit(model.encode_text(open_clip.tokenize(texts))).double()
             mean = rows.sum(0) / 3
             logits.append(100 * float(seen @ (mean / mean.square().sum().sqrt())))
@@ -85,11 +105,14 @@ def slow_shares(model: Any, picture: Image.Image, name: str, colours: tuple[str,
     return [share / sum(shares) for share in shares]
 
 
-# ------------------------------------------------------------------------------------------- the network
+# ------------------------------------------------------------------------------------------- the
+# network
 
 
 def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarray) -> None:
-    """Image and text, against open_clip's model with the same weights; plain GELU would differ by far more."""
+    """Image and text, against open_clip's model with the same weights; plain GELU would differ by
+    far more.
+    """
     opened = registry.load_by_name("judges", SCORE).open("cpu")
     texts = ("a red car", "two dogs")
     found = np.array(opened.see("similarity", image, SimilarityQuery(texts=texts)).cosines)
@@ -114,7 +137,9 @@ def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> 
         clip_network.require_quick_gelu(clip_model(False))
     with pytest.raises(WeightsError, match="built no activation"):
         clip_network.require_quick_gelu(torch.nn.Linear(2, 2))
-    monkeypatch.setattr("open_clip.model.QuickGELU", torch.nn.GELU)  # as another release of open_clip might
+    monkeypatch.setattr(
+        "open_clip.model.QuickGELU", torch.nn.GELU
+    )  # as another release of open_clip might
     with pytest.raises(WeightsError, match="open_clip built GELU"):
         registry.load_by_name("judges", COLOURS).open("cpu")
 
@@ -127,9 +152,13 @@ def test_full_sizes_are_open_clips() -> None:
         config = open_clip.get_model_config(plugin.model)
         assert config["quick_gelu"]
         with torch.device("meta"):
-            whole = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"], quick_gelu=True)
+            whole = open_clip.model.CLIP(
+                config["embed_dim"], config["vision_cfg"], config["text_cfg"], quick_gelu=True
+            )
         assert sum(p.numel() for p in whole.parameters()) == parameters
-        assert [n for n, _ in whole.named_buffers()] == ["attn_mask"], "a number that no weights file fills"
+        assert [n for n, _ in whole.named_buffers()] == ["attn_mask"], (
+            "a number that no weights file fills"
+        )
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
@@ -143,7 +172,9 @@ def test_only_the_published_file_makes_an_equivalent_judge(
     name: str, small: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
 ) -> None:
     plugin = registry.load_by_name("judges", name)
-    assert plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
+    assert (
+        plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
+    )
     assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
     monkeypatch.delenv(plugin.source.own)
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
@@ -152,7 +183,9 @@ def test_only_the_published_file_makes_an_equivalent_judge(
     genuine = asset_files.WeightsFile(small, plugin.source.known_sha256())
     monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
-    with pytest.raises(WeightsError, match="recorded"):  # its bytes are hashed again before TorchScript sees them
+    with pytest.raises(
+        WeightsError, match="recorded"
+    ):  # its bytes are hashed again before TorchScript sees them
         plugin.open("cpu")
 
 
@@ -164,7 +197,13 @@ def test_judges_keep_their_promises(name: str, small: Path) -> None:
 def test_another_networks_weights_are_refused(small: Path) -> None:
     state = random_clip_weights()
     torch.save({**state, "visual.extra": torch.zeros(1)}, small)
-    with pytest.raises(WeightsError, match=r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch clipscore"):
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch"
+            r" clipscore"
+        ),
+    ):
         registry.load_by_name("judges", SCORE).open("cpu")
     del state["ln_final.bias"]
     torch.save(state, small)
@@ -172,14 +211,17 @@ def test_another_networks_weights_are_refused(small: Path) -> None:
         registry.load_by_name("judges", COLOURS).open("cpu")
 
 
-# --------------------------------------------------------------------------------------------- colours
+# ---------------------------------------------------------------------------------------------
+# colours
 
 
 def things(image: np.ndarray) -> tuple[ColourObject, ...]:
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
     return (
-        ColourObject(name="computer mouse", box=(2.5, 12.5, 38.5, 47.5), mask=encode_mask(disc)),  # corners halve: 2, 12, 38, 48
+        ColourObject(
+            name="computer mouse", box=(2.5, 12.5, 38.5, 47.5), mask=encode_mask(disc)
+        ),  # corners halve: 2, 12, 38, 48
         ColourObject(name="bus", box=(0, 0, 53, 30)),
         ColourObject(name="cat", box=(-3.2, 40, 60, 75), mask=encode_mask(~disc)),
     )
@@ -188,16 +230,24 @@ def things(image: np.ndarray) -> tuple[ColourObject, ...]:
 def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     model, ask = reference(), ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
     answer = registry.load_by_name("judges", COLOURS).open("cpu").see("colours", image, ask)
-    assert ANNOTATION_TYPES["colours"].model_validate(answer.model_dump()) == answer and is_complete_annotation(ask, answer)
+    assert ANNOTATION_TYPES["colours"].model_validate(
+        answer.model_dump()
+    ) == answer and is_complete_annotation(ask, answer)
     picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
     boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
     for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
         y, x = np.mgrid[:70, :53]
         disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
         mask = {"computer mouse": disc, "bus": None, "cat": ~disc}[thing.name]
-        shown = picture if mask is None else Image.fromarray(np.where(mask[..., None], image, np.asarray(ground)))
+        shown = (
+            picture
+            if mask is None
+            else Image.fromarray(np.where(mask[..., None], image, np.asarray(ground)))
+        )
         wanted = slow_shares(model, shown.crop(box), thing.name, ask.candidates)
-        assert np.abs(np.array(found) - wanted).max() < 1e-4, thing.name  # 100 cosines carry float32's 1e-6 to 1e-4
+        assert np.abs(np.array(found) - wanted).max() < 1e-4, (
+            thing.name
+        )  # 100 cosines carry float32's 1e-6 to 1e-4
         assert int(np.argmax(found)) == int(np.argmax(wanted))
         assert sum(found) == pytest.approx(1, abs=1e-9)
     assert len({tuple(shares) for shares in answer.shares}) == 3
@@ -209,20 +259,32 @@ def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.nda
     ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
     one, two = opened.see("colours", image, ask).shares
     assert one == two
-    assert opened.see("colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))).shares[0][::-1] == pytest.approx(
-        one, abs=1e-6
-    )
+    assert opened.see(
+        "colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))
+    ).shares[0][::-1] == pytest.approx(one, abs=1e-6)
     cat = bus.model_copy(update={"name": "cat"})
-    assert opened.see("colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))).shares[0] != one
-    opened.see("colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS))
+    assert (
+        opened.see(
+            "colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))
+        ).shares[0]
+        != one
+    )
+    opened.see(
+        "colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
+    )
     assert opened.see("colours", image, ask).shares[0] == one
 
 
 def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ShapeError, match="holds no pixel"):
-        clip_vit_l_14.crop_object(image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9)))  # 10.5 goes to 10
+        clip_vit_l_14.crop_object(
+            image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9))
+        )  # 10.5 goes to 10
     with pytest.raises(ShapeError, match=r"a mask of \(4, 4\) for an image of \(70, 53\)"):
-        clip_vit_l_14.crop_object(image, ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))))
+        clip_vit_l_14.crop_object(
+            image,
+            ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))),
+        )
 
 
 def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
@@ -232,7 +294,8 @@ def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
             opened.see(role, image, DepthQuery(boxes=()))
 
 
-# ---------------------------------------------------------------------------------------------- cosines
+# ----------------------------------------------------------------------------------------------
+# cosines
 
 
 def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) -> None:
@@ -242,7 +305,9 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
         warnings.simplefilter("error")
         answer = opened.see("similarity", image, ask)
     assert is_complete_annotation(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
-    assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), "capitals and blanks do not count"
+    assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), (
+        "capitals and blanks do not count"
+    )
     assert abs(answer.cosines[0] - answer.cosines[2]) > 1e-3
     alone = opened.see("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
     assert alone.cosines[0] == pytest.approx(answer.cosines[2], abs=1e-6)
@@ -251,7 +316,9 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
-def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
+    name: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", name)
     opened = plugin.open("cpu")
     checks = {case.name: case for case in plugin.canary()}
@@ -267,7 +334,9 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(name: str,
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
-def test_only_the_published_weights_owe_an_answer_about_a_picture(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_published_weights_owe_an_answer_about_a_picture(
+    name: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That they give it was not seen here."""
     plugin = registry.load_by_name("judges", name)
     plain = len(plugin.canary())
@@ -276,12 +345,20 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(name: str, sma
     for trial in trials:
         assert trial.role in plugin.roles and trial.image.dtype == np.uint8
         answer = opened.see(trial.role, trial.image, trial.ask)
-        assert is_complete_annotation(trial.ask, answer) and (trial.check(opened) is None) == trial.right(answer)
+        assert is_complete_annotation(trial.ask, answer) and (
+            trial.check(opened) is None
+        ) == trial.right(answer)
     if name == COLOURS:
         assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
-        rights = [[t.right(ANNOTATION_TYPES["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
+        rights = [
+            [t.right(ANNOTATION_TYPES["colours"](shares=(tuple(row),))) for row in shares]
+            for t in trials
+        ]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
     else:
-        assert [trials[0].right(ANNOTATION_TYPES["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]
+        assert [
+            trials[0].right(ANNOTATION_TYPES["similarity"](cosines=pair))
+            for pair in ((0.3, 0.2), (0.2, 0.3))
+        ] == [True, False]

@@ -1,4 +1,6 @@
-"""Judges of depth: DPT-Hybrid held to timm's network under the published head, the benchmark's steps to slow ones, on random weights."""
+"""Judges of depth: DPT-Hybrid held to timm's network under the published head, the benchmark's
+steps to slow ones, on random weights.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from torch.nn import functional as F
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, SimilarityQuery, is_complete_annotation
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    DepthQuery,
+    SimilarityQuery,
+    is_complete_annotation,
+)
 from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.depth import depth_map, dpt_network
@@ -48,22 +55,42 @@ def body() -> Any:
     conv = partial(StdConv2dSame, eps=1e-8)
     with torch.random.fork_rng(devices=[]):
         stages = ResNetV2(
-            (1, 2, 1), channels=(128, 256, 512), num_classes=0, global_pool="", preact=False, stem_type="same", conv_layer=conv
+            (1, 2, 1),
+            channels=(128, 256, 512),
+            num_classes=0,
+            global_pool="",
+            preact=False,
+            stem_type="same",
+            conv_layer=conv,
         )
         embed = partial(HybridEmbed, backbone=stages)
-        return VisionTransformer(384, 1, num_classes=7, embed_dim=32, depth=12, num_heads=2, mlp_ratio=1.5, embed_layer=embed).eval()
+        return VisionTransformer(
+            384,
+            1,
+            num_classes=7,
+            embed_dim=32,
+            depth=12,
+            num_heads=2,
+            mlp_ratio=1.5,
+            embed_layer=embed,
+        ).eval()
 
 
 @cache
 def published() -> dict[str, Tensor]:
     """Random weights under the published file's names, with the classifier of its pretraining."""
     rng = torch.Generator().manual_seed(0)
-    shapes: dict[str, tuple[int, ...]] = {f"pretrained.model.{k}": tuple(v.shape) for k, v in body().state_dict().items()}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"pretrained.model.{k}": tuple(v.shape) for k, v in body().state_dict().items()
+    }
     for n in (3, 4):
         post = f"pretrained.act_postprocess{n}"
         shapes |= {f"{post}.0.project.0.weight": (32, 64), f"{post}.0.project.0.bias": (32,)}
         shapes |= {f"{post}.3.weight": (32, 32, 1, 1), f"{post}.3.bias": (32,)}
-    shapes |= {"pretrained.act_postprocess4.4.weight": (32, 32, 3, 3), "pretrained.act_postprocess4.4.bias": (32,)}
+    shapes |= {
+        "pretrained.act_postprocess4.4.weight": (32, 32, 3, 3),
+        "pretrained.act_postprocess4.4.bias": (32,),
+    }
     for n, width in enumerate((128, 256, 32, 32), 1):
         shapes[f"scratch.layer{n}_rn.weight"] = (16, width, 3, 3)
         net = f"scratch.refinenet{n}"
@@ -71,8 +98,14 @@ def published() -> dict[str, Tensor]:
         for unit in (f"{net}.resConfUnit{u}.conv{c}" for u in (1, 2) for c in (1, 2)):
             shapes |= {f"{unit}.weight": (16, 16, 3, 3), f"{unit}.bias": (16,)}
     for n, size in ((0, (8, 16, 3, 3)), (2, (32, 8, 3, 3)), (4, (1, 32, 1, 1))):
-        shapes |= {f"scratch.output_conv.{n}.weight": size, f"scratch.output_conv.{n}.bias": size[:1]}
-    state = {name: torch.randn(size, generator=rng) / math.sqrt(max(math.prod(size[1:]), 25)) for name, size in shapes.items()}
+        shapes |= {
+            f"scratch.output_conv.{n}.weight": size,
+            f"scratch.output_conv.{n}.bias": size[:1],
+        }
+    state = {
+        name: torch.randn(size, generator=rng) / math.sqrt(max(math.prod(size[1:]), 25))
+        for name, size in shapes.items()
+    }
     for name in state:
         if "norm" in name and name.endswith("weight"):
             state[name] += 1
@@ -81,10 +114,18 @@ def published() -> dict[str, Tensor]:
 
 
 def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
-    """The published network's inverse depth (480, 480), from timm's body and the head written out, in float64."""
+    """The published network's inverse depth (480, 480), from timm's body and the head written out,
+    in float64.
+    """
     w = {name: tensor.double() for name, tensor in published().items()}
     model = body().double()
-    model.load_state_dict({k.removeprefix("pretrained.model."): v for k, v in w.items() if k.startswith("pretrained.model.")})
+    model.load_state_dict(
+        {
+            k.removeprefix("pretrained.model."): v
+            for k, v in w.items()
+            if k.startswith("pretrained.model.")
+        }
+    )
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = eps
@@ -93,7 +134,9 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **how)
 
     def unit(x: Tensor, name: str) -> Tensor:
-        return x + conv(conv(x.relu(), f"{name}.conv1", padding=1).relu(), f"{name}.conv2", padding=1)
+        return x + conv(
+            conv(x.relu(), f"{name}.conv1", padding=1).relu(), f"{name}.conv2", padding=1
+        )
 
     def larger(x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
@@ -113,19 +156,33 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         tokens = model.patch_embed.proj(stem.stages[2](two)).flatten(2).transpose(1, 2)
         grid = model.pos_embed[:, 1:].reshape(1, 24, 24, 32).permute(0, 3, 1, 2)
         places = F.interpolate(grid, size=(30, 30), mode="bilinear").flatten(2).transpose(1, 2)
-        tokens = torch.cat([model.cls_token, tokens], 1) + torch.cat([model.pos_embed[:, :1], places], 1)
+        tokens = torch.cat([model.cls_token, tokens], 1) + torch.cat(
+            [model.pos_embed[:, :1], places], 1
+        )
         seen = []
         for block in model.blocks:
             tokens = block(tokens)
             seen.append(tokens)
         four = conv(post(seen[11], 4), "pretrained.act_postprocess4.4", stride=2, padding=1)
-        rows = [conv(f, f"scratch.layer{n}_rn", padding=1) for n, f in enumerate((one, two, post(seen[8], 3), four), 1)]
+        rows = [
+            conv(f, f"scratch.layer{n}_rn", padding=1)
+            for n, f in enumerate((one, two, post(seen[8], 3), four), 1)
+        ]
         path: Any = None
         for n in (4, 3, 2, 1):
-            path = rows[n - 1] if path is None else path + unit(rows[n - 1], f"scratch.refinenet{n}.resConfUnit1")
-            path = conv(larger(unit(path, f"scratch.refinenet{n}.resConfUnit2")), f"scratch.refinenet{n}.out_conv")
+            path = (
+                rows[n - 1]
+                if path is None
+                else path + unit(rows[n - 1], f"scratch.refinenet{n}.resConfUnit1")
+            )
+            path = conv(
+                larger(unit(path, f"scratch.refinenet{n}.resConfUnit2")),
+                f"scratch.refinenet{n}.out_conv",
+            )
         out = larger(conv(path, "scratch.output_conv.0", padding=1))
-        out = conv(conv(out, "scratch.output_conv.2", padding=1).relu(), "scratch.output_conv.4").relu()
+        out = conv(
+            conv(out, "scratch.output_conv.2", padding=1).relu(), "scratch.output_conv.4"
+        ).relu()
     return out[0, 0].numpy()
 
 
@@ -146,11 +203,14 @@ def image() -> np.ndarray:
     return np.clip(coarse + rng.integers(-30, 31, (60, 90, 3)), 0, 255).astype(np.uint8)
 
 
-# -------------------------------------------------------------------------------------------- network
+# --------------------------------------------------------------------------------------------
+# network
 
 
 def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> None:
-    """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here and is looked up."""
+    """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here
+    and is looked up.
+    """
     from harope_bench.judges.depth.dpt_depth import pixels
 
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
@@ -160,7 +220,9 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
     spread = wanted.std()
     assert found.shape == wanted.shape == (480, 480) and spread > 0.01 and (wanted > 0).mean() > 0.9
     assert np.abs(found - wanted).max() < 1e-3 * spread
-    norms = {m.eps for name, m in opened.network.named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    norms = {
+        m.eps for name, m in opened.network.named_modules() if isinstance(m, torch.nn.LayerNorm)
+    }
     assert norms == {1e-6}
 
 
@@ -168,45 +230,74 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
     state = dict(published())
     names = set(dpt_network.convert_state(state))
     assert names == set(dpt_network.build_network(SIZES).state_dict())
-    assert len(names) == len(state) - 2 + 2 * 24  # without the classifier; three for one in twelve blocks, weight and bias
+    assert (
+        len(names) == len(state) - 2 + 2 * 24
+    )  # without the classifier; three for one in twelve blocks, weight and bias
     torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
-    with pytest.raises(WeightsError, match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more"):
+    with pytest.raises(
+        WeightsError,
+        match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more",
+    ):
         registry.load_by_name("judges", "dpt-depth").open("cpu")
     del state["scratch.layer2_rn.weight"]
     torch.save(state, small)
-    with pytest.raises(WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"):
+    with pytest.raises(
+        WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"
+    ):
         registry.load_by_name("judges", "dpt-depth").open("cpu")
 
 
 def test_the_network_of_full_size_has_the_published_names() -> None:
-    """timm's full network under the names of DPT, against transformers' of full size; without memory."""
+    """timm's full network under the names of DPT, against transformers' of full size; without
+    memory.
+    """
     import timm
 
     with torch.device("meta"):
         whole = timm.create_model("vit_base_r50_s16_384", pretrained=False)
         network = dpt_network.build_network(dpt_network.SIZES)
     wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    ours = dpt_network.convert_state({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
-    assert {k: tuple(v.shape) for k, v in ours.items()} == {k: v for k, v in wanted.items() if k.startswith("dpt.")}
-    assert sum(math.prod(v) for v in wanted.values()) == sum(p.numel() for p in network.parameters())
+    ours = dpt_network.convert_state(
+        {f"pretrained.model.{k}": v for k, v in whole.state_dict().items()}
+    )
+    assert {k: tuple(v.shape) for k, v in ours.items()} == {
+        k: v for k, v in wanted.items() if k.startswith("dpt.")
+    }
+    assert sum(math.prod(v) for v in wanted.values()) == sum(
+        p.numel() for p in network.parameters()
+    )
     assert network.config.backbone_config.depths == [3, 4, 9]
 
 
 def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
-    assert plugin.judge_class == "substitute" and "other weights than DPT-Hybrid" in plugin.warnings()[0]
+    assert (
+        plugin.judge_class == "substitute"
+        and "other weights than DPT-Hybrid" in plugin.warnings()[0]
+    )
     (file,) = local_files.load_asset("dpt-depth").files
-    assert file.sha256 and f"-{file.sha256[:8]}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
-    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56))
+    assert (
+        file.sha256
+        and f"-{file.sha256[:8]}.pt" in file.name
+        and all(url.endswith(file.name) for url in file.urls)
+    )
+    monkeypatch.setattr(
+        asset_files.WeightsSource,
+        "found",
+        lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56),
+    )
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
-    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256))
+    monkeypatch.setattr(
+        asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256)
+    )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
     with pytest.raises(MissingAssetError, match="harope-bench fetch dpt-depth"):
         plugin.weights_sha256()
 
 
-# ---------------------------------------------------------------------------------------------- steps
+# ----------------------------------------------------------------------------------------------
+# steps
 
 
 def test_the_stored_picture_has_pillows_8_bits() -> None:
@@ -225,13 +316,21 @@ def test_the_stored_picture_has_pillows_8_bits() -> None:
             wanted[y, x] = 255 * float(np.array([1 - b, b]) @ cell @ np.array([1 - a, a]))
     whole = np.asarray(Image.fromarray(wanted.astype(np.float32)).convert("L"))
     assert found.shape == (31, 45) and found.min() == 0 and found.max() == 255
-    assert np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99  # a value on a whole number may fall either way
+    assert (
+        np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99
+    )  # a value on a whole number may fall either way
     assert (np.round(wanted) != found).mean() > 0.3  # rounding to the nearest would show
     assert not np.asarray(depth_map.to_8_bit_image(torch.ones(4, 4), 8, 8)).any()
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"), [((512, 512), (479, 479)), ((1024, 512), (480, 240)), ((512, 514), (479, 480)), ((300, 200), (480, 320))]
+    ("size", "wanted"),
+    [
+        ((512, 512), (479, 479)),
+        ((1024, 512), (480, 240)),
+        ((512, 514), (479, 480)),
+        ((300, 200), (480, 320)),
+    ],
 )
 def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     assert depth_map.resize_to_frame(Image.new("L", size)).shape == wanted[::-1]
@@ -240,7 +339,14 @@ def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, in
 def test_means_stand_in_the_frame_and_exchanged() -> None:
     """A map that grows to the right: x decides the mean, in the exchanged box y does."""
     near = torch.arange(480.0).expand(480, 480)
-    boxes = ((0, 0, 512, 512), (256, 0, 512, 128), (0, 256, 64, 512), (-8, -8, 40, 40), (100, 100, 100.2, 300), (480, 0, 512, 32))
+    boxes = (
+        (0, 0, 512, 512),
+        (256, 0, 512, 128),
+        (0, 256, 64, 512),
+        (-8, -8, 40, 40),
+        (100, 100, 100.2, 300),
+        (480, 0, 512, 32),
+    )
     answer = depth_map.depths_of_boxes(near, (512, 512), boxes)
     frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 512, 512)).astype(float)
     for box, found in zip(boxes, answer.depths, strict=True):
@@ -250,13 +356,20 @@ def test_means_stand_in_the_frame_and_exchanged() -> None:
         assert found.transposed_mean == (pytest.approx(turned.mean()) if turned.size else None)
     whole, right, left = answer.depths[:3]
     assert whole.mean == whole.transposed_mean
-    assert right.mean > 180 and right.transposed_mean < 40 and left.mean < 20 and left.transposed_mean > 180
+    assert (
+        right.mean > 180
+        and right.transposed_mean < 40
+        and left.mean < 20
+        and left.transposed_mean > 180
+    )
     assert answer.depths[4].mean is None and answer.depths[4].transposed_mean is None
 
 
 def test_a_tall_image_can_lose_the_exchanged_box() -> None:
     near = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
-    (found,) = depth_map.depths_of_boxes(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
+    (found,) = depth_map.depths_of_boxes(
+        near, (1024, 512), ((0, 600, 200, 1000),)
+    ).depths  # frame 240 x 480: y from 281 is no column
     assert found.mean is not None and found.transposed_mean is None
 
 
@@ -266,7 +379,11 @@ def test_corners_survive_the_way_to_image_pixels_and_back() -> None:
     frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 2048, 2048)).astype(float)
     for corner in range(0, 478):
         box = (corner * 2048 / 479, 0.0, (corner + 1) * 2048 / 479, 2048.0)
-        (found,) = depth_map.depths_of_boxes(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
+        (found,) = (
+            depth_map.depths_of_boxes(near, (2048, 2048), (box,)).depths
+            if corner % 37 == 0
+            else (None,)
+        )
         assert found is None or found.mean == pytest.approx(frame[:, corner].mean())
 
 
@@ -283,7 +400,10 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
     answer = opened.see("depth", image, ask)
-    assert is_complete_annotation(ask, answer) and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
+    assert (
+        is_complete_annotation(ask, answer)
+        and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
+    )
     assert [d.mean is None for d in answer.depths] == [False, False, True]
     alone = opened.see("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
@@ -291,17 +411,22 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
         opened.see("similarity", image, SimilarityQuery(texts=()))
 
 
-def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     opened = plugin.open("cpu")
     assert [case.check(opened) for case in plugin.canary()] == [None, None]
     *_, steps = registry.load_by_name("judges", "depth").canary()
     framed = depth_map.resize_to_frame
-    monkeypatch.setattr(depth_map, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
+    monkeypatch.setattr(
+        depth_map, "framed", lambda picture: framed(picture).T
+    )  # the benchmark's own slip
     assert "a map that grows to the right gives" in steps.check(opened)
 
 
-# ------------------------------------------------------------------------------------ a model of the user's
+# ------------------------------------------------------------------------------------ a model of
+# the user's
 
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
@@ -310,16 +435,29 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
     opened = plugin.open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
     answer = opened.see("depth", image, ask)
-    assert is_complete_annotation(ask, answer) and plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
+    assert (
+        is_complete_annotation(ask, answer)
+        and plugin.judge_class == "substitute"
+        and plugin.weights_sha256() == opened.weights_sha256
+    )
     with torch.inference_mode():
         inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
         raw = opened.network(**inputs).predicted_depth[0]
     assert raw.std() > 0 and depth_map.depths_of_boxes(raw, (60, 90), ask.boxes) == answer
-    metric = registry.load_by_name("judges", "depth").of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
+    metric = (
+        registry.load_by_name("judges", "depth")
+        .of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
+        .open("cpu")
+    )
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
-    assert metric.see("depth", image, ask) == depth_map.depths_of_boxes(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
-    assert plugin.weights_sha256() != registry.load_by_name("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+    assert metric.see("depth", image, ask) == depth_map.depths_of_boxes(
+        1 / metres.clamp_min(1e-6), (60, 90), ask.boxes
+    )
+    assert (
+        plugin.weights_sha256()
+        != registry.load_by_name("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+    )
 
 
 def test_which_way_a_map_runs_is_known_or_refused() -> None:
@@ -328,7 +466,9 @@ def test_which_way_a_map_runs_is_known_or_refused() -> None:
     assert torch.equal(depth.inverse_depth(far, config), far)
     config.depth_estimation_type = "metric"
     assert torch.equal(depth.inverse_depth(far, config), torch.tensor([1.0, 0.25]))
-    with pytest.raises(OptionError, match="not known whether larger is nearer in networks of kind bert"):
+    with pytest.raises(
+        OptionError, match="not known whether larger is nearer in networks of kind bert"
+    ):
         depth.inverse_depth(far, transformers.BertConfig())
 
 
@@ -350,7 +490,9 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights.pop("head.conv1.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"):
+    with pytest.raises(
+        WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"
+    ):
         plugin.of(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
@@ -358,7 +500,13 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with torch.random.fork_rng(devices=[]):
         transformers.BertModel(
-            transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+            transformers.BertConfig(
+                hidden_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                intermediate_size=8,
+                vocab_size=9,
+            )
         ).save_pretrained(tmp_path / "bert")
     with pytest.raises(OptionError, match="holds no depth network that transformers knows"):
         plugin.of(str(tmp_path / "bert")).open("cpu")

@@ -1,4 +1,6 @@
-"""Detectors of the user's own as substitutes: tiny random ones of the real classes, of each kind, from folders."""
+"""Detectors of the user's own as substitutes: tiny random ones of the real classes, of each kind,
+from folders.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from PIL import Image
 from tiny_detectors import DETR_SIZES, SWIN_SIZES, scale_parameters
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation, decode_mask
+from harope_bench.core.annotations import DetectionAnnotation, DetectionQuery, decode_mask
 from harope_bench.core.errors import MissingAssetError, OptionError, ShapeError, WeightsError
 from harope_bench.judges.generic.detector import GENEVAL_NAMES
 from harope_bench.judges.generic.instance_detection import CLASSES, mask_box
@@ -21,18 +23,30 @@ from harope_bench.judges.generic.instance_detection import CLASSES, mask_box
 transformers = pytest.importorskip("transformers")
 PLUGIN = registry.load_by_name("judges", "detector")
 NAMES = DetectionQuery(names=("a cat", "dog"))
-IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+IMAGE = (
+    np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+)
 
 
 def detr() -> tuple[Any, Any]:
-    resnet = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic", "out_features": ["stage4"]}
+    resnet = {
+        "embedding_size": 8,
+        "hidden_sizes": [8] * 4,
+        "depths": [1] * 4,
+        "layer_type": "basic",
+        "out_features": ["stage4"],
+    }
     names = {0: "Cat", 1: "Dog", 2: "Dining Table"}
     config = transformers.DetrConfig(
         backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=12, d_model=16,
         id2label=names, label2id={v: k for k, v in names.items()}, **DETR_SIZES,
     )  # fmt: skip
-    network = scale_parameters(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
-    return scale_parameters(network, "class_labels_classifier.weight", 20), transformers.DetrImageProcessor(size=sides())
+    network = scale_parameters(
+        transformers.DetrForObjectDetection(config), "query_position_embeddings", 40
+    )
+    return scale_parameters(
+        network, "class_labels_classifier.weight", 20
+    ), transformers.DetrImageProcessor(size=sides())
 
 
 def sides() -> dict[str, int]:
@@ -40,31 +54,72 @@ def sides() -> dict[str, int]:
 
 
 def mask2former() -> tuple[Any, Any]:
-    swin = transformers.SwinConfig(**SWIN_SIZES, out_features=["stage1", "stage2", "stage3", "stage4"])
+    swin = transformers.SwinConfig(
+        **SWIN_SIZES, out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
     config = transformers.Mask2FormerConfig(
         backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=1,
         decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=9, id2label={0: "TV", 1: "Cat"},
         label2id={"TV": 0, "Cat": 1},
     )  # fmt: skip
-    network = scale_parameters(transformers.Mask2FormerForUniversalSegmentation(config), "class_predictor.weight", 50)
-    return network, transformers.Mask2FormerImageProcessor(size=sides(), size_divisor=32, ignore_index=255)
+    network = scale_parameters(
+        transformers.Mask2FormerForUniversalSegmentation(config), "class_predictor.weight", 50
+    )
+    return network, transformers.Mask2FormerImageProcessor(
+        size=sides(), size_divisor=32, ignore_index=255
+    )
 
 
 def owl() -> tuple[Any, Any]:
     letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["!", "<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    tokens = {"vocab": {w: i for i, w in enumerate(words)}, "merges": [], "model_max_length": 16, "pad_token": "<|endoftext|>"}
-    both = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {"vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, **both}
-    config = transformers.Owlv2Config(text_config=text, vision_config={"image_size": 32, "patch_size": 8, **both}, projection_dim=16)
-    network = scale_parameters(transformers.Owlv2ForObjectDetection(config), "class_head.logit_shift.weight", 20)
+    words = [
+        "!",
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(letter + "</w>" for letter in letters),
+    ]
+    tokens = {
+        "vocab": {w: i for i, w in enumerate(words)},
+        "merges": [],
+        "model_max_length": 16,
+        "pad_token": "<|endoftext|>",
+    }
+    both = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = {
+        "vocab_size": len(words),
+        "max_position_embeddings": 16,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        **both,
+    }
+    config = transformers.Owlv2Config(
+        text_config=text,
+        vision_config={"image_size": 32, "patch_size": 8, **both},
+        projection_dim=16,
+    )
+    network = scale_parameters(
+        transformers.Owlv2ForObjectDetection(config), "class_head.logit_shift.weight", 20
+    )
     image = transformers.Owlv2ImageProcessor(size={"height": 32, "width": 32})
     return network, transformers.Owlv2Processor(image, transformers.CLIPTokenizer(**tokens))
 
 
 def dino() -> tuple[Any, Any]:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "a", "cat", "dog", "person", "?"]
-    text = {"model_type": "bert", "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text = {
+        "model_type": "bert",
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+    }
     config = transformers.GroundingDinoConfig(
         backbone_config=transformers.SwinConfig(**SWIN_SIZES, out_features=["stage2", "stage3", "stage4"]),
         text_config={**text, "num_attention_heads": 2, "max_position_embeddings": 64}, num_queries=10, d_model=32, max_text_len=32,
@@ -75,10 +130,17 @@ def dino() -> tuple[Any, Any]:
         {w: i for i, w in enumerate(words)},
     )
     tokenizer = transformers.BertTokenizer(vocab=tokens)
-    return transformers.GroundingDinoForObjectDetection(config), transformers.GroundingDinoProcessor(image, tokenizer)
+    return transformers.GroundingDinoForObjectDetection(
+        config
+    ), transformers.GroundingDinoProcessor(image, tokenizer)
 
 
-KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {"detr": detr, "mask2former": mask2former, "owl": owl, "dino": dino}
+KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "detr": detr,
+    "mask2former": mask2former,
+    "owl": owl,
+    "dino": dino,
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +161,17 @@ def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: st
     opened = plugin.open()
     seen = opened.see("detector", IMAGE, NAMES)
     assert seen.size == (64, 48) and seen.found
-    assert opened.see("detector-2d", IMAGE, NAMES) == seen, "the role and a second look change nothing"
+    assert opened.see("detector-2d", IMAGE, NAMES) == seen, (
+        "the role and a second look change nothing"
+    )
     assert DetectionAnnotation.model_validate_json(seen.to_json()) == seen
-    assert {d.label for d in seen.found} <= {"cat", "dog", "dining table", "tv", "a cat"}, "labels in lower case, or the names asked"
+    assert {d.label for d in seen.found} <= {
+        "cat",
+        "dog",
+        "dining table",
+        "tv",
+        "a cat",
+    }, "labels in lower case, or the names asked"
     assert [case.check(opened) for case in plugin.canary()] == [None]
     assert plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
     assert "substitute" in plugin.warnings()[0]
@@ -109,18 +179,24 @@ def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: st
     assert other != seen, "red and blue are not the same to it"
 
 
-def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(folders: dict[str, Path]) -> None:
+def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
+    folders: dict[str, Path],
+) -> None:
     pipeline = transformers.pipeline("object-detection", model=str(folders["detr"]), device="cpu")
     wanted = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
     found = PLUGIN.of(str(folders["detr"])).open().see("detector", IMAGE, DetectionQuery()).found
     assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
     boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
-    np.testing.assert_allclose([d.box for d in found], np.clip(boxes, 0, (64, 48, 64, 48)), atol=1)  # the pipeline cuts to whole pixels
+    np.testing.assert_allclose(
+        [d.box for d in found], np.clip(boxes, 0, (64, 48, 64, 48)), atol=1
+    )  # the pipeline cuts to whole pixels
 
 
 @pytest.mark.parametrize("name", ["detr", "mask2former"])
-def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str, Path], name: str) -> None:
+def test_cocos_short_names_are_genevals_where_it_asks_for_them(
+    folders: dict[str, Path], name: str
+) -> None:
     opened = PLUGIN.of(str(folders[name])).open()
 
     def labels(*names: str) -> set[str]:
@@ -129,7 +205,11 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str
     for short, longer in GENEVAL_NAMES.items():
         assert longer in CLASSES and short not in CLASSES
         opened.network.config.id2label = dict.fromkeys(range(3), short.title())
-        assert short in labels("cat") and short in labels("cat", short) and short in labels(short, longer)
+        assert (
+            short in labels("cat")
+            and short in labels("cat", short)
+            and short in labels(short, longer)
+        )
         assert longer in labels("cat", longer) and short not in labels("cat", longer)
     assert "computer mouse" in PLUGIN.preprocessing
 
@@ -138,7 +218,11 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str
 def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], name: str) -> None:
     opened = PLUGIN.of(str(folders[name])).open()
     both = opened.see("detector", IMAGE, NAMES).found
-    alone = [d for one in NAMES.names for d in opened.see("detector", IMAGE, DetectionQuery(names=(one,))).found]
+    alone = [
+        d
+        for one in NAMES.names
+        for d in opened.see("detector", IMAGE, DetectionQuery(names=(one,))).found
+    ]
     assert {d.label for d in both} == {"a cat", "dog"}
     assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
     with pytest.raises(ShapeError, match="was asked no name"):
@@ -146,7 +230,9 @@ def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], n
 
 
 def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
-    found = PLUGIN.of(str(folders["mask2former"])).open().see("detector", IMAGE, DetectionQuery()).found
+    found = (
+        PLUGIN.of(str(folders["mask2former"])).open().see("detector", IMAGE, DetectionQuery()).found
+    )
     masks = [d for d in found if d.mask is not None]
     assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)
 
@@ -163,8 +249,12 @@ def test_a_model_must_be_named_and_be_here(tmp_path: Path, monkeypatch: pytest.M
         PLUGIN.of(str(tmp_path / "absent")).open()
 
 
-def test_what_is_no_detector_or_not_whole_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    bert = transformers.BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+def test_what_is_no_detector_or_not_whole_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    bert = transformers.BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
     transformers.BertModel(bert).save_pretrained(tmp_path / "bert")
     with pytest.raises(OptionError, match="holds a bert, no object detector"):
         PLUGIN.of(str(tmp_path / "bert")).open()
@@ -176,10 +266,16 @@ def test_what_is_no_detector_or_not_whole_is_refused(folders: dict[str, Path], t
         (broken / file.name).write_bytes(file.read_bytes())
     state = load_file(broken / "model.safetensors")
     gone = next(name for name in state if "class_labels_classifier" in name)
-    save_file({k: v for k, v in state.items() if k != gone}, broken / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in state.items() if k != gone},
+        broken / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(WeightsError, match="class_labels_classifier"):
         PLUGIN.of(str(broken)).open()
-    assert PLUGIN.of(str(broken)).weights_sha256() != PLUGIN.of(str(folders["detr"])).weights_sha256()
+    assert (
+        PLUGIN.of(str(broken)).weights_sha256() != PLUGIN.of(str(folders["detr"])).weights_sha256()
+    )
     (broken / "preprocessor_config.json").unlink()
     with pytest.raises(OptionError, match="AutoImageProcessor"):
         PLUGIN.of(str(broken)).open()

@@ -1,4 +1,6 @@
-"""Judge inception-2015: the same numbers as torch-fidelity's network, and everything that may not be as it should be is said."""
+"""Judge inception-2015: the same numbers as torch-fidelity's network, and everything that may not
+be as it should be is said.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from harope_bench.core.storage import sha256_file
 from harope_bench.judges.inception import inception_network
 from harope_bench.judges.inception.inception_network import (
     ENVIRONMENT_VARIABLE,
-    LoadedInception,
     InceptionOutputs,
+    LoadedInception,
     Trunk,
     clean_resize,
     fold_batch_norms,
@@ -60,18 +62,28 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
     theirs = inception.extractor(own)
     shown = torch.from_numpy(images).permute(0, 3, 1, 2)
     caught: list[torch.Tensor] = []
-    theirs.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, out: caught.append(out.clone()))
+    theirs.Mixed_6d.branch1x1.register_forward_hook(
+        lambda module, given, out: caught.append(out.clone())
+    )
     with torch.inference_mode():
         features, logits = theirs(shown)
         plain = Trunk(theirs)(resize_like_tensorflow1(images))
     seen = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
-    assert torch.equal(plain.features, features) and torch.equal(plain.logits, logits)  # the plain path to the last bit
+    assert torch.equal(plain.features, features) and torch.equal(
+        plain.logits, logits
+    )  # the plain path to the last bit
     wanted = caught[0][:, :7].permute(0, 2, 3, 1).reshape(len(images), -1)
-    assert {k: v.shape for k, v in seen.items()} == {"features": (4, 2048), "spatial": (4, 2023), "logits": (4, 1008)}
+    assert {k: v.shape for k, v in seen.items()} == {
+        "features": (4, 2048),
+        "spatial": (4, 2023),
+        "logits": (4, 1008),
+    }
     for name, other in (("features", features), ("spatial", wanted), ("logits", logits)):
         assert spread(seen[name], other.numpy()) < 1e-4, name  # the folded one to rounding
     nchw = caught[0][:, :7].flatten(1).numpy()
-    assert spread(seen["spatial"], nchw) > 0.1  # the order that once gave an sFID of 299: this input would show it
+    assert (
+        spread(seen["spatial"], nchw) > 0.1
+    )  # the order that once gave an sFID of 299: this input would show it
 
 
 def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
@@ -84,7 +96,9 @@ def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("side", [32, 128, 299, 512])
 def test_resize_is_tensorflow_1s(side: int) -> None:
-    """Against the rule written out: source = place * in / out in float32, no half pixel, edge clamped."""
+    """Against the rule written out: source = place * in / out in float32, no half pixel, edge
+    clamped.
+    """
     image = np.random.default_rng(1).integers(0, 256, (side, side), dtype=np.uint8)
     at = np.arange(299, dtype=np.float32) * np.float32(side / 299)
     low = at.astype(int)
@@ -94,21 +108,35 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     wanted = (rows[:, low] + (rows[:, high] - rows[:, low]) * share.T - 128) / 128
     found = resize_like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
     assert np.abs(found - wanted).max() < 2e-6
-    centred = nn.functional.interpolate(torch.from_numpy(grey)[None, None], size=(299, 299), mode="bilinear")[0, 0].numpy()
-    assert side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05  # the half-pixel rule would show
+    centred = nn.functional.interpolate(
+        torch.from_numpy(grey)[None, None], size=(299, 299), mode="bilinear"
+    )[0, 0].numpy()
+    assert (
+        side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05
+    )  # the half-pixel rule would show
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])
-def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_of_a_batch_have_the_bits_of_the_whole(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
-    whole, resize, shown = inception_network._resize_like_tensorflow1(images), inception_network._resize_like_tensorflow1, list[int]()
+    whole, resize, shown = (
+        inception_network._resize_like_tensorflow1(images),
+        inception_network._resize_like_tensorflow1,
+        list[int](),
+    )
 
     def watched(part: np.ndarray) -> torch.Tensor:
         shown.append(len(part))
         return resize(part)
 
     monkeypatch.setattr(inception_network, "_like_tensorflow1", watched)
-    for pixels, slices in ((1, [1] * 7), (3 * height * width, [3, 3, 1]), (10 * height * width, [7])):
+    for pixels, slices in (
+        (1, [1] * 7),
+        (3 * height * width, [3, 3, 1]),
+        (10 * height * width, [7]),
+    ):
         monkeypatch.setattr(inception_network, "PIXELS", pixels)
         shown.clear()
         assert torch.equal(resize_like_tensorflow1(images), whole) and shown == slices
@@ -116,9 +144,14 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, m
 
 @pytest.mark.parametrize("shape", [(299, 299), (28, 28), (64, 512), (700, 333), (1, 5)])
 def test_the_clean_resize_is_clean_fids_to_the_bit(shape: tuple[int, int]) -> None:
-    resize = pytest.importorskip("cleanfid.resize", reason="needs the extra parity").build_resizer("clean")
+    resize = pytest.importorskip("cleanfid.resize", reason="needs the extra parity").build_resizer(
+        "clean"
+    )
     rng = np.random.default_rng(0)
-    noise, edges = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), 255 * rng.integers(0, 2, (*shape, 3), dtype=np.uint8)
+    noise, edges = (
+        rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
+        255 * rng.integers(0, 2, (*shape, 3), dtype=np.uint8),
+    )
     for image in (noise, edges):  # edges overshoot, so that the cut to [0, 255] matters
         found, wanted = clean_resize(image), resize(image)
         assert found.dtype == wanted.dtype == np.float32 and np.array_equal(found, wanted)
@@ -128,11 +161,17 @@ def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.
     from PIL import Image
 
     wanted = [
-        Image.fromarray(images[0][..., c].astype(np.float32), mode=None).resize((299, 299), Image.Resampling.BICUBIC) for c in range(3)
+        Image.fromarray(images[0][..., c].astype(np.float32), mode=None).resize(
+            (299, 299), Image.Resampling.BICUBIC
+        )
+        for c in range(3)
     ]
     stacked = (np.stack([np.asarray(w).clip(0, 255) for w in wanted]) - 128) / 128
     assert np.array_equal(resize_like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
-    clean, plain = (registry.load_by_name("judges", name).open("cpu").observe(images)["features"] for name in JUDGES[:2])
+    clean, plain = (
+        registry.load_by_name("judges", name).open("cpu").observe(images)["features"]
+        for name in JUDGES[:2]
+    )
     assert spread(clean, plain) > 0.1
 
 
@@ -148,23 +187,46 @@ def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> No
     assert "other weights" in plugin.warnings()[0]
 
 
-def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_equivalent_but_for_the_preview(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own))
-    told = {name: (registry.load_by_name("judges", name).judge_class, len(registry.load_by_name("judges", name).warnings())) for name in JUDGES}
-    assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
+    told = {
+        name: (
+            registry.load_by_name("judges", name).judge_class,
+            len(registry.load_by_name("judges", name).warnings()),
+        )
+        for name in JUDGES
+    }
+    assert told == {
+        JUDGES[0]: ("equivalent", 0),
+        JUDGES[1]: ("equivalent", 0),
+        JUDGES[2]: ("substitute", 1),
+    }
 
 
 def test_the_known_hash_is_of_the_name() -> None:
-    (file,) = __import__("harope_bench.assets.local_files", fromlist=["asset"]).asset("inception-2015").files
+    (file,) = (
+        __import__("harope_bench.assets.local_files", fromlist=["asset"])
+        .asset("inception-2015")
+        .files
+    )
     assert file.name.endswith(f"-{file.sha256[:8]}.pth")
 
 
-def test_preview_is_rougher_than_rounding_and_close_to_the_truth(own: Path, images: np.ndarray) -> None:
-    plain, half = (registry.load_by_name("judges", name).open("cpu").observe(images)["features"] for name in (JUDGES[0], JUDGES[2]))
+def test_preview_is_rougher_than_rounding_and_close_to_the_truth(
+    own: Path, images: np.ndarray
+) -> None:
+    plain, half = (
+        registry.load_by_name("judges", name).open("cpu").observe(images)["features"]
+        for name in (JUDGES[0], JUDGES[2])
+    )
     assert 1e-3 < spread(half, plain) < 1
 
 
-def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fold_that_errs_is_seen_and_the_plain_network_used(
+    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
 
     def wrong(plain: nn.Module) -> nn.Module:
@@ -181,7 +243,9 @@ def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: 
     assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
 
 
-def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
+    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
@@ -190,10 +254,14 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np
     monkeypatch.setattr(torch, "compile", broken)
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
     assert np.array_equal(opened.observe(images)["features"], right["features"])
-    assert "torch.compile failed (RuntimeError)" in opened.notes[0] and opened.way["path"] == "folded"
+    assert (
+        "torch.compile failed (RuntimeError)" in opened.notes[0] and opened.way["path"] == "folded"
+    )
 
 
-def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_is_checked_too(
+    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[nn.Module] = []
 
     def compiles(module: nn.Module, dynamic: bool) -> Any:
@@ -213,7 +281,9 @@ def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkey
     assert sound.way["path"] == "compiled"
 
 
-def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Path, images: np.ndarray) -> None:
+def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(
+    own: Path, images: np.ndarray
+) -> None:
     opened, seen = registry.load_by_name("judges", "inception-2015").open("cpu"), []
 
     def look(x: torch.Tensor) -> InceptionOutputs:
@@ -231,7 +301,9 @@ def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Pa
     assert seen == [("highest", False)]
 
 
-def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_the_command_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     plugin = registry.load_by_name("judges", "inception-2015")
     with pytest.raises(WeightsError, match="harope-bench fetch inception-2015"):
         plugin.open("cpu")
@@ -241,7 +313,9 @@ def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, t
         plugin.weights_sha256()
 
 
-def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_run_code_or_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps(print))
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
@@ -255,4 +329,6 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeyp
 
 def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
-        LoadedInception(inception_network.WeightsFile(own, "0" * 64), resize_like_tensorflow1, "cpu")
+        LoadedInception(
+            inception_network.WeightsFile(own, "0" * 64), resize_like_tensorflow1, "cpu"
+        )

@@ -1,4 +1,6 @@
-"""Base classes of the judges: what is optional has a default, what is missing is named, and there is one way to open a judge."""
+"""Base classes of the judges: what is optional has a default, what is missing is named, and there
+is one way to open a judge.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Annotation, Query, DetectionQuery, DetectionAnnotation
+from harope_bench.core.annotations import Annotation, DetectionAnnotation, DetectionQuery, Query
 from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError, PluginError
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.judges.base import (
+    AnnotationCheck,
     Annotator,
-    NamedCheck,
     FeatureExtractor,
     JudgeChoice,
     LoadedAnnotator,
     LoadedFeatureExtractor,
-    AnnotationCheck,
+    NamedCheck,
     judge_record,
     load_feature_extractor,
     load_judge,
@@ -80,7 +82,11 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Judges that a test registers."""
     extra: dict[str, Any] = {"mean": MeanJudge(), "blind": BlindJudge()}
     load = registry.load_by_name
-    monkeypatch.setattr(registry, "load", lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name))
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name),
+    )
     return extra
 
 
@@ -88,15 +94,32 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_shipped_judge_extracts_features_or_annotates(name: str) -> None:
     judge = load_judge(name)
     assert isinstance(judge, FeatureExtractor) != isinstance(judge, Annotator)
-    assert bool(judge.arrays) == isinstance(judge, FeatureExtractor) and bool(judge.roles) == isinstance(judge, Annotator)
-    assert judge.judge_class in ("official", "equivalent", "substitute", "micro") and judge.version >= 1
+    assert bool(judge.arrays) == isinstance(judge, FeatureExtractor) and bool(
+        judge.roles
+    ) == isinstance(judge, Annotator)
+    assert (
+        judge.judge_class in ("official", "equivalent", "substitute", "micro")
+        and judge.version >= 1
+    )
     assert judge.runner is None or judge.runner.is_file()
 
 
 def test_what_a_judge_leaves_out_has_a_default() -> None:
     judge = MeanJudge()
-    assert (judge.packages, judge.needs_model, judge.runner, judge.roles, judge.widths, judge.batch_size) == ((), False, None, (), {}, 50)
-    assert (judge.self_checks(), judge.warnings(), judge.error_rates(), judge.with_model("some/model")) == ((), (), (), None)
+    assert (
+        judge.packages,
+        judge.needs_model,
+        judge.runner,
+        judge.roles,
+        judge.widths,
+        judge.batch_size,
+    ) == ((), False, None, (), {}, 50)
+    assert (
+        judge.self_checks(),
+        judge.warnings(),
+        judge.error_rates(),
+        judge.with_model("some/model"),
+    ) == ((), (), (), None)
     assert (Mean().notes, Mean().numerics) == ((), {})
 
 
@@ -107,7 +130,12 @@ def test_what_a_judge_leaves_out_has_a_default() -> None:
         (lambda: Annotator().weights_sha256(), "weights_sha256"),
         (lambda: FeatureExtractor().open("cpu"), "open"),
         (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
-        (lambda: LoadedAnnotator().annotate("detector", np.zeros((2, 2, 3), np.uint8), DetectionQuery()), "see"),
+        (
+            lambda: LoadedAnnotator().annotate(
+                "detector", np.zeros((2, 2, 3), np.uint8), DetectionQuery()
+            ),
+            "see",
+        ),
     ],
 )
 def test_what_a_judge_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
@@ -117,12 +145,20 @@ def test_what_a_judge_must_define_is_named_where_it_is_missing(call: Any, member
 
 def test_a_judge_that_only_looks_like_one_is_refused(judges: dict[str, Any]) -> None:
     judges["duck"] = type("Duck", (), vars(MeanJudge) | {"__dict__": None, "__weakref__": None})
-    with pytest.raises(PluginError, match=r"judge 'duck' must be an instance of a class derived from harope_bench\.judges\.base\.Judge"):
+    with pytest.raises(
+        PluginError,
+        match=(
+            r"judge 'duck' must be an instance of a class derived from"
+            r" harope_bench\.judges\.base\.Judge"
+        ),
+    ):
         load_judge("duck")
 
 
 def test_a_judge_of_the_other_kind_is_refused_before_it_is_opened(judges: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="judge blind extracts no features, its roles are detector"):
+    with pytest.raises(
+        OptionError, match="judge blind extracts no features, its roles are detector"
+    ):
         load_feature_extractor("blind")
     with pytest.raises(OptionError, match="judge mean gives features, it is no annotator"):
         _ = JudgeChoice("mean").annotator
@@ -132,9 +168,16 @@ def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> N
     assert judge_record("blind").weights_sha256 == "2" * 64
     bound = judge_record("blind", "some/model")
     assert bound == JudgeRecord(
-        name="blind", version=3, judge_class="substitute", weights_sha256="3" * 64, preprocessing="none", model="some/model"
+        name="blind",
+        version=3,
+        judge_class="substitute",
+        weights_sha256="3" * 64,
+        preprocessing="none",
+        model="some/model",
     )
-    with pytest.raises(OptionError, match=r"judge mean has its own weights, it takes no model \(some/model\)"):
+    with pytest.raises(
+        OptionError, match=r"judge mean has its own weights, it takes no model \(some/model\)"
+    ):
         judge_record("mean", "some/model")
     judges["blind"].needs_model = True
     with pytest.raises(OptionError, match="judge blind runs a model of yours"):
@@ -142,26 +185,47 @@ def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> N
 
 
 def test_two_models_of_one_judge_have_folders_of_their_own() -> None:
-    folders = {JudgeChoice("blind").folder_name, JudgeChoice("blind", "a").folder_name, JudgeChoice("blind", "b").folder_name}
+    folders = {
+        JudgeChoice("blind").folder_name,
+        JudgeChoice("blind", "a").folder_name,
+        JudgeChoice("blind", "b").folder_name,
+    }
     assert len(folders) == 3 and all(Path(folder).name == folder for folder in folders)
 
 
 @pytest.mark.parametrize("kind", ["extractor", "annotator"])
-def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
     checked: list[Any] = []
     good = NamedCheck("good", lambda loaded: checked.append(loaded))
     monkeypatch.setattr(type(judge), "canary", lambda self: (good,))
     assert open_judge("toy", judge, "cpu") is checked[0]
-    monkeypatch.setattr(type(judge), "canary", lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind")))
+    monkeypatch.setattr(
+        type(judge), "canary", lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind"))
+    )
     with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
         open_judge("toy", judge, "cpu")
 
 
 def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
-    image, found = np.zeros((4, 5, 3), np.uint8), AnnotationCheck("it sees", "detector", np.zeros((4, 5, 3), np.uint8), DetectionQuery(), lambda a: False)
-    assert found.name == "it sees" and str(found.check(Blind())).startswith('it answers {"found": []')
+    image, found = (
+        np.zeros((4, 5, 3), np.uint8),
+        AnnotationCheck(
+            "it sees", "detector", np.zeros((4, 5, 3), np.uint8), DetectionQuery(), lambda a: False
+        ),
+    )
+    assert found.name == "it sees" and str(found.check(Blind())).startswith(
+        'it answers {"found": []'
+    )
     assert (
-        AnnotationCheck("it sees nothing", "detector", image, DetectionQuery(), lambda answer: answer == DetectionAnnotation(size=(5, 4), detections=())).check(Blind())
+        AnnotationCheck(
+            "it sees nothing",
+            "detector",
+            image,
+            DetectionQuery(),
+            lambda answer: answer == DetectionAnnotation(size=(5, 4), detections=()),
+        ).check(Blind())
         is None
     )

@@ -1,4 +1,6 @@
-"""GenEval's detector in transformers: names, the way in, the way out, files, and the judge as a whole with random weights of full size."""
+"""GenEval's detector in transformers: names, the way in, the way out, files, and the judge as a
+whole with random weights of full size.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,21 @@ from torch.nn.functional import interpolate
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation, decode_mask
+from harope_bench.core.annotations import DetectionAnnotation, DetectionQuery, decode_mask
 from harope_bench.core.errors import MissingAssetError, WeightsError
 from harope_bench.judges.generic import instance_detection, self_check
 from harope_bench.judges.generic.instance_detection import PreparedImage, fitted_size, instances
 from harope_bench.judges.mmdet import key_map, mask2former, weights_file
 
-NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+NOISE = (
+    np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+)
 OWN = "HAROPE_BENCH_MASK2FORMER"
 OBJECTS = Path("/work/shared/data/geneval/object_names.txt")
 
 
-# ------------------------------------------------------------------------------------------------ names
+# ------------------------------------------------------------------------------------------------
+# names
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,11 @@ def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: s
     """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
     filled = mask2former.fill_network(network, mmdet_weights.scrambled(style), "a test")
     given = sum(t.numel() for t in mmdet_weights.scrambled(style).values() if t.is_floating_point())
-    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(key_map.UNFILLED_PREFIXES))
+    read = sum(
+        p.numel()
+        for n, p in filled.named_parameters()
+        if not n.startswith(key_map.UNFILLED_PREFIXES)
+    )
     assert given == read == 68_739_547
 
 
@@ -58,9 +67,12 @@ def test_query_key_and_value_are_thirds_and_patches_are_merged_in_another_order(
     found = key_map.convert_state({name: packed})
     assert [key.split(".")[-2] for key in found] == ["q_proj", "k_proj", "v_proj"]
     assert torch.equal(torch.cat(list(found.values())), packed)
-    # a patch of 2 x 2 places and 3 channels: mmdet counts channel * 4 + row * 2 + column, Swin (column * 2 + row) * 3 + channel
+    # a patch of 2 x 2 places and 3 channels: mmdet counts channel * 4 + row * 2 + column, Swin
+    # (column * 2 + row) * 3 + channel
     place = {(c, r, k): c * 4 + r * 2 + k for c in range(3) for r in range(2) for k in range(2)}
-    (merged,) = key_map.convert_state({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
+    (merged,) = key_map.convert_state(
+        {"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}
+    ).values()
     assert merged.tolist() == [place[c, r, k] for k in range(2) for r in range(2) for c in range(3)]
 
 
@@ -68,10 +80,26 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
     state = mmdet_weights.scrambled("old")
     for change, said in (
         ({"panoptic_head.extra": torch.zeros(1)}, "unexpected panoptic_head.extra"),
-        ({"panoptic_head.cls_embed.weight": torch.zeros(134, 256)}, r"mis-shaped class_predictor.weight \(134, 256\) for \(81, 256\)"),
-        ({"panoptic_head.transformer_decoder.post_norm.weight": None}, "missing model.transformer_module.decoder.layernorm.weight"),
-        ({"backbone.stages.0.blocks.0.attn.w_msa.qkv.bias": torch.zeros(5)}, "does not split into query, key and value"),
-        ({"backbone.stages.0.blocks.0.attn.w_msa.relative_position_index": mmdet_weights.window().T}, "counts places another way"),
+        (
+            {"panoptic_head.cls_embed.weight": torch.zeros(134, 256)},
+            r"mis-shaped class_predictor.weight \(134, 256\) for \(81, 256\)",
+        ),
+        (
+            {"panoptic_head.transformer_decoder.post_norm.weight": None},
+            "missing model.transformer_module.decoder.layernorm.weight",
+        ),
+        (
+            {"backbone.stages.0.blocks.0.attn.w_msa.qkv.bias": torch.zeros(5)},
+            "does not split into query, key and value",
+        ),
+        (
+            {
+                "backbone.stages.0.blocks.0.attn.w_msa.relative_position_index": (
+                    mmdet_weights.window().T
+                )
+            },
+            "counts places another way",
+        ),
     ):
         changed: dict[str, Any] = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(WeightsError, match=said):
@@ -80,12 +108,16 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
 
 def test_both_styles_in_one_file_are_one_too_many() -> None:
     name = "panoptic_head.transformer_decoder.layers.0."
-    both = {name + "ffns.0.layers.1.bias": torch.zeros(2), name + "ffn.layers.1.bias": torch.ones(2)}
+    both = {
+        name + "ffns.0.layers.1.bias": torch.zeros(2),
+        name + "ffn.layers.1.bias": torch.ones(2),
+    }
     with pytest.raises(WeightsError, match="two tensors for"):
         key_map.to_mmdet3_names(both)
 
 
-# ------------------------------------------------------------------------------------------------ way in
+# ------------------------------------------------------------------------------------------------
+# way in
 
 
 def test_classes_are_cocos_eighty_with_genevals_three_names() -> None:
@@ -97,9 +129,17 @@ def test_classes_are_cocos_eighty_with_genevals_three_names() -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "wanted"),
-    [(512, 512, (800, 800)), (2048, 2048, (800, 800)), (512, 768, (800, 1200)), (768, 512, (1200, 800)), (300, 600, (667, 1333))],
+    [
+        (512, 512, (800, 800)),
+        (2048, 2048, (800, 800)),
+        (512, 768, (800, 1200)),
+        (768, 512, (1200, 800)),
+        (300, 600, (667, 1333)),
+    ],
 )
-def test_images_are_fitted_into_1333_by_800(height: int, width: int, wanted: tuple[int, int]) -> None:
+def test_images_are_fitted_into_1333_by_800(
+    height: int, width: int, wanted: tuple[int, int]
+) -> None:
     assert fitted_size(height, width) == wanted
 
 
@@ -107,15 +147,27 @@ def test_grey_is_padded_before_normalising() -> None:
     pytest.importorskip("cv2")
     image = np.full((512, 768, 3), (255, 0, 128), dtype=np.uint8)
     seen = instance_detection.prepare_image(image)
-    assert seen.tensor.shape == (1, 3, 800, 1216) and seen.resized_size == (800, 1200) and seen.original_size == (512, 768)
+    assert (
+        seen.tensor.shape == (1, 3, 800, 1216)
+        and seen.resized_size == (800, 1200)
+        and seen.original_size == (512, 768)
+    )
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     inside, padding = seen.tensor[0, :, 5, 5], seen.tensor[0, :, 5, 1210]
-    assert torch.allclose(inside, torch.tensor([(v - m) / s for v, m, s in zip((255, 0, 128), mean, std, strict=True)]), atol=1e-6)
-    assert torch.allclose(padding, torch.tensor([(128 - m) / s for m, s in zip(mean, std, strict=True)]), atol=1e-6)
+    assert torch.allclose(
+        inside,
+        torch.tensor([(v - m) / s for v, m, s in zip((255, 0, 128), mean, std, strict=True)]),
+        atol=1e-6,
+    )
+    assert torch.allclose(
+        padding, torch.tensor([(128 - m) / s for m, s in zip(mean, std, strict=True)]), atol=1e-6
+    )
 
 
 def test_the_resize_has_no_antialias() -> None:
-    """Reducing 1600 to 800 with OpenCV's bilinear takes the mean of the middle two by two; antialias would take more."""
+    """Reducing 1600 to 800 with OpenCV's bilinear takes the mean of the middle two by two;
+    antialias would take more.
+    """
     pytest.importorskip("cv2")
     image = np.zeros((1600, 1600, 3), dtype=np.uint8)
     image[800:802, 800:802] = 255
@@ -123,15 +175,28 @@ def test_the_resize_has_no_antialias() -> None:
     assert (seen > seen.min() + 0.01).sum() == 1
 
 
-# ------------------------------------------------------------------------------------------------ way out
+# ------------------------------------------------------------------------------------------------
+# way out
 
 
-def slow(classes: Tensor, masks: Tensor, seen: PreparedImage) -> list[tuple[str, float, tuple[float, ...]]]:
+def slow(
+    classes: Tensor, masks: Tensor, seen: PreparedImage
+) -> list[tuple[str, float, tuple[float, ...]]]:
     """mmdet's post-processing pair by pair."""
     shares = classes.double().softmax(-1)[:, :-1]
-    pairs = sorted(((float(shares[q, c]), q, c) for q in range(len(classes)) for c in range(shares.shape[1])), reverse=True)[:100]
-    whole = interpolate(masks[None], size=seen.tensor.shape[-2:], mode="bilinear", align_corners=False)
-    whole = interpolate(whole[..., : seen.resized_size[0], : seen.resized_size[1]], size=seen.original_size, mode="bilinear", align_corners=False)[0]
+    pairs = sorted(
+        ((float(shares[q, c]), q, c) for q in range(len(classes)) for c in range(shares.shape[1])),
+        reverse=True,
+    )[:100]
+    whole = interpolate(
+        masks[None], size=seen.tensor.shape[-2:], mode="bilinear", align_corners=False
+    )
+    whole = interpolate(
+        whole[..., : seen.resized_size[0], : seen.resized_size[1]],
+        size=seen.original_size,
+        mode="bilinear",
+        align_corners=False,
+    )[0]
     found = []
     for share, q, c in pairs:
         logits = whole[q].double().numpy()
@@ -139,7 +204,9 @@ def slow(classes: Tensor, masks: Tensor, seen: PreparedImage) -> list[tuple[str,
         score = share * (1 / (1 + np.exp(-logits[mask]))).sum() / (mask.sum() + 1e-6)
         y, x = np.nonzero(mask)
         if score >= 0.05:
-            found.append((instance_detection.CLASSES[c], score, (x.min(), y.min(), x.max() + 1, y.max() + 1)))
+            found.append(
+                (instance_detection.CLASSES[c], score, (x.min(), y.min(), x.max() + 1, y.max() + 1))
+            )
     return sorted(found, key=lambda f: -f[1])
 
 
@@ -170,26 +237,43 @@ def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.Monkey
     whole = instances(*logits())
     monkeypatch.setattr(instance_detection, "AT_ONCE", 1)
     few = instances(*logits())
-    assert [(d.label, d.box, d.mask) for d in few.detections] == [(d.label, d.box, d.mask) for d in whole.detections]
-    np.testing.assert_allclose([d.score for d in few.detections], [d.score for d in whole.detections], rtol=1e-6)  # sums in another order
+    assert [(d.label, d.box, d.mask) for d in few.detections] == [
+        (d.label, d.box, d.mask) for d in whole.detections
+    ]
+    np.testing.assert_allclose(
+        [d.score for d in few.detections], [d.score for d in whole.detections], rtol=1e-6
+    )  # sums in another order
 
 
 def test_one_query_can_be_two_things() -> None:
     classes, masks, seen = logits()
     classes[0] = -9.0
     classes[0, 2] = classes[0, 5] = 9.0
-    pairs = {d.box for d in instances(classes, masks, seen).detections if d.label in ("car", "bus") and 0.4 < d.score < 0.5}
+    pairs = {
+        d.box
+        for d in instances(classes, masks, seen).detections
+        if d.label in ("car", "bus") and 0.4 < d.score < 0.5
+    }
     assert len(pairs) == 1
 
 
-# ------------------------------------------------------------------------------------------------ files
+# ------------------------------------------------------------------------------------------------
+# files
 
 
 def test_notes_in_a_checkpoint_are_never_made_real(tmp_path: Path) -> None:
     for number, note in enumerate((np.float64(0.3), np.arange(3), {"best": np.int64(4)})):
-        path = mmdet_weights.write(tmp_path / f"{number}.pth", "new", hook_msgs=note) if number == 0 else tmp_path / f"{number}.pth"
+        path = (
+            mmdet_weights.write(tmp_path / f"{number}.pth", "new", hook_msgs=note)
+            if number == 0
+            else tmp_path / f"{number}.pth"
+        )
         if number:
-            torch.save({"meta": {"note": note}, "state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=bool(number % 2))
+            torch.save(
+                {"meta": {"note": note}, "state_dict": {"a": torch.ones(2)}},
+                path,
+                _use_new_zipfile_serialization=bool(number % 2),
+            )
         assert weights_file.load_state(_files_weights(path))
 
 
@@ -208,7 +292,13 @@ class Bomb:
 def test_files_that_run_code_are_refused_with_what_they_ask_for(tmp_path: Path) -> None:
     path = tmp_path / "bad.pth"
     torch.save({"meta": {"x": Bomb()}, "state_dict": {"a": torch.ones(2)}}, path)
-    with pytest.raises(WeightsError, match=rf"\(pathlib\.Path\.touch\) and was not opened|was not opened.*save its state_dict.*{OWN}"):
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"\(pathlib\.Path\.touch\) and was not opened|was not opened.*save its"
+            rf" state_dict.*{OWN}"
+        ),
+    ):
         weights_file.load_state(_files_weights(path))
     assert not Path("/tmp/harope-bench-bomb").exists()
     path.write_bytes(pickle.dumps([1])[:3])
@@ -220,7 +310,9 @@ def test_files_that_run_code_are_refused_with_what_they_ask_for(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["mask2former", "mask2former-mmdet"])
-def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_either_published_file_serves_both_judges(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", name)
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name} "):
         plugin.weights_sha256()
@@ -229,13 +321,24 @@ def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest
     whole = "743b7d99015f1224c6d57fd4b14d04b15cc8ec72ae7ee7831e7c71d8873b7a54"
     for asset, sha256 in (("mask2former-mmdet", "c9d0c4f2" + "0" * 56), ("mask2former", whole)):
         held = local_files.LocalFile(Path("weights.pth"), sha256)
-        monkeypatch.setattr(local_files, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
-        assert plugin.weights_sha256() == held.sha256 and plugin.judge_class == best and plugin.warnings() == ()
-    monkeypatch.setattr(local_files, "held", lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64))
+        monkeypatch.setattr(
+            local_files,
+            "held",
+            lambda wanted, asset=asset, held=held: held if wanted == asset else None,
+        )
+        assert (
+            plugin.weights_sha256() == held.sha256
+            and plugin.judge_class == best
+            and plugin.warnings() == ()
+        )
+    monkeypatch.setattr(
+        local_files, "held", lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64)
+    )
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
 
 
-# ------------------------------------------------------------------------------------------------ whole
+# ------------------------------------------------------------------------------------------------
+# whole
 
 
 @pytest.fixture(scope="module")
@@ -243,15 +346,24 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2F
     pytest.importorskip("cv2")
     pytest.importorskip("transformers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(OWN, str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")))
+        patch.setenv(
+            OWN, str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old"))
+        )
         before = torch.random.get_rng_state()
         found = mask2former.Mask2Former((128, 96)).open()
         assert torch.equal(torch.random.get_rng_state(), before)
     return found
 
 
-def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2former.LoadedMask2Former) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
+    opened: mask2former.LoadedMask2Former,
+) -> None:
+    image = (
+        np.random.default_rng(0)
+        .integers(0, 256, (12, 18, 3), dtype=np.uint8)
+        .repeat(8, 0)
+        .repeat(8, 1)
+    )
     before = image.copy()
     one = opened.see("detector", image, DetectionQuery(names=("cat",)))
     assert one.size == (144, 96) and one.detections and np.array_equal(image, before)
@@ -265,31 +377,50 @@ def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Form
     answer = opened.see("detector", NOISE, DetectionQuery())
     assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
     assert not self_check.is_consistent(_one_short(answer))
-    assert not self_check.is_consistent(answer.model_copy(update={"found": answer.detections[::-1]}))
+    assert not self_check.is_consistent(
+        answer.model_copy(update={"found": answer.detections[::-1]})
+    )
 
 
 def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
     checks = {case.name: case.check for case in mask2former.PLUGIN.canary()}
-    assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(("channels", "boxes", "activation", "device"))
+    assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(
+        ("channels", "boxes", "activation", "device")
+    )
     other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
-    other.network.model.pixel_level_module.encoder.swin.encoder.layers[0].blocks[0].mlp.activation_fn = nn.GELU(approximate="tanh")
+    other.network.model.pixel_level_module.encoder.swin.encoder.layers[0].blocks[
+        0
+    ].mlp.activation_fn = nn.GELU(approximate="tanh")
     assert "off the exact GELU" in str(checks["activation"](other))
     blue = torch.zeros(1, 3, 4, 4)
     blue[:, 2] = 1
     assert "wanted red first" in str(self_check.check_red_first(blue))
-    assert "a rectangle is told as" in str(self_check.check_exclusive_boxes(lambda *given: _one_short(instances(*given))))
+    assert "a rectangle is told as" in str(
+        self_check.check_exclusive_boxes(lambda *given: _one_short(instances(*given)))
+    )
 
 
 def _one_short(seen: DetectionAnnotation) -> DetectionAnnotation:
     return seen.model_copy(
-        update={"found": tuple(d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)}) for d in seen.detections)}
+        update={
+            "found": tuple(
+                d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)})
+                for d in seen.detections
+            )
+        }
     )
 
 
-def test_a_device_that_computes_something_else_is_not_believed(opened: mask2former.LoadedMask2Former) -> None:
+def test_a_device_that_computes_something_else_is_not_believed(
+    opened: mask2former.LoadedMask2Former,
+) -> None:
     """As if a GPU had a decoder of its own: its logits are held to the CPU's."""
     other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
-    assert mask2former.check_device(opened) is None and mask2former.check_logits(other, opened) is None
+    assert (
+        mask2former.check_device(opened) is None and mask2former.check_logits(other, opened) is None
+    )
     with torch.no_grad():
-        other.network.model.pixel_level_module.decoder.encoder.layers[3].self_attn.sampling_offsets.weight.zero_()
+        other.network.model.pixel_level_module.decoder.encoder.layers[
+            3
+        ].self_attn.sampling_offsets.weight.zero_()
     assert "off the CPU's" in str(mask2former.check_logits(other, opened))

@@ -1,4 +1,5 @@
-"""mmdet's own network, steps and post-processing against ours, with shared random weights in which every tensor is perturbed.
+"""mmdet's own network, steps and post-processing against ours, with shared random weights in which
+every tensor is perturbed.
 
 Without mmdet (the extra of that name) only its absence can be tested.
 """
@@ -19,14 +20,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation
+from harope_bench.core.annotations import DetectionAnnotation, DetectionQuery
 from harope_bench.core.errors import MissingExtraError
-from harope_bench.judges.generic.instance_detection import PreparedImage, resize_masks, instances, prepare_image, detections_of_tensors
+from harope_bench.judges.generic.instance_detection import (
+    PreparedImage,
+    detections_of_tensors,
+    instances,
+    prepare_image,
+    resize_masks,
+)
 from harope_bench.judges.mmdet import mask2former, mask2former_mmdet, mmcv_ops
 
-# Two programs round differently: their logits differ by 1e-5 of their spread. Where a mask's logit passes zero between them, the masked
-# attention attends to one place more or less, which moves a few queries by 1e-3 and all others by 1e-4. So the networks are compared by
-# the median query, and masks only where their logit is far from zero. A wrong tensor moves the median query by more than 1e-2.
+# Two programs round differently: their logits differ by 1e-5 of their spread. Where a mask's logit
+# passes zero between them, the masked
+# attention attends to one place more or less, which moves a few queries by 1e-3 and all others by
+# 1e-4. So the networks are compared by
+# the median query, and masks only where their logit is far from zero. A wrong tensor moves the
+# median query by more than 1e-2.
 LOGITS = 1e-3  # of the spread, in the median query
 FAR = 0.05  # of the spread, from zero
 NEAR = 1e-5  # a logit closer to zero may round to the other side where two programs enlarge it
@@ -34,20 +44,33 @@ NEAR = 1e-5  # a logit closer to zero may round to the other side where two prog
 
 @pytest.fixture(scope="module")
 def mmdet() -> Any:
-    return pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'") and mmcv_ops.import_mmdet()
+    return (
+        pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'")
+        and mmcv_ops.import_mmdet()
+    )
 
 
 @pytest.fixture(scope="module")
 def pair(mmdet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """Both judges opened on one file; ours through the old names, which mmdet 3.3's network gets renamed."""
+    """Both judges opened on one file; ours through the old names, which mmdet 3.3's network gets
+    renamed.
+    """
     pytest.importorskip("cv2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HAROPE_BENCH_MASK2FORMER", str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")))
-        yield mask2former.Mask2Former(mmdet_weights.SMALL).open(), mask2former_mmdet.MmdetMask2Former(mmdet_weights.SMALL).open()
+        patch.setenv(
+            "HAROPE_BENCH_MASK2FORMER",
+            str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")),
+        )
+        yield (
+            mask2former.Mask2Former(mmdet_weights.SMALL).open(),
+            mask2former_mmdet.MmdetMask2Former(mmdet_weights.SMALL).open(),
+        )
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8
+    )
     return coarse.repeat(16, 0).repeat(16, 1)[:height, :width]
 
 
@@ -55,12 +78,18 @@ def metadata(image: PreparedImage) -> Any:
     """Return what mmdet's head must know of an image."""
     from mmdet.structures import DetDataSample
 
-    sizes = {"img_shape": image.resized_size, "ori_shape": image.original_size, "batch_input_shape": tuple(image.tensor.shape[-2:])}
+    sizes = {
+        "img_shape": image.resized_size,
+        "ori_shape": image.original_size,
+        "batch_input_shape": tuple(image.tensor.shape[-2:]),
+    }
     return DetDataSample(metainfo=sizes)
 
 
 def logits_of_mmdet(judge: Any, image: PreparedImage) -> tuple[Tensor, Tensor]:
-    """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4) of mmdet's own network."""
+    """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4) of mmdet's own
+    network.
+    """
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         features = judge.network.extract_feat(image.tensor)
@@ -68,17 +97,27 @@ def logits_of_mmdet(judge: Any, image: PreparedImage) -> tuple[Tensor, Tensor]:
     return classes[-1][0], masks[-1][0]
 
 
-def instances_of_mmdet(judge: Any, classes: Tensor, masks: Tensor, image: PreparedImage) -> DetectionAnnotation:
+def instances_of_mmdet(
+    judge: Any, classes: Tensor, masks: Tensor, image: PreparedImage
+) -> DetectionAnnotation:
     """Return the detections that mmdet's own post-processing makes of logits."""
     with torch.inference_mode():
-        whole = interpolate(masks[None], size=image.tensor.shape[-2:], mode="bilinear", align_corners=False)
-        detections = judge.network.panoptic_fusion_head.predict(classes[None], whole, [metadata(image)], rescale=True)
+        whole = interpolate(
+            masks[None], size=image.tensor.shape[-2:], mode="bilinear", align_corners=False
+        )
+        detections = judge.network.panoptic_fusion_head.predict(
+            classes[None], whole, [metadata(image)], rescale=True
+        )
     rows = detections[0]["ins_results"]
-    return detections_of_tensors(rows.labels, rows.scores, rows.bboxes, rows.masks, image.original_size[::-1])
+    return detections_of_tensors(
+        rows.labels, rows.scores, rows.bboxes, rows.masks, image.original_size[::-1]
+    )
 
 
 def median_shift(here: Tensor, there: Tensor) -> float:
-    """Return the largest difference within a query, in units of the logits' spread, of the median query."""
+    """Return the largest difference within a query, in units of the logits' spread, of the median
+    query.
+    """
     return float(((here - there).abs().flatten(1).amax(1) / there.std()).median())
 
 
@@ -90,7 +129,11 @@ class Case(NamedTuple):
     mmdet: tuple[Tensor, Tensor]
 
 
-SIZES = [(256, 256, (256, 256)), (192, 288, (288, 192)), (150, 230, (300, 200))]  # height, width, scale
+SIZES = [
+    (256, 256, (256, 256)),
+    (192, 288, (288, 192)),
+    (150, 230, (300, 200)),
+]  # height, width, scale
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=str)
@@ -103,7 +146,10 @@ def case(request: pytest.FixtureRequest, pair: tuple[Any, Any]) -> Case:
 
 def test_both_networks_give_the_same_logits(case: Case) -> None:
     (classes, masks), (expected_classes, expected_masks) = case.ours, case.mmdet
-    assert median_shift(classes, expected_classes) < LOGITS and median_shift(masks, expected_masks) < LOGITS
+    assert (
+        median_shift(classes, expected_classes) < LOGITS
+        and median_shift(masks, expected_masks) < LOGITS
+    )
     far = expected_masks.abs() > FAR * expected_masks.std()
     assert far.float().mean() > 0.9, "too many logits near zero to compare masks"
     agreeing = (((masks > 0) == (expected_masks > 0)) | ~far).flatten(1).all(1)
@@ -112,14 +158,23 @@ def test_both_networks_give_the_same_logits(case: Case) -> None:
 
 @pytest.mark.parametrize("case", SIZES[:1], indirect=True, ids=str)
 def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> None:
-    """The bound of the test before is far below what one exchanged tensor of the first block does."""
+    """The bound of the test before is far below what one exchanged tensor of the first block
+    does.
+    """
     ours, _ = pair
-    table = next(t for name, t in ours.network.named_parameters() if name.endswith("relative_position_bias_table"))
+    table = next(
+        t
+        for name, t in ours.network.named_parameters()
+        if name.endswith("relative_position_bias_table")
+    )
     original = table.detach().clone()
     try:
         with torch.no_grad():
             table.copy_(original.flip(0))
-        shifts = [median_shift(after, before) for after, before in zip(ours.logits(case.image), case.ours, strict=True)]
+        shifts = [
+            median_shift(after, before)
+            for after, before in zip(ours.logits(case.image), case.ours, strict=True)
+        ]
     finally:
         with torch.no_grad():
             table.copy_(original)
@@ -128,29 +183,45 @@ def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> 
 
 def test_equal_logits_become_equal_detections(pair: tuple[Any, Any], case: Case) -> None:
     classes, masks = case.ours
-    here, there = instances(classes, masks, case.image), instances_of_mmdet(pair[1], classes, masks, case.image)
+    here, there = (
+        instances(classes, masks, case.image),
+        instances_of_mmdet(pair[1], classes, masks, case.image),
+    )
     assert here.size == there.size and len(here.detections) == len(there.detections) >= 50
-    unsure = resize_masks(masks, case.image).abs().flatten(1).amin(1) < NEAR  # (100,), of each query
+    unsure = (
+        resize_masks(masks, case.image).abs().flatten(1).amin(1) < NEAR
+    )  # (100,), of each query
     assert unsure.float().mean() < 0.5, "too many masks with a logit at zero to compare boxes"
     by_place = [Counter((d.label, d.box, str(d.mask)) for d in s.detections) for s in (here, there)]
     assert (by_place[0] - by_place[1]).total() <= int(unsure.sum())
-    pairs = zip(*(sorted((d.label, d.score) for d in s.detections) for s in (here, there)), strict=True)
+    pairs = zip(
+        *(sorted((d.label, d.score) for d in s.detections) for s in (here, there)), strict=True
+    )
     assert all(a[0] == b[0] and abs(a[1] - b[1]) < 1e-5 for a, b in pairs)
 
 
 def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
-    """An image that is neither resized nor padded: both judges prepare one tensor, and `see` adds nothing to mmdet's own steps."""
+    """An image that is neither resized nor padded: both judges prepare one tensor, and `see` adds
+    nothing to mmdet's own steps.
+    """
     ours, theirs = pair
     height, width, scale = 192, 288, (288, 192)
     ours.scale, theirs.packed = scale, mask2former_mmdet.make_test_pipeline(scale)
     image = picture(height, width)
     ready = prepare_image(image, scale)
     torch.testing.assert_close(theirs.prepared(image), ready.tensor, rtol=0, atol=1e-5)
-    chain = instances_of_mmdet(theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.prepared(image))), ready)
+    chain = instances_of_mmdet(
+        theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.prepared(image))), ready
+    )
     detections = theirs.see("detector", image, DetectionQuery())
     assert [d.label for d in detections.found] == [d.label for d in chain.detections]
-    assert sum(d.mask is not None for d in ours.see("detector", image, DetectionQuery()).found) >= 5, "too few sure detections"
-    assert max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True)) < 1e-5
+    assert (
+        sum(d.mask is not None for d in ours.see("detector", image, DetectionQuery()).found) >= 5
+    ), "too few sure detections"
+    assert (
+        max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True))
+        < 1e-5
+    )
 
 
 def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
@@ -159,7 +230,9 @@ def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
 
 
 def test_the_image_is_prepared_as_mmdet_2_did(mmdet: Any) -> None:
-    """mmcv still has the functions that mmdet 2.x called: resize on uint8, grey, then mean and deviation."""
+    """mmcv still has the functions that mmdet 2.x called: resize on uint8, grey, then mean and
+    deviation.
+    """
     pytest.importorskip("cv2")
     import mmcv
 
@@ -167,7 +240,12 @@ def test_the_image_is_prepared_as_mmdet_2_did(mmdet: Any) -> None:
         image = picture(height, width)
         small = mmcv.imrescale(np.ascontiguousarray(image[..., ::-1]), (1333, 800))
         grey = mmcv.impad_to_multiple(small, 32, pad_val=(128, 128, 128))
-        wanted = mmcv.imnormalize(grey, np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]), to_rgb=True)
+        wanted = mmcv.imnormalize(
+            grey,
+            np.array([123.675, 116.28, 103.53]),
+            np.array([58.395, 57.12, 57.375]),
+            to_rgb=True,
+        )
         found = prepare_image(image)
         assert found.resized_size == small.shape[:2]
         np.testing.assert_allclose(found.tensor[0].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
@@ -183,11 +261,16 @@ def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:
     assert sys.modules["mmcv.ops.multi_scale_deform_attn"].IS_CUDA_AVAILABLE is False
 
 
-def test_other_names_than_mmdets_are_refused(mmdet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_names_than_mmdets_are_refused(
+    mmdet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "short.pth"
     torch.save({"panoptic_head.cls_embed.weight": torch.zeros(81, 256)}, path)
     monkeypatch.setenv("HAROPE_BENCH_MASK2FORMER", str(path))
-    with pytest.raises(Exception, match="does not fit mmdet's Mask2Former: missing .*; harope-bench fetch mask2former-mmdet"):
+    with pytest.raises(
+        Exception,
+        match="does not fit mmdet's Mask2Former: missing .*; harope-bench fetch mask2former-mmdet",
+    ):
         mask2former_mmdet.PLUGIN.open()
 
 

@@ -1,4 +1,6 @@
-"""The judge of drawn scenes: its contract, its recorded accuracy, its reference, and that spoiled scenes are farther away."""
+"""The judge of drawn scenes: its contract, its recorded accuracy, its reference, and that spoiled
+scenes are farther away.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def test_judge_keeps_its_promises() -> None:
 def test_judge_reads_the_held_out_scenes_as_recorded() -> None:
     facts = registry.read_toml(FACTS)
     network = ShapesNet()
-    load_state_strictly(network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge")
+    load_state_strictly(
+        network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge"
+    )
     images, labels = SUITE.images("held-out")
     accuracy = shapes_judge.held_out_accuracy(network, images[:600], labels[:600])
     assert accuracy == pytest.approx(facts["held_out_accuracy"], abs=0.01)
@@ -36,21 +40,34 @@ def test_judge_reads_the_held_out_scenes_as_recorded() -> None:
 def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
     recipe, _ = read_recipe("shapes-reference")
     assert isinstance(recipe, ReferenceRecipe)
-    rebuilt, shipped = load_arrays(reference.build_reference(recipe, tmp_path)), load_arrays(SUITE.reference("shapes-net").path)
+    rebuilt, shipped = (
+        load_arrays(reference.build_reference(recipe, tmp_path)),
+        load_arrays(SUITE.reference("shapes-net").path),
+    )
     assert rebuilt.keys() == shipped.keys()
     for name, array in shipped.items():
-        np.testing.assert_allclose(rebuilt[name], array, rtol=1e-3, atol=1e-3)  # float32 sums of another kernel
+        np.testing.assert_allclose(
+            rebuilt[name], array, rtol=1e-3, atol=1e-3
+        )  # float32 sums of another kernel
 
 
 def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None:
     known = load_arrays(SUITE.reference("shapes-net").path)
-    judge, images = registry.load_by_name("judges", "shapes-net").open("cpu"), SUITE.images("captions")[0][:804]
+    judge, images = (
+        registry.load_by_name("judges", "shapes-net").open("cpu"),
+        SUITE.images("captions")[0][:804],
+    )
 
     def away(shown: np.ndarray) -> float:
         seen = judge.observe(shown)["features"].astype(np.float64)
-        return frechet_distance(Gaussian(seen.mean(0), np.cov(seen, rowvar=False)), Gaussian(known["mu"], known["sigma"]))
+        return frechet_distance(
+            Gaussian(seen.mean(0), np.cov(seen, rowvar=False)),
+            Gaussian(known["mu"], known["sigma"]),
+        )
 
-    blurred = np.stack([ndimage.gaussian_filter(image.astype(float), (2, 2, 0)) for image in images]).astype(np.uint8)
+    blurred = np.stack(
+        [ndimage.gaussian_filter(image.astype(float), (2, 2, 0)) for image in images]
+    ).astype(np.uint8)
     fewer = np.repeat(images[:67], 12, 0)
     assert away(images) < 0.1 * away(blurred)
     assert away(images) < away(fewer)

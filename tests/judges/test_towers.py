@@ -1,4 +1,6 @@
-"""Judges of FD-DINOv2 and CMMD: the published networks' shapes and steps, held to slow ones on small networks with random weights."""
+"""Judges of FD-DINOv2 and CMMD: the published networks' shapes and steps, held to slow ones on
+small networks with random weights.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def shapes_of(plugin: Any) -> dict[str, torch.Size]:
 
 
 def published_form(name: str) -> dict[str, Tensor]:
-    """Random weights of a small network under the names and with the extras of the published file."""
+    """Random weights of a small network under the names and with the extras of the published
+    file.
+    """
     shapes = shapes_of(registry.load_by_name("judges", name))
     if name == DINO:
         shapes |= {"pos_embed": torch.Size([1, 1370, 32]), "mask_token": torch.Size([1, 32])}
@@ -84,16 +88,22 @@ def spread(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / wanted.std())
 
 
-# ------------------------------------------------------------------------------------------------ both
+# ------------------------------------------------------------------------------------------------
+# both
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_judges_keep_their_promises(name: str, small: dict[str, Path], images: np.ndarray) -> None:
     testing.check_judge(name, images)
-    assert registry.load_by_name("judges", name).open("cpu").observe(images)["features"].shape == (4, WIDTH[name])
+    assert registry.load_by_name("judges", name).open("cpu").observe(images)["features"].shape == (
+        4,
+        WIDTH[name],
+    )
 
 
-@pytest.mark.parametrize(("name", "parameters", "width"), [(DINO, 303_227_904, 1024), (CLIP, 304_293_888, 768)])
+@pytest.mark.parametrize(
+    ("name", "parameters", "width"), [(DINO, 303_227_904, 1024), (CLIP, 304_293_888, 768)]
+)
 def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
     """Without memory: 24 blocks of 12 D^2 + 13 D numbers, and what stands around them."""
     plugin = registry.load_by_name("judges", name)
@@ -102,9 +112,17 @@ def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
         side = dinov2_vit_l_14.SIDE if name == DINO else clip_vit_l_14_336.SIDE
         assert network(torch.zeros(2, 3, side, side)).shape == (2, width)
     dim = 1024
-    blocks, patches, places = 24 * (12 * dim**2 + 13 * dim), 3 * 14 * 14 * dim, ((side // 14) ** 2 + 1) * dim
-    around = patches + dim + places + dim + 2 * dim  # patches, class token, positions, bias of patches or its norm's half, last norm
-    around += 24 * 2 * dim if name == DINO else dim + dim * width  # scales of both branches; rest of the first norm and the projection
+    blocks, patches, places = (
+        24 * (12 * dim**2 + 13 * dim),
+        3 * 14 * 14 * dim,
+        ((side // 14) ** 2 + 1) * dim,
+    )
+    around = (
+        patches + dim + places + dim + 2 * dim
+    )  # patches, class token, positions, bias of patches or its norm's half, last norm
+    around += (
+        24 * 2 * dim if name == DINO else dim + dim * width
+    )  # scales of both branches; rest of the first norm and the projection
     assert sum(p.numel() for p in network.parameters()) == parameters == blocks + around
     assert not list(network.buffers()), "a number that no weights file fills"
 
@@ -116,12 +134,16 @@ def test_other_weights_make_a_substitute_and_published_ones_do_not(
     plugin = registry.load_by_name("judges", name)
     assert plugin.judge_class == "substitute" and "other weights than" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small[name])
-    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small[name]))
+    monkeypatch.setattr(
+        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small[name])
+    )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_without_weights_the_command_is_named(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_the_command_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     plugin = registry.load_by_name("judges", name)
     with pytest.raises(WeightsError, match=f"harope-bench fetch {name}"):
         plugin.open("cpu")
@@ -138,15 +160,26 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[
     with pytest.raises(WeightsError):
         plugin.open("cpu")
     torch.save({**state, "register_tokens": torch.zeros(1, 4, 32)}, small[name])
-    with pytest.raises(WeightsError, match=f"does not fit .*unexpected register_tokens; harope-bench fetch {name}"):
+    with pytest.raises(
+        WeightsError, match=f"does not fit .*unexpected register_tokens; harope-bench fetch {name}"
+    ):
         plugin.open("cpu")
-    torch.save({k: v for k, v in state.items() if not k.endswith("mlp.c_fc.bias") and not k.endswith("mlp.fc1.bias")}, small[name])
+    torch.save(
+        {
+            k: v
+            for k, v in state.items()
+            if not k.endswith("mlp.c_fc.bias") and not k.endswith("mlp.fc1.bias")
+        },
+        small[name],
+    )
     with pytest.raises(WeightsError, match="missing "):
         plugin.open("cpu")
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_process_keeps_its_precision_and_its_random_numbers(name: str, small: dict[str, Path], images: np.ndarray) -> None:
+def test_the_process_keeps_its_precision_and_its_random_numbers(
+    name: str, small: dict[str, Path], images: np.ndarray
+) -> None:
     before, state = torch.get_float32_matmul_precision(), torch.random.get_rng_state()
     registry.load_by_name("judges", name).open("cpu").observe(images)
     assert torch.get_float32_matmul_precision() == before
@@ -154,30 +187,50 @@ def test_the_process_keeps_its_precision_and_its_random_numbers(name: str, small
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_eval_scores_with_a_reference_that_was_built(name: str, small: dict[str, Path], tmp_path: Path) -> None:
+def test_eval_scores_with_a_reference_that_was_built(
+    name: str, small: dict[str, Path], tmp_path: Path
+) -> None:
     rng = np.random.default_rng(1)
     for kind, low in (("real", 0), ("drawn", 60)):
         (tmp_path / kind).mkdir()
         for i in range(6):
-            Image.fromarray(rng.integers(low, 256, (48, 48, 3), dtype=np.uint8)).save(tmp_path / kind / f"{i:06d}.png")
+            Image.fromarray(rng.integers(low, 256, (48, 48, 3), dtype=np.uint8)).save(
+                tmp_path / kind / f"{i:06d}.png"
+            )
     reference, out = tmp_path / "real.npz", tmp_path / "out"
-    built = CliRunner().invoke(main, ["reference", str(tmp_path / "real"), str(reference), "--judge", name])
+    built = CliRunner().invoke(
+        main, ["reference", str(tmp_path / "real"), str(reference), "--judge", name]
+    )
     assert built.exit_code == 0, built.output
     found = {}
     for kind in ("drawn", "real"):
-        words = ["eval", str(tmp_path / kind), "--suite", "coco-fid", "--profile", PROFILE[name], "--judge", name]
-        scored = CliRunner().invoke(main, [*words, "--reference", str(reference), "--out", str(out / kind)])
+        words = [
+            "eval",
+            str(tmp_path / kind),
+            "--suite",
+            "coco-fid",
+            "--profile",
+            PROFILE[name],
+            "--judge",
+            name,
+        ]
+        scored = CliRunner().invoke(
+            main, [*words, "--reference", str(reference), "--out", str(out / kind)]
+        )
         assert scored.exit_code == 0, scored.output
         (path,) = (out / kind / "results").glob("*.json")
         result = json.loads(path.read_text())
         (measured,) = result["measurements"]
-        assert measured["metric"] == PROFILE[name] and result["judge"]["judge_class"] == "substitute"
+        assert (
+            measured["metric"] == PROFILE[name] and result["judge"]["judge_class"] == "substitute"
+        )
         assert any("other weights" in w["text"] for w in result["warnings"])
         found[kind] = measured["value"]
     assert found["drawn"] > 10 * abs(found["real"]) and abs(found["real"]) < 1e-3
 
 
-# --------------------------------------------------------------------------------------------- DINOv2
+# ---------------------------------------------------------------------------------------------
+# DINOv2
 
 
 def bicubic(x: float) -> float:
@@ -203,32 +256,58 @@ def test_positions_are_resampled_as_the_original_does() -> None:
     grid = stored[0, 1:].double().numpy().reshape(37, 37, 3)
     found = dinov2_vit_l_14.resize_positions(stored)
     assert torch.equal(found[:, 0], stored[:, 0])
-    guarded, plain = (np.einsum("ia,jb,abd->ijd", rows, rows, grid) for rows in (resampling(37 / 16.1), resampling(37 / 16)))
+    guarded, plain = (
+        np.einsum("ia,jb,abd->ijd", rows, rows, grid)
+        for rows in (resampling(37 / 16.1), resampling(37 / 16))
+    )
     assert np.abs(found[0, 1:].numpy().reshape(16, 16, 3) - guarded).max() < 1e-5
     assert np.abs(guarded - plain).max() > 0.1  # without the 0.1 it would show
 
 
 def slow_features(state: dict[str, Tensor], x: Tensor, heads: int = 2) -> Tensor:
-    """DINOv2's forward pass written out in float64: pre-norm blocks with a scale on each branch, exact GELU, norms of 1e-6."""
+    """DINOv2's forward pass written out in float64: pre-norm blocks with a scale on each branch,
+    exact GELU, norms of 1e-6.
+    """
     w = {name: tensor.double() for name, tensor in state.items()}
 
     def norm(x: Tensor, name: str) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.weight"]
+            + w[f"{name}.bias"]
+        )
 
     def linear(x: Tensor, name: str) -> Tensor:
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    tiles = x.double().unfold(2, 14, 14).unfold(3, 14, 14).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (B, 256, 588)
+    tiles = (
+        x.double()
+        .unfold(2, 14, 14)
+        .unfold(3, 14, 14)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(3)
+        .flatten(1, 2)
+    )  # (B, 256, 588)
     patches = tiles @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
-    x = torch.cat([w["cls_token"].expand(len(x), -1, -1), patches], 1) + dinov2_vit_l_14.resize_positions(state["pos_embed"]).double()
+    x = (
+        torch.cat([w["cls_token"].expand(len(x), -1, -1), patches], 1)
+        + dinov2_vit_l_14.resize_positions(state["pos_embed"]).double()
+    )
     for block in range(2):
         at = f"blocks.{block}"
-        split = linear(norm(x, f"{at}.norm1"), f"{at}.attn.qkv").unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        split = (
+            linear(norm(x, f"{at}.norm1"), f"{at}.attn.qkv")
+            .unflatten(-1, (3, heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
         shares = (split[0] @ split[1].transpose(-1, -2) / split.shape[-1] ** 0.5).softmax(-1)
-        x = x + w[f"{at}.ls1.gamma"] * linear((shares @ split[2]).transpose(1, 2).flatten(2), f"{at}.attn.proj")
+        x = x + w[f"{at}.ls1.gamma"] * linear(
+            (shares @ split[2]).transpose(1, 2).flatten(2), f"{at}.attn.proj"
+        )
         inner = linear(norm(x, f"{at}.norm2"), f"{at}.mlp.fc1")
-        x = x + w[f"{at}.ls2.gamma"] * linear(inner * (1 + torch.erf(inner / 2**0.5)) / 2, f"{at}.mlp.fc2")
+        x = x + w[f"{at}.ls2.gamma"] * linear(
+            inner * (1 + torch.erf(inner / 2**0.5)) / 2, f"{at}.mlp.fc2"
+        )
     return norm(x, "norm")[:, 0]
 
 
@@ -239,10 +318,18 @@ def test_features_are_those_of_the_formula(small: dict[str, Path], images: np.nd
 
 
 def test_dgm_evals_preparation(images: np.ndarray) -> None:
-    """torchvision's own steps on pillow images, as dgm-eval chains them; what is not square is stretched."""
+    """torchvision's own steps on pillow images, as dgm-eval chains them; what is not square is
+    stretched.
+    """
     from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-    chain = Compose([Resize((224, 224), InterpolationMode.BICUBIC), ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    chain = Compose(
+        [
+            Resize((224, 224), InterpolationMode.BICUBIC),
+            ToTensor(),
+            Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
     wanted = torch.stack([chain(Image.fromarray(image)) for image in images])
     found = registry.load_by_name("judges", DINO).prepare(images)
     assert found.shape == (4, 3, 224, 224) and torch.allclose(found, wanted, atol=1e-6)
@@ -254,7 +341,8 @@ def test_positions_of_another_grid_are_refused(small: dict[str, Path]) -> None:
         registry.load_by_name("judges", DINO).open("cpu")
 
 
-# ----------------------------------------------------------------------------------------------- CLIP
+# -----------------------------------------------------------------------------------------------
+# CLIP
 
 
 def test_sizes_and_constants_are_open_clips() -> None:
@@ -264,9 +352,16 @@ def test_sizes_and_constants_are_open_clips() -> None:
     known = open_clip.get_model_config("ViT-L-14-336-quickgelu")
     vision, sizes = known["vision_cfg"], clip_vit_l_14_336.SIZES
     assert known["quick_gelu"] and vision["image_size"] == clip_vit_l_14_336.SIDE
-    assert (vision["layers"], vision["width"], vision["patch_size"]) == (sizes["layers"], sizes["width"], sizes["patch_size"])
+    assert (vision["layers"], vision["width"], vision["patch_size"]) == (
+        sizes["layers"],
+        sizes["width"],
+        sizes["patch_size"],
+    )
     assert known["embed_dim"] == sizes["output_dim"]
-    assert (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD) == (clip_vit_l_14_336.MEAN, clip_vit_l_14_336.STD)
+    assert (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD) == (
+        clip_vit_l_14_336.MEAN,
+        clip_vit_l_14_336.STD,
+    )
 
 
 def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -> None:
@@ -281,7 +376,9 @@ def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -
     for quick in (True, False):
         with torch.random.fork_rng(devices=[]):
             whole = OpenClip(16, vision, text, quick_gelu=quick).eval()
-        whole.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
+        whole.visual.load_state_dict(
+            {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+        )
         with torch.inference_mode():
             seen[quick] = whole.encode_image(plugin.prepare(images), normalize=True).numpy()
     assert spread(found, seen[True]) < 1e-5
@@ -290,7 +387,9 @@ def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -
 
 
 def test_the_middle_square_is_cmmds(images: np.ndarray) -> None:
-    """70 x 53: eight rows are cut above, nine below; then pillow's filter, x / 255 and CLIP's constants."""
+    """70 x 53: eight rows are cut above, nine below; then pillow's filter, x / 255 and CLIP's
+    constants.
+    """
     cut = images[0][8:61]
     wanted = np.asarray(Image.fromarray(cut).resize((336, 336), Image.Resampling.BICUBIC)) / 255.0
     wanted = (wanted - np.array(clip_vit_l_14_336.MEAN)) / np.array(clip_vit_l_14_336.STD)
@@ -319,7 +418,9 @@ def holder(state: dict[str, Tensor]) -> nn.Module:
     return top
 
 
-def test_openais_archive_is_opened_only_with_its_hash(small: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openais_archive_is_opened_only_with_its_hash(
+    small: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is TorchScript with float16 weights; any other archive is refused."""
     state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
     torch.save({name: tensor.half() for name, tensor in state.items()}, small[CLIP])

@@ -1,4 +1,6 @@
-"""T2I-CompBench's detectors: the runner drives a stand-in of the benchmark's checkout, and sees as the published scripts do."""
+"""T2I-CompBench's detectors: the runner drives a stand-in of the benchmark's checkout, and sees as
+the published scripts do.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ from harope_bench.pipeline import external_annotator
 from harope_bench.pipeline.annotate import read_judge_record
 
 PYTHON = Path(sys.executable)
-UNIDET, RS200 = registry.load_by_name("judges", "unidet"), registry.load_by_name("judges", "unidet-rs200")
+UNIDET, RS200 = (
+    registry.load_by_name("judges", "unidet"),
+    registry.load_by_name("judges", "unidet-rs200"),
+)
 
-# In the place of detectron2: finds a thing whose score is the first plane's mean, and a surer one, in the frame it is shown.
+# In the place of detectron2: finds a thing whose score is the first plane's mean, and a surer one,
+# in the frame it is shown.
 DETECTRON2 = """
 import torch
 class Boxes:
@@ -66,21 +72,34 @@ def checkout(tmp_path: Path) -> Path:
     (place / "experts" / "expert_weights").mkdir()
     (place / "detectron2" / "engine").mkdir(parents=True)
     (place / "dataset").mkdir()
-    for package in (place / "experts", detection, place / "detectron2", place / "detectron2" / "engine"):
+    for package in (
+        place / "experts",
+        detection,
+        place / "detectron2",
+        place / "detectron2" / "engine",
+    ):
         (package / "__init__.py").write_text("")
     (place / "detectron2" / "engine" / "defaults.py").write_text(DETECTRON2)
     (detection / "utils.py").write_text(UTILS)
-    torch.save({"labels": ["cat", "table, desk"], "features": torch.zeros(2, 3)}, place / "dataset" / "detection_features.pt")
+    torch.save(
+        {"labels": ["cat", "table, desk"], "features": torch.zeros(2, 3)},
+        place / "dataset" / "detection_features.pt",
+    )
     for number, backbone in enumerate(("R50", "RS200")):
         name = f"Unified_learned_OCIM_{backbone}_6x+2x"
         (detection / "configs" / f"{name}.yaml").write_text("MODEL: {}\n")
-        torch.save({"model": {"w": torch.full((2,), number)}}, place / "experts" / "expert_weights" / f"{name}.pth")
+        torch.save(
+            {"model": {"w": torch.full((2,), number)}},
+            place / "experts" / "expert_weights" / f"{name}.pth",
+        )
     return place.parent
 
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Callable[..., Path]:
-    """A function that asks about a red image of 1024 x 768 and a blue one, and returns the folder of questions."""
+    """A function that asks about a red image of 1024 x 768 and a blue one, and returns the folder
+    of questions.
+    """
 
     def write(role: str = "detector") -> Path:
         folder = tmp_path / f"asked-{role}"
@@ -90,7 +109,13 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
             pixels = np.zeros((768, 1024, 3), dtype=np.uint8)
             pixels[..., plane] = 255
             Image.fromarray(pixels).save(path := folder / f"{index}.png")
-            facts = {"index": index, "role": role, "image": path.name, "sha256": sha256_file(path), "ask": {"names": ["cat"]}}
+            facts = {
+                "index": index,
+                "role": role,
+                "image": path.name,
+                "sha256": sha256_file(path),
+                "ask": {"names": ["cat"]},
+            }
             lines.append(json.dumps({**facts, "key": f"{index:064d}"}))
         (folder / "asks.jsonl").write_text("\n".join(lines) + "\n")
         return folder
@@ -99,57 +124,117 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
 
 
 def sightings(folder: Path) -> list[DetectionAnnotation]:
-    return [DetectionAnnotation.model_validate(line["answer"]) for line in read_lines(folder / "answers.jsonl")]
+    return [
+        DetectionAnnotation.model_validate(line["answer"])
+        for line in read_lines(folder / "answers.jsonl")
+    ]
 
 
-@pytest.mark.parametrize(("plugin", "role", "backbone"), [(UNIDET, "detector", "R50"), (RS200, "detector-2d", "RS200")])
+@pytest.mark.parametrize(
+    ("plugin", "role", "backbone"), [(UNIDET, "detector", "R50"), (RS200, "detector-2d", "RS200")]
+)
 def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
     checkout: Path, ask: Callable[..., Path], plugin: Any, role: str, backbone: str
 ) -> None:
     folder = ask(role)
     assert plugin.roles == (role,) and plugin.judge_class == "official"
-    assert external_annotator.run_annotator(PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}) == external_annotator.AnnotationCounts(2, 0)
+    assert external_annotator.run_annotator(
+        PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}
+    ) == external_annotator.AnnotationCounts(2, 0)
     red, blue = sightings(folder)
-    assert red.size == (1024, 768) and [d.label for d in red.detections] == ["table, desk", "cat"], "the surest first"
-    assert red.detections[1].score == pytest.approx(0.1) and blue.detections[1].score == pytest.approx(0.1 + 255 / 512)
-    assert red.detections[0].box == pytest.approx((0, 0, 1024, 768)) and red.detections[1].box == pytest.approx((0, 0, 512, 384))
+    assert red.size == (1024, 768) and [d.label for d in red.detections] == [
+        "table, desk",
+        "cat",
+    ], "the surest first"
+    assert red.detections[1].score == pytest.approx(0.1) and blue.detections[
+        1
+    ].score == pytest.approx(0.1 + 255 / 512)
+    assert red.detections[0].box == pytest.approx((0, 0, 1024, 768)) and red.detections[
+        1
+    ].box == pytest.approx((0, 0, 512, 384))
     record = read_judge_record(folder)
     assert record is not None
-    weights = checkout / "UniDet_eval" / "experts" / "expert_weights" / f"Unified_learned_OCIM_{backbone}_6x+2x.pth"
+    weights = (
+        checkout
+        / "UniDet_eval"
+        / "experts"
+        / "expert_weights"
+        / f"Unified_learned_OCIM_{backbone}_6x+2x.pth"
+    )
     assert record.weights_sha256 == sha256_file(weights) and record.judge_class == "substitute"
     assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
-    assert f"Unified_learned_OCIM_{backbone}_6x+2x.yaml" in record.preprocessing and "no detectron2" in record.preprocessing
+    assert (
+        f"Unified_learned_OCIM_{backbone}_6x+2x.yaml" in record.preprocessing
+        and "no detectron2" in record.preprocessing
+    )
 
 
-def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(
+    checkout: Path, ask: Callable[..., Path], tmp_path: Path
+) -> None:
     own = checkout / "UniDet_eval" / "experts" / "expert_weights"
     brought = own.rename(tmp_path / "brought")
     options = {"checkout": str(checkout)}
-    with pytest.raises(JudgeError, match=r"holds no Unified_learned_OCIM_R50_6x\+2x\.pth; add --judge-option weights=FOLDER"):
+    with pytest.raises(
+        JudgeError,
+        match=r"holds no Unified_learned_OCIM_R50_6x\+2x\.pth; add --judge-option weights=FOLDER",
+    ):
         external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="is of another backbone, this role is seen by R50"):
-        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")})
-    (brought / "Unified_learned_OCIM_R50_6x+2x.pth").rename(brought / "Unified_learned_OCIM_R50_6x-2x.pth")  # as fetch names it
-    assert external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}).n_annotated == 2
+        external_annotator.run_annotator(
+            PYTHON,
+            UNIDET.runner,
+            ask(),
+            options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")},
+        )
+    (brought / "Unified_learned_OCIM_R50_6x+2x.pth").rename(
+        brought / "Unified_learned_OCIM_R50_6x-2x.pth"
+    )  # as fetch names it
+    assert (
+        external_annotator.run_annotator(
+            PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}
+        ).n_annotated
+        == 2
+    )
 
 
 class Note:
     """Something else than tensors."""
 
 
-def test_weights_that_are_more_than_tensors_need_the_users_word(checkout: Path, ask: Callable[..., Path]) -> None:
-    path = checkout / "UniDet_eval" / "experts" / "expert_weights" / "Unified_learned_OCIM_R50_6x+2x.pth"
+def test_weights_that_are_more_than_tensors_need_the_users_word(
+    checkout: Path, ask: Callable[..., Path]
+) -> None:
+    path = (
+        checkout
+        / "UniDet_eval"
+        / "experts"
+        / "expert_weights"
+        / "Unified_learned_OCIM_R50_6x+2x.pth"
+    )
     torch.save({"model": {"w": torch.ones(2)}, "by": Note()}, path)
     options = {"checkout": str(checkout)}
-    with pytest.raises(JudgeError, match=f"cannot be read as tensors alone .*sha256={sha256_file(path)}"):
+    with pytest.raises(
+        JudgeError, match=f"cannot be read as tensors alone .*sha256={sha256_file(path)}"
+    ):
         external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="trusted is 00"):
-        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
+        external_annotator.run_annotator(
+            PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64}
+        )
     folder = ask()
-    assert external_annotator.run_annotator(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).n_annotated == 2
+    assert (
+        external_annotator.run_annotator(
+            PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}
+        ).n_annotated
+        == 2
+    )
     record = read_judge_record(folder)
     assert record is not None
-    assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
+    assert (
+        record.judge_class == "official"
+        and "the user names as the published one" in record.preprocessing
+    )
 
 
 def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
@@ -161,5 +246,7 @@ def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_
     with pytest.raises(JudgeError, match="cannot import the benchmark's detector"):
         external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), {"checkout": str(checkout)})
     for plugin in (UNIDET, RS200):
-        with pytest.raises(MissingAssetError, match="add --judge-python PYTHON --judge-option checkout=FOLDER"):
+        with pytest.raises(
+            MissingAssetError, match="add --judge-python PYTHON --judge-option checkout=FOLDER"
+        ):
             plugin.open("cpu")

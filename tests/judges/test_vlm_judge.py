@@ -1,4 +1,6 @@
-"""Judge vlm: a model of the user's is asked in its own form; shown on a small LLaVA with random weights and words made here."""
+"""Judge vlm: a model of the user's is asked in its own form; shown on a small LLaVA with random
+weights and words made here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from tiny_vlm import VOCABULARY, save_vlm
 
 from harope_bench import testing
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, VqaQuery, is_complete_annotation
+from harope_bench.core.annotations import (
+    ANNOTATION_TYPES,
+    DepthQuery,
+    VqaQuery,
+    is_complete_annotation,
+)
 from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.judges.generic import vlm
 
@@ -35,13 +42,19 @@ ASK = VqaQuery(questions=("is it red ?", "is it a blue car ?"))
 
 
 def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torch.Tensor]:
-    """Greedy decoding by whole forward passes, from the prompt written out: its words and the first logits (words,)."""
+    """Greedy decoding by whole forward passes, from the prompt written out: its words and the first
+    logits (words,).
+    """
     prompt = f"user : <image> {question} Answer with yes or no. assistant :"
     inputs = opened.processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
     ids, first, fresh = inputs["input_ids"], None, []
     with torch.inference_mode():
         for _ in range(vlm.MAX_ANSWER_TOKENS):
-            logits = opened.network(input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=torch.ones_like(ids)).logits[0, -1]
+            logits = opened.network(
+                input_ids=ids,
+                pixel_values=inputs["pixel_values"],
+                attention_mask=torch.ones_like(ids),
+            ).logits[0, -1]
             first = logits if first is None else first
             fresh.append(int(logits.argmax()))
             if fresh[-1] == 2:
@@ -51,19 +64,32 @@ def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torc
     return fresh, first
 
 
-def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, image: np.ndarray) -> None:
+def test_answers_are_greedy_and_shares_those_of_the_first_token(
+    model: Path, image: np.ndarray
+) -> None:
     plugin = registry.load_by_name("judges", "vlm").of(str(model))
     opened = plugin.open("cpu")
     answer = opened.see("vqa", image, ASK)
-    assert is_complete_annotation(ASK, answer) and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    assert (
+        is_complete_annotation(ASK, answer)
+        and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    )
     assert (opened.yes, opened.no) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)
-        assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), "a penalty for repetition would show"
-        said = [VOCABULARY[i] for i in ids if VOCABULARY[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")]
+        assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), (
+            "a penalty for repetition would show"
+        )
+        said = [
+            VOCABULARY[i]
+            for i in ids
+            if VOCABULARY[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+        ]
         assert found.text == vlm.clean_answer(" ".join(said))
         shares = logits.double().softmax(0)
-        assert found.yes == pytest.approx(float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5)
+        assert found.yes == pytest.approx(
+            float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5
+        )
     assert answer.answers[0].yes != answer.answers[1].yes
     assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
 
@@ -77,7 +103,10 @@ def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> N
     state = torch.random.get_rng_state()
     both = opened.see("vqa", image, ASK)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert opened.see("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0] == both.answers[1]
+    assert (
+        opened.see("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0]
+        == both.answers[1]
+    )
     other = opened.see("vqa", 255 - image, ASK)
     assert other.answers[0].yes != both.answers[0].yes, "it looks at the picture"
     with pytest.raises(OptionError, match="it is no depth"):
@@ -85,7 +114,11 @@ def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> N
 
 
 def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
-    opened = registry.load_by_name("judges", "vlm").of(str(save_vlm(tmp_path, without=("yes", "Yes")))).open("cpu")
+    opened = (
+        registry.load_by_name("judges", "vlm")
+        .of(str(save_vlm(tmp_path, without=("yes", "Yes"))))
+        .open("cpu")
+    )
     assert opened.yes == [] and opened.no == [7, 8]
     assert [a.yes for a in opened.see("vqa", image, ASK).answers] == [None, None]
 
@@ -93,21 +126,38 @@ def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndar
 def test_words_are_counted_in_all_their_forms() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0]).log_softmax(0)
     p = logits.double().exp()
-    assert vlm.yes_probability(logits, [0, 2], [1]) == pytest.approx(float((p[0] + p[2]) / (p[0] + p[1] + p[2])))
-    assert vlm.yes_probability(logits, [], [1]) is None and vlm.yes_probability(logits, [1], []) is None
-    assert [vlm.clean_answer(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == ["yes", "yes", "no", "it is red", ""]
+    assert vlm.yes_probability(logits, [0, 2], [1]) == pytest.approx(
+        float((p[0] + p[2]) / (p[0] + p[1] + p[2]))
+    )
+    assert (
+        vlm.yes_probability(logits, [], [1]) is None
+        and vlm.yes_probability(logits, [1], []) is None
+    )
+    assert [vlm.clean_answer(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == [
+        "yes",
+        "yes",
+        "no",
+        "it is red",
+        "",
+    ]
 
 
 # What AutoProcessor gives for models that cannot be asked in a chat.
 PROCESSORS_WITHOUT_CHAT = (
     SimpleNamespace(chat_template="{{ messages }}", apply_chat_template=print),  # no tokenizer
     SimpleNamespace(tokenizer=object(), apply_chat_template=print),  # no member for a chat form
-    SimpleNamespace(tokenizer=object(), chat_template=None, apply_chat_template=print),  # no chat form
-    SimpleNamespace(tokenizer=object(), chat_template="", apply_chat_template=print),  # an empty chat form
+    SimpleNamespace(
+        tokenizer=object(), chat_template=None, apply_chat_template=print
+    ),  # no chat form
+    SimpleNamespace(
+        tokenizer=object(), chat_template="", apply_chat_template=print
+    ),  # an empty chat form
 )
 
 
-def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_with_a_model_is_one_line(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "vlm")
     assert plugin.needs_model and plugin.roles == ("vqa",)
     for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
@@ -119,7 +169,11 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, mon
         plugin.of(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
     for processor in PROCESSORS_WITHOUT_CHAT:
         with monkeypatch.context() as patch:
-            patch.setattr(transformers.AutoProcessor, "from_pretrained", lambda *_, found=processor, **__: found)
+            patch.setattr(
+                transformers.AutoProcessor,
+                "from_pretrained",
+                lambda *_, found=processor, **__: found,
+            )
             with pytest.raises(OptionError, match="has no chat form"):
                 plugin.of(str(model)).open("cpu")
     broken = save_vlm(tmp_path / "broken")
@@ -128,7 +182,12 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, mon
         plugin.of(str(broken)).open("cpu")
     assert "\n" not in str(caught.value)
     text = transformers.LlamaConfig(
-        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
+        vocab_size=9,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
     )
     with torch.random.fork_rng(devices=[]):
         transformers.LlamaForCausalLM(text).save_pretrained(tmp_path / "blind")
@@ -144,7 +203,10 @@ def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
     folder, trace = tmp_path / "hostile", tmp_path / "trace"
     shutil.copytree(model, folder)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own-kind", "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"}}
+    config |= {
+        "model_type": "own-kind",
+        "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').write('ran')\nclass Own: pass\n")
     with pytest.raises(OptionError, match="holds no vision-language model"):
@@ -161,7 +223,13 @@ def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) 
 
     def remembering(role: str, image: np.ndarray, ask: Any) -> Any:
         found = see(role, image, ask)
-        return found.model_copy(update={"answers": tuple(a.model_copy(update={"text": str(len(ask.questions))}) for a in found.answers)})
+        return found.model_copy(
+            update={
+                "answers": tuple(
+                    a.model_copy(update={"text": str(len(ask.questions))}) for a in found.answers
+                )
+            }
+        )
 
     opened.see = remembering
     assert "after another question it answers" in case.check(opened)

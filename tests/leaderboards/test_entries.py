@@ -1,4 +1,6 @@
-"""Own runs, imported results and scored folders as rows of a table: named, labelled, compared, escaped, refused."""
+"""Own runs, imported results and scored folders as rows of a table: named, labelled, compared,
+escaped, refused.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,12 @@ def refused(*words: object) -> str:
     return line
 
 
-def own_run(folder: Path, name: str = "my-pe", n: int = 500, seed: int = 0, **settings: Any) -> Path:
-    """A micro run of an encoding that no table knows, its noise shared with the table's rows of that seed."""
+def own_run(
+    folder: Path, name: str = "my-pe", n: int = 500, seed: int = 0, **settings: Any
+) -> Path:
+    """A micro run of an encoding that no table knows, its noise shared with the table's rows of
+    that seed.
+    """
     fake.micro_run(folder, "harope", n, seed)
     path = folder / "results/fidelity.json"
     result = read_result(path)
@@ -55,20 +61,40 @@ def own_run(folder: Path, name: str = "my-pe", n: int = 500, seed: int = 0, **se
 def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts: Any) -> Path:
     """A result without a plan, as `eval results.jsonl` leaves it."""
     names = ("overall", "two_object", "position")
-    official = JudgeRecord(name="official-run", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="elsewhere")
+    official = JudgeRecord(
+        name="official-run",
+        version=1,
+        judge_class="official",
+        weights_sha256="0" * 64,
+        preprocessing="elsewhere",
+    )
     given = {
         "evaluator": "geneval", "profile": "geneval", "scale": "paper", "target": "results.jsonl", "suite": suite, "judge": official,
         "samples_sha256": f"{int(overall * 1000):064d}",
     }  # fmt: skip
-    made = fake.result(None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**given, **facts})
+    made = fake.result(
+        None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**given, **facts}
+    )
     return fake.write_result(folder, made, name="geneval")
 
 
-def flux(folder: Path, encoding: str, side: int, overall: float, name: str | None = None, **facts: Any) -> Path:
-    """A paper-scale GenEval result of a FLUX with that encoding at that side, judged as an official run."""
+def flux(
+    folder: Path, encoding: str, side: int, overall: float, name: str | None = None, **facts: Any
+) -> Path:
+    """A paper-scale GenEval result of a FLUX with that encoding at that side, judged as an official
+    run.
+    """
     name = name or f"flux-{encoding}"
-    who = fake.checkpoint(name, encoding, backbone="flux", config={}, scale="paper", suite="geneval", **facts)
-    official = JudgeRecord(name="official-run", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="elsewhere")
+    who = fake.checkpoint(
+        name, encoding, backbone="flux", config={}, scale="paper", suite="geneval", **facts
+    )
+    official = JudgeRecord(
+        name="official-run",
+        version=1,
+        judge_class="official",
+        weights_sha256="0" * 64,
+        preprocessing="elsewhere",
+    )
     made = fake.result(
         fake.plan(who, "geneval", resolution=side, steps=28), [fake.measurement("overall", overall, 0.01, 553)], evaluator="geneval",
         profile="geneval", judge=official, suite="geneval",
@@ -76,15 +102,20 @@ def flux(folder: Path, encoding: str, side: int, overall: float, name: str | Non
     return fake.write_result(folder, made, name="geneval")
 
 
-def board(runs: Path, number: str, *add: str, row: tuple[str, ...] = (), show: Any = "both") -> Board:
-    return build_boards([load_table(number)], read_results(runs), show, None, parse_entries(add, row, runs))[0]
+def board(
+    runs: Path, number: str, *add: str, row: tuple[str, ...] = (), show: Any = "both"
+) -> Board:
+    return build_boards(
+        [load_table(number)], read_results(runs), show, None, parse_entries(add, row, runs)
+    )[0]
 
 
 def heads(shown: Board) -> list[str]:
     return [row.header_text(shown.table.heads[-1]) for row in shown.table.rows]
 
 
-# --------------------------------------------------------------------------------------------- rows of their own
+# --------------------------------------------------------------------------------------------- rows
+# of their own
 
 
 @pytest.fixture
@@ -95,28 +126,42 @@ def micro(tmp_path: Path) -> Path:
     return runs
 
 
-def test_an_own_checkpoint_is_the_last_row_in_every_format_and_compared_with_the_baseline(micro: Path) -> None:
+def test_an_own_checkpoint_is_the_last_row_in_every_format_and_compared_with_the_baseline(
+    micro: Path,
+) -> None:
     shown = board(micro, "2", "my-pe=MyPE (ours)")
     assert heads(shown)[-1] == "MyPE (ours)" and len(shown.table.rows) == 7
     cell = shown.cells["my-pe", "fid"]
     assert (cell.status, cell.published, cell.delta) == ("measured", None, None)
-    differences = {item.column: item.difference for item in shown.comparisons if item.row == "my-pe"}
+    differences = {
+        item.column: item.difference for item in shown.comparisons if item.row == "my-pe"
+    }
     assert set(differences) == {"fid", "is", "precision", "recall"} and differences["fid"].is_paired
     assert [item.baseline for item in shown.comparisons if item.row == "my-pe"] == ["axial"] * 4
     for kind in TABLE_FORMATS:
-        assert "MyPE (ours)" in run("table", 2, "--runs", micro, "--add", "my-pe=MyPE (ours)", "--format", kind)
+        assert "MyPE (ours)" in run(
+            "table", 2, "--runs", micro, "--add", "my-pe=MyPE (ours)", "--format", kind
+        )
     rows = list(csv.DictReader(io.StringIO(render_table(shown, "csv"))))
-    assert rows[-1]["Position Embedding"] == "MyPE (ours)" and rows[-1]["fid.published"] == "" and float(rows[-1]["fid.measured"])
+    assert (
+        rows[-1]["Position Embedding"] == "MyPE (ours)"
+        and rows[-1]["fid.published"] == ""
+        and float(rows[-1]["fid.measured"])
+    )
     facts = json.loads(render_table(shown, "json"))["rows"]
     assert [row["is_added"] for row in facts] == [False] * 6 + [True]
 
 
-def test_rows_of_the_table_are_the_same_with_an_added_one_but_for_what_is_adjusted_over_the_table(micro: Path) -> None:
+def test_rows_of_the_table_are_the_same_with_an_added_one_but_for_what_is_adjusted_over_the_table(
+    micro: Path,
+) -> None:
     plain, added = board(micro, "2"), board(micro, "2", "my-pe")
     assert {key: cell.measured for key, cell in added.cells.items() if key[0] != "my-pe"} == {
         key: cell.measured for key, cell in plain.cells.items()
     }
-    assert len(added.comparisons) == len(plain.comparisons) + 4, "Holm's family has the added row's differences too"
+    assert len(added.comparisons) == len(plain.comparisons) + 4, (
+        "Holm's family has the added row's differences too"
+    )
 
 
 @pytest.mark.parametrize("name", ["my-pe", "ours", "./ours", "./ours/"])
@@ -127,19 +172,41 @@ def test_a_run_is_named_by_checkpoint_or_folder(micro: Path, name: str) -> None:
 def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     own_run(micro / "x/y", "her-pe")
     text = render_table(board(micro, "2"), "md")
-    assert "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts one in." in text
-    assert "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in." in render_table(board(micro, "2", "my-pe"), "md")
+    assert (
+        "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts"
+        " one in." in text
+    )
+    assert (
+        "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in."
+        in render_table(board(micro, "2", "my-pe"), "md")
+    )
     assert "fit no row" not in render_table(board(micro, "2", "my-pe", "x/y"), "md")
     assert "fit" not in render_table(board(micro, "2", show="published"), "md")
     both = build_boards([load_table("2"), load_table("1")], read_results(micro), "both")
-    assert all(any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes) for each in both)
+    assert all(
+        any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes)
+        for each in both
+    )
 
 
 def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> None:
-    for name, encoding, value in (("digits-deit-rope-axial", "rope-axial", 95.0), ("my-deit", "my-encoding", 96.0)):
-        who = fake.checkpoint(name, encoding, backbone="deit", suite="digits-held-out", sampler=None, steps=None, guidance=None)
+    for name, encoding, value in (
+        ("digits-deit-rope-axial", "rope-axial", 95.0),
+        ("my-deit", "my-encoding", 96.0),
+    ):
+        who = fake.checkpoint(
+            name,
+            encoding,
+            backbone="deit",
+            suite="digits-held-out",
+            sampler=None,
+            steps=None,
+            guidance=None,
+        )
         plan = fake.plan(who, "digits-held-out", sampler=None, steps=None, guidance=None)
-        made = fake.result(plan, [fake.measurement("top1", value, 0.5, 1000)], evaluator="top1", profile="top1")
+        made = fake.result(
+            plan, [fake.measurement("top1", value, 0.5, 1000)], evaluator="top1", profile="top1"
+        )
         fake.write_result(tmp_path / name, made, name="top1")
     shown = board(tmp_path, "1", "my-deit=Ours")
     ids = [row.id for row in shown.table.rows]
@@ -152,7 +219,14 @@ def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> N
 def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_path: Path) -> None:
     for side in (512, 1024):
         flux(tmp_path / f"rope-{side}", "rope-axial", side, 0.70)
-        flux(tmp_path / f"mine-{side}", "my-encoding", side, 0.75 + side / 1e5, "my-flux", sha256="cd" * 32)
+        flux(
+            tmp_path / f"mine-{side}",
+            "my-encoding",
+            side,
+            0.75 + side / 1e5,
+            "my-flux",
+            sha256="cd" * 32,
+        )
     flux(tmp_path / "mine-768", "my-encoding", 768, 0.5, "my-flux", sha256="cd" * 32)
     shown = board(tmp_path, "4", "my-flux=FLUX + mine")
     assert [row.id for row in shown.table.rows] == [
@@ -165,15 +239,21 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
     }  # fmt: skip
     lines = [line for line in render_table(shown, "md").splitlines() if "FLUX + mine" in line]
     assert len(lines) == 2
-    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(shown, "md"), "the side 768 is of no row"
+    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(shown, "md"), (
+        "the side 768 is of no row"
+    )
     apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
     assert (apart.printed, apart.res) == ("At 768", None)
 
 
-def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(tmp_path: Path, bench_home: Path) -> None:
+def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(
+    tmp_path: Path, bench_home: Path
+) -> None:
     tiny_prompts.prompts(bench_home)
     rows = []
-    for i, line in enumerate((bench_home / "assets/geneval/evaluation_metadata.jsonl").read_text().splitlines()):
+    for i, line in enumerate(
+        (bench_home / "assets/geneval/evaluation_metadata.jsonl").read_text().splitlines()
+    ):
         facts = json.loads(line)
         rows += [
             {
@@ -185,7 +265,18 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     finished = tmp_path / "results.jsonl"
     finished.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = tmp_path / "runs"
-    run("eval", finished, "--suite", "geneval", "--label", "FLUX + ours", "--resolution", 1024, "--out", runs / "import")
+    run(
+        "eval",
+        finished,
+        "--suite",
+        "geneval",
+        "--label",
+        "FLUX + ours",
+        "--resolution",
+        1024,
+        "--out",
+        runs / "import",
+    )
     for name in ("FLUX + ours", "results.jsonl", "import"):
         shown = board(runs, "4", name)
         added = next(row for row in shown.table.rows if row.printed == "FLUX + ours")
@@ -193,13 +284,21 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
         assert shown.cells[added.id, "dpg"].status == "not run"
     shown = board(runs, "4", row=("r1024-harope=import",))
     assert shown.cells["r1024-harope", "overall"].measured == 0.75
-    assert shown.cells["r1024-harope", "overall"].published == "0.771", "a row of the table keeps its published numbers"
-    assert heads(shown)[3] == "HARoPE" and any("Row r1024-harope holds import" in note.text for note in shown.notes)
-    assert "has no result that fits row r512-rope of Table 4" in refused("table", 4, "--runs", runs, "--row", "r512-rope=import")
+    assert shown.cells["r1024-harope", "overall"].published == "0.771", (
+        "a row of the table keeps its published numbers"
+    )
+    assert heads(shown)[3] == "HARoPE" and any(
+        "Row r1024-harope holds import" in note.text for note in shown.notes
+    )
+    assert "has no result that fits row r512-rope of Table 4" in refused(
+        "table", 4, "--runs", runs, "--row", "r512-rope=import"
+    )
 
 
 @pytest.mark.parametrize("name", ["FLUX w/ ours", "./FLUX w/ ours", "out/results.jsonl"])
-def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_it(tmp_path: Path, name: str) -> None:
+def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_it(
+    tmp_path: Path, name: str
+) -> None:
     foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
     assert board(tmp_path, "4", name).table.rows[-1].printed == name
     foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
@@ -207,16 +306,24 @@ def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_i
     assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
 
 
-def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(tmp_path: Path) -> None:
+def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
+    tmp_path: Path,
+) -> None:
     foreign(tmp_path / "a", 0.6)
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)
     shown = board(tmp_path, "4", "a=Ours")
     added = shown.table.rows[-1]
-    assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == ("Ours", None, 0.6)
+    assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == (
+        "Ours",
+        None,
+        0.6,
+    )
     assert shown.comparisons == () and any("was not recorded" in note.text for note in shown.notes)
     shown = board(tmp_path, "4", row=("r512-harope=a",))
     assert shown.cells["r512-harope", "overall"].measured == 0.6
-    assert {(item.row, item.baseline) for item in shown.comparisons} == {("r512-harope", "r512-rope")}
+    assert {(item.row, item.baseline) for item in shown.comparisons} == {
+        ("r512-harope", "r512-rope")
+    }
 
 
 def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
@@ -227,19 +334,25 @@ def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
         assert "has no result that fits a column of Table 4" in told and suite in told
 
 
-def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, runs = tmp_path / "pictures", fake.micro_table(tmp_path / "runs")
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):
-        Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)).save(folder / f"{i:03d}.png")
+        Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)).save(
+            folder / f"{i:03d}.png"
+        )
     words = ("eval", folder, "--suite", "digits", "--profile", "adm", "--out", runs / "scored")
     run(*words)
     path = runs / "scored/results/fidelity_adm.json"
     first = read_result(path)
     assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
     assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
-    monkeypatch.setattr("harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(
+        "harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again")
+    )
     assert "stood already" in run(*words, "--label", "Collected")
     second = read_result(path)
     assert second == first.model_copy(update={"label": "Collected"})
@@ -247,27 +360,44 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     assert read_result(path) == second, "a label stays until another is given"
     shown = board(runs, "2", "Collected")
     assert heads(shown)[-1] == "Collected"
-    assert {item.verdict for item in shown.comparisons if item.row == "Collected"} == {"not comparable"}, "12 images against 500"
+    assert {item.verdict for item in shown.comparisons if item.row == "Collected"} == {
+        "not comparable"
+    }, "12 images against 500"
     assert "not ranked with the others" in str(shown.cells["Collected", "is"].note)
 
 
-def test_a_result_of_an_older_version_without_its_suite_is_scored_again_once(tmp_path: Path) -> None:
+def test_a_result_of_an_older_version_without_its_suite_is_scored_again_once(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i in range(3):
         Image.fromarray(np.full((28, 28, 3), 80 * i, dtype=np.uint8)).save(folder / f"{i}.png")
     (scored,) = evaluate(folder, tmp_path / "out", FeatureScoring("digits"))
-    scored.path.write_text(scored.result.model_copy(update={"suite": None, "resolution": None}).to_json())
+    scored.path.write_text(
+        scored.result.model_copy(update={"suite": None, "resolution": None}).to_json()
+    )
     (again,) = evaluate(folder, tmp_path / "out", FeatureScoring("digits"))
     assert again.is_new and again.result.suite == "digits"
     assert not evaluate(folder, tmp_path / "out", FeatureScoring("digits"))[0].is_new
 
 
-def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone(tmp_path: Path) -> None:
+def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone(
+    tmp_path: Path,
+) -> None:
     for name, encoding in (("own-harope", "harope"), ("own-other", "my-encoding")):
-        who = fake.checkpoint(name, encoding, backbone="mmdit-micro", suite="shapes", sha256=HASH if name == "own-other" else "cd" * 32)
+        who = fake.checkpoint(
+            name,
+            encoding,
+            backbone="mmdit-micro",
+            suite="shapes",
+            sha256=HASH if name == "own-other" else "cd" * 32,
+        )
         made = fake.result(
-            fake.plan(who, "shapes", resolution=32), [fake.measurement("overall", 0.5, 0.01, 402)], evaluator="geneval", profile="geneval"
+            fake.plan(who, "shapes", resolution=32),
+            [fake.measurement("overall", 0.5, 0.01, 402)],
+            evaluator="geneval",
+            profile="geneval",
         )
         fake.write_result(tmp_path / name, made, name="geneval")
     shown = board(tmp_path, "7", "own-harope=Early HARoPE")
@@ -275,10 +405,13 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
     assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
         ("own-harope", "rope_svd"): "not run", ("own-harope", "harope"): "measured",
     }  # fmt: skip
-    assert "fits a column of Table 7" in refused("table", 7, "--runs", tmp_path, "--add", "own-other")
+    assert "fits a column of Table 7" in refused(
+        "table", 7, "--runs", tmp_path, "--add", "own-other"
+    )
 
 
-# ------------------------------------------------------------------------------------------- what is not guessed
+# ------------------------------------------------------------------------------------------- what
+# is not guessed
 
 
 def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> None:
@@ -286,7 +419,9 @@ def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> N
     told = refused("table", 2, "--runs", micro, "--add", "my-pe")
     assert "names 2 runs" in told and "./ours, ./strong" in told
     assert board(micro, "2", "./strong").n_measured == 28
-    assert "names 2 runs" in refused("report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe")
+    assert "names 2 runs" in refused(
+        "report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe"
+    )
     assert not (micro.parent / "r.html").exists()
 
 
@@ -299,20 +434,29 @@ def test_runs_that_differ_in_count_and_seed_are_one_row(micro: Path) -> None:
 def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
     foreign(tmp_path / "a", 0.6)
     foreign(tmp_path / "b", 0.7)
-    assert "names 2 runs that fit" in refused("table", 4, "--runs", tmp_path, "--add", "results.jsonl")
+    assert "names 2 runs that fit" in refused(
+        "table", 4, "--runs", tmp_path, "--add", "results.jsonl"
+    )
     assert board(tmp_path, "4", "b").cells["b", "overall"].measured == 0.7
 
 
-def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tmp_path: Path) -> None:
+def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(
+    tmp_path: Path,
+) -> None:
     flux(tmp_path / "1", "harope", 512, 0.7, "flux-a", sha256="aa" * 32)
     flux(tmp_path / "2", "harope", 512, 0.8, "flux-b", sha256="bb" * 32)
     shown = build_board(load_table("4"), read_results(tmp_path))
     cell = shown.cells["r512-harope", "overall"]
     assert (cell.status, cell.measured) == ("undecided", None)
-    assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(cell.note) and "--row r512-harope=NAME" in str(cell.note)
+    assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(
+        cell.note
+    ) and "--row r512-harope=NAME" in str(cell.note)
     assert "undecided" in render_table(shown, "md") and "undecided" in render_table(shown, "csv")
     assert build_report_page(tmp_path).sections[0].board.table.id == "T4"
-    assert board(tmp_path, "4", row=("r512-harope=flux-b",)).cells["r512-harope", "overall"].measured == 0.8
+    assert (
+        board(tmp_path, "4", row=("r512-harope=flux-b",)).cells["r512-harope", "overall"].measured
+        == 0.8
+    )
     shown = board(tmp_path, "4", "flux-b=B")
     assert shown.cells["r512-harope", "overall"].measured == 0.7
     assert shown.cells["r512-flux-b", "overall"].measured == 0.8
@@ -322,7 +466,10 @@ def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "harope")
     fake.micro_run(tmp_path / "b", "harope", sha256="cd" * 32)
     cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
-    assert cell.status == "undecided" and "digits-harope (abababababab), digits-harope (cdcdcdcdcdcd)" in str(cell.note)
+    assert (
+        cell.status == "undecided"
+        and "digits-harope (abababababab), digits-harope (cdcdcdcdcdcd)" in str(cell.note)
+    )
 
 
 def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
@@ -330,7 +477,10 @@ def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
     path.write_text(path.read_text().replace('"profile": "adm"', '"profile": "clean"'))
     shown = board(micro, "2", "my-pe")
     assert shown.cells["my-pe", "fid"].status == "not run"
-    assert any("Measured but not shown" in note.text and "my-pe FID" in note.text and "clean" in note.text for note in shown.notes)
+    assert any(
+        "Measured but not shown" in note.text and "my-pe FID" in note.text and "clean" in note.text
+        for note in shown.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +504,8 @@ def test_an_entry_without_runs_is_a_usage_error() -> None:
     assert "--add and --row show measured runs" in run("table", 2, "--add", "x", exit_code=2)
 
 
-# --------------------------------------------------------------------------------------------------- hostile texts
+# ---------------------------------------------------------------------------------------------------
+# hostile texts
 
 
 def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
@@ -367,13 +518,19 @@ def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
     (line,) = [line for line in lines if "alert" in line]
     assert line.replace(r"\|", "").count("|") == lines[2].replace(r"\|", "").count("|")
     assert r"\<script" in line and r"\$y\$" in line
-    assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(attacked, "tex")
+    assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(
+        attacked, "tex"
+    )
     assert json.loads(render_table(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
     assert heads(board(micro, "2", "my-pe={res}"))[-1] == "{res}"
 
 
 def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
-    (row,) = [row for row in csv.reader(io.StringIO(render_table(board(micro, "2", "my-pe==1+2"), "csv"))) if row[0] == "my-pe"]
+    (row,) = [
+        row
+        for row in csv.reader(io.StringIO(render_table(board(micro, "2", "my-pe==1+2"), "csv")))
+        if row[0] == "my-pe"
+    ]
     assert row[1] == "'=1+2"
 
 
@@ -391,7 +548,9 @@ def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
         ("=x", "=x", None),
     ],
 )
-def test_a_name_that_holds_an_equals_sign_is_found(micro: Path, text: str, name: str, label: str | None) -> None:
+def test_a_name_that_holds_an_equals_sign_is_found(
+    micro: Path, text: str, name: str, label: str | None
+) -> None:
     """Folders are called so, and labels may be."""
     for folder, said in (("cfg=1.5", None), ("deep/cfg=2", None), ("c", "a=b"), ("e", "=x")):
         path = own_run(micro / folder, name=f"own-{folder[0]}") / "results/fidelity.json"
@@ -402,20 +561,29 @@ def test_a_name_that_holds_an_equals_sign_is_found(micro: Path, text: str, name:
 def test_two_names_with_equals_signs_are_not_one_given_twice(micro: Path) -> None:
     for folder in ("cfg=1.5", "cfg=2"):
         own_run(micro / folder, name=f"own-{folder[-1]}")
-    assert [row.printed for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == ["cfg=1.5", "cfg=2"]
+    assert [row.printed for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == [
+        "cfg=1.5",
+        "cfg=2",
+    ]
 
 
-def test_a_text_that_names_two_runs_is_an_error_and_one_run_by_two_names_is_none(micro: Path) -> None:
+def test_a_text_that_names_two_runs_is_an_error_and_one_run_by_two_names_is_none(
+    micro: Path,
+) -> None:
     own_run(micro / "a", name="own-a")
     path = own_run(micro / "c", name="own-c") / "results/fidelity.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "a=b"}))
-    with pytest.raises(OptionError, match=r"'a=b' names run 'a' or 'a=b'; give the one that is meant by its folder"):
+    with pytest.raises(
+        OptionError, match=r"'a=b' names run 'a' or 'a=b'; give the one that is meant by its folder"
+    ):
         parse_entries(["a=b"], [], micro)
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "c=b"}))
     assert parse_entries(["c=b"], [], micro).additions == (("c", "b"),)
 
 
-@pytest.mark.parametrize("label", ["a\nb", "a\x1b[31m", "\u202eevil", "x" * (LABEL_LENGTH + 1), "x" * 10_000, " ", ""])
+@pytest.mark.parametrize(
+    "label", ["a\nb", "a\x1b[31m", "\u202eevil", "x" * (LABEL_LENGTH + 1), "x" * 10_000, " ", ""]
+)
 def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label: str) -> None:
     with pytest.raises(OptionError, match="a label is one printable line") as error:
         parse_entries([f"my-pe={label}"], [])
@@ -432,19 +600,29 @@ def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label
 
 @pytest.mark.parametrize("target", ["a\nb\x1b[31m<b>|$x$", "y" * 10_000])
 def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target: str) -> None:
-    made = fake.result(None, [fake.measurement("fid", 20.0)], target=target, suite="digits", samples_sha256="12" * 32)
+    made = fake.result(
+        None,
+        [fake.measurement("fid", 20.0)],
+        target=target,
+        suite="digits",
+        samples_sha256="12" * 32,
+    )
     fake.write_result(micro / "z", made)
     note = next(note.text for note in board(micro, "2", "my-pe").notes if "no row of" in note.text)
     assert note.isprintable() and len(note) < 200
     label = board(micro, "2", target).table.rows[-1].printed
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
-    found, entries = read_results(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
+    found, entries = (
+        read_results(micro),
+        Entries(parse_entries([target + "!"], []).additions, (), micro),
+    )
     with pytest.raises(UnknownNameError) as error:
         build_board(load_table("2"), found, entries=entries)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
-# ------------------------------------------------------------------------------------------------ report and pages
+# ------------------------------------------------------------------------------------------------
+# report and pages
 
 
 def test_a_report_has_the_added_row_and_names_the_others(micro: Path, tmp_path: Path) -> None:
@@ -468,8 +646,14 @@ def test_leaderboard_pages_do_not_depend_on_labels(micro: Path, tmp_path: Path) 
     path = micro / "ours/results/fidelity.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "<b>Mine"}))
     run("leaderboard", "build", micro, "--out", tmp_path / "b")
-    pages = {file.relative_to(tmp_path / "a"): file.read_bytes() for file in (tmp_path / "a").rglob("*.html")}
-    assert pages and pages == {file.relative_to(tmp_path / "b"): file.read_bytes() for file in (tmp_path / "b").rglob("*.html")}
+    pages = {
+        file.relative_to(tmp_path / "a"): file.read_bytes()
+        for file in (tmp_path / "a").rglob("*.html")
+    }
+    assert pages and pages == {
+        file.relative_to(tmp_path / "b"): file.read_bytes()
+        for file in (tmp_path / "b").rglob("*.html")
+    }
 
 
 def test_old_results_without_the_new_fields_are_read(micro: Path) -> None:

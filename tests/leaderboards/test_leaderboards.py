@@ -24,11 +24,19 @@ from harope_bench.core.errors import BenchError, StorageError, UnknownNameError
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build_board, compare_rows, load_table
-from harope_bench.leaderboards.table_spec import parse_table, count_decimals, half_unit, load_published_flags, leading_number
+from harope_bench.leaderboards.table_spec import (
+    count_decimals,
+    half_unit,
+    leading_number,
+    load_published_flags,
+    parse_table,
+)
 from harope_bench.reports.tables import render_table
 
 NUMBERS = [str(n) for n in range(1, 11)]
-READ_AS: dict[str, tuple[str, dict[str, Any]]] = {  # the transcription's names that are encodings with options here
+READ_AS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # the transcription's names that are encodings with options here
     "rope": ("rope-axial", {}),
     "rope-svd-postproj": ("rope-svd-control", {}),
     **{
@@ -52,39 +60,67 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def paper_result(encoding: str, value: float, n: int = 50_000, se: float = 0.05, suite: str = "imagenet-256", **facts: Any) -> Any:
+def paper_result(
+    encoding: str,
+    value: float,
+    n: int = 50_000,
+    se: float = 0.05,
+    suite: str = "imagenet-256",
+    **facts: Any,
+) -> Any:
     """A paper-scale FID of that encoding."""
     who = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **facts})
     plan = fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250)
     asset = f"{suite}-reference"
-    reference = local_files.load_asset(asset).title if asset in registry.list_entries("assets") else suite
+    reference = (
+        local_files.load_asset(asset).title if asset in registry.list_entries("assets") else suite
+    )
     return fake.result(plan, [fake.measurement("fid", value, se, n)], reference=reference)
 
 
-# ------------------------------------------------------------------------------------- the paper's tables
+# ------------------------------------------------------------------------------------- the paper's
+# tables
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_table_is_the_transcription_string_for_string(transcript: dict[str, Any], number: str) -> None:
+def test_table_is_the_transcription_string_for_string(
+    transcript: dict[str, Any], number: str
+) -> None:
     wanted = next(t for t in transcript["tables"] if str(t["number"]) == number)
     table = load_table(number)
-    assert (table.id, table.title, table.block) == (wanted["id"], wanted["title"], wanted["emphasis"]["best_by_value"]["block"])
+    assert (table.id, table.title, table.block) == (
+        wanted["id"],
+        wanted["title"],
+        wanted["emphasis"]["best_by_value"]["block"],
+    )
     assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
     for row, other in zip(table.rows, wanted["rows"], strict=True):
         assert row.published == {k: v for k, v in other["values"].items() if v is not None}
         facts = (row.printed, row.model, row.res, row.training_steps, row.same_as)
-        assert facts == tuple(other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as"))
+        assert facts == tuple(
+            other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as")
+        )
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (row.encoding, row.options.items() >= options.items()) == (encoding, True)
     for column, other in zip(table.columns, wanted["columns"], strict=True):
         assert column.printed.replace("×", "") == other["printed"]
-        assert (column.key, column.direction, column.unit) == (other["key"], other["direction"], other.get("unit", "none"))
+        assert (column.key, column.direction, column.unit) == (
+            other["key"],
+            other["direction"],
+            other.get("unit", "none"),
+        )
         assert column.decimals == (None if other["decimals"] == "mixed" else other["decimals"])
-        assert (column.n_prompts, column.n_images) == tuple(other.get(k) for k in ("n_prompts", "n_images"))
+        assert (column.n_prompts, column.n_images) == tuple(
+            other.get(k) for k in ("n_prompts", "n_images")
+        )
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (column.encoding, column.options.items() >= options.items()) == (encoding, True)
-    in_words = {"samples"} if number == "1" else set()  # the transcription has Table 1's number of images in its dataset
-    in_words |= {"profile"} if number in ("2", "6", "8") else set()  # our name of the evaluator that it states
+    in_words = (
+        {"samples"} if number == "1" else set()
+    )  # the transcription has Table 1's number of images in its dataset
+    in_words |= (
+        {"profile"} if number in ("2", "6", "8") else set()
+    )  # our name of the evaluator that it states
     assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
@@ -94,7 +130,10 @@ def test_table_is_the_transcription_string_for_string(transcript: dict[str, Any]
 
 
 def test_flags_are_the_transcription(transcript: dict[str, Any]) -> None:
-    wanted = [{k: tuple(v) if isinstance(v, list) else v for k, v in flag.items()} for flag in transcript["flags"]]
+    wanted = [
+        {k: tuple(v) if isinstance(v, list) else v for k, v in flag.items()}
+        for flag in transcript["flags"]
+    ]
     assert [flag.model_dump(exclude={"beside"}) for flag in load_published_flags()] == wanted
 
 
@@ -110,11 +149,17 @@ def test_marked_cells_are_the_best_of_their_block_by_exact_value(number: str) ->
     blocks = defaultdict(list)
     for row in table.rows:
         for column in table.columns:
-            if column.key in row.published and not column.key.endswith(("_m", "_g")):  # costs are not ranked
-                blocks[table.block_key(row, column)].append((leading_number(row.published[column.key]), row, column))
+            if column.key in row.published and not column.key.endswith(
+                ("_m", "_g")
+            ):  # costs are not ranked
+                blocks[table.block_key(row, column)].append(
+                    (leading_number(row.published[column.key]), row, column)
+                )
     for cells in blocks.values():
         wanted = (max if cells[0][2].direction == "higher" else min)(value for value, _, _ in cells)
-        assert [table.is_best(row, column) for _, row, column in cells] == [value == wanted for value, _, _ in cells]
+        assert [table.is_best(row, column) for _, row, column in cells] == [
+            value == wanted for value, _, _ in cells
+        ]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -133,7 +178,10 @@ def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
             if row.same_as:
                 other, name = row.same_as.split("/")
                 original = load_table(other[1:]).find_row(name).published
-                renamed = {"overall" if key == "geneval" else key: text for key, text in row.published.items()}
+                renamed = {
+                    "overall" if key == "geneval" else key: text
+                    for key, text in row.published.items()
+                }
                 shared = renamed.keys() & original.keys()
                 assert {k: renamed[k] for k in shared} == {k: original[k] for k in shared}
                 seen += len(shared)
@@ -176,7 +224,9 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "their_tables.py").write_text(f"PLUGIN = {SMALL!r}\n")
     monkeypatch.syspath_prepend(tmp_path)
     point = importlib.metadata.EntryPoint("theirs", "their_tables", "harope_bench.tables")
-    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(
+        registry.metadata, "entry_points", lambda group: [point] if group == point.group else []
+    )
     assert load_table("theirs").find_row("a").published == {"fid": "3.1"}
 
 
@@ -184,9 +234,18 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
     ("change", "complaint"),
     [
         ({"rows": [*SMALL["rows"], *SMALL["rows"]]}, "row id 'a' stands twice"),
-        ({"rows": [{"id": "a", "printed": "A", "published": {"fdi": "3.1"}}]}, "cell a/fdi is not in the table"),
-        ({"rows": [{"id": "a", "printed": "A", "published": {"fid": "about 3"}}]}, "'about 3' does not begin with a number"),
-        ({"rows": [{"id": "a", "printed": "A", "published": {"fid": 3.1}}]}, "rows.0.published.fid"),
+        (
+            {"rows": [{"id": "a", "printed": "A", "published": {"fdi": "3.1"}}]},
+            "cell a/fdi is not in the table",
+        ),
+        (
+            {"rows": [{"id": "a", "printed": "A", "published": {"fid": "about 3"}}]},
+            "'about 3' does not begin with a number",
+        ),
+        (
+            {"rows": [{"id": "a", "printed": "A", "published": {"fid": 3.1}}]},
+            "rows.0.published.fid",
+        ),
         ({"best_by_value": {"all": {"fid": ["b"]}}}, "cell b/fid is not in the table"),
         ({"micro": {"suite": "digits", "baseline": "b"}}, "cell b/fid is not in the table"),
         ({"colour": "red"}, "colour"),
@@ -198,13 +257,18 @@ def test_a_wrong_table_says_where(change: dict[str, Any], complaint: str) -> Non
     assert complaint in str(error.value)
 
 
-# ------------------------------------------------------------------------------------- results to cells
+# ------------------------------------------------------------------------------------- results to
+# cells
 
 
 def test_results_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for name in ("b", "a", "c/deep"):
         fake.write_result(tmp_path / name, fake.result(None, [fake.measurement("fid", 1.0)]))
-    assert [item.path.relative_to(tmp_path).parts[0] for item in read_results(tmp_path)] == ["a", "b", "c"]
+    assert [item.path.relative_to(tmp_path).parts[0] for item in read_results(tmp_path)] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
@@ -226,7 +290,9 @@ def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
     board = build_board(load_table("2"), read_results(tmp_path))
     assert board.scale == "micro"
     assert board.cells["harope", "fid"].measured == pytest.approx(13.2)
-    assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {("harope", c.key) for c in board.table.columns}
+    assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {
+        ("harope", c.key) for c in board.table.columns
+    }
     assert board.cells["axial", "fid"].status == "not run"
     assert board.measured_column_titles["fid"] == "FID-500"
     assert board.measured_title == "measured (micro, digits, 500 images, profile adm)"
@@ -245,12 +311,17 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
     ("facts", "belongs"),
     [
         ({}, True),
-        ({"config": {"hidden": 1152, "depth": 28, "patch": 2}}, False),  # DiT-XL/2 is not a row of a DiT-B/2 table
+        (
+            {"config": {"hidden": 1152, "depth": 28, "patch": 2}},
+            False,
+        ),  # DiT-XL/2 is not a row of a DiT-B/2 table
         ({"backbone": "deit"}, False),
         ({"suite": "imagenet-512"}, False),
     ],
 )
-def test_a_paper_run_must_be_of_the_tables_model_and_suite(tmp_path: Path, facts: dict[str, Any], belongs: bool) -> None:
+def test_a_paper_run_must_be_of_the_tables_model_and_suite(
+    tmp_path: Path, facts: dict[str, Any], belongs: bool
+) -> None:
     fake.write_result(tmp_path, paper_result("harope", 9.0, **facts))
     assert build_board(load_table("2"), read_results(tmp_path)).n_measured == (1 if belongs else 0)
 
@@ -263,7 +334,11 @@ def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Pat
         ("rope-matrix", {"matrix": "normal", "per_head": False}, 1000, 1024),
     ]  # fmt: skip
     for i, (encoding, options, steps, res) in enumerate(runs):
-        who = fake.plan(fake.checkpoint("flux", encoding, options=options, training_steps=steps, **flux), "geneval", resolution=res)
+        who = fake.plan(
+            fake.checkpoint("flux", encoding, options=options, training_steps=steps, **flux),
+            "geneval",
+            resolution=res,
+        )
         made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
         fake.write_result(tmp_path / str(i), made)
     found = read_results(tmp_path)
@@ -279,17 +354,25 @@ def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Pat
 
 
 def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path: Path) -> None:
-    """A micro run has no LoRA, no SD3 table and no 2,048 pixels; at paper scale every reading of the table is said."""
+    """A micro run has no LoRA, no SD3 table and no 2,048 pixels; at paper scale every reading of
+    the table is said.
+    """
     fake.micro_table(tmp_path / "micro")
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
     table = load_table("2")
     assert table.readings
 
     def said(scale: Any) -> set[str]:
-        return {note.text for note in build_board(table, read_results(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
+        return {
+            note.text
+            for note in build_board(table, read_results(tmp_path), "both", scale).notes
+            if "does not say; our runs" in note.text
+        }
 
     assert said("micro") == set()
-    assert said("paper") == {f"The paper does not say; our runs: {reading}" for reading in table.readings}
+    assert said("paper") == {
+        f"The paper does not say; our runs: {reading}" for reading in table.readings
+    }
 
 
 def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
@@ -297,7 +380,11 @@ def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)
     cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.n_scored == 500
-    assert cell.note == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the most images (500)"
+    assert (
+        cell.note
+        == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the"
+        " most images (500)"
+    )
 
 
 def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
@@ -312,7 +399,8 @@ def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
     assert any("64 images" in note.text for note in board.notes if note.number in cell.note_numbers)
 
 
-# ------------------------------------------------------------------------------------- what may be said
+# ------------------------------------------------------------------------------------- what may be
+# said
 
 
 def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
@@ -343,7 +431,9 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
         (8.60, 0.05, 10_000, "not comparable (10,000 against 50,000 images)"),
     ],
 )
-def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: float, n: int, verdict: str) -> None:
+def test_verdict_against_a_printed_number(
+    tmp_path: Path, value: float, se: float, n: int, verdict: str
+) -> None:
     fake.write_result(tmp_path, paper_result("harope", value, n, se))
     cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert str(cell.verdict or "").startswith(verdict)
@@ -351,7 +441,9 @@ def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: floa
 
 
 def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
-    """Reasons hold names from outside, brackets and all; the sign in a table is that of the word."""
+    """Reasons hold names from outside, brackets and all; the sign in a table is that of the
+    word.
+    """
     made = paper_result("harope", 8.60).model_copy(update={"reference": "better (mine)"})
     fake.write_result(tmp_path, made)
     shown = build_board(load_table("2"), read_results(tmp_path))
@@ -367,23 +459,33 @@ def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
     [
         ({}, "better"),
         ({"profile": "clean"}, "not comparable (profile clean, the paper's is adm)"),
-        ({"reference": "digits"}, "not comparable (reference digits, not the one that is published)"),
+        (
+            {"reference": "digits"},
+            "not comparable (reference digits, not the one that is published)",
+        ),
     ],
 )
-def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp_path: Path, facts: dict[str, str], verdict: str) -> None:
+def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(
+    tmp_path: Path, facts: dict[str, str], verdict: str
+) -> None:
     made = paper_result("harope", 8.60).model_copy(update=facts)
     fake.write_result(tmp_path, made)
     shown = build_board(load_table("2"), read_results(tmp_path))
     cell = shown.cells["harope", "fid"]
     assert str(cell.verdict or "").startswith(verdict)
-    assert cell.source is not None and (cell.source.profile, cell.source.reference) == (made.profile, made.reference)
+    assert cell.source is not None and (cell.source.profile, cell.source.reference) == (
+        made.profile,
+        made.reference,
+    )
     assert f"profile {made.profile}" in shown.measured_title
     assert any(made.reference in note.text for note in shown.notes)
 
 
 def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
     for place, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
-        fake.write_result(tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile}))
+        fake.write_result(
+            tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile})
+        )
     cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.source is not None and cell.source.profile == "adm"
 
@@ -391,11 +493,18 @@ def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
 def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     board = build_board(load_table("2"), read_results(tmp_path))
-    best = {c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].is_best_measured] for c in board.table.columns}
+    best = {
+        c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].is_best_measured]
+        for c in board.table.columns
+    }
     assert best["fid"] == ["harope"]  # 2.3 better with a paired error of 0.3
-    assert {"axial", "string", "harope"} <= set(best["precision"])  # 0.01 apart with an error of 0.007
+    assert {"axial", "string", "harope"} <= set(
+        best["precision"]
+    )  # 0.01 apart with an error of 0.007
     assert "ape" not in best["precision"]
-    (told,) = [note.text for note in board.notes if note.text.startswith("Bold among measured numbers")]
+    (told,) = [
+        note.text for note in board.notes if note.text.startswith("Bold among measured numbers")
+    ]
     assert "Holm over the block" in told and "another family (Holm over the table)" in told
 
 
@@ -409,25 +518,38 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
     assert "not ranked with the others: number fid-300 against fid-500" in (cell.note or "")
     assert board.cells["string", "fid"].is_best_measured
     assert board.measured_column_titles["fid"] == "FID-N"
-    assert {item.verdict for item in board.comparisons if item.row == "harope"} == {"not comparable"}
+    assert {item.verdict for item in board.comparisons if item.row == "harope"} == {
+        "not comparable"
+    }
 
 
 def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    item = next(i for i in compare_rows(load_table("2"), read_results(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
-    rows = [load_arrays(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
+    item = next(
+        i
+        for i in compare_rows(load_table("2"), read_results(tmp_path))
+        if (i.row, i.column) == ("harope", "fid")
+    )
+    rows = [
+        load_arrays(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"]
+        for e in ("rope-axial", "harope")
+    ]
     assert item.baseline == "axial"
     assert item.difference.is_paired
     assert item.difference.se == pytest.approx(np.std(rows[1] - rows[0], ddof=1) / np.sqrt(500))
     assert item.difference.se < 0.5 * np.hypot(*[np.std(r, ddof=1) / np.sqrt(500) for r in rows])
-    assert item.detectable_difference == pytest.approx((1.959964 + 0.841621) * item.difference.se, rel=1e-6)
+    assert item.detectable_difference == pytest.approx(
+        (1.959964 + 0.841621) * item.difference.se, rel=1e-6
+    )
 
 
 def test_other_seeds_are_compared_unpaired_and_it_is_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "rope-axial", seed=0)
     fake.micro_run(tmp_path / "b", "harope", seed=1)
     compared = compare_rows(load_table("2"), read_results(tmp_path))
-    assert {(item.difference.is_paired, item.difference.reason) for item in compared} == {(False, "unpaired: other seed")}
+    assert {(item.difference.is_paired, item.difference.reason) for item in compared} == {
+        (False, "unpaired: other seed")
+    }
 
 
 def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
@@ -436,7 +558,9 @@ def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
     path = tmp_path / "b/results/fidelity.npz"
     with np.load(path) as rows:
         np.savez(path, **{**rows, "indices": rows["indices"] + 1})
-    whys = {item.difference.reason for item in compare_rows(load_table("2"), read_results(tmp_path))}
+    whys = {
+        item.difference.reason for item in compare_rows(load_table("2"), read_results(tmp_path))
+    }
     assert whys == {"unpaired: other sample indices"}
 
 
@@ -463,24 +587,50 @@ def test_a_result_cannot_name_arrays_outside_its_folder(tmp_path: Path) -> None:
 
 def test_tables_and_reports_start_without_torch_or_matplotlib() -> None:
     code = (
-        "import sys, harope_bench.reports.report_page, harope_bench.reports.latex; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+        "import sys, harope_bench.reports.report_page, harope_bench.reports.latex; print([m for m"
+        " in ('torch', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("number", range(1, 11))
 def test_published_cells_are_those_that_were_compared_with_the_paper(number: int) -> None:
-    """The gold hashes were taken when every cell equalled the transcription; users do not have that file."""
-    gold = json.loads((Path(__file__).parents[1] / "gold/published.json").read_text())[f"table{number}"]
-    cells = [[row.id, key, text] for row in load_table(str(number)).rows for key, text in sorted(row.published.items())]
-    assert (len(cells), hashlib.sha256(json.dumps(cells).encode()).hexdigest()) == (gold["cells"], gold["sha256"])
+    """The gold hashes were taken when every cell equalled the transcription; users do not have that
+    file.
+    """
+    gold = json.loads((Path(__file__).parents[1] / "gold/published.json").read_text())[
+        f"table{number}"
+    ]
+    cells = [
+        [row.id, key, text]
+        for row in load_table(str(number)).rows
+        for key, text in sorted(row.published.items())
+    ]
+    assert (len(cells), hashlib.sha256(json.dumps(cells).encode()).hexdigest()) == (
+        gold["cells"],
+        gold["sha256"],
+    )
 
 
 def test_a_suite_of_whole_categories_fills_the_whole_suites_columns(tmp_path: Path) -> None:
     table = load_table("5")
     row, column = table.find_row("r1024-harope"), table.find_column("numeracy")
     who = fake.checkpoint("mine", "harope", backbone="flux", scale="paper", config={}, suite=None)
-    for suite, fits in (("t2i-compbench", True), ("t2i-compbench-table5", True), ("geneval", False)):
-        made = fake.result(fake.plan(who, suite, resolution=1024), [fake.measurement("numeracy", 0.6)], evaluator="t2i-compbench")
+    for suite, fits in (
+        ("t2i-compbench", True),
+        ("t2i-compbench-table5", True),
+        ("geneval", False),
+    ):
+        made = fake.result(
+            fake.plan(who, suite, resolution=1024),
+            [fake.measurement("numeracy", 0.6)],
+            evaluator="t2i-compbench",
+        )
         assert match_runs.is_result_of_cell(table, row, column, made) is fits

@@ -1,4 +1,6 @@
-"""The audit of the published tables and the noise of their differences: what is found, what is not, and what it costs."""
+"""The audit of the published tables and the noise of their differences: what is found, what is not,
+and what it costs.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,22 @@ from harope_bench.leaderboards.assumed_noise import PublishedDifference, assess_
 from harope_bench.leaderboards.paper_audit.audit import audit_tables
 from harope_bench.leaderboards.paper_audit.counts import possible_counts
 from harope_bench.leaderboards.paper_audit.printed_values import AuditFinding
-from harope_bench.leaderboards.table_spec import Table, load_tables, load_published_flags
-from harope_bench.reports.audit_text import findings_text, noise_text, format_statistic
+from harope_bench.leaderboards.table_spec import Table, load_published_flags, load_tables
+from harope_bench.reports.audit_text import findings_text, format_statistic, noise_text
 
 ARITHMETIC = {"F08", "F09", "F11"}  # the recorded conflicts that printed digits alone show
 NOTES = {"F03", "F12"}
-VERDICTS = ("better", "worse", "wrong", "error", "mistake", "inflated", "significant", "suspicious", "copied")
+VERDICTS = (
+    "better",
+    "worse",
+    "wrong",
+    "error",
+    "mistake",
+    "inflated",
+    "significant",
+    "suspicious",
+    "copied",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +53,11 @@ def changed(tables: Sequence[Table], **cells: str) -> list[Table]:
         table_id, row_id, key = name.split("__")
         i = next(i for i, table in enumerate(made) if table.id == table_id)
         rows = [
-            row.model_copy(update={"published": {**row.published, key: text}}) if row.id == row_id.replace("_", "-") else row
+            (
+                row.model_copy(update={"published": {**row.published, key: text}})
+                if row.id == row_id.replace("_", "-")
+                else row
+            )
             for row in made[i].rows
         ]
         assert rows != list(made[i].rows)
@@ -53,47 +69,87 @@ def cells_of(findings: Sequence[AuditFinding], severity: str) -> set[str]:
     return {cell for finding in findings if finding.severity == severity for cell in finding.cells}
 
 
-# ---------------------------------------------------------------------------------------------------------- check
+# ----------------------------------------------------------------------------------------------------------
+# check
 
 
-def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(tables: list[Table], findings: list[AuditFinding]) -> None:
-    """A flag, the reading under the table and `paper check` say which count gives which cells; every number is one of the two counts."""
+def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(
+    tables: list[Table], findings: list[AuditFinding]
+) -> None:
+    """A flag, the reading under the table and `paper check` say which count gives which cells;
+    every number is one of the two counts.
+    """
     from harope_bench.metrics.attention_cost import PAPER_LAYERS, LearnedParameters, flux_tokens
 
     flux, dit = PAPER_LAYERS["flux"], PAPER_LAYERS["dit"]
-    by_parameters = {side: flux_tokens(side) * (flux.weights + flux.harope_parameters) / 1e9 for side in (512, 1024, 2048)}
-    by_operators = {side: flux.flops(flux_tokens(side), flux.harope_matrices) / 1e9 for side in (512, 1024, 2048)}
+    by_parameters = {
+        side: flux_tokens(side) * (flux.weights + flux.harope_parameters) / 1e9
+        for side in (512, 1024, 2048)
+    }
+    by_operators = {
+        side: flux.flops(flux_tokens(side), flux.harope_matrices) / 1e9
+        for side in (512, 1024, 2048)
+    }
     printed = {512: 44.80, 1024: 134.1, 2048: 491.7}
     fits = lambda value, side: abs(value - printed[side]) <= (0.005 if side == 512 else 0.05)  # noqa: E731
     assert [fits(by_parameters[side], side) for side in printed] == [False, True, True]
     assert [fits(by_operators[side], side) for side in printed] == [True, False, True]
-    plain, matrix = dit.flops(256, LearnedParameters()) / 1e9, dit.flops(256, dit.harope_matrices) / 1e9
-    assert f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.harope_parameters / 1e9:.2f}" == "0.71 0.74 0.73"  # operators, operators, parameters
+    plain, matrix = (
+        dit.flops(256, LearnedParameters()) / 1e9,
+        dit.flops(256, dit.harope_matrices) / 1e9,
+    )
+    assert (
+        f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.harope_parameters / 1e9:.2f}"
+        == "0.71 0.74 0.73"
+    )  # operators, operators, parameters
     flags = {flag.id: flag.beside for flag in load_published_flags() if flag.beside}
     assert set(flags) == {"F11", "F13", "F14"}
-    assert f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024" in flags["F11"]
+    assert (
+        f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024"
+        in flags["F11"]
+    )
     assert f"{plain:.4f}, which rounds to 0.71" in flags["F14"]
-    assert f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain - 1):.1f}%" in flags["F14"]
-    reading = next(text for table in tables if table.id == "T9" for text in table.readings if "operators" in text)
+    assert (
+        f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain - 1):.1f}%"
+        in flags["F14"]
+    )
+    reading = next(
+        text
+        for table in tables
+        if table.id == "T9"
+        for text in table.readings
+        if "operators" in text
+    )
     cost = next(finding for finding in findings if finding.flag_id == "F11")
     for text in (flags["F11"], flags["F13"], reading, cost.arithmetic):
         assert "by added parameters x tokens" in text.replace("By", "by")
         assert "by operators" in text.replace("By", "by")
 
 
-def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(findings: list[AuditFinding]) -> None:
+def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(
+    findings: list[AuditFinding],
+) -> None:
     conflicts = [finding for finding in findings if finding.severity == "conflict"]
     assert {finding.flag_id for finding in conflicts} == ARITHMETIC
-    recorded = {cell for flag in load_published_flags() if flag.id in ARITHMETIC for cell in flag.cells}
+    recorded = {
+        cell for flag in load_published_flags() if flag.id in ARITHMETIC for cell in flag.cells
+    }
     assert cells_of(findings, "conflict") == recorded
 
 
-def test_the_notes_found_are_exactly_the_arithmetic_ones_recorded(findings: list[AuditFinding]) -> None:
+def test_the_notes_found_are_exactly_the_arithmetic_ones_recorded(
+    findings: list[AuditFinding],
+) -> None:
     assert {finding.flag_id for finding in findings if finding.severity == "warn"} == NOTES
     recorded = {cell for flag in load_published_flags() if flag.id in NOTES for cell in flag.cells}
     found = cells_of(findings, "warn")
     assert recorded <= found  # F12 names one cell of each kind
-    published = {f"{t.id}/{r.id}/{key}": text for t in load_tables() for r in t.rows for key, text in r.published.items()}
+    published = {
+        f"{t.id}/{r.id}/{key}": text
+        for t in load_tables()
+        for r in t.rows
+        for key, text in r.published.items()
+    }
     assert {published[cell] for cell in found} == {published[cell] for cell in recorded}
 
 
@@ -111,11 +167,16 @@ def test_the_arithmetic_is_shown(findings: list[AuditFinding]) -> None:
         "T4/r1024-harope/overall": ("0.771", "0.770"),
         "T4/r2048-rope/overall": ("0.735", "0.737"),
     }
-    assert "(357/396 + 317/320 + 149/400 + 254/400 + 256/320 + 319/376) / 6 = 0.75801" in means["T4/r1024-rope/overall"].arithmetic
+    assert (
+        "(357/396 + 317/320 + 149/400 + 254/400 + 256/320 + 319/376) / 6 = 0.75801"
+        in means["T4/r1024-rope/overall"].arithmetic
+    )
     cost = next(f for f in findings if f.rule == "cost")
     assert (cost.printed_value, cost.recomputed_value) == ("44.80 (+3.0%)", "44.70 (+2.8%)")
     assert "44.6992 G" in cost.arithmetic
-    assert "44.80 at 512, 134.18 at 1024, 491.74 at 2048" in cost.arithmetic  # the count that fits 512 and not 1024
+    assert (
+        "44.80 at 512, 134.18 at 1024, 491.74 at 2048" in cost.arithmetic
+    )  # the count that fits 512 and not 1024
     percentages = {f.printed_value: f.arithmetic for f in findings if f.rule == "percentage"}
     assert "99,072 / 2,362,368 = 4.194%" in percentages["+4.1%"]
     repeated = next(f for f in findings if f.rule == "duplicate")
@@ -126,10 +187,18 @@ def test_the_arithmetic_is_shown(findings: list[AuditFinding]) -> None:
 def test_the_census_counts_exact_cells(findings: list[AuditFinding]) -> None:
     census = next(f for f in findings if f.rule == "count census")
     assert (census.flag_id, census.recomputed_value) == ("F10", "35 of 36 cells are exact counts")
-    assert next(f for f in findings if f.rule == "cost census").recomputed_value == "19 of 21 cost cells follow from the shapes"
+    assert (
+        next(f for f in findings if f.rule == "cost census").recomputed_value
+        == "19 of 21 cost cells follow from the shapes"
+    )
     agreeing = {f.table: f.recomputed_value for f in findings if f.rule == "repeat"}
-    assert agreeing == {f"T{n}": f"{cells} of {cells} repeated cells agree" for n, cells in ((6, 12), (8, 12), (9, 8))}
-    assert [f.cells for f in findings if f.rule == "equality"] == [("T7/s4000/harope", "T4/r1024-harope/overall")]
+    assert agreeing == {
+        f"T{n}": f"{cells} of {cells} repeated cells agree"
+        for n, cells in ((6, 12), (8, 12), (9, 8))
+    }
+    assert [f.cells for f in findings if f.rule == "equality"] == [
+        ("T7/s4000/harope", "T4/r1024-harope/overall")
+    ]
 
 
 def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
@@ -163,9 +232,17 @@ def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
         ("T9__f1024_harope__geneval", "0.772", "repeat"),
     ],
 )
-def test_a_changed_cell_is_caught(cell: str, text: str, rule: str, tables: list[Table], findings: list[AuditFinding]) -> None:
-    name = "/".join((cell.split("__")[0], cell.split("__")[1].replace("_", "-"), cell.split("__")[2]))
-    caught = [f for f in audit_tables(changed(tables, **{cell: text})) if f.rule == rule and name in f.cells and f.severity != "info"]
+def test_a_changed_cell_is_caught(
+    cell: str, text: str, rule: str, tables: list[Table], findings: list[AuditFinding]
+) -> None:
+    name = "/".join(
+        (cell.split("__")[0], cell.split("__")[1].replace("_", "-"), cell.split("__")[2])
+    )
+    caught = [
+        f
+        for f in audit_tables(changed(tables, **{cell: text}))
+        if f.rule == rule and name in f.cells and f.severity != "info"
+    ]
     assert caught
     assert not [f for f in findings if f.rule == rule and name in f.cells and f.severity != "info"]
 
@@ -192,17 +269,23 @@ def test_paper_check_answers_on_the_command_line() -> None:
     assert facts["counts"] == {"conflict": 5, "warn": 4, "info": 6}
 
 
-# ---------------------------------------------------------------------------------------------------------- noise
+# ----------------------------------------------------------------------------------------------------------
+# noise
 
 
 def line(tables: list[Table], number: int, first: str, second: str) -> PublishedDifference:
     """The difference between two cells given as row/column."""
     table = next(t for t in tables if t.number == number)
     wanted = (f"{table.id}/{first}", f"{table.id}/{second}")
-    return next(x for x in assess_differences(table, tables).differences if x.cells == wanted and not x.column.endswith("recomputed"))
+    return next(
+        x
+        for x in assess_differences(table, tables).differences
+        if x.cells == wanted and not x.column.endswith("recomputed")
+    )
 
 
-# Section 4.4 of the project's study of noise, as printed there: table, cells, z at 1.3%, z at 2.0%, sampling-only z, verdict.
+# Section 4.4 of the project's study of noise, as printed there: table, cells, z at 1.3%, z at 2.0%,
+# sampling-only z, verdict.
 FID = [
     (2, "axial", "harope", "-3.3", "-2.2", "-9.1", "resolved"),
     (2, "vanilla", "harope", "-4.9", "-3.3", "-13.7", "resolved"),
@@ -230,7 +313,14 @@ FID = [
 
 @pytest.mark.parametrize(("number", "first", "second", "z", "cautious", "sampling", "verdict"), FID)
 def test_fid_differences_have_the_studys_z(
-    number: int, first: str, second: str, z: str, cautious: str | None, sampling: str, verdict: str, tables: list[Table]
+    number: int,
+    first: str,
+    second: str,
+    z: str,
+    cautious: str | None,
+    sampling: str,
+    verdict: str,
+    tables: list[Table],
 ) -> None:
     found = line(tables, number, f"{first}/fid", f"{second}/fid")
     shown = [format_statistic("z", value) for value in found.test_statistics.values()]
@@ -240,30 +330,51 @@ def test_fid_differences_have_the_studys_z(
 
 def test_table_10_compares_columns(tables: list[Table]) -> None:
     best = line(tables, 10, "fid/theta_5000", "fid/harope")
-    assert [format_statistic("z", v) for v in best.test_statistics.values()] == ["-3.7", "-2.5", "-10.3"]
+    assert [format_statistic("z", v) for v in best.test_statistics.values()] == [
+        "-3.7",
+        "-2.5",
+        "-10.3",
+    ]
     assert best.verdict == "resolved"
     among = line(tables, 10, "fid/theta_5000", "fid/theta_30000")
-    assert [format_statistic("z", v) for v in among.test_statistics.values()][::2] == ["+0.9", "+2.6"]
+    assert [format_statistic("z", v) for v in among.test_statistics.values()][::2] == [
+        "+0.9",
+        "+2.6",
+    ]
     assert among.verdict == "not resolved"
 
 
-GENEVAL = [  # rows, column, p as the study prints them: independent, clustered, paired at best; decimals as there
+# rows, column, p as the study prints them: independent, clustered, paired at best; decimals as
+# there
+GENEVAL = [
     ("r512", "overall", (".53", ".68", ".41")),
     ("r1024", "overall", (".21", ".40", ".10")),
     ("r1024", "recomputed", (".27", ".47", ".15")),
-    ("r2048", "overall", (".07", None, ".02")),  # the clustered one: see test_what_is_not_reproduced_is_said
+    (
+        "r2048",
+        "overall",
+        (".07", None, ".02"),
+    ),  # the clustered one: see test_what_is_not_reproduced_is_said
     ("r2048", "recomputed", (".11", ".28", ".03")),
     ("r2048", "position", (".014", ".10", ".001")),
 ]
 
 
 @pytest.mark.parametrize(("rows", "column", "printed"), GENEVAL)
-def test_geneval_differences_have_the_studys_p(rows: str, column: str, printed: tuple[str | None, ...], tables: list[Table]) -> None:
+def test_geneval_differences_have_the_studys_p(
+    rows: str, column: str, printed: tuple[str | None, ...], tables: list[Table]
+) -> None:
     table = next(t for t in tables if t.number == 4)
     key = "overall" if column == "recomputed" else column
-    lines = [x for x in assess_differences(table, tables).differences if x.cells == (f"T4/{rows}-rope/{key}", f"T4/{rows}-harope/{key}")]
+    lines = [
+        x
+        for x in assess_differences(table, tables).differences
+        if x.cells == (f"T4/{rows}-rope/{key}", f"T4/{rows}-harope/{key}")
+    ]
     found = lines[-1 if column == "recomputed" else 0].test_statistics
-    for name, text in zip(("p independent", "p clustered", "p paired at best"), printed, strict=True):
+    for name, text in zip(
+        ("p independent", "p clustered", "p paired at best"), printed, strict=True
+    ):
         if text is not None:
             assert f"{found[name]:.{len(text) - 1}f}".lstrip("0") == text
 
@@ -275,48 +386,100 @@ def test_the_other_geneval_categories_are_far_from_resolved(tables: list[Table])
     others = [x for x in cells if x.cells[0] != "T4/r2048-rope/position"]
     assert min(x.test_statistics["p paired at best"] for x in others) > 0.14
     position = next(x for x in cells if x not in others)
-    assert position.test_statistics["Holm paired"] < 0.05 < position.test_statistics["Holm clustered"]
+    assert (
+        position.test_statistics["Holm paired"] < 0.05 < position.test_statistics["Holm clustered"]
+    )
     assert position.verdict == "likely"
     assert {x.verdict for x in others} == {"not resolved"}
 
 
 def test_the_other_tables_have_the_studys_numbers(tables: list[Table]) -> None:
     recall = line(tables, 2, "string/recall", "harope/recall")
-    assert (format_statistic("z", recall.test_statistics["z before rounding"]), recall.verdict) == ("+1.4", "not resolved")
+    assert (format_statistic("z", recall.test_statistics["z before rounding"]), recall.verdict) == (
+        "+1.4",
+        "not resolved",
+    )
     inception = line(tables, 2, "string/is", "harope/is")
-    assert (format_statistic("z", inception.test_statistics["z at 2.3%"]), inception.verdict) == ("+1.5", "sampling borderline")
+    assert (format_statistic("z", inception.test_statistics["z at 2.3%"]), inception.verdict) == (
+        "+1.5",
+        "sampling borderline",
+    )
     top1 = {
-        pair: [format_statistic("z", v) for v in line(tables, 1, f"{pair[0]}/top1", f"{pair[1]}/top1").test_statistics.values()]
+        pair: [
+            format_statistic("z", v)
+            for v in line(tables, 1, f"{pair[0]}/top1", f"{pair[1]}/top1").test_statistics.values()
+        ]
         for pair in (("b-ape", "b-harope"), ("l-ape", "l-harope"), ("b-mixed", "b-harope"))
     }
     assert top1["b-ape", "b-harope"] == ["+1.4", "+2.1"]
     assert top1["l-ape", "l-harope"] == ["+1.9", "+3.0"]
     assert top1["b-mixed", "b-harope"][0] == "+0.2"
-    dpg = [line(tables, 4, f"r{side}-rope/dpg", f"r{side}-harope/dpg") for side in (512, 1024, 2048)]
-    assert format_statistic("z", max(abs(x.test_statistics["z, favourable"]) for x in dpg)) == "+2.0"
-    assert {format_statistic("z", abs(x.test_statistics["z, middle"])) for x in dpg} == {"+0.5", "+1.1", "+0.7"}
+    dpg = [
+        line(tables, 4, f"r{side}-rope/dpg", f"r{side}-harope/dpg") for side in (512, 1024, 2048)
+    ]
+    assert (
+        format_statistic("z", max(abs(x.test_statistics["z, favourable"]) for x in dpg)) == "+2.0"
+    )
+    assert {format_statistic("z", abs(x.test_statistics["z, middle"])) for x in dpg} == {
+        "+0.5",
+        "+1.1",
+        "+0.7",
+    }
     assert {x.verdict for x in dpg} == {"not resolved"}
     steps = line(tables, 7, "s4000/rope_svd", "s4000/harope").test_statistics
-    assert [format_statistic("z", steps[name]) for name in ("z paired at best", "z clustered")] == ["+2.8", "+1.4"]
+    assert [format_statistic("z", steps[name]) for name in ("z paired at best", "z clustered")] == [
+        "+2.8",
+        "+1.4",
+    ]
 
 
 def test_compbench_hangs_on_the_images_per_prompt(tables: list[Table]) -> None:
     found = line(tables, 5, "r2048-rope/spatial_2d", "r2048-harope/spatial_2d")
     assert found.verdict == "depends on images per prompt"
     assert found.note == "10: resolved, 4: resolved, 1: not resolved"
-    losses = [line(tables, 5, f"r512-rope/{key}", f"r512-harope/{key}") for key in ("numeracy", "spatial_2d")]
-    gains = [line(tables, 5, f"r1024-rope/{key}", f"r1024-harope/{key}") for key in ("numeracy", "spatial_2d")]
+    losses = [
+        line(tables, 5, f"r512-rope/{key}", f"r512-harope/{key}")
+        for key in ("numeracy", "spatial_2d")
+    ]
+    gains = [
+        line(tables, 5, f"r1024-rope/{key}", f"r1024-harope/{key}")
+        for key in ("numeracy", "spatial_2d")
+    ]
     assert all(abs(x.test_statistics["z, 10 images"]) > 3 for x in losses + gains)
-    assert "images per prompt" in noise_text(assess_differences(next(t for t in tables if t.number == 5), tables))
+    assert "images per prompt" in noise_text(
+        assess_differences(next(t for t in tables if t.number == 5), tables)
+    )
 
 
 def test_what_is_not_reproduced_is_said(tables: list[Table]) -> None:
-    """Three numbers of the study do not come out of its constants; the answer says so and prints what does."""
-    assert format_statistic("p", line(tables, 4, "r2048-rope/overall", "r2048-harope/overall").test_statistics["p clustered"]) == "0.23"  # study .24
-    assert format_statistic("z", line(tables, 2, "string/is", "harope/is").test_statistics["z at 0.8%"]) == "+4.3"  # study 2.8
-    assert format_statistic("z", line(tables, 1, "l-mixed/top1", "l-harope/top1").test_statistics["z with training"]) == "+0.1"  # study 0.2
+    """Three numbers of the study do not come out of its constants; the answer says so and prints
+    what does.
+    """
+    assert (
+        format_statistic(
+            "p",
+            line(tables, 4, "r2048-rope/overall", "r2048-harope/overall").test_statistics[
+                "p clustered"
+            ],
+        )
+        == "0.23"
+    )  # study .24
+    assert (
+        format_statistic(
+            "z", line(tables, 2, "string/is", "harope/is").test_statistics["z at 0.8%"]
+        )
+        == "+4.3"
+    )  # study 2.8
+    assert (
+        format_statistic(
+            "z", line(tables, 1, "l-mixed/top1", "l-harope/top1").test_statistics["z with training"]
+        )
+        == "+0.1"
+    )  # study 0.2
     for number, name in ((4, "GenEval"), (2, "IS"), (1, "Top-1")):
-        assert f"{name}, not reproduced" in " ".join(assess_differences(next(t for t in tables if t.number == number), tables).notes)
+        assert f"{name}, not reproduced" in " ".join(
+            assess_differences(next(t for t in tables if t.number == number), tables).notes
+        )
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -326,7 +489,9 @@ def test_every_table_names_its_constants_and_its_level(number: int) -> None:
     assert "Evidence L0" in said.output
     assert "Assumed:" in said.output
     assert "significant" not in said.output.lower()
-    facts = json.loads(CliRunner().invoke(main, ["paper", "noise", f"table{number}", "--json"]).output)
+    facts = json.loads(
+        CliRunner().invoke(main, ["paper", "noise", f"table{number}", "--json"]).output
+    )
     assert facts["differences"]
     assert facts["assumed"]
 
@@ -339,12 +504,14 @@ def test_unknown_tables_are_one_line() -> None:
 
 @pytest.mark.parametrize("words", [["check"], ["check", "--json"], ["noise", "4"]])
 def test_the_paper_verbs_are_quick_and_bring_no_torch(words: list[str]) -> None:
-    """Two seconds are the promise; the bound here is wide, because the machine of a test may be busy."""
+    """Two seconds are the promise; the bound here is wide, because the machine of a test may be
+    busy.
+    """
     code = (
-        "import sys\nfrom harope_bench.cli import main\n"
-        f"try: main(['paper', *{words!r}])\nexcept SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'torchvision', 'scipy', 'matplotlib', 'pandas'} & set(sys.modules)\nassert not heavy, heavy\n"
-        "import resource\nassert resource.getrusage(resource.RUSAGE_SELF).ru_utime < 2\n"
+        f"import sys\nfrom harope_bench.cli import main\ntry: main(['paper', *{words!r}])\nexcept"
+        " SystemExit as end: assert not end.code\nheavy = {'torch', 'torchvision', 'scipy',"
+        " 'matplotlib', 'pandas'} & set(sys.modules)\nassert not heavy, heavy\nimport"
+        " resource\nassert resource.getrusage(resource.RUSAGE_SELF).ru_utime < 2\n"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

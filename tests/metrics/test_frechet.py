@@ -10,7 +10,7 @@ from clouds import cloud, observed, reference_of, value_of, with_dead_columns
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet_distance, covariance_root
+from harope_bench.metrics.frechet import covariance_root, frechet_distance
 from harope_bench.metrics.moments import Gaussian, Moments
 
 
@@ -23,30 +23,47 @@ def test_equal_sets_are_at_distance_zero() -> None:
 
 def test_moving_every_image_adds_the_squared_step() -> None:
     features, reference = cloud(3, 500, 8).astype(np.float64), reference_of(cloud(4, 800, 8))
-    near = frechet_distance(Moments.from_rows(features).to_gaussian(), Gaussian(reference["mu"], reference["sigma"]))
+    near = frechet_distance(
+        Moments.from_rows(features).to_gaussian(), Gaussian(reference["mu"], reference["sigma"])
+    )
     step = np.arange(8) * 10.0
     moved = Moments.from_rows(features + step).to_gaussian()
     still = moved.mean - reference["mu"] - step
     expected = near + step @ step + 2 * step @ still  # |a + b|^2 = |a|^2 + |b|^2 + 2 ab
-    assert frechet_distance(moved, Gaussian(reference["mu"], reference["sigma"])) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(moved, Gaussian(reference["mu"], reference["sigma"])) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_known_gaussians_have_the_known_distance() -> None:
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 6)))[0]
     a, b = np.array([1.0, 2, 3, 4, 5, 0.01]), np.array([4.0, 1, 3, 0.5, 0.02, 7])
-    drawn, real = (Gaussian(mean, turn * variances @ turn.T) for mean, variances in ((np.zeros(6), a), (np.full(6, 0.5), b)))
-    assert frechet_distance(drawn, real) == pytest.approx(6 * 0.25 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-13)
+    drawn, real = (
+        Gaussian(mean, turn * variances @ turn.T)
+        for mean, variances in ((np.zeros(6), a), (np.full(6, 0.5), b))
+    )
+    assert frechet_distance(drawn, real) == pytest.approx(
+        6 * 0.25 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-13
+    )
 
 
 def exact_trace(left: np.ndarray, right: np.ndarray) -> float:
-    """tr sqrt(S1 S2) of two feature sets as a nuclear norm: no eigenvalue is rooted, so it is exact where ranks are short."""
+    """tr sqrt(S1 S2) of two feature sets as a nuclear norm: no eigenvalue is rooted, so it is exact
+    where ranks are short.
+    """
     a, b = (x.astype(np.float64) - x.astype(np.float64).mean(axis=0) for x in (left, right))
-    return float(np.linalg.svd(a @ b.T, compute_uv=False).sum() / math.sqrt((len(a) - 1) * (len(b) - 1)))
+    return float(
+        np.linalg.svd(a @ b.T, compute_uv=False).sum() / math.sqrt((len(a) - 1) * (len(b) - 1))
+    )
 
 
 def exact_frechet(left: np.ndarray, right: np.ndarray) -> float:
     drawn, real = Moments.from_rows(left).to_gaussian(), Moments.from_rows(right).to_gaussian()
-    return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance) - 2 * exact_trace(left, right))
+    return float(
+        np.sum((drawn.mean - real.mean) ** 2)
+        + np.trace(drawn.covariance + real.covariance)
+        - 2 * exact_trace(left, right)
+    )
 
 
 def with_repeated_columns(features: np.ndarray) -> np.ndarray:
@@ -67,29 +84,54 @@ def with_repeated_columns(features: np.ndarray) -> np.ndarray:
         (with_repeated_columns(cloud(8, 300, 24)), with_repeated_columns(cloud(9, 300, 24))),
         (np.ones((300, 24), dtype=np.float32), cloud(9, 300, 24)),  # constant images
     ],
-    ids=["reference", "few", "edge", "both", "equal", "dead", "dead-reference", "dead-both", "repeated", "constant"],
+    ids=[
+        "reference",
+        "few",
+        "edge",
+        "both",
+        "equal",
+        "dead",
+        "dead-reference",
+        "dead-both",
+        "repeated",
+        "constant",
+    ],
 )
 def test_singular_covariances_keep_the_exact_distance(left: np.ndarray, right: np.ndarray) -> None:
     value = value_of(PLUGIN.score(observed(left), reference_of(right, images=False)), "fid")
-    # A zero eigenvalue comes out as about 1e-16 of the largest and is rooted to 1e-8; at most 25 of them here.
+    # A zero eigenvalue comes out as about 1e-16 of the largest and is rooted to 1e-8; at most 25 of
+    # them here.
     assert value == pytest.approx(exact_frechet(left, right), abs=1e-6)
 
 
 def test_the_support_keeps_rounding_out_of_the_trace() -> None:
     few, many = cloud(8, 40, 200), cloud(9, 1000, 200)
     drawn, real = Moments.from_rows(few).to_gaussian(), Moments.from_rows(many).to_gaussian()
-    product = drawn.covariance @ real.covariance  # torch-fidelity's way: 161 rounded zeros are rooted
+    product = (
+        drawn.covariance @ real.covariance
+    )  # torch-fidelity's way: 161 rounded zeros are rooted
     theirs = np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
-    wrong = np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance) - 2 * theirs
+    wrong = (
+        np.sum((drawn.mean - real.mean) ** 2)
+        + np.trace(drawn.covariance + real.covariance)
+        - 2 * theirs
+    )
     assert covariance_root(drawn.covariance).shape == (200, 39)
-    assert abs(frechet_distance(drawn, real) - exact_frechet(few, many)) < 1e-10 < 1e-7 < abs(wrong - exact_frechet(few, many))
+    assert (
+        abs(frechet_distance(drawn, real) - exact_frechet(few, many))
+        < 1e-10
+        < 1e-7
+        < abs(wrong - exact_frechet(few, many))
+    )
 
 
 def test_a_pivot_at_rounding_level_is_not_trusted() -> None:
     basis = np.random.default_rng(10).normal(size=(8, 6))
     covariance = basis @ basis.T + 1e-15 * np.eye(8)
     assert covariance_root(covariance).shape == (8, 6)
-    np.testing.assert_allclose(covariance_root(covariance) @ covariance_root(covariance).T, covariance, atol=1e-13)
+    np.testing.assert_allclose(
+        covariance_root(covariance) @ covariance_root(covariance).T, covariance, atol=1e-13
+    )
     assert covariance_root(covariance + 0.01 * np.eye(8)).shape == (8, 8)
 
 

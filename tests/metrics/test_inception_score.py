@@ -10,13 +10,15 @@ from clouds import cloud, measured, observed, peaked, value_of
 
 from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.inception_score import kl_divergences, inception_score, log_softmax
+from harope_bench.metrics.inception_score import inception_score, kl_divergences, log_softmax
 from harope_bench.statistics.significance import standard_error
 
 
 def test_is_runs_from_one_to_the_number_of_classes() -> None:
     assert inception_score(np.zeros((50, 10))).value == 1.0
-    sure = np.where(np.eye(10)[np.arange(200) % 10] > 0, 0.0, -1e6)  # probabilities 0 and 1: 0 log 0 counts as 0
+    sure = np.where(
+        np.eye(10)[np.arange(200) % 10] > 0, 0.0, -1e6
+    )  # probabilities 0 and 1: 0 log 0 counts as 0
     assert inception_score(sure).value == pytest.approx(10.0, rel=1e-14)
     unused = np.where(np.eye(10)[np.arange(200) % 4] > 0, 0.0, -1e6)  # six classes nobody shows
     assert inception_score(unused).value == pytest.approx(4.0, rel=1e-14)
@@ -38,7 +40,9 @@ def test_order_loss_is_what_one_marginal_would_give_back() -> None:
     logits = peaked(np.sort(np.arange(3000) % 20), 20, peak=3.0)
     blocks, whole = inception_score(logits, 500), inception_score(logits, 3000)
     given_back = math.log(whole.value) - np.log(blocks.blocks).mean()
-    assert blocks.order_loss == pytest.approx(given_back, abs=0.01)  # less what chance takes: below 5 * 19 / 6000
+    assert blocks.order_loss == pytest.approx(
+        given_back, abs=0.01
+    )  # less what chance takes: below 5 * 19 / 6000
     assert whole.order_loss == 0.0
 
 
@@ -53,7 +57,9 @@ def test_a_random_order_is_not_called_sorted(peak: float) -> None:
 def test_a_short_last_block_counts_equally_and_is_named() -> None:
     logits = peaked(np.arange(5003) % 10, 10)
     score = PLUGIN.score(observed(cloud(24, 5003, 2), logits=logits), {})
-    assert value_of(score, "is") == pytest.approx((inception_score(logits[:5000]).value + inception_score(logits[5000:]).value) / 2)
+    assert value_of(score, "is") == pytest.approx(
+        (inception_score(logits[:5000]).value + inception_score(logits[5000:]).value) / 2
+    )
     assert "is: short last block, 3 images count as much as 5,000" in score.warnings
 
 
@@ -61,7 +67,8 @@ def test_the_error_of_is_is_the_spread_of_replicates() -> None:
     rng, found = np.random.default_rng(25), []
     for _ in range(400):
         score = inception_score(
-            peaked(rng.integers(0, 12, size=750) ** 2 // 12, 12, int(rng.integers(2**31))), block=300
+            peaked(rng.integers(0, 12, size=750) ** 2 // 12, 12, int(rng.integers(2**31))),
+            block=300,
         )  # last block is half
         found.append((score.value, standard_error(score.contributions)))
     values, errors = np.array(found).T
@@ -69,13 +76,27 @@ def test_the_error_of_is_is_the_spread_of_replicates() -> None:
 
 
 def test_a_short_block_brings_its_own_noise() -> None:
-    score = inception_score(peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), block=500)
+    score = inception_score(
+        peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), block=500
+    )
     parts = np.split(score.contributions, [500, 1000])
     # The mean over three blocks has a third of each block's error, and 40 images have a larger one.
-    logp = [log_softmax(x) for x in np.split(peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), [500, 1000])]
+    logp = [
+        log_softmax(x)
+        for x in np.split(
+            peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), [500, 1000]
+        )
+    ]
     spreads = [kl_divergences(np.exp(x), x, np.exp(x).mean(axis=0)).std() for x in logp]
-    exact = math.sqrt(sum((b * s) ** 2 / len(x) for b, s, x in zip(score.blocks, spreads, logp, strict=True))) / 3
-    assert standard_error(score.contributions) == pytest.approx(exact, rel=1e-3)  # N - 1 instead of N
+    exact = (
+        math.sqrt(
+            sum((b * s) ** 2 / len(x) for b, s, x in zip(score.blocks, spreads, logp, strict=True))
+        )
+        / 3
+    )
+    assert standard_error(score.contributions) == pytest.approx(
+        exact, rel=1e-3
+    )  # N - 1 instead of N
     assert max(abs(part.sum()) for part in parts) < 1e-9
 
 
@@ -85,7 +106,9 @@ def test_ten_blocks_give_the_error_themselves() -> None:
     found, blocks = measured(score, "is"), inception_score(logits).blocks
     assert found.interval == "spread of 10 blocks"
     assert found.se == pytest.approx(blocks.std(ddof=1) / math.sqrt(10))
-    assert standard_error(score.per_sample["is"]) == pytest.approx(found.se, rel=1.0)  # ten blocks know their sd to 24%; four widths
+    assert standard_error(score.per_sample["is"]) == pytest.approx(
+        found.se, rel=1.0
+    )  # ten blocks know their sd to 24%; four widths
     nine = PLUGIN.score(Features(np.arange(45_000), None, {"logits": logits[:45_000]}), {})
     assert measured(nine, "is").interval == "influence function, first order"
 

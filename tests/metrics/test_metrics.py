@@ -1,4 +1,6 @@
-"""Frechet distance, Inception Score and nearest neighbours against slow, obvious references; memory-mapped and at their edges."""
+"""Frechet distance, Inception Score and nearest neighbours against slow, obvious references;
+memory-mapped and at their edges.
+"""
 
 from __future__ import annotations
 
@@ -16,58 +18,88 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from harope_bench.core.errors import TooFewImagesError
 from harope_bench.metrics import distances, neighbours
-from harope_bench.metrics.distances import squared_pair_distances, scale_rows, error_bound
-from harope_bench.metrics.frechet import frechet_distance, covariance_root, covariance_root_of_rows
+from harope_bench.metrics.distances import error_bound, scale_rows, squared_pair_distances
+from harope_bench.metrics.frechet import covariance_root, covariance_root_of_rows, frechet_distance
 from harope_bench.metrics.inception_score import inception_score, shuffled_inception_score
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.neighbours import Balls, neighbour_balls, squared_radii
 
 
 def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
-    return (np.random.default_rng(seed).normal(size=(rows, width)) * scale + shift).astype(np.float32)
+    return (np.random.default_rng(seed).normal(size=(rows, width)) * scale + shift).astype(
+        np.float32
+    )
 
 
-# ---- Frechet distance -------------------------------------------------------------------------------------------
+# ---- Frechet distance
+# -------------------------------------------------------------------------------------------
 
 
 def by_sqrtm(drawn: Gaussian, real: Gaussian) -> float:
     root = scipy.linalg.sqrtm(drawn.covariance @ real.covariance).real
-    return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance - 2 * root))
+    return float(
+        np.sum((drawn.mean - real.mean) ** 2)
+        + np.trace(drawn.covariance + real.covariance - 2 * root)
+    )
 
 
 @pytest.mark.parametrize("width", [1, 5, 512, 513, 600])
 def test_triangular_products_equal_sqrtm_at_every_strip(width: int) -> None:
     mix = np.random.default_rng(1).normal(size=(width, width)) / math.sqrt(width) + np.eye(width)
-    drawn, real = (Moments.from_rows(cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)).to_gaussian() for seed in (2, 3))
+    drawn, real = (
+        Moments.from_rows(
+            cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)
+        ).to_gaussian()
+        for seed in (2, 3)
+    )
     assert covariance_root(drawn.covariance).shape == (width, width)
     assert frechet_distance(drawn, real) == pytest.approx(by_sqrtm(drawn, real), rel=1e-9)
     values, vectors = np.linalg.eigh(drawn.covariance)  # a full root takes the other product
-    assert frechet_distance(drawn, real, vectors * np.sqrt(values)) == pytest.approx(frechet_distance(drawn, real), rel=1e-11)
+    assert frechet_distance(drawn, real, vectors * np.sqrt(values)) == pytest.approx(
+        frechet_distance(drawn, real), rel=1e-11
+    )
 
 
 def on_axes(width: int, drawn: list[int], real: list[int]) -> tuple[Gaussian, Gaussian, float]:
-    """Two Gaussians whose covariances share a turned basis and have variance 1, 2, ... on the named axes only; their exact distance."""
+    """Two Gaussians whose covariances share a turned basis and have variance 1, 2, ... on the named
+    axes only; their exact distance.
+    """
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(width, width)))[0]
     a, b = np.zeros(width), np.zeros(width)
     a[drawn], b[real] = np.arange(1, len(drawn) + 1), np.arange(1, len(real) + 1) * 0.5
     exact = float(np.sum((np.sqrt(a) - np.sqrt(b)) ** 2))
-    return Gaussian(np.zeros(width), turn * a @ turn.T), Gaussian(np.zeros(width), turn * b @ turn.T), exact
+    return (
+        Gaussian(np.zeros(width), turn * a @ turn.T),
+        Gaussian(np.zeros(width), turn * b @ turn.T),
+        exact,
+    )
 
 
 @pytest.mark.parametrize(
     ("drawn", "real"),
-    [(range(60), range(20)), (range(20), range(60)), (range(30), range(20)), (range(20), range(30)), (range(10, 60), range(30))],
+    [
+        (range(60), range(20)),
+        (range(20), range(60)),
+        (range(30), range(20)),
+        (range(20), range(30)),
+        (range(10, 60), range(30)),
+    ],
     ids=["real-short", "drawn-short", "both-short", "both-short-turned", "overlap"],
 )
 def test_short_ranks_keep_the_exact_distance(drawn: range, real: range) -> None:
     left, right, exact = on_axes(60, list(drawn), list(real))
-    # Where one range lies within the other no zero is rooted; an overlap leaves some: 20 roots of about 1e-14.
-    assert frechet_distance(left, right) == pytest.approx(exact, rel=1e-12, abs=2e-6 if drawn == range(10, 60) else 0)
+    # Where one range lies within the other no zero is rooted; an overlap leaves some: 20 roots of
+    # about 1e-14.
+    assert frechet_distance(left, right) == pytest.approx(
+        exact, rel=1e-12, abs=2e-6 if drawn == range(10, 60) else 0
+    )
 
 
 def test_the_covariance_of_lower_rank_leaves_rounded_zeros_out() -> None:
     left, right, exact = on_axes(60, list(range(60)), list(range(20)))
-    noise = np.linalg.eigvalsh(covariance_root(left.covariance).T @ right.covariance @ covariance_root(left.covariance))[:40]
+    noise = np.linalg.eigvalsh(
+        covariance_root(left.covariance).T @ right.covariance @ covariance_root(left.covariance)
+    )[:40]
     assert np.sqrt(np.clip(noise, 0, None)).sum() > 1e-8  # what the other root would add
     assert abs(frechet_distance(left, right) - exact) < 1e-11
 
@@ -77,10 +109,13 @@ def test_few_rows_are_a_root_of_their_covariance() -> None:
     gaussian, root = Moments.from_rows(drawn).to_gaussian(), covariance_root_of_rows(drawn)
     assert root.shape == (60, 29)
     np.testing.assert_allclose(root @ root.T, gaussian.covariance, atol=1e-12)
-    assert frechet_distance(gaussian, real, root) == pytest.approx(frechet_distance(gaussian, real), rel=1e-11)
+    assert frechet_distance(gaussian, real, root) == pytest.approx(
+        frechet_distance(gaussian, real), rel=1e-11
+    )
 
 
-# ---- Inception Score --------------------------------------------------------------------------------------------
+# ---- Inception Score
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "splits"), [(1000, 10), (1003, 10), (57, 4), (10, 10)])
@@ -112,12 +147,15 @@ def test_underflowing_classes_are_no_nan() -> None:
         shuffled_inception_score(sure[:9])
 
 
-# ---- nearest neighbours -----------------------------------------------------------------------------------------
+# ---- nearest neighbours
+# -----------------------------------------------------------------------------------------
 
 
 def full(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Float64 sums of squared differences, row by row."""
-    return np.array([((b.astype(np.float64) - row) ** 2).sum(axis=1) for row in a.astype(np.float64)])
+    return np.array(
+        [((b.astype(np.float64) - row) ** 2).sum(axis=1) for row in a.astype(np.float64)]
+    )
 
 
 def slow_balls(drawn: np.ndarray, real: np.ndarray, k: int = 3) -> Balls:
@@ -127,19 +165,25 @@ def slow_balls(drawn: np.ndarray, real: np.ndarray, k: int = 3) -> Balls:
         np.fill_diagonal(own, np.inf)
         radii.append(np.sort(own, axis=1)[:, k - 1])
     between = full(drawn, real)
-    return Balls((between <= radii[1]).any(axis=1), (between <= radii[0][:, None]).any(axis=0), *radii)
+    return Balls(
+        (between <= radii[1]).any(axis=1), (between <= radii[0][:, None]).any(axis=0), *radii
+    )
 
 
 def check_balls(drawn: np.ndarray, real: np.ndarray, block: int, k: int = 3) -> None:
     ours, slow = neighbour_balls(drawn, real, k, block), slow_balls(drawn, real, k)
     np.testing.assert_array_equal(ours.generated_inside, slow.generated_inside)
     np.testing.assert_array_equal(ours.real_inside, slow.real_inside)
-    np.testing.assert_allclose(ours.generated_radii, slow.generated_radii, rtol=1e-12)  # the order of 64-bit sums
+    np.testing.assert_allclose(
+        ours.generated_radii, slow.generated_radii, rtol=1e-12
+    )  # the order of 64-bit sums
     np.testing.assert_allclose(ours.real_radii, slow.real_radii, rtol=1e-12)
 
 
 def cluster(seed: int, rows: int, width: int, spread: float) -> np.ndarray:
-    """Half of the rows in a tight cluster far from the mean: float32 products cannot tell them apart."""
+    """Half of the rows in a tight cluster far from the mean: float32 products cannot tell them
+    apart.
+    """
     found = cloud(seed, rows, width)
     found[: rows // 2] = 3.0 + found[: rows // 2] * np.float32(spread)
     return found
@@ -151,10 +195,16 @@ CASES = {
     "offset": (cloud(14, 200, 24, 1000.0), cloud(15, 150, 24, 1000.2)),
     "cluster": (cluster(16, 300, 64, 1e-4), cluster(17, 250, 64, 1e-4)),
     "lattice": (np.rint(cloud(18, 200, 3, scale=2.0)), np.rint(cloud(19, 150, 3, scale=2.0))),
-    "outlier": (np.concatenate([cloud(20, 150, 16), cloud(21, 1, 16, scale=1e6)]), cloud(22, 130, 16)),
+    "outlier": (
+        np.concatenate([cloud(20, 150, 16), cloud(21, 1, 16, scale=1e6)]),
+        cloud(22, 130, 16),
+    ),
     "large": (cloud(23, 150, 16, scale=1e30), cloud(24, 130, 16, scale=1e30)),
     "small": (cloud(25, 150, 16, scale=1e-30), cloud(26, 130, 16, scale=1e-30)),
-    "float64": (cloud(27, 150, 16).astype(np.float64) / 3, cloud(28, 130, 16).astype(np.float64) / 3),
+    "float64": (
+        cloud(27, 150, 16).astype(np.float64) / 3,
+        cloud(28, 130, 16).astype(np.float64) / 3,
+    ),
     "float16": (cloud(29, 150, 16).astype(np.float16), cloud(30, 130, 16).astype(np.float16)),
     "few": (cloud(31, 4, 5), cloud(32, 5, 5)),
     "shared": (cloud(33, 200, 12), cloud(33, 260, 12)),  # 200 images stand in both sets
@@ -168,16 +218,26 @@ def test_balls_are_those_of_float64_differences(case: str, block: int) -> None:
     check_balls(*CASES[case], block)
 
 
-@given(st.integers(0, 2**31), st.integers(1, 5), st.integers(2, 40), st.sampled_from([0.0, 1e-5, 1e-3, 1.0]))
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 5),
+    st.integers(2, 40),
+    st.sampled_from([0.0, 1e-5, 1e-3, 1.0]),
+)
 @settings(max_examples=60, deadline=None)
 def test_balls_are_exact_for_any_spread_and_k(seed: int, k: int, block: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
-    drawn, real = (cluster(int(rng.integers(2**31)), int(rng.integers(2 * k + 2, 90)), 8, spread) for _ in range(2))
+    drawn, real = (
+        cluster(int(rng.integers(2**31)), int(rng.integers(2 * k + 2, 90)), 8, spread)
+        for _ in range(2)
+    )
     check_balls(drawn, real, block, k)
 
 
 def test_float32_alone_would_be_wrong_where_it_is_settled() -> None:
-    """The cluster's neighbours are below float32's resolution: its own answer differs, so the check above is one."""
+    """The cluster's neighbours are below float32's resolution: its own answer differs, so the check
+    above is one.
+    """
     rows = CASES["cluster"][0]
     norms = (rows**2).sum(axis=1)
     plain = norms[:, None] + norms - 2 * rows @ rows.T
@@ -187,7 +247,9 @@ def test_float32_alone_would_be_wrong_where_it_is_settled() -> None:
     np.testing.assert_allclose(squared_radii(rows), right, rtol=1e-12)
 
 
-@pytest.mark.parametrize("case", ["plain", "wide", "offset", "cluster", "outlier", "large", "small", "float64"])
+@pytest.mark.parametrize(
+    "case", ["plain", "wide", "offset", "cluster", "outlier", "large", "small", "float64"]
+)
 def test_screened_distances_are_within_their_bound(case: str) -> None:
     left, right = scale_rows(*CASES[case])
     exact = full(*CASES[case]) * left.scale**2
@@ -216,7 +278,11 @@ def test_precision_and_recall_equal_torch_fidelity_in_both_its_ways() -> None:
     found = neighbour_balls(drawn, real, block=200)
     for save_ram in (False, True):
         theirs = prc_features_to_metric(
-            *map(torch.from_numpy, (drawn, real)), prc_neighborhood=3, prc_batch_size=150, save_cpu_ram=save_ram, verbose=False
+            *map(torch.from_numpy, (drawn, real)),
+            prc_neighborhood=3,
+            prc_batch_size=150,
+            save_cpu_ram=save_ram,
+            verbose=False,
         )
         assert found.generated_inside.mean() == pytest.approx(theirs["precision"], abs=1e-6)
         assert found.real_inside.mean() == pytest.approx(theirs["recall"], abs=1e-6)
@@ -227,7 +293,9 @@ def test_mapped_files_give_the_same_bits(tmp_path: Path) -> None:
     for name, rows in (("drawn", drawn), ("real", real)):
         np.save(tmp_path / f"{name}.npy", rows)
     maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("drawn", "real")]
-    for ours, theirs in zip(neighbour_balls(*maps, block=64), neighbour_balls(drawn, real, block=64), strict=True):
+    for ours, theirs in zip(
+        neighbour_balls(*maps, block=64), neighbour_balls(drawn, real, block=64), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -236,6 +304,8 @@ def test_pairs_do_not_depend_on_their_order_or_company() -> None:
     i, j = np.repeat(np.arange(40), 30), np.tile(np.arange(30), 40)
     whole = squared_pair_distances(a, b, i, j)
     np.testing.assert_array_equal(whole, squared_pair_distances(b, a, j, i))
-    np.testing.assert_array_equal(whole[7:900:11], squared_pair_distances(a, b, i[7:900:11], j[7:900:11]))
+    np.testing.assert_array_equal(
+        whole[7:900:11], squared_pair_distances(a, b, i[7:900:11], j[7:900:11])
+    )
     assert (squared_pair_distances(a, a, i, i) == 0).all()
     assert len(i) > distances.PAIR_BLOCK

@@ -1,4 +1,6 @@
-"""ADM's float16 distances: primitives against numpy's float16, radii and balls against a whole-matrix imitation."""
+"""ADM's float16 distances: primitives against numpy's float16, radii and balls against a
+whole-matrix imitation.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harope_bench.core.errors import ShapeError
-from harope_bench.metrics.float16_neighbours import RowNorms, block_distances, fits_float16, float16_balls, float16_radii, block_products, round_to_float16
+from harope_bench.metrics.float16_neighbours import (
+    RowNorms,
+    block_distances,
+    block_products,
+    fits_float16,
+    float16_balls,
+    float16_radii,
+    round_to_float16,
+)
 from harope_bench.metrics.neighbours import neighbour_balls
 
 
 def cloud(seed: int, rows: int, width: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    return (np.random.default_rng(seed).normal(size=(rows, width)) * scale + shift).astype(np.float32)
+    return (np.random.default_rng(seed).normal(size=(rows, width)) * scale + shift).astype(
+        np.float32
+    )
 
 
 def adm_block(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """One distance block as the evaluator writes it, with numpy's float16 in place of TensorFlow's."""
+    """One distance block as the evaluator writes it, with numpy's float16 in place of
+    TensorFlow's.
+    """
     with np.errstate(all="ignore"):
         u, v = left.astype(np.float16), right.astype(np.float16)
         norms = [np.square(x).astype(np.float32).sum(axis=1).astype(np.float16) for x in (u, v)]
         product = (u.astype(np.float32) @ v.astype(np.float32).T).astype(np.float16)
-        found = np.maximum(norms[0][:, None] - np.float16(2) * product + norms[1][None], np.float16(0))
+        found = np.maximum(
+            norms[0][:, None] - np.float16(2) * product + norms[1][None], np.float16(0)
+        )
     if np.isfinite(found).all():
         return found.astype(np.float32)
     norms32 = [np.square(x).sum(axis=1) for x in (left, right)]
@@ -31,7 +47,13 @@ def adm_block(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def adm_distances(left: np.ndarray, right: np.ndarray, block: int) -> np.ndarray:
     return np.block(
-        [[adm_block(left[i : i + block], right[j : j + block]) for j in range(0, len(right), block)] for i in range(0, len(left), block)]
+        [
+            [
+                adm_block(left[i : i + block], right[j : j + block])
+                for j in range(0, len(right), block)
+            ]
+            for i in range(0, len(left), block)
+        ]
     )
 
 
@@ -41,7 +63,9 @@ def adm_radii(rows: np.ndarray, block: int) -> np.ndarray:
 
 def adm_inside(drawn: np.ndarray, real: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     between = adm_distances(real, drawn, block)
-    return (between <= adm_radii(real, block)[:, None]).any(axis=0), (between <= adm_radii(drawn, block)).any(axis=1)
+    return (between <= adm_radii(real, block)[:, None]).any(axis=0), (
+        between <= adm_radii(drawn, block)
+    ).any(axis=1)
 
 
 def whole(rows: np.ndarray) -> tuple[RowNorms, slice]:
@@ -69,10 +93,19 @@ def test_rounding_on_bits_is_numpys_float16(values: list[float]) -> None:
 def test_every_edge_of_float16_rounds_as_numpy_does() -> None:
     all_halves = np.arange(0, 0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     between = (all_halves[:-1] + all_halves[1:]) / 2  # ties
-    edges = np.concatenate([all_halves, between, np.nextafter(between, np.float32(0)), np.nextafter(between, np.float32(1e9))])
+    edges = np.concatenate(
+        [
+            all_halves,
+            between,
+            np.nextafter(between, np.float32(0)),
+            np.nextafter(between, np.float32(1e9)),
+        ]
+    )
     edges = np.concatenate([edges, -edges, [65519.996, 65520.0, 1e6]]).astype(np.float32)[None]
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(round_to_float16(edges.copy()), edges.astype(np.float16).astype(np.float32))
+        np.testing.assert_array_equal(
+            round_to_float16(edges.copy()), edges.astype(np.float16).astype(np.float32)
+        )
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, 10.0), (4.0, 0.5), (1e-3, 0.0)])
@@ -92,11 +125,16 @@ def test_balls_equal_whole_matrices(scale: float, shift: float, wide: int, narro
     drawn, real = cloud(2, 260, 32, scale, shift), cloud(3, 150, 32, scale, shift)
     drawn[200:] *= 0.3  # blocks differ in size, so that some fit float16 and some do not
     found = float16_balls(drawn, real, adm_block=wide, block=narrow)
-    np.testing.assert_array_equal(float16_radii(drawn, adm_block=wide, block=narrow), found.generated_radii)
-    # The product's last bit depends on the block's shape, which moves a float16 rounding now and then; float32 blocks differ by it.
+    np.testing.assert_array_equal(
+        float16_radii(drawn, adm_block=wide, block=narrow), found.generated_radii
+    )
+    # The product's last bit depends on the block's shape, which moves a float16 rounding now and
+    # then; float32 blocks differ by it.
     assert np.isclose(found.generated_radii, adm_radii(drawn, wide), rtol=2e-3, atol=0).all()
     assert (np.isclose(found.generated_radii, adm_radii(drawn, wide), rtol=1e-5)).mean() > 0.97
-    for ours, theirs in zip((found.generated_inside, found.real_inside), adm_inside(drawn, real, wide), strict=True):
+    for ours, theirs in zip(
+        (found.generated_inside, found.real_inside), adm_inside(drawn, real, wide), strict=True
+    ):
         assert (ours != theirs).mean() < 0.02
 
 
@@ -104,7 +142,9 @@ def test_overflow_decides_a_block_and_not_the_set() -> None:
     small, large = cloud(4, 40, 32), cloud(5, 40, 32, scale=60.0)
     assert fits(small, small)
     assert not fits(large, large)
-    middle = cloud(6, 40, 32, scale=28.0)  # beyond the quick bound, within float16 nearly everywhere
+    middle = cloud(
+        6, 40, 32, scale=28.0
+    )  # beyond the quick bound, within float16 nearly everywhere
     assert fits(middle, middle) == bool(np.isfinite(half_distances(middle, middle)).all())
 
 
@@ -128,7 +168,9 @@ def test_unequal_sets_count_whole() -> None:
     found = float16_balls(drawn, real)
     assert found.generated_inside.shape == (500,) and found.real_inside.shape == (100,)
     fewer = float16_balls(drawn[:100], real)
-    assert fewer.real_inside.mean() != found.real_inside.mean()  # recall leans on the number of samples
+    assert (
+        fewer.real_inside.mean() != found.real_inside.mean()
+    )  # recall leans on the number of samples
 
 
 def test_sets_that_do_not_fit_are_refused() -> None:

@@ -25,13 +25,20 @@ def slow_kid(x: np.ndarray, y: np.ndarray) -> float:
     def kernel(a: np.ndarray, b: np.ndarray) -> float:
         return float((a.astype(np.float64) @ b.astype(np.float64) / len(a) + 1) ** 3)
 
-    within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j])
+        for s in (x, y)
+    ]
     return float(within[0] + within[1] - 2 * np.mean([kernel(a, b) for a in x for b in y]))
 
 
 def slow_cmmd(x: np.ndarray, y: np.ndarray) -> float:
     def mean(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.exp(-((a.astype(np.float64)[:, None] - b.astype(np.float64)) ** 2).sum(axis=2) / 200).mean())
+        return float(
+            np.exp(
+                -((a.astype(np.float64)[:, None] - b.astype(np.float64)) ** 2).sum(axis=2) / 200
+            ).mean()
+        )
 
     return 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
 
@@ -40,13 +47,17 @@ def slow_cmmd(x: np.ndarray, y: np.ndarray) -> float:
 def test_both_equal_plain_loops_at_any_block_size(block: int) -> None:
     x, y = cloud(0, 31, 6, 0.4), cloud(1, 23, 6)
     assert kid(x, y, block).value == pytest.approx(slow_kid(x, y), rel=1e-12)
-    assert cmmd(unit(x), unit(y), block).value == pytest.approx(slow_cmmd(unit(x), unit(y)), rel=1e-9)
+    assert cmmd(unit(x), unit(y), block).value == pytest.approx(
+        slow_cmmd(unit(x), unit(y)), rel=1e-9
+    )
 
 
 def test_equal_distributions_are_near_zero_and_a_shift_is_not() -> None:
     far, near = (kid(cloud(2, 600, 8, shift), cloud(3, 600, 8)) for shift in (0.5, 0.0))
     assert abs(near.value) < 3 * near.se < far.value / 5
-    assert cmmd(unit(cloud(4, 200, 8)), unit(cloud(4, 200, 8))).value == pytest.approx(0.0, abs=1e-10)  # V-statistic of equal sets
+    assert cmmd(unit(cloud(4, 200, 8)), unit(cloud(4, 200, 8))).value == pytest.approx(
+        0.0, abs=1e-10
+    )  # V-statistic of equal sets
 
 
 def test_subsets_equal_torch_fidelity() -> None:
@@ -64,7 +75,9 @@ def test_subsets_equal_torch_fidelity() -> None:
         verbose=False,
     )
     ours = kid_subsets(x, y, subsets=20, size=100)
-    assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-6)  # float32 kernels of order 1 there
+    assert ours.mean == pytest.approx(
+        theirs["kernel_inception_distance_mean"], abs=1e-6
+    )  # float32 kernels of order 1 there
     assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], abs=1e-6)
     other_seed = kid_subsets(x, y, subsets=20, size=100, seed=2021)
     assert abs(other_seed.mean - ours.mean) > 1e-5  # so the tolerance above tells seeds apart
@@ -80,21 +93,28 @@ def test_contributions_are_the_exact_jackknife() -> None:
     for statistic, rows, other in ((kid, x, y), (cmmd, unit(x), unit(y))):
         found = statistic(rows, other)
         without = np.array([statistic(np.delete(rows, i, axis=0), other).value for i in range(12)])
-        np.testing.assert_allclose(found.generated_contributions, 11 * (without.mean() - without), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(
+            found.generated_contributions, 11 * (without.mean() - without), rtol=1e-8, atol=1e-9
+        )
         without = np.array([statistic(rows, np.delete(other, i, axis=0)).value for i in range(9)])
-        np.testing.assert_allclose(found.real_contributions, 8 * (without.mean() - without), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(
+            found.real_contributions, 8 * (without.mean() - without), rtol=1e-8, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize(("shift", "widest"), [(0.3, 1.14), (0.0, 1.6)])
 @pytest.mark.parametrize("statistic", [kid, cmmd])
-def test_the_error_is_the_spread_of_replicates(statistic: object, shift: float, widest: float) -> None:
+def test_the_error_is_the_spread_of_replicates(
+    statistic: object, shift: float, widest: float
+) -> None:
     rng, values, errors = np.random.default_rng(11), [], []
     for _ in range(400):
         x, y = rng.normal(size=(120, 5)) + shift, rng.normal(size=(100, 5))
         found = statistic(*((unit(x), unit(y)) if statistic is cmmd else (x, y)))  # type: ignore[operator]
         values.append(found.value)
         errors.append(found.se)
-    # 400 replicates know their sd to 3.5%; where the sets agree second order rules and the jackknife is up to sqrt 2 too wide.
+    # 400 replicates know their sd to 3.5%; where the sets agree second order rules and the
+    # jackknife is up to sqrt 2 too wide.
     assert 0.86 < np.mean(errors) / np.std(values, ddof=1) < widest
 
 
@@ -106,7 +126,9 @@ def test_the_spread_over_subsets_is_no_standard_error() -> None:
 def test_a_fixed_reference_brings_no_error_of_its_own() -> None:
     found = kid(cloud(14, 300, 4, 0.3), cloud(15, 50, 4))
     assert 0 < found.standard_error_fixed_reference < found.se
-    assert found.standard_error_fixed_reference == pytest.approx(found.generated_contributions.std(ddof=1) / np.sqrt(300))
+    assert found.standard_error_fixed_reference == pytest.approx(
+        found.generated_contributions.std(ddof=1) / np.sqrt(300)
+    )
 
 
 def test_memory_stays_far_below_a_kernel_matrix() -> None:
@@ -125,5 +147,7 @@ def test_sets_that_do_not_fit_are_refused() -> None:
         kid(np.zeros((9, 2)), np.zeros((9, 3)))
     with pytest.raises(TooFewImagesError, match="at least 3 images in both sets, found 2"):
         cmmd(np.zeros((9, 2)), np.zeros((2, 2)))
-    with pytest.raises(TooFewImagesError, match="subsets of 1,000 needs as many images in both sets, found 40"):
+    with pytest.raises(
+        TooFewImagesError, match="subsets of 1,000 needs as many images in both sets, found 40"
+    ):
         kid_subsets(np.zeros((40, 2)), np.zeros((2000, 2)))

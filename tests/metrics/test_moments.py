@@ -26,7 +26,9 @@ def test_shards_merge_to_the_whole(sizes: list[int], block: int) -> None:
     whole = Moments.from_rows(rows)
     assert merged.count == whole.count
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-13)
-    np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-11, atol=1e-12)  # atol: off-diagonals may be near 0
+    np.testing.assert_allclose(
+        merged.scatter, whole.scatter, rtol=1e-11, atol=1e-12
+    )  # atol: off-diagonals may be near 0
 
 
 def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
@@ -35,7 +37,9 @@ def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
     exact = np.cov(rows.astype(np.float64), rowvar=False)
     np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(covariance, exact, rtol=1e-11)
-    wrong = (rows.T @ rows / 700 - np.outer(rows.mean(axis=0), rows.mean(axis=0))) * 700 / 699  # float32 and no centring
+    wrong = (
+        (rows.T @ rows / 700 - np.outer(rows.mean(axis=0), rows.mean(axis=0))) * 700 / 699
+    )  # float32 and no centring
     assert np.abs(wrong - exact).max() > 0.1
 
 
@@ -51,7 +55,9 @@ def test_moments_equal_numpy(shift: float, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", cloud(0, 1500, 40, shift))
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
     mean, covariance = Moments.from_rows(rows, block=256).to_gaussian()
-    np.testing.assert_allclose(mean, np.mean(rows.astype(np.float64), axis=0), rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(
+        mean, np.mean(rows.astype(np.float64), axis=0), rtol=1e-12, atol=1e-10
+    )
     np.testing.assert_allclose(covariance, np.cov(rows, rowvar=False, ddof=1), rtol=0, atol=1e-10)
 
 
@@ -64,8 +70,12 @@ def test_shards_travel_through_files_bit_by_bit(tmp_path: Path) -> None:
         assert ours.count == theirs.count
         np.testing.assert_array_equal(ours.mean, theirs.mean)
         np.testing.assert_array_equal(ours.scatter, theirs.scatter)
-    whole = Moments.from_rows(np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)]))
-    np.testing.assert_allclose(back[0].merge(back[1]).merge(back[2]).scatter, whole.scatter, rtol=1e-11, atol=1e-11)
+    whole = Moments.from_rows(
+        np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)])
+    )
+    np.testing.assert_allclose(
+        back[0].merge(back[1]).merge(back[2]).scatter, whole.scatter, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_moments_that_do_not_fit_are_refused() -> None:

@@ -71,11 +71,22 @@ def test_three_copies_leave_a_radius_and_four_do_not() -> None:
 
 def test_copied_images_are_warned_of_with_their_number() -> None:
     base, real = cloud(41, 60, 6), cloud(42, 200, 6)
-    score = PLUGIN.score(observed(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real))
-    assert "recall: zero radius around 40 of 90 samples, each repeated 3 times or more" in score.warnings
-    assert "fidelity: duplicates in features, 30 of 90 samples repeat those of another one exactly" in score.warnings
+    score = PLUGIN.score(
+        observed(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real)
+    )
+    assert (
+        "recall: zero radius around 40 of 90 samples, each repeated 3 times or more"
+        in score.warnings
+    )
+    assert (
+        "fidelity: duplicates in features, 30 of 90 samples repeat those of another one exactly"
+        in score.warnings
+    )
     score = PLUGIN.score(observed(base), reference_of(np.concatenate([real] * 4)))
-    assert any(w.startswith("precision: zero radius around 800 of 800 reference images") for w in score.warnings)
+    assert any(
+        w.startswith("precision: zero radius around 800 of 800 reference images")
+        for w in score.warnings
+    )
     assert value_of(score, "precision") == 0.0
 
 
@@ -99,13 +110,21 @@ def test_too_few_rows_have_no_third_neighbour() -> None:
     score = PLUGIN.score(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
     for metric in ("precision", "recall"):
         assert measured(score, metric).value is None
-        assert measured(score, metric).reason == "3 neighbours need at least 4 samples and reference images, found 3"
+        assert (
+            measured(score, metric).reason
+            == "3 neighbours need at least 4 samples and reference images, found 3"
+        )
 
 
 def test_wilson_error_of_a_share() -> None:
     a, b = cloud(47, 400, 6, shift=0.5), cloud(48, 300, 6)
     precision = measured(PLUGIN.score(observed(a), reference_of(b)), "precision")
-    assert precision.value is not None and precision.se is not None and precision.low is not None and precision.high is not None
+    assert (
+        precision.value is not None
+        and precision.se is not None
+        and precision.low is not None
+        and precision.high is not None
+    )
     assert precision.se == pytest.approx(math.sqrt(precision.value * (1 - precision.value) / 400))
     assert 0 <= precision.low < precision.value < precision.high <= 1
     assert precision.interval == "Wilson, radii fixed"

@@ -18,11 +18,33 @@ from harope_bench.models.backbones import dit
 from harope_bench.models.backbones.base import GeneratedTile
 from harope_bench.testing import check_backbone
 
-B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000}
-CONFIGS = {"dit": {"hidden": 16, "depth": 2, "heads": 2, "patch": 2, "size": 8, "channels": 1, "classes": 10}}
+B2 = {
+    "hidden": 768,
+    "depth": 12,
+    "heads": 12,
+    "patch": 2,
+    "size": 32,
+    "channels": 4,
+    "classes": 1000,
+}
+CONFIGS = {
+    "dit": {
+        "hidden": 16,
+        "depth": 2,
+        "heads": 2,
+        "patch": 2,
+        "size": 8,
+        "channels": 1,
+        "classes": 10,
+    }
+}
 CONFIGS["deit"] = {**CONFIGS["dit"], "normalised": "half"}
 
-ELSEWHERE = {"flux", "sd3", "mmdit-micro"}  # held to the contract in their own files, which make the base or the prompts that they need
+ELSEWHERE = {
+    "flux",
+    "sd3",
+    "mmdit-micro",
+}  # held to the contract in their own files, which make the base or the prompts that they need
 
 
 def build(config: dict[str, int], encoding: str = "rope-axial", **options: Any) -> dit.DiT:
@@ -48,7 +70,10 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_every_registered_backbone_has_a_small_config_here() -> None:
-    assert set(registry.list_names("backbones")) == {*CONFIGS, *ELSEWHERE}, "add a small config for the new backbone to CONFIGS"
+    assert set(registry.list_names("backbones")) == {
+        *CONFIGS,
+        *ELSEWHERE,
+    }, "add a small config for the new backbone to CONFIGS"
 
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
@@ -90,21 +115,31 @@ class GlobalNoise(dit.DitImageGenerator):
 
     def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
         drawn = super().draw(requests, settings)
-        return drawn._replace(images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8))
+        return drawn._replace(
+            images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8)
+        )
 
 
 class LoosePlugin(dit.DitBackbone):
-    """Loads with strict=False, recognises everything as a string checkpoint, and ignores unknown config fields."""
+    """Loads with strict=False, recognises everything as a string checkpoint, and ignores unknown
+    config fields.
+    """
 
     def build(self, encoding: str, options: Any, config: Any) -> dit.DiT:
-        return super().build(encoding, options, {k: v for k, v in config.items() if k != "no_such_field"})
+        return super().build(
+            encoding, options, {k: v for k, v in config.items() if k != "no_such_field"}
+        )
 
     def recognise(self, state: Any) -> dit.DetectedFields | None:
         return dit.DetectedFields("string", {"depth": 1})
 
     def open(self, checkpoint: Any, state: Any, settings: Settings) -> dit.DitImageGenerator:
         network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-        fits = {k: v for k, v in state.items() if k in network.state_dict() and v.shape == network.state_dict()[k].shape}
+        fits = {
+            k: v
+            for k, v in state.items()
+            if k in network.state_dict() and v.shape == network.state_dict()[k].shape
+        }
         network.load_state_dict(fits, strict=False)
         return dit.DitImageGenerator(network, torch.device("cpu"), torch.float32)
 
@@ -118,13 +153,17 @@ class LoosePlugin(dit.DitBackbone):
         (GlobalNoise, "moves a global random generator"),
     ],
 )
-def test_the_contract_catches_a_drawer_that_breaks_it(monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], said: str) -> None:
+def test_the_contract_catches_a_drawer_that_breaks_it(
+    monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], said: str
+) -> None:
     monkeypatch.setattr(dit, "DitDrawer", drawer)
     with pytest.raises(AssertionError, match=said):
         check_backbone("dit", CONFIGS["dit"])
 
 
-def test_the_contract_lists_all_that_a_loose_backbone_lets_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contract_lists_all_that_a_loose_backbone_lets_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(dit, "PLUGIN", LoosePlugin())
     with pytest.raises(AssertionError) as caught:
         check_backbone("dit", CONFIGS["dit"])
@@ -150,7 +189,9 @@ def total(network: dit.DiT) -> int:
 
 
 def by_formula(hidden: int, depth: int, patch: int, channels: int, classes: int, out: int) -> int:
-    """Parameters of a DiT written out layer by layer; `out` is the number of channels it predicts."""
+    """Parameters of a DiT written out layer by layer; `out` is the number of channels it
+    predicts.
+    """
     patches = patch**2 * channels * hidden + hidden
     times = (256 * hidden + hidden) + (hidden * hidden + hidden)
     labels = (classes + 1) * hidden
@@ -173,17 +214,29 @@ def b2() -> Callable[[str], int]:
 
 
 def test_dit_b2_has_the_papers_parameters_less_the_learned_sigma(b2: Callable[[str], int]) -> None:
-    with_sigma = 130_315_808  # specs/pe.md: DiT-B/2 with RoPE, whose last layer predicts noise and sigma: 8 channels
+    # specs/pe.md: DiT-B/2 with RoPE, whose last layer predicts noise and sigma: 8 channels
+    with_sigma = 130_315_808
     assert by_formula(768, 12, 2, 4, 1000, out=8) == with_sigma
-    sigma = 2**2 * 4 * 768 + 2**2 * 4  # weights and biases of four more channels a patch: 12,288 + 16
+    sigma = (
+        2**2 * 4 * 768 + 2**2 * 4
+    )  # weights and biases of four more channels a patch: 12,288 + 16
     assert sigma == 12_304
-    assert b2("rope-axial") == with_sigma - sigma == by_formula(768, 12, 2, 4, 1000, out=4) == 130_303_504
+    assert (
+        b2("rope-axial")
+        == with_sigma - sigma
+        == by_formula(768, 12, 2, 4, 1000, out=4)
+        == 130_303_504
+    )
 
 
-def test_harope_adds_99072_parameters_a_layer_and_ape_none_that_train(b2: Callable[[str], int]) -> None:
+def test_harope_adds_99072_parameters_a_layer_and_ape_none_that_train(
+    b2: Callable[[str], int],
+) -> None:
     assert b2("harope") - b2("rope-axial") == 12 * 99_072 == 131_504_672 - 130_315_808
     assert b2("string") - b2("rope-axial") == 12 * 4_096
-    assert b2("ape") == b2("rope-vanilla") == b2("videorope") == b2("rope-axial")  # the frozen table is no parameter here
+    assert (
+        b2("ape") == b2("rope-vanilla") == b2("videorope") == b2("rope-axial")
+    )  # the frozen table is no parameter here
 
 
 def test_parameter_names_are_dits_own() -> None:
@@ -206,20 +259,28 @@ def test_parameter_names_are_dits_own() -> None:
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 def test_a_fresh_network_predicts_zero(encoding: str) -> None:
     """adaLN-Zero: gates and output start at zero, so every block starts as the identity."""
-    out = build(CONFIGS["dit"], encoding)(images(3, 1, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 5, 10]))
+    out = build(CONFIGS["dit"], encoding)(
+        images(3, 1, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 5, 10])
+    )
     assert out.shape == (3, 1, 8, 8)
     assert not out.any()
 
 
 def test_patches_go_out_as_they_came_in() -> None:
-    """Every pixel of a marked image comes back to its own place, rows, columns and channels told apart."""
+    """Every pixel of a marked image comes back to its own place, rows, columns and channels told
+    apart.
+    """
     network = build({**CONFIGS["dit"], "channels": 3, "patch": 2, "hidden": 16, "depth": 1})
     marked = torch.arange(1.0, 1 + 2 * 3 * 4 * 6).reshape(2, 3, 4, 6)
     patches = torch.zeros(2, 2 * 3, 2 * 2 * 3)
-    for b, i, j, p, q, c in np.ndindex(2, 2, 3, 2, 2, 3):  # patch (i, j), pixel (p, q), channel c: DiT's order nhwpqc
+    for b, i, j, p, q, c in np.ndindex(
+        2, 2, 3, 2, 2, 3
+    ):  # patch (i, j), pixel (p, q), channel c: DiT's order nhwpqc
         patches[b, i * 3 + j, (p * 2 + q) * 3 + c] = marked[b, c, 2 * i + p, 2 * j + q]
     network.final_layer.forward = lambda tokens, c: patches  # type: ignore[method-assign,assignment]
-    assert torch.equal(network(torch.zeros_like(marked), torch.zeros(2), torch.zeros(2, dtype=torch.long)), marked)
+    assert torch.equal(
+        network(torch.zeros_like(marked), torch.zeros(2), torch.zeros(2, dtype=torch.long)), marked
+    )
 
 
 def test_tokens_are_row_major() -> None:
@@ -235,7 +296,9 @@ def test_tokens_are_row_major() -> None:
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 @pytest.mark.parametrize("shape", [(4, 12), (12, 4), (16, 16)])
-def test_wide_tall_and_larger_images_take_the_same_path(encoding: str, shape: tuple[int, int]) -> None:
+def test_wide_tall_and_larger_images_take_the_same_path(
+    encoding: str, shape: tuple[int, int]
+) -> None:
     network = noisy(build(CONFIGS["dit"], encoding))
     out = network(images(2, 1, *shape), torch.tensor([3.0, 700.0]), torch.tensor([1, 2]))
     assert out.shape == (2, 1, *shape)
@@ -243,9 +306,17 @@ def test_wide_tall_and_larger_images_take_the_same_path(encoding: str, shape: tu
     assert out.std() > 0.01
 
 
-@pytest.mark.parametrize(("encoding", "moves"), [("harope", False), ("rope-vanilla", False), ("ape", True)])
-def test_only_an_absolute_encoding_sees_where_the_grid_begins(encoding: str, moves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x, plain = noisy(build(CONFIGS["dit"], encoding), spread=0.2), images(1, 1, 8, 8), dit.grid_positions
+@pytest.mark.parametrize(
+    ("encoding", "moves"), [("harope", False), ("rope-vanilla", False), ("ape", True)]
+)
+def test_only_an_absolute_encoding_sees_where_the_grid_begins(
+    encoding: str, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x, plain = (
+        noisy(build(CONFIGS["dit"], encoding), spread=0.2),
+        images(1, 1, 8, 8),
+        dit.grid_positions,
+    )
     arguments = torch.tensor([300.0]), torch.tensor([4])
     wanted = network(x, *arguments)
     monkeypatch.setattr(dit, "grid_positions", lambda r, c: plain(r, c) + torch.tensor([7.0, -3.0]))
@@ -254,7 +325,9 @@ def test_only_an_absolute_encoding_sees_where_the_grid_begins(encoding: str, mov
 
 
 def test_the_label_after_the_last_class_means_no_label() -> None:
-    """Guidance and training drop labels to `classes`; its row is its own, and the next one does not exist."""
+    """Guidance and training drop labels to `classes`; its row is its own, and the next one does not
+    exist.
+    """
     network = noisy(build(CONFIGS["dit"]), spread=0.2)
     x, time = images(1, 1, 8, 8), torch.tensor([300.0])
     predictions = [network(x, time, torch.tensor([label])) for label in range(11)]
@@ -269,7 +342,10 @@ def test_times_are_embedded_with_cosines_first() -> None:
     seen: list[Tensor] = []
     embedder.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     embedder(torch.tensor([0.0, 250.0]))
-    wanted = [[f(t * 10000 ** (-i / 128)) for f in (math.cos, math.sin) for i in range(128)] for t in (0.0, 250.0)]
+    wanted = [
+        [f(t * 10000 ** (-i / 128)) for f in (math.cos, math.sin) for i in range(128)]
+        for t in (0.0, 250.0)
+    ]
     # float32 angles up to 250 are good to 1.5e-5
     torch.testing.assert_close(seen[0], torch.tensor(wanted), rtol=0, atol=5e-5)
 
@@ -278,7 +354,9 @@ def test_times_are_embedded_with_cosines_first() -> None:
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings(**{"resolution": 8, "sampler": "flow", "steps": 2, "guidance": 1.5, "tile": 2, **changes})
+    return Settings(
+        **{"resolution": 8, "sampler": "flow", "steps": 2, "guidance": 1.5, "tile": 2, **changes}
+    )
 
 
 def drawer(network: dit.DiT) -> dit.DitImageGenerator:
@@ -292,12 +370,20 @@ def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
     assert (told - untold).abs().max() > 1e-3
     for scale in (0.0, 1.0, 1.5, 4.0):
         # one batch of four against two of two: the same products in another kernel
-        torch.testing.assert_close(drawer(network)._guided_network(labels, scale)(x, time), untold + scale * (told - untold), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            drawer(network)._guided_network(labels, scale)(x, time),
+            untold + scale * (told - untold),
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_a_request_without_a_label_is_drawn_without_one() -> None:
     network = noisy(build(CONFIGS["dit"]), spread=0.2)
-    said = [drawer(network).draw([Request(index=5, label=label)] * 2, settings(guidance=3.0)).images for label in (None, 10, 1)]
+    said = [
+        drawer(network).draw([Request(index=5, label=label)] * 2, settings(guidance=3.0)).images
+        for label in (None, 10, 1)
+    ]
     assert np.array_equal(said[0], said[1])
     assert not np.array_equal(said[0], said[2])
 
@@ -309,7 +395,9 @@ def test_pixels_follow_dits_rule_and_grey_fills_three_channels() -> None:
     assert pixels.shape == (1, 1, 7, 3)
     assert pixels.dtype == np.uint8
     assert all(pixels[0, 0, :, channel].tolist() == wanted for channel in range(3))
-    assert dit.to_uint8(torch.stack([torch.zeros(4, 4), torch.ones(4, 4), -torch.ones(4, 4)])[None])[0, 0, 0].tolist() == [128, 255, 0]
+    assert dit.to_uint8(
+        torch.stack([torch.zeros(4, 4), torch.ones(4, 4), -torch.ones(4, 4)])[None]
+    )[0, 0, 0].tolist() == [128, 255, 0]
 
 
 def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
@@ -318,7 +406,9 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
         network.y_embedder.embedding_table.weight[3] = math.nan
     drawn = drawer(network).draw([Request(index=0, label=3), Request(index=1, label=4)], settings())
     assert drawn.failures == {0: "the network's output is not finite"}
-    sound = drawer(noisy(build(CONFIGS["dit"]))).draw([Request(index=0, label=3), Request(index=1, label=4)], settings())
+    sound = drawer(noisy(build(CONFIGS["dit"]))).draw(
+        [Request(index=0, label=3), Request(index=1, label=4)], settings()
+    )
     assert np.array_equal(drawn.images[1], sound.images[1])
 
 
@@ -326,7 +416,11 @@ def test_bfloat16_draws_nearly_the_same_image() -> None:
     network = noisy(build(CONFIGS["dit"]))
     requests = [Request(index=i, label=i) for i in range(2)]
     fine = drawer(network).draw(requests, settings()).images.astype(int)
-    coarse = dit.DitImageGenerator(network, torch.device("cpu"), torch.bfloat16).draw(requests, settings(dtype="bfloat16")).images.astype(int)
+    coarse = (
+        dit.DitImageGenerator(network, torch.device("cpu"), torch.bfloat16)
+        .draw(requests, settings(dtype="bfloat16"))
+        .images.astype(int)
+    )
     assert 0 < np.abs(fine - coarse).mean() < 4  # of 255 grey levels
 
 
@@ -342,29 +436,43 @@ def test_bfloat16_draws_nearly_the_same_image() -> None:
         ({"patch": "two"}, "patch"),
     ],
 )
-def test_a_config_that_does_not_hold_together_is_refused_by_field(change: dict[str, Any], said: str) -> None:
+def test_a_config_that_does_not_hold_together_is_refused_by_field(
+    change: dict[str, Any], said: str
+) -> None:
     with pytest.raises(OptionError, match=said):
         build({**CONFIGS["dit"], **change})
 
 
 def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_checkpoint: Any) -> None:
-    with pytest.raises(OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"):
+    with pytest.raises(
+        OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"
+    ):
         registry.load_by_name("backbones", "dit").check(tiny_checkpoint, settings(resolution=30))
 
 
 def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any) -> None:
     state = build(tiny_checkpoint.config, "harope").state_dict()
-    with pytest.raises(WeightsError, match=r"checkpoint tiny does not fit: unexpected encoding.A_u, encoding.A_v, encoding.sigma"):
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"checkpoint tiny does not fit: unexpected encoding.A_u, encoding.A_v, encoding.sigma"
+        ),
+    ):
         registry.load_by_name("backbones", "dit").open(tiny_checkpoint, state, settings())
 
 
 def test_keys_tell_sizes_and_learned_encodings_and_say_nothing_of_what_they_cannot() -> None:
     config, plugin = CONFIGS["dit"], registry.load_by_name("backbones", "dit")
-    clues = {name: plugin.recognise(build(config, name).state_dict()) for name in registry.list_names("encodings")}
+    clues = {
+        name: plugin.recognise(build(config, name).state_dict())
+        for name in registry.list_names("encodings")
+    }
     assert clues["harope"].encoding == "harope"
     assert clues["string"].encoding == "string"
     assert clues["harope"].config["heads"] == clues["string"].config["heads"] == 2
     for silent in ("ape", "rope-axial", "rope-vanilla", "videorope"):
         assert clues[silent].encoding is None
         assert "heads" not in clues[silent].config
-        assert clues[silent].config == {k: config[k] for k in ("hidden", "channels", "patch", "classes", "depth")}
+        assert clues[silent].config == {
+            k: config[k] for k in ("hidden", "channels", "patch", "classes", "depth")
+        }

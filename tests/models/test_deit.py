@@ -1,4 +1,6 @@
-"""DeiT: structure and numbers against timm's, published names, the class token, folding, and the micro training."""
+"""DeiT: structure and numbers against timm's, published names, the class token, folding, and the
+micro training.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,16 @@ BASE = {"hidden": 768, "depth": 12, "heads": 12, "size": 224}
 LARGE = {"hidden": 1024, "depth": 24, "heads": 16, "size": 224}
 
 
-def build(encoding: str, config: dict[str, Any] = SMALL, options: dict[str, Any] | None = None) -> deit.DeiT:
+def build(
+    encoding: str, config: dict[str, Any] = SMALL, options: dict[str, Any] | None = None
+) -> deit.DeiT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return registry.load_by_name("backbones", "deit").build(encoding, CHOICES[encoding] if options is None else options, config).eval()
+        return (
+            registry.load_by_name("backbones", "deit")
+            .build(encoding, CHOICES[encoding] if options is None else options, config)
+            .eval()
+        )
 
 
 def noisy(network: nn.Module, spread: float = 0.1) -> Any:
@@ -57,11 +65,19 @@ def images(*shape: int) -> Tensor:
 
 def record(encoding: str, config: dict[str, Any] = SMALL) -> Checkpoint:
     return Checkpoint(
-        name="t", backbone="deit", encoding=encoding, options=CHOICES[encoding], config=config, weights="t.pt", sha256="0" * 64, source="t"
+        name="t",
+        backbone="deit",
+        encoding=encoding,
+        options=CHOICES[encoding],
+        config=config,
+        weights="t.pt",
+        sha256="0" * 64,
+        source="t",
     )
 
 
-# ------------------------------------------------------------------------------------------------- timm
+# -------------------------------------------------------------------------------------------------
+# timm
 
 
 TIMM = {
@@ -74,12 +90,22 @@ TIMM = {
 @pytest.mark.parametrize("encoding", list(TIMM))
 @pytest.mark.parametrize("side", [(64, 64), (64, 96)])
 def test_logits_equal_timms_on_the_same_weights(encoding: str, side: tuple[int, int]) -> None:
-    """timm's DeiT-III and its copies of rope-vit are written by others; a table is not enlarged as timm does, so APE is square here."""
+    """timm's DeiT-III and its copies of rope-vit are written by others; a table is not enlarged as
+    timm does, so APE is square here.
+    """
     timm = pytest.importorskip("timm")
     if encoding == "ape" and side[0] != side[1]:
         pytest.skip("timm's own table has the grid of the image")
-    theirs = noisy(timm.create_model(TIMM[encoding], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=side))
-    ours = registry.load_by_name("backbones", "deit").load(record(encoding), theirs.state_dict()).eval()
+    theirs = noisy(
+        timm.create_model(
+            TIMM[encoding], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=side
+        )
+    )
+    ours = (
+        registry.load_by_name("backbones", "deit")
+        .load(record(encoding), theirs.state_dict())
+        .eval()
+    )
     x = images(2, 3, *side)
     with torch.inference_mode():
         wanted, found = theirs(x), ours(x)
@@ -87,40 +113,65 @@ def test_logits_equal_timms_on_the_same_weights(encoding: str, side: tuple[int, 
     assert (wanted - found).abs().max() < 1e-5  # float32 sums of three layers in another order
 
 
-@pytest.mark.parametrize("wrong", [{"base": 10000.0, "axis_order": "column-first"}, {"base": 100.0, "axis_order": "row-first"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"base": 10000.0, "axis_order": "column-first"}, {"base": 100.0, "axis_order": "row-first"}],
+)
 def test_the_comparison_with_timm_sees_base_and_order(wrong: dict[str, Any]) -> None:
     timm = pytest.importorskip("timm")
-    theirs = noisy(timm.create_model(TIMM["rope-axial"], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=64))
-    ours = registry.load_by_name("backbones", "deit").load(record("rope-axial").model_copy(update={"options": wrong}), theirs.state_dict()).eval()
+    theirs = noisy(
+        timm.create_model(
+            TIMM["rope-axial"], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=64
+        )
+    )
+    ours = (
+        registry.load_by_name("backbones", "deit")
+        .load(record("rope-axial").model_copy(update={"options": wrong}), theirs.state_dict())
+        .eval()
+    )
     x = images(2, 3, 64, 64)
     with torch.inference_mode():
         assert (theirs(x) - ours(x)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("config", "name"), [(BASE, "deit3_base_patch16_224"), (LARGE, "deit3_large_patch16_224")])
+@pytest.mark.parametrize(
+    ("config", "name"), [(BASE, "deit3_base_patch16_224"), (LARGE, "deit3_large_patch16_224")]
+)
 def test_full_sizes_have_every_parameter_of_timms(config: dict[str, int], name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
-        theirs, ours = timm.create_model(name, pretrained=False), registry.load_by_name("backbones", "deit").build("ape", CHOICES["ape"], config)
+        theirs, ours = (
+            timm.create_model(name, pretrained=False),
+            registry.load_by_name("backbones", "deit").build("ape", CHOICES["ape"], config),
+        )
     wanted = {k: tuple(v.shape) for k, v in deit.convert_keys(theirs.state_dict()).items()}
     assert {k: tuple(v.shape) for k, v in ours.state_dict().items()} == wanted
 
 
 @pytest.mark.parametrize(
-    ("config", "ape", "mixed", "harope"), [(BASE, 150_528, 12 * 768, 12 * 99_072), (LARGE, 200_704, 24 * 1024, 24 * 132_096)]
+    ("config", "ape", "mixed", "harope"),
+    [(BASE, 150_528, 12 * 768, 12 * 99_072), (LARGE, 200_704, 24 * 1024, 24 * 132_096)],
 )
-def test_an_encodings_parameters_are_those_of_the_paper(config: dict[str, int], ape: int, mixed: int, harope: int) -> None:
+def test_an_encodings_parameters_are_those_of_the_paper(
+    config: dict[str, int], ape: int, mixed: int, harope: int
+) -> None:
     """Counted by hand: N D; L H d; L H (2 d^2 + d)."""
     with torch.device("meta"):
-        found = [sum(p.numel() for p in build(e, config).encoding.parameters()) for e in ("ape", "rope-axial", "rope-mixed", "harope")]
+        found = [
+            sum(p.numel() for p in build(e, config).encoding.parameters())
+            for e in ("ape", "rope-axial", "rope-mixed", "harope")
+        ]
     assert found == [ape, 0, mixed, harope]
 
 
-# --------------------------------------------------------------------------------------- published files
+# --------------------------------------------------------------------------------------- published
+# files
 
 
 def published(encoding: str) -> dict[str, Tensor]:
-    """A state dict under the names of facebookresearch/deit and naver-ai/rope-vit, with the coordinates the latter saves."""
+    """A state dict under the names of facebookresearch/deit and naver-ai/rope-vit, with the
+    coordinates the latter saves.
+    """
     state = noisy(build(encoding)).state_dict()
     names = {"encoding.table": "pos_embed", "encoding.freqs": "freqs"}
     state = {names.get(k, k): v for k, v in state.items()}
@@ -130,22 +181,40 @@ def published(encoding: str) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)])
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)]
+)
 def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
     clue = registry.load_by_name("backbones", "deit").recognise(published(encoding))
     assert clue.encoding == told
     size = {} if told is None else {"size": 64}
-    assert clue.config == {"hidden": 64, "channels": 3, "patch": 16, "classes": 1000, "depth": 3, **size}
+    assert clue.config == {
+        "hidden": 64,
+        "channels": 3,
+        "patch": 16,
+        "classes": 1000,
+        "depth": 3,
+        **size,
+    }
 
 
-def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_file_registers_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import save_file
 
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     save_file(published("rope-mixed"), tmp_path / "w.safetensors")
-    register_checkpoint.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
+    register_checkpoint.register(
+        "mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"}
+    )
     found = load_checkpoint.load_checkpoint_record("mine")
-    assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
+    assert (found.encoding, found.sampler, found.steps, found.config["size"]) == (
+        "rope-mixed",
+        None,
+        None,
+        64,
+    )
     reader = load_checkpoint.open_classifier(found, Settings(resolution=64, tile=2))
     assert reader.classify(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, 1000)
 
@@ -153,7 +222,9 @@ def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest
 def test_every_key_is_accounted_for() -> None:
     load = registry.load_by_name("backbones", "deit").load
     state = published("rope-mixed")
-    with pytest.raises(WeightsError, match="freqs_t_y"):  # not the plain grid, so not left out in silence
+    with pytest.raises(
+        WeightsError, match="freqs_t_y"
+    ):  # not the plain grid, so not left out in silence
         load(record("rope-mixed"), {**state, "freqs_t_y": state["freqs_t_y"] + 1})
     with pytest.raises(WeightsError, match="head_dist"):
         load(record("rope-mixed"), {**state, "head_dist.weight": torch.zeros(2, 2)})
@@ -161,11 +232,14 @@ def test_every_key_is_accounted_for() -> None:
         load(record("rope-mixed"), {k: v for k, v in state.items() if k != "blocks.2.gamma_2"})
     with pytest.raises(WeightsError, match="at once"):
         load(record("rope-mixed"), {**state, "pos_embed": torch.zeros(1, 16, 64)})
-    with pytest.raises(WeightsError, match=r"mis-shaped encoding\.table"):  # the first DeiT's table has a row for the class token
+    with pytest.raises(
+        WeightsError, match=r"mis-shaped encoding\.table"
+    ):  # the first DeiT's table has a row for the class token
         load(record("ape"), {**published("ape"), "pos_embed": torch.zeros(1, 17, 64)})
 
 
-# ------------------------------------------------------------------------------------------- class token
+# ------------------------------------------------------------------------------------------- class
+# token
 
 
 def reads_alike_when_shuffled(network: deit.DeiT, seed: int = 0) -> float:
@@ -193,7 +267,9 @@ def test_the_class_token_is_not_turned_and_gets_no_table(encoding: str) -> None:
     def watch(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         places.append(positions)
         after = turned(q, k, positions, layer)
-        assert torch.equal(after[0][:, :, 0], q[:, :, 0]) and torch.equal(after[1][:, :, 0], k[:, :, 0])
+        assert torch.equal(after[0][:, :, 0], q[:, :, 0]) and torch.equal(
+            after[1][:, :, 0], k[:, :, 0]
+        )
         return after
 
     def count(tokens: Tensor, positions: Tensor) -> Tensor:
@@ -209,7 +285,9 @@ def test_the_class_token_is_not_turned_and_gets_no_table(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["string", "harope"])
 def test_matrices_fold_because_they_act_on_the_class_token_too(encoding: str) -> None:
-    """Folded by hand into the rows of each head; the wrong fold beside it leaves the class token out and is seen."""
+    """Folded by hand into the rows of each head; the wrong fold beside it leaves the class token
+    out and is seen.
+    """
     network, x = noisy(build(encoding)), images(2, 3, 64, 64)
     with torch.inference_mode():
         wanted = network(x)
@@ -234,7 +312,8 @@ def test_another_resolution_enlarges_a_learned_table_and_extends_rotations() -> 
             assert network(images(1, 3, 96, 128)).isfinite().all()
 
 
-# --------------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------------------------- bad
+# input
 
 
 @pytest.mark.parametrize(
@@ -263,17 +342,32 @@ def test_pixels_are_normalised_by_the_networks_numbers() -> None:
     rgb = deit.normalise(white, deit.parse_config({"hidden": 64, "depth": 1, "size": 224}))
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         assert math.isclose(float(rgb[0, channel, 0, 0]), (1 - mean) / deviation, rel_tol=1e-6)
-    grey = deit.normalise(white, deit.parse_config({"hidden": 64, "depth": 1, "size": 224, "channels": 1, "normalised": "half"}))
+    grey = deit.normalise(
+        white,
+        deit.parse_config(
+            {"hidden": 64, "depth": 1, "size": 224, "channels": 1, "normalised": "half"}
+        ),
+    )
     assert grey.shape == (1, 1, 2, 2) and torch.equal(grey, torch.ones(1, 1, 2, 2))
 
 
-# ---------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------------
+# training
 
 
 def quick(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
     text = (registry.PACKAGE / "training/recipes/digits-deit.toml").read_text()
-    for line, value in (("steps", steps), ("batch", 8), ("warmup", 1), ("snapshot", snapshot), ("hidden", 12), ("depth", 1)):
-        text = "\n".join(f"{line} = {value}" if row.startswith(f"{line} = ") else row for row in text.split("\n"))
+    for line, value in (
+        ("steps", steps),
+        ("batch", 8),
+        ("warmup", 1),
+        ("snapshot", snapshot),
+        ("hidden", 12),
+        ("depth", 1),
+    ):
+        text = "\n".join(
+            f"{line} = {value}" if row.startswith(f"{line} = ") else row for row in text.split("\n")
+        )
     path = folder / "quick.toml"
     path.write_text(text)
     return path
@@ -288,7 +382,9 @@ def test_the_shipped_recipes_build_every_encoding_of_the_table(name: str) -> Non
     registry.find_entry("suites", recipe.suite), registry.find_entry("suites", recipe.tested_on)
 
 
-def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     path = str(quick(tmp_path))
     run_recipe(path, "rope-mixed", {}, "straight", tmp_path / "a", True)
@@ -312,10 +408,21 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
         run_recipe(path, "rope-axial", {}, "other", tmp_path / "b", True)
     register_checkpoint.register("straight", tmp_path / "a/straight.safetensors", {})
     found = load_checkpoint.load_checkpoint_record("straight")
-    assert (found.backbone, found.encoding, found.suite, found.scale) == ("deit", "rope-mixed", "digits-held-out", "micro")
+    assert (found.backbone, found.encoding, found.suite, found.scale) == (
+        "deit",
+        "rope-mixed",
+        "digits-held-out",
+        "micro",
+    )
     assert (found.sampler, found.training_steps) == (None, 4)
-    assert all(v.dtype == torch.float16 for v in load_weights(load_checkpoint.weights_path(found)).values())
-    load_state_strictly(build("rope-mixed", dict(found.config)), load_weights(load_checkpoint.weights_path(found)), "straight")
+    assert all(
+        v.dtype == torch.float16 for v in load_weights(load_checkpoint.weights_path(found)).values()
+    )
+    load_state_strictly(
+        build("rope-mixed", dict(found.config)),
+        load_weights(load_checkpoint.weights_path(found)),
+        "straight",
+    )
 
 
 def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
@@ -323,13 +430,17 @@ def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
         run_recipe(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)
 
 
-def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     config = {"hidden": 32, "depth": 2, "heads": 2, "patch": 4, "size": 16, "classes": 1000}
     network = build("harope", config)
     with torch.no_grad():
         for parameter in network.encoding.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.add_(
+                0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights_bytes(network.state_dict(), {}))
     register("folded", path, {"config": {"size": 16}, "suite": "imagenet-val"})
@@ -338,37 +449,60 @@ def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path
     settings = make_classifier_plan("folded", "imagenet-val", {"resolution": 16}).settings
     assert settings.fold
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    said = [open_classifier(found, settings.model_copy(update={"fold": fold})).classify(pictures) for fold in (True, False)]
+    said = [
+        open_classifier(found, settings.model_copy(update={"fold": fold})).classify(pictures)
+        for fold in (True, False)
+    ]
     np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-5 * np.abs(said[1]).max())
     out = export_checkpoint("folded", tmp_path / "plain.safetensors", folded=True)
     register("plain", out, {})
     left = load_checkpoint_record("plain")
     assert (left.encoding, "fold" in left.drawing) == ("rope-axial", False)
     np.testing.assert_allclose(
-        open_classifier(left, make_classifier_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
+        open_classifier(
+            left, make_classifier_plan("plain", None, {"resolution": 16}).settings
+        ).classify(pictures),
+        said[1],
+        atol=1e-4,
     )
 
 
-def test_a_foreign_deit_has_rope_vits_base_and_order_where_nothing_says_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_deit_has_rope_vits_base_and_order_where_nothing_says_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     config = {"hidden": 32, "depth": 1, "heads": 2, "patch": 4, "size": 16, "classes": 10}
     network = build("rope-axial", config)
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights_bytes(network.state_dict(), {}))
-    said = {"encoding": "rope-axial", "config": {"size": 16, "heads": 2}, "suite": "digits-held-out"}
+    said = {
+        "encoding": "rope-axial",
+        "config": {"size": 16, "heads": 2},
+        "suite": "digits-held-out",
+    }
     register("usual", path, said)
     register("other", path, {**said, "options": {"base": 10000.0}})
     assert load_checkpoint_record("usual").options == {"base": 100.0, "axis_order": "column-first"}
-    assert load_checkpoint_record("other").options == {"base": 10000.0, "axis_order": "column-first"}
+    assert load_checkpoint_record("other").options == {
+        "base": 10000.0,
+        "axis_order": "column-first",
+    }
 
 
 @pytest.mark.parametrize("encoding", ["rope-axial", "harope"])
-def test_a_side_that_no_key_tells_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_a_side_that_no_key_tells_must_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     config = {"hidden": 32, "depth": 1, "heads": 2, "patch": 4, "size": 16, "classes": 10}
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights_bytes(build(encoding, config).state_dict(), {}))
-    with pytest.raises(OptionError, match=f"deit weights of {encoding} do not tell the side .* add --config size=224 or another") as caught:
+    with pytest.raises(
+        OptionError,
+        match=(
+            f"deit weights of {encoding} do not tell the side .* add --config size=224 or another"
+        ),
+    ) as caught:
         register("mine", path, {"encoding": encoding, "config": {"heads": 2}})
     assert len(str(caught.value).splitlines()) == 1
     register("mine", path, {"encoding": encoding, "config": {"heads": 2, "size": 16}})
@@ -377,7 +511,11 @@ def test_a_side_that_no_key_tells_must_be_said(tmp_path: Path, monkeypatch: pyte
         deit.parse_config({"hidden": 64, "depth": 1})
 
 
-def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     with pytest.raises(OptionError, match="pos_scaling ntk means nothing to rope-mixed"):
-        make_classifier_plan("digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56})
+        make_classifier_plan(
+            "digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56}
+        )

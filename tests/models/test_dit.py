@@ -1,4 +1,6 @@
-"""DiT at its own sizes: against the obvious networks, and from the files that DiT and the HARoPE release write."""
+"""DiT at its own sizes: against the obvious networks, and from the files that DiT and the HARoPE
+release write.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,22 @@ PLUGIN = registry.load_by_name("backbones", "dit")
 def b2(encoding: str, **changes: Any) -> Any:
     """A DiT of the paper's size that allocates nothing."""
     hidden, depth, heads = dit_keys.MODEL_SIZES["B"]
-    config = {"hidden": hidden, "depth": depth, "heads": heads, "patch": 2, "size": 32, "channels": 4, "classes": 1000, **changes}
+    config = {
+        "hidden": hidden,
+        "depth": depth,
+        "heads": heads,
+        "patch": 2,
+        "size": 32,
+        "channels": 4,
+        "classes": 1000,
+        **changes,
+    }
     with torch.device("meta"):
         return PLUGIN.build(encoding, {}, {**config, "learn_sigma": True, "latent": True})
 
 
-# ---------------------------------------------------------------------------------------------- sizes
+# ----------------------------------------------------------------------------------------------
+# sizes
 
 
 def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
@@ -51,7 +63,9 @@ def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
 
 @pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
 def test_the_four_sizes_are_those_of_the_dit_paper(size: str, millions: int) -> None:
-    """Peebles and Xie 2023, table 1, counts patch 2; other patches change the first and last layer alone."""
+    """Peebles and Xie 2023, table 1, counts patch 2; other patches change the first and last layer
+    alone.
+    """
     hidden, depth, heads = dit_keys.MODEL_SIZES[size]
     for patch in dit_keys.PATCH_SIZES:
         network = b2("rope-axial", hidden=hidden, depth=depth, heads=heads, patch=patch)
@@ -66,18 +80,26 @@ def test_tokens_at_the_papers_resolutions(pixels: int, tokens: int) -> None:
     assert rows * columns == tokens
 
 
-# --------------------------------------------------------------------------------------------- parity
+# ---------------------------------------------------------------------------------------------
+# parity
 
 
 def tilde(angles: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin with each plane's value written twice, as the release's tables have them."""
-    return angles.cos().repeat_interleave(2, -1).float(), angles.sin().repeat_interleave(2, -1).float()
+    return (
+        angles.cos().repeat_interleave(2, -1).float(),
+        angles.sin().repeat_interleave(2, -1).float(),
+    )
 
 
 def release_turn(x: Tensor, side: int) -> Tensor:
-    """Rotation of (B, heads, N, d): first half of the head by row, second by column, planes of neighbouring channels."""
+    """Rotation of (B, heads, N, d): first half of the head by row, second by column, planes of
+    neighbouring channels.
+    """
     d = x.shape[-1]
-    speeds = torch.tensor([10000.0 ** (-2 * i / (d / 2)) for i in range(d // 4)], dtype=torch.float64)
+    speeds = torch.tensor(
+        [10000.0 ** (-2 * i / (d / 2)) for i in range(d // 4)], dtype=torch.float64
+    )
     places = torch.tensor([(r, c) for r in range(side) for c in range(side)], dtype=torch.float64)
     cos, sin = tilde(torch.cat((places[:, :1] * speeds, places[:, 1:] * speeds), -1))
     swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
@@ -85,20 +107,32 @@ def release_turn(x: Tensor, side: int) -> Tensor:
 
 
 def release_attention(state: dict[str, Tensor], name: str, x: Tensor, heads: int) -> Tensor:
-    """The release's attention, over rows: q M^T and k M^-1 per head, then the rotation (model/models_HARoPE.py:25-52, 94-100)."""
+    """The release's attention, over rows: q M^T and k M^-1 per head, then the rotation
+    (model/models_HARoPE.py:25-52, 94-100).
+    """
     batch, count, width = x.shape
     q, k, v = (x @ state[f"{name}.qkv.weight"].T + state[f"{name}.qkv.bias"]).chunk(3, -1)
     q, k, v = (part.view(batch, count, heads, -1).transpose(1, 2) for part in (q, k, v))
     if f"{name}.learnable_rot.A_u" in state:
-        a_u, a_v, sigma = (state[f"{name}.learnable_rot.{part}"] for part in ("A_u", "A_v", "sigma"))
-        u, v_ = torch.matrix_exp((a_u - a_u.transpose(1, 2)) / 2), torch.matrix_exp((a_v - a_v.transpose(1, 2)) / 2)
+        a_u, a_v, sigma = (
+            state[f"{name}.learnable_rot.{part}"] for part in ("A_u", "A_v", "sigma")
+        )
+        u, v_ = (
+            torch.matrix_exp((a_u - a_u.transpose(1, 2)) / 2),
+            torch.matrix_exp((a_v - a_v.transpose(1, 2)) / 2),
+        )
         s = torch.log(1 + torch.exp(sigma)) + 1e-6
-        m, m_inverse = u @ torch.diag_embed(s) @ v_.transpose(1, 2), v_ @ torch.diag_embed(1 / s) @ u.transpose(1, 2)
+        m, m_inverse = (
+            u @ torch.diag_embed(s) @ v_.transpose(1, 2),
+            v_ @ torch.diag_embed(1 / s) @ u.transpose(1, 2),
+        )
         q, k = q @ m.transpose(1, 2), k @ m_inverse
     if dit_keys.TABLE_KEY not in state:
         q, k = release_turn(q, math.isqrt(count)), release_turn(k, math.isqrt(count))
     weights = (q @ k.transpose(2, 3) / math.sqrt(width // heads)).softmax(-1)
-    return (weights @ v).transpose(1, 2).reshape(batch, count, width) @ state[f"{name}.proj.weight"].T + state[f"{name}.proj.bias"]
+    return (weights @ v).transpose(1, 2).reshape(batch, count, width) @ state[
+        f"{name}.proj.weight"
+    ].T + state[f"{name}.proj.bias"]
 
 
 def norm(x: Tensor) -> Tensor:
@@ -109,15 +143,28 @@ def layer(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
-def dit_by_hand(state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tensor, heads: int) -> Tensor:
-    """DiT (with the table if there is one) straight from a file's keys: patches by loops, everything else as its paper's formulas."""
+def dit_by_hand(
+    state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tensor, heads: int
+) -> Tensor:
+    """DiT (with the table if there is one) straight from a file's keys: patches by loops,
+    everything else as its paper's formulas.
+    """
     batch, channels, side, _ = x.shape
     patch = state["x_embedder.proj.weight"].shape[-1]
     n = side // patch
-    squares = [x[:, :, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch].flatten(1) for i in range(n) for j in range(n)]
-    tokens = torch.stack(squares, 1) @ state["x_embedder.proj.weight"].flatten(1).T + state["x_embedder.proj.bias"]
+    squares = [
+        x[:, :, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch].flatten(1)
+        for i in range(n)
+        for j in range(n)
+    ]
+    tokens = (
+        torch.stack(squares, 1) @ state["x_embedder.proj.weight"].flatten(1).T
+        + state["x_embedder.proj.bias"]
+    )
     tokens = tokens + state.get(dit_keys.TABLE_KEY, torch.zeros(()))
-    angles = time[:, None] * torch.tensor([math.exp(-math.log(10000) * i / 128) for i in range(128)])
+    angles = time[:, None] * torch.tensor(
+        [math.exp(-math.log(10000) * i / 128) for i in range(128)]
+    )
     waves = torch.cat((angles.cos(), angles.sin()), -1)
     c = (
         layer(state, "t_embedder.mlp.2", F.silu(layer(state, "t_embedder.mlp.0", waves)))
@@ -125,9 +172,13 @@ def dit_by_hand(state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tenso
     )
     for i in range(dit_keys.block_count(state)):
         parts = layer(state, f"blocks.{i}.adaLN_modulation.1", F.silu(c))[:, None].chunk(6, -1)
-        tokens = tokens + parts[2] * release_attention(state, f"blocks.{i}.attn", norm(tokens) * (1 + parts[1]) + parts[0], heads)
+        tokens = tokens + parts[2] * release_attention(
+            state, f"blocks.{i}.attn", norm(tokens) * (1 + parts[1]) + parts[0], heads
+        )
         inner = layer(state, f"blocks.{i}.mlp.fc1", norm(tokens) * (1 + parts[4]) + parts[3])
-        tokens = tokens + parts[5] * layer(state, f"blocks.{i}.mlp.fc2", F.gelu(inner, approximate="tanh"))
+        tokens = tokens + parts[5] * layer(
+            state, f"blocks.{i}.mlp.fc2", F.gelu(inner, approximate="tanh")
+        )
     shift, scale = layer(state, "final_layer.adaLN_modulation.1", F.silu(c))[:, None].chunk(2, -1)
     out = layer(state, "final_layer.linear", norm(tokens) * (1 + scale) + shift)
     picture = torch.zeros(batch, 2 * channels, side, side)
@@ -150,9 +201,15 @@ def close(found: Tensor, wanted: Tensor) -> None:
 
 @pytest.mark.parametrize("side", [8, 12])
 @pytest.mark.parametrize("encoding", ["harope", "rope-axial"])
-def test_a_released_file_computes_what_the_released_code_computes(tmp_path: Path, encoding: str, side: int) -> None:
+def test_a_released_file_computes_what_the_released_code_computes(
+    tmp_path: Path, encoding: str, side: int
+) -> None:
     state = released(state_of(SMALL, encoding))
-    name = known(tmp_path, file=training_file(tmp_path / "r.pt", state), **({"encoding": encoding} if encoding != "harope" else {}))
+    name = known(
+        tmp_path,
+        file=training_file(tmp_path / "r.pt", state),
+        **({"encoding": encoding} if encoding != "harope" else {}),
+    )
     with torch.no_grad():
         network = PLUGIN.load(load_checkpoint_record(name), state)
         found, wanted = network(*inputs(side)), dit_by_hand(state, *inputs(side), heads=3)
@@ -177,7 +234,9 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
     table = {"pos_embed.pos_embed"}  # a buffer that diffusers computes
     assert table >= set(theirs.load_state_dict(in_diffusers(state), strict=False).missing_keys)
     for block in theirs.transformer_blocks:
-        block.norm1.emb.time_proj.downscale_freq_shift = 0  # diffusers divides by 127 where DiT's code divides by 128
+        block.norm1.emb.time_proj.downscale_freq_shift = (
+            0  # diffusers divides by 127 where DiT's code divides by 128
+        )
     x, time, labels = inputs()
     with torch.no_grad():
         ours = PLUGIN.load(found, state)(x, time, labels)
@@ -187,30 +246,54 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
 
 def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """DiT's names in diffusers' words; its time and class embedders lie in every block."""
-    names = {"x_embedder.proj": "pos_embed.proj", "final_layer.adaLN_modulation.1": "proj_out_1", "final_layer.linear": "proj_out_2"}
-    embedders = {"t_embedder.mlp.0": "timestep_embedder.linear_1", "t_embedder.mlp.2": "timestep_embedder.linear_2"}
-    parts = {"adaLN_modulation.1": "norm1.linear", "attn.proj": "attn1.to_out.0", "mlp.fc1": "ff.net.0.proj", "mlp.fc2": "ff.net.2"}
+    names = {
+        "x_embedder.proj": "pos_embed.proj",
+        "final_layer.adaLN_modulation.1": "proj_out_1",
+        "final_layer.linear": "proj_out_2",
+    }
+    embedders = {
+        "t_embedder.mlp.0": "timestep_embedder.linear_1",
+        "t_embedder.mlp.2": "timestep_embedder.linear_2",
+    }
+    parts = {
+        "adaLN_modulation.1": "norm1.linear",
+        "attn.proj": "attn1.to_out.0",
+        "mlp.fc1": "ff.net.0.proj",
+        "mlp.fc2": "ff.net.2",
+    }
     found = {}
     for kind in ("weight", "bias"):
         found |= {f"{new}.{kind}": state[f"{old}.{kind}"] for old, new in names.items()}
         for i in range(3):
             block = f"transformer_blocks.{i}"
-            found |= {f"{block}.{new}.{kind}": state[f"blocks.{i}.{old}.{kind}"] for old, new in parts.items()}
-            found |= {f"{block}.norm1.emb.{new}.{kind}": state[f"{old}.{kind}"] for old, new in embedders.items()}
+            found |= {
+                f"{block}.{new}.{kind}": state[f"blocks.{i}.{old}.{kind}"]
+                for old, new in parts.items()
+            }
+            found |= {
+                f"{block}.norm1.emb.{new}.{kind}": state[f"{old}.{kind}"]
+                for old, new in embedders.items()
+            }
             thirds = state[f"blocks.{i}.attn.qkv.{kind}"].chunk(3)
-            found |= {f"{block}.attn1.to_{which}.{kind}": third for which, third in zip("qkv", thirds, strict=True)}
+            found |= {
+                f"{block}.attn1.to_{which}.{kind}": third
+                for which, third in zip("qkv", thirds, strict=True)
+            }
             table = f"{block}.norm1.emb.class_embedder.embedding_table.weight"
             found[table] = state["y_embedder.embedding_table.weight"]
     return found
 
 
-# ------------------------------------------------------------------------------------------- register
+# -------------------------------------------------------------------------------------------
+# register
 
 
 def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) -> None:
     state = released(state_of(SMALL, "harope"))
     path = training_file(tmp_path / "0400000.pt", state)
-    facts = tomllib.loads(register("r", path, {"drawing": {"vae": str(autoencoder(tmp_path / "vae"))}}).read_text())
+    facts = tomllib.loads(
+        register("r", path, {"drawing": {"vae": str(autoencoder(tmp_path / "vae"))}}).read_text()
+    )
     assert (facts["backbone"], facts["encoding"], facts["scale"]) == ("dit", "harope", "paper")
     assert facts["config"] == SMALL
     assert (facts["sampler"], facts["steps"], facts["guidance"]) == ("ddpm", 250, 1.5)
@@ -218,7 +301,9 @@ def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) 
         "tile": 8, "guidance_channels": "3", "vae_tiling": False, "fold": True, "vae": str((tmp_path / "vae").resolve()),
     }  # fmt: skip
     network = PLUGIN.load(load_checkpoint_record("r"), load_weights(path))
-    assert torch.equal(network.state_dict()["encoding.sigma"][1], state["blocks.1.attn.learnable_rot.sigma"])  # ema, not model
+    assert torch.equal(
+        network.state_dict()["encoding.sigma"][1], state["blocks.1.attn.learnable_rot.sigma"]
+    )  # ema, not model
     assert make_plan("r", "digits", {"resolution": 64}).settings.tile == 8
 
 
@@ -229,12 +314,16 @@ def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
     if form == "safetensors":
         save_file(state, path)
     else:
-        held = {"model": {"model": state}, "ddp": {f"module.{k}": v for k, v in state.items()}}.get(form, state)
+        held = {"model": {"model": state}, "ddp": {f"module.{k}": v for k, v in state.items()}}.get(
+            form, state
+        )
         torch.save(held, path, _use_new_zipfile_serialization=form != "legacy")
     name = known(tmp_path, file=path, config={"size": 8})
     assert load_checkpoint_record(name).encoding == "harope"
     found = PLUGIN.load(load_checkpoint_record(name), load_weights(path))
-    assert torch.equal(found.state_dict()["blocks.2.attn.qkv.weight"], state["blocks.2.attn.qkv.weight"])
+    assert torch.equal(
+        found.state_dict()["blocks.2.attn.qkv.weight"], state["blocks.2.attn.qkv.weight"]
+    )
 
 
 def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None:
@@ -247,15 +336,28 @@ def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None
 
 def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> None:
     path = training_file(tmp_path / "p.pt", state_of(SMALL, "rope-axial"))
-    with pytest.raises(OptionError, match="the keys of .* do not tell the encoding; add --encoding, one of: ape"):
+    with pytest.raises(
+        OptionError, match="the keys of .* do not tell the encoding; add --encoding, one of: ape"
+    ):
         known(tmp_path, file=path)
-    assert load_checkpoint_record(known(tmp_path, file=path, encoding="videorope")).encoding == "videorope"
+    assert (
+        load_checkpoint_record(known(tmp_path, file=path, encoding="videorope")).encoding
+        == "videorope"
+    )
 
 
 def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
     """DiT-S/8 without --config: width and depth tell the heads, the table tells the grid."""
     hidden, depth, heads = dit_keys.MODEL_SIZES["S"]
-    size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "patch": 8, "size": 32, "classes": 1000}
+    size = {
+        **SMALL,
+        "hidden": hidden,
+        "depth": depth,
+        "heads": heads,
+        "patch": 8,
+        "size": 32,
+        "classes": 1000,
+    }
     state = {key: value.half() for key, value in with_table(state_of(size, "ape")).items()}
     save_file(state, tmp_path / "s8.safetensors")
     register("s8", tmp_path / "s8.safetensors", {})
@@ -269,9 +371,14 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
         ({"num_classes": 1000}, "its args say classes = 1000, its keys 10"),
     ],
 )
-def test_arguments_that_contradict_the_keys_are_refused(tmp_path: Path, args: dict[str, Any], said: str) -> None:
+def test_arguments_that_contradict_the_keys_are_refused(
+    tmp_path: Path, args: dict[str, Any], said: str
+) -> None:
     with pytest.raises(WeightsError, match=said):
-        known(tmp_path, file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args))
+        known(
+            tmp_path,
+            file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args),
+        )
     table = with_table(state_of(SMALL, "ape"))
     with pytest.raises(WeightsError, match="its args say size = 32, its keys 8"):
         known(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
@@ -289,13 +396,18 @@ def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_pa
         if good:
             known(tmp_path, name, file=tmp_path / f"{name}.pt")
             continue
-        with pytest.raises(WeightsError, match="differs from DiT's sin-cos table of 4 x 4|has shape"):
+        with pytest.raises(
+            WeightsError, match="differs from DiT's sin-cos table of 4 x 4|has shape"
+        ):
             known(tmp_path, name, file=tmp_path / f"{name}.pt")
 
 
 def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_path: Path) -> None:
     harope, ape = released(state_of(SMALL, "harope")), with_table(state_of(SMALL, "ape"))
-    for state, encoding, said in ((harope, "rope-axial", "holds harope parameters"), (ape, "rope-axial", "holds ape parameters")):
+    for state, encoding, said in (
+        (harope, "rope-axial", "holds harope parameters"),
+        (ape, "rope-axial", "holds ape parameters"),
+    ):
         with pytest.raises(OptionError, match=said):
             known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
     found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
@@ -305,7 +417,9 @@ def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_pa
         PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), harope)
     with pytest.raises(WeightsError, match="missing encoding.A_u"):
         PLUGIN.load(found.model_copy(update={"encoding": "harope"}), state_of(SMALL))
-    broken = {key: value for key, value in harope.items() if key != "blocks.1.attn.learnable_rot.A_v"}
+    broken = {
+        key: value for key, value in harope.items() if key != "blocks.1.attn.learnable_rot.A_v"
+    }
     with pytest.raises(WeightsError, match="A_v is in 2 of 3 blocks"):
         known(tmp_path, "b", file=training_file(tmp_path / "b.pt", broken))
 
@@ -321,8 +435,12 @@ class Trap:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_training_file_with_anything_else_in_it_is_not_opened(tmp_path: Path, zipped: bool) -> None:
-    path = training_file(tmp_path / "t.pt", released(state_of(SMALL, "harope")), extra=Trap(str(tmp_path / "mark")))
+def test_a_training_file_with_anything_else_in_it_is_not_opened(
+    tmp_path: Path, zipped: bool
+) -> None:
+    path = training_file(
+        tmp_path / "t.pt", released(state_of(SMALL, "harope")), extra=Trap(str(tmp_path / "mark"))
+    )
     whole = {"model": {}, "args": Trap(str(tmp_path / "mark"))}
     if not zipped:
         path.write_bytes(pickle.dumps(whole, protocol=2))
@@ -331,7 +449,9 @@ def test_a_training_file_with_anything_else_in_it_is_not_opened(tmp_path: Path, 
     assert not (tmp_path / "mark").exists()
 
 
-def test_weights_without_a_table_are_not_taken_for_ape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_a_table_are_not_taken_for_ape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
     with pytest.raises(OptionError, match="hold no pos_embed, so they were not trained with ape"):
@@ -339,5 +459,8 @@ def test_weights_without_a_table_are_not_taken_for_ape(tmp_path: Path, monkeypat
 
 
 def test_a_time_shift_of_flux_is_refused() -> None:
-    with pytest.raises(OptionError, match="mu_policy means nothing to checkpoint digits-harope: it is FLUX's time shift"):
+    with pytest.raises(
+        OptionError,
+        match="mu_policy means nothing to checkpoint digits-harope: it is FLUX's time shift",
+    ):
         make_plan("digits-harope", None, {"mu_policy": "clamp"})

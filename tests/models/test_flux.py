@@ -1,4 +1,6 @@
-"""FLUX: positions at the right place, adapter folders, drawing; against the untouched pipeline and a slow reference."""
+"""FLUX: positions at the right place, adapter folders, drawing; against the untouched pipeline and
+a slow reference.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,15 @@ from harope_bench.testing import check_backbone
 tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.models.backbones import flux, lora, encoded_transformer  # noqa: E402
+from harope_bench.models.backbones import encoded_transformer, flux, lora  # noqa: E402
 from harope_bench.models.load_checkpoint import load_checkpoint_record  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 BACKBONE = flux.PLUGIN
-REDS = [Request(index=0, prompt="a photo of a red cat"), Request(index=1, prompt="a blue dog on the cat")]
+REDS = [
+    Request(index=0, prompt="a photo of a red cat"),
+    Request(index=1, prompt="a blue dog on the cat"),
+]
 AT_START = {
     "rope-axial": {},
     "harope": {},
@@ -50,16 +55,23 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> encoded_transformer.EncodedTransformer:
+def placed(
+    base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
+) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
-    return BACKBONE.attach_encoding(BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.attach_encoding(
+        BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens
+    )
 
 
-# ------------------------------------------------------------------------------------- the right place
+# ------------------------------------------------------------------------------------- the right
+# place
 
 
 @pytest.mark.parametrize(("encoding", "options"), AT_START.items())
-def test_at_its_start_it_is_the_untouched_transformer(base: Path, pipe: Any, encoding: str, options: dict[str, Any]) -> None:
+def test_at_its_start_it_is_the_untouched_transformer(
+    base: Path, pipe: Any, encoding: str, options: dict[str, Any]
+) -> None:
     network = placed(base, encoding, **options)
     inputs = BACKBONE.trial_inputs(network)
     assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
@@ -71,7 +83,13 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
     for request, image in zip(REDS, drawn.images, strict=True):
         latents = drawer.noise(request.index, tiny.settings())
         wanted = pipe(
-            request.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, output_type="np"
+            request.prompt,
+            height=64,
+            width=64,
+            num_inference_steps=2,
+            guidance_scale=3.5,
+            latents=latents,
+            output_type="np",
         ).images[0]
         assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
     assert drawn.faults == {}
@@ -81,16 +99,32 @@ class SlowProcessor:
     """Norm, matrix, rotation and softmax written out, with the library's own rotation."""
 
     def __init__(self, network: encoded_transformer.EncodedTransformer, layer: int, text: int):
-        self.pair, self.text, self.tokens = network.encoding.matrices(layer), text, network.encoded_tokens
+        self.pair, self.text, self.tokens = (
+            network.encoding.matrices(layer),
+            text,
+            network.encoded_tokens,
+        )
 
     def __call__(
-        self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, attention_mask: Any = None, image_rotary_emb: Any = None
+        self,
+        attn: Any,
+        hidden_states: Any,
+        encoder_hidden_states: Any = None,
+        attention_mask: Any = None,
+        image_rotary_emb: Any = None,
     ) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb
 
         streams = [(hidden_states, attn.to_q, attn.to_k, attn.to_v, attn.norm_q, attn.norm_k)]
         if encoder_hidden_states is not None:
-            text = (encoder_hidden_states, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, attn.norm_added_q, attn.norm_added_k)
+            text = (
+                encoder_hidden_states,
+                attn.add_q_proj,
+                attn.add_k_proj,
+                attn.add_v_proj,
+                attn.norm_added_q,
+                attn.norm_added_k,
+            )
             streams.insert(0, text)
         parts = []
         for x, to_q, to_k, to_v, norm_q, norm_k in streams:
@@ -100,7 +134,13 @@ class SlowProcessor:
         if self.pair is not None:
             start = 0 if self.tokens == "all" else self.text
             q, k = (
-                torch.cat((x[:, :start], torch.einsum("hij,bnhj->bnhi", m.expand(attn.heads, -1, -1), x[:, start:])), 1)
+                torch.cat(
+                    (
+                        x[:, :start],
+                        torch.einsum("hij,bnhj->bnhi", m.expand(attn.heads, -1, -1), x[:, start:]),
+                    ),
+                    1,
+                )
                 for x, m in ((q, self.pair.q), (k, self.pair.k))
             )
         q, k = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (q, k))
@@ -121,10 +161,15 @@ class SlowProcessor:
         ("string", {}),
     ],
 )
-def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str) -> None:
+def test_the_matrix_stands_between_norm_and_rotation(
+    base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
+) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
-    slow = {name: SlowProcessor(network, layer, 8) for layer, name in enumerate(pipe.transformer.attn_processors)}
+    slow = {
+        name: SlowProcessor(network, layer, 8)
+        for layer, name in enumerate(pipe.transformer.attn_processors)
+    }
     before = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(slow)
     wanted = tiny.outputs(pipe.transformer, inputs)
@@ -133,10 +178,14 @@ def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, enco
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
-def test_the_layers_of_a_forward_share_their_angles(base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
+def test_the_layers_of_a_forward_share_their_angles(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str
+) -> None:
     network, made = placed(base, "harope", tokens), []
     original = flux.encodings._compute_axial_angles
-    monkeypatch.setattr(flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given))
+    monkeypatch.setattr(
+        flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given)
+    )
     inputs = BACKBONE.trial_inputs(network)
     for forwards in (1, 2):
         tiny.outputs(network, inputs)
@@ -152,7 +201,9 @@ def test_the_control_acts_after_the_rotation(base: Path) -> None:
     plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
     tiny.outputs(plain, inputs)
     pair = network.encoding.pair(0)  # type: ignore[operator]
-    torch.testing.assert_close(seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5)  # the first layer's inputs are the same
+    torch.testing.assert_close(
+        seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5
+    )  # the first layer's inputs are the same
     assert sorted(seen) == [0, 1]
     assert seen[1][0].shape == (1, 2, 24, 16)
 
@@ -170,14 +221,22 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
 
-def test_a_fold_that_moves_the_output_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fold_that_moves_the_output_is_refused(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = tiny.trained(placed(base))
-    monkeypatch.setattr(encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
-    with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
+    monkeypatch.setattr(
+        encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach()
+    )  # forgets the norm's weights
+    with pytest.raises(
+        WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"
+    ):
         BACKBONE.prepare(network)
 
 
-def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = encoded_transformer.scale_by_norm_weights
 
     def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
@@ -194,7 +253,9 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkey
         BACKBONE.prepare(network)
 
 
-@pytest.mark.parametrize("encoding", ["ape", "rope-vanilla", "rope-mixed", "videorope", "head-freq"])
+@pytest.mark.parametrize(
+    "encoding", ["ape", "rope-vanilla", "rope-mixed", "videorope", "head-freq"]
+)
 def test_an_encoding_without_axes_is_refused(base: Path, encoding: str) -> None:
     with pytest.raises(OptionError) as caught:
         placed(base, encoding)
@@ -205,18 +266,28 @@ def test_flux_at_full_size_has_the_papers_parameters() -> None:
     from diffusers import FluxTransformer2DModel
 
     with torch.device("meta"):
-        network = BACKBONE.attach_encoding(FluxTransformer2DModel(guidance_embeds=True), "harope", {})
+        network = BACKBONE.attach_encoding(
+            FluxTransformer2DModel(guidance_embeds=True), "harope", {}
+        )
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(network.transformer) == 11_901_408_320
     assert count(network.encoding) == 45_001_728 == 57 * 789_504
     assert network.encoding.shape.axes_dims == (16, 56, 56)
-    assert BACKBONE.attach_encoding(network.transformer, "rope-svd-control", {}).encoding.state_dict().keys() != network.encoding.state_dict().keys()
+    assert (
+        BACKBONE.attach_encoding(network.transformer, "rope-svd-control", {})
+        .encoding.state_dict()
+        .keys()
+        != network.encoding.state_dict().keys()
+    )
 
 
-# ------------------------------------------------------------------------------------- adapter folders
+# ------------------------------------------------------------------------------------- adapter
+# folders
 
 
-def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[encoded_transformer.EncodedTransformer, Path]:
+def adapted(
+    base: Path, folder: Path, encoding: str = "harope", tokens: str = "all"
+) -> tuple[encoded_transformer.EncodedTransformer, Path]:
     """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
     network = tiny.trained(placed(base, encoding, tokens))
     lora.add_lora(network, BACKBONE.targets)
@@ -225,7 +296,9 @@ def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "a
         for name, parameter in network.transformer.named_parameters():
             if "lora_" in name:
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=rng))
-    return network, BACKBONE.save_adapter(folder, network, str(base), {"dataset": "none", "steps": 4000})
+    return network, BACKBONE.save_adapter(
+        folder, network, str(base), {"dataset": "none", "steps": 4000}
+    )
 
 
 def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
@@ -239,12 +312,17 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     network, manifest = adapted(base, tmp_path / "a")
     inputs = BACKBONE.trial_inputs(network)
     again = opened(base, manifest).network
-    assert tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
+    assert (
+        tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6
+    )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
     ends = {"targets": sorted(BACKBONE.targets), "exact": False, "ranks": {}, "alphas": {}}
     assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
-    assert facts["files"] == {name: sha256_file(tmp_path / "a" / name) for name in ("lora.safetensors", "encoding.safetensors")}
+    assert facts["files"] == {
+        name: sha256_file(tmp_path / "a" / name)
+        for name in ("lora.safetensors", "encoding.safetensors")
+    }
     assert facts["training"] == {"dataset": "none", "steps": 4000}
     assert str(tmp_path) not in manifest.read_text()
 
@@ -304,11 +382,17 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
     for facts, said in [
         ({"encoding_file": None}, "lists no weights of its encoding harope"),
         ({"encoding": "string", "options": {}}, "unexpected A_u"),
-        ({"files": {"lora.safetensors": json.loads(good)["files"]["lora.safetensors"]}}, "without its sha256"),
+        (
+            {"files": {"lora.safetensors": json.loads(good)["files"]["lora.safetensors"]}},
+            "without its sha256",
+        ),
         ({"encoding_file": "../encoding.safetensors"}, "not a plain name"),
         ({"files": {"../x": "0" * 64}}, "not a plain name"),
         ({"lora": {**json.loads(good)["lora"], "rank": 8}}, "mis-shaped"),
-        ({"lora": {**json.loads(good)["lora"], "targets": ["attn.to_q"]}}, "unexpected transformer."),
+        (
+            {"lora": {**json.loads(good)["lora"], "targets": ["attn.to_q"]}},
+            "unexpected transformer.",
+        ),
         ({"surprise": 1}, "surprise"),
         ({"tokens": "image"}, "is of flux harope image .* register it again"),
     ]:
@@ -316,7 +400,9 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
         with pytest.raises(WeightsError, match=said):
             opened(base, manifest)
         manifest.write_text(good)
-    (tmp_path / "a" / "encoding.safetensors").write_bytes(b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:])
+    (tmp_path / "a" / "encoding.safetensors").write_bytes(
+        b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:]
+    )
     with pytest.raises(WeightsError, match="has sha256"):
         opened(base, manifest)
     assert network.encoded_tokens == "all"
@@ -343,14 +429,20 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "vae": ["my_code", "Vae"]}))
     with pytest.raises(WeightsError, match="my_code, which could run code"):
         BACKBONE.load_pipeline(tmp_path, tiny.settings())
-    (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
-    with pytest.raises(WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"):
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"})
+    )
+    with pytest.raises(
+        WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"
+    ):
         BACKBONE.load_pipeline(tmp_path, tiny.settings())
     with pytest.raises(WeightsError, match="not in the local hub cache"):
         lora_manifest.find_base_folder("nobody/no-such-model")
 
 
-def test_without_the_extra_its_install_is_named(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
+def test_without_the_extra_its_install_is_named(
+    monkeypatch: pytest.MonkeyPatch, base: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'harope-bench\[t2i\]'"):
         BACKBONE.load_pipeline(base, tiny.settings())
@@ -369,16 +461,36 @@ def cli_run(*words: str | Path) -> str:
     return done.output
 
 
-def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_and_generate_through_the_command_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.register_prompts(monkeypatch)
     adapted(base, tmp_path / "adapter")
     cli_run("register", "my-flux", "--weights", tmp_path / "adapter", "--config", f"base={base}")
     found = load_checkpoint_record("my-flux")
-    assert (found.backbone, found.encoding, found.steps, found.guidance) == ("flux", "harope", 28, 3.5)
+    assert (found.backbone, found.encoding, found.steps, found.guidance) == (
+        "flux",
+        "harope",
+        28,
+        3.5,
+    )
     assert found.sha256 == sha256_file(tmp_path / "adapter/manifest.json")
     for side in (64, 128, 512):
         out = tmp_path / f"r{side}"
-        words = ("generate", "my-flux", "--suite", "four-prompts", "--resolution", side, "--count", 2, "--steps", 2, "--out", out)
+        words = (
+            "generate",
+            "my-flux",
+            "--suite",
+            "four-prompts",
+            "--resolution",
+            side,
+            "--count",
+            2,
+            "--steps",
+            2,
+            "--out",
+            out,
+        )
         said = cli_run(*map(str, words))
         assert "2 asked, 2 drawn now, 0 failed" in said
         assert "2 asked, 0 drawn now" in cli_run(*map(str, words))
@@ -388,7 +500,9 @@ def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Pa
     assert cli_run("verify", tmp_path / "r64", "--redraw", "1")
 
 
-def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_it_folds_is_a_setting_of_the_plan(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
@@ -397,7 +511,10 @@ def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, m
     for said, wanted in ((None, True), (True, True), (False, False)):
         plan = make_plan("folds", "four-prompts", {"fold": said, "steps": 1})
         assert plan.settings.fold is wanted
-        assert BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.is_matrix_applied is wanted
+        assert (
+            BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.is_matrix_applied
+            is wanted
+        )
     register("plain", base, {})
     assert make_plan("plain", "four-prompts", {}).settings.fold is None
 
@@ -417,24 +534,41 @@ def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path)
 
     network, manifest = adapted(base, tmp_path / "a")
     register("looked-into", manifest, {"config": {"base": str(base)}})
-    found = learned_matrices.measure_matrices(load_checkpoint_record("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
+    found = learned_matrices.measure_matrices(
+        load_checkpoint_record("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None
+    )
     assert [(one.layer, one.head) for one in found.matrices] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     pair = network.encoding.matrices(1)
     assert pair is not None
     assert np.allclose(found.matrices[2].values, pair.q[0].detach(), atol=1e-5)
 
 
-def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_without_adapter_is_registered_as_it_is(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})
     found = load_checkpoint_record("plain-flux")
     assert (found.encoding, found.config["base"]) == ("rope-axial", str(base))
-    cli_run("generate", "plain-flux", "--suite", "four-prompts", "--count", "1", "--steps", "1", "--out", str(tmp_path / "run"))
+    cli_run(
+        "generate",
+        "plain-flux",
+        "--suite",
+        "four-prompts",
+        "--count",
+        "1",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    )
     with pytest.raises(WeightsError, match="lists no weights of its encoding harope"):
         register("no-weights", base, {"encoding": "harope"})
 
 
-def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_base_lies_does_not_change_a_plan(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
@@ -442,9 +576,13 @@ def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, 
     adapted(base, tmp_path / "a")
     register("here", tmp_path / "a", {"config": {"base": str(base)}})
     plan = make_plan("here", "four-prompts", {})
-    moved = plan.checkpoint.model_copy(update={"config": {**plan.checkpoint.config, "base": str(tmp_path / "link")}})
+    moved = plan.checkpoint.model_copy(
+        update={"config": {**plan.checkpoint.config, "base": str(tmp_path / "link")}}
+    )
     assert plan.model_copy(update={"checkpoint": moved}).digest == plan.digest
-    image = plan.checkpoint.model_copy(update={"config": {**plan.checkpoint.config, "tokens": "image"}})
+    image = plan.checkpoint.model_copy(
+        update={"config": {**plan.checkpoint.config, "tokens": "image"}}
+    )
     assert plan.model_copy(update={"checkpoint": image}).digest != plan.digest
 
 
@@ -460,9 +598,13 @@ def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, 
         ({}, {"surprise": 1}, "surprise"),
     ],
 )
-def test_what_it_cannot_draw_is_refused_before_anything_loads(base: Path, settings: Any, config: Any, said: str) -> None:
+def test_what_it_cannot_draw_is_refused_before_anything_loads(
+    base: Path, settings: Any, config: Any, said: str
+) -> None:
     with pytest.raises((OptionError, WeightsError), match=said):
-        BACKBONE.check(tiny.checkpoint("flux", config={"base": str(base), **config}), tiny.settings(**settings))
+        BACKBONE.check(
+            tiny.checkpoint("flux", config={"base": str(base), **config}), tiny.settings(**settings)
+        )
 
 
 def plain_drawer(base: Path, **settings: Any) -> Any:
@@ -476,14 +618,20 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
     with pytest.raises(OptionError, match="draws from prompts"):
         drawer.draw([Request(index=0, label=3)], tiny.settings())
     drawer.network.transformer.proj_out.bias.data.fill_(torch.nan)
-    assert drawer.draw(REDS[:1], tiny.settings()).faults == {0: "the network's output is not finite"}
+    assert drawer.draw(REDS[:1], tiny.settings()).faults == {
+        0: "the network's output is not finite"
+    }
 
 
 def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
     _, manifest = adapted(base, tmp_path / "a")
     register("low", manifest, {"config": {"base": str(base)}})
     found = load_checkpoint_record("low")
-    full = BACKBONE.open_folder(found, manifest, tiny.settings()).draw(REDS[:1], tiny.settings()).images.astype(int)
+    full = (
+        BACKBONE.open_folder(found, manifest, tiny.settings())
+        .draw(REDS[:1], tiny.settings())
+        .images.astype(int)
+    )
     low = BACKBONE.open_folder(found, manifest, tiny.settings(dtype="bfloat16"))
     assert low.network.transformer.dtype == torch.bfloat16
     assert np.abs(low.draw(REDS[:1], tiny.settings(dtype="bfloat16")).images - full).mean() < 16
@@ -497,7 +645,13 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
     last = {}
     for name, used in (("extrapolate", scheduler), ("clamp", flux.clamp_time_shift(scheduler))):
         config = used.config
-        mu = calculate_shift(16384, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift)
+        mu = calculate_shift(
+            16384,
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
         used.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=mu)
         last[name] = (round(mu, 2), round(float(used.sigmas[-2]), 3))
     assert last == {"extrapolate": (3.23, 0.484), "clamp": (1.15, 0.105)}
@@ -506,7 +660,11 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
 def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None:
     small = Path(shutil.copytree(base, tmp_path / "small"))
     scheduler = small / "scheduler/scheduler_config.json"
-    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "max_image_seq_len": 64, "base_image_seq_len": 16}))
+    scheduler.write_text(
+        json.dumps(
+            {**json.loads(scheduler.read_text()), "max_image_seq_len": 64, "base_image_seq_len": 16}
+        )
+    )
     register("drawer", small, {})
     found, drawn = load_checkpoint_record("drawer"), {}
     for side in (64, 256):
@@ -515,7 +673,9 @@ def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None
             drawer = BACKBONE.open_folder(found, Path(found.weights), settings)
             opened_with = drawer.pipe.scheduler
             drawn[side, policy] = drawer.draw(REDS[:1], settings).images
-            assert drawer.pipe.scheduler is opened_with  # drawing leaves the drawer as it was opened
+            assert (
+                drawer.pipe.scheduler is opened_with
+            )  # drawing leaves the drawer as it was opened
     assert np.array_equal(drawn[64, "extrapolate"], drawn[64, "clamp"])
     assert not np.array_equal(drawn[256, "extrapolate"], drawn[256, "clamp"])
     assert drawer.pipe.scheduler.config.base_shift == 1.15
@@ -524,7 +684,9 @@ def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None
 def test_position_scaling_takes_the_two_image_axes(base: Path) -> None:
     side = 64 * 16 * 2
     drawer = plain_drawer(base, resolution=side, pos_scaling="ntk")
-    assert drawer.network.encoding.scaling == flux.encodings.Scaling("ntk", (1, 64, 64), (1, 128, 128))
+    assert drawer.network.encoding.scaling == flux.encodings.Scaling(
+        "ntk", (1, 64, 64), (1, 128, 128)
+    )
     network = placed(base, "harope", "image")
     with pytest.raises(OptionError, match="yarn"):
         BACKBONE.rescale_positions(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
@@ -545,10 +707,14 @@ def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) ->
     ours = drawer.noise(7, tiny.settings())
     from harope_bench.models.samplers.noise import index_generator
 
-    theirs, _ = pipe.prepare_latents(1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7))
+    theirs, _ = pipe.prepare_latents(
+        1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7)
+    )
     assert torch.equal(ours, theirs)
 
 
 def test_flux_is_a_registered_backbone() -> None:
     assert {"flux", "sd3"} <= set(registry.list_names("backbones"))
-    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(registry.list_names("backbones"))
+    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(
+        registry.list_names("backbones")
+    )

@@ -1,4 +1,6 @@
-"""Folding: the same outputs without the matrices, in the network, in a file, and in a plan that says so."""
+"""Folding: the same outputs without the matrices, in the network, in a file, and in a plan that
+says so.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def network(encoding: str, **options: Any) -> dit.DiT:
     return built
 
 
-# ------------------------------------------------------------------------------------------ projections
+# ------------------------------------------------------------------------------------------
+# projections
 
 
 @pytest.mark.parametrize("count", [3, 1])
@@ -44,7 +47,11 @@ def test_a_folded_projection_is_the_matrix_after_the_projection(count: int, bias
     layer, matrix, x = nn.Linear(10, 3 * 4, bias=bias), noise(count, 4, 4), noise(5, 10, seed=1)
     with torch.no_grad():
         heads = layer(x).unflatten(-1, (3, 4))  # (5, heads, d)
-        wanted = torch.stack([matrix[h % count] @ heads[:, h].T for h in range(3)]).permute(2, 0, 1).flatten(1)
+        wanted = (
+            torch.stack([matrix[h % count] @ heads[:, h].T for h in range(3)])
+            .permute(2, 0, 1)
+            .flatten(1)
+        )
         folding.fold_linear(layer, matrix)
         torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
 
@@ -74,7 +81,8 @@ def test_products_are_taken_in_float64_and_keep_their_dtype() -> None:
     assert found.bias.tolist() == [1.0] * 3
 
 
-# ---------------------------------------------------------------------------------------------- networks
+# ----------------------------------------------------------------------------------------------
+# networks
 
 FOLDABLE = [
     ("harope", {}),
@@ -91,7 +99,10 @@ FOLDABLE = [
 @pytest.mark.parametrize(("encoding", "options"), FOLDABLE)
 def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict[str, Any]) -> None:
     net = network(encoding, **options)
-    cases = [(noise(2, 4, *shape), torch.tensor([3.0, 900.0]), torch.tensor([1, 10])) for shape in ((8, 8), (6, 12))]
+    cases = [
+        (noise(2, 4, *shape), torch.tensor([3.0, 900.0]), torch.tensor([1, 10]))
+        for shape in ((8, 8), (6, 12))
+    ]
     with torch.no_grad():
         before = [net(*case) for case in cases]
         PLUGIN.fold(net, "a test")
@@ -105,33 +116,60 @@ def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict
 
 
 @pytest.mark.parametrize(
-    ("encoding", "options"), [("rope-axial", {}), ("rope-mixed", {}), ("rope-svd-control", {}), ("string", {"map": "circulant"})]
+    ("encoding", "options"),
+    [
+        ("rope-axial", {}),
+        ("rope-mixed", {}),
+        ("rope-svd-control", {}),
+        ("string", {"map": "circulant"}),
+    ],
 )
-def test_what_has_no_matrix_before_the_rotation_does_not_fold(encoding: str, options: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=f"{encoding} with these options has no matrix that folds"):
+def test_what_has_no_matrix_before_the_rotation_does_not_fold(
+    encoding: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        OptionError, match=f"{encoding} with these options has no matrix that folds"
+    ):
         PLUGIN.fold(network(encoding, **options), "a test")
 
 
 def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's form folded as the released one: keys get the wrong matrix."""
     right = folding.float64_matrices
-    monkeypatch.setattr(folding, "precise", lambda encoding: [QueryKeyMatrices(pair.q, pair.q) for pair in right(encoding)])
-    with pytest.raises(WeightsError, match="a test folded differs from itself unfolded by .*draw with --no-fold"):
+    monkeypatch.setattr(
+        folding,
+        "precise",
+        lambda encoding: [QueryKeyMatrices(pair.q, pair.q) for pair in right(encoding)],
+    )
+    with pytest.raises(
+        WeightsError, match="a test folded differs from itself unfolded by .*draw with --no-fold"
+    ):
         PLUGIN.fold(network("harope"), "a test")
 
 
-# ------------------------------------------------------------------------------------------ plans, files
+# ------------------------------------------------------------------------------------------ plans,
+# files
 
 
 def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
-    plain, folded = make_plan("digits-harope", None, {"steps": 2}), make_plan("digits-harope", None, {"steps": 2, "fold": True})
+    plain, folded = (
+        make_plan("digits-harope", None, {"steps": 2}),
+        make_plan("digits-harope", None, {"steps": 2, "fold": True}),
+    )
     assert plain.settings.fold is None
     assert "fold" not in plain.digest_fields()["settings"]  # runs of before keep their digest
     assert folded.digest != plain.digest
-    drawn = [generate_one(open_generator(p.checkpoint, p.settings), p, 3).astype(int) for p in (plain, folded)]
+    drawn = [
+        generate_one(open_generator(p.checkpoint, p.settings), p, 3).astype(int)
+        for p in (plain, folded)
+    ]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1  # of 255: rounding may cut a level elsewhere
     with pytest.raises(
-        OptionError, match="fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has no matrix that folds"
+        OptionError,
+        match=(
+            "fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has"
+            " no matrix that folds"
+        ),
     ):
         make_plan("digits-rope-axial", None, {"fold": True})
 
@@ -142,18 +180,33 @@ def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_pa
     assert facts["encoding"] == "rope-axial"
     assert facts["options"] == {"base": 10000.0, "axis_order": "row-first", "layout": "interleaved"}
     original = load_checkpoint_record("digits-harope")
-    for same in ("config", "sampler", "steps", "guidance", "suite", "scale", "recipe_sha256", "training_seed"):
+    for same in (
+        "config",
+        "sampler",
+        "steps",
+        "guidance",
+        "suite",
+        "scale",
+        "recipe_sha256",
+        "training_seed",
+    ):
         assert facts[same] == getattr(original, same)
     drawn = []
     for name in ("digits-harope", "plain"):
         plan = make_plan(name, None, {"steps": 4})
-        drawn.append(generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3).astype(int))
+        drawn.append(
+            generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3).astype(int)
+        )
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
     assert drawn[0].std() > 10
 
 
 def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
-    register("again", export_checkpoint("digits-string", tmp_path / "again.safetensors", folded=False), {})
+    register(
+        "again",
+        export_checkpoint("digits-string", tmp_path / "again.safetensors", folded=False),
+        {},
+    )
     assert load_checkpoint_record("again").encoding == "string"
     drawn = []
     for name in ("digits-string", "again"):
@@ -161,7 +214,10 @@ def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
         drawn.append(generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3))
     assert np.array_equal(*drawn)
     assert (
-        export_checkpoint("digits-string", tmp_path / "twice.safetensors", folded=False).read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+        export_checkpoint(
+            "digits-string", tmp_path / "twice.safetensors", folded=False
+        ).read_bytes()
+        == (tmp_path / "again.safetensors").read_bytes()
     )
 
 

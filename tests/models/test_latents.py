@@ -1,4 +1,6 @@
-"""Latent DiT: what is asked of it, the autoencoder, other grids, and the paper's size from a file to a PNG."""
+"""Latent DiT: what is asked of it, the autoencoder, other grids, and the paper's size from a file
+to a PNG.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +27,32 @@ from harope_bench.testing import check_backbone
 pytest.importorskip("diffusers", reason="needs the extra t2i")
 
 
-# ------------------------------------------------------------------------------------------- settings
+# -------------------------------------------------------------------------------------------
+# settings
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"resolution": 72}, "resolution 72 does not divide into patches of 2 latents; --resolution 64 does"),
+        (
+            {"resolution": 72},
+            "resolution 72 does not divide into patches of 2 latents; --resolution 64 does",
+        ),
         ({"sampler": "flow"}, "predicts noise"),
-        ({"pos_scaling": "extend"}, "pos_scaling extend means nothing to harope; it takes none, linear, ntk"),
-        ({"vae": "nowhere"}, "--vae nowhere holds no config.json with diffusion_pytorch_model.safetensors"),
+        (
+            {"pos_scaling": "extend"},
+            "pos_scaling extend means nothing to harope; it takes none, linear, ntk",
+        ),
+        (
+            {"vae": "nowhere"},
+            "--vae nowhere holds no config.json with diffusion_pytorch_model.safetensors",
+        ),
         ({"steps": 1001}, "1 to 1000 steps"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_the_plan(tmp_path: Path, asked: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_drawn_is_said_in_the_plan(
+    tmp_path: Path, asked: dict[str, Any], said: str
+) -> None:
     with pytest.raises(OptionError, match=said):
         make_plan(known(tmp_path), None, {"resolution": 64, **asked})
 
@@ -47,7 +61,13 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
     name = known(tmp_path)
     path = training_file(tmp_path / "n.pt", released(state_of(SMALL, "harope")))
     register("none", path, {"suite": "digits"} | {"config": {"heads": 3}})
-    with pytest.raises(OptionError, match=r"checkpoint none draws latents and names no autoencoder; add --vae FOLDER \(sd-vae-ft-mse for"):
+    with pytest.raises(
+        OptionError,
+        match=(
+            r"checkpoint none draws latents and names no autoencoder; add --vae FOLDER"
+            r" \(sd-vae-ft-mse for"
+        ),
+    ):
         make_plan("none", None, {"resolution": 64})
     for change, said in (
         ({"scaling_factor": 0.13025}, "scales latents by 0.13025"),
@@ -55,8 +75,14 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
         ({"shift_factor": 0.1}, "shift 0.1"),
     ):
         with pytest.raises(OptionError, match=said):
-            make_plan(name, None, {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))})
-    with pytest.raises(OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"):
+            make_plan(
+                name,
+                None,
+                {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))},
+            )
+    with pytest.raises(
+        OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"
+    ):
         make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
     with pytest.raises(OptionError, match="it generates pixels, whose channels are guided alike"):
         make_plan("digits-harope", None, {"guidance_channels": "3"})
@@ -72,19 +98,30 @@ def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: 
         make_plan(name, None, {"resolution": 64})
 
 
-def test_a_hub_id_means_the_local_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_means_the_local_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = known(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(OptionError, match="here or in the hub's local cache"):
         make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"})
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / "vae" / file))
-    assert make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"}).settings.vae_sha256
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / "vae" / file)
+    )
+    assert make_plan(
+        name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"}
+    ).settings.vae_sha256
 
 
-def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_diffusers_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(known(tmp_path), None, {"resolution": 64})
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingExtraError, match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'"):
+    with pytest.raises(
+        MissingExtraError,
+        match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'",
+    ):
         open_generator(plan.checkpoint, plan.settings)
 
 
@@ -95,10 +132,17 @@ def opened(name: str) -> Any:
 
 def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
     name = known(tmp_path)
-    config, weights = tmp_path / "vae/config.json", tmp_path / "vae/diffusion_pytorch_model.safetensors"
+    config, weights = (
+        tmp_path / "vae/config.json",
+        tmp_path / "vae/diffusion_pytorch_model.safetensors",
+    )
     state, whole = load_file(weights), config.read_text()
-    save_file({key: value for key, value in state.items() if key != "decoder.conv_in.bias"}, weights)
-    with pytest.raises(WeightsError, match="vae does not (fit: missing decoder.conv_in.bias|load)") as caught:
+    save_file(
+        {key: value for key, value in state.items() if key != "decoder.conv_in.bias"}, weights
+    )
+    with pytest.raises(
+        WeightsError, match="vae does not (fit: missing decoder.conv_in.bias|load)"
+    ) as caught:
         opened(name)
     assert "\n" not in str(caught.value)
     for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
@@ -108,7 +152,8 @@ def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-# -------------------------------------------------------------------------------------------- drawing
+# --------------------------------------------------------------------------------------------
+# drawing
 
 
 def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
@@ -120,14 +165,22 @@ def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
     assert generate(moved, [0, 1], tmp_path / "run").n_generated == 1
     autoencoder(tmp_path / "moved", seed=1)
     with pytest.raises(PlanMismatchError, match="settings.vae_sha256 is"):
-        generate(make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")}), [0, 1, 2], tmp_path / "run")
+        generate(
+            make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")}),
+            [0, 1, 2],
+            tmp_path / "run",
+        )
     with pytest.raises(WeightsError, match="is another autoencoder"):
         open_generator(moved.checkpoint, moved.settings)
 
 
 @pytest.mark.parametrize("encoding", ["harope", "ape"])
 def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
-    drawing = {"vae": str(autoencoder(tmp_path / "vae")), "guidance_channels": "3", "fold": True if encoding == "harope" else None}
+    drawing = {
+        "vae": str(autoencoder(tmp_path / "vae")),
+        "guidance_channels": "3",
+        "fold": True if encoding == "harope" else None,
+    }
     check_backbone("dit", SMALL, encoding=encoding, resolution=64, sampler="ddpm", drawing=drawing)
 
 
@@ -135,17 +188,26 @@ def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path
     name = known(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_generator(plan.checkpoint, plan.settings)
-    x, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor([3.0, 812.0])
+    x, time = (
+        torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)),
+        torch.tensor([3.0, 812.0]),
+    )
     labels, empty = torch.tensor([2, 7]), torch.tensor([10, 10])
     told, untold = drawer.network(x, time, labels), drawer.network(x, time, empty)
     for channels, count in (("3", 3), ("all", 4)):
         found = drawer._guided_network(labels, 1.5, channels)(x, time)
-        wanted = torch.cat((untold[:, :count] + 1.5 * (told[:, :count] - untold[:, :count]), told[:, count:]), 1)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
+        wanted = torch.cat(
+            (untold[:, :count] + 1.5 * (told[:, :count] - untold[:, :count]), told[:, count:]), 1
+        )
+        torch.testing.assert_close(
+            found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max())
+        )
         assert (found[:, :3] - told[:, :3]).abs().max() > 1e-3
 
 
-def test_pixels_are_the_decoders_by_the_releases_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_the_decoders_by_the_releases_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from diffusers import AutoencoderKL
 
     name = known(tmp_path)
@@ -156,15 +218,24 @@ def test_pixels_are_the_decoders_by_the_releases_rule(tmp_path: Path, monkeypatc
     requests = registry.load_by_name("suites", "digits").requests([0, 1])
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
     with torch.no_grad():
-        wanted = torch.clamp(127.5 * vae.decode(latents / 0.18215).sample + 128.0, 0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        wanted = (
+            torch.clamp(127.5 * vae.decode(latents / 0.18215).sample + 128.0, 0, 255)
+            .permute(0, 2, 3, 1)
+            .to(torch.uint8)
+            .numpy()
+        )
     found = drawer.generate(requests, plan.settings).images
-    assert np.abs(found.astype(int) - wanted).max() <= 1  # rows are decoded one at a time: sums in another order may cut elsewhere
+    assert (
+        np.abs(found.astype(int) - wanted).max() <= 1
+    )  # rows are decoded one at a time: sums in another order may cut elsewhere
     assert found.std() > 1
 
 
 def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
     name = known(tmp_path)
-    whole, tiled = (make_plan(name, None, {"resolution": 128, "vae_tiling": tiling}) for tiling in (False, True))
+    whole, tiled = (
+        make_plan(name, None, {"resolution": 128, "vae_tiling": tiling}) for tiling in (False, True)
+    )
     assert whole.digest != tiled.digest
     pictures = []
     for folder, plan in (("whole", whole), ("tiled", tiled)):
@@ -176,7 +247,9 @@ def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["harope", "ape"])
 def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
-    """Learned or not, weights fit every grid; the scaling reaches the encoding with the training grid and the new one."""
+    """Learned or not, weights fit every grid; the scaling reaches the encoding with the training
+    grid and the new one.
+    """
     name = known(tmp_path, of=encoding)
     kinds = [None, "linear", "yarn"] if encoding == "harope" else [None, "extend", "interpolate"]
     pictures = {}
@@ -185,7 +258,9 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
         drawer = open_generator(plan.checkpoint, plan.settings)
         assert drawer.network.encoding.scaling.train_lengths == (() if kind is None else (4, 4))
         assert drawer.network.encoding.scaling.current_lengths == (() if kind is None else (6, 6))
-        pictures[kind] = drawer.generate(registry.load_by_name("suites", "digits").requests([0, 1]), plan.settings).images
+        pictures[kind] = drawer.generate(
+            registry.load_by_name("suites", "digits").requests([0, 1]), plan.settings
+        ).images
     assert pictures[None].shape == (2, 96, 96, 3)
     assert not np.array_equal(pictures[None], pictures[kinds[2]])
     if encoding == "ape":
@@ -198,22 +273,41 @@ def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
     torch.testing.assert_close(sincos_table(rows, 48, 10000.0).float(), wanted, rtol=0, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------ full size
+# ------------------------------------------------------------------------------------------ full
+# size
 
 
 def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> None:
-    """DiT-B/2 at 256 pixels with HARoPE: random weights in the release's own format, folded, two steps, a PNG."""
+    """DiT-B/2 at 256 pixels with HARoPE: random weights in the release's own format, folded, two
+    steps, a PNG.
+    """
     hidden, depth, heads = dit_keys.MODEL_SIZES["B"]
     size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "size": 32, "classes": 1000}
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in registry.load_by_name("backbones", "dit").build("harope", {}, size).state_dict().items()}
+        shapes = {
+            key: value.shape
+            for key, value in (
+                registry.load_by_name("backbones", "dit")
+                .build("harope", {}, size)
+                .state_dict()
+                .items()
+            )
+        }
     rng = torch.Generator().manual_seed(0)
-    state = released({key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})
+    state = released(
+        {key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()}
+    )
     assert len(state) == 167
-    space = training_file(tmp_path / "space.pt", {}, model="DiT-B/2", image_size=256, num_classes=1000)
+    space = training_file(
+        tmp_path / "space.pt", {}, model="DiT-B/2", image_size=256, num_classes=1000
+    )
     args = torch.load(space, weights_only=False)["args"]
     torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
-    register("dit-harope", tmp_path / "0400000.pt", {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}})
+    register(
+        "dit-harope",
+        tmp_path / "0400000.pt",
+        {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}},
+    )
     assert load_checkpoint_record("dit-harope").config == size
     plan = make_plan("dit-harope", "imagenet-256", {"steps": 2})
     assert plan.settings.fold

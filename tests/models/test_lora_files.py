@@ -1,4 +1,6 @@
-"""LoRA as other tools save it, registered without our manifest; against diffusers' own load_lora_weights."""
+"""LoRA as other tools save it, registered without our manifest; against diffusers' own
+load_lora_weights.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,24 @@ def opened(kind: str, bases: dict[str, Path]) -> Any:
     return backbone(kind).load_pipeline(bases[kind], tiny.settings())
 
 
-def saved(kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any) -> Path:
-    """A folder with the LoRA file that diffusers writes for random low-rank weights of that peft configuration."""
+def saved(
+    kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any
+) -> Path:
+    """A folder with the LoRA file that diffusers writes for random low-rank weights of that peft
+    configuration.
+    """
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
     pipe = opened(kind, bases)
-    made = LoraConfig(**{"r": 4, "lora_alpha": 4, "target_modules": ["attn.to_q", "attn.to_k", "attn.to_v"], **config})
+    made = LoraConfig(
+        **{
+            "r": 4,
+            "lora_alpha": 4,
+            "target_modules": ["attn.to_q", "attn.to_k", "attn.to_v"],
+            **config,
+        }
+    )
     pipe.transformer.add_adapter(made)
     rng = torch.Generator().manual_seed(3)
     for name, parameter in pipe.transformer.named_parameters():
@@ -73,7 +86,9 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
     pipe, ours = opened(kind, bases), backbone(kind)
     if folder is not None:
         pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
-    latents = ours.drawer(pipe, None, ours.configure({"base": "x"})).noise(RED.index, tiny.settings())
+    latents = ours.drawer(pipe, None, ours.configure({"base": "x"})).noise(
+        RED.index, tiny.settings()
+    )
     length = ours.configure({"base": "x"}).text_tokens
     drawn = pipe(
         RED.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, max_sequence_length=length,
@@ -84,7 +99,12 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
 
 def our_image(name: str, **settings: Any) -> np.ndarray:
     used = tiny.settings(**settings)
-    return open_generator(load_checkpoint_record(name), used).generate([RED], used).images[0].astype(int)
+    return (
+        open_generator(load_checkpoint_record(name), used)
+        .generate([RED], used)
+        .images[0]
+        .astype(int)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,9 +125,14 @@ def test_a_bare_lora_draws_what_the_library_draws(
     wanted = library_image(kind, bases, folder)
     assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
     assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
-    found, manifest = load_checkpoint_record("mine"), lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json")
+    found, manifest = (
+        load_checkpoint_record("mine"),
+        lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json"),
+    )
     assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).plain)
-    assert manifest.files == {"lora.safetensors": sha256_file(folder / FILE)}  # the user's file, byte by byte
+    assert manifest.files == {
+        "lora.safetensors": sha256_file(folder / FILE)
+    }  # the user's file, byte by byte
     assert sha256_file(home() / "checkpoints/mine/lora.safetensors") == sha256_file(folder / FILE)
 
 
@@ -118,9 +143,15 @@ def test_merged_it_draws_the_same(bases: dict[str, Path], tmp_path: Path) -> Non
 
 
 def kohya(folder: Path, target: Path) -> Path:
-    """FLUX weights of the double blocks' image projections by the names and with the alphas that kohya's scripts write."""
+    """FLUX weights of the double blocks' image projections by the names and with the alphas that
+    kohya's scripts write.
+    """
     rng, state = torch.Generator().manual_seed(4), {}
-    for part, (wide, narrow) in {"img_attn_proj": (32, 32), "txt_attn_proj": (32, 32), "img_mlp_0": (128, 32)}.items():
+    for part, (wide, narrow) in {
+        "img_attn_proj": (32, 32),
+        "txt_attn_proj": (32, 32),
+        "img_mlp_0": (128, 32),
+    }.items():
         name = f"lora_unet_double_blocks_0_{part}"
         state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow, generator=rng)
         state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide, 4, generator=rng)
@@ -130,7 +161,9 @@ def kohya(folder: Path, target: Path) -> Path:
     return target
 
 
-def test_another_tools_names_are_translated_by_the_library(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_another_tools_names_are_translated_by_the_library(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     folder = kohya(bases["flux"], tmp_path / "kohya")
     register("kohya", folder / FILE, {"config": {"base": str(bases["flux"])}})
     wanted = library_image("flux", bases, folder)
@@ -150,31 +183,51 @@ def test_alphas_in_the_file_are_kept(bases: dict[str, Path], tmp_path: Path) -> 
     assert np.abs(our_image("alphas") - library_image("flux", bases, folder)).max() <= 1
 
 
-# ------------------------------------------------------------------------------------- with an encoding
+# ------------------------------------------------------------------------------------- with an
+# encoding
 
 
-def encoding_file(kind: str, bases: dict[str, Path], path: Path, encoding: str = "harope", note: bool = False, **options: Any) -> Any:
-    """Writes the weights of an encoding that is no longer the identity, and returns the network that has them."""
+def encoding_file(
+    kind: str,
+    bases: dict[str, Path],
+    path: Path,
+    encoding: str = "harope",
+    note: bool = False,
+    **options: Any,
+) -> Any:
+    """Writes the weights of an encoding that is no longer the identity, and returns the network
+    that has them.
+    """
     network = tiny.trained(backbone(kind).place(opened(kind, bases).transformer, encoding, options))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {}))
+    path.write_bytes(
+        weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {})
+    )
     return network
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beside", [True, False])
-def test_the_encodings_weights_travel_with_it(bases: dict[str, Path], tmp_path: Path, kind: str, beside: bool) -> None:
+def test_the_encodings_weights_travel_with_it(
+    bases: dict[str, Path], tmp_path: Path, kind: str, beside: bool
+) -> None:
     folder = saved(kind, bases, tmp_path / "lora")
     path = folder / "encoding.safetensors" if beside else tmp_path / "mine.safetensors"
     network = encoding_file(kind, bases, path, qk_mode="same")
-    said = {"config": {"base": str(bases[kind])}, "options": {"qk_mode": "same"}, "encoding": None if beside else "harope"}
+    said = {
+        "config": {"base": str(bases[kind])},
+        "options": {"qk_mode": "same"},
+        "encoding": None if beside else "harope",
+    }
     register("both", folder, said, None if beside else path)
     found = load_checkpoint_record("both")
     assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
     network.transformer.load_lora_adapter(load_file(folder / FILE))
     inputs = backbone(kind).trial(network)
     used = open_generator(found, tiny.settings(fold=False)).network
-    assert tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
+    assert (
+        tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
+    )  # other kernels run on mapped files
 
 
 def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -187,7 +240,14 @@ def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path
 # ------------------------------------------------------------------------------------- refusals
 
 
-def wrong(name: str, weights: Path, said: dict[str, Any], kind: type[BenchError], words: str, encoding: Path | None = None) -> None:
+def wrong(
+    name: str,
+    weights: Path,
+    said: dict[str, Any],
+    kind: type[BenchError],
+    words: str,
+    encoding: Path | None = None,
+) -> None:
     """Holds that registering fails with one line of these words and leaves nothing at home."""
     with pytest.raises(kind, match=words) as caught:
         register(name, weights, said, encoding)
@@ -201,66 +261,130 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
     wrong("a", folder, {}, OptionError, "does not say of what; add --config base=FOLDER")
     wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
     wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
-    wrong("a", folder, {**said, "encoding": "harope"}, OptionError, "has weights of its own, .* add --encoding-weights FILE")
+    wrong(
+        "a",
+        folder,
+        {**said, "encoding": "harope"},
+        OptionError,
+        "has weights of its own, .* add --encoding-weights FILE",
+    )
     odd = tmp_path / "odd.safetensors"
     save_file({"surprise": torch.zeros(2)}, odd)
     wrong("a", folder, said, OptionError, "do not tell the encoding; add --encoding", odd)
     wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
     wrong("a", bases["flux"], said, OptionError, "only such a one takes --encoding-weights", odd)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
-    wrong("a", folder, {**said, "encoding": "string"}, WeightsError, "unexpected A_u", tmp_path / "e.safetensors")
+    wrong(
+        "a",
+        folder,
+        {**said, "encoding": "string"},
+        WeightsError,
+        "unexpected A_u",
+        tmp_path / "e.safetensors",
+    )
     (tmp_path / "empty").mkdir()
     wrong("a", tmp_path / "empty", said, WeightsError, "holds no manifest.json, .* but no LoRA")
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
-    wrong("a", tmp_path / "empty", said, WeightsError, "one.safetensors, two.safetensors; give one file")
+    wrong(
+        "a",
+        tmp_path / "empty",
+        said,
+        WeightsError,
+        "one.safetensors, two.safetensors; give one file",
+    )
 
 
 def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in state.items() if not key.endswith("transformer_blocks.0.attn.to_q.lora_A.weight")}
+    return {
+        key: value
+        for key, value in state.items()
+        if not key.endswith("transformer_blocks.0.attn.to_q.lora_A.weight")
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: {k: v[:, :3] if k.endswith("A.weight") else v for k, v in s.items()}, "mis-shaped transformer."),
-        (lambda s: {k: v[:2] if k.endswith("B.weight") else v for k, v in s.items()}, "mis-shaped transformer."),
+        (
+            lambda s: {k: v[:, :3] if k.endswith("A.weight") else v for k, v in s.items()},
+            "mis-shaped transformer.",
+        ),
+        (
+            lambda s: {k: v[:2] if k.endswith("B.weight") else v for k, v in s.items()},
+            "mis-shaped transformer.",
+        ),
         (without_a_layer, "does not fit"),
         (lambda s: {k.replace("to_q", "to_x"): v for k, v in s.items()}, "unexpected transformer"),
         (lambda s: {k.replace("attn", "nowhere"): v for k, v in s.items()}, "none is a layer here"),
-        (lambda s: {**s, "text_encoder.x.lora_A.weight": torch.zeros(1, 1)}, "only low-rank weights of the transformer"),
-        (lambda s: {**s, "transformer.norm_out.linear.weight": torch.zeros(1)}, "only low-rank weights of the transformer"),
-        (lambda s: {**s, "transformer.x.lora_magnitude_vector": torch.zeros(1)}, "DoRA is not attached"),
-        (lambda s: {f"base_model.model.{k.removeprefix('transformer.')}": v for k, v in s.items()}, "whose scale stands in adapter_config"),
-        (lambda s: {**s, "transformer.x.lokr_w1": torch.zeros(1)}, "holds transformer.x.lokr_w1: LoKr .LyCORIS. is not attached"),
-        (lambda s: {**s, "transformer.x.hada_w1_a": torch.zeros(1)}, "LoHa .LyCORIS. is not attached"),
+        (
+            lambda s: {**s, "text_encoder.x.lora_A.weight": torch.zeros(1, 1)},
+            "only low-rank weights of the transformer",
+        ),
+        (
+            lambda s: {**s, "transformer.norm_out.linear.weight": torch.zeros(1)},
+            "only low-rank weights of the transformer",
+        ),
+        (
+            lambda s: {**s, "transformer.x.lora_magnitude_vector": torch.zeros(1)},
+            "DoRA is not attached",
+        ),
+        (
+            lambda s: {
+                f"base_model.model.{k.removeprefix('transformer.')}": v for k, v in s.items()
+            },
+            "whose scale stands in adapter_config",
+        ),
+        (
+            lambda s: {**s, "transformer.x.lokr_w1": torch.zeros(1)},
+            "holds transformer.x.lokr_w1: LoKr .LyCORIS. is not attached",
+        ),
+        (
+            lambda s: {**s, "transformer.x.hada_w1_a": torch.zeros(1)},
+            "LoHa .LyCORIS. is not attached",
+        ),
         (lambda s: {**s, "transformer.x.oft_R.weight": torch.zeros(1)}, "OFT is not attached"),
-        (lambda s: {**s, "lora_te1_x.lora_down.weight": torch.zeros(1, 1)}, "lora_te1_x.lora_down.weight of a text encoder"),
+        (
+            lambda s: {**s, "lora_te1_x.lora_down.weight": torch.zeros(1, 1)},
+            "lora_te1_x.lora_down.weight of a text encoder",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lora_that_does_not_fit_is_refused(bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str) -> None:
+def test_a_lora_that_does_not_fit_is_refused(
+    bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str
+) -> None:
     folder = saved(kind, bases, tmp_path / "lora", note=False)
-    save_file({key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()}, folder / FILE)
+    save_file(
+        {key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()},
+        folder / FILE,
+    )
     wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
 
 
 def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """The file that diffusers' save_lora_adapter writes: layers by their bare names."""
-    save_file({key.removeprefix("transformer."): value for key, value in weights.items()}, folder / FILE)
+    save_file(
+        {key.removeprefix("transformer."): value for key, value in weights.items()}, folder / FILE
+    )
 
 
 def as_peft(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """The folder that peft's save_pretrained writes: the scale stands in adapter_config.json."""
     (folder / FILE).unlink()
     save_file(
-        {f"base_model.model.{key.removeprefix('transformer.')}": v for key, v in weights.items()}, folder / "adapter_model.safetensors"
+        {f"base_model.model.{key.removeprefix('transformer.')}": v for key, v in weights.items()},
+        folder / "adapter_model.safetensors",
     )
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "target_modules": ["to_q"]}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "target_modules": ["to_q"]})
+    )
 
 
 def as_onetrainer(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """The file that OneTrainer writes: layers with underscores, factors called down and up, an alpha each."""
+    """The file that OneTrainer writes: layers with underscores, factors called down and up, an
+    alpha each.
+    """
     state = {}
     for key, value in weights.items():
         layer, factor = key.removeprefix("transformer.").rsplit(".lora_", 1)
@@ -273,12 +397,17 @@ def as_onetrainer(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 def as_kohya_of_diffusers(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Layers by their dotted names, factors called down and up."""
     names = {"lora_A": "lora_down", "lora_B": "lora_up"}
-    state = {re.sub("lora_[AB]", lambda m: names[m[0]], key): value for key, value in weights.items()}
+    state = {
+        re.sub("lora_[AB]", lambda m: names[m[0]], key): value for key, value in weights.items()
+    }
     state |= {key.rsplit(".lora_", 1)[0] + ".alpha": torch.tensor(12.0) for key in weights}
     save_file(state, folder / FILE)
 
 
-@pytest.mark.parametrize(("form", "alpha"), [(as_unprefixed, 4), (as_peft, 12), (as_onetrainer, 12), (as_kohya_of_diffusers, 12)])
+@pytest.mark.parametrize(
+    ("form", "alpha"),
+    [(as_unprefixed, 4), (as_peft, 12), (as_onetrainer, 12), (as_kohya_of_diffusers, 12)],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lora_in_another_tools_form_is_the_same_adapter(
     bases: dict[str, Path], tmp_path: Path, kind: str, form: Callable[..., None], alpha: int
@@ -291,24 +420,48 @@ def test_a_lora_in_another_tools_form_is_the_same_adapter(
     assert manifest.lora is not None
     read = load_file(home() / "checkpoints/mine" / manifest.lora.file)
     assert read.keys() == weights.keys()
-    for layer in {key.rsplit(".lora_", 1)[0] for key in weights}:  # the product and its scale are what is attached
+    for layer in {
+        key.rsplit(".lora_", 1)[0] for key in weights
+    }:  # the product and its scale are what is attached
         name = layer.removeprefix("transformer.")
-        scale = manifest.lora.layer_alphas.get(name, manifest.lora.alpha) / manifest.lora.layer_ranks.get(name, manifest.lora.rank)
-        delta, expected = (s[f"{layer}.lora_B.weight"] @ s[f"{layer}.lora_A.weight"] for s in (read, weights))
+        scale = manifest.lora.layer_alphas.get(
+            name, manifest.lora.alpha
+        ) / manifest.lora.layer_ranks.get(name, manifest.lora.rank)
+        delta, expected = (
+            s[f"{layer}.lora_B.weight"] @ s[f"{layer}.lora_A.weight"] for s in (read, weights)
+        )
         torch.testing.assert_close(scale * delta, alpha / 4 * expected)
 
 
-@pytest.mark.parametrize("config", ["{}", "[]", '{"r": 4, "lora_alpha": -1}', '{"r": 4, "lora_alpha": 8, "use_dora": true}'])
-def test_a_peft_configuration_that_tells_no_scale_is_refused(bases: dict[str, Path], tmp_path: Path, config: str) -> None:
+@pytest.mark.parametrize(
+    "config",
+    ["{}", "[]", '{"r": 4, "lora_alpha": -1}', '{"r": 4, "lora_alpha": 8, "use_dora": true}'],
+)
+def test_a_peft_configuration_that_tells_no_scale_is_refused(
+    bases: dict[str, Path], tmp_path: Path, config: str
+) -> None:
     folder = saved("flux", bases, tmp_path / "lora", note=False)
     as_peft(folder, load_file(folder / FILE))
     (folder / "adapter_config.json").write_text(config)
-    wrong("odd", folder, {"config": {"base": str(bases["flux"])}}, WeightsError, "adapter_config.json .*(not peft|above 0|use_dora)")
+    wrong(
+        "odd",
+        folder,
+        {"config": {"base": str(bases["flux"])}},
+        WeightsError,
+        "adapter_config.json .*(not peft|above 0|use_dora)",
+    )
 
 
 def quantised(base: Path) -> None:
     path = base / "transformer/config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"quant_method": "bitsandbytes"}}))
+    path.write_text(
+        json.dumps(
+            {
+                **json.loads(path.read_text()),
+                "quantization_config": {"quant_method": "bitsandbytes"},
+            }
+        )
+    )
 
 
 def variant(part: str) -> Callable[[Path], None]:
@@ -330,7 +483,9 @@ def without_weights(base: Path) -> None:
 
 def without_a_shard(base: Path) -> None:
     places = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
-    (base / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (base / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": places})
+    )
 
 
 @pytest.mark.parametrize(
@@ -355,15 +510,29 @@ def test_a_base_that_would_not_load_is_refused_when_registered(
 
 
 @pytest.mark.parametrize("field", [{"use_dora": True}, {"use_rslora": True}])
-def test_what_a_note_says_and_nothing_here_does_is_refused(bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]) -> None:
+def test_what_a_note_says_and_nothing_here_does_is_refused(
+    bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]
+) -> None:
     folder = saved("flux", bases, tmp_path / "lora", note=False)
     note = json.dumps({f"transformer.{key}": value for key, value in field.items()})
-    save_file(load_file(folder / FILE), folder / FILE, metadata={lora_files.LORA_METADATA_KEY: note, "format": "pt"})
-    wrong("odd", folder, {"config": {"base": str(bases["flux"])}}, WeightsError, f"made with {next(iter(field))} = True")
+    save_file(
+        load_file(folder / FILE),
+        folder / FILE,
+        metadata={lora_files.LORA_METADATA_KEY: note, "format": "pt"},
+    )
+    wrong(
+        "odd",
+        folder,
+        {"config": {"base": str(bases["flux"])}},
+        WeightsError,
+        f"made with {next(iter(field))} = True",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened(
+    bases: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
     folder = saved(kind, bases, tmp_path / "lora")
     base = Path(shutil.copytree(bases[kind], tmp_path / "base"))
     register("kept", folder, {"config": {"base": str(base)}})
@@ -381,7 +550,9 @@ def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened
         our_image("kept")
 
 
-def test_a_folder_of_something_else_at_home_is_left_alone(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_of_something_else_at_home_is_left_alone(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     folder = saved("flux", bases, tmp_path / "lora")
     (home() / "checkpoints/taken").mkdir(parents=True)
     (home() / "checkpoints/taken/mine.txt").write_text("mine")
@@ -390,7 +561,9 @@ def test_a_folder_of_something_else_at_home_is_left_alone(bases: dict[str, Path]
     assert (home() / "checkpoints/taken/mine.txt").read_text() == "mine"
 
 
-def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
     place = home() / "checkpoints"
     toml = register("twice", folder, said)
@@ -406,7 +579,10 @@ def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_o
     (place / "twice/lora.safetensors").write_bytes(b"damaged")
     register("twice", folder, said)
     our_image("twice")
-    assert sorted(path.name for path in place.iterdir() if "lock" not in path.name) == ["twice", "twice.toml"]
+    assert sorted(path.name for path in place.iterdir() if "lock" not in path.name) == [
+        "twice",
+        "twice.toml",
+    ]
 
 
 def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -420,17 +596,32 @@ def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_pa
     our_image("name")
 
 
-# ------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------- the command
+# line
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_register_and_generate(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_register_and_generate(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     tiny.register_prompts(monkeypatch)
     folder = saved(kind, bases, tmp_path / "lora")
     encoding_file(kind, bases, tmp_path / "e.safetensors")
     monkeypatch.chdir(bases[kind].parent)  # a base beside the user is kept in full
-    words = ("register", "my-lora", "--weights", folder, "--backbone", kind, "--config", "base=base")
-    for more in (("--encoding-weights", tmp_path / "e.safetensors"), ("--drawing", "vae_tiling=false")):
+    words = (
+        "register",
+        "my-lora",
+        "--weights",
+        folder,
+        "--backbone",
+        kind,
+        "--config",
+        "base=base",
+    )
+    for more in (
+        ("--encoding-weights", tmp_path / "e.safetensors"),
+        ("--drawing", "vae_tiling=false"),
+    ):
         words = (*words, *more)
     done = CliRunner().invoke(main, list(map(str, words)))
     assert done.exit_code == 0, done.output
@@ -438,14 +629,34 @@ def test_register_and_generate(bases: dict[str, Path], tmp_path: Path, monkeypat
     assert found.config["base"] == str(bases[kind])
     assert found.drawing == {**backbone(kind).defaults["drawing"], "vae_tiling": False}
     monkeypatch.chdir(tmp_path)
-    drawn = ("generate", "my-lora", "--suite", "four-prompts", "--count", "1", "--steps", "1", "--out", str(tmp_path / "run"))
+    drawn = (
+        "generate",
+        "my-lora",
+        "--suite",
+        "four-prompts",
+        "--count",
+        "1",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert CliRunner().invoke(main, drawn).exit_code == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["fold"] is True
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_of_a_whole_network_keep_the_backbones_drawing(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_weights_of_a_whole_network_keep_the_backbones_drawing(
+    bases: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
     network = backbone(kind).place(opened(kind, bases).transformer, "harope", {})
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
-    register("whole", tmp_path / "w.safetensors", {"config": {"base": str(bases[kind])}, "drawing": {"dtype": "bfloat16"}})
-    assert load_checkpoint_record("whole").drawing == {**backbone(kind).defaults["drawing"], "dtype": "bfloat16"}
+    register(
+        "whole",
+        tmp_path / "w.safetensors",
+        {"config": {"base": str(bases[kind])}, "drawing": {"dtype": "bfloat16"}},
+    )
+    assert load_checkpoint_record("whole").drawing == {
+        **backbone(kind).defaults["drawing"],
+        "dtype": "bfloat16",
+    }

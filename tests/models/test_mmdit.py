@@ -29,7 +29,9 @@ def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -
     """With noise on all weights: a fresh network predicts zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built: mmdit_micro.MMDiT = registry.load_by_name("backbones", "mmdit-micro").build(encoding, options, SMALL)
+        built: mmdit_micro.MMDiT = registry.load_by_name("backbones", "mmdit-micro").build(
+            encoding, options, SMALL
+        )
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -39,7 +41,9 @@ def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -
 
 def inputs(*prompts: str, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     x = torch.randn((len(prompts), 3, side, side), generator=torch.Generator().manual_seed(1))
-    words = torch.stack([mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL)) for prompt in prompts])
+    words = torch.stack(
+        [mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL)) for prompt in prompts]
+    )
     return x, torch.full((len(prompts),), 500.0), words
 
 
@@ -66,23 +70,34 @@ def test_words_and_their_order_decide_the_prediction() -> None:
 def test_text_stands_at_the_origin_and_image_tokens_at_row_and_column() -> None:
     everywhere, grid = network().positions(2, 3)
     assert everywhere[:4].tolist() == [[0.0, 0.0]] * 4
-    assert everywhere[4:].tolist() == grid.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    assert (
+        everywhere[4:].tolist() == grid.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    )
 
 
 @torch.no_grad()
 def test_a_matrix_at_its_start_changes_nothing() -> None:
     plain, with_matrix = network("rope-axial", spread=0.0), network("harope", spread=0.0)
     rng = torch.Generator().manual_seed(3)
-    state = {key: 0.1 * torch.randn(value.shape, generator=rng) for key, value in plain.state_dict().items()}
+    state = {
+        key: 0.1 * torch.randn(value.shape, generator=rng)
+        for key, value in plain.state_dict().items()
+    }
     plain.load_state_dict(state)
-    own = {key: value for key, value in with_matrix.state_dict().items() if key.startswith("encoding.")}
+    own = {
+        key: value for key, value in with_matrix.state_dict().items() if key.startswith("encoding.")
+    }
     assert own
     with_matrix.load_state_dict({**state, **own})
-    torch.testing.assert_close(with_matrix(*inputs("a red ring")), plain(*inputs("a red ring")), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        with_matrix(*inputs("a red ring")), plain(*inputs("a red ring")), rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
-def test_encoding_acts_on_text_and_image_queries_behind_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoding_acts_on_text_and_image_queries_behind_the_norm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built, seen = network(), []
 
     def rotate(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -94,16 +109,29 @@ def test_encoding_acts_on_text_and_image_queries_behind_the_norm(monkeypatch: py
     assert [layer for *_, layer in seen] == [0, 1]
     for q, k, positions, layer in seen:
         assert q.shape == k.shape == (1, 2, 4 + 16, 8) and positions.shape == (20, 2)
-        for x, norms in ((q, [s.norm_q for s in built.blocks[layer].streams]), (k, [s.norm_k for s in built.blocks[layer].streams])):
-            weight = torch.cat([n.weight.expand(1, 1, c, -1) for n, c in zip(norms, (4, 16) if len(norms) == 2 else (20,), strict=True)], 2)
-            torch.testing.assert_close((x / weight).square().mean(-1), torch.ones(1, 2, 20), rtol=1e-3, atol=1e-3)
+        for x, norms in (
+            (q, [s.norm_q for s in built.blocks[layer].streams]),
+            (k, [s.norm_k for s in built.blocks[layer].streams]),
+        ):
+            weight = torch.cat(
+                [
+                    n.weight.expand(1, 1, c, -1)
+                    for n, c in zip(norms, (4, 16) if len(norms) == 2 else (20,), strict=True)
+                ],
+                2,
+            )
+            torch.testing.assert_close(
+                (x / weight).square().mean(-1), torch.ones(1, 2, 20), rtol=1e-3, atol=1e-3
+            )
 
 
 @torch.no_grad()
 def test_image_tokens_alone_are_given_the_table() -> None:
     built, seen = network("ape"), []
     whole = built.encoding.embed
-    built.encoding.embed = lambda tokens, positions: seen.append(tokens.shape) or whole(tokens, positions)  # type: ignore[method-assign, func-returns-value]
+    built.encoding.embed = lambda tokens, positions: (
+        seen.append(tokens.shape) or whole(tokens, positions)
+    )  # type: ignore[method-assign, func-returns-value]
     built(*inputs("a red ring"))
     assert seen == [(1, 16, 16)]
 
@@ -119,10 +147,23 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
     checkpoint = Checkpoint(
         name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="w.safetensors", sha256="0" * 64, source="test",
     )  # fmt: skip
-    settings = Settings(**{"resolution": resolution, "sampler": "flow", "steps": 2, "guidance": 2.0, "tile": 4, **changes})
+    settings = Settings(
+        **{
+            "resolution": resolution,
+            "sampler": "flow",
+            "steps": 2,
+            "guidance": 2.0,
+            "tile": 4,
+            **changes,
+        }
+    )
     backbone = registry.load_by_name("backbones", "mmdit-micro")
     backbone.check(checkpoint, settings)
-    images: np.ndarray = backbone.open(checkpoint, state, settings).draw([request(i) for i in range(4)], settings).images
+    images: np.ndarray = (
+        backbone.open(checkpoint, state, settings)
+        .draw([request(i) for i in range(4)], settings)
+        .images
+    )
     return images
 
 

@@ -66,10 +66,15 @@ def test_the_registry_has_both_samplers() -> None:
 
 
 def test_flow_with_the_best_velocity_maps_noise_to_the_gaussian_point_by_point() -> None:
-    """The exact flow between two Gaussians is x = mean + spread * noise; Euler's error halves with the step."""
+    """The exact flow between two Gaussians is x = mean + spread * noise; Euler's error halves with
+    the step.
+    """
     noise = unit_noise((64,), generators(4))
     wanted = MEAN + SPREAD * noise
-    error = {steps: float((FLOW.sample(best_velocity, noise, steps, []) - wanted).abs().max()) for steps in (100, 200, 1600)}
+    error = {
+        steps: float((FLOW.sample(best_velocity, noise, steps, []) - wanted).abs().max())
+        for steps in (100, 200, 1600)
+    }
     assert error[1600] < 5e-3
     assert error[100] / error[200] == pytest.approx(2, rel=0.2)
 
@@ -78,7 +83,9 @@ def test_flow_draws_the_right_mean_and_variance() -> None:
     drawn = FLOW.sample(best_velocity, unit_noise((5000,), generators(4)), 400, [])
     n = drawn.numel()
     assert float(drawn.mean()) == pytest.approx(MEAN, abs=4 * SPREAD / math.sqrt(n))
-    assert float(drawn.std()) == pytest.approx(SPREAD, rel=4 / math.sqrt(2 * n) + 0.01)  # 1% of Euler error
+    assert float(drawn.std()) == pytest.approx(
+        SPREAD, rel=4 / math.sqrt(2 * n) + 0.01
+    )  # 1% of Euler error
 
 
 def test_flow_asks_equal_steps_from_noise_to_data() -> None:
@@ -102,7 +109,9 @@ def test_flow_pairs_lie_on_straight_lines_at_logit_normal_times() -> None:
     for i, u in enumerate(uniform.tolist()):
         t = 1 / (1 + math.exp(-NormalDist().inv_cdf(u)))
         assert float(pair.time[i]) == pytest.approx(1000 * t, rel=1e-5)
-        torch.testing.assert_close(pair.noised[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            pair.noised[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6
+        )
     assert torch.equal(pair.target, noise - clean)
     assert FLOW.pair(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24])).time.isfinite().all()
 
@@ -116,8 +125,12 @@ def test_a_shift_moves_times_towards_noise_and_keeps_both_ends(shift: float) -> 
         return torch.ones_like(x)
 
     out = Flow(shift).sample(network, torch.zeros(1, 3), 4, [])
-    assert asked == pytest.approx([shift * t / (1 + (shift - 1) * t) for t in (1, 0.75, 0.5, 0.25)], rel=1e-6)
-    assert asked[1] == pytest.approx({1.0: 0.75, 3.0: 0.9}[shift])  # sd3's shift 3 by hand: 2.25 / 2.5
+    assert asked == pytest.approx(
+        [shift * t / (1 + (shift - 1) * t) for t in (1, 0.75, 0.5, 0.25)], rel=1e-6
+    )
+    assert asked[1] == pytest.approx(
+        {1.0: 0.75, 3.0: 0.9}[shift]
+    )  # sd3's shift 3 by hand: 2.25 / 2.5
     assert out.tolist() == [pytest.approx([-1.0] * 3)]
 
 
@@ -126,7 +139,9 @@ def test_a_shift_moves_times_towards_noise_and_keeps_both_ends(shift: float) -> 
 
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_with_the_best_noise_draws_the_gaussian(steps: int) -> None:
-    """Sampling a Gaussian with the exact network is linear: mean and variance follow from a recursion, and so must the draws."""
+    """Sampling a Gaussian with the exact network is linear: mean and variance follow from a
+    recursion, and so must the draws.
+    """
     generators_of_rows = generators(8)
     noise = unit_noise((2000,), generators_of_rows)
     drawn = DDPM.sample(best_noise, noise, steps, generators_of_rows).double()
@@ -135,7 +150,8 @@ def test_ddpm_with_the_best_noise_draws_the_gaussian(steps: int) -> None:
     assert float(drawn.mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / n))
     assert float(drawn.var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
     assert mean == pytest.approx(MEAN, abs=0.01)
-    # The smaller, posterior variance draws too narrow in few steps (Nichol and Dhariwal 2021, section 3.1): 18% at 50, 1% at 1,000.
+    # The smaller, posterior variance draws too narrow in few steps (Nichol and Dhariwal 2021,
+    # section 3.1): 18% at 50, 1% at 1,000.
     assert SPREAD * (0.98 if steps == 1000 else 0.8) < math.sqrt(variance) < SPREAD
 
 
@@ -150,15 +166,20 @@ def by_recursion(steps: int) -> tuple[float, float]:
 
 
 def posterior_line(t: int, s: int | None) -> tuple[float, float, float]:
-    """x_s = gain x_t + shift + noise of that variance, with x_0 replaced by its best guess from x_t."""
+    """x_s = gain x_t + shift + noise of that variance, with x_0 replaced by its best guess from
+    x_t.
+    """
     a, b = A[t], 1.0 if s is None else A[s]
-    guess_gain = a**0.5 * SPREAD**2 / (a * SPREAD**2 + 1 - a)  # E[x_0 | x_t] = MEAN + guess_gain (x_t - sqrt(a) MEAN)
+    guess_gain = (
+        a**0.5 * SPREAD**2 / (a * SPREAD**2 + 1 - a)
+    )  # E[x_0 | x_t] = MEAN + guess_gain (x_t - sqrt(a) MEAN)
     per_clean, per_noised, noise = posterior(a, b)
     return per_clean * guess_gain + per_noised, per_clean * MEAN * (1 - guess_gain * a**0.5), noise
 
 
 def posterior(a: float, b: float) -> tuple[float, float, float]:
-    """q(x_s | x_t, x_0) by conditioning the joint Gaussian of (x_s, x_t) given x_0: slow, and unlike the sampler's formula.
+    """q(x_s | x_t, x_0) by conditioning the joint Gaussian of (x_s, x_t) given x_0: slow, and
+    unlike the sampler's formula.
 
     Means sqrt(b) x_0 and sqrt(a) x_0; variances 1 - b and 1 - a; covariance sqrt(a / b) (1 - b).
     Returns the weights of x_0 and x_t in the mean, and the variance.
@@ -170,7 +191,9 @@ def posterior(a: float, b: float) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 50])
 def test_every_ddpm_step_is_the_posterior(steps: int) -> None:
-    """Step by step against the joint Gaussian, with a network that is wrong on purpose, so that nothing cancels."""
+    """Step by step against the joint Gaussian, with a network that is wrong on purpose, so that
+    nothing cancels.
+    """
     seen: list[Tensor] = []
 
     def network(x: Tensor, time: Tensor) -> Tensor:
@@ -190,7 +213,9 @@ def test_every_ddpm_step_is_the_posterior(steps: int) -> None:
         wanted = per_clean * clean + per_noised * before
         if place:
             wanted = wanted + math.sqrt(variance) * unit_noise((4,), fresh)
-        torch.testing.assert_close(after.double(), wanted, rtol=1e-4, atol=1e-4 * float(clean.abs().max()))
+        torch.testing.assert_close(
+            after.double(), wanted, rtol=1e-4, atol=1e-4 * float(clean.abs().max())
+        )
 
 
 def test_the_last_ddpm_step_adds_no_noise() -> None:
@@ -204,14 +229,21 @@ def test_ddpm_pairs_are_noised_by_the_schedule() -> None:
     pair = DDPM.pair(clean, noise, torch.tensor([0.0, 0.2505, 0.9999, 1 - 2**-24]))
     assert pair.time.tolist() == [0, 250, 999, 999]
     for i, step in enumerate([0, 250, 999, 999]):
-        torch.testing.assert_close(pair.noised[i], math.sqrt(A[step]) * clean[i] + math.sqrt(1 - A[step]) * noise[i], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            pair.noised[i],
+            math.sqrt(A[step]) * clean[i] + math.sqrt(1 - A[step]) * noise[i],
+            rtol=1e-5,
+            atol=1e-6,
+        )
     assert torch.equal(pair.target, noise)
     assert pair.time.dtype == torch.float32
 
 
 def test_the_schedule_is_linear_in_beta() -> None:
     np.testing.assert_allclose(DDPM.alphas.numpy(), A, rtol=1e-12)
-    assert A[-1] == pytest.approx(4.04e-5, rel=0.01)  # Ho et al. 2020: nearly nothing of the image is left
+    assert A[-1] == pytest.approx(
+        4.04e-5, rel=0.01
+    )  # Ho et al. 2020: nearly nothing of the image is left
 
 
 def test_kept_steps_include_both_ends_and_never_repeat() -> None:
@@ -230,23 +262,38 @@ def test_a_single_step_starts_from_pure_noise() -> None:
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_steps_that_were_never_trained_are_refused(steps: int) -> None:
-    with pytest.raises(OptionError, match=f"1 to 1000 steps, found {steps}; give --steps in that range"):
+    with pytest.raises(
+        OptionError, match=f"1 to 1000 steps, found {steps}; give --steps in that range"
+    ):
         DDPM.sample(best_noise, unit_noise((4,), generators(1)), steps, generators(1))
 
 
 def test_respacing_is_dits_for_its_own_number_of_steps() -> None:
-    """250 sections of 1,000: exact fractions have no tie to round, so summed floats must give the same."""
+    """250 sections of 1,000: exact fractions have no tie to round, so summed floats must give the
+    same.
+    """
     assert ddpm.linspace_timesteps(250) == [round(Fraction(999 * i, 249)) for i in range(250)]
-    assert ddpm.linspace_timesteps(250)[:4] + ddpm.linspace_timesteps(250)[-2:] == [0, 4, 8, 12, 995, 999]
+    assert ddpm.linspace_timesteps(250)[:4] + ddpm.linspace_timesteps(250)[-2:] == [
+        0,
+        4,
+        8,
+        12,
+        995,
+        999,
+    ]
 
 
 def speaker(x: Tensor, time: Tensor) -> Tensor:
-    """A network with learned sigma: noise, and a share of the variance that is neither end of the range; a function of x and time."""
+    """A network with learned sigma: noise, and a share of the variance that is neither end of the
+    range; a function of x and time.
+    """
     return torch.cat((0.4 * x + 0.1, (x + time[:, None, None, None] / 700).sin()), 1)
 
 
 def by_formulas(start: Tensor, steps: int, fresh: Generator) -> Tensor:
-    """Ancestral sampling with a learned range, number by number in float64 (Nichol and Dhariwal 2021, equations 14 and 15; 19)."""
+    """Ancestral sampling with a learned range, number by number in float64 (Nichol and Dhariwal
+    2021, equations 14 and 15; 19).
+    """
     times = [round(i * 999 / (steps - 1)) for i in range(steps)]
     x = start.double()
     for place in reversed(range(steps)):
@@ -270,8 +317,12 @@ def test_a_learned_sigma_moves_the_variance_between_the_posteriors_and_beta(step
     start = unit_noise((4, 2, 2), generators(1))
     found = DDPM.sample(speaker, start, steps, generators(1, seed=1))
     wanted = by_formulas(start, steps, generators(1, seed=1)[0])
-    torch.testing.assert_close(found.double(), wanted, rtol=2e-4, atol=2e-4 * float(wanted.abs().max()))  # float32 over many steps
-    silent = DDPM.sample(lambda x, time: speaker(x, time)[:, :4], start, steps, generators(1, seed=1))
+    torch.testing.assert_close(
+        found.double(), wanted, rtol=2e-4, atol=2e-4 * float(wanted.abs().max())
+    )  # float32 over many steps
+    silent = DDPM.sample(
+        lambda x, time: speaker(x, time)[:, :4], start, steps, generators(1, seed=1)
+    )
     assert (silent - found).abs().max() > 1e-3  # without a share the posterior's variance stands
 
 
@@ -288,10 +339,16 @@ def test_the_network_is_told_the_training_process_own_step() -> None:
 
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_agrees_with_diffusers(steps: int) -> None:
-    """DDPMScheduler with learned_range on evenly spread steps: the same schedule from another hand, in float32."""
+    """DDPMScheduler with learned_range on evenly spread steps: the same schedule from another hand,
+    in float32.
+    """
     schedulers = pytest.importorskip("diffusers", reason="needs the extra t2i")
     theirs = schedulers.DDPMScheduler(
-        beta_start=1e-4, beta_end=0.02, variance_type="learned_range", clip_sample=False, timestep_spacing="linspace"
+        beta_start=1e-4,
+        beta_end=0.02,
+        variance_type="learned_range",
+        clip_sample=False,
+        timestep_spacing="linspace",
     )
     theirs.set_timesteps(steps)
     x = start = unit_noise((4, 2, 2), generators(1))
@@ -300,7 +357,9 @@ def test_ddpm_agrees_with_diffusers(steps: int) -> None:
         x = theirs.step(speaker(x, t[None].float()), t, x, generator=fresh).prev_sample
     found = DDPM.sample(speaker, start, steps, generators(1, seed=1))
     assert theirs.timesteps.tolist() == ddpm.linspace_timesteps(steps)[::-1]
-    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))  # their products of alphas are float32
+    torch.testing.assert_close(
+        found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max())
+    )  # their products of alphas are float32
 
 
 # ------------------------------------------------------------------------------------------- ddim
@@ -311,12 +370,16 @@ def test_ddpm_agrees_with_diffusers(steps: int) -> None:
 def test_ddim_agrees_with_diffusers(steps: int, eta: float) -> None:
     """DDIMScheduler with leading steps, which are DiT's "ddimN" where N divides 1,000."""
     schedulers = pytest.importorskip("diffusers", reason="needs the extra t2i")
-    theirs = schedulers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, timestep_spacing="leading")
+    theirs = schedulers.DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, clip_sample=False, timestep_spacing="leading"
+    )
     theirs.set_timesteps(steps)
     x = start = unit_noise((4, 2, 2), generators(1))
     fresh = generators(1, seed=1)[0]
     for t in theirs.timesteps:
-        x = theirs.step(speaker(x, t[None].float())[:, :4], t, x, eta=eta, generator=fresh).prev_sample
+        x = theirs.step(
+            speaker(x, t[None].float())[:, :4], t, x, eta=eta, generator=fresh
+        ).prev_sample
     found = ddim.Ddim(eta).sample(speaker, start, steps, generators(1, seed=1))
     torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))
 
@@ -324,28 +387,47 @@ def test_ddim_agrees_with_diffusers(steps: int, eta: float) -> None:
 def test_ddim_without_noise_maps_noise_to_the_gaussian_point_by_point() -> None:
     """The exact map between two Gaussians is x = mean + spread * noise; no generator is asked."""
     noise = unit_noise((64,), generators(4))
-    error = [float((DDIM.sample(best_noise, noise, steps, []) - (MEAN + SPREAD * noise)).abs().max()) for steps in (50, 500)]
+    error = [
+        float((DDIM.sample(best_noise, noise, steps, []) - (MEAN + SPREAD * noise)).abs().max())
+        for steps in (50, 500)
+    ]
     assert error[1] < 0.02
     assert error[1] < error[0] / 5
 
 
 def test_ddim_with_full_noise_is_the_posterior_of_each_step() -> None:
-    """eta = 1 is ancestral sampling (Song et al. 2020, section 4.1): equal draws where the kept steps are the same, all of them."""
+    """eta = 1 is ancestral sampling (Song et al. 2020, section 4.1): equal draws where the kept
+    steps are the same, all of them.
+    """
     noise = unit_noise((8,), generators(2))
-    one, other = (s.sample(best_noise, noise, 1000, generators(2, seed=1)) for s in (ddim.Ddim(1.0), DDPM))
+    one, other = (
+        s.sample(best_noise, noise, 1000, generators(2, seed=1)) for s in (ddim.Ddim(1.0), DDPM)
+    )
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("steps", "near"), [(999, "1000"), (1, "2"), (0, "2"), (300, "334"), (1001, "1000")])
+@pytest.mark.parametrize(
+    ("steps", "near"), [(999, "1000"), (1, "2"), (0, "2"), (300, "334"), (1001, "1000")]
+)
 def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
-    with pytest.raises(OptionError, match=f"{steps} steps of 1000 cannot be taken by one stride; --steps {near} can be"):
+    with pytest.raises(
+        OptionError,
+        match=f"{steps} steps of 1000 cannot be taken by one stride; --steps {near} can be",
+    ):
         DDIM.check(steps)
     assert ddim.leading_timesteps(int(near))[0] == 0
-    assert [len(ddim.leading_timesteps(n)) for n in (2, 50, 100, 250, 500)] == [2, 50, 100, 250, 500]
+    assert [len(ddim.leading_timesteps(n)) for n in (2, 50, 100, 250, 500)] == [
+        2,
+        50,
+        100,
+        250,
+        500,
+    ]
     assert ddim.leading_timesteps(250) == list(range(0, 1000, 4))
 
 
-# ------------------------------------------------------------------------------- rows and generators
+# ------------------------------------------------------------------------------- rows and
+# generators
 
 
 def bent(x: Tensor, time: Tensor) -> Tensor:
@@ -374,9 +456,15 @@ def test_samplers_leave_their_inputs_and_the_global_generator_alone(name: str) -
 
 
 def test_a_samples_generator_is_a_function_of_seed_and_index() -> None:
-    first = {(s, i): float(torch.randn((), generator=index_generator(s, i))) for s in range(3) for i in range(12)}
+    first = {
+        (s, i): float(torch.randn((), generator=index_generator(s, i)))
+        for s in range(3)
+        for i in range(12)
+    }
     assert len(set(first.values())) == len(first)  # (1, 12) and (11, 2) may not meet either
-    assert float(torch.randn((), generator=index_generator(1, 12))) != float(torch.randn((), generator=index_generator(11, 2)))
+    assert float(torch.randn((), generator=index_generator(1, 12))) != float(
+        torch.randn((), generator=index_generator(11, 2))
+    )
     assert float(torch.randn((), generator=index_generator(2, 7))) == first[2, 7]
 
 
@@ -388,7 +476,8 @@ def test_the_noise_of_index_0_is_pinned() -> None:
 PINNED = [1.2861531, -0.7996154, 1.0627854]
 
 
-# ------------------------------------------------------------------------------------- spacing of the training steps
+# ------------------------------------------------------------------------------------- spacing of
+# the training steps
 
 
 def called_at(sampler: Any, steps: int) -> list[int]:
@@ -404,7 +493,9 @@ def called_at(sampler: Any, steps: int) -> list[int]:
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings(**{"resolution": 28, "sampler": "ddim", "steps": 10, "guidance": 1, "tile": 1, **changes})
+    return Settings(
+        **{"resolution": 28, "sampler": "ddim", "steps": 10, "guidance": 1, "tile": 1, **changes}
+    )
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
@@ -413,8 +504,12 @@ def test_both_spacings_of_dits_create_diffusion_are_taken_by_name(name: str) -> 
     stride = list(range(0, 1000, 100))  # create_diffusion("ddim10")
     assert called_at(load_settings_sampler(settings(sampler=name, spacing="linspace")), 10) == even
     assert called_at(load_settings_sampler(settings(sampler=name, spacing="leading")), 10) == stride
-    assert called_at(load_settings_sampler(settings(sampler=name)), 10) == (stride if name == "ddim" else even)
-    assert called_at(registry.load_by_name("samplers", name), 10) == (stride if name == "ddim" else even)  # the shared one is left alone
+    assert called_at(load_settings_sampler(settings(sampler=name)), 10) == (
+        stride if name == "ddim" else even
+    )
+    assert called_at(registry.load_by_name("samplers", name), 10) == (
+        stride if name == "ddim" else even
+    )  # the shared one is left alone
 
 
 def test_a_number_of_steps_is_checked_by_the_spacing() -> None:
@@ -425,10 +520,15 @@ def test_a_number_of_steps_is_checked_by_the_spacing() -> None:
         load_settings_sampler(settings(sampler="flow", spacing="leading"))
 
 
-def test_a_spacing_that_is_not_named_or_is_the_samplers_own_keeps_a_plans_digest(make_checkpoint: Any, bench_home: Path) -> None:
+def test_a_spacing_that_is_not_named_or_is_the_samplers_own_keeps_a_plans_digest(
+    make_checkpoint: Any, bench_home: Path
+) -> None:
     make_checkpoint("noise")
     path = bench_home / "checkpoints" / "noise.toml"
     path.write_text(path.read_text().replace('sampler = "flow"', 'sampler = "ddim"'))
-    plain, own, other = (make_plan("noise", None, {"resolution": 8, "spacing": s}) for s in (None, "leading", "linspace"))
+    plain, own, other = (
+        make_plan("noise", None, {"resolution": 8, "spacing": s})
+        for s in (None, "leading", "linspace")
+    )
     assert plain.digest == own.digest != other.digest
     assert "spacing" not in plain.digest_fields()["settings"]

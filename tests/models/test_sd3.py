@@ -1,4 +1,6 @@
-"""SD3: the library's table untouched, or a rotary encoding in its place; folding; adapter folders; drawing."""
+"""SD3: the library's table untouched, or a rotary encoding in its place; folding; adapter folders;
+drawing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from harope_bench.testing import check_backbone
 tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.models.backbones import folding, lora, encoded_transformer, sd3  # noqa: E402
+from harope_bench.models.backbones import encoded_transformer, folding, lora, sd3  # noqa: E402
 from harope_bench.models.load_checkpoint import load_checkpoint_record  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
 
@@ -38,28 +40,41 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> encoded_transformer.EncodedTransformer:
+def placed(
+    base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
+) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
-    return BACKBONE.attach_encoding(BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.attach_encoding(
+        BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens
+    )
 
 
 def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
-    """A transformer with q/k norm and a second attention in its first block, as SD3.5 has, with HARoPE."""
+    """A transformer with q/k norm and a second attention in its first block, as SD3.5 has, with
+    HARoPE.
+    """
     from diffusers import SD3Transformer2DModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = SD3Transformer2DModel(**{**tiny.SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0,)})
-    return tiny.trained(BACKBONE.attach_encoding(tiny.stirred(transformer, 0).eval(), "harope", options))
+        transformer = SD3Transformer2DModel(
+            **{**tiny.SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0,)}
+        )
+    return tiny.trained(
+        BACKBONE.attach_encoding(tiny.stirred(transformer, 0).eval(), "harope", options)
+    )
 
 
-# ------------------------------------------------------------------------------------- the right place
+# ------------------------------------------------------------------------------------- the right
+# place
 
 
 def test_ape_is_the_untouched_library(base: Path, pipe: Any) -> None:
     network = placed(base, "ape", form="sd3")
     inputs = BACKBONE.trial_inputs(network)
-    assert {type(p) for p in network.transformer.attn_processors.values()} == {type(p) for p in pipe.transformer.attn_processors.values()}
+    assert {type(p) for p in network.transformer.attn_processors.values()} == {
+        type(p) for p in pipe.transformer.attn_processors.values()
+    }
     assert torch.equal(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs))
     with pytest.raises(OptionError, match="say --option form=sd3"):
         placed(base, "ape")
@@ -72,48 +87,83 @@ def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
     shape = BACKBONE.shape(pipe.transformer.config)
     ours = Ape(shape, Ape.Options(form="sd3", table=24, base_grid=8))
     places = torch.cartesian_prod(torch.arange(3.0), torch.arange(5.0))
-    torch.testing.assert_close(ours.embed(torch.zeros(1, 15, 32), places)[0], table, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        ours.embed(torch.zeros(1, 15, 32), places)[0], table, rtol=0, atol=1e-6
+    )
 
 
 class SlowProcessor:
     """Joint attention written out, with the library's own rotation of the image tokens."""
 
     def __init__(self, network: encoded_transformer.EncodedTransformer, layer: int, side: int):
-        self.pair, self.side, self.tokens = network.encoding.matrices(layer), side, network.encoded_tokens
+        self.pair, self.side, self.tokens = (
+            network.encoding.matrices(layer),
+            side,
+            network.encoded_tokens,
+        )
 
-    def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Any:
+    def __call__(
+        self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *_: Any, **__: Any
+    ) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
 
         image = hidden_states.shape[1]
         split = []
-        for own, added in ((attn.to_q, attn.add_q_proj), (attn.to_k, attn.add_k_proj), (attn.to_v, attn.add_v_proj)):
+        for own, added in (
+            (attn.to_q, attn.add_q_proj),
+            (attn.to_k, attn.add_k_proj),
+            (attn.to_v, attn.add_v_proj),
+        ):
             both = torch.cat((own(hidden_states), added(encoder_hidden_states)), 1)
             split.append(both.unflatten(-1, (attn.heads, -1)))  # (B, N, heads, d)
         q, k, v = split
         d, stop = q.shape[-1], (None if self.tokens == "all" else image)
         if self.pair is not None:
             act = lambda x, m: torch.einsum("hij,bnhj->bnhi", m, x)  # noqa: E731
-            q = torch.cat((act(q[:, :stop], self.pair.q), q[:, q.shape[1] if stop is None else stop :]), 1)
-            k = torch.cat((act(k[:, :stop], self.pair.k), k[:, k.shape[1] if stop is None else stop :]), 1)
-        rows, columns = (torch.arange(self.side).repeat_interleave(self.side), torch.arange(self.side).repeat(self.side))
-        waves = [get_1d_rotary_pos_embed(d // 2, where.float(), use_real=True, freqs_dtype=torch.float64) for where in (rows, columns)]
+            q = torch.cat(
+                (act(q[:, :stop], self.pair.q), q[:, q.shape[1] if stop is None else stop :]), 1
+            )
+            k = torch.cat(
+                (act(k[:, :stop], self.pair.k), k[:, k.shape[1] if stop is None else stop :]), 1
+            )
+        rows, columns = (
+            torch.arange(self.side).repeat_interleave(self.side),
+            torch.arange(self.side).repeat(self.side),
+        )
+        waves = [
+            get_1d_rotary_pos_embed(d // 2, where.float(), use_real=True, freqs_dtype=torch.float64)
+            for where in (rows, columns)
+        ]
         table = tuple(torch.cat([wave[i] for wave in waves], -1) for i in (0, 1))  # (N, d) each
-        q, k = (torch.cat((apply_rotary_emb(x[:, :image], table, sequence_dim=1), x[:, image:]), 1) for x in (q, k))
+        q, k = (
+            torch.cat((apply_rotary_emb(x[:, :image], table, sequence_dim=1), x[:, image:]), 1)
+            for x in (q, k)
+        )
         share = torch.einsum("bnhd,bmhd->bhnm", q, k).div(d**0.5).softmax(-1)
         found = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
         text = found[:, image:]
-        return attn.to_out[0](found[:, :image]), text if attn.context_pre_only else attn.to_add_out(text)
+        return attn.to_out[0](found[:, :image]), text if attn.context_pre_only else attn.to_add_out(
+            text
+        )
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
-@pytest.mark.parametrize(("encoding", "options"), [("rope-axial", {}), ("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"})])
-def test_positions_replace_the_table(base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "options"),
+    [("rope-axial", {}), ("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"})],
+)
+def test_positions_replace_the_table(
+    base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
+) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
     pipe.transformer.pos_embed.pos_embed = None
     bare = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(
-        {name: SlowProcessor(network, layer, 4) for layer, name in enumerate(pipe.transformer.attn_processors)}
+        {
+            name: SlowProcessor(network, layer, 4)
+            for layer, name in enumerate(pipe.transformer.attn_processors)
+        }
     )
     wanted = tiny.outputs(pipe.transformer, inputs)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
@@ -132,12 +182,20 @@ def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> N
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
-@pytest.mark.parametrize(("encoding", "options"), [("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"}), ("string", {})])
-def test_folding_leaves_rope_and_the_same_outputs(base: Path, encoding: str, options: dict[str, Any], tokens: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "options"),
+    [("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"}), ("string", {})],
+)
+def test_folding_leaves_rope_and_the_same_outputs(
+    base: Path, encoding: str, options: dict[str, Any], tokens: str
+) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
     lora.add_lora(network, BACKBONE.targets, rank=4)
     inputs = BACKBONE.trial_inputs(network)
-    wanted, text = tiny.outputs(network, inputs), placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight
+    wanted, text = (
+        tiny.outputs(network, inputs),
+        placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
+    )
     BACKBONE.prepare(network)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     assert type(network.encoding).__name__ == "RopeAxial"
@@ -150,14 +208,21 @@ def test_folding_leaves_rope_and_the_same_outputs(base: Path, encoding: str, opt
 def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.trained(placed(base, "harope", qk_mode="same"))
     right = folding.fold_linear
-    monkeypatch.setattr(folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT))
-    with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
+    monkeypatch.setattr(
+        folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
+    )
+    with pytest.raises(
+        WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"
+    ):
         BACKBONE.prepare(network)
 
 
 def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
     network = norms(base)
-    inputs, weights = BACKBONE.trial_inputs(network), network.transformer.transformer_blocks[0].attn.to_q.weight.clone()
+    inputs, weights = (
+        BACKBONE.trial_inputs(network),
+        network.transformer.transformer_blocks[0].attn.to_q.weight.clone(),
+    )
     wanted = tiny.outputs(network, inputs)
     BACKBONE.prepare(network)
     assert network.is_matrix_applied
@@ -166,7 +231,11 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
     seen = []
     network.attention_callback = lambda layer, q, k: seen.append((layer, q.shape[2]))
     tiny.outputs(network, inputs)
-    assert seen == [(0, 24), (0, 16), (1, 24)]  # the second attention of block 0 sees the image alone
+    assert seen == [
+        (0, 24),
+        (0, 16),
+        (1, 24),
+    ]  # the second attention of block 0 sees the image alone
 
 
 def test_what_does_not_fold_is_left_as_it_is(base: Path) -> None:
@@ -185,7 +254,11 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
 
     with torch.device("meta"):
         transformer = SD3Transformer2DModel(
-            num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192, sample_size=128
+            num_layers=24,
+            num_attention_heads=24,
+            caption_projection_dim=1536,
+            pos_embed_max_size=192,
+            sample_size=128,
         )
         network = BACKBONE.attach_encoding(transformer, "harope", {})
     assert sum(p.numel() for p in network.transformer.parameters()) == 2_028_328_000
@@ -200,14 +273,17 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
         ({"resolution": 65}, ("harope", {}), "tokens of 16"),
     ],
 )
-def test_what_it_cannot_draw_is_refused(base: Path, settings: Any, encoding: Any, said: str) -> None:
+def test_what_it_cannot_draw_is_refused(
+    base: Path, settings: Any, encoding: Any, said: str
+) -> None:
     found = tiny.checkpoint("sd3", encoding[0], options=encoding[1], config={"base": str(base)})
     with pytest.raises(OptionError, match=said):
         BACKBONE.check(found, tiny.settings(**settings))
     BACKBONE.check(found, tiny.settings(resolution=384))
 
 
-# ------------------------------------------------------------------------------------- folders and drawing
+# ------------------------------------------------------------------------------------- folders and
+# drawing
 
 
 @pytest.mark.parametrize(("encoding", "options"), [("harope", {}), ("ape", {"form": "sd3"})])
@@ -216,19 +292,39 @@ def test_sd3_keeps_the_contract(base: Path, encoding: str, options: dict[str, An
     check_backbone("sd3", config, encoding=encoding, options=options, resolution=32)
 
 
-def test_an_adapter_folder_draws_folded_as_unfolded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_folder_draws_folded_as_unfolded(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.register_prompts(monkeypatch)
     network = tiny.trained(placed(base))
     lora.add_lora(network, BACKBONE.targets)
     manifest = BACKBONE.save_adapter(tmp_path / "adapter", network, str(base))
-    found = tiny.checkpoint("sd3", "harope", options=lora_manifest.read_manifest(manifest).options, config={"base": str(base)})
+    found = tiny.checkpoint(
+        "sd3",
+        "harope",
+        options=lora_manifest.read_manifest(manifest).options,
+        config={"base": str(base)},
+    )
     folded = BACKBONE.open_folder(found, manifest, tiny.settings(fold=True))
     assert type(folded.network.encoding).__name__ == "RopeAxial"
     plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))
-    one, other = (drawer.draw(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain))
+    one, other = (
+        drawer.draw(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain)
+    )
     assert np.abs(one - other).max() <= 1
     register("my-sd3", manifest, {"config": {"base": str(base)}})
-    words = ("generate", "my-sd3", "--suite", "four-prompts", "--count", "2", "--steps", "2", "--out", str(tmp_path / "run"))
+    words = (
+        "generate",
+        "my-sd3",
+        "--suite",
+        "four-prompts",
+        "--count",
+        "2",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    )
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert "2 asked, 2 drawn now, 0 failed" in done.output
@@ -240,8 +336,16 @@ def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> N
     assert (found.encoding, found.options, found.guidance) == ("ape", {"form": "sd3"}, 7.0)
     drawer = BACKBONE.open_folder(found, Path(found.weights), tiny.settings())
     image = drawer.draw(RED, tiny.settings()).images[0]
-    given = {"height": 64, "width": 64, "num_inference_steps": 2, "guidance_scale": 3.5, "output_type": "np"}
-    wanted = pipe(RED[0].prompt, latents=drawer.initial_noise(0, tiny.settings()), **given).images[0]
+    given = {
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 2,
+        "guidance_scale": 3.5,
+        "output_type": "np",
+    }
+    wanted = pipe(RED[0].prompt, latents=drawer.initial_noise(0, tiny.settings()), **given).images[
+        0
+    ]
     assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
 
 

@@ -1,4 +1,6 @@
-"""The shipped text-to-image checkpoints: whole, of the shipped recipe, and drawing what their captions say."""
+"""The shipped text-to-image checkpoints: whole, of the shipped recipe, and drawing what their
+captions say.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ FINAL = {
     "shapes-rope-matrix-svd": ("rope-matrix", {"matrix": "svd", "per_head": False}),
 }
 BASES = {"shapes-base-ape": ("ape", {}), "shapes-base-rope-axial": ("rope-axial", {})}
-EARLIER = [f"{name}-at-{step}" for name in ("shapes-harope", "shapes-rope-matrix-svd") for step in (300, 600, 1200)]
+EARLIER = [
+    f"{name}-at-{step}"
+    for name in ("shapes-harope", "shapes-rope-matrix-svd")
+    for step in (300, 600, 1200)
+]
 
 
 def recipe(name: str = "shapes-mmdit") -> tuple[TextToImageRecipe, str]:
@@ -46,16 +52,22 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
     assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
     assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
-    assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), "the recipe was edited after training"
+    assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), (
+        "the recipe was edited after training"
+    )
     assert found.config == known.config
-    assert found.training_steps == (int(name.split("-at-")[1]) if "-at-" in name else known.schedule.steps)
+    assert found.training_steps == (
+        int(name.split("-at-")[1]) if "-at-" in name else known.schedule.steps
+    )
     assert "/" not in found.source
 
 
 @pytest.mark.parametrize("name", [*FINAL, *EARLIER])
 def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
     found = load_checkpoint.load_checkpoint_record(name)
-    base = load_checkpoint.load_checkpoint_record(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
+    base = load_checkpoint.load_checkpoint_record(
+        recipe()[0].base.get(found.encoding, recipe()[0].base["default"])
+    )
     assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
 
 
@@ -73,7 +85,9 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", [*BASES, *FINAL])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
-    path = load_checkpoint.weights_path(load_checkpoint.load_checkpoint_record(name)).with_suffix(".log.csv")
+    path = load_checkpoint.weights_path(load_checkpoint.load_checkpoint_record(name)).with_suffix(
+        ".log.csv"
+    )
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "true", "shuffled"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps
@@ -82,14 +96,32 @@ def test_log_shows_that_the_words_are_used(name: str) -> None:
 
 
 def test_a_colour_and_a_shape_are_drawn_as_asked(tmp_path: Path) -> None:
-    """Four images each of five unseen colour bindings, asked for one of five shapes in one of six colours: chance is one in thirty."""
-    wanted = [i + copy * len(caption_cases()) for copy in range(4) for i, case in enumerate(caption_cases()) if case.task == "colors"]
+    """Four images each of five unseen colour bindings, asked for one of five shapes in one of six
+    colours: chance is one in thirty.
+    """
+    wanted = [
+        i + copy * len(caption_cases())
+        for copy in range(4)
+        for i, case in enumerate(caption_cases())
+        if case.task == "colors"
+    ]
     generate(make_plan("shapes-harope", None, {"steps": 12}), wanted, tmp_path)
     samples = open_samples(tmp_path)
     images = next(samples.batches(samples.indices, len(wanted))).images
     pairs = zip(images, wanted, strict=True)
     asked = [
-        (image, question) for image, index in pairs for question in caption_questions(caption_cases()[index % len(caption_cases())]) if question.category_detailed == "color"
+        (image, question)
+        for image, index in pairs
+        for question in caption_questions(caption_cases()[index % len(caption_cases())])
+        if question.category_detailed == "color"
     ]
     assert len(asked) == len(wanted) == 20
-    assert np.mean([(answer_question(question.text, detect_shapes(image)) or 0) > 0.5 for image, question in asked]) > 0.7
+    assert (
+        np.mean(
+            [
+                (answer_question(question.text, detect_shapes(image)) or 0) > 0.5
+                for image, question in asked
+            ]
+        )
+        > 0.7
+    )

@@ -1,4 +1,6 @@
-"""What ships in the package: six checkpoints of one recipe, a judge, a reference; none of it altered or out of step."""
+"""What ships in the package: six checkpoints of one recipe, a judge, a reference; none of it
+altered or out of step.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
     assert sha256_file(weights) == found.sha256
     assert (found.encoding, found.scale, found.options) == (encoding, "micro", {})
     assert found.recipe_sha256 == digest, "the recipe was edited after training"
-    assert (found.training_seed, found.training_steps) == (recipe.schedule.seed, recipe.schedule.steps)
+    assert (found.training_seed, found.training_steps) == (
+        recipe.schedule.seed,
+        recipe.schedule.steps,
+    )
     log = weights.with_suffix(".log.csv").read_text().splitlines()
     assert log[0] == "step,loss"
     assert int(log[-1].split(",")[0]) == recipe.schedule.steps
@@ -47,7 +52,9 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
     found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
     state = load_weights(load_checkpoint.weights_path(found), found.sha256)
-    network = registry.load_by_name("backbones", found.backbone).build(encoding, found.options, found.config)
+    network = registry.load_by_name("backbones", found.backbone).build(
+        encoding, found.options, found.config
+    )
     assert isinstance(network, DiT)
     load_state_strictly(network, state, found.name)
     clue = registry.load_by_name("backbones", found.backbone).recognise(state)
@@ -60,7 +67,12 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
     generate(plan, range(50), tmp_path)
     samples = open_samples(tmp_path)
     images = next(samples.batches(samples.indices, 50)).images
-    read = registry.load_by_name("judges", "digits-net").open("cpu").observe(images)["logits"].argmax(1)
+    read = (
+        registry.load_by_name("judges", "digits-net")
+        .open("cpu")
+        .observe(images)["logits"]
+        .argmax(1)
+    )
     # 50 draws at half the steps; chance is 0.1, the full setting reads above 0.9
     assert np.mean(read == np.arange(50) % 10) > 0.75
 
@@ -68,20 +80,29 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
 def test_judge_reads_the_held_out_digits_as_recorded() -> None:
     facts = registry.read_toml(JUDGE_FACTS)
     network = DigitsNet()
-    load_state_strictly(network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge")
+    load_state_strictly(
+        network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge"
+    )
     accuracy = digits_judge.held_out_accuracy(network, *DIGITS.images("held-out"))
     assert accuracy >= 0.97
-    assert accuracy == pytest.approx(facts["held_out_accuracy"], abs=0.002)  # two images may fall over on other hardware
+    assert accuracy == pytest.approx(
+        facts["held_out_accuracy"], abs=0.002
+    )  # two images may fall over on other hardware
     assert facts["recipe_sha256"] == read_recipe("digits-net")[1]
 
 
 def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
     recipe, _ = read_recipe("digits-reference")
     assert isinstance(recipe, ReferenceRecipe)
-    rebuilt, shipped = load_arrays(reference.build_reference(recipe, tmp_path)), load_arrays(DIGITS.reference("digits-net").path)
+    rebuilt, shipped = (
+        load_arrays(reference.build_reference(recipe, tmp_path)),
+        load_arrays(DIGITS.reference("digits-net").path),
+    )
     assert rebuilt.keys() == shipped.keys() == {"features", "mu", "mu_s", "sigma", "sigma_s"}
     for name, array in shipped.items():
-        np.testing.assert_allclose(rebuilt[name], array, rtol=1e-4, atol=1e-4)  # float32 sums of another kernel
+        np.testing.assert_allclose(
+            rebuilt[name], array, rtol=1e-4, atol=1e-4
+        )  # float32 sums of another kernel
 
 
 def test_digits_split_is_by_class_and_disjoint() -> None:
@@ -95,6 +116,9 @@ def test_digits_split_is_by_class_and_disjoint() -> None:
 
 def test_package_data_stays_small() -> None:
     data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
-    sizes = {world: sum(p.stat().st_size for p in data if p.name.startswith("shapes") == world) for world in (True, False)}
+    sizes = {
+        world: sum(p.stat().st_size for p in data if p.name.startswith("shapes") == world)
+        for world in (True, False)
+    }
     assert sizes[True] < 32_000_000, "the text-to-image world"
     assert sizes[False] < 25_000_000

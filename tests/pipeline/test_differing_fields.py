@@ -17,7 +17,9 @@ def stored_result() -> Result:
 
 def test_each_field_that_differs_is_named_with_both_values_in_the_order_of_the_record() -> None:
     stored = stored_result()
-    expected = stored.model_copy(update={"parity": "another", "version": stored.version + 1, "label": "ours"})
+    expected = stored.model_copy(
+        update={"parity": "another", "version": stored.version + 1, "label": "ours"}
+    )
     differences = differing_fields(stored, expected)
     assert list(differences) == ["version", "parity", "label"]
     assert differences["label"].stored is None and differences["label"].expected == "ours"
@@ -32,11 +34,17 @@ def test_a_difference_inside_a_nested_record_is_one_of_its_field() -> None:
 
 def test_what_need_not_come_out_the_same_is_no_difference_of_a_result() -> None:
     stored = stored_result()
-    moved = stored.model_copy(update={"target": "elsewhere", "label": "ours", "rows": "x.rows.jsonl"})
+    moved = stored.model_copy(
+        update={"target": "elsewhere", "label": "ours", "rows": "x.rows.jsonl"}
+    )
     assert field_differences(stored, moved) == []
-    assert field_differences(stored, stored.model_copy(update={"rules": "corrected"})) == ["rules is official, should be corrected"]
+    assert field_differences(stored, stored.model_copy(update={"rules": "corrected"})) == [
+        "rules is official, should be corrected"
+    ]
 
 
 def test_a_result_that_names_the_files_of_another_is_found_out(tmp_path: Path) -> None:
     stored = stored_result().model_copy(update={"per_sample": "other.npz", "rows": None})
-    assert file_name_differences(stored, tmp_path / "geneval.json") == ["per_sample is other.npz, should be geneval.npz"]
+    assert file_name_differences(stored, tmp_path / "geneval.json") == [
+        "per_sample is other.npz, should be geneval.npz"
+    ]

@@ -1,4 +1,6 @@
-"""Files that were edited together with the hash that vouches for them: what can be recomputed is not believed."""
+"""Files that were edited together with the hash that vouches for them: what can be recomputed is
+not believed.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ __all__ = ["cached_scans", "toy"]  # the fixtures
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Alter a JSON file, or each line of a .jsonl, and record its hash, as somebody would who knows the format."""
+    """Alter a JSON file, or each line of a .jsonl, and record its hash, as somebody would who knows
+    the format.
+    """
     lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     records = [json.loads(line) for line in lines]
     for record in records:
@@ -44,31 +48,70 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("samples.jsonl", lambda line: line.update(label=3), "label or prompt of samples 0, 1, 2, 4, 5"),
-        ("samples.jsonl", lambda line: line.update(prompt="a three"), "label or prompt of samples 0, 1, 2, 3, 4"),
-        ("results/{result}", lambda facts: facts.update(parity="equals the paper's"), "parity is equals the paper's, should be"),
+        (
+            "samples.jsonl",
+            lambda line: line.update(label=3),
+            "label or prompt of samples 0, 1, 2, 4, 5",
+        ),
+        (
+            "samples.jsonl",
+            lambda line: line.update(prompt="a three"),
+            "label or prompt of samples 0, 1, 2, 3, 4",
+        ),
         (
             "results/{result}",
-            lambda facts: facts.update(judge_errors={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}),
+            lambda facts: facts.update(parity="equals the paper's"),
+            "parity is equals the paper's, should be",
+        ),
+        (
+            "results/{result}",
+            lambda facts: facts.update(
+                judge_errors={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
+            ),
             "judge_errors.digits-net is",
         ),
-        ("results/{result}", lambda facts: facts.update(rows="x.rows.jsonl"), "rows is x.rows.jsonl, should be absent"),
-        ("observations/digits-net/judge.json", lambda facts: facts.update(warnings=["judge: of 2015"]), "not the record of the judge"),
-        ("observations/digits-net/00000.json", lambda facts: facts.update(odd={"L": 6}), "odd is not what digits-net records now"),
-        ("observations/digits-net/00000.json", lambda facts: facts.update(notes=["none"]), "notes is not what digits-net records now"),
+        (
+            "results/{result}",
+            lambda facts: facts.update(rows="x.rows.jsonl"),
+            "rows is x.rows.jsonl, should be absent",
+        ),
+        (
+            "observations/digits-net/judge.json",
+            lambda facts: facts.update(warnings=["judge: of 2015"]),
+            "not the record of the judge",
+        ),
+        (
+            "observations/digits-net/00000.json",
+            lambda facts: facts.update(odd={"L": 6}),
+            "odd is not what digits-net records now",
+        ),
+        (
+            "observations/digits-net/00000.json",
+            lambda facts: facts.update(notes=["none"]),
+            "notes is not what digits-net records now",
+        ),
     ],
 )
-def test_what_can_be_recomputed_is_not_believed(tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], told: str) -> None:
+def test_what_can_be_recomputed_is_not_believed(
+    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], told: str
+) -> None:
     result_folder = make_digits_run(tmp_path)
     (result,) = (result_folder.folder / "results").glob("*.json")
     edit_json(result_folder.folder / file.format(result=result.name), change)
-    assert any(told in line for line in result_folder.verify().altered_messages), result_folder.verify().altered_messages
+    assert any(told in line for line in result_folder.verify().altered_messages), (
+        result_folder.verify().altered_messages
+    )
 
 
 def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, toy: ToyEye) -> None:
     for name, change in (
         ("results/toy-rule.json", lambda facts: facts.update(parity="exact")),
-        ("results/toy-rule.json", lambda facts: facts.update(judge_errors={"toy-eye": [{"cases": "lights", "wrong": 0, "of": 9}]})),
+        (
+            "results/toy-rule.json",
+            lambda facts: facts.update(
+                judge_errors={"toy-eye": [{"cases": "lights", "wrong": 0, "of": 9}]}
+            ),
+        ),
         ("observations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),
         ("observations/toy-eye/answers.jsonl", lambda line: line.update(index=7)),
     ):
@@ -81,12 +124,18 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
 
 
 @pytest.mark.parametrize("form", ["order", "pattern", "file_list"])
-def test_a_folder_is_verified_as_it_was_stated_to_be_read(form: str, tmp_path: Path, toy: ToyEye) -> None:
-    """Another reading of the same files would score other prompts; the list of files may move with the images."""
+def test_a_folder_is_verified_as_it_was_stated_to_be_read(
+    form: str, tmp_path: Path, toy: ToyEye
+) -> None:
+    """Another reading of the same files would score other prompts; the list of files may move with
+    the images.
+    """
     images = write_toy_images(tmp_path / "images", COLOURS)
     files = sorted(path.name for path in images.iterdir())
     listed = tmp_path / "list.csv"
-    listed.write_text("file,index\n" + "".join(f"{name},{len(files) - 1 - i}\n" for i, name in enumerate(files)))
+    listed.write_text(
+        "file,index\n" + "".join(f"{name},{len(files) - 1 - i}\n" for i, name in enumerate(files))
+    )
     forms = {
         "order": PromptFolderOptions(order="prompt-major"),
         "pattern": PromptFolderOptions(pattern="{index}.png"),
@@ -103,7 +152,11 @@ def test_answers_that_were_edited_are_not_scored_again(tmp_path: Path, toy: ToyE
     answers = result_folder.folder / "observations/toy-eye/answers.jsonl"
     answers.write_text(answers.read_text().replace('"text": "no"', '"text": "yes"'))
     with pytest.raises(StorageError, match=r"answers\.jsonl is not the recorded one"):
-        evaluate_prompts(tmp_path / "images", result_folder.folder, PromptScoring("toy", rules="corrected", folder_options=COPY_MAJOR))
+        evaluate_prompts(
+            tmp_path / "images",
+            result_folder.folder,
+            PromptScoring("toy", rules="corrected", folder_options=COPY_MAJOR),
+        )
 
 
 def test_an_edited_result_is_not_up_to_date(tmp_path: Path) -> None:
@@ -111,7 +164,11 @@ def test_an_edited_result_is_not_up_to_date(tmp_path: Path) -> None:
     (path,) = (result_folder.folder / "results").glob("*.json")
     before = json.loads(path.read_text())
     path.write_text(json.dumps({**before, "parity": "exact"}))
-    (again,) = evaluate(result_folder.folder, result_folder.folder, FeatureScoring("digits", result_folder.reference))
+    (again,) = evaluate(
+        result_folder.folder,
+        result_folder.folder,
+        FeatureScoring("digits", result_folder.reference),
+    )
     assert again.is_new and again.result.parity == before["parity"]
     assert result_folder.verify().status == "ok"
 
@@ -122,7 +179,10 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
     file, path = tmp_path / "features.npy", tmp_path / "features.moments.npz"
     feature_rows.reserve_rows(file, len(cloud), cloud[0])
     feature_rows.write_rows(file, 0, cloud)
-    digests = [str(feature_rows.rows_sha256(file, start, min(start + 1000, len(cloud)))) for start in range(0, len(cloud), 1000)]
+    digests = [
+        str(feature_rows.rows_sha256(file, start, min(start + 1000, len(cloud))))
+        for start in range(0, len(cloud), 1000)
+    ]
     shards = moments_cache.ShardHashes(digests, 1000)
     honest = moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards)
     assert moments_cache.are_sums_of(path, cloud)
@@ -130,11 +190,23 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
         arrays = load_arrays(path)
         write_arrays(path, {**arrays, name: arrays[name] + 1})
         assert not moments_cache.are_sums_of(path, cloud)
-        again = moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards)
-        assert again.mean.tobytes() == honest.mean.tobytes() and again.scatter.tobytes() == honest.scatter.tobytes()
-    (tmp_path / checksums.CHECKSUMS_FILE).unlink()  # nothing vouches for sums of a version before: they are made again
+        again = moments_cache.sum_cached_moments(
+            path, feature_rows.map_rows(file, len(cloud)), shards
+        )
+        assert (
+            again.mean.tobytes() == honest.mean.tobytes()
+            and again.scatter.tobytes() == honest.scatter.tobytes()
+        )
+    (
+        tmp_path / checksums.CHECKSUMS_FILE
+    ).unlink()  # nothing vouches for sums of a version before: they are made again
     write_arrays(path, {**load_arrays(path), "mean": honest.mean + 1})
-    assert moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards).mean.tobytes() == honest.mean.tobytes()
+    assert (
+        moments_cache.sum_cached_moments(
+            path, feature_rows.map_rows(file, len(cloud)), shards
+        ).mean.tobytes()
+        == honest.mean.tobytes()
+    )
 
 
 def test_verify_sums_moments_again(tmp_path: Path) -> None:
@@ -144,13 +216,20 @@ def test_verify_sums_moments_again(tmp_path: Path) -> None:
     for folder in (kept, fresh):
         feature_rows.reserve_rows(folder / "features.npy", len(cloud), cloud[0])
         feature_rows.write_rows(folder / "features.npy", 0, cloud)
-    digests = [str(feature_rows.rows_sha256(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
-    moments_cache.sum_cached_moments(kept / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000))
+    digests = [
+        str(feature_rows.rows_sha256(kept / "features.npy", start, start + 1000))
+        for start in range(0, BLOCK, 1000)
+    ]
+    moments_cache.sum_cached_moments(
+        kept / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000)
+    )
     findings = Findings()
     verify_features.check_moments(kept, fresh, BLOCK, findings)
     assert findings.checks == []
     arrays = load_arrays(kept / "features.moments.npz")
-    write_arrays(kept / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)})
+    write_arrays(
+        kept / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)}
+    )
     checksums.record_file_hashes(kept, ["features.moments.npz"])
     verify_features.check_moments(kept, fresh, BLOCK, findings)
     assert [check.status for check in findings.checks] == ["altered"]
@@ -159,16 +238,28 @@ def test_verify_sums_moments_again(tmp_path: Path) -> None:
 def test_the_list_is_sha256sums_own_and_names_no_other_folder(tmp_path: Path) -> None:
     (tmp_path / "a b.json").write_text("{}")
     checksums.record_file_hashes(tmp_path, ["a b.json", "gone.json"])
-    assert (tmp_path / checksums.CHECKSUMS_FILE).read_text() == f"{sha256_file(tmp_path / 'a b.json')}  a b.json\n"
-    for line in ("0" * 64 + "  ../up.json\n", "0" * 63 + "  x\n", "0" * 64 + "  x\n" + "1" * 64 + "  x\n", "\n"):
+    assert (
+        tmp_path / checksums.CHECKSUMS_FILE
+    ).read_text() == f"{sha256_file(tmp_path / 'a b.json')}  a b.json\n"
+    for line in (
+        "0" * 64 + "  ../up.json\n",
+        "0" * 63 + "  x\n",
+        "0" * 64 + "  x\n" + "1" * 64 + "  x\n",
+        "\n",
+    ):
         (tmp_path / checksums.CHECKSUMS_FILE).write_text(line)
         with pytest.raises(StorageError, match="is no line of sha256sum"):
             checksums.read_checksums(tmp_path)
         assert not checksums.is_intact(tmp_path, "a b.json")
 
 
-def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(tmp_path: Path, toy: ToyEye) -> None:
+def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(
+    tmp_path: Path, toy: ToyEye
+) -> None:
     result_folder = make_prompt_results(tmp_path)
     sums = result_folder.folder / "observations/toy-eye" / checksums.CHECKSUMS_FILE
     sums.write_text(sums.read_text().replace("answers.jsonl", "answers.jsonm"))
-    assert any("names files that are gone, and not answers.jsonl" in line for line in result_folder.verify().altered_messages)
+    assert any(
+        "names files that are gone, and not answers.jsonl" in line
+        for line in result_folder.verify().altered_messages
+    )

@@ -1,4 +1,6 @@
-"""From images to results: kept when nothing changed, made again when something did, never silent."""
+"""From images to results: kept when nothing changed, made again when something did, never
+silent.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,18 @@ import pytest
 import tiny
 
 from harope_bench.core import checksums
-from harope_bench.core.errors import OptionError, PlanMismatchError, SampleError, StorageError, TooFewImagesError, UnknownNameError
+from harope_bench.core.errors import (
+    OptionError,
+    PlanMismatchError,
+    SampleError,
+    StorageError,
+    TooFewImagesError,
+    UnknownNameError,
+)
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples, write_adm_npz, write_png_folder
-from harope_bench.pipeline.evaluate import FeatureScoring, EvaluatedResult, evaluate, is_same_result
+from harope_bench.pipeline.evaluate import EvaluatedResult, FeatureScoring, evaluate, is_same_result
 from harope_bench.pipeline.extract_features import shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
@@ -29,7 +38,13 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def score(target: Path, out: Path, evaluators: list[str] | None = None, count: int | None = None, **asked: Any) -> list[EvaluatedResult]:
+def score(
+    target: Path,
+    out: Path,
+    evaluators: list[str] | None = None,
+    count: int | None = None,
+    **asked: Any,
+) -> list[EvaluatedResult]:
     return evaluate(target, out, FeatureScoring("digits", **asked), evaluators, count)
 
 
@@ -62,13 +77,20 @@ def test_a_result_says_how_it_was_made(run: Path) -> None:
     (scored,) = score(run, run)
     result = scored.result
     assert result.plan is not None
-    assert (result.scale, result.judge.name, result.judge.judge_class) == ("micro", "digits-net", "micro")
+    assert (result.scale, result.judge.name, result.judge.judge_class) == (
+        "micro",
+        "digits-net",
+        "micro",
+    )
     assert result.find_measurement("fid").name == "fid-50"  # type: ignore[union-attr]
     assert result.plan_digest == result.plan.digest
     assert result.provenance.packages["torch"]
     stored = json.loads(scored.path.read_text())
     assert stored["reference_sha256"] == DIGITS.reference("digits-net").sha256
-    assert all(m["n_asked"] == m["n_scored"] + m["n_failed"] + m["n_abstained"] for m in stored["measurements"])
+    assert all(
+        m["n_asked"] == m["n_scored"] + m["n_failed"] + m["n_abstained"]
+        for m in stored["measurements"]
+    )
 
 
 def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
@@ -104,7 +126,9 @@ def test_damaged_observations_are_made_again(run: Path) -> None:
     assert is_same_result(first.result, again.result)
 
 
-def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(run: Path, tmp_path: Path) -> None:
+def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(
+    run: Path, tmp_path: Path
+) -> None:
     write_adm_npz(open_samples(run), tmp_path / "run.npz")
     write_png_folder(open_samples(run), tmp_path / "pngs")
     (of_run,) = score(run, run)
@@ -135,7 +159,9 @@ def test_verify_finds_an_altered_score(run: Path) -> None:
 
 
 def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
-    """All hashes agree with the records, yet the records are of other images: only drawing again tells."""
+    """All hashes agree with the records, yet the records are of other images: only drawing again
+    tells.
+    """
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     for line in lines:
         line["file"], line["sha256"] = lines[0]["file"], lines[0]["sha256"]
@@ -156,7 +182,9 @@ def test_own_reference_is_used_and_named(run: Path, tmp_path: Path) -> None:
         score(run, run, reference=tmp_path / "bad.npz")
 
 
-def test_unknown_evaluator_and_wrong_suite_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_evaluator_and_wrong_suite_are_said(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UnknownNameError, match="did you mean fidelity"):
         score(run, run, evaluators=["fidelty"])
     monkeypatch.setattr(type(DIGITS), "judges", {})
@@ -166,8 +194,16 @@ def test_unknown_evaluator_and_wrong_suite_are_said(run: Path, monkeypatch: pyte
 
 def test_failed_samples_are_counted(tmp_path: Path, run: Path) -> None:
     lines = (run / "samples.jsonl").read_text().splitlines()
-    failed = {**json.loads(lines[4]), "status": "failed", "reason": "broke", "file": None, "sha256": None}
-    (run / "samples.jsonl").write_text("\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n")
+    failed = {
+        **json.loads(lines[4]),
+        "status": "failed",
+        "reason": "broke",
+        "file": None,
+        "sha256": None,
+    }
+    (run / "samples.jsonl").write_text(
+        "\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n"
+    )
     checksums.record_file_hashes(run, ["samples.jsonl"])
     (scored,) = score(run, run)
     fid = scored.result.find_measurement("fid")
@@ -195,17 +231,26 @@ def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) ->
     assert grown.result.find_measurement("fid").name == "fid-60"  # type: ignore[union-attr]
 
 
-def test_another_profile_of_other_images_does_not_take_the_observations(run: Path, tmp_path: Path) -> None:
+def test_another_profile_of_other_images_does_not_take_the_observations(
+    run: Path, tmp_path: Path
+) -> None:
     for name, count in (("a", 50), ("b", 40)):
         write_png_folder(open_samples(run, count), tmp_path / name)
     (first,) = score(tmp_path / "a", tmp_path / "out")
     kept = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     with pytest.raises(PlanMismatchError, match="is of other images"):
-        score(tmp_path / "b", tmp_path / "out", profile="adm")  # a result file of its own, the same observations
-    assert first.path in kept and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == kept
+        score(
+            tmp_path / "b", tmp_path / "out", profile="adm"
+        )  # a result file of its own, the same observations
+    assert (
+        first.path in kept
+        and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == kept
+    )
 
 
-def test_another_reference_does_not_replace_the_suites_own_result(run: Path, tmp_path: Path) -> None:
+def test_another_reference_does_not_replace_the_suites_own_result(
+    run: Path, tmp_path: Path
+) -> None:
     (own,) = score(run, run)
     np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
     (other,) = score(run, run, reference=tmp_path / "mine.npz")
@@ -232,7 +277,10 @@ def test_a_killed_run_can_be_scored_as_far_as_it_came(run: Path, tmp_path: Path)
 
 def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) -> None:
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    failed = [{**line, "status": "failed", "reason": "not finite", "file": None, "sha256": None} for line in lines]
+    failed = [
+        {**line, "status": "failed", "reason": "not finite", "file": None, "sha256": None}
+        for line in lines
+    ]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
     checksums.record_file_hashes(run, ["samples.jsonl"])
     with pytest.raises(SampleError, match=r"all 50 samples .* failed \(not finite\)"):
@@ -271,7 +319,9 @@ def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Pa
         ("requests.jsonl", "[1]", "line 2 is not a JSON object"),
     ],
 )
-def test_a_line_that_is_something_else_is_named(run: Path, name: str, line: str, complaint: str) -> None:
+def test_a_line_that_is_something_else_is_named(
+    run: Path, name: str, line: str, complaint: str
+) -> None:
     with (run / name).open("a") as file:
         file.write(line + "\n")
     checksums.record_file_hashes(run, ["samples.jsonl"])

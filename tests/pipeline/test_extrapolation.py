@@ -1,4 +1,6 @@
-"""The benchmarks of prompts from a checkpoint to tables and charts: a tiny FLUX, tiny judges of the real classes, three resolutions."""
+"""The benchmarks of prompts from a checkpoint to tables and charts: a tiny FLUX, tiny judges of the
+real classes, three resolutions.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ from harope_bench.pipeline.evaluate_prompts import judges_by_suite  # noqa: E402
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 SIDES = (32, 48, 64)
-IMAGES = 16  # of GenEval one of each prompt and four more, of DPG-Bench all copies, of T2I-CompBench one of each prompt
+# of GenEval one of each prompt and four more, of DPG-Bench all copies, of T2I-CompBench one of each
+# prompt
+IMAGES = 16
 PAPER = {512: 32, 1024: 48, 2048: 64}
 
 
@@ -43,11 +47,36 @@ class Place:
         self.folder, self.home, self.runs = folder, folder / "home", folder / "runs"
         self.judge = ""
 
-    def words(self, checkpoint: str, out: Path, suites: Sequence[str] = SUITES, sides: Sequence[int] = SIDES) -> tuple[str, ...]:
+    def words(
+        self,
+        checkpoint: str,
+        out: Path,
+        suites: Sequence[str] = SUITES,
+        sides: Sequence[int] = SIDES,
+    ) -> tuple[str, ...]:
         """An eval of these suites at these sides."""
-        judge = self.judge if len(suites) > 1 else str(judges_by_suite(self.judge, SUITES)[suites[0]])
-        given = ("--suite", ",".join(suites), "--resolution", ",".join(map(str, sides)), "--judge", judge)
-        return ("eval", checkpoint, *given, "--count", str(IMAGES), "--steps", "2", "--out", str(out))
+        judge = (
+            self.judge if len(suites) > 1 else str(judges_by_suite(self.judge, SUITES)[suites[0]])
+        )
+        given = (
+            "--suite",
+            ",".join(suites),
+            "--resolution",
+            ",".join(map(str, sides)),
+            "--judge",
+            judge,
+        )
+        return (
+            "eval",
+            checkpoint,
+            *given,
+            "--count",
+            str(IMAGES),
+            "--steps",
+            "2",
+            "--out",
+            str(out),
+        )
 
 
 def said(*words: str | Path, code: int = 0) -> str:
@@ -67,9 +96,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         tiny_judges.stand_in(patch, found.folder, found.home)
         base = tiny.saved(found.folder / "base", "flux")
         register("plain", base, {})
-        network = flux.PLUGIN.attach_encoding(flux.PLUGIN.load_pipeline(base, tiny.settings()).transformer, "harope", {}, "all")
+        network = flux.PLUGIN.attach_encoding(
+            flux.PLUGIN.load_pipeline(base, tiny.settings()).transformer, "harope", {}, "all"
+        )
         lora.add_lora(tiny.trained(network), flux.PLUGIN.targets)
-        flux.PLUGIN.save_adapter(found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1})
+        flux.PLUGIN.save_adapter(
+            found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1}
+        )
         register("turned", found.folder / "adapter", {"config": {"base": str(base)}})
         yield found
 
@@ -81,7 +114,9 @@ def bench_home(place: Place) -> Path:
 
 
 def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None:
-    """Runs a command in a process of its own, which SIGKILL ends at that method's call number `after`, before it has done anything."""
+    """Runs a command in a process of its own, which SIGKILL ends at that method's call number
+    `after`, before it has done anything.
+    """
     own: Callable[..., Any] = getattr(owner, method)
     calls = iter(range(1, after + 1))
 
@@ -91,7 +126,9 @@ def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None
         return own(*given)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # libraries keep threads; the child uses none of them
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # libraries keep threads; the child uses none of them
         child = os.fork()
     if child == 0:
         try:
@@ -104,13 +141,17 @@ def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None
 
 @pytest.fixture(scope="module")
 def runs(place: Place) -> Path:
-    """All runs of both checkpoints: the first one's command was killed in drawing and in judging before it came to its end."""
+    """All runs of both checkpoints: the first one's command was killed in drawing and in judging
+    before it came to its end.
+    """
     words = place.words("plain", place.runs / "plain")
     killed(words, RunFolder, "add", IMAGES + 6)
     assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
     assert not (place.runs / "plain/geneval/r64").exists()
     killed(words, vlm.LoadedVlm, "see", 5)
-    answers = read_lines(next((place.runs / "plain/dpg-bench/r32/observations").glob("*/answers.jsonl")))
+    answers = read_lines(
+        next((place.runs / "plain/dpg-bench/r32/observations").glob("*/answers.jsonl"))
+    )
     assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
     said(*words)
     said(*place.words("turned", place.runs / "turned"))
@@ -118,20 +159,30 @@ def runs(place: Place) -> Path:
 
 
 def contents(run: Path) -> Mapping[str, Any]:
-    """Every file of a run by its hash; of a result all but its provenance, which its sum stands for too."""
+    """Every file of a run by its hash; of a result all but its provenance, which its sum stands for
+    too.
+    """
     found: dict[str, Any] = {}
-    for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock"):
+    for path in sorted(
+        p
+        for p in run.rglob("*")
+        if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock"
+    ):
         name = str(path.relative_to(run))
         if path.parent.name == "results" and path.name == "SHA256SUMS":
             continue
         if path.parent.name == "results" and path.suffix == ".json":
-            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"}
+            found[name] = {
+                k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"
+            }
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
-def test_a_killed_command_ends_with_the_bytes_of_a_straight_one(place: Place, runs: Path, tmp_path: Path) -> None:
+def test_a_killed_command_ends_with_the_bytes_of_a_straight_one(
+    place: Place, runs: Path, tmp_path: Path
+) -> None:
     for suite, side in (("geneval", 48), ("dpg-bench", 32)):
         folder = tmp_path / suite / f"r{side}"
         said(*place.words("plain", folder, (suite,), (side,)))
@@ -152,7 +203,9 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
                 assert all("answer" in line for line in read_lines(path))
 
 
-def test_the_same_command_again_does_no_work(place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_does_no_work(
+    place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(RunFolder, "add", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
     assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
@@ -173,22 +226,45 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", ["4", "5"])
-def test_the_tables_fill_and_say_whose_eyes_saw(runs: Path, small_tables: None, number: str) -> None:
+def test_the_tables_fill_and_say_whose_eyes_saw(
+    runs: Path, small_tables: None, number: str
+) -> None:
     found = json.loads(said("table", number, "--runs", runs, "--format", "json"))
     cells = [cell for row in found["rows"] for cell in row["cells"].values()]
-    assert {cell["status"] for cell in cells} == {"measured"}, [cell["note"] for cell in cells if cell["status"] != "measured"]
+    assert {cell["status"] for cell in cells} == {"measured"}, [
+        cell["note"] for cell in cells if cell["status"] != "measured"
+    ]
     assert {cell["source"]["judge_class"] for cell in cells} == {"substitute"}
-    assert {cell["verdict"] for cell in cells if cell["published"]} == {"not comparable (substitute judge)"}
+    assert {cell["verdict"] for cell in cells if cell["published"]} == {
+        "not comparable (substitute judge)"
+    }
     assert all("stands in for the official" in cell["note"] for cell in cells)
-    assert any(item["difference"]["why"].startswith("paired by sample, clustered by prompt") for item in found["comparisons"])
+    assert any(
+        item["difference"]["why"].startswith("paired by sample, clustered by prompt")
+        for item in found["comparisons"]
+    )
     assert "stands in for the official" in said("table", number, "--runs", runs)
 
 
 def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Path) -> None:
-    text = said("figure", "sweep", runs, "--suite", "dpg-bench", "--metric", "dpg", "--out", tmp_path / "dpg.svg")
+    text = said(
+        "figure",
+        "sweep",
+        runs,
+        "--suite",
+        "dpg-bench",
+        "--metric",
+        "dpg",
+        "--out",
+        tmp_path / "dpg.svg",
+    )
     rows = (tmp_path / "dpg.csv").read_text().splitlines()
-    assert [tuple(row.split(",")[:2]) for row in rows[1:]] == [(name, str(side)) for name in ("plain", "turned") for side in SIDES]
-    assert "<svg" in (tmp_path / "dpg.svg").read_text() and text.count("(12 images)") == 6  # the official rules lose an item
+    assert [tuple(row.split(",")[:2]) for row in rows[1:]] == [
+        (name, str(side)) for name in ("plain", "turned") for side in SIDES
+    ]
+    assert (
+        "<svg" in (tmp_path / "dpg.svg").read_text() and text.count("(12 images)") == 6
+    )  # the official rules lose an item
 
 
 def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
@@ -199,9 +275,15 @@ def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
 
 def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
     for suite in SUITES:
-        found = json.loads(said("compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"))
+        found = json.loads(
+            said(
+                "compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"
+            )
+        )
         told = [line for line in found["lines"] if line["delta"] is not None]
-        assert told and {line["why"].partition(";")[0] for line in told} == {"paired by sample, clustered by prompt"}
+        assert told and {line["why"].partition(";")[0] for line in told} == {
+            "paired by sample, clustered by prompt"
+        }
         assert all(line["paired"] for line in told)
 
 
@@ -226,12 +308,31 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("suite", "judge"), [("geneval", "clip-vit-l-14"), ("dpg-bench", "vlm")])
 def test_a_judge_that_fails_its_self_check_is_not_believed(
-    place: Place, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, judge: str
+    place: Place,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suite: str,
+    judge: str,
 ) -> None:
     """Through the command line: one line, and nothing is asked."""
     plugin = registry.load_by_name("judges", judge)
     wrong = NamedCheck("colours", lambda opened: f"{type(opened).__name__} sees none")
-    monkeypatch.setattr(type(plugin), "canary", lambda self: (*tiny_judges.CANARIES[judge](self), wrong))
-    roles = [part for part in place.judge.split(",") if part.partition("=")[0] in ("detector" if suite == "geneval" else "vqa",)]
-    text = said("eval", runs / "plain" / suite / "r32", "--judge", ",".join(roles), "--out", tmp_path / "again", code=1)
+    monkeypatch.setattr(
+        type(plugin), "canary", lambda self: (*tiny_judges.CANARIES[judge](self), wrong)
+    )
+    roles = [
+        part
+        for part in place.judge.split(",")
+        if part.partition("=")[0] in ("detector" if suite == "geneval" else "vqa",)
+    ]
+    text = said(
+        "eval",
+        runs / "plain" / suite / "r32",
+        "--judge",
+        ",".join(roles),
+        "--out",
+        tmp_path / "again",
+        code=1,
+    )
     assert f"{judge} fails its self-check colours" in text and len(text.strip().splitlines()) == 1

@@ -28,7 +28,9 @@ MANY_FLIPS = 60
 
 
 def reads_the_same(path: Path, before: bytes, after: bytes) -> bool:
-    """Whether what the package reads from a file is the same for both bytes; only for files that no hash is of."""
+    """Whether what the package reads from a file is the same for both bytes; only for files that no
+    hash is of.
+    """
     if path.name == "requests.jsonl":
         parsed = []
         for data in (before, after):
@@ -39,13 +41,20 @@ def reads_the_same(path: Path, before: bytes, after: bytes) -> bool:
         parsed = []
         for data in (before, after):
             path.write_bytes(data)
-            parsed.append((feature_rows.read_rows_header(path), data[feature_rows.read_rows_header(path).start :]))  # type: ignore[union-attr]
+            parsed.append(
+                (
+                    feature_rows.read_rows_header(path),
+                    data[feature_rows.read_rows_header(path).start :],
+                )
+            )  # type: ignore[union-attr]
         return parsed[0] == parsed[1]
     return False
 
 
 def count_flips(result_folder: ResultFolder, count: int) -> tuple[Counter[str], list[str]]:
-    """Return how many flips were found and how many change nothing, and the paths of those that were lost."""
+    """Return how many flips were found and how many change nothing, and the paths of those that
+    were lost.
+    """
     rng, tally, lost = np.random.default_rng(0), Counter[str](), []
     for path in result_folder.files:
         before = path.read_bytes()
@@ -66,13 +75,16 @@ def count_flips(result_folder: ResultFolder, count: int) -> tuple[Counter[str], 
 def test_one_flipped_bit_in_any_file_is_found(result_folder: ResultFolder) -> None:
     assert result_folder.verify().status == "ok", result_folder.verify()
     tally, lost = count_flips(result_folder, FLIPS)
-    print(f"{result_folder.folder.name}: {sum(tally.values())} flips, {dict(tally)}")  # counted in docs/security.md
+    print(
+        f"{result_folder.folder.name}: {sum(tally.values())} flips, {dict(tally)}"
+    )  # counted in docs/security.md
     assert lost == []
     assert tally["found"] >= 2 * len(result_folder.files) and tally["without effect"] <= 2
     assert result_folder.verify().status == "ok"
 
 
-# Each of these was damaged by one bit, or a few, in a way that numpy's parser of headers answers with an error of its own.
+# Each of these was damaged by one bit, or a few, in a way that numpy's parser of headers answers
+# with an error of its own.
 HEADERS = [
     b"{'descr': '<f4', 'fortran_order': False, 'shape':  6, 10), }",
     b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 10), }   (",
@@ -89,8 +101,14 @@ HEADERS = [
 def test_a_damaged_header_of_rows_is_no_header(text: bytes, tmp_path: Path) -> None:
     """In observations it means that the judge looks again, in `verify` that they were altered."""
     path = tmp_path / "features.npy"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text + b"\n" + bytes(240))
-    assert feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 6) is None and not feature_rows.is_complete(path)
+    path.write_bytes(
+        b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text + b"\n" + bytes(240)
+    )
+    assert (
+        feature_rows.read_rows_header(path) is None
+        and feature_rows.rows_sha256(path, 0, 6) is None
+        and not feature_rows.is_complete(path)
+    )
 
 
 def test_a_classifiers_run_that_asks_for_no_picture_is_altered(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Format versions: every kind of file that the package writes and reads back carries one, and another one is a named error."""
+"""Format versions: every kind of file that the package writes and reads back carries one, and
+another one is a named error.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,17 @@ from harope_bench.core import formats, registry
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, FormatError
-from harope_bench.core.formats import FORMAT_KEY, FILE_FORMATS, FileKind, versioned_json_text, format_version, add_format_version
+from harope_bench.core.formats import (
+    FILE_FORMATS,
+    FORMAT_KEY,
+    FileKind,
+    add_format_version,
+    format_version,
+    versioned_json_text,
+)
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import home, write_text
-from harope_bench.core.toml_file import versioned_toml_text, read_toml, toml_text
+from harope_bench.core.toml_file import read_toml, toml_text, versioned_toml_text
 from harope_bench.data import result_store
 from harope_bench.data.image_folder import FILE_LIST
 from harope_bench.data.run_folder import RunFolder
@@ -46,11 +55,19 @@ from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule
 
 PLAN = fake_runs.plan(fake_runs.checkpoint())
-JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="ab" * 32, preprocessing="none")
+JUDGE = JudgeRecord(
+    name="digits-net",
+    version=1,
+    judge_class="micro",
+    weights_sha256="ab" * 32,
+    preprocessing="none",
+)
 
 
 class File(NamedTuple):
-    """How a file of a kind comes to be in a folder, and one way in which the package reads it back."""
+    """How a file of a kind comes to be in a folder, and one way in which the package reads it
+    back.
+    """
 
     kind: FileKind
     write: Callable[[Path], Path]
@@ -66,7 +83,9 @@ def placed(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
 
 
 def a_result(folder: Path) -> Path:
-    return fake_runs.write_result(folder, fake_runs.result(PLAN, [fake_runs.measurement("fid", 9.0)]))
+    return fake_runs.write_result(
+        folder, fake_runs.result(PLAN, [fake_runs.measurement("fid", 9.0)])
+    )
 
 
 def a_baseline(folder: Path) -> Path:
@@ -77,14 +96,21 @@ def a_baseline(folder: Path) -> Path:
 
 def arrays_file(kind: FileKind) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        write_arrays(folder / "a.npz", arrays_with_format(kind, {"key": np.array("k"), "seconds": np.ones(2), "judge": np.array("x")}))
+        write_arrays(
+            folder / "a.npz",
+            arrays_with_format(
+                kind, {"key": np.array("k"), "seconds": np.ones(2), "judge": np.array("x")}
+            ),
+        )
         return folder / "a.npz"
 
     return write
 
 
 def trainer(folder: Path) -> Trainer:
-    schedule = Schedule(steps=1, batch=1, lr=0.1, warmup=0, decay="none", clip=1.0, seed=0, snapshot=1)
+    schedule = Schedule(
+        steps=1, batch=1, lr=0.1, warmup=0, decay="none", clip=1.0, seed=0, snapshot=1
+    )
     return Trainer(torch.nn.Linear(2, 1), schedule, 0.9, folder, "a test")
 
 
@@ -95,7 +121,12 @@ def a_snapshot(folder: Path) -> Path:
 
 def a_checkpoint(folder: Path) -> Path:
     path = home() / "checkpoints" / "mine.toml"
-    write_text(path, versioned_toml_text("checkpoint", fake_runs.checkpoint("mine").model_dump(mode="json", exclude_none=True)))
+    write_text(
+        path,
+        versioned_toml_text(
+            "checkpoint", fake_runs.checkpoint("mine").model_dump(mode="json", exclude_none=True)
+        ),
+    )
     return path
 
 
@@ -113,7 +144,9 @@ def of_suite(folder: Path) -> Path:
 def of_judge(name: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         module = {"digits_net": digits_net, "shapes_net": shapes_net}[name]
-        write_text(folder / f"{name}.toml", (Path(module.__file__).with_name(f"{name}.toml")).read_text())
+        write_text(
+            folder / f"{name}.toml", (Path(module.__file__).with_name(f"{name}.toml")).read_text()
+        )
         return folder / f"{name}.toml"
 
     return write
@@ -121,7 +154,9 @@ def of_judge(name: str) -> Callable[[Path], Path]:
 
 def manifest() -> str:
     base = lora_manifest.AdapterBase(id="a", config={})
-    return lora_manifest.AdapterManifest(backbone="flux", base=base, encoding="ape").to_json(indent=1)
+    return lora_manifest.AdapterManifest(backbone="flux", base=base, encoding="ape").to_json(
+        indent=1
+    )
 
 
 def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
@@ -137,40 +172,69 @@ def weights_of(judge: MicroExtractor, facts: Path) -> str:
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
 LINE = {"index": 0, "status": "failed", "reason": "a test", "prompt": "a"}
 FILES = {
-    "plan.json of a run": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: RunFolder(path.parent).plan),
-    "plan.json in a report": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: read_runs(path.parent)),
+    "plan.json of a run": File(
+        "plan",
+        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        lambda path: RunFolder(path.parent).plan,
+    ),
+    "plan.json in a report": File(
+        "plan",
+        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        lambda path: read_runs(path.parent),
+    ),
     "a result": File("result", a_result, result_store.read_result),
     "a result that may be missing": File("result", a_result, result_store.find_result),
-    "results of a table": File("result", a_result, lambda path: result_store.read_results(path.parent.parent)),
+    "results of a table": File(
+        "result", a_result, lambda path: result_store.read_results(path.parent.parent)
+    ),
     "who looked": File(
-        "features", placed("judge.json", lambda: versioned_json_text("features", FEATURES)), lambda path: find_extractor_record("digits-net", path.parent, True)
+        "features",
+        placed("judge.json", lambda: versioned_json_text("features", FEATURES)),
+        lambda path: find_extractor_record("digits-net", path.parent, True),
     ),
     "who answered": File(
-        "answers", placed("judge.json", lambda: versioned_json_text("answers", JUDGE.model_dump())), lambda path: read_judge_record(path.parent)
+        "answers",
+        placed("judge.json", lambda: versioned_json_text("answers", JUDGE.model_dump())),
+        lambda path: read_judge_record(path.parent),
     ),
-    "predictions": File("predictions", arrays_file("predictions"), lambda path: find_shard(path, "k", ())),
+    "predictions": File(
+        "predictions", arrays_file("predictions"), lambda path: find_shard(path, "k", ())
+    ),
     "forwards": File("forwards", arrays_file("forwards"), lambda path: forwards_of(path)),
     "a baseline": File("baseline", a_baseline, baseline.load_baseline_or_runs),
     "a snapshot": File("snapshot", a_snapshot, lambda path: trainer(path.parent).resume()),
     "a suite's reference": File(
         "reference",
         of_suite,
-        lambda path: patched(digits, "FOLDER", path.parent, lambda: registry.load_by_name("suites", "digits").reference("digits-net")),
+        lambda path: patched(
+            digits,
+            "FOLDER",
+            path.parent,
+            lambda: registry.load_by_name("suites", "digits").reference("digits-net"),
+        ),
     ),
     "a reference of a user": File(
         "reference",
         arrays_file("reference"),
-        lambda path: reference_stats._check_judge(path, load_arrays(path), "x", reference_stats.ReferenceExtraction(recorded_judge=JUDGE)),
+        lambda path: reference_stats._check_judge(
+            path, load_arrays(path), "x", reference_stats.ReferenceExtraction(recorded_judge=JUDGE)
+        ),
     ),
-    "digits-net": File("judge", of_judge("digits_net"), lambda path: weights_of(digits_net.PLUGIN, path)),
-    "shapes-net": File("judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)),
+    "digits-net": File(
+        "judge", of_judge("digits_net"), lambda path: weights_of(digits_net.PLUGIN, path)
+    ),
+    "shapes-net": File(
+        "judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)
+    ),
     "a checkpoint": File("checkpoint", a_checkpoint, lambda path: load_checkpoint_record("mine")),
     "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read_manifest),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
         "image-list",
         placed(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
-        lambda path: open_recorded_images(path.parent, registry.load_by_name("suites", "shapes"), "shapes"),
+        lambda path: open_recorded_images(
+            path.parent, registry.load_by_name("suites", "shapes"), "shapes"
+        ),
     ),
 }
 
@@ -191,7 +255,9 @@ def set_format(path: Path, version: object) -> None:
         facts = read_toml(path)
     else:
         facts = json.loads(path.read_text())
-    facts = {name: value for name, value in facts.items() if name != FORMAT_KEY} | ({} if version is None else {FORMAT_KEY: version})
+    facts = {name: value for name, value in facts.items() if name != FORMAT_KEY} | (
+        {} if version is None else {FORMAT_KEY: version}
+    )
     if path.suffix == ".pt":
         torch.save(facts, path)
     else:
@@ -213,7 +279,9 @@ def test_a_file_of_this_version_is_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bench_home")
 @pytest.mark.parametrize("version", [0, 7, None, "1", True, 1.0])
 @pytest.mark.parametrize("name", [name for name in FILES if name != "a snapshot"])
-def test_another_version_is_an_error_that_names_both_and_the_remedy(name: str, version: object, tmp_path: Path) -> None:
+def test_another_version_is_an_error_that_names_both_and_the_remedy(
+    name: str, version: object, tmp_path: Path
+) -> None:
     check_error(FILES[name], version, tmp_path)
 
 
@@ -223,7 +291,9 @@ def test_a_snapshot_of_another_version_is_not_resumed(version: object, tmp_path:
 
 
 def problem(file: File, path: Path) -> BenchError | None:
-    """Return the error of reading a file; the rest of a toy may not be of a real run, such as its prompt."""
+    """Return the error of reading a file; the rest of a toy may not be of a real run, such as its
+    prompt.
+    """
     try:
         file.read(path)
     except BenchError as error:
@@ -239,8 +309,13 @@ def check_error(file: File, version: object, folder: Path) -> None:
         file.read(path)
     message = str(caught.value)
     shown = "none" if version is None else str(version)
-    assert f"wanted format {format_version(file.kind)}, found {shown}; made by another version of harope-bench: " in message
-    assert str(path) in message and FILE_FORMATS[file.kind].advice in message and "\n" not in message
+    assert (
+        f"wanted format {format_version(file.kind)}, found {shown}; made by another version of"
+        " harope-bench: " in message
+    )
+    assert (
+        str(path) in message and FILE_FORMATS[file.kind].advice in message and "\n" not in message
+    )
     assert path.read_bytes() == before
 
 
@@ -252,11 +327,17 @@ def test_a_hostile_version_steers_no_terminal_and_stays_short(text: str, tmp_pat
 
 
 def test_the_format_decides_no_pixel() -> None:
-    """The digest is of the deciding fields: a number in the file must not move it, nor what a judge is known by."""
+    """The digest is of the deciding fields: a number in the file must not move it, nor what a judge
+    is known by.
+    """
     text = PLAN.to_json()
     assert json.loads(text)[FORMAT_KEY] == format_version("plan")
     again = type(PLAN).from_json(text.encode(), Path("plan.json"))
-    assert again == PLAN and again.digest == PLAN.digest and FORMAT_KEY not in json.dumps(PLAN.digest_fields())
+    assert (
+        again == PLAN
+        and again.digest == PLAN.digest
+        and FORMAT_KEY not in json.dumps(PLAN.digest_fields())
+    )
     assert FORMAT_KEY not in json.loads(JUDGE.to_json())
 
 
@@ -277,16 +358,37 @@ def numbered_literals(tree: ast.AST) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            numbers = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value == FORMAT_KEY and isinstance(v, ast.Constant)]
+            numbers = [
+                v
+                for k, v in pairs
+                if isinstance(k, ast.Constant)
+                and k.value == FORMAT_KEY
+                and isinstance(v, ast.Constant)
+            ]
             yield from (v.lineno for v in numbers if isinstance(v.value, int))
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == FORMAT_KEY:
-            numbers = [child for child in ast.walk(node) if isinstance(child, ast.Constant) and type(child.value) is int]
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id == FORMAT_KEY
+        ):
+            numbers = [
+                child
+                for child in ast.walk(node)
+                if isinstance(child, ast.Constant) and type(child.value) is int
+            ]
             yield from (number.lineno for number in numbers[:1])
 
 
 def test_the_numbers_have_one_owner() -> None:
-    """No module but core/formats.py states a format version; the runners, which run without the package, are held to it above."""
+    """No module but core/formats.py states a format version; the runners, which run without the
+    package, are held to it above.
+    """
     root = Path(harope_bench.__file__).parent
-    lines = {str(p.relative_to(root)): list(numbered_literals(ast.parse(p.read_text()))) for p in root.rglob("*.py")}
+    lines = {
+        str(p.relative_to(root)): list(numbered_literals(ast.parse(p.read_text())))
+        for p in root.rglob("*.py")
+    }
     assert not {name: found for name, found in lines.items() if found}
-    assert list(numbered_literals(ast.parse('class A:\n    format: int = 2\nb = {"format": 3}'))) == [2, 3]
+    assert list(
+        numbered_literals(ast.parse('class A:\n    format: int = 2\nb = {"format": 3}'))
+    ) == [2, 3]

@@ -15,7 +15,13 @@ import tiny
 import torch
 
 from harope_bench.core import checksums
-from harope_bench.core.errors import OptionError, PlanMismatchError, SampleError, UnknownNameError, WeightsError
+from harope_bench.core.errors import (
+    OptionError,
+    PlanMismatchError,
+    SampleError,
+    UnknownNameError,
+    WeightsError,
+)
 from harope_bench.core.index_ranges import group_by_padded_batch
 from harope_bench.core.schema import Plan
 from harope_bench.data.run_folder import RunFolder
@@ -30,7 +36,11 @@ def plan(tmp_path: Path) -> Plan:
 
 def bits(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the log of what was asked."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "requests.jsonl"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "requests.jsonl"
+    }
 
 
 @pytest.fixture
@@ -41,26 +51,39 @@ def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_batch_changes_no_bit(plan: Plan, straight: dict[str, bytes], tmp_path: Path, batch: int) -> None:
+def test_batch_changes_no_bit(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path, batch: int
+) -> None:
     generate(plan, range(60), tmp_path / "other", batch)
     assert bits(tmp_path / "other") == straight
 
 
-def test_order_and_split_change_no_bit(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
-    chunks = [list(range(40, 60)), [3], list(range(7, 33)), [*range(3), *range(4, 7), *range(33, 40)]]
+def test_order_and_split_change_no_bit(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
+    chunks = [
+        list(range(40, 60)),
+        [3],
+        list(range(7, 33)),
+        [*range(3), *range(4, 7), *range(33, 40)],
+    ]
     for chunk in chunks:
         generate(plan, chunk, tmp_path / "other")
     assert bits(tmp_path / "other") == straight
 
 
-def test_two_processes_worth_of_indices_meet_in_one_folder(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_two_processes_worth_of_indices_meet_in_one_folder(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     generate(plan, range(0, 60, 2), tmp_path / "other")
     generate(plan, range(1, 60, 2), tmp_path / "other")
     assert bits(tmp_path / "other") == straight
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_no_bit_here(plan: Plan, straight: dict[str, bytes], tmp_path: Path, threads: int) -> None:
+def test_threads_change_no_bit_here(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path, threads: int
+) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -70,7 +93,9 @@ def test_threads_change_no_bit_here(plan: Plan, straight: dict[str, bytes], tmp_
     assert bits(tmp_path / "other") == straight
 
 
-def test_samples_differ_from_each_other_and_between_seeds(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_samples_differ_from_each_other_and_between_seeds(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     pictures = [v for k, v in straight.items() if k.endswith(".png")]
     assert len(set(pictures)) == 60
     other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
@@ -78,38 +103,57 @@ def test_samples_differ_from_each_other_and_between_seeds(plan: Plan, straight: 
     assert not set(pictures) & set(bits(tmp_path / "other").values())
 
 
-def test_a_second_call_draws_nothing(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_second_call_draws_nothing(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
 
 
-def test_a_lost_image_is_drawn_again(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_lost_image_is_drawn_again(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     (tmp_path / "straight/images/000017.png").unlink()
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 1
     assert bits(tmp_path / "straight") == straight
 
 
-def test_another_plan_in_the_folder_names_the_field(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
-    other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})})
-    with pytest.raises(PlanMismatchError, match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked"):
+def test_another_plan_in_the_folder_names_the_field(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
+    other = plan.model_copy(
+        update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})}
+    )
+    with pytest.raises(
+        PlanMismatchError,
+        match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked",
+    ):
         generate(other, range(60), tmp_path / "straight")
     assert bits(tmp_path / "straight") == straight
 
 
-def test_more_samples_later_keep_the_first(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_more_samples_later_keep_the_first(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     assert generate(plan, range(80), tmp_path / "straight").n_generated == 20
     after = bits(tmp_path / "straight")
     assert all(after[name] == data for name, data in straight.items() if name.endswith(".png"))
 
 
-def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harope_bench.models.backbones.dit import DiT
 
     straightforward = DiT.forward
 
-    def diverging(self: DiT, x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return straightforward(self, x, time, labels).masked_fill((labels == 3)[:, None, None, None], float("nan"))
+    def diverging(
+        self: DiT, x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        return straightforward(self, x, time, labels).masked_fill(
+            (labels == 3)[:, None, None, None], float("nan")
+        )
 
     monkeypatch.setattr(DiT, "forward", diverging)
     assert generate(plan, range(20), tmp_path / "run").n_failed == 2
@@ -132,7 +176,9 @@ def test_tiles_follow_the_index_not_the_request() -> None:
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
     name = tiny.registered(tmp_path / "weights")
-    with pytest.raises(OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"):
+    with pytest.raises(
+        OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"
+    ):
         make_plan(name, None, {"resolution": 30})
     with pytest.raises(UnknownNameError, match="did you mean tiny"):
         make_plan("tinny", None, {})
@@ -146,14 +192,18 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 def test_larger_and_smaller_resolutions_are_drawn(plan: Plan, tmp_path: Path) -> None:
     for side in (14, 56):
-        other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"resolution": side})})
+        other = plan.model_copy(
+            update={"settings": plan.settings.model_copy(update={"resolution": side})}
+        )
         generate(other, range(2), tmp_path / str(side))
         samples = open_samples(tmp_path / str(side))
         assert next(samples.batches([0, 1], 2)).images.shape == (2, side, side, 3)
 
 
 def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) -> None:
-    """A real process is killed at random moments until it gets through; the bits are those of a straight run."""
+    """A real process is killed at random moments until it gets through; the bits are those of a
+    straight run.
+    """
     count = 400
     generate(plan, range(count), tmp_path / "straight")
     command = [
@@ -172,13 +222,20 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
     rng, kills, partial = random.Random(0), 0, 0
     for _ in range(20):
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         if kills < 4:
             before = len(RunFolder(tmp_path / "run").read_records())
             deadline = time.monotonic() + 60
             # wait until it draws, so that the kill falls into the work and not into the imports
-            while len(RunFolder(tmp_path / "run").read_records()) == before and process.poll() is None and time.monotonic() < deadline:
+            while (
+                len(RunFolder(tmp_path / "run").read_records()) == before
+                and process.poll() is None
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
@@ -186,7 +243,9 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
             done = len(RunFolder(tmp_path / "run").read_records())
             partial += 0 < done < count
             for index, record in RunFolder(tmp_path / "run").read_records().items():
-                assert (tmp_path / "run" / str(record.file)).is_file(), f"sample {index} was reported done and is gone"
+                assert (tmp_path / "run" / str(record.file)).is_file(), (
+                    f"sample {index} was reported done and is gone"
+                )
         elif process.wait() == 0:
             break
     assert kills >= 1
@@ -195,11 +254,15 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
     assert left == bits(tmp_path / "straight")
 
 
-def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     for name in ("samples.jsonl", "requests.jsonl"):
         with (tmp_path / "straight" / name).open("ab") as file:
             file.write(b'{"index": 59, "fi')
-    checksums.drop_hashes(tmp_path / "straight", ["samples.jsonl"])  # as it is while lines are added
+    checksums.drop_hashes(
+        tmp_path / "straight", ["samples.jsonl"]
+    )  # as it is while lines are added
     generate(plan, range(60), tmp_path / "straight")
     generate(plan, range(61), tmp_path / "straight")
     assert len(open_samples(tmp_path / "straight").indices) == 61
@@ -216,8 +279,22 @@ def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> Non
     """Three real processes draw interleaved parts of one run at the same time."""
     generate(plan, range(240), tmp_path / "straight")
     parts = ["0-79", "80-159", "160-239"]
-    command = [sys.executable, "-m", "harope_bench.cli", "generate", "tiny", "--out", str(tmp_path / "run"), "--indices"]
-    running = [subprocess.Popen([*command, part], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for part in parts]
+    command = [
+        sys.executable,
+        "-m",
+        "harope_bench.cli",
+        "generate",
+        "tiny",
+        "--out",
+        str(tmp_path / "run"),
+        "--indices",
+    ]
+    running = [
+        subprocess.Popen(
+            [*command, part], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for part in parts
+    ]
     for process in running:
         _, said = process.communicate()
         assert process.returncode == 0, said
@@ -233,7 +310,9 @@ def test_a_finished_run_is_read_once_however_long(
     assert len(calls) <= 3
 
 
-def test_unsorted_and_repeated_indices_are_drawn_once(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+def test_unsorted_and_repeated_indices_are_drawn_once(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
     drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
     assert (drawn.n_requested, drawn.n_generated) == (60, 60)
     assert bits(tmp_path / "other") == straight
@@ -249,8 +328,13 @@ def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
         make_plan(tiny.registered(tmp_path / "weights"), None, {"guidance": float("nan")})
 
 
-def test_halves_that_a_kill_left_long_ago_are_swept(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
-    old, new = tmp_path / "straight/images/.000001.png.a.part", tmp_path / "straight/images/.000002.png.b.part"
+def test_halves_that_a_kill_left_long_ago_are_swept(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+) -> None:
+    old, new = (
+        tmp_path / "straight/images/.000001.png.a.part",
+        tmp_path / "straight/images/.000002.png.b.part",
+    )
     for part in (old, new):
         part.write_bytes(b"half")
     os.utime(old, (0, 0))

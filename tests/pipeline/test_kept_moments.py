@@ -1,4 +1,6 @@
-"""Moments kept beside their rows: the bits of a straight sum, whatever was killed, grew, was altered or was damaged on the way."""
+"""Moments kept beside their rows: the bits of a straight sum, whatever was killed, grew, was
+altered or was damaged on the way.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,25 @@ def write(path: Path, found: np.ndarray) -> Path:
 
 
 def shards(file: Path, count: int) -> ShardHashes:
-    digests = [feature_rows.rows_sha256(file, start, min(start + SHARD_SIZE, count)) for start in range(0, count, SHARD_SIZE)]
+    digests = [
+        feature_rows.rows_sha256(file, start, min(start + SHARD_SIZE, count))
+        for start in range(0, count, SHARD_SIZE)
+    ]
     return ShardHashes([str(one) for one in digests], SHARD_SIZE)
 
 
 def gathered(file: Path, count: int = COUNT) -> Moments:
-    return moments_cache.sum_cached_moments(file.with_name("features.moments.npz"), feature_rows.map_rows(file, count), shards(file, count))
+    return moments_cache.sum_cached_moments(
+        file.with_name("features.moments.npz"),
+        feature_rows.map_rows(file, count),
+        shards(file, count),
+    )
 
 
 def same(a: Moments, b: Moments) -> bool:
-    return a.count == b.count and all(x.tobytes() == y.tobytes() for x, y in ((a.mean, b.mean), (a.scatter, b.scatter)))
+    return a.count == b.count and all(
+        x.tobytes() == y.tobytes() for x, y in ((a.mean, b.mean), (a.scatter, b.scatter))
+    )
 
 
 @contextmanager
@@ -72,7 +83,9 @@ def test_a_block_is_made_of_whole_shards() -> None:
     assert BLOCK % SHARD_SIZE == 0
 
 
-def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_passes(file: Path, cloud: np.ndarray) -> None:
+def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_passes(
+    file: Path, cloud: np.ndarray
+) -> None:
     for _ in range(2):  # summed, then read
         found = gathered(file)
         assert same(found, Moments.from_rows(cloud))
@@ -81,13 +94,22 @@ def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_pass
     covariance = centred.T @ centred / (COUNT - 1)
     deviations = np.sqrt(np.diag(covariance))
     assert np.abs(found.mean / exact.mean(axis=0) - 1).max() < 1e-12
-    assert np.abs((found.to_gaussian().covariance - covariance) / np.outer(deviations, deviations)).max() < 1e-12
-    single = cloud.T @ cloud / COUNT - np.outer(cloud.mean(axis=0), cloud.mean(axis=0))  # the sums of float32 that this would not survive
+    assert (
+        np.abs(
+            (found.to_gaussian().covariance - covariance) / np.outer(deviations, deviations)
+        ).max()
+        < 1e-12
+    )
+    single = cloud.T @ cloud / COUNT - np.outer(
+        cloud.mean(axis=0), cloud.mean(axis=0)
+    )  # the sums of float32 that this would not survive
     assert np.abs((single - covariance) / np.outer(deviations, deviations)).max() > 1e-4
 
 
 @pytest.mark.parametrize("before", [0, 999, BLOCK, 3 * BLOCK + 500, COUNT - 1])
-def test_more_images_add_only_what_is_missing(before: int, file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_images_add_only_what_is_missing(
+    before: int, file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if before:
         gathered(file, before)
     with counted(monkeypatch) as summed:
@@ -126,8 +148,19 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
         elif damage == "pickle":
             np.savez(path, **{**arrays, "mean": np.array([{}], dtype=object)})
         else:
-            changed = {"lacks": {}, "shape": {"scatter": np.zeros((WIDTH, 3))}, "width": {"mean": np.zeros(2), "scatter": np.zeros((2, 2))}}
-            write_arrays(path, {k: v for k, v in {**arrays, **changed[damage]}.items() if damage != "lacks" or k != "rows_sha256"})
+            changed = {
+                "lacks": {},
+                "shape": {"scatter": np.zeros((WIDTH, 3))},
+                "width": {"mean": np.zeros(2), "scatter": np.zeros((2, 2))},
+            }
+            write_arrays(
+                path,
+                {
+                    k: v
+                    for k, v in {**arrays, **changed[damage]}.items()
+                    if damage != "lacks" or k != "rows_sha256"
+                },
+            )
         assert same(gathered(file), Moments.from_rows(cloud)), damage
         assert path.read_bytes() == whole, damage
 
@@ -147,9 +180,16 @@ here.gathered(Path(sys.argv[1]))
 """
 
 
-def test_a_killed_process_loses_no_block_that_was_kept(file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_loses_no_block_that_was_kept(
+    file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(file), here], env={**os.environ}, capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(file), here],
+        env={**os.environ},
+        capture_output=True,
+        check=False,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     with counted(monkeypatch) as summed:
         found = gathered(file)

@@ -14,17 +14,26 @@ from PIL import Image
 from toy_images import BLACK, COLOURS, RED, THIRTEEN, WHITE, write_toy_images
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
-from harope_bench.core.errors import JudgeError, OptionError, PlanMismatchError, SampleError, PendingAnswersError
+from harope_bench.core.errors import (
+    JudgeError,
+    OptionError,
+    PendingAnswersError,
+    PlanMismatchError,
+    SampleError,
+)
 from harope_bench.core.formats import versioned_json_text
 from harope_bench.data.result_store import StoredResult
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.prompt_scores import SCORE_INTERVAL
 from harope_bench.judges.base import NamedCheck
-from harope_bench.pipeline.annotate import AnnotatorOptions, parse_judges, annotate_samples
+from harope_bench.pipeline.annotate import AnnotatorOptions, annotate_samples, parse_judges
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.statistics.pairing import compare_results
 from harope_bench.statistics.significance import wilson_interval
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions, open_prompt_images
+from harope_bench.suites.official_layouts.prompt_folder import (
+    PromptFolderOptions,
+    open_prompt_images,
+)
 
 __all__ = ["toy"]
 
@@ -39,38 +48,73 @@ def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
     return {m.name: m.value for m in scored.result.measurements}
 
 
-def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path: Path, toy: ToyEye) -> None:
+def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(
+    tmp_path: Path, toy: ToyEye
+) -> None:
     found = marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
-    assert found == {"bright": 3 / 4, "red": 2 / 4, "overall": 5 / 8}  # plain red is dark in the mean: no light, so not right
+    assert found == {
+        "bright": 3 / 4,
+        "red": 2 / 4,
+        "overall": 5 / 8,
+    }  # plain red is dark in the mean: no light, so not right
 
 
-def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: Path, toy: ToyEye) -> None:
-    """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width nor ends beyond 1."""
+def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(
+    tmp_path: Path, toy: ToyEye
+) -> None:
+    """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width
+    nor ends beyond 1.
+    """
     shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order()
+    )
     found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson_interval(2, 2).low)
+    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(
+        wilson_interval(2, 2).low
+    )
     assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
     for name, value in (("red", 0.5), ("overall", 0.75)):  # two prompts a task tell next to nothing
         low, high = found[name].low, found[name].high
-        assert low is not None and high is not None and 0 <= low < 0.1 and 0.9 < high <= 1 and (found[name].se or 0) > 0.2, value
+        assert (
+            low is not None
+            and high is not None
+            and 0 <= low < 0.1
+            and 0.9 < high <= 1
+            and (found[name].se or 0) > 0.2
+        ), value
 
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
     shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order()
+    )
     found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
-    assert any(line.startswith("bright: its error is not known") for line in scored.result.warning_texts)
+    assert found["bright"].value == 0.5 and (
+        found["bright"].se,
+        found["bright"].low,
+        found["bright"].interval,
+    ) == (None, None, None)
+    assert any(
+        line.startswith("bright: its error is not known") for line in scored.result.warning_texts
+    )
     assert found["red"].se is not None
 
 
-def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+def test_the_other_rules_are_told_where_they_give_another_number(
+    tmp_path: Path, toy: ToyEye
+) -> None:
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order()
+    )
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
     assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
     assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
-    assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {"toy-rule.json", "toy-rule_corrected.json"}
+    assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {
+        "toy-rule.json",
+        "toy-rule_corrected.json",
+    }
 
 
 def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy: ToyEye) -> None:
@@ -96,29 +140,48 @@ def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEy
         marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))
     first = marked(folder, tmp_path / "o")
     asked = len(toy.asked)
-    assert marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True)) == first and len(toy.asked) == asked
+    assert (
+        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True)) == first
+        and len(toy.asked) == asked
+    )
 
 
-def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tmp_path: Path, toy: ToyEye) -> None:
+def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
+    tmp_path: Path, toy: ToyEye
+) -> None:
     folder = write_toy_images(tmp_path / "i", [*COLOURS[:7], THIRTEEN])
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
     red = scored.result.find_measurement("red")
-    assert red is not None and red.value is None and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
+    assert (
+        red is not None
+        and red.value is None
+        and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
+    )
     assert red.reason is not None and "1 of 4 images have no answer" in red.reason
     overall = scored.result.find_measurement("overall")
     assert overall is not None and overall.value is None
     bright = scored.result.find_measurement("bright")
     assert bright is not None and bright.value == 3 / 4
     assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
-    rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()
+    ]
     assert rows[7]["verdict"] == "failed" and "thirteen" in rows[7]["reason"]
 
 
 def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> None:
     toy.wordless = True
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order()
+    )
     red = scored.result.find_measurement("red")
-    assert red is not None and red.value is None and red.reason is not None and "4 answers cannot be read" in red.reason
+    assert (
+        red is not None
+        and red.value is None
+        and red.reason is not None
+        and "4 answers cannot be read" in red.reason
+    )
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
 
 
@@ -128,28 +191,45 @@ def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> N
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS[:2]), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", COLOURS[:2]), tmp_path / "o", in_order()
+    )
     overall, red = scored.result.find_measurement("overall"), scored.result.find_measurement("red")
-    assert overall is not None and overall.value is None and overall.reason is not None and "no prompt of red" in overall.reason
+    assert (
+        overall is not None
+        and overall.value is None
+        and overall.reason is not None
+        and "no prompt of red" in overall.reason
+    )
     assert red is not None and red.reason == "no prompt of this kind was asked for"
 
 
-def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_another_judge_are_never_mixed_in(
+    tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").unlink()
-    with pytest.raises(PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"):
+    with pytest.raises(
+        PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"
+    ):
         marked(folder, tmp_path / "o")
 
 
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
     found = []
     for name, shown in (("a", COLOURS), ("b", [WHITE] * 8)):
-        (scored,) = evaluate_prompts(write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
+        (scored,) = evaluate_prompts(
+            write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order()
+        )
         found.append(StoredResult(scored.result, scored.path))
     difference = compare_results("overall", "higher", *found)
-    assert difference.is_paired and difference.n_prompts == 4 and difference.reason.startswith("paired by prompt: a run has no plan")
+    assert (
+        difference.is_paired
+        and difference.n_prompts == 4
+        and difference.reason.startswith("paired by prompt: a run has no plan")
+    )
 
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
@@ -172,16 +252,25 @@ def test_a_judge_that_does_not_fit_its_role_is_refused(text: str, told: str, toy
 
 
 def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) -> None:
-    chosen = parse_judges("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})["vqa"]
+    chosen = parse_judges("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})[
+        "vqa"
+    ]
     assert chosen.model == "some/folder" and chosen.folder_name != "toy-eye"
     with pytest.raises(OptionError, match="takes no model"):
         chosen.judge  # noqa: B018
 
 
-def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = (NamedCheck("red first", lambda opened: None), NamedCheck("boxes", lambda opened: "a box is short by one"))
+def test_a_judge_that_fails_its_self_check_is_not_asked(
+    tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = (
+        NamedCheck("red first", lambda opened: None),
+        NamedCheck("boxes", lambda opened: "a box is short by one"),
+    )
     monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
-    with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
+    with pytest.raises(
+        JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
+    ):
         marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert not toy.asked
 
@@ -208,8 +297,13 @@ def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     red, bright = scored.result.find_measurement("red"), scored.result.find_measurement("bright")
     assert red is not None and (red.value, red.n_asked, red.n_failed) == (None, 4, 1)
     assert bright is not None and bright.value == 3 / 4
-    rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
-    assert rows[2]["reason"] == "no image of number 2" and [row["index"] for row in rows] == list(range(8))
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()
+    ]
+    assert rows[2]["reason"] == "no image of number 2" and [row["index"] for row in rows] == list(
+        range(8)
+    )
 
 
 def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> None:
@@ -219,27 +313,45 @@ def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> 
     assert (cut.n_asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6])
 
 
-def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_written(tmp_path: Path, toy: ToyEye) -> None:
+def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_written(
+    tmp_path: Path, toy: ToyEye
+) -> None:
     for name in ("000003.png", "scene3.png"):
         folder = write_toy_images(tmp_path / name, COLOURS)
         (folder / "000003.png").rename(folder / name)
-        with pytest.raises(OptionError, match=r"does not say which image is of which prompt of toy.* --order .* --pattern .* --file-list"):
+        with pytest.raises(
+            OptionError,
+            match=(
+                r"does not say which image is of which prompt of toy.* --order .* --pattern .*"
+                r" --file-list"
+            ),
+        ):
             evaluate_prompts(folder, tmp_path / "o", PromptScoring("toy"))
     assert not (tmp_path / "o").exists() and not toy.asked
 
 
-def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_judge_is_noticed_when_every_answer_is_there(
+    tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
     with pytest.raises(PlanMismatchError, match="weights_sha256 7777.* there, 8888.* now"):
         marked(folder, tmp_path / "o")
-    assert marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
+    assert (
+        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
+    )
 
 
-def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
-    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+def test_what_a_judge_says_of_its_weights_stands_in_the_result(
+    tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False
+    )
+    (scored,) = evaluate_prompts(
+        write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order()
+    )
     assert "judge: not the published eye" in scored.result.warning_texts
 
 
@@ -263,7 +375,9 @@ common.serve(args, "toy-eye", 1, "official", "one pixel", "6" * 64, see)
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> AnnotatorOptions:
-    """The toy's eye in another Python: it sees the picture that it is given as a file, and no more."""
+    """The toy's eye in another Python: it sees the picture that it is given as a file, and no
+    more.
+    """
     import harope_bench.judges.runners as runners
 
     path = tmp_path / "runner.py"
@@ -272,39 +386,72 @@ def elsewhere(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> A
     return AnnotatorOptions(python=Path(sys.executable))
 
 
-def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
+def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(
+    tmp_path: Path, elsewhere: AnnotatorOptions
+) -> None:
     grid = Image.new("RGB", (16, 8), (0, 0, 0))
     grid.paste((255, 255, 255), (8, 0, 16, 8))
     grid.save(tmp_path / "grid.png")
     boxes = {i: (8 * (i % 2), 0, 8 * (i % 2) + 8, 8) for i in range(2)}
     files = dict.fromkeys(range(2), tmp_path / "grid.png")
-    samples = replace(open_samples(write_toy_images(tmp_path / "i", COLOURS[:2])), files=files, boxes=boxes)
+    samples = replace(
+        open_samples(write_toy_images(tmp_path / "i", COLOURS[:2])), files=files, boxes=boxes
+    )
     cases = {i: ToySuite().case(i) for i in range(2)}
     judges = parse_judges(None, ToySuite.judges["toy-rule"])
-    sights, _ = annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere)
+    sights, _ = annotate_samples(
+        samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere
+    )
     assert [len(s.annotations["detector"].detections) for s in sights] == [0, 1]  # type: ignore[union-attr]
-    asks = [json.loads(line) for line in (tmp_path / "o/toy-eye/asks.jsonl").read_text().splitlines()]
-    assert [ask["image"] for ask in asks] == ["images/000000.png", "images/000001.png"]  # by the way from the folder
+    asks = [
+        json.loads(line) for line in (tmp_path / "o/toy-eye/asks.jsonl").read_text().splitlines()
+    ]
+    assert [ask["image"] for ask in asks] == [
+        "images/000000.png",
+        "images/000001.png",
+    ]  # by the way from the folder
 
 
-def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
+def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(
+    tmp_path: Path, elsewhere: AnnotatorOptions
+) -> None:
     samples = open_samples(write_toy_images(tmp_path / "i", COLOURS))
     samples = replace(samples, recorded=dict(zip(samples.indices, samples.hashes, strict=True)))
     write_toy_images(tmp_path / "i", [BLACK])
     cases = {i: ToySuite().case(i) for i in range(8)}
     judges = parse_judges(None, ToySuite.judges["toy-rule"])
-    sights, _ = annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere)
-    assert "is not the one that was drawn" in str(sights[0].failure) and [s.failure for s in sights[1:]] == [None] * 7
+    sights, _ = annotate_samples(
+        samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere
+    )
+    assert (
+        "is not the one that was drawn" in str(sights[0].failure)
+        and [s.failure for s in sights[1:]] == [None] * 7
+    )
 
 
-def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
+def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(
+    tmp_path: Path, elsewhere: AnnotatorOptions
+) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(PendingAnswersError, match="8 questions stand in"):
         marked(folder, tmp_path / "o")
-    record = {"name": "other", "version": 1, "judge_class": "official", "preprocessing": "x", "weights_sha256": "5" * 64}
-    (tmp_path / "o/observations/toy-eye/judge.json").write_text(versioned_json_text("answers", record))
+    record = {
+        "name": "other",
+        "version": 1,
+        "judge_class": "official",
+        "preprocessing": "x",
+        "weights_sha256": "5" * 64,
+    }
+    (tmp_path / "o/observations/toy-eye/judge.json").write_text(
+        versioned_json_text("answers", record)
+    )
     lines = (tmp_path / "o/observations/toy-eye/asks.jsonl").read_text().splitlines()
-    told = [{"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}} for line in lines]
-    (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    told = [
+        {"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}}
+        for line in lines
+    ]
+    (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in told)
+    )
     with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):
         marked(folder, tmp_path / "o")

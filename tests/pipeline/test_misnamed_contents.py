@@ -29,17 +29,28 @@ def write_repeated_name(path: Path, names: tuple[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("names", [("arr_0.npy", "arr_0.npy"), ("arr_0.npy", "arr_0")])
-def test_an_npz_with_one_name_twice_is_rejected_by_every_reader(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_an_npz_with_one_name_twice_is_rejected_by_every_reader(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
     path = write_repeated_name(tmp_path / "x.npz", names)
-    for read in (adm_npz.array_names, adm_npz.images_shape, lambda file: list(adm_npz.read_batches(file, 2)), adm_npz.read_labels):
+    for read in (
+        adm_npz.array_names,
+        adm_npz.images_shape,
+        lambda file: list(adm_npz.read_batches(file, 2)),
+        adm_npz.read_labels,
+    ):
         with pytest.raises(SampleError, match="arr_0 twice"):
             read(path)
     with pytest.raises(StorageError, match="arr_0 twice"):
         load_arrays(path)
 
 
-@pytest.mark.parametrize(("form", "lossy"), [("JPEG", True), ("WEBP", True), ("TIFF", False), ("BMP", False)])
-def test_bytes_of_another_format_than_the_name_says_are_told(tmp_path: Path, form: str, lossy: bool) -> None:
+@pytest.mark.parametrize(
+    ("form", "lossy"), [("JPEG", True), ("WEBP", True), ("TIFF", False), ("BMP", False)]
+)
+def test_bytes_of_another_format_than_the_name_says_are_told(
+    tmp_path: Path, form: str, lossy: bool
+) -> None:
     from PIL import Image
 
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
@@ -56,6 +67,8 @@ def test_an_exact_suite_rejects_bytes_of_another_format_than_the_name_says(tmp_p
 
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "0.png", format="JPEG")
-    with pytest.raises(SampleError, match=r"0\.png is JPEG\); imagenet-256 is scored on lossless images"):
+    with pytest.raises(
+        SampleError, match=r"0\.png is JPEG\); imagenet-256 is scored on lossless images"
+    ):
         evaluate(tmp_path, tmp_path / "out", FeatureScoring("imagenet-256", judge="digits-net"))
     assert not (tmp_path / "out").exists()

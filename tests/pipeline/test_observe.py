@@ -1,4 +1,6 @@
-"""What a judge saw is kept once, with who looked; what cannot be scored is not kept, and scoring again needs no network."""
+"""What a judge saw is kept once, with who looked; what cannot be scored is not kept, and scoring
+again needs no network.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ def score(run: Path, **asked: Any) -> EvaluatedResult:
 
 def bytes_of(out: Path) -> dict[str, bytes]:
     """Results without who made them and when, and their arrays."""
-    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir()) if checksums.CHECKSUMS_FILE not in path.name}
+    found = {
+        path.name: path.read_bytes()
+        for path in sorted((out / "results").iterdir())
+        if checksums.CHECKSUMS_FILE not in path.name
+    }
     for name in [n for n in found if n.endswith(".json")]:
         facts = json.loads(found[name])
         del facts["provenance"]
@@ -50,7 +56,9 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return found
 
 
-def spoiled(at: dict[str, list[int]], value: float) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
+def spoiled(
+    at: dict[str, list[int]], value: float
+) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
     """The judge with one value of these arrays and images altered."""
     honest = LoadedMicroExtractor.observe
 
@@ -64,17 +72,29 @@ def spoiled(at: dict[str, list[int]], value: float) -> Callable[[LoadedMicroExtr
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_not_finite_are_not_kept(
+    run: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(LoadedMicroExtractor, "observe", spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value))
+        broken.setattr(
+            LoadedMicroExtractor,
+            "observe",
+            spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
+        )
         with pytest.raises(SampleError) as error:
             score(run)
-    assert str(error.value) == (
-        "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13 and 1 more, which were not kept; "
-        "look at these images, bring the judge's weights again or choose another --device, and run eval again"
+    assert (
+        str(error.value)
+        == "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13"
+        " and 1 more, which were not kept; look at these images, bring the judge's weights again"
+        " or choose another --device, and run eval again"
     )
-    assert sorted(p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != ".") == [checksums.CHECKSUMS_FILE, JUDGE]
-    assert score(run).result.measurements[0].value is not None  # with a sound judge nothing need be deleted
+    assert sorted(
+        p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."
+    ) == [checksums.CHECKSUMS_FILE, JUDGE]
+    assert (
+        score(run).result.measurements[0].value is not None
+    )  # with a sound judge nothing need be deleted
 
 
 # ---------------------------------------------------------------------------- who looked
@@ -89,40 +109,68 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pictures(folder: Path, seed: int) -> Path:
     folder.mkdir()
-    for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)):
+    for i, image in enumerate(
+        np.random.default_rng(seed)
+        .integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+        .repeat(16, 1)
+        .repeat(16, 2)
+    ):
         (folder / f"{i}.png").write_bytes(encode_png(image))
     return folder
 
 
 def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_path: Path) -> None:
-    """Samples and the reference's own images were both looked at; neither needs the network again."""
-    reference = build_reference(open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015")
+    """Samples and the reference's own images were both looked at; neither needs the network
+    again.
+    """
+    reference = build_reference(
+        open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015"
+    )
     drawn, out = pictures(tmp_path / "drawn", 1), tmp_path / "out"
-    wanted = [FeatureScoring("imagenet-128", reference, profile=profile) for profile in ("adm", "torch-fidelity")]
+    wanted = [
+        FeatureScoring("imagenet-128", reference, profile=profile)
+        for profile in ("adm", "torch-fidelity")
+    ]
     evaluate_profiles(drawn, out, wanted)
     before = bytes_of(out)
     assert len(before) == 4
     weights.unlink()
     with pytest.raises(WeightsError, match="not there"):
         evaluate_profiles(drawn, tmp_path / "other", wanted)  # to look, they are needed
-    again = evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, profile=one.profile, is_rescored=True) for one in wanted])
+    again = evaluate_profiles(
+        drawn,
+        out,
+        [
+            FeatureScoring("imagenet-128", reference, profile=one.profile, is_rescored=True)
+            for one in wanted
+        ],
+    )
     assert all(one.is_new for one in again) and bytes_of(out) == before
     assert (
-        "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published"
-        in again[0].result.warning_texts
+        "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare"
+        " with nothing published" in again[0].result.warning_texts
     )
     (out / "observations/inception-2015" / JUDGE).unlink()
-    with pytest.raises(SampleError, match="does not tell which weights inception-2015 looked with, and they are not here; run eval"):
+    with pytest.raises(
+        SampleError,
+        match=(
+            "does not tell which weights inception-2015 looked with, and they are not here; run"
+            " eval"
+        ),
+    ):
         evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)])
 
 
-def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = score(run).result
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
     after = score(run, rescore=True).result
     assert after.judge == before.judge and after.measurements == before.measurements
     assert [line for line in after.warning_texts if line not in before.warning_texts] == [
-        "judge: digits-net here is another one (weights_sha256); scored is what the recorded one saw"
+        "judge: digits-net here is another one (weights_sha256); scored is what the recorded"
+        " one saw"
     ]
 
 
@@ -140,9 +188,13 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
 # ---------------------------------------------------------------------------- how they looked
 
 
-def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_that_were_looked_at_in_different_ways_are_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extract_features, "SHARD", 20)
-    monkeypatch.setattr(LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False)
+    monkeypatch.setattr(
+        LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False
+    )
     first = score(run).result
     assert not any("different ways" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
@@ -152,27 +204,48 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
     }
     path = run / "observations/digits-net" / shard_name(1)
     for way, told in (
-        ({"device": "cuda", "path": "compiled", "tf32": False}, "(1 compiled on cuda, 2 folded on cpu)"),
+        (
+            {"device": "cuda", "path": "compiled", "tf32": False},
+            "(1 compiled on cuda, 2 folded on cpu)",
+        ),
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
         path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
         checksums.record_file_hashes(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
-        assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warning_texts
+        assert (
+            f"judge: shards were looked at in different ways {told}, so their last bits may differ"
+            in again.warning_texts
+        )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
-    assert verify(run, 0).altered_messages == []  # the numbers stand; how they were come by is no fault
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))
+    assert (
+        verify(run, 0).altered_messages == []
+    )  # the numbers stand; how they were come by is no fault
+    path.write_text(
+        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"})
+    )
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # of an older version
-    assert not any("different ways" in line for line in score(run, rescore=True).result.warning_texts)
+    assert not any(
+        "different ways" in line for line in score(run, rescore=True).result.warning_texts
+    )
 
 
-def test_a_reference_seen_by_another_judge_since_is_not_scored_against(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples and reference must be seen by the same weights, also when neither is looked at again."""
-    np.savez(tmp_path / "images.npz", arr_0=np.random.default_rng(0).integers(0, 256, (90, 28, 28, 3), dtype=np.uint8))
+def test_a_reference_seen_by_another_judge_since_is_not_scored_against(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples and reference must be seen by the same weights, also when neither is looked at
+    again.
+    """
+    np.savez(
+        tmp_path / "images.npz",
+        arr_0=np.random.default_rng(0).integers(0, 256, (90, 28, 28, 3), dtype=np.uint8),
+    )
     score(run, reference=tmp_path / "images.npz")
     with monkeypatch.context() as other:
         other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
         evaluate(run, tmp_path / "out", FeatureScoring("digits", tmp_path / "images.npz"))
-    with pytest.raises(SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"):
+    with pytest.raises(
+        SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"
+    ):
         score(run, reference=tmp_path / "images.npz", rescore=True)

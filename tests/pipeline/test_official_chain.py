@@ -1,4 +1,6 @@
-"""Folders of GenEval and DPG-Bench through `eval`: layout, judges, stored answers and rule say what a finished official run says."""
+"""Folders of GenEval and DPG-Bench through `eval`: layout, judges, stored answers and rule say what
+a finished official run says.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, Query, ColourAnnotation, ColourQuery, VqaQuery
+from harope_bench.core.annotations import (
+    Annotation,
+    ColourAnnotation,
+    ColourQuery,
+    Query,
+    VqaAnnotation,
+    VqaAnswer,
+    VqaQuery,
+)
 from harope_bench.core.json_lines import read_lines
 from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.suites.official_layouts import dpg_results, geneval_results
@@ -41,25 +51,41 @@ class Recorded(Annotator):
         return self.weights
 
     def open(self, device: str) -> Any:
-        return type("LoadedRecorded", (LoadedAnnotator,), {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)})()
+        return type(
+            "LoadedRecorded",
+            (LoadedAnnotator,),
+            {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)},
+        )()
 
     def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         self.asked += 1
         told = self.told[int(image[0, 0, 0])]
         if isinstance(ask, VqaQuery):
-            return VqaAnnotation(answers=tuple(VqaAnswer(text=told[question]) for question in ask.questions))
+            return VqaAnnotation(
+                answers=tuple(VqaAnswer(text=told[question]) for question in ask.questions)
+            )
         if not isinstance(ask, ColourQuery):
             return told["detector"]
-        boxes = {tuple(o.box): share for o, share in zip(told["objects"], told["colours"].shares, strict=True)}
+        boxes = {
+            tuple(o.box): share
+            for o, share in zip(told["objects"], told["colours"].shares, strict=True)
+        }
         return ColourAnnotation(probabilities=tuple(boxes[o.box] for o in ask.objects))
 
 
 def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str], Any]) -> None:
     known, loaded = registry.list_entries, registry.load_by_name
     monkeypatch.setattr(
-        registry, "entries", lambda kind: {**known(kind), **{n: registry.RegistryEntry(kind, n, "a test") for k, n in things if k == kind}}
+        registry,
+        "entries",
+        lambda kind: {
+            **known(kind),
+            **{n: registry.RegistryEntry(kind, n, "a test") for k, n in things if k == kind},
+        },
     )
-    monkeypatch.setattr(registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name))
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+    )
 
 
 def evaluated(*words: str) -> dict[str, Any]:
@@ -73,12 +99,17 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     return {m["metric"]: (m["value"], m["se"], m["n_scored"]) for m in result["measurements"]}
 
 
-# ----------------------------------------------------------------------------------------------------- GenEval
+# -----------------------------------------------------------------------------------------------------
+# GenEval
 
 
 @pytest.fixture
-def geneval(tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """A folder of images, a finished run of them, and a judge that saw what the official ones saw."""
+def geneval(
+    tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch
+) -> Recorded:
+    """A folder of images, a finished run of them, and a judge that saw what the official ones
+    saw.
+    """
     places, _ = geneval_results.rows_by_index(
         [geneval_results.ResultRow(*row) for row in geneval_results.read_rows(_finished(tmp_path))],
         PromptIndex(geneval_suite),
@@ -91,11 +122,20 @@ def geneval(tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.Mo
         place = tmp_path / "images" / f"{prompt:05d}"
         (place / "samples").mkdir(parents=True, exist_ok=True)
         (place / "metadata.jsonl").write_text(json.dumps(prompt_metadata()[prompt]))
-        Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(place / "samples" / f"{copy:05d}.png")
+        Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(
+            place / "samples" / f"{copy:05d}.png"
+        )
         seen = geneval_results._annotations_of_row(row)
         told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
     judge = Recorded(told)
-    standing_in(monkeypatch, {("judges", "mask2former"): judge, ("judges", "clip-vit-l-14"): judge, ("suites", "geneval"): geneval_suite})
+    standing_in(
+        monkeypatch,
+        {
+            ("judges", "mask2former"): judge,
+            ("judges", "clip-vit-l-14"): judge,
+            ("suites", "geneval"): geneval_suite,
+        },
+    )
     return judge
 
 
@@ -105,14 +145,28 @@ def _finished(folder: Path) -> Path:
 
 
 def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -> Sequence[Any]:
-    ask = registry.load_by_name("evaluators", "geneval").looks[1].ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
+    ask = (
+        registry.load_by_name("evaluators", "geneval")
+        .looks[1]
+        .ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
+    )
     return ask.objects if ask else ()
 
 
-def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(tmp_path: Path, geneval: Recorded) -> None:
-    ours = evaluated(str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
-    theirs = evaluated(str(tmp_path / "results.jsonl"), "--suite", "geneval", "--out", str(tmp_path / "theirs"))
-    assert numbers(ours) == numbers(theirs) and ours["rules"] == "official" and theirs["judge"]["judge_class"] == "official"
+def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(
+    tmp_path: Path, geneval: Recorded
+) -> None:
+    ours = evaluated(
+        str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours")
+    )
+    theirs = evaluated(
+        str(tmp_path / "results.jsonl"), "--suite", "geneval", "--out", str(tmp_path / "theirs")
+    )
+    assert (
+        numbers(ours) == numbers(theirs)
+        and ours["rules"] == "official"
+        and theirs["judge"]["judge_class"] == "official"
+    )
     assert 0 < numbers(ours)["overall"][0] < 1
     verdicts = []
     for place in ("ours", "theirs"):
@@ -126,7 +180,10 @@ def test_rescoring_asks_no_judge(tmp_path: Path, geneval: Recorded) -> None:
     first = evaluated(*words)
     asked = geneval.asked
     assert asked > 48  # a detector's answer of each image, colours of some
-    assert numbers(evaluated(*words, "--rescore", "--rules", "corrected"))["position"] == numbers(first)["position"]
+    assert (
+        numbers(evaluated(*words, "--rescore", "--rules", "corrected"))["position"]
+        == numbers(first)["position"]
+    )
     assert geneval.asked == asked
 
 
@@ -134,17 +191,24 @@ def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: R
     (tmp_path / "images" / "00000" / "samples" / "00001.png").unlink()
     words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
     strict = numbers(evaluated(*words))
-    assert strict["single_object"][0] is None and strict["overall"][0] is None and strict["colors"][0] is not None
+    assert (
+        strict["single_object"][0] is None
+        and strict["overall"][0] is None
+        and strict["colors"][0] is not None
+    )
     lenient = numbers(evaluated(*words, "--allow-missing"))
     assert lenient["single_object"][0] is not None and lenient["single_object"][2] == 7
 
 
-# --------------------------------------------------------------------------------------------------- DPG-Bench
+# ---------------------------------------------------------------------------------------------------
+# DPG-Bench
 
 
 @pytest.fixture
 def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Grids, a finished run of them, and a judge that answers as the official one did; what was lost there it denies."""
+    """Grids, a finished run of them, and a judge that answers as the official one did; what was
+    lost there it denies.
+    """
     path = run_script(tmp_path / "grids", seed=2)
     answers = dpg_results._read_answers(path.with_name(path.stem + "_detail.txt"))
     told = {}
@@ -153,17 +217,35 @@ def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) 
         questions = [q["question"] for q in dpg_suite.case(prompt).metadata["dpg"]["questions"]]
         for copy in range(4):
             found = dpg_results._match_answers(questions, answers.get((item, copy), ()))
-            told[10 * prompt + copy] = dict(zip(questions, (text or "no" for text in found), strict=True))
-    standing_in(monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite})
+            told[10 * prompt + copy] = dict(
+                zip(questions, (text or "no" for text in found), strict=True)
+            )
+    standing_in(
+        monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite}
+    )
     return path
 
 
 def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> None:
-    ours = evaluated(str(tmp_path / "grids"), "--suite", "dpg-bench", "--tiles", "4", "--out", str(tmp_path / "ours"))
+    ours = evaluated(
+        str(tmp_path / "grids"),
+        "--suite",
+        "dpg-bench",
+        "--tiles",
+        "4",
+        "--out",
+        str(tmp_path / "ours"),
+    )
     theirs = evaluated(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
     assert numbers(ours) == numbers(theirs)
-    assert re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10] == f"{numbers(ours)['dpg'][0]:.12f}"[:10]  # type: ignore[union-attr]
-    assert any("1 with 4 images left out under the official rules: partiprompts97" in w["text"] for w in ours["warnings"])
+    assert (
+        re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10]
+        == f"{numbers(ours)['dpg'][0]:.12f}"[:10]
+    )  # type: ignore[union-attr]
+    assert any(
+        "1 with 4 images left out under the official rules: partiprompts97" in w["text"]
+        for w in ours["warnings"]
+    )
 
 
 def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> None:
@@ -177,16 +259,25 @@ def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> Non
 
 def test_the_side_or_the_number_of_tiles_must_be_stated(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
-    for stated, told in (((), "--tiles 1 (or --resolution 12)"), (("--resolution", "8"), "12x12, wanted square tiles of 8 pixels")):
+    for stated, told in (
+        ((), "--tiles 1 (or --resolution 12)"),
+        (("--resolution", "8"), "12x12, wanted square tiles of 8 pixels"),
+    ):
         done = CliRunner().invoke(main, ["eval", *words, *stated])
         assert done.exit_code == 1 and told in done.output and not (tmp_path / "ours").exists()
-    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(evaluated(*words, "--tiles", "4"))
+    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(
+        evaluated(*words, "--tiles", "4")
+    )
 
 
 def test_one_image_an_item_scores_under_the_official_rules(tmp_path: Path, dpg: Path) -> None:
-    """The script's default is one picture: the score is over those images, none of which is a missing tile."""
+    """The script's default is one picture: the score is over those images, none of which is a
+    missing tile.
+    """
     for prompt, item in enumerate(ITEMS):
         write_grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
     words = (str(tmp_path / "ones"), "--suite", "dpg-bench", "--tiles", "1")
     ours = numbers(evaluated(*words, "--out", str(tmp_path / "ours")))
-    assert ours["dpg"][0] is not None and ours["dpg"][2] == 2  # of three items the official rules lose the first
+    assert (
+        ours["dpg"][0] is not None and ours["dpg"][2] == 2
+    )  # of three items the official rules lose the first

@@ -1,4 +1,6 @@
-"""Judges of another environment: questions and answers lie in a folder, a kill loses nothing, and what goes wrong is one line."""
+"""Judges of another environment: questions and answers lie in a folder, a kill loses nothing, and
+what goes wrong is one line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from harope_bench.pipeline.annotate import read_judge_record
 RUNNERS = Path(external_annotator.__file__).parents[1] / "judges" / "runners"
 STDLIB = {*sys.stdlib_module_names, "PIL", "common"}
 
-# Answers how many bytes an image has, in words of the role vqa; obeys the questions `die`, `fail`, `nan`.
+# Answers how many bytes an image has, in words of the role vqa; obeys the questions `die`, `fail`,
+# `nan`.
 STAND_IN = """
 import os, signal, sys, time
 import common
@@ -72,7 +75,9 @@ def runner(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a folder of questions, one an image of that many bytes, and returns it."""
+    """A function that writes a folder of questions, one an image of that many bytes, and returns
+    it.
+    """
 
     def write(*questions: str, name: str = "observations") -> Path:
         folder = tmp_path / name
@@ -82,7 +87,13 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
             image = folder / "images" / f"{i}.png"
             image.write_bytes(b"x" * (i + 1))
             place = str(image) if i % 2 else f"images/{i}.png"  # both forms
-            facts = {"index": i, "role": "vqa", "image": place, "sha256": sha256_file(image), "ask": {"questions": [question]}}
+            facts = {
+                "index": i,
+                "role": "vqa",
+                "image": place,
+                "sha256": sha256_file(image),
+                "ask": {"questions": [question]},
+            }
             lines.append({**facts, "key": sha256_bytes(json.dumps(facts).encode())})
         (folder / "asks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return folder
@@ -91,41 +102,63 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
 
 
 def answered(folder: Path) -> dict[int, Any]:
-    return {line["index"]: line["answer"]["answers"][0]["text"] for line in read_lines(folder / "answers.jsonl") if "answer" in line}
+    return {
+        line["index"]: line["answer"]["answers"][0]["text"]
+        for line in read_lines(folder / "answers.jsonl")
+        if "answer" in line
+    }
 
 
 def test_a_bare_environment_answers_every_question(
-    python: Path, runner: Path, ask: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    python: Path,
+    runner: Path,
+    ask: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SECRET", "ours")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     folder = ask(*["how large?"] * 4)
-    assert external_annotator.run_annotator(python, runner, folder, {"device": "cpu"}) == external_annotator.AnnotationCounts(4, 0)
+    assert external_annotator.run_annotator(
+        python, runner, folder, {"device": "cpu"}
+    ) == external_annotator.AnnotationCounts(4, 0)
     assert answered(folder) == {i: f"{i + 1} bytes" for i in range(4)}
     record = read_judge_record(folder)
     assert record is not None
-    assert (record.name, record.version, record.preprocessing) == ("stand-in", 2, "counts bytes on cpu")
+    assert (record.name, record.version, record.preprocessing) == (
+        "stand-in",
+        2,
+        "counts bytes on cpu",
+    )
     assert "4 of 4 images, 0 failed" in capsys.readouterr().err
     for line in read_lines(folder / "answers.jsonl"):
         KINDS["vqa"].model_validate(line["answer"])
 
 
-def test_a_kill_loses_nothing_and_nothing_is_asked_twice(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
+def test_a_kill_loses_nothing_and_nothing_is_asked_twice(
+    python: Path, runner: Path, ask: Callable[..., Path]
+) -> None:
     folder = ask("a", "b", "die", "d")
-    with pytest.raises(JudgeError, match=r"stand_in\.py in .* was ended by signal 9: .*run eval again"):
+    with pytest.raises(
+        JudgeError, match=r"stand_in\.py in .* was ended by signal 9: .*run eval again"
+    ):
         external_annotator.run_annotator(python, runner, folder, {"mood": "mortal"})
     assert answered(folder) == {0: "1 bytes", 1: "2 bytes"}
     with (folder / "answers.jsonl").open("ab") as file:
         file.write(b'{"key": "half a li')  # as a power cut leaves it
     first = (folder / "answers.jsonl").read_bytes().rpartition(b"\n")[0]
-    assert external_annotator.run_annotator(python, runner, folder, {"mood": "calm"}) == external_annotator.AnnotationCounts(4, 0)
+    assert external_annotator.run_annotator(
+        python, runner, folder, {"mood": "calm"}
+    ) == external_annotator.AnnotationCounts(4, 0)
     whole = (folder / "answers.jsonl").read_bytes()
     assert whole.startswith(first + b"\n") and len(whole.splitlines()) == 4
     external_annotator.run_annotator(python, runner, folder, {"mood": "calm"})
     assert (folder / "answers.jsonl").read_bytes() == whole
 
 
-def test_our_own_end_ends_the_runner(python: Path, runner: Path, ask: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_end_ends_the_runner(
+    python: Path, runner: Path, ask: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
     pids = []
 
@@ -146,29 +179,49 @@ def test_our_own_end_ends_the_runner(python: Path, runner: Path, ask: Callable[.
     pytest.fail("the runner outlived us")
 
 
-def test_failures_are_lines_and_are_asked_again(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
+def test_failures_are_lines_and_are_asked_again(
+    python: Path, runner: Path, ask: Callable[..., Path]
+) -> None:
     folder = ask("fine", "fail", "nan", "altered")
     (folder / "images" / "3.png").write_bytes(b"another image")
-    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 3)
-    errors = {line["index"]: line["error"] for line in read_lines(folder / "answers.jsonl") if "error" in line}
+    assert external_annotator.run_annotator(
+        python, runner, folder, {}
+    ) == external_annotator.AnnotationCounts(1, 3)
+    errors = {
+        line["index"]: line["error"]
+        for line in read_lines(folder / "answers.jsonl")
+        if "error" in line
+    }
     assert errors[1] == "RuntimeError: cannot see this"
     assert errors[2].startswith("ValueError: Out of range float")
     assert "is not the image that was asked about" in errors[3]
     (folder / "images" / "3.png").write_bytes(b"xxxx")
-    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(2, 2)
+    assert external_annotator.run_annotator(
+        python, runner, folder, {}
+    ) == external_annotator.AnnotationCounts(2, 2)
 
 
-def test_a_judge_that_fails_from_the_start_is_stopped(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
-    with pytest.raises(JudgeError, match=r"failed on each of its first 5 images \(RuntimeError: cannot see this\)"):
+def test_a_judge_that_fails_from_the_start_is_stopped(
+    python: Path, runner: Path, ask: Callable[..., Path]
+) -> None:
+    with pytest.raises(
+        JudgeError, match=r"failed on each of its first 5 images \(RuntimeError: cannot see this\)"
+    ):
         external_annotator.run_annotator(python, runner, ask(*["fail"] * 9), {})
     folder = ask("fine", *["fail"] * 9, name="other")
-    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 9)
-    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 9), (
+    assert external_annotator.run_annotator(
+        python, runner, folder, {}
+    ) == external_annotator.AnnotationCounts(1, 9)
+    assert external_annotator.run_annotator(
+        python, runner, folder, {}
+    ) == external_annotator.AnnotationCounts(1, 9), (
         "it saw an image before, so these are the images' fault"
     )
 
 
-def test_what_goes_wrong_is_one_line(python: Path, runner: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_goes_wrong_is_one_line(
+    python: Path, runner: Path, ask: Callable[..., Path], tmp_path: Path
+) -> None:
     folder = ask("a")
     cases = {
         "rude": r"ended with code 1: no weights here; ",
@@ -179,7 +232,9 @@ def test_what_goes_wrong_is_one_line(python: Path, runner: Path, ask: Callable[.
         with pytest.raises(JudgeError, match=said) as caught:
             external_annotator.run_annotator(python, runner, folder, {"mood": mood})
         assert "\n" not in str(caught.value)
-    with pytest.raises(JudgeError, match="ended with code 2: .*unrecognized arguments: --colour blue"):
+    with pytest.raises(
+        JudgeError, match="ended with code 2: .*unrecognized arguments: --colour blue"
+    ):
         external_annotator.run_annotator(python, runner, folder, {"colour": "blue"})
     for wrong in (tmp_path / "absent", tmp_path, runner):
         with pytest.raises(OptionError, match="is no program"):
@@ -191,17 +246,23 @@ def test_what_goes_wrong_is_one_line(python: Path, runner: Path, ask: Callable[.
         external_annotator.run_annotator(broken, runner, folder, {})
 
 
-def test_answers_of_another_judge_are_not_mixed(python: Path, runner: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
+def test_answers_of_another_judge_are_not_mixed(
+    python: Path, runner: Path, ask: Callable[..., Path], tmp_path: Path
+) -> None:
     folder, weights = ask("a", "b"), tmp_path / "weights.bin"
     weights.write_bytes(b"one")
     external_annotator.run_annotator(python, runner, folder, {"weights": str(weights)})
-    assert (record := read_judge_record(folder)) is not None and record.weights_sha256 == sha256_file(weights)
+    assert (
+        record := read_judge_record(folder)
+    ) is not None and record.weights_sha256 == sha256_file(weights)
     weights.write_bytes(b"two")
     with pytest.raises(JudgeError, match="has answers of another judge: weights_sha256"):
         external_annotator.run_annotator(python, runner, folder, {"weights": str(weights)})
 
 
-def test_questions_without_answer_are_found(tmp_path: Path, ask: Callable[..., Path], runner: Path) -> None:
+def test_questions_without_answer_are_found(
+    tmp_path: Path, ask: Callable[..., Path], runner: Path
+) -> None:
     folder = ask("a", "b")
     (folder / "judge.json").write_text("{}")
     key = read_lines(folder / "asks.jsonl")[0]["key"]
@@ -213,7 +274,9 @@ def test_questions_without_answer_are_found(tmp_path: Path, ask: Callable[..., P
 @pytest.mark.parametrize("path", sorted(RUNNERS.glob("*.py")), ids=lambda path: path.stem)
 def test_runners_read_as_python_3_8_and_need_nothing_of_ours(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
-    for node in tree.body:  # what is imported at once; a network's own libraries are imported inside functions
+    for node in (
+        tree.body
+    ):  # what is imported at once; a network's own libraries are imported inside functions
         names = (
             [a.name for a in node.names]
             if isinstance(node, ast.Import)
@@ -222,7 +285,11 @@ def test_runners_read_as_python_3_8_and_need_nothing_of_ours(path: Path) -> None
             else []
         )
         assert {name.split(".")[0] for name in names} <= STDLIB, path
-    assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("harope_bench")]
+    assert not [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("harope_bench")
+    ]
 
 
 # ------------------------------------------------------------------------------------------- mplug
@@ -258,50 +325,71 @@ def imitation(tmp_path: Path) -> Path:
     (package.parent / "PIL").mkdir()
     (package.parent / "PIL" / "__init__.py").write_text("")
     (package.parent / "PIL" / "Image.py").write_text(
-        "class Picture:\n    mode, width, height = 'RGB', 8, 8\n    def __enter__(self): return self\n    def __exit__(self, *_): pass\n"
-        "    def convert(self, mode): return self\ndef open(path, formats): return Picture()\n"
+        "class Picture:\n    mode, width, height = 'RGB', 8, 8\n    def __enter__(self): return"
+        " self\n    def __exit__(self, *_): pass\n    def convert(self, mode): return self\ndef"
+        " open(path, formats): return Picture()\n"
     )
     return package.parent
 
 
-def test_mplug_answers_in_the_pipelines_words(python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path) -> None:
-    """modelscope itself is not here: an imitation of its interface shows what the runner asks of it and records."""
+def test_mplug_answers_in_the_pipelines_words(
+    python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path
+) -> None:
+    """modelscope itself is not here: an imitation of its interface shows what the runner asks of it
+    and records.
+    """
     plugin = registry.load_by_name("judges", "mplug")
     (site,) = (python.parent.parent / "lib").glob("python3*/site-packages")
     (site / "imitation.pth").write_text(str(imitation(tmp_path)) + "\n")
     try:
         folder = ask("Is the man wise?", "Is it red?")
-        assert external_annotator.run_annotator(python, plugin.runner, folder, {"device": "cpu", "weights": str(model)}) == external_annotator.AnnotationCounts(2, 0)
+        assert external_annotator.run_annotator(
+            python, plugin.runner, folder, {"device": "cpu", "weights": str(model)}
+        ) == external_annotator.AnnotationCounts(2, 0)
     finally:
         (site / "imitation.pth").unlink()
     assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
     record = read_judge_record(folder)
     assert record is not None
-    assert (record.name, record.judge_class) == ("mplug", "substitute") and "revision v1.0.1; python 3." in record.preprocessing
+    assert (record.name, record.judge_class) == (
+        "mplug",
+        "substitute",
+    ) and "revision v1.0.1; python 3." in record.preprocessing
     assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
 
 
-def test_mplug_is_official_by_a_hash_alone(python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path) -> None:
+def test_mplug_is_official_by_a_hash_alone(
+    python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path
+) -> None:
     plugin = registry.load_by_name("judges", "mplug")
     (site,) = (python.parent.parent / "lib").glob("python3*/site-packages")
     (site / "imitation.pth").write_text(str(imitation(tmp_path)) + "\n")
     try:
         folder, options = ask("Is it red?"), {"device": "cpu", "weights": str(model)}
         with pytest.raises(JudgeError, match="wanted is 00"):
-            external_annotator.run_annotator(python, plugin.runner, folder, {**options, "sha256": "0" * 64})
+            external_annotator.run_annotator(
+                python, plugin.runner, folder, {**options, "sha256": "0" * 64}
+            )
         known = sha256_file(model / "pytorch_model.bin")
-        assert external_annotator.run_annotator(python, plugin.runner, folder, {**options, "sha256": known}) == external_annotator.AnnotationCounts(1, 0)
+        assert external_annotator.run_annotator(
+            python, plugin.runner, folder, {**options, "sha256": known}
+        ) == external_annotator.AnnotationCounts(1, 0)
     finally:
         (site / "imitation.pth").unlink()
     record = read_judge_record(folder)
     assert record is not None
-    assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
+    assert (
+        record.judge_class == "official"
+        and "the user names as the published one" in record.preprocessing
+    )
 
 
 def test_mplug_says_what_it_lacks(python: Path, ask: Callable[..., Path], model: Path) -> None:
     plugin = registry.load_by_name("judges", "mplug")
     folder = ask("a")
-    with pytest.raises(JudgeError, match="mplug needs its model's folder; add --judge-option weights=FOLDER"):
+    with pytest.raises(
+        JudgeError, match="mplug needs its model's folder; add --judge-option weights=FOLDER"
+    ):
         external_annotator.run_annotator(python, plugin.runner, folder, {})
     with pytest.raises(JudgeError, match="this Python cannot import modelscope"):
         external_annotator.run_annotator(python, plugin.runner, folder, {"weights": str(model)})

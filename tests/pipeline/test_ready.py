@@ -23,7 +23,9 @@ def checkpoint(tmp_path: Path) -> str:
 
 
 def score(checkpoint: str, out: Path, *words: object) -> Any:
-    return CliRunner().invoke(main, ["eval", checkpoint, "--count", "20", "--out", str(out), *map(str, words)])
+    return CliRunner().invoke(
+        main, ["eval", checkpoint, "--count", "20", "--out", str(out), *map(str, words)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,37 +36,70 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
         (["--profile", "adm-exact,clean"], "profile clean needs a judge of its own"),
         (["--rules", "corrected"], "has official rules, not corrected"),
         (["--judge", "digits-nett"], "did you mean digits-net"),
-        (["--judge", "clipscore"], "judge clipscore extracts no features, its roles are similarity; choose a feature extractor"),
+        (
+            ["--judge", "clipscore"],
+            (
+                "judge clipscore extracts no features, its roles are similarity; choose a feature"
+                " extractor"
+            ),
+        ),
         (["--judge", "inception-2015"], "harope-bench fetch inception-2015"),
         (["--reference", "gone.npz"], "reference gone.npz is not there"),
     ],
 )
-def test_what_cannot_be_scored_is_not_drawn(words: list[str], complaint: str, checkpoint: str, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_not_drawn(
+    words: list[str], complaint: str, checkpoint: str, tmp_path: Path
+) -> None:
     said = score(checkpoint, tmp_path / "run", *words)
     assert said.exit_code == 1 and complaint in said.output and said.output.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_broken_reference_or_judge_is_found_first(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64), judge="inception-2015", judge_sha256="ab" * 32, format=1)
+def test_a_broken_reference_or_judge_is_found_first(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(
+        tmp_path / "other.npz",
+        mu=np.zeros(64),
+        sigma=np.eye(64),
+        judge="inception-2015",
+        judge_sha256="ab" * 32,
+        format=1,
+    )
     said = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
     assert "was made by inception-2015" in said.output
-    monkeypatch.setattr("harope_bench.judges.micro.micro_extractor.load_weights", lambda path, sha256: {})
+    monkeypatch.setattr(
+        "harope_bench.judges.micro.micro_extractor.load_weights", lambda path, sha256: {}
+    )
     said = score(checkpoint, tmp_path / "run")
     assert "judge digits-net does not fit: missing" in said.output
     assert not (tmp_path / "run").exists()
 
 
-def test_what_can_be_scored_is_drawn_and_again_without_work(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_be_scored_is_drawn_and_again_without_work(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert score(checkpoint, tmp_path / "run", "--profile", "adm,adm-exact").exit_code == 0
     assert len(RunFolder(tmp_path / "run").read_records()) == 20
-    monkeypatch.setattr(DigitsNetJudge, "open", lambda self, device="cpu": pytest.fail("a network was opened"))
+    monkeypatch.setattr(
+        DigitsNetJudge, "open", lambda self, device="cpu": pytest.fail("a network was opened")
+    )
     assert score(checkpoint, tmp_path / "run", "--rescore").exit_code == 0
 
 
 def test_a_subset_or_number_that_cannot_be_scored_is_said(checkpoint: str, tmp_path: Path) -> None:
-    said = CliRunner().invoke(main, ["eval", checkpoint, "--subset", "0", "--out", str(tmp_path / "run")])
-    assert said.exit_code == 1 and "--subset chooses --count images, and no --count is given" in said.output
+    said = CliRunner().invoke(
+        main, ["eval", checkpoint, "--subset", "0", "--out", str(tmp_path / "run")]
+    )
+    assert (
+        said.exit_code == 1
+        and "--subset chooses --count images, and no --count is given" in said.output
+    )
     assert not (tmp_path / "run").exists()
-    with pytest.raises(TooManyImagesError, match="imagenet-256 is scored on 50,000 images, --count asks for 50,176; give --count 50000"):
+    with pytest.raises(
+        TooManyImagesError,
+        match=(
+            "imagenet-256 is scored on 50,000 images, --count asks for 50,176; give --count 50000"
+        ),
+    ):
         check_feature_scoring(tmp_path / "run", [FeatureScoring("imagenet-256")], count=50_176)

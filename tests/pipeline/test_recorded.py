@@ -1,4 +1,6 @@
-"""Whoever reads a recorded file back refuses one that was altered since; nothing is written, and nothing vouches for it afterwards."""
+"""Whoever reads a recorded file back refuses one that was altered since; nothing is written, and
+nothing vouches for it afterwards.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
-        generate(make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a")
-        evaluate(place / "runs/a", place / "runs/a", FeatureScoring("digits", write_moments_reference(place)))
+        generate(
+            make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a"
+        )
+        evaluate(
+            place / "runs/a",
+            place / "runs/a",
+            FeatureScoring("digits", write_moments_reference(place)),
+        )
     shutil.copytree(place / "runs/a", place / "runs/b")
     return place
 
@@ -54,7 +62,11 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def state_of(place: Path) -> dict[str, bytes]:
     """Every file that is no lock."""
-    files = (path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.endswith(".lock"))
+    files = (
+        path
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    )
     return {str(path.relative_to(place)): path.read_bytes() for path in files}
 
 
@@ -107,7 +119,10 @@ RESULTS_ARE_READ = [
     ["gate", "new.json", "runs/b", "--update", "--reason", "first"],
     ["leaderboard", "build", "runs", "--out", "board"],
 ]
-ARRAYS_ARE_READ = [["compare", "runs/a", "runs/b"], ["gate", "new.json", "runs/b", "--update", "--reason", "first"]]
+ARRAYS_ARE_READ = [
+    ["compare", "runs/a", "runs/b"],
+    ["gate", "new.json", "runs/b", "--update", "--reason", "first"],
+]
 RECORDS_ARE_READ = [
     ["report", "--runs", "runs", "--out", "report.html"],
     ["compare", "runs/a", "runs/b"],
@@ -130,18 +145,29 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("alter", "words", "file"), ROWS, ids=[f"{file}-{'-'.join(words[:2])}" for _, words, file in ROWS])
-def test_what_was_altered_is_not_read_back(place: Path, alter: Callable[[Path], None], words: list[str], file: str) -> None:
+@pytest.mark.parametrize(
+    ("alter", "words", "file"),
+    ROWS,
+    ids=[f"{file}-{'-'.join(words[:2])}" for _, words, file in ROWS],
+)
+def test_what_was_altered_is_not_read_back(
+    place: Path, alter: Callable[[Path], None], words: list[str], file: str
+) -> None:
     alter(place / "runs/b")
     before = state_of(place)
     result = call(*words)
     assert result.exit_code == 1, result.output
-    assert re.search(rf"runs/b/\S*{re.escape(file)} was altered", result.output) and len(result.stderr.strip().splitlines()) == 1
+    assert (
+        re.search(rf"runs/b/\S*{re.escape(file)} was altered", result.output)
+        and len(result.stderr.strip().splitlines()) == 1
+    )
     assert state_of(place) == before
 
 
 def test_nothing_vouches_for_altered_records_after_the_run_grew(place: Path) -> None:
-    """New lines are added to the file and its hash is recorded anew: of the old lines nobody would know."""
+    """New lines are added to the file and its hash is recorded anew: of the old lines nobody would
+    know.
+    """
     alter_records(place / "runs/b")
     call("generate", "tiny", "--count", str(COUNT + 1), "--out", "runs/b")
     assert verify(place / "runs/b", 0).status == "altered"
@@ -150,13 +176,22 @@ def test_nothing_vouches_for_altered_records_after_the_run_grew(place: Path) -> 
 def test_verify_still_says_what_is_wrong_in_altered_records(place: Path) -> None:
     alter_records(place / "runs/b")
     wrong = verify(place / "runs/b", 0, reference=None).altered_messages
-    assert any("samples.jsonl: its sha256" in line for line in wrong) and any("label or prompt of samples 1 " in line for line in wrong)
+    assert any("samples.jsonl: its sha256" in line for line in wrong) and any(
+        "label or prompt of samples 1 " in line for line in wrong
+    )
 
 
 def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
-    evaluate_prompts(write_toy_images(tmp_path / "images", COLOURS), tmp_path / "out", PromptScoring("toy", folder_options=COPY_MAJOR))
+    evaluate_prompts(
+        write_toy_images(tmp_path / "images", COLOURS),
+        tmp_path / "out",
+        PromptScoring("toy", folder_options=COPY_MAJOR),
+    )
     assert call("failures", tmp_path).exit_code == 0
-    edit(tmp_path / "out/results/toy-rule.rows.jsonl", lambda row: row.update(verdict="right", scores={"toy": 1.0}))
+    edit(
+        tmp_path / "out/results/toy-rule.rows.jsonl",
+        lambda row: row.update(verdict="right", scores={"toy": 1.0}),
+    )
     assert "toy-rule.rows.jsonl was altered" in call("failures", tmp_path).output
 
 
@@ -187,7 +222,9 @@ def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -
     assert reader_failures == []
 
 
-def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There is no lock to take, and nobody who writes."""
 
     def refuse(*args: object, **options: object) -> None:

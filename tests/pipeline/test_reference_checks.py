@@ -1,4 +1,6 @@
-"""What is no mean and covariance, or no rows of features, is rejected as a reference before anything is written."""
+"""What is no mean and covariance, or no rows of features, is rejected as a reference before
+anything is written.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,14 @@ from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
 from harope_bench.data.image_io import encode_png
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet_distance, covariance_root
+from harope_bench.metrics.frechet import covariance_root, frechet_distance
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.pipeline.reference_stats import ReferenceExtraction, open_reference, reference_origin
+from harope_bench.pipeline.reference_stats import (
+    ReferenceExtraction,
+    open_reference,
+    reference_origin,
+)
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 WIDTH, SPATIAL = 64, 196  # of judge digits-net
@@ -28,7 +34,10 @@ Arrays = dict[str, np.ndarray]
 def sound() -> Arrays:
     """Statistics as a file of other people holds them: float64, without a judge's name."""
     real, spatial = cloud(1, 400, WIDTH), cloud(2, 400, SPATIAL)
-    (mu, sigma), (mu_s, sigma_s) = Moments.from_rows(real).to_gaussian(), Moments.from_rows(spatial).to_gaussian()
+    (mu, sigma), (mu_s, sigma_s) = (
+        Moments.from_rows(real).to_gaussian(),
+        Moments.from_rows(spatial).to_gaussian(),
+    )
     return {"mu": mu, "sigma": sigma, "mu_s": mu_s, "sigma_s": sigma_s, "features": real}
 
 
@@ -53,17 +62,32 @@ def indefinite(matrix: np.ndarray) -> np.ndarray:
 
 Change = Callable[[Arrays], Mapping[str, object]]
 MOMENTS: dict[str, tuple[Change, str]] = {
-    "asymmetric": (lambda a: {"sigma": asymmetric(a["sigma"])}, r"entries \(i, j\) and \(j, i\) differ"),
+    "asymmetric": (
+        lambda a: {"sigma": asymmetric(a["sigma"])},
+        r"entries \(i, j\) and \(j, i\) differ",
+    ),
     "negative": (lambda a: {"sigma": -a["sigma"]}, "an eigenvalue is -"),
-    "complex-mu": (lambda a: {"mu": a["mu"] + 1j}, "dtype complex128 and float64, wanted real float32 or float64"),
+    "complex-mu": (
+        lambda a: {"mu": a["mu"] + 1j},
+        "dtype complex128 and float64, wanted real float32 or float64",
+    ),
     "huge": (lambda a: {"sigma": a["sigma"] * 1e300}, "hold values up to"),
     "nan-mu": (lambda a: {"mu": with_a_hole(a["mu"])}, "are not finite"),
     # siblings: other arrays, kinds and shapes
     "asymmetric-spatial": (lambda a: {"sigma_s": asymmetric(a["sigma_s"])}, "mu_s and sigma_s"),
     "indefinite": (lambda a: {"sigma": indefinite(a["sigma"])}, "an eigenvalue is -"),
-    "negative-variance": (lambda a: {"sigma": a["sigma"] - 9 * np.diag(np.eye(WIDTH)[5])}, "an eigenvalue is -"),
-    "cross-terms": (lambda a: {"sigma": a["sigma"] + 50 * (1 - np.eye(WIDTH))}, "an eigenvalue is -"),
-    "correlation-without-variance": (lambda a: {"sigma": a["sigma"] * (1 - np.eye(WIDTH))}, "an eigenvalue is -"),
+    "negative-variance": (
+        lambda a: {"sigma": a["sigma"] - 9 * np.diag(np.eye(WIDTH)[5])},
+        "an eigenvalue is -",
+    ),
+    "cross-terms": (
+        lambda a: {"sigma": a["sigma"] + 50 * (1 - np.eye(WIDTH))},
+        "an eigenvalue is -",
+    ),
+    "correlation-without-variance": (
+        lambda a: {"sigma": a["sigma"] * (1 - np.eye(WIDTH))},
+        "an eigenvalue is -",
+    ),
     "negative-spatial": (lambda a: {"sigma_s": -a["sigma_s"]}, "an eigenvalue is -"),
     "complex-sigma": (lambda a: {"sigma": a["sigma"].astype(np.complex64)}, "complex64"),
     "integers": (lambda a: {"sigma": np.eye(WIDTH, dtype=np.int64)}, "int64"),
@@ -74,25 +98,40 @@ MOMENTS: dict[str, tuple[Change, str]] = {
     "nan-spatial": (lambda a: {"sigma_s": with_a_hole(a["sigma_s"])}, "are not finite"),
     "huge-mu": (lambda a: {"mu": a["mu"] + 1e200}, "hold values up to"),
     "huge-negative-mu": (lambda a: {"mu": a["mu"] - 1e200}, "hold values up to"),
-    "diagonal": (lambda a: {"sigma": np.diag(a["sigma"])}, r"shapes \(64,\) and \(64,\), wanted \(D,\) and \(D, D\)"),
+    "diagonal": (
+        lambda a: {"sigma": np.diag(a["sigma"])},
+        r"shapes \(64,\) and \(64,\), wanted \(D,\) and \(D, D\)",
+    ),
     "row": (lambda a: {"mu": a["mu"][None]}, r"shapes \(1, 64\) and"),
     "number": (lambda a: {"mu": np.float64(1.0)}, r"shapes \(\) and"),
     "empty": (lambda a: {"mu": a["mu"][:0], "sigma": a["sigma"][:0, :0]}, r"shapes \(0,\)"),
     "narrow-sigma": (lambda a: {"sigma": a["sigma"][:, :9]}, r"\(64, 9\)"),
 }
 ROWS: dict[str, tuple[Change, str]] = {
-    "integer-rows": (lambda a: {"features": a["features"].astype(np.int32)}, "dtype int32, wanted real floating-point"),
+    "integer-rows": (
+        lambda a: {"features": a["features"].astype(np.int32)},
+        "dtype int32, wanted real floating-point",
+    ),
     "complex-rows": (lambda a: {"features": a["features"] + 1j}, "complex"),
     "boolean-rows": (lambda a: {"features": a["features"] > 0}, "dtype bool"),
     "no-rows": (lambda a: {"features": a["features"][:0]}, "of no image"),
     "one-axis": (lambda a: {"features": a["features"][0]}, r"shape \(64,\), wanted rows"),
     "three-axes": (lambda a: {"features": a["features"][None]}, r"wanted rows"),
     "nan-row": (lambda a: {"features": with_a_hole(a["features"])}, "not finite, first in row 200"),
-    "huge-row": (lambda a: {"features": with_a_hole(a["features"].astype(np.float64), 1e200)}, "not finite, first in row 200"),
+    "huge-row": (
+        lambda a: {"features": with_a_hole(a["features"].astype(np.float64), 1e200)},
+        "not finite, first in row 200",
+    ),
 }
 WIDTHS: dict[str, tuple[Change, str]] = {
-    "moments": (lambda a: {"mu": a["mu"][:9], "sigma": a["sigma"][:9, :9]}, "width 9, judge digits-net gives 64"),
-    "spatial": (lambda a: {"mu_s": a["mu"], "sigma_s": a["sigma"]}, "width 64, judge digits-net gives 196"),
+    "moments": (
+        lambda a: {"mu": a["mu"][:9], "sigma": a["sigma"][:9, :9]},
+        "width 9, judge digits-net gives 64",
+    ),
+    "spatial": (
+        lambda a: {"mu_s": a["mu"], "sigma_s": a["sigma"]},
+        "width 64, judge digits-net gives 196",
+    ),
     "rows": (lambda a: {"features": a["features"][:, :9]}, "width 9, judge digits-net gives 64"),
 }
 
@@ -107,22 +146,32 @@ def opened(path: Path) -> Mapping[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("case", MOMENTS)
-def test_what_is_no_mean_and_covariance_is_no_reference(case: str, sound: Arrays, tmp_path: Path) -> None:
+def test_what_is_no_mean_and_covariance_is_no_reference(
+    case: str, sound: Arrays, tmp_path: Path
+) -> None:
     change, words = MOMENTS[case]
     with pytest.raises(InvalidMomentsError, match=words) as told:
         opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
-    assert "\n" not in str(told.value) and "bad.npz" in str(told.value) and "harope-bench reference" in str(told.value)
+    assert (
+        "\n" not in str(told.value)
+        and "bad.npz" in str(told.value)
+        and "harope-bench reference" in str(told.value)
+    )
 
 
 @pytest.mark.parametrize("case", ROWS)
-def test_what_is_no_rows_of_features_is_no_reference(case: str, sound: Arrays, tmp_path: Path) -> None:
+def test_what_is_no_rows_of_features_is_no_reference(
+    case: str, sound: Arrays, tmp_path: Path
+) -> None:
     change, words = ROWS[case]
     with pytest.raises(SampleError, match=words):
         opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
 
 
 @pytest.mark.parametrize("case", WIDTHS)
-def test_a_reference_of_another_width_is_of_another_judge(case: str, sound: Arrays, tmp_path: Path) -> None:
+def test_a_reference_of_another_width_is_of_another_judge(
+    case: str, sound: Arrays, tmp_path: Path
+) -> None:
     change, words = WIDTHS[case]
     with pytest.raises(ShapeError, match=words):
         opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
@@ -142,8 +191,12 @@ def test_objects_are_never_unpickled(sound: Arrays, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["adm", "torch-fidelity", "clean", "fd-dinov2"])
-@pytest.mark.parametrize("case", ["asymmetric", "negative", "complex-mu", "huge", "nan-mu", "indefinite", "half"])
-def test_the_evaluator_itself_scores_no_such_reference(case: str, profile: str, sound: Arrays) -> None:
+@pytest.mark.parametrize(
+    "case", ["asymmetric", "negative", "complex-mu", "huge", "nan-mu", "indefinite", "half"]
+)
+def test_the_evaluator_itself_scores_no_such_reference(
+    case: str, profile: str, sound: Arrays
+) -> None:
     change, words = MOMENTS[case]
     seen = observed(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
     with pytest.raises(InvalidMomentsError, match=words):
@@ -154,7 +207,9 @@ def test_the_evaluator_itself_scores_no_such_reference(case: str, profile: str, 
 def test_kernel_distances_take_no_rows_of_another_kind(profile: str, sound: Arrays) -> None:
     for case in ("integer-rows", "complex-rows", "nan-row"):
         with pytest.raises(SampleError):
-            PLUGIN.under(profile).score(observed(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)})
+            PLUGIN.under(profile).score(
+                observed(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
+            )
 
 
 def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_path: Path) -> None:
@@ -163,17 +218,35 @@ def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_pa
     for i, image in enumerate(DIGITS.images("held-out")[0][:5]):
         (drawn / f"{i}.png").write_bytes(encode_png(np.repeat(image[..., None], 3, -1)))
     cases = {name: MOMENTS[name] for name in ("asymmetric", "negative", "complex-mu", "huge")}
-    for case, (change, _) in {**cases, "nan-row": ROWS["nan-row"], "width": WIDTHS["spatial"]}.items():
+    for case, (change, _) in {
+        **cases,
+        "nan-row": ROWS["nan-row"],
+        "width": WIDTHS["spatial"],
+    }.items():
         path = write(tmp_path / "bad.npz", {**sound, **change(sound)})
-        words = ["eval", str(drawn), "--suite", "digits", "--reference", str(path), "--out", str(tmp_path / "out")]
+        words = [
+            "eval",
+            str(drawn),
+            "--suite",
+            "digits",
+            "--reference",
+            str(path),
+            "--out",
+            str(tmp_path / "out"),
+        ]
         done = CliRunner().invoke(main, words)
         assert done.exit_code == 1 and len(done.output.splitlines()) == 1, (case, done.output)
         assert not (tmp_path / "out").exists(), case
 
 
 def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: Path) -> None:
-    """float32 statistics, a covariance of few images, dead columns, and rounding in symmetry and in eigenvalues."""
-    few, dead = Moments.from_rows(cloud(3, 20, WIDTH)).to_gaussian(), Moments.from_rows(cloud(3, 90, WIDTH) * (np.arange(WIDTH) % 3 > 0)).to_gaussian()
+    """float32 statistics, a covariance of few images, dead columns, and rounding in symmetry and in
+    eigenvalues.
+    """
+    few, dead = (
+        Moments.from_rows(cloud(3, 20, WIDTH)).to_gaussian(),
+        Moments.from_rows(cloud(3, 90, WIDTH) * (np.arange(WIDTH) % 3 > 0)).to_gaussian(),
+    )
     noise = np.random.default_rng(4).normal(size=(WIDTH, WIDTH)) * 1e-9
     rows = cloud(3, 90, WIDTH)
     summed = np.cov(rows, rowvar=False, dtype=np.float32)
@@ -194,9 +267,13 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
         assert value_of(PLUGIN.score(observed(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
 
 
-@pytest.mark.parametrize("case", ["asymmetric", "negative", "indefinite", "complex-sigma", "huge", "nan-mu", "integers"])
+@pytest.mark.parametrize(
+    "case", ["asymmetric", "negative", "indefinite", "complex-sigma", "huge", "nan-mu", "integers"]
+)
 @pytest.mark.parametrize("side", ["drawn", "real"])
-def test_no_distance_is_computed_of_what_is_no_gaussian(case: str, side: str, sound: Arrays) -> None:
+def test_no_distance_is_computed_of_what_is_no_gaussian(
+    case: str, side: str, sound: Arrays
+) -> None:
     bad = {**sound, **MOMENTS[case][0](sound)}
     pair = [Gaussian(bad["mu"], bad["sigma"]), Gaussian(sound["mu"], sound["sigma"])]
     with pytest.raises(InvalidMomentsError):
@@ -204,13 +281,17 @@ def test_no_distance_is_computed_of_what_is_no_gaussian(case: str, side: str, so
 
 
 def test_without_the_check_these_references_gave_numbers(sound: Arrays) -> None:
-    """The formula alone: asymmetric halves a trace too much, and of a negative covariance nothing is left but the traces."""
+    """The formula alone: asymmetric halves a trace too much, and of a negative covariance nothing
+    is left but the traces.
+    """
     drawn = Moments.from_rows(cloud(5, 900, WIDTH)).to_gaussian()
     root = covariance_root(drawn.covariance)
 
     def formula(sigma: np.ndarray) -> float:
         values = np.linalg.eigvalsh(root.T @ sigma @ root)
-        return float(np.trace(drawn.covariance + sigma) - 2 * np.sqrt(np.clip(values, 0, None)).sum())
+        return float(
+            np.trace(drawn.covariance + sigma) - 2 * np.sqrt(np.clip(values, 0, None)).sum()
+        )
 
     assert formula(asymmetric(sound["sigma"])) < -1
     assert abs(formula(-drawn.covariance)) < 1e-9
@@ -246,7 +327,12 @@ def test_stored_sums_are_held_to_the_same_rules() -> None:
 
 def test_a_count_of_images_below_one_is_not_believed(sound: Arrays, tmp_path: Path) -> None:
     for count, wanted in ((7, 7), (0, None), (-4, None), (2.5, None)):
-        assert reference_origin(write(tmp_path / "counted.npz", {**sound, "images": np.array(count)})).image_count == wanted
+        assert (
+            reference_origin(
+                write(tmp_path / "counted.npz", {**sound, "images": np.array(count)})
+            ).image_count
+            == wanted
+        )
 
 
 def test_the_check_is_relative_to_the_matrix(sound: Arrays) -> None:

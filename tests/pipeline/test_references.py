@@ -1,4 +1,6 @@
-"""References: ADM's npz read and written as a stream, images seen once, and nothing taken for what it is not."""
+"""References: ADM's npz read and written as a stream, images seen once, and nothing taken for what
+it is not.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,14 @@ from harope_bench.data.image_io import centre_crop, encode_png
 from harope_bench.data.sample_set import crop_samples, open_samples
 from harope_bench.judges.base import judge_record
 from harope_bench.judges.inception.inception_network import ENVIRONMENT_VARIABLE
-from harope_bench.pipeline.evaluate import FeatureScoring, EvaluatedResult, evaluate
+from harope_bench.pipeline.evaluate import EvaluatedResult, FeatureScoring, evaluate
 from harope_bench.pipeline.extract_features import shard_key
-from harope_bench.pipeline.reference_stats import ReferenceExtraction, build_reference, open_reference, reference_origin
+from harope_bench.pipeline.reference_stats import (
+    ReferenceExtraction,
+    build_reference,
+    open_reference,
+    reference_origin,
+)
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 JUDGE = "digits-net"
@@ -68,18 +75,27 @@ def value(scored: EvaluatedResult, metric: str) -> float | None:
     return found.value
 
 
-def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tmp_path: Path) -> None:
+def test_a_built_reference_is_adms_format_and_scores(
+    real: Path, drawn: Path, tmp_path: Path
+) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     held = load_arrays(path)
     seen = registry.load_by_name("judges", JUDGE).open("cpu").observe(digits("train", 120))
     assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
     assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
-    assert np.allclose(held["sigma_s"], np.cov(seen["spatial"].astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
+    assert np.allclose(
+        held["sigma_s"],
+        np.cov(seen["spatial"].astype(np.float64), rowvar=False),
+        rtol=1e-9,
+        atol=1e-12,
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "real", "real.npz"]
     result = score(drawn, tmp_path / "out", reference=path)
     assert all(m.value is not None for m in result.result.measurements)
     told = [w for w in result.result.warning_texts if w.startswith("reference")]
-    assert told == ["reference: N <= D (120 images, 196 dimensions of mu_s); the statistics lean on N"]
+    assert told == [
+        "reference: N <= D (120 images, 196 dimensions of mu_s); the statistics lean on N"
+    ]
 
 
 def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: Path) -> None:
@@ -91,31 +107,54 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
     with pytest.raises(SampleError, match="carries mu"):
         adm_npz.images_shape(path)
-    wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
+    wanted = (
+        "30 of 30 images are of a lossy format",
+        "centre-cropped to 28x28",
+        "30 of 30 are grey",
+        "N <= D (30 images, ",
+    )
     assert reference_origin(path).image_count == 30
     assert all(words in told for words in wanted)
-    warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts if w.startswith("reference: ")]
+    warnings = [
+        w
+        for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts
+        if w.startswith("reference: ")
+    ]
     assert all(any(words in w for w in warnings) for words in wanted)
 
 
 def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: Path) -> None:
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
-    np.savez(tmp_path / "a.npz", **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)})
+    np.savez(
+        tmp_path / "a.npz",
+        **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)},
+    )
     found = reference_origin(tmp_path / "a.npz")
     assert found.image_count is None and len(found.warnings) == 20
     assert all(len(line) == 300 and "\x1b" not in line for line in found.warnings)
 
 
-def test_a_build_goes_on_only_with_the_same_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between looking and writing: what was seen through one crop is not taken for another's."""
-    samples = open_samples(folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2)))
-    target, whole = tmp_path / "x.npz", build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE)
+def test_a_build_goes_on_only_with_the_same_crop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between looking and writing: what was seen through one crop is not taken for
+    another's.
+    """
+    samples = open_samples(
+        folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2))
+    )
+    target, whole = (
+        tmp_path / "x.npz",
+        build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE),
+    )
     with monkeypatch.context() as killed:
         killed.setattr(adm_npz, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build_reference(crop_samples(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.observations").is_dir()
-    assert build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
+    assert (
+        build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
+    )
 
 
 def test_the_key_of_a_shard_knows_the_crop_and_is_what_it_was_without_one() -> None:
@@ -131,7 +170,10 @@ def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) ->
         folder.mkdir()
         (folder / "mine.txt").write_text("mine")
     build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
-    assert [[p.name for p in folder.iterdir()] for folder in folders] == [["mine.txt"], ["mine.txt"]]
+    assert [[p.name for p in folder.iterdir()] for folder in folders] == [
+        ["mine.txt"],
+        ["mine.txt"],
+    ]
 
 
 @pytest.fixture
@@ -144,12 +186,18 @@ def bare(real: Path, tmp_path: Path) -> Path:
 
 def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_path: Path) -> None:
     asked = FeatureScoring("imagenet-128", reference=bare, judge=JUDGE)
-    with pytest.raises(SampleError, match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size"):
+    with pytest.raises(
+        SampleError,
+        match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size",
+    ):
         evaluate(drawn, tmp_path / "out", asked)
     (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
     assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warning_texts
     large = folder_of(tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2))
-    assert "images: 56x56, the protocol of digits is for 28x28" in score(large, tmp_path / "56", reference=bare).result.warning_texts
+    assert (
+        "images: 56x56, the protocol of digits is for 28x28"
+        in score(large, tmp_path / "56", reference=bare).result.warning_texts
+    )
 
 
 def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
@@ -157,28 +205,44 @@ def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path
     suite = registry.load_by_name("suites", "coco-fid")
     path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
     path.parent.mkdir(parents=True)
-    arrays = arrays_with_format("reference", {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))})
+    arrays = arrays_with_format(
+        "reference",
+        {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))},
+    )
     np.savez(path, **arrays, judge=np.array("inception-2015"))
-    with pytest.raises(OptionError, match="was made by inception-2015 .* not by inception-2015-clean"):
+    with pytest.raises(
+        OptionError, match="was made by inception-2015 .* not by inception-2015-clean"
+    ):
         open_reference(suite, "inception-2015-clean", None)
     np.savez(path, **arrays, judge=np.array("inception-2015-clean"))
     assert open_reference(suite, "inception-2015-clean", None).name == path.name
 
 
 def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
-    one, two = (build_reference(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2) for n in (0, 1))
+    one, two = (
+        build_reference(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2)
+        for n in (0, 1)
+    )
     assert one.read_bytes() == two.read_bytes()
     other = build_reference(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
     assert not np.array_equal(load_arrays(other)["arr_0"], load_arrays(one)["arr_0"])
 
 
-def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_a_reference_are_seen_once_and_kept(
+    real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     first = score(drawn, tmp_path / "a", reference=path)
     kept = home() / "references" / sha256_file(path)[:16] / JUDGE
     assert (kept / "features.npy").is_file()
-    score(drawn, tmp_path / "b", reference=path)  # its samples are judged anew, the reference is not
-    monkeypatch.setattr(type(registry.load_by_name("judges", JUDGE)), "open", lambda self, device="cpu": pytest.fail("a network was opened"))
+    score(
+        drawn, tmp_path / "b", reference=path
+    )  # its samples are judged anew, the reference is not
+    monkeypatch.setattr(
+        type(registry.load_by_name("judges", JUDGE)),
+        "open",
+        lambda self, device="cpu": pytest.fail("a network was opened"),
+    )
     again = score(drawn, tmp_path / "b", reference=path, rescore=True)
     assert again.result.measurements == first.result.measurements
     for file in kept.iterdir():
@@ -187,34 +251,57 @@ def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, t
         score(drawn, tmp_path / "b", reference=path, rescore=True)
 
 
-def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
+def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
+    real: Path, drawn: Path, tmp_path: Path
+) -> None:
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
     assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
-    assert "reference: statistics without images (arr_0), so no precision, recall or KID" in scored.result.warning_texts
-    assert "reference: the file does not say which judge made it, taken as digits-net" in scored.result.warning_texts
+    assert (
+        "reference: statistics without images (arr_0), so no precision, recall or KID"
+        in scored.result.warning_texts
+    )
+    assert (
+        "reference: the file does not say which judge made it, taken as digits-net"
+        in scored.result.warning_texts
+    )
     whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
     assert value(whole, "fid") == value(scored, "fid")
 
 
-def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
+def test_images_without_statistics_give_their_own_and_it_is_said(
+    real: Path, drawn: Path, tmp_path: Path
+) -> None:
     adm_npz.write_npz(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
-    assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warning_texts
-    whole = score(drawn, tmp_path / "whole", reference=build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
+    assert (
+        "reference: it carries no statistics, they are of its own 120 images"
+        in scored.result.warning_texts
+    )
+    whole = score(
+        drawn,
+        tmp_path / "whole",
+        reference=build_reference(open_samples(real), tmp_path / "real.npz", JUDGE),
+    )
     assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
 
 
 def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
-    adm_npz.write_npz(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
+    adm_npz.write_npz(
+        tmp_path / "big.npz",
+        iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]),
+        (120, 56, 56, 3),
+    )
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
     assert "reference: its images are 56x56, the samples 28x28" in scored.result.warning_texts
 
 
 def test_a_sample_file_that_carries_mu_is_refused(real: Path, tmp_path: Path) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
-    with pytest.raises(SampleError, match="carries mu: it is a reference, or samples with foreign statistics"):
+    with pytest.raises(
+        SampleError, match="carries mu: it is a reference, or samples with foreign statistics"
+    ):
         score(path, tmp_path / "out")
 
 
@@ -243,8 +330,15 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
     block = np.random.default_rng(0).integers(0, 256, (50, 512, 512, 3), dtype=np.uint8)[:10]
     path, n = tmp_path / "large.npz", 80
     tracemalloc.start()
-    adm_npz.write_npz(path, (block for _ in range(n // 10)), (n, 512, 512, 3), extra_arrays={"mu": np.zeros(64), "sigma": np.eye(64)})
-    total = sum(int(images[0, 0, 0, 0]) for images in adm_npz.read_batches(path, 10, reference=True))
+    adm_npz.write_npz(
+        path,
+        (block for _ in range(n // 10)),
+        (n, 512, 512, 3),
+        extra_arrays={"mu": np.zeros(64), "sigma": np.eye(64)},
+    )
+    total = sum(
+        int(images[0, 0, 0, 0]) for images in adm_npz.read_batches(path, 10, reference=True)
+    )
     arrays = load_arrays(path, ("mu", "sigma"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -254,21 +348,29 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
 
 def test_compressed_references_are_read_too(real: Path, tmp_path: Path) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     one, two = (open_reference(DIGITS, JUDGE, p).arrays for p in (path, tmp_path / "packed.npz"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-# ------------------------------------------------------------------------------------------- odd images
+# ------------------------------------------------------------------------------------------- odd
+# images
 
 
 def test_the_centre_crop_is_adms(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (130, 70, 3), dtype=np.uint8)
     halved = Image.fromarray(image).resize((35, 65), Image.Resampling.BOX)
-    assert np.abs(np.asarray(halved) - image.reshape(65, 2, 35, 2, 3).mean((1, 3))).max() <= 1  # rounded once each way
-    assert np.array_equal(centre_crop(image, 32), np.asarray(halved.resize((32, 59), Image.Resampling.BICUBIC))[13:45])
+    assert (
+        np.abs(np.asarray(halved) - image.reshape(65, 2, 35, 2, 3).mean((1, 3))).max() <= 1
+    )  # rounded once each way
+    assert np.array_equal(
+        centre_crop(image, 32), np.asarray(halved.resize((32, 59), Image.Resampling.BICUBIC))[13:45]
+    )
     assert centre_crop(image[:32, :32], 32).tolist() == image[:32, :32].tolist()
 
 
@@ -277,7 +379,9 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i, size in enumerate([(40, 30), (28, 90), (64, 64), (57, 29)]):
-        (folder / f"{i}.png").write_bytes(encode_png(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
+        (folder / f"{i}.png").write_bytes(
+            encode_png(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        )
     with pytest.raises(SampleError, match="one size a set"):
         build_reference(open_samples(folder), tmp_path / "no.npz", JUDGE)
     path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
@@ -291,14 +395,22 @@ def _bare(tmp_path: Path) -> Path:
     return tmp_path / "bare.npz"
 
 
-def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(drawn: Path, tmp_path: Path) -> None:
+def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(
+    drawn: Path, tmp_path: Path
+) -> None:
     Image.fromarray(digits("train", 1)[0][..., 0]).save(drawn / "00003.png")
     (drawn / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
     (drawn / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
-    wanted = ("images: 1 of 60 are grey, read as three equal channels", "images: 2 of 60 are of one colour")
+    wanted = (
+        "images: 1 of 60 are grey, read as three equal channels",
+        "images: 2 of 60 are of one colour",
+    )
     first = score(drawn, tmp_path / "out")
     assert first.result.warning_texts[:2] == wanted
-    assert score(drawn, tmp_path / "out", rescore=True).result.warning_texts == first.result.warning_texts
+    assert (
+        score(drawn, tmp_path / "out", rescore=True).result.warning_texts
+        == first.result.warning_texts
+    )
 
 
 def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
@@ -310,14 +422,20 @@ def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
-    chosen = [evaluate(drawn, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40)[0].result for s, n in ((0, 0), (0, 1), (1, 0))]
+    chosen = [
+        evaluate(drawn, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40)[
+            0
+        ].result
+        for s, n in ((0, 0), (0, 1), (1, 0))
+    ]
     assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
     assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warning_texts
     with pytest.raises(OptionError, match="--subset chooses --count images"):
         evaluate(drawn, tmp_path / "x", FeatureScoring("digits", subset=0))
 
 
-# ---------------------------------------------------------------------------- Inception through the verbs
+# ---------------------------------------------------------------------------- Inception through the
+# verbs
 
 
 @pytest.fixture
@@ -334,21 +452,35 @@ def run(*words: object) -> str:
 
 
 def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: Path) -> None:
-    """The whole path of the real thing but for its weights: reference, both resizes, four profiles; never called official."""
+    """The whole path of the real thing but for its weights: reference, both resizes, four profiles;
+    never called official.
+    """
     rng = np.random.default_rng(0)
-    real, drawn = (rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2) for _ in range(2))
+    real, drawn = (
+        rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+        for _ in range(2)
+    )
     folder_of(tmp_path / "real", real)
     folder_of(tmp_path / "drawn", drawn)
     for judge in ("inception-2015", "inception-2015-clean"):
         run("reference", tmp_path / "real", tmp_path / f"{judge}.npz", "--judge", judge)
     words = ["eval", tmp_path / "drawn", "--suite", "imagenet-128", "--out", tmp_path / "out"]
-    told = run(*words, "--reference", tmp_path / "inception-2015.npz", "--profile", "adm,adm-exact,torch-fidelity")
+    told = run(
+        *words,
+        "--reference",
+        tmp_path / "inception-2015.npz",
+        "--profile",
+        "adm,adm-exact,torch-fidelity",
+    )
     told += run(*words, "--reference", tmp_path / "inception-2015-clean.npz", "--profile", "clean")
     assert told.count("  fid-6 ") == 4 and told.count("  sfid-6 ") == 2
     assert told.count("other weights than Inception of 2015's") == 4
     assert "the protocol of imagenet-128 asks for 50,000" in told
     names = sorted(p.name.split("_ref")[0] for p in (tmp_path / "out/results").glob("*.json"))
     assert names == ["fidelity", "fidelity_adm-exact", "fidelity_clean", "fidelity_torch-fidelity"]
-    assert sorted(p.name for p in (tmp_path / "out/observations").iterdir()) == ["inception-2015", "inception-2015-clean"]
+    assert sorted(p.name for p in (tmp_path / "out/observations").iterdir()) == [
+        "inception-2015",
+        "inception-2015-clean",
+    ]
     for path in (tmp_path / "out/results").glob("*.json"):
         assert '"judge_class": "substitute"' in path.read_text()

@@ -1,4 +1,6 @@
-"""From a folder of small PNGs to a result, killed twice on the way: the bytes are those of a straight run. 20,000 images: -m scale."""
+"""From a folder of small PNGs to a result, killed twice on the way: the bytes are those of a
+straight run. 20,000 images: -m scale.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,27 @@ def pictures(folder: Path, count: int) -> Path:
     folder.mkdir()
     for i in range(count):
         noisy = images[i % len(images)] + rng.normal(0, 6, images[0].shape)
-        (folder / f"{i:06d}.png").write_bytes(encode_png(np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, -1)))
+        (folder / f"{i:06d}.png").write_bytes(
+            encode_png(np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, -1))
+        )
     return folder
 
 
 def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "harope_bench.cli", "eval", str(folder), "--suite", "digits", "--out", str(out)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ.copy())
+    words = [
+        sys.executable,
+        "-m",
+        "harope_bench.cli",
+        "eval",
+        str(folder),
+        "--suite",
+        "digits",
+        "--out",
+        str(out),
+    ]
+    return subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ.copy()
+    )
 
 
 def finish(folder: Path, out: Path) -> Cost:
@@ -67,7 +83,11 @@ def kill(folder: Path, out: Path, after: int) -> int:
 
 def files(out: Path) -> dict[str, bytes]:
     """Every file below, but for locks; a result without who made it and when."""
-    found = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.suffix != ".lock"}
+    found = {
+        str(p.relative_to(out)): p.read_bytes()
+        for p in sorted(out.rglob("*"))
+        if p.is_file() and p.suffix != ".lock"
+    }
     del found["results/SHA256SUMS"]  # of a result with who made it and when
     for name in [n for n in found if n.startswith("results") and n.endswith(".json")]:
         facts: dict[str, Any] = json.loads(found[name])
@@ -85,7 +105,10 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
     straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
     assert straight.keys() == killed.keys()
     assert [name for name in straight if straight[name] != killed[name]] == []
-    wanted = {f"observations/digits-net/{name}" for name in ("features.npy", "features.moments.npz", "judge.json")}
+    wanted = {
+        f"observations/digits-net/{name}"
+        for name in ("features.npy", "features.moments.npz", "judge.json")
+    }
     assert straight.keys() >= {"results/fidelity.npz", *wanted}
     return cost
 
@@ -97,4 +120,7 @@ def test_a_scoring_killed_twice_ends_in_the_bytes_of_a_straight_one(tmp_path: Pa
 @pytest.mark.scale
 def test_twenty_thousand_images_killed_twice(tmp_path: Path) -> None:
     cost = killed_twice(tmp_path, 20_000, (4, 11))
-    sys.stderr.write(f"\n20,000 images of 28 x 28: {cost.wall:.0f} s, {cost.cpu:.0f} CPU s, peak {cost.peak:.0f} MB\n")
+    sys.stderr.write(
+        f"\n20,000 images of 28 x 28: {cost.wall:.0f} s, {cost.cpu:.0f} CPU s, peak {cost.peak:.0f}"
+        " MB\n"
+    )

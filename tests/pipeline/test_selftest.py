@@ -1,4 +1,6 @@
-"""The self-test fails where a formula is wrong, and the golden one says right, wrong or skipped, never right without proof."""
+"""The self-test fails where a formula is wrong, and the golden one says right, wrong or skipped,
+never right without proof.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,19 @@ def test_the_formulas_agree_with_slow_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("frechet", lambda drawn, real: frechet.frechet_distance(drawn, Gaussian(real.mean, real.covariance * 1.001))),
+        (
+            "frechet",
+            lambda drawn, real: frechet.frechet_distance(
+                drawn, Gaussian(real.mean, real.covariance * 1.001)
+            ),
+        ),
         ("balls", lambda drawn, real: selftest.float16_balls(np.rint(drawn), np.rint(real))),
-        ("half_balls", lambda drawn, real: selftest.neighbour_balls(drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real)),
+        (
+            "half_balls",
+            lambda drawn, real: selftest.neighbour_balls(
+                drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real
+            ),
+        ),
         ("inception_score", lambda logits: type("Score", (), {"value": 7.9})()),
         ("kid", lambda drawn, real: type("Kid", (), {"value": 0.1})()),
     ],
@@ -49,7 +61,11 @@ def test_shares_without_float16_are_found() -> None:
         patch.setattr(selftest, "half_balls", selftest.neighbour_balls)
         assert any("float16" in wrong for wrong in selftest.check_formulas())
     with pytest.MonkeyPatch.context() as patch:  # probabilities that are no probabilities
-        patch.setattr(selftest, "inception_score", lambda logits: inception_score(np.where(logits == logits.max(1)[:, None], 100.0, 0.0)))
+        patch.setattr(
+            selftest,
+            "inception_score",
+            lambda logits: inception_score(np.where(logits == logits.max(1)[:, None], 100.0, 0.0)),
+        )
         assert any(wrong.startswith("is ") for wrong in selftest.check_formulas())
 
 
@@ -67,12 +83,15 @@ def selftest_findings() -> list[Any]:
     return _self_test()
 
 
-# ----------------------------------------------------------------------------------------------- golden
+# -----------------------------------------------------------------------------------------------
+# golden
 
 
 def digits(split: str, count: int) -> np.ndarray:
     images, _ = DIGITS.images(split)
-    return np.repeat(images[np.random.default_rng(0).permutation(len(images))[:count]][..., None], 3, -1)
+    return np.repeat(
+        images[np.random.default_rng(0).permutation(len(images))[:count]][..., None], 3, -1
+    )
 
 
 @pytest.fixture
@@ -80,7 +99,10 @@ def folder(tmp_path: Path) -> Path:
     """Samples and reference under the published names; digits in place of ImageNet."""
     place = tmp_path / "golden"
     place.mkdir()
-    names = [local_files.load_asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
+    names = [
+        local_files.load_asset(asset).files[0].name
+        for asset in ("golden-imagenet-256", "imagenet-256-reference")
+    ]
     adm_npz.write_npz(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
     adm_npz.write_npz(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
     build_reference(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
@@ -89,9 +111,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What these samples score, as if it had been published; the micro judge is taken for an equivalent one."""
+    """What these samples score, as if it had been published; the micro judge is taken for an
+    equivalent one.
+    """
     samples, reference = sorted(folder.iterdir(), key=lambda path: path.name.startswith("VIRTUAL"))
-    (scored,) = evaluate(samples, tmp_path / "own", FeatureScoring("digits", reference, profile="adm"))
+    (scored,) = evaluate(
+        samples, tmp_path / "own", FeatureScoring("digits", reference, profile="adm")
+    )
     result: Result = scored.result
     numbers = {m.metric: float(m.value) for m in result.measurements if m.value is not None}
     golden = selftest.GOLDEN_SETS[0]._replace(suite="digits", published=numbers)
@@ -101,9 +127,18 @@ def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
     found = [f for f in check_installation(golden=True) if f.area == "golden"]
-    assert [(f.name, f.status) for f in found] == [("imagenet-256", "missing"), ("imagenet-128", "missing")]
-    assert "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not here" in found[0].detail
-    assert "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference" in found[0].fix
+    assert [(f.name, f.status) for f in found] == [
+        ("imagenet-256", "missing"),
+        ("imagenet-128", "missing"),
+    ]
+    assert (
+        "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not here"
+        in found[0].detail
+    )
+    assert (
+        "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference"
+        in found[0].fix
+    )
     assert not [f for f in check_installation() if f.area == "golden"]
 
 
@@ -116,20 +151,33 @@ def test_the_published_numbers_are_right_within_their_tolerances(
     assert right.is_within_tolerance is True and "NOT" not in right.message
     for metric, tolerance in selftest.TOLERANCE.items():
         other = {**published, metric: published[metric] + 1.01 * tolerance}
-        monkeypatch.setattr(selftest, "GOLDEN", (selftest.GOLDEN_SETS[0]._replace(published=other),))
+        monkeypatch.setattr(
+            selftest, "GOLDEN", (selftest.GOLDEN_SETS[0]._replace(published=other),)
+        )
         (wrong,) = selftest.check_golden_sets(folder)
-        assert wrong.is_within_tolerance is False and wrong.message.count("NOT") == 1 and f"{metric} " in wrong.message.split("(NOT")[0]
+        assert (
+            wrong.is_within_tolerance is False
+            and wrong.message.count("NOT") == 1
+            and f"{metric} " in wrong.message.split("(NOT")[0]
+        )
 
 
-def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its files are here, the network's weights are not; the second set's reference is damaged."""
     for asset in ("golden-imagenet-128", "imagenet-128-reference"):
         (folder / local_files.load_asset(asset).files[0].name).write_bytes(b"no archive")
     monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
-    of_256, of_128 = (f for f in check_installation(golden=True, folder=folder) if f.area == "golden")
+    of_256, of_128 = (
+        f for f in check_installation(golden=True, folder=folder) if f.area == "golden"
+    )
     assert (of_256.name, of_256.status) == ("imagenet-256", "missing")
     assert "skipped" in of_256.detail and "harope-bench fetch inception-2015" in of_256.fix
-    assert (of_128.name, of_128.status) == ("imagenet-128", "broken") and "no archive" not in of_128.fix
+    assert (of_128.name, of_128.status) == (
+        "imagenet-128",
+        "broken",
+    ) and "no archive" not in of_128.fix
 
 
 def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +188,30 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
     assert [f.name for f in check_installation(golden=True) if f.area == "golden"] == ["-"]
 
 
-def test_a_judge_that_is_no_equivalent_proves_nothing(folder: Path, published: dict[str, float]) -> None:
+def test_a_judge_that_is_no_equivalent_proves_nothing(
+    folder: Path, published: dict[str, float]
+) -> None:
     (outcome,) = selftest.check_golden_sets(folder)
-    assert published and outcome.is_within_tolerance is False and "by a micro judge, so nothing is proven" in outcome.message
+    assert (
+        published
+        and outcome.is_within_tolerance is False
+        and "by a micro judge, so nothing is proven" in outcome.message
+    )
 
 
 def test_the_golden_numbers_are_those_of_the_repositories() -> None:
     of_256, of_128 = (one.published_values for one in selftest.GOLDEN_SETS)
-    assert of_256 == {"fid": 3.942557412, "sfid": 6.140433703, "is": 215.8370361, "precision": 0.8265, "recall": 0.5309}
-    assert of_128 == {"fid": 2.973288682, "sfid": 5.094563921, "is": 141.4766846, "precision": 0.78138, "recall": 0.5929}
+    assert of_256 == {
+        "fid": 3.942557412,
+        "sfid": 6.140433703,
+        "is": 215.8370361,
+        "precision": 0.8265,
+        "recall": 0.5309,
+    }
+    assert of_128 == {
+        "fid": 2.973288682,
+        "sfid": 5.094563921,
+        "is": 141.4766846,
+        "precision": 0.78138,
+        "recall": 0.5929,
+    }

@@ -1,4 +1,6 @@
-"""What a target is: each kind, wrong targets, the plan of each, and the options that do not apply to it."""
+"""What a target is: each kind, wrong targets, the plan of each, and the options that do not apply
+to it.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,47 @@ import pytest
 import tiny
 from PIL import Image
 
-from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, StorageError, UnknownNameError
+from harope_bench.core.errors import (
+    BenchError,
+    OptionError,
+    PlanMismatchError,
+    StorageError,
+    UnknownNameError,
+)
 from harope_bench.core.schema import Plan
 from harope_bench.pipeline import evaluate_prompts
 from harope_bench.pipeline.classify import make_classifier_plan
-from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, RealImageOptions, options_of_runs
-from harope_bench.pipeline.evaluate_target import EVALUATE, evaluate_target, prepare_runs, resolve_run
+from harope_bench.pipeline.eval_options import (
+    EvalOptions,
+    GenerationOptions,
+    RealImageOptions,
+    options_of_runs,
+)
+from harope_bench.pipeline.evaluate_target import (
+    EVALUATE,
+    evaluate_target,
+    prepare_runs,
+    resolve_run,
+)
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.rejected_options import REJECTED_OPTIONS, check_options
-from harope_bench.pipeline.target import CHECKPOINTS, TargetKind, plan_checkpoint, plan_target, resolve_target
+from harope_bench.pipeline.target import (
+    CHECKPOINTS,
+    TargetKind,
+    plan_checkpoint,
+    plan_target,
+    resolve_target,
+)
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 CLASSIFIER = "digits-deit-harope"
-GENEVAL_LINE = {"filename": "x/00000/samples/00000.png", "tag": "colors", "prompt": "a", "correct": True, "reason": ""}
+GENEVAL_LINE = {
+    "filename": "x/00000/samples/00000.png",
+    "tag": "colors",
+    "prompt": "a",
+    "correct": True,
+    "reason": "",
+}
 
 
 def run_folder(folder: Path, plan: Plan) -> Path:
@@ -39,8 +69,16 @@ def run_folder(folder: Path, plan: Plan) -> Path:
 def place(tmp_path: Path) -> Path:
     """One of everything that a path can be."""
     run_folder(tmp_path / "run", fake.plan(fake.checkpoint()))
-    run_folder(tmp_path / "prompt-run", fake.plan(fake.checkpoint("shapes-ape", backbone="mmdit-micro", suite="shapes"), "shapes"))
-    run_folder(tmp_path / "classifier-run", fake.plan(fake.checkpoint("c", backbone="deit", suite="digits-held-out"), "digits-held-out"))
+    run_folder(
+        tmp_path / "prompt-run",
+        fake.plan(fake.checkpoint("shapes-ape", backbone="mmdit-micro", suite="shapes"), "shapes"),
+    )
+    run_folder(
+        tmp_path / "classifier-run",
+        fake.plan(
+            fake.checkpoint("c", backbone="deit", suite="digits-held-out"), "digits-held-out"
+        ),
+    )
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "images/0.png")
     (tmp_path / "images.npz").write_bytes(b"")
@@ -83,7 +121,9 @@ def located(place: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "suite", "kind", "known"), KINDS)
-def test_every_kind_is_told_from_the_others(place: Path, name: str, suite: str | None, kind: TargetKind, known: str | None) -> None:
+def test_every_kind_is_told_from_the_others(
+    place: Path, name: str, suite: str | None, kind: TargetKind, known: str | None
+) -> None:
     text = located(place, name)
     target = resolve_target(text, EvalOptions(suite=suite))
     assert (target.kind, target.suite, target.name) == (kind, known, text)
@@ -96,14 +136,25 @@ def test_every_kind_is_told_from_the_others(place: Path, name: str, suite: str |
         assert target.out == (target.path if is_run else Path("runs") / f"eval-{Path(name).stem}")
     out = place / "out"
     moved = resolve_target(text, EvalOptions(suite=suite, out=out))
-    assert (moved.kind, moved.out, moved.path) == (kind, out, out if kind in CHECKPOINTS else target.path)
+    assert (moved.kind, moved.out, moved.path) == (
+        kind,
+        out,
+        out if kind in CHECKPOINTS else target.path,
+    )
 
 
 def test_the_cases_above_are_of_every_kind() -> None:
-    assert {kind for _, _, kind, _ in KINDS} == set(TargetKind) == set(EVALUATE) == set(REJECTED_OPTIONS)
+    assert (
+        {kind for _, _, kind, _ in KINDS}
+        == set(TargetKind)
+        == set(EVALUATE)
+        == set(REJECTED_OPTIONS)
+    )
 
 
-def test_a_path_goes_before_a_checkpoint_of_that_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_goes_before_a_checkpoint_of_that_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(place)
     assert resolve_target("digits-ape").kind is TargetKind.CHECKPOINT
     (place / "digits-ape").mkdir()
@@ -111,7 +162,9 @@ def test_a_path_goes_before_a_checkpoint_of_that_name(place: Path, monkeypatch: 
     assert plan_checkpoint("digits-ape", None, GenerationOptions()).checkpoint.name == "digits-ape"
 
 
-def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(tmp_path: Path, bench_home: Path) -> None:
+def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(
+    tmp_path: Path, bench_home: Path
+) -> None:
     tiny.registered(tmp_path / "w")
     (path,) = bench_home.rglob("tiny.toml")
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
@@ -125,7 +178,9 @@ def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(tmp_p
 def test_official_results_in_a_folder_are_told_from_images(tmp_path: Path) -> None:
     folder = tmp_path / "color"
     (folder / "annotation_blip").mkdir(parents=True)
-    (folder / "annotation_blip/vqa_result.json").write_text(json.dumps([{"question_id": 0, "answer": "0.5"}]))
+    (folder / "annotation_blip/vqa_result.json").write_text(
+        json.dumps([{"question_id": 0, "answer": "0.5"}])
+    )
     options = EvalOptions(suite="t2i-compbench")
     assert resolve_target(str(folder), options).kind is TargetKind.OFFICIAL_RESULTS
     (folder / "samples").mkdir()
@@ -141,7 +196,12 @@ def spoil(folder: Path) -> None:
 
 
 WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
-    ("digits-apee", None, UnknownNameError, "no file, folder or checkpoint named 'digits-apee'; did you mean digits-ape"),
+    (
+        "digits-apee",
+        None,
+        UnknownNameError,
+        "no file, folder or checkpoint named 'digits-apee'; did you mean digits-ape",
+    ),
     ("nothing/like/it", None, UnknownNameError, "no file, folder or checkpoint named"),
     ("nothing.npz", "digits", UnknownNameError, "no file, folder or checkpoint named"),
     ("../digits-ape", None, UnknownNameError, "no file, folder or checkpoint named"),
@@ -160,11 +220,15 @@ WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
 
 
 @pytest.mark.parametrize(("name", "suite", "error", "message"), WRONG)
-def test_what_is_no_target_is_named(place: Path, name: str, suite: str | None, error: type[BenchError], message: str) -> None:
+def test_what_is_no_target_is_named(
+    place: Path, name: str, suite: str | None, error: type[BenchError], message: str
+) -> None:
     spoil(place / "spoiled")
     run_folder(place / "foreign-run", fake.plan(fake.checkpoint(), "of-another-package"))
     (place / "dangling").symlink_to(place / "gone")
-    is_path = name in ("spoiled", "foreign-run", "dangling") or (len(name) < 200 and "\0" not in name and (place / name).exists())
+    is_path = name in ("spoiled", "foreign-run", "dangling") or (
+        len(name) < 200 and "\0" not in name and (place / name).exists()
+    )
     with pytest.raises(error, match=message) as caught:
         resolve_target(str(place / name) if is_path else name, EvalOptions(suite=suite))
     assert "\n" not in str(caught.value)
@@ -173,10 +237,18 @@ def test_what_is_no_target_is_named(place: Path, name: str, suite: str | None, e
 def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")
     os.mkfifo(tmp_path / "results.jsonl")
-    assert resolve_target(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits")).kind is TargetKind.IMAGE_FILE
-    assert resolve_target(str(tmp_path / "results.jsonl"), EvalOptions(suite="geneval")).kind is TargetKind.PROMPT_FILE
+    assert (
+        resolve_target(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits")).kind
+        is TargetKind.IMAGE_FILE
+    )
+    assert (
+        resolve_target(str(tmp_path / "results.jsonl"), EvalOptions(suite="geneval")).kind
+        is TargetKind.PROMPT_FILE
+    )
     with pytest.raises(BenchError, match="is no run folder, image folder or .npz"):
-        evaluate_target(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits", out=tmp_path / "out"))
+        evaluate_target(
+            str(tmp_path / "pipe.npz"), EvalOptions(suite="digits", out=tmp_path / "out")
+        )
 
 
 # ---------------------------------------------------------------------------------------- plans
@@ -190,16 +262,28 @@ def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> No
         (CLASSIFIER, GenerationOptions(resolution=56), make_classifier_plan),
     ],
 )
-def test_a_checkpoints_plan_is_of_its_kind(name: str, generation: GenerationOptions, make: Callable[..., Plan]) -> None:
+def test_a_checkpoints_plan_is_of_its_kind(
+    name: str, generation: GenerationOptions, make: Callable[..., Plan]
+) -> None:
     stated = {key: value for key, value in generation.overrides().items() if value is not None}
     options = EvalOptions(generation=generation)
     expected = make(name, None, stated)
-    assert plan_target(resolve_target(name, options), options) == plan_checkpoint(name, None, generation) == expected
+    assert (
+        plan_target(resolve_target(name, options), options)
+        == plan_checkpoint(name, None, generation)
+        == expected
+    )
 
 
 def test_options_of_generation_are_named_as_they_are_typed() -> None:
-    assert GenerationOptions().stated_options == GenerationOptions(device="cuda").stated_options == []
-    assert GenerationOptions(vae_tiling=False, fold=False, seed=0).stated_options == ["--fold", "--seed", "--vae-tiling"]
+    assert (
+        GenerationOptions().stated_options == GenerationOptions(device="cuda").stated_options == []
+    )
+    assert GenerationOptions(vae_tiling=False, fold=False, seed=0).stated_options == [
+        "--fold",
+        "--seed",
+        "--vae-tiling",
+    ]
 
 
 # --------------------------------------------------------------- options that are rejected
@@ -209,37 +293,111 @@ NO_PROMPTS, NOTHING = "asks for no prompts, ", " means nothing to it; leave it o
 FORM = PromptFolderOptions(order="copy-major")
 
 REJECTIONS: list[tuple[str, EvalOptions, str]] = [
-    ("digits-ape", EvalOptions(real_images=RealImageOptions(images=Path("x"))), f"{NO_CLASSIFIER}--images{NOTHING}"),
-    ("shapes-ape", EvalOptions(real_images=RealImageOptions(crop_ratio=0.5)), f"{NO_CLASSIFIER}--crop-ratio{NOTHING}"),
-    ("run", EvalOptions(real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
-    ("results.jsonl", EvalOptions(suite="geneval", real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
-    ("images", EvalOptions(real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
+    (
+        "digits-ape",
+        EvalOptions(real_images=RealImageOptions(images=Path("x"))),
+        f"{NO_CLASSIFIER}--images{NOTHING}",
+    ),
+    (
+        "shapes-ape",
+        EvalOptions(real_images=RealImageOptions(crop_ratio=0.5)),
+        f"{NO_CLASSIFIER}--crop-ratio{NOTHING}",
+    ),
+    (
+        "run",
+        EvalOptions(real_images=RealImageOptions(truth=Path("x"))),
+        f"{NO_CLASSIFIER}--truth{NOTHING}",
+    ),
+    (
+        "results.jsonl",
+        EvalOptions(suite="geneval", real_images=RealImageOptions(truth=Path("x"))),
+        f"{NO_CLASSIFIER}--truth{NOTHING}",
+    ),
+    (
+        "images",
+        EvalOptions(real_images=RealImageOptions(truth=Path("x"))),
+        f"{NO_CLASSIFIER}--truth{NOTHING}",
+    ),
     ("digits-ape", EvalOptions(is_lenient=True), f"{NO_PROMPTS}--allow-missing{NOTHING}"),
     ("run", EvalOptions(python=Path("x")), f"{NO_PROMPTS}--judge-python{NOTHING}"),
     ("images", EvalOptions(suite="digits", folder_options=FORM), f"{NO_PROMPTS}--order{NOTHING}"),
-    ("images.npz", EvalOptions(suite="digits", folder_options=PromptFolderOptions(file_list=Path("x"))), f"{NO_PROMPTS}--file-list{NOTHING}"),
-    ("shapes-ape", EvalOptions(folder_options=PromptFolderOptions(pattern="x")), f"is no folder of images, --pattern{NOTHING}"),
-    ("results.jsonl", EvalOptions(suite="geneval", folder_options=PromptFolderOptions(tiles=4)), f"finished run of an official script, --tiles{NOTHING}"),
+    (
+        "images.npz",
+        EvalOptions(suite="digits", folder_options=PromptFolderOptions(file_list=Path("x"))),
+        f"{NO_PROMPTS}--file-list{NOTHING}",
+    ),
+    (
+        "shapes-ape",
+        EvalOptions(folder_options=PromptFolderOptions(pattern="x")),
+        f"is no folder of images, --pattern{NOTHING}",
+    ),
+    (
+        "results.jsonl",
+        EvalOptions(suite="geneval", folder_options=PromptFolderOptions(tiles=4)),
+        f"finished run of an official script, --tiles{NOTHING}",
+    ),
     (CLASSIFIER, EvalOptions(reference=Path("x")), f"{REAL}--reference{NOTHING}"),
-    (CLASSIFIER, EvalOptions(generation=GenerationOptions(labels="balanced")), f"{REAL}--labels{NOTHING}"),
+    (
+        CLASSIFIER,
+        EvalOptions(generation=GenerationOptions(labels="balanced")),
+        f"{REAL}--labels{NOTHING}",
+    ),
     ("classifier-run", EvalOptions(batch=3), f"{REAL}--batch{NOTHING}"),
     ("classifier-run", EvalOptions(folder_options=FORM), f"{REAL}--order{NOTHING}"),
-    ("classifier-run", EvalOptions(generation=GenerationOptions(resolution=56)), "has its plan already, --resolution would change"),
-    ("run", EvalOptions(generation=GenerationOptions(seed=0)), "is drawn already, --seed would change nothing"),
-    ("prompt-run", EvalOptions(generation=GenerationOptions(fold=False)), "is drawn already, --fold would change nothing"),
-    ("images", EvalOptions(suite="geneval", generation=GenerationOptions(steps=1)), "is drawn already, --steps would change nothing"),
-    ("images.npz", EvalOptions(suite="digits", generation=GenerationOptions(vae="x")), "is drawn already, --vae would change nothing"),
-    ("images", EvalOptions(generation=GenerationOptions(seed=7)), "is drawn already, --seed would change nothing"),
+    (
+        "classifier-run",
+        EvalOptions(generation=GenerationOptions(resolution=56)),
+        "has its plan already, --resolution would change",
+    ),
+    (
+        "run",
+        EvalOptions(generation=GenerationOptions(seed=0)),
+        "is drawn already, --seed would change nothing",
+    ),
+    (
+        "prompt-run",
+        EvalOptions(generation=GenerationOptions(fold=False)),
+        "is drawn already, --fold would change nothing",
+    ),
+    (
+        "images",
+        EvalOptions(suite="geneval", generation=GenerationOptions(steps=1)),
+        "is drawn already, --steps would change nothing",
+    ),
+    (
+        "images.npz",
+        EvalOptions(suite="digits", generation=GenerationOptions(vae="x")),
+        "is drawn already, --vae would change nothing",
+    ),
+    (
+        "images",
+        EvalOptions(generation=GenerationOptions(seed=7)),
+        "is drawn already, --seed would change nothing",
+    ),
     ("images", EvalOptions(), "does not say its suite; add --suite, one of: "),
-    ("images", EvalOptions(is_lenient=True, folder_options=FORM), "does not say its suite; add --suite, one of: "),
+    (
+        "images",
+        EvalOptions(is_lenient=True, folder_options=FORM),
+        "does not say its suite; add --suite, one of: ",
+    ),
     ("results.jsonl", EvalOptions(), "does not say its suite; add --suite, one of: "),
-    ("run", EvalOptions(suite="shapes"), "was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts"),
-    ("prompt-run", EvalOptions(suite="digits"), "was generated for suite shapes, which asks for prompts"),
+    (
+        "run",
+        EvalOptions(suite="shapes"),
+        "was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts",
+    ),
+    (
+        "prompt-run",
+        EvalOptions(suite="digits"),
+        "was generated for suite shapes, which asks for prompts",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "options", "message"), REJECTIONS)
-def test_options_that_do_not_apply_are_rejected(place: Path, name: str, options: EvalOptions, message: str) -> None:
+def test_options_that_do_not_apply_are_rejected(
+    place: Path, name: str, options: EvalOptions, message: str
+) -> None:
     with pytest.raises(OptionError) as caught:
         check_options(*resolve_run(located(place, name), options))
     assert message in str(caught.value) and located(place, name) in str(caught.value)
@@ -247,21 +405,39 @@ def test_options_that_do_not_apply_are_rejected(place: Path, name: str, options:
 
 @pytest.mark.parametrize("name", ["digits-ape", CLASSIFIER, "run", "classifier-run", "images"])
 def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
-    options = EvalOptions(suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out")
+    options = EvalOptions(
+        suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out"
+    )
     with pytest.raises(OptionError, match="--order means nothing to it"):
         evaluate_target(located(place, name), options)
     assert not (place / "out").exists() and not (place / name / "results").exists()
 
 
 ACCEPTED: list[tuple[str, EvalOptions]] = [
-    ("digits-ape", EvalOptions(generation=GenerationOptions(steps=3), batch=2, reference=Path("x"))),
+    (
+        "digits-ape",
+        EvalOptions(generation=GenerationOptions(steps=3), batch=2, reference=Path("x")),
+    ),
     ("shapes-ape", EvalOptions(is_lenient=True, python=Path("x"))),
-    (CLASSIFIER, EvalOptions(real_images=RealImageOptions(Path("x"), Path("y"), 0.5), is_lenient=True)),
+    (
+        CLASSIFIER,
+        EvalOptions(real_images=RealImageOptions(Path("x"), Path("y"), 0.5), is_lenient=True),
+    ),
     ("classifier-run", EvalOptions(real_images=RealImageOptions(crop_ratio=0.5))),
     ("run", EvalOptions(generation=GenerationOptions(device="cuda"))),
     ("images", EvalOptions(suite="geneval", folder_options=FORM, is_lenient=True)),
-    ("images", EvalOptions(suite="dpg-bench", generation=GenerationOptions(resolution=64), folder_options=PromptFolderOptions(tiles=4))),
-    ("results.jsonl", EvalOptions(suite="geneval", generation=GenerationOptions(resolution=64), is_lenient=True)),
+    (
+        "images",
+        EvalOptions(
+            suite="dpg-bench",
+            generation=GenerationOptions(resolution=64),
+            folder_options=PromptFolderOptions(tiles=4),
+        ),
+    ),
+    (
+        "results.jsonl",
+        EvalOptions(suite="geneval", generation=GenerationOptions(resolution=64), is_lenient=True),
+    ),
 ]
 
 
@@ -272,12 +448,21 @@ def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions
 
 @pytest.mark.parametrize(
     ("name", "suite", "is_side"),
-    [("images", "dpg-bench", True), ("results.jsonl", "geneval", True), ("images", "geneval", False), ("run", None, False)],
+    [
+        ("images", "dpg-bench", True),
+        ("results.jsonl", "geneval", True),
+        ("images", "geneval", False),
+        ("run", None, False),
+    ],
 )
-def test_resolution_is_the_side_of_an_image_where_files_join_several(place: Path, name: str, suite: str | None, is_side: bool) -> None:
+def test_resolution_is_the_side_of_an_image_where_files_join_several(
+    place: Path, name: str, suite: str | None, is_side: bool
+) -> None:
     stated = EvalOptions(suite=suite, generation=GenerationOptions(resolution=64))
     _, options = resolve_run(located(place, name), stated)
-    assert (options.folder_options.side, options.generation.resolution) == ((64, None) if is_side else (None, 64))
+    assert (options.folder_options.side, options.generation.resolution) == (
+        (64, None) if is_side else (None, 64)
+    )
 
 
 # ------------------------------------------------------------------------------------- several runs
@@ -287,32 +472,54 @@ def test_several_suites_and_resolutions_are_runs_in_folders_of_their_own() -> No
     stated = EvalOptions(count=3, judge="vqa=vlm:a,detector=detector:b")
     runs = options_of_runs("my-flux", stated, ["geneval", "dpg-bench", "geneval"], [512, 1024])
     assert [(run.suite, run.generation.resolution, str(run.out)) for run in runs] == [
-        (suite, side, f"runs/my-flux/{suite}/r{side}") for suite in ("geneval", "dpg-bench") for side in (512, 1024)
+        (suite, side, f"runs/my-flux/{suite}/r{side}")
+        for suite in ("geneval", "dpg-bench")
+        for side in (512, 1024)
     ]
-    assert {run.suite: run.judge for run in runs} == {"geneval": "detector=detector:b", "dpg-bench": "vqa=vlm:a"}
+    assert {run.suite: run.judge for run in runs} == {
+        "geneval": "detector=detector:b",
+        "dpg-bench": "vqa=vlm:a",
+    }
     assert {run.count for run in runs} == {3}
     (single,) = options_of_runs("a/b.npz", replace(stated, out=Path("o")), ["geneval"], [512])
     assert (single.out, single.judge) == (Path("o"), stated.judge)
-    assert [run.out for run in options_of_runs("a/b.npz", stated, [], [1, 2])] == [Path("runs/b/r1"), Path("runs/b/r2")]
+    assert [run.out for run in options_of_runs("a/b.npz", stated, [], [1, 2])] == [
+        Path("runs/b/r1"),
+        Path("runs/b/r2"),
+    ]
     assert options_of_runs("x", stated, [], []) == [stated]
 
 
 def test_the_cost_of_several_runs_needs_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_prompts, "ready", lambda *_: pytest.fail("judges were looked for"))
-    runs = [resolve_run("shapes-ape", o) for o in options_of_runs("shapes-ape", EvalOptions(evaluators=("cost",)), [], [28, 56])]
-    assert [target.plan.settings.resolution for target, _ in prepare_runs(runs) if target.plan] == [28, 56]
+    runs = [
+        resolve_run("shapes-ape", o)
+        for o in options_of_runs("shapes-ape", EvalOptions(evaluators=("cost",)), [], [28, 56])
+    ]
+    assert [target.plan.settings.resolution for target, _ in prepare_runs(runs) if target.plan] == [
+        28,
+        56,
+    ]
 
 
 def test_each_plan_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """For latents and pipelines a plan hashes files of gigabytes."""
     calls: list[Any] = []
-    monkeypatch.setattr("harope_bench.pipeline.target.make_plan", lambda *arguments: calls.append(arguments) or make_plan(*arguments))
+    monkeypatch.setattr(
+        "harope_bench.pipeline.target.make_plan",
+        lambda *arguments: calls.append(arguments) or make_plan(*arguments),
+    )
     evaluate_target(tiny.registered(tmp_path / "w"), EvalOptions(count=20, out=tmp_path / "run"))
     assert len(calls) == 1
 
 
-def test_an_option_that_only_a_later_suite_rejects_is_rejected_before_the_first_one_generates(tmp_path: Path) -> None:
+def test_an_option_that_only_a_later_suite_rejects_is_rejected_before_the_first_one_generates(
+    tmp_path: Path,
+) -> None:
     tiny.registered(tmp_path / "w")
-    runs = [resolve_run("tiny", EvalOptions(suite="digits")), resolve_run("tiny", EvalOptions(suite="digits", is_lenient=True))]
+    runs = [
+        resolve_run("tiny", EvalOptions(suite="digits")),
+        resolve_run("tiny", EvalOptions(suite="digits", is_lenient=True)),
+    ]
     with pytest.raises(OptionError, match="--allow-missing means nothing"):
         prepare_runs(runs)

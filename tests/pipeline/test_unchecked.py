@@ -1,4 +1,6 @@
-"""What `verify` cannot check is not called altered: full disks, missing weights, images that are gone."""
+"""What `verify` cannot check is not called altered: full disks, missing weights, images that are
+gone.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def run(*words: Any, code: int = 0) -> Any:
     return result
 
 
-def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result_folder = make_digits_run(tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
@@ -38,16 +42,37 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Pa
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_rows, "put", full)  # the first write below the temporary folder
-        told = run("verify", result_folder.folder, "--redraw", 0, "--reference", result_folder.reference, code=1).stdout
+        told = run(
+            "verify",
+            result_folder.folder,
+            "--redraw",
+            0,
+            "--reference",
+            result_folder.reference,
+            code=1,
+        ).stdout
     assert "NOT CHECKED" in told and "No space left" in told and "WRONG" not in told
     with monkeypatch.context() as patch:
-        patch.setattr("tempfile.mkdtemp", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-        told = run("verify", result_folder.folder, "--redraw", 0, "--reference", result_folder.reference, code=1).stdout
+        patch.setattr(
+            "tempfile.mkdtemp",
+            lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
+        )
+        told = run(
+            "verify",
+            result_folder.folder,
+            "--redraw",
+            0,
+            "--reference",
+            result_folder.reference,
+            code=1,
+        ).stdout
     assert "NOT CHECKED" in told and "set TMPDIR" in told and "WRONG" not in told
     assert result_folder.verify().status == "ok"
 
 
-def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_the_disk_does_not_give_could_not_be_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result_folder, honest = make_digits_run(tmp_path), sample_set.read_regular
 
     def read_regular(path: Path, limit: int) -> bytes:
@@ -57,11 +82,18 @@ def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Pat
 
     monkeypatch.setattr(sample_set, "read_regular", read_regular)
     findings = result_folder.verify()
-    assert findings.altered_messages == [] and any("Input/output error" in line for line in findings.unchecked_messages)
-    assert any("not judged again, because images cannot be read" in line for line in findings.unchecked_messages)
+    assert findings.altered_messages == [] and any(
+        "Input/output error" in line for line in findings.unchecked_messages
+    )
+    assert any(
+        "not judged again, because images cannot be read" in line
+        for line in findings.unchecked_messages
+    )
 
 
-def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result_folder = make_digits_run(tmp_path)
 
     def gone(self: DigitsNetJudge, *_: Any) -> None:
@@ -69,19 +101,28 @@ def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(tmp_p
 
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", gone)
     findings = result_folder.verify()
-    assert findings.status == "could-not-check" and any("is not there" in line for line in findings.unchecked_messages)
+    assert findings.status == "could-not-check" and any(
+        "is not there" in line for line in findings.unchecked_messages
+    )
     path = result_folder.folder / "observations/digits-net/features.npy"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert any("features are not the rows" in line for line in result_folder.verify().altered_messages)
+    assert any(
+        "features are not the rows" in line for line in result_folder.verify().altered_messages
+    )
 
 
-def test_a_judge_of_other_weights_could_not_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_of_other_weights_could_not_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result_folder = make_digits_run(tmp_path)
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
     findings = result_folder.verify()
     assert findings.status == "could-not-check"
-    assert any("judge digits-net here is another one (weights_sha256)" in line for line in findings.unchecked_messages)
+    assert any(
+        "judge digits-net here is another one (weights_sha256)" in line
+        for line in findings.unchecked_messages
+    )
 
 
 def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: Path) -> None:
@@ -90,20 +131,42 @@ def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: 
     assert result_folder.source is not None
     result_folder.source.rename(moved)
     findings = result_folder.verify()
-    assert findings.status == "could-not-check" and any("give --source" in line for line in findings.unchecked_messages)
-    assert verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status == "ok"
+    assert findings.status == "could-not-check" and any(
+        "give --source" in line for line in findings.unchecked_messages
+    )
+    assert (
+        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status
+        == "ok"
+    )
     (moved / "000003.png").write_bytes((moved / "000002.png").read_bytes())
-    assert verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status == "altered"
+    assert (
+        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status
+        == "altered"
+    )
 
 
-def test_images_with_their_results_beside_them_and_a_part_of_a_run_elsewhere_are_scored_again(tmp_path: Path) -> None:
+def test_images_with_their_results_beside_them_and_a_part_of_a_run_elsewhere_are_scored_again(
+    tmp_path: Path,
+) -> None:
     result_folder = make_imported_images(tmp_path)
     assert result_folder.source is not None
-    evaluate(result_folder.source, result_folder.source, FeatureScoring("digits", result_folder.reference, subset=1), count=4)
+    evaluate(
+        result_folder.source,
+        result_folder.source,
+        FeatureScoring("digits", result_folder.reference, subset=1),
+        count=4,
+    )
     assert verify(result_folder.source, 0, reference=result_folder.reference).status == "ok"
-    evaluate(result_folder.source, tmp_path / "part", FeatureScoring("digits", result_folder.reference), count=3)
+    evaluate(
+        result_folder.source,
+        tmp_path / "part",
+        FeatureScoring("digits", result_folder.reference),
+        count=3,
+    )
     findings = verify(tmp_path / "part", 0, reference=result_folder.reference)
-    assert findings.status == "ok" and any("3 images judged again" in line for line in findings.passed_messages)
+    assert findings.status == "ok" and any(
+        "3 images judged again" in line for line in findings.passed_messages
+    )
 
 
 def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Path) -> None:
@@ -111,13 +174,17 @@ def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Pa
     shutil.copytree(result_folder.folder / "results", tmp_path / "alone/results")
     for folder in (tmp_path / "alone", tmp_path / "alone/results"):
         findings = verify(folder, 0)
-        assert findings.status == "could-not-check" and any("does not say where its images lie" in line for line in findings.unchecked_messages)
+        assert findings.status == "could-not-check" and any(
+            "does not say where its images lie" in line for line in findings.unchecked_messages
+        )
     (path,) = (tmp_path / "alone/results").glob("*.json")
     path.write_text(path.read_text().replace('"cpu"', '"gpu"'))
     assert verify(tmp_path / "alone", 0).status == "altered"
 
 
-def test_results_of_a_version_without_recorded_hashes_are_scored_again_and_that_is_told(tmp_path: Path) -> None:
+def test_results_of_a_version_without_recorded_hashes_are_scored_again_and_that_is_told(
+    tmp_path: Path,
+) -> None:
     result_folder = make_digits_run(tmp_path)
     for path in result_folder.folder.rglob(checksums.CHECKSUMS_FILE):
         path.unlink()
@@ -125,15 +192,23 @@ def test_results_of_a_version_without_recorded_hashes_are_scored_again_and_that_
     assert findings.altered_messages == [] and findings.status == "could-not-check"
     (line,) = findings.unchecked_messages
     assert "run eval again" in line
-    evaluate(result_folder.folder, result_folder.folder, FeatureScoring("digits", result_folder.reference))
+    evaluate(
+        result_folder.folder,
+        result_folder.folder,
+        FeatureScoring("digits", result_folder.reference),
+    )
     assert not result_folder.verify().unchecked_messages
 
 
-def test_an_unfinished_run_could_not_be_checked_and_one_that_lost_an_image_was_altered(tmp_path: Path) -> None:
+def test_an_unfinished_run_could_not_be_checked_and_one_that_lost_an_image_was_altered(
+    tmp_path: Path,
+) -> None:
     result_folder = make_digits_run(tmp_path)
     (result_folder.folder / "images/000002.png").unlink()
     assert result_folder.verify().status == "altered"
-    checksums.drop_hashes(result_folder.folder, ["samples.jsonl"])  # as while images are being drawn
+    checksums.drop_hashes(
+        result_folder.folder, ["samples.jsonl"]
+    )  # as while images are being drawn
     assert result_folder.verify().status == "could-not-check"
 
 
@@ -142,10 +217,25 @@ def test_a_folder_of_several_runs_is_checked_run_by_run_in_one_object(tmp_path: 
     result_folder = make_digits_run(tmp_path / "one")
     shutil.copytree(result_folder.folder, tmp_path / "two/run")
     assert run_folders(tmp_path) == [tmp_path / "one/run", tmp_path / "two/run"]
-    told = json.loads(run("verify", tmp_path, "--redraw", 1, "--reference", result_folder.reference, "--json").stdout)
+    told = json.loads(
+        run(
+            "verify", tmp_path, "--redraw", 1, "--reference", result_folder.reference, "--json"
+        ).stdout
+    )
     assert told["status"] == "ok" and {check["status"] for check in told["checks"]} == {"ok"}
     (tmp_path / "one/run/images/000001.png").write_bytes(b"no image")
-    told = json.loads(run("verify", tmp_path, "--redraw", 0, "--reference", result_folder.reference, "--json", code=3).stdout)
+    told = json.loads(
+        run(
+            "verify",
+            tmp_path,
+            "--redraw",
+            0,
+            "--reference",
+            result_folder.reference,
+            "--json",
+            code=3,
+        ).stdout
+    )
     wrong = [check for check in told["checks"] if check["status"] == "altered"]
     assert told["status"] == "altered" and wrong
     assert all("one/run" in check["what"] for check in wrong)

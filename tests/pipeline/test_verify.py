@@ -1,4 +1,6 @@
-"""What verify must find: whatever in a run's folder is not what its plan, judge and evaluator give."""
+"""What verify must find: whatever in a run's folder is not what its plan, judge and evaluator
+give.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ SHARD = f"observations/digits-net/{shard_name(0)}"
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run with its result."""
-    generate(make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run")
+    generate(
+        make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run"
+    )
     evaluate(tmp_path / "run", tmp_path / "run", FeatureScoring("digits"))
     return tmp_path / "run"
 
@@ -58,31 +62,51 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda r: r["plan"]["settings"].update(steps=99), "plan.settings.steps is 99, should be 3"),
-        (lambda r: r["plan"]["checkpoint"].update(encoding="harope"), "plan.checkpoint.encoding is harope, should be rope-axial"),
+        (
+            lambda r: r["plan"]["settings"].update(steps=99),
+            "plan.settings.steps is 99, should be 3",
+        ),
+        (
+            lambda r: r["plan"]["checkpoint"].update(encoding="harope"),
+            "plan.checkpoint.encoding is harope, should be rope-axial",
+        ),
         (lambda r: r.update(plan=None), "plan is absent, should be there"),
         (lambda r: r.update(plan_digest="0" * 64), "plan_digest is 000"),
         (lambda r: r.update(samples_sha256="0" * 64), "samples_sha256 is 000"),
         (lambda r: r["judge"].update(weights_sha256="0" * 64), "judge.weights_sha256 is 000"),
-        (lambda r: r["judge"].update(judge_class="official"), "judge.judge_class is official, should be micro"),
-        (lambda r: r["judge"].update(name="inception"), "judge.name is inception, should be digits-net"),
+        (
+            lambda r: r["judge"].update(judge_class="official"),
+            "judge.judge_class is official, should be micro",
+        ),
+        (
+            lambda r: r["judge"].update(name="inception"),
+            "judge.name is inception, should be digits-net",
+        ),
         (lambda r: r.update(version=7), "version is 7"),
         (lambda r: r.update(scale="paper"), "scale is paper, should be micro"),
         (lambda r: r.update(rules="corrected"), "rules is corrected"),
         (lambda r: r.update(warnings=[]), "warnings is [], should be ["),
         (lambda r: r.update(reference_sha256="0" * 64), "is not the suite's"),
-        (lambda r: r.update(reference="imagenet"), "reference is imagenet, should be 4,000 real digits"),
+        (
+            lambda r: r.update(reference="imagenet"),
+            "reference is imagenet, should be 4,000 real digits",
+        ),
         (lambda r: r.update(evaluator="nobody"), "evaluator nobody has no judge"),
         (lambda r: r.update(per_sample="../other.npz"), "per_sample is ../other.npz"),
         (lambda r: r["measurements"][0].update(value=0.1), f"fid-{COUNT}.value is 0.1"),
         (lambda r: r["measurements"][2].update(se=0.0), "is.se is 0.0"),
-        (lambda r: r["measurements"][3].update(n_scored=10, n_asked=10), "precision.n_scored is 10"),
+        (
+            lambda r: r["measurements"][3].update(n_scored=10, n_asked=10),
+            "precision.n_scored is 10",
+        ),
         (lambda r: r["measurements"].pop(), "recall is absent, should be there"),
         (lambda r: r["measurements"].append(r["measurements"][0]), "order is"),
         (lambda r: r.update(surprise=1), "not a result this version reads"),
     ],
 )
-def test_an_altered_result_is_found(change: Callable[[dict[str, Any]], Any], complaint: str, run: Path) -> None:
+def test_an_altered_result_is_found(
+    change: Callable[[dict[str, Any]], Any], complaint: str, run: Path
+) -> None:
     alter(run / "results/fidelity.json", change)
     wrong = verify(run, 0).altered_messages
     assert any("fidelity.json: " in line and complaint in line for line in wrong), wrong
@@ -95,7 +119,9 @@ def spoil(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 
 
 def rewrite(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Alters rows of observations and the record that tells of them, as somebody would who knows the format."""
+    """Alters rows of observations and the record that tells of them, as somebody would who knows
+    the format.
+    """
     path = run / SHARD
     file = path.with_name(f"{name}.npy")
     feature_rows.write_rows(file, 0, change(np.array(feature_rows.map_rows(file, COUNT))))
@@ -126,11 +152,15 @@ def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
 def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
     rewrite(run, "features", lambda rows: rows + 1)
     rewrite(run, "logits", lambda rows: rows * 2)
-    evaluate(run, run, FeatureScoring("digits", is_rescored=True))  # result and arrays now agree with the altered observations
+    evaluate(
+        run, run, FeatureScoring("digits", is_rescored=True)
+    )  # result and arrays now agree with the altered observations
     wrong = verify(run, 0).altered_messages
     assert any(f"fid-{COUNT}.value is" in line for line in wrong)
     assert any("fidelity.npz: is is not" in line for line in wrong)
-    assert any(f"{shard_name(0)}: features, logits not what digits-net sees now" in line for line in wrong)
+    assert any(
+        f"{shard_name(0)}: features, logits not what digits-net sees now" in line for line in wrong
+    )
 
 
 def test_observations_may_be_gone_and_are_not_written(run: Path) -> None:
@@ -167,7 +197,9 @@ def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Pat
     (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
     alter(path, lambda r: r.update(per_sample=path.with_suffix(".npz").name))
     old = ("fidelity.json", "fidelity.npz")
-    checksums.record_file_hashes(path.parent, [*old, path.name, path.with_suffix(".npz").name])  # the line of what is gone is dropped
+    checksums.record_file_hashes(
+        path.parent, [*old, path.name, path.with_suffix(".npz").name]
+    )  # the line of what is gone is dropped
     assert verify(run, 0).status == "ok"
     alter(path, lambda r: r["measurements"][0].update(value=0.1))
     assert any(f"{name}: fid-{COUNT}.value" in line for line in verify(run, 0).altered_messages)
@@ -208,7 +240,9 @@ def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
     assert "sample 4 drawn again is another image" in line
 
 
-def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(
+    run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SampleError, match=r"holds no plan\.json and no results"):
         verify(tmp_path / "empty", 0)
@@ -234,6 +268,8 @@ def test_differences_are_named_in_full() -> None:
         (np.zeros(3), np.array([0, 0, 5e-324]), ["a"]),
     ],
 )
-def test_arrays_are_compared_exactly(found: np.ndarray, wanted: np.ndarray, names: list[str]) -> None:
+def test_arrays_are_compared_exactly(
+    found: np.ndarray, wanted: np.ndarray, names: list[str]
+) -> None:
     assert array_differences({"a": found}, {"a": wanted}) == names
     assert array_differences({"a": found}, {}) == array_differences({}, {"a": found}) == ["a"]

@@ -1,4 +1,6 @@
-"""Work that was lost or refused without need: races of two processes, parts that a kill left, second runs, files written over."""
+"""Work that was lost or refused without need: races of two processes, parts that a kill left,
+second runs, files written over.
+"""
 
 from __future__ import annotations
 
@@ -43,15 +45,20 @@ def run(*words: object, exit_code: int = 0) -> Result:
     return done
 
 
-# ------------------------------------------------------------------------------------ D1: settings that are None
+# ------------------------------------------------------------------------------------ D1: settings
+# that are None
 
 
 CLASSIFIER: dict[str, Any] = {"sampler": None, "steps": None, "guidance": None}
 DISTILLED: dict[str, Any] = {"sampler": "flow", "steps": 4, "guidance": None}
 
 
-@pytest.mark.parametrize(("settings", "words"), [(CLASSIFIER, "no sampler"), (DISTILLED, "flow, 4 steps, no guidance")])
-def test_a_leaderboard_tells_settings_that_a_network_does_not_have(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "words"), [(CLASSIFIER, "no sampler"), (DISTILLED, "flow, 4 steps, no guidance")]
+)
+def test_a_leaderboard_tells_settings_that_a_network_does_not_have(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
     of = fake_runs.plan(fake_runs.checkpoint(**settings), **settings)
     folder = tmp_path / "runs/none"
     storage.write_text(folder / "plan.json", of.to_json() + "\n")
@@ -67,13 +74,21 @@ def test_a_leaderboard_tells_settings_that_a_network_does_not_have(tmp_path: Pat
 
 def test_guidance_stands_in_words_where_there_is_one() -> None:
     base: dict[str, Any] = {"resolution": 28, "tile": 1}
-    assert Settings(**base, sampler="ddpm", steps=1250, guidance=1.5).sampling_text == "ddpm, 1,250 steps, guidance 1.5"
-    assert Settings(**base, sampler="flow", guidance=1).sampling_text == "flow, steps not set, guidance 1"
+    assert (
+        Settings(**base, sampler="ddpm", steps=1250, guidance=1.5).sampling_text
+        == "ddpm, 1,250 steps, guidance 1.5"
+    )
+    assert (
+        Settings(**base, sampler="flow", guidance=1).sampling_text
+        == "flow, steps not set, guidance 1"
+    )
 
 
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
-    assert run_folder.plan_differences(one, two) == ["settings.guidance is 3.0 there, not set asked"]
+    assert run_folder.plan_differences(one, two) == [
+        "settings.guidance is 3.0 there, not set asked"
+    ]
 
 
 def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
@@ -81,25 +96,44 @@ def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
 
     for guidance in (None, 1.5):
         of = fake_runs.plan(fake_runs.checkpoint(), guidance=guidance)
-        fake_runs.write_result(tmp_path / str(guidance), fake_runs.result(of, [fake_runs.measurement("fid", 12.0)]))
-    labels = [line.label for line in build_sweep_chart(result_store.read_results(tmp_path), None, "fid", "resolution").lines]
+        fake_runs.write_result(
+            tmp_path / str(guidance), fake_runs.result(of, [fake_runs.measurement("fid", 12.0)])
+        )
+    labels = [
+        line.label
+        for line in build_sweep_chart(
+            result_store.read_results(tmp_path), None, "fid", "resolution"
+        ).lines
+    ]
     assert sorted(labels) == ["digits-ape, guidance 1.5", "digits-ape, no guidance"]
 
 
-# ------------------------------------------------------------------------------------ D2: two processes, one folder
+# ------------------------------------------------------------------------------------ D2: two
+# processes, one folder
 
 
 @pytest.fixture
 def vanishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Let a file be gone from the first look on: what asks whether it is there still hears yes, as in a race."""
+    """Let a file be gone from the first look on: what asks whether it is there still hears yes, as
+    in a race.
+    """
 
     def vanish(path: Path) -> None:
         path.unlink(missing_ok=True)
         for name in ("exists", "is_file"):
             real = getattr(Path, name)
-            monkeypatch.setattr(Path, name, lambda self, *a, _real=real, **k: self == path or _real(self, *a, **k))
+            monkeypatch.setattr(
+                Path, name, lambda self, *a, _real=real, **k: self == path or _real(self, *a, **k)
+            )
         real_glob = Path.glob
-        monkeypatch.setattr(Path, "glob", lambda self, *a, **k: [*real_glob(self, *a, **k), *([path] if path.is_relative_to(self) else [])])
+        monkeypatch.setattr(
+            Path,
+            "glob",
+            lambda self, *a, **k: [
+                *real_glob(self, *a, **k),
+                *([path] if path.is_relative_to(self) else []),
+            ],
+        )
 
     return vanish
 
@@ -110,7 +144,10 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
     "judge.json": (lambda path: read_judge_record(path.parent), None),
     "plan.json": (lambda path: run_folder.RunFolder(path.parent).plan, None),
     "samples.jsonl": (lambda path: run_folder.RunFolder(path.parent).read_records(), {}),
-    "requests.jsonl": (lambda path: run_folder.RunFolder(path.parent).requested_indices(), IndexRanges()),
+    "requests.jsonl": (
+        lambda path: run_folder.RunFolder(path.parent).requested_indices(),
+        IndexRanges(),
+    ),
     "answers.jsonl": (json_lines.drop_partial_line, None),
     "rows.npy": (feature_rows.read_rows_header, None),
     "digest.npy": (lambda path: feature_rows.rows_sha256(path, 0, 1), None),
@@ -130,7 +167,9 @@ def test_a_file_that_goes_between_the_look_and_the_read_counts_as_not_there(
     assert read(tmp_path / name) == absent
 
 
-def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = tmp_path / ".000001.png.a.part"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))
@@ -157,28 +196,41 @@ def test_a_receipt_that_goes_is_no_receipt(vanishing: Callable[[Path], None]) ->
     assert local_files.read_receipts("thing") == {}
 
 
-def test_moments_that_go_are_summed_again(tmp_path: Path, vanishing: Callable[[Path], None]) -> None:
+def test_moments_that_go_are_summed_again(
+    tmp_path: Path, vanishing: Callable[[Path], None]
+) -> None:
     data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK, 2))
     vanishing(tmp_path / "m.npz")
-    found = moments_cache.sum_cached_moments(tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK))
+    found = moments_cache.sum_cached_moments(
+        tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK)
+    )
     assert found.count == len(data)
 
 
 def test_two_processes_clear_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
-    monkeypatch.setattr(Path, "rmdir", lambda self: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    monkeypatch.setattr(
+        Path, "rmdir", lambda self: (_ for _ in ()).throw(FileNotFoundError(2, "gone"))
+    )
     delete_features(tmp_path / "work", ["features"])
 
 
 def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> None:
-    """`mend_lines` waits for the writer's lock; without it the half line would be taken for one that a power cut left."""
+    """`mend_lines` waits for the writer's lock; without it the half line would be taken for one
+    that a power cut left.
+    """
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
-    code = "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines; print('go', flush=True); "
+    code = (
+        "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines;"
+        " print('go', flush=True); "
+    )
     code += "mend_lines(Path(sys.argv[1]))"
     with path.open("ab") as file:
         part_files.lock_handle_exclusively(file.fileno())
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None and process.stdout.readline() == "go\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
@@ -188,7 +240,8 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
     assert json_lines.read_lines(path) == [{"key": 1}, {"key": 2}]
 
 
-# ------------------------------------------------------------------------------------ D4: what a kill leaves
+# ------------------------------------------------------------------------------------ D4: what a
+# kill leaves
 
 
 KILLED = """
@@ -204,9 +257,13 @@ with storage.writing(Path(sys.argv[1])) as file:
 
 
 @linux
-def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living_one_stays(
+    tmp_path: Path,
+) -> None:
     target = tmp_path / "moments.npz"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"half\n"
     storage.write_bytes(tmp_path / "other.json", b"{}")
@@ -231,14 +288,18 @@ def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living
         (".a.npz.part", 7200, False),  # a download that goes on
     ],
 )
-def test_where_no_lock_tells_the_age_and_the_name_of_a_part_decide(tmp_path: Path, name: str, age: int, goes: bool) -> None:
+def test_where_no_lock_tells_the_age_and_the_name_of_a_part_decide(
+    tmp_path: Path, name: str, age: int, goes: bool
+) -> None:
     (tmp_path / name).write_bytes(b"half")
     os.utime(tmp_path / name, (time.time() - age,) * 2)
     storage.write_bytes(tmp_path / "a.npz", b"whole")
     assert (tmp_path / name).exists() is not goes
 
 
-def test_parts_in_a_folder_of_many_files_are_looked_for_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_in_a_folder_of_many_files_are_looked_for_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(500):
         (tmp_path / f"{number}.png").touch()
     calls = []
@@ -258,7 +319,9 @@ def test_a_long_name_leaves_room_for_its_part(tmp_path: Path) -> None:
 def pictures(folder: Path, count: int = 5) -> Path:
     folder.mkdir()
     for index in range(count):
-        Image.fromarray(np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        Image.fromarray(
+            np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        ).save(folder / f"{index}.png")
     return folder
 
 
@@ -281,25 +344,49 @@ def test_a_folder_of_something_else_is_not_converted_into(tmp_path: Path) -> Non
     source, out = pictures(tmp_path / "in"), tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    assert "mine.txt is no file of this conversion" in run("convert", source, out, "--to", "png", exit_code=1).output
+    assert (
+        "mine.txt is no file of this conversion"
+        in run("convert", source, out, "--to", "png", exit_code=1).output
+    )
     (out / "mine.txt").unlink()
     shutil.copy(source / "1.png", out / "000000.png")
-    assert "000000.png holds something else" in run("convert", source, out, "--to", "png", exit_code=1).output
+    assert (
+        "000000.png holds something else"
+        in run("convert", source, out, "--to", "png", exit_code=1).output
+    )
     assert [path.name for path in out.iterdir()] == ["000000.png"]
 
 
-# ------------------------------------------------------------------------------------ D3, D5: names and files, a second time
+# ------------------------------------------------------------------------------------ D3, D5: names
+# and files, a second time
 
 
 def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
-    words = ("register", "mine", "--weights", weights, "--config", "size=28", "--suite", "digits", "--sampler", "flow", "--steps", 2)
+    words = (
+        "register",
+        "mine",
+        "--weights",
+        weights,
+        "--config",
+        "size=28",
+        "--suite",
+        "digits",
+        "--sampler",
+        "flow",
+        "--steps",
+        2,
+    )
     toml = Path(run(*words).stdout.splitlines()[0])
     before = toml.read_bytes(), toml.stat().st_mtime_ns
     assert "up to date" in run(*words).output
     assert (toml.read_bytes(), toml.stat().st_mtime_ns) == before
     refused = run(*words[:-1], 3, exit_code=1).output
-    assert "registered already" in refused and "steps 2 there, 3 now" in refused and "--replace" in refused
+    assert (
+        "registered already" in refused
+        and "steps 2 there, 3 now" in refused
+        and "--replace" in refused
+    )
     assert toml.read_bytes() == before[0]
     run(*words[:-1], 3, "--replace")
     assert "steps = 3" in toml.read_text()
@@ -313,17 +400,30 @@ def test_weights_that_moved_are_registered_at_their_new_place(tmp_path: Path) ->
     assert not done.is_changed and "moved.safetensors" in done.path.read_text()
 
 
-def test_of_two_processes_that_register_one_name_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both looked before either wrote; what counts is what stands there when the TOML is written."""
+def test_of_two_processes_that_register_one_name_the_second_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both looked before either wrote; what counts is what stands there when the TOML is
+    written.
+    """
     from harope_bench.core import registry
 
-    one, two = tiny.weights(tmp_path / "a.safetensors", "harope"), tiny.weights(tmp_path / "b.safetensors")
+    one, two = (
+        tiny.weights(tmp_path / "a.safetensors", "harope"),
+        tiny.weights(tmp_path / "b.safetensors"),
+    )
     before = registry.list_entries("checkpoints")
     path = register("mine", one, {"config": {"size": 28}, "sampler": "flow"})
     real = registry.list_entries
-    monkeypatch.setattr(registry, "entries", lambda kind: before if kind == "checkpoints" else real(kind))
+    monkeypatch.setattr(
+        registry, "entries", lambda kind: before if kind == "checkpoints" else real(kind)
+    )
     with pytest.raises(NameClashError, match="registered already"):
-        register("mine", two, {"config": {"size": 28, "heads": 2}, "encoding": "rope-axial", "sampler": "flow"})
+        register(
+            "mine",
+            two,
+            {"config": {"size": 28, "heads": 2}, "encoding": "rope-axial", "sampler": "flow"},
+        )
     assert "harope" in path.read_text()
 
 
@@ -346,7 +446,10 @@ def test_export_writes_over_nothing_and_never_over_its_own_weights(tmp_path: Pat
     assert (weights.read_bytes(), other.read_bytes()) == (data, b"precious")
     run("export", "mine", other, "--replace")
     run("export", "mine", other)  # the same again
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.safetensors", "w.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "other.safetensors",
+        "w.safetensors",
+    ]
 
 
 def test_converting_to_npz_writes_over_nothing_and_never_over_its_input(tmp_path: Path) -> None:
@@ -354,12 +457,24 @@ def test_converting_to_npz_writes_over_nothing_and_never_over_its_input(tmp_path
     run("convert", source, out, "--to", "adm")
     data = out.read_bytes()
     run("convert", source, out, "--to", "adm")  # the same again
-    assert "is what is read" in run("convert", out, out, "--to", "adm", "--count", 2, "--replace", exit_code=1).output
-    assert "holds something else" in run("convert", source, out, "--to", "adm", "--count", 2, exit_code=1).output
+    assert (
+        "is what is read"
+        in run("convert", out, out, "--to", "adm", "--count", 2, "--replace", exit_code=1).output
+    )
+    assert (
+        "holds something else"
+        in run("convert", source, out, "--to", "adm", "--count", 2, exit_code=1).output
+    )
     precious = tmp_path / "w.safetensors"
     precious.write_bytes(b"precious")
-    assert "holds something else" in run("convert", source, precious, "--to", "adm", exit_code=1).output
-    assert "which is read" in run("convert", source, source / "1.png", "--to", "adm", "--replace", exit_code=1).output
+    assert (
+        "holds something else"
+        in run("convert", source, precious, "--to", "adm", exit_code=1).output
+    )
+    assert (
+        "which is read"
+        in run("convert", source, source / "1.png", "--to", "adm", "--replace", exit_code=1).output
+    )
     assert (out.read_bytes(), precious.read_bytes()) == (data, b"precious")
     run("convert", source, out, "--to", "adm", "--count", 2, "--replace")
     assert np.load(out)["arr_0"].shape == (2, 8, 8, 3)
@@ -369,7 +484,9 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
     source, out = tmp_path / "in", tmp_path / "reference.npz"
     source.mkdir()
     for index in range(5):
-        Image.fromarray(np.random.default_rng(index).integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(source / f"{index}.png")
+        Image.fromarray(
+            np.random.default_rng(index).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+        ).save(source / f"{index}.png")
     words = ("reference", source, out, "--judge", "digits-net")
     run(*words)
     data = out.read_bytes()
@@ -377,16 +494,28 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
     assert out.read_bytes() == data
     run("convert", source, tmp_path / "mine.npz", "--to", "adm")
     mine = (tmp_path / "mine.npz").read_bytes()
-    refused = run("reference", source, tmp_path / "mine.npz", "--judge", "digits-net", exit_code=1).output
+    refused = run(
+        "reference", source, tmp_path / "mine.npz", "--judge", "digits-net", exit_code=1
+    ).output
     assert "is no reference of these images" in refused
-    own = run("reference", tmp_path / "mine.npz", tmp_path / "mine.npz", "--judge", "digits-net", "--replace", exit_code=1).output
+    own = run(
+        "reference",
+        tmp_path / "mine.npz",
+        tmp_path / "mine.npz",
+        "--judge",
+        "digits-net",
+        "--replace",
+        exit_code=1,
+    ).output
     assert "is what is read" in own and (tmp_path / "mine.npz").read_bytes() == mine
     assert "exists and holds something else" in run(*words, "--images", 4, exit_code=1).output
     run(*words, "--images", 4, "--replace")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]
 
 
-def test_a_baseline_updated_by_the_same_run_is_up_to_date_and_other_json_is_kept(tmp_path: Path) -> None:
+def test_a_baseline_updated_by_the_same_run_is_up_to_date_and_other_json_is_kept(
+    tmp_path: Path,
+) -> None:
     folder = fake_runs.micro_run(tmp_path / "run", "ape", 20)
     words = ("--update", "--reason", "first")
     run("gate", tmp_path / "baseline.json", folder, *words)
@@ -396,7 +525,10 @@ def test_a_baseline_updated_by_the_same_run_is_up_to_date_and_other_json_is_kept
     run("gate", tmp_path / "baseline.json", folder, "--update", "--reason", "second")
     assert (tmp_path / "baseline.json").read_bytes() != before
     (tmp_path / "package.json").write_text('{"name": "mine"}')
-    assert "is no baseline" in run("gate", tmp_path / "package.json", folder, *words, exit_code=1).output
+    assert (
+        "is no baseline"
+        in run("gate", tmp_path / "package.json", folder, *words, exit_code=1).output
+    )
 
 
 def test_a_figure_is_drawn_again_and_over_nothing_else(tmp_path: Path) -> None:
@@ -406,11 +538,14 @@ def test_a_figure_is_drawn_again_and_over_nothing_else(tmp_path: Path) -> None:
         run(*words, tmp_path / "loss.svg")
     (tmp_path / "a.json").write_text("{}")
     assert "a.json, which no figure wrote" in run(*words, tmp_path / "a.svg", exit_code=1).output
-    assert "log.csv, which no figure wrote" in run(*words, tmp_path / "log.svg", exit_code=1).output  # what was read
+    assert (
+        "log.csv, which no figure wrote" in run(*words, tmp_path / "log.svg", exit_code=1).output
+    )  # what was read
     assert not (tmp_path / "a.svg").exists() and (tmp_path / "a.json").read_text() == "{}"
 
 
-# ------------------------------------------------------------------------------------ D10: the user's umask
+# ------------------------------------------------------------------------------------ D10: the
+# user's umask
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -422,22 +557,29 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o027, 0o640)])
-def test_files_and_folders_get_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+def test_files_and_folders_get_the_permissions_that_the_umask_leaves(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
     former = os.umask(umask)
     try:
         for name, write in WRITERS.items():
             write(storage.make_folder(tmp_path / "new") / name)
     finally:
         os.umask(former)
-    assert {name: (tmp_path / "new" / name).stat().st_mode & 0o777 for name in WRITERS} == dict.fromkeys(WRITERS, mode)
+    assert {
+        name: (tmp_path / "new" / name).stat().st_mode & 0o777 for name in WRITERS
+    } == dict.fromkeys(WRITERS, mode)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-# ------------------------------------------------------------------------------------ D11: forms of images
+# ------------------------------------------------------------------------------------ D11: forms of
+# images
 
 
 def fortran_npz(path: Path, images: np.ndarray, compressed: bool = False) -> Path:
-    (np.savez_compressed if compressed else np.savez)(path, arr_0=np.asfortranarray(images), arr_1=np.arange(len(images)))
+    (np.savez_compressed if compressed else np.savez)(
+        path, arr_0=np.asfortranarray(images), arr_1=np.arange(len(images))
+    )
     return path
 
 
@@ -447,11 +589,15 @@ def test_an_npz_in_fortran_order_holds_the_same_images(tmp_path: Path, compresse
     found = sample_set.open_samples(fortran_npz(tmp_path / "f.npz", images, compressed))
     np.savez(tmp_path / "c.npz", arr_0=images)
     assert found.shape == (4, 5, 3) and found.labels == {i: i for i in range(7)}
-    assert np.array_equal(np.concatenate([batch.images for batch in found.batches(found.indices, 3)]), images)
+    assert np.array_equal(
+        np.concatenate([batch.images for batch in found.batches(found.indices, 3)]), images
+    )
     assert found.hashes == sample_set.open_samples(tmp_path / "c.npz").hashes
 
 
-def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = fortran_npz(tmp_path / "f.npz", np.zeros((7, 4, 5, 3), dtype=np.uint8))
     monkeypatch.setattr(adm_npz, "WHOLE", 100)
     with pytest.raises(SampleError, match=r"is in Fortran order, .* save np.ascontiguousarray"):
@@ -462,10 +608,14 @@ def test_a_folder_whose_images_lie_in_folders_says_which_to_give(tmp_path: Path)
     pictures(tmp_path / "cats", 2)
     (tmp_path / "b").mkdir()
     pictures(tmp_path / "b/dogs", 3)
-    with pytest.raises(SampleError, match=r"folders below it do: b/dogs/ \(3\), cats/ \(2\); give one of these"):
+    with pytest.raises(
+        SampleError, match=r"folders below it do: b/dogs/ \(3\), cats/ \(2\); give one of these"
+    ):
         sample_set.open_samples(tmp_path)
     shutil.copy(tmp_path / "cats/0.png", tmp_path / "top.png")
-    assert sample_set.open_samples(tmp_path).warnings == ("images: 2 folders with 5 images beside the images not read",)
+    assert sample_set.open_samples(tmp_path).warnings == (
+        "images: 2 folders with 5 images beside the images not read",
+    )
 
 
 def test_a_folder_without_any_image_is_told_as_before(tmp_path: Path) -> None:

@@ -12,10 +12,18 @@ from click.testing import CliRunner
 
 from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
-from harope_bench.reports.failures import ROW_FIELDS, rows_csv, read_failures
+from harope_bench.reports.failures import ROW_FIELDS, read_failures, rows_csv
 
 ROWS = [
-    {"index": 0, "prompt": 0, "copy": 0, "text": "a red dog", "task": "colors", "reason": "right", "scores": {"colors": 1.0}},
+    {
+        "index": 0,
+        "prompt": 0,
+        "copy": 0,
+        "text": "a red dog",
+        "task": "colors",
+        "reason": "right",
+        "scores": {"colors": 1.0},
+    },
     {
         "index": 1,
         "prompt": 1,
@@ -25,11 +33,50 @@ ROWS = [
         "reason": "expected red, found blue",
         "scores": {"colors": 0.0},
     },
-    {"index": 2, "prompt": 2, "copy": 0, "text": "two dogs", "verdict": "failed", "reason": "eye: crashed"},
-    {"index": 3, "prompt": 3, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "all yes", "scores": {"dpg": 100.0}},
-    {"index": 5, "prompt": 5, "copy": 0, "text": "a", "task": "numeracy", "verdict": "unread", "reason": "no number", "scores": {}},
-    {"index": 6, "prompt": 6, "copy": 0, "text": "b", "verdict": "left out", "reason": "the rules leave it out"},
-    {"index": 4, "prompt": 4, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "one no", "scores": {"dpg": 75.0}},
+    {
+        "index": 2,
+        "prompt": 2,
+        "copy": 0,
+        "text": "two dogs",
+        "verdict": "failed",
+        "reason": "eye: crashed",
+    },
+    {
+        "index": 3,
+        "prompt": 3,
+        "copy": 0,
+        "text": "a dpg prompt",
+        "task": "dpg",
+        "reason": "all yes",
+        "scores": {"dpg": 100.0},
+    },
+    {
+        "index": 5,
+        "prompt": 5,
+        "copy": 0,
+        "text": "a",
+        "task": "numeracy",
+        "verdict": "unread",
+        "reason": "no number",
+        "scores": {},
+    },
+    {
+        "index": 6,
+        "prompt": 6,
+        "copy": 0,
+        "text": "b",
+        "verdict": "left out",
+        "reason": "the rules leave it out",
+    },
+    {
+        "index": 4,
+        "prompt": 4,
+        "copy": 0,
+        "text": "a dpg prompt",
+        "task": "dpg",
+        "reason": "one no",
+        "scores": {"dpg": 75.0},
+    },
 ]
 
 
@@ -49,12 +96,18 @@ def test_wrong_and_failed_images_are_listed_and_right_ones_are_not(runs: Path) -
 
 def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(rows_csv(read_failures(runs)))))
-    assert tuple(rows[0]) == ROW_FIELDS and rows[0]["text"] == "'=cmd()" and json.loads(rows[0]["scores"]) == {"colors": 0.0}
+    assert (
+        tuple(rows[0]) == ROW_FIELDS
+        and rows[0]["text"] == "'=cmd()"
+        and json.loads(rows[0]["scores"]) == {"colors": 0.0}
+    )
 
 
 def test_the_verb_writes_json_lines(runs: Path) -> None:
     said = CliRunner().invoke(main, ["failures", str(runs)])
-    assert said.exit_code == 0 and [json.loads(line)["index"] for line in said.output.splitlines()] == [1, 2, 5, 4]
+    assert said.exit_code == 0 and [
+        json.loads(line)["index"] for line in said.output.splitlines()
+    ] == [1, 2, 5, 4]
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Samples in the report: the same ones in every run of a suite, with what was asked for beside them."""
+"""Samples in the report: the same ones in every run of a suite, with what was asked for beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,45 @@ from PIL import Image
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
 from harope_bench.core.storage import write_text
-from harope_bench.reports.gallery import MAX_CAPTIONED_SAMPLES, N_COLUMNS, MAX_SAMPLES, SamplePanel, evenly_spaced_indices, build_panels
+from harope_bench.reports.gallery import (
+    MAX_CAPTIONED_SAMPLES,
+    MAX_SAMPLES,
+    N_COLUMNS,
+    SamplePanel,
+    build_panels,
+    evenly_spaced_indices,
+)
 from harope_bench.reports.report_page import write_report
 from harope_bench.reports.runs import read_runs
 
 COLOURS = ("red", "lime", "blue", "white")
 
 
-def drawn(folder: Path, indices: range, suite: str = "shapes", side: int = 8, prompt: str = "{index} things in {colour}") -> Path:
-    """A run whose image of an index has the colour that its prompt names, or its label where there is no prompt."""
+def drawn(
+    folder: Path,
+    indices: range,
+    suite: str = "shapes",
+    side: int = 8,
+    prompt: str = "{index} things in {colour}",
+) -> Path:
+    """A run whose image of an index has the colour that its prompt names, or its label where there
+    is no prompt.
+    """
     (folder / "images").mkdir(parents=True)
     who = fake.checkpoint(folder.name, "harope", suite=suite)
     write_text(folder / "plan.json", fake.plan(who, suite, resolution=side).to_json())
     for index in indices:
         file, colour = f"images/{index:06d}.png", COLOURS[index % len(COLOURS)]
         Image.new("RGB", (side, side), colour).save(folder / file)
-        asked = {"prompt": prompt.format(index=index, colour=colour)} if prompt else {"label": index % 10}
-        append_line(folder / "samples.jsonl", SampleRecord(index=index, file=file, sha256=fake.HASH, **asked).to_json())  # type: ignore[arg-type]
+        asked = (
+            {"prompt": prompt.format(index=index, colour=colour)}
+            if prompt
+            else {"label": index % 10}
+        )
+        append_line(
+            folder / "samples.jsonl",
+            SampleRecord(index=index, file=file, sha256=fake.HASH, **asked).to_json(),
+        )  # type: ignore[arg-type]
     return folder
 
 
@@ -50,18 +74,30 @@ def places(panel: SamplePanel, number: int) -> list[tuple[int, ...]]:
 
 
 def test_captioned_samples_are_even_steps_through_what_all_runs_have(tmp_path: Path) -> None:
-    """A suite's first captions are of one task; 19 even steps from the first to the last shared sample reach them all."""
+    """A suite's first captions are of one task; 19 even steps from the first to the last shared
+    sample reach them all.
+    """
     drawn(tmp_path / "a", range(436))
     drawn(tmp_path / "b", range(20, 211), side=16)
     found = shown(tmp_path)
     columns = [index for panel in found for index, _ in panel.captions]
     assert columns == list(range(20, 211, 10))
-    assert [len(panel.captions) for panel in found] == [N_COLUMNS, MAX_CAPTIONED_SAMPLES - N_COLUMNS]
+    assert [len(panel.captions) for panel in found] == [
+        N_COLUMNS,
+        MAX_CAPTIONED_SAMPLES - N_COLUMNS,
+    ]
     for panel in found:
-        assert [text for _, text in panel.captions] == [f"{i} things in {COLOURS[i % 4]}" for i, _ in panel.captions]
-        wanted = [tuple(Image.new("RGB", (1, 1), COLOURS[i % 4]).getpixel((0, 0))) for i, _ in panel.captions]  # type: ignore[arg-type]
+        assert [text for _, text in panel.captions] == [
+            f"{i} things in {COLOURS[i % 4]}" for i, _ in panel.captions
+        ]
+        wanted = [
+            tuple(Image.new("RGB", (1, 1), COLOURS[i % 4]).getpixel((0, 0)))
+            for i, _ in panel.captions
+        ]  # type: ignore[arg-type]
         assert places(panel, 0) == places(panel, 1) == wanted
-        assert {sheet.width for sheet in panel.sheets} == {N_COLUMNS * panel.column_step - 2}, "rows of one table have columns of one width"
+        assert {sheet.width for sheet in panel.sheets} == {N_COLUMNS * panel.column_step - 2}, (
+            "rows of one table have columns of one width"
+        )
 
 
 def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path) -> None:
@@ -72,7 +108,9 @@ def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path
     (alt,) = [value for tag, name, value in text.attributes if (tag, name) == ("img", "alt")]
     assert str(alt).startswith("a, samples from left to right: 0: 0 very very")
     assert "; 3: 3 very" in str(alt) and len(str(alt)) < 4 * 100
-    assert [value for tag, name, value in text.attributes if (tag, name) == ("li", "value")][-4:] == ["0", "1", "2", "3"]
+    assert [value for tag, name, value in text.attributes if (tag, name) == ("li", "value")][
+        -4:
+    ] == ["0", "1", "2", "3"]
 
 
 def test_a_hostile_caption_comes_out_as_text(tmp_path: Path) -> None:
@@ -92,7 +130,10 @@ def test_runs_that_share_no_sample_and_other_suites_stand_apart(tmp_path: Path) 
     drawn(tmp_path / "a", range(3))
     drawn(tmp_path / "b", range(3, 6))
     drawn(tmp_path / "c", range(3), suite="geneval")
-    assert [([sheet.title for sheet in panel.sheets], [i for i, _ in panel.captions]) for panel in shown(tmp_path)] == [
+    assert [
+        ([sheet.title for sheet in panel.sheets], [i for i, _ in panel.captions])
+        for panel in shown(tmp_path)
+    ] == [
         (["a"], [0, 1, 2]),
         (["b"], [3, 4, 5]),
         (["c"], [0, 1, 2]),
@@ -105,17 +146,25 @@ def test_classes_stay_in_their_columns_wherever_a_run_starts(tmp_path: Path) -> 
     (panel,) = shown(tmp_path)
     assert panel.captions == ()
     for sheet in panel.sheets:
-        assert sheet.alt_text.endswith("samples 3 to 42 in rows of 10, columns by class 3, 4, 5, 6, 7, 8, 9, 0, 1, 2")
+        assert sheet.alt_text.endswith(
+            "samples 3 to 42 in rows of 10, columns by class 3, 4, 5, 6, 7, 8, 9, 0, 1, 2"
+        )
 
 
 def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> None:
     """Labels that follow no rows of ten: even steps, each sample's class named."""
     run = drawn(tmp_path / "a", range(0), suite="digits", prompt="")
     for index in range(79):
-        append_line(run / "samples.jsonl", SampleRecord(index=index, status="failed", reason="x", label=index // 3).to_json())
+        append_line(
+            run / "samples.jsonl",
+            SampleRecord(index=index, status="failed", reason="x", label=index // 3).to_json(),
+        )
     (panel,) = shown(tmp_path)
     assert "columns" not in panel.sheets[0].alt_text
-    assert f"of classes {', '.join(str(i // 3) for i in range(0, 79, 2))}; {MAX_SAMPLES} missing" in panel.sheets[0].alt_text
+    assert (
+        f"of classes {', '.join(str(i // 3) for i in range(0, 79, 2))}; {MAX_SAMPLES} missing"
+        in panel.sheets[0].alt_text
+    )
 
 
 @pytest.mark.parametrize("count", [2, 7, 20])

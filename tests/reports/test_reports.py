@@ -30,7 +30,10 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = fake.micro_table(tmp_path_factory.mktemp("runs"), samples=40)
     fake.write_samples(runs / "theirs", 12)
     told = make_warnings("images", ["labels are sorted"])
-    fake.write_result(runs / "theirs", fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=told))
+    fake.write_result(
+        runs / "theirs",
+        fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=told),
+    )
     return runs
 
 
@@ -42,7 +45,10 @@ def page(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_report_is_one_offline_page(page: str) -> None:
     document = Document(page)
-    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'" in page
+    assert (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        in page
+    )
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in document.links)
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|eval\(", page)
     assert document.tags["script"] == document.tags["style"] == 1
@@ -50,7 +56,9 @@ def test_report_is_one_offline_page(page: str) -> None:
 
 
 def test_rows_printed_alike_are_told_apart() -> None:
-    """Table 8 prints each encoding at three resolutions, Table 1 for two models, Table 9 for both at once, Table 2 once."""
+    """Table 8 prints each encoding at three resolutions, Table 1 for two models, Table 9 for both
+    at once, Table 2 once.
+    """
     from harope_bench.reports.report_page import _row_label
 
     said = {}
@@ -78,10 +86,17 @@ def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
         for encoding in ("rope-axial", "harope"):
             folder = fake.micro_run(tmp_path / suite / encoding, encoding)
             for path in (folder / "plan.json", folder / "results/fidelity.json"):
-                path.write_text(path.read_text().replace('"digits"', f'"{suite}"').replace(f"digits-{encoding}", f"{suite}-{encoding}"))
+                path.write_text(
+                    path.read_text()
+                    .replace('"digits"', f'"{suite}"')
+                    .replace(f"digits-{encoding}", f"{suite}-{encoding}")
+                )
     shown = write_report(tmp_path, tmp_path / "r.html").read_text()
     start = shown.index('aria-label="Answer in short, Table 8')
-    assert "against 128 RoPE, 256 RoPE, 8 of 8 differences" in shown[start : shown.index("</section>", start)]
+    assert (
+        "against 128 RoPE, 256 RoPE, 8 of 8 differences"
+        in shown[start : shown.index("</section>", start)]
+    )
     assert "Each row minus its baseline, 128 RoPE, 256 RoPE." in shown
 
 
@@ -110,8 +125,17 @@ def test_report_can_be_read_by_everybody(page: str) -> None:
     assert ("a", "class", "skip") in document.attributes
     assert document.tags["caption"] == document.tags["table"]
     assert all(value for tag, name, value in document.attributes if (tag, name) == ("img", "alt"))
-    assert sum((tag, name) == ("img", "alt") for tag, name, _ in document.attributes) == document.tags["img"] == 7
-    for rule in ("prefers-color-scheme: dark", "prefers-reduced-motion", "@media print", ":focus-visible"):
+    assert (
+        sum((tag, name) == ("img", "alt") for tag, name, _ in document.attributes)
+        == document.tags["img"]
+        == 7
+    )
+    for rule in (
+        "prefers-color-scheme: dark",
+        "prefers-reduced-motion",
+        "@media print",
+        ":focus-visible",
+    ):
         assert rule in page
 
 
@@ -128,7 +152,10 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_text_colours_have_contrast_in_light_and_dark(page: str) -> None:
-    palettes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{([^}]*)\}", page)[:2]]
+    palettes = [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{([^}]*)\}", page)[:2]
+    ]
     assert len(palettes) == 2
     for palette in palettes:
         for ink in ("ink", "quiet", "link", "better", "worse"):
@@ -149,7 +176,8 @@ def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
     section = build_report_page(micro).sections[0]
     board = build_board(load_table("2"), read_results(micro))
     assert dict(section.copy_texts) == {
-        name: render_table(board, kind) for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
+        name: render_table(board, kind)
+        for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
     }
 
 
@@ -167,13 +195,21 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
     for name, value in plan.settings.model_dump(exclude_none=True).items():
         assert f"settings {name.replace('_', ' ')} {value}" in text
     assert "mu policy" not in text  # it has no meaning for this backbone
-    for fact in (plan.digest, "harope-bench reproduce table2", "500 asked, 500 scored, 0 failed", "formulas of ADM to 1e-6", fake.HASH):
+    for fact in (
+        plan.digest,
+        "harope-bench reproduce table2",
+        "500 asked, 500 scored, 0 failed",
+        "formulas of ADM to 1e-6",
+        fake.HASH,
+    ):
         assert fact in text
 
 
 def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
     sheets = build_report_page(micro).panels[0].sheets
-    assert [sheet.title for sheet in sheets] == [f"digits-{e}" for e in fake.ENCODINGS]  # in the order of the table
+    assert [sheet.title for sheet in sheets] == [
+        f"digits-{e}" for e in fake.ENCODINGS
+    ]  # in the order of the table
     assert {(sheet.width, sheet.height) for sheet in sheets} == {(10 * 58 - 2, 4 * 58 - 2)}
     assert "columns by class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in sheets[0].alt_text
 
@@ -184,7 +220,10 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
     (run / "images/000002.png").write_bytes(b"\x89PNG and no more")
     Image.new("RGB", (28, 28)).save(tmp_path / "secret.png")
     append_line(run / "samples.jsonl", json.dumps({"index": 3, "file": "../secret.png"}))
-    append_line(run / "samples.jsonl", json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}))
+    append_line(
+        run / "samples.jsonl",
+        json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}),
+    )
     ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).panels]
     assert sheet.missing_samples == (
         "sample 1: not there",
@@ -199,10 +238,21 @@ def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
     who = fake.plan(fake.checkpoint("digits-harope", "harope", source=HOSTILE, weights=HOSTILE))
     run = tmp_path / "run"
     write_text(run / "plan.json", who.to_json())
-    append_line(run / "samples.jsonl", json.dumps({"index": 0, "status": "failed", "reason": HOSTILE, "prompt": HOSTILE}))
+    append_line(
+        run / "samples.jsonl",
+        json.dumps({"index": 0, "status": "failed", "reason": HOSTILE, "prompt": HOSTILE}),
+    )
     none = fake.measurement("fid", None, reason=HOSTILE)
     told = make_warnings("images", [HOSTILE])
-    made = fake.result(who, [none], warnings=told, target=HOSTILE, parity=HOSTILE, reference=HOSTILE, profile=HOSTILE)
+    made = fake.result(
+        who,
+        [none],
+        warnings=told,
+        target=HOSTILE,
+        parity=HOSTILE,
+        reference=HOSTILE,
+        profile=HOSTILE,
+    )
     fake.write_result(run, made)
     fake.write_result(tmp_path / "theirs", fake.result(None, [none], target=HOSTILE))
     text = write_report(tmp_path, tmp_path / "r.html").read_text()
@@ -216,7 +266,10 @@ def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
 def test_a_single_row_says_that_nothing_can_be_compared(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "run", "harope")
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
-    assert "Nothing can be compared yet: the baseline or every other row of the table was not run." in text
+    assert (
+        "Nothing can be compared yet: the baseline or every other row of the table was not run."
+        in text
+    )
     assert text.count("not run") >= 5 * 4
 
 
@@ -239,14 +292,20 @@ def test_a_folder_without_runs_and_a_broken_plan_are_errors(tmp_path: Path) -> N
 
 def register(home: Path, who: Checkpoint, log: str) -> None:
     """A checkpoint of the user with its training log."""
-    write_text(home / f"checkpoints/{who.name}.toml", f'name = "{who.name}"\nsha256 = "{who.sha256}"\n')
+    write_text(
+        home / f"checkpoints/{who.name}.toml", f'name = "{who.name}"\nsha256 = "{who.sha256}"\n'
+    )
     write_text(home / f"checkpoints/{who.name}.log.csv", log)
 
 
 def test_training_log_of_a_registered_checkpoint_is_drawn(tmp_path: Path, bench_home: Path) -> None:
     who = fake.checkpoint("my-harope", "harope")
     write_text(tmp_path / "runs/a/plan.json", fake.plan(who).to_json())
-    register(bench_home, who, "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 5000, 10)))
+    register(
+        bench_home,
+        who,
+        "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 5000, 10)),
+    )
     page = build_report_page(tmp_path / "runs")
     assert page.final_losses == (("my-harope", "4,990", "0.0002"),)
     assert page.loss_svg is not None

@@ -1,4 +1,6 @@
-"""The leaderboard: protocols apart, ties share a rank, pages that are safe, whole and the same twice."""
+"""The leaderboard: protocols apart, ties share a rank, pages that are safe, whole and the same
+twice.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +20,35 @@ from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
 from harope_bench.core.schema import make_warnings
 from harope_bench.data.result_store import read_results
-from harope_bench.leaderboards.rankings import ProtocolSection, result_protocol, rank_results, build_sections
-from harope_bench.reports.leaderboard_pages import page_name, build_leaderboard, write_leaderboard
+from harope_bench.leaderboards.rankings import (
+    ProtocolSection,
+    build_sections,
+    rank_results,
+    result_protocol,
+)
+from harope_bench.reports.leaderboard_pages import build_leaderboard, page_name, write_leaderboard
 
 
 def build(runs: Path) -> list[ProtocolSection]:
     return build_sections(read_results(runs))
 
 
-def put(folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object) -> Path:
+def put(
+    folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object
+) -> Path:
     """A run whose only number is FID, without per-sample values."""
-    made = measurement("fid", value, se, n, **({} if value is not None else {"reason": "too few images"}))
+    made = measurement(
+        "fid", value, se, n, **({} if value is not None else {"reason": "too few images"})
+    )
     return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
 
 
 def places(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
     return {
-        entry.stored_result.path.parent.parent.name: (entry.ranks[metric].rank, entry.ranks[metric].is_tied)
+        entry.stored_result.path.parent.parent.name: (
+            entry.ranks[metric].rank,
+            entry.ranks[metric].is_tied,
+        )
         for entry in section.results
         if metric in entry.ranks
     }
@@ -88,12 +102,21 @@ def test_rows_that_are_not_resolved_share_a_rank(tmp_path: Path) -> None:
     for name, value in (("a", 10.0), ("b", 10.1), ("c", 12.0), ("d", 12.2), ("e", 20.0)):
         put(tmp_path, name, value)
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, True), "b": (1, True), "c": (3, True), "d": (3, True), "e": (5, False)}
+    assert places(section) == {
+        "a": (1, True),
+        "b": (1, True),
+        "c": (3, True),
+        "d": (3, True),
+        "e": (5, False),
+    }
 
 
 def test_higher_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:
     for name, value in (("a", 5.0), ("b", 9.0)):
-        write_result(tmp_path / name, result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]))
+        write_result(
+            tmp_path / name,
+            result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]),
+        )
     (section,) = build(tmp_path)
     assert places(section, "is") == {"b": (1, False), "a": (2, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["b", "a"]
@@ -115,12 +138,23 @@ def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
 
 
 def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
-    """One row 2.3 errors (p 0.02) from twenty equal ones: against one alone it would be resolved, among all it is not."""
+    """One row 2.3 errors (p 0.02) from twenty equal ones: against one alone it would be resolved,
+    among all it is not.
+    """
     for i in range(21):
         put(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
     assert {place for place, _ in places(section).values()} == {1}
-    assert list(rank_results("fid", "lower", [section.results[0].stored_result, section.results[20].stored_result]).values())[1].rank == 2
+    assert (
+        list(
+            rank_results(
+                "fid",
+                "lower",
+                [section.results[0].stored_result, section.results[20].stored_result],
+            ).values()
+        )[1].rank
+        == 2
+    )
 
 
 def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
@@ -137,7 +171,9 @@ def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
     (section,) = build(tmp_path)
     assert places(section) == {"a": (1, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["a", "b"]
-    assert "no value: too few images" in [cell.text for line in build_leaderboard(tmp_path).sections[0].rows for cell in line.cells]
+    assert "no value: too few images" in [
+        cell.text for line in build_leaderboard(tmp_path).sections[0].rows for cell in line.cells
+    ]
 
 
 def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
@@ -168,7 +204,8 @@ def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
     assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
 
 
-# ------------------------------------------------------------------------------------------------------- pages
+# -------------------------------------------------------------------------------------------------------
+# pages
 
 
 def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
@@ -191,31 +228,58 @@ def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
 def test_pages_are_the_same_twice_and_wherever_the_runs_lie(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_leaderboard(micro_table(tmp_path / name / "runs"), tmp_path / name / "site")
-    pages = [{p.relative_to(tmp_path / n): p.read_bytes() for p in sorted((tmp_path / n / "site").rglob("*.html"))} for n in ("one", "two")]
-    assert {k.as_posix(): v for k, v in pages[0].items()} == {k.as_posix(): v for k, v in pages[1].items()}
+    pages = [
+        {
+            p.relative_to(tmp_path / n): p.read_bytes()
+            for p in sorted((tmp_path / n / "site").rglob("*.html"))
+        }
+        for n in ("one", "two")
+    ]
+    assert {k.as_posix(): v for k, v in pages[0].items()} == {
+        k.as_posix(): v for k, v in pages[1].items()
+    }
 
 
 def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
     for path in write_leaderboard(micro_table(tmp_path / "runs"), tmp_path / "site"):
         text = path.read_text()
         page = Document(text)
-        policy = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
-        assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"]
+        policy = [
+            value
+            for tag, name, value in page.attributes
+            if tag == "meta" and name == "content" and "default-src" in value
+        ]
+        assert policy == [
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
+            " 'unsafe-inline'"
+        ]
         assert not [link for link in page.links if re.match(r"[a-z]+:|//", link)]
         assert "://" not in text
         assert len(page.ids) == len(set(page.ids))
         assert ("html", "lang", "en") in page.attributes
         assert page.tags["h1"] == page.tags["main"] == 1
         assert page.tags["caption"] == page.tags["table"]
-        assert page.tags["th"] == sum(1 for tag, name, _ in page.attributes if tag == "th" and name == "scope")
+        assert page.tags["th"] == sum(
+            1 for tag, name, _ in page.attributes if tag == "th" and name == "scope"
+        )
         assert page.tags["svg"] == sum(
-            1 for tag, name, value in page.attributes if tag == "svg" and (name, value) == ("aria-hidden", "true")
+            1
+            for tag, name, value in page.attributes
+            if tag == "svg" and (name, value) == ("aria-hidden", "true")
         )
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
-    made = result(plan(checkpoint(source=HOSTILE)), [measurement("fid", 3.0)], target=HOSTILE, parity=HOSTILE, profile=HOSTILE)
-    made = made.model_copy(update={"warnings": make_warnings("images", [HOSTILE]), "reference": HOSTILE})
+    made = result(
+        plan(checkpoint(source=HOSTILE)),
+        [measurement("fid", 3.0)],
+        target=HOSTILE,
+        parity=HOSTILE,
+        profile=HOSTILE,
+    )
+    made = made.model_copy(
+        update={"warnings": make_warnings("images", [HOSTILE]), "reference": HOSTILE}
+    )
     write_result(tmp_path / "runs" / 'x"><img src=x>', made)
     for path in write_leaderboard(tmp_path / "runs", tmp_path / "site"):
         page = Document(path.read_text())
@@ -261,19 +325,29 @@ def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
     put(tmp_path, "a", 1.0)
     key = result_protocol(read_results(tmp_path)[0])
-    assert (key.suite, key.resolution, key.image_counts, key.evaluator, key.scale) == ("digits@1", "28", (500,), "fidelity@1", "micro")
+    assert (key.suite, key.resolution, key.image_counts, key.evaluator, key.scale) == (
+        "digits@1",
+        "28",
+        (500,),
+        "fidelity@1",
+        "micro",
+    )
 
 
 def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:
     micro_table(tmp_path / "runs")
-    said = CliRunner().invoke(main, ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")])
+    said = CliRunner().invoke(
+        main, ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")]
+    )
     assert said.exit_code == 0
     assert said.output.strip().endswith("index.html: 6 runs")
     code = (
-        "import sys\nfrom harope_bench.cli import main\n"
-        f"try: main(['leaderboard', 'build', {str(tmp_path / 'runs')!r}, '--out', {str(tmp_path / 'again')!r}])\n"
-        "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+        "import sys\nfrom harope_bench.cli import main\ntry: main(['leaderboard', 'build',"
+        f" {str(tmp_path / 'runs')!r}, '--out', {str(tmp_path / 'again')!r}])\nexcept SystemExit as"
+        " end: assert not end.code\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "site/index.html").read_bytes()
+    assert (tmp_path / "again/index.html").read_bytes() == (
+        tmp_path / "site/index.html"
+    ).read_bytes()

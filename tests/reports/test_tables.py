@@ -13,13 +13,13 @@ from typing import Any
 import fake_runs as fake
 import pytest
 from document import HOSTILE, Document
+from harope_bench.reports.render_latex import escape_latex
 
 from harope_bench.core.errors import UnknownNameError
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import Board, build_board, load_table
 from harope_bench.leaderboards.table_spec import Table, parse_table
-from harope_bench.reports.table_layout import format_standard_error, format_difference
-from harope_bench.reports.render_latex import escape_latex
+from harope_bench.reports.table_layout import format_difference, format_standard_error
 from harope_bench.reports.tables import TABLE_FORMATS, render_table
 from harope_bench.statistics.significance import format_p_value
 
@@ -57,14 +57,25 @@ def test_unknown_format_offers_the_nearest() -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_markdown_is_aligned(number: str) -> None:
-    lines = [line for line in render_table(published(number), "md").splitlines() if line.startswith("|")]
+    lines = [
+        line for line in render_table(published(number), "md").splitlines() if line.startswith("|")
+    ]
     assert len(lines) == len(published(number).table.rows) + 2
     assert len({len(line) for line in lines}) == 1
 
 
 def test_a_dash_is_printed_where_the_paper_prints_one() -> None:
-    row = next(line for line in render_table(published("9"), "md").splitlines() if line.startswith("| DiT-B/2 (256) | RoPE "))
-    assert [cell.strip() for cell in row.strip("| ").split("|")][2:] == ["2.36", "0.71 [6]", "9.49", "–"]
+    row = next(
+        line
+        for line in render_table(published("9"), "md").splitlines()
+        if line.startswith("| DiT-B/2 (256) | RoPE ")
+    )
+    assert [cell.strip() for cell in row.strip("| ").split("|")][2:] == [
+        "2.36",
+        "0.71 [6]",
+        "9.49",
+        "–",
+    ]
     rows = list(csv.DictReader(io.StringIO(render_table(published("9"), "csv"))))
     assert rows[0]["geneval"] == ""
 
@@ -85,7 +96,12 @@ def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     text = render_table(build_board(load_table("2"), read_results(tmp_path)), "json")
     facts = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     cell = next(row for row in facts["rows"] if row["id"] == "harope")["cells"]["fid"]
-    assert (cell["published"], cell["half_unit"], cell["measured"], cell["number"]) == ("8.90", "0.005", 13.2, "fid-500")
+    assert (cell["published"], cell["half_unit"], cell["measured"], cell["number"]) == (
+        "8.90",
+        "0.005",
+        13.2,
+        "fid-500",
+    )
     assert cell["low"] < 13.2 < cell["high"]
     assert re.fullmatch(r"[0-9a-f]{64}", cell["source"]["result_sha256"])
     assert len(facts["comparisons"]) == 20
@@ -109,8 +125,13 @@ def test_side_by_side_says_what_is_what(tmp_path: Path) -> None:
     assert "measured (micro) FID-500" in text
     assert "13.20 ± 0.95" in text
     assert "not run" in text
-    assert "measured (micro, digits, 500 images, profile adm); measured − published (not comparable: micro)" in text
-    assert r"\multicolumn{4}{c}{measured (micro, digits, 500 images, profile adm)}" in render_table(board, "tex")
+    assert (
+        "measured (micro, digits, 500 images, profile adm); measured − published (not comparable:"
+        " micro)" in text
+    )
+    assert r"\multicolumn{4}{c}{measured (micro, digits, 500 images, profile adm)}" in render_table(
+        board, "tex"
+    )
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -120,9 +141,13 @@ def test_html_table_is_well_formed_and_labelled(number: str) -> None:
     assert document.tags["caption"] == document.tags["table"] == 1
     assert document.tags["td"] == len(table.rows) * len(table.columns)
     assert sum(name == "scope" for _, name, _ in document.attributes) == document.tags["th"]
-    spans = sum(int(v) for tag, name, v in document.attributes if (tag, name) == ("colgroup", "span"))
+    spans = sum(
+        int(v) for tag, name, v in document.attributes if (tag, name) == ("colgroup", "span")
+    )
     assert spans == len(table.heads) + len(table.columns)
-    assert {link for link in document.links if link[0] == "#"} <= {f"#{name}" for name in document.ids}
+    assert {link for link in document.links if link[0] == "#"} <= {
+        f"#{name}" for name in document.ids
+    }
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -146,9 +171,22 @@ def hostile_table() -> Table:
             "note": HOSTILE,
             "question": HOSTILE,
             "micro": {"suite": "digits", "baseline": "b"},
-            "columns": [{"key": "fid", "printed": HOSTILE, "group": HOSTILE, "direction": "lower", "decimals": 2}],
+            "columns": [
+                {
+                    "key": "fid",
+                    "printed": HOSTILE,
+                    "group": HOSTILE,
+                    "direction": "lower",
+                    "decimals": 2,
+                }
+            ],
             "rows": [
-                {"id": "a", "printed": HOSTILE, "micro": "digits-harope", "published": {"fid": "1.0 " + HOSTILE}},
+                {
+                    "id": "a",
+                    "printed": HOSTILE,
+                    "micro": "digits-harope",
+                    "published": {"fid": "1.0 " + HOSTILE},
+                },
                 {"id": "b", "printed": "b", "micro": "digits-ape"},
             ],
             "flags": [{"id": "X1", "severity": "warn", "cells": ["bad/a/fid"], "text": HOSTILE}],
@@ -162,14 +200,38 @@ def test_hostile_table_comes_out_as_text(tmp_path: Path) -> None:
     board = build_board(hostile_table(), read_results(tmp_path))
     text = render_table(board, "html")
     document = Document(text)
-    assert document.tags.keys() <= {"table", "caption", "colgroup", "thead", "tbody", "tr", "th", "td", "sup", "a", "p", "ol", "li"}
+    assert document.tags.keys() <= {
+        "table",
+        "caption",
+        "colgroup",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "sup",
+        "a",
+        "p",
+        "ol",
+        "li",
+    }
     assert "{{ 7*7 }}" in text  # as written, never computed
     assert "<script" not in render_table(board, "md").replace(r"\<script", "")
-    assert len({line.replace(r"\|", "").count("|") for line in render_table(board, "md").splitlines() if line.startswith("|")}) == 1
+    assert (
+        len(
+            {
+                line.replace(r"\|", "").count("|")
+                for line in render_table(board, "md").splitlines()
+                if line.startswith("|")
+            }
+        )
+        == 1
+    )
     assert r"\_x\_ \$y\$ \textbackslash{}z" in render_table(board, "tex")
 
 
 def test_latex_reads_no_command_in_a_text() -> None:
-    assert escape_latex(r"\input{x} 50% & #1 ~^ [a]*") == (
-        r"\textbackslash{}input\{x\} 50\% \& \#1 \textasciitilde{}\textasciicircum{} {[}a{]}{*}"
+    assert (
+        escape_latex(r"\input{x} 50% & #1 ~^ [a]*")
+        == r"\textbackslash{}input\{x\} 50\% \& \#1 \textasciitilde{}\textasciicircum{} {[}a{]}{*}"
     )

@@ -17,9 +17,15 @@ from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import StoredResult, read_result
-from harope_bench.statistics.compare import compare_runs, load_compared_runs, comparison_text
-from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results, measurement_key, pair_contributions, first_key_difference
-from harope_bench.statistics.significance import standard_error, quantile
+from harope_bench.statistics.compare import compare_runs, comparison_text, load_compared_runs
+from harope_bench.statistics.pairing import (
+    MEASUREMENT_FIELDS,
+    compare_results,
+    first_key_difference,
+    measurement_key,
+    pair_contributions,
+)
+from harope_bench.statistics.significance import quantile, standard_error
 
 
 def changed(run: Path, **facts: Any) -> None:
@@ -34,11 +40,18 @@ def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
         run = fake_runs.micro_run(folder / f"s{k}", encoding)
         result = read_result(run / "results/fidelity.json")
         assert result.plan is not None
-        who = result.plan.checkpoint.model_copy(update={"sha256": f"{k}" * 64, "training_seed": k, "name": f"{encoding}-{k}"})
+        who = result.plan.checkpoint.model_copy(
+            update={"sha256": f"{k}" * 64, "training_seed": k, "name": f"{encoding}-{k}"}
+        )
         moved = [
-            m.model_copy(update={"value": m.value + shift + 0.1 * k}) if m.metric == "fid" and m.value else m for m in result.measurements
+            m.model_copy(update={"value": m.value + shift + 0.1 * k})
+            if m.metric == "fid" and m.value
+            else m
+            for m in result.measurements
         ]
-        changed(run, plan=result.plan.model_copy(update={"checkpoint": who}), measurements=tuple(moved))
+        changed(
+            run, plan=result.plan.model_copy(update={"checkpoint": who}), measurements=tuple(moved)
+        )
     return folder
 
 
@@ -51,37 +64,61 @@ def test_two_encodings_on_the_same_requests_are_pairs(tmp_path: Path) -> None:
     assert fid.difference.se == pytest.approx(standard_error(rows[1] - rows[0]))
     assert fid.detectable_difference == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
     assert all(
-        line.p_adjusted >= line.difference.p for line in found.metrics if line.p_adjusted is not None and line.difference.p is not None
+        line.p_adjusted >= line.difference.p
+        for line in found.metrics
+        if line.p_adjusted is not None and line.difference.p is not None
     )
     share = next(line for line in found.metrics if line.metric.name == "precision")
     assert share.difference.test == "McNemar, exact" and share.difference.wins is not None
     text = "\n".join(comparison_text(found))
-    assert "paired by suite, label or prompt, sample index, seed, resolution" in text and "this checkpoint against that" in text
+    assert (
+        "paired by suite, label or prompt, sample index, seed, resolution" in text
+        and "this checkpoint against that" in text
+    )
 
 
 def test_a_run_against_itself_is_not_resolved(tmp_path: Path) -> None:
     run = fake_runs.micro_run(tmp_path / "a", "harope")
-    assert {line.verdict for line in compare_runs(load_compared_runs(run), load_compared_runs(run)).metrics} == {"not resolved"}
+    assert {
+        line.verdict
+        for line in compare_runs(load_compared_runs(run), load_compared_runs(run)).metrics
+    } == {"not resolved"}
 
 
 def test_other_seeds_are_unpaired_and_wider(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / f"{seed}", "harope", seed=seed) for seed in (0, 1))
     fid = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"]).metrics[0].difference
-    assert (fid.is_paired, fid.reason) == (False, "unpaired: other seed") and fid.se == pytest.approx(np.hypot(*errors(a, b)))
+    assert (fid.is_paired, fid.reason) == (
+        False,
+        "unpaired: other seed",
+    ) and fid.se == pytest.approx(np.hypot(*errors(a, b)))
 
 
 def errors(*runs: Path) -> list[float]:
-    return [float(read_result(run / "results/fidelity.json").find_measurement("fid").se) for run in runs]  # type: ignore[union-attr, arg-type]
+    return [
+        float(read_result(run / "results/fidelity.json").find_measurement("fid").se) for run in runs
+    ]  # type: ignore[union-attr, arg-type]
 
 
 def test_other_labels_of_the_same_index_are_no_pairs(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e, samples=20) for e in ("rope-axial", "harope"))
     path = b / "samples.jsonl"
     path.write_text(path.read_text().replace('"label": 3', '"label": 4'))
-    assert compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"]).metrics[0].difference.reason == "unpaired: other labels or prompts"
+    assert (
+        compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"])
+        .metrics[0]
+        .difference.reason
+        == "unpaired: other labels or prompts"
+    )
 
 
-JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="cd" * 32, preprocessing="none")
+JUDGE = JudgeRecord(
+    name="digits-net",
+    version=1,
+    judge_class="micro",
+    weights_sha256="cd" * 32,
+    preprocessing="none",
+)
 
 
 @pytest.mark.parametrize(
@@ -93,36 +130,61 @@ JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_s
         ({"profile": "x"}, "profile"),
     ],
 )
-def test_unlike_rulers_are_not_comparable(tmp_path: Path, facts: dict[str, Any], field: str) -> None:
+def test_unlike_rulers_are_not_comparable(
+    tmp_path: Path, facts: dict[str, Any], field: str
+) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     changed(b, **facts)
     lines = compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics
     assert {line.verdict for line in lines} == {"not comparable"}
-    assert all(line.difference.reason.startswith(f"{field} ") and line.difference.delta is None for line in lines)
+    assert all(
+        line.difference.reason.startswith(f"{field} ") and line.difference.delta is None
+        for line in lines
+    )
 
 
 def test_other_counts_are_not_comparable(tmp_path: Path) -> None:
-    a, b = fake_runs.micro_run(tmp_path / "a", "ape", n=500), fake_runs.micro_run(tmp_path / "b", "ape", n=400)
-    assert "fid-500 against fid-400" in compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics[0].difference.reason
+    a, b = (
+        fake_runs.micro_run(tmp_path / "a", "ape", n=500),
+        fake_runs.micro_run(tmp_path / "b", "ape", n=400),
+    )
+    assert (
+        "fid-500 against fid-400"
+        in compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics[0].difference.reason
+    )
 
 
 def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     plan = read_result(b / "results/fidelity.json").plan
     assert plan is not None
-    changed(b, plan=plan.model_copy(update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}))
+    changed(
+        b,
+        plan=plan.model_copy(
+            update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}
+        ),
+    )
     found = compare_runs(load_compared_runs(a), load_compared_runs(b))
-    assert found.notes == ("drawn differently: guidance 1.5 against 3.0",) and found.metrics[0].verdict == "better"
+    assert (
+        found.notes == ("drawn differently: guidance 1.5 against 3.0",)
+        and found.metrics[0].verdict == "better"
+    )
 
 
 def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
     a, b = seeds(tmp_path / "a", "rope-axial", 3), seeds(tmp_path / "b", "harope", 3)
     found = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"])
     line = found.metrics[0]
-    assert found.level == "L2" and line.difference.test.startswith("Student") and (line.difference.df or 0) >= 4
+    assert (
+        found.level == "L2"
+        and line.difference.test.startswith("Student")
+        and (line.difference.df or 0) >= 4
+    )
     assert line.difference.reason == "3 against 3 training seeds, same requests drawn by all"
     rows = [load_arrays(x / "s0/results/fidelity.npz")["fid"] for x in (a, b)]
-    assert line.difference.se == pytest.approx(np.sqrt(2 * 0.01 / 3 + standard_error(rows[1] - rows[0]) ** 2))
+    assert line.difference.se == pytest.approx(
+        np.sqrt(2 * 0.01 / 3 + standard_error(rows[1] - rows[0]) ** 2)
+    )
     assert "this method against that method" in "\n".join(comparison_text(found))
 
 
@@ -135,26 +197,42 @@ def test_a_side_is_one_method(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="same weights"):
         load_compared_runs(tmp_path / "same")
     with pytest.raises(OptionError, match="found 1 and 2"):
-        compare_runs(load_compared_runs(tmp_path / "same/0"), load_compared_runs(seeds(tmp_path / "s", "ape", 2)))
+        compare_runs(
+            load_compared_runs(tmp_path / "same/0"),
+            load_compared_runs(seeds(tmp_path / "s", "ape", 2)),
+        )
     (tmp_path / "empty").mkdir()
     with pytest.raises(StorageError, match="holds no result"):
         load_compared_runs(tmp_path / "empty")
     with pytest.raises(UnknownNameError, match="did you mean fid"):
-        compare_runs(load_compared_runs(tmp_path / "same/0"), load_compared_runs(tmp_path / "same/1"), ["fidd"])
+        compare_runs(
+            load_compared_runs(tmp_path / "same/0"),
+            load_compared_runs(tmp_path / "same/1"),
+            ["fidd"],
+        )
 
 
 def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
-    """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three tasks."""
+    """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three
+    tasks.
+    """
     run = fake_runs.micro_run(folder, encoding, n=120)
     rng = np.random.default_rng(len(encoding))
     prompts = np.repeat(np.arange(30), 4)
     hits = (rng.random(120) < chance).astype(float)
     hits[:4] = np.nan  # the first prompt does not count
     arrays = {"indices": np.arange(120), "prompts": prompts, "precision": hits}
-    np.savez(run / "results/fidelity.npz", **arrays, **({"precision_tasks": prompts // 10} if tasks else {}))
+    np.savez(
+        run / "results/fidelity.npz",
+        **arrays,
+        **({"precision_tasks": prompts // 10} if tasks else {}),
+    )
     made = read_result(run / "results/fidelity.json")
     value = float(np.mean([np.nanmean(hits[prompts // 10 == t]) for t in range(3)]))
-    measured = tuple(m.model_copy(update={"value": value}) if m.metric == "precision" else m for m in made.measurements)
+    measured = tuple(
+        m.model_copy(update={"value": value}) if m.metric == "precision" else m
+        for m in made.measurements
+    )
     changed(run, measurements=measured)
     return StoredResult(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
 
@@ -162,29 +240,54 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
 def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
     a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8)
     found = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
-    assert found.verdict == "better" and found.test.startswith("sign flips") and found.new_seeds_interval is not None
+    assert (
+        found.verdict == "better"
+        and found.test.startswith("sign flips")
+        and found.new_seeds_interval is not None
+    )
     assert (found.wins or 0) + (found.losses or 0) + (found.ties or 0) == 29
     assert (
         found.df is not None
         and found.df < 29
-        and found.low == pytest.approx((found.delta or 0) - quantile(0.95, found.df) * (found.se or 0))
+        and found.low
+        == pytest.approx((found.delta or 0) - quantile(0.95, found.df) * (found.se or 0))
     )
-    told = "\n".join(comparison_text(compare_runs(load_compared_runs(tmp_path / "a"), load_compared_runs(tmp_path / "b"), ["precision"])))
+    told = "\n".join(
+        comparison_text(
+            compare_runs(
+                load_compared_runs(tmp_path / "a"),
+                load_compared_runs(tmp_path / "b"),
+                ["precision"],
+            )
+        )
+    )
     assert "same prompts, new seeds" in told and "won" in told
 
 
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
-    a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8, tasks=False)
+    a, b = (
+        prompted(tmp_path / "a", "rope-axial", 0.3),
+        prompted(tmp_path / "b", "harope", 0.8, tasks=False),
+    )
     assert pair_contributions("precision", a, b).reason == "other prompts"
 
 
 def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
-    """A mean over images is not compared as the mean of its tasks' means: the interval belongs to the number beside it."""
-    runs = [prompted(tmp_path / name, name, chance) for name, chance in (("rope-axial", 0.3), ("harope", 0.8))]
+    """A mean over images is not compared as the mean of its tasks' means: the interval belongs to
+    the number beside it.
+    """
+    runs = [
+        prompted(tmp_path / name, name, chance)
+        for name, chance in (("rope-axial", 0.3), ("harope", 0.8))
+    ]
     for found in runs:
         arrays = dict(load_arrays(found.path.with_suffix(".npz")))
         np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
-    tasks = [rows.prompt_pairs.baseline.tasks for name in ("precision", "recall") if (rows := pair_contributions(name, *runs)).prompt_pairs is not None]
+    tasks = [
+        rows.prompt_pairs.baseline.tasks
+        for name in ("precision", "recall")
+        if (rows := pair_contributions(name, *runs)).prompt_pairs is not None
+    ]
     assert [len(set(numbers.tolist())) for numbers in tasks] == [3, 1]
 
 
@@ -194,7 +297,12 @@ def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
     changed(tmp_path / "b", plan=None, plan_digest=None)
     one, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
     assert first_key_difference(foot(one), foot(two)) is None
-    assert compare_runs(load_compared_runs(run), load_compared_runs(tmp_path / "b"), ["fid"]).metrics[0].difference.reason == "unpaired: a run has no plan"
+    assert (
+        compare_runs(load_compared_runs(run), load_compared_runs(tmp_path / "b"), ["fid"])
+        .metrics[0]
+        .difference.reason
+        == "unpaired: a run has no plan"
+    )
 
 
 def foot(result: Result) -> Any:
@@ -207,5 +315,7 @@ def test_compare_from_the_command_line(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     done = CliRunner().invoke(main, ["compare", str(a), str(b), "--metric", "fid", "--json"])
     facts = json.loads(done.stdout)
-    assert done.exit_code == 0 and facts["level"] == "L1" and facts["lines"][0]["verdict"] == "better"
+    assert (
+        done.exit_code == 0 and facts["level"] == "L1" and facts["lines"][0]["verdict"] == "better"
+    )
     assert CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "nowhere")]).exit_code == 1

@@ -43,7 +43,10 @@ def pair(folder: Path, shift: float, own: float = 1.0, n: int = 500) -> tuple[Pa
         write_arrays(path / "results/fidelity.npz", {"fid": rows, "indices": np.arange(n)})
         made = read_result(path / "results/fidelity.json")
         kept = fake_runs.measurement("fid", value, float(rows.std(ddof=1) / np.sqrt(n)), n)
-        write_text(path / "results/fidelity.json", made.model_copy(update={"measurements": (kept,)}).to_json())
+        write_text(
+            path / "results/fidelity.json",
+            made.model_copy(update={"measurements": (kept,)}).to_json(),
+        )
     return runs
 
 
@@ -67,78 +70,142 @@ def test_rule(worsening: float, low: float, high: float, margin: float, outcome:
 
 @pytest.mark.parametrize(
     ("shift", "own", "n", "outcome", "exit_code"),
-    [(0.0, 1.0, 500, "pass", 0), (3.0, 1.0, 500, "regression", 3), (0.5, 9.0, 40, "cannot tell", 4), (-5.0, 1.0, 500, "pass", 0)],
+    [
+        (0.0, 1.0, 500, "pass", 0),
+        (3.0, 1.0, 500, "regression", 3),
+        (0.5, 9.0, 40, "cannot tell", 4),
+        (-5.0, 1.0, 500, "pass", 0),
+    ],
     ids=["equal", "worse", "tiny", "better"],
 )
-def test_outcomes_of_simulated_runs(tmp_path: Path, shift: float, own: float, n: int, outcome: str, exit_code: int) -> None:
+def test_outcomes_of_simulated_runs(
+    tmp_path: Path, shift: float, own: float, n: int, outcome: str, exit_code: int
+) -> None:
     old, new = pair(tmp_path, shift, own, n)
     assert run("gate", old, new, exit_code=exit_code).stdout.endswith(f"gate: {outcome}\n")
 
 
-@pytest.mark.parametrize(("moved", "outcome"), [(2e-12, "pass"), (-2e-12, "pass"), (1e-3, "not comparable")])
-def test_sums_in_another_order_are_no_unknown_difference_of_the_same_images(tmp_path: Path, moved: float, outcome: str) -> None:
-    """The same images on another processor: every sample's share is equal and the eigenvalues differ in their last bits."""
+@pytest.mark.parametrize(
+    ("moved", "outcome"), [(2e-12, "pass"), (-2e-12, "pass"), (1e-3, "not comparable")]
+)
+def test_sums_in_another_order_are_no_unknown_difference_of_the_same_images(
+    tmp_path: Path, moved: float, outcome: str
+) -> None:
+    """The same images on another processor: every sample's share is equal and the eigenvalues
+    differ in their last bits.
+    """
     old, new = pair(tmp_path, 0.0)
     for side in (old, new):
-        write_arrays(side / "results/fidelity.npz", {"fid": np.linspace(0, 1, 500), "indices": np.arange(500)})
+        write_arrays(
+            side / "results/fidelity.npz",
+            {"fid": np.linspace(0, 1, 500), "indices": np.arange(500)},
+        )
     path = new / "results/fidelity.json"
     kept = fake_runs.measurement("fid", 20.0 + moved, 0.1, 500)
     write_text(path, read_result(path).model_copy(update={"measurements": (kept,)}).to_json())
-    (decision,) = decide.run_gate(*map(baseline.load_baseline_or_runs, (old, new)), policy.Policy()).decisions
+    (decision,) = decide.run_gate(
+        *map(baseline.load_baseline_or_runs, (old, new)), policy.Policy()
+    ).decisions
     assert decision.outcome == outcome
 
 
 def test_false_alarms_and_misses_are_as_rare_as_the_confidence_says() -> None:
-    """Equal runs: a regression in at most 2.5%. A worsening of exactly the margin: a pass in at most 2.5%."""
+    """Equal runs: a regression in at most 2.5%. A worsening of exactly the margin: a pass in at
+    most 2.5%.
+    """
     rng, se, margin = np.random.default_rng(0), 1.0, 2.0
     ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(0, se, 4000)]
     assert np.mean([decide.decide_outcome(*e, margin) == "regression" for e in ends]) < 0.03
     ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(margin, se, 4000)]
-    assert np.mean([decide.decide_outcome(*e, margin) == "pass" for e in ends]) == pytest.approx(0.025, abs=0.01)
+    assert np.mean([decide.decide_outcome(*e, margin) == "pass" for e in ends]) == pytest.approx(
+        0.025, abs=0.01
+    )
 
 
-def scored(folder: Path, evaluator: str, metric: str, rows: np.ndarray, images: str, **arrays: np.ndarray) -> Path:
+def scored(
+    folder: Path, evaluator: str, metric: str, rows: np.ndarray, images: str, **arrays: np.ndarray
+) -> Path:
     """A run with one score of another evaluator; `images` tells which images it has."""
     path = fake_runs.micro_run(folder, "harope", n=len(rows))
     plan = read_result(path / "results/fidelity.json").plan
     value = (
         float(rows.mean())
         if f"{metric}_tasks" not in arrays
-        else float(np.mean([rows[arrays[f"{metric}_tasks"] == t].mean() for t in np.unique(arrays[f"{metric}_tasks"])]))
+        else float(
+            np.mean(
+                [
+                    rows[arrays[f"{metric}_tasks"] == t].mean()
+                    for t in np.unique(arrays[f"{metric}_tasks"])
+                ]
+            )
+        )
     )
-    made = fake_runs.result(plan, [fake_runs.measurement(metric, value, 1.0, len(rows))], evaluator=evaluator, samples_sha256=images * 32)
+    made = fake_runs.result(
+        plan,
+        [fake_runs.measurement(metric, value, 1.0, len(rows))],
+        evaluator=evaluator,
+        samples_sha256=images * 32,
+    )
     (path / "results/fidelity.json").unlink()
-    fake_runs.write_result(path, made, {metric: rows, "indices": np.arange(len(rows)), **arrays}, evaluator)
+    fake_runs.write_result(
+        path, made, {metric: rows, "indices": np.arange(len(rows)), **arrays}, evaluator
+    )
     return path
 
 
-def prompted(folder: Path, worse: float, prompts: int = 40, own: float = 8.0, metric: str = "dpg") -> decide.Decision:
-    """The gate's decision about two DPG-Bench scores around 70 whose prompts differ by sd 20 and whose changes by sd `own`."""
+def prompted(
+    folder: Path, worse: float, prompts: int = 40, own: float = 8.0, metric: str = "dpg"
+) -> decide.Decision:
+    """The gate's decision about two DPG-Bench scores around 70 whose prompts differ by sd 20 and
+    whose changes by sd `own`.
+    """
     rng, of = np.random.default_rng(prompts), np.repeat(np.arange(prompts), 4)
     old = np.clip(rng.normal(70, 20, prompts)[of] + rng.normal(0, own, 4 * prompts), 0, 100)
     new = old - worse - own * rng.normal(size=4 * prompts)
-    runs = [scored(folder / side, "dpg-bench", metric, rows, side, prompts=of) for side, rows in (("aa", old), ("bb", new))]
+    runs = [
+        scored(folder / side, "dpg-bench", metric, rows, side, prompts=of)
+        for side, rows in (("aa", old), ("bb", new))
+    ]
     rule = policy.Policy(metric={metric: policy.GateRule(margin=8.0)})
     (decision,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), rule).decisions
     return decision
 
 
 def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
-    """In points of the score: counted as prompts won and lost, the wrong way, the interval ends at 1 and no margin is ever reached."""
+    """In points of the score: counted as prompts won and lost, the wrong way, the interval ends at
+    1 and no margin is ever reached.
+    """
     found = prompted(tmp_path, 17.8)
-    assert found.low is not None and found.worsening is not None and found.high is not None and found.outcome == "regression"
-    assert found.low < found.worsening < found.high and found.worsening == pytest.approx(17.8, abs=3 * 8 / np.sqrt(160))
-    assert found.high - found.low == pytest.approx(2 * 2.02 * 8 / np.sqrt(160), rel=0.25)  # t of 39 degrees of freedom
+    assert (
+        found.low is not None
+        and found.worsening is not None
+        and found.high is not None
+        and found.outcome == "regression"
+    )
+    assert found.low < found.worsening < found.high and found.worsening == pytest.approx(
+        17.8, abs=3 * 8 / np.sqrt(160)
+    )
+    assert found.high - found.low == pytest.approx(
+        2 * 2.02 * 8 / np.sqrt(160), rel=0.25
+    )  # t of 39 degrees of freedom
     counts = found.metric_comparison.difference
     wrong = bonett_price_interval(counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96)
     assert decide.decide_outcome(found.worsening or 0, -wrong.high, -wrong.low, 8.0) == "pass"
     (tmp_path / "gate.toml").write_text("[metric.dpg]\nmargin = 8.0\n")
-    told = run("gate", tmp_path / "aa", tmp_path / "bb", "--config", tmp_path / "gate.toml", exit_code=3).stdout
-    assert "clustered by prompt, the interval is for new prompts" in told and told.endswith("gate: regression\n")
+    told = run(
+        "gate", tmp_path / "aa", tmp_path / "bb", "--config", tmp_path / "gate.toml", exit_code=3
+    ).stdout
+    assert "clustered by prompt, the interval is for new prompts" in told and told.endswith(
+        "gate: regression\n"
+    )
 
 
-@pytest.mark.parametrize(("worse", "outcome"), [(0.0, "pass"), (-20.0, "pass"), (5.0, "pass"), (8.3, "cannot tell")])
-def test_scores_of_prompts_are_held_against_the_margin(tmp_path: Path, worse: float, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("worse", "outcome"), [(0.0, "pass"), (-20.0, "pass"), (5.0, "pass"), (8.3, "cannot tell")]
+)
+def test_scores_of_prompts_are_held_against_the_margin(
+    tmp_path: Path, worse: float, outcome: str
+) -> None:
     assert prompted(tmp_path, worse).outcome == outcome
 
 
@@ -148,13 +215,22 @@ def test_five_prompts_are_never_a_regression_and_wide(tmp_path: Path) -> None:
     assert prompted(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
 
 
-def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(tmp_path: Path) -> None:
+def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(
+    tmp_path: Path,
+) -> None:
     of, rows = np.arange(20), np.full(20, 50.0)
-    runs = [scored(tmp_path / side, "dpg-bench", "dpg", rows, side, prompts=of) for side in ("aa", "bb")]
+    runs = [
+        scored(tmp_path / side, "dpg-bench", "dpg", rows, side, prompts=of) for side in ("aa", "bb")
+    ]
     rule = policy.Policy(metric={"dpg": policy.GateRule(margin=8.0)})
     first, second = map(baseline.load_baseline_or_runs, runs)
-    (other,), (same,) = decide.run_gate(first, second, rule).decisions, decide.run_gate(first, first, rule).decisions
-    assert other.outcome == "cannot tell" and other.high == pytest.approx(1.96 * 100 * np.sqrt(2) / 22, rel=1e-3)
+    (other,), (same,) = (
+        decide.run_gate(first, second, rule).decisions,
+        decide.run_gate(first, first, rule).decisions,
+    )
+    assert other.outcome == "cannot tell" and other.high == pytest.approx(
+        1.96 * 100 * np.sqrt(2) / 22, rel=1e-3
+    )
     assert (same.low, same.high, same.outcome) == (0.0, 0.0, "pass")
 
 
@@ -167,51 +243,109 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
         scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, overall_tasks=of % 6)
         for side, row in zip(("aa", "bb"), rows, strict=True)
     ]
-    (found,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), policy.Policy(metric={"overall": policy.GateRule(margin=0.01)})).decisions
+    (found,) = decide.run_gate(
+        *map(baseline.load_baseline_or_runs, runs),
+        policy.Policy(metric={"overall": policy.GateRule(margin=0.01)}),
+    ).decisions
     counts = found.line.difference
     assert found.low is not None and found.high is not None and found.worsening is not None
     assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
-    share = ((counts.losses or 0) - (counts.wins or 0)) / 54  # of prompts, which is far from the score's worsening
+    share = (
+        (counts.losses or 0) - (counts.wins or 0)
+    ) / 54  # of prompts, which is far from the score's worsening
     assert share > found.high
 
 
-@pytest.mark.parametrize(("hit", "metric", "evaluator"), [(1, "precision", "fidelity"), (100, "top1", "top1")])
-def test_shares_of_samples_have_the_unit_of_their_rows(tmp_path: Path, hit: int, metric: str, evaluator: str) -> None:
+@pytest.mark.parametrize(
+    ("hit", "metric", "evaluator"), [(1, "precision", "fidelity"), (100, "top1", "top1")]
+)
+def test_shares_of_samples_have_the_unit_of_their_rows(
+    tmp_path: Path, hit: int, metric: str, evaluator: str
+) -> None:
     rng = np.random.default_rng(3)
     old = rng.random(400) < 0.8
     new = old & (rng.random(400) < 0.95)
-    runs = [scored(tmp_path / side, evaluator, metric, hit * rows.astype(float), side) for side, rows in (("aa", old), ("bb", new))]
-    (found,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), policy.Policy(metric={metric: policy.GateRule(margin=0.01 * hit)})).decisions
+    runs = [
+        scored(tmp_path / side, evaluator, metric, hit * rows.astype(float), side)
+        for side, rows in (("aa", old), ("bb", new))
+    ]
+    (found,) = decide.run_gate(
+        *map(baseline.load_baseline_or_runs, runs),
+        policy.Policy(metric={metric: policy.GateRule(margin=0.01 * hit)}),
+    ).decisions
     lost = int((old & ~new).sum())
     wanted = bonett_price_interval(0, lost, 400 - lost, 1.959964)
-    assert (found.low, found.high) == pytest.approx((-hit * wanted.high, -hit * wanted.low), rel=1e-5)
+    assert (found.low, found.high) == pytest.approx(
+        (-hit * wanted.high, -hit * wanted.low), rel=1e-5
+    )
     assert found.worsening == pytest.approx(hit * lost / 400) and found.outcome == "regression"
 
 
 def line(metric: Metric, difference: Difference) -> MetricComparison:
-    return MetricComparison(metric, metric.name, 10, 50.0, 50.0, difference, None, None, difference.verdict)
+    return MetricComparison(
+        metric, metric.name, 10, 50.0, 50.0, difference, None, None, difference.verdict
+    )
 
 
 TOP1 = Metric(name="top1", title="Top-1", direction="higher", unit="percent", decimals=2)
 
 
 def test_where_nobody_is_right_the_unit_is_the_metrics() -> None:
-    silent = Difference(0.0, 0.0, 0.0, 0.0, 1.0, True, "not resolved", "", wins=0, losses=0, ties=98, success_value=1.0)
+    silent = Difference(
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        True,
+        "not resolved",
+        "",
+        wins=0,
+        losses=0,
+        ties=98,
+        success_value=1.0,
+    )
     found = decide.gate_interval(line(TOP1, silent), 0.95, False)
-    assert found is not None and found.high == pytest.approx(100 * bonett_price_interval(0, 0, 98, 1.959964).high)
+    assert found is not None and found.high == pytest.approx(
+        100 * bonett_price_interval(0, 0, 98, 1.959964).high
+    )
 
 
 @pytest.mark.parametrize("direction", ["higher", "lower"])
-@pytest.mark.parametrize(("wins", "losses", "ties"), [(0, 9, 1), (9, 0, 1), (50, 50, 0), (0, 1, 0), (300, 0, 0), (3, 7, 990)])
-def test_every_interval_holds_its_own_difference(direction: Any, wins: int, losses: int, ties: int) -> None:
+@pytest.mark.parametrize(
+    ("wins", "losses", "ties"),
+    [(0, 9, 1), (9, 0, 1), (50, 50, 0), (0, 1, 0), (300, 0, 0), (3, 7, 990)],
+)
+def test_every_interval_holds_its_own_difference(
+    direction: Any, wins: int, losses: int, ties: int
+) -> None:
     n = wins + losses + ties
     delta = 100 * (wins - losses) / n * (1 if direction == "higher" else -1)
     metric = TOP1.model_copy(update={"direction": direction})
     for p in (0.001, 0.5):
-        found = Difference(delta, 1.0, delta - 2, delta + 2, p, True, "worse", "", wins=wins, losses=losses, ties=ties, success_value=100.0)
+        found = Difference(
+            delta,
+            1.0,
+            delta - 2,
+            delta + 2,
+            p,
+            True,
+            "worse",
+            "",
+            wins=wins,
+            losses=losses,
+            ties=ties,
+            success_value=100.0,
+        )
         for confidence in (0.6, 0.95, 0.9999):
-            decision = decide.decide_metric(line(metric, found), policy.GateRule(margin=1.0, confidence=confidence))
-            assert decision.low is not None and decision.worsening is not None and decision.high is not None
+            decision = decide.decide_metric(
+                line(metric, found), policy.GateRule(margin=1.0, confidence=confidence)
+            )
+            assert (
+                decision.low is not None
+                and decision.worsening is not None
+                and decision.high is not None
+            )
             assert decision.low <= decision.worsening <= decision.high
             assert decision.worsening == pytest.approx(100 * (losses - wins) / n)
 
@@ -219,14 +353,20 @@ def test_every_interval_holds_its_own_difference(direction: Any, wins: int, loss
 def test_what_to_do_when_nobody_can_tell(tmp_path: Path) -> None:
     old, new = pair(tmp_path, 0.5, 9.0, 40)
     for word, exit_code in (("pass", 0), ("fail", 3), ("cannot-tell", 4)):
-        (tmp_path / "gate.toml").write_text(f'[default]\nmargin = 0.1\n[metric.fid]\non_inconclusive = "{word}"\n')
+        (tmp_path / "gate.toml").write_text(
+            f'[default]\nmargin = 0.1\n[metric.fid]\non_inconclusive = "{word}"\n'
+        )
         told = run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=exit_code).stdout
-        assert (f"cannot tell, on_inconclusive = {word}" in told) == (word != "cannot-tell") and "0.100" in told
+        assert (f"cannot tell, on_inconclusive = {word}" in told) == (
+            word != "cannot-tell"
+        ) and "0.100" in told
 
 
 def test_direction_is_the_metrics(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("harope", "ape"))
-    verdict = decide.run_gate(baseline.load_baseline_or_runs(a), baseline.load_baseline_or_runs(b), policy.Policy())
+    verdict = decide.run_gate(
+        baseline.load_baseline_or_runs(a), baseline.load_baseline_or_runs(b), policy.Policy()
+    )
     assert {d.outcome for d in verdict.decisions} == {"regression"}
     assert all((d.worsening or 0) > 0 for d in verdict.decisions)
 
@@ -237,18 +377,27 @@ def test_a_changed_reference_is_not_comparable(tmp_path: Path) -> None:
     write_text(path, read_result(path).model_copy(update={"reference_sha256": "cd" * 32}).to_json())
     told = run("gate", old, new, "--json", exit_code=4).stdout
     facts = json.loads(told)
-    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["why"].startswith("reference ")
+    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["why"].startswith(
+        "reference "
+    )
 
 
 def test_a_baseline_keeps_pairs_and_says_why(tmp_path: Path) -> None:
     old, new = pair(tmp_path, 0.1)
     place = tmp_path / "b/base.json"
-    assert "1 numbers of digits-harope, new: first" in run("gate", place, old, "--update", "--reason", "first").stdout
+    assert (
+        "1 numbers of digits-harope, new: first"
+        in run("gate", place, old, "--update", "--reason", "first").stdout
+    )
     told = run("gate", place, new).stdout
     assert "paired by sample" in told and "images/" in told.split("changed most")[1]
     run("gate", place, new, "--update", "--reason", "new VAE")
     facts = json.loads(place.read_text())
-    assert facts["reason"] == "new VAE" and len(facts["replaces"]) == 64 and facts["provenance"]["version"]
+    assert (
+        facts["reason"] == "new VAE"
+        and len(facts["replaces"]) == 64
+        and facts["provenance"]["version"]
+    )
     assert str(tmp_path) not in json.dumps([r["plan"] for r in facts["results"]])
     assert "+0.000 to +0.000" in run("gate", place, new).stdout
 
@@ -258,7 +407,10 @@ def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
     run("gate", tmp_path / "b.json", old, "--update", exit_code=2)
     run("gate", tmp_path / "b.json", old, "--reason", "x", exit_code=2)
     run("gate", tmp_path / "b.json", old, "--update", "--reason", " ", exit_code=1)
-    assert "written to a .json" in run("gate", old, new, "--update", "--reason", "x", exit_code=1).stderr
+    assert (
+        "written to a .json"
+        in run("gate", old, new, "--update", "--reason", "x", exit_code=1).stderr
+    )
     run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
     before = (tmp_path / "b.json").read_bytes()
     run("gate", tmp_path / "b.json", new)
@@ -280,12 +432,17 @@ def test_a_forged_field_of_a_baseline_is_noticed(tmp_path: Path, forge: Any) -> 
     old, new = pair(tmp_path, 0.0)
     run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
     text = (tmp_path / "b.json").read_text()
-    (tmp_path / "b.json").write_text(text.replace("\n", "\r\n"), newline="")  # git may change line ends
+    (tmp_path / "b.json").write_text(
+        text.replace("\n", "\r\n"), newline=""
+    )  # git may change line ends
     run("gate", tmp_path / "b.json", new)
     facts = json.loads(text)
     forge(facts)
     (tmp_path / "b.json").write_text(json.dumps(facts))
-    assert "was edited after it was written" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+    assert (
+        "was edited after it was written"
+        in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+    )
 
 
 def test_altered_contributions_are_noticed(tmp_path: Path) -> None:
@@ -301,7 +458,12 @@ def test_junit_has_a_test_a_metric(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("harope", "ape"))
     run("gate", a, b, "--junit", tmp_path / "x/gate.xml", exit_code=3)
     suite = ElementTree.parse(tmp_path / "x/gate.xml").getroot()
-    assert (suite.tag, suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("testsuite", "4", "4", "0")
+    assert (suite.tag, suite.get("tests"), suite.get("failures"), suite.get("errors")) == (
+        "testsuite",
+        "4",
+        "4",
+        "0",
+    )
     assert [case.get("name") for case in suite] == ["fid-500", "is", "precision", "recall"]
     assert {child.tag for case in suite for child in case} == {"failure", "system-out"}
 
@@ -312,14 +474,23 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
     plan = read_result(path).plan
     assert plan is not None
     hostile = plan.checkpoint.model_copy(update={"name": "<script>|[x](y)`"})
-    write_text(path, read_result(path).model_copy(update={"plan": plan.model_copy(update={"checkpoint": hostile})}).to_json())
-    verdict = decide.run_gate(baseline.load_baseline_or_runs(old), baseline.load_baseline_or_runs(old), policy.Policy())
+    write_text(
+        path,
+        read_result(path)
+        .model_copy(update={"plan": plan.model_copy(update={"checkpoint": hostile})})
+        .to_json(),
+    )
+    verdict = decide.run_gate(
+        baseline.load_baseline_or_runs(old), baseline.load_baseline_or_runs(old), policy.Policy()
+    )
     assert len(render.markdown(verdict).encode()) < render.SUMMARY_BYTES
     (tmp_path / "s.md").write_text("before\n")
     run("gate", old, pair(tmp_path / "two", 3.0)[1], "--summary", tmp_path / "s.md", exit_code=3)
     text = (tmp_path / "s.md").read_text()
     assert text.startswith("before\n## harope-bench gate: regression") and "Changed most" in text
-    assert "<" not in render._escape_markdown("<script>|[x](y)`") and "|" not in render._escape_markdown("a|b")
+    assert "<" not in render._escape_markdown(
+        "<script>|[x](y)`"
+    ) and "|" not in render._escape_markdown("a|b")
 
 
 @pytest.mark.parametrize(
@@ -343,16 +514,25 @@ def test_a_wrong_gate_toml_names_the_field(tmp_path: Path, text: str, said: str)
 def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
     old, new = pair(tmp_path, 0.0)
     (tmp_path / "gate.toml").write_text("[metric.fdi]\n")
-    assert "did you mean fid" in run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=1).stderr
+    assert (
+        "did you mean fid"
+        in run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=1).stderr
+    )
 
 
-@pytest.mark.parametrize("name", ["digits-rope-axial", "digits-harope", "shapes-rope-axial", "shapes-harope"])
+@pytest.mark.parametrize(
+    "name", ["digits-rope-axial", "digits-harope", "shapes-rope-axial", "shapes-harope"]
+)
 def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> None:
     from harope_bench.models.load_checkpoint import load_checkpoint_record
 
     side: Any = baseline.load_baseline_or_runs(OURS / f"{name}.json")
     plan = side.runs[0][0].result.plan
-    named = set(policy.read_policy(OURS / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")).metric)
+    named = set(
+        policy.read_policy(
+            OURS / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")
+        ).metric
+    )
     assert plan.checkpoint.sha256 == load_checkpoint_record(name).sha256
     assert named == set(side.metrics()) if plan.suite == "digits" else named < set(side.metrics())
     assert sum(file.stat().st_size for file in OURS.glob(f"{name}.*")) < 60_000
@@ -363,13 +543,23 @@ def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
     from harope_bench.statistics.gate.render import _escape_markdown
 
     hostile = "x\r\r## gate: pass\r\r\x01\x1b[31m @team <b>"
-    assert "\r" not in _escape_markdown(hostile) and "@" not in _escape_markdown(hostile) and "<b>" not in _escape_markdown(hostile)
+    assert (
+        "\r" not in _escape_markdown(hostile)
+        and "@" not in _escape_markdown(hostile)
+        and "<b>" not in _escape_markdown(hostile)
+    )
     assert printable_line(hostile).isprintable()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["confidence = 0.9999999999999999", "margin = true", 'margin = "٥%"', f'margin = "{"9" * 400}%"', "margin = nan"],
+    [
+        "confidence = 0.9999999999999999",
+        "margin = true",
+        'margin = "٥%"',
+        f'margin = "{"9" * 400}%"',
+        "margin = nan",
+    ],
 )
 def test_rules_that_are_no_rules_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(f"[default]\n{text}\n")
@@ -387,6 +577,10 @@ def test_one_prompt_that_moved_a_little_does_not_narrow_the_interval(tmp_path: P
     for side, other in (("bb", rows), ("cc", moved)):
         run = scored(tmp_path / side, "geneval", "overall", other, side, prompts=of)
         rule = policy.Policy(metric={"overall": policy.GateRule(margin=0.05)})
-        (decision,) = decide.run_gate(baseline.load_baseline_or_runs(tmp_path / "aa"), baseline.load_baseline_or_runs(run), rule).decisions
+        (decision,) = decide.run_gate(
+            baseline.load_baseline_or_runs(tmp_path / "aa"),
+            baseline.load_baseline_or_runs(run),
+            rule,
+        ).decisions
         widths.append((decision.high or 0) - (decision.low or 0))
     assert widths[0] == pytest.approx(widths[1], rel=0.05) and min(widths) > 0.1

@@ -1,6 +1,8 @@
-"""How often intervals hold and tests cry wolf, on data whose truth is known. Fixed seeds, so every run has the same outcome.
+"""How often intervals hold and tests cry wolf, on data whose truth is known. Fixed seeds, so every
+run has the same outcome.
 
-The tolerance of a coverage from R repetitions is about 2.5 binomial standard errors: 1.7 points at R = 1,000, 1.2 at 2,000. The marker
+The tolerance of a coverage from R repetitions is about 2.5 binomial standard errors: 1.7 points at
+R = 1,000, 1.2 at 2,000. The marker
 `simulation` runs the same at the sizes of specs/statistics.md.
 """
 
@@ -17,11 +19,25 @@ from harope_bench.evaluators.fidelity import PLUGIN as FIDELITY
 from harope_bench.metrics.frechet import frechet_distance, influence_values
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.random_halves import half_recalls
-from harope_bench.statistics.intervals.clusters import PromptMeans, clustered_mean, prompt_means, score_interval, sign_flip_test
+from harope_bench.statistics.intervals.clusters import (
+    PromptMeans,
+    clustered_mean,
+    prompt_means,
+    score_interval,
+    sign_flip_test,
+)
 from harope_bench.statistics.intervals.heavy_tails import skewed_interval
 from harope_bench.statistics.intervals.paired_fractions import mcnemar_test
 from harope_bench.statistics.intervals.training_seeds import method_difference, shared_variance
-from harope_bench.statistics.significance import Interval, Z, standard_error, normal_interval, student_interval, two_sided_p, wilson_interval
+from harope_bench.statistics.significance import (
+    Interval,
+    Z,
+    normal_interval,
+    standard_error,
+    student_interval,
+    two_sided_p,
+    wilson_interval,
+)
 
 full = pytest.mark.simulation
 
@@ -30,7 +46,8 @@ def share(hits: list[bool]) -> float:
     return float(np.mean(hits))
 
 
-# -------------------------------------------------------------------------------------------------- FID
+# --------------------------------------------------------------------------------------------------
+# FID
 
 
 class Drawn(NamedTuple):
@@ -45,14 +62,19 @@ def generator(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
 
 def scored(latents: np.ndarray, scale: float) -> Drawn:
     rows = scale * latents + 0.1 * latents**2
-    real, drawn = Gaussian(np.zeros(latents.shape[1]), np.eye(latents.shape[1])), Moments.from_rows(rows).to_gaussian()
+    real, drawn = (
+        Gaussian(np.zeros(latents.shape[1]), np.eye(latents.shape[1])),
+        Moments.from_rows(rows).to_gaussian(),
+    )
     return Drawn(frechet_distance(drawn, real), influence_values(rows, drawn, real))
 
 
 def fid_coverage(repetitions: int, n: int, width: int) -> tuple[float, float, float]:
-    """Coverage of FID, of the paired difference, and of the difference when pairs are taken for strangers.
+    """Coverage of FID, of the paired difference, and of the difference when pairs are taken for
+    strangers.
 
-    The truth is the mean over the repetitions: the interval claims to hold the expected FID at this N, finite-N bias and all.
+    The truth is the mean over the repetitions: the interval claims to hold the expected FID at this
+    N, finite-N bias and all.
     """
     rng = np.random.default_rng(0)
     pairs = []
@@ -62,8 +84,15 @@ def fid_coverage(repetitions: int, n: int, width: int) -> tuple[float, float, fl
     mean = np.mean([a.fid for a, _ in pairs])
     gap = np.mean([b.fid - a.fid for a, b in pairs])
     one = share([abs(a.fid - mean) <= Z * standard_error(a.rows) for a, _ in pairs])
-    paired = share([abs(b.fid - a.fid - gap) <= Z * standard_error(b.rows - a.rows) for a, b in pairs])
-    strangers = share([abs(b.fid - a.fid - gap) <= Z * np.hypot(standard_error(a.rows), standard_error(b.rows)) for a, b in pairs])
+    paired = share(
+        [abs(b.fid - a.fid - gap) <= Z * standard_error(b.rows - a.rows) for a, b in pairs]
+    )
+    strangers = share(
+        [
+            abs(b.fid - a.fid - gap) <= Z * np.hypot(standard_error(a.rows), standard_error(b.rows))
+            for a, b in pairs
+        ]
+    )
     return one, paired, strangers
 
 
@@ -98,7 +127,8 @@ def test_paired_fid_test_rejects_at_its_rate_at_full_size() -> None:
     assert 0.03 <= fid_false_alarms(1000, 5000, 64) <= 0.07
 
 
-# ----------------------------------------------------------------------------------------------- GenEval
+# -----------------------------------------------------------------------------------------------
+# GenEval
 
 TASKS = {
     "single": (80, 0.98),
@@ -117,13 +147,17 @@ def geneval(rng: np.random.Generator, chances: np.ndarray) -> np.ndarray:
 
 
 def chances(rng: np.random.Generator) -> np.ndarray:
-    """Each prompt's chance: beta-distributed in its task, so that two images of a prompt correlate by RHO."""
+    """Each prompt's chance: beta-distributed in its task, so that two images of a prompt correlate
+    by RHO.
+    """
     parts = [rng.beta(p * (1 / RHO - 1), (1 - p) * (1 / RHO - 1), n) for n, p in TASKS.values()]
     return np.concatenate(parts)
 
 
 PROMPTS = np.repeat(np.arange(553), IMAGES)
-TASK_OF = np.repeat(np.concatenate([np.full(n, t) for t, (n, _) in enumerate(TASKS.values())]), IMAGES)
+TASK_OF = np.repeat(
+    np.concatenate([np.full(n, t) for t, (n, _) in enumerate(TASKS.values())]), IMAGES
+)
 TRUTH = float(np.mean([p for _, p in TASKS.values()]))
 
 
@@ -145,7 +179,9 @@ def geneval_coverage(repetitions: int) -> tuple[float, float, float]:
         clustered.append(score.new_prompts_interval.low <= TRUTH <= score.new_prompts_interval.high)
         wrong = normal_interval(score.value, binomial_error(values))
         binomial.append(wrong.low <= TRUTH <= wrong.high)
-        again = clustered_mean(prompt_means(geneval(rng, fixed).ravel(), PROMPTS, TASK_OF)).new_seeds_interval
+        again = clustered_mean(
+            prompt_means(geneval(rng, fixed).ravel(), PROMPTS, TASK_OF)
+        ).new_seeds_interval
         assert again is not None
         seeds.append(again.low <= fixed_truth <= again.high)
     return share(clustered), share(binomial), share(seeds)
@@ -182,29 +218,42 @@ def test_sign_flips_reject_at_their_rate_at_full_size() -> None:
     assert sign_flip_alarms(3000) == pytest.approx(0.05, abs=0.01)
 
 
-# --------------------------------------------------------------------------- shares near their bound
+# --------------------------------------------------------------------------- shares near their
+# bound
 
 
-def shares(rng: np.random.Generator, repetitions: int, prompts: int, images: int, rate: float, alike: float) -> np.ndarray:
-    """Return means of prompts (repetitions, prompts) over images that correlate by `alike` (beta-binomial)."""
+def shares(
+    rng: np.random.Generator, repetitions: int, prompts: int, images: int, rate: float, alike: float
+) -> np.ndarray:
+    """Return means of prompts (repetitions, prompts) over images that correlate by `alike`
+    (beta-binomial).
+    """
     chance = np.full((repetitions, prompts), rate)
     if alike:
-        chance = rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (repetitions, prompts))
+        chance = rng.beta(
+            rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (repetitions, prompts)
+        )
     return rng.binomial(images, chance) / images
 
 
 def of_one_task(means: np.ndarray, images: int) -> PromptMeans:
-    return PromptMeans(means, None, np.zeros(len(means), dtype=np.int64), np.full(len(means), images))
+    return PromptMeans(
+        means, None, np.zeros(len(means), dtype=np.int64), np.full(len(means), images)
+    )
 
 
 def wrong_interval(means: PromptMeans) -> Interval:
-    """Return the wrong interval near a bound: Student's t, whose spread shrinks with the failures that were seen."""
+    """Return the wrong interval near a bound: Student's t, whose spread shrinks with the failures
+    that were seen.
+    """
     score = clustered_mean(means)
     return student_interval(score.value, score.new_prompts_interval.se, score.df)
 
 
 def share_coverage(means: np.ndarray, images: int, rate: float) -> tuple[float, float]:
-    """Return the coverage of the score interval and of Student's t. Repetitions with the same prompts share an interval."""
+    """Return the coverage of the score interval and of Student's t. Repetitions with the same
+    prompts share an interval.
+    """
     kinds, counts = np.unique(np.sort(means, axis=1), axis=0, return_counts=True)
     hits = np.zeros((2, len(kinds)))
     for kind, prompts in enumerate(kinds):
@@ -217,8 +266,12 @@ def share_coverage(means: np.ndarray, images: int, rate: float) -> tuple[float, 
 
 @pytest.mark.parametrize("rate", [0.98, 0.99])
 @pytest.mark.parametrize(("alike", "most"), [(0.0, 0.98), (0.3, 0.975), (0.6, 0.975)])
-def test_a_share_near_its_bound_is_covered_and_not_by_students_t(rate: float, alike: float, most: float) -> None:
-    """80 prompts of 4 images. Few failures do not tell whether images are alike, so images that are not are covered 96 to 98%."""
+def test_a_share_near_its_bound_is_covered_and_not_by_students_t(
+    rate: float, alike: float, most: float
+) -> None:
+    """80 prompts of 4 images. Few failures do not tell whether images are alike, so images that are
+    not are covered 96 to 98%.
+    """
     means = shares(np.random.default_rng(10), 2000, 80, 4, rate, alike)
     score, t = share_coverage(means, 4, rate)
     assert 0.93 <= score <= most
@@ -232,7 +285,13 @@ def test_a_share_near_its_bound_is_covered_and_not_by_students_t(rate: float, al
 def test_shares_are_covered_everywhere(rate: float, alike: float, prompts: int) -> None:
     """Few prompts have few values, so the coverage jumps: 92.5 to 99.5% for 5 and 10 of them."""
     low, high = (0.92, 0.995) if prompts < 20 else (0.93, 0.98)
-    assert low <= share_coverage(shares(np.random.default_rng(11), 5000, prompts, 4, rate, alike), 4, rate)[0] <= high
+    assert (
+        low
+        <= share_coverage(
+            shares(np.random.default_rng(11), 5000, prompts, 4, rate, alike), 4, rate
+        )[0]
+        <= high
+    )
 
 
 def test_shares_between_the_bounds_and_of_single_images_are_covered() -> None:
@@ -252,7 +311,11 @@ def test_shares_between_the_bounds_and_of_single_images_are_covered() -> None:
 def test_graded_scores_are_covered() -> None:
     """Scores of 0 to 1 as DPG-Bench's (mean 0.84, spread 0.2) and narrow ones as CLIP's cosines."""
     rng = np.random.default_rng(13)
-    for mean, weight, prompts, least, most in ((0.84, 3.0, 80, 0.93, 0.97), (0.84, 3.0, 10, 0.93, 0.98), (0.65, 500.0, 80, 0.93, 0.97)):
+    for mean, weight, prompts, least, most in (
+        (0.84, 3.0, 80, 0.93, 0.97),
+        (0.84, 3.0, 10, 0.93, 0.98),
+        (0.65, 500.0, 80, 0.93, 0.97),
+    ):
         covered = []
         for means in rng.beta(mean * weight, (1 - mean) * weight, (1000, prompts)):
             found = score_interval(of_one_task(means, 1), (0.0, 1.0))
@@ -261,7 +324,9 @@ def test_graded_scores_are_covered() -> None:
 
 
 def test_a_mean_of_tasks_that_are_all_near_their_bound_is_covered() -> None:
-    """Six tasks of 20 prompts; Student's t misses one in six, the score interval leans to the safe side."""
+    """Six tasks of 20 prompts; Student's t misses one in six, the score interval leans to the safe
+    side.
+    """
     rates, rng, score, t = (0.98, 0.99, 0.99, 0.98, 0.97, 0.99), np.random.default_rng(14), [], []
     tasks, truth = np.repeat(np.arange(6), 20), float(np.mean(rates))
     for draws in zip(*(shares(rng, 1000, 20, 4, rate, RHO) for rate in rates), strict=True):
@@ -273,17 +338,24 @@ def test_a_mean_of_tasks_that_are_all_near_their_bound_is_covered() -> None:
     assert share(t) < 0.9
 
 
-# ------------------------------------------------------------------------------- FID beyond its first case
+# ------------------------------------------------------------------------------- FID beyond its
+# first case
 
 
 def tailed(rng: np.random.Generator, n: int, width: int, freedom: float | None) -> np.ndarray:
     """Return rows (n, width) of a multivariate t, of 1.2 times a Gaussian where freedom is None."""
     rows = rng.standard_normal((n, width))
-    return 1.2 * rows if freedom is None else rows / np.sqrt(rng.chisquare(freedom, (n, 1)) / freedom)
+    return (
+        1.2 * rows if freedom is None else rows / np.sqrt(rng.chisquare(freedom, (n, 1)) / freedom)
+    )
 
 
-def tailed_coverage(repetitions: int, n: int, width: int, freedom: float | None) -> tuple[float, float, float]:
-    """Return the coverage of FID's interval, that of the normal interval, and the mean error over the true one."""
+def tailed_coverage(
+    repetitions: int, n: int, width: int, freedom: float | None
+) -> tuple[float, float, float]:
+    """Return the coverage of FID's interval, that of the normal interval, and the mean error over
+    the true one.
+    """
     rng, real, scores = np.random.default_rng(15), Gaussian(np.full(width, 0.3), np.eye(width)), []
     for _ in range(repetitions):
         rows = tailed(rng, n, width, freedom)
@@ -293,7 +365,11 @@ def tailed_coverage(repetitions: int, n: int, width: int, freedom: float | None)
     value, se, low, high = np.array(scores).T
     truth = value.mean()
     ratio = se.mean() / value.std(ddof=1)
-    return float(((low <= truth) & (truth <= high)).mean()), float((np.abs(value - truth) <= Z * se).mean()), float(ratio)
+    return (
+        float(((low <= truth) & (truth <= high)).mean()),
+        float((np.abs(value - truth) <= Z * se).mean()),
+        float(ratio),
+    )
 
 
 def test_fid_of_heavy_tailed_features_is_covered_and_not_by_the_normal() -> None:
@@ -304,7 +380,11 @@ def test_fid_of_heavy_tailed_features_is_covered_and_not_by_the_normal() -> None
 
 def test_fid_of_light_tails_is_covered_as_before() -> None:
     corrected, plain, ratio = tailed_coverage(400, 500, 16, None)
-    assert 0.93 <= corrected <= 0.97 and abs(corrected - plain) < 0.01 and ratio == pytest.approx(1, abs=0.1)
+    assert (
+        0.93 <= corrected <= 0.97
+        and abs(corrected - plain) < 0.01
+        and ratio == pytest.approx(1, abs=0.1)
+    )
 
 
 def test_fid_of_hardly_more_images_than_dimensions_is_too_wide_as_its_warning_says() -> None:
@@ -312,8 +392,13 @@ def test_fid_of_hardly_more_images_than_dimensions_is_too_wide_as_its_warning_sa
     assert 0.95 <= corrected <= 0.995 and 1.05 <= ratio <= 1.4
 
 
-@pytest.mark.parametrize(("n", "freedom", "told"), [(500, 5.0, "heavy-tailed"), (36, None, "only 2.2 times"), (500, None, "")])
-def test_a_result_warns_where_fids_error_is_known_to_be_off(n: int, freedom: float | None, told: str) -> None:
+@pytest.mark.parametrize(
+    ("n", "freedom", "told"),
+    [(500, 5.0, "heavy-tailed"), (36, None, "only 2.2 times"), (500, None, "")],
+)
+def test_a_result_warns_where_fids_error_is_known_to_be_off(
+    n: int, freedom: float | None, told: str
+) -> None:
     drawn = tailed(np.random.default_rng(16), n, 16, freedom)
     reference = {"mu": np.full(16, 0.3), "sigma": np.eye(16)}
     score = FIDELITY.score(Features(np.arange(n), None, {"features": drawn}), reference)
@@ -321,11 +406,14 @@ def test_a_result_warns_where_fids_error_is_known_to_be_off(n: int, freedom: flo
     assert [told in line for line in lines] == [True] if told else not lines
 
 
-# ------------------------------------------------------------------------------------- recall and precision
+# ------------------------------------------------------------------------------------- recall and
+# precision
 
 
 class Neighbours(NamedTuple):
-    """Of two models over the same latents: their recalls and precisions over draws, and errors from single draws."""
+    """Of two models over the same latents: their recalls and precisions over draws, and errors from
+    single draws.
+    """
 
     recalls: np.ndarray  # (draws, 2)
     precisions: np.ndarray  # (draws, 2)
@@ -334,24 +422,37 @@ class Neighbours(NamedTuple):
 
 
 def inside_balls(drawn: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which references (M,) and which samples (N,) lie in a ball of the others, by full distance matrices."""
+    """Return which references (M,) and which samples (N,) lie in a ball of the others, by full
+    distance matrices.
+    """
     across = cdist(real, drawn)
     radii = [np.partition(cdist(rows, rows), 3, axis=1)[:, 3] for rows in (drawn, real)]
     return (across <= radii[0]).any(axis=1), (across <= radii[1][:, None]).any(axis=0)
 
 
-def neighbours(draws: int, estimates: int, n: int, references: int, width: int, scale: float) -> Neighbours:
+def neighbours(
+    draws: int, estimates: int, n: int, references: int, width: int, scale: float
+) -> Neighbours:
     rng = np.random.default_rng(17)
     real, shares_, errors = rng.normal(size=(references, width)), [], []
     for draw in range(draws):
         latents = scale * rng.normal(size=(n, width))
         models = (latents, 1.05 * latents + 0.1 * scale * rng.normal(size=(n, width)))
         found = [inside_balls(model, real) for model in models]
-        shares_.append([reals.mean() for reals, _ in found] + [samples.mean() for _, samples in found])
+        shares_.append(
+            [reals.mean() for reals, _ in found] + [samples.mean() for _, samples in found]
+        )
         if draw < estimates:
             a, b = (half_recalls(model, real) for model in models)
             inside = [samples.astype(float) for _, samples in found]
-            errors.append((a.std(ddof=1), (b - a).std(ddof=1), standard_error(inside[0]), standard_error(inside[1] - inside[0])))
+            errors.append(
+                (
+                    a.std(ddof=1),
+                    (b - a).std(ddof=1),
+                    standard_error(inside[0]),
+                    standard_error(inside[1] - inside[0]),
+                )
+            )
     values, spreads = np.array(shares_), np.array(errors)
     return Neighbours(values[:, :2], values[:, 2:], spreads[:, :2], spreads[:, 2:])
 
@@ -365,11 +466,16 @@ def error_ratios(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
 
 def test_errors_of_recall_and_precision_are_the_spread_of_draws() -> None:
     found = neighbours(200, 12, 200, 500, 8, 0.9)
-    for values, errors in ((found.recalls, found.recall_errors), (found.precisions, found.precision_errors)):
+    for values, errors in (
+        (found.recalls, found.recall_errors),
+        (found.precisions, found.precision_errors),
+    ):
         one, pair = error_ratios(values, errors)
         assert one == pytest.approx(1, abs=0.15) and pair == pytest.approx(1, abs=0.15)
     shared = found.recall_errors[:, 1].mean()
-    assert shared < 0.6 * found.recall_errors[:, 0].mean()  # the same latents: pairs are worth having
+    assert (
+        shared < 0.6 * found.recall_errors[:, 0].mean()
+    )  # the same latents: pairs are worth having
     rate = found.recalls.mean()
     binomial = np.sqrt(rate * (1 - rate) / 500)
     assert binomial < 0.9 * found.recalls[:, 0].std(ddof=1)  # the wrong error, the references' own
@@ -383,15 +489,20 @@ def test_error_of_recall_at_full_size(n: int, width: int, scale: float) -> None:
     assert one == pytest.approx(1, abs=0.15) and pair == pytest.approx(1, abs=0.15)
 
 
-# ------------------------------------------------------------------------------------ top-1, training seeds
+# ------------------------------------------------------------------------------------ top-1,
+# training seeds
 
 
 def top1(repetitions: int, n: int) -> tuple[float, float, float]:
-    """Coverage of Wilson, of the paired difference, and McNemar's false alarms; 7% of the images discordant by chance."""
+    """Coverage of Wilson, of the paired difference, and McNemar's false alarms; 7% of the images
+    discordant by chance.
+    """
     rng, one, gap, alarms = np.random.default_rng(4), [], [], []
     for _ in range(repetitions):
         hard = rng.random(n)
-        a, b, same = ((rng.random(n) * 0.1 + 0.95 * hard < level) * 1.0 for level in (0.8, 0.81, 0.8))
+        a, b, same = (
+            (rng.random(n) * 0.1 + 0.95 * hard < level) * 1.0 for level in (0.8, 0.81, 0.8)
+        )
         found = wilson_interval(int(a.sum()), n)
         one.append(found.low <= (0.8 - 0.05) / 0.95 <= found.high)
         gap.append(abs((b - a).mean() - 0.01 / 0.95) <= Z * standard_error(b - a))
@@ -412,10 +523,14 @@ def test_top1_at_full_size() -> None:
 
 
 def methods(repetitions: int, seeds: int) -> tuple[float, float]:
-    """Coverage of method against method when all runs draw with the same noise: with the shared part, and without it (wrong)."""
+    """Coverage of method against method when all runs draw with the same noise: with the shared
+    part, and without it (wrong).
+    """
     rng, right, wrong, n = np.random.default_rng(5), [], [], 200
     for _ in range(repetitions):
-        common = rng.normal(size=(2, n))  # what the drawing noise does to each method, alike in all its runs
+        common = rng.normal(
+            size=(2, n)
+        )  # what the drawing noise does to each method, alike in all its runs
         rows = [[common[s] + 0.3 * rng.normal(size=n) for _ in range(seeds)] for s in (0, 1)]
         values = [[r.mean() + 0.04 * rng.normal() for r in side] for side in rows]
         for kept, shared in ((right, shared_variance(*rows)), (wrong, 0.0)):

@@ -12,11 +12,30 @@ from hypothesis import strategies as st
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement
-from harope_bench.statistics.significance import Z, difference, holm_adjust, standard_error, normal_interval, two_sided_p, verdict, wilson_interval
+from harope_bench.statistics.significance import (
+    Z,
+    difference,
+    holm_adjust,
+    normal_interval,
+    standard_error,
+    two_sided_p,
+    verdict,
+    wilson_interval,
+)
 
 
-def number(value: float | None, se: float | None = None, n: int = 500, name: str = "fid-500") -> Measurement:
-    return Measurement(metric="fid", name=name, value=value, se=se, n_asked=n, n_scored=n, reason=None if value is not None else "not run")
+def number(
+    value: float | None, se: float | None = None, n: int = 500, name: str = "fid-500"
+) -> Measurement:
+    return Measurement(
+        metric="fid",
+        name=name,
+        value=value,
+        se=se,
+        n_asked=n,
+        n_scored=n,
+        reason=None if value is not None else "not run",
+    )
 
 
 def test_z_and_p_are_the_normal_distributions() -> None:
@@ -39,7 +58,10 @@ def test_mean_error_is_sd_over_root_n() -> None:
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (370, 500), (1, 50_000)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
-    found, theirs = wilson_interval(hits, n), scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    found, theirs = (
+        wilson_interval(hits, n),
+        scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson"),
+    )
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert found.se == pytest.approx(math.sqrt(hits / n * (1 - hits / n) / n)) or hits in (0, n)
     assert found.se > 0, "no finite sample shows an error of 0"
@@ -49,8 +71,13 @@ def test_wilson_equals_scipy(hits: int, n: int) -> None:
 def test_wilson_covers_what_it_claims(share: float) -> None:
     """Exact coverage: the probabilities of all counts whose interval holds the share."""
     counts = np.arange(501)
-    held = [wilson_interval(int(k), 500).low <= share <= wilson_interval(int(k), 500).high for k in counts]
-    assert scipy.stats.binom.pmf(counts, 500, share)[held].sum() == pytest.approx(0.95, abs=0.02)  # counts are discrete
+    held = [
+        wilson_interval(int(k), 500).low <= share <= wilson_interval(int(k), 500).high
+        for k in counts
+    ]
+    assert scipy.stats.binom.pmf(counts, 500, share)[held].sum() == pytest.approx(
+        0.95, abs=0.02
+    )  # counts are discrete
 
 
 @pytest.mark.parametrize(("hits", "n"), [(-1, 5), (6, 5), (0, 0)])
@@ -68,7 +95,9 @@ def test_holm_by_hand() -> None:
 def test_holm_keeps_the_order_and_never_lowers(ps: list[float]) -> None:
     adjusted = holm_adjust(ps)
     assert all(p <= a <= 1 for p, a in zip(ps, adjusted, strict=True))
-    assert sorted(range(len(ps)), key=lambda i: (ps[i], i)) == sorted(range(len(ps)), key=lambda i: (adjusted[i], ps[i], i))
+    assert sorted(range(len(ps)), key=lambda i: (ps[i], i)) == sorted(
+        range(len(ps)), key=lambda i: (adjusted[i], ps[i], i)
+    )
 
 
 def test_direction_decides_what_better_means() -> None:
@@ -88,9 +117,15 @@ def test_paired_rows_take_out_what_is_shared() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=500)
     a, b = shared + 0.1 * rng.normal(size=500), shared + 0.1 * rng.normal(size=500)
-    paired = difference("lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)), a, b)
+    paired = difference(
+        "lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)), a, b
+    )
     alone = difference("lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)))
-    assert paired.is_paired and paired.se == pytest.approx(standard_error(b - a)) and paired.verdict == "better"
+    assert (
+        paired.is_paired
+        and paired.se == pytest.approx(standard_error(b - a))
+        and paired.verdict == "better"
+    )
     assert alone.verdict == "not resolved"
 
 
@@ -99,8 +134,13 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
     for _ in range(2000):
         shared = rng.normal(size=60)
         a, b = shared + rng.normal(size=60), shared + rng.normal(size=60)
-        calls += difference("lower", number(a.mean(), 1.0), number(b.mean(), 1.0), a, b).verdict != "not resolved"
-    assert calls / 2000 == pytest.approx(0.055, abs=0.02)  # normal instead of t at 60 rows: 5.5%; 2,000 runs know it to 0.5 points
+        calls += (
+            difference("lower", number(a.mean(), 1.0), number(b.mean(), 1.0), a, b).verdict
+            != "not resolved"
+        )
+    assert calls / 2000 == pytest.approx(
+        0.055, abs=0.02
+    )  # normal instead of t at 60 rows: 5.5%; 2,000 runs know it to 0.5 points
 
 
 @pytest.mark.parametrize(
@@ -108,11 +148,17 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
     [
         (number(None), number(8.0, 0.1), "a value is missing"),
         (number(9.0, 0.1), number(None), "a value is missing"),
-        (number(9.0, 0.1), number(8.0, 0.1, n=400, name="fid-400"), "fid-500 over 500 against fid-400 over 400 images"),
+        (
+            number(9.0, 0.1),
+            number(8.0, 0.1, n=400, name="fid-400"),
+            "fid-500 over 500 against fid-400 over 400 images",
+        ),
         (number(9.0, 0.1), number(8.0), "a standard error is missing"),
     ],
 )
-def test_what_cannot_be_compared_says_why(baseline: Measurement, new: Measurement, why: str) -> None:
+def test_what_cannot_be_compared_says_why(
+    baseline: Measurement, new: Measurement, why: str
+) -> None:
     found = difference("lower", baseline, new)
     assert found.verdict == "not comparable" and found.reason == why
     assert (found.delta, found.se, found.low, found.high, found.p) == (None,) * 5
@@ -120,11 +166,25 @@ def test_what_cannot_be_compared_says_why(baseline: Measurement, new: Measuremen
 
 @pytest.mark.parametrize(("new", "p"), [(1.0, 1.0), (0.5, None)])
 def test_an_error_of_0_is_an_error_that_is_not_known(new: float, p: float | None) -> None:
-    """Neither errors of 0 nor rows that all moved alike make a certainty, and no interval has width 0."""
+    """Neither errors of 0 nor rows that all moved alike make a certainty, and no interval has width
+    0.
+    """
     alone = difference("higher", number(1.0, 0.0), number(new, 0.0))
-    paired = difference("higher", number(1.0, 0.1), number(new, 0.1), np.linspace(0, 2, 50), np.linspace(0, 2, 50) + new - 1.0)
+    paired = difference(
+        "higher",
+        number(1.0, 0.1),
+        number(new, 0.1),
+        np.linspace(0, 2, 50),
+        np.linspace(0, 2, 50) + new - 1.0,
+    )
     for found in (alone, paired):
-        assert (found.verdict, found.p, found.se, found.low, found.high) == ("not resolved", p, None, None, None)
+        assert (found.verdict, found.p, found.se, found.low, found.high) == (
+            "not resolved",
+            p,
+            None,
+            None,
+            None,
+        )
 
 
 def test_rows_of_other_samples_are_not_pairs() -> None:

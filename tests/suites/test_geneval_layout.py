@@ -1,4 +1,6 @@
-"""GenEval's folders and finished runs of its script: read by what they say, written as its generator writes, counted to the digit."""
+"""GenEval's folders and finished runs of its script: read by what they say, written as its
+generator writes, counted to the digit.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.rules.geneval import COLOURS, TASKS
 from harope_bench.suites.official_layouts import geneval as layout
 from harope_bench.suites.official_layouts import geneval_results as results
+from harope_bench.suites.official_layouts.base import find_layout, find_results_reader, module_names
 from harope_bench.suites.official_layouts.base import load_layout as named_layout
-from harope_bench.suites.official_layouts.base import module_names, find_results_reader, find_layout
 
 __all__ = ["geneval_suite"]  # the fixture
 
@@ -35,7 +37,9 @@ def draw(path: Path, value: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As the official generator leaves it: five digits, metadata on one line, a grid beside the samples."""
+    """As the official generator leaves it: five digits, metadata on one line, a grid beside the
+    samples.
+    """
     for prompt, facts in enumerate(prompt_metadata()):
         place = tmp_path / "images" / f"{prompt:05d}"
         for copy in range(4):
@@ -48,38 +52,61 @@ def folder(tmp_path: Path) -> Path:
 def test_a_whole_folder_is_read_copy_by_copy(folder: Path, geneval_suite: TwelvePrompts) -> None:
     assert layout.recognise(folder)
     found = layout.open_layout(folder, geneval_suite)
-    assert (found.n_asked, found.failed, found.warnings, found.indices) == (48, {}, (), list(range(48)))
+    assert (found.n_asked, found.failed, found.warnings, found.indices) == (
+        48,
+        {},
+        (),
+        list(range(48)),
+    )
     values = [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
     assert values == [4 * (i % 12) + i // 12 for i in range(48)]
 
 
-def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     (folder / "00003" / "samples" / "00002.png").unlink()
     shutil.rmtree(folder / "00007")
     for name in ("1.png.bak", "00004.png", "notes.txt"):
-        (folder / "00000" / "samples" / name).write_bytes((folder / "00000" / "samples" / "00000.png").read_bytes())
+        (folder / "00000" / "samples" / name).write_bytes(
+            (folder / "00000" / "samples" / "00000.png").read_bytes()
+        )
     (folder / "readme.txt").write_text("x")
     found = layout.open_layout(folder, geneval_suite)
     assert found.n_asked == 48 and len(found.indices) == 43
-    assert found.failed[2 * 12 + 3] == "no image 2 in 00003" and found.failed[7] == "no folder of this prompt"
+    assert (
+        found.failed[2 * 12 + 3] == "no image 2 in 00003"
+        and found.failed[7] == "no folder of this prompt"
+    )
     assert set(found.failed) == {27, 7, 19, 31, 43}
     assert found.warnings == (
         "folders: not read: readme.txt",
-        "images: not read: 00000/samples/00004.png, 00000/samples/1.png.bak, 00000/samples/notes.txt",
+        (
+            "images: not read: 00000/samples/00004.png, 00000/samples/1.png.bak,"
+            " 00000/samples/notes.txt"
+        ),
     )
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3])
-def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: Path, geneval_suite: TwelvePrompts, copies: int) -> None:
+def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(
+    folder: Path, geneval_suite: TwelvePrompts, copies: int
+) -> None:
     for place in folder.iterdir():
         for copy in range(copies, 4):
             (place / "samples" / f"{copy:05d}.png").unlink()
     found = layout.open_layout(folder, geneval_suite)
-    assert (found.n_asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
+    assert (found.n_asked, found.failed, found.indices) == (
+        12 * copies,
+        {},
+        list(range(12 * copies)),
+    )
     assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
 
 
-def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
     assert layout.open_layout(folder, geneval_suite).indices == list(range(48))
@@ -88,27 +115,41 @@ def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, gene
 def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
     needs = {look.role: look.needs for look in registry.load_by_name("evaluators", "geneval").looks}
     asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
-    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in prompt_metadata())
+    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(
+        needs["detector"](row) for row in prompt_metadata()
+    )
 
 
-def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_the_metadata_decides_which_prompt_a_folder_holds(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     (folder / "00000").rename(folder / "x")
     (folder / "00001").rename(folder / "0000")
     (folder / "x").rename(folder / "17")
-    (folder / "00002" / "metadata.jsonl").write_text(json.dumps({"tag": "single_object", "include": [], "prompt": "another"}))
+    (folder / "00002" / "metadata.jsonl").write_text(
+        json.dumps({"tag": "single_object", "include": [], "prompt": "another"})
+    )
     (folder / "00004" / "metadata.jsonl").unlink()
     keys = prompt_metadata()[5]
-    (folder / "00005" / "metadata.jsonl").write_text(json.dumps(dict(reversed(keys.items())), indent=1))  # the same, written otherwise
+    (folder / "00005" / "metadata.jsonl").write_text(
+        json.dumps(dict(reversed(keys.items())), indent=1)
+    )  # the same, written otherwise
     found = layout.open_layout(folder, geneval_suite)
     assert {int(b.images[0, 0, 0, 0]) for b in found.batches([0, 1], 1)} == {0, 4}
     assert 5 in found.indices and {2, 4} <= set(found.failed)
     assert "folders: no prompt of this suite in 00002, 00004; not read" in found.warnings
-    assert "folders: the number is not the prompt's in 0000, 17; metadata.jsonl decides, as officially" in found.warnings
+    assert (
+        "folders: the number is not the prompt's in 0000, 17; metadata.jsonl decides, as officially"
+        in found.warnings
+    )
 
 
 CHANGES: dict[str, Any] = {
     "an extra key": lambda facts: {**facts, "seed": 42, "scores": {"a": [1]}},
-    "an extra key of a clause": lambda facts: {**facts, "include": [{**c, "box": None, "weight": 1} for c in facts["include"]]},
+    "an extra key of a clause": lambda facts: {
+        **facts,
+        "include": [{**c, "box": None, "weight": 1} for c in facts["include"]],
+    },
     "no include": lambda facts: {key: facts[key] for key in ("prompt", "tag")},
     "the prompt alone": lambda facts: {"prompt": facts["prompt"]},
     "blanks": lambda facts: {**facts, "prompt": f" {facts['prompt'].replace(' ', '  ')} "},
@@ -116,14 +157,18 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_foreign_metadata_are_read_by_the_fields_that_are_known(folder: Path, geneval_suite: TwelvePrompts, change: str) -> None:
+def test_foreign_metadata_are_read_by_the_fields_that_are_known(
+    folder: Path, geneval_suite: TwelvePrompts, change: str
+) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_text(json.dumps(CHANGES[change](json.loads(path.read_text()))))
     found = layout.open_layout(folder, geneval_suite)
     assert (found.indices, found.failed, found.warnings) == (list(range(48)), {}, ())
 
 
-def test_a_metadata_file_of_several_lines_counts_by_its_first(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_a_metadata_file_of_several_lines_counts_by_its_first(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     path = folder / "00003" / "metadata.jsonl"
     path.write_text(path.read_text() + "\n" + json.dumps({"note": "mine"}) + "\n")
     assert layout.open_layout(folder, geneval_suite).indices == list(range(48))
@@ -143,14 +188,22 @@ def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason
     found = layout.open_layout(folder, geneval_suite)
     assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
     (why,) = [line for line in found.warnings if line.startswith("folders: why")]
-    assert "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not GenEval's (include" in why
+    assert (
+        "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not"
+        " GenEval's (include" in why
+    )
     assert "00002: its metadata have no text in `prompt`; and 1 more" in why
 
 
-def test_where_nothing_is_read_the_error_says_why(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_where_nothing_is_read_the_error_says_why(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_text(json.dumps({"prompt": "a prompt of mine", "include": []}))
-    with pytest.raises(SampleError, match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite"):
+    with pytest.raises(
+        SampleError,
+        match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite",
+    ):
         layout.open_layout(folder, geneval_suite)
 
 
@@ -160,15 +213,24 @@ def test_two_folders_of_one_prompt_are_refused(folder: Path, geneval_suite: Twel
         layout.open_layout(folder, geneval_suite)
 
 
-def test_images_numbered_from_elsewhere_count_in_order(folder: Path, geneval_suite: TwelvePrompts) -> None:
+def test_images_numbered_from_elsewhere_count_in_order(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     samples = folder / "00000" / "samples"
     for copy in range(4):
         (samples / f"{copy:05d}.png").rename(samples / f"{copy + 9}.png")
     found = layout.open_layout(folder, geneval_suite)
-    assert found.files is not None and [found.files[12 * k].name for k in range(4)] == ["9.png", "10.png", "11.png", "12.png"]
+    assert found.files is not None and [found.files[12 * k].name for k in range(4)] == [
+        "9.png",
+        "10.png",
+        "11.png",
+        "12.png",
+    ]
 
 
-def test_other_folders_are_not_taken_for_this_layout(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+def test_other_folders_are_not_taken_for_this_layout(
+    tmp_path: Path, geneval_suite: TwelvePrompts
+) -> None:
     draw(tmp_path / "00000" / "samples" / "00000.png", 1)
     draw(tmp_path / "flat" / "000000.png", 1)
     assert not layout.recognise(tmp_path) and not layout.recognise(tmp_path / "flat")
@@ -176,14 +238,21 @@ def test_other_folders_are_not_taken_for_this_layout(tmp_path: Path, geneval_sui
         layout.open_layout(tmp_path, geneval_suite)
 
 
-def test_written_folders_read_back_and_are_the_official_form(folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path) -> None:
+def test_written_folders_read_back_and_are_the_official_form(
+    folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
+) -> None:
     first = layout.open_layout(folder, geneval_suite)
     written = layout.write(first, geneval_suite, tmp_path / "copy")
     assert written == (48, ())
     assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [f"{k:05d}" for k in range(12)]
-    assert json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text()) == prompt_metadata()[11]
+    assert (
+        json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text())
+        == prompt_metadata()[11]
+    )
     again = layout.open_layout(tmp_path / "copy", geneval_suite)
-    assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [b.images.tobytes() for b in first.batches(first.indices, 1)]
+    assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [
+        b.images.tobytes() for b in first.batches(first.indices, 1)
+    ]
     assert layout.write(first, geneval_suite, tmp_path / "copy") == (48, ())  # up to date
     (tmp_path / "copy" / "00003" / "samples" / "00002.png").unlink()
     (tmp_path / "copy" / "00011" / "metadata.jsonl").unlink()
@@ -197,20 +266,36 @@ def test_written_folders_read_back_and_are_the_official_form(folder: Path, genev
         layout.write(first, geneval_suite, tmp_path / "copy")
 
 
-def test_a_part_is_written_with_a_word_on_the_rest(folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path) -> None:
+def test_a_part_is_written_with_a_word_on_the_rest(
+    folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
+) -> None:
     part = layout.open_layout(folder, geneval_suite).take_first(13)
     written = layout.write(part, geneval_suite, tmp_path / "part")
-    assert written.image_count == 13 and written.warnings == ("35 of 48 images are not there; the official scorer does not notice",)
-    assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == ["00000.png", "00001.png"]
+    assert written.image_count == 13 and written.warnings == (
+        "35 of 48 images are not there; the official scorer does not notice",
+    )
+    assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == [
+        "00000.png",
+        "00001.png",
+    ]
 
 
-def test_layouts_are_found_by_name_and_by_look(folder: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "geneval" in module_names() and "base" not in module_names() and "geneval_results" not in module_names()
+def test_layouts_are_found_by_name_and_by_look(
+    folder: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        "geneval" in module_names()
+        and "base" not in module_names()
+        and "geneval_results" not in module_names()
+    )
     with pytest.raises(UnknownNameError, match="did you mean geneval"):
         named_layout("genevals")
     monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", geneval_suite)
     assert find_layout(folder) is not None and find_layout(folder, "geneval") is not None
-    assert find_layout(folder, "another-suite") is None and find_layout(folder / "00000" / "samples") is None
+    assert (
+        find_layout(folder, "another-suite") is None
+        and find_layout(folder / "00000" / "samples") is None
+    )
     assert find_layout(folder / "00000" / "metadata.jsonl") is None
     with pytest.raises(SampleError):
         open_samples(folder)  # a folder of folders is no flat image folder
@@ -224,7 +309,9 @@ def test_convert_writes_and_reads_the_layout(
     done = CliRunner().invoke(main, ["convert", str(folder), str(flat), "--to", "png"])
     assert done.exit_code == 0, done.output
     assert len(list(flat.glob("*.png"))) == 48
-    done = CliRunner().invoke(main, ["convert", str(flat), str(back), "--to", "geneval", "--count", "47"])
+    done = CliRunner().invoke(
+        main, ["convert", str(flat), str(back), "--to", "geneval", "--count", "47"]
+    )
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [
         f"{back}: 47 images",
@@ -233,18 +320,40 @@ def test_convert_writes_and_reads_the_layout(
     ]
     for copy in range(4):
         name = f"00002/samples/{copy:05d}.png"
-        assert np.array_equal(np.asarray(Image.open(back / name)), np.asarray(Image.open(folder / name)))
+        assert np.array_equal(
+            np.asarray(Image.open(back / name)), np.asarray(Image.open(folder / name))
+        )
 
 
-def test_a_run_of_another_suite_is_not_written_as_geneval(tiny_checkpoint: Any, tmp_path: Path) -> None:
+def test_a_run_of_another_suite_is_not_written_as_geneval(
+    tiny_checkpoint: Any, tmp_path: Path
+) -> None:
     run = str(tmp_path / "run")
-    drawn = CliRunner().invoke(main, ["generate", "tiny", "--suite", "digits", "--count", "2", "--resolution", "8", "--out", run])
+    drawn = CliRunner().invoke(
+        main,
+        [
+            "generate",
+            "tiny",
+            "--suite",
+            "digits",
+            "--count",
+            "2",
+            "--resolution",
+            "8",
+            "--out",
+            run,
+        ],
+    )
     assert drawn.exit_code == 0, drawn.output
     done = CliRunner().invoke(main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"])
-    assert done.exit_code == 1 and "was drawn for suite digits, the layout geneval is of geneval" in done.output
+    assert (
+        done.exit_code == 1
+        and "was drawn for suite digits, the layout geneval is of geneval" in done.output
+    )
 
 
-# --------------------------------------------------------------------------- results of the official script
+# --------------------------------------------------------------------------- results of the
+# official script
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -263,15 +372,23 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> bool:
-    return {k: f"{v:.5f}" for k, v in found.items() if v is not None} == {k: f"{v:.5f}" for k, v in wanted.items()}
+    return {k: f"{v:.5f}" for k, v in found.items() if v is not None} == {
+        k: f"{v:.5f}" for k, v in wanted.items()
+    }
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, geneval_suite: TwelvePrompts, seed: int) -> None:
+def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(
+    tmp_path: Path, geneval_suite: TwelvePrompts, seed: int
+) -> None:
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path, seed)
     found = find_results_reader(path)
-    assert found is not None and found.RESULTS_OF == "geneval" and find_results_reader(tmp_path) is None
+    assert (
+        found is not None
+        and found.RESULTS_OF == "geneval"
+        and find_results_reader(tmp_path) is None
+    )
     score = results.import_scores(path, geneval_suite)
     values = {m.metric: m.value for m in score.measurements}
     assert same_digits(values, summary(rows)), (values, summary(rows))
@@ -280,7 +397,9 @@ def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_p
     assert all(m.n_asked == m.n_scored for m in score.measurements)
 
 
-def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(
+    tmp_path: Path, geneval_suite: TwelvePrompts
+) -> None:
     rows = write_finished_run(tmp_path / "results.jsonl")
     k = next(k for k, row in enumerate(rows) if row["tag"] == "counting" and not row["correct"])
     rows[k] |= {"correct": True, "reason": ""}
@@ -288,22 +407,40 @@ def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path
     score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 47 of 48; not on " in w for w in score.warnings)
-    assert any(difference.metric == "counting" for difference in score.rule_differences)  # the corrected rules judge by the boxes
+    assert any(
+        difference.metric == "counting" for difference in score.rule_differences
+    )  # the corrected rules judge by the boxes
 
 
-def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(
+    tmp_path: Path, geneval_suite: TwelvePrompts
+) -> None:
     rows = [
         row
         for row in write_finished_run(tmp_path / "results.jsonl")
         if "00003/samples/00001" not in row["filename"] and row["tag"] != "colors"
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    strict = {m.metric: m for m in results.import_scores(tmp_path / "results.jsonl", geneval_suite).measurements}
-    assert strict["colors"].value is None and strict["overall"].value is None and strict["two_object"].n_failed == 1
+    strict = {
+        m.metric: m
+        for m in results.import_scores(tmp_path / "results.jsonl", geneval_suite).measurements
+    }
+    assert (
+        strict["colors"].value is None
+        and strict["overall"].value is None
+        and strict["two_object"].n_failed == 1
+    )
     assert strict["counting"].value is not None
-    lenient = {m.metric: m.value for m in results.import_scores(tmp_path / "results.jsonl", geneval_suite, lenient=True).measurements}
+    lenient = {
+        m.metric: m.value
+        for m in results.import_scores(
+            tmp_path / "results.jsonl", geneval_suite, lenient=True
+        ).measurements
+    }
     assert lenient["colors"] is None
-    assert same_digits(lenient, summary(rows))  # a task that is missing and images that are missing leave no trace, as officially
+    assert same_digits(
+        lenient, summary(rows)
+    )  # a task that is missing and images that are missing leave no trace, as officially
 
 
 def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
@@ -316,8 +453,15 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
         ('{"tag": "x"}\n', "line 1 is no GenEval result"),
         (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 holds no metadata"),
         (json.dumps({**rows[0], "details": '{"owl": [1]}'}) + "\n", "line 1 is no GenEval result"),
-        (json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n", "line 1 is no GenEval result"),
-        (json.dumps({**rows[0], "metadata": json.dumps({**prompt_metadata()[0], "prompt": "p"})}) + "\n", "no prompt of GenEval's"),
+        (
+            json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n",
+            "line 1 is no GenEval result",
+        ),
+        (
+            json.dumps({**rows[0], "metadata": json.dumps({**prompt_metadata()[0], "prompt": "p"})})
+            + "\n",
+            "no prompt of GenEval's",
+        ),
         ((json.dumps(rows[0]) + "\n") * 2, "has 2 images"),
     ):
         path.write_text(text)
@@ -327,15 +471,29 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
 
 LINES: dict[str, Any] = {
     "an extra key": lambda row: {**row, "seed": 1, "clip": None},
-    "an extra key of the metadata": lambda row: {**row, "metadata": json.dumps({**json.loads(row["metadata"]), "id": 3})},
-    "no metadata": lambda row: {key: value for key, value in row.items() if key not in ("metadata", "tag")},
-    "metadata without include": lambda row: {**row, "metadata": json.dumps({"prompt": row["prompt"]})},
-    "objects in place of text": lambda row: {**row, "metadata": json.loads(row["metadata"]), "details": json.loads(row["details"])},
+    "an extra key of the metadata": lambda row: {
+        **row,
+        "metadata": json.dumps({**json.loads(row["metadata"]), "id": 3}),
+    },
+    "no metadata": lambda row: {
+        key: value for key, value in row.items() if key not in ("metadata", "tag")
+    },
+    "metadata without include": lambda row: {
+        **row,
+        "metadata": json.dumps({"prompt": row["prompt"]}),
+    },
+    "objects in place of text": lambda row: {
+        **row,
+        "metadata": json.loads(row["metadata"]),
+        "details": json.loads(row["details"]),
+    },
 }
 
 
 @pytest.mark.parametrize("change", LINES)
-def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path: Path, geneval_suite: TwelvePrompts, change: str) -> None:
+def test_lines_that_another_program_changed_are_read_to_the_same_digits(
+    tmp_path: Path, geneval_suite: TwelvePrompts, change: str
+) -> None:
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path)
     path.write_text("".join(json.dumps(LINES[change](row)) + "\n" for row in rows))
@@ -345,7 +503,9 @@ def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path
     assert any("agrees on 48 of 48" in w for w in score.warnings), score.warnings
 
 
-def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(
+    tmp_path: Path, geneval_suite: TwelvePrompts
+) -> None:
     rows = write_finished_run(tmp_path / "results.jsonl", images=5)
     four = [row for row in rows if not row["filename"].endswith("00004.png")]
     score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
@@ -353,7 +513,9 @@ def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: P
     assert "lines: 12 beyond the first 4 of a prompt are not read" in score.warnings
 
 
-def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+def test_copies_are_told_by_file_name_whatever_the_order(
+    tmp_path: Path, geneval_suite: TwelvePrompts
+) -> None:
     rows = write_finished_run(tmp_path / "results.jsonl")
     score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     by_name = {row["filename"]: row["correct"] for row in rows}
@@ -364,14 +526,21 @@ def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, geneval
 
 def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
     facts = prompt_metadata()[10]
-    reason = "expected red owl>=1, found 0 red; and 1 green\nexpected blue urn>=1, found 0 blue; and 1 white"
+    reason = (
+        "expected red owl>=1, found 0 red; and 1 green\nexpected blue urn>=1, found 0 blue; and 1"
+        " white"
+    )
     details = {"urn": [[0, 0, 9, 9, 0.9]], "owl": [[0, 0, 9, 9, 0.5], [1, 1, 2, 2, 0.5]]}
     row = {"filename": "a/0/samples/0.png", "tag": "color_attr", "prompt": facts["prompt"], "correct": False, "reason": reason,
            "metadata": json.dumps(facts), "details": json.dumps(details)}  # fmt: skip
     (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
     (found,) = results.read_rows(tmp_path / "r.jsonl")
     seen = results._annotations_of_row(found)
-    assert isinstance(seen["colours"], ColourAnnotation) and isinstance(seen["detector"], DetectionAnnotation)
+    assert isinstance(seen["colours"], ColourAnnotation) and isinstance(
+        seen["detector"], DetectionAnnotation
+    )
     assert [COLOURS[int(np.argmax(s))] for s in seen["colours"].probabilities] == ["green", "white"]
     owls = [d for d in seen["detector"].detections if d.label == "owl"]
-    assert owls[0].box == (0, 0, 9, 9) and owls[0].score == 0.5 > owls[1].score  # of equals, the script's first stays first
+    assert (
+        owls[0].box == (0, 0, 9, 9) and owls[0].score == 0.5 > owls[1].score
+    )  # of equals, the script's first stays first

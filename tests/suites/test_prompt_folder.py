@@ -1,4 +1,6 @@
-"""Images of prompts count for the prompts they were made for: by a record, a layout, or what a user states; never by a guess."""
+"""Images of prompts count for the prompts they were made for: by a record, a layout, or what a user
+states; never by a guess.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,17 @@ from harope_bench.core.schema import Result
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import SampleSet, write_adm_npz
-from harope_bench.data.shapes_scenes.scene_images import render_scene
 from harope_bench.data.shapes_scenes.layout import compose_scene, scene_rng
+from harope_bench.data.shapes_scenes.scene_images import render_scene
 from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.suites.official_layouts.conversion import convert
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
-from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions, open_prompt_images, running_numbers
+from harope_bench.suites.official_layouts.prompt_folder import (
+    PromptFolderOptions,
+    open_prompt_images,
+    running_numbers,
+)
 from harope_bench.suites.shapes import caption_cases
 
 __all__ = ["toy"]
@@ -66,7 +72,8 @@ def shown(samples: SampleSet) -> dict[int, int]:
 RIGHT = {index: index for index in range(8)}
 
 
-# --------------------------------------------------------------------------------------------- order
+# ---------------------------------------------------------------------------------------------
+# order
 
 
 def test_files_written_prompt_by_prompt_are_read_so_when_it_is_stated(tmp_path: Path) -> None:
@@ -84,25 +91,36 @@ def test_numbers_in_names_count_as_numbers_under_both_orders(tmp_path: Path, nam
     class Wide(ToySuite):
         count, copies = 12, 3
 
-    for order, index in (("copy-major", lambda k: k), ("prompt-major", lambda k: k % 3 * 4 + k // 3)):
+    for order, index in (
+        ("copy-major", lambda k: k),
+        ("prompt-major", lambda k: k % 3 * 4 + k // 3),
+    ):
         folder = put(tmp_path / order, {name.format(k): index(k) for k in range(12)})
         samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
         assert shown(samples) == {k: k for k in range(12)}
         (folder / name.format(5)).unlink()  # a lost one shifts no other
         samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
-        assert shown(samples) == {k: k for k in range(12) if k != index(5)} and samples.failed == {index(5): "no image of number 5"}
+        assert shown(samples) == {k: k for k in range(12) if k != index(5)} and samples.failed == {
+            index(5): "no image of number 5"
+        }
 
 
-def test_names_without_a_running_number_are_taken_only_when_none_can_be_missing(tmp_path: Path) -> None:
+def test_names_without_a_running_number_are_taken_only_when_none_can_be_missing(
+    tmp_path: Path,
+) -> None:
     folder = put(tmp_path, named(lambda prompt, copy: f"{prompt:03d}_{copy}.png"))
     samples = opened(folder, order="prompt-major")
     assert shown(samples) == RIGHT and any("natural order" in line for line in samples.warnings)
     (folder / "001_1.png").unlink()
-    with pytest.raises(OptionError, match="no whole number of copies of the 4 prompts .* give --pattern"):
+    with pytest.raises(
+        OptionError, match="no whole number of copies of the 4 prompts .* give --pattern"
+    ):
         opened(folder, order="prompt-major")
 
 
-def test_a_last_image_that_is_lost_is_not_taken_for_another_number_of_copies(tmp_path: Path) -> None:
+def test_a_last_image_that_is_lost_is_not_taken_for_another_number_of_copies(
+    tmp_path: Path,
+) -> None:
     folder = put(tmp_path, {f"{k}.png": 0 for k in range(7)})
     with pytest.raises(OptionError, match="7 images, no whole number of copies"):
         opened(folder, order="prompt-major")
@@ -126,7 +144,9 @@ def test_numbers_that_begin_at_1_are_rejected_under_every_form(tmp_path: Path) -
         with pytest.raises(OptionError, match="count from 0.*--file-list"):
             opened(tmp_path / name, **form)
     put(tmp_path / "parts", {"4_0.png": 0, "0_0.png": 0})
-    with pytest.raises(OptionError, match=r"4_0.png: prompt_index is 4, toy has 0 to 3 \(numbers count from 0\)"):
+    with pytest.raises(
+        OptionError, match=r"4_0.png: prompt_index is 4, toy has 0 to 3 \(numbers count from 0\)"
+    ):
         opened(tmp_path / "parts", pattern="{prompt_index}_{copy}.png")
 
 
@@ -138,11 +158,15 @@ def test_two_files_of_one_number_are_rejected(tmp_path: Path) -> None:
 def test_running_numbers_need_one_number_that_varies() -> None:
     paths = [Path("a2_0.png"), Path("a2_11.png")]
     assert running_numbers(paths) == [0, 11]
-    assert running_numbers([*paths, Path("b2_1.png")]) is None and running_numbers([*paths, Path("a3_1.png")]) is None
+    assert (
+        running_numbers([*paths, Path("b2_1.png")]) is None
+        and running_numbers([*paths, Path("a3_1.png")]) is None
+    )
     assert running_numbers([Path("cat.png"), Path("dog.png")]) is None
 
 
-# ------------------------------------------------------------------------------------------- pattern
+# -------------------------------------------------------------------------------------------
+# pattern
 
 TEXT = {prompt: text for prompt, (_, text) in enumerate(PROMPTS)}
 
@@ -154,31 +178,48 @@ TEXT = {prompt: text for prompt, (_, text) in enumerate(PROMPTS)}
         ("{prompt_index}/{copy}.png", lambda prompt, copy: f"{prompt}/{copy:05d}.png"),
         ("{copy}/{prompt}.png", lambda prompt, copy: f"{copy}/{TEXT[prompt]}.png"),
         ("{prompt}_{copy}.png", lambda prompt, copy: f"{TEXT[prompt]}_{copy:06d}.png"),
-        ("seed{copy} (x+y) {prompt}.png", lambda prompt, copy: f"seed{copy} (x+y) {TEXT[prompt]}.png"),
+        (
+            "seed{copy} (x+y) {prompt}.png",
+            lambda prompt, copy: f"seed{copy} (x+y) {TEXT[prompt]}.png",
+        ),
         ("{index}.png", lambda prompt, copy: f"{4 * copy + prompt}.png"),
         ("{index}-{prompt}.png", lambda prompt, copy: f"{4 * copy + prompt}-{TEXT[prompt]}.png"),
     ],
 )
-def test_a_pattern_places_every_image_whatever_the_order_of_the_files(tmp_path: Path, pattern: str, name: Any) -> None:
+def test_a_pattern_places_every_image_whatever_the_order_of_the_files(
+    tmp_path: Path, pattern: str, name: Any
+) -> None:
     samples = opened(put(tmp_path, named(name)), pattern=pattern)
     assert shown(samples) == RIGHT and samples.failed == {}
-    assert f"images: placed by --pattern {pattern!r}, 2 of 2 images of each prompt" in samples.warnings
+    assert (
+        f"images: placed by --pattern {pattern!r}, 2 of 2 images of each prompt" in samples.warnings
+    )
 
 
 def test_what_does_not_match_is_told_and_what_is_missing_is_failed(tmp_path: Path) -> None:
     names = named(lambda prompt, copy: f"{TEXT[prompt]}_{copy}.png")
     del names["a red square_1.png"]
-    samples = opened(put(tmp_path, {**names, "grid.png": 0, "a green square_0.png": 0}), pattern="{prompt}_{copy}.png")
-    assert samples.failed == {6: "no image of prompt 2, copy 1"} and shown(samples) == {k: k for k in range(8) if k != 6}
+    samples = opened(
+        put(tmp_path, {**names, "grid.png": 0, "a green square_0.png": 0}),
+        pattern="{prompt}_{copy}.png",
+    )
+    assert samples.failed == {6: "no image of prompt 2, copy 1"} and shown(samples) == {
+        k: k for k in range(8) if k != 6
+    }
     assert "images: not read: a green square_0.png, grid.png" in samples.warnings
-    with pytest.raises(SampleError, match="finds no image of toy in .*: grid.png: 'grid' is no prompt of toy"):
+    with pytest.raises(
+        SampleError, match="finds no image of toy in .*: grid.png: 'grid' is no prompt of toy"
+    ):
         opened(put(tmp_path / "other", {"grid.png": 0}), pattern="{prompt}.png")
     with pytest.raises(SampleError, match=r"finds no image of toy in .*: grid.png does not match"):
         opened(tmp_path / "other", pattern="{index}.png")
 
 
 def test_one_image_a_prompt_is_one_copy_and_not_a_failed_second(tmp_path: Path) -> None:
-    samples = opened(put(tmp_path, named(lambda prompt, copy: f"{TEXT[prompt]}.png", copies=1)), pattern="{prompt}.png")
+    samples = opened(
+        put(tmp_path, named(lambda prompt, copy: f"{TEXT[prompt]}.png", copies=1)),
+        pattern="{prompt}.png",
+    )
     assert (samples.n_asked, samples.failed, shown(samples)) == (4, {}, {k: k for k in range(4)})
     assert any("1 of 2 images of each prompt" in line for line in samples.warnings)
 
@@ -192,7 +233,9 @@ def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
 
 
 def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="what is stated differs: prompt_index is prompt 1, prompt is prompt 2"):
+    with pytest.raises(
+        OptionError, match="what is stated differs: prompt_index is prompt 1, prompt is prompt 2"
+    ):
         opened(put(tmp_path, {"1-a red square.png": 0}), pattern="{prompt_index}-{prompt}.png")
 
 
@@ -221,23 +264,32 @@ def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, to
 
 def test_item_ids_place_images_where_a_suite_has_them(tmp_path: Path) -> None:
     shapes: Any = registry.load_by_name("suites", "shapes")
-    folder = put(tmp_path, {f"shapes{prompt:03d}-{copy}.png": 0 for prompt in (0, 66) for copy in (0, 1)})
-    samples = open_prompt_images(folder, "shapes", shapes, None, PromptFolderOptions(pattern="{id}-{copy}.png"))
+    folder = put(
+        tmp_path, {f"shapes{prompt:03d}-{copy}.png": 0 for prompt in (0, 66) for copy in (0, 1)}
+    )
+    samples = open_prompt_images(
+        folder, "shapes", shapes, None, PromptFolderOptions(pattern="{id}-{copy}.png")
+    )
     assert samples.indices == [0, 66, 67, 133] and samples.n_asked == 134
     with pytest.raises(OptionError, match="toy has no item ids; state prompt_index or prompt"):
         opened(folder, pattern="{id}-{copy}.png")
 
 
-# ---------------------------------------------------------------------------------------------- list
+# ----------------------------------------------------------------------------------------------
+# list
 
 
-def listed(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", newline: str = "\n") -> Path:
+def listed(
+    path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", newline: str = "\n"
+) -> Path:
     """A list in the form that its name tells."""
     if path.suffix == ".jsonl":
         text = "".join(json.dumps(row) + "\n" for row in rows)
     else:
         lines = [list(rows[0]), *([row[name] for name in rows[0]] for row in rows)]
-        text = "".join(("," if path.suffix == ".csv" else "\t").join(map(str, line)) + "\n" for line in lines)
+        text = "".join(
+            ("," if path.suffix == ".csv" else "\t").join(map(str, line)) + "\n" for line in lines
+        )
     path.write_bytes(text.replace("\n", newline).encode(encoding))
     return path
 
@@ -254,26 +306,53 @@ def listed(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", newl
 def test_a_list_places_every_image(tmp_path: Path, suffix: str, keys: Any) -> None:
     names = named(lambda prompt, copy: f"{copy}/{'dbca'[prompt]}.png")
     folder = put(tmp_path / "images", names)
-    rows = [{"file": name, **keys(index % 4, index // 4)} for name, index in reversed(names.items())]
+    rows = [
+        {"file": name, **keys(index % 4, index // 4)} for name, index in reversed(names.items())
+    ]
     samples = opened(folder, file_list=listed(tmp_path / f"list{suffix}", rows))
     assert shown(samples) == RIGHT and samples.failed == {}
-    assert f"images: placed by --file-list list{suffix}, 2 of 2 images of each prompt" in samples.warnings
+    assert (
+        f"images: placed by --file-list list{suffix}, 2 of 2 images of each prompt"
+        in samples.warnings
+    )
 
 
-@pytest.mark.parametrize(("encoding", "newline"), [("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-8", "  \r\n")])
-def test_a_list_saved_on_windows_is_the_same_list(tmp_path: Path, encoding: str, newline: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "newline"), [("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-8", "  \r\n")]
+)
+def test_a_list_saved_on_windows_is_the_same_list(
+    tmp_path: Path, encoding: str, newline: str
+) -> None:
     folder = put(tmp_path / "images", named(lambda prompt, copy: f"sub/{prompt}{copy}.png"))
-    rows = [{"file": f"sub\\{prompt}{copy}.png", "index": 4 * copy + prompt} for prompt in range(4) for copy in range(2)]
-    assert shown(opened(folder, file_list=listed(tmp_path / "list.tsv", rows, encoding, newline))) == RIGHT
+    rows = [
+        {"file": f"sub\\{prompt}{copy}.png", "index": 4 * copy + prompt}
+        for prompt in range(4)
+        for copy in range(2)
+    ]
+    assert (
+        shown(opened(folder, file_list=listed(tmp_path / "list.tsv", rows, encoding, newline)))
+        == RIGHT
+    )
 
 
 def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path: Path) -> None:
     folder = put(tmp_path / "images", named(lambda prompt, copy: f"{prompt}{copy}.png"))
     (folder / "10.png").unlink()
-    rows = [{"file": f"{prompt}{copy}.png", "prompt_index": prompt, "copy": copy} for prompt in range(3) for copy in range(2)]
+    rows = [
+        {"file": f"{prompt}{copy}.png", "prompt_index": prompt, "copy": copy}
+        for prompt in range(3)
+        for copy in range(2)
+    ]
     samples = opened(folder, file_list=listed(tmp_path / "list.csv", rows))
-    assert samples.failed == {1: "10.png is listed and not there", 3: "no image of prompt 3, copy 0", 7: "no image of prompt 3, copy 1"}
-    assert shown(samples) == {k: k for k in (0, 2, 4, 5, 6)} and "images: not read: 30.png, 31.png" in samples.warnings
+    assert samples.failed == {
+        1: "10.png is listed and not there",
+        3: "no image of prompt 3, copy 0",
+        7: "no image of prompt 3, copy 1",
+    }
+    assert (
+        shown(samples) == {k: k for k in (0, 2, 4, 5, 6)}
+        and "images: not read: 30.png, 31.png" in samples.warnings
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,17 +383,23 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], 
     assert "list.jsonl line 2" in str(error.value)
 
 
-# ------------------------------------------------------------------------ what means nothing, and npz
+# ------------------------------------------------------------------------ what means nothing, and
+# npz
 
 
 def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy: ToyEye) -> None:
     folder = put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
     with pytest.raises(OptionError, match="--order and --pattern state the same thing; give one"):
         opened(folder, order="copy-major", pattern="{index}.png")
-    with pytest.raises(OptionError, match="--pattern reads files of one image each; leave --tiles out"):
+    with pytest.raises(
+        OptionError, match="--pattern reads files of one image each; leave --tiles out"
+    ):
         opened(folder, pattern="{index}.png", tiles=1)
     for arguments, told in (
-        (["digits-harope", "--suite", "digits", "--order", "copy-major"], "asks for no prompts, --order means nothing to it"),
+        (
+            ["digits-harope", "--suite", "digits", "--order", "copy-major"],
+            "asks for no prompts, --order means nothing to it",
+        ),
         (["shapes-harope", "--tiles", "4"], "is no folder of images, --tiles means nothing to it"),
     ):
         done = CliRunner().invoke(main, ["eval", *arguments, "--out", str(tmp_path / "o")])
@@ -324,14 +409,17 @@ def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy:
 def test_rows_of_an_npz_need_their_order_too(tmp_path: Path) -> None:
     put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
     write_adm_npz(opened(tmp_path / "images", order="copy-major"), tmp_path / "rows.npz")
-    with pytest.raises(OptionError, match="does not say which row is of which prompt .* --order copy-major"):
+    with pytest.raises(
+        OptionError, match="does not say which row is of which prompt .* --order copy-major"
+    ):
         opened(tmp_path / "rows.npz")
     with pytest.raises(OptionError, match="convert it --to png"):
         opened(tmp_path / "rows.npz", order="prompt-major")
     assert shown(opened(tmp_path / "rows.npz", order="copy-major")) == RIGHT
 
 
-# --------------------------------------------------------------- one set of images, every way it comes
+# --------------------------------------------------------------- one set of images, every way it
+# comes
 
 COPIES = 2  # of the suite shapes' six
 
@@ -363,24 +451,39 @@ def flat(world: World, folder: Path, name: Callable[[int, int], str]) -> Path:
     folder.mkdir()
     for copy in range(COPIES):
         for prompt in range(67):
-            shutil.copy(world.run / "images" / f"{67 * copy + prompt:06d}.png", folder / name(prompt, copy))
+            shutil.copy(
+                world.run / "images" / f"{67 * copy + prompt:06d}.png", folder / name(prompt, copy)
+            )
     return folder
 
 
 def scores(world: World, target: Path, out: Path, **form: Any) -> Result:
     """The result of a target, whose images the judge has seen in the run already."""
     shutil.copytree(world.run / "observations", out / "observations")
-    (scored,) = evaluate_prompts(target, out, PromptScoring("shapes", folder_options=PromptFolderOptions(**form)), ["geneval"])
+    (scored,) = evaluate_prompts(
+        target,
+        out,
+        PromptScoring("shapes", folder_options=PromptFolderOptions(**form)),
+        ["geneval"],
+    )
     return scored.result
 
 
-def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(world: World, tmp_path: Path) -> None:
+def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(
+    world: World, tmp_path: Path
+) -> None:
     values = {m.name: m.value for m in world.result.measurements}
-    assert values["overall"] is not None and 0.5 < values["overall"] < 0.95, "else a wrong order could score the same"
-    by_prompt = flat(world, tmp_path / "by_prompt", lambda prompt, copy: f"{COPIES * prompt + copy:06d}.png")
+    assert values["overall"] is not None and 0.5 < values["overall"] < 0.95, (
+        "else a wrong order could score the same"
+    )
+    by_prompt = flat(
+        world, tmp_path / "by_prompt", lambda prompt, copy: f"{COPIES * prompt + copy:06d}.png"
+    )
     by_name = flat(world, tmp_path / "by_name", lambda prompt, copy: f"{prompt:03d}_{copy + 1}.png")
     rows = [
-        {"file": f"{prompt:03d}_{copy + 1}.png", "prompt_index": prompt, "copy": copy} for prompt in range(67) for copy in range(COPIES)
+        {"file": f"{prompt:03d}_{copy + 1}.png", "prompt_index": prompt, "copy": copy}
+        for prompt in range(67)
+        for copy in range(COPIES)
     ]
     convert(world.run, tmp_path / "png", "png")
     convert(world.run, tmp_path / "official", "geneval")
@@ -399,9 +502,14 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(wor
         assert found.measurements == world.result.measurements, f"{target.name} {form}"
         if target.suffix != ".npz":  # whose images are known by their pixels
             assert found.samples_sha256 == world.result.samples_sha256
-    assert scores(world, by_prompt, tmp_path / "wrong", order="copy-major").measurements != world.result.measurements
+    assert (
+        scores(world, by_prompt, tmp_path / "wrong", order="copy-major").measurements
+        != world.result.measurements
+    )
     for folder in (by_prompt, by_name):
-        with pytest.raises(OptionError, match="does not say which image is of which prompt of shapes"):
+        with pytest.raises(
+            OptionError, match="does not say which image is of which prompt of shapes"
+        ):
             evaluate_prompts(folder, tmp_path / "none", PromptScoring("shapes"))
         with pytest.raises(OptionError, match="--order copy-major or prompt-major"):
             convert(folder, tmp_path / "none", "geneval", "shapes")
@@ -409,36 +517,68 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(wor
 
 
 def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path: Path) -> None:
-    """FID needs no prompts, but its result lies beside theirs and must be of the same images at the same indices."""
+    """FID needs no prompts, but its result lies beside theirs and must be of the same images at the
+    same indices.
+    """
     folder = flat(world, tmp_path / "i", lambda prompt, copy: f"{COPIES * prompt + copy}.png")
-    arguments = ["eval", str(folder), "--suite", "shapes", "--with", "geneval,fidelity", "--order", "prompt-major", "--json"]
+    arguments = [
+        "eval",
+        str(folder),
+        "--suite",
+        "shapes",
+        "--with",
+        "geneval,fidelity",
+        "--order",
+        "prompt-major",
+        "--json",
+    ]
     shutil.copytree(world.run / "observations", tmp_path / "o" / "observations")
     done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
     assert done.exit_code == 0, done.output
     results = [row["result"] for row in json.loads(done.stdout)["results"]]
     assert {result["samples_sha256"] for result in results} == {world.result.samples_sha256}
-    assert all("prompt-major as stated" in " ".join(warning["text"] for warning in result["warnings"]) for result in results)
+    assert all(
+        "prompt-major as stated" in " ".join(warning["text"] for warning in result["warnings"])
+        for result in results
+    )
     done = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
-    assert "images: prompt-major as stated" in done.stderr and list(csv.reader(done.stdout.splitlines()))
+    assert "images: prompt-major as stated" in done.stderr and list(
+        csv.reader(done.stdout.splitlines())
+    )
 
 
-def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(world: World, tmp_path: Path) -> None:
+def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
+    world: World, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(world.run, run, ignore=shutil.ignore_patterns("results", "observations"))
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[3] |= {"status": "failed", "reason": "not finite", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = CliRunner().invoke(main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"])
-    assert done.exit_code == 0 and "133 images, 1 failed samples left out" in done.output, done.output
+    assert done.exit_code == 0 and "133 images, 1 failed samples left out" in done.output, (
+        done.output
+    )
     suite: Any = registry.load_by_name("suites", "shapes")
-    one, two = open_prompt_images(run, "shapes", suite), open_prompt_images(tmp_path / "png", "shapes", suite)
-    assert (one.indices, one.failed, one.hashes, one.n_asked) == (two.indices, two.failed, two.hashes, two.n_asked)
+    one, two = (
+        open_prompt_images(run, "shapes", suite),
+        open_prompt_images(tmp_path / "png", "shapes", suite),
+    )
+    assert (one.indices, one.failed, one.hashes, one.n_asked) == (
+        two.indices,
+        two.failed,
+        two.hashes,
+        two.n_asked,
+    )
 
     Image.new("RGB", (32, 32)).save(tmp_path / "png" / "000005.png")
     with pytest.raises(SampleError, match="image 5 .* is not the one that was drawn"):
         open_prompt_images(tmp_path / "png", "shapes", suite).image(5)
     (tmp_path / "png" / "000005.png").unlink()
-    assert open_prompt_images(tmp_path / "png", "shapes", suite).failed == {3: "not finite", 5: "000005.png is not there"}
+    assert open_prompt_images(tmp_path / "png", "shapes", suite).failed == {
+        3: "not finite",
+        5: "000005.png is not there",
+    }
     with pytest.raises(SampleError, match="has another prompt at index"):
         open_prompt_images(tmp_path / "png", "toy", SUITE)
     (tmp_path / "png" / "file_list.jsonl").unlink()
@@ -447,10 +587,24 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(world: Wo
 
 
 def test_convert_prints_what_it_must_say_of_the_source(tmp_path: Path, toy: ToyEye) -> None:
-    folder = put(tmp_path / "i", {**named(lambda prompt, copy: f"{prompt}_{copy}.png"), "grid.png": 0})
-    arguments = ["convert", str(folder), str(tmp_path / "png"), "--to", "png", "--pattern", "{prompt_index}_{copy}.png"]
+    folder = put(
+        tmp_path / "i", {**named(lambda prompt, copy: f"{prompt}_{copy}.png"), "grid.png": 0}
+    )
+    arguments = [
+        "convert",
+        str(folder),
+        str(tmp_path / "png"),
+        "--to",
+        "png",
+        "--pattern",
+        "{prompt_index}_{copy}.png",
+    ]
     done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1 and "none is named; give --suite NAME" in done.output and not (tmp_path / "png").exists()
+    assert (
+        done.exit_code == 1
+        and "none is named; give --suite NAME" in done.output
+        and not (tmp_path / "png").exists()
+    )
     done = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
     assert done.exit_code == 0 and "images: not read: grid.png" in done.output, done.output
     assert shown(opened(tmp_path / "png")) == RIGHT

@@ -14,8 +14,13 @@ from harope_bench.core.errors import OptionError
 from harope_bench.data import shapes_scenes
 from harope_bench.data.shapes_scenes import detect_shapes
 from harope_bench.data.shapes_scenes.contents import CONTENTS, N_COLOUR_SETS, scene_label
-from harope_bench.data.shapes_scenes.scene_images import Background, Scene, SceneObject, render_scene
 from harope_bench.data.shapes_scenes.layout import compose_scene, scene_rng
+from harope_bench.data.shapes_scenes.scene_images import (
+    Background,
+    Scene,
+    SceneObject,
+    render_scene,
+)
 from harope_bench.data.shapes_scenes.words import COLOURS
 from harope_bench.evaluators.base import AnnotatedImage
 from harope_bench.judges.micro import shapes_vision
@@ -46,7 +51,16 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
             ask = look.ask(case.metadata[rule.form], seen)
             if ask is not None:
                 seen[look.role] = opened.see(look.role, image, ask)
-        found.append(AnnotatedImage(index=index, prompt_index=case.prompt_index, copy=0, prompt=case.prompt, metadata=case.metadata[rule.form], annotations=seen))
+        found.append(
+            AnnotatedImage(
+                index=index,
+                prompt_index=case.prompt_index,
+                copy=0,
+                prompt=case.prompt,
+                metadata=case.metadata[rule.form],
+                annotations=seen,
+            )
+        )
     return found
 
 
@@ -68,7 +82,9 @@ def test_judge_keeps_its_promises() -> None:
     check_annotator("shapes-vision", [truth(0), truth(30)])
 
 
-def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_is_not_believed_when_it_misreads_known_scenes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (case,) = JUDGE.canary()
     assert case.check(JUDGE.open("cpu")) is None
     whole = detect_shapes.detect_shapes
@@ -79,17 +95,27 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest
 
 def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:
     rates = JUDGE.errors()
-    assert {rate.case_kind for rate in rates} >= {"sharp scenes of 32 px misread", "questions on noisy scenes of 64 px answered wrongly"}
+    assert {rate.case_kind for rate in rates} >= {
+        "sharp scenes of 32 px misread",
+        "questions on noisy scenes of 64 px answered wrongly",
+    }
     assert all(rate.n_cases >= 600 for rate in rates)
     path = generate(make_plan("shapes-rope-axial", None, {"steps": 2}), [0, 1], tmp_path).folder
     found = evaluate_prompts(path, path, PromptScoring("shapes"), ["geneval"], None)[0].result
     assert found.judge_error_rates == {"shapes-vision": rates}
     said = [check.text for check in collect_checks(read_runs(tmp_path))]
-    assert any(text.startswith("judge shapes-vision on cases whose truth is known: no error in ") for text in said)
+    assert any(
+        text.startswith("judge shapes-vision on cases whose truth is known: no error in ")
+        for text in said
+    )
 
 
-def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs recorded this hash before the files moved; one changed line of code is another parser."""
+def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs recorded this hash before the files moved; one changed line of code is another
+    parser.
+    """
     recorded = "f54bab0c5d741b375a611bb5662d7f24a967dd542c4395b328daacdb64563444"
     assert JUDGE.weights_sha256() == recorded == JUDGE.open("cpu").weights_sha256
     for name in shapes_vision.PARSER_FILES:
@@ -117,13 +143,24 @@ def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
 
 
 def test_judge_finds_nothing_in_an_empty_scene() -> None:
-    assert JUDGE.open("cpu").see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery()).detections == ()  # type: ignore[union-attr]
+    assert (
+        JUDGE.open("cpu")
+        .see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery())
+        .detections
+        == ()
+    )  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("rules", ["official", "corrected"])
-@pytest.mark.parametrize(("evaluator", "most"), [("geneval", 1.0), ("dpg-bench", 100.0), ("t2i-compbench", 1.0)])
+@pytest.mark.parametrize(
+    ("evaluator", "most"), [("geneval", 1.0), ("dpg-bench", 100.0), ("t2i-compbench", 1.0)]
+)
 def test_rendered_truth_has_the_best_score(evaluator: str, most: float, rules: str) -> None:
-    found = {name: value for name, value in values(evaluator, sights(evaluator), rules).items() if value is not None}
+    found = {
+        name: value
+        for name, value in values(evaluator, sights(evaluator), rules).items()
+        if value is not None
+    }
     assert len(found) >= 3
     assert all(value == pytest.approx(most, abs=0.03 * most) for value in found.values()), found
 
@@ -149,6 +186,17 @@ def test_images_for_a_judge_hold_every_content() -> None:
 
 def test_a_label_says_shapes_counts_and_colours() -> None:
     paint = (0.0, 0.0, 0.0)
-    told = scene_label(Scene(Background(), (SceneObject("ring", "red", 0.3, 0.5, 0.2, paint), SceneObject("circle", "white", 0.7, 0.5, 0.2, paint))))
+    told = scene_label(
+        Scene(
+            Background(),
+            (
+                SceneObject("ring", "red", 0.3, 0.5, 0.2, paint),
+                SceneObject("circle", "white", 0.7, 0.5, 0.2, paint),
+            ),
+        )
+    )
     assert CONTENTS[told // N_COLOUR_SETS] == (("circle", 1), ("ring", 1))
-    assert [colour for i, colour in enumerate(COLOURS) if told % N_COLOUR_SETS >> i & 1] == ["red", "white"]
+    assert [colour for i, colour in enumerate(COLOURS) if told % N_COLOUR_SETS >> i & 1] == [
+        "red",
+        "white",
+    ]

@@ -1,4 +1,6 @@
-"""ImageNet and COCO: labels that are a function of seed and index, presets that are recorded, references that say what is missing."""
+"""ImageNet and COCO: labels that are a function of seed and index, presets that are recorded,
+references that say what is missing.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,20 @@ import pytest
 from harope_bench.assets import local_files
 from harope_bench.assets.download import fetch_asset
 from harope_bench.core import registry
-from harope_bench.core.errors import MissingAssetError, OptionError, StorageError, TooManyImagesError
+from harope_bench.core.errors import (
+    MissingAssetError,
+    OptionError,
+    StorageError,
+    TooManyImagesError,
+)
 from harope_bench.core.schema import Checkpoint, Plan, Settings
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.pipeline.evaluate import FeatureScoring, count_notes, repeated_prompts_notes, resolve_profile
+from harope_bench.pipeline.evaluate import (
+    FeatureScoring,
+    count_notes,
+    repeated_prompts_notes,
+    resolve_profile,
+)
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.suites import coco_fid, label_policies
 from harope_bench.suites.imagenet_suite import ImageNetSuite
@@ -39,13 +51,18 @@ def test_uniform_labels_depend_on_seed_and_index_alone() -> None:
     whole = labels_of("uniform")
     suite = ImageNetSuite(256)
     for indices in ([2999], [7, 3, 500]):
-        assert [r.label for r in suite.requests(indices, settings(labels="uniform"))] == [whole[i] for i in indices]
+        assert [r.label for r in suite.requests(indices, settings(labels="uniform"))] == [
+            whole[i] for i in indices
+        ]
     assert labels_of("uniform", seed=1) != whole
     assert labels_of(None) == whole  # the suite's own policy
 
 
 def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
-    uniform, balanced = Counter(labels_of("uniform", 50_000)), Counter(labels_of("balanced", 50_000))
+    uniform, balanced = (
+        Counter(labels_of("uniform", 50_000)),
+        Counter(labels_of("balanced", 50_000)),
+    )
     assert set(balanced.values()) == {50} and labels_of("balanced", 3) == [0, 1, 2]
     counts = np.array([uniform[i] for i in range(1000)])
     chi2 = ((counts - 50) ** 2 / 50).sum()
@@ -64,7 +81,10 @@ def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Pat
         labels_of(recorded, 51)
 
 
-@pytest.mark.parametrize(("text", "said"), [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "holds no labels"), ("-1", "'-1'")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "holds no labels"), ("-1", "'-1'")],
+)
 def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "l.txt").write_text(text)
     with pytest.raises(OptionError, match=said):
@@ -93,7 +113,9 @@ def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
 
 def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Checkpoint) -> None:
     plain = Plan(checkpoint=tiny_checkpoint, suite="digits", suite_version=1, settings=settings())
-    assert "labels" not in plain.digest_fields()["settings"] and "preset" not in plain.digest_fields()
+    assert (
+        "labels" not in plain.digest_fields()["settings"] and "preset" not in plain.digest_fields()
+    )
     named = plain.model_copy(update={"preset": "harope-release"})
     assert named.digest == plain.digest
     other = plain.model_copy(update={"settings": settings(labels="balanced")})
@@ -111,17 +133,37 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
         .replace("classes = 10", "classes = 1000")
     )
     with pytest.raises(
-        OptionError, match="guidance_channels means nothing to checkpoint mine: it generates pixels.*channels all where a preset"
+        OptionError,
+        match=(
+            "guidance_channels means nothing to checkpoint mine: it generates pixels.*channels all"
+            " where a preset"
+        ),
     ):
         make_plan("mine", None, {"preset": "harope-release", "resolution": 8})
-    plan = make_plan("mine", None, {"preset": "harope-release", "resolution": 8, "guidance_channels": "all"})
+    plan = make_plan(
+        "mine", None, {"preset": "harope-release", "resolution": 8, "guidance_channels": "all"}
+    )
     assert (plan.preset, plan.suite) == ("harope-release", "imagenet-256")
-    assert (plan.settings.steps, plan.settings.guidance, plan.settings.labels) == (250, 1.5, "uniform")
+    assert (plan.settings.steps, plan.settings.guidance, plan.settings.labels) == (
+        250,
+        1.5,
+        "uniform",
+    )
     other = make_plan(
-        "mine", None, {"preset": "harope-release", "resolution": 8, "labels": "balanced", "steps": 10, "guidance_channels": "all"}
+        "mine",
+        None,
+        {
+            "preset": "harope-release",
+            "resolution": 8,
+            "labels": "balanced",
+            "steps": 10,
+            "guidance_channels": "all",
+        },
     )
     assert (other.settings.steps, other.settings.labels) == (10, "balanced")
-    with pytest.raises(OptionError, match="suite imagenet-256 has harope-release, .* presets, not mine"):
+    with pytest.raises(
+        OptionError, match="suite imagenet-256 has harope-release, .* presets, not mine"
+    ):
         make_plan("mine", None, {"preset": "mine", "resolution": 8})
     assert found.suite == "digits"
 
@@ -136,7 +178,12 @@ def test_digits_leave_no_choice_of_labels(tiny_checkpoint: Checkpoint) -> None:
 def test_imagenet_is_scored_by_adm_on_exactly_fifty_thousand(name: str) -> None:
     suite = registry.load_by_name("suites", name)
     chosen = resolve_profile(suite, "fidelity", FeatureScoring(name))
-    assert (chosen.evaluator.profile, chosen.judge, chosen.suffix, suite.count) == ("adm", "inception-2015", "", 50_000)
+    assert (chosen.evaluator.profile, chosen.judge, chosen.suffix, suite.count) == (
+        "adm",
+        "inception-2015",
+        "",
+        50_000,
+    )
     clean = resolve_profile(suite, "fidelity", FeatureScoring(name, profile="clean"))
     assert (clean.judge, clean.suffix) == ("inception-2015-clean", "_clean")
 
@@ -149,13 +196,25 @@ def test_images_that_share_prompts_are_no_independent_draws_and_it_is_said() -> 
     shapes = registry.load_by_name("suites", "shapes")
     prompts = shapes.count // shapes.copies
     (told,) = repeated_prompts_notes(images(prompts + 7), shapes)
-    assert told.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts") and "errors are too small" in told
-    assert repeated_prompts_notes(images(prompts), shapes) == () and repeated_prompts_notes(images(500), registry.load_by_name("suites", "digits")) == ()
+    assert (
+        told.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts")
+        and "errors are too small" in told
+    )
+    assert (
+        repeated_prompts_notes(images(prompts), shapes) == ()
+        and repeated_prompts_notes(images(500), registry.load_by_name("suites", "digits")) == ()
+    )
 
 
 def test_the_releases_50176_images_are_not_scored_unasked() -> None:
     suite = registry.load_by_name("suites", "imagenet-256")
-    with pytest.raises(TooManyImagesError, match=r"50,176 images, imagenet-256 is scored on 50,000; --count 50000 takes the first.*--subset"):
+    with pytest.raises(
+        TooManyImagesError,
+        match=(
+            r"50,176 images, imagenet-256 is scored on 50,000; --count 50000 takes the"
+            r" first.*--subset"
+        ),
+    ):
         count_notes(images(50_176), suite, "imagenet-256")
     assert count_notes(images(50_000), suite, "imagenet-256") == ()
     assert "asks for 50,000" in count_notes(images(10_000), suite, "imagenet-256")[0]
@@ -166,32 +225,53 @@ def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
     suite = registry.load_by_name("suites", "imagenet-256")
     with pytest.raises(MissingAssetError, match="harope-bench fetch imagenet-256-reference"):
         suite.reference("inception-2015")
-    with pytest.raises(MissingAssetError, match="nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"):
+    with pytest.raises(
+        MissingAssetError,
+        match=(
+            "nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"
+        ),
+    ):
         suite.reference("inception-2015-clean")
     (tmp_path / "VIRTUAL_imagenet256_labeled.npz").write_bytes(b"npz")
     fetch_asset("imagenet-256-reference", tmp_path)
     found = suite.reference("inception-2015")
-    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == local_files.load_asset("inception-2015").files[0].sha256
+    assert (
+        found.path.read_bytes() == b"npz"
+        and found.judge_sha256 == local_files.load_asset("inception-2015").files[0].sha256
+    )
 
 
-# ------------------------------------------------------------------------------------------------- coco
+# -------------------------------------------------------------------------------------------------
+# coco
 
 
 def archive(path: Path, images: int = 50) -> Path:
-    rows = [{"image_id": 10 * i, "id": 5 * i + k, "caption": f" picture {i}\nsaid {k} "} for i in range(images) for k in (3, 1, 2)]
+    rows = [
+        {"image_id": 10 * i, "id": 5 * i + k, "caption": f" picture {i}\nsaid {k} "}
+        for i in range(images)
+        for k in (3, 1, 2)
+    ]
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(coco_fid.CAPTIONS_MEMBER, json.dumps({"annotations": rows}))
     return path
 
 
-def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = local_files.load_asset("coco-captions")
-    unpinned = [file.model_copy(update={"bytes": None, "md5": None}) for file in published.files]  # ours is small
-    monkeypatch.setattr(local_files, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)}))
+    unpinned = [
+        file.model_copy(update={"bytes": None, "md5": None}) for file in published.files
+    ]  # ours is small
+    monkeypatch.setattr(
+        local_files, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)})
+    )
     fetch_asset("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
     requests = registry.load_by_name("suites", "coco-fid").requests(range(50))
     prompts = [str(r.prompt) for r in requests]
-    assert len(set(prompts)) == 50 and all(p.endswith("said 1") and p.startswith("picture") for p in prompts)
+    assert len(set(prompts)) == 50 and all(
+        p.endswith("said 1") and p.startswith("picture") for p in prompts
+    )
     assert prompts != sorted(prompts, key=lambda p: int(p.split()[1]))
     assert registry.load_by_name("suites", "coco-fid").requests([7])[0].prompt == prompts[7]
     with pytest.raises(OptionError, match="50 captions, sample 50 has none"):
@@ -203,7 +283,11 @@ def test_coco_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(MissingAssetError, match="harope-bench fetch coco-captions"):
         suite.requests([0])
     with pytest.raises(
-        MissingAssetError, match="harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge inception-2015-clean --crop 512"
+        MissingAssetError,
+        match=(
+            "harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge"
+            " inception-2015-clean --crop 512"
+        ),
     ):
         suite.reference("inception-2015-clean")
     (tmp_path / "bad.zip").write_bytes(b"PK")

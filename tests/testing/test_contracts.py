@@ -1,4 +1,6 @@
-"""The contracts of judges, evaluators and tables hold for the shipped ones and catch what breaks them."""
+"""The contracts of judges, evaluators and tables hold for the shipped ones and catch what breaks
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import pytest
 from harope_bench import testing
 from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
+from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor, load_judge
 from harope_bench.testing.contract_violations import ContractViolations
 
@@ -24,7 +26,11 @@ def test_table_keeps_its_promises(name: str) -> None:
 def shipped_judges() -> list[str]:
     """Judges whose weights ship with the package; the others are tried where their weights are."""
     judges = ((name, load_judge(name)) for name in registry.list_names("judges"))
-    return [name for name, judge in judges if judge.judge_class == "micro" and isinstance(judge, FeatureExtractor)]
+    return [
+        name
+        for name, judge in judges
+        if judge.judge_class == "micro" and isinstance(judge, FeatureExtractor)
+    ]
 
 
 @pytest.mark.parametrize("name", shipped_judges())
@@ -39,10 +45,25 @@ class LoadedToy(LoadedFeatureExtractor):
         self.extract, self.weights_sha256 = see, sha256
 
 
-def judge(see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None, opened_sha256: str = "ab" * 32, **facts: Any) -> Any:
+def judge(
+    see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
+    opened_sha256: str = "ab" * 32,
+    **facts: Any,
+) -> Any:
     see = see or (lambda images: {"colour": images.mean((1, 2)).astype(np.float32)})
-    plain = {"version": 1, "judge_class": "micro", "preprocessing": "none", "arrays": ("colour",), "batch": 10}
-    members = {**plain, **facts, "weights_sha256": lambda self: "ab" * 32, "open": lambda self, device: LoadedToy(see, opened_sha256)}
+    plain = {
+        "version": 1,
+        "judge_class": "micro",
+        "preprocessing": "none",
+        "arrays": ("colour",),
+        "batch": 10,
+    }
+    members = {
+        **plain,
+        **facts,
+        "weights_sha256": lambda self: "ab" * 32,
+        "open": lambda self, device: LoadedToy(see, opened_sha256),
+    }
     return type("Toy", (FeatureExtractor,), members)()
 
 
@@ -57,7 +78,9 @@ def overwriting(images: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_a_judge_that_keeps_its_promises_passes() -> None:
     testing.check_judge(judge())
-    testing.check_judge(judge(), images=np.random.default_rng(1).integers(0, 256, (4, 9, 7, 3), dtype=np.uint8))
+    testing.check_judge(
+        judge(), images=np.random.default_rng(1).integers(0, 256, (4, 9, 7, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,9 +98,18 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
         (judge(lambda i: {"colour": colour(i)[1:]}), "has 4 rows for 5 images"),
         (judge(lambda i: {"colour": colour(i) * np.float32(np.nan)}), "is not finite"),
         (judge(lambda i: {"colour": colour(i) - colour(i).mean(0)}), "on its own is"),
-        (judge(lambda i: {"colour": colour(i) + np.arange(len(i), dtype=np.float32)[:, None]}), "in another order is"),
-        (judge(lambda i: {"colour": np.ones((len(i), 3), np.float32)}), "is the same for different images"),
-        (judge(lambda i: {"colour": colour(i) + np.float32(np.random.default_rng().random())}), "at the second look"),
+        (
+            judge(lambda i: {"colour": colour(i) + np.arange(len(i), dtype=np.float32)[:, None]}),
+            "in another order is",
+        ),
+        (
+            judge(lambda i: {"colour": np.ones((len(i), 3), np.float32)}),
+            "is the same for different images",
+        ),
+        (
+            judge(lambda i: {"colour": colour(i) + np.float32(np.random.default_rng().random())}),
+            "at the second look",
+        ),
         (judge(overwriting), "changes the images it is shown"),
     ],
 )
@@ -90,11 +122,15 @@ def test_the_contract_catches_a_judge_that_breaks_it(liar: Any, said: str) -> No
 def gaussian(n: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     widths = {"features": 8, "spatial": 6, "logits": 10}
-    return {name: (2 * rng.normal(size=(n, width))).astype(np.float32) for name, width in widths.items()}
+    return {
+        name: (2 * rng.normal(size=(n, width))).astype(np.float32) for name, width in widths.items()
+    }
 
 
 def synthetic() -> tuple[Features, dict[str, np.ndarray]]:
-    """Sixty images seen and the reference statistics of eighty, in the arrays of the class-conditional judges."""
+    """Sixty images seen and the reference statistics of eighty, in the arrays of the
+    class-conditional judges.
+    """
     real = gaussian(80, seed=1)
     reference = {"features": real["features"]}
     for name, suffix in (("features", ""), ("spatial", "_s")):
@@ -117,7 +153,9 @@ class ToyEvaluator(FeatureEvaluator):
 
     def score(self, seen: Features, reference: Any) -> EvaluatorOutput:
         rows = seen.arrays["features"][:, 0].astype(np.float64)
-        return EvaluatorOutput((self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ())
+        return EvaluatorOutput(
+            (self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ()
+        )
 
     def measure(self, rows: np.ndarray, failed: int) -> Measurement:
         value = float(rows.mean()) if len(rows) else None
@@ -125,12 +163,22 @@ class ToyEvaluator(FeatureEvaluator):
 
 
 def measured(value: float | None, scored: int, failed: int, **changes: Any) -> Measurement:
-    facts = {"metric": "mean", "name": "mean", "value": value, "n_asked": scored + failed, "n_scored": scored, "n_failed": failed}
+    facts = {
+        "metric": "mean",
+        "name": "mean",
+        "value": value,
+        "n_asked": scored + failed,
+        "n_scored": scored,
+        "n_failed": failed,
+    }
     return Measurement(**{**facts, "reason": None if value is not None else "no images", **changes})
 
 
 def evaluator(measure: Callable[..., Measurement] | None = None, **facts: Any) -> Any:
-    members = {**facts, **({"measure": lambda self, rows, failed: measure(rows, failed)} if measure else {})}
+    members = {
+        **facts,
+        **({"measure": lambda self, rows, failed: measure(rows, failed)} if measure else {}),
+    }
     return type("Liar", (ToyEvaluator,), members)()
 
 
@@ -154,21 +202,55 @@ METRIC = ToyEvaluator.metrics[0]
         (evaluator(parity=""), "makes no parity claim"),
         (evaluator(metrics=()), "declares no metric"),
         (evaluator(metrics=(METRIC, METRIC)), "metric names repeat"),
-        (evaluator(metrics=(METRIC, METRIC.model_copy(update={"name": "other"}))), "it measures ['mean'], declares ['mean', 'other']"),
-        (evaluator(lambda rows, failed: measured(1.0, len(rows), 0)), "asked, there were 60 rows and 2 failed"),
-        (evaluator(lambda rows, failed: measured(1.0 + failed, len(rows), failed)), "a failure must not be scored"),
-        (evaluator(lambda rows, failed: measured(0.0, len(rows), failed)), "on no images at all, wanted None"),
-        (evaluator(lambda rows, failed: measured(float(rows[0]), len(rows), failed)), "says why a value is missing: IndexError"),
-        (evaluator(lambda rows, failed: measured(None, len(rows), failed)), "has no value on 60 good rows"),
-        (evaluator(lambda rows, failed: measured(1.0, len(rows), failed, low=2.0, high=3.0, interval="x")), "is outside its interval"),
-        (evaluator(lambda rows, failed: measured(1.0, len(rows), failed, low=0.0, high=3.0)), "has an interval without a name"),
         (
-            evaluator(lambda rows, failed: measured(np.random.default_rng().random(), len(rows), failed)),
+            evaluator(metrics=(METRIC, METRIC.model_copy(update={"name": "other"}))),
+            "it measures ['mean'], declares ['mean', 'other']",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(1.0, len(rows), 0)),
+            "asked, there were 60 rows and 2 failed",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(1.0 + failed, len(rows), failed)),
+            "a failure must not be scored",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(0.0, len(rows), failed)),
+            "on no images at all, wanted None",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(float(rows[0]), len(rows), failed)),
+            "says why a value is missing: IndexError",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(None, len(rows), failed)),
+            "has no value on 60 good rows",
+        ),
+        (
+            evaluator(
+                lambda rows, failed: measured(
+                    1.0, len(rows), failed, low=2.0, high=3.0, interval="x"
+                )
+            ),
+            "is outside its interval",
+        ),
+        (
+            evaluator(lambda rows, failed: measured(1.0, len(rows), failed, low=0.0, high=3.0)),
+            "has an interval without a name",
+        ),
+        (
+            evaluator(
+                lambda rows, failed: measured(np.random.default_rng().random(), len(rows), failed)
+            ),
             "says something else the second time",
         ),
         (evaluator(score=clobbering), "changes its input seen features"),
         (
-            evaluator(score=lambda self, seen, ref: ToyEvaluator.score(self, seen, ref)._replace(per_sample={"mean": np.zeros(7)})),
+            evaluator(
+                score=lambda self, seen, ref: ToyEvaluator.score(self, seen, ref)._replace(
+                    per_sample={"mean": np.zeros(7)}
+                )
+            ),
             "per_sample of mean has 7 rows for 60 samples",
         ),
     ],
@@ -184,22 +266,35 @@ def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) 
     [
         ({"published": {"fid": "9.49 FID"}}, "prints '9.49 FID', wanted a number"),
         ({"published": {"fid": "9.4"}}, "prints '9.4', the column has 2 decimals"),
-        ({"best_by_value": {"all": {"fid": ["one"]}}}, "one/fid is marked best with 9.49, the best of its block is 8.90"),
+        (
+            {"best_by_value": {"all": {"fid": ["one"]}}},
+            "one/fid is marked best with 9.49, the best of its block is 8.90",
+        ),
         ({"printed": "Two"}, "prints the same name as another"),
         ({}, None),
         ({"published": {"fid": "9.49 (+4.1%)"}}, None),
     ],
 )
-def test_the_contract_reads_a_table_as_a_reader_does(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str | None) -> None:
+def test_the_contract_reads_a_table_as_a_reader_does(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str | None
+) -> None:
     layout = pytest.importorskip("harope_bench.leaderboards.table_spec")
     best = change.get("best_by_value", {"all": {"fid": ["two"]}})
-    first = {"id": "one", "printed": "One", "published": {"fid": "9.49"}, **{k: v for k, v in change.items() if k != "best_by_value"}}
+    first = {
+        "id": "one",
+        "printed": "One",
+        "published": {"fid": "9.49"},
+        **{k: v for k, v in change.items() if k != "best_by_value"},
+    }
     facts = {
         "id": "T", "number": 99, "title": "A table", "best_by_value": best,
         "columns": [{"key": "fid", "printed": "FID", "direction": "lower", "decimals": 2}],
         "rows": [first, {"id": "two", "printed": "Two", "published": {"fid": "8.90"}}],
     }  # fmt: skip
-    monkeypatch.setattr("harope_bench.leaderboards.board.load_table", lambda name: layout.check_table(facts, "a test"))
+    monkeypatch.setattr(
+        "harope_bench.leaderboards.board.load_table",
+        lambda name: layout.check_table(facts, "a test"),
+    )
     if said is None:
         testing.check_table("table99")
         return

@@ -9,15 +9,20 @@ import pytest
 from toy_prompts import PROMPTS, ToyEye, ToyRule
 
 from harope_bench import testing
-from harope_bench.core.annotations import VqaAnswer, VqaAnnotation, Detection, DetectionAnnotation
-from harope_bench.evaluators.base import SampleScore, WeightedScore, AnnotatedImage
+from harope_bench.core.annotations import Detection, DetectionAnnotation, VqaAnnotation, VqaAnswer
+from harope_bench.evaluators.base import AnnotatedImage, SampleScore, WeightedScore
 
-FOUND = DetectionAnnotation(size=(8, 8), detections=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),))
+FOUND = DetectionAnnotation(
+    size=(8, 8), detections=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),)
+)
 
 
 def sights() -> list[AnnotatedImage]:
     answers = {"detector": FOUND, "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}
-    return [AnnotatedImage(i, i % 4, i // 4, PROMPTS[i % 4][1], {"task": PROMPTS[i % 4][0]}, answers) for i in range(8)]
+    return [
+        AnnotatedImage(i, i % 4, i // 4, PROMPTS[i % 4][1], {"task": PROMPTS[i % 4][0]}, answers)
+        for i in range(8)
+    ]
 
 
 def altered(base: type, **members: Any) -> Any:
@@ -45,8 +50,20 @@ def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnota
         (altered(ToyEye, version=0), "version is 0"),
         (altered(ToyEye, judge_class="real"), "judge_class is 'real'"),
         (altered(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
-        (altered(ToyEye, roles=("detector",), see=lambda self, role, image, ask: VqaAnnotation(answers=())), "wanted Sighting"),
-        (altered(ToyEye, roles=("vqa",), see=lambda self, role, image, ask: VqaAnnotation(answers=())), "another number of things"),
+        (
+            altered(
+                ToyEye,
+                roles=("detector",),
+                see=lambda self, role, image, ask: VqaAnnotation(answers=()),
+            ),
+            "wanted Sighting",
+        ),
+        (
+            altered(
+                ToyEye, roles=("vqa",), see=lambda self, role, image, ask: VqaAnnotation(answers=())
+            ),
+            "another number of things",
+        ),
         (altered(ToyEye, roles=("detector",), see=count), "something else the second time"),
         (altered(ToyEye, roles=("detector",), see=darken), "changes the image"),
         (altered(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
@@ -64,8 +81,22 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
         (altered(ToyRule, parity=" "), "says nothing of its parity"),
         (altered(ToyRule, rules=("mine",)), "wanted official or corrected"),
         (altered(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
-        (altered(ToyRule, mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {facts["task"]: WeightedScore(1.0)}, " ")), "has no reason"),
-        (altered(ToyRule, mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {}, "none")), "has no value"),
+        (
+            altered(
+                ToyRule,
+                mark=lambda self, facts, seen, rules: SampleScore(
+                    facts["task"], {facts["task"]: WeightedScore(1.0)}, " "
+                ),
+            ),
+            "has no reason",
+        ),
+        (
+            altered(
+                ToyRule,
+                mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {}, "none"),
+            ),
+            "has no value",
+        ),
     ],
 )
 def test_an_evaluator_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:

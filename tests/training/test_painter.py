@@ -15,9 +15,9 @@ from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.state_dicts import load_weights, weights_bytes
 from harope_bench.core.storage import sha256_file
-from harope_bench.training import loop, text_to_image, run_recipe
+from harope_bench.training import loop, run_recipe, text_to_image
 from harope_bench.training.model_training import ModelTraining, base_weights_path, load_base_weights
-from harope_bench.training.recipe import TextToImageRecipe, Schedule, read_recipe
+from harope_bench.training.recipe import Schedule, TextToImageRecipe, read_recipe
 
 RECIPE = """
 kind = "painter"
@@ -63,10 +63,14 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def train(recipe: Path, folder: Path, encoding: str = "rope-axial", base: Path | None = None) -> Checkpoint:
+def train(
+    recipe: Path, folder: Path, encoding: str = "rope-axial", base: Path | None = None
+) -> Checkpoint:
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, TextToImageRecipe)
-    return text_to_image.train_text_to_image(read, ModelTraining(read, digest, encoding, {}, base), f"tiny-{encoding}", folder, True)
+    return text_to_image.train_text_to_image(
+        read, ModelTraining(read, digest, encoding, {}, base), f"tiny-{encoding}", folder, True
+    )
 
 
 def small(recipe: Path) -> TextToImageRecipe:
@@ -87,7 +91,9 @@ class Told(nn.Module):
         return x * 0 + (words == self.right).all(1)[:, None, None, None]
 
 
-def test_two_runs_are_equal_and_an_interrupted_one_is_too(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_are_equal_and_an_interrupted_one_is_too(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     straight = train(recipe, tmp_path / "straight")
     assert train(recipe, tmp_path / "again").sha256 == straight.sha256
     one = loop.Trainer._train_step
@@ -107,8 +113,12 @@ def test_two_runs_are_equal_and_an_interrupted_one_is_too(recipe: Path, tmp_path
 
 def test_kept_steps_are_checkpoints_of_their_own(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path)
-    early, late = (load_weights(tmp_path / f"tiny-rope-axial{tail}.safetensors") for tail in ("-at-4", ""))
-    assert early.keys() == late.keys() and any(not torch.equal(early[key], late[key]) for key in early)
+    early, late = (
+        load_weights(tmp_path / f"tiny-rope-axial{tail}.safetensors") for tail in ("-at-4", "")
+    )
+    assert early.keys() == late.keys() and any(
+        not torch.equal(early[key], late[key]) for key in early
+    )
     assert "training_steps = 4" in (tmp_path / "tiny-rope-axial-at-4.toml").read_text()
 
 
@@ -120,19 +130,27 @@ def test_the_log_says_what_true_and_shuffled_captions_cost(recipe: Path, tmp_pat
 
 
 def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None:
-    """Captions move on within their task, so that words which say the task alone would not open it."""
+    """Captions move on within their task, so that words which say the task alone would not open
+    it.
+    """
     read = small(recipe)
-    held = text_to_image.render_scenes(read, range(read.scenes, read.scenes + text_to_image.N_VALIDATION_SCENES))
+    held = text_to_image.render_scenes(
+        read, range(read.scenes, read.scenes + text_to_image.N_VALIDATION_SCENES)
+    )
     told = Told(held.caption_tokens)
     true, shuffled = text_to_image.validation_metrics(read).measure(told)
     assert true != shuffled
     moved = told.seen[1]
-    assert torch.equal(told.seen[0], held.caption_tokens) and not torch.equal(moved, held.caption_tokens)
+    assert torch.equal(told.seen[0], held.caption_tokens) and not torch.equal(
+        moved, held.caption_tokens
+    )
     assert torch.equal(moved[6:], held.caption_tokens[:-6])
 
 
 def test_captions_are_dropped_at_the_recipes_rate(recipe: Path) -> None:
-    read = small(recipe).model_copy(update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})})
+    read = small(recipe).model_copy(
+        update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})}
+    )
     scenes = text_to_image.render_scenes(read, range(60))
     network = Told(torch.zeros(400, 10, dtype=torch.long))
     text_to_image.text_to_image_loss(read, scenes)(network, Generator().manual_seed(0))
@@ -142,11 +160,15 @@ def test_captions_are_dropped_at_the_recipes_rate(recipe: Path) -> None:
 
 @pytest.mark.parametrize(("spare", "most"), [(1.0, 20), (0.5, 10), (0.0, 0)])
 def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -> None:
-    """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different ones as are left."""
+    """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different
+    ones as are left.
+    """
     schedule = small(recipe).schedule.model_copy(update={"batch": 600})
     read = small(recipe).model_copy(update={"spare": spare, "text_drop": 0.0, "schedule": schedule})
     scenes = text_to_image.render_scenes(read, range(60))
-    numbered = text_to_image.CaptionedScenes(scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.is_single_object)
+    numbered = text_to_image.CaptionedScenes(
+        scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.is_single_object
+    )
     network = Told(torch.zeros(600, 10, dtype=torch.long))
     text_to_image.text_to_image_loss(read, numbered)(network, Generator().manual_seed(0))
     seen = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
@@ -157,20 +179,28 @@ def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -
 def model(recipe: Path, encoding: str, **config: Any) -> ModelTraining:
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, TextToImageRecipe)
-    return ModelTraining(read.model_copy(update={"config": {**read.config, **config}}), digest, encoding, {})
+    return ModelTraining(
+        read.model_copy(update={"config": {**read.config, **config}}), digest, encoding, {}
+    )
 
 
 def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
     base = tmp_path / "base/tiny-rope-axial.safetensors"
-    network = registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
+    network = registry.load_by_name("backbones", "mmdit-micro").build(
+        "harope", {}, small(recipe).config
+    )
     before = {key: value.clone() for key, value in network.state_dict().items()}
     load_base_weights(network, model(recipe, "harope"), base)
     state, given = network.state_dict(), load_weights(base)
     for key, value in state.items():
-        assert torch.equal(value, before[key] if key.startswith("encoding.") else given[key].float()), key
+        assert torch.equal(
+            value, before[key] if key.startswith("encoding.") else given[key].float()
+        ), key
     checkpoint = train(recipe, tmp_path / "on", "harope", base)
-    assert checkpoint.source.endswith(f"--encoding harope --from tiny-rope-axial.safetensors ({sha256_file(base)[:12]})")
+    assert checkpoint.source.endswith(
+        f"--encoding harope --from tiny-rope-axial.safetensors ({sha256_file(base)[:12]})"
+    )
 
 
 def test_a_base_of_another_network_is_refused(recipe: Path, tmp_path: Path) -> None:
@@ -186,24 +216,44 @@ def test_a_base_of_another_network_is_refused(recipe: Path, tmp_path: Path) -> N
 def test_a_note_of_another_program_is_no_note(recipe: Path, tmp_path: Path, note: str) -> None:
     train(recipe, tmp_path / "base")
     base = tmp_path / "noted.safetensors"
-    base.write_bytes(weights_bytes(load_weights(tmp_path / "base/tiny-rope-axial.safetensors"), {"checkpoint": note}))
-    load_base_weights(registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config), model(recipe, "harope"), base)
+    base.write_bytes(
+        weights_bytes(
+            load_weights(tmp_path / "base/tiny-rope-axial.safetensors"), {"checkpoint": note}
+        )
+    )
+    load_base_weights(
+        registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config),
+        model(recipe, "harope"),
+        base,
+    )
 
 
 def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
     state = load_weights(tmp_path / "base/tiny-rope-axial.safetensors")
     bare = tmp_path / "bare.safetensors"  # without a note: whoever wrote it
-    bare.write_bytes(weights_bytes({key: value for key, value in state.items() if not key.startswith("blocks.1")}, {}))
-    network = registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
+    bare.write_bytes(
+        weights_bytes(
+            {key: value for key, value in state.items() if not key.startswith("blocks.1")}, {}
+        )
+    )
+    network = registry.load_by_name("backbones", "mmdit-micro").build(
+        "harope", {}, small(recipe).config
+    )
     with pytest.raises(WeightsError, match="blocks.1"):
         load_base_weights(network, model(recipe, "harope"), bare)
 
 
-def test_a_recipe_names_what_its_encodings_go_on_from(monkeypatch: pytest.MonkeyPatch, recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_names_what_its_encodings_go_on_from(
+    monkeypatch: pytest.MonkeyPatch, recipe: Path, tmp_path: Path
+) -> None:
     shipped = read_recipe("shapes-mmdit")[0]
     assert isinstance(shipped, TextToImageRecipe)
-    for encoding, name in (("ape", "shapes-base-ape"), ("harope", "shapes-base-rope-axial"), ("my-pe", "shapes-base-rope-axial")):
+    for encoding, name in (
+        ("ape", "shapes-base-ape"),
+        ("harope", "shapes-base-rope-axial"),
+        ("my-pe", "shapes-base-rope-axial"),
+    ):
         path = base_weights_path(shipped, encoding)
         assert path is not None and path.stem == name
     assert base_weights_path(small(recipe), "harope") is None
@@ -213,7 +263,9 @@ def test_a_recipe_names_what_its_encodings_go_on_from(monkeypatch: pytest.Monkey
         base_weights_path(shipped, "harope")
 
 
-def test_a_kill_between_keeping_and_saving_loses_nothing(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_keeping_and_saving_loses_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(recipe, tmp_path / "straight")
     save = loop.Trainer.save_snapshot
 
@@ -228,7 +280,9 @@ def test_a_kill_between_keeping_and_saving_loses_nothing(recipe: Path, tmp_path:
     monkeypatch.setattr(loop.Trainer, "save", save)
     train(recipe, tmp_path / "broken")
     for name in ("tiny-rope-axial-at-4.safetensors", "tiny-rope-axial.safetensors", "log.csv"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+        assert (tmp_path / "broken" / name).read_bytes() == (
+            tmp_path / "straight" / name
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("keep", [3, 8, 12])
@@ -238,7 +292,9 @@ def test_a_step_that_could_not_be_kept_is_refused(recipe: Path, keep: int) -> No
         read_recipe(str(recipe))
 
 
-def test_threads_are_the_recipes_while_it_trains_and_then_as_before(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_the_recipes_while_it_trains_and_then_as_before(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe.write_text(recipe.read_text() + "threads = 3\n")
     before, seen, one = torch.get_num_threads(), set[int](), loop.Trainer._train_step
 
@@ -252,8 +308,12 @@ def test_threads_are_the_recipes_while_it_trains_and_then_as_before(recipe: Path
 
 
 def test_the_rate_stays_where_it_is_not_to_decay() -> None:
-    schedule = Schedule(steps=100, batch=1, lr=0.5, warmup=10, clip=1, seed=0, snapshot=1, decay="none")
-    assert [loop.learning_rate(schedule, step) for step in (0, 9, 10, 50, 99)] == pytest.approx([0.05, 0.5, 0.5, 0.5, 0.5])
+    schedule = Schedule(
+        steps=100, batch=1, lr=0.5, warmup=10, clip=1, seed=0, snapshot=1, decay="none"
+    )
+    assert [loop.learning_rate(schedule, step) for step in (0, 9, 10, 50, 99)] == pytest.approx(
+        [0.05, 0.5, 0.5, 0.5, 0.5]
+    )
 
 
 def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
@@ -272,5 +332,10 @@ def test_bfloat16_products_are_trained_with_where_the_recipe_says_so(recipe: Pat
     one = torch.zeros(1, 3, 32, 32)
     for precision in ("float32", "bfloat16"):
         changed = read.model_copy(update={"precision": precision})
-        assert text_to_image.predict_target(Product(), changed, one, torch.zeros(1), torch.zeros(1, 10, dtype=torch.long)).dtype == torch.float32
+        assert (
+            text_to_image.predict_target(
+                Product(), changed, one, torch.zeros(1), torch.zeros(1, 10, dtype=torch.long)
+            ).dtype
+            == torch.float32
+        )
     assert seen == [torch.float32, torch.bfloat16]

@@ -35,7 +35,9 @@ def refusal(folder: Path) -> str | None:
 
 def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path)
-    trainer.train(lambda network, rng: network(torch.randn(1, 3, generator=rng)).square().sum(), "t")
+    trainer.train(
+        lambda network, rng: network(torch.randn(1, 3, generator=rng)).square().sum(), "t"
+    )
     path, rng, tally = tmp_path / "snapshot.pt", np.random.default_rng(0), Counter[str]()
     before = path.read_bytes()
     wanted = torch.load(path, weights_only=True)["sha256"]
@@ -56,7 +58,9 @@ def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> Non
 @pytest.mark.parametrize("part", ["network", "optimiser", "average", "step", "log"])
 def test_every_part_of_a_snapshot_is_vouched_for(tmp_path: Path, part: str) -> None:
     trainer = trainer_in(tmp_path)
-    trainer.train(lambda network, rng: network(torch.randn(1, 3, generator=rng)).square().sum(), "t")
+    trainer.train(
+        lambda network, rng: network(torch.randn(1, 3, generator=rng)).square().sum(), "t"
+    )
     state = torch.load(tmp_path / "snapshot.pt", weights_only=True)
     if part == "optimiser":
         state[part]["state"][0]["exp_avg"].view(torch.int32)[0, 0] ^= 1

@@ -1,4 +1,6 @@
-"""Training: seeded by step, killed and resumed without a trace, refused when the folder is another's."""
+"""Training: seeded by step, killed and resumed without a trace, refused when the folder is
+another's.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ import torch
 from safetensors.torch import load_file
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, UnknownNameError, WeightsError
+from harope_bench.core.errors import (
+    BenchError,
+    OptionError,
+    PlanMismatchError,
+    UnknownNameError,
+    WeightsError,
+)
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_file
 from harope_bench.core.toml_file import read_versioned_toml, toml_text
@@ -28,7 +36,8 @@ from harope_bench.training.recipe import DenoiserRecipe, JudgeErrorRecipe, Sched
 
 KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
 
-# A real process that trains; it tells its parent of every snapshot, and every step takes a little, so that it can be hit between two.
+# A real process that trains; it tells its parent of every snapshot, and every step takes a little,
+# so that it can be hit between two.
 SLOWLY = """
 import sys, time
 from pathlib import Path
@@ -49,10 +58,14 @@ denoiser.train(recipe, Model(recipe, digest, "harope", {}), "digits-harope", Pat
 """
 
 
-def train(recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any) -> Checkpoint:
+def train(
+    recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any
+) -> Checkpoint:
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, DenoiserRecipe)
-    return denoiser.train_denoiser(read, ModelTraining(read, digest, encoding, options), f"digits-{encoding}", folder, resume)
+    return denoiser.train_denoiser(
+        read, ModelTraining(read, digest, encoding, options), f"digits-{encoding}", folder, resume
+    )
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -70,14 +83,18 @@ def test_two_runs_of_one_recipe_are_equal_bit_for_bit(tiny_recipe: Path, tmp_pat
     assert left(tmp_path / "one") == left(tmp_path / "two")
 
 
-def test_another_seed_trains_other_weights(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_another_seed_trains_other_weights(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     for seed in (3, 4):
         train(make_recipe(name=f"seed{seed}", seed=seed), tmp_path / str(seed))
     one, other = (load_file(tmp_path / str(seed) / KEPT[0]) for seed in (3, 4))
     assert any(not torch.equal(one[k], other[k]) for k in one)
 
 
-def test_training_leaves_the_global_generator_alone(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_training_leaves_the_global_generator_alone(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     train(make_recipe(steps=2), tmp_path / "run")
@@ -85,22 +102,36 @@ def test_training_leaves_the_global_generator_alone(make_recipe: Callable[..., P
 
 
 def test_a_steps_generator_is_a_function_of_seed_and_step() -> None:
-    first = {(seed, step): float(torch.rand((), generator=loop.step_generator(seed, step))) for seed in range(3) for step in range(12)}
+    first = {
+        (seed, step): float(torch.rand((), generator=loop.step_generator(seed, step)))
+        for seed in range(3)
+        for step in range(12)
+    }
     assert len(set(first.values())) == len(first)
-    assert float(torch.rand((), generator=loop.step_generator(1, 12))) != float(torch.rand((), generator=loop.step_generator(11, 2)))
+    assert float(torch.rand((), generator=loop.step_generator(1, 12))) != float(
+        torch.rand((), generator=loop.step_generator(11, 2))
+    )
 
 
 # ------------------------------------------------------------------------------- killed and resumed
 
 
-def test_a_killed_and_resumed_training_equals_one_that_ran_through(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_killed_and_resumed_training_equals_one_that_ran_through(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     snapshot = 7  # not on a line of the log
     recipe = make_recipe(steps=45, snapshot=snapshot)
     train(recipe, tmp_path / "through")
     broken, rng = tmp_path / "broken", random.Random()
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(recipe), str(broken)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, str(recipe), str(broken)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     assert process.stdout is not None
-    told = [int(process.stdout.readline()) for _ in range(rng.randint(1, 2))]  # killed somewhere after its first or second snapshot
+    told = [
+        int(process.stdout.readline()) for _ in range(rng.randint(1, 2))
+    ]  # killed somewhere after its first or second snapshot
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(rng.uniform(0.0, 0.04))
     process.send_signal(signal.SIGKILL)
@@ -123,7 +154,9 @@ def test_a_kill_between_snapshot_and_log_loses_no_line(tiny_recipe: Path, tmp_pa
     assert left(tmp_path / "run") == whole
 
 
-def test_a_finished_training_is_not_done_again(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_is_not_done_again(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(tiny_recipe, tmp_path / "run")
     monkeypatch.setattr(loop.Trainer, "_one", lambda *_: pytest.fail("trained again"))
     train(tiny_recipe, tmp_path / "run")
@@ -136,7 +169,9 @@ def test_without_resume_a_training_starts_over(tiny_recipe: Path, tmp_path: Path
     assert left(tmp_path / "run") == whole
 
 
-def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     mine, other = make_recipe(name="mine", steps=3), make_recipe(name="other", steps=4)
     train(mine, tmp_path / "run")
     before = left(tmp_path / "run")
@@ -150,19 +185,24 @@ def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(make_recipe:
 
 
 @pytest.mark.parametrize("change", [{"encoding": "rope-axial"}, {"qk_mode": "same"}])
-def test_a_snapshot_of_another_encoding_or_option_is_refused(tiny_recipe: Path, tmp_path: Path, change: dict[str, str]) -> None:
+def test_a_snapshot_of_another_encoding_or_option_is_refused(
+    tiny_recipe: Path, tmp_path: Path, change: dict[str, str]
+) -> None:
     train(tiny_recipe, tmp_path / "run")
     with pytest.raises(PlanMismatchError, match=f"asked for .*{next(iter(change.values()))}"):
         train(tiny_recipe, tmp_path / "run", **change)
 
 
-def test_a_recipe_changed_in_one_number_is_another_recipe(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_recipe_changed_in_one_number_is_another_recipe(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     train(make_recipe(name="r", steps=3), tmp_path / "run")
     with pytest.raises(PlanMismatchError):
         train(make_recipe(name="r", steps=3, seed=4), tmp_path / "run")
 
 
-# -------------------------------------------------------------------------------- what is left behind
+# -------------------------------------------------------------------------------- what is left
+# behind
 
 
 def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -170,7 +210,13 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     facts = read_versioned_toml("checkpoint", tmp_path / "run" / "digits-harope.toml")
     found = Checkpoint.model_validate(facts)
     assert found == made
-    assert (found.sampler, found.steps, found.guidance, found.training_seed, found.training_steps) == ("flow", 2, 1.5, 3, 25)
+    assert (
+        found.sampler,
+        found.steps,
+        found.guidance,
+        found.training_seed,
+        found.training_steps,
+    ) == ("flow", 2, 1.5, 3, 25)
     assert found.recipe_sha256 == sha256_file(tiny_recipe)
     path = tmp_path / "run" / found.weights
     assert found.sha256 == sha256_file(path)
@@ -185,7 +231,9 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     assert not drawn.faults
 
 
-def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(
+    make_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     train(make_recipe(steps=23, snapshot=7), tmp_path / "run")
     head, *lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert head == "step,loss"
@@ -195,8 +243,12 @@ def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(make_
 
 def test_training_lowers_the_loss(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
     train(make_recipe(steps=200, snapshot=200), tmp_path / "run")
-    losses = [float(line.split(",")[1]) for line in (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
-    # a fresh DiT predicts zero, so it starts at E|noise - x|^2, between 1 and 2; the mean of ten steps wanders by about 0.1
+    losses = [
+        float(line.split(",")[1])
+        for line in (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]
+    ]
+    # a fresh DiT predicts zero, so it starts at E|noise - x|^2, between 1 and 2; the mean of ten
+    # steps wanders by about 0.1
     assert 1.2 < losses[0] < 2.2
     assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
 
@@ -216,21 +268,37 @@ def test_the_kept_weights_are_the_running_average(
     train(make_recipe(steps=12), tmp_path / "run")
     state = load_file(tmp_path / "run" / KEPT[0])
     for key, kept in state.items():
-        # the start weighs 1 x 2 x ... and is zero here: step 1 takes 10/11 of itself, and so on up to the recipe's 0.9
+        # the start weighs 1 x 2 x ... and is zero here: step 1 takes 10/11 of itself, and so on up
+        # to the recipe's 0.9
         average, decays = None, [min(0.9, step / (step + 10)) for step in range(1, 13)]
         for decay, weights in zip(decays, passed, strict=True):
             average = initial(key) if average is None else average
             average = decay * average + (1 - decay) * weights[key].double()
         assert average is not None
-        torch.testing.assert_close(kept.double(), average, rtol=2e-3, atol=1e-5)  # float16 keeps 11 bits
+        torch.testing.assert_close(
+            kept.double(), average, rtol=2e-3, atol=1e-5
+        )  # float16 keeps 11 bits
 
 
 def initial(key: str) -> torch.Tensor:
     """The weights before the first step of the tiny recipe."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
-        return registry.load_by_name("backbones", "dit").build("harope", {}, config).state_dict()[key].double()
+        config = {
+            "hidden": 16,
+            "depth": 1,
+            "heads": 2,
+            "patch": 7,
+            "size": 28,
+            "channels": 1,
+            "classes": 10,
+        }
+        return (
+            registry.load_by_name("backbones", "dit")
+            .build("harope", {}, config)
+            .state_dict()[key]
+            .double()
+        )
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
@@ -241,13 +309,20 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[60] == pytest.approx(1.0)  # half of the cosine
     assert rates[109] == pytest.approx(0, abs=1e-3)
     assert all(b <= a for a, b in pairwise(rates[9:]))
-    assert loop.learning_rate(Schedule(steps=5, batch=1, lr=2.0, warmup=0, clip=1, seed=0, snapshot=1), 0) == 2.0
+    assert (
+        loop.learning_rate(
+            Schedule(steps=5, batch=1, lr=2.0, warmup=0, clip=1, seed=0, snapshot=1), 0
+        )
+        == 2.0
+    )
 
 
 def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
     recipe, _ = read_recipe(str(tiny_recipe))
     assert isinstance(recipe, DenoiserRecipe)
-    recipe = recipe.model_copy(update={"label_drop": 0.25, "schedule": recipe.schedule.model_copy(update={"batch": 400})})
+    recipe = recipe.model_copy(
+        update={"label_drop": 0.25, "schedule": recipe.schedule.model_copy(update={"batch": 400})}
+    )
     seen: list[torch.Tensor] = []
 
     def network(x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -259,7 +334,9 @@ def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
     for step in range(10):
         loss(network, loop.step_generator(0, step))
     labels = torch.cat(seen)
-    assert float((labels == 10).double().mean()) == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000))
+    assert float((labels == 10).double().mean()) == pytest.approx(
+        0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000)
+    )
     assert set(labels.tolist()) == set(range(11))
 
 
@@ -287,7 +364,11 @@ def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
     ("wrong", "right", "said"),
     [
         ("ema = 0.9", "ema = 0.9\nmomentum = 0.9", "momentum: Extra inputs are not permitted"),
-        ("batch = 4", "batch = 4\nbatchsize = 4", r"schedule\.batchsize: Extra inputs are not permitted"),
+        (
+            "batch = 4",
+            "batch = 4\nbatchsize = 4",
+            r"schedule\.batchsize: Extra inputs are not permitted",
+        ),
         ("clip = 1.0\n", "", r"schedule\.clip: Field required"),
         ("ema = 0.9", "ema = 1.0", "ema: Input should be less than 1"),
         ("label_drop = 0.1", "label_drop = 1.1", "label_drop"),
@@ -297,7 +378,9 @@ def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
         ('suite = "digits"', 'suite = "../digits"', "is not a plain name"),
     ],
 )
-def test_a_recipe_with_a_wrong_field_is_refused_by_file_and_field(tiny_recipe: Path, wrong: str, right: str, said: str) -> None:
+def test_a_recipe_with_a_wrong_field_is_refused_by_file_and_field(
+    tiny_recipe: Path, wrong: str, right: str, said: str
+) -> None:
     text = tiny_recipe.read_text()
     assert wrong in text
     tiny_recipe.write_text(text.replace(wrong, right))
@@ -306,15 +389,21 @@ def test_a_recipe_with_a_wrong_field_is_refused_by_file_and_field(tiny_recipe: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_field_that_the_backbone_does_not_know_is_refused_before_training(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_config_field_that_the_backbone_does_not_know_is_refused_before_training(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     tiny_recipe.write_text(tiny_recipe.read_text().replace("patch = 7", "patch = 7\nwindow = 3"))
     with pytest.raises(OptionError, match="dit config window: Extra inputs are not permitted"):
         train(tiny_recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(tiny_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="no recipe named 'digits-di'; did you mean digits-dit"):
+def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UnknownNameError, match="no recipe named 'digits-di'; did you mean digits-dit"
+    ):
         read_recipe("digits-di")
     with pytest.raises(UnknownNameError, match="did you mean harope"):
         train(tiny_recipe, tmp_path / "run", encoding="haropee")
@@ -327,7 +416,15 @@ def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(tiny_re
     "facts",
     [
         {"name": 'quotes " and \\ and \n lines', "umlaut": "äöü €"},
-        {"flag": True, "off": False, "count": 3, "small": 1e-05, "large": 1e22, "whole": 2.0, "list": ["a", "b"]},
+        {
+            "flag": True,
+            "off": False,
+            "count": 3,
+            "small": 1e-05,
+            "large": 1e22,
+            "whole": 2.0,
+            "list": ["a", "b"],
+        },
         {"last": 1, "table": {"a": 1, "b": "x"}, "empty": {}},
     ],
 )
@@ -338,7 +435,10 @@ def test_facts_come_back_from_their_toml(facts: dict[str, Any]) -> None:
 
 
 def test_a_damaged_snapshot_and_a_diverged_loss_are_one_line(tmp_path: Path) -> None:
-    network, schedule = torch.nn.Linear(1, 1), Schedule(steps=3, batch=1, lr=0.1, warmup=0, clip=1.0, seed=0, snapshot=10)
+    network, schedule = (
+        torch.nn.Linear(1, 1),
+        Schedule(steps=3, batch=1, lr=0.1, warmup=0, clip=1.0, seed=0, snapshot=10),
+    )
     trainer = loop.Trainer(network, schedule, 0.9, tmp_path, "me")
     with pytest.raises(BenchError, match="the loss is nan at step 0"):
         trainer.train(lambda net, rng: net(torch.full((1, 1), float("nan"))).sum(), "t")

@@ -1,4 +1,6 @@
-"""The forwards of a network that were timed, as they are kept in forwards.npz: one row a forward. Needs no network."""
+"""The forwards of a network that were timed, as they are kept in forwards.npz: one row a forward.
+Needs no network.
+"""
 
 from __future__ import annotations
 

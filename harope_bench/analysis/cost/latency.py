@@ -16,7 +16,9 @@ WARM_UP_FORWARDS = 3  # forwards before the first one that counts
 
 
 def time_forwards(run: Callable[[], object], count: int, device: torch.device) -> list[float]:
-    """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both sides of each."""
+    """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both
+    sides of each.
+    """
     for _ in range(WARM_UP_FORWARDS):
         run()
     return [_time_forward(run, device) for _ in range(count)]
@@ -40,7 +42,8 @@ def _synchronize(device: torch.device) -> None:
 def peak_bytes(run: Callable[[], object], network: nn.Module, device: torch.device) -> int:
     """Most bytes held at once in one forward, weights included.
 
-    On CUDA what torch's allocator says. Elsewhere the storages of all tensors alive, as torch's operators make them: the scratch space
+    On CUDA what torch's allocator says. Elsewhere the storages of all tensors alive, as torch's
+    operators make them: the scratch space
     inside a kernel is not seen.
     """
     if device.type == "cuda":
@@ -50,7 +53,9 @@ def peak_bytes(run: Callable[[], object], network: nn.Module, device: torch.devi
         return torch.cuda.max_memory_allocated(device)
     with LiveMemory() as live:
         run()
-    return live.peak_bytes + sum(t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers()))
+    return live.peak_bytes + sum(
+        t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers())
+    )
 
 
 class LiveMemory(TorchDispatchMode):
@@ -62,10 +67,18 @@ class LiveMemory(TorchDispatchMode):
         self.storages: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Operator, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+        self,
+        func: Operator,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Runs the operator and counts what it made; a view shares its storage and counts nothing."""
-        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        """Runs the operator and counts what it made; a view shares its storage and counts
+        nothing.
+        """
+        known = {
+            t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
+        }
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known:
@@ -74,7 +87,8 @@ class LiveMemory(TorchDispatchMode):
         return out
 
     def _add_storage(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key = storage._cdata
+        size = storage.nbytes()
         if key not in self.storages:
             self.storages.add(key)
             self.current_bytes += size

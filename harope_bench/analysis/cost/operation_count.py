@@ -1,4 +1,6 @@
-"""Counts of a network on the meta device, where shapes are real and numbers are not: nothing is loaded, nothing is run."""
+"""Counts of a network on the meta device, where shapes are real and numbers are not: nothing is
+loaded, nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from harope_bench.metrics.attention_cost import LearnedParameters
 
 
 class OperationCounts(NamedTuple):
-    """Parameters (learned ones, and frozen ones among all) and multiply-adds of one forward, each counted once."""
+    """Parameters (learned ones, and frozen ones among all) and multiply-adds of one forward, each
+    counted once.
+    """
 
     parameters: int
     frozen_parameters: int
@@ -24,9 +28,12 @@ class OperationCounts(NamedTuple):
 def count_operations(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> OperationCounts:
     """Counts of a network on the meta device.
 
-    Multiply-adds are those of matrix products and convolutions, halved from torch's operator counter. On the meta device scaled dot
-    product attention is taken apart into its two products, so both are counted; on a real device some fused kernels would be missed.
-    Not counted: additions, norms, softmax, rotations, Fourier transforms, matrix exponentials, solves and inverses.
+    Multiply-adds are those of matrix products and convolutions, halved from torch's operator
+    counter. On the meta device scaled dot
+    product attention is taken apart into its two products, so both are counted; on a real device
+    some fused kernels would be missed.
+    Not counted: additions, norms, softmax, rotations, Fourier transforms, matrix exponentials,
+    solves and inverses.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(**inputs)
@@ -36,8 +43,11 @@ def count_operations(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> 
 
 
 def count_learned(encoding: encodings.Encoding) -> LearnedParameters:
-    """What an encoding learns in one attention layer, by the shapes of its parameters (an added table is not in the layer)."""
-    shape, own = encoding.shape, list(encoding.parameters())
+    """What an encoding learns in one attention layer, by the shapes of its parameters (an added
+    table is not in the layer).
+    """
+    shape = encoding.shape
+    own = list(encoding.parameters())
     total = sum(p.numel() for p in own if shape.layers in p.shape[:2])
     squares = [p for p in own if p.dim() >= 3 and p.shape[-2:] == (shape.head_dim, shape.head_dim)]
     if not squares:

@@ -1,7 +1,10 @@
-"""The text-to-image transformers as their authors publish them, built by diffusers on the meta device for rows without weights.
+"""The text-to-image transformers as their authors publish them, built by diffusers on the meta
+device for rows without weights.
 
-Counts are those of the published network plus what an encoding adds to its layers. Sizes: FLUX.1-dev are the class's own defaults; SD3
-medium are its published config's, which diffusers does not hold and which was not checked here against a downloaded one.
+Counts are those of the published network plus what an encoding adds to its layers. Sizes:
+FLUX.1-dev are the class's own defaults; SD3
+medium are its published config's, which diffusers does not hold and which was not checked here
+against a downloaded one.
 """
 
 from __future__ import annotations
@@ -14,17 +17,30 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from harope_bench.analysis.cost.operation_count import OperationCounts, count_operations, count_learned
+from harope_bench.analysis.cost.operation_count import (
+    OperationCounts,
+    count_learned,
+    count_operations,
+)
 from harope_bench.core.errors import MissingExtraError
 from harope_bench.core.record_base import Option
 from harope_bench.encodings import base as encodings
-from harope_bench.metrics.attention_cost import PAPER_LAYERS, PIXELS_PER_TOKEN, TEXT_TOKENS, ALL_PROJECTIONS, AttentionSizes, LearnedParameters
+from harope_bench.metrics.attention_cost import (
+    ALL_PROJECTIONS,
+    PAPER_LAYERS,
+    PIXELS_PER_TOKEN,
+    TEXT_TOKENS,
+    AttentionSizes,
+    LearnedParameters,
+)
 
 SD3_TEXT_TOKENS = 77 + 256
 
 
 class PublishedTransformer(NamedTuple):
-    """A transformer: how it is built, what its forward takes at a side in pixels, its counted layer, layers and text tokens."""
+    """A transformer: how it is built, what its forward takes at a side in pixels, its counted
+    layer, layers and text tokens.
+    """
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int], dict[str, torch.Tensor]]
@@ -35,7 +51,9 @@ class PublishedTransformer(NamedTuple):
 
 
 class CountedLayer(NamedTuple):
-    """The counted layer, what an encoding learns in it and in all layers, and its tokens: known without diffusers."""
+    """The counted layer, what an encoding learns in it and in all layers, and its tokens: known
+    without diffusers.
+    """
 
     attention: AttentionSizes
     learned: LearnedParameters
@@ -43,13 +61,20 @@ class CountedLayer(NamedTuple):
     tokens: int
 
 
-def counted_layer(backbone: str, encoding: str, options: Mapping[str, Option], resolution: int) -> CountedLayer:
+def counted_layer(
+    backbone: str, encoding: str, options: Mapping[str, Option], resolution: int
+) -> CountedLayer:
     """The layer of a published transformer that Table 9 counts."""
     network = PUBLISHED[backbone]
     with torch.device("meta"):
         own = encodings.build_encoding(encodings.load_encoding(encoding), _shape(network), options)
     parameters = sum(p.numel() for p in own.parameters())
-    return CountedLayer(network.layer, count_learned(own), parameters, (resolution // PIXELS_PER_TOKEN) ** 2 + network.text_tokens)
+    return CountedLayer(
+        network.layer,
+        count_learned(own),
+        parameters,
+        (resolution // PIXELS_PER_TOKEN) ** 2 + network.text_tokens,
+    )
 
 
 def count_published(backbone: str, found: CountedLayer, resolution: int) -> OperationCounts:
@@ -58,9 +83,14 @@ def count_published(backbone: str, found: CountedLayer, resolution: int) -> Oper
     Raises:
         MissingExtra: diffusers is not installed.
     """
-    whole, one = _published_counts(backbone, resolution), found.attention
+    whole = _published_counts(backbone, resolution)
+    one = found.attention
     extra = one.flops(found.tokens, found.learned) - one.plain_flops(found.tokens)
-    return OperationCounts(whole.parameters + found.parameters, whole.frozen_parameters, whole.macs + PUBLISHED[backbone].n_layers * extra)
+    return OperationCounts(
+        whole.parameters + found.parameters,
+        whole.frozen_parameters,
+        whole.macs + PUBLISHED[backbone].n_layers * extra,
+    )
 
 
 @lru_cache
@@ -73,7 +103,15 @@ def _published_counts(backbone: str, resolution: int) -> OperationCounts:
 def _shape(network: PublishedTransformer) -> encodings.ModelShape:
     one = network.layer
     axes = network.axes_dims
-    return encodings.ModelShape(one.hidden, one.heads, one.width, network.n_layers, len(axes), axes, static_axes=len(axes) - 2)
+    return encodings.ModelShape(
+        one.hidden,
+        one.heads,
+        one.width,
+        network.n_layers,
+        len(axes),
+        axes,
+        static_axes=len(axes) - 2,
+    )
 
 
 def _diffusers() -> ModuleType:
@@ -81,7 +119,8 @@ def _diffusers() -> ModuleType:
         import diffusers
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "the published transformers come with diffusers, which is not installed", advice="pip install 'harope-bench[t2i]'"
+            "the published transformers come with diffusers, which is not installed",
+            advice="pip install 'harope-bench[t2i]'",
         ) from error
     return diffusers
 
@@ -91,14 +130,17 @@ def _flux() -> nn.Module:
 
 
 def _flux_inputs(side: int) -> dict[str, torch.Tensor]:
-    tokens, one = (side // PIXELS_PER_TOKEN) ** 2, torch.empty(1, device="meta")
+    tokens = (side // PIXELS_PER_TOKEN) ** 2
+    one = torch.empty(1, device="meta")
     return {
         "hidden_states": one.new_empty(1, tokens, 64),
         "encoder_hidden_states": one.new_empty(1, TEXT_TOKENS, 4096),
         "pooled_projections": one.new_empty(1, 768),
         "timestep": one,
         "guidance": one,
-        "img_ids": torch.zeros(tokens, 3, device="cpu"),  # tables of angles are made where the ids lie
+        "img_ids": torch.zeros(
+            tokens, 3, device="cpu"
+        ),  # tables of angles are made where the ids lie
         "txt_ids": torch.zeros(TEXT_TOKENS, 3, device="cpu"),
     }
 
@@ -126,6 +168,10 @@ def _sd3_inputs(side: int) -> dict[str, torch.Tensor]:
 
 
 PUBLISHED = {
-    "flux": PublishedTransformer(_flux, _flux_inputs, PAPER_LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)),
-    "sd3": PublishedTransformer(_sd3, _sd3_inputs, AttentionSizes(1536, 24, ALL_PROJECTIONS), 24, SD3_TEXT_TOKENS, (32, 32)),
+    "flux": PublishedTransformer(
+        _flux, _flux_inputs, PAPER_LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)
+    ),
+    "sd3": PublishedTransformer(
+        _sd3, _sd3_inputs, AttentionSizes(1536, 24, ALL_PROJECTIONS), 24, SD3_TEXT_TOKENS, (32, 32)
+    ),
 }

@@ -1,4 +1,6 @@
-"""Yes or no to the questions of data/shapes_world/questions.py and to noun chunks, from what a parser found."""
+"""Yes or no to the questions of data/shapes_world/questions.py and to noun chunks, from what a
+parser found.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from harope_bench.data.shapes_scenes.detect_shapes import ShapeDetection
 from harope_bench.data.shapes_scenes.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 
 DETECTION_THRESHOLD = 0.5  # score above which a thing is there
-SHAPE_PATTERN, PLURAL_PATTERN = "|".join(SHAPES), "|".join(PLURALS.values())
+SHAPE_PATTERN = "|".join(SHAPES)
+PLURAL_PATTERN = "|".join(PLURALS.values())
 SINGULAR_BY_PLURAL = {many: one for one, many in PLURALS.items()}
 NUMBER_VALUES = {word: number for number, word in NUMBERS.items()}
 
@@ -23,7 +26,8 @@ class QuestionForm(NamedTuple):
 
 
 def answer_question(question: str, found: Sequence[ShapeDetection]) -> float | None:
-    """How far the answer is yes, 0 to 1: the score of the surest things that make it true. None for a question of another form.
+    """How far the answer is yes, 0 to 1: the score of the surest things that make it true. None for
+    a question of another form.
 
     >>> share("Is there a circle?", []), share("Who is there?", [])
     (0.0, None)
@@ -36,7 +40,9 @@ def answer_question(question: str, found: Sequence[ShapeDetection]) -> float | N
 
 
 def is_related(one: ShapeDetection, other: ShapeDetection, relation: str) -> bool:
-    """Whether the centre of `one` lies to that side of the other's, more so than along the other axis."""
+    """Whether the centre of `one` lies to that side of the other's, more so than along the other
+    axis.
+    """
     right = (one.box[0] + one.box[2] - other.box[0] - other.box[2]) / 2
     down = (one.box[1] + one.box[3] - other.box[1] - other.box[3]) / 2
     along, across = (right, down) if relation in ("left of", "right of") else (down, right)
@@ -54,24 +60,58 @@ def _score_presence(found: Sequence[ShapeDetection], match: re.Match[str]) -> fl
 
 def _score_count(found: Sequence[ShapeDetection], match: re.Match[str]) -> float:
     things = [thing for thing in found if thing.label == SINGULAR_BY_PLURAL[match["shape"]]]
-    return min((thing.score for thing in things), default=0.0) if len(things) == NUMBER_VALUES[match["number"]] else 0.0
+    return (
+        min((thing.score for thing in things), default=0.0)
+        if len(things) == NUMBER_VALUES[match["number"]]
+        else 0.0
+    )
 
 
 def _score_colour(found: Sequence[ShapeDetection], match: re.Match[str]) -> float:
-    return _highest_score([thing for thing in found if (thing.label, thing.colour) == (match["shape"], match["colour"])])
+    return _highest_score(
+        [
+            thing
+            for thing in found
+            if (thing.label, thing.colour) == (match["shape"], match["colour"])
+        ]
+    )
 
 
 def _score_relation(found: Sequence[ShapeDetection], match: re.Match[str]) -> float:
-    ones, others = ([thing for thing in found if thing.label == match[name]] for name in ("shape", "other"))
-    pairs = [min(a.score, b.score) for a in ones for b in others if a is not b and is_related(a, b, match["relation"])]
+    ones, others = (
+        [thing for thing in found if thing.label == match[name]] for name in ("shape", "other")
+    )
+    pairs = [
+        min(a.score, b.score)
+        for a in ones
+        for b in others
+        if a is not b and is_related(a, b, match["relation"])
+    ]
     return max(pairs, default=0.0)
 
 
 QUESTION_FORMS = (
     QuestionForm(re.compile(rf"is there a (?P<shape>{SHAPE_PATTERN})\?"), _score_presence),
     QuestionForm(re.compile(rf"are there (?P<shape>{PLURAL_PATTERN})\?"), _score_presence),
-    QuestionForm(re.compile(rf"are there (?P<number>{'|'.join(NUMBER_VALUES)}) (?P<shape>{PLURAL_PATTERN})\?"), _score_count),
-    QuestionForm(re.compile(rf"is the (?P<shape>{SHAPE_PATTERN}) (?P<colour>{'|'.join(COLOURS)})\?"), _score_colour),
-    QuestionForm(re.compile(rf"a (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{SHAPE_PATTERN})\?"), _score_colour),
-    QuestionForm(re.compile(rf"is the (?P<shape>{SHAPE_PATTERN}) (?P<relation>{'|'.join(RELATIONS)}) the (?P<other>{SHAPE_PATTERN})\?"), _score_relation),
+    QuestionForm(
+        re.compile(
+            rf"are there (?P<number>{'|'.join(NUMBER_VALUES)}) (?P<shape>{PLURAL_PATTERN})\?"
+        ),
+        _score_count,
+    ),
+    QuestionForm(
+        re.compile(rf"is the (?P<shape>{SHAPE_PATTERN}) (?P<colour>{'|'.join(COLOURS)})\?"),
+        _score_colour,
+    ),
+    QuestionForm(
+        re.compile(rf"a (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{SHAPE_PATTERN})\?"),
+        _score_colour,
+    ),
+    QuestionForm(
+        re.compile(
+            rf"is the (?P<shape>{SHAPE_PATTERN}) (?P<relation>{'|'.join(RELATIONS)}) the"
+            rf" (?P<other>{SHAPE_PATTERN})\?"
+        ),
+        _score_relation,
+    ),
 )

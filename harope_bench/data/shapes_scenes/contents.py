@@ -23,4 +23,6 @@ def scene_label(scene: Scene) -> int:
     shapes = Counter(thing.shape for thing in scene.objects)
     content = tuple((shape, shapes[shape]) for shape in SHAPES if shapes[shape])
     painted = {thing.colour for thing in scene.objects}
-    return CONTENTS.index(content) * N_COLOUR_SETS + sum(1 << i for i, colour in enumerate(COLOURS) if colour in painted)
+    return CONTENTS.index(content) * N_COLOUR_SETS + sum(
+        1 << i for i, colour in enumerate(COLOURS) if colour in painted
+    )

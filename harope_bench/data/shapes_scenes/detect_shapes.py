@@ -1,7 +1,10 @@
-"""Reads a drawn scene back: which shapes of which colours lie where. Exact on rendered scenes, cautious on anything else.
+"""Reads a drawn scene back: which shapes of which colours lie where. Exact on rendered scenes,
+cautious on anything else.
 
-Pixels that differ from the ground are grouped by colour and by touch; a group is the shape whose ideal silhouette, drawn into the
-group's own box, it overlaps most. The score follows that overlap (intersection over union): 0.5 at 0.6, 0.9 at 0.72, so a smear scores low
+Pixels that differ from the ground are grouped by colour and by touch; a group is the shape whose
+ideal silhouette, drawn into the
+group's own box, it overlaps most. The score follows that overlap (intersection over union): 0.5 at
+0.6, 0.9 at 0.72, so a smear scores low
 and a clean shape passes the threshold of GenEval's counting.
 """
 
@@ -17,7 +20,8 @@ from scipy import ndimage
 from harope_bench.data.shapes_scenes.scene_images import COLOUR_RGB, shape_mask
 from harope_bench.data.shapes_scenes.words import COLOURS, SHAPES
 
-COLOUR_TOLERANCE = 54.0  # RGB distance from the line between ground and paint within which a pixel is a mixture of the two
+# RGB distance from the line between ground and paint within which a pixel is a mixture of the two
+COLOUR_TOLERANCE = 54.0
 MIN_SIDE = 64  # smaller pictures are read enlarged to this side at least
 MAX_GREY_RANGE = 60.0  # largest difference between channels of ground, noise included
 MAX_BACKGROUND_LEVEL = 150.0  # ground is darker than this, white paint brighter
@@ -25,13 +29,17 @@ OVERLAP_OF_HALF_SCORE = 0.6  # overlap at which a detection scores 0.5
 SCORE_SLOPE = 18.0
 MAX_ASPECT_RATIO = 1.2  # a box this much longer than wide is still a square's
 MIN_SPLIT_GAIN = 0.15  # overlap that two halves must have more than the whole
-MIN_AREA_FRACTION = 0.025  # share of the picture that a thing covers at least; the smallest drawn one covers 0.055
+MIN_AREA_FRACTION = (
+    0.025  # share of the picture that a thing covers at least; the smallest drawn one covers 0.055
+)
 CONNECTIVITY = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
 class ShapeDetection:
-    """One thing: shape, colour, score in [0, 1], box (x0, y0, x1, y1) in pixels, ends exclusive, and mask (H, W) bool."""
+    """One thing: shape, colour, score in [0, 1], box (x0, y0, x1, y1) in pixels, ends exclusive,
+    and mask (H, W) bool.
+    """
 
     label: str
     colour: str
@@ -41,11 +49,22 @@ class ShapeDetection:
 
 
 def detect_shapes(image: np.ndarray, min_score: float = 0.0) -> list[ShapeDetection]:
-    """Things in an image (H, W, 3) uint8, the surest first; those below `least` are left out. Garbage gives few or low scores."""
+    """Things in an image (H, W, 3) uint8, the surest first; those below `least` are left out.
+    Garbage gives few or low scores.
+    """
     times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
-    pixels = ndimage.zoom(image.astype(np.float64), (times, times, 1), order=1, mode="nearest", grid_mode=True)
-    found = [_detect_group(part, colour, times) for colour, masks in _colour_groups(pixels) for mask in masks for part in _split_touching(mask)]
-    return sorted((one for one in found if one.score >= min_score), key=lambda one: (-one.score, one.box))
+    pixels = ndimage.zoom(
+        image.astype(np.float64), (times, times, 1), order=1, mode="nearest", grid_mode=True
+    )
+    found = [
+        _detect_group(part, colour, times)
+        for colour, masks in _colour_groups(pixels)
+        for mask in masks
+        for part in _split_touching(mask)
+    ]
+    return sorted(
+        (one for one in found if one.score >= min_score), key=lambda one: (-one.score, one.box)
+    )
 
 
 def _colour_groups(pixels: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -62,20 +81,28 @@ def _colour_groups(pixels: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]
 
 
 def _background_colour(pixels: np.ndarray) -> np.ndarray:
-    """Median colour of the grey and dark pixels, since things may cover more than half; of all where there are hardly any such."""
+    """Median colour of the grey and dark pixels, since things may cover more than half; of all
+    where there are hardly any such.
+    """
     flat = pixels.reshape(-1, 3)
     grey = flat[(np.ptp(flat, axis=1) <= MAX_GREY_RANGE) & (flat.max(1) <= MAX_BACKGROUND_LEVEL)]
-    return np.asarray(np.median(grey if len(grey) >= MIN_AREA_FRACTION * len(flat) else flat, axis=0))
+    return np.asarray(
+        np.median(grey if len(grey) >= MIN_AREA_FRACTION * len(flat) else flat, axis=0)
+    )
 
 
 def _colour_fractions(pixels: np.ndarray, ground: np.ndarray, paints: np.ndarray) -> np.ndarray:
-    """How much of each paint a pixel holds, as a mixture of it and the ground; 0 where it is no such mixture. (colours, H, W)"""
+    """How much of each paint a pixel holds, as a mixture of it and the ground; 0 where it is no
+    such mixture. (colours, H, W)
+    """
     shares = []
     for paint in paints:
         way = paint - ground
         along = ((pixels - ground) @ way) / max(way @ way, 1.0)  # a picture may be all of one paint
         off = np.linalg.norm(pixels - ground - along[..., None] * way, axis=-1)
-        shares.append(np.where(off <= COLOUR_TOLERANCE, along - 0.3 * off / COLOUR_TOLERANCE, 0.0))  # of two paints on one line the nearer one
+        shares.append(
+            np.where(off <= COLOUR_TOLERANCE, along - 0.3 * off / COLOUR_TOLERANCE, 0.0)
+        )  # of two paints on one line the nearer one
     return np.stack(shares)
 
 
@@ -86,11 +113,18 @@ def _detect_group(fine: np.ndarray, colour: str, times: int) -> ShapeDetection:
     blocks = fine.reshape(height, times, width, times)
     half = np.asarray(blocks.mean((1, 3)) >= 0.5)
     mask = half if half.any() else np.asarray(blocks.any((1, 3)))
-    return ShapeDetection(label, colour, float(1 / (1 + np.exp(-SCORE_SLOPE * (overlap - OVERLAP_OF_HALF_SCORE)))), _box(mask), mask)
+    return ShapeDetection(
+        label,
+        colour,
+        float(1 / (1 + np.exp(-SCORE_SLOPE * (overlap - OVERLAP_OF_HALF_SCORE)))),
+        _box(mask),
+        mask,
+    )
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask.any(0))
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
@@ -100,20 +134,29 @@ def _best_shape(mask: np.ndarray) -> tuple[str, float]:
     inner = mask[y0:y1, x0:x1]
     overlaps = [_overlap(inner, _silhouette(shape, *inner.shape)) for shape in SHAPES]
     best = int(np.argmax(overlaps))
-    return SHAPES[best], overlaps[best] * min(1.0, MAX_ASPECT_RATIO * min(inner.shape) / max(inner.shape))
+    return SHAPES[best], overlaps[best] * min(
+        1.0, MAX_ASPECT_RATIO * min(inner.shape) / max(inner.shape)
+    )
 
 
 def _split_touching(mask: np.ndarray) -> list[np.ndarray]:
-    """The mask, or its two halves where they are two things of one colour that touch: better read apart than as one."""
+    """The mask, or its two halves where they are two things of one colour that touch: better read
+    apart than as one.
+    """
     x0, y0, x1, y1 = _box(mask)
     across = x1 - x0 > y1 - y0
     first, last = (x0, x1) if across else (y0, y1)
     cuts = range(first + (last - first) * 2 // 5, first + (last - first) * 3 // 5 + 1)
     halves = [_split_at(mask, cut, across) for cut in cuts]
-    likely = [pair for pair in halves if min(half.sum() for half in pair) >= MIN_AREA_FRACTION * mask.size]
+    likely = [
+        pair for pair in halves if min(half.sum() for half in pair) >= MIN_AREA_FRACTION * mask.size
+    ]
     if not likely:
         return [mask]
-    apart, pair = max(((min(_best_shape(half)[1] for half in pair), pair) for pair in likely), key=lambda one: one[0])
+    apart, pair = max(
+        ((min(_best_shape(half)[1] for half in pair), pair) for pair in likely),
+        key=lambda one: one[0],
+    )
     return list(pair) if apart > _best_shape(mask)[1] + MIN_SPLIT_GAIN else [mask]
 
 

@@ -40,7 +40,9 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Background:
-    """Grey levels between `dark` and `light`; `period` of a pattern as a share of the side, `seed` of a grain."""
+    """Grey levels between `dark` and `light`; `period` of a pattern as a share of the side, `seed`
+    of a grain.
+    """
 
     pattern: Pattern = "plain"
     dark: float = 40.0
@@ -59,9 +61,11 @@ class Scene:
 
 
 def shape_mask(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Whether points (u to the right, v down, in radii from the centre) lie in the shape; bool, their broadcast shape.
+    """Whether points (u to the right, v down, in radii from the centre) lie in the shape; bool,
+    their broadcast shape.
 
-    All shapes but the circle and the ring touch the square of half side 1; the triangle stands on its base.
+    All shapes but the circle and the ring touch the square of half side 1; the triangle stands on
+    its base.
     """
     if shape == "circle":
         return u * u + v * v <= 1
@@ -91,13 +95,15 @@ def pixel_coverage(thing: SceneObject, side: int) -> tuple[slice, slice, np.ndar
     rows, v = _sample_points(thing.y, thing.radius, side)
     columns, u = _sample_points(thing.x, thing.radius, side)
     fine = shape_mask(thing.shape, u[None, :], v[:, None])
-    height, width = rows.stop - rows.start, columns.stop - columns.start
+    height = rows.stop - rows.start
+    width = columns.stop - columns.start
     return rows, columns, fine.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).mean((1, 3))
 
 
 def _sample_points(centre: float, radius: float, side: int) -> tuple[slice, np.ndarray]:
     """The pixels a thing may touch along an axis, and its sample points there in radii."""
-    first, last = max(0, int((centre - radius) * side)), min(side, int((centre + radius) * side) + 1)
+    first = max(0, int((centre - radius) * side))
+    last = min(side, int((centre + radius) * side) + 1)
     fine = (np.arange(first * SUPERSAMPLING, last * SUPERSAMPLING) + 0.5) / (SUPERSAMPLING * side)
     return slice(first, last), (fine - centre) / radius
 
@@ -114,7 +120,11 @@ def render_background(ground: Background, side: int) -> np.ndarray:
         share = across if ground.is_vertical else down
     else:
         wave = np.sin(2 * np.pi * across / ground.period)
-        share = (wave > 0).astype(float) if ground.is_vertical else (np.sin(2 * np.pi * down / ground.period) > 0).astype(float)
+        share = (
+            (wave > 0).astype(float)
+            if ground.is_vertical
+            else (np.sin(2 * np.pi * down / ground.period) > 0).astype(float)
+        )
         if ground.pattern == "checks":
             share = (wave * np.sin(2 * np.pi * down / ground.period) > 0).astype(float)
     return ground.dark + share * (ground.light - ground.dark)

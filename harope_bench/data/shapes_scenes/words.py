@@ -1,4 +1,6 @@
-"""The words of captions and questions about drawn scenes; a judge that reads or answers them depends on no split of captions."""
+"""The words of captions and questions about drawn scenes; a judge that reads or answers them
+depends on no split of captions.
+"""
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")

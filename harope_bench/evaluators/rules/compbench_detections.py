@@ -1,4 +1,6 @@
-"""Detections as T2I-CompBench's rules see them: in a frame of 479 pixels, above a score of 0.5, known by their label's text."""
+"""Detections as T2I-CompBench's rules see them: in a frame of 479 pixels, above a score of 0.5,
+known by their label's text.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,17 @@ from typing import NamedTuple
 from harope_bench.core.annotations import Box, DetectionAnnotation
 from harope_bench.evaluators.rules.compbench_quirks import Rules
 
-FRAME_SHORT_SIDE, FRAME_LONG_SIDE = 479, 480  # pixels: the shorter side, and the most that the longer one may have
+# pixels: the shorter side, and the most that the longer one may have
+FRAME_SHORT_SIDE = 479
+FRAME_LONG_SIDE = 480
 MIN_SCORE = 0.5  # detections must be above
 PERSON_WORDS = dict.fromkeys(("girl", "boy", "man", "woman"), "person")
 
 
 class FramedDetection(NamedTuple):
-    """One detection: its label's whole text, how sure (0 to 1), its box in the frame, and its place in the image's own pixels."""
+    """One detection: its label's whole text, how sure (0 to 1), its box in the frame, and its place
+    in the image's own pixels.
+    """
 
     label: str
     score: float
@@ -37,11 +43,13 @@ def _scale_box(box: Box, factors: Box) -> Box:
 
 
 def frame_scales(size: tuple[int, int]) -> tuple[float, float]:
-    """Frame pixels for each image pixel, across and down, of an image of that (width, height); sides are cut to whole pixels.
+    """Frame pixels for each image pixel, across and down, of an image of that (width, height);
+    sides are cut to whole pixels.
 
     Source: UniDet_eval/experts/model_bank.py, torchvision's Resize with a longest side.
     """
-    short, long = min(size), max(size)
+    short = min(size)
+    long = max(size)
     frame = (FRAME_SHORT_SIDE, int(FRAME_SHORT_SIDE * long / short))
     if frame[1] > FRAME_LONG_SIDE:
         frame = (int(FRAME_LONG_SIDE * FRAME_SHORT_SIDE / frame[1]), FRAME_LONG_SIDE)
@@ -66,11 +74,16 @@ def box_area(box: Box) -> float:
 def match_names(name: str, labels: Sequence[str]) -> list[int]:
     """Places of the labels that mean this name, as the corrected rules read labels.
 
-    A label is a list of names between commas or slashes. Labels of which the name is one; if there are none, those that hold it as
+    A label is a list of names between commas or slashes. Labels of which the name is one; if there
+    are none, those that hold it as
     whole words (`mobile phone` for phone).
     """
     own = [k for k, label in enumerate(labels) if name in label_names(label)]
-    return own or [k for k, label in enumerate(labels) if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", label.lower())]
+    return own or [
+        k
+        for k, label in enumerate(labels)
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", label.lower())
+    ]
 
 
 def label_names(label: str) -> list[str]:
@@ -80,23 +93,36 @@ def label_names(label: str) -> list[str]:
 
 def match_whole_label(name: str, labels: Sequence[str], rules: Rules) -> list[int]:
     """Places of the labels that mean this name in 2D."""
-    return match_names(name, labels) if rules == "corrected" else [k for k, label in enumerate(labels) if label == name]
+    return (
+        match_names(name, labels)
+        if rules == "corrected"
+        else [k for k, label in enumerate(labels) if label == name]
+    )
 
 
 def match_label_part(name: str, labels: Sequence[str], rules: Rules) -> list[int]:
     """Places of the labels that mean this name in 3D and numeracy."""
-    return match_names(name, labels) if rules == "corrected" else [k for k, label in enumerate(labels) if name in label]
+    return (
+        match_names(name, labels)
+        if rules == "corrected"
+        else [k for k, label in enumerate(labels) if name in label]
+    )
 
 
-def object_pairs(first: Sequence[int], second: Sequence[int]) -> list[tuple[int | None, int | None]]:
-    """Which detections may be the two objects under the corrected rules: the surest of each, never the same one twice.
+def object_pairs(
+    first: Sequence[int], second: Sequence[int]
+) -> list[tuple[int | None, int | None]]:
+    """Which detections may be the two objects under the corrected rules: the surest of each, never
+    the same one twice.
 
     Two names with the same detections give both orders.
     """
     if not first or not second:
         return [(first[0] if first else None, second[0] if second else None)]
     if list(first) == list(second):
-        return [(first[0], first[1]), (first[1], first[0])] if len(first) > 1 else [(first[0], None)]
+        return (
+            [(first[0], first[1]), (first[1], first[0])] if len(first) > 1 else [(first[0], None)]
+        )
     if first[0] != second[0]:
         return [(first[0], second[0])]
     return [(first[0], second[1])] if len(second) > 1 else [(first[1], second[0])]

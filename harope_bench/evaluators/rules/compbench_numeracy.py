@@ -10,13 +10,34 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from harope_bench.core.annotations import Box, DetectionAnnotation
-from harope_bench.evaluators.rules.compbench_detections import PERSON_WORDS, FramedDetection, framed_detections, match_label_part
-from harope_bench.evaluators.rules.compbench_quirks import Rules, RuleOutcome
+from harope_bench.evaluators.rules.compbench_detections import (
+    PERSON_WORDS,
+    FramedDetection,
+    framed_detections,
+    match_label_part,
+)
+from harope_bench.evaluators.rules.compbench_quirks import RuleOutcome, Rules
 
-NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+NUMBERS = {
+    "a": 1,
+    "an": 1,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+}
 ARTICLES = ("a", "an")  # no number can be read from these
 SINGULAR_WORDS = (*ARTICLES, "one")
-ALIASES = {**PERSON_WORDS, "ship": "boat", "goldfish": "fish", "painting": "picture"}  # prompt's word to detector's
+ALIASES = {
+    **PERSON_WORDS,
+    "ship": "boat",
+    "goldfish": "fish",
+    "painting": "picture",
+}  # prompt's word to detector's
 SAME_OBJECT_OVERLAP = 0.9  # share of a box, or of the union, above which two detections are one
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -24,7 +45,9 @@ CountableObjects = Sequence[Sequence[str]]  # singular and plural of each counta
 
 
 class ObjectCounts(NamedTuple):
-    """Objects a prompt asks for and how many of each; official numbers may be fewer than objects. fault: where the script stops."""
+    """Objects a prompt asks for and how many of each; official numbers may be fewer than objects.
+    fault: where the script stops.
+    """
 
     names: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -41,11 +64,15 @@ def parse_object_counts(prompt: str, known: CountableObjects, rules: Rules) -> O
     found = _parse_official(words, known) if rules == "official" else _parse_corrected(words, known)
     if found.names or found.failure:
         return found
-    return ObjectCounts(failure="no known object" + (": the official script stops (ZeroDivisionError)" if rules == "official" else ""))
+    return ObjectCounts(
+        failure="no known object"
+        + (": the official script stops (ZeroDivisionError)" if rules == "official" else "")
+    )
 
 
 def _parse_official(words: Sequence[str], known: CountableObjects) -> ObjectCounts:
-    singular, plural = [one for one, _ in known], [many for _, many in known]
+    singular = [one for one, _ in known]
+    plural = [many for _, many in known]
     names: list[str] = []
     numbers: list[int] = []
     for k, word in enumerate(words):
@@ -58,7 +85,9 @@ def _parse_official(words: Sequence[str], known: CountableObjects) -> ObjectCoun
             numbers.append(NUMBERS[word] if many else 1)
             continue
         if k + 1 == len(words):
-            return ObjectCounts(failure=f"the official script stops: nothing after {word!r} (IndexError)")
+            return ObjectCounts(
+                failure=f"the official script stops: nothing after {word!r} (IndexError)"
+            )
         one = words[k + 1]
         if one in singular and word in SINGULAR_WORDS:
             names.append(one)
@@ -87,7 +116,9 @@ def merge_detections(found: Sequence[FramedDetection]) -> list[FramedDetection]:
     """Detections without those that are one with a surer one of their label."""
     kept: list[FramedDetection] = []
     for thing in found:
-        if not any(thing.label == other.label and is_same_object(thing.box, other.box) for other in kept):
+        if not any(
+            thing.label == other.label and is_same_object(thing.box, other.box) for other in kept
+        ):
             kept.append(thing)
     return kept
 
@@ -96,22 +127,33 @@ def is_same_object(one: Box, other: Box) -> bool:
     """Whether two boxes are of one thing; a box's last pixel counts as part of it."""
     across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]) + 1)
     down = max(0.0, min(one[3], other[3]) - max(one[1], other[1]) + 1)
-    both, areas = across * down, [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (one, other)]
-    return both / (sum(areas) - both) > SAME_OBJECT_OVERLAP or any(both / own > SAME_OBJECT_OVERLAP for own in areas)
+    both = across * down
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (one, other)]
+    return both / (sum(areas) - both) > SAME_OBJECT_OVERLAP or any(
+        both / own > SAME_OBJECT_OVERLAP for own in areas
+    )
 
 
-def score_numeracy(prompt: str, known: CountableObjects, sighting: DetectionAnnotation, rules: Rules) -> RuleOutcome:
-    """Numeracy score of an image: of each object half a share for being there and half for the exact number."""
+def score_numeracy(
+    prompt: str, known: CountableObjects, sighting: DetectionAnnotation, rules: Rules
+) -> RuleOutcome:
+    """Numeracy score of an image: of each object half a share for being there and half for the
+    exact number.
+    """
     asked = parse_object_counts(prompt, known, rules)
     if asked.failure:
         return RuleOutcome(None, asked.failure)
     labels = [thing.label for thing in merge_detections(framed_detections(sighting))]
     names = [ALIASES.get(name, name) for name in asked.names]
-    share, score, told = 1.0 / len(names), 0.0, []
+    share = 1.0 / len(names)
+    score = 0.0
+    told = []
     for k, name in enumerate(names):
         there, labels = _count_label(name, labels, rules)
         if there and k >= len(asked.numbers):
-            return RuleOutcome(None, f"the official script stops: no number for {name} (IndexError)")
+            return RuleOutcome(
+                None, f"the official script stops: no number for {name} (IndexError)"
+            )
         number = asked.numbers[k] if k < len(asked.numbers) else None
         score += 0.5 * share * bool(there)
         score += 0.5 * share * bool(there and there == number)

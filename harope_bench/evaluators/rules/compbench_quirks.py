@@ -1,6 +1,8 @@
-"""What T2I-CompBench's official scripts do that a reader would not expect, by id, and what the corrected rules do in its place.
+"""What T2I-CompBench's official scripts do that a reader would not expect, by id, and what the
+corrected rules do in its place.
 
-Source: Karine-Huang/T2I-CompBench at 1b709499, the file named in each line. `corrected` is None where both sets of rules keep it,
+Source: Karine-Huang/T2I-CompBench at 1b709499, the file named in each line. `corrected` is None
+where both sets of rules keep it,
 because another rule would be another metric.
 """
 
@@ -22,55 +24,113 @@ class Quirk(NamedTuple):
 
 QUIRKS: Mapping[str, Quirk] = {
     # BLIPvqa_eval/BLIP_vqa.py
-    "four-decimals": Quirk("rule", "each answer and the product are rounded to 4 decimals, the product is float32", "no rounding, float64"),
+    "four-decimals": Quirk(
+        "rule",
+        "each answer and the product are rounded to 4 decimals, the product is float32",
+        "no rounding, float64",
+    ),
     "no-chunk": Quirk("rule", "a prompt without noun chunks scores 1", "it cannot be scored"),
     "eight-chunks": Quirk("rule", "noun chunks after the eighth are not asked"),
     # UniDet_eval/2D_spatial_eval.py
-    "whole-label": Quirk("rule", "in 2D a noun must equal a label, and labels may be lists (`a, b`)", "one name of the list is enough"),
+    "whole-label": Quirk(
+        "rule",
+        "in 2D a noun must equal a label, and labels may be lists (`a, b`)",
+        "one name of the list is enough",
+    ),
     "same-instance": Quirk(
         "rule",
         "two nouns with one label (boy and girl are both person) are the same detection",
-        "they are two detections, in the order that fits the relation, since the detector cannot tell them apart",
+        "they are two detections, in the order that fits the relation, since the detector cannot"
+        " tell them apart",
     ),
-    "no-rule": Quirk("rule", "`on top of` is found in a prompt and has no rule: 0", "it means `on the top of`"),
+    "no-rule": Quirk(
+        "rule", "`on top of` is found in a prompt and has no rule: 0", "it means `on the top of`"
+    ),
     "relation-words": Quirk(
         "rule",
-        "`on bottom of`, `on the left` and `on the right` mark the objects of a complex prompt and have no rule; words match inside words",
+        "`on bottom of`, `on the left` and `on the right` mark the objects of a complex prompt and"
+        " have no rule; words match inside words",
         "they have one; the first whole words count",
     ),
-    "zero-area": Quirk("rule", "two boxes without area stop the script (ZeroDivisionError)", "they do not overlap"),
+    "zero-area": Quirk(
+        "rule", "two boxes without area stop the script (ZeroDivisionError)", "they do not overlap"
+    ),
     "below-half": Quirk("rule", "a 2D score below 0.5 is 0; a 3D one is kept"),
-    "two-objects": Quirk("rule", "a complex prompt with other than two objects has 0 in its spatial part", "that part is left out"),
+    "two-objects": Quirk(
+        "rule",
+        "a complex prompt with other than two objects has 0 in its spatial part",
+        "that part is left out",
+    ),
     # UniDet_eval/3D_spatial_eval.py
-    "transposed-depth": Quirk("rule", "the depth map is cut with x and y exchanged; a cut without pixels scores 0", "x is the column"),
+    "transposed-depth": Quirk(
+        "rule",
+        "the depth map is cut with x and y exchanged; a cut without pixels scores 0",
+        "x is the column",
+    ),
     "overlap-edges": Quirk("rule", "boxes that overlap by exactly 0.5 score 0", "they score 1"),
-    "substring": Quirk("rule", "in 3D and numeracy a name matches inside a label's words (car in carrot)", "whole words"),
-    "moving-index": Quirk("rule", "in 3D an object found first is replaced by later ones until the other is found", "the surest of each"),
+    "substring": Quirk(
+        "rule",
+        "in 3D and numeracy a name matches inside a label's words (car in carrot)",
+        "whole words",
+    ),
+    "moving-index": Quirk(
+        "rule",
+        "in 3D an object found first is replaced by later ones until the other is found",
+        "the surest of each",
+    ),
     # UniDet_eval/numeracy_eval.py
-    "no-object": Quirk("rule", "a prompt without a known object stops the script (ZeroDivisionError)", "it cannot be scored"),
-    "last-word": Quirk("rule", "a number at the end of a prompt stops the script (IndexError)", "it counts nothing"),
+    "no-object": Quirk(
+        "rule",
+        "a prompt without a known object stops the script (ZeroDivisionError)",
+        "it cannot be scored",
+    ),
+    "last-word": Quirk(
+        "rule", "a number at the end of a prompt stops the script (IndexError)", "it counts nothing"
+    ),
     "one-of-a-plural": Quirk(
         "rule",
-        "`a` or `an` before a plural counts no number: later numbers shift, and the script may stop (IndexError)",
+        "`a` or `an` before a plural counts no number: later numbers shift, and the script may stop"
+        " (IndexError)",
         "it counts 1",
     ),
     "many-of-a-singular": Quirk(
-        "rule", "a number before a singular noun stops the script (ValueError), before one of two words it counts 1", "it counts the number"
+        "rule",
+        "a number before a singular noun stops the script (ValueError), before one of two words it"
+        " counts 1",
+        "it counts the number",
     ),
-    "renamed-for-good": Quirk("rule", "labels renamed for one object stay renamed for the next", "each object sees the detector's labels"),
+    "renamed-for-good": Quirk(
+        "rule",
+        "labels renamed for one object stay renamed for the next",
+        "each object sees the detector's labels",
+    ),
     "shared-name": Quirk(
         "rule",
         "two objects with one name (a man, two women) are each compared with the count of both",
         "their numbers are added up",
     ),
     # 3_in_1_eval/3_in_1.py
-    "join-by-place": Quirk("rule", "three result files are joined by place: a lost image shifts all later ones", "by number"),
-    "join-by-text": Quirk("rule", "a prompt's kind is that of its text up to the first full stop, `both` if in no list", "of its text"),
+    "join-by-place": Quirk(
+        "rule",
+        "three result files are joined by place: a lost image shifts all later ones",
+        "by number",
+    ),
+    "join-by-text": Quirk(
+        "rule",
+        "a prompt's kind is that of its text up to the first full stop, `both` if in no list",
+        "of its text",
+    ),
     # what judges and callers must know
     "swapped-colours": Quirk("judge", "UniDet RS200 is shown blue for red"),
-    "small-frame": Quirk("judge", "detectors see 479 pixels, BLIP 480, CLIP 224: detail gained beyond is not seen"),
+    "small-frame": Quirk(
+        "judge", "detectors see 479 pixels, BLIP 480, CLIP 224: detail gained beyond is not seen"
+    ),
     "half-precision": Quirk("judge", "detectors and depth run in fp16 autocast, CLIP in fp16"),
-    "false-is-true": Quirk("call", "`--complex False` is read as True: every 2D prompt with `on the top of` or `on the bottom of` is 0"),
+    "false-is-true": Quirk(
+        "call",
+        "`--complex False` is read as True: every 2D prompt with `on the top of` or `on the bottom"
+        " of` is 0",
+    ),
     "tagger": Quirk("call", "scores depend on the version of spaCy's model"),
 }
 
@@ -78,7 +138,8 @@ CORRECTIONS = tuple(name for name, quirk in QUIRKS.items() if quirk.correction)
 
 
 class RuleOutcome(NamedTuple):
-    """What a rule says: a value, or None where none can be had (the official script stops there), and why in words.
+    """What a rule says: a value, or None where none can be had (the official script stops there),
+    and why in words.
 
     presence: what of the value is earned by being found, wherever it is.
     """

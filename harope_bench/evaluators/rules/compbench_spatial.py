@@ -1,6 +1,7 @@
 """T2I-CompBench's spatial rules: where two objects are, in the image and in depth.
 
-Boxes are in the frame of 479 pixels. Source: UniDet_eval/2D_spatial_eval.py and 3D_spatial_eval.py at 1b709499; what is odd stands in
+Boxes are in the frame of 479 pixels. Source: UniDet_eval/2D_spatial_eval.py and 3D_spatial_eval.py
+at 1b709499; what is odd stands in
 compbench_quirks.py.
 """
 
@@ -10,8 +11,16 @@ import re
 from collections.abc import Callable, Sequence
 
 from harope_bench.core.annotations import Box, BoxDepth, DetectionAnnotation
-from harope_bench.evaluators.rules.compbench_detections import PERSON_WORDS, FramedDetection, box_iou, object_pairs, framed_detections, match_whole_label, match_label_part
-from harope_bench.evaluators.rules.compbench_quirks import Rules, RuleOutcome
+from harope_bench.evaluators.rules.compbench_detections import (
+    PERSON_WORDS,
+    FramedDetection,
+    box_iou,
+    framed_detections,
+    match_label_part,
+    match_whole_label,
+    object_pairs,
+)
+from harope_bench.evaluators.rules.compbench_quirks import RuleOutcome, Rules
 
 NEAR_PIXELS = 150.0  # pixels
 MAX_SIDE_OVERLAP = 0.1  # overlap above which a side loses
@@ -25,18 +34,42 @@ SIDE_RELATIONS = {  # axis (0 across, 1 down) and sign of second minus first
     "on the bottom of": (1, -1),
     "on the top of": (1, 1),
 }
-RELATIONS = (*NEAR_RELATIONS, *SIDE_RELATIONS, "on top of")  # in the order in which the script looks for them
+RELATIONS = (
+    *NEAR_RELATIONS,
+    *SIDE_RELATIONS,
+    "on top of",
+)  # in the order in which the script looks for them
 CORRECTED_RELATIONS = {  # corrected: words that the script reads and has no rule for
     "on top of": "on the top of",
     "on bottom of": "on the bottom of",
     "on the left": "on the left of",
     "on the right": "on the right of",
 }
-DEPTH_RELATIONS = {"in front of": 1, "behind": -1, "hidden": -1}  # sign of the first's nearness minus the second's
+DEPTH_RELATIONS = {
+    "in front of": 1,
+    "behind": -1,
+    "hidden": -1,
+}  # sign of the first's nearness minus the second's
 
-# Nouns of the prompts that equal no label of UniDet's list of 722 strings, so that no image can score 0.5 in 2D; the last two are what
-# the tagger makes of `side` and `left`. Counted with that list: 200 (model 3.8.0) and 198 (3.6.0) of 300 prompts are left.
-UNIDET_MISSING_NOUNS = frozenset(["wallet", "mouse", "cow", "table", "phone", "sofa", "bag", "painting", "computer", "side", "left"])
+# Nouns of the prompts that equal no label of UniDet's list of 722 strings, so that no image can
+# score 0.5 in 2D; the last two are what
+# the tagger makes of `side` and `left`. Counted with that list: 200 (model 3.8.0) and 198 (3.6.0)
+# of 300 prompts are left.
+UNIDET_MISSING_NOUNS = frozenset(
+    [
+        "wallet",
+        "mouse",
+        "cow",
+        "table",
+        "phone",
+        "sofa",
+        "bag",
+        "painting",
+        "computer",
+        "side",
+        "left",
+    ]
+)
 
 DetectionPair = tuple[int | None, int | None]
 
@@ -63,7 +96,9 @@ def score_position(words: str | None, first: Box, second: Box, rules: Rules) -> 
     shared = box_iou(first, second)
     if shared is None:
         if rules == "official":
-            return RuleOutcome(None, "the official script stops: two boxes without area (ZeroDivisionError)")
+            return RuleOutcome(
+                None, "the official script stops: two boxes without area (ZeroDivisionError)"
+            )
         shared = 0.0
     apart = (_middle(second, 0) - _middle(first, 0), _middle(second, 1) - _middle(first, 1))
     if words in NEAR_RELATIONS:
@@ -78,10 +113,14 @@ def _middle(box: Box, axis: int) -> float:
 
 
 def _score_near(apart: tuple[float, float]) -> RuleOutcome:
-    across, down = abs(apart[0]), abs(apart[1])
+    across = abs(apart[0])
+    down = abs(apart[1])
     if across < NEAR_PIXELS or down < NEAR_PIXELS:
         return RuleOutcome(1.0, f"{across:.0f} px across, {down:.0f} px down apart: near")
-    return RuleOutcome(NEAR_PIXELS / max(across, down), f"{across:.0f} px across, {down:.0f} px down apart: more than {NEAR_PIXELS:.0f} both ways")
+    return RuleOutcome(
+        NEAR_PIXELS / max(across, down),
+        f"{across:.0f} px across, {down:.0f} px down apart: more than {NEAR_PIXELS:.0f} both ways",
+    )
 
 
 def _score_side(words: str, apart: tuple[float, float], shared: float) -> RuleOutcome:
@@ -90,15 +129,29 @@ def _score_side(words: str, apart: tuple[float, float], shared: float) -> RuleOu
         return RuleOutcome(0.0, f"not {words}")
     if abs(apart[axis]) <= abs(apart[1 - axis]):
         return RuleOutcome(0.0, f"{words}, but farther apart the other way")
-    return RuleOutcome(1.0, words) if shared < MAX_SIDE_OVERLAP else RuleOutcome(MAX_SIDE_OVERLAP / shared, f"{words}, overlapping by {shared:.2f}")
+    return (
+        RuleOutcome(1.0, words)
+        if shared < MAX_SIDE_OVERLAP
+        else RuleOutcome(MAX_SIDE_OVERLAP / shared, f"{words}, overlapping by {shared:.2f}")
+    )
 
 
-def score_depth_position(words: str | None, first: Box, second: Box, depths: tuple[BoxDepth | None, BoxDepth | None], rules: Rules) -> RuleOutcome:
-    """How well two boxes fit a relation in depth, 0 to 1; None where the official script divides by zero or a depth is not told."""
+def score_depth_position(
+    words: str | None,
+    first: Box,
+    second: Box,
+    depths: tuple[BoxDepth | None, BoxDepth | None],
+    rules: Rules,
+) -> RuleOutcome:
+    """How well two boxes fit a relation in depth, 0 to 1; None where the official script divides by
+    zero or a depth is not told.
+    """
     shared = box_iou(first, second)
     if shared is None:
         if rules == "official":
-            return RuleOutcome(None, "the official script stops: two boxes without area (ZeroDivisionError)")
+            return RuleOutcome(
+                None, "the official script stops: two boxes without area (ZeroDivisionError)"
+            )
         shared = 0.0
     if words is None:
         return RuleOutcome(0.0, "no relation in the prompt")
@@ -112,7 +165,9 @@ def score_depth_position(words: str | None, first: Box, second: Box, depths: tup
         return RuleOutcome(0.0, f"not {words}: {told}")
     if shared == FULL_DEPTH_OVERLAP and rules == "official":
         return RuleOutcome(0.0, f"{words}: {told}, and 0.5 itself has no rule")
-    return RuleOutcome(1.0 if shared >= FULL_DEPTH_OVERLAP else shared / FULL_DEPTH_OVERLAP, f"{words}: {told}")
+    return RuleOutcome(
+        1.0 if shared >= FULL_DEPTH_OVERLAP else shared / FULL_DEPTH_OVERLAP, f"{words}: {told}"
+    )
 
 
 def detector_nouns(nouns: Sequence[str]) -> tuple[str, ...]:
@@ -120,18 +175,35 @@ def detector_nouns(nouns: Sequence[str]) -> tuple[str, ...]:
     return tuple(PERSON_WORDS.get(noun, noun) for noun in nouns)
 
 
-def score_2d(prompt: str, nouns: Sequence[str], sighting: DetectionAnnotation, rules: Rules) -> RuleOutcome:
-    """2D score of an image: a quarter of each object's score and half of the position's; below 0.5 it is 0.
+def score_2d(
+    prompt: str, nouns: Sequence[str], sighting: DetectionAnnotation, rules: Rules
+) -> RuleOutcome:
+    """2D score of an image: a quarter of each object's score and half of the position's; below 0.5
+    it is 0.
 
     Args:
         nouns: the two objects; none where a complex prompt does not have two.
     """
     if len(nouns) != 2:
-        return RuleOutcome(0.0 if rules == "official" else None, f"{len(nouns)} objects were read in the prompt, wanted 2")
-    found, words = framed_detections(sighting), parse_relation(prompt, rules)
-    first, second = (match_whole_label(noun, [thing.label for thing in found], rules) for noun in detector_nouns(nouns))
-    tried = object_pairs(first, second) if rules == "corrected" else [(_first(first), _first(second))]
-    verdict = _best_outcome([_score_pair(found, pair, nouns, lambda a, b: score_position(words, a.box, b.box, rules)) for pair in tried])
+        return RuleOutcome(
+            0.0 if rules == "official" else None,
+            f"{len(nouns)} objects were read in the prompt, wanted 2",
+        )
+    found = framed_detections(sighting)
+    words = parse_relation(prompt, rules)
+    first, second = (
+        match_whole_label(noun, [thing.label for thing in found], rules)
+        for noun in detector_nouns(nouns)
+    )
+    tried = (
+        object_pairs(first, second) if rules == "corrected" else [(_first(first), _first(second))]
+    )
+    verdict = _best_outcome(
+        [
+            _score_pair(found, pair, nouns, lambda a, b: score_position(words, a.box, b.box, rules))
+            for pair in tried
+        ]
+    )
     if verdict.value is not None and 0 < verdict.value < MIN_2D_SCORE:
         return RuleOutcome(0.0, f"{verdict.reason}; {verdict.value:.3f} is below {MIN_2D_SCORE}")
     return verdict
@@ -142,7 +214,9 @@ def parse_depth_relation(prompt: str) -> str | None:
     return next((words for words in DEPTH_RELATIONS if words in prompt), None)
 
 
-def depth_pairs(nouns: Sequence[str], found: Sequence[FramedDetection], rules: Rules) -> list[DetectionPair]:
+def depth_pairs(
+    nouns: Sequence[str], found: Sequence[FramedDetection], rules: Rules
+) -> list[DetectionPair]:
     """Which detections may be the two objects in 3D."""
     labels = [thing.label for thing in found]
     first, second = (match_label_part(noun, labels, rules) for noun in detector_nouns(nouns))
@@ -150,7 +224,8 @@ def depth_pairs(nouns: Sequence[str], found: Sequence[FramedDetection], rules: R
         return object_pairs(first, second)
     if not first or not second:
         return [(_first(first), _first(second))]
-    # the script walks through all detections, lets each object's index move on, and stops when both are found
+    # the script walks through all detections, lets each object's index move on, and stops when both
+    # are found
     both = max(first[0], second[0])
     return [(max(k for k in first if k <= both), max(k for k in second if k <= both))]
 
@@ -158,30 +233,53 @@ def depth_pairs(nouns: Sequence[str], found: Sequence[FramedDetection], rules: R
 def depth_boxes(nouns: Sequence[str], sighting: DetectionAnnotation) -> list[Box]:
     """Places (in the image's own pixels) whose depth either set of rules needs, without repeats."""
     found = framed_detections(sighting)
-    wanted = [pair for rules in ("official", "corrected") for pair in depth_pairs(nouns, found, rules)]
-    return list(dict.fromkeys(found[k].image_box for pair in wanted if None not in pair for k in pair if k is not None))
+    wanted = [
+        pair for rules in ("official", "corrected") for pair in depth_pairs(nouns, found, rules)
+    ]
+    return list(
+        dict.fromkeys(
+            found[k].image_box for pair in wanted if None not in pair for k in pair if k is not None
+        )
+    )
 
 
-def score_3d(prompt: str, nouns: Sequence[str], sighting: DetectionAnnotation, depths: Sequence[BoxDepth], rules: Rules) -> RuleOutcome:
+def score_3d(
+    prompt: str,
+    nouns: Sequence[str],
+    sighting: DetectionAnnotation,
+    depths: Sequence[BoxDepth],
+    rules: Rules,
+) -> RuleOutcome:
     """3D score of an image: as in 2D without the cut.
 
     Args:
-        nouns: the first and the last noun. depths: of `depth_boxes`, in order; none where they were not told.
+        nouns: the first and the last noun. depths: of `depth_boxes`, in order; none where they were
+            not told.
     """
-    found, words = framed_detections(sighting), parse_depth_relation(prompt)
+    found = framed_detections(sighting)
+    words = parse_depth_relation(prompt)
     known = dict(zip(depth_boxes(nouns, sighting), depths, strict=True)) if depths else {}
 
     def fit(a: FramedDetection, b: FramedDetection) -> RuleOutcome:
-        return score_depth_position(words, a.box, b.box, (known.get(a.image_box), known.get(b.image_box)), rules)
+        return score_depth_position(
+            words, a.box, b.box, (known.get(a.image_box), known.get(b.image_box)), rules
+        )
 
-    return _best_outcome([_score_pair(found, pair, nouns, fit) for pair in depth_pairs(nouns, found, rules)])
+    return _best_outcome(
+        [_score_pair(found, pair, nouns, fit) for pair in depth_pairs(nouns, found, rules)]
+    )
 
 
 def _first(places: Sequence[int]) -> int | None:
     return places[0] if places else None
 
 
-def _score_pair(found: Sequence[FramedDetection], pair: DetectionPair, nouns: Sequence[str], fit: Callable[[FramedDetection, FramedDetection], RuleOutcome]) -> RuleOutcome:
+def _score_pair(
+    found: Sequence[FramedDetection],
+    pair: DetectionPair,
+    nouns: Sequence[str],
+    fit: Callable[[FramedDetection, FramedDetection], RuleOutcome],
+) -> RuleOutcome:
     """Presence and position of two detections, of which one or both may be missing."""
     one, other = pair
     if one is None or other is None:
@@ -195,7 +293,11 @@ def _score_pair(found: Sequence[FramedDetection], pair: DetectionPair, nouns: Se
     placed = fit(found[one], found[other])
     if placed.value is None:
         return placed
-    return RuleOutcome(score + placed.value / 2, f"{nouns[0]} and {nouns[1]} were found, position {placed.value:.3f}: {placed.reason}", score)
+    return RuleOutcome(
+        score + placed.value / 2,
+        f"{nouns[0]} and {nouns[1]} were found, position {placed.value:.3f}: {placed.reason}",
+        score,
+    )
 
 
 def _best_outcome(tried: Sequence[RuleOutcome]) -> RuleOutcome:

@@ -1,6 +1,8 @@
-"""DPG-Bench's rule: answers to a prompt's questions, with questions that depend on others, to a score. No network.
+"""DPG-Bench's rule: answers to a prompt's questions, with questions that depend on others, to a
+score. No network.
 
-Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py: `prepare_dpg_data`, `compute_dpg_one_sample`, `main`.
+Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py: `prepare_dpg_data`,
+`compute_dpg_one_sample`, `main`.
 """
 
 from __future__ import annotations
@@ -17,21 +19,43 @@ YES = "yes"
 L1 = ("entity", "attribute", "relation", "global", "other")
 L2 = (
     *("entity-whole", "entity-part", "entity-state"),
-    *("attribute-color", "attribute-shape", "attribute-size", "attribute-texture", "attribute-other"),
+    *(
+        "attribute-color",
+        "attribute-shape",
+        "attribute-size",
+        "attribute-texture",
+        "attribute-other",
+    ),
     *("relation-spatial", "relation-non-spatial", "other-count", "other-text"),
 )  # and `global -`, which is all of global
 
 QUIRKS: Mapping[str, str] = {
     "first-row": "the table's first row is skipped, so the first item loses its first question",
-    "lost-parent": "a question that depends on a question that is not there raises, unless an earlier parent of it is at 0",
-    "whole-item": "whatever raises is caught: the item leaves every score with all its tiles, and only a line on the screen tells",
-    "repeated-block": "rows of an item that do not follow one another: the last block replaces those before",
+    "lost-parent": (
+        "a question that depends on a question that is not there raises, unless an earlier parent"
+        " of it is at 0"
+    ),
+    "whole-item": (
+        "whatever raises is caught: the item leaves every score with all its tiles, and only a line"
+        " on the screen tells"
+    ),
+    "repeated-block": (
+        "rows of an item that do not follow one another: the last block replaces those before"
+    ),
     "exact-yes": "only the answer `yes`, written so, is worth 1; anything else is 0",
-    "table-order": "zeros are passed on in the table's order, so a child that stands before its parent keeps its answer",
+    "table-order": (
+        "zeros are passed on in the table's order, so a child that stands before its parent keeps"
+        " its answer"
+    ),
     "last-tile": "categories are counted on the last image of each item alone",
     "raw-categories": "categories count answers as given, before dependencies",
-    "black-tiles": "a grid smaller than --resolution says is filled with black, which is then judged",
-    "scrambled-categories": "with several processes, categories are pooled in an order that each process picks for itself",
+    "black-tiles": (
+        "a grid smaller than --resolution says is filled with black, which is then judged"
+    ),
+    "scrambled-categories": (
+        "with several processes, categories are pooled in an order that each process picks for"
+        " itself"
+    ),
     "integer-dependencies": "a table whose dependencies are all single numbers stops the script",
 }
 CORRECTIONS: Mapping[str, str] = {
@@ -46,21 +70,27 @@ CORRECTIONS: Mapping[str, str] = {
 }
 QUIRKS_NOT_REPRODUCED: Mapping[str, str] = {
     "black-tiles": "such a grid is refused",
-    "scrambled-categories": "categories are those of one process; the script's differ from run to run",
+    "scrambled-categories": (
+        "categories are those of one process; the script's differ from run to run"
+    ),
     "integer-dependencies": "such a table is scored",
 }
 
 
 @cache
 def categories(phrase: str) -> tuple[str, ...]:
-    """L1, and L2 where it is another: entity and entity-whole of `entity - whole (dog)`; global of `global - (photo)`."""
+    """L1, and L2 where it is another: entity and entity-whole of `entity - whole (dog)`; global of
+    `global - (photo)`.
+    """
     parts = [part.strip().replace(" ", "-") for part in phrase.split("(")[0].split("-")]
     named = [part for part in parts if part]
     return tuple(dict.fromkeys((named[0], "-".join(named)))) if named else ()
 
 
 class DpgQuestion(Record):
-    """A row of the table: its place among all rows from 0, its number within the item, and the numbers it depends on (0: none)."""
+    """A row of the table: its place among all rows from 0, its number within the item, and the
+    numbers it depends on (0: none).
+    """
 
     row: int = Field(ge=0)
     id: int
@@ -77,7 +107,9 @@ class DpgQuestion(Record):
 
 
 class DpgItem(Record):
-    """A prompt with its questions in the table's order; official_text: whether its text is that of the official prompt file."""
+    """A prompt with its questions in the table's order; official_text: whether its text is that of
+    the official prompt file.
+    """
 
     item: str
     questions: tuple[DpgQuestion, ...]
@@ -85,7 +117,8 @@ class DpgItem(Record):
 
 
 class ImageScore(NamedTuple):
-    """One image: by question number, the answers as given and after dependencies, and the parent that made it 0.
+    """One image: by question number, the answers as given and after dependencies, and the parent
+    that made it 0.
 
     lost: what raised, in which case the official script drops the item.
     """
@@ -98,15 +131,23 @@ class ImageScore(NamedTuple):
     @property
     def score(self) -> float:
         """Share of questions that are 1 after dependencies."""
-        return sum(self.final_answers.values()) / len(self.final_answers) if self.final_answers else 0.0
+        return (
+            sum(self.final_answers.values()) / len(self.final_answers)
+            if self.final_answers
+            else 0.0
+        )
 
 
 def row_indices(item: DpgItem, rules: str) -> dict[int, int]:
-    """By question number, in the order they are gone through, the place in `item.questions` of the row that counts."""
+    """By question number, in the order they are gone through, the place in `item.questions` of the
+    row that counts.
+    """
     rows = list(enumerate(item.questions))
     if rules == "official":
         rows = _last_block([(place, q) for place, q in rows if q.row != 0])
-    return {q.id: place for place, q in rows}  # of rows of one number the last counts, at the first's place
+    return {
+        q.id: place for place, q in rows
+    }  # of rows of one number the last counts, at the first's place
 
 
 def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQuestion]]:
@@ -119,9 +160,13 @@ def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQ
 
 
 def can_fail(item: DpgItem) -> bool:
-    """Whether the official script can fail on the item itself: it lost all questions, or one that another depends on."""
+    """Whether the official script can fail on the item itself: it lost all questions, or one that
+    another depends on.
+    """
     known = row_indices(item, "official")
-    return not known or any(p and p not in known for place in known.values() for p in item.questions[place].parents)
+    return not known or any(
+        p and p not in known for place in known.values() for p in item.questions[place].parents
+    )
 
 
 def answer_value(answer: str, rules: str) -> float:
@@ -138,26 +183,44 @@ def score_answers(item: DpgItem, answers: Sequence[str], rules: str = "official"
     parents = {number: item.questions[place].parents for number, place in known.items()}
     if not raw:
         return ImageScore(raw, {}, {}, "no question is read")
-    return _apply_in_table_order(raw, parents) if rules == "official" else _apply_in_dependency_order(raw, parents)
+    return (
+        _apply_in_table_order(raw, parents)
+        if rules == "official"
+        else _apply_in_dependency_order(raw, parents)
+    )
 
 
-def _apply_in_table_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> ImageScore:
-    final, zeroed = dict(raw), dict[int, int]()
+def _apply_in_table_order(
+    raw: dict[int, float], parents: Mapping[int, Sequence[int]]
+) -> ImageScore:
+    final = dict(raw)
+    zeroed = dict[int, int]()
     for number, needed in parents.items():
         for parent in needed:
             if parent == 0:
                 continue
             if parent not in final:
-                return ImageScore(raw, final, zeroed, f"question {number} depends on question {parent}, which is not read")
+                return ImageScore(
+                    raw,
+                    final,
+                    zeroed,
+                    f"question {number} depends on question {parent}, which is not read",
+                )
             if final[parent] == 0:
-                final[number], zeroed[number] = 0.0, parent
+                final[number] = 0.0
+                zeroed[number] = parent
                 break
     return ImageScore(raw, final, zeroed, None)
 
 
-def _apply_in_dependency_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> ImageScore:
-    """Zeros are passed on until nothing changes, which also ends where questions depend on each other in a ring."""
-    final, zeroed = dict(raw), dict[int, int]()
+def _apply_in_dependency_order(
+    raw: dict[int, float], parents: Mapping[int, Sequence[int]]
+) -> ImageScore:
+    """Zeros are passed on until nothing changes, which also ends where questions depend on each
+    other in a ring.
+    """
+    final = dict(raw)
+    zeroed = dict[int, int]()
     changed = True
     while changed:
         changed = False
@@ -165,7 +228,8 @@ def _apply_in_dependency_order(raw: dict[int, float], parents: Mapping[int, Sequ
             guilty = next((p for p in needed if p and final.get(p) == 0), None)
             if guilty is not None and number not in zeroed:
                 changed = changed or final[number] != 0
-                final[number], zeroed[number] = 0.0, guilty
+                final[number] = 0.0
+                zeroed[number] = guilty
     return ImageScore(raw, final, zeroed, None)
 
 

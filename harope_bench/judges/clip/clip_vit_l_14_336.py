@@ -1,9 +1,12 @@
-"""Judge clip-vit-l-14-336: projected image embeddings of OpenAI's CLIP ViT-L/14 at 336 pixels, of length 1; 768 features for CMMD.
+"""Judge clip-vit-l-14-336: projected image embeddings of OpenAI's CLIP ViT-L/14 at 336 pixels, of
+length 1; 768 features for CMMD.
 
-The network is open_clip's image tower with QuickGELU, as OpenAI trained it. That it gives the embeddings of google-research's JAX network
+The network is open_clip's image tower with QuickGELU, as OpenAI trained it. That it gives the
+embeddings of google-research's JAX network
 or of sayakpaul/cmmd-pytorch's to the last digits was not verified: the weights were not at hand.
 
-Source: google-research/google-research:cmmd/embedding.py, cmmd/io_util.py; sayakpaul/cmmd-pytorch:embedding.py, io_util.py.
+Source: google-research/google-research:cmmd/embedding.py, cmmd/io_util.py;
+sayakpaul/cmmd-pytorch:embedding.py, io_util.py.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from harope_bench.judges.clip.clip_network import MEAN, STD, torchscript_state
 from harope_bench.judges.generic.vision_tower import VisionTower, normalize_images
-from harope_bench.judges.weights.asset_files import WeightsSource, WeightsFile
+from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
@@ -27,10 +30,13 @@ TEXT_TOWER_KEYS = (  # what a CLIP file holds beside its image tower, `visual`
 
 
 def crop_and_resize(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 as (336, 336, 3): the middle square, an odd pixel left over at the end, then pillow's bicubic filter."""
+    """An image (H, W, 3) uint8 as (336, 336, 3): the middle square, an odd pixel left over at the
+    end, then pillow's bicubic filter.
+    """
     height, width = image.shape[:2]
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top = (height - side) // 2
+    left = (width - side) // 2
     square = Image.fromarray(image).crop((left, top, left + side, top + side))
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
@@ -51,7 +57,10 @@ class ClipImageTower(VisionTower):
     """The plug-in; `sizes` are open_clip's patch_size, width, layers, heads and output_dim."""
 
     title = "CLIP ViT-L/14 at 336 pixels"
-    preprocessing = "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and deviation"
+    preprocessing = (
+        "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and"
+        " deviation"
+    )
     batch = 25
     width = ("output_dim", SIZES["output_dim"])
     source = WeightsSource("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
@@ -61,7 +70,9 @@ class ClipImageTower(VisionTower):
         from open_clip.transformer import QuickGELU, VisionTransformer
 
         sizes = {**SIZES, **self.sizes}
-        return NormalizedTower(VisionTransformer(image_size=SIDE, mlp_ratio=4.0, act_layer=QuickGELU, **sizes))
+        return NormalizedTower(
+            VisionTransformer(image_size=SIDE, mlp_ratio=4.0, act_layer=QuickGELU, **sizes)
+        )
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8 to (B, 3, 336, 336) float32."""
@@ -69,10 +80,14 @@ class ClipImageTower(VisionTower):
 
     def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The image tower; the text tower may be in the file or not."""
-        return {name: tensor for name, tensor in state.items() if not name.startswith(TEXT_TOWER_KEYS)}
+        return {
+            name: tensor for name, tensor in state.items() if not name.startswith(TEXT_TOWER_KEYS)
+        }
 
     def state(self, found: WeightsFile) -> Mapping[str, Tensor]:
-        """OpenAI's archive by TorchScript, and only if it has the published hash; any other file as all weights here."""
+        """OpenAI's archive by TorchScript, and only if it has the published hash; any other file as
+        all weights here.
+        """
         if found.sha256 == self.source.known_sha256():
             return torchscript_state(found)
         return super().load_state(found)

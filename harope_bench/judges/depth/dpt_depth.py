@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.core.annotations import Annotation, Query, DepthQuery
+from harope_bench.core.annotations import Annotation, DepthQuery, Query
 from harope_bench.core.errors import OptionError
 from harope_bench.core.state_dicts import load_weights
-from harope_bench.judges.base import Annotator, NamedCheck, LoadedAnnotator
+from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
 from harope_bench.judges.depth import depth_map, dpt_network
 from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import check_red_first, red_image
@@ -28,22 +28,31 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def pixels(image: np.ndarray) -> Tensor:
-    """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not square."""
-    return normalize_images(resize_square([image], dpt_network.SIDE, Image.Resampling.BILINEAR), HALF, HALF)
+    """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not
+    square.
+    """
+    return normalize_images(
+        resize_square([image], dpt_network.SIDE, Image.Resampling.BILINEAR), HALF, HALF
+    )
 
 
 class LoadedDpt(LoadedAnnotator):
     """The network with weights."""
 
     def __init__(self, network: Network, weights_sha256: str, device: str):
-        self.network, self.weights_sha256, self.device = network.to(device), weights_sha256, device
+        self.network = network.to(device)
+        self.weights_sha256 = weights_sha256
+        self.device = device
 
     @torch.inference_mode()
     def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         """Of each box its mean nearness."""
         if role != "depth" or not isinstance(ask, DepthQuery):
             raise OptionError(f"dpt-depth tells depth, it is no {role}; ask another judge")
-        with full_float32(), torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"):
+        with (
+            full_float32(),
+            torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"),
+        ):
             nearness = self.network(pixels(image).to(self.device)).predicted_depth[0]  # (480, 480)
         return depth_map.depths_of_boxes(nearness.float(), image.shape[:2], ask.boxes)
 
@@ -53,7 +62,10 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
 
     title = "DPT-Hybrid (MiDaS)"
     packages = ("transformers",)
-    preprocessing = f"480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast; {depth_map.STEPS}"
+    preprocessing = (
+        "480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast;"
+        f" {depth_map.STEPS}"
+    )
     roles = ("depth",)
     source = WeightsSource("dpt-depth", "HAROPE_BENCH_DPT")
 
@@ -64,16 +76,26 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         """Loads the weights strictly, hash checked first.
 
         Raises:
-            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: no transformers.
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: no
+                transformers.
         """
         found = self.source.find()
         state = load_weights(found.path, found.sha256)
-        network = self.fill_network(dpt_network.build_network(self.sizes), dpt_network.convert_state(state), found)
+        network = self.fill_network(
+            dpt_network.build_network(self.sizes), dpt_network.convert_state(state), found
+        )
         return LoadedDpt(network, found.sha256, device)
 
     def canary(self) -> tuple[NamedCheck, ...]:
-        """The stack, whatever the weights; what the published ones see in a picture was not seen here and is not asked."""
-        return (NamedCheck("red reaches the network first", lambda opened: check_red_first(pixels(red_image()))), *depth_map.STACK)
+        """The stack, whatever the weights; what the published ones see in a picture was not seen
+        here and is not asked.
+        """
+        return (
+            NamedCheck(
+                "red reaches the network first", lambda opened: check_red_first(pixels(red_image()))
+            ),
+            *depth_map.STACK,
+        )
 
 
 PLUGIN = Dpt()

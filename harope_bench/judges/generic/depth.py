@@ -1,6 +1,8 @@
-"""Judge depth: any depth network of transformers on a folder or hub id of the user's, `depth:MODEL`; always a substitute.
+"""Judge depth: any depth network of transformers on a folder or hub id of the user's,
+`depth:MODEL`; always a substitute.
 
-The network's own image steps come from its folder. What it tells is brought to "larger is nearer" by what is known of its kind.
+The network's own image steps come from its folder. What it tells is brought to "larger is nearer"
+by what is known of its kind.
 """
 
 from __future__ import annotations
@@ -12,27 +14,42 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.core.annotations import Annotation, Query, DepthQuery
+from harope_bench.core.annotations import Annotation, DepthQuery, Query
 from harope_bench.core.errors import OptionError
-from harope_bench.judges.base import NamedCheck, LoadedAnnotator
+from harope_bench.judges.base import LoadedAnnotator, NamedCheck
 from harope_bench.judges.depth import depth_map
 from harope_bench.judges.generic.library_types import ModelConfig, Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
-from harope_bench.judges.generic.local_model import load_strictly, import_transformers
+from harope_bench.judges.generic.local_model import import_transformers, load_strictly
 from harope_bench.judges.weights.precision import full_float32
 
-INVERSE_DEPTH_MODELS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
-METRIC_DEPTH_MODELS = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
+INVERSE_DEPTH_MODELS = {
+    "dpt",
+    "depth_anything",
+}  # inverse depth up to scale and shift: larger is nearer
+METRIC_DEPTH_MODELS = {
+    "zoedepth",
+    "depth_pro",
+    "glpn",
+    "prompt_depth_anything",
+}  # distance: larger is farther
 
 
 def inverse_depth(depth: Tensor, config: ModelConfig) -> Tensor:
-    """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
-    estimated = getattr(config, "depth_estimation_type", None)  # only kinds that can give either have this field
+    """A network's map as larger is nearer; OptionError where its kind does not tell which way it
+    runs.
+    """
+    estimated = getattr(
+        config, "depth_estimation_type", None
+    )  # only kinds that can give either have this field
     if config.model_type in METRIC_DEPTH_MODELS or estimated == "metric":
         return 1 / depth.clamp_min(1e-6)
     if config.model_type in INVERSE_DEPTH_MODELS:
         return depth
-    raise OptionError(f"it is not known whether larger is nearer in networks of kind {config.model_type}; take one of {_kinds()}")
+    raise OptionError(
+        f"it is not known whether larger is nearer in networks of kind {config.model_type}; take"
+        f" one of {_kinds()}"
+    )
 
 
 def _kinds() -> str:
@@ -42,18 +59,31 @@ def _kinds() -> str:
 class LoadedDepth(LoadedAnnotator):
     """A network with its weights and its own image steps."""
 
-    def __init__(self, network: Network, prepare: Callable[..., Mapping[str, Tensor]], weights_sha256: str, device: str):
-        self.network, self.prepare, self.weights_sha256, self.device = network.to(device).eval(), prepare, weights_sha256, device
+    def __init__(
+        self,
+        network: Network,
+        prepare: Callable[..., Mapping[str, Tensor]],
+        weights_sha256: str,
+        device: str,
+    ):
+        self.network = network.to(device).eval()
+        self.prepare = prepare
+        self.weights_sha256 = weights_sha256
+        self.device = device
 
     @torch.inference_mode()
     def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         """Of each box its mean nearness."""
         if role != "depth" or not isinstance(ask, DepthQuery):
             raise OptionError(f"judge depth tells depth, it is no {role}; ask another judge")
-        inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")["pixel_values"].to(self.device)
+        inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")[
+            "pixel_values"
+        ].to(self.device)
         with full_float32():
             found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
-        return depth_map.depths_of_boxes(inverse_depth(found, self.network.config), image.shape[:2], ask.boxes)
+        return depth_map.depths_of_boxes(
+            inverse_depth(found, self.network.config), image.shape[:2], ask.boxes
+        )
 
 
 class DepthAnnotator(LocalAnnotator):
@@ -67,12 +97,16 @@ class DepthAnnotator(LocalAnnotator):
         """Loads network and image steps.
 
         Raises:
-            WeightsError: not here, or weights that do not fill the network. OptionError: no depth network, or of an unknown kind.
+            WeightsError: not here, or weights that do not fill the network. OptionError: no depth
+                network, or of an unknown kind.
         """
-        found, library = self.find_model(), import_transformers()
+        found = self.find_model()
+        library = import_transformers()
         network = load_strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
         inverse_depth(torch.ones(1), network.config)
-        prepare = library.AutoImageProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        prepare = library.AutoImageProcessor.from_pretrained(
+            found.path, local_files_only=True, trust_remote_code=False
+        )
         return LoadedDepth(network, prepare, found.sha256, device)
 
     def canary(self) -> tuple[NamedCheck, ...]:

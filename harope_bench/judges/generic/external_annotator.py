@@ -1,4 +1,6 @@
-"""An annotator that another Python runs, because no environment beside this one holds its libraries."""
+"""An annotator that another Python runs, because no environment beside this one holds its
+libraries.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,29 @@ class ExternalAnnotator(Annotator):
     """The plug-in: facts, and the runner's path. What ran is recorded by the runner.
 
     Args:
-        title: of the judge, for errors. needs: what the other Python has. option: the `--judge-option` that it needs. otherwise: what
+        title: of the judge, for errors. needs: what the other Python has. option: the
+            `--judge-option` that it needs. otherwise: what
             a user can do who has no such Python.
     """
 
     version = 1
     judge_class = "official"
 
-    def __init__(self, title: str, role: Role, runner: str, preprocessing: str, needs: str, option: str, otherwise: str):
-        self.roles, self.runner, self.preprocessing = (role,), RUNNERS / runner, preprocessing
-        self.title, self.needs = title, needs
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        runner: str,
+        preprocessing: str,
+        needs: str,
+        option: str,
+        otherwise: str,
+    ):
+        self.roles = (role,)
+        self.runner = RUNNERS / runner
+        self.preprocessing = preprocessing
+        self.title = title
+        self.needs = needs
         self.advice = f"add --judge-python PYTHON --judge-option {option}, or {otherwise}"
 
     def weights_sha256(self) -> str:
@@ -37,4 +52,6 @@ class ExternalAnnotator(Annotator):
         raise self._missing()
 
     def _missing(self) -> MissingAssetError:
-        return MissingAssetError(f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice)
+        return MissingAssetError(
+            f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice
+        )

@@ -1,6 +1,8 @@
-"""Types of the objects of transformers, open_clip and mmdet, whose classes are known only when a model is loaded.
+"""Types of the objects of transformers, open_clip and mmdet, whose classes are known only when a
+model is loaded.
 
-What the judges use of an object is a protocol where all classes of it agree. The other names stand for objects whose members
+What the judges use of an object is a protocol where all classes of it agree. The other names stand
+for objects whose members
 differ from class to class, so no protocol holds for them.
 """
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 Library = Any  # the module transformers, which loads its names when they are read
 AutoClass = Any  # a class of it with `from_pretrained`: of networks, processors or configurations
 Network = Any  # a loaded network; the fields of its output are its class's own
-Processor = Any  # the steps from image and text to a network's inputs, and of detectors those from outputs to boxes
+# the steps from image and text to a network's inputs, and of detectors those from outputs to boxes
+Processor = Any
 Inputs = Any  # what a processor gives: tensors by name, with `to`
 
 
@@ -46,10 +49,14 @@ class Tokenizer(EndTokens, Protocol):
 
 @runtime_checkable
 class ChatProcessor(Protocol):
-    """A processor of images and text that knows the chat form of its model; an empty `chat_template` is none."""
+    """A processor of images and text that knows the chat form of its model; an empty
+    `chat_template` is none.
+    """
 
     tokenizer: Tokenizer
     chat_template: str | Mapping[str, str] | None
 
-    def apply_chat_template(self, conversation: Sequence[Mapping[str, object]], **options: object) -> Inputs:
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, object]], **options: object
+    ) -> Inputs:
         """Return the model's inputs for a conversation."""

@@ -1,4 +1,6 @@
-"""An annotator that runs a model of the user's own, `NAME:MODEL` on the command line; always a substitute."""
+"""An annotator that runs a model of the user's own, `NAME:MODEL` on the command line; always a
+substitute.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from harope_bench.judges.generic.local_model import LocalModel, find_local_model
 
 
 class LocalAnnotator(Annotator):
-    """Base class of the plug-ins; `of` binds one to a folder, or to a hub id that the local cache holds."""
+    """Base class of the plug-ins; `of` binds one to a folder, or to a hub id that the local cache
+    holds.
+    """
 
     version = 1
     judge_class = "substitute"
@@ -30,7 +34,9 @@ class LocalAnnotator(Annotator):
         if not self.model:
             raise MissingAssetError(
                 f"judge {self.name} runs a model of yours",
-                advice=f"harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID",
+                advice=(
+                    f"harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID"
+                ),
             )
         return find_local_model(self.model)
 

@@ -1,4 +1,6 @@
-"""A vision transformer as judge: one row of features an image, by a network whose weights come from a file."""
+"""A vision transformer as judge: one row of features an image, by a network whose weights come from
+a file.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,22 @@ from harope_bench.judges.weights.published_weights import PublishedWeightsJudge,
 
 
 def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Images (B, H, W, 3) uint8 to (B, 3, H, W) float32: x / 255, less the mean, over the deviation, each of three channels."""
+    """Images (B, H, W, 3) uint8 to (B, 3, H, W) float32: x / 255, less the mean, over the
+    deviation, each of three channels.
+    """
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def resize_square(images: Iterable[np.ndarray], side: int, pillow_filter: Image.Resampling) -> np.ndarray:
-    """Images of (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by pillow with antialias and stretched where not square."""
-    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), pillow_filter)) for image in images])
+def resize_square(
+    images: Iterable[np.ndarray], side: int, pillow_filter: Image.Resampling
+) -> np.ndarray:
+    """Images of (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by pillow with antialias and
+    stretched where not square.
+    """
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((side, side), pillow_filter)) for image in images]
+    )
 
 
 class LoadedVisionTower(LoadedFeatureExtractor):
@@ -33,8 +43,17 @@ class LoadedVisionTower(LoadedFeatureExtractor):
 
     way = {"path": "plain", "tf32": False}
 
-    def __init__(self, network: nn.Module, weights_sha256: str, prepare: Callable[[np.ndarray], Tensor], device: str):
-        self.network, self.weights_sha256, self.prepare, self.device = network.to(device).eval(), weights_sha256, prepare, device
+    def __init__(
+        self,
+        network: nn.Module,
+        weights_sha256: str,
+        prepare: Callable[[np.ndarray], Tensor],
+        device: str,
+    ):
+        self.network = network.to(device).eval()
+        self.weights_sha256 = weights_sha256
+        self.prepare = prepare
+        self.device = device
 
     @torch.inference_mode()
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,10 +64,14 @@ class LoadedVisionTower(LoadedFeatureExtractor):
 
 
 class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtractor):
-    """The plug-in: facts, and the door to the network. `sizes` replaces those of the published network; tests make it small."""
+    """The plug-in: facts, and the door to the network. `sizes` replaces those of the published
+    network; tests make it small.
+    """
 
     arrays = ("features",)
-    width_option: tuple[str, int]  # of the features: the size that sets it, and the published network's
+    width_option: tuple[
+        str, int
+    ]  # of the features: the size that sets it, and the published network's
 
     def __init__(self, sizes: Mapping[str, int] | None = None):
         self.sizes: Mapping[str, int] = sizes or {}  # options of the network's own library
@@ -68,7 +91,9 @@ class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtracto
         raise MissingMemberError(self, "prepare")
 
     def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The file's tensors under the names of `blank`; what is not understood stays, so that it is found."""
+        """The file's tensors under the names of `blank`; what is not understood stays, so that it
+        is found.
+        """
         raise MissingMemberError(self, "arranged")
 
     def load_state(self, found: WeightsFile) -> Mapping[str, Tensor]:

@@ -1,10 +1,16 @@
-"""Judge inception-2015-clean: the same network behind clean-fid's antialiased resize. Its numbers are not those of inception-2015.
+"""Judge inception-2015-clean: the same network behind clean-fid's antialiased resize. Its numbers
+are not those of inception-2015.
 
-Source: GaParmar/clean-fid:cleanfid/resize.py, mode `clean`; clean-fid runs NVIDIA's copy of the same 2015 graph.
+Source: GaParmar/clean-fid:cleanfid/resize.py, mode `clean`; clean-fid runs NVIDIA's copy of the
+same 2015 graph.
 """
 
 from __future__ import annotations
 
 from harope_bench.judges.inception.inception_network import Inception, resize_like_cleanfid
 
-PLUGIN = Inception("PIL bicubic with antialias to 299 x 299, each channel as floats; cut to [0, 255]; (x - 128) / 128", resize_like_cleanfid)
+PLUGIN = Inception(
+    "PIL bicubic with antialias to 299 x 299, each channel as floats; cut to [0, 255]; (x - 128)"
+    " / 128",
+    resize_like_cleanfid,
+)

@@ -1,6 +1,7 @@
 """Judge digits-net: a small convolutional network that reads handwritten digits.
 
-It takes the place of Inception in the micro world. Trained by `harope-bench train digits-net`; its held-out accuracy is in
+It takes the place of Inception in the micro world. Trained by `harope-bench train digits-net`; its
+held-out accuracy is in
 digits_net.toml.
 """
 
@@ -12,7 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, resize_to_side
+from harope_bench.judges.micro.micro_extractor import (
+    FEATURES,
+    MicroExtractor,
+    SmallNetwork,
+    resize_to_side,
+)
 
 SIDE = 28
 SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map kept for sFID: 196 numbers
@@ -37,7 +43,9 @@ class DigitsNetJudge(MicroExtractor):
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
     widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
-    title, facts, cases = "judge digits-net", METADATA_PATH, "held-out digits misread"
+    title = "judge digits-net"
+    facts = METADATA_PATH
+    cases = "held-out digits misread"
 
     def network(self) -> DigitsNet:
         """Return the network, its weights not set."""

@@ -1,6 +1,8 @@
-"""What the micro feature extractors share: a small convolutional network, its shipped weights, and the plug-in around them.
+"""What the micro feature extractors share: a small convolutional network, its shipped weights, and
+the plug-in around them.
 
-They take the place of Inception: 64 features, a spatial map and logits from one pass, learned by `harope-bench train NAME`.
+They take the place of Inception: 64 features, a spatial map and logits from one pass, learned by
+`harope-bench train NAME`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ FEATURES = 64
 
 
 class MicroOutputs(NamedTuple):
-    """What one pass gives: features (B, 64), map (B, side / 4, side / 4, kept) and logits (B, classes)."""
+    """What one pass gives: features (B, 64), map (B, side / 4, side / 4, kept) and logits (B,
+    classes).
+    """
 
     features: Tensor
     spatial: Tensor
@@ -35,10 +39,13 @@ class SmallNetwork(nn.Module):
     """Four 3 x 3 convolutions, a hidden layer of 64 and logits without bias.
 
     Args:
-        channels: of the image and of the four convolutions. side: of the image in pixels. kept: channels of the map that sFID reads.
+        channels: of the image and of the four convolutions. side: of the image in pixels. kept:
+            channels of the map that sFID reads.
     """
 
-    def __init__(self, channels: tuple[int, int, int, int, int], side: int, kept: int, classes: int):
+    def __init__(
+        self, channels: tuple[int, int, int, int, int], side: int, kept: int, classes: int
+    ):
         super().__init__()
         image, first, second, third, fourth = channels
         self.spatial_channels = kept
@@ -51,16 +58,22 @@ class SmallNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> MicroOutputs:
         """Return features, map and logits of images (B, C, side, side) in [-1, 1]."""
-        x = F.max_pool2d(F.silu(self.conv2(F.silu(self.conv1(x)))), 2)  # (B, C2, side / 2, side / 2)
+        x = F.max_pool2d(
+            F.silu(self.conv2(F.silu(self.conv1(x)))), 2
+        )  # (B, C2, side / 2, side / 2)
         x = F.max_pool2d(F.silu(self.conv3(x)), 2)  # (B, C3, side / 4, side / 4)
         x = F.silu(self.conv4(x))
         # SiLU, not ReLU: a feature that never fires would make the covariance singular
         features = F.silu(self.hidden(x.flatten(1)))  # (B, 64)
-        return MicroOutputs(features, x[:, : self.spatial_channels].permute(0, 2, 3, 1), self.head(features))
+        return MicroOutputs(
+            features, x[:, : self.spatial_channels].permute(0, 2, 3, 1), self.head(features)
+        )
 
 
 def resize_to_side(x: Tensor, side: int) -> Tensor:
-    """Return images (B, C, H, W) of 0 to 255 as (B, C, side, side) in [-1, 1]; other sizes are resized with antialias."""
+    """Return images (B, C, H, W) of 0 to 255 as (B, C, side, side) in [-1, 1]; other sizes are
+    resized with antialias.
+    """
     if x.shape[-2:] != (side, side):
         x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
     return x / 127.5 - 1
@@ -69,13 +82,23 @@ def resize_to_side(x: Tensor, side: int) -> Tensor:
 class LoadedMicroExtractor(LoadedFeatureExtractor):
     """A small network with its weights."""
 
-    def __init__(self, network: SmallNetwork, prepare: Callable[[np.ndarray], Tensor], weights_sha256: str, device: str):
-        self.network, self.prepare = network.to(device).eval(), prepare
-        self.weights_sha256, self.device = weights_sha256, device
+    def __init__(
+        self,
+        network: SmallNetwork,
+        prepare: Callable[[np.ndarray], Tensor],
+        weights_sha256: str,
+        device: str,
+    ):
+        self.network = network.to(device).eval()
+        self.prepare = prepare
+        self.weights_sha256 = weights_sha256
+        self.device = device
 
     @torch.inference_mode()
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B, classes); float32."""
+        """Return features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B,
+        classes); float32.
+        """
         outputs: MicroOutputs = self.network(self.prepare(images).to(self.device))
         return {
             "features": outputs.features.cpu().numpy(),
@@ -92,7 +115,9 @@ class MicroExtractor(FeatureExtractor):
     arrays = ("features", "spatial", "logits")
     batch = 250
     title: str  # for errors
-    metadata_path: Path  # what training recorded: the weights' file and hash, and the held-out accuracy
+    metadata_path: (
+        Path  # what training recorded: the weights' file and hash, and the held-out accuracy
+    )
     case_kind: str  # what a held-out case that it got wrong is called
 
     def network(self) -> SmallNetwork:
@@ -100,7 +125,9 @@ class MicroExtractor(FeatureExtractor):
         raise MissingMemberError(self, "network")
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Return images (B, H, W, 3) uint8 as the network's input; a plug-in may state a function as a static method."""
+        """Return images (B, H, W, 3) uint8 as the network's input; a plug-in may state a function
+        as a static method.
+        """
         raise MissingMemberError(self, "prepare")
 
     def weights_sha256(self) -> str:
@@ -111,11 +138,21 @@ class MicroExtractor(FeatureExtractor):
         """Return how it did on images that it was not trained on."""
         facts = read_versioned_toml("judge", self.metadata_path)
         of = facts["held_out_images"]
-        return (ErrorRate(case_kind=self.case_kind, n_wrong=of - round(facts["held_out_accuracy"] * of), n_cases=of),)
+        return (
+            ErrorRate(
+                case_kind=self.case_kind,
+                n_wrong=of - round(facts["held_out_accuracy"] * of),
+                n_cases=of,
+            ),
+        )
 
     def open(self, device: str = "cpu") -> LoadedMicroExtractor:
         """Load the shipped weights."""
         facts = read_versioned_toml("judge", self.metadata_path)
         network = self.network()
-        load_state_strictly(network, load_weights(self.metadata_path.parent / facts["weights"], facts["sha256"]), self.title)
+        load_state_strictly(
+            network,
+            load_weights(self.metadata_path.parent / facts["weights"], facts["sha256"]),
+            self.title,
+        )
         return LoadedMicroExtractor(network, self.prepare, facts["sha256"], device)

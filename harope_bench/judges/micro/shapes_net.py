@@ -1,6 +1,8 @@
-"""Judge shapes-net: a small convolutional network that names what a drawn scene holds, for distances between sets of images.
+"""Judge shapes-net: a small convolutional network that names what a drawn scene holds, for
+distances between sets of images.
 
-Unlike shapes-vision it sees how cleanly things are drawn. Trained by `harope-bench train shapes-net`; its held-out accuracy is in
+Unlike shapes-vision it sees how cleanly things are drawn. Trained by `harope-bench train
+shapes-net`; its held-out accuracy is in
 shapes_net.toml.
 """
 
@@ -14,7 +16,12 @@ from torch import Tensor, nn
 
 from harope_bench.data.shapes_scenes.contents import CONTENTS
 from harope_bench.data.shapes_scenes.words import COLOURS
-from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, resize_to_side
+from harope_bench.judges.micro.micro_extractor import (
+    FEATURES,
+    MicroExtractor,
+    SmallNetwork,
+    resize_to_side,
+)
 
 SIDE = 32
 SPATIAL = 3  # channels of the 8 x 8 map kept for sFID: 192 numbers
@@ -43,7 +50,9 @@ class ShapesNetJudge(MicroExtractor):
     preprocessing = "antialiased bilinear to 32 x 32 where needed; x / 127.5 - 1"
     widths = {"features": FEATURES, "spatial": SPATIAL * 8 * 8}
     prepare = staticmethod(prepare)
-    title, facts, cases = "judge shapes-net", FACTS, "held-out scenes misread"
+    title = "judge shapes-net"
+    facts = FACTS
+    cases = "held-out scenes misread"
 
     def network(self) -> ShapesNet:
         """Return the network, its weights not set."""

@@ -1,7 +1,10 @@
-"""Judge shapes-vision: the exact parser of drawn scenes in the roles of detector, colour namer and visual question answering.
+"""Judge shapes-vision: the exact parser of drawn scenes in the roles of detector, colour namer and
+visual question answering.
 
-It has no weights; the hash that stands for them is that of the parser's own files. How often it errs on known scenes, sharp, blurred and
-noisy, stands in shapes_vision.toml and in every result; `harope-bench train shapes-vision` measures it again.
+It has no weights; the hash that stands for them is that of the parser's own files. How often it
+errs on known scenes, sharp, blurred and
+noisy, stands in shapes_vision.toml and in every result; `harope-bench train shapes-vision` measures
+it again.
 """
 
 from __future__ import annotations
@@ -15,17 +18,17 @@ import numpy as np
 
 from harope_bench.core.annotations import (
     Annotation,
-    VqaAnswer,
-    VqaAnnotation,
-    Query,
     Box,
     ColourAnnotation,
-    Detection,
-    DetectionQuery,
     ColourObject,
     ColourQuery,
-    VqaQuery,
+    Detection,
     DetectionAnnotation,
+    DetectionQuery,
+    Query,
+    VqaAnnotation,
+    VqaAnswer,
+    VqaQuery,
     encode_mask,
 )
 from harope_bench.core.errors import ShapeError
@@ -35,12 +38,13 @@ from harope_bench.data import shapes_scenes
 from harope_bench.data.shapes_scenes import answer_questions, detect_shapes
 from harope_bench.data.shapes_scenes.parser_errors import SceneAnnotation, measure_parser_errors
 from harope_bench.data.shapes_scenes.words import COLOURS
-from harope_bench.judges.base import Annotator, NamedCheck, LoadedAnnotator
+from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
 
 CHECK_SCENES = 12  # of the self-check, at three sizes and three spoilings each
 FACTS = Path(__file__).parent / "shapes_vision.toml"
 PARSER_FILES = ("answer.py", "draw.py", "parse.py", "words.py")
-# The room's name in code and in words, and what it was when results first recorded the parser's hash
+# The room's name in code and in words, and what it was when results first recorded the parser's
+# hash
 HASHED_NAMES = ((shapes_scenes.__name__, "harope_bench.scenes"), ("data/shapes_world/", "scenes/"))
 
 
@@ -61,7 +65,9 @@ class ShapesVision(Annotator):
         return _parser_sha256()
 
     def measure_judge_errors(self, count: int) -> dict[str, object]:
-        """The parser's errors in that many scenes of known truth, by spoiling and side, and the hash of the parser that made them."""
+        """The parser's errors in that many scenes of known truth, by spoiling and side, and the
+        hash of the parser that made them.
+        """
         errors = measure_parser_errors(count, annotate=partial(_read_scene, self.open("cpu")))
         found = {f"{spoiling}_{side}": told._asdict() for (side, spoiling), told in errors.items()}
         return {"parser_sha256": _parser_sha256(), **found}
@@ -71,7 +77,12 @@ class ShapesVision(Annotator):
         facts = read_versioned_toml("judge", FACTS)
         if facts["parser_sha256"] != _parser_sha256():
             return ()
-        return tuple(rate for kind, told in facts.items() if isinstance(told, dict) for rate in _error_rates(kind, told))
+        return tuple(
+            rate
+            for kind, told in facts.items()
+            if isinstance(told, dict)
+            for rate in _error_rates(kind, told)
+        )
 
     def open(self, device: str) -> LoadedShapesVision:
         """Ready to look, one for all; the device does not matter."""
@@ -79,7 +90,9 @@ class ShapesVision(Annotator):
 
 
 class LoadedShapesVision(LoadedAnnotator):
-    """Looks at one image at a time; the last one is remembered, since it is asked about in several roles."""
+    """Looks at one image at a time; the last one is remembered, since it is asked about in several
+    roles.
+    """
 
     def __init__(self, weights_sha256: str):
         self.weights_sha256 = weights_sha256
@@ -89,12 +102,25 @@ class LoadedShapesVision(LoadedAnnotator):
         """The answer of a role for an image (H, W, 3) uint8."""
         found = self._parse(image)
         if isinstance(ask, DetectionQuery):
-            return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=tuple(map(_to_detection, found)))
+            return DetectionAnnotation(
+                size=(image.shape[1], image.shape[0]), detections=tuple(map(_to_detection, found))
+            )
         if isinstance(ask, ColourQuery):
-            return ColourAnnotation(probabilities=tuple(_shares(_colour(thing, found), ask.candidates) for thing in ask.objects))
+            return ColourAnnotation(
+                probabilities=tuple(
+                    _shares(_colour(thing, found), ask.candidates) for thing in ask.objects
+                )
+            )
         if isinstance(ask, VqaQuery):
-            return VqaAnnotation(answers=tuple(_to_answer(answer_questions.answer_question(question, found)) for question in ask.questions))
-        raise ShapeError(f"shapes-vision has no role {role}; ask it for {', '.join(ShapesVision.roles)}")
+            return VqaAnnotation(
+                answers=tuple(
+                    _to_answer(answer_questions.answer_question(question, found))
+                    for question in ask.questions
+                )
+            )
+        raise ShapeError(
+            f"shapes-vision has no role {role}; ask it for {', '.join(ShapesVision.roles)}"
+        )
 
     def _parse(self, image: np.ndarray) -> list[detect_shapes.ShapeDetection]:
         if self._last is None or not np.array_equal(self._last[0], image):
@@ -104,8 +130,16 @@ class LoadedShapesVision(LoadedAnnotator):
 
 def _error_rates(kind: str, told: dict[str, int]) -> Iterator[ErrorRate]:
     spoiling, side = kind.split("_")
-    yield ErrorRate(case_kind=f"{spoiling} scenes of {side} px misread", n_wrong=told["misread"], n_cases=told["scenes"])
-    yield ErrorRate(case_kind=f"questions on {spoiling} scenes of {side} px answered wrongly", n_wrong=told["lies"], n_cases=told["questions"])
+    yield ErrorRate(
+        case_kind=f"{spoiling} scenes of {side} px misread",
+        n_wrong=told["misread"],
+        n_cases=told["scenes"],
+    )
+    yield ErrorRate(
+        case_kind=f"questions on {spoiling} scenes of {side} px answered wrongly",
+        n_wrong=told["lies"],
+        n_cases=told["questions"],
+    )
 
 
 @cache
@@ -115,28 +149,48 @@ def _load() -> LoadedShapesVision:
 
 @cache
 def check_known_scenes(opened: LoadedAnnotator) -> str | None:
-    """What the judge gets wrong in a few rendered scenes in all its roles, None where nothing is."""
-    for (side, spoiling), errors in measure_parser_errors(CHECK_SCENES, annotate=partial(_read_scene, opened)).items():
+    """What the judge gets wrong in a few rendered scenes in all its roles, None where nothing
+    is.
+    """
+    for (side, spoiling), errors in measure_parser_errors(
+        CHECK_SCENES, annotate=partial(_read_scene, opened)
+    ).items():
         if errors.n_errors:
-            return f"{errors.misread_scenes} of {CHECK_SCENES} {spoiling} scenes of {side} pixels are not read as drawn, {errors.wrong_answers} answers are wrong"
+            return (
+                f"{errors.misread_scenes} of {CHECK_SCENES} {spoiling} scenes of {side} pixels are"
+                f" not read as drawn, {errors.wrong_answers} answers are wrong"
+            )
     return None
 
 
-def _read_scene(opened: LoadedAnnotator, image: np.ndarray, questions: Sequence[str]) -> SceneAnnotation:
-    """A scene as the judge tells of it: detector, then the colours of what it found, then answers."""
+def _read_scene(
+    opened: LoadedAnnotator, image: np.ndarray, questions: Sequence[str]
+) -> SceneAnnotation:
+    """A scene as the judge tells of it: detector, then the colours of what it found, then
+    answers.
+    """
     sighting = opened.annotate("detector", image, DetectionQuery())
     assert isinstance(sighting, DetectionAnnotation)
-    sure = tuple(ColourObject(name=one.label, box=one.box, mask=one.mask) for one in sighting.detections if one.score > answer_questions.DETECTION_THRESHOLD)
+    sure = tuple(
+        ColourObject(name=one.label, box=one.box, mask=one.mask)
+        for one in sighting.detections
+        if one.score > answer_questions.DETECTION_THRESHOLD
+    )
     named = opened.annotate("colours", image, ColourQuery(objects=sure, candidates=COLOURS))
     told = opened.annotate("vqa", image, VqaQuery(questions=tuple(questions)))
     assert isinstance(named, ColourAnnotation) and isinstance(told, VqaAnnotation)
     painted = [COLOURS[int(np.argmax(shares))] for shares in named.probabilities]
-    return SceneAnnotation([(one.name, colour) for one, colour in zip(sure, painted, strict=True)], [one.yes_probability for one in told.answers])
+    return SceneAnnotation(
+        [(one.name, colour) for one, colour in zip(sure, painted, strict=True)],
+        [one.yes_probability for one in told.answers],
+    )
 
 
 @cache
 def _parser_sha256() -> str:
-    """Return the sha256 of the parser's files as they were in their first room: where they lie makes no other parser."""
+    """Return the sha256 of the parser's files as they were in their first room: where they lie
+    makes no other parser.
+    """
     folder = Path(shapes_scenes.__path__[0])
     source = b"".join((folder / name).read_bytes() for name in PARSER_FILES)
     for here, first in HASHED_NAMES:
@@ -145,7 +199,9 @@ def _parser_sha256() -> str:
 
 
 def _to_detection(thing: detect_shapes.ShapeDetection) -> Detection:
-    return Detection(label=thing.label, score=thing.score, box=_box(thing), mask=encode_mask(thing.mask))
+    return Detection(
+        label=thing.label, score=thing.score, box=_box(thing), mask=encode_mask(thing.mask)
+    )
 
 
 def _box(thing: detect_shapes.ShapeDetection) -> Box:
@@ -167,7 +223,13 @@ def _shares(colour: str | None, candidates: tuple[str, ...]) -> tuple[float, ...
 
 def _to_answer(yes: float | None) -> VqaAnswer:
     """yes or no; nothing to a question that the parser does not read."""
-    return VqaAnswer(text="") if yes is None else VqaAnswer(text="yes" if yes > answer_questions.DETECTION_THRESHOLD else "no", yes_probability=yes)
+    return (
+        VqaAnswer(text="")
+        if yes is None
+        else VqaAnswer(
+            text="yes" if yes > answer_questions.DETECTION_THRESHOLD else "no", yes_probability=yes
+        )
+    )
 
 
 PLUGIN = ShapesVision()

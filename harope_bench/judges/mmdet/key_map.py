@@ -1,10 +1,14 @@
 """Names of mmdet's Mask2Former (Swin-S, both key styles) to those of transformers 5's class.
 
-mmdet 2.x and 3.x published one training run under two sets of names. The old names are first made new ones, then each name is made
-transformers' and its tensor rearranged where the two store it differently: query, key and value are one matrix in mmdet, and its patch
-merging has torch's Unfold order (channel, then place) where transformers has Swin's own (place, then channel).
+mmdet 2.x and 3.x published one training run under two sets of names. The old names are first made
+new ones, then each name is made
+transformers' and its tensor rearranged where the two store it differently: query, key and value are
+one matrix in mmdet, and its patch
+merging has torch's Unfold order (channel, then place) where transformers has Swin's own (place,
+then channel).
 
-Source: open-mmlab/mmdetection v2.28.2 and v3.3.0, mmdet/models; huggingface/transformers 5.23, models/mask2former and models/swin.
+Source: open-mmlab/mmdetection v2.28.2 and v3.3.0, mmdet/models; huggingface/transformers 5.23,
+models/mask2former and models/swin.
 """
 
 from __future__ import annotations
@@ -17,22 +21,34 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 
-ENCODER, DECODER, TRANSFORMER = "model.pixel_level_module.encoder.", "model.pixel_level_module.decoder.", "model.transformer_module."
+ENCODER = "model.pixel_level_module.encoder."
+DECODER = "model.pixel_level_module.decoder."
+TRANSFORMER = "model.transformer_module."
 SWIN = ENCODER + "swin."
-UNFILLED_PREFIXES = (SWIN + "layernorm.", "criterion.")  # of transformers' class alone: a norm that nothing reads, and the loss
+UNFILLED_PREFIXES = (
+    SWIN + "layernorm.",
+    "criterion.",
+)  # of transformers' class alone: a norm that nothing reads, and the loss
 PATCH_ORDER = [0, 2, 1, 3]  # of a 2 x 2 patch: mmdet goes along rows, Swin down columns
 QKV = ("q_proj", "k_proj", "v_proj")  # what "*" in a target stands for; the tensor is split
 
-MMDET2_PATTERNS = [  # mmdet 2.x to 3.x: attention layers by number, in the order in which a layer calls them
+# mmdet 2.x to 3.x: attention layers by number, in the order in which a layer calls them
+MMDET2_PATTERNS = [
     (r"(pixel_decoder\.encoder\.layers\.\d+\.)attentions\.0\.", r"\1self_attn."),
     (r"(transformer_decoder\.layers\.\d+\.)attentions\.0\.", r"\1cross_attn."),
     (r"(transformer_decoder\.layers\.\d+\.)attentions\.1\.", r"\1self_attn."),
     (r"(panoptic_head\..*\.layers\.\d+\.)ffns\.0\.", r"\1ffn."),
 ]
 
-_LAYER, _BLOCK, _MERGE = r"layers\.(\d+)\.", r"backbone\.stages\.(\d+)\.blocks\.(\d+)\.", r"backbone\.stages\.(\d+)\.downsample\."
-_PIXEL, _QUERY, _HEAD = r"panoptic_head\.pixel_decoder\.", r"panoptic_head\.transformer_decoder\.", r"panoptic_head\."
-_B, _E, _T = SWIN + r"encoder.layers.\1.blocks.\2.", DECODER + r"encoder.layers.\1.", TRANSFORMER + r"decoder.layers.\1."
+_LAYER = r"layers\.(\d+)\."
+_BLOCK = r"backbone\.stages\.(\d+)\.blocks\.(\d+)\."
+_MERGE = r"backbone\.stages\.(\d+)\.downsample\."
+_PIXEL = r"panoptic_head\.pixel_decoder\."
+_QUERY = r"panoptic_head\.transformer_decoder\."
+_HEAD = r"panoptic_head\."
+_B = SWIN + r"encoder.layers.\1.blocks.\2."
+_E = DECODER + r"encoder.layers.\1."
+_T = TRANSFORMER + r"decoder.layers.\1."
 KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed\.projection\.", SWIN + "embeddings.patch_embeddings.projection."),
     (r"backbone\.patch_embed\.norm\.", SWIN + "embeddings.norm."),
@@ -41,7 +57,10 @@ KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (_BLOCK + r"norm2\.", _B + "layernorm_after."),
     (_BLOCK + r"attn\.w_msa\.qkv\.", _B + "attention.*."),
     (_BLOCK + r"attn\.w_msa\.proj\.", _B + "attention.o_proj."),
-    (_BLOCK + r"attn\.w_msa\.relative_position_", _B + "attention.relative_position_bias.relative_position_"),
+    (
+        _BLOCK + r"attn\.w_msa\.relative_position_",
+        _B + "attention.relative_position_bias.relative_position_",
+    ),
     (_BLOCK + r"ffn\.layers\.0\.0\.", _B + "mlp.fc1."),
     (_BLOCK + r"ffn\.layers\.1\.", _B + "mlp.fc2."),
     (_MERGE, SWIN + r"encoder.layers.\1.downsample."),
@@ -70,17 +89,24 @@ KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (_HEAD + r"query_embed\.", TRANSFORMER + "queries_embedder."),
     (_HEAD + r"query_feat\.", TRANSFORMER + "queries_features."),
     (_HEAD + r"level_embed\.", TRANSFORMER + "level_embed."),
-    (_HEAD + r"mask_embed\.([024])\.", lambda m: f"{TRANSFORMER}decoder.mask_predictor.mask_embedder.{int(m[1]) // 2}.0."),
+    (
+        _HEAD + r"mask_embed\.([024])\.",
+        lambda m: f"{TRANSFORMER}decoder.mask_predictor.mask_embedder.{int(m[1]) // 2}.0.",
+    ),
     (_HEAD + r"cls_embed\.", "class_predictor."),
 ]
 
 
 def to_mmdet3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of mmdet 2.x or 3.x under 3.x names; WeightsError where two of its names mean one tensor."""
+    """A state dict of mmdet 2.x or 3.x under 3.x names; WeightsError where two of its names mean
+    one tensor.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if (new := _renewed(name)) in found:
-            raise WeightsError(f"{name} does not fit: two tensors for {new}; give one checkpoint's file")
+            raise WeightsError(
+                f"{name} does not fit: two tensors for {new}; give one checkpoint's file"
+            )
         found[new] = tensor
     return found
 
@@ -94,7 +120,8 @@ def _renewed(name: str) -> str:
 def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of mmdet 2.x or 3.x as transformers' Mask2FormerForUniversalSegmentation has it.
 
-    A name that is not known stays as it is, so that a strict comparison finds it. What transformers' class alone has (`UNFILLED`) is
+    A name that is not known stays as it is, so that a strict comparison finds it. What
+    transformers' class alone has (`UNFILLED`) is
     not made up.
 
     Raises:
@@ -119,11 +146,19 @@ def _converted_tensors(name: str, target: str, tensor: Tensor) -> dict[str, Tens
     """The tensor under its new name: split in three, merged anew, or as it is."""
     if "*" in target:
         if tensor.ndim == 0 or len(tensor) % 3:
-            raise WeightsError(f"{name} does not fit: {tuple(tensor.shape)} does not split into query, key and value")
-        return {target.replace("*", kind): part for kind, part in zip(QKV, tensor.chunk(3), strict=True)}
+            raise WeightsError(
+                f"{name} does not fit: {tuple(tensor.shape)} does not split into query, key and"
+                " value"
+            )
+        return {
+            target.replace("*", kind): part for kind, part in zip(QKV, tensor.chunk(3), strict=True)
+        }
     if ".downsample." in target:
         if tensor.ndim == 0 or tensor.shape[-1] % 4:
-            raise WeightsError(f"{name} does not fit: {tuple(tensor.shape)} has no four places of a patch in its last axis")
+            raise WeightsError(
+                f"{name} does not fit: {tuple(tensor.shape)} has no four places of a patch in its"
+                " last axis"
+            )
         return {target: _reorder_patches(tensor)}
     return {target: tensor}
 

@@ -1,6 +1,8 @@
-"""mmdet without mmcv's compiled operations: a stand-in, since Mask2Former's inference needs none of them.
+"""mmdet without mmcv's compiled operations: a stand-in, since Mask2Former's inference needs none of
+them.
 
-mmdet imports them all; the one that is called, deformable attention, has a form in plain torch beside it, which runs off CUDA, and on
+mmdet imports them all; the one that is called, deformable attention, has a form in plain torch
+beside it, which runs off CUDA, and on
 CUDA where mmcv is told that there is none.
 """
 
@@ -25,13 +27,16 @@ class StubModule(types.ModuleType):
     """In the place of the compiled module: every operation is there, and none can be called."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        """An operation that raises when it is called; the import system's own names are not there."""
+        """An operation that raises when it is called; the import system's own names are not
+        there.
+        """
         if name.startswith("__"):
             raise AttributeError(name)
 
         def absent(*_: object, **__: object) -> NoReturn:
             raise MissingExtraError(
-                f"mmcv's compiled {name} was called, mmcv-lite has none", advice="install mmcv 2.1.0 with its operations in its place"
+                f"mmcv's compiled {name} was called, mmcv-lite has none",
+                advice="install mmcv 2.1.0 with its operations in its place",
             )
 
         return absent
@@ -51,7 +56,9 @@ def import_mmdet() -> types.ModuleType:
             found = import_module("mmdet")
             import_module("mmdet.utils").register_all_modules(init_default_scope=True)
     except (ImportError, AssertionError) as error:  # mmdet asserts which mmcv it takes
-        raise MissingExtraError(f"judge mask2former-mmdet needs mmdet 3.3 ({error})", advice=INSTALL) from error
+        raise MissingExtraError(
+            f"judge mask2former-mmdet needs mmdet 3.3 ({error})", advice=INSTALL
+        ) from error
     if isinstance(sys.modules.get(EXTENSION), StubModule):
         vars(import_module("mmcv.ops.multi_scale_deform_attn"))["IS_CUDA_AVAILABLE"] = False
     return found

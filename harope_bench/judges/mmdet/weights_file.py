@@ -1,4 +1,6 @@
-"""GenEval's detector as a file: either of the two that OpenMMLab publishes, or one's own; read without running anything in it."""
+"""GenEval's detector as a file: either of the two that OpenMMLab publishes, or one's own; read
+without running anything in it.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,19 @@ from harope_bench.core.state_dicts import check_sha256, load_weights
 from harope_bench.core.storage import first_line
 from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
-from harope_bench.judges.weights.asset_files import WeightsSource, WeightsFile
+from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 
-ASSETS = ("mask2former", "mask2former-mmdet")  # one training run under the names of mmdet 2.x and 3.x
+ASSETS = (
+    "mask2former",
+    "mask2former-mmdet",
+)  # one training run under the names of mmdet 2.x and 3.x
 ENVIRONMENT_VARIABLE = "HAROPE_BENCH_MASK2FORMER"
 
 
 class InertObject:
-    """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing and does nothing."""
+    """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing
+    and does nothing.
+    """
 
     def __new__(cls, *_: object) -> InertObject:
         """Takes whatever the pickle gives."""
@@ -46,7 +53,9 @@ INERT_GLOBALS: list[tuple[type[InertObject], str]] = [
 
 
 def find_weights(first: str) -> WeightsFile:
-    """The file in use: one's own, else the asset `first`, else the other one; NotHere with the command that brings the first."""
+    """The file in use: one's own, else the asset `first`, else the other one; NotHere with the
+    command that brings the first.
+    """
     if os.environ.get(ENVIRONMENT_VARIABLE):
         return WeightsSource(first, ENVIRONMENT_VARIABLE).find()
     for name in (first, *ASSETS):
@@ -58,7 +67,11 @@ def find_weights(first: str) -> WeightsFile:
 
 def is_published(sha256: str) -> bool:
     """Whether a hash begins as one of the published files' does."""
-    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in local_files.load_asset(name).files)
+    return any(
+        sha256.startswith(file.sha256 or file.sha256_prefix or "-")
+        for name in ASSETS
+        for file in local_files.load_asset(name).files
+    )
 
 
 def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
@@ -72,8 +85,15 @@ def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
     check_sha256(file.path, file.sha256)
     whole = _read(file.path)
     tensors = whole.get("state_dict", whole) if isinstance(whole, dict) else None
-    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise WeightsError(f"{file.path} has no state dict of tensors; give mmdet's checkpoint (harope-bench fetch {ASSETS[0]})")
+    if (
+        not isinstance(tensors, Mapping)
+        or not tensors
+        or not all(isinstance(t, Tensor) for t in tensors.values())
+    ):
+        raise WeightsError(
+            f"{file.path} has no state dict of tensors; give mmdet's checkpoint (harope-bench fetch"
+            f" {ASSETS[0]})"
+        )
     return dict(tensors)
 
 
@@ -83,11 +103,15 @@ def _read(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds Python objects beside tensors ({_rejected_global(error)}) and was not opened; where mmdet runs, save its state_dict "
-            f"as .safetensors and name that file by {ENVIRONMENT_VARIABLE}"
+            f"{path} holds Python objects beside tensors ({_rejected_global(error)}) and was not"
+            " opened; where mmdet runs, save its state_dict as .safetensors and name that file by"
+            f" {ENVIRONMENT_VARIABLE}"
         ) from error
     except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
-        raise WeightsError(f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch {ASSETS[0]}") from error
+        raise WeightsError(
+            f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch"
+            f" {ASSETS[0]}"
+        ) from error
 
 
 def _rejected_global(error: Exception) -> str:
@@ -99,12 +123,19 @@ def _rejected_global(error: Exception) -> str:
 def weights_warnings(file: WeightsFile) -> tuple[str, ...]:
     """What a result must say of the weights."""
     if not is_published(file.sha256):
-        return ("judge: other weights than GenEval's detector, or a copy of another hash; numbers compare with nothing published",)
+        return (
+            (
+                "judge: other weights than GenEval's detector, or a copy of another hash; numbers"
+                " compare with nothing published"
+            ),
+        )
     return ()
 
 
 class GenEvalDetector(Annotator):
-    """What GenEval's two detectors share: their file, and what they may be called with it. `scale` is mmdet's (longer, shorter) side."""
+    """What GenEval's two detectors share: their file, and what they may be called with it. `scale`
+    is mmdet's (longer, shorter) side.
+    """
 
     version = 1
     asset: str
@@ -118,7 +149,9 @@ class GenEvalDetector(Annotator):
     def judge_class(self) -> JudgeClass:
         """`standing` with a published file of GenEval's detector; anything else is a substitute."""
         try:
-            return self.published_class if is_published(self.find_weights().sha256) else "substitute"
+            return (
+                self.published_class if is_published(self.find_weights().sha256) else "substitute"
+            )
         except WeightsError:
             return "substitute"
 

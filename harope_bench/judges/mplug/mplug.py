@@ -1,9 +1,13 @@
-"""Judge mplug: DPG-Bench's own network, mPLUG-large, asked in the words of the benchmark; it runs in another Python.
+"""Judge mplug: DPG-Bench's own network, mPLUG-large, asked in the words of the benchmark; it runs
+in another Python.
 
-No library that harope-bench can sit beside has this network, so `runner` is executed by an environment with modelscope that the user
-names (`--judge-python`). Only the exact text `yes` counts in DPG-Bench; the network gives texts, no share of yes.
+No library that harope-bench can sit beside has this network, so `runner` is executed by an
+environment with modelscope that the user
+names (`--judge-python`). Only the exact text `yes` counts in DPG-Bench; the network gives texts, no
+share of yes.
 
-Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py; damo/mplug_visual-question-answering_coco_large_en on modelscope.
+Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py;
+damo/mplug_visual-question-answering_coco_large_en on modelscope.
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ PLUGIN = ExternalAnnotator(
     title="mplug",
     role="vqa",
     runner="mplug.py",
-    preprocessing="modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32",
+    preprocessing=(
+        "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5,"
+        " float32"
+    ),
     needs="modelscope",
     option="weights=FOLDER",
     otherwise="import answers that the official script wrote",

@@ -13,7 +13,8 @@ def make_unidet(backbone: str, role: Role) -> ExternalAnnotator:
         role=role,
         runner="unidet.py",
         preprocessing=(
-            f"UniDet {backbone}: antialiased by PIL to a shorter side of 479, the longer at most 480; BGR; scores from 0.5; float16 on CUDA"
+            f"UniDet {backbone}: antialiased by PIL to a shorter side of 479, the longer at most"
+            " 480; BGR; scores from 0.5; float16 on CUDA"
         ),
         needs="detectron2 and the benchmark's code",
         option="checkout=FOLDER",

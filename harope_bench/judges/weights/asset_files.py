@@ -1,4 +1,6 @@
-"""Weights of a judge: what `fetch` brought, or a file that an environment variable names; with its hash."""
+"""Weights of a judge: what `fetch` brought, or a file that an environment variable names; with its
+hash.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import NamedTuple
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import AssetFile
 from harope_bench.core.errors import WeightsError
-from harope_bench.core.storage import sha256_file, file_stamp
+from harope_bench.core.storage import file_stamp, sha256_file
 
 
 class WeightsFile(NamedTuple):
@@ -21,7 +23,9 @@ class WeightsFile(NamedTuple):
 
 
 class WeightsSource(NamedTuple):
-    """Where a judge's weights come from: the asset that `fetch` brings, and the variable that names a file of one's own."""
+    """Where a judge's weights come from: the asset that `fetch` brings, and the variable that names
+    a file of one's own.
+    """
 
     asset: str
     environment_variable: str
@@ -46,7 +50,9 @@ class WeightsSource(NamedTuple):
         return local_files.load_asset(self.asset).files[0]
 
     def known_sha256(self) -> str:
-        """Return the hash of the published weights, as much of it as is known; empty where none is."""
+        """Return the hash of the published weights, as much of it as is known; empty where none
+        is.
+        """
         return self.published_file.sha256 or self.published_file.sha256_prefix or ""
 
 

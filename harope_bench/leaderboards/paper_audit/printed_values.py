@@ -16,7 +16,9 @@ Severity = Literal["conflict", "warn", "info"]
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One statement about printed cells (table/row/column). `flag` is the recorded flag on the same cells, if any."""
+    """One statement about printed cells (table/row/column). `flag` is the recorded flag on the same
+    cells, if any.
+    """
 
     rule: str
     severity: Severity

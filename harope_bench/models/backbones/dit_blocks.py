@@ -29,12 +29,18 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int
+    ) -> Tensor:
         """Tokens (B, N, width) to tokens."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, head_dim)
+        qkv = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (3, B, heads, N, head_dim)
         q, k, v = qkv.unbind(0)
         q, k = encoding.rotate(q, k, positions, layer)
-        found = F.scaled_dot_product_attention(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
+        found = F.scaled_dot_product_attention(
+            q, k, encoding.transform_values(v, layer)
+        )  # (B, heads, N, head_dim)
         out = encoding.transform_outputs(found, layer)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -64,10 +70,14 @@ class DiTBlock(nn.Module):
         self.mlp = Mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int
+    ) -> Tensor:
         """Tokens (B, N, width) under condition (B, width)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), encoding, positions, layer)
+        x = x + gate1[:, None] * self.attn(
+            modulate(self.norm1(x), shift1, scale1), encoding, positions, layer
+        )
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
@@ -113,8 +123,12 @@ def initialise_projections(modules: Iterable[nn.Module], patches: PatchEmbed) ->
 
 
 def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
-    """Patches (B, rows * columns, patch * patch * C) as images (B, C, rows * patch, columns * patch)."""
-    grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))  # (B, rows, columns, p, p, C)
+    """Patches (B, rows * columns, patch * patch * C) as images (B, C, rows * patch, columns *
+    patch).
+    """
+    grid = patches.unflatten(1, (rows, columns)).unflatten(
+        -1, (patch, patch, -1)
+    )  # (B, rows, columns, p, p, C)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
 
 
@@ -123,14 +137,18 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(FREQUENCY_EMBEDDING_SIZE, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(FREQUENCY_EMBEDDING_SIZE, width), nn.SiLU(), nn.Linear(width, width)
+        )
 
     def forward(self, time: Tensor) -> Tensor:
         """Times (B,) to (B, width)."""
         half = FREQUENCY_EMBEDDING_SIZE // 2
         w = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
         angles = time[:, None].float() * w
-        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype))
+        return self.mlp(
+            torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype)
+        )
 
 
 class LabelEmbedder(nn.Module):

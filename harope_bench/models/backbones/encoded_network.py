@@ -1,4 +1,6 @@
-"""What all networks of the backbones are: modules whose attention asks an encoding for positions."""
+"""What all networks of the backbones are: modules whose attention asks an encoding for
+positions.
+"""
 
 from __future__ import annotations
 

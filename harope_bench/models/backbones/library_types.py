@@ -1,4 +1,6 @@
-"""Names for objects of diffusers and peft whose classes are known only when a pipeline is loaded, and which state no types."""
+"""Names for objects of diffusers and peft whose classes are known only when a pipeline is loaded,
+and which state no types.
+"""
 
 from __future__ import annotations
 

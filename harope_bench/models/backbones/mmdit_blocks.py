@@ -1,7 +1,9 @@
 """The parts of the small joint text-image transformer.
 
-Each token goes through one stream: its own projections and norms. A double block has a stream for text and one for the image and
-one attention over both; a single block has one stream for all tokens. Source: Esser et al. 2024 (SD3), black-forest-labs/flux
+Each token goes through one stream: its own projections and norms. A double block has a stream for
+text and one for the image and
+one attention over both; a single block has one stream for all tokens. Source: Esser et al. 2024
+(SD3), black-forest-labs/flux
 (double and single blocks); the shared modulation is PixArt-alpha's (Chen et al. 2023).
 """
 
@@ -18,7 +20,9 @@ from harope_bench.models.backbones.dit_blocks import Mlp, modulate
 
 
 class Stream(nn.Module):
-    """One kind of tokens in one block: norms, projections, an MLP, and offsets of the shared modulation."""
+    """One kind of tokens in one block: norms, projections, an MLP, and offsets of the shared
+    modulation.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -33,23 +37,35 @@ class Stream(nn.Module):
         self.offsets = nn.Parameter(torch.zeros(6, width))
 
     def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of the attention, then of the MLP, (B, width) each, of the shared c (B, 6, width)."""
+        """Shift, scale and gate of the attention, then of the MLP, (B, width) each, of the shared c
+        (B, 6, width).
+        """
         return (c + self.offsets).unbind(1)
 
-    def project_heads(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_heads(
+        self, x: Tensor, shift: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, each normed in its head, and values (B, heads, N, head_dim)."""
-        qkv = self.qkv(modulate(self.norm1(x), shift, scale)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = (
+            self.qkv(modulate(self.norm1(x), shift, scale))
+            .unflatten(-1, (3, self.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
         q, k, v = qkv.unbind(0)
         return self.norm_q(q), self.norm_k(k), v
 
-    def apply_residuals(self, x: Tensor, found: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor) -> Tensor:
+    def apply_residuals(
+        self, x: Tensor, found: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor
+    ) -> Tensor:
         """Tokens (B, N, width) with what attention found (B, N, width) and with the MLP's part."""
         x = x + gate1[:, None] * self.proj(found)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of (B, heads, N, head_dim) in plain products: the fused kernel's backward is many times slower in bfloat16 on a CPU."""
+    """Attention of (B, heads, N, head_dim) in plain products: the fused kernel's backward is many
+    times slower in bfloat16 on a CPU.
+    """
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
@@ -61,22 +77,39 @@ class MMDiTBlock(nn.Module):
         self.streams = nn.ModuleList(Stream(width, heads) for _ in range(streams))
         self.is_single_stream = streams == 1
 
-    def forward(self, parts: Sequence[Tensor], c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> list[Tensor]:
-        """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B, 6, width) are those of all."""
+    def forward(
+        self,
+        parts: Sequence[Tensor],
+        c: Tensor,
+        encoding: encodings.Encoding,
+        positions: Tensor,
+        layer: int,
+    ) -> list[Tensor]:
+        """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B,
+        6, width) are those of all.
+        """
         streams = [stream for stream in self.streams if isinstance(stream, Stream)]
         told = [stream.modulation(c) for stream in streams]
-        triples = [stream.project_heads(x, m[0], m[1]) for stream, x, m in zip(streams, parts, told, strict=True)]
+        triples = [
+            stream.project_heads(x, m[0], m[1])
+            for stream, x, m in zip(streams, parts, told, strict=True)
+        ]
         q, k, v = (torch.cat(same, 2) for same in zip(*triples, strict=True))
         q, k = encoding.rotate(q, k, positions, layer)
         found = encoding.transform_outputs(attend(q, k, encoding.transform_values(v, layer)), layer)
         split = found.transpose(1, 2).flatten(2).split([x.shape[1] for x in parts], dim=1)
-        return [stream.apply_residuals(x, near, *m[2:]) for stream, x, near, m in zip(streams, parts, split, told, strict=True)]
+        return [
+            stream.apply_residuals(x, near, *m[2:])
+            for stream, x, near, m in zip(streams, parts, split, told, strict=True)
+        ]
 
 
 class WordEmbedder(nn.Module):
-    """Words of a caption to tokens: a row a word, a row a place in the caption, and a pooled vector of all of them.
+    """Words of a caption to tokens: a row a word, a row a place in the caption, and a pooled vector
+    of all of them.
 
-    The place is part of the embedding, as it is of what a text encoder gives out: all text tokens stand at the origin of the image.
+    The place is part of the embedding, as it is of what a text encoder gives out: all text tokens
+    stand at the origin of the image.
     Word 0 is "no word"; a caption of it alone is "no text", which guidance needs.
     """
 

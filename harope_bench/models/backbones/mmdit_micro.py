@@ -1,7 +1,10 @@
-"""A small joint text-image transformer in pixel space, built as FLUX and SD3 are: words as tokens beside patches of the image.
+"""A small joint text-image transformer in pixel space, built as FLUX and SD3 are: words as tokens
+beside patches of the image.
 
-Text tokens come first and stand at the origin, image tokens at their row and column; queries and keys are normed, then meet the
-encoding. The pooled caption and the time modulate all blocks. Source: Esser et al. 2024; black-forest-labs/flux; paper section 4.3.
+Text tokens come first and stand at the origin, image tokens at their row and column; queries and
+keys are normed, then meet the
+encoding. The pooled caption and the time modulate all blocks. Source: Esser et al. 2024;
+black-forest-labs/flux; paper section 4.3.
 """
 
 from __future__ import annotations
@@ -18,33 +21,52 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import detect_encoding
-from harope_bench.models.backbones.base import GENERATION_SETTINGS, Backbone, DetectedFields, ProfilingInputs, NetworkDescription, SupportedSettings
-from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, unpatchify, initialise_projections
+from harope_bench.models.backbones.base import (
+    GENERATION_SETTINGS,
+    Backbone,
+    DetectedFields,
+    NetworkDescription,
+    ProfilingInputs,
+    SupportedSettings,
+)
+from harope_bench.models.backbones.dit_blocks import (
+    FinalLayer,
+    PatchEmbed,
+    TimestepEmbedder,
+    initialise_projections,
+    unpatchify,
+)
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.mmdit_blocks import MMDiTBlock, WordEmbedder
-from harope_bench.models.backbones.sampler_generator import SamplerImageGenerator
 from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     NetworkSizes,
+    build_encoding,
     check_encoding,
     check_resolution,
-    parse_sizes,
     counted_layer,
-    build_encoding,
     grid_positions,
     middle_times,
+    parse_sizes,
     ramp,
     rescale,
 )
+from harope_bench.models.backbones.sampler_generator import SamplerImageGenerator
 from harope_bench.models.samplers.base import load_sampler
 
-REQUIRED_KEYS = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
+REQUIRED_KEYS = {
+    "x_embedder.proj.weight",
+    "words.word.weight",
+    "words.place.weight",
+    "blocks.0.streams.0.norm_q.weight",
+}
 
 
 class MMDiTConfig(NetworkSizes):
     """Sizes. `double` blocks with two streams come first, then `single` ones.
 
-    size: side in pixels of the training images. words: the vocabulary, separated by spaces. places: words a caption can have.
+    size: side in pixels of the training images. words: the vocabulary, separated by spaces. places:
+    words a caption can have.
     """
 
     hidden: int = Field(gt=0)
@@ -84,7 +106,9 @@ class MMDiT(EncodedNetwork):
         self.words = WordEmbedder(len(config.vocabulary), config.max_words, config.hidden)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.hidden, 6 * config.hidden))
         streams = [2] * config.double_blocks + [1] * config.single_blocks
-        self.blocks = nn.ModuleList(MMDiTBlock(config.hidden, config.heads, count) for count in streams)
+        self.blocks = nn.ModuleList(
+            MMDiTBlock(config.hidden, config.heads, count) for count in streams
+        )
         self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.channels)
         self.encoding = encoding
         self._position_cache: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -92,25 +116,37 @@ class MMDiT(EncodedNetwork):
 
     def _initialise(self) -> None:
         """Xavier layers, small embeddings, zero gates and zero output, as in DiT."""
-        outside_encoding = (module for name, module in self.named_modules() if not name.startswith("encoding"))
+        outside_encoding = (
+            module for name, module in self.named_modules() if not name.startswith("encoding")
+        )
         initialise_projections(outside_encoding, self.x_embedder)
         for embedding in (self.words.word, self.words.place):
             nn.init.normal_(embedding.weight, std=0.5)
         for name, parameter in self.named_parameters():
-            if name.startswith(("modulation.", "final_layer.linear.", "final_layer.adaLN_modulation.")):
+            if name.startswith(
+                ("modulation.", "final_layer.linear.", "final_layer.adaLN_modulation.")
+            ):
                 nn.init.zeros_(parameter)
 
     def positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the image's alone; always the same tensors."""
+        """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the
+        image's alone; always the same tensors.
+        """
         if (rows, columns) not in self._position_cache:
             image = grid_positions(rows, columns)
-            self._position_cache[rows, columns] = torch.cat((torch.zeros(self.config.max_words, 2), image)), image
+            self._position_cache[rows, columns] = (
+                torch.cat((torch.zeros(self.config.max_words, 2), image)),
+                image,
+            )
         return self._position_cache[rows, columns]
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
-        """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch divides H and W."""
+        """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch
+        divides H and W.
+        """
         patch = self.config.patch
-        rows, columns = x.shape[2] // patch, x.shape[3] // patch
+        rows = x.shape[2] // patch
+        columns = x.shape[3] // patch
         everywhere, grid = self.positions(rows, columns)
         image = self.encoding.embed(self.x_embedder(x), grid)  # (B, N, hidden)
         tokens, pooled = self.words(words)
@@ -126,7 +162,9 @@ class MMDiT(EncodedNetwork):
 
 
 class MMDiTImageGenerator(SamplerImageGenerator[MMDiT]):
-    """Draws images from captions, in pixel space; a request without a prompt is drawn without text."""
+    """Draws images from captions, in pixel space; a request without a prompt is drawn without
+    text.
+    """
 
     def __init__(self, network: MMDiT, device: torch.device, dtype: torch.dtype):
         super().__init__(network, device, dtype)
@@ -150,18 +188,27 @@ def tokenize(prompt: str, config: MMDiTConfig) -> Tensor:
     known = {word: number for number, word in enumerate(config.vocabulary, 1)}
     words = prompt.lower().split()
     if strange := [word for word in words if word not in known]:
-        raise OptionError(f"mmdit-micro never learned the word {strange[0]!r} of {prompt!r}; it knows {', '.join(known)}")
+        raise OptionError(
+            f"mmdit-micro never learned the word {strange[0]!r} of {prompt!r}; it knows"
+            f" {', '.join(known)}"
+        )
     if len(words) > config.max_words:
-        raise OptionError(f"mmdit-micro reads {config.max_words} words, {prompt!r} has {len(words)}; shorten it")
+        raise OptionError(
+            f"mmdit-micro reads {config.max_words} words, {prompt!r} has {len(words)}; shorten it"
+        )
     return torch.tensor([known[word] for word in words] + [0] * (config.max_words - len(words)))
 
 
 class MMDiTMicroBackbone(Backbone[MMDiT]):
-    """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between projection and matrix."""
+    """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between
+    projection and matrix.
+    """
 
     tile = 24
 
-    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> MMDiT:
+    def build(
+        self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
+    ) -> MMDiT:
         """A freshly initialised network; errors name the option or the field."""
         size = parse_config(config)
         return MMDiT(size, build_encoding(encoding, options, size))
@@ -174,7 +221,9 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
             return None
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
-        double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
+        double = {
+            key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key
+        }
         told = detect_encoding.detect_from_state_dict(state)
         config: dict[str, Option] = {
             "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
@@ -187,40 +236,60 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         return Conditioning("prompts", is_optional=True)
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
-        """Raise OptionError for a prompt with words that the network never learned, or with too many."""
+        """Raise OptionError for a prompt with words that the network never learned, or with too
+        many.
+        """
         tokenize(request.prompt or "", parse_config(checkpoint.config))
 
     def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every generating network reads."""
-        pixels = dict.fromkeys(("guidance_channels", "mu_policy", "vae", "vae_tiling"), "it generates pixels, without an autoencoder")
-        folds = {"fold": "it norms queries and keys before the matrix, which therefore does not fold"}
+        pixels = dict.fromkeys(
+            ("guidance_channels", "mu_policy", "vae", "vae_tiling"),
+            "it generates pixels, without an autoencoder",
+        )
+        folds = {
+            "fold": "it norms queries and keys before the matrix, which therefore does not fold"
+        }
         return SupportedSettings(GENERATION_SETTINGS | {"spacing"}, {**pixels, **folds})
 
     def process(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what the network predicts by its sampler, its words and its side at training."""
         config = parse_config(checkpoint.config)
         words = f"prompts of up to {config.max_words} of its {len(config.vocabulary)} words"
-        return NetworkDescription(load_sampler(str(checkpoint.sampler)).prediction_type, words, config.size)
+        return NetworkDescription(
+            load_sampler(str(checkpoint.sampler)).prediction_type, words, config.size
+        )
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile and a scaling without a meaning here."""
+        """Refuses a resolution that the patches do not tile and a scaling without a meaning
+        here.
+        """
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
         check_encoding(checkpoint, config, settings)
 
-    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> MMDiTImageGenerator:
+    def open(
+        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+    ) -> MMDiTImageGenerator:
         """The network with these weights, strictly loaded, ready to draw."""
         network = self.load(checkpoint, state)
         rescale(network.encoding, network.config, settings)
         return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def probe(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
-        """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted layer is a block of one stream."""
-        config, one = network.config, next(network.parameters())
+        """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted
+        layer is a block of one stream.
+        """
+        config = network.config
+        one = next(network.parameters())
         inputs = {
             "x": ramp((batch, config.channels, resolution, resolution), one),
             "time": middle_times(batch, one),
-            "words": (torch.arange(config.max_words, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
+            "words": (
+                (
+                    torch.arange(config.max_words, device=one.device) % len(config.vocabulary) + 1
+                ).repeat(batch, 1)
+            ),
         }
         tokens = config.max_words + (resolution // config.patch) ** 2
         return ProfilingInputs(inputs, counted_layer(config), tokens)

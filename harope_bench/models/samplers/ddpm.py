@@ -11,26 +11,32 @@ import torch
 from torch import Generator, Tensor
 
 from harope_bench.core.errors import OptionError
-from harope_bench.models.samplers.base import Predictor, TrainingExample, Sampler
+from harope_bench.models.samplers.base import Predictor, Sampler, TrainingExample
 from harope_bench.models.samplers.noise import expand_like, unit_noise
 
 TRAINING_STEPS = 1000  # diffusion steps of the training process
 
 
 def linspace_timesteps(steps: int) -> list[int]:
-    """The training steps used when drawing, ascending: both ends, and between them a stride summed and rounded (half to even).
+    """The training steps used when drawing, ascending: both ends, and between them a stride summed
+    and rounded (half to even).
 
-    One step is the last one; the original's rule would take the first, which starts from an image without noise.
+    One step is the last one; the original's rule would take the first, which starts from an image
+    without noise.
     Source: facebookresearch/DiT:diffusion/respace.py, space_timesteps with a single section.
 
     Raises:
         OptionError: more steps than were trained, or none.
     """
     if not 1 <= steps <= TRAINING_STEPS:
-        raise OptionError(f"ddpm draws in 1 to {TRAINING_STEPS} steps, found {steps}; give --steps in that range")
+        raise OptionError(
+            f"ddpm draws in 1 to {TRAINING_STEPS} steps, found {steps}; give --steps in that range"
+        )
     if steps == 1:
         return [TRAINING_STEPS - 1]
-    stride, place, found = (TRAINING_STEPS - 1) / (steps - 1), 0.0, []
+    stride = (TRAINING_STEPS - 1) / (steps - 1)
+    place = 0.0
+    found = []
     for _ in range(steps):
         found.append(round(place))
         place += stride
@@ -45,15 +51,24 @@ def leading_timesteps(steps: int) -> list[int]:
     Raises:
         OptionError: no stride gives so many; the next number that one gives is named.
     """
-    counts = {len(range(0, TRAINING_STEPS, stride)): stride for stride in range(TRAINING_STEPS - 1, 0, -1)}
+    counts = {
+        len(range(0, TRAINING_STEPS, stride)): stride for stride in range(TRAINING_STEPS - 1, 0, -1)
+    }
     if steps not in counts:
         near = min(counts, key=lambda count: abs(count - steps))
-        raise OptionError(f"{steps} steps of {TRAINING_STEPS} cannot be taken by one stride; --steps {near} can be")
+        raise OptionError(
+            f"{steps} steps of {TRAINING_STEPS} cannot be taken by one stride; --steps {near}"
+            " can be"
+        )
     return list(range(0, TRAINING_STEPS, counts[steps]))
 
 
-# By the names that diffusers gives them: linspace is DiT's create_diffusion("N"), leading its create_diffusion("ddimN").
-SPACINGS: dict[str, Callable[[int], list[int]]] = {"linspace": linspace_timesteps, "leading": leading_timesteps}
+# By the names that diffusers gives them: linspace is DiT's create_diffusion("N"), leading its
+# create_diffusion("ddimN").
+SPACINGS: dict[str, Callable[[int], list[int]]] = {
+    "linspace": linspace_timesteps,
+    "leading": leading_timesteps,
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,9 @@ class DiffusionStep:
         return on_clean * clean + on_x * x
 
     def log_variance(self, share: Tensor | None) -> Tensor | float:
-        """Between the posterior's variance (share -1) and beta (share 1) in logarithms; the posterior's if nothing is said."""
+        """Between the posterior's variance (share -1) and beta (share 1) in logarithms; the
+        posterior's if nothing is said.
+        """
         if share is None:
             return self.log_posterior_variance
         part = (share + 1) / 2
@@ -95,21 +112,29 @@ class DiffusionStep:
 def schedule(alphas: Tensor, times: Sequence[int]) -> list[DiffusionStep]:
     """The steps back over ascending `times`, the last time first; alphas (TRAINED,) float64.
 
-    The variance of the step to the image itself is 0, and its logarithm is taken from the next step's, as in
+    The variance of the step to the image itself is 0, and its logarithm is taken from the next
+    step's, as in
     facebookresearch/DiT:diffusion/gaussian_diffusion.py, posterior_log_variance_clipped.
     """
     products = [1.0, *alphas[list(times)].tolist()]
     pairs = list(zip(products[1:], products[:-1], strict=True))
     betas = [1 - a / before for a, before in pairs]
-    variances = [beta * (1 - before) / (1 - a) for beta, (a, before) in zip(betas, pairs, strict=True)]
+    variances = [
+        beta * (1 - before) / (1 - a) for beta, (a, before) in zip(betas, pairs, strict=True)
+    ]
     variances[0] = variances[1] if len(variances) > 1 else betas[0]
     logs = torch.tensor([variances, betas], dtype=torch.float64).log().tolist()
-    steps = [DiffusionStep(t, a, before, *log) for t, (a, before), log in zip(times, pairs, zip(*logs, strict=True), strict=True)]
+    steps = [
+        DiffusionStep(t, a, before, *log)
+        for t, (a, before), log in zip(times, pairs, zip(*logs, strict=True), strict=True)
+    ]
     return steps[::-1]
 
 
 def predict_noise(network: Predictor, x: Tensor, time: int) -> tuple[Tensor, Tensor | None]:
-    """Predicted noise (B, C, ...), and what a network with learned sigma says of the variance in as many channels more."""
+    """Predicted noise (B, C, ...), and what a network with learned sigma says of the variance in as
+    many channels more.
+    """
     said = network(x, torch.full((len(x),), float(time), device=x.device))
     if said.shape[1] == 2 * x.shape[1]:
         noise, share = said.split(x.shape[1], dim=1)
@@ -118,11 +143,15 @@ def predict_noise(network: Predictor, x: Tensor, time: int) -> tuple[Tensor, Ten
 
 
 class Ddpm(Sampler):
-    """x_t = sqrt(a_t) x + sqrt(1 - a_t) noise; the network predicts the noise and, with learned sigma, a share of the variance.
+    """x_t = sqrt(a_t) x + sqrt(1 - a_t) noise; the network predicts the noise and, with learned
+    sigma, a share of the variance.
 
-    Source: facebookresearch/DiT:diffusion/ (Ho et al. 2020, arXiv 2006.11239, betas 1e-4 to 0.02; respacing and learned
-    range as in Nichol and Dhariwal 2021). The network is told the training process's own step. Without learned sigma the variance is the
-    posterior's ("fixed small", where DiT's code would take beta), which with few steps draws too narrow even from a perfect network (18%
+    Source: facebookresearch/DiT:diffusion/ (Ho et al. 2020, arXiv 2006.11239, betas 1e-4 to 0.02;
+    respacing and learned
+    range as in Nichol and Dhariwal 2021). The network is told the training process's own step.
+    Without learned sigma the variance is the
+    posterior's ("fixed small", where DiT's code would take beta), which with few steps draws too
+    narrow even from a perfect network (18%
     at 50 steps on a Gaussian). Nothing is clipped.
     """
 
@@ -139,7 +168,9 @@ class Ddpm(Sampler):
         """Example at a uniformly drawn step."""
         step = (uniform * TRAINING_STEPS).long().clamp(max=TRAINING_STEPS - 1)
         a = expand_like(self.alphas_cumprod[step.cpu()].to(clean), clean)
-        return TrainingExample(a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise)
+        return TrainingExample(
+            a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise
+        )
 
     def with_spacing(self, spacing: str) -> Self:
         """Return this sampler with its training steps spaced so, one of `spacings`."""
@@ -151,9 +182,12 @@ class Ddpm(Sampler):
         """Raise OptionError for a number of steps that the spacing does not give."""
         self.timesteps(steps)
 
-    def sample(self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
+    def sample(
+        self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]
+    ) -> Tensor:
         """Ancestral sampling; each row's step noise comes from its own generator."""
-        x, back = noise, schedule(self.alphas_cumprod, self.timesteps(steps))
+        x = noise
+        back = schedule(self.alphas_cumprod, self.timesteps(steps))
         for step in back:
             eps, share = predict_noise(network, x, step.time)
             mean = step.posterior_mean(step.predict_clean(x, eps), x)

@@ -19,7 +19,10 @@ def _margin(value: bool | float | str) -> float | str:
     if isinstance(value, bool):
         raise ValueError("true and false are no margins")
     if isinstance(value, str) and not PERCENT.fullmatch(value):
-        raise ValueError(f"{value!r} is no margin; write a number of the metric's unit, or a share of the baseline as '5%'")
+        raise ValueError(
+            f"{value!r} is no margin; write a number of the metric's unit, or a share of the"
+            " baseline as '5%'"
+        )
     if not isinstance(value, str) and value < 0:
         raise ValueError(f"margin {value} is below 0")
     return value
@@ -55,17 +58,23 @@ class Policy(Record):
 
 
 def read_policy(path: Path | None) -> Policy:
-    """The policy of a file, or the default one. A metric's table takes from [default] what it leaves out.
+    """The policy of a file, or the default one. A metric's table takes from [default] what it
+    leaves out.
 
     Raises:
-        BenchError: no readable TOML. OptionError: a field nobody knows, or a value it does not take; names both.
+        BenchError: no readable TOML. OptionError: a field nobody knows, or a value it does not
+            take; names both.
     """
     if path is None:
         return Policy()
     facts = read_toml(path)
-    default, metrics = facts.get("default", {}), facts.get("metric", {})
+    default = facts.get("default", {})
+    metrics = facts.get("metric", {})
     if isinstance(default, dict) and isinstance(metrics, dict):
-        facts["metric"] = {name: {**default, **rule} if isinstance(rule, dict) else rule for name, rule in metrics.items()}
+        facts["metric"] = {
+            name: {**default, **rule} if isinstance(rule, dict) else rule
+            for name, rule in metrics.items()
+        }
     try:
         return Policy.model_validate(facts)
     except ValidationError as error:

@@ -8,9 +8,15 @@ from string import Formatter
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError
-from harope_bench.suites.official_layouts.image_keys import KEYS, NUMBER_KEYS, TEXT_KEYS, check_prompt_keys
+from harope_bench.suites.official_layouts.image_keys import (
+    KEYS,
+    NUMBER_KEYS,
+    TEXT_KEYS,
+    check_prompt_keys,
+)
 
-NUMBER, TEXT = "[0-9]{1,9}", "[^/]+"
+NUMBER = "[0-9]{1,9}"
+TEXT = "[^/]+"
 
 
 class PatternPart(NamedTuple):
@@ -24,7 +30,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Return the expression that a whole relative path must match; its groups are the placeholders.
 
     Raises:
-        OptionError: An unknown placeholder, one that stands twice, or a pattern that can be read in two ways.
+        OptionError: An unknown placeholder, one that stands twice, or a pattern that can be read in
+            two ways.
 
     >>> compile_pattern("{prompt_index}_{copy}.png").fullmatch("12_3.png").groupdict()
     {'prompt_index': '12', 'copy': '3'}
@@ -47,26 +54,39 @@ def _parts(pattern: str) -> list[PatternPart]:
     try:
         fields = list(Formatter().parse(pattern))
     except ValueError as error:
-        raise OptionError(f"--pattern {pattern!r} has an open brace ({error}); write {{{{ for a brace") from error
-    if odd := [name for _, name, spec, conversion in fields if name is not None and (spec or conversion)]:
-        raise OptionError(f"--pattern {pattern!r}: write {{{odd[0]}}} alone, numbers may have leading zeros")
+        raise OptionError(
+            f"--pattern {pattern!r} has an open brace ({error}); write {{{{ for a brace"
+        ) from error
+    if odd := [
+        name for _, name, spec, conversion in fields if name is not None and (spec or conversion)
+    ]:
+        raise OptionError(
+            f"--pattern {pattern!r}: write {{{odd[0]}}} alone, numbers may have leading zeros"
+        )
     return [PatternPart(literal, name) for literal, name, _, _ in fields]
 
 
 def _check_placeholders(pattern: str, names: list[str]) -> None:
     if unknown := [name for name in names if name not in KEYS]:
         known = ", ".join(f"{{{key}}}" for key in KEYS)
-        raise OptionError(f"--pattern {pattern!r}: {{{unknown[0]}}} is no placeholder; write {known}")
+        raise OptionError(
+            f"--pattern {pattern!r}: {{{unknown[0]}}} is no placeholder; write {known}"
+        )
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise OptionError(f"--pattern {pattern!r} has {{{repeated[0]}}} more than once; write it once")
+        raise OptionError(
+            f"--pattern {pattern!r} has {{{repeated[0]}}} more than once; write it once"
+        )
     if pattern.startswith("/") or ".." in pattern.split("/"):
-        raise OptionError(f"--pattern {pattern!r} leaves the folder; write it relative to the folder")
+        raise OptionError(
+            f"--pattern {pattern!r} leaves the folder; write it relative to the folder"
+        )
 
 
 def _check_unambiguous(pattern: str, parts: list[PatternPart]) -> None:
     """Raise OptionError where a path could be read in two ways.
 
-    A number ends where its digits end, so two placeholders need a character between them that is no digit. A text
+    A number ends where its digits end, so two placeholders need a character between them that is no
+    digit. A text
     has no such end, so a part between two slashes holds one text at most.
     """
     for before, after in pairwise(parts):
@@ -74,9 +94,12 @@ def _check_unambiguous(pattern: str, parts: list[PatternPart]) -> None:
             continue
         if not after.literal or after.literal.isdigit():
             raise OptionError(
-                f"--pattern {pattern!r} can be read in two ways at {{{before.name}}}{after.literal}{{{after.name}}}; "
-                "put a character that is no digit between them"
+                f"--pattern {pattern!r} can be read in two ways at"
+                f" {{{before.name}}}{after.literal}{{{after.name}}}; put a character that is no"
+                " digit between them"
             )
     for segment in pattern.split("/"):
         if all(f"{{{name}}}" in segment for name in TEXT_KEYS):
-            raise OptionError(f"--pattern {pattern!r} has two texts in {segment!r}; leave one of them out")
+            raise OptionError(
+                f"--pattern {pattern!r} has two texts in {segment!r}; leave one of them out"
+            )

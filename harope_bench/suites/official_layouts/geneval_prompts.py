@@ -1,4 +1,6 @@
-"""Which prompt of a suite a foreign metadata line means: known fields are strict, unknown ones are ignored, missing ones are not asked."""
+"""Which prompt of a suite a foreign metadata line means: known fields are strict, unknown ones are
+ignored, missing ones are not asked.
+"""
 
 from __future__ import annotations
 
@@ -34,23 +36,31 @@ class PromptIndex:
             self.prompts_by_text.setdefault(_normalise_text(facts["prompt"]), []).append(prompt)
 
     def find(self, line: Metadata, number: int | None = None) -> int:
-        """Return the prompt that a metadata line means; of several alike the one of that number, else the first.
+        """Return the prompt that a metadata line means; of several alike the one of that number,
+        else the first.
 
         Raises:
-            UnknownPromptError: Its text is no prompt's, a field has another type, or it asks for something else than the prompt.
+            UnknownPromptError: Its text is no prompt's, a field has another type, or it asks for
+                something else than the prompt.
         """
         text = line.get("prompt")
         if not isinstance(text, str):
             raise UnknownMetadataError("its metadata have no text in `prompt`")
         candidates = self.prompts_by_text.get(_normalise_text(text), [])
         if not candidates:
-            raise UnknownMetadataError(f"{printable_line(text)[:MAX_SHOWN_TEXT]!r} is no prompt of the suite")
+            raise UnknownMetadataError(
+                f"{printable_line(text)[:MAX_SHOWN_TEXT]!r} is no prompt of the suite"
+            )
         try:
             stated = PartialPromptSpec.model_validate(line)
         except ValidationError as error:
-            raise UnknownMetadataError(f"its metadata are not GenEval's ({validation_summary(error)})") from error
+            raise UnknownMetadataError(
+                f"its metadata are not GenEval's ({validation_summary(error)})"
+            ) from error
 
-        fitting = [prompt for prompt in candidates if not _differences(stated, self.metadata[prompt])]
+        fitting = [
+            prompt for prompt in candidates if not _differences(stated, self.metadata[prompt])
+        ]
         if not fitting:
             field = _differences(stated, self.metadata[candidates[0]])[0]
             raise UnknownMetadataError(f"`{field}` is another than that of the suite's prompt")
@@ -76,8 +86,11 @@ def read_metadata_line(text: str) -> Metadata:
 def _differences(stated: PartialPromptSpec, facts: Metadata) -> list[str]:
     """Return the fields that a line states and that the prompt has otherwise."""
     official = PartialPromptSpec.model_validate(facts)
-    known, expected = stated.model_dump(include=stated.model_fields_set), official.model_dump()
-    return [field for field in COMPARED_FIELDS if field in known and known[field] != expected[field]]
+    known = stated.model_dump(include=stated.model_fields_set)
+    expected = official.model_dump()
+    return [
+        field for field in COMPARED_FIELDS if field in known and known[field] != expected[field]
+    ]
 
 
 def _normalise_text(text: str) -> str:

@@ -1,4 +1,6 @@
-"""What a file name or a list states of an image, turned into the image's index in a suite of prompts."""
+"""What a file name or a list states of an image, turned into the image's index in a suite of
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class ImageKeys:
     """The prompts of a suite by each key that can name one: number, text and item id."""
 
     def __init__(self, suite: PromptSuite, suite_name: str):
-        self.suite, self.suite_name = suite, suite_name
+        self.suite = suite
+        self.suite_name = suite_name
         self.prompt_count = suite.count // suite.copies
 
     def index(self, keys: Mapping[str, str | int]) -> int:
@@ -33,12 +36,16 @@ class ImageKeys:
             OptionError: No such prompt, copy or index, or keys that contradict each other.
         """
         copy = self._checked_number("copy", keys, self.suite.copies)
-        prompts = {name: self._prompt_of_key(name, keys[name]) for name in PROMPT_KEYS[1:] if name in keys}
+        prompts = {
+            name: self._prompt_of_key(name, keys[name]) for name in PROMPT_KEYS[1:] if name in keys
+        }
         if "index" in keys:
             index = self._checked_number("index", keys, self.suite.count)
             prompts["index"] = index % self.prompt_count
             if "copy" in keys and copy != index // self.prompt_count:
-                raise OptionError(f"index {index} is copy {index // self.prompt_count}, stated is copy {copy}")
+                raise OptionError(
+                    f"index {index} is copy {index // self.prompt_count}, stated is copy {copy}"
+                )
             copy = index // self.prompt_count
 
         if len(set(prompts.values())) > 1:
@@ -49,19 +56,26 @@ class ImageKeys:
     def _checked_number(self, name: str, keys: Mapping[str, str | int], count: int) -> int:
         number = int(keys.get(name, 0))
         if not 0 <= number < count:
-            raise OptionError(f"{name} is {number}, {self.suite_name} has 0 to {count - 1:,} (numbers count from 0)")
+            raise OptionError(
+                f"{name} is {number}, {self.suite_name} has 0 to {count - 1:,} (numbers count"
+                " from 0)"
+            )
         return number
 
     def _prompt_of_key(self, name: str, value: str | int) -> int:
         if name == "prompt_index":
             return self._checked_number(name, {name: value}, self.prompt_count)
-        return self._prompt_of_text(str(value)) if name == "prompt" else self._prompt_of_id(str(value))
+        return (
+            self._prompt_of_text(str(value)) if name == "prompt" else self._prompt_of_id(str(value))
+        )
 
     def _prompt_of_text(self, text: str) -> int:
         if text not in self._prompts_by_text:
             raise UnknownPromptError(f"{text[:80]!r} is no prompt of {self.suite_name}")
         if self._text_counts[text] > 1:
-            raise OptionError(f"{text[:80]!r} stands more than once in {self.suite_name}; state prompt_index")
+            raise OptionError(
+                f"{text[:80]!r} stands more than once in {self.suite_name}; state prompt_index"
+            )
         return self._prompts_by_text[text]
 
     def _prompt_of_id(self, item: str) -> int:

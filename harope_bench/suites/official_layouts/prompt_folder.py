@@ -1,4 +1,6 @@
-"""Open the images of a suite of prompts, wherever they lie, at the suite's indices; never by a guess."""
+"""Open the images of a suite of prompts, wherever they lie, at the suite's indices; never by a
+guess.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,33 @@ from pathlib import Path
 from typing import Literal
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.data.image_folder import DIGITS_PATTERN, FILE_LIST, check_finished, format_warnings, images_below, sort_naturally, list_images
+from harope_bench.data.image_folder import (
+    DIGITS_PATTERN,
+    FILE_LIST,
+    check_finished,
+    format_warnings,
+    images_below,
+    list_images,
+    sort_naturally,
+)
 from harope_bench.data.run_folder import PLAN_FILE
 from harope_bench.data.sample_set import SampleSet, limit_samples, open_samples
 from harope_bench.suites.base import PromptSuite
-from harope_bench.suites.official_layouts.base import Layout, shorten_list, make_sample_set, load_layout, module_names, find_layout, suites_of_layout
-from harope_bench.suites.official_layouts.file_list import Placement, has_image_record, open_recorded_images, assign_by_list
+from harope_bench.suites.official_layouts.base import (
+    Layout,
+    find_layout,
+    load_layout,
+    make_sample_set,
+    module_names,
+    shorten_list,
+    suites_of_layout,
+)
+from harope_bench.suites.official_layouts.file_list import (
+    Placement,
+    assign_by_list,
+    has_image_record,
+    open_recorded_images,
+)
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
 from harope_bench.suites.official_layouts.image_keys import TEXT_KEYS, ImageKeys, UnknownPromptError
 
@@ -26,8 +49,10 @@ ORDER_ADVICE = f"give --order copy-major or prompt-major, {PATTERN_EXAMPLE}, or 
 class PromptFolderOptions:
     """What a user states of the images in a folder.
 
-    order: How files in the order of their names count: `copy-major` is one image of each prompt, then the next ones.
-    pattern, file_list: Which image is of which prompt. side, tiles: Of a picture that joins several images.
+    order: How files in the order of their names count: `copy-major` is one image of each prompt,
+    then the next ones.
+    pattern, file_list: Which image is of which prompt. side, tiles: Of a picture that joins several
+    images.
     """
 
     order: Literal["copy-major", "prompt-major"] | None = None
@@ -40,21 +65,31 @@ class PromptFolderOptions:
     def stated_options(self) -> list[str]:
         """The options that are given, as they are written on the command line."""
         values = vars(self)
-        spelled = {name: "resolution" if name == "side" else name.replace("_", "-") for name in values}
+        spelled = {
+            name: "resolution" if name == "side" else name.replace("_", "-") for name in values
+        }
         return [f"--{spelled[name]}" for name, value in values.items() if value is not None]
 
     @property
     def prompt_options(self) -> list[str]:
         """Those of them that say which image is of which prompt."""
-        return [option for option in self.stated_options if option not in ("--resolution", "--tiles")]
+        return [
+            option for option in self.stated_options if option not in ("--resolution", "--tiles")
+        ]
 
 
 def open_prompt_images(
-    target: Path, suite_name: str, suite: PromptSuite, count: int | None = None, form: PromptFolderOptions | None = None
+    target: Path,
+    suite_name: str,
+    suite: PromptSuite,
+    count: int | None = None,
+    form: PromptFolderOptions | None = None,
 ) -> SampleSet:
-    """Return the images of a run, a folder or an npz at the indices of a suite, or the first `count` samples.
+    """Return the images of a run, a folder or an npz at the indices of a suite, or the first
+    `count` samples.
 
-    A run and a folder that `convert` wrote record their order, an official layout is recognised. For any other folder
+    A run and a folder that `convert` wrote record their order, an official layout is recognised.
+    For any other folder
     the form must state it.
 
     Raises:
@@ -63,7 +98,9 @@ def open_prompt_images(
     """
     form = form or PromptFolderOptions()
     if len(form.prompt_options) > 1:
-        raise OptionError(f"{' and '.join(form.prompt_options)} state the same thing; give one of them")
+        raise OptionError(
+            f"{' and '.join(form.prompt_options)} state the same thing; give one of them"
+        )
     if (target / PLAN_FILE).exists():
         _reject(form.stated_options, f"{target} is a run folder, which records its order")
         return _check_count(open_samples(target, count), suite_name, suite)
@@ -80,24 +117,29 @@ def _reject(options: Sequence[str], why: str) -> None:
 def _check_count(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleSet:
     if samples.indices and samples.indices[-1] >= suite.count:
         raise SampleError(
-            f"{samples.path} holds {len(samples.indices):,} images, {suite_name} asks for {suite.count:,}; "
-            "give the suite they were drawn for"
+            f"{samples.path} holds {len(samples.indices):,} images, {suite_name} asks for"
+            f" {suite.count:,}; give the suite they were drawn for"
         )
     return samples
 
 
-def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
+def _open_npz(
+    path: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions
+) -> SampleSet:
     samples = _check_count(open_samples(path), suite_name, suite)
     if form.order == "copy-major" and form.stated_options == ["--order"]:
         told = f"images: {len(samples.indices):,} rows, read copy-major as stated"
         return replace(samples, warnings=(*samples.warnings, told))
     raise OptionError(
-        f"{path} does not say which row is of which prompt of {suite_name}; give --order copy-major if rows are one "
-        "image of each prompt, then the next ones; else convert it --to png and state the order of the files"
+        f"{path} does not say which row is of which prompt of {suite_name}; give --order copy-major"
+        " if rows are one image of each prompt, then the next ones; else convert it --to png and"
+        " state the order of the files"
     )
 
 
-def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
+def _open_folder(
+    folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions
+) -> SampleSet:
     check_finished(folder)
     if form.prompt_options:
         tiled = [option for option in form.stated_options if option not in form.prompt_options]
@@ -114,44 +156,65 @@ def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: Prompt
         return known.open_layout(folder, suite, form.side, form.tiles)
     if not list_images(folder).files and not images_below(folder):
         return open_samples(folder)  # raises: no image there
-    raise OptionError(f"{folder} does not say which image is of which prompt of {suite_name} (no known layout); {ORDER_ADVICE}")
+    raise OptionError(
+        f"{folder} does not say which image is of which prompt of {suite_name} (no known layout);"
+        f" {ORDER_ADVICE}"
+    )
 
 
 def _tiled_layout(suite_name: str, form: PromptFolderOptions) -> Layout | None:
-    """Return the suite's layout of joined pictures where the user states how many are joined, even if no name shows it."""
+    """Return the suite's layout of joined pictures where the user states how many are joined, even
+    if no name shows it.
+    """
     if not form.stated_options:
         return None
     fitting = (load_layout(name) for name in module_names())
-    return next((found for found in fitting if suite_name in suites_of_layout(found) and found.IS_TILED), None)
+    return next(
+        (found for found in fitting if suite_name in suites_of_layout(found) and found.IS_TILED),
+        None,
+    )
 
 
 def is_tiled(suite_name: str) -> bool:
     """Return whether a suite has a layout that joins several images in a picture."""
-    return any(suite_name in suites_of_layout(found) and found.IS_TILED for found in map(load_layout, module_names()))
+    return any(
+        suite_name in suites_of_layout(found) and found.IS_TILED
+        for found in map(load_layout, module_names())
+    )
 
 
-def _open_by_options(folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
+def _open_by_options(
+    folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions
+) -> SampleSet:
     keys = ImageKeys(suite, suite_name)
-    if form.file_list is not None and form.file_list.resolve() == (folder / FILE_LIST).resolve() and has_image_record(folder):
+    if (
+        form.file_list is not None
+        and form.file_list.resolve() == (folder / FILE_LIST).resolve()
+        and has_image_record(folder)
+    ):
         return open_recorded_images(folder, suite, suite_name)
     if form.order is not None:
         return _open_ordered(folder, keys, form.order)
     if form.pattern is not None:
-        how, placed = f"--pattern {form.pattern!r}", assign_by_pattern(folder, form.pattern, keys)
+        how = f"--pattern {form.pattern!r}"
+        placed = assign_by_pattern(folder, form.pattern, keys)
     else:
         assert form.file_list is not None
-        how, placed = f"--file-list {form.file_list.name}", assign_by_list(folder, form.file_list, keys)
+        how = f"--file-list {form.file_list.name}"
+        placed = assign_by_list(folder, form.file_list, keys)
     return _complete_sample_set(folder, keys, placed, how)
 
 
-# ------------------------------------------------------------------------------- by pattern and list
+# ------------------------------------------------------------------------------- by pattern and
+# list
 
 
 def assign_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
     """Return the index of each image whose path in the folder matches the pattern.
 
     Raises:
-        OptionError: The pattern is none, or numbers do not fit the suite. SampleError: Two files are of one image, or
+        OptionError: The pattern is none, or numbers do not fit the suite. SampleError: Two files
+            are of one image, or
             none is of the suite.
     """
     expression = compile_pattern(pattern)
@@ -168,19 +231,29 @@ def assign_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
         if index is None:
             others.append(name)
         elif index in files:
-            raise SampleError(f"{folder} has {files[index].name} and {path.name} for one image{_copy_hint(expression)}")
+            raise SampleError(
+                f"{folder} has {files[index].name} and {path.name} for one"
+                f" image{_copy_hint(expression)}"
+            )
         else:
             files[index] = path
     if not files:
         why = reasons[0] if reasons else f"{shorten_list(others) or 'no image'} does not match"
-        raise SampleError(f"--pattern {pattern!r} finds no image of {keys.suite_name} in {folder}: {why}; correct the pattern")
+        raise SampleError(
+            f"--pattern {pattern!r} finds no image of {keys.suite_name} in {folder}: {why}; correct"
+            " the pattern"
+        )
     _check_from_zero(expression, files, keys)
     return Placement(files, {}, others)
 
 
 def _index_of(keys: ImageKeys, match: re.Match[str], name: str, reasons: list[str]) -> int | None:
-    """Return the index that a path states, None for a text that the suite does not have; a number out of range is an error."""
-    stated = {key: value if key in TEXT_KEYS else int(value) for key, value in match.groupdict().items()}
+    """Return the index that a path states, None for a text that the suite does not have; a number
+    out of range is an error.
+    """
+    stated = {
+        key: value if key in TEXT_KEYS else int(value) for key, value in match.groupdict().items()
+    }
     try:
         return keys.index(stated)
     except UnknownPromptError as error:
@@ -197,7 +270,9 @@ def _copy_hint(expression: re.Pattern[str]) -> str:
 
 
 def _check_from_zero(expression: re.Pattern[str], files: dict[int, Path], keys: ImageKeys) -> None:
-    """Raise OptionError where numbers begin at 1: every image would count for its neighbour's prompt or copy."""
+    """Raise OptionError where numbers begin at 1: every image would count for its neighbour's
+    prompt or copy.
+    """
     stated = set(expression.groupindex)
     lowest = {
         "index": min(files),
@@ -208,8 +283,8 @@ def _check_from_zero(expression: re.Pattern[str], files: dict[int, Path], keys: 
     for name in ("copy",) if told_by_text else ("copy", "index", "prompt_index"):
         if name in stated and lowest[name] == 1:
             raise OptionError(
-                f"the lowest {name} in the file names is 1, numbers count from 0; if the names count from 1 rename them, "
-                f"if {name} 0 is lost give --file-list"
+                f"the lowest {name} in the file names is 1, numbers count from 0; if the names"
+                f" count from 1 rename them, if {name} 0 is lost give --file-list"
             )
 
 
@@ -228,7 +303,11 @@ def _complete_sample_set(folder: Path, keys: ImageKeys, placed: Placement, how: 
             copy, prompt = divmod(index, keys.prompt_count)
             failed[index] = f"no image of prompt {prompt}, copy {copy}"
     warnings = [f"images: placed by {how}, {copies} of {keys.suite.copies} images of each prompt"]
-    warnings += [f"images: not read: {shorten_list(placed.unlisted_names)}"] if placed.unlisted_names else []
+    warnings += (
+        [f"images: not read: {shorten_list(placed.unlisted_names)}"]
+        if placed.unlisted_names
+        else []
+    )
     warnings += format_warnings(list(placed.files.values()))
     return make_sample_set(folder, keys.suite, placed.files, failed, tuple(warnings))
 
@@ -237,27 +316,39 @@ def _complete_sample_set(folder: Path, keys: ImageKeys, placed: Placement, how: 
 
 
 def _open_ordered(folder: Path, keys: ImageKeys, order: str) -> SampleSet:
-    """Return the images of a folder counted copy-major (index = number) or prompt-major, by number where names hold one."""
+    """Return the images of a folder counted copy-major (index = number) or prompt-major, by number
+    where names hold one.
+    """
     found = list_images(folder)
     if not found.files:
         return open_samples(folder)  # raises: no image there
     numbers = running_numbers(found.files)
-    positions = _by_number(found.files, numbers, folder) if numbers is not None else dict(enumerate(sort_naturally(found.files)))
+    positions = (
+        _by_number(found.files, numbers, folder)
+        if numbers is not None
+        else dict(enumerate(sort_naturally(found.files)))
+    )
     length = 1 + max(positions)
     if length > keys.suite.count:
         raise SampleError(
-            f"{folder} holds images up to number {length - 1:,}, {keys.suite_name} asks for {keys.suite.count:,} "
-            "(numbers count from 0); give the suite they were made for, or --file-list"
+            f"{folder} holds images up to number {length - 1:,}, {keys.suite_name} asks for"
+            f" {keys.suite.count:,} (numbers count from 0); give the suite they were made for, or"
+            " --file-list"
         )
     copies, rest = divmod(length, keys.prompt_count)
     if rest and (order == "prompt-major" or numbers is None):
         raise OptionError(
-            f"{folder} holds {length:,} images, no whole number of copies of the {keys.prompt_count:,} prompts of "
-            f"{keys.suite_name}, so --order cannot tell which are missing; give {PATTERN_EXAMPLE} or --file-list FILE"
+            f"{folder} holds {length:,} images, no whole number of copies of the"
+            f" {keys.prompt_count:,} prompts of {keys.suite_name}, so --order cannot tell which are"
+            f" missing; give {PATTERN_EXAMPLE} or --file-list FILE"
         )
 
     def index(position: int) -> int:
-        return position if order == "copy-major" else position % copies * keys.prompt_count + position // copies
+        return (
+            position
+            if order == "copy-major"
+            else position % copies * keys.prompt_count + position // copies
+        )
 
     files = {index(position): path for position, path in positions.items()}
     failed = {index(k): f"no image of number {k}" for k in range(length) if k not in positions}
@@ -268,7 +359,8 @@ def _open_ordered(folder: Path, keys: ImageKeys, order: str) -> SampleSet:
 
 
 def running_numbers(files: Sequence[Path]) -> list[int] | None:
-    """Return the number of each file where names differ in one number alone, None where they do not.
+    """Return the number of each file where names differ in one number alone, None where they do
+    not.
 
     >>> running_numbers([Path("img_2.png"), Path("img_10.png")])
     [2, 10]
@@ -289,11 +381,14 @@ def _by_number(files: Sequence[Path], numbers: Sequence[int], folder: Path) -> d
     placed: dict[int, Path] = {}
     for number, path in zip(numbers, files, strict=True):
         if number in placed:
-            raise SampleError(f"{folder} has {placed[number].name} and {path.name} of one number; keep one of each")
+            raise SampleError(
+                f"{folder} has {placed[number].name} and {path.name} of one number; keep one of"
+                " each"
+            )
         placed[number] = path
     if min(placed) == 1:
         raise OptionError(
-            f"{folder} has no image 0, its numbers begin at 1 and indices count from 0; if the names count from 1 "
-            "rename them, if image 0 is lost give --file-list"
+            f"{folder} has no image 0, its numbers begin at 1 and indices count from 0; if the"
+            " names count from 1 rename them, if image 0 is lost give --file-list"
         )
     return placed

@@ -18,8 +18,8 @@ from harope_bench.pipeline import (
     external_annotator,
     extract_features,
     rescore_prompts,
-    verify_files,
     verify_features,
+    verify_files,
     verify_results,
 )
 from harope_bench.pipeline.verify_findings import Findings
@@ -33,14 +33,25 @@ RECORD = d.file_of(
 )  # fmt: skip
 BOX = [0.0, 0.0, 5.0, 5.0]
 ANSWERS = d.as_lines(
-    {"key": KEY, "index": 0, "answer": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]}},
+    {
+        "key": KEY,
+        "index": 0,
+        "answer": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]},
+    },
     {"key": "other", "index": 1, "error": "no image"},
 )
 
 
 def read_answers(folder: Path) -> object:
-    asked = [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY), annotate.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other")]
-    return annotate.read_judge_record(folder), annotate.read_annotations(folder, "detector", asked), annotate.read_annotations(folder, "vqa", asked)
+    asked = [
+        annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY),
+        annotate.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other"),
+    ]
+    return (
+        annotate.read_judge_record(folder),
+        annotate.read_annotations(folder, "detector", asked),
+        annotate.read_annotations(folder, "vqa", asked),
+    )
 
 
 parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
@@ -48,27 +59,44 @@ parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers
 
 def append_answer(folder: Path) -> object:
     annotate._append_annotation(folder, {"key": "new", "index": 2, "answer": "yes"})
-    return annotate.read_annotations(folder, "detector", [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)])
+    return annotate.read_annotations(
+        folder, "detector", [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)]
+    )
 
 
-VOUCHED_ANSWERS = {"answers.jsonl": ANSWERS, "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode()}
+VOUCHED_ANSWERS = {
+    "answers.jsonl": ANSWERS,
+    "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode(),
+}
 parser("answers to add to", VOUCHED_ANSWERS, append_answer)
-ASKS = d.as_lines({"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}}, {"key": "other", "index": 1})
+ASKS = d.as_lines(
+    {"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}},
+    {"key": "other", "index": 1},
+)
 parser(
     "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},
     lambda f: external_annotator.count_annotations(f, Path("runner.py")), "asks.jsonl", "answers.jsonl",
 )  # fmt: skip
 parser(
-    "kept answers", {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS}, lambda f: rescore_prompts._annotation_differences(f / "a", f / "b")
+    "kept answers",
+    {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS},
+    lambda f: rescore_prompts._annotation_differences(f / "a", f / "b"),
 )
 
 
 def read_questions(folder: Path) -> object:
     with redirect_stderr(StringIO()):
-        return list(common.read_lines(folder / "asks.jsonl")), common._annotated_keys(folder / "answers.jsonl")
+        return list(common.read_lines(folder / "asks.jsonl")), common._annotated_keys(
+            folder / "answers.jsonl"
+        )
 
 
-parser("questions", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS}, read_questions, errors=(SystemExit,))
+parser(
+    "questions",
+    {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS},
+    read_questions,
+    errors=(SystemExit,),
+)
 SHARD = {"key": KEY, "rows": [0, 4], "sha256": {"x": d.HASH}, "warnings": ["grey"]}
 RECORDED_JUDGE = {name: value for name, value in d.json.loads(RECORD).items() if name != "format"}
 LOOKED = add_format_version("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
@@ -80,9 +108,15 @@ def read_observed(folder: Path) -> object:
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
     verify_files.check_listed(folder / "observations/toy", findings)
-    verify_features.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
+    verify_features.check_moments(
+        folder / "observations/toy", folder / "observations/toy", 4, findings
+    )
     judge = folder / "observations/toy"
-    return findings, extract_features.read_record(judge / "shard-00000.json"), extract_features._read_extractor_record(judge)
+    return (
+        findings,
+        extract_features.read_record(judge / "shard-00000.json"),
+        extract_features._read_extractor_record(judge),
+    )
 
 
 parser(
@@ -93,7 +127,11 @@ parser(
     },
     read_observed,
 )  # fmt: skip
-parser("words of BLIP", {"vocab.txt": b"yes\nno\ncat\n"}, lambda f: blip_network.BlipTokenizer(f / "vocab.txt"))
+parser(
+    "words of BLIP",
+    {"vocab.txt": b"yes\nno\ncat\n"},
+    lambda f: blip_network.BlipTokenizer(f / "vocab.txt"),
+)
 parser(
     "forwards", lambda: {"observations/forwards.npz": d.forwards()},
     lambda f: verify_results._cost_differences(f, d.fake_runs.result(None, [], evaluator="cost"), None),

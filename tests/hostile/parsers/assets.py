@@ -27,7 +27,10 @@ parser(
 
 def read_asset(folder: Path) -> object:
     at_home(folder)
-    found = local_files.read_receipts("geneval"), local_files.find_local_file("geneval", "evaluation_metadata.jsonl")
+    found = (
+        local_files.read_receipts("geneval"),
+        local_files.find_local_file("geneval", "evaluation_metadata.jsonl"),
+    )
     return found, local_files.verify_local_file("geneval", "evaluation_metadata.jsonl")
 
 
@@ -37,7 +40,11 @@ def read_coco_reference(folder: Path) -> object:
 
 
 COCO_REFERENCE = f"references/coco-val2014-512-{JUDGE}.npz"
-parser("COCO's reference", lambda: {COCO_REFERENCE: d.npz_of("reference", {"judge_sha256": np.array(d.HASH)})}, read_coco_reference)
+parser(
+    "COCO's reference",
+    lambda: {COCO_REFERENCE: d.npz_of("reference", {"judge_sha256": np.array(d.HASH)})},
+    read_coco_reference,
+)
 
 
 class Answer:
@@ -48,7 +55,9 @@ class Answer:
 
 
 def read_headers(folder: Path) -> object:
-    lines = (line.partition(": ") for line in text_file.read_text(folder / "headers.txt").split("\n"))
+    lines = (
+        line.partition(": ") for line in text_file.read_text(folder / "headers.txt").split("\n")
+    )
     return download._served_version(Answer({name: value for name, _, value in lines}), 3)
 
 
@@ -56,4 +65,9 @@ HEADERS = b'ETag: "x"\nContent-Length: 5\nContent-Range: bytes 3-7/8'
 parser("a server's headers", {"headers.txt": HEADERS}, read_headers)
 parser("receipt", d.prompt_home, read_asset, "assets/geneval/receipt.json")
 TAG = b'https://a.test/x\n"etag"\n123\n'
-parser("half a download", {"x.etag": TAG, "x.part": b"half"}, lambda f: download._read_version(f / "x.part", "https://a.test/x"), "x.etag")
+parser(
+    "half a download",
+    {"x.etag": TAG, "x.part": b"half"},
+    lambda f: download._read_version(f / "x.part", "https://a.test/x"),
+    "x.etag",
+)

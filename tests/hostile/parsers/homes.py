@@ -1,4 +1,6 @@
-"""Homes of the user that parsers read: one for each example, and one with the prompts of the benchmarks."""
+"""Homes of the user that parsers read: one for each example, and one with the prompts of the
+benchmarks.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,13 @@ parser = TABLE.add
 def read_adm(folder: Path) -> object:
     path = folder / "x.npz"
     images = list(adm_npz.read_batches(path, 2))
-    return adm_npz.array_names(path), adm_npz.images_shape(path), images, adm_npz.read_labels(path), open_samples(path).labels
+    return (
+        adm_npz.array_names(path),
+        adm_npz.images_shape(path),
+        images,
+        adm_npz.read_labels(path),
+        open_samples(path).labels,
+    )
 
 
 parser("ADM npz", lambda: {"x.npz": d.adm()}, read_adm)
@@ -37,7 +43,9 @@ JUDGE = "digits-net"
 
 def read_reference(folder: Path) -> object:
     path = folder / "x.npz"
-    return reference_stats.reference_origin(path), reference_stats.open_reference(registry.load_by_name("suites", "digits"), JUDGE, path)
+    return reference_stats.reference_origin(path), reference_stats.open_reference(
+        registry.load_by_name("suites", "digits"), JUDGE, path
+    )
 
 
 parser("reference", lambda: {"x.npz": d.moments_reference()}, read_reference)
@@ -57,9 +65,9 @@ def small_set(folder: Path) -> Any:
 def read_kept_moments(folder: Path) -> object:
     array = np.random.default_rng(0).normal(size=(8, 3))
     checksums.record_file_hashes(folder, ["x.npz"])
-    return moments_cache.sum_cached_moments(folder / "x.npz", array, moments_cache.ShardHashes([d.HASH], 8)), moments_cache.are_sums_of(
-        folder / "x.npz", array
-    )
+    return moments_cache.sum_cached_moments(
+        folder / "x.npz", array, moments_cache.ShardHashes([d.HASH], 8)
+    ), moments_cache.are_sums_of(folder / "x.npz", array)
 
 
 parser("kept moments", lambda: {"x.npz": d.kept_moments()}, read_kept_moments)
@@ -80,7 +88,13 @@ def read_images(folder: Path) -> object:
     samples = open_samples(folder)
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     sheets = [real_images.decode_and_crop(path.read_bytes(), path.name, 8, 0.9) for path in paths]
-    return [samples.image(index) for index in samples.indices], image_io.file_formats(paths), image_io.misnamed_files_text(paths), sheets, cut(folder)
+    return (
+        [samples.image(index) for index in samples.indices],
+        image_io.file_formats(paths),
+        image_io.misnamed_files_text(paths),
+        sheets,
+        cut(folder),
+    )
 
 
 def cut(folder: Path) -> object:
@@ -104,12 +118,24 @@ def read_validation(folder: Path) -> object:
     return images
 
 
-parser("validation list", lambda: {"val.txt": b"a.png 3\nb.png 5\n", "a.png": d.png(), "b.png": d.png()}, read_validation, "val.txt")
+parser(
+    "validation list",
+    lambda: {"val.txt": b"a.png 3\nb.png 5\n", "a.png": d.png(), "b.png": d.png()},
+    read_validation,
+    "val.txt",
+)
 
 
 def write_again(folder: Path) -> object:
     samples = small_set(folder)
-    return write_folder(folder / "out", ["0.png"], lambda names: (samples.image(0) for _ in names), {"note.txt": "x\n"})
+    return write_folder(
+        folder / "out",
+        ["0.png"],
+        lambda names: (samples.image(0) for _ in names),
+        {"note.txt": "x\n"},
+    )
 
 
-parser("a folder to go on with", lambda: {"out/0.png": d.png(), "out/note.txt": b"x\n"}, write_again)
+parser(
+    "a folder to go on with", lambda: {"out/0.png": d.png(), "out/note.txt": b"x\n"}, write_again
+)

@@ -23,20 +23,39 @@ parser = TABLE.add
 
 def read_arguments(folder: Path) -> object:
     lines = text_file.read_text(folder / "words.txt").split("\n")
-    types = (options.IndicesType(), options.ResolutionList(), options.KeyValueType(), figure.NumberList(), options.FiniteFloat(0, 10))
-    return [kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)], parse_entries(lines[5:7], lines[7:])
+    types = (
+        options.IndicesType(),
+        options.ResolutionList(),
+        options.KeyValueType(),
+        figure.NumberList(),
+        options.FiniteFloat(0, 10),
+    )
+    return [
+        kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)
+    ], parse_entries(lines[5:7], lines[7:])
 
 
 ARGUMENTS = b"0-4,7\n28,56\nsize=28\n100,500.5\n1.5\nmine=Ours\nother\nrow=mine"
-parser("words of the command line", {"words.txt": ARGUMENTS}, read_arguments, errors=(click.UsageError,))
+parser(
+    "words of the command line",
+    {"words.txt": ARGUMENTS},
+    read_arguments,
+    errors=(click.UsageError,),
+)
 
 
 def read_pattern(folder: Path) -> object:
     patterns = text_file.read_text(folder / "patterns.txt").split("\n")
-    return [compile_pattern(pattern).fullmatch(name) for pattern in patterns for name in ("0_1.png", "a cat/000001.png", "1" * 300)]
+    return [
+        compile_pattern(pattern).fullmatch(name)
+        for pattern in patterns
+        for name in ("0_1.png", "a cat/000001.png", "1" * 300)
+    ]
 
 
-PATTERNS = b"{prompt_index}_{copy}.png\n{prompt}/{copy}.png\n{id}-{copy}.png\n{index}.png\n{{x}}{index}"
+PATTERNS = (
+    b"{prompt_index}_{copy}.png\n{prompt}/{copy}.png\n{id}-{copy}.png\n{index}.png\n{{x}}{index}"
+)
 parser("patterns of names", {"patterns.txt": PATTERNS}, read_pattern)
 
 
@@ -44,7 +63,9 @@ def patterned(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
         if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
             (folder / name).write_bytes(b"x")
-    return prompt_folder.assign_by_pattern(folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval"))
+    return prompt_folder.assign_by_pattern(
+        folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval")
+    )
 
 
 parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"}, patterned)
@@ -58,7 +79,11 @@ def numbered(folder: Path) -> object:
             at_home(folder / "home")
             (folder / "home/checkpoints").mkdir(parents=True, exist_ok=True)
             (folder / "home/checkpoints" / f"{name}.toml").write_bytes(b"")
-    listed = open_samples(folder).warnings, base.find_layout(folder), registry.list_names("checkpoints")
+    listed = (
+        open_samples(folder).warnings,
+        base.find_layout(folder),
+        registry.list_names("checkpoints"),
+    )
     return listed, dpg.recognise(folder), geneval.recognise(folder)
 
 

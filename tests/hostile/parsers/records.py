@@ -13,17 +13,29 @@ from harope_bench.core import chart_schema, registry, storage
 from harope_bench.core.formats import add_format_version
 from harope_bench.leaderboards import table_spec
 from harope_bench.models import checkpoint_folder, load_checkpoint
-from harope_bench.reports import report_page, loss_logs, runs, leaderboard_pages
+from harope_bench.reports import leaderboard_pages, loss_logs, report_page, runs
 from harope_bench.training.recipe import read_recipe
 
 TABLE = Table()
 parser = TABLE.add
 
-parser("charts", d.charts, lambda f: [chart_schema.read_chart(path) for path in sorted(f.glob("*.json"))])
+parser(
+    "charts",
+    d.charts,
+    lambda f: [chart_schema.read_chart(path) for path in sorted(f.glob("*.json"))],
+)
 parser("recipe", {"x.toml": d.toml(d.RECIPE)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("painter's recipe", {"x.toml": d.toml(d.PAINTER)}, lambda f: read_recipe(str(f / "x.toml")))
-parser("table", {"x.toml": d.toml(d.TABLE)}, lambda f: table_spec._load_entry(registry.RegistryEntry("tables", "x", "a test", f / "x.toml")))
-CHECKPOINT = {"checkpoints/mine.toml": d.toml(add_format_version("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"}))}
+parser(
+    "table",
+    {"x.toml": d.toml(d.TABLE)},
+    lambda f: table_spec._load_entry(registry.RegistryEntry("tables", "x", "a test", f / "x.toml")),
+)
+CHECKPOINT = {
+    "checkpoints/mine.toml": d.toml(
+        add_format_version("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"})
+    )
+}
 
 
 def read_logged(folder: Path) -> object:
@@ -38,7 +50,9 @@ def logged_run() -> Files:
 
 
 def shadowed(named: dict[str, Any]) -> Files:
-    """A user's checkpoint of another name than the shipped ones, with the log of its training, and the plan of a run of it."""
+    """A user's checkpoint of another name than the shipped ones, with the log of its training, and
+    the plan of a run of it.
+    """
     named = {**named, "name": "mine"}
     plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
     places = {
@@ -48,13 +62,24 @@ def shadowed(named: dict[str, Any]) -> Files:
     return {**places, "run/plan.json": d.file_of("plan", plan)}
 
 
-parser("logs of checkpoints", logged_run, read_logged, "home/checkpoints/mine.toml", "home/checkpoints/mine.log.csv")
+parser(
+    "logs of checkpoints",
+    logged_run,
+    read_logged,
+    "home/checkpoints/mine.toml",
+    "home/checkpoints/mine.log.csv",
+)
 
 
 def read_checkpoints(folder: Path) -> object:
     at_home(folder)
     former = checkpoint_folder._read_previous(folder / "checkpoints/mine.toml", d.checkpoint())
-    return former, registry.list_entries("checkpoints"), load_checkpoint.load_checkpoint_record("mine"), table_spec.load_tables()
+    return (
+        former,
+        registry.list_entries("checkpoints"),
+        load_checkpoint.load_checkpoint_record("mine"),
+        table_spec.load_tables(),
+    )
 
 
 parser("checkpoint", CHECKPOINT, read_checkpoints)
@@ -65,7 +90,11 @@ parser(
 )
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))
-parser("page", {"index.html": b"<html></html>"}, lambda f: leaderboard_pages._read_page(f / "index.html"))
+parser(
+    "page",
+    {"index.html": b"<html></html>"},
+    lambda f: leaderboard_pages._read_page(f / "index.html"),
+)
 parser(
     "report to replace",
     {"report.html": f"<html>{report_page.PAGE_MARKER}</html>".encode()},

@@ -25,12 +25,23 @@ parser = TABLE.add
 
 def read_run(folder: Path) -> object:
     run = RunFolder(folder)
-    return run.plan, run.read_records(), run.requested_indices(), run.is_final, open_samples(folder), open_samples(folder, 2)
+    return (
+        run.plan,
+        run.read_records(),
+        run.requested_indices(),
+        run.is_final,
+        open_samples(folder),
+        open_samples(folder, 2),
+    )
 
 
 def read_results(folder: Path) -> object:
     path = folder / "results/fidelity.json"
-    found = result_store.read_result(path), result_store.find_result(path), measure_cost._stored_result(path, path)
+    found = (
+        result_store.read_result(path),
+        result_store.find_result(path),
+        measure_cost._stored_result(path, path),
+    )
     return found, result_store.read_results(folder)
 
 
@@ -45,29 +56,66 @@ parser(
 
 
 def read_comparison(folder: Path) -> object:
-    baseline, new = compare.load_compared_runs(folder / "old"), compare.load_compared_runs(folder / "new")
+    baseline, new = (
+        compare.load_compared_runs(folder / "old"),
+        compare.load_compared_runs(folder / "new"),
+    )
     comparison = compare.compare_runs(baseline, new)
-    return compare.comparison_text(comparison), compare.comparison_json(comparison), render._largest_changes(np.arange(4.0), folder / "new")
+    return (
+        compare.comparison_text(comparison),
+        compare.comparison_json(comparison),
+        render._largest_changes(np.arange(4.0), folder / "new"),
+    )
 
 
 def two_runs() -> Files:
-    return {f"{name}/{path}": data for name in ("old", "new") for path, data in d.run_files().items()}
+    return {
+        f"{name}/{path}": data for name in ("old", "new") for path, data in d.run_files().items()
+    }
 
 
-parser("two runs", two_runs, read_comparison, "new/results/fidelity.json", "new/results/fidelity.npz", "new/samples.jsonl")
+parser(
+    "two runs",
+    two_runs,
+    read_comparison,
+    "new/results/fidelity.json",
+    "new/results/fidelity.npz",
+    "new/samples.jsonl",
+)
 
 
 def two_prompt_runs() -> Files:
-    prompts = {"fid": np.arange(4.0), "is": np.arange(4.0), "indices": np.arange(4), "prompts": np.arange(4)}
+    prompts = {
+        "fid": np.arange(4.0),
+        "is": np.arange(4.0),
+        "indices": np.arange(4),
+        "prompts": np.arange(4),
+    }
     record = d.json.loads(d.run_files()["results/fidelity.json"])
     record |= {"plan": None, "plan_digest": None, "rows": "fidelity.rows.jsonl", "suite": "geneval"}
-    files = {**d.run_files(), "results/fidelity.json": d.json_bytes(record), "results/fidelity.npz": d.npz_bytes(prompts)}
+    files = {
+        **d.run_files(),
+        "results/fidelity.json": d.json_bytes(record),
+        "results/fidelity.npz": d.npz_bytes(prompts),
+    }
     del files["plan.json"]
     return {f"{name}/{path}": data for name in ("old", "new") for path, data in files.items()}
 
 
-parser("two runs of prompts", two_prompt_runs, read_comparison, "new/results/fidelity.rows.jsonl", "new/results/fidelity.npz")
-parser("results to verify", d.run_files, lambda f: other_result(f), "results/fidelity.npz", "results/fidelity.rows.jsonl")
+parser(
+    "two runs of prompts",
+    two_prompt_runs,
+    read_comparison,
+    "new/results/fidelity.rows.jsonl",
+    "new/results/fidelity.npz",
+)
+parser(
+    "results to verify",
+    d.run_files,
+    lambda f: other_result(f),
+    "results/fidelity.npz",
+    "results/fidelity.rows.jsonl",
+)
 
 
 def other_result(folder: Path) -> object:
@@ -76,7 +124,9 @@ def other_result(folder: Path) -> object:
     for name in ("fidelity.npz", "fidelity.rows.jsonl"):
         (again / name).write_bytes(d.run_files()[f"results/{name}"])
     files = rescore_prompts.file_differences(path, again / "fidelity.json")
-    return files, list(verify_results._array_differences(path.with_suffix(".npz"), {"fid": np.arange(4.0)}))
+    return files, list(
+        verify_results._array_differences(path.with_suffix(".npz"), {"fid": np.arange(4.0)})
+    )
 
 
 def read_failures(folder: Path) -> object:
@@ -84,13 +134,28 @@ def read_failures(folder: Path) -> object:
     return failures.rows_csv(found), failures.rows_jsonl(found), failures.read_warnings(folder)
 
 
-parser("failures", d.run_files, read_failures, "results/fidelity.rows.jsonl", "results/fidelity.json")
-parser("report's runs", d.run_files, lambda f: gallery.build_panels(runs.read_runs(f)), "samples.jsonl", "plan.json", "images/000000.png")
-parser("baseline", lambda: {"x.json": d.baseline()}, lambda f: gate_baseline.load_baseline_or_runs(f / "x.json"))
+parser(
+    "failures", d.run_files, read_failures, "results/fidelity.rows.jsonl", "results/fidelity.json"
+)
+parser(
+    "report's runs",
+    d.run_files,
+    lambda f: gallery.build_panels(runs.read_runs(f)),
+    "samples.jsonl",
+    "plan.json",
+    "images/000000.png",
+)
+parser(
+    "baseline",
+    lambda: {"x.json": d.baseline()},
+    lambda f: gate_baseline.load_baseline_or_runs(f / "x.json"),
+)
 parser(
     "baseline to replace", lambda: {"x.json": d.baseline(), **{f"run/{name}": data for name, data in d.run_files().items()}},
     lambda f: gate_baseline.write_baseline(f / "x.json", f / "run", "signed"), "x.json",
 )  # fmt: skip
 parser(
-    "gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read_policy(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")]
+    "gate's policy",
+    {"gate.toml": d.toml(d.POLICY)},
+    lambda f: [policy.read_policy(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")],
 )

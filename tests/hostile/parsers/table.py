@@ -13,7 +13,8 @@ Files = Mapping[str, bytes]
 class Parser:
     """A reader of outside files.
 
-    files: a valid folder, made when it is asked for. read: reads it. mutable: names of files that may be hostile, all where empty.
+    files: a valid folder, made when it is asked for. read: reads it. mutable: names of files that
+    may be hostile, all where empty.
     errors: what it may raise beside BenchError, as its docstring says.
     """
 
@@ -39,4 +40,6 @@ class Table:
         errors: tuple[type[BaseException], ...] = (),
     ) -> None:
         """Add a parser; `files` is a valid folder, or makes one when it is asked for."""
-        self.parsers.append(Parser(name, files if callable(files) else lambda: files, read, mutable, errors))
+        self.parsers.append(
+            Parser(name, files if callable(files) else lambda: files, read, mutable, errors)
+        )

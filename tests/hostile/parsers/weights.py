@@ -30,7 +30,11 @@ def read_weights(path: Path) -> object:
     )
 
 
-parser("safetensors", lambda: {"x.safetensors": d.weights()}, lambda f: read_weights(f / "x.safetensors"))
+parser(
+    "safetensors",
+    lambda: {"x.safetensors": d.weights()},
+    lambda f: read_weights(f / "x.safetensors"),
+)
 parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
 parser(
     "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (state_dicts.load_weights(f / "x.pt"), state_dicts.training_arguments(f / "x.pt"))
@@ -38,7 +42,9 @@ parser(
 parser(
     "mmdet's file",
     lambda: {"x.pth": d.torch_file(False)},
-    lambda f: weights_file.load_state(weights_file.WeightsFile(f / "x.pth", storage.sha256_file(f / "x.pth"))),
+    lambda f: weights_file.load_state(
+        weights_file.WeightsFile(f / "x.pth", storage.sha256_file(f / "x.pth"))
+    ),
 )
 parser("snapshot", lambda: {"snapshot.pt": d.snapshot()}, lambda f: trainer(f).resume())
 
@@ -52,7 +58,9 @@ def trainer(folder: Path) -> Trainer:
 
 def read_checkpoint_file(folder: Path) -> object:
     at_home(folder / "home")
-    register_checkpoint.register("mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"})
+    register_checkpoint.register(
+        "mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"}
+    )
     return register_checkpoint.description_lines(load_checkpoint.load_checkpoint_record("mine"))
 
 
@@ -63,7 +71,9 @@ class Library:
     """A pipeline class whose converters know these names already."""
 
     @staticmethod
-    def lora_state_dict(state: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def lora_state_dict(
+        state: dict[str, Any], **_: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return state, {}, {}
 
 
@@ -73,7 +83,11 @@ LAYERS = ("transformer_blocks.0.attn.to_q",)
 def read_lora(folder: Path) -> object:
     path = folder / "adapter_model.safetensors"
     bare = lora_manifest.find_lora_files(folder)
-    return bare, lora_manifest.is_lora_file(path), lora_files.read_lora(Library, path, lambda: LAYERS)
+    return (
+        bare,
+        lora_manifest.is_lora_file(path),
+        lora_files.read_lora(Library, path, lambda: LAYERS),
+    )
 
 
 PEFT = b'{"r": 4, "lora_alpha": 8, "target_modules": ["to_q"], "use_dora": false, "alpha_pattern": {"to_q": 2}}'
@@ -97,24 +111,32 @@ def read_keys(folder: Path) -> object:
     )
 
 
-KEYS = (
-    "module.ema_model.a.weight\nmodule.ema_model._orig_mod.b\nlora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight\nn_averaged"
-)
+KEYS = "module.ema_model.a.weight\nmodule.ema_model._orig_mod.b\nlora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight\nn_averaged"
 parser("names of weights", {"keys.txt": KEYS.encode()}, read_keys)
 
 
 def read_pipeline(folder: Path) -> object:
     lora_manifest.check_base_loads(folder)
-    return lora_manifest.pipeline_class_name(folder), lora_manifest.describe_base(folder, "base"), lora_manifest.scheduler_config(folder)
+    return (
+        lora_manifest.pipeline_class_name(folder),
+        lora_manifest.describe_base(folder, "base"),
+        lora_manifest.scheduler_config(folder),
+    )
 
 
 parser("pipeline", d.pipeline, read_pipeline)
-parser("manifest", {"manifest.json": d.json_bytes(d.MANIFEST)}, lambda f: lora_manifest.read_manifest(f / "manifest.json"))
+parser(
+    "manifest",
+    {"manifest.json": d.json_bytes(d.MANIFEST)},
+    lambda f: lora_manifest.read_manifest(f / "manifest.json"),
+)
 parser(
     "adapter folder",
     lambda: {
         **{f"base/{name}": data for name, data in d.pipeline().items()},
-        "manifest.json": d.json_bytes({**d.MANIFEST, "files": {}, "base": {"id": "base", "config": {"num_layers": 1}}}),
+        "manifest.json": d.json_bytes(
+            {**d.MANIFEST, "files": {}, "base": {"id": "base", "config": {"num_layers": 1}}}
+        ),
     },
     lambda f: lora_manifest.check_adapter(f / "manifest.json", adapter_checkpoint(f / "base")),
     "manifest.json",
@@ -123,7 +145,13 @@ parser(
 
 
 def adapter_checkpoint(folder: Path) -> Any:
-    return d.fake_runs.checkpoint("x", "harope", backbone="flux", options={"theta": 100.0}, config={"base": str(folder), "tokens": "image"})
+    return d.fake_runs.checkpoint(
+        "x",
+        "harope",
+        backbone="flux",
+        options={"theta": 100.0},
+        config={"base": str(folder), "tokens": "image"},
+    )
 
 
 parser(
