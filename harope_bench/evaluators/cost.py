@@ -48,9 +48,9 @@ class CostEvaluator(FeatureEvaluator):
         " with the matrix is 134.184 against 134.1 printed"
     )
     rules = ("official",)
-    looks_at = "network"
+    subject = "network"
     arrays = ARRAYS
-    texts = REASON_ARRAYS
+    text_arrays = REASON_ARRAYS
     metrics = (
         Metric(
             name="params_m",
@@ -117,7 +117,7 @@ class CostEvaluator(FeatureEvaluator):
         ),
     )
 
-    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+    def evaluate(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """The measurements; `reference` is not read."""
         made = [_measure(metric.name, seen, COST_RULES[metric.name]) for metric in self.metrics]
         return EvaluatorOutput(tuple(made), {}, tuple(_warnings(seen)))

@@ -58,8 +58,8 @@ class DpgBenchEvaluator(PromptEvaluator):
         " categories are those of a run in one process; the judge's parity is its own"
     )
     metrics = tuple(map(_metric, METRICS))
-    form = "dpg"
-    looks = (AnnotatorRole("vqa", vqa_query),)
+    metadata_key = "dpg"
+    annotator_roles = (AnnotatorRole("vqa", vqa_query),)
 
     def __init__(self, scores: Mapping[int, float] | None = None):
         self.scores = scores
@@ -68,14 +68,14 @@ class DpgBenchEvaluator(PromptEvaluator):
         """All prompts are of one task."""
         return "dpg"
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
+    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
         """The score and every category that a question of the item has."""
         held = {
             name for question in facts["questions"] for name in rule.categories(question["tuple"])
         }
         return ("dpg", *(name for name in METRICS if name in held))
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
+    def score_sample(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         """Score of one image and its part in each category, with the questions that were not
         answered with yes.
         """
@@ -97,7 +97,7 @@ class DpgBenchEvaluator(PromptEvaluator):
             return SampleScore("dpg", parts, NO_ANSWERS, evidence={NO_ANSWERS: True})
         return SampleScore("dpg", parts, _reason(tile), blank, evidence)
 
-    def settle(
+    def finalize_scores(
         self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
     ) -> Sequence[SampleScore | None]:
         """Marks once all are known: which items the rules lose, which image speaks for the
@@ -149,7 +149,7 @@ class DpgBenchEvaluator(PromptEvaluator):
         if not self.scores:
             return ()
         held = [
-            (s, self.mark(s.metadata, s.annotations, "official"))
+            (s, self.score_sample(s.metadata, s.annotations, "official"))
             for s in sights
             if s.index in self.scores and s.failure is None
         ]

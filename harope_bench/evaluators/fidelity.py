@@ -37,7 +37,7 @@ class FidelityEvaluator(FeatureEvaluator):
     version = 3
     rules = ("official",)  # each program's; no corrected form is defined
     profiles = tuple(PROFILES)
-    apart = ("clean", "fd-dinov2", "cmmd")  # these need a judge of their own
+    profiles_with_own_judge = ("clean", "fd-dinov2", "cmmd")  # these need a judge of their own
 
     def __init__(self, profile: str = "adm-exact"):
         if profile not in PROFILES:
@@ -49,11 +49,11 @@ class FidelityEvaluator(FeatureEvaluator):
         self.parity = self.profile_spec.parity
         self.metrics = tuple(METRICS[name] for name in self.profile_spec.metrics)
 
-    def under(self, profile: str) -> Self:
+    def with_profile(self, profile: str) -> Self:
         """The same evaluator in another profile."""
         return type(self)(profile)
 
-    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+    def evaluate(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """The profile's metrics; one that cannot be had is None with a reason.
 
         Args:

@@ -111,12 +111,12 @@ class GenEvalEvaluator(PromptEvaluator):
         )
         for name, title in TITLES.items()
     )
-    form = "geneval"
-    looks = (
+    metadata_key = "geneval"
+    annotator_roles = (
         AnnotatorRole("detector", detection_query),
         AnnotatorRole("colours", colour_query, needs_colour),
     )
-    macro = {"overall": rule.TASKS}
+    macro_metrics = {"overall": rule.TASKS}
 
     def __init__(self, verdicts: Mapping[int, OfficialVerdict] | None = None):
         self.verdicts = verdicts or {}
@@ -125,11 +125,11 @@ class GenEvalEvaluator(PromptEvaluator):
         """The prompt's tag."""
         return str(facts["tag"])
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
+    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
         """Its task and the two shares."""
         return (self.task(facts), "images_correct", "prompts_correct")
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
+    def score_sample(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         """Right or wrong, with the things and colours that decided it."""
         wanted = rule.PromptSpec.model_validate(facts)
         found = _detections(seen)
@@ -143,7 +143,7 @@ class GenEvalEvaluator(PromptEvaluator):
             evidence=_evidence(wanted, found, colours, verdict),
         )
 
-    def settle(
+    def finalize_scores(
         self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
     ) -> Sequence[SampleScore | None]:
         """Marks with the official script's verdicts where they were imported, and whether any image
@@ -188,7 +188,7 @@ class GenEvalEvaluator(PromptEvaluator):
         other = [
             s.index
             for s in held
-            if _is_correct(self.mark(s.metadata, s.annotations, "official"))
+            if _is_correct(self.score_sample(s.metadata, s.annotations, "official"))
             != self.verdicts[s.index].is_correct
         ]
         where = (

@@ -78,7 +78,7 @@ class PromptEvaluator(AnnotationEvaluator):
         """Ceilings, floors and quirks that a reader must see beside these scores."""
         return ()
 
-    def assess(
+    def evaluate(
         self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool
     ) -> EvaluatorOutput:
         """Every metric, its rows, and each metric to which the other rules give another value.

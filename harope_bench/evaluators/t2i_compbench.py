@@ -284,8 +284,8 @@ class T2ICompBenchEvaluator(PromptEvaluator):
             decimals=4,
         ),
     )
-    form = "compbench"
-    looks = (
+    metadata_key = "compbench"
+    annotator_roles = (
         AnnotatorRole("vqa", vqa_query, lambda facts: vqa_query(facts, {}) is not None),
         AnnotatorRole(
             "detector-2d",
@@ -311,11 +311,11 @@ class T2ICompBenchEvaluator(PromptEvaluator):
         """The category."""
         return str(facts["category"])
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
+    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
         """A category's images count for its metric alone."""
         return (METRICS[facts["category"]],)
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: Rules) -> SampleScore:
+    def score_sample(self, facts: Metadata, seen: Annotations, rules: Rules) -> SampleScore:
         """What the rules say of one image; unknown where its script would stop or a judge was not
         asked.
         """
@@ -350,7 +350,7 @@ class T2ICompBenchEvaluator(PromptEvaluator):
             "complex", verdict, told | {"kind": which, "floor": _floor(which, found)}
         )
 
-    def settle(
+    def finalize_scores(
         self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: Rules
     ) -> Sequence[SampleScore | None]:
         """The marks; of a finished official run, its own."""

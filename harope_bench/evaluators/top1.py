@@ -33,7 +33,7 @@ class Top1Evaluator(FeatureEvaluator):
     )
     metrics = METRICS
 
-    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+    def evaluate(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """Both accuracies in percent with Wilson intervals; a picture that failed counts for
         neither and is counted.
 

@@ -56,7 +56,7 @@ def measured(score: EvaluatorOutput, metric: str) -> Measurement:
 def value(
     found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
 ) -> float | None:
-    return measured(PLUGIN.assess(found, rules, lenient), metric).value
+    return measured(PLUGIN.evaluate(found, rules, lenient), metric).value
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_the_evaluator_keeps_its_promises() -> None:
     ],
 )
 def test_the_value_of_each_category(category: str, wanted: float, rules: str) -> None:
-    found = PLUGIN.assess(sights(category), rules, False)
+    found = PLUGIN.evaluate(sights(category), rules, False)
     assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
     for m in found.measurements:
         if m.metric != evaluator.METRICS[category]:
@@ -156,11 +156,11 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
     first = replace(found[0], seen={})
     metric = evaluator.METRICS[category]
     for rules in BOTH:
-        strict = measured(PLUGIN.assess([first, *found[1:]], rules, False), metric)
+        strict = measured(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
         assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(
             strict.reason
         )
-        lenient = measured(PLUGIN.assess([first, *found[1:]], rules, True), metric)
+        lenient = measured(PLUGIN.evaluate([first, *found[1:]], rules, True), metric)
         assert (
             lenient.value == pytest.approx(value(found[1:], metric, rules))
             and lenient.n_scored == len(found) - 1
@@ -170,7 +170,7 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
 def test_where_the_official_script_stops_there_is_no_score() -> None:
     found = sights("numeracy")
     stopping = replace(found[0], facts={**found[0].metadata, "text": "two cup"})
-    score = PLUGIN.assess([stopping, *found[1:]], "official", False)
+    score = PLUGIN.evaluate([stopping, *found[1:]], "official", False)
     assert measured(score, "numeracy").value is None
     assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
         "other_rules"
@@ -195,7 +195,7 @@ def test_complex_without_two_objects() -> None:
 def test_failed_images_do_not_move_the_others() -> None:
     found = sights("complex")
     failed = [replace(found[0], seen={}, fault="lost"), *found[1:]]
-    whole, rest = PLUGIN.assess(found, "official", True), PLUGIN.assess(failed, "official", True)
+    whole, rest = PLUGIN.evaluate(found, "official", True), PLUGIN.evaluate(failed, "official", True)
     for one, other in zip(whole.sample_scores[1:], rest.sample_scores[1:], strict=True):
         assert one["scores"] == other["scores"]
     m = measured(rest, "complex")
@@ -203,7 +203,7 @@ def test_failed_images_do_not_move_the_others() -> None:
 
 
 def notes(found: list[AnnotatedImage], rules: str = "official") -> str:
-    return "\n".join(PLUGIN.assess(found, rules, True).warnings)
+    return "\n".join(PLUGIN.evaluate(found, rules, True).warnings)
 
 
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
@@ -238,7 +238,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
 def test_both_rules_are_told_where_they_differ() -> None:
     listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
     for rules in ("official", "corrected"):
-        score = PLUGIN.assess(sights("spatial", spatial={"detector-2d": listed}), rules, True)
+        score = PLUGIN.evaluate(sights("spatial", spatial={"detector-2d": listed}), rules, True)
         assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [
             difference.text for difference in score.rule_differences
         ]

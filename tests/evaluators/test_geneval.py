@@ -88,7 +88,7 @@ def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
 def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> None:
     hit = {"single_object": (1, 1, 1, 1), "two_object": (1, 0, 1, 0), "counting": (0, 0, 0, 0),
            "colors": (1, 1, 1, 0), "position": (0, 1, 0, 0), "color_attr": (1, 1, 0, 0)}  # fmt: skip
-    score = GENEVAL.assess(
+    score = GENEVAL.evaluate(
         six({k: [bool(x) for x in v] for k, v in hit.items()}), "official", False
     )
     values = {m.metric: m.value for m in score.measurements}
@@ -113,20 +113,20 @@ def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> No
 
 def test_any_task_alone_gives_no_overall_unless_asked() -> None:
     sights = six({"single_object": (True, True), "colors": (True, False)})
-    strict, lenient = (GENEVAL.assess(sights, "official", flag) for flag in (False, True))
+    strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
     found = {m.metric: m for m in strict.measurements}
     assert found["overall"].value is None and "two_object, counting, position, color_attr" in (
         found["overall"].reason or ""
     )
     assert found["colors"].value == 0.5
     assert {m.metric: m.value for m in lenient.measurements}["overall"] == 0.75
-    assert GENEVAL.assess(sights, "corrected", False).measurements == strict.measurements
+    assert GENEVAL.evaluate(sights, "corrected", False).measurements == strict.measurements
 
 
 def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denominators() -> None:
     sights = [sight(0, 0, ONE_OF_EACH["single_object"], PAIR), sight(1, 0, ONE_OF_EACH["single_object"], None),
               sight(2, 1, ONE_OF_EACH["single_object"], []), sight(3, 1, ONE_OF_EACH["single_object"], PAIR)]  # fmt: skip
-    strict, lenient = (GENEVAL.assess(sights, "official", flag) for flag in (False, True))
+    strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
     assert {m.metric: m.value for m in strict.measurements}["single_object"] is None
     values = {m.metric: m for m in lenient.measurements}
     assert values["single_object"].value == pytest.approx(2 / 3)
@@ -139,7 +139,7 @@ def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denomina
 
 def test_rows_show_the_things_and_colours_that_decided() -> None:
     low = [thing("dog", 0.8, (1, 2, 3, 4)), thing("cat", 0.25)]
-    (row,) = GENEVAL.assess(
+    (row,) = GENEVAL.evaluate(
         [sight(0, 0, ONE_OF_EACH["color_attr"], low, "green")], "official", True
     ).rows
     assert row["reason"] == "0 red dog, wanted 1; seen: 1 green; 0 of cat, wanted 1"
@@ -156,7 +156,7 @@ def test_rows_show_the_things_and_colours_that_decided() -> None:
 def test_both_rules_stand_side_by_side_where_they_differ() -> None:
     found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20))]
     sights = [sight(k, k, ONE_OF_EACH["colors"], found, "blue", "red") for k in range(2)]
-    score = GENEVAL.assess(sights, "official", True)
+    score = GENEVAL.evaluate(sights, "official", True)
     assert "colors is 0.0000 official, 1.0000 corrected" in [
         difference.text for difference in score.rule_differences
     ]
@@ -164,7 +164,7 @@ def test_both_rules_stand_side_by_side_where_they_differ() -> None:
 
 
 def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> None:
-    detector, colours = GENEVAL.looks
+    detector, colours = GENEVAL.annotator_roles
     assert (detector.role, colours.role) == ("detector", "colours")
     facts = ONE_OF_EACH["color_attr"]
     assert detector.ask(facts, {}) == DetectionQuery(names=("dog", "cat"))
@@ -198,7 +198,7 @@ def test_answers_that_do_not_fit_are_named() -> None:
 
 
 def test_a_task_that_is_none_of_the_six_is_told() -> None:
-    score = GENEVAL.assess([sight(0, 0, line("odd", clause("dog")), PAIR)], "official", True)
+    score = GENEVAL.evaluate([sight(0, 0, line("odd", clause("dog")), PAIR)], "official", True)
     assert any("odd are none of GenEval's six" in w for w in score.warnings)
 
 
@@ -318,12 +318,12 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         seen: dict[str, Any] = {
             "detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))
         }
-        if ask := GENEVAL.looks[1].ask(case.facts["geneval"], seen):
+        if ask := GENEVAL.annotator_roles[1].ask(case.facts["geneval"], seen):
             seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
         sights.append(
             AnnotatedImage(i, case.prompt, case.copy, case.text, case.facts["geneval"], seen)
         )
-    score = GENEVAL.assess(sights, "official", False)
+    score = GENEVAL.evaluate(sights, "official", False)
     found_by = {m.metric: m for m in score.measurements}
     assert [found_by[tag].n_scored for tag in TASKS] == [320, 396, 320, 376, 400, 400]
     for tag in TASKS:

@@ -147,7 +147,7 @@ def _finished(folder: Path) -> Path:
 def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -> Sequence[Any]:
     ask = (
         registry.load_by_name("evaluators", "geneval")
-        .looks[1]
+        .annotator_roles[1]
         .ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
     )
     return ask.objects if ask else ()

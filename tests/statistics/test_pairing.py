@@ -588,7 +588,7 @@ def test_dpg_bench_keeps_the_sums_of_its_categories() -> None:
             {"vqa": VqaAnnotation(answers=answers)},
         )
 
-    score = registry.load_by_name("evaluators", "dpg-bench").assess(
+    score = registry.load_by_name("evaluators", "dpg-bench").evaluate(
         [sight(1, 1, 1), sight(2, 3, 2)], "corrected", False
     )
     assert score.per_sample["entity_total"].tolist() == [100.0, 200.0] and score.per_sample[

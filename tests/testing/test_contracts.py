@@ -151,7 +151,7 @@ class ToyEvaluator(FeatureEvaluator):
     parity = "none: a toy"
     metrics = (Metric(name="mean", title="Mean", direction="higher", unit="none", decimals=2),)
 
-    def score(self, seen: Features, reference: Any) -> EvaluatorOutput:
+    def evaluate(self, seen: Features, reference: Any) -> EvaluatorOutput:
         rows = seen.arrays["features"][:, 0].astype(np.float64)
         return EvaluatorOutput(
             (self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ()
