@@ -214,7 +214,7 @@ def test_a_value_that_is_not_finite_names_its_image(array: str, bad: float) -> N
     arrays[array][7, 2] = arrays[array][9, 0] = bad
     with pytest.raises(
         SampleError,
-        match=f"{array} of the samples are not finite, first at index 107; delete the observations",
+        match=f"{array} of the samples are not finite, first at index 107; delete the features",
     ):
         PLUGIN.evaluate(Features(np.arange(100, 120), None, arrays), {})
 

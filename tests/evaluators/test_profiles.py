@@ -23,7 +23,7 @@ from harope_bench import testing
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import OptionError, StorageError
-from harope_bench.evaluators import fidelity_findings
+from harope_bench.evaluators import fidelity_estimates
 from harope_bench.evaluators.base import EvaluatorOutput, Features
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.evaluators.fidelity_profiles import PROFILES
@@ -169,9 +169,9 @@ def test_every_profile_keeps_the_contract(
     profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30)
+        fidelity_estimates, "kid_subsets", partial(fidelity_estimates.kid_subsets, subsets=2, size=30)
     )
-    monkeypatch.setattr(fidelity_findings, "SUBSET_SIZE", 30)
+    monkeypatch.setattr(fidelity_estimates, "SUBSET_SIZE", 30)
     few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
     testing.check_evaluator(
         PLUGIN.with_profile(profile), few, {**reference, "features": reference["features"][:80]}

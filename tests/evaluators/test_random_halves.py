@@ -13,7 +13,7 @@ from harope_bench.core.schema import Measurement
 from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.evaluators.fidelity_findings import RANDOM_HALVES
+from harope_bench.evaluators.fidelity_estimates import RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import neighbour_balls
 from harope_bench.metrics.random_halves import half_recalls, random_half_indices
