@@ -90,7 +90,7 @@ def test_the_value_of_each_category(category: str, wanted: float, rules: str) ->
             assert (m.value, m.n_asked, m.reason) == (
                 None,
                 0,
-                "no prompt of this kind was asked for",
+                "no prompt of this kind was requested",
             )
 
 

@@ -387,7 +387,7 @@ def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
         "items: 1 with 4 images left out under the official rules: partiprompts97"
         in official.warnings
     )
-    assert official.rows[0]["verdict"] == "left out"
+    assert official.sample_scores[0]["verdict"] == "excluded"
 
 
 def test_a_failed_image_gives_no_score_unless_asked() -> None:
@@ -408,7 +408,7 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
         "official",
         False,
     )
-    assert values(score)["dpg"] is None and "answers: 1 that no rule can read" in score.warnings
+    assert values(score)["dpg"] is None and "annotations: no rule can read 1 of them" in score.warnings
     score = DPG.evaluate(
         [
             *four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES),
@@ -443,7 +443,7 @@ def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> N
 
 
 def test_rows_show_what_was_zeroed_and_by_what() -> None:
-    row, *_ = DPG.evaluate(four(0, PAIR, NO, YES, YES, YES), "official", True).rows
+    row, *_ = DPG.evaluate(four(0, PAIR, NO, YES, YES, YES), "official", True).sample_scores
     assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
     first, second = row["evidence"]["zero"]
     assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}

@@ -134,15 +134,15 @@ def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denomina
     assert (
         values["prompts_correct"].value == 1.0
     )  # both prompts have a right image, whatever their numbers of images
-    assert lenient.rows[1]["verdict"] == "failed"
+    assert lenient.sample_scores[1]["verdict"] == "failed"
 
 
 def test_rows_show_the_things_and_colours_that_decided() -> None:
     low = [thing("dog", 0.8, (1, 2, 3, 4)), thing("cat", 0.25)]
     (row,) = GENEVAL.evaluate(
         [sight(0, 0, ONE_OF_EACH["color_attr"], low, "green")], "official", True
-    ).rows
-    assert row["reason"] == "0 red dog, wanted 1; seen: 1 green; 0 of cat, wanted 1"
+    ).sample_scores
+    assert row["reason"] == "0 red dog, expected 1; detected: 1 green; 0 of cat, expected 1"
     dog, cat = row["evidence"]["clauses"]
     assert (
         dog["things"] == [{"score": 0.8, "box": [1, 2, 3, 4], "colour": "green"}]
@@ -160,7 +160,7 @@ def test_both_rules_stand_side_by_side_where_they_differ() -> None:
     assert "colors is 0.0000 official, 1.0000 corrected" in [
         difference.text for difference in score.rule_differences
     ]
-    assert score.rows[0]["other_rules"]["scores"]["colors"] == 1.0
+    assert score.sample_scores[0]["other_rules"]["scores"]["colors"] == 1.0
 
 
 def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> None:

@@ -157,7 +157,7 @@ def test_extras_ignored_except_in_counting() -> None:
     assert (
         right(counting, three[:2]) and not right(counting, three) and not right(counting, three[:1])
     )
-    assert verdict(counting, three).reasons == ("3 of dog, wanted fewer than 3",)
+    assert verdict(counting, three).reasons == ("3 of dog, expected fewer than 3",)
 
 
 def test_the_count_is_of_those_above_the_threshold() -> None:
@@ -204,8 +204,8 @@ def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
     facts = line("position", clause("cat"), clause("dog", position=["right of", 0]))
     found = verdict(facts, [thing("dog", 0.9)])
     assert found.reasons == (
-        "0 of cat, wanted 1",
-        "dog should be right of something that is itself not as wanted",
+        "0 of cat, expected 1",
+        "dog should be right of an object that is itself not as expected",
     )
     coloured = line("position", clause("cat", color="red"), clause("dog", position=["right of", 0]))
     pair = [thing("cat", 0.9), thing("dog", 0.9, (100, 0, 110, 10))]
@@ -215,15 +215,15 @@ def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
 def test_a_missing_thing_is_asked_neither_colour_nor_place() -> None:
     facts = line("position", clause("cat"), clause("dog", 2, color="red", position=["right of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
-    assert verdict(facts, found).reasons == ("1 of dog, wanted 2",)
+    assert verdict(facts, found).reasons == ("1 of dog, expected 2",)
     assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == ()
 
 
 def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
     facts = line("position", clause("cat"), clause("dog", color="red", position=["left of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
-    assert verdict(facts, found, {1: "blue"}).reasons == ("0 red dog, wanted 1; seen: 1 blue",)
-    assert verdict(facts, found, {1: "red"}).reasons == ("dog is right of cat, wanted left of",)
+    assert verdict(facts, found, {1: "blue"}).reasons == ("0 red dog, expected 1; detected: 1 blue",)
+    assert verdict(facts, found, {1: "red"}).reasons == ("dog is right of cat, expected left of",)
 
 
 def test_the_loop_goes_on_after_a_failed_clause() -> None:

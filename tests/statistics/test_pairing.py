@@ -107,7 +107,7 @@ def scored(
     )
     if texts is not None:
         lines = [
-            json.dumps({"index": i, "prompt": i, "text": text}) + "\n"
+            json.dumps({"index": i, "prompt_index": i, "prompt": text}) + "\n"
             for i, text in enumerate(texts)
         ]
         write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
