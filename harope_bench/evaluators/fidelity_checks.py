@@ -33,7 +33,10 @@ def check_arrays(features: Features, reference: Mapping[str, np.ndarray]) -> Non
     if "features" in reference:
         real = reference["features"]
         _check_rows("features of the reference", real, np.arange(len(real)))
-        if "features" in features.arrays and real.shape[1:] != features.arrays["features"].shape[1:]:
+        if (
+            "features" in features.arrays
+            and real.shape[1:] != features.arrays["features"].shape[1:]
+        ):
             width = features.arrays["features"].shape[1]
             raise ShapeError(
                 f"features have width {width}, the reference's {real.shape[1]}; extract both with"

@@ -149,9 +149,7 @@ def _frechet_from_moments(
     )
 
 
-def _interval_warnings(
-    metric: str, contributions: np.ndarray, n_varying: int
-) -> tuple[str, ...]:
+def _interval_warnings(metric: str, contributions: np.ndarray, n_varying: int) -> tuple[str, ...]:
     """Return a warning for each condition under which the first-order error is inaccurate.
 
     docs/fidelity.md lists the measured coverage.
@@ -341,8 +339,8 @@ def _with_random_halves(
     deviation = float(halves.std(ddof=1))
     if deviation <= ROUNDING:
         return recall
-    normal = normal_interval(recall.value, deviation)
-    interval = Interval(normal.se, max(0.0, normal.low), min(1.0, normal.high))
+    normal_ci = normal_interval(recall.value, deviation)
+    interval = Interval(normal_ci.se, max(0.0, normal_ci.low), min(1.0, normal_ci.high))
     return recall._replace(interval=interval, interval_name=RANDOM_HALVES, halves=halves)
 
 
@@ -361,9 +359,7 @@ def _missing_images_reason(
     if n_images >= min_images:
         return None
     subject = f"{metric} needs" if metric else f"{NEIGHBOURS} neighbours need"
-    return (
-        f"{subject} at least {min_images:,} samples and reference images, found {n_images:,}"
-    )
+    return f"{subject} at least {min_images:,} samples and reference images, found {n_images:,}"
 
 
 def _fraction_estimate(is_inside: np.ndarray) -> MetricEstimate:

@@ -38,7 +38,9 @@ METRICS = {
             unit="effective classes",
             decimals=2,
         ),
-        Metric(name="precision", title="Precision", direction="higher", unit="fraction", decimals=2),
+        Metric(
+            name="precision", title="Precision", direction="higher", unit="fraction", decimals=2
+        ),
         Metric(name="recall", title="Recall", direction="higher", unit="fraction", decimals=2),
         Metric(
             name="kid",

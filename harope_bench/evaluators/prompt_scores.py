@@ -43,17 +43,17 @@ class MetricCounts(NamedTuple):
     """Numbers of images behind a metric.
 
     Attributes:
-        requested: images whose prompt counts for the metric.
-        scored: images with a score.
-        failed: images without annotations.
-        unread: annotations that no rule can interpret.
+        n_requested: images whose prompt counts for the metric.
+        n_scored: images with a score.
+        n_failed: images without annotations.
+        n_unread: annotations that no rule can interpret.
         missing_tasks: of a macro metric, the tasks of which no prompt was requested.
     """
 
-    requested: int
-    scored: int
-    failed: int
-    unread: int
+    n_requested: int
+    n_scored: int
+    n_failed: int
+    n_unread: int
     missing_tasks: tuple[str, ...]
 
 
@@ -72,9 +72,7 @@ class PromptEvaluator(AnnotationEvaluator):
         """Return the stratum of a prompt, which does not depend on any image."""
         raise MissingMemberError(self, "task")
 
-    def score_sample(
-        self, metadata: Metadata, annotations: Annotations, rules: str
-    ) -> SampleScore:
+    def score_sample(self, metadata: Metadata, annotations: Annotations, rules: str) -> SampleScore:
         """Return the score of one image under a set of rules."""
         raise MissingMemberError(self, "score_sample")
 
@@ -129,9 +127,7 @@ class PromptEvaluator(AnnotationEvaluator):
             values = self._contributions(metric.name, sample_scores)
             arrays[metric.name] = values
             arrays |= self._sums(metric.name, sample_scores)
-            measurement = self._measure(
-                metric, annotated_images, sample_scores, arrays, is_lenient
-            )
+            measurement = self._measure(metric, annotated_images, sample_scores, arrays, is_lenient)
             measurements.append(measurement)
             warnings += _unknown_error_warning(measurement)
             values_by_rules = {
@@ -159,9 +155,7 @@ class PromptEvaluator(AnnotationEvaluator):
     ) -> Sequence[SampleScore | None]:
         """Return the final score of each image, None for failed and excluded ones."""
         first_scores = [
-            None
-            if image.failure
-            else self.score_sample(image.metadata, image.annotations, rules)
+            None if image.failure else self.score_sample(image.metadata, image.annotations, rules)
             for image in annotated_images
         ]
         final_scores = self.finalize_scores(annotated_images, first_scores, rules)
@@ -170,9 +164,7 @@ class PromptEvaluator(AnnotationEvaluator):
             for image, score in zip(annotated_images, final_scores, strict=True)
         ]
 
-    def _metric_score(
-        self, metric: str, sample_score: SampleScore | None
-    ) -> WeightedScore | None:
+    def _metric_score(self, metric: str, sample_score: SampleScore | None) -> WeightedScore | None:
         """Return the score of an image in a metric; in a macro metric, the score in its task's."""
         if sample_score is None:
             return None
@@ -227,22 +219,22 @@ class PromptEvaluator(AnnotationEvaluator):
             name for name in names if not any(name in image for image in names_of_images)
         ]
 
-        requested = 0
-        failed = 0
-        unread = 0
+        n_requested = 0
+        n_failed = 0
+        n_unread = 0
         for image_names, image, score in zip(
             names_of_images, annotated_images, sample_scores, strict=True
         ):
             if not image_names:
                 continue
-            requested += 1
-            failed += image.failure is not None
-            unread += score.n_unread if score else 0
+            n_requested += 1
+            n_failed += image.failure is not None
+            n_unread += score.n_unread if score else 0
         return MetricCounts(
-            requested,
+            n_requested,
             int(np.isfinite(values).sum()),
-            failed,
-            unread,
+            n_failed,
+            n_unread,
             tuple(missing_tasks) if len(names) > 1 else (),
         )
 
@@ -259,10 +251,10 @@ class PromptEvaluator(AnnotationEvaluator):
         values = arrays[name]
         counts = self._count_images(name, annotated_images, sample_scores, values)
         count_fields = {
-            "n_asked": counts.requested,
-            "n_scored": counts.scored,
-            "n_failed": counts.failed,
-            "n_abstained": counts.requested - counts.scored - counts.failed,
+            "n_asked": counts.n_requested,
+            "n_scored": counts.n_scored,
+            "n_failed": counts.n_failed,
+            "n_abstained": counts.n_requested - counts.n_scored - counts.n_failed,
         }
         reason = _missing_value_reason(counts, is_lenient)
         if reason is not None:
@@ -347,24 +339,24 @@ def _unknown_error_warning(measurement: Measurement) -> list[str]:
 
 def _missing_value_reason(counts: MetricCounts, is_lenient: bool) -> str | None:
     """Return why a metric has no value; None if it has one."""
-    if not counts.requested:
+    if not counts.n_requested:
         return "no prompt of this kind was requested"
     if not is_lenient and counts.missing_tasks:
         return (
             f"no prompt of {', '.join(counts.missing_tasks)} was requested; --allow-missing"
             " averages the rest"
         )
-    if not is_lenient and counts.failed:
+    if not is_lenient and counts.n_failed:
         return (
-            f"{counts.failed:,} of {counts.requested:,} images have no annotations; annotate them"
-            " again, or --allow-missing scores the rest"
+            f"{counts.n_failed:,} of {counts.n_requested:,} images have no annotations; annotate"
+            " them again, or --allow-missing scores the rest"
         )
-    if not is_lenient and counts.unread:
+    if not is_lenient and counts.n_unread:
         return (
-            f"no rule can read {counts.unread:,} annotations; with --allow-missing the rules decide"
-            " what they count as"
+            f"no rule can read {counts.n_unread:,} annotations; with --allow-missing the rules"
+            " decide what they count as"
         )
-    if not counts.scored:
+    if not counts.n_scored:
         return "no image counts for it"
     return None
 
@@ -379,16 +371,21 @@ def _rule_differences(
         values_by_rules: contributions (N,) under each set of rules.
         tasks: task of each image, (N,), of a macro metric; else None.
     """
-    official = _finite_mean(values_by_rules["official"], tasks)
-    corrected = _finite_mean(values_by_rules["corrected"], tasks)
-    if official == corrected:
+    official_value = _finite_mean(values_by_rules["official"], tasks)
+    corrected_value = _finite_mean(values_by_rules["corrected"], tasks)
+    if official_value is None or corrected_value is None:
+        is_equal = official_value is corrected_value
+    else:
+        # a relative difference below 1e-12 is rounding of sums
+        is_equal = math.isclose(official_value, corrected_value, rel_tol=1e-12, abs_tol=1e-12)
+    if is_equal:
         return []
-    if official is not None and corrected is not None:
-        if math.isclose(official, corrected, rel_tol=1e-12, abs_tol=1e-12):
-            return []
     return [
         RuleDifference(
-            metric=metric.name, official=official, corrected=corrected, decimals=metric.decimals + 1
+            metric=metric.name,
+            official=official_value,
+            corrected=corrected_value,
+            decimals=metric.decimals + 1,
         )
     ]
 

@@ -195,7 +195,10 @@ def test_complex_without_two_objects() -> None:
 def test_failed_images_do_not_move_the_others() -> None:
     found = sights("complex")
     failed = [replace(found[0], seen={}, fault="lost"), *found[1:]]
-    whole, rest = PLUGIN.evaluate(found, "official", True), PLUGIN.evaluate(failed, "official", True)
+    whole, rest = (
+        PLUGIN.evaluate(found, "official", True),
+        PLUGIN.evaluate(failed, "official", True),
+    )
     for one, other in zip(whole.sample_scores[1:], rest.sample_scores[1:], strict=True):
         assert one["scores"] == other["scores"]
     m = measured(rest, "complex")
@@ -226,7 +229,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
         "a detector with a wallet has no such ceiling"
     )
-    assert "spatial_3d: 0.425 of 0.758 is earned by being found" in notes(sights("3d_spatial"))
+    assert "spatial_3d: 0.425 of 0.758 is earned by detected objects" in notes(sights("3d_spatial"))
     # action counts half for one prompt and a third for one, of four
     assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(
         sights("complex")

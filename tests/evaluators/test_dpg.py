@@ -100,7 +100,7 @@ def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
     assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
     turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
     assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
-    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed_by == {2: 1, 3: 2}
+    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroing_parents == {2: 1, 3: 2}
     assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
     assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (
         1 / 3,
@@ -383,10 +383,7 @@ def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
     assert values(official)["dpg"] == 100.0  # the second tile raises, so the first leaves too
     assert values(corrected)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
     assert official.measurements[0].n_abstained == 4
-    assert (
-        "items: 1 with 4 images left out under the official rules: partiprompts97"
-        in official.warnings
-    )
+    assert "items: the official rules exclude 1 with 4 images: partiprompts97" in official.warnings
     assert official.sample_scores[0]["verdict"] == "excluded"
 
 
@@ -408,7 +405,9 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
         "official",
         False,
     )
-    assert values(score)["dpg"] is None and "annotations: no rule can read 1 of them" in score.warnings
+    assert (
+        values(score)["dpg"] is None and "annotations: no rule can read 1 of them" in score.warnings
+    )
     score = DPG.evaluate(
         [
             *four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES),
@@ -445,7 +444,7 @@ def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> N
 def test_rows_show_what_was_zeroed_and_by_what() -> None:
     row, *_ = DPG.evaluate(four(0, PAIR, NO, YES, YES, YES), "official", True).sample_scores
     assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
-    first, second = row["evidence"]["zero"]
+    first, second = row["evidence"]["zero_questions"]
     assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}
     assert second == {
         "id": 2,
@@ -453,7 +452,7 @@ def test_rows_show_what_was_zeroed_and_by_what() -> None:
         "answer": "yes",
         "category": "attribute-color",
         "parents": [1],
-        "by": 1,
+        "zeroed_by": 1,
     }
     json.dumps(row, allow_nan=False)
 

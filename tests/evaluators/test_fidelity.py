@@ -201,7 +201,9 @@ def test_names_tell_the_number_of_images_scored() -> None:
 def test_sfid_is_fid_of_the_spatial_features() -> None:
     features, spatial, real = cloud(53, 300, 4), cloud(54, 300, 9), cloud(55, 400, 9)
     mean, covariance = Moments.from_rows(real).to_gaussian()
-    score = PLUGIN.evaluate(observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance})
+    score = PLUGIN.evaluate(
+        observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance}
+    )
     other = PLUGIN.evaluate(observed(spatial), {"mu": mean, "sigma": covariance})
     assert value_of(score, "sfid") == value_of(other, "fid")
     np.testing.assert_array_equal(score.per_sample["sfid"], other.per_sample["fid"])
@@ -259,6 +261,8 @@ def test_constant_images_and_dead_columns_are_warned_of() -> None:
 
 def test_nothing_that_comes_out_is_infinite_or_missing() -> None:
     wild = (cloud(66, 60, 5) * np.float32(1e37)).astype(np.float32)
-    score = PLUGIN.evaluate(observed(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5)))
+    score = PLUGIN.evaluate(
+        observed(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5))
+    )
     assert all(np.isfinite(rows).all() for rows in score.per_sample.values())
     assert all(m.value is not None for m in score.measurements if m.metric != "sfid")

@@ -115,7 +115,9 @@ def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
     fid = measured(score, "fid")
     assert fid.value is not None and fid.se is None and fid.low is None and fid.interval is None
     assert "fid" not in score.per_sample
-    assert any(w.startswith("fid: N <= D (30 images, 30 dimensions that vary)") for w in score.warnings)
+    assert any(
+        w.startswith("fid: N <= D (30 images, 30 dimensions that vary)") for w in score.warnings
+    )
     live = with_dead_columns(cloud(18, 30, 30))  # 20 live columns are fewer than 30 images
     assert (
         measured(PLUGIN.evaluate(observed(live), reference_of(cloud(19, 200, 30))), "fid").se

@@ -145,10 +145,10 @@ def test_rows_show_the_things_and_colours_that_decided() -> None:
     assert row["reason"] == "0 red dog, expected 1; detected: 1 green; 0 of cat, expected 1"
     dog, cat = row["evidence"]["clauses"]
     assert (
-        dog["things"] == [{"score": 0.8, "box": [1, 2, 3, 4], "colour": "green"}]
-        and not dog["held"]
+        dog["detections"] == [{"score": 0.8, "box": [1, 2, 3, 4], "colour": "green"}]
+        and not dog["is_met"]
     )
-    assert cat["things"] == [] and cat["surest_of_class"] == 0.25
+    assert cat["detections"] == [] and cat["best_score_of_class"] == 0.25
     assert row["evidence"]["threshold"] == 0.3
     json.dumps(row, allow_nan=False)
 
@@ -187,9 +187,11 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
 
 
 def test_answers_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ShapeError, match="no detector's answer"):
+    with pytest.raises(ShapeError, match="no annotation of the detector"):
         GENEVAL.mark(ONE_OF_EACH["colors"], {}, "official")
-    with pytest.raises(ShapeError, match="1 things were to be named a colour, the judge named 0"):
+    with pytest.raises(
+        ShapeError, match="the colours of 1 objects were queried, the annotation has 0"
+    ):
         GENEVAL.mark(
             ONE_OF_EACH["colors"],
             {"detector": DetectionAnnotation(size=(9, 9), detections=tuple(PAIR))},

@@ -222,7 +222,9 @@ def test_a_missing_thing_is_asked_neither_colour_nor_place() -> None:
 def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
     facts = line("position", clause("cat"), clause("dog", color="red", position=["left of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
-    assert verdict(facts, found, {1: "blue"}).reasons == ("0 red dog, expected 1; detected: 1 blue",)
+    assert verdict(facts, found, {1: "blue"}).reasons == (
+        "0 red dog, expected 1; detected: 1 blue",
+    )
     assert verdict(facts, found, {1: "red"}).reasons == ("dog is right of cat, expected left of",)
 
 

@@ -140,7 +140,9 @@ def test_adm_and_exact_differ_in_precision_and_recall_alone(
         "features": reference["features"] + np.float32(8),
         "mu": reference["mu"] + 8,
     }
-    half, exact = (values(PLUGIN.with_profile(name).evaluate(far, real)) for name in ("adm", "adm-exact"))
+    half, exact = (
+        values(PLUGIN.with_profile(name).evaluate(far, real)) for name in ("adm", "adm-exact")
+    )
     assert {name for name in half if half[name] != exact[name]} == {"precision", "recall"}
     assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
 
@@ -169,7 +171,9 @@ def test_every_profile_keeps_the_contract(
     profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        fidelity_estimates, "kid_subsets", partial(fidelity_estimates.kid_subsets, subsets=2, size=30)
+        fidelity_estimates,
+        "kid_subsets",
+        partial(fidelity_estimates.kid_subsets, subsets=2, size=30),
     )
     monkeypatch.setattr(fidelity_estimates, "SUBSET_SIZE", 30)
     few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)

@@ -96,7 +96,9 @@ def test_top1_keeps_its_promises() -> None:
 
 def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
     ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
-    score = PLUGIN.evaluate(Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked}, failed=1), {})
+    score = PLUGIN.evaluate(
+        Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked}, failed=1), {}
+    )
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
     assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
@@ -112,7 +114,9 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     for m, k in zip(
-        PLUGIN.evaluate(Features(np.arange(300), labels, {"ranked_classes": ranked}), {}).measurements,
+        PLUGIN.evaluate(
+            Features(np.arange(300), labels, {"ranked_classes": ranked}), {}
+        ).measurements,
         (1, 5),
         strict=True,
     ):

@@ -243,7 +243,7 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
         == f"{numbers(ours)['dpg'][0]:.12f}"[:10]
     )  # type: ignore[union-attr]
     assert any(
-        "1 with 4 images left out under the official rules: partiprompts97" in w["text"]
+        "the official rules exclude 1 with 4 images: partiprompts97" in w["text"]
         for w in ours["warnings"]
     )
 

@@ -98,11 +98,11 @@ def join_by_position(kinds: Sequence[str], scores: Mapping[str, Sequence[float]]
     Raises:
         ValueError: The lists have different lengths. The script raises it too.
     """
-    joined = np.zeros(IMAGES_PER_PROMPT * len(kinds))
+    mean_scores = np.zeros(IMAGES_PER_PROMPT * len(kinds))
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     for k, kind in enumerate(kinds):
         rows = slice(k * IMAGES_PER_PROMPT, (k + 1) * IMAGES_PER_PROMPT)
         first_part, *other_parts = (arrays[name][rows] for name in COMPLEX_PARTS[kind])
         total = sum(other_parts, first_part)
-        joined[rows] = total * 0.5 if len(other_parts) == 1 else total / 3
-    return [float(score) for score in joined]
+        mean_scores[rows] = total * 0.5 if len(other_parts) == 1 else total / 3
+    return [float(score) for score in mean_scores]

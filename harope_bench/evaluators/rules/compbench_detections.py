@@ -40,14 +40,14 @@ def framed_detections(annotation: DetectionAnnotation) -> list[FramedDetection]:
     """Return the detections that count, in the frame, the highest score first."""
     x_scale, y_scale = frame_scales(annotation.size)
     factors = (x_scale, y_scale, x_scale, y_scale)
-    framed = [
+    detections = [
         FramedDetection(
             detection.label, detection.score, _scale_box(detection.box, factors), detection.box
         )
         for detection in annotation.detections
         if detection.score > MIN_SCORE
     ]
-    return sorted(framed, key=lambda detection: -detection.score)
+    return sorted(detections, key=lambda detection: -detection.score)
 
 
 def _scale_box(box: Box, factors: Box) -> Box:
@@ -71,12 +71,12 @@ def frame_scales(size: tuple[int, int]) -> tuple[float, float]:
     return width / size[0], height / size[1]
 
 
-def box_iou(first: Box, second: Box) -> float | None:
+def box_iou(first_box: Box, second_box: Box) -> float | None:
     """Return the intersection over union of two boxes; None if neither has an area."""
-    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
-    height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    width = max(0.0, min(first_box[2], second_box[2]) - max(first_box[0], second_box[0]))
+    height = max(0.0, min(first_box[3], second_box[3]) - max(first_box[1], second_box[1]))
     intersection = width * height
-    union = box_area(first) + box_area(second) - intersection
+    union = box_area(first_box) + box_area(second_box) - intersection
     return intersection / union if union else None
 
 
@@ -131,9 +131,9 @@ def object_pairs(
         second_indices: detections that match the second object, likewise.
     """
     if not first_indices or not second_indices:
-        first = first_indices[0] if first_indices else None
-        second = second_indices[0] if second_indices else None
-        return [(first, second)]
+        first_index = first_indices[0] if first_indices else None
+        second_index = second_indices[0] if second_indices else None
+        return [(first_index, second_index)]
 
     if list(first_indices) == list(second_indices):
         if len(first_indices) == 1:

@@ -38,7 +38,9 @@ ALIASES = {  # from the prompt's word to the detector's
     "goldfish": "fish",
     "painting": "picture",
 }
-SAME_OBJECT_OVERLAP = 0.9  # fraction of a box, or of the union, above which two boxes are one object
+SAME_OBJECT_OVERLAP = (
+    0.9  # fraction of a box, or of the union, above which two boxes are one object
+)
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 CountableObjects = Sequence[Sequence[str]]  # singular and plural of each countable object
@@ -157,12 +159,15 @@ def merge_detections(detections: Sequence[FramedDetection]) -> list[FramedDetect
     return remaining
 
 
-def is_same_object(first: Box, second: Box) -> bool:
-    """Return whether two boxes (x0, y0, x1, y1) are of one object; boxes include their last pixel."""
-    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]) + 1)
-    height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]) + 1)
+def is_same_object(first_box: Box, second_box: Box) -> bool:
+    """Return whether two boxes (x0, y0, x1, y1) are of one object.
+
+    Boxes include their last pixel.
+    """
+    width = max(0.0, min(first_box[2], second_box[2]) - max(first_box[0], second_box[0]) + 1)
+    height = max(0.0, min(first_box[3], second_box[3]) - max(first_box[1], second_box[1]) + 1)
     intersection = width * height
-    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (first, second)]
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (first_box, second_box)]
     union = sum(areas) - intersection
     if intersection / union > SAME_OBJECT_OVERLAP:
         return True

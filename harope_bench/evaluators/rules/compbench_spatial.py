@@ -87,13 +87,13 @@ def parse_relation(prompt: str, rules: Rules) -> str | None:
     return CORRECTED_RELATIONS.get(match[1], match[1])
 
 
-def _box_overlap(first: Box, second: Box, rules: Rules) -> float | RuleOutcome:
+def _box_overlap(first_box: Box, second_box: Box, rules: Rules) -> float | RuleOutcome:
     """Return the intersection over union of two boxes.
 
     If neither has an area, the official script divides by zero: the outcome has no value. Under
     the corrected rules such boxes do not overlap.
     """
-    overlap = box_iou(first, second)
+    overlap = box_iou(first_box, second_box)
     if overlap is not None:
         return overlap
     if rules == "official":
@@ -103,19 +103,24 @@ def _box_overlap(first: Box, second: Box, rules: Rules) -> float | RuleOutcome:
     return 0.0
 
 
-def score_position(relation: str | None, first: Box, second: Box, rules: Rules) -> RuleOutcome:
+def score_position(
+    relation: str | None, first_box: Box, second_box: Box, rules: Rules
+) -> RuleOutcome:
     """Return how well two boxes fit a relation in the image, 0 to 1.
 
     Args:
         relation: result of `parse_relation`.
-        first: box of the first object, in the frame.
-        second: box of the second object, in the frame.
+        first_box: box of the first object, in the frame.
+        second_box: box of the second object, in the frame.
         rules: "official" or "corrected".
     """
-    overlap = _box_overlap(first, second, rules)
+    overlap = _box_overlap(first_box, second_box, rules)
     if isinstance(overlap, RuleOutcome):
         return overlap
-    offset = (_centre(second, 0) - _centre(first, 0), _centre(second, 1) - _centre(first, 1))
+    offset = (
+        _centre(second_box, 0) - _centre(first_box, 0),
+        _centre(second_box, 1) - _centre(first_box, 1),
+    )
     if relation in NEAR_RELATIONS:
         return _score_near(offset)
     if relation in SIDE_RELATIONS:
@@ -156,8 +161,8 @@ def _score_side(relation: str, offset: tuple[float, float], overlap: float) -> R
 
 def score_depth_position(
     relation: str | None,
-    first: Box,
-    second: Box,
+    first_box: Box,
+    second_box: Box,
     depths: tuple[BoxDepth | None, BoxDepth | None],
     rules: Rules,
 ) -> RuleOutcome:
@@ -167,12 +172,12 @@ def score_depth_position(
 
     Args:
         relation: result of `parse_depth_relation`.
-        first: box of the first object, in the frame.
-        second: box of the second object, in the frame.
+        first_box: box of the first object, in the frame.
+        second_box: box of the second object, in the frame.
         depths: depth of both boxes, None if the annotator has not measured it.
         rules: "official" or "corrected".
     """
-    overlap = _box_overlap(first, second, rules)
+    overlap = _box_overlap(first_box, second_box, rules)
     if isinstance(overlap, RuleOutcome):
         return overlap
     if relation is None:
@@ -187,9 +192,7 @@ def score_depth_position(
     if first_nearness is None or second_nearness is None:
         return RuleOutcome(0.0, "no pixel of the depth map in a box")
 
-    values = (
-        f"nearness {first_nearness:.1f} and {second_nearness:.1f}, overlap {overlap:.2f}"
-    )
+    values = f"nearness {first_nearness:.1f} and {second_nearness:.1f}, overlap {overlap:.2f}"
     if (first_nearness - second_nearness) * DEPTH_RELATIONS[relation] <= 0:
         return RuleOutcome(0.0, f"not {relation}: {values}")
     if overlap == FULL_DEPTH_OVERLAP and rules == "official":
@@ -233,8 +236,10 @@ def score_2d(
     else:
         pairs = [(_first_or_none(first_indices), _first_or_none(second_indices))]
 
-    def score_boxes(first: FramedDetection, second: FramedDetection) -> RuleOutcome:
-        return score_position(relation, first.box, second.box, rules)
+    def score_boxes(
+        first_detection: FramedDetection, second_detection: FramedDetection
+    ) -> RuleOutcome:
+        return score_position(relation, first_detection.box, second_detection.box, rules)
 
     outcome = _best_outcome([_score_pair(detections, pair, nouns, score_boxes) for pair in pairs])
     if outcome.value is not None and 0 < outcome.value < MIN_2D_SCORE:
@@ -263,9 +268,9 @@ def depth_pairs(
     # The script goes through all detections, replaces the index of each object by later ones, and
     # stops when both objects are detected.
     stop_index = max(first_indices[0], second_indices[0])
-    first = max(index for index in first_indices if index <= stop_index)
-    second = max(index for index in second_indices if index <= stop_index)
-    return [(first, second)]
+    first_index = max(index for index in first_indices if index <= stop_index)
+    second_index = max(index for index in second_indices if index <= stop_index)
+    return [(first_index, second_index)]
 
 
 def depth_boxes(nouns: Sequence[str], annotation: DetectionAnnotation) -> list[Box]:
@@ -276,10 +281,10 @@ def depth_boxes(nouns: Sequence[str], annotation: DetectionAnnotation) -> list[B
     detections = framed_detections(annotation)
     boxes: dict[Box, None] = {}
     for rules in ("official", "corrected"):
-        for first, second in depth_pairs(nouns, detections, rules):
-            if first is not None and second is not None:
-                boxes[detections[first].image_box] = None
-                boxes[detections[second].image_box] = None
+        for first_index, second_index in depth_pairs(nouns, detections, rules):
+            if first_index is not None and second_index is not None:
+                boxes[detections[first_index].image_box] = None
+                boxes[detections[second_index].image_box] = None
     return list(boxes)
 
 
@@ -301,13 +306,18 @@ def score_3d(
     """
     detections = framed_detections(annotation)
     relation = parse_depth_relation(prompt)
-    depth_by_box = (
-        dict(zip(depth_boxes(nouns, annotation), depths, strict=True)) if depths else {}
-    )
+    depth_by_box = dict(zip(depth_boxes(nouns, annotation), depths, strict=True)) if depths else {}
 
-    def score_boxes(first: FramedDetection, second: FramedDetection) -> RuleOutcome:
-        box_depths = (depth_by_box.get(first.image_box), depth_by_box.get(second.image_box))
-        return score_depth_position(relation, first.box, second.box, box_depths, rules)
+    def score_boxes(
+        first_detection: FramedDetection, second_detection: FramedDetection
+    ) -> RuleOutcome:
+        box_depths = (
+            depth_by_box.get(first_detection.image_box),
+            depth_by_box.get(second_detection.image_box),
+        )
+        return score_depth_position(
+            relation, first_detection.box, second_detection.box, box_depths, rules
+        )
 
     pairs = depth_pairs(nouns, detections, rules)
     return _best_outcome([_score_pair(detections, pair, nouns, score_boxes) for pair in pairs])
@@ -331,19 +341,19 @@ def _score_pair(
         nouns: names of the two objects.
         score_boxes: scores the position of two detections.
     """
-    first, second = pair
-    if first is None and second is None:
+    first_index, second_index = pair
+    if first_index is None and second_index is None:
         return RuleOutcome(0.0, f"neither {nouns[0]} nor {nouns[1]} was detected")
-    if second is None and first is not None:
-        score = 0.25 * detections[first].score
+    if second_index is None and first_index is not None:
+        score = 0.25 * detections[first_index].score
         return RuleOutcome(score, f"{nouns[0]} was detected, {nouns[1]} was not", score)
-    if first is None and second is not None:
-        score = 0.25 * detections[second].score
+    if first_index is None and second_index is not None:
+        score = 0.25 * detections[second_index].score
         return RuleOutcome(score, f"{nouns[1]} was detected, {nouns[0]} was not", score)
 
-    assert first is not None and second is not None
-    score = 0.25 * detections[first].score + 0.25 * detections[second].score
-    position = score_boxes(detections[first], detections[second])
+    assert first_index is not None and second_index is not None
+    score = 0.25 * detections[first_index].score + 0.25 * detections[second_index].score
+    position = score_boxes(detections[first_index], detections[second_index])
     if position.value is None:
         return position
     return RuleOutcome(

@@ -133,13 +133,13 @@ class ImageScore(NamedTuple):
     Attributes:
         raw_answers: 1 for yes and 0 for no, by question id.
         final_answers: the answers after dependencies, by question id.
-        zeroed_by: id of the parent that made a question 0, by question id.
+        zeroing_parents: id of the parent that made a question 0, by question id.
         failure: the error at which the official script drops the item; None without an error.
     """
 
     raw_answers: dict[int, float]
     final_answers: dict[int, float]
-    zeroed_by: dict[int, int]
+    zeroing_parents: dict[int, int]
     failure: str | None
 
     @property
@@ -200,9 +200,7 @@ def score_answers(item: DpgItem, answers: Sequence[str], rules: str = "official"
         rules: "official" or "corrected".
     """
     indices = row_indices(item, rules)
-    raw_answers = {
-        number: answer_value(answers[index], rules) for number, index in indices.items()
-    }
+    raw_answers = {number: answer_value(answers[index], rules) for number, index in indices.items()}
     parents = {number: item.questions[index].parents for number, index in indices.items()}
     if not raw_answers:
         return ImageScore(raw_answers, {}, {}, "no question is read")
@@ -216,19 +214,19 @@ def _apply_in_table_order(
 ) -> ImageScore:
     """Apply dependencies in the order of the questions, as the official script does."""
     final_answers = dict(raw_answers)
-    zeroed_by = dict[int, int]()
+    zeroing_parents = dict[int, int]()
     for number, parent_numbers in parents.items():
         for parent in parent_numbers:
             if parent == 0:
                 continue
             if parent not in final_answers:
                 failure = f"question {number} depends on question {parent}, which is missing"
-                return ImageScore(raw_answers, final_answers, zeroed_by, failure)
+                return ImageScore(raw_answers, final_answers, zeroing_parents, failure)
             if final_answers[parent] == 0:
                 final_answers[number] = 0.0
-                zeroed_by[number] = parent
+                zeroing_parents[number] = parent
                 break
-    return ImageScore(raw_answers, final_answers, zeroed_by, None)
+    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
 
 
 def _apply_in_dependency_order(
@@ -239,17 +237,17 @@ def _apply_in_dependency_order(
     This also ends if questions depend on each other in a cycle.
     """
     final_answers = dict(raw_answers)
-    zeroed_by = dict[int, int]()
+    zeroing_parents = dict[int, int]()
     has_changed = True
     while has_changed:
         has_changed = False
         for number, parent_numbers in parents.items():
             zero_parents = [p for p in parent_numbers if p and final_answers.get(p) == 0]
-            if zero_parents and number not in zeroed_by:
+            if zero_parents and number not in zeroing_parents:
                 has_changed = has_changed or final_answers[number] != 0
                 final_answers[number] = 0.0
-                zeroed_by[number] = zero_parents[0]
-    return ImageScore(raw_answers, final_answers, zeroed_by, None)
+                zeroing_parents[number] = zero_parents[0]
+    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
 
 
 def category_sums(

@@ -140,7 +140,7 @@ class ClauseResult(NamedTuple):
 
 
 class ImageVerdict(NamedTuple):
-    """Whether an image is correct, the result of each clause to include, and reasons if it is not."""
+    """Whether an image is correct, the results of its clauses, and the reasons if it is not."""
 
     is_correct: bool
     clauses: tuple[ClauseResult, ...]
@@ -169,12 +169,12 @@ def counted_detections(
             indices_by_class.setdefault(detection.label, []).append(index)
 
     is_later_first = rules == "official"
-    counted: dict[str, list[int]] = {}
+    indices_of_class: dict[str, list[int]] = {}
     for name, indices in indices_by_class.items():
         sorted_indices = _sort_by_score(indices, detections, is_later_first)
         top_indices = sorted_indices[: options.max_per_class]
-        counted[name] = _suppress_overlaps(top_indices, detections, options.max_overlap)
-    return counted
+        indices_of_class[name] = _suppress_overlaps(top_indices, detections, options.max_overlap)
+    return indices_of_class
 
 
 def _sort_by_score(
@@ -201,21 +201,22 @@ def _suppress_overlaps(
     """
     if max_overlap == 1:
         return list(indices)
-    remaining: list[int] = []
+    remaining_indices: list[int] = []
     for index in indices:
         box = detections[index].box
         if all(
-            inclusive_box_iou(detections[earlier].box, box) < max_overlap for earlier in remaining
+            inclusive_box_iou(detections[earlier_index].box, box) < max_overlap
+            for earlier_index in remaining_indices
         ):
-            remaining.append(index)
-    return remaining
+            remaining_indices.append(index)
+    return remaining_indices
 
 
-def inclusive_box_iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes (x0, y0, x1, y1) that include their last pixel.
+def inclusive_box_iou(first_box: Box, second_box: Box) -> float:
+    """Return the intersection over union of two boxes that include their last pixel.
 
-    Each box is therefore one pixel wider and higher than x1 - x0 and y1 - y0. Two empty boxes
-    give 0.
+    Each box (x0, y0, x1, y1) is therefore one pixel wider than x1 - x0 and one higher than
+    y1 - y0. Two empty boxes give 0.
     """
 
     def inclusive_area(box: Sequence[float]) -> float:
@@ -223,13 +224,13 @@ def inclusive_box_iou(first: Box, second: Box) -> float:
 
     intersection = inclusive_area(
         [
-            max(first[0], second[0]),
-            max(first[1], second[1]),
-            min(first[2], second[2]),
-            min(first[3], second[3]),
+            max(first_box[0], second_box[0]),
+            max(first_box[1], second_box[1]),
+            min(first_box[2], second_box[2]),
+            min(first_box[3], second_box[3]),
         ]
     )
-    union = inclusive_area(first) + inclusive_area(second) - intersection
+    union = inclusive_area(first_box) + inclusive_area(second_box) - intersection
     return intersection / union if union else 0.0
 
 
@@ -277,9 +278,9 @@ def colour_query_indices(
     """
     indices: list[int] = []
     for rules in ("official", "corrected"):
-        counted = counted_detections(detections, prompt_spec.tag, rules)
+        indices_of_class = counted_detections(detections, prompt_spec.tag, rules)
         for clause in prompt_spec.include:
-            clause_indices = counted.get(clause.name, [])[: clause.count]
+            clause_indices = indices_of_class.get(clause.name, [])[: clause.count]
             if clause.color is not None and len(clause_indices) == clause.count:
                 indices += clause_indices
     return tuple(dict.fromkeys(indices))
@@ -304,17 +305,17 @@ def evaluate_image(
     Raises:
         KeyError: A detection whose colour is checked has none.
     """
-    counted = counted_detections(detections, prompt_spec.tag, rules, options)
+    indices_of_class = counted_detections(detections, prompt_spec.tag, rules, options)
 
     clauses: list[ClauseResult] = []
     for clause in prompt_spec.include:
-        indices = tuple(counted.get(clause.name, [])[: clause.count])
+        indices = tuple(indices_of_class.get(clause.name, [])[: clause.count])
         failure = _clause_failure(clause, indices, clauses, detections, colours, options)
         clauses.append(ClauseResult(indices, failure))
     reasons = [clause.failure for clause in clauses if clause.failure is not None]
 
     for clause in prompt_spec.exclude:
-        count = len(counted.get(clause.name, []))
+        count = len(indices_of_class.get(clause.name, []))
         if count >= clause.count:
             reasons.append(f"{count} of {clause.name}, expected fewer than {clause.count}")
     return ImageVerdict(not reasons, tuple(clauses), tuple(reasons))
@@ -360,9 +361,7 @@ def _colour_failure(clause: Clause, detected_colours: Sequence[str]) -> str | No
         for colour in COLOURS
         if colour in detected_colours
     )
-    return (
-        f"{n_correct} {clause.color} {clause.name}, expected {clause.count}; detected: {counts}"
-    )
+    return f"{n_correct} {clause.color} {clause.name}, expected {clause.count}; detected: {counts}"
 
 
 def _position_failure(
@@ -377,9 +376,7 @@ def _position_failure(
     for index in indices:
         for reference_index in reference_indices:
             reference = detections[reference_index]
-            positions = relative_positions(
-                detections[index].box, reference.box, options.dead_zone
-            )
+            positions = relative_positions(detections[index].box, reference.box, options.dead_zone)
             if relation not in positions:
                 position = " and ".join(sorted(positions)) or "in no clear position from"
                 return f"{name} is {position} {reference.label}, expected {relation}"
