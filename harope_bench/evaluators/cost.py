@@ -179,8 +179,8 @@ def _layer_sizes(
         return None
     hidden, heads, projections, tokens, n_added, matrices, width, factors = map(int, values)
     layer = AttentionSizes(hidden, heads, projections)
-    learned = LearnedParameters(n_added, matrices, width, factors)
-    return layer, learned, tokens
+    pe_parameters = LearnedParameters(n_added, matrices, width, factors)
+    return layer, pe_parameters, tokens
 
 
 def _layer_parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
@@ -188,8 +188,8 @@ def _layer_parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
     sizes = _layer_sizes(arrays)
     if sizes is None:
         return _reason(arrays, "reason_model")
-    layer, learned, _ = sizes
-    return (layer.parameters + learned.parameters) / MILLION
+    layer, pe_parameters, _ = sizes
+    return (layer.parameters + pe_parameters.parameters) / MILLION
 
 
 def _layer_flops(arrays: Mapping[str, np.ndarray]) -> float | str:
@@ -197,8 +197,8 @@ def _layer_flops(arrays: Mapping[str, np.ndarray]) -> float | str:
     sizes = _layer_sizes(arrays)
     if sizes is None:
         return _reason(arrays, "reason_model")
-    layer, learned, tokens = sizes
-    return layer.flops(tokens, learned) / GIGA
+    layer, pe_parameters, tokens = sizes
+    return layer.flops(tokens, pe_parameters) / GIGA
 
 
 class _ConstantCount:

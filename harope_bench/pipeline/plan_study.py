@@ -135,7 +135,7 @@ def _design(
     noise: NoiseLevels, seeds: int, images: int, difference: float, power: float
 ) -> StudyDesign:
     known = detectable_method_difference(noise, images, seeds, power)
-    estimated = detectable_method_difference(noise, images, seeds, power, estimated=True)
+    estimated = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
     return StudyDesign(seeds, known, estimated, images_for_method(noise, difference, seeds, power))
 
 

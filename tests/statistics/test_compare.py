@@ -25,7 +25,7 @@ from harope_bench.statistics.pairing import (
     measurement_key,
     pair_contributions,
 )
-from harope_bench.statistics.significance import quantile, standard_error
+from harope_bench.statistics.significance import critical_value, standard_error
 
 
 def changed(run: Path, **facts: Any) -> None:
@@ -250,7 +250,7 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
         found.df is not None
         and found.df < 29
         and found.low
-        == pytest.approx((found.delta or 0) - quantile(0.95, found.df) * (found.se or 0))
+        == pytest.approx((found.delta or 0) - critical_value(0.95, found.df) * (found.se or 0))
     )
     told = "\n".join(
         comparison_text(

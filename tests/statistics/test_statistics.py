@@ -82,7 +82,7 @@ def test_wilson_covers_what_it_claims(share: float) -> None:
 
 @pytest.mark.parametrize(("hits", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_refuses_what_is_no_share(hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="is not a share"):
+    with pytest.raises(ValueError, match="is not a fraction"):
         wilson_interval(hits, n)
 
 
