@@ -561,7 +561,7 @@ def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
     around = bonett_price_interval(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
     assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
-    assert found.reason == "paired by picture"
+    assert found.reason == "paired by image"
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:

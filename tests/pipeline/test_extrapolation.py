@@ -280,11 +280,11 @@ def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> Non
                 "compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"
             )
         )
-        told = [line for line in found["lines"] if line["delta"] is not None]
-        assert told and {line["why"].partition(";")[0] for line in told} == {
+        told = [line for line in found["metrics"] if line["delta"] is not None]
+        assert told and {line["reason"].partition(";")[0] for line in told} == {
             "paired by sample, clustered by prompt"
         }
-        assert all(line["paired"] for line in told)
+        assert all(line["is_paired"] for line in told)
 
 
 def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) -> None:

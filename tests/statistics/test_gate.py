@@ -377,7 +377,7 @@ def test_a_changed_reference_is_not_comparable(tmp_path: Path) -> None:
     write_text(path, read_result(path).model_copy(update={"reference_sha256": "cd" * 32}).to_json())
     told = run("gate", old, new, "--json", exit_code=4).stdout
     facts = json.loads(told)
-    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["why"].startswith(
+    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["reason"].startswith(
         "reference "
     )
 

@@ -157,7 +157,7 @@ def test_two_imports_of_the_same_553_prompts_are_paired_by_prompt(tmp_path: Path
         CliRunner().invoke(main, ["compare", str(tmp_path / "old"), str(tmp_path / "new")]).stdout
     )
     assert "paired by prompt: a run has no plan" in told and "same prompts, new seeds" in told
-    assert "not recorded, so nobody knows whether the sides agree: judge, suite, resolution" in told
+    assert "not recorded, so it is unknown whether the sides agree: judge, suite, resolution" in told
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Pat
     )
     assert (found.is_paired, found.reason, found.test) == (
         True,
-        "paired by picture",
+        "paired by image",
         "McNemar, exact",
     )
     assert (found.wins, found.losses) == (int((new > old).sum()), int((new < old).sum()))
@@ -732,7 +732,7 @@ def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Pat
     same_names = pictures(tmp_path / "names", np.arange(100), new, (labels + 1) % 10)
     assert (
         compare_results("top1", "higher", one, same_names, MEASUREMENT_FIELDS).reason
-        == "unpaired: other labels of the same pictures"
+        == "unpaired: other labels of the same images"
     )
 
 
@@ -805,5 +805,5 @@ def test_training_seeds_of_imports_are_not_other_draws() -> None:
     runs = [[StoredResult(made, Path(f"{side}{k}.json")) for k in range(2)] for side in "ab"]
     assert compare._shared_variance(metric, *runs) == (
         pytest.approx(0.08),
-        "drawing errors taken as common to a side's runs",
+        "sampling errors assumed common to all runs of a side",
     )
