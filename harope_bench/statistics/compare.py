@@ -83,8 +83,8 @@ class MetricComparison:
         metric: the metric as its evaluator declares it.
         measurement_name: name of the measurement, such as fid-50k.
         n_scored: number of scored samples.
-        baseline: mean over the runs of the baseline; None if a value is missing.
-        new: mean over the runs of the new side; None if a value is missing.
+        baseline_value: mean over the runs of the baseline; None if a value is missing.
+        new_value: mean over the runs of the new side; None if a value is missing.
         difference: new minus baseline.
         p_adjusted: Holm-adjusted p value; None without a test.
         detectable_difference: smallest difference that is detected with 80% power.
@@ -94,8 +94,8 @@ class MetricComparison:
     metric: Metric
     measurement_name: str
     n_scored: int
-    baseline: float | None
-    new: float | None
+    baseline_value: float | None
+    new_value: float | None
     difference: Difference
     p_adjusted: float | None
     detectable_difference: float | None
@@ -106,8 +106,8 @@ class MetricComparison:
 class RunComparison:
     """The comparison of all metrics of two sides, with the level of evidence and notes."""
 
-    baseline: ComparedRuns
-    new: ComparedRuns
+    baseline_runs: ComparedRuns
+    new_runs: ComparedRuns
     level: Literal["L1", "L2"]
     metrics: tuple[MetricComparison, ...]
     notes: tuple[str, ...]
@@ -162,28 +162,28 @@ def _check_method(path: Path, runs: Sequence[RunResults]) -> None:
 
 
 def compare_runs(
-    baseline: ComparedRuns, new: ComparedRuns, metrics: Sequence[str] = ()
+    baseline_runs: ComparedRuns, new_runs: ComparedRuns, metrics: Sequence[str] = ()
 ) -> RunComparison:
     """Return new minus baseline in each metric, with p values Holm-adjusted over the metrics.
 
     Args:
-        baseline: side to compare with.
-        new: side of interest.
+        baseline_runs: side to compare with.
+        new_runs: side of interest.
         metrics: names of the metrics to compare; by default all that either side has.
 
     Raises:
         UnknownNameError: Neither side has a metric of that name.
         OptionError: One side is a single run, the other has several training seeds.
     """
-    known_names = list(dict.fromkeys([*baseline.metric_names(), *new.metric_names()]))
+    known_names = list(dict.fromkeys([*baseline_runs.metric_names(), *new_runs.metric_names()]))
     if not known_names:
         raise StorageError(
-            f"{baseline.path} and {new.path} hold no measurement; evaluate the runs again"
+            f"{baseline_runs.path} and {new_runs.path} hold no measurement; evaluate the runs again"
         )
     for name in metrics:
         if name not in known_names:
             raise UnknownNameError("metric", name, known_names)
-    run_counts = (len(baseline.runs), len(new.runs))
+    run_counts = (len(baseline_runs.runs), len(new_runs.runs))
     if run_counts != (1, 1) and min(run_counts) < 2:
         raise OptionError(
             "a method needs two training seeds or more on both sides, found"
@@ -191,15 +191,16 @@ def compare_runs(
         )
 
     comparisons = [
-        _compare_metric(name, baseline, new) for name in dict.fromkeys(metrics or known_names)
+        _compare_metric(name, baseline_runs, new_runs)
+        for name in dict.fromkeys(metrics or known_names)
     ]
     p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
     return RunComparison(
-        baseline,
-        new,
+        baseline_runs,
+        new_runs,
         "L1" if run_counts == (1, 1) else "L2",
         tuple(map(_with_adjusted_p, comparisons, p_values)),
-        tuple(_comparison_notes(baseline, new)),
+        tuple(_comparison_notes(baseline_runs, new_runs)),
     )
 
 
@@ -212,10 +213,12 @@ def _with_adjusted_p(comparison: MetricComparison, p: float | None) -> MetricCom
     return replace(comparison, p_adjusted=p, verdict=verdict)
 
 
-def _compare_metric(name: str, baseline: ComparedRuns, new: ComparedRuns) -> MetricComparison:
+def _compare_metric(
+    name: str, baseline_runs: ComparedRuns, new_runs: ComparedRuns
+) -> MetricComparison:
     """Return the comparison of one metric, before p values are adjusted."""
-    baseline_results = [_result_with_metric(run, name) for run in baseline.runs]
-    new_results = [_result_with_metric(run, name) for run in new.runs]
+    baseline_results = [_result_with_metric(run, name) for run in baseline_runs.runs]
+    new_results = [_result_with_metric(run, name) for run in new_runs.runs]
     known_result = next(item for item in (*baseline_results, *new_results) if item is not None)
     metric = _declared_metric(known_result, name)
     measurement = _find_measurement(known_result, name)
@@ -277,39 +280,39 @@ def _mean_value(name: str, results: Sequence[StoredResult | None]) -> float | No
 
 def _metric_difference(
     metric: Metric,
-    baseline_results: Sequence[StoredResult | None],
-    new_results: Sequence[StoredResult | None],
+    baseline_run_results: Sequence[StoredResult | None],
+    new_run_results: Sequence[StoredResult | None],
 ) -> Difference:
     """Return the difference of one metric between two runs or two methods."""
-    baseline = [item for item in baseline_results if item]
-    new = [item for item in new_results if item]
-    if len(baseline) < len(baseline_results) or len(new) < len(new_results):
+    baseline_results = [item for item in baseline_run_results if item]
+    new_results = [item for item in new_run_results if item]
+    if len(baseline_results) < len(baseline_run_results) or len(new_results) < len(new_run_results):
         return significance.not_comparable(f"{metric.name} was not measured in every run")
-    if len(baseline) == len(new) == 1:
+    if len(baseline_results) == len(new_results) == 1:
         return compare_results(
-            metric.name, metric.direction, baseline[0], new[0], MEASUREMENT_FIELDS
+            metric.name, metric.direction, baseline_results[0], new_results[0], MEASUREMENT_FIELDS
         )
 
     first_key, *other_keys = (
         measurement_key(item.result, _find_measurement(item, metric.name))
-        for item in (*baseline, *new)
+        for item in (*baseline_results, *new_results)
     )
     for key in other_keys:
         key_difference = first_key_difference(first_key, key, MEASUREMENT_FIELDS)
         if key_difference:
             return significance.not_comparable(key_difference)
-    return _method_difference(metric, baseline, new)
+    return _method_difference(metric, baseline_results, new_results)
 
 
 def _method_difference(
-    metric: Metric, baseline: list[StoredResult], new: list[StoredResult]
+    metric: Metric, baseline_results: list[StoredResult], new_results: list[StoredResult]
 ) -> Difference:
     """Return the difference of two methods over their training seeds."""
-    baseline_values = [v for v in _metric_values(metric.name, baseline) if v is not None]
-    new_values = [v for v in _metric_values(metric.name, new) if v is not None]
-    if len(baseline_values) < len(baseline) or len(new_values) < len(new):
+    baseline_values = [v for v in _metric_values(metric.name, baseline_results) if v is not None]
+    new_values = [v for v in _metric_values(metric.name, new_results) if v is not None]
+    if len(baseline_values) < len(baseline_results) or len(new_values) < len(new_results):
         return significance.not_comparable("a value is missing")
-    variance, assumption = _shared_variance(metric, baseline, new)
+    variance, assumption = _shared_variance(metric, baseline_results, new_results)
     method = method_difference(baseline_values, new_values, variance)
     return Difference(
         method.delta,
@@ -319,21 +322,24 @@ def _method_difference(
         method.p,
         False,
         significance.verdict(metric.direction, method.delta, method.p),
-        f"{len(baseline)} against {len(new)} training seeds, {assumption}",
+        f"{len(baseline_results)} against {len(new_results)} training seeds, {assumption}",
         "Student's t over training seeds",
         method.df,
     )
 
 
 def _shared_variance(
-    metric: Metric, baseline: list[StoredResult], new: list[StoredResult]
+    metric: Metric, baseline_results: list[StoredResult], new_results: list[StoredResult]
 ) -> tuple[float, str]:
     """Return the sampling variance that all runs of a method share, and what it assumes, as text.
 
     The variance over the runs of a method does not include it.
     """
     # Equal requests or prompts in all runs: estimated from the contributions
-    pairs = [pair_contributions(metric.name, baseline[0], item) for item in (*baseline[1:], *new)]
+    pairs = [
+        pair_contributions(metric.name, baseline_results[0], item)
+        for item in (*baseline_results[1:], *new_results)
+    ]
     if not any(pair.reason for pair in pairs):
         contributions = _contributions(pairs)
         assumption = (
@@ -341,17 +347,21 @@ def _shared_variance(
             if pairs[0].prompt_pairs is None
             else "same prompts scored by all"
         )
-        variance = shared_variance(contributions[: len(baseline)], contributions[len(baseline) :])
+        variance = shared_variance(
+            contributions[: len(baseline_results)], contributions[len(baseline_results) :]
+        )
         return variance, assumption
 
     # Different seeds in all runs of each method: nothing is shared
-    seeds_by_method = [[_seed(item) for item in results] for results in (baseline, new)]
+    seeds_by_method = [
+        [_seed(item) for item in results] for results in (baseline_results, new_results)
+    ]
     if all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in seeds_by_method):
         return 0.0, "other seeds in every run"
 
     # Unknown: the full sampling variance of a run, which is the most that can be shared
     variances = []
-    for results in (baseline, new):
+    for results in (baseline_results, new_results):
         measurements = [_find_measurement(item, metric.name) for item in results]
         variances.append(float(np.mean([(m.se or 0.0) ** 2 for m in measurements])))
     return sum(variances), "sampling errors assumed common to all runs of a side"
@@ -364,9 +374,12 @@ def _contributions(pairs: Sequence[PairedContributions]) -> list[np.ndarray]:
     """
     prompt_pairs = [pair.prompt_pairs for pair in pairs if pair.prompt_pairs is not None]
     if pairs[0].prompt_pairs is not None:
-        runs = (pairs[0].prompt_pairs.baseline, *(pair.new for pair in prompt_pairs))
+        runs = (
+            pairs[0].prompt_pairs.baseline_samples,
+            *(pair.new_samples for pair in prompt_pairs),
+        )
         return [prompt_contributions(run) for run in runs]
-    contributions = (pairs[0].baseline, *(pair.new for pair in pairs))
+    contributions = (pairs[0].baseline_contributions, *(pair.new_contributions for pair in pairs))
     return [values for values in contributions if values is not None]
 
 
@@ -375,12 +388,12 @@ def _seed(stored_result: StoredResult) -> int | None:
     return plan.settings.seed if plan else None
 
 
-def _comparison_notes(baseline: ComparedRuns, new: ComparedRuns) -> list[str]:
+def _comparison_notes(baseline_runs: ComparedRuns, new_runs: ComparedRuns) -> list[str]:
     """Return notes on different settings, unrecorded fields and failed samples."""
     notes = []
     first_keys = [
         measurement_key(side.runs[0][0].result, side.runs[0][0].result.measurements[0])
-        for side in (baseline, new)
+        for side in (baseline_runs, new_runs)
         if side.runs[0][0].result.measurements
     ]
     if len(first_keys) == 2:
@@ -389,7 +402,7 @@ def _comparison_notes(baseline: ComparedRuns, new: ComparedRuns) -> list[str]:
 
     keys: list[MeasurementKey] = []
     n_failed = 0
-    for stored_result in _stored_results(baseline, new):
+    for stored_result in _stored_results(baseline_runs, new_runs):
         for measurement in stored_result.result.measurements[:1]:
             keys.append(measurement_key(stored_result.result, measurement))
             n_failed += measurement.n_failed + measurement.n_abstained
@@ -415,8 +428,8 @@ def comparison_text(comparison: RunComparison) -> list[str]:
     rows = [_table_cells(item) for item in comparison.metrics]
     methods = [(item.measurement_name, _method_text(item)) for item in comparison.metrics]
     return [
-        f"baseline  {comparison.baseline.title}  ({comparison.baseline.path})",
-        f"new       {comparison.new.title}  ({comparison.new.path})",
+        f"baseline  {comparison.baseline_runs.title}  ({comparison.baseline_runs.path})",
+        f"new       {comparison.new_runs.title}  ({comparison.new_runs.path})",
         f"evidence  {comparison.evidence}",
         *(f"note      {note}" for note in comparison.notes),
         "",
@@ -432,8 +445,8 @@ def _table_cells(comparison: MetricComparison) -> tuple[str, ...]:
     difference = comparison.difference
     return (
         comparison.measurement_name,
-        format_number(comparison.baseline, digits),
-        format_number(comparison.new, digits),
+        format_number(comparison.baseline_value, digits),
+        format_number(comparison.new_value, digits),
         format_number(difference.delta, digits, "+"),
         format_interval(difference.low, difference.high, digits),
         format_p_value(difference.p),
@@ -502,8 +515,8 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def comparison_json(comparison: RunComparison) -> dict[str, object]:
     """Return the comparison as JSON values."""
     return {
-        "baseline": _side_json(comparison.baseline),
-        "new": _side_json(comparison.new),
+        "baseline": _side_json(comparison.baseline_runs),
+        "new": _side_json(comparison.new_runs),
         "level": comparison.level,
         "evidence": comparison.evidence,
         "notes": list(comparison.notes),
@@ -526,8 +539,8 @@ def _metric_json(comparison: MetricComparison) -> dict[str, object]:
         "measurement_name": comparison.measurement_name,
         "n_scored": comparison.n_scored,
         "direction": comparison.metric.direction,
-        "baseline": comparison.baseline,
-        "new": comparison.new,
+        "baseline": comparison.baseline_value,
+        "new": comparison.new_value,
         "p_adjusted": comparison.p_adjusted,
         "detectable_difference": comparison.detectable_difference,
         **difference,

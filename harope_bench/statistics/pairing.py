@@ -111,21 +111,25 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
 
 
 def first_key_difference(
-    baseline: MeasurementKey, new: MeasurementKey, fields: Sequence[str] = MeasurementKey._fields
+    baseline_key: MeasurementKey,
+    new_key: MeasurementKey,
+    fields: Sequence[str] = MeasurementKey._fields,
 ) -> str | None:
     """Return the first field in which two keys are known to differ, as text; None if none does."""
-    return next(iter(key_differences(baseline, new, fields)), None)
+    return next(iter(key_differences(baseline_key, new_key, fields)), None)
 
 
 def key_differences(
-    baseline: MeasurementKey, new: MeasurementKey, fields: Sequence[str] = MeasurementKey._fields
+    baseline_key: MeasurementKey,
+    new_key: MeasurementKey,
+    fields: Sequence[str] = MeasurementKey._fields,
 ) -> list[str]:
     """Return every field in which two keys are known to differ, as text.
 
     Fields that one of them does not record are in `unrecorded_fields`.
     """
-    baseline_values = baseline._asdict()
-    new_values = new._asdict()
+    baseline_values = baseline_key._asdict()
+    new_values = new_key._asdict()
     differences = []
     for name in fields:
         old_value = baseline_values[name]
@@ -157,8 +161,8 @@ def unrecorded_fields(
 def compare_results(
     metric: str,
     direction: Direction,
-    baseline: StoredResult,
-    new: StoredResult,
+    baseline_result: StoredResult,
+    new_result: StoredResult,
     fields: Sequence[str] = MeasurementKey._fields,
 ) -> Difference:
     """Return new minus baseline in one metric, paired if possible.
@@ -166,23 +170,25 @@ def compare_results(
     Args:
         metric: name of the metric.
         direction: whether higher or lower values are better.
-        baseline: the result to compare with.
-        new: the result of interest.
+        baseline_result: the result to compare with.
+        new_result: the result of interest.
         fields: fields of the measurement keys. Results that differ in one are not comparable.
     """
-    baseline_measurement = baseline.result.find_measurement(metric)
-    new_measurement = new.result.find_measurement(metric)
+    baseline_measurement = baseline_result.result.find_measurement(metric)
+    new_measurement = new_result.result.find_measurement(metric)
     if baseline_measurement is None or new_measurement is None:
         n_results = "neither" if baseline_measurement is new_measurement else "one"
         return significance.not_comparable(f"{metric} is in {n_results} of the two")
 
     # Comparability: keys must agree, except in what pairing makes equal
-    pairs = pair_contributions(metric, baseline, new)
-    declared_metric = _declared_metric(baseline.result, metric)
-    baseline_key = measurement_key(baseline.result, baseline_measurement)
-    new_key = measurement_key(new.result, new_measurement)
+    pairs = pair_contributions(metric, baseline_result, new_result)
+    declared_metric = _declared_metric(baseline_result.result, metric)
+    baseline_key = measurement_key(baseline_result.result, baseline_measurement)
+    new_key = measurement_key(new_result.result, new_measurement)
     if declared_metric is None or not declared_metric.needs_equal_copies:
-        baseline_key, new_key = _equate_paired_fields(baseline, new, baseline_key, new_key, pairs)
+        baseline_key, new_key = _equate_paired_fields(
+            baseline_result, new_result, baseline_key, new_key, pairs
+        )
     key_difference = first_key_difference(baseline_key, new_key, fields)
     if key_difference:
         return significance.not_comparable(key_difference)
@@ -195,33 +201,36 @@ def compare_results(
         return _paired_prompt_difference(
             direction, baseline_measurement, new_measurement, pairs.prompt_pairs, value_range
         )
-    if pairs.reason or pairs.baseline is None or pairs.new is None:
+    if pairs.reason or pairs.baseline_contributions is None or pairs.new_contributions is None:
         return _unpaired_difference(direction, baseline_measurement, new_measurement, pairs.reason)
     return _paired_sample_difference(
         direction,
         baseline_measurement,
         new_measurement,
-        pairs.baseline,
-        pairs.new,
+        pairs.baseline_contributions,
+        pairs.new_contributions,
         pairs.pairing,
         value_range,
     )
 
 
 def _unpaired_difference(
-    direction: Direction, baseline: Measurement, new: Measurement, unpaired_reason: str
+    direction: Direction,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
+    unpaired_reason: str,
 ) -> Difference:
     """Return the unpaired difference, with the reason why samples are not paired."""
-    unpaired = significance.difference(direction, baseline, new)
-    prefix = "" if unpaired.delta is not None else f"{unpaired.reason}; "
-    reason = f"{prefix}unpaired: {unpaired_reason}{_unknown_error_note(unpaired)}"
-    return unpaired._replace(reason=reason)
+    difference = significance.difference(direction, baseline_measurement, new_measurement)
+    prefix = "" if difference.delta is not None else f"{difference.reason}; "
+    reason = f"{prefix}unpaired: {unpaired_reason}{_unknown_error_note(difference)}"
+    return difference._replace(reason=reason)
 
 
 def _paired_sample_difference(
     direction: Direction,
-    baseline: Measurement,
-    new: Measurement,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
     baseline_contributions: np.ndarray,
     new_contributions: np.ndarray,
     pairing: str,
@@ -231,28 +240,28 @@ def _paired_sample_difference(
 
     Args:
         direction: whether higher or lower values are better.
-        baseline: measurement to compare with.
-        new: measurement of interest.
+        baseline_measurement: measurement to compare with.
+        new_measurement: measurement of interest.
         baseline_contributions: contributions (N,) to the baseline's value.
         new_contributions: contributions (N,) of the same samples to the new value.
         pairing: how the samples are paired, as text.
         value_range: the metric's upper bound minus its lower one; None without bounds.
     """
-    paired = significance.difference(
-        direction, baseline, new, baseline_contributions, new_contributions
+    difference = significance.difference(
+        direction, baseline_measurement, new_measurement, baseline_contributions, new_contributions
     )
     if is_binary(baseline_contributions) and is_binary(new_contributions):
         return _paired_fraction_difference(
             direction,
-            paired._replace(reason=pairing),
+            difference._replace(reason=pairing),
             baseline_contributions,
             new_contributions,
             value_range,
         )
-    unmoved = _unmoved_interval(paired, new.n_scored, value_range)
-    if unmoved is not None:
-        return unmoved._replace(reason=f"{pairing}; {UNMOVED_TEXT}")
-    return paired._replace(reason=pairing + _unknown_error_note(paired))
+    unmoved_difference = _unmoved_interval(difference, new_measurement.n_scored, value_range)
+    if unmoved_difference is not None:
+        return unmoved_difference._replace(reason=f"{pairing}; {UNMOVED_TEXT}")
+    return difference._replace(reason=pairing + _unknown_error_note(difference))
 
 
 def _judge_text(judge: JudgeRecord, sha256: str = "") -> str | None:
@@ -267,8 +276,8 @@ def _judge_text(judge: JudgeRecord, sha256: str = "") -> str | None:
 
 
 def _equate_paired_fields(
-    baseline: StoredResult,
-    new: StoredResult,
+    baseline_result: StoredResult,
+    new_result: StoredResult,
     baseline_key: MeasurementKey,
     new_key: MeasurementKey,
     pairs: PairedContributions,
@@ -284,8 +293,10 @@ def _equate_paired_fields(
         )
     if pairs.pairing == BY_IMAGE:
         return (
-            baseline_key._replace(judge=_judge_text(baseline.result.judge)),
-            new_key._replace(judge=_judge_text(new.result.judge), reference=baseline_key.reference),
+            baseline_key._replace(judge=_judge_text(baseline_result.result.judge)),
+            new_key._replace(
+                judge=_judge_text(new_result.result.judge), reference=baseline_key.reference
+            ),
         )
     return baseline_key, new_key
 
@@ -332,8 +343,8 @@ def _unmoved_interval(
 def _paired_fraction_difference(
     direction: Direction,
     difference: Difference,
-    baseline: np.ndarray,
-    new: np.ndarray,
+    baseline_contributions: np.ndarray,
+    new_contributions: np.ndarray,
     value_range: float | None,
 ) -> Difference:
     """Return the difference of two paired fractions by McNemar's exact test.
@@ -343,19 +354,19 @@ def _paired_fraction_difference(
     Args:
         direction: whether higher or lower values are better.
         difference: the paired difference without this test.
-        baseline: contributions (N,), 0 or 1, or 0 or 100.
-        new: contributions (N,) of the same samples.
+        baseline_contributions: contributions (N,), 0 or 1, or 0 or 100.
+        new_contributions: contributions (N,) of the same samples.
         value_range: the metric's upper bound minus its lower one; None without bounds.
     """
     if difference.delta is None:
         return difference
-    test = mcnemar_test(baseline, new)
+    test = mcnemar_test(baseline_contributions, new_contributions)
     is_higher_better = direction == "higher"
     wins = test.wins if is_higher_better else test.losses
     losses = test.losses if is_higher_better else test.wins
 
     # Without any correct sample the contributions do not show their unit.
-    success_value = float(max(baseline.max(), new.max(), 1.0))
+    success_value = float(max(baseline_contributions.max(), new_contributions.max(), 1.0))
     unit = max(success_value, value_range or 0.0)
     interval = bonett_price_interval(test.wins, test.losses, test.ties, significance.Z)
     return difference._replace(
@@ -374,19 +385,23 @@ def _paired_fraction_difference(
 
 def _paired_prompt_difference(
     direction: Direction,
-    baseline: Measurement,
-    new: Measurement,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
     pairs: PromptPairs,
     value_range: float | None,
 ) -> Difference:
     """Return the difference of two scores over paired prompts."""
-    if baseline.value is None or new.value is None:
+    if baseline_measurement.value is None or new_measurement.value is None:
         return significance.not_comparable("a value is missing")
     try:
-        ratio = paired_ratio(pairs.baseline, pairs.new, not pairs.request_difference, value_range)
+        ratio = paired_ratio(
+            pairs.baseline_samples, pairs.new_samples, not pairs.request_difference, value_range
+        )
     except TooFewImagesError as error:
         return significance.not_comparable(str(error))
-    return _clustered_difference(direction, new.value - baseline.value, ratio, pairs)
+    return _clustered_difference(
+        direction, new_measurement.value - baseline_measurement.value, ratio, pairs
+    )
 
 
 def _clustered_difference(
@@ -454,8 +469,8 @@ class PairedContributions(NamedTuple):
     """Contributions of two runs in the same order, or paired prompts, or why there are no pairs.
 
     Attributes:
-        baseline: contributions (N,) of the run to compare with; None without pairs.
-        new: contributions (N,) of the run of interest; None without pairs.
+        baseline_contributions: contributions (N,) of the run to compare with; None without pairs.
+        new_contributions: contributions (N,) of the run of interest; None without pairs.
         reason: why there are no pairs; empty if there are.
         prompt_pairs: the prompts of both runs, if prompts are paired.
         pairing: how samples are paired, as text.
@@ -463,20 +478,20 @@ class PairedContributions(NamedTuple):
             contributions are random halves of the samples, or reference images.
     """
 
-    baseline: np.ndarray | None
-    new: np.ndarray | None
+    baseline_contributions: np.ndarray | None
+    new_contributions: np.ndarray | None
     reason: str
     prompt_pairs: PromptPairs | None = None
     pairing: str = BY_SAMPLE
     has_sample_rows: bool = True
 
 
-def _unpaired(reason: str) -> PairedContributions:
+def _without_pairs(reason: str) -> PairedContributions:
     return PairedContributions(None, None, reason)
 
 
 def pair_contributions(
-    metric: str, baseline: StoredResult, new: StoredResult
+    metric: str, baseline_result: StoredResult, new_result: StoredResult
 ) -> PairedContributions:
     """Return the contributions of the same samples, images or prompts of two runs.
 
@@ -486,34 +501,36 @@ def pair_contributions(
     hold the same samples in both runs. They are multiplied by sqrt(H), so that sd / sqrt(H) of
     their difference is its standard error.
     """
-    for stored_result in (baseline, new):
+    for stored_result in (baseline_result, new_result):
         arrays_file = stored_result.result.arrays_file
         if arrays_file is None or not recorded_arrays_path(stored_result).is_file():
-            return _unpaired("per-sample values were not kept")
+            return _without_pairs("per-sample values were not kept")
 
     # Names of the arrays to pair
-    arrays = [read_arrays(baseline), read_arrays(new)]
+    arrays = [read_arrays(baseline_result), read_arrays(new_result)]
     has_halves = all(f"{metric}_halves" in run_arrays for run_arrays in arrays)
     name = f"{metric}_halves" if has_halves else metric
     if any(name not in run_arrays or "indices" not in run_arrays for run_arrays in arrays):
-        return _unpaired(f"no per-sample values of {metric}")
+        return _without_pairs(f"no per-sample values of {metric}")
 
     # Images and prompts pair by themselves, samples by their requests
     if all(IMAGE_HASHES in run_arrays for run_arrays in arrays):
         return _pair_equal_images(name, arrays[0], arrays[1])
-    request_difference = _request_difference(baseline, new)
+    request_difference = _request_difference(baseline_result, new_result)
     if all("prompts" in run_arrays for run_arrays in arrays):
-        return _pair_prompts(metric, baseline, new, request_difference)
+        return _pair_prompts(metric, baseline_result, new_result, request_difference)
     if request_difference:
-        return _unpaired(request_difference)
+        return _without_pairs(request_difference)
     if not np.array_equal(arrays[0]["indices"], arrays[1]["indices"]):
-        return _unpaired("other sample indices")
+        return _without_pairs("other sample indices")
 
     baseline_values, new_values = (
         np.asarray(run_arrays[name], dtype=np.float64) for run_arrays in arrays
     )
     if baseline_values.shape != new_values.shape:
-        return _unpaired(f"{len(baseline_values):,} against {len(new_values):,} per-sample values")
+        return _without_pairs(
+            f"{len(baseline_values):,} against {len(new_values):,} per-sample values"
+        )
     if has_halves:
         scale = len(baseline_values) ** 0.5
         return PairedContributions(
@@ -524,57 +541,65 @@ def pair_contributions(
 
 
 def _pair_equal_images(
-    metric: str, baseline: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]
+    metric: str, baseline_arrays: Mapping[str, np.ndarray], new_arrays: Mapping[str, np.ndarray]
 ) -> PairedContributions:
     """Return the contributions of equal images in the order of their hashes.
 
     File names and folders of the images do not matter.
     """
-    baseline_order = np.lexsort((baseline["labels"], *baseline[IMAGE_HASHES].T))  # (N,)
-    new_order = np.lexsort((new["labels"], *new[IMAGE_HASHES].T))
-    baseline_hashes = baseline[IMAGE_HASHES][baseline_order]  # (N, 32)
-    new_hashes = new[IMAGE_HASHES][new_order]
+    baseline_order = np.lexsort(
+        (baseline_arrays["labels"], *baseline_arrays[IMAGE_HASHES].T)
+    )  # (N,)
+    new_order = np.lexsort((new_arrays["labels"], *new_arrays[IMAGE_HASHES].T))
+    baseline_hashes = baseline_arrays[IMAGE_HASHES][baseline_order]  # (N, 32)
+    new_hashes = new_arrays[IMAGE_HASHES][new_order]
     if not np.array_equal(baseline_hashes, new_hashes):
         n_shared = len({*map(bytes, baseline_hashes)} & {*map(bytes, new_hashes)})
-        return _unpaired(
+        return _without_pairs(
             f"other images: {len(baseline_hashes):,} against {len(new_hashes):,}, {n_shared:,} in"
             " both"
         )
-    if not np.array_equal(baseline["labels"][baseline_order], new["labels"][new_order]):
-        return _unpaired("other labels of the same images")
+    if not np.array_equal(
+        baseline_arrays["labels"][baseline_order], new_arrays["labels"][new_order]
+    ):
+        return _without_pairs("other labels of the same images")
     return PairedContributions(
-        np.asarray(baseline[metric], dtype=np.float64)[baseline_order],
-        np.asarray(new[metric], dtype=np.float64)[new_order],
+        np.asarray(baseline_arrays[metric], dtype=np.float64)[baseline_order],
+        np.asarray(new_arrays[metric], dtype=np.float64)[new_order],
         "",
         pairing=BY_IMAGE,
     )
 
 
 def _pair_prompts(
-    metric: str, baseline: StoredResult, new: StoredResult, request_difference: str
+    metric: str, baseline_result: StoredResult, new_result: StoredResult, request_difference: str
 ) -> PairedContributions:
     """Return the prompts that both results score.
 
     They must come from one prompts file, and their texts must be equal if both results record them.
     """
-    if baseline.result.reference_sha256 != new.result.reference_sha256:
-        return _unpaired("other prompts: their files differ")
-    text_difference = prompt_text_difference(prompt_texts(baseline), prompt_texts(new))
+    if baseline_result.result.reference_sha256 != new_result.result.reference_sha256:
+        return _without_pairs("other prompts: their files differ")
+    text_difference = prompt_text_difference(
+        prompt_texts(baseline_result), prompt_texts(new_result)
+    )
     if text_difference:
-        return _unpaired(text_difference)
-    pairs = match_prompts(metric, read_arrays(baseline), read_arrays(new), request_difference)
+        return _without_pairs(text_difference)
+    pairs = match_prompts(
+        metric, read_arrays(baseline_result), read_arrays(new_result), request_difference
+    )
     if isinstance(pairs, str):
-        return _unpaired(pairs)
+        return _without_pairs(pairs)
     return PairedContributions(None, None, "", pairs)
 
 
-def _request_difference(baseline: StoredResult, new: StoredResult) -> str:
+def _request_difference(baseline_result: StoredResult, new_result: StoredResult) -> str:
     """Return why the samples of two runs are not the same requests; empty if they are."""
-    baseline_plan = baseline.result.plan
-    new_plan = new.result.plan
+    baseline_plan = baseline_result.result.plan
+    new_plan = new_result.result.plan
     if baseline_plan is None or new_plan is None:
         return "a run has no plan"
-    if baseline.result.reference_sha256 != new.result.reference_sha256:
+    if baseline_result.result.reference_sha256 != new_result.result.reference_sha256:
         return "other reference images"
     new_fields = _request_fields(new_plan)
     for name, value in _request_fields(baseline_plan).items():
@@ -584,7 +609,7 @@ def _request_difference(baseline: StoredResult, new: StoredResult) -> str:
     # The plan decides labels and prompts. The records are compared too, if both are available.
     baseline_requests, new_requests = (
         _recorded_requests(run_folder_of(stored_result.path) / RECORDS_FILE)
-        for stored_result in (baseline, new)
+        for stored_result in (baseline_result, new_result)
     )
     if baseline_requests is None or new_requests is None or baseline_requests == new_requests:
         return ""

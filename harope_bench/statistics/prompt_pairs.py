@@ -24,46 +24,46 @@ class PromptPairs(NamedTuple):
     """The images of the prompts that two runs share.
 
     Attributes:
-        baseline: images of the run to compare with.
-        new: images of the run of interest.
+        baseline_samples: images of the run to compare with.
+        new_samples: images of the run of interest.
         is_linear: whether the values are first-order contributions, which are no scores of single
             prompts.
         request_difference: why samples are not paired within a prompt; empty if they are, in the
             same order.
     """
 
-    baseline: PromptSamples
-    new: PromptSamples
+    baseline_samples: PromptSamples
+    new_samples: PromptSamples
     is_linear: bool
     request_difference: str
 
 
 def match_prompts(
-    metric: str, baseline: SampleArrays, new: SampleArrays, request_difference: str
+    metric: str, baseline_arrays: SampleArrays, new_arrays: SampleArrays, request_difference: str
 ) -> PromptPairs | str:
     """Return the prompts of two runs as pairs, or why they are not paired.
 
     Args:
         metric: name of the metric.
-        baseline: per-sample arrays of the run to compare with.
-        new: per-sample arrays of the run of interest.
+        baseline_arrays: per-sample arrays of the run to compare with.
+        new_arrays: per-sample arrays of the run of interest.
         request_difference: why the samples of a prompt are not the same requests; empty if they
             are.
     """
     # A mean over tasks is not paired with a mean over images.
-    if (f"{metric}_tasks" in baseline) != (f"{metric}_tasks" in new):
+    if (f"{metric}_tasks" in baseline_arrays) != (f"{metric}_tasks" in new_arrays):
         return "other prompts"
 
-    is_ratio = [_has_sums(metric, arrays) for arrays in (baseline, new)]
+    is_ratio = [_has_sums(metric, arrays) for arrays in (baseline_arrays, new_arrays)]
     use_sums = all(is_ratio)
-    baseline_samples = _prompt_samples(metric, baseline, use_sums)
-    new_samples = _prompt_samples(metric, new, use_sums)
+    baseline_samples = _prompt_samples(metric, baseline_arrays, use_sums)
+    new_samples = _prompt_samples(metric, new_arrays, use_sums)
     prompt_difference = _prompt_difference(baseline_samples, new_samples)
     if prompt_difference:
         return prompt_difference
 
     has_same_indices = np.array_equal(
-        _counted_indices(metric, baseline), _counted_indices(metric, new)
+        _counted_indices(metric, baseline_arrays), _counted_indices(metric, new_arrays)
     )
     if not request_difference and not has_same_indices:
         request_difference = "other sample indices"
@@ -104,12 +104,13 @@ def _counted_indices(metric: str, arrays: SampleArrays) -> np.ndarray:
     return np.asarray(arrays["indices"])[_is_counted(metric, arrays)]
 
 
-def _prompt_difference(baseline: PromptSamples, new: PromptSamples) -> str:
+def _prompt_difference(baseline_samples: PromptSamples, new_samples: PromptSamples) -> str:
     """Return how the prompts of a metric differ, as text; empty if prompts and tasks are equal."""
-    if not len(baseline.prompts) or not len(new.prompts):
+    if not len(baseline_samples.prompts) or not len(new_samples.prompts):
         return "no prompt counts for the metric"
     baseline_prompts, new_prompts = (
-        {*zip(run.prompts.tolist(), run.tasks.tolist(), strict=True)} for run in (baseline, new)
+        {*zip(run.prompts.tolist(), run.tasks.tolist(), strict=True)}
+        for run in (baseline_samples, new_samples)
     )
     if baseline_prompts == new_prompts:
         return ""
@@ -119,12 +120,12 @@ def _prompt_difference(baseline: PromptSamples, new: PromptSamples) -> str:
     )
 
 
-def prompt_text_difference(baseline: Mapping[int, str], new: Mapping[int, str]) -> str:
+def prompt_text_difference(baseline_texts: Mapping[int, str], new_texts: Mapping[int, str]) -> str:
     """Return the first prompt whose recorded texts differ, as text; empty if none does."""
-    for prompt in sorted(baseline.keys() & new.keys()):
-        if baseline[prompt] != new[prompt]:
+    for prompt in sorted(baseline_texts.keys() & new_texts.keys()):
+        if baseline_texts[prompt] != new_texts[prompt]:
             return (
-                f"other prompts: number {prompt} is {baseline[prompt][:MAX_PROMPT_LENGTH]!r}"
-                f" against {new[prompt][:MAX_PROMPT_LENGTH]!r}"
+                f"other prompts: number {prompt} is {baseline_texts[prompt][:MAX_PROMPT_LENGTH]!r}"
+                f" against {new_texts[prompt][:MAX_PROMPT_LENGTH]!r}"
             )
     return ""

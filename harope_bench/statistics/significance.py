@@ -165,8 +165,8 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
 
 def difference(
     direction: Literal["higher", "lower"],
-    baseline: Measurement,
-    new: Measurement,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
     baseline_contributions: np.ndarray | None = None,
     new_contributions: np.ndarray | None = None,
 ) -> Difference:
@@ -174,8 +174,8 @@ def difference(
 
     Args:
         direction: whether higher or lower values are better.
-        baseline: the measurement to compare with.
-        new: the measurement of interest.
+        baseline_measurement: the measurement to compare with.
+        new_measurement: the measurement of interest.
         baseline_contributions: first-order contributions (N,) to the baseline's value.
         new_contributions: first-order contributions (N,) of the same samples in the same order to
             the new value. With both, the test is paired.
@@ -187,16 +187,19 @@ def difference(
     Raises:
         ShapeError: The contributions have different shapes.
     """
-    if baseline.value is None or new.value is None:
+    if baseline_measurement.value is None or new_measurement.value is None:
         return not_comparable("a value is missing")
-    if baseline.name != new.name or baseline.n_scored != new.n_scored:
+    if (
+        baseline_measurement.name != new_measurement.name
+        or baseline_measurement.n_scored != new_measurement.n_scored
+    ):
         return not_comparable(
-            f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,}"
-            " images"
+            f"{baseline_measurement.name} over {baseline_measurement.n_scored:,} against"
+            f" {new_measurement.name} over {new_measurement.n_scored:,} images"
         )
 
     # Standard error: of the mean difference if paired, else of independent values
-    delta = new.value - baseline.value
+    delta = new_measurement.value - baseline_measurement.value
     is_paired = baseline_contributions is not None and new_contributions is not None
     if baseline_contributions is not None and new_contributions is not None:
         if baseline_contributions.shape != new_contributions.shape:
@@ -207,14 +210,14 @@ def difference(
         # float64, because unsigned indicators would wrap
         changes = np.subtract(new_contributions, baseline_contributions, dtype=np.float64)
         se = standard_error(changes)
-    elif baseline.se is not None and new.se is not None:
-        se = math.hypot(baseline.se, new.se)
+    elif baseline_measurement.se is not None and new_measurement.se is not None:
+        se = math.hypot(baseline_measurement.se, new_measurement.se)
     else:
         return not_comparable("a standard error is missing")
     reason = "paired by sample" if is_paired else "unpaired"
 
     # All contributions changed equally or not at all: the error is unknown, not 0.
-    if se <= ROUNDING * abs(new.value):
+    if se <= ROUNDING * abs(new_measurement.value):
         p_without_error = 1.0 if delta == 0 else None
         return Difference(
             delta, None, None, None, p_without_error, is_paired, "not resolved", reason

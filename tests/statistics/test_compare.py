@@ -284,7 +284,7 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
         arrays = dict(load_arrays(found.path.with_suffix(".npz")))
         np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
     tasks = [
-        rows.prompt_pairs.baseline.tasks
+        rows.prompt_pairs.baseline_samples.tasks
         for name in ("precision", "recall")
         if (rows := pair_contributions(name, *runs)).prompt_pairs is not None
     ]

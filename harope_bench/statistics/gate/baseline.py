@@ -1,4 +1,4 @@
-"""Baselines of the gate: one small JSON file, with per-sample contributions in .npz files beside it.
+"""Baselines of the gate: a small JSON file, with per-sample contributions in .npz files beside it.
 
 The contributions let later runs be paired with the baseline.
 """
@@ -138,12 +138,13 @@ def write_baseline(path: Path, run: Path, reason: str) -> str:
         for result in results
         if result.arrays_file
     }
-    if previous_data is not None:
-        if _is_up_to_date(path, previous_data, reason, results, contribution_files):
-            return f"{path} is up to date: {reason}"
+    if previous_data is not None and _is_up_to_date(
+        path, previous_data, reason, results, contribution_files
+    ):
+        return f"{path} is up to date: {reason}"
 
     replaces_sha256 = sha256_bytes(previous_data) if previous_data is not None else None
-    undigested = Baseline(
+    baseline_without_digest = Baseline(
         reason=reason,
         replaces_sha256=replaces_sha256,
         results=results,
@@ -151,8 +152,8 @@ def write_baseline(path: Path, run: Path, reason: str) -> str:
         provenance=make_provenance(utc_now(), "cpu"),
         digest="",
     )
-    digest = digest_of(parse_json(undigested.to_json()))
-    baseline = undigested.model_copy(update={"digest": digest})
+    digest = digest_of(parse_json(baseline_without_digest.to_json()))
+    baseline = baseline_without_digest.model_copy(update={"digest": digest})
     write_text(path, baseline.to_json(indent=1) + "\n")
     n_numbers = sum(len(result.measurements) for result in results)
     status = "replaced" if replaces_sha256 else "new"

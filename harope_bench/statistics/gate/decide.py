@@ -84,19 +84,19 @@ class GateResult(NamedTuple):
         return EXIT_CODES[self.outcome]
 
 
-def run_gate(baseline: ComparedRuns, new: ComparedRuns, policy: Policy) -> GateResult:
+def run_gate(baseline_runs: ComparedRuns, new_runs: ComparedRuns, policy: Policy) -> GateResult:
     """Return the gate's decisions on the metrics of the policy; without any, on all metrics.
 
     Raises:
         UnknownNameError: The policy names a metric that neither side has.
         OptionError: One side is a single run, the other has several training seeds.
     """
-    comparison = compare_runs(baseline, new, list(policy.metric))
+    comparison = compare_runs(baseline_runs, new_runs, list(policy.metric))
     image_hashes = [
         [stored_result.result.samples_sha256 for stored_result in side.runs[0]]
-        for side in (baseline, new)
+        for side in (baseline_runs, new_runs)
     ]
-    is_single_pair = len(baseline.runs) == len(new.runs) == 1
+    is_single_pair = len(baseline_runs.runs) == len(new_runs.runs) == 1
     has_same_images = is_single_pair and image_hashes[0] == image_hashes[1]
     decisions = tuple(
         decide_metric(item, policy.rule(item.metric.name), has_same_images)
@@ -118,11 +118,11 @@ def decide_metric(
     """
     delta = comparison.difference.delta
     interval = gate_interval(comparison, rule.confidence, has_same_images)
-    if interval is None or comparison.baseline is None or delta is None:
+    if interval is None or comparison.baseline_value is None or delta is None:
         return Decision(
             comparison, rule, None, None, None, None, "not comparable", "not comparable"
         )
-    margin = rule.margin_of(comparison.baseline)
+    margin = rule.margin_of(comparison.baseline_value)
     worsening = delta
     low = interval.low
     high = interval.high
@@ -172,7 +172,7 @@ def gate_interval(
 
 def _is_rounding(delta: float, comparison: MetricComparison) -> bool:
     """Return whether a difference is no more than rounding of sums."""
-    return abs(delta) <= SAME_VALUE * abs(comparison.baseline or 0.0)
+    return abs(delta) <= SAME_VALUE * abs(comparison.baseline_value or 0.0)
 
 
 def _is_paired_by_prompt(difference: Difference) -> bool:

@@ -47,8 +47,8 @@ def gate_text(result: GateResult) -> list[str]:
     comparison = result.comparison
     reasons = [(d.metric_comparison.measurement_name, d.reason) for d in result.decisions]
     lines = [
-        f"baseline  {comparison.baseline.title}  ({comparison.baseline.path})",
-        f"new       {comparison.new.title}  ({comparison.new.path})",
+        f"baseline  {comparison.baseline_runs.title}  ({comparison.baseline_runs.path})",
+        f"new       {comparison.new_runs.title}  ({comparison.new_runs.path})",
         f"evidence  {comparison.evidence}",
         *(f"note      {note}" for note in comparison.notes),
         "",
@@ -72,8 +72,8 @@ def _table_cells(decision: Decision) -> tuple[str, ...]:
     digits = comparison.metric.decimals + 1
     return (
         comparison.measurement_name,
-        format_number(comparison.baseline, digits),
-        format_number(comparison.new, digits),
+        format_number(comparison.baseline_value, digits),
+        format_number(comparison.new_value, digits),
         format_number(decision.worsening, digits, "+"),
         f"{format_interval(decision.low, decision.high, digits)} ({decision.rule.confidence:.0%})",
         format_number(decision.margin, digits),
@@ -92,33 +92,35 @@ def most_changed_samples(result: GateResult) -> tuple[str, list[ChangedSample]] 
         Name of the measurement and the samples; None if no metric is paired by sample or nothing
         changed.
     """
-    baseline = result.comparison.baseline
-    new = result.comparison.new
-    if len(baseline.runs) > 1 or len(new.runs) > 1:
+    baseline_runs = result.comparison.baseline_runs
+    new_runs = result.comparison.new_runs
+    if len(baseline_runs.runs) > 1 or len(new_runs.runs) > 1:
         return None
     for decision in result.decisions:
         if decision.data_outcome == "not comparable":
             continue
         metric = decision.metric_comparison.metric.name
-        changes = _contribution_changes(metric, baseline.runs[0], new.runs[0])
+        changes = _contribution_changes(metric, baseline_runs.runs[0], new_runs.runs[0])
         if changes is not None and (changes != 0).any():
             measurement_name = decision.metric_comparison.measurement_name
-            return measurement_name, _largest_changes(changes, new.path)
+            return measurement_name, _largest_changes(changes, new_runs.path)
     return None
 
 
-def _contribution_changes(metric: str, baseline: RunResults, new: RunResults) -> np.ndarray | None:
+def _contribution_changes(
+    metric: str, baseline_run: RunResults, new_run: RunResults
+) -> np.ndarray | None:
     """Return new minus baseline contributions of samples (N,); None if samples are not paired."""
-    baseline_result = _find_result(metric, baseline)
-    new_result = _find_result(metric, new)
+    baseline_result = _find_result(metric, baseline_run)
+    new_result = _find_result(metric, new_run)
     if baseline_result is None or new_result is None:
         return None
     pairs = pair_contributions(metric, baseline_result, new_result)
     if not pairs.has_sample_rows or pairs.prompt_pairs is not None:
         return None
-    if pairs.baseline is None or pairs.new is None:
+    if pairs.baseline_contributions is None or pairs.new_contributions is None:
         return None
-    return np.asarray(pairs.new - pairs.baseline)
+    return np.asarray(pairs.new_contributions - pairs.baseline_contributions)
 
 
 def _find_result(metric: str, run: RunResults) -> StoredResult | None:
@@ -218,8 +220,8 @@ def markdown(result: GateResult) -> str:
         StorageError: The summary is longer.
     """
     comparison = result.comparison
-    new_title = _escape_markdown(comparison.new.title)
-    baseline_title = _escape_markdown(comparison.baseline.title)
+    new_title = _escape_markdown(comparison.new_runs.title)
+    baseline_title = _escape_markdown(comparison.baseline_runs.title)
     lines = [
         f"## harope-bench gate: {result.outcome}",
         "",

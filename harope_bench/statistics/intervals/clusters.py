@@ -147,17 +147,17 @@ def clustered_mean(prompts: PromptMeans) -> ClusteredMean:
     # New prompts: the variance of each task's mean from the variance between its prompts
     deviations = prompts.means - task_means[prompts.tasks]  # (P,)
     variances = np.bincount(prompts.tasks, weights=deviations**2) / (prompt_counts - 1)  # (T,)
-    between = variances / prompt_counts  # (T,)
-    df = satterthwaite_df(between, prompt_counts - 1)
-    new_prompts = student_interval(value, math.sqrt(between.sum()) / n_tasks, df)
+    between_variances = variances / prompt_counts  # (T,)
+    df = satterthwaite_df(between_variances, prompt_counts - 1)
+    new_prompts = student_interval(value, math.sqrt(between_variances.sum()) / n_tasks, df)
 
     # New seeds: the variance of each prompt's mean from the variance between its images
     rounding_variance = (RELATIVE_TOLERANCE * np.abs(prompts.means).max()) ** 2
     if prompts.mean_variances is None or prompts.mean_variances.max() <= rounding_variance:
         return ClusteredMean(value, new_prompts, None, df)
-    within = prompts.mean_variances / prompt_counts[prompts.tasks] ** 2  # (P,)
-    within_df = satterthwaite_df(within, prompts.image_counts - 1)
-    new_seeds = student_interval(value, math.sqrt(within.sum()) / n_tasks, within_df)
+    within_variances = prompts.mean_variances / prompt_counts[prompts.tasks] ** 2  # (P,)
+    within_df = satterthwaite_df(within_variances, prompts.image_counts - 1)
+    new_seeds = student_interval(value, math.sqrt(within_variances.sum()) / n_tasks, within_df)
     return ClusteredMean(value, new_prompts, new_seeds, df)
 
 
@@ -253,16 +253,18 @@ class BoundedMean(NamedTuple):
         # A task at its bound shows no variance, but its mean has Wilson's error. Where the whole
         # mean is at a bound, the effective number includes that error, so it fades out there.
         rate = float(task_means.mean())
-        estimated = np.where(is_constant, 0.0, squares / (prompt_counts - 1) / prompt_counts)
+        estimated_variances = np.where(
+            is_constant, 0.0, squares / (prompt_counts - 1) / prompt_counts
+        )
         bound_errors = wilson_centre_and_half_width(1.0, 1.0 / prompt_counts, Z)[1] / Z
-        at_bound = np.where(is_at_bound, bound_errors**2, 0.0)
+        bound_variances = np.where(is_at_bound, bound_errors**2, 0.0)
         fading = 4.0 * rate * (1.0 - rate)
-        variance = float(estimated.sum() + fading * at_bound.sum()) / n_tasks**2
+        variance = float(estimated_variances.sum() + fading * bound_variances.sum()) / n_tasks**2
 
         # The variance of tasks at a bound counts as known.
-        df = satterthwaite_df(estimated, prompt_counts - 1)
+        df = satterthwaite_df(estimated_variances, prompt_counts - 1)
         if df is not None:
-            df *= (variance * n_tasks**2 / float(estimated.sum())) ** 2
+            df *= (variance * n_tasks**2 / float(estimated_variances.sum())) ** 2
         effective_prompts = n_tasks**2 / float((1.0 / prompt_counts).sum())
         return cls(rate, variance, df, effective_prompts, int((prompt_counts - 1).sum()))
 
@@ -277,13 +279,13 @@ class BoundedMean(NamedTuple):
         informative. The prior counts as known (Satterthwaite 1946).
         """
         binomial = self.rate * (1.0 - self.rate)
-        prior = PRIOR_VARIANCE * (1.0 - 4.0 * binomial) ** 2
+        prior_variance = PRIOR_VARIANCE * (1.0 - 4.0 * binomial) ** 2
         observed_squares = self.variance * self.effective_prompts * self.residual_df
-        phi = (observed_squares + prior) / (self.residual_df * binomial + prior)
+        phi = (observed_squares + prior_variance) / (self.residual_df * binomial + prior_variance)
         inverse_size = phi / self.effective_prompts
         if self.df is None or observed_squares == 0:
             return inverse_size, None
-        return inverse_size, self.df * ((observed_squares + prior) / observed_squares) ** 2
+        return inverse_size, self.df * ((observed_squares + prior_variance) / observed_squares) ** 2
 
 
 def wilson_centre_and_half_width(
@@ -360,10 +362,10 @@ def exchange_test(
         permutations: the maximum number of exchanges. If there are more, so many random ones are
             tried, and the observed one is added.
     """
-    observed = float(abs(difference(np.ones((1, n_prompts)))[0]))
+    observed_difference = float(abs(difference(np.ones((1, n_prompts)))[0]))
     is_exact = 2**n_prompts <= permutations
     chunks = _all_signs(n_prompts) if is_exact else _random_signs(n_prompts, permutations)
-    threshold = observed - RELATIVE_TOLERANCE * scale
+    threshold = observed_difference - RELATIVE_TOLERANCE * scale
     count = sum(int((np.abs(difference(signs)) >= threshold).sum()) for signs in chunks)
     if is_exact:
         return ExchangeTest(count / 2**n_prompts, is_exact)

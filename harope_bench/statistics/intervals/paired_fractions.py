@@ -35,7 +35,7 @@ def is_binary(contributions: np.ndarray) -> bool:
     return any(bool(np.isin(contributions, (0, success_value)).all()) for success_value in (1, 100))
 
 
-def mcnemar_test(baseline: np.ndarray, new: np.ndarray) -> McNemarTest:
+def mcnemar_test(baseline_contributions: np.ndarray, new_contributions: np.ndarray) -> McNemarTest:
     """Return McNemar's exact test of two arrays (N,) of 0 and a positive value.
 
     Without an effect, half of the samples that differ are wins. p is twice the smaller tail of the
@@ -46,15 +46,15 @@ def mcnemar_test(baseline: np.ndarray, new: np.ndarray) -> McNemarTest:
 
     Source: McNemar 1947; the exact form as in Fagerland, Lydersen, Laake 2013, section 2.
     """
-    if baseline.shape != new.shape:
+    if baseline_contributions.shape != new_contributions.shape:
         raise ShapeError(
-            f"paired contributions have shapes {baseline.shape} and {new.shape}; they need one"
-            " shape"
+            f"paired contributions have shapes {baseline_contributions.shape} and"
+            f" {new_contributions.shape}; they need one shape"
         )
-    wins = int(((new > 0) & (baseline == 0)).sum())
-    losses = int(((new == 0) & (baseline > 0)).sum())
+    wins = int(((new_contributions > 0) & (baseline_contributions == 0)).sum())
+    losses = int(((new_contributions == 0) & (baseline_contributions > 0)).sum())
     p = min(1.0, 2.0 * _binomial_tail(min(wins, losses), wins + losses))
-    return McNemarTest(wins, losses, len(new) - wins - losses, p)
+    return McNemarTest(wins, losses, len(new_contributions) - wins - losses, p)
 
 
 def bonett_price_interval(wins: int, losses: int, ties: int, critical_value: float) -> Interval:

@@ -107,8 +107,8 @@ class _ExchangeResult(NamedTuple):
 
 
 def paired_ratio(
-    baseline: PromptSamples,
-    new: PromptSamples,
+    baseline_samples: PromptSamples,
+    new_samples: PromptSamples,
     has_same_samples: bool,
     value_range: float | None = None,
     permutations: int = PERMUTATIONS,
@@ -116,8 +116,8 @@ def paired_ratio(
     """Compare two runs of the same prompts.
 
     Args:
-        baseline: images of the run to compare with.
-        new: images of the run of interest.
+        baseline_samples: images of the run to compare with.
+        new_samples: images of the run of interest.
         has_same_samples: whether both runs hold the same samples in the same order, so that images
             are paired within a prompt too.
         value_range: the metric's upper bound minus its lower one. A task in which no prompt moved
@@ -128,9 +128,9 @@ def paired_ratio(
         ShapeError: The runs hold different prompts, or a prompt is in two tasks.
         TooFewImagesError: A task has a single prompt with a weight.
     """
-    baseline_sums = prompt_sums(baseline)
-    new_sums = prompt_sums(new)
-    if not np.array_equal(np.unique(baseline.prompts), np.unique(new.prompts)):
+    baseline_sums = prompt_sums(baseline_samples)
+    new_sums = prompt_sums(new_samples)
+    if not np.array_equal(np.unique(baseline_samples.prompts), np.unique(new_samples.prompts)):
         raise ShapeError("the runs hold different prompts; compare them unpaired")
     if not np.array_equal(baseline_sums.tasks, new_sums.tasks):
         raise ShapeError("the runs hold a prompt in different tasks; compare them unpaired")
@@ -146,7 +146,7 @@ def paired_ratio(
 
     # The error of unmoved tasks is not estimated, so it costs no degrees of freedom.
     df = satterthwaite_df(variances, np.append(prompt_counts - 1.0, np.inf))
-    new_seeds = _new_seeds_interval(baseline, new, delta, has_same_samples)
+    new_seeds = _new_seeds_interval(baseline_samples, new_samples, delta, has_same_samples)
     test = _exchange_prompts(baseline_sums, new_sums, permutations)
     return PairedRatio(delta, se, df, new_seeds, n_tasks, int(is_unmoved.sum()), *test)
 
@@ -174,27 +174,29 @@ def prompt_sums(samples: PromptSamples) -> PromptSums:
     return PromptSums(totals, weights, tasks)
 
 
-def _task_variances(baseline: PromptSums, new: PromptSums) -> tuple[np.ndarray, np.ndarray]:
+def _task_variances(
+    baseline_sums: PromptSums, new_sums: PromptSums
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the variance of each task's difference, and whether it is 0, (T,) each.
 
     The variance is that of the delete-one jackknife over prompts. For weights of 1 it equals the
     variance of the mean of the prompts' differences.
     """
-    prompt_counts = np.bincount(baseline.tasks)  # (T,)
+    prompt_counts = np.bincount(baseline_sums.tasks)  # (T,)
     if (prompt_counts < 2).any():
         raise TooFewImagesError(
             "a standard error over prompts needs two prompts in each task, found"
             f" {prompt_counts.min()}"
         )
     # the difference of a task without each of its prompts, (P,)
-    differences = _leave_one_out_scores(new) - _leave_one_out_scores(baseline)
-    task_means = np.bincount(baseline.tasks, differences) / prompt_counts  # (T,)
-    centred = differences - task_means[baseline.tasks]  # (P,)
-    squares = np.bincount(baseline.tasks, centred**2)  # (T,)
+    differences = _leave_one_out_scores(new_sums) - _leave_one_out_scores(baseline_sums)
+    task_means = np.bincount(baseline_sums.tasks, differences) / prompt_counts  # (T,)
+    deviations = differences - task_means[baseline_sums.tasks]  # (P,)
+    squares = np.bincount(baseline_sums.tasks, deviations**2)  # (T,)
     variances = squares * (prompt_counts - 1) / prompt_counts
 
     # A variance of 0 up to rounding is 0.
-    scale = max(float(np.abs(new.ratios()).max()), float(np.abs(baseline.ratios()).max()))
+    scale = max(float(np.abs(new_sums.ratios()).max()), float(np.abs(baseline_sums.ratios()).max()))
     is_unmoved = variances <= (RELATIVE_TOLERANCE * scale) ** 2
     return np.where(is_unmoved, 0.0, variances), is_unmoved
 
@@ -233,21 +235,26 @@ def _leave_one_out_scores(sums: PromptSums) -> np.ndarray:
 
 
 def _new_seeds_interval(
-    baseline: PromptSamples, new: PromptSamples, delta: float, has_same_samples: bool
+    baseline_samples: PromptSamples,
+    new_samples: PromptSamples,
+    delta: float,
+    has_same_samples: bool,
 ) -> Interval | None:
     """Return the interval for the same prompts and new seeds, from the variance within prompts.
 
     Images that are paired within a prompt are correlated, so their differences count. Otherwise
     the variances of both runs add.
     """
-    contributions = [_image_contributions(baseline), _image_contributions(new)]
+    contributions = [_image_contributions(baseline_samples), _image_contributions(new_samples)]
     if has_same_samples:
         changes = contributions[1] - contributions[0]
-        variances_and_dfs = [_within_prompt_variances(changes, baseline.prompts)]
+        variances_and_dfs = [_within_prompt_variances(changes, baseline_samples.prompts)]
     else:
         variances_and_dfs = [
             _within_prompt_variances(run_contributions, run.prompts)
-            for run_contributions, run in zip(contributions, (baseline, new), strict=True)
+            for run_contributions, run in zip(
+                contributions, (baseline_samples, new_samples), strict=True
+            )
         ]
     known_pairs = [pair for pair in variances_and_dfs if pair is not None]
     if len(known_pairs) < len(variances_and_dfs):
@@ -287,30 +294,32 @@ def _within_prompt_variances(
     if (image_counts < 2).any():
         return None
     means = np.bincount(prompt_of_image, contributions) / image_counts  # (P,)
-    centred = contributions - means[prompt_of_image]  # (N,)
-    squares = np.bincount(prompt_of_image, centred**2)  # (P,)
+    deviations = contributions - means[prompt_of_image]  # (N,)
+    squares = np.bincount(prompt_of_image, deviations**2)  # (P,)
     return image_counts * squares / (image_counts - 1), image_counts - 1
 
 
-def _exchange_prompts(baseline: PromptSums, new: PromptSums, permutations: int) -> _ExchangeResult:
+def _exchange_prompts(
+    baseline_sums: PromptSums, new_sums: PromptSums, permutations: int
+) -> _ExchangeResult:
     """Return the permutation test and the numbers of prompts that improved, worsened and tied.
 
     Without an effect the sums of a prompt are as likely to be in the other run. Prompts with equal
     totals and weights do not move.
     """
     # Change and size of each prompt's sums, (P,)
-    total_changes = new.totals - baseline.totals
-    weight_changes = new.weights - baseline.weights
-    total_sizes = np.abs(new.totals) + np.abs(baseline.totals)
-    weight_sizes = new.weights + baseline.weights
+    total_changes = new_sums.totals - baseline_sums.totals
+    weight_changes = new_sums.weights - baseline_sums.weights
+    total_sizes = np.abs(new_sums.totals) + np.abs(baseline_sums.totals)
+    weight_sizes = new_sums.weights + baseline_sums.weights
     is_moved = (np.abs(total_changes) > RELATIVE_TOLERANCE * total_sizes) | (
         np.abs(weight_changes) > RELATIVE_TOLERANCE * weight_sizes
     )
 
     # Sums of both runs by task, (T,), and what exchanges change of their difference
-    both_totals = np.bincount(new.tasks, new.totals + baseline.totals)
-    both_weights = np.bincount(new.tasks, weight_sizes)
-    is_member = np.eye(len(both_totals))[new.tasks]  # (P, T)
+    both_totals = np.bincount(new_sums.tasks, new_sums.totals + baseline_sums.totals)
+    both_weights = np.bincount(new_sums.tasks, weight_sizes)
+    is_member = np.eye(len(both_totals))[new_sums.tasks]  # (P, T)
     fixed_total = total_changes[~is_moved] @ is_member[~is_moved]  # (T,), rounding alone
     fixed_weight = weight_changes[~is_moved] @ is_member[~is_moved]
     moved_totals = total_changes[is_moved, None] * is_member[is_moved]  # (moved, T)
@@ -325,16 +334,16 @@ def _exchange_prompts(baseline: PromptSums, new: PromptSums, permutations: int) 
         baseline_scores = (both_totals - totals) / (both_weights - weights)
         return np.asarray((new_scores - baseline_scores).mean(1))
 
-    scale = float((np.bincount(new.tasks, total_sizes) / both_weights).max())
+    scale = float((np.bincount(new_sums.tasks, total_sizes) / both_weights).max())
     test = exchange_test(difference, int(is_moved.sum()), scale, permutations)
-    wins, losses = _count_wins_and_losses(baseline, new)
+    wins, losses = _count_wins_and_losses(baseline_sums, new_sums)
     return _ExchangeResult(test.p, test.is_exact, wins, losses, len(is_moved) - wins - losses)
 
 
-def _count_wins_and_losses(baseline: PromptSums, new: PromptSums) -> tuple[int, int]:
+def _count_wins_and_losses(baseline_sums: PromptSums, new_sums: PromptSums) -> tuple[int, int]:
     """Return the numbers of prompts whose own score is higher, and lower, in the new run."""
-    baseline_scores = baseline.totals / baseline.weights  # (P,)
-    new_scores = new.totals / new.weights  # (P,)
+    baseline_scores = baseline_sums.totals / baseline_sums.weights  # (P,)
+    new_scores = new_sums.totals / new_sums.weights  # (P,)
     scale = np.maximum(np.abs(baseline_scores), np.abs(new_scores))
     has_changed = np.abs(new_scores - baseline_scores) > RELATIVE_TOLERANCE * scale
     wins = int((has_changed & (new_scores > baseline_scores)).sum())

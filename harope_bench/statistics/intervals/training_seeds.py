@@ -37,7 +37,7 @@ class MethodDifference(NamedTuple):
 
 
 def method_difference(
-    baseline: Sequence[float], new: Sequence[float], shared_variance: float = 0.0
+    baseline_values: Sequence[float], new_values: Sequence[float], shared_variance: float = 0.0
 ) -> MethodDifference:
     """Return the difference of two methods' means over training seeds.
 
@@ -47,8 +47,8 @@ def method_difference(
     function of that name). It counts as known.
 
     Args:
-        baseline: one value per training seed, two or more.
-        new: one value per training seed, two or more.
+        baseline_values: one value per training seed, two or more.
+        new_values: one value per training seed, two or more.
         shared_variance: variance of the difference that the values do not show.
 
     Raises:
@@ -56,16 +56,21 @@ def method_difference(
 
     Source: Welch 1947 and Satterthwaite 1946 for the degrees of freedom.
     """
-    values = [np.asarray(method_values, dtype=np.float64) for method_values in (baseline, new)]
-    if min(map(len, values)) < 2:
+    values_by_method = [
+        np.asarray(method_values, dtype=np.float64)
+        for method_values in (baseline_values, new_values)
+    ]
+    if min(map(len, values_by_method)) < 2:
         raise TooFewImagesError(
             "a standard error over training seeds needs two on each side, found"
-            f" {len(values[0])} and {len(values[1])}"
+            f" {len(values_by_method[0])} and {len(values_by_method[1])}"
         )
-    delta = float(values[1].mean() - values[0].mean())
+    delta = float(values_by_method[1].mean() - values_by_method[0].mean())
 
     # Variances of the two means, and their sum with the shared part
-    variances = [float(method_values.var(ddof=1)) / len(method_values) for method_values in values]
+    variances = [
+        float(method_values.var(ddof=1)) / len(method_values) for method_values in values_by_method
+    ]
     variance = sum(variances) + shared_variance
     if variance == 0:
         return MethodDifference(delta, 0.0, None, delta, delta, float(delta == 0))
@@ -73,7 +78,7 @@ def method_difference(
     # df = variance^2 / sum of (variance of a mean)^2 / (n - 1)
     denominator = sum(
         method_variance**2 / (len(method_values) - 1)
-        for method_variance, method_values in zip(variances, values, strict=True)
+        for method_variance, method_values in zip(variances, values_by_method, strict=True)
     )
     df = variance**2 / denominator if denominator else None
     se = math.sqrt(variance)
@@ -93,7 +98,9 @@ def student_p(t: float, df: float | None) -> float:
     return float(2 * stdtr(df, -abs(t)))
 
 
-def shared_variance(baseline: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> float:
+def shared_variance(
+    baseline_contributions: Sequence[np.ndarray], new_contributions: Sequence[np.ndarray]
+) -> float:
     """Return the sampling variance of the difference of means that all runs of a method share.
 
     All runs answered the same requests with the same noise, so their sampling errors are
@@ -102,13 +109,16 @@ def shared_variance(baseline: Sequence[np.ndarray], new: Sequence[np.ndarray]) -
     of a method. It is already in the variance over runs, so it is subtracted.
 
     Args:
-        baseline: first-order contributions (N,) of each run of the baseline.
-        new: first-order contributions (N,) of each run of the new method, of the same samples in
-            the same order.
+        baseline_contributions: first-order contributions (N,) of each run of the baseline.
+        new_contributions: first-order contributions (N,) of each run of the new method, of the
+            same samples in the same order.
     """
-    total_variance = standard_error(np.mean(new, axis=0) - np.mean(baseline, axis=0)) ** 2
+    total_variance = (
+        standard_error(np.mean(new_contributions, axis=0) - np.mean(baseline_contributions, axis=0))
+        ** 2
+    )
     run_variance = sum(
         np.mean([standard_error(a - b) ** 2 / 2 for a, b in combinations(runs, 2)]) / len(runs)
-        for runs in (baseline, new)
+        for runs in (baseline_contributions, new_contributions)
     )
     return max(0.0, total_variance - float(run_variance))
