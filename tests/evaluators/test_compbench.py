@@ -153,7 +153,7 @@ def test_what_is_asked() -> None:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) -> None:
     found = sights(category)
-    first = replace(found[0], seen={})
+    first = replace(found[0], annotations={})
     metric = evaluator.METRICS[category]
     for rules in BOTH:
         strict = measured(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
@@ -169,7 +169,7 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
 
 def test_where_the_official_script_stops_there_is_no_score() -> None:
     found = sights("numeracy")
-    stopping = replace(found[0], facts={**found[0].metadata, "text": "two cup"})
+    stopping = replace(found[0], metadata={**found[0].metadata, "text": "two cup"})
     score = PLUGIN.evaluate([stopping, *found[1:]], "official", False)
     assert measured(score, "numeracy").value is None
     assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
@@ -186,7 +186,7 @@ def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
 
 def test_complex_without_two_objects() -> None:
     found = [
-        replace(s, facts={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
+        replace(s, metadata={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
     ]
     assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
     assert value(found, "complex", "corrected") == pytest.approx(0.72)
@@ -194,7 +194,7 @@ def test_complex_without_two_objects() -> None:
 
 def test_failed_images_do_not_move_the_others() -> None:
     found = sights("complex")
-    failed = [replace(found[0], seen={}, fault="lost"), *found[1:]]
+    failed = [replace(found[0], annotations={}, failure="lost"), *found[1:]]
     whole, rest = (
         PLUGIN.evaluate(found, "official", True),
         PLUGIN.evaluate(failed, "official", True),
@@ -212,7 +212,7 @@ def notes(found: list[AnnotatedImage], rules: str = "official") -> str:
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     wallets = [
         (
-            replace(s, facts={**s.metadata, "nouns": ["cup", "wallet"]})
+            replace(s, metadata={**s.metadata, "nouns": ["cup", "wallet"]})
             if s.metadata["place"] == 0
             else s
         )
@@ -226,7 +226,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "at most" not in notes(wallets, "corrected")
     assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
     other = sighting(("wallet", 0.9, 100, 200))
-    assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
+    assert "at most" not in notes([replace(s, annotations={"detector-2d": other}) for s in wallets]), (
         "a detector with a wallet has no such ceiling"
     )
     assert "spatial_3d: 0.425 of 0.758 is earned by detected objects" in notes(sights("3d_spatial"))
@@ -320,12 +320,12 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
         case = suite.case(index)
         assert (
             suite.index(
-                case.facts[METADATA_KEY]["category"], case.facts[METADATA_KEY]["place"], case.copy
+                case.metadata[METADATA_KEY]["category"], case.metadata[METADATA_KEY]["place"], case.copy
             )
             == index
         )
-        assert case.facts[METADATA_KEY]["text"] == case.text
-        json.dumps(case.facts)
+        assert case.metadata[METADATA_KEY]["text"] == case.prompt
+        json.dumps(case.metadata)
     with pytest.raises(OptionError, match="there is no index 24000"):
         suite.case(24_000)
     part = registry.load_by_name("suites", "t2i-compbench-table5")

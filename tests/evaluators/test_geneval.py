@@ -167,8 +167,8 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
     detector, colours = GENEVAL.annotator_roles
     assert (detector.role, colours.role) == ("detector", "colours")
     facts = ONE_OF_EACH["color_attr"]
-    assert detector.ask(facts, {}) == DetectionQuery(names=("dog", "cat"))
-    assert detector.ask(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
+    assert detector.make_query(facts, {}) == DetectionQuery(names=("dog", "cat"))
+    assert detector.make_query(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
     mask = Mask(size=(2, 2), counts=(1, 3))
     sighting = DetectionAnnotation(
         size=(2, 2),
@@ -178,12 +178,12 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
             thing("dog", 0.7),
         ),
     )
-    ask = colours.ask(facts, {"detector": sighting})
+    ask = colours.make_query(facts, {"detector": sighting})
     assert isinstance(ask, ColourQuery) and ask.candidates == COLOURS
     assert [(o.name, o.mask) for o in ask.objects] == [("dog", mask), ("cat", None)]
     for tag in ("single_object", "two_object", "counting", "position"):
-        assert colours.ask(ONE_OF_EACH[tag], {"detector": sighting}) is None
-    assert colours.ask(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
+        assert colours.make_query(ONE_OF_EACH[tag], {"detector": sighting}) is None
+    assert colours.make_query(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
 
 
 def test_answers_that_do_not_fit_are_named() -> None:
@@ -248,14 +248,14 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
         for text in (OFFICIAL / "evaluation_metadata.jsonl").read_text().splitlines()
     ]
     cases = [suite.case(i) for i in range(suite.count)]
-    assert [c.facts["geneval"] for c in cases] == texts * 4
+    assert [c.metadata["geneval"] for c in cases] == texts * 4
     assert [c.copy for c in cases] == sorted(c.copy for c in cases) and cases[553].prompt == 0
     assert [r.prompt for r in suite.requests([0, 552, 553])] == [
         texts[0]["prompt"],
         texts[552]["prompt"],
         texts[0]["prompt"],
     ]
-    assert Counter(c.facts["geneval"]["tag"] for c in cases) == dict(
+    assert Counter(c.metadata["geneval"]["tag"] for c in cases) == dict(
         zip(TASKS, (320, 396, 320, 376, 400, 400), strict=True)
     )
     assert [r.prompt for r in suite.requests(range(553))] == (
@@ -310,7 +310,7 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
     sights = []
     for i in range(suite.count):
         case = suite.case(i)
-        wanted = PromptSpec.model_validate(case.facts["geneval"])
+        wanted = PromptSpec.model_validate(case.metadata["geneval"])
         found = [
             thing(c.name, 0.95, at(100 * k, 100 * k))
             for k, c in enumerate(wanted.include)
@@ -320,10 +320,10 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         seen: dict[str, Any] = {
             "detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))
         }
-        if ask := GENEVAL.annotator_roles[1].ask(case.facts["geneval"], seen):
+        if ask := GENEVAL.annotator_roles[1].make_query(case.metadata["geneval"], seen):
             seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
         sights.append(
-            AnnotatedImage(i, case.prompt, case.copy, case.text, case.facts["geneval"], seen)
+            AnnotatedImage(i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], seen)
         )
     score = GENEVAL.evaluate(sights, "official", False)
     found_by = {m.metric: m for m in score.measurements}

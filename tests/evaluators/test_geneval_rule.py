@@ -45,7 +45,7 @@ def right(
     facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None
 ) -> bool:
     """The verdict, which is the same under both sets of rules."""
-    found_by = {verdict(facts, found, colours, rules).correct for rules in BOTH}
+    found_by = {verdict(facts, found, colours, rules).is_correct for rules in BOTH}
     assert len(found_by) == 1
     return bool(found_by.pop())
 
@@ -134,8 +134,8 @@ def test_tie_order_later_first_officially_and_first_first_when_corrected() -> No
     colours = {0: "red", 1: "blue"}
     assert counted_detections(found, "colors", "official")["dog"] == [1, 0]
     assert counted_detections(found, "colors", "corrected")["dog"] == [0, 1]
-    assert not verdict(facts, found, colours, "official").correct
-    assert verdict(facts, found, colours, "corrected").correct
+    assert not verdict(facts, found, colours, "official").is_correct
+    assert verdict(facts, found, colours, "corrected").is_correct
     assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == (
         1,
         0,
@@ -391,7 +391,7 @@ def test_the_rule_is_the_slow_one_on_random_scenes() -> None:
             facts, found = asked(rng, tag), scene(rng, ["dog", "cat", "cup"])
             colours = {i: str(rng.choice(["red", "blue"])) for i in range(len(found))}
             wanted = slow(facts, found, colours)
-            assert verdict(facts, found, colours).correct is wanted, (facts, found, colours)
+            assert verdict(facts, found, colours).is_correct is wanted, (facts, found, colours)
             outcomes[tag, wanted] += 1
     assert min(outcomes[tag, v] for tag in TASKS for v in (True, False)) > 10, outcomes
 

@@ -230,7 +230,7 @@ def renamed(run: Path) -> Path:
     path = scored.path.with_name("mine.json")
     scored.path.rename(path)
     scored.path.with_suffix(".npz").rename(path.with_suffix(".npz"))
-    record_again(path, per_sample="mine.npz")
+    record_again(path, arrays_file="mine.npz")
     return path
 
 

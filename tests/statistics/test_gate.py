@@ -247,7 +247,7 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
         *map(baseline.load_baseline_or_runs, runs),
         policy.Policy(metric={"overall": policy.GateRule(margin=0.01)}),
     ).decisions
-    counts = found.line.difference
+    counts = found.metric_comparison.difference
     assert found.low is not None and found.high is not None and found.worsening is not None
     assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
     share = (

@@ -79,7 +79,7 @@ def test_one_prompt_in_a_task_is_refused() -> None:
         clustered_mean(prompt_means(np.arange(4.0), np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])))
     with pytest.raises(ShapeError, match="two tasks"):
         prompt_means(np.arange(4.0), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
-    with pytest.raises(ShapeError, match="do not fit"):
+    with pytest.raises(ShapeError, match="lengths must be equal"):
         prompt_means(np.arange(4.0), np.arange(3))
 
 

@@ -112,7 +112,7 @@ def scored(
         ]
         write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
         write_text(
-            path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json()
+            path, read_result(path).model_copy(update={"sample_scores_file": "geneval.rows.jsonl"}).to_json()
         )
     return StoredResult(read_result(path), path)
 
@@ -415,7 +415,7 @@ def test_equal_prompts_are_no_certainty(tmp_path: Path) -> None:
     )  # type: ignore[misc]
     assert (found.delta, found.p, found.ties, found.verdict) == (0.0, 1.0, 67, "not resolved")
     assert found.low is not None and found.high is not None and found.low < -1 and found.high > 1
-    assert "the interval grants one prompt each way" in found.why
+    assert "the interval grants one prompt each way" in found.reason
 
 
 def test_results_without_sums_are_compared_and_no_prompt_is_counted(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_few_prompts_try_every_exchange_of_a_ratio() -> None:
         return float(scores[1] - scores[0])
 
     gaps = np.array([gap((*chosen, 0)) for chosen in itertools.product((0, 1), repeat=6)])
-    assert found.exact and found.p == np.mean(np.abs(gaps) >= abs(gap((0,) * 7)) - 1e-12)
+    assert found.is_exact and found.p == np.mean(np.abs(gaps) >= abs(gap((0,) * 7)) - 1e-12)
     assert found.delta == pytest.approx(gap((0,) * 7)) and found.ties == 1
 
 
@@ -486,9 +486,9 @@ def test_weights_of_one_give_the_errors_and_p_of_means() -> None:
         (score.value, score.new_prompts_interval.se, score.df)
     )
     assert (
-        found.new_seeds is not None
+        found.new_seeds_interval is not None
         and score.new_seeds_interval is not None
-        and found.new_seeds == pytest.approx(tuple(score.new_seeds_interval))
+        and found.new_seeds_interval == pytest.approx(tuple(score.new_seeds_interval))
     )
     assert (found.p, found.wins, found.losses, found.ties) == (
         flips.p,
@@ -528,7 +528,7 @@ def test_a_task_in_which_no_prompt_moved_still_has_an_error() -> None:
 
 def test_ratios_of_other_prompts_or_of_one_are_refused() -> None:
     one = of_prompts(np.arange(4.0), np.ones(4))
-    with pytest.raises(ShapeError, match="other prompts"):
+    with pytest.raises(ShapeError, match="different prompts"):
         paired_ratio(one, one._replace(prompts=np.arange(1, 5)), True)
     with pytest.raises(ShapeError, match="no weight"):
         paired_ratio(one, of_prompts(np.arange(4.0), np.array([1.0, 1, 1, 0])), True)
@@ -562,8 +562,8 @@ def test_ratios_are_covered_and_exchanges_reject_at_their_rate(prompts: int, cop
         inside.append(abs(found.delta) <= stdtrit(found.df, 0.975) * found.se)
         alarms += [found.p < 0.05] if k % 3 == 0 else []
         seeds += (
-            [abs(found.delta) <= (found.new_seeds.high - found.new_seeds.low) / 2]
-            if found.new_seeds
+            [abs(found.delta) <= (found.new_seeds_interval.high - found.new_seeds_interval.low) / 2]
+            if found.new_seeds_interval
             else []
         )
     assert 0.93 <= np.mean(inside) <= 0.97 and 0.005 <= np.mean(alarms) <= 0.075
@@ -653,7 +653,7 @@ def test_recall_whose_halves_did_not_move_has_an_interval_with_a_width(tmp_path:
     ) and told.reason.endswith("grants one sample each way")
     line = compare.compare_runs(
         *(compare.load_compared_runs(run) for run in runs), ["recall"]
-    ).lines[0]
+    ).metrics[0]
     assert [
         decide.decide_metric(line, policy.GateRule(margin=margin)).outcome
         for margin in (0.02, 0.01)
