@@ -181,7 +181,6 @@ class SampleRecord(Record):
 
 UNIT_BOUNDS = {
     "fraction": (0.0, 1.0),
-    "share": (0.0, 1.0),
     "score0-1": (0.0, 1.0),
     "clip-cosine": (-1.0, 1.0),
     "percent": (0.0, 100.0),

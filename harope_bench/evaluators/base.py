@@ -1,4 +1,4 @@
-"""Contracts of the evaluators: rules on what judges saw, plain numpy, no network."""
+"""Contracts of the evaluators: rules on features or annotations, plain numpy, no network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from harope_bench.metrics.moments import Moments
 
 
 class Features(NamedTuple):
-    """What one judge saw of one sample set, in index order.
+    """The arrays that one feature extractor computed for a sample set, in index order.
 
-    indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts
-    asked
-    images that could not be judged, so that asked = N + failed. kept_moments gives `moments` of an
-    array by name where they are kept
-    beside it; a copy with other arrays must leave it out.
+    Attributes:
+        indices: sample indices, (N,) int64.
+        labels: class labels, (N,) int64, or None.
+        arrays: arrays of N rows each, by name.
+        failed: number of images that the extractor could not read; N + failed were requested.
+        cached_moments: reads the moments of an array by its name from a cache. A copy with other
+            arrays must set it to None.
     """
 
     indices: np.ndarray
@@ -33,31 +35,33 @@ class Features(NamedTuple):
     cached_moments: Callable[[str], Moments] | None = None
 
     def moments(self, name: str) -> Moments:
-        """Count, mean and scatter of an array's rows, float64; the same bits whether they are kept
-        somewhere or not.
+        """Return count, mean and scatter matrix of an array's rows, float64.
+
+        Cached and computed moments are equal to the bit.
         """
-        return (
-            Moments.from_rows(self.arrays[name])
-            if self.cached_moments is None
-            else self.cached_moments(name)
-        )
+        if self.cached_moments is not None:
+            return self.cached_moments(name)
+        return Moments.from_rows(self.arrays[name])
 
 
 class EvaluatorOutput(NamedTuple):
-    """Measurements, first-order contributions by metric (for paired tests), and named warnings.
+    """Measurements, values per sample for paired tests, and warnings.
 
-    per_sample may also hold `METRIC_halves` (H,), the metric on random halves of the samples, whose
-    standard deviation is its error
-    (the same halves in every run of as many samples), where a metric's own rows are not the
-    samples'; and, for scores of prompts,
-    `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not
-    count for that metric. `METRIC_tasks`
-    (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and
-    METRIC_weight (N,) with one that is a ratio of
-    sums whose weights differ.
-    rows: of each image, as JSON values, the verdict and the reason in words. rule_differences:
-    metrics to which the other set of rules
-    gives another value; `warnings` do not repeat them.
+    Attributes:
+        measurements: one per metric, in the evaluator's order.
+        per_sample: arrays by name.
+            `indices` (N,) int64 holds the sample indices.
+            `METRIC` holds the first-order contributions to a metric, (N,); NaN excludes a sample.
+            `METRIC_halves` (H,) holds the metric on random halves of the samples, where the
+            contributions are not those of samples. Runs of equal N share the halves. Their
+            standard deviation is the metric's standard error.
+            `prompts` (N,) integers hold the prompt indices; prompts are then clusters.
+            `METRIC_tasks` (N,) integers accompany a metric that averages the means of tasks.
+            `METRIC_total` and `METRIC_weight` (N,) accompany a ratio of sums with unequal weights.
+        warnings: sentences for the reader of the results.
+        sample_scores: per image, JSON values with its scores and the reason for them.
+        rule_differences: the metrics to which the other set of rules gives another value;
+            `warnings` does not repeat them.
     """
 
     measurements: tuple[Measurement, ...]
@@ -68,64 +72,72 @@ class EvaluatorOutput(NamedTuple):
 
 
 class Evaluator(EvaluatorContract):
-    """Base class of all evaluators. A plug-in is derived from FeatureEvaluator or
-    AnnotationEvaluator.
+    """Base class of all evaluators.
+
+    A plug-in is derived from FeatureEvaluator or AnnotationEvaluator.
     """
 
-    profile: str  # the published program whose formulas it follows
-    parity: str  # against what it is held, in words
-    rules: tuple[str, ...] = ("official",)  # sets of rules that it knows: official, corrected
+    profile: str  # published program whose formulas the evaluator follows
+    parity: str  # what the implementation was compared with, as text
+    rules: tuple[str, ...] = ("official",)  # supported sets of rules: official, corrected
     profiles_with_own_judge: tuple[str, ...] = ()  # profiles that need a judge of their own
-    subject: Literal["images", "network"] = "images"  # what its rows are of
-    arrays: tuple[str, ...] = ()  # of one that looks at networks: the arrays of numbers it reads
-    text_arrays: tuple[str, ...] = ()  # and its arrays of texts
+    subject: Literal["images", "network"] = "images"  # what a row of the arrays describes
+    arrays: tuple[str, ...] = ()  # subject "network": names of the numeric arrays it reads
+    text_arrays: tuple[str, ...] = ()  # subject "network": names of the string arrays it reads
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """Return the profiles that it knows, its own among them; a plug-in may state them as an
-        attribute.
+        """Return the supported profiles, including the evaluator's own.
+
+        A plug-in may declare them as a class attribute instead.
         """
         return (self.profile,)
 
     def with_profile(self, profile: str) -> Self:
-        """Return the evaluator in another profile of `profiles`; OptionError for any other."""
+        """Return the evaluator under another of its profiles.
+
+        Raises:
+            OptionError: The evaluator does not support the profile.
+        """
         if profile != self.profile:
             raise OptionError(
-                f"the evaluator has profile {self.profile}, not {profile}; leave --profile out"
+                f"the evaluator has profile {self.profile}, not {profile}; omit --profile"
             )
         return self
 
 
 class FeatureEvaluator(Evaluator):
-    """Base class of evaluators on the arrays of one judge."""
+    """Base class of evaluators that read the arrays of one feature extractor."""
 
-    def evaluate(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
-        """Return the measurements; a metric that cannot be had is None with a reason."""
-        raise MissingMemberError(self, "score")
+    def evaluate(self, features: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+        """Return the measurements. A metric that cannot be computed is None with a reason."""
+        raise MissingMemberError(self, "evaluate")
 
 
-# What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it
-# reads them
+# What a suite states about a prompt: JSON values. The evaluator validates them as it reads them.
 Metadata = Mapping[str, Any]
-Annotations = Mapping[str, Annotation]  # answers so far, by role
+Annotations = Mapping[str, Annotation]  # annotations of one image so far, by annotator role
 
 
 class AnnotatorRole(NamedTuple):
-    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is
-    nothing to ask of that image.
+    """A role that an annotator fills for an evaluator, and the query that it gets per image.
 
-    needs: Whether the judge may be asked about an image of these facts at all, before anything is
-    answered.
+    Attributes:
+        role: name of the role, such as "detector".
+        make_query: returns the query for an image from the prompt's metadata and the annotations
+            of earlier roles; None if the role has nothing to annotate in this image.
+        is_needed: tells from the metadata alone whether the role may ever be queried.
     """
 
     role: str
     make_query: Callable[[Metadata, Annotations], Query | None]
-    is_needed: Callable[[Metadata], bool] = lambda facts: True
+    is_needed: Callable[[Metadata], bool] = lambda metadata: True
 
 
 class WeightedScore(NamedTuple):
-    """What an image adds to a metric: the value is the sum of all `total` over the sum of all
-    `weight`.
+    """The contribution of one image to a metric.
+
+    The metric is the sum of all `total` divided by the sum of all `weight`.
     """
 
     total: float
@@ -134,12 +146,14 @@ class WeightedScore(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleScore:
-    """What a rule says of one image.
+    """What a rule states about one image.
 
-    task: the stratum it belongs to. parts: by metric, for those metrics that it counts for. reason:
-    in words, for a reader.
-    unknown: answers that no rule can read, which are counted and never guessed. evidence: JSON
-    values that show why.
+    Attributes:
+        task: stratum of the prompt.
+        scores: weighted scores, by each metric for which the image counts.
+        reason: explanation of the scores, as text.
+        n_unread: number of annotations that no rule can interpret.
+        evidence: JSON values that support the scores.
     """
 
     task: str
@@ -151,8 +165,16 @@ class SampleScore:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image of a run: its prompt's number and facts, which copy, and what the judges answered,
-    or why there is no answer.
+    """One image of a run with its prompt and its annotations.
+
+    Attributes:
+        index: sample index.
+        prompt_index: index of the prompt in the suite.
+        copy: number of the image among those of its prompt, from 0.
+        prompt: text of the prompt.
+        metadata: what the suite states about the prompt.
+        annotations: annotations by role.
+        failure: why the image has no annotations; None if it has them.
     """
 
     index: int
@@ -165,50 +187,59 @@ class AnnotatedImage:
 
 
 class AnnotationEvaluator(Evaluator):
-    """Base class of evaluators on annotations; evaluators/prompt_scores.py has what those that
-    score prompts share.
+    """Base class of evaluators that read annotations.
+
+    evaluators/prompt_scores.py holds what evaluators of prompts share.
     """
 
-    metadata_key: str  # the key of a case's facts that it reads; a case without it is not evaluated
-    annotator_roles: tuple[AnnotatorRole, ...]  # what judges are asked, in order
+    metadata_key: str  # key of a request's metadata that it reads; requests without it are skipped
+    annotator_roles: tuple[AnnotatorRole, ...]  # in the order of their queries
 
-    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
-        """Return the metrics, macro ones aside, that an image of this prompt counts for."""
-        raise MissingMemberError(self, "counts_for")
+    def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:
+        """Return the metrics, except macro metrics, for which an image of this prompt counts."""
+        raise MissingMemberError(self, "metrics_of_prompt")
 
     def evaluate(
-        self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool
+        self, annotated_images: Sequence[AnnotatedImage], rules: str, is_lenient: bool
     ) -> EvaluatorOutput:
-        """Return the measurements under these rules; a metric with a failed or unread image is None
-        unless `lenient`.
+        """Return the measurements under a set of rules.
+
+        A metric with failed images or unread annotations is None, unless `is_lenient`.
         """
-        raise MissingMemberError(self, "assess")
+        raise MissingMemberError(self, "evaluate")
 
 
 def load_evaluator(name: str) -> Evaluator:
     """Return the evaluator of that name.
 
     Raises:
-        UnknownName: No such evaluator. PluginError: It is not derived from Evaluator. BenchError:
-            It does not load.
+        UnknownNameError: No evaluator has this name.
+        PluginError: The plug-in is not derived from Evaluator.
+        BenchError: The plug-in cannot be imported.
     """
     return registry.load_plugin("evaluators", name, Evaluator)
 
 
 def load_feature_evaluator(name: str) -> FeatureEvaluator:
-    """Return the evaluator on features of that name; errors as `load_evaluator`, and OptionError
-    for another kind.
+    """Return the evaluator of features of that name.
+
+    Raises:
+        OptionError: The evaluator is of another kind.
+        UnknownNameError, PluginError, BenchError: See `load_evaluator`.
     """
     message = (
-        f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on"
+        f"evaluator {name} scores annotations of prompts, not features; choose an evaluator of"
         " features"
     )
     return registry.require_kind(load_evaluator(name), FeatureEvaluator, message)
 
 
 def load_annotation_evaluator(name: str) -> AnnotationEvaluator:
-    """Return the evaluator on annotations of that name; errors as `load_evaluator`, and OptionError
-    for another kind.
+    """Return the evaluator of annotations of that name.
+
+    Raises:
+        OptionError: The evaluator is of another kind.
+        UnknownNameError, PluginError, BenchError: See `load_evaluator`.
     """
     message = (
         f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of"

@@ -1,5 +1,7 @@
-"""Cost of a network: Table 9's own columns, the whole model, latency and memory. Its rows are
-forwards, not images.
+"""Evaluator cost: parameters, multiply-adds, latency and memory of one network.
+
+Rows are forwards, not images. The first two metrics count one layer as Table 9 of the paper does.
+The others measure the whole model.
 """
 
 from __future__ import annotations
@@ -12,31 +14,38 @@ from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.metrics.attention_cost import QKV_PROJECTIONS, AttentionSizes, LearnedParameters
 
+# Sizes of one attention layer, in the order of AttentionSizes, tokens and LearnedParameters.
 LAYER_ARRAYS = (
     "hidden",
     "heads",
     "projections",
     "tokens",
-    "added",
+    "added_parameters",
     "matrices",
     "matrix_width",
     "factors",
 )
-ARRAYS = (*LAYER_ARRAYS, "batch", "parameters", "frozen", "macs", "seconds", "peak_bytes")
-REASON_ARRAYS = ("why_model", "why_run")
+ARRAYS = (
+    *LAYER_ARRAYS,
+    "batch",
+    "parameters",
+    "frozen_parameters",
+    "macs",
+    "seconds",
+    "peak_bytes",
+)
+REASON_ARRAYS = ("reason_model", "reason_run")  # why counts, or times and memory, are missing
 QUANTILES = {"latency_ms_p10": 10, "latency_ms_median": 50, "latency_ms_p90": 90}
-MIN_FORWARDS = 10  # forwards below which the outer deciles would lie outside what was seen
+MIN_FORWARDS = 10  # forwards below which the outer deciles would lie outside the measured times
 MILLION = 10**6
 GIGA = 10**9
 
 
 class CostEvaluator(FeatureEvaluator):
-    """Counts and times of one network, each with its scope in the metric's title and in the
-    measurement's name.
+    """Evaluator of the cost of one network.
 
-    Observations have a row a forward: the arrays of ARRAYS, float64, NaN where something was not
-    had, and two of strings (WHYS) that
-    say why. Counts are the same in every row.
+    Features hold one row per forward: the arrays of ARRAYS, float64, NaN where a value is missing,
+    and the string arrays of REASON_ARRAYS, which say why. Counts are equal in all rows.
     """
 
     version = 1
@@ -44,13 +53,13 @@ class CostEvaluator(FeatureEvaluator):
     parity = (
         "Table 9's counts: plain integers of the layer's shape; with HARoPE they equal torch's"
         " operator counter on the built layer plus its bias additions"
-        " (tests/analysis/test_cost.py). 15 of the table's 16 distinct numbers come out; FLUX 1024"
-        " with the matrix is 134.184 against 134.1 printed"
+        " (tests/analysis/test_cost.py). 15 of the table's 16 distinct numbers are reproduced;"
+        " FLUX 1024 with the matrix is 134.184, where the paper prints 134.1"
     )
     rules = ("official",)
-    looks_at = "network"
+    subject = "network"
     arrays = ARRAYS
-    texts = REASON_ARRAYS
+    text_arrays = REASON_ARRAYS
     metrics = (
         Metric(
             name="params_m",
@@ -117,129 +126,137 @@ class CostEvaluator(FeatureEvaluator):
         ),
     )
 
-    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
-        """The measurements; `reference` is not read."""
-        made = [_measure(metric.name, seen, COST_RULES[metric.name]) for metric in self.metrics]
-        return EvaluatorOutput(tuple(made), {}, tuple(_warnings(seen)))
+    def evaluate(self, features: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+        """Return the measurements of the forwards; `reference` is not read."""
+        measurements = [
+            _measure(metric.name, features, COST_RULES[metric.name]) for metric in self.metrics
+        ]
+        return EvaluatorOutput(tuple(measurements), {}, tuple(_warnings(features)))
 
 
+# Arrays by name -> value in the metric's unit, or the reason why there is none.
 CostRule = Callable[[Mapping[str, np.ndarray]], float | str]
 
 
-def _measure(metric: str, seen: Features, rule: CostRule) -> Measurement:
-    """The measurement of a rule that gives a number or the reason why there is none."""
-    rows = len(seen.indices)
-    found = rule(seen.arrays) if rows else "no forward was looked at"
-    scope = _scope(seen) if metric in ("params_m", "flops_g") else "whole-model"
-    counts = {"n_asked": rows + seen.failed, "n_failed": seen.failed}
-    if isinstance(found, str):
+def _measure(metric: str, features: Features, rule: CostRule) -> Measurement:
+    """Return the measurement of a metric by its rule."""
+    n_forwards = len(features.indices)
+    value = rule(features.arrays) if n_forwards else "no forward was measured"
+    scope = _scope(features) if metric in ("params_m", "flops_g") else "whole-model"
+    counts = {"n_asked": n_forwards + features.failed, "n_failed": features.failed}
+    if isinstance(value, str):
         return Measurement(
             metric=metric,
             name=f"{metric}-{scope}",
             value=None,
             n_scored=0,
-            n_abstained=rows,
-            reason=found,
+            n_abstained=n_forwards,
+            reason=value,
             **counts,
         )
     return Measurement(
-        metric=metric, name=f"{metric}-{scope}", value=found, n_scored=rows, **counts
+        metric=metric, name=f"{metric}-{scope}", value=value, n_scored=n_forwards, **counts
     )
 
 
-def _scope(seen: Features) -> str:
-    projections = seen.arrays["projections"]
-    return (
-        "qkv-projection"
-        if len(projections) and projections[0] == QKV_PROJECTIONS
-        else "attention-layer"
-    )
+def _scope(features: Features) -> str:
+    """Return which projections of the layer Table 9 counts for this network."""
+    projections = features.arrays["projections"]
+    if len(projections) and projections[0] == QKV_PROJECTIONS:
+        return "qkv-projection"
+    return "attention-layer"
 
 
 def _layer_sizes(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[AttentionSizes, LearnedParameters, int] | None:
-    """Layer, what the encoding learns in it, and tokens; None where they are not known."""
+    """Return the layer's sizes, the encoding's learned parameters and the number of tokens.
+
+    None if one of them is missing.
+    """
     values = [arrays[name][0] for name in LAYER_ARRAYS]
     if not np.isfinite(values).all():
         return None
-    hidden, heads, projections, tokens, added, matrices, width, factors = map(int, values)
-    return (
-        AttentionSizes(hidden, heads, projections),
-        LearnedParameters(added, matrices, width, factors),
-        tokens,
-    )
+    hidden, heads, projections, tokens, n_added, matrices, width, factors = map(int, values)
+    layer = AttentionSizes(hidden, heads, projections)
+    pe_parameters = LearnedParameters(n_added, matrices, width, factors)
+    return layer, pe_parameters, tokens
 
 
-def _parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
+def _layer_parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
+    """Return the parameters of one layer with its encoding, in millions."""
     sizes = _layer_sizes(arrays)
-    return (
-        (sizes[0].parameters + sizes[1].parameters) / MILLION
-        if sizes
-        else _reason(arrays, "why_model")
-    )
+    if sizes is None:
+        return _reason(arrays, "reason_model")
+    layer, pe_parameters, _ = sizes
+    return (layer.parameters + pe_parameters.parameters) / MILLION
 
 
-def _flops(arrays: Mapping[str, np.ndarray]) -> float | str:
+def _layer_flops(arrays: Mapping[str, np.ndarray]) -> float | str:
+    """Return the multiply-adds of one layer with its encoding, in units of 10^9."""
     sizes = _layer_sizes(arrays)
-    return sizes[0].flops(sizes[2], sizes[1]) / GIGA if sizes else _reason(arrays, "why_model")
+    if sizes is None:
+        return _reason(arrays, "reason_model")
+    layer, pe_parameters, tokens = sizes
+    return layer.flops(tokens, pe_parameters) / GIGA
 
 
 class _ConstantCount:
-    """A count that is the same in every forward, in the metric's unit."""
+    """The rule of a count that is equal in all forwards, in the metric's unit."""
 
-    def __init__(self, array: str, why: str, unit: float):
+    def __init__(self, array: str, reason_array: str, unit: float):
         self.array = array
-        self.why = why
+        self.reason_array = reason_array
         self.unit = unit
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | str:
-        values = arrays[self.array]
-        if not np.isfinite(values).all():
-            return _reason(arrays, self.why)
-        each = float(arrays["batch"][0]) if self.array == "macs" else 1.0
-        return (
-            float(values.max()) / each / self.unit
-            if each > 0
-            else "the size of the batch is not known"
-        )
+        """Return the count; multiply-adds are divided by the batch size."""
+        counts = arrays[self.array]
+        if not np.isfinite(counts).all():
+            return _reason(arrays, self.reason_array)
+        batch = float(arrays["batch"][0]) if self.array == "macs" else 1.0
+        if not batch > 0:
+            return "the size of the batch is not known"
+        return float(counts.max()) / batch / self.unit
 
 
 class _Latency:
-    """A quantile of the forwards' times, linear between them, in milliseconds."""
+    """The rule of a percentile of the forwards' times, in milliseconds."""
 
     def __init__(self, percent: int):
         self.percent = percent
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | str:
+        """Return the percentile, interpolated linearly between two times."""
         seconds = arrays["seconds"]
         if not np.isfinite(seconds).all():
-            return _reason(arrays, "why_run")
+            return _reason(arrays, "reason_run")
         if self.percent != 50 and len(seconds) < MIN_FORWARDS:
             return f"{len(seconds)} timed forwards, a decile needs {MIN_FORWARDS}"
         return float(np.percentile(seconds, self.percent)) * 1000
 
 
-def _reason(arrays: Mapping[str, np.ndarray], name: str) -> str:
-    return str(arrays[name][0]) or "not observed"
+def _reason(arrays: Mapping[str, np.ndarray], reason_array: str) -> str:
+    return str(arrays[reason_array][0]) or "not measured"
 
 
-def _warnings(seen: Features) -> Sequence[str]:
-    changing = [
-        name
-        for name in (*LAYER_ARRAYS, "parameters", "macs")
-        if len(set(seen.arrays[name][np.isfinite(seen.arrays[name])])) > 1
-    ]
-    return [f"forwards of one network differ in {', '.join(changing)}"] if changing else []
+def _warnings(features: Features) -> Sequence[str]:
+    """Return a warning if a count differs between forwards of one network."""
+    differing = []
+    for name in (*LAYER_ARRAYS, "parameters", "macs"):
+        counts = features.arrays[name]
+        if len(set(counts[np.isfinite(counts)])) > 1:
+            differing.append(name)
+    return [f"forwards of one network differ in {', '.join(differing)}"] if differing else []
 
 
 COST_RULES: dict[str, CostRule] = {
-    "params_m": _parameters,
-    "flops_g": _flops,
-    "params_model": _ConstantCount("parameters", "why_model", MILLION),
-    "params_frozen": _ConstantCount("frozen", "why_model", MILLION),
-    "macs_model": _ConstantCount("macs", "why_model", GIGA),
-    "peak_memory_mb": _ConstantCount("peak_bytes", "why_run", MILLION),
+    "params_m": _layer_parameters,
+    "flops_g": _layer_flops,
+    "params_model": _ConstantCount("parameters", "reason_model", MILLION),
+    "params_frozen": _ConstantCount("frozen_parameters", "reason_model", MILLION),
+    "macs_model": _ConstantCount("macs", "reason_model", GIGA),
+    "peak_memory_mb": _ConstantCount("peak_bytes", "reason_run", MILLION),
     **{name: _Latency(percent) for name, percent in QUANTILES.items()},
 }
 

@@ -1,7 +1,8 @@
-"""Evaluator dpg-bench: share of a prompt's questions that an image answers with yes, parents before
-children, and its categories.
+"""Evaluator dpg-bench: fraction of a prompt's questions that an image answers with yes.
 
-The rule is evaluators/rules/dpg.py; it reads the words that a visual question answering judge says.
+A question whose parent question scores 0 scores 0. Scores are also given by category. The rule is
+evaluators/rules/dpg.py. It reads the answers of a visual question answering (VQA) annotator.
+
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py.
 """
 
@@ -27,14 +28,17 @@ from harope_bench.evaluators.rules import dpg as rule
 
 METRICS = ("dpg", *rule.L1, *rule.L2)
 SCALE = 100.0
-NO_ANSWERS = "no answers"  # evidence of an image that nobody was asked about
+NO_ANSWERS = "no answers"  # key of the evidence of an image without answers
+MAX_LISTED = 5  # indices or names that a note lists
+SCORE_TOLERANCE = 1e-9  # below which the rule and the official script agree
+
+OptionalScores = Sequence[SampleScore | None]
 
 
-def vqa_query(facts: Metadata, seen: Annotations) -> Query | None:
-    """Every question of the item's rows, those too that the official rules skip."""
-    return VqaQuery(
-        questions=tuple(q.question for q in rule.DpgItem.model_validate(facts).questions)
-    )
+def vqa_query(metadata: Metadata, annotations: Annotations) -> Query | None:
+    """Return the query with every question of the item, also those the official rules skip."""
+    item = rule.DpgItem.model_validate(metadata)
+    return VqaQuery(questions=tuple(question.question for question in item.questions))
 
 
 def _metric(name: str) -> Metric:
@@ -43,299 +47,359 @@ def _metric(name: str) -> Metric:
 
 
 class DpgBenchEvaluator(PromptEvaluator):
-    """The score, five broad categories and twelve of the thirteen detailed ones (the thirteenth is
-    all of `global`).
+    """Evaluator of the DPG-Bench score and its categories.
 
-    scores: the official script's own, of 0 to 1 by index, in place of the rule's under the official
-    rules (imported results).
+    There are five broad and twelve of the thirteen detailed categories. The thirteenth is equal to
+    `global`.
+
+    Args:
+        official_scores: scores of the official script, 0 to 1, by sample index, from imported
+            results. Under the official rules they replace those of the rule.
     """
 
     version = 3
     profile = "ella"
     parity = (
         "the rule equals a slow one written from the script's description, on random tables and on"
-        " every edge case (tests/evaluators/test_dpg.py); finished runs are read back to the digit;"
-        " categories are those of a run in one process; the judge's parity is its own"
+        " every edge case (tests/evaluators/test_dpg.py); results of the script are reproduced to"
+        " the last digit; categories are those of a run in one process; the judge states its own"
+        " parity"
     )
     metrics = tuple(map(_metric, METRICS))
-    form = "dpg"
-    looks = (AnnotatorRole("vqa", vqa_query),)
+    metadata_key = "dpg"
+    annotator_roles = (AnnotatorRole("vqa", vqa_query),)
 
-    def __init__(self, scores: Mapping[int, float] | None = None):
-        self.scores = scores
+    def __init__(self, official_scores: Mapping[int, float] | None = None):
+        self.official_scores = official_scores
 
-    def task(self, facts: Metadata) -> str:
-        """All prompts are of one task."""
+    def task(self, metadata: Metadata) -> str:
+        """Return the single task of all prompts."""
         return "dpg"
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
-        """The score and every category that a question of the item has."""
-        held = {
-            name for question in facts["questions"] for name in rule.categories(question["tuple"])
+    def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:
+        """Return the score and every category of the item's questions."""
+        names = {
+            name
+            for question in metadata["questions"]
+            for name in rule.categories(question["tuple"])
         }
-        return ("dpg", *(name for name in METRICS if name in held))
+        return ("dpg", *(name for name in METRICS if name in names))
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
-        """Score of one image and its part in each category, with the questions that were not
-        answered with yes.
-        """
-        item = rule.DpgItem.model_validate(facts)
-        answers = _answer_texts(item, seen)
-        tile = rule.score_answers(item, answers, rules)
-        read = rule.row_indices(item, rules)
-        parts = {"dpg": WeightedScore(SCALE * tile.score)}
-        if tile.failure is None:
-            sums = rule.category_sums(item, tile, rules)
-            parts |= {
-                name: WeightedScore(SCALE * total, count)
-                for name, (total, count) in sums.items()
-                if name in METRICS
-            }
-        blank = sum(not answers[place].strip() for place in read.values())
-        evidence = _evidence(item, answers, tile, read)
-        if self.scores is not None and blank == len(read):
-            return SampleScore("dpg", parts, NO_ANSWERS, evidence={NO_ANSWERS: True})
-        return SampleScore("dpg", parts, _reason(tile), blank, evidence)
+    def score_sample(self, metadata: Metadata, annotations: Annotations, rules: str) -> SampleScore:
+        """Return the score of one image, also by category, with the questions that scored 0."""
+        item = rule.DpgItem.model_validate(metadata)
+        answers = _answer_texts(item, annotations)
+        image_score = rule.score_answers(item, answers, rules)
+        row_indices = rule.row_indices(item, rules)
 
-    def settle(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
-    ) -> Sequence[SampleScore | None]:
-        """Marks once all are known: which items the rules lose, which image speaks for the
-        categories, what an image weighs.
+        scores = {"dpg": WeightedScore(SCALE * image_score.score)}
+        if image_score.failure is None:
+            for name, (total, count) in rule.category_sums(item, image_score, rules).items():
+                if name in METRICS:
+                    scores[name] = WeightedScore(SCALE * total, count)
+
+        n_blank = sum(not answers[index].strip() for index in row_indices.values())
+        if self.official_scores is not None and n_blank == len(row_indices):
+            return SampleScore("dpg", scores, NO_ANSWERS, evidence={NO_ANSWERS: True})
+        evidence = _evidence(item, answers, image_score, row_indices)
+        return SampleScore("dpg", scores, _reason(image_score), n_blank, evidence)
+
+    def finalize_scores(
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: OptionalScores,
+        rules: str,
+    ) -> OptionalScores:
+        """Return the scores after the rules that read all images of an item.
+
+        Every item gets the same weight. Under the official rules, items with a failure are
+        excluded, and only the last image of each item counts in the categories.
         """
         if rules == "corrected":
-            heard = [
-                None if mark is None or NO_ANSWERS in mark.evidence else mark for mark in marks
+            with_answers = [
+                None if score is None or NO_ANSWERS in score.evidence else score
+                for score in sample_scores
             ]
-            return _equal_item_weights(sights, heard)
-        if self.scores is not None:
-            scores = self.scores
-            imported = [
-                _with_official_score(mark, scores.get(sight.index))
-                for sight, mark in zip(sights, marks, strict=True)
+            return _equal_item_weights(annotated_images, with_answers)
+
+        if self.official_scores is not None:
+            official_scores = self.official_scores
+            included_scores = [
+                _with_official_score(score, official_scores.get(image.index))
+                for image, score in zip(annotated_images, sample_scores, strict=True)
             ]
-            return _equal_item_weights(sights, _last_tile(sights, imported))
-        gone = {
-            s.prompt_index
-            for s, m in zip(sights, marks, strict=True)
-            if m is None or "lost" in m.evidence
-        }
-        kept = [
-            None if sight.prompt_index in gone else mark
-            for sight, mark in zip(sights, marks, strict=True)
-        ]
-        return _equal_item_weights(sights, _last_tile(sights, kept))
+        else:
+            included_scores = _without_failed_items(annotated_images, sample_scores)
+        scores = _categories_of_last_image(annotated_images, included_scores)
+        return _equal_item_weights(annotated_images, scores)
 
     def notes(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: OptionalScores,
+        rules: str,
     ) -> tuple[str, ...]:
-        """What the rules lose, answers that are neither yes nor no, texts that are not the official
-        ones, what categories rest on.
-        """
-        told = [
-            *_excluded_items_note(sights, marks, rules),
-            *_unclear_answers_note(sights, marks),
-            *_prompt_texts_note(sights),
-            *_unknown_categories_note(sights),
+        """Return notes on excluded items, unclear answers, unofficial texts and categories."""
+        notes = [
+            *_excluded_items_note(annotated_images, sample_scores, rules),
+            *_unclear_answers_note(annotated_images, sample_scores),
+            *_prompt_texts_note(annotated_images),
+            *_unknown_categories_note(annotated_images),
         ]
         if rules == "official":
-            told.append(
+            notes.append(
                 "categories: of the last image of each item alone and before dependencies, as the"
                 " script counts them in one process"
             )
-        return (*told, *self._agreement_note(sights))
+        return (*notes, *self._agreement_note(annotated_images))
 
-    def _agreement_note(self, sights: Sequence[AnnotatedImage]) -> tuple[str, ...]:
-        if not self.scores:
+    def _agreement_note(self, annotated_images: Sequence[AnnotatedImage]) -> tuple[str, ...]:
+        """Return how many imported scores the rule reproduces; empty without imported ones."""
+        if not self.official_scores:
             return ()
-        held = [
-            (s, self.mark(s.metadata, s.annotations, "official"))
-            for s in sights
-            if s.index in self.scores and s.failure is None
-        ]
-        heard = [
-            (s, mark.scores["dpg"].total) for s, mark in held if NO_ANSWERS not in mark.evidence
-        ]
-        if not heard:
+        rule_scores: dict[int, float] = {}  # by sample index
+        for image in annotated_images:
+            if image.index not in self.official_scores or image.failure is not None:
+                continue
+            score = self.score_sample(image.metadata, image.annotations, "official")
+            if NO_ANSWERS not in score.evidence:
+                rule_scores[image.index] = score.scores["dpg"].total
+        if not rule_scores:
             return (
                 (
-                    "scores: the official script's; its answers are not here, so the rule could not"
-                    " be held against them"
+                    "scores: those of the official script; its answers are missing, so the rule"
+                    " could not be compared with them"
                 ),
             )
-        other = [s.index for s, score in heard if abs(score - SCALE * self.scores[s.index]) > 1e-9]
-        where = (
-            f"; not on {', '.join(map(str, other[:5]))}{' ...' * (len(other) > 5)}" if other else ""
-        )
+
+        differing_indices = [
+            index
+            for index, score in rule_scores.items()
+            if abs(score - SCALE * self.official_scores[index]) > SCORE_TOLERANCE
+        ]
+        exceptions = f"; not on {_list_first(differing_indices)}" if differing_indices else ""
+        n_agreeing = len(rule_scores) - len(differing_indices)
         return (
             (
-                "scores: the official script's; the rule on its answers agrees on"
-                f" {len(heard) - len(other):,} of {len(heard):,}{where}"
+                "scores: those of the official script; the rule on its answers agrees on"
+                f" {n_agreeing:,} of {len(rule_scores):,}{exceptions}"
             ),
         )
 
 
-def _answer_texts(item: rule.DpgItem, seen: Annotations) -> list[str]:
-    answer = seen.get("vqa")
-    texts = [one.text for one in answer.answers] if isinstance(answer, VqaAnnotation) else []
+def _list_first(names: Sequence[object]) -> str:
+    """Return the first few names, separated by commas."""
+    name_list = ", ".join(map(str, names[:MAX_LISTED]))
+    return f"{name_list} ..." if len(names) > MAX_LISTED else name_list
+
+
+def _answer_texts(item: rule.DpgItem, annotations: Annotations) -> list[str]:
+    """Return the answer to each of the item's questions.
+
+    Raises:
+        ShapeError: The number of answers is not the number of questions.
+    """
+    annotation = annotations.get("vqa")
+    texts = []
+    if isinstance(annotation, VqaAnnotation):
+        texts = [answer.text for answer in annotation.answers]
     if len(texts) != len(item.questions):
         raise ShapeError(
             f"item {item.item} has {len(item.questions)} questions, the judge gave {len(texts)}"
-            " answers; judge it again"
+            " answers; annotate it again"
         )
     return texts
 
 
-def _reason(tile: rule.ImageScore) -> str:
-    if tile.failure is not None:
-        return tile.failure
-    yes = sum(map(bool, tile.raw_answers.values()))
-    zeroed = sum(tile.raw_answers[number] > 0 for number in tile.zeroed_by)
-    return f"{yes} of {len(tile.raw_answers)} answered yes" + (
-        f", {zeroed} of them 0 by what they depend on" if zeroed else ""
-    )
+def _reason(image_score: rule.ImageScore) -> str:
+    """Return how many questions were answered with yes, and how many of these became 0."""
+    if image_score.failure is not None:
+        return image_score.failure
+    n_yes = sum(map(bool, image_score.raw_answers.values()))
+    n_zeroed = sum(image_score.raw_answers[number] > 0 for number in image_score.zeroing_parents)
+    reason = f"{n_yes} of {len(image_score.raw_answers)} answered yes"
+    if n_zeroed:
+        reason += f", {n_zeroed} of them 0 by what they depend on"
+    return reason
 
 
 def _evidence(
-    item: rule.DpgItem, answers: Sequence[str], tile: rule.ImageScore, read: Mapping[int, int]
+    item: rule.DpgItem,
+    answers: Sequence[str],
+    image_score: rule.ImageScore,
+    row_indices: Mapping[int, int],
 ) -> Metadata:
-    """The questions that are 0, with what they depend on; `by` is the parent that made one 0."""
-    zero = []
-    for number, place in read.items():
-        if tile.final_answers.get(number) == 0:
-            asked = item.questions[place]
-            row: dict[str, object] = {
-                "id": number,
-                "question": asked.question,
-                "answer": answers[place],
-                "category": asked.categories[-1],
-            }
-            row |= {"parents": [p for p in asked.parents if p]} if any(asked.parents) else {}
-            zero.append(row | ({"by": tile.zeroed_by[number]} if number in tile.zeroed_by else {}))
-    found: dict[str, object] = {"item": item.item, "questions": len(read), "zero": zero}
-    return found | ({"lost": tile.failure} if tile.failure is not None else {})
+    """Return the questions that scored 0, with their parents, as JSON values.
+
+    Args:
+        item: the prompt's questions.
+        answers: one answer for each of them.
+        image_score: the scored answers.
+        row_indices: index in `item.questions` of each scored question, by its id.
+    """
+    zero_questions = []
+    for number, index in row_indices.items():
+        if image_score.final_answers.get(number) != 0:
+            continue
+        question = item.questions[index]
+        row: dict[str, object] = {
+            "id": number,
+            "question": question.question,
+            "answer": answers[index],
+            "category": question.categories[-1],
+        }
+        if any(question.parents):
+            row["parents"] = [parent for parent in question.parents if parent]
+        if number in image_score.zeroing_parents:
+            row["zeroed_by"] = image_score.zeroing_parents[number]
+        zero_questions.append(row)
+
+    evidence: dict[str, object] = {
+        "item": item.item,
+        "questions": len(row_indices),
+        "zero_questions": zero_questions,
+    }
+    if image_score.failure is not None:
+        evidence["failure"] = image_score.failure
+    return evidence
 
 
-def _with_official_score(mark: SampleScore | None, score: float | None) -> SampleScore | None:
-    """The mark with the script's own score; none where the script has none."""
-    if mark is None or score is None:
+def _with_official_score(
+    sample_score: SampleScore | None, official_score: float | None
+) -> SampleScore | None:
+    """Return the score with the script's own score; None if the script has none."""
+    if sample_score is None or official_score is None:
         return None
-    if NO_ANSWERS in mark.evidence:
-        return replace(
-            mark,
-            scores={"dpg": WeightedScore(SCALE * score)},
-            reason="the script's score; its answers are not here",
-        )
-    return replace(
-        mark,
-        scores={**mark.scores, "dpg": WeightedScore(SCALE * score)},
-        evidence={k: v for k, v in mark.evidence.items() if k != "lost"},
-    )
+    dpg = WeightedScore(SCALE * official_score)
+    if NO_ANSWERS in sample_score.evidence:
+        reason = "score of the official script; its answers are missing"
+        return replace(sample_score, scores={"dpg": dpg}, reason=reason)
+    evidence = {key: value for key, value in sample_score.evidence.items() if key != "failure"}
+    return replace(sample_score, scores={**sample_score.scores, "dpg": dpg}, evidence=evidence)
 
 
-def _last_tile(
-    sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]
+def _without_failed_items(
+    annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
 ) -> list[SampleScore | None]:
-    """Marks without categories but for the last image of each item."""
-    last: dict[int, int] = {}
-    for sight, mark in zip(sights, marks, strict=True):
-        if mark is not None:
-            last[sight.prompt_index] = max(sight.copy, last.get(sight.prompt_index, 0))
+    """Return the scores without all images of items of which one image has no score or failed."""
+    failed_prompts = {
+        image.prompt_index
+        for image, score in zip(annotated_images, sample_scores, strict=True)
+        if score is None or "failure" in score.evidence
+    }
     return [
-        (
-            mark
-            if mark is None or last[sight.prompt_index] == sight.copy
-            else replace(mark, scores={"dpg": mark.scores["dpg"]})
-        )
-        for sight, mark in zip(sights, marks, strict=True)
+        None if image.prompt_index in failed_prompts else score
+        for image, score in zip(annotated_images, sample_scores, strict=True)
     ]
+
+
+def _categories_of_last_image(
+    annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
+) -> list[SampleScore | None]:
+    """Return the scores with categories for the last image of each item alone."""
+    last_copies: dict[int, int] = {}  # by prompt index
+    for image, score in zip(annotated_images, sample_scores, strict=True):
+        if score is not None:
+            last_copy = last_copies.get(image.prompt_index, 0)
+            last_copies[image.prompt_index] = max(image.copy, last_copy)
+
+    scores: list[SampleScore | None] = []
+    for image, score in zip(annotated_images, sample_scores, strict=True):
+        if score is None or last_copies[image.prompt_index] == image.copy:
+            scores.append(score)
+        else:
+            scores.append(replace(score, scores={"dpg": score.scores["dpg"]}))
+    return scores
 
 
 def _equal_item_weights(
-    sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]
+    annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
 ) -> list[SampleScore | None]:
-    """An item weighs the same in the score however many of its images there are."""
-    images = Counter(
-        sight.prompt_index for sight, mark in zip(sights, marks, strict=True) if mark is not None
+    """Return the scores with weights that give every item the same weight in the DPG score."""
+    image_counts = Counter(
+        image.prompt_index
+        for image, score in zip(annotated_images, sample_scores, strict=True)
+        if score is not None
     )
-    most = max(images.values(), default=1)
+    max_images = max(image_counts.values(), default=1)
     return [
-        _with_weight(mark, most / images[sight.prompt_index]) if mark else None
-        for sight, mark in zip(sights, marks, strict=True)
+        _with_weight(score, max_images / image_counts[image.prompt_index]) if score else None
+        for image, score in zip(annotated_images, sample_scores, strict=True)
     ]
 
 
-def _with_weight(mark: SampleScore, weight: float) -> SampleScore:
+def _with_weight(sample_score: SampleScore, weight: float) -> SampleScore:
     if weight == 1:
-        return mark
-    return replace(
-        mark,
-        scores={**mark.scores, "dpg": WeightedScore(weight * mark.scores["dpg"].total, weight)},
-    )
+        return sample_score
+    dpg = WeightedScore(weight * sample_score.scores["dpg"].total, weight)
+    return replace(sample_score, scores={**sample_score.scores, "dpg": dpg})
 
 
 def _excluded_items_note(
-    sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+    annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores, rules: str
 ) -> list[str]:
-    gone: dict[str, int] = defaultdict(int)
-    for sight, mark in zip(sights, marks, strict=True):
-        if mark is None and sight.failure is None:
-            gone[str(sight.metadata["item"])] += 1
-    if not gone:
+    """Return a note on the items that the rules exclude."""
+    image_counts: dict[str, int] = defaultdict(int)  # by item
+    for image, score in zip(annotated_images, sample_scores, strict=True):
+        if score is None and image.failure is None:
+            image_counts[str(image.metadata["item"])] += 1
+    if not image_counts:
         return []
-    names = ", ".join(list(gone)[:5]) + " ..." * (len(gone) > 5)
     return [
-        f"items: {len(gone):,} with {sum(gone.values()):,} images left out under the {rules} rules:"
-        f" {names}"
+        f"items: the {rules} rules exclude {len(image_counts):,} with"
+        f" {sum(image_counts.values()):,} images: {_list_first(list(image_counts))}"
     ]
 
 
 def _unclear_answers_note(
-    sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]
+    annotated_images: Sequence[AnnotatedImage], sample_scores: OptionalScores
 ) -> list[str]:
-    """Open-ended judges also say other words, which are worth as little as a no."""
-    words: Counter[str] = Counter()
-    for sight, mark in zip(sights, marks, strict=True):
-        answer = sight.annotations.get("vqa")
-        if mark is not None and isinstance(answer, VqaAnnotation):
-            words.update(one.text for one in answer.answers)
-    other = {
-        word: n
-        for word, n in words.items()
-        if word.strip() and word.strip().lower().removesuffix(".") not in (rule.YES, "no")
+    """Return a note on answers other than yes and no, which open-ended judges may give."""
+    counts: Counter[str] = Counter()
+    for image, score in zip(annotated_images, sample_scores, strict=True):
+        annotation = image.annotations.get("vqa")
+        if score is not None and isinstance(annotation, VqaAnnotation):
+            counts.update(answer.text for answer in annotation.answers)
+    unclear_counts = {
+        text: count
+        for text, count in counts.items()
+        if text.strip() and text.strip().lower().removesuffix(".") not in (rule.YES, "no")
     }
-    if not other:
+    if not unclear_counts:
         return []
-    most = ", ".join(repr(word[:30]) for word, _ in Counter(other).most_common(3))
+    commonest = ", ".join(repr(text[:30]) for text, _ in Counter(unclear_counts).most_common(3))
     return [
-        f"answers: {sum(other.values()):,} of {words.total():,} are neither yes nor no and count as"
-        f" no, most often {most}"
+        f"answers: {sum(unclear_counts.values()):,} of {counts.total():,} are neither yes nor no"
+        f" and count as no, most often {commonest}"
     ]
 
 
-def _prompt_texts_note(sights: Sequence[AnnotatedImage]) -> list[str]:
-    by_prompt = {s.prompt_index: s.metadata.get("official_text") for s in sights}
-    other = sum(
-        known is False for known in by_prompt.values()
-    )  # None: a suite without official texts
-    return (
-        [
-            f"prompts: {other:,} of {len(by_prompt):,} texts of the table are not those of the"
-            " official prompt files"
-        ]
-        if other
-        else []
-    )
+def _prompt_texts_note(annotated_images: Sequence[AnnotatedImage]) -> list[str]:
+    """Return a note on prompts whose text is not the official one."""
+    # None: the suite has no official texts
+    is_official = {
+        image.prompt_index: image.metadata.get("official_text") for image in annotated_images
+    }
+    n_unofficial = sum(official is False for official in is_official.values())
+    if not n_unofficial:
+        return []
+    return [
+        f"prompts: {n_unofficial:,} of {len(is_official):,} texts of the table are not those of the"
+        " official prompt files"
+    ]
 
 
-def _unknown_categories_note(sights: Sequence[AnnotatedImage]) -> list[str]:
-    phrases = {question["tuple"] for sight in sights for question in sight.metadata["questions"]}
-    odd = sorted({name for phrase in phrases for name in rule.categories(phrase)} - set(METRICS))
-    return (
-        [f"categories: {', '.join(odd[:5])} are none of DPG-Bench's; they count in the score alone"]
-        if odd
-        else []
-    )
+def _unknown_categories_note(annotated_images: Sequence[AnnotatedImage]) -> list[str]:
+    """Return a note on categories that are not DPG-Bench's."""
+    phrases = {
+        question["tuple"] for image in annotated_images for question in image.metadata["questions"]
+    }
+    names = {name for phrase in phrases for name in rule.categories(phrase)}
+    unknown_names = sorted(names - set(METRICS))
+    if not unknown_names:
+        return []
+    name_list = ", ".join(unknown_names[:MAX_LISTED])
+    return [f"categories: {name_list} are none of DPG-Bench's; they count in the score alone"]
 
 
 PLUGIN = DpgBenchEvaluator()

@@ -1,6 +1,4 @@
-"""What the profiles of image quality are: their metrics, whose formulas they follow, and how these
-are held to them.
-"""
+"""Profiles of the fidelity evaluator: their metrics, the programs they follow, and their parity."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from harope_bench.core.schema import Metric
 from harope_bench.metrics.float16_neighbours import float16_balls
 from harope_bench.metrics.neighbours import Balls, neighbour_balls
 
-# Of each Frechet distance: the judge's array, and the mean and covariance of the reference.
+# Per Frechet distance: array of the features, and names of the reference's mean and covariance.
 FRECHET_KEYS: Mapping[str, tuple[str, str, str]] = {
     "fid": ("features", "mu", "sigma"),
     "sfid": ("spatial", "mu_s", "sigma_s"),
@@ -21,8 +19,8 @@ FRECHET_KEYS: Mapping[str, tuple[str, str, str]] = {
 }
 
 METRICS = {
-    m.name: m
-    for m in (
+    metric.name: metric
+    for metric in (
         Metric(
             name="fid", title="FID", direction="lower", unit="squared feature distance", decimals=2
         ),
@@ -40,8 +38,10 @@ METRICS = {
             unit="effective classes",
             decimals=2,
         ),
-        Metric(name="precision", title="Precision", direction="higher", unit="share", decimals=2),
-        Metric(name="recall", title="Recall", direction="higher", unit="share", decimals=2),
+        Metric(
+            name="precision", title="Precision", direction="higher", unit="fraction", decimals=2
+        ),
+        Metric(name="recall", title="Recall", direction="higher", unit="fraction", decimals=2),
         Metric(
             name="kid",
             title="KID",
@@ -75,32 +75,37 @@ METRICS = {
 
 
 class Profile(NamedTuple):
-    """Which metrics, by which of the formulas that differ between programs, and against whom they
-    are held.
+    """The metrics of one published program and the formulas in which it differs from the others.
+
+    Attributes:
+        metrics: names of the metrics.
+        parity: what the implementation was compared with, as text.
+        balls: finds which samples lie in balls of reference images and the reverse.
+        distance_dtype: data type in which distances between rows are computed.
+        has_shuffled_splits: whether the Inception Score is computed over ten shuffled splits
+            instead of consecutive blocks of 5,000 images.
     """
 
     metrics: tuple[str, ...]
     parity: str
     balls: Callable[[np.ndarray, np.ndarray], Balls] = neighbour_balls
-    distance_dtype: str = "float64"  # in which distances between rows are computed
-    has_shuffled_splits: bool = (
-        False  # IS over ten shuffled splits in place of consecutive blocks of 5,000
-    )
+    distance_dtype: str = "float64"
+    has_shuffled_splits: bool = False
 
 
 PARITY_TEXT = (
-    "held in tests/evaluators/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9"
-    " relative), IS to torch-fidelity in the same blocks (1e-12 relative), precision and recall to"
-    " torch-fidelity and to full distance matrices (every image equal)"
+    "tests/evaluators/test_fidelity.py compares FID with scipy sqrtm and torch-fidelity 0.4 (1e-9"
+    " relative), IS with torch-fidelity in the same blocks (1e-12 relative), and precision and"
+    " recall with torch-fidelity and with full distance matrices (every image equal)"
 )
 ADM = ("fid", "sfid", "is", "precision", "recall")
 PROFILES = {
     "adm": Profile(
         ADM,
         "formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run;"
-        f" {PARITY_TEXT}, but for the distances, which are ADM's float16 blocks imitated"
-        " (tests/metrics/test_metrics_half.py); TensorFlow may round a row's norm one step"
-        " otherwise",
+        f" {PARITY_TEXT}, except for the distances, which imitate ADM's float16 blocks"
+        " (tests/metrics/test_metrics_half.py); TensorFlow may round the norm of a row differently"
+        " in the last digit",
         float16_balls,
         "float16 (float32 where that overflows)",
     ),
@@ -112,26 +117,26 @@ PROFILES = {
     ),
     "torch-fidelity": Profile(
         ("fid", "is", "kid-subsets", "kid", "precision", "recall"),
-        "toshas/torch-fidelity 0.4 on the same features, held in tests/evaluators/test_profiles.py:"
-        " FID, IS (10 splits shuffled by 2020), KID over 100 subsets of 1,000 (seed 2020),"
-        " precision and recall of all against all; `kid` is the full U-statistic that these"
-        " estimate",
+        "toshas/torch-fidelity 0.4 on the same features, compared in"
+        " tests/evaluators/test_profiles.py: FID, IS (10 splits shuffled by 2020), KID over 100"
+        " subsets of 1,000 (seed 2020), precision and recall over all pairs; `kid` is the full"
+        " U-statistic that the subsets estimate",
         has_shuffled_splits=True,
     ),
     "clean": Profile(
         ("fid", "kid"),
-        "GaParmar/clean-fid 0.1.35, its distance held in tests/evaluators/test_profiles.py (1e-9"
-        " relative); KID is the full U-statistic, where clean-fid's own comes from unseeded"
-        " subsets; its resize is that of the judge",
+        "GaParmar/clean-fid 0.1.35, whose distance is compared in"
+        " tests/evaluators/test_profiles.py (1e-9 relative); KID is the full U-statistic, where"
+        " clean-fid uses unseeded subsets; the judge does the resizing",
     ),
     "fd-dinov2": Profile(
         ("fd-dinov2",),
-        "the distance of layer6ai-labs/dgm-eval, by FID's formula; features are the judge's, not"
-        " compared",
+        "the distance of layer6ai-labs/dgm-eval, by FID's formula; the judge computes the features,"
+        " which are not compared",
     ),
     "cmmd": Profile(
         ("cmmd",),
-        "google-research/google-research:cmmd/distance.py in float64; embeddings are the judge's,"
-        " not compared",
+        "google-research/google-research:cmmd/distance.py in float64; the judge computes the"
+        " embeddings, which are not compared",
     ),
 }

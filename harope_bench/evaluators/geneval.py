@@ -1,9 +1,8 @@
-"""Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of
-the six tasks.
+"""Evaluator geneval: fraction of images that show what the prompt asks for, by task.
 
-The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names
-colours, what colour
-the surest of them have.
+The rule is evaluators/rules/geneval.py. It reads a detector's detections and, if a prompt names
+colours, the colours of the detections with the highest scores.
+
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py and summary_scores.py.
 """
 
@@ -47,60 +46,71 @@ TITLES = {
     "images_correct": "Correct images",
     "prompts_correct": "Prompts with a correct image",
 }
+CORRECT_REASON = "as expected"  # the reason of a correct image
+MAX_LISTED = 5  # indices that a note lists
 
 
 class OfficialVerdict(NamedTuple):
-    """What the official script said of an image, read from its results file."""
+    """The verdict of the official script on an image, from its results file."""
 
     is_correct: bool
     reason: str
 
 
-def detection_query(facts: Metadata, seen: Annotations) -> Query | None:
-    """The classes that the prompt names."""
-    return DetectionQuery(names=rule.PromptSpec.model_validate(facts).names)
+def detection_query(metadata: Metadata, annotations: Annotations) -> Query | None:
+    """Return the query for the classes that the prompt names."""
+    return DetectionQuery(names=rule.PromptSpec.model_validate(metadata).names)
 
 
-def colour_query(facts: Metadata, seen: Annotations) -> Query | None:
-    """The things whose colour counts; None where the prompt names no colour or too few things were
-    found.
+def colour_query(metadata: Metadata, annotations: Annotations) -> Query | None:
+    """Return the query for the detections whose colour counts.
+
+    None if the prompt names no colour or too few objects are detected.
     """
-    found = _detections(seen)
-    places = rule.colour_query_indices(rule.PromptSpec.model_validate(facts), found)
-    objects = tuple(
-        ColourObject(name=found[p].label, box=found[p].box, mask=found[p].mask) for p in places
-    )
-    return ColourQuery(objects=objects, candidates=rule.COLOURS) if objects else None
+    detections = _detections(annotations)
+    prompt_spec = rule.PromptSpec.model_validate(metadata)
+    objects = []
+    for index in rule.colour_query_indices(prompt_spec, detections):
+        detection = detections[index]
+        objects.append(ColourObject(name=detection.label, box=detection.box, mask=detection.mask))
+    return ColourQuery(objects=tuple(objects), candidates=rule.COLOURS) if objects else None
 
 
-def needs_colour(facts: Metadata) -> bool:
-    """Return whether a prompt asks for a thing of a colour."""
-    return any(clause.color is not None for clause in rule.PromptSpec.model_validate(facts).include)
+def needs_colour(metadata: Metadata) -> bool:
+    """Return whether a prompt asks for an object of a colour."""
+    prompt_spec = rule.PromptSpec.model_validate(metadata)
+    return any(clause.color is not None for clause in prompt_spec.include)
 
 
-def _detections(seen: Annotations) -> tuple[Detection, ...]:
-    sighting = seen.get("detector")
-    if not isinstance(sighting, DetectionAnnotation):
-        raise ShapeError("no detector's answer to judge by; have the images judged again")
-    return sighting.detections
+def _detections(annotations: Annotations) -> tuple[Detection, ...]:
+    """Return the detections of an image.
+
+    Raises:
+        ShapeError: The detector has not annotated the image.
+    """
+    annotation = annotations.get("detector")
+    if not isinstance(annotation, DetectionAnnotation):
+        raise ShapeError("an image has no annotation of the detector; annotate the images again")
+    return annotation.detections
 
 
 class GenEvalEvaluator(PromptEvaluator):
-    """Six tasks, their mean, and the two shares that the official summary prints.
+    """Evaluator of six tasks, their mean, and the two fractions of the official summary.
 
-    verdicts: the official script's own, by index, in place of the rule's under the official rules
-    (an imported results file).
+    Args:
+        official_verdicts: verdicts of the official script by sample index, from an imported
+            results file. Under the official rules they replace those of the rule.
     """
 
     version = 3
     profile = "geneval"
     parity = (
         "the rule equals a slow one written from the script's description, on thousands of random"
-        " scenes and on every edge case (tests/evaluators/test_geneval.py); finished runs of the"
-        " script are read back to the digit; judges' parity is the judges' own"
+        " scenes and on every edge case (tests/evaluators/test_geneval.py); results files of the"
+        " script are reproduced to the last digit; each judge states its own parity"
     )
     metrics = tuple(
-        # a prompt is the more likely to have a correct image the more images it has
+        # With more images a prompt is more likely to have a correct one.
         Metric(
             name=name,
             title=title,
@@ -111,176 +121,208 @@ class GenEvalEvaluator(PromptEvaluator):
         )
         for name, title in TITLES.items()
     )
-    form = "geneval"
-    looks = (
+    metadata_key = "geneval"
+    annotator_roles = (
         AnnotatorRole("detector", detection_query),
         AnnotatorRole("colours", colour_query, needs_colour),
     )
-    macro = {"overall": rule.TASKS}
+    macro_metrics = {"overall": rule.TASKS}
 
-    def __init__(self, verdicts: Mapping[int, OfficialVerdict] | None = None):
-        self.verdicts = verdicts or {}
+    def __init__(self, official_verdicts: Mapping[int, OfficialVerdict] | None = None):
+        self.official_verdicts = official_verdicts or {}
 
-    def task(self, facts: Metadata) -> str:
-        """The prompt's tag."""
-        return str(facts["tag"])
+    def task(self, metadata: Metadata) -> str:
+        """Return the prompt's tag."""
+        return str(metadata["tag"])
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
-        """Its task and the two shares."""
-        return (self.task(facts), "images_correct", "prompts_correct")
+    def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:
+        """Return the prompt's task and the two fractions."""
+        return (self.task(metadata), "images_correct", "prompts_correct")
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
-        """Right or wrong, with the things and colours that decided it."""
-        wanted = rule.PromptSpec.model_validate(facts)
-        found = _detections(seen)
-        colours = _detected_colours(rule.colour_query_indices(wanted, found), seen)
-        verdict = rule.evaluate_image(wanted, found, colours, rules)
-        reason = "; ".join(verdict.reasons) or "as asked"
+    def score_sample(self, metadata: Metadata, annotations: Annotations, rules: str) -> SampleScore:
+        """Return 1 for a correct image, else 0, with the detections and colours as evidence."""
+        prompt_spec = rule.PromptSpec.model_validate(metadata)
+        detections = _detections(annotations)
+        colour_indices = rule.colour_query_indices(prompt_spec, detections)
+        colours = _detected_colours(colour_indices, annotations)
+        verdict = rule.evaluate_image(prompt_spec, detections, colours, rules)
         return SampleScore(
-            wanted.tag,
-            _parts(wanted.tag, verdict.is_correct),
-            reason,
-            evidence=_evidence(wanted, found, colours, verdict),
+            prompt_spec.tag,
+            _image_scores(prompt_spec.tag, verdict.is_correct),
+            "; ".join(verdict.reasons) or CORRECT_REASON,
+            evidence=_evidence(prompt_spec, detections, colours, verdict),
         )
 
-    def settle(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+    def finalize_scores(
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: str,
     ) -> Sequence[SampleScore | None]:
-        """Marks with the official script's verdicts where they were imported, and whether any image
-        of the prompt is right.
+        """Return the scores with imported verdicts and with the score of the image's prompt.
+
+        A prompt scores 1 if any of its images is correct.
         """
         if rules == "official":
-            marks = [
-                _with_official_verdict(mark, self.verdicts.get(sight.index))
-                for sight, mark in zip(sights, marks, strict=True)
+            sample_scores = [
+                _with_official_verdict(score, self.official_verdicts.get(image.index))
+                for image, score in zip(annotated_images, sample_scores, strict=True)
             ]
-        of_prompt: dict[int, list[float]] = defaultdict(list)
-        for sight, mark in zip(sights, marks, strict=True):
-            if mark is not None:
-                of_prompt[sight.prompt_index].append(mark.scores["images_correct"].total)
-        most = max(map(len, of_prompt.values()), default=1)
+
+        image_scores: dict[int, list[float]] = defaultdict(list)  # by prompt index
+        for image, score in zip(annotated_images, sample_scores, strict=True):
+            if score is not None:
+                image_scores[image.prompt_index].append(score.scores["images_correct"].total)
+        max_images = max(map(len, image_scores.values()), default=1)
         return [
-            _with_prompt_score(mark, of_prompt[sight.prompt_index], most)
-            for sight, mark in zip(sights, marks, strict=True)
+            _with_prompt_score(score, image_scores[image.prompt_index], max_images)
+            for image, score in zip(annotated_images, sample_scores, strict=True)
         ]
 
     def notes(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: str,
     ) -> tuple[str, ...]:
-        """Tasks that are none of the six, and how far the rule says what an imported file says."""
-        unknown = sorted({self.task(s.metadata) for s in sights} - set(rule.TASKS))
-        told = (
-            (
+        """Return notes on unknown tasks and on the agreement with imported verdicts."""
+        tasks = {self.task(image.metadata) for image in annotated_images}
+        unknown_tasks = sorted(tasks - set(rule.TASKS))
+        notes: tuple[str, ...] = ()
+        if unknown_tasks:
+            notes = (
                 (
-                    f"tasks: {', '.join(unknown)} are none of GenEval's six and stand in no score"
-                    " but the shares"
+                    f"tasks: {', '.join(unknown_tasks)} are none of GenEval's six and count only in"
+                    " images_correct and prompts_correct"
                 ),
             )
-            if unknown
-            else ()
-        )
-        return told + self._agreement(sights)
+        return notes + self._agreement_note(annotated_images)
 
-    def _agreement(self, sights: Sequence[AnnotatedImage]) -> tuple[str, ...]:
-        held = [s for s in sights if s.index in self.verdicts and s.failure is None]
-        if not held:
-            return ()
-        other = [
-            s.index
-            for s in held
-            if _is_correct(self.mark(s.metadata, s.annotations, "official"))
-            != self.verdicts[s.index].is_correct
+    def _agreement_note(self, annotated_images: Sequence[AnnotatedImage]) -> tuple[str, ...]:
+        """Return how many imported verdicts the rule reproduces; empty without imported ones."""
+        imported_images = [
+            image
+            for image in annotated_images
+            if image.index in self.official_verdicts and image.failure is None
         ]
-        where = (
-            f"; not on {', '.join(map(str, other[:5]))}{' ...' * (len(other) > 5)}" if other else ""
-        )
-        same = f"{len(held) - len(other):,} of {len(held):,}"
+        if not imported_images:
+            return ()
+
+        differing_indices = []
+        for image in imported_images:
+            score = self.score_sample(image.metadata, image.annotations, "official")
+            if _is_correct(score) != self.official_verdicts[image.index].is_correct:
+                differing_indices.append(image.index)
+        exceptions = ""
+        if differing_indices:
+            index_list = ", ".join(map(str, differing_indices[:MAX_LISTED]))
+            exceptions = f"; not on {index_list}{' ...' * (len(differing_indices) > MAX_LISTED)}"
+        n_agreeing = len(imported_images) - len(differing_indices)
         return (
             (
-                "verdicts: the official script's; the rule read from its boxes and reasons agrees"
-                f" on {same}{where}"
+                "verdicts: those of the official script; the rule on its boxes and reasons agrees"
+                f" on {n_agreeing:,} of {len(imported_images):,}{exceptions}"
             ),
         )
 
 
-def _parts(tag: str, correct: bool) -> dict[str, WeightedScore]:
-    return {tag: WeightedScore(float(correct)), "images_correct": WeightedScore(float(correct))}
+def _image_scores(tag: str, is_correct: bool) -> dict[str, WeightedScore]:
+    """Return the scores of one image in its task and in the fraction of correct images."""
+    score = WeightedScore(float(is_correct))
+    return {tag: score, "images_correct": score}
 
 
-def _is_correct(mark: SampleScore) -> bool:
-    return mark.scores["images_correct"].total == 1
+def _is_correct(sample_score: SampleScore) -> bool:
+    return sample_score.scores["images_correct"].total == 1
 
 
 def _with_official_verdict(
-    mark: SampleScore | None, official: OfficialVerdict | None
+    sample_score: SampleScore | None, official_verdict: OfficialVerdict | None
 ) -> SampleScore | None:
-    if mark is None or official is None:
-        return mark
-    evidence = {**mark.evidence, "rule": mark.reason}
+    """Return the score with the official verdict, if there is one, in place of the rule's."""
+    if sample_score is None or official_verdict is None:
+        return sample_score
     return replace(
-        mark,
-        scores=_parts(mark.task, official.is_correct),
-        reason=official.reason or "as asked",
-        evidence=evidence,
+        sample_score,
+        scores=_image_scores(sample_score.task, official_verdict.is_correct),
+        reason=official_verdict.reason or CORRECT_REASON,
+        evidence={**sample_score.evidence, "rule_reason": sample_score.reason},
     )
 
 
 def _with_prompt_score(
-    mark: SampleScore | None, correct: Sequence[float], most: int
+    sample_score: SampleScore | None, image_scores: Sequence[float], max_images: int
 ) -> SampleScore | None:
-    """The image's share in its prompt, so that every prompt weighs the same, however many of its
-    images there are.
+    """Return the score with the image's part of its prompt's score.
+
+    The weights give every prompt the same weight, whatever its number of images.
+
+    Args:
+        sample_score: score of one image.
+        image_scores: scores of all images of its prompt.
+        max_images: the largest number of images of any prompt.
     """
-    if mark is None:
+    if sample_score is None:
         return None
-    weight = most / len(correct)
-    return replace(
-        mark,
-        scores={**mark.scores, "prompts_correct": WeightedScore(weight * max(correct), weight)},
-    )
+    weight = max_images / len(image_scores)
+    prompt_score = WeightedScore(weight * max(image_scores), weight)
+    return replace(sample_score, scores={**sample_score.scores, "prompts_correct": prompt_score})
 
 
-def _detected_colours(places: Sequence[int], seen: Annotations) -> dict[int, str]:
-    """The colour of each thing that was asked about, by its place."""
-    answer = seen.get("colours")
-    shares = answer.probabilities if isinstance(answer, ColourAnnotation) else ()
-    if len(shares) != len(places):
+def _detected_colours(indices: Sequence[int], annotations: Annotations) -> dict[int, str]:
+    """Return the colour of each queried detection, by its index.
+
+    Raises:
+        ShapeError: The annotation has another number of colours.
+    """
+    annotation = annotations.get("colours")
+    probabilities: Sequence[Sequence[float]] = ()
+    if isinstance(annotation, ColourAnnotation):
+        probabilities = annotation.probabilities
+    if len(probabilities) != len(indices):
         raise ShapeError(
-            f"{len(places)} things were to be named a colour, the judge named {len(shares)}; have"
-            " the images judged again"
+            f"the colours of {len(indices)} objects were queried, the annotation has"
+            f" {len(probabilities)}; annotate the images again"
         )
     return {
-        place: rule.likeliest_colour(share) for place, share in zip(places, shares, strict=True)
+        index: rule.likeliest_colour(colour_probabilities)
+        for index, colour_probabilities in zip(indices, probabilities, strict=True)
     }
 
 
 def _evidence(
-    wanted: rule.PromptSpec,
-    found: Sequence[Detection],
+    prompt_spec: rule.PromptSpec,
+    detections: Sequence[Detection],
     colours: Mapping[int, str],
     verdict: rule.ImageVerdict,
 ) -> dict[str, object]:
-    """What each clause was asked of, as JSON: boxes, scores, colours, and the surest thing of the
-    class where there were too few.
+    """Return the detections that each clause was checked for, as JSON values.
+
+    If a clause has too few of them, the highest score of its class is included.
     """
     clauses = []
-    for clause, held in zip(wanted.include, verdict.clauses, strict=True):
-        things = [_detection_json(found[place], colours.get(place)) for place in held.detections]
+    for clause, clause_result in zip(prompt_spec.include, verdict.clauses, strict=True):
         row: dict[str, object] = {
-            "wanted": clause.model_dump(by_alias=True, exclude_none=True),
-            "held": held.failure is None,
-            "things": things,
+            "expected": clause.model_dump(by_alias=True, exclude_none=True),
+            "is_met": clause_result.failure is None,
+            "detections": [
+                _detection_json(detections[index], colours.get(index))
+                for index in clause_result.detections
+            ],
         }
-        below = [thing.score for thing in found if thing.label == clause.name]
-        if len(held.detections) < clause.count and below:
-            row["surest_of_class"] = max(below)
+        class_scores = [d.score for d in detections if d.label == clause.name]
+        if len(clause_result.detections) < clause.count and class_scores:
+            row["best_score_of_class"] = max(class_scores)
         clauses.append(row)
-    return {"threshold": rule.threshold(wanted.tag), "clauses": clauses}
+    return {"threshold": rule.threshold(prompt_spec.tag), "clauses": clauses}
 
 
-def _detection_json(thing: Detection, colour: str | None) -> dict[str, object]:
-    row: dict[str, object] = {"score": thing.score, "box": list(thing.box)}
-    return row | ({"colour": colour} if colour else {})
+def _detection_json(detection: Detection, colour: str | None) -> dict[str, object]:
+    """Return score, box and colour of a detection as JSON values."""
+    row: dict[str, object] = {"score": detection.score, "box": list(detection.box)}
+    if colour:
+        row["colour"] = colour
+    return row
 
 
 PLUGIN = GenEvalEvaluator()

@@ -1,5 +1,6 @@
-"""What evaluators of prompts share: marks of images to measurements with errors clustered by
-prompt, under both sets of rules.
+"""Base class of the evaluators of prompts: from scores of images to measurements.
+
+Prompts are clusters in all intervals. Every metric is computed under both sets of rules.
 """
 
 from __future__ import annotations
@@ -33,200 +34,261 @@ OTHER_RULES = {"official": "corrected", "corrected": "official"}
 SCORE_INTERVAL = "Wilson score, prompts as clusters"
 T_INTERVAL = "Student's t, prompts as clusters"
 UNKNOWN_ERROR_TEXT = (
-    "its error is not known; an interval over prompts needs two of each task that do not all score"
-    " alike"
+    "its error is not known; an interval over prompts needs two prompts of each task that do not"
+    " all score alike"
 )
 
 
-class Counted(NamedTuple):
-    """Images of a metric: asked and failed."""
+class MetricCounts(NamedTuple):
+    """Numbers of images behind a metric.
 
-    asked: int
-    failed: int
+    Attributes:
+        n_requested: images whose prompt counts for the metric.
+        n_scored: images with a score.
+        n_failed: images without annotations.
+        n_unread: annotations that no rule can interpret.
+        missing_tasks: of a macro metric, the tasks of which no prompt was requested.
+    """
+
+    n_requested: int
+    n_scored: int
+    n_failed: int
+    n_unread: int
+    missing_tasks: tuple[str, ...]
 
 
 class PromptEvaluator(AnnotationEvaluator):
-    """Base of the evaluators of prompts; a subclass gives the facts of an AnnotationEvaluator and
-    `mark`.
+    """Base class of the evaluators of prompts.
 
-    macro: metrics that are the unweighted mean over tasks of the named metrics, each of which is
-    one task's.
+    A subclass declares the attributes of an AnnotationEvaluator and defines `task` and
+    `score_sample`.
     """
 
     rules = ("official", "corrected")
+    # Metrics that are the unweighted mean of the named metrics, each the metric of one task.
     macro_metrics: Mapping[str, tuple[str, ...]] = {}
 
-    def task(self, facts: Metadata) -> str:
-        """Return the stratum of a prompt, known before any image of it is seen."""
+    def task(self, metadata: Metadata) -> str:
+        """Return the stratum of a prompt, which does not depend on any image."""
         raise MissingMemberError(self, "task")
 
-    def score_sample(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
-        """Return what the rules say of one image."""
-        raise MissingMemberError(self, "mark")
+    def score_sample(self, metadata: Metadata, annotations: Annotations, rules: str) -> SampleScore:
+        """Return the score of one image under a set of rules."""
+        raise MissingMemberError(self, "score_sample")
 
     def finalize_scores(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: str,
     ) -> Sequence[SampleScore | None]:
-        """Marks of all images once all are known: for rules that look beyond one image. None: the
-        image does not count.
+        """Return the final scores of all images, for rules that read more than one image.
+
+        None excludes an image.
         """
-        return marks
+        return sample_scores
 
     def notes(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: str,
     ) -> tuple[str, ...]:
-        """Ceilings, floors and quirks that a reader must see beside these scores."""
+        """Return the ceilings, floors and quirks that a reader of these scores must know."""
         return ()
 
-    def assess(
-        self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool
+    def evaluate(
+        self, annotated_images: Sequence[AnnotatedImage], rules: str, is_lenient: bool
     ) -> EvaluatorOutput:
-        """Every metric, its rows, and each metric to which the other rules give another value.
+        """Return every metric, and each metric to which the other set of rules gives another value.
 
-        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,)
-        with NaN where an image does not count;
-        METRIC_total and METRIC_weight (N,) where images weigh differently.
+        Returns:
+            per_sample holds `indices` (N,), `prompts` (N,), `METRIC_tasks` (N,) of macro metrics,
+            and each metric (N,) with NaN for images that do not count. Where images have unequal
+            weights it also holds `METRIC_total` and `METRIC_weight` (N,).
         """
-        marks = self._score_samples(sights, rules)
-        others = self._score_samples(sights, OTHER_RULES[rules])
-        tasks = np.array([self.task(s.metadata) for s in sights])
+        sample_scores = self._score_samples(annotated_images, rules)
+        other_scores = self._score_samples(annotated_images, OTHER_RULES[rules])
+
+        # Arrays that pair the samples of two runs
+        tasks = np.array([self.task(image.metadata) for image in annotated_images])
+        task_numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
         arrays: dict[str, np.ndarray] = {
-            "indices": np.array([s.index for s in sights], dtype=np.int64),
-            "prompts": np.array([s.prompt_index for s in sights], dtype=np.int64),
+            "indices": np.array([image.index for image in annotated_images], dtype=np.int64),
+            "prompts": np.array([image.prompt_index for image in annotated_images], dtype=np.int64),
         }
-        numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
-        arrays |= {f"{name}_tasks": numbers for name in self.macro_metrics}
+        arrays |= {f"{name}_tasks": task_numbers for name in self.macro_metrics}
+
+        # Value, interval and difference between the rules of each metric
         measurements = []
-        warnings = list(self.notes(sights, marks, rules))
+        warnings = list(self.notes(annotated_images, sample_scores, rules))
         differences: list[RuleDifference] = []
         for metric in self.metrics:
-            rows = self._contributions(metric.name, sights, marks)
-            arrays[metric.name] = rows
-            arrays |= self._sums(metric.name, marks)
-            measurements.append(self._measure(metric, sights, marks, rows, arrays, lenient))
-            warnings += _unknown_error_warning(measurements[-1])
-            by_rules = {
-                rules: rows,
-                OTHER_RULES[rules]: self._contributions(metric.name, sights, others),
+            values = self._contributions(metric.name, sample_scores)
+            arrays[metric.name] = values
+            arrays |= self._sums(metric.name, sample_scores)
+            measurement = self._measure(metric, annotated_images, sample_scores, arrays, is_lenient)
+            measurements.append(measurement)
+            warnings += _unknown_error_warning(measurement)
+            values_by_rules = {
+                rules: values,
+                OTHER_RULES[rules]: self._contributions(metric.name, other_scores),
             }
-            differences += _rule_differences(
-                metric, by_rules, self._macro_tasks(metric.name, tasks)
+            macro_tasks = tasks if metric.name in self.macro_metrics else None
+            differences += _rule_differences(metric, values_by_rules, macro_tasks)
+
+        n_unread = sum(score.n_unread for score in sample_scores if score)
+        if n_unread:
+            warnings.append(f"annotations: no rule can read {n_unread:,} of them")
+        rows = tuple(
+            _sample_score_json(image, score, other_score, rules)
+            for image, score, other_score in zip(
+                annotated_images, sample_scores, other_scores, strict=True
             )
-        unread = sum(m.n_unread for m in marks if m)
-        if unread:
-            warnings.append(f"answers: {unread:,} that no rule can read")
-        told = tuple(
-            _sample_score_json(s, m, o, rules)
-            for s, m, o in zip(sights, marks, others, strict=True)
         )
         return EvaluatorOutput(
-            tuple(measurements), arrays, tuple(warnings), told, tuple(differences)
+            tuple(measurements), arrays, tuple(warnings), rows, tuple(differences)
         )
 
     def _score_samples(
-        self, sights: Sequence[AnnotatedImage], rules: str
+        self, annotated_images: Sequence[AnnotatedImage], rules: str
     ) -> Sequence[SampleScore | None]:
-        settled = self.finalize_scores(
-            sights,
-            [
-                None if s.failure else self.score_sample(s.metadata, s.annotations, rules)
-                for s in sights
-            ],
-            rules,
-        )
-        return [None if s.failure else mark for s, mark in zip(sights, settled, strict=True)]
+        """Return the final score of each image, None for failed and excluded ones."""
+        first_scores = [
+            None if image.failure else self.score_sample(image.metadata, image.annotations, rules)
+            for image in annotated_images
+        ]
+        final_scores = self.finalize_scores(annotated_images, first_scores, rules)
+        return [
+            None if image.failure else score
+            for image, score in zip(annotated_images, final_scores, strict=True)
+        ]
 
-    def _metric_score(self, metric: str, mark: SampleScore | None) -> WeightedScore | None:
-        """What an image adds to a metric; of a macro metric, what it adds to its own task's."""
-        if mark is None:
+    def _metric_score(self, metric: str, sample_score: SampleScore | None) -> WeightedScore | None:
+        """Return the score of an image in a metric; in a macro metric, the score in its task's."""
+        if sample_score is None:
             return None
-        names = self.macro_metrics.get(metric, (metric,))
-        return next((mark.scores[name] for name in names if name in mark.scores), None)
+        for name in self.macro_metrics.get(metric, (metric,)):
+            if name in sample_score.scores:
+                return sample_score.scores[name]
+        return None
 
     def _contributions(
-        self, metric: str, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]
+        self, metric: str, sample_scores: Sequence[SampleScore | None]
     ) -> np.ndarray:
-        """First-order contributions (N,) whose mean, for a macro metric the mean of whose task
-        means, is the value.
+        """Return the first-order contributions (N,), whose mean is the metric.
+
+        The mean of the tasks' means is a macro metric.
         """
-        return contributions(*self._totals_and_weights(metric, marks))
+        return contributions(*self._totals_and_weights(metric, sample_scores))
 
     def _totals_and_weights(
-        self, metric: str, marks: Sequence[SampleScore | None]
+        self, metric: str, sample_scores: Sequence[SampleScore | None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what each image adds to a metric, (N,) each; NaN where it does not count."""
-        parts = [self._metric_score(metric, mark) for mark in marks]
-        totals = np.array([math.nan if p is None else p.total for p in parts])
-        weights = np.array([math.nan if p is None else p.weight for p in parts])
+        """Return total and weight of each image in a metric, (N,) each; NaN if it is excluded."""
+        weighted_scores = [self._metric_score(metric, score) for score in sample_scores]
+        totals = np.array([math.nan if s is None else s.total for s in weighted_scores])
+        weights = np.array([math.nan if s is None else s.weight for s in weighted_scores])
         return totals, weights
 
-    def _sums(self, metric: str, marks: Sequence[SampleScore | None]) -> dict[str, np.ndarray]:
-        """Return totals and weights of a metric whose images weigh differently; the others'
-        contributions are their totals.
+    def _sums(
+        self, metric: str, sample_scores: Sequence[SampleScore | None]
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays of totals and weights of a metric whose images have unequal weights.
+
+        With equal weights the contributions are the totals, and the result is empty.
         """
-        totals, weights = self._totals_and_weights(metric, marks)
+        totals, weights = self._totals_and_weights(metric, sample_scores)
         if (weights[np.isfinite(weights)] == 1).all():
             return {}
         return {f"{metric}_total": totals, f"{metric}_weight": weights}
 
-    def _macro_tasks(self, metric: str, tasks: np.ndarray) -> np.ndarray | None:
-        return tasks if metric in self.macro_metrics else None
+    def _count_images(
+        self,
+        metric: str,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        values: np.ndarray,
+    ) -> MetricCounts:
+        """Return how many images were requested, scored, failed and unread for a metric."""
+        names = self.macro_metrics.get(metric, (metric,))
+        names_of_images = [
+            set(names) & set(self.metrics_of_prompt(image.metadata)) for image in annotated_images
+        ]
+        missing_tasks = [
+            name for name in names if not any(name in image for image in names_of_images)
+        ]
+
+        n_requested = 0
+        n_failed = 0
+        n_unread = 0
+        for image_names, image, score in zip(
+            names_of_images, annotated_images, sample_scores, strict=True
+        ):
+            if not image_names:
+                continue
+            n_requested += 1
+            n_failed += image.failure is not None
+            n_unread += score.n_unread if score else 0
+        return MetricCounts(
+            n_requested,
+            int(np.isfinite(values).sum()),
+            n_failed,
+            n_unread,
+            tuple(missing_tasks) if len(names) > 1 else (),
+        )
 
     def _measure(
         self,
         metric: Metric,
-        sights: Sequence[AnnotatedImage],
-        marks: Sequence[SampleScore | None],
-        rows: np.ndarray,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
         arrays: Mapping[str, np.ndarray],
-        lenient: bool,
+        is_lenient: bool,
     ) -> Measurement:
+        """Return the measurement of a metric, None with a reason if it cannot be computed."""
         name = metric.name
-        wanted = self.macro_metrics.get(metric.name, (metric.name,))
-        own = [set(wanted) & set(self.metrics_of_prompt(s.metadata)) for s in sights]
-        asked = sum(bool(o) for o in own)
-        failed = sum(bool(o) and s.failure is not None for o, s in zip(own, sights, strict=True))
-        scored = int(np.isfinite(rows).sum())
-        unread = sum(m.n_unread for o, m in zip(own, marks, strict=True) if o and m)
-        missing = [part for part in wanted if not any(part in o for o in own)]
-        counts = {
-            "n_asked": asked,
-            "n_scored": scored,
-            "n_failed": failed,
-            "n_abstained": asked - scored - failed,
+        values = arrays[name]
+        counts = self._count_images(name, annotated_images, sample_scores, values)
+        count_fields = {
+            "n_asked": counts.n_requested,
+            "n_scored": counts.n_scored,
+            "n_failed": counts.n_failed,
+            "n_abstained": counts.n_requested - counts.n_scored - counts.n_failed,
         }
-        reason = _missing_value_reason(
-            name, asked, failed, unread, missing if len(wanted) > 1 else [], lenient
-        )
-        if reason is None and not scored:
-            reason = "no image counts for it"
+        reason = _missing_value_reason(counts, is_lenient)
         if reason is not None:
-            return Measurement(metric=name, name=name, value=None, reason=reason, **counts)
-        keep = np.isfinite(rows)
-        tasks = arrays[f"{name}_tasks"][keep] if name in self.macro_metrics else None
-        value, found, kind = clustered_value(
-            rows[keep], arrays["prompts"][keep], tasks, metric.bounds
+            return Measurement(metric=name, name=name, value=None, reason=reason, **count_fields)
+
+        is_counted = np.isfinite(values)
+        tasks = arrays[f"{name}_tasks"][is_counted] if name in self.macro_metrics else None
+        value, interval, interval_name = clustered_value(
+            values[is_counted], arrays["prompts"][is_counted], tasks, metric.bounds
         )
-        if found is None:
-            return Measurement(metric=name, name=name, value=value, **counts)
-        # prompts with fewer images pull the mean over prompts aside
-        low = min(found.low, value)
-        high = max(found.high, value)
+        if interval is None:
+            return Measurement(metric=name, name=name, value=value, **count_fields)
+
+        # The interval is around the mean over prompts, which unequal numbers of images move away
+        # from the mean over images.
+        low = min(interval.low, value)
+        high = max(interval.high, value)
         return Measurement(
             metric=name,
             name=name,
             value=value,
-            se=found.se,
+            se=interval.se,
             low=low,
             high=high,
-            interval=kind,
-            **counts,
+            interval=interval_name,
+            **count_fields,
         )
 
 
 def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """R + (total - R weight) / mean weight of each image, R the ratio of the sums: they have R as
-    their mean; NaN stays.
+    """Return the first-order contributions of images (N,) to a ratio of sums; NaN stays NaN.
+
+    With R = sum(total) / sum(weight) an image contributes R + (total - R weight) / mean(weight).
+    The mean of the contributions is R.
     """
     if not np.isfinite(totals).any() or np.nanmax(weights) == 0:
         return np.full(len(totals), math.nan)
@@ -236,134 +298,149 @@ def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(ratio + (totals - ratio * weights) / np.nanmean(weights))
 
 
-def mean_of_tasks(rows: np.ndarray, tasks: np.ndarray | None) -> float:
-    """The mean over images, or of the tasks' means where tasks are given."""
-    return (
-        float(rows.mean())
-        if tasks is None
-        else float(np.mean([rows[tasks == t].mean() for t in np.unique(tasks)]))
-    )
+def mean_of_tasks(values: np.ndarray, tasks: np.ndarray | None) -> float:
+    """Return the mean of the tasks' means of values (N,); without tasks, the mean of the values."""
+    if tasks is None:
+        return float(values.mean())
+    task_means = [values[tasks == task].mean() for task in np.unique(tasks)]
+    return float(np.mean(task_means))
 
 
 def clustered_value(
-    rows: np.ndarray,
+    values: np.ndarray,
     prompts: np.ndarray,
     tasks: np.ndarray | None,
     bounds: tuple[float, float] | None,
 ) -> tuple[float, Interval | None, str | None]:
-    """Return the value over images, its interval for new prompts, and what that interval is called.
+    """Return the mean over images, its interval for new prompts, and the interval's name.
 
-    A metric with bounds has the score interval, another one Student's t. There is no interval where
-    a
-    task has one prompt, nor where all prompts score alike between the bounds: no spread was seen.
+    A metric with bounds gets the score interval, another one Student's t. There is no interval if
+    a task has one prompt, or if all prompts score alike between the bounds, because neither shows
+    a variance.
     """
-    value = mean_of_tasks(rows, tasks)
-    means = prompt_means(rows, prompts, tasks)
+    value = mean_of_tasks(values, tasks)
+    means = prompt_means(values, prompts, tasks)
     try:
         if bounds is not None:
             return value, score_interval(means, bounds), SCORE_INTERVAL
         interval = clustered_mean(means).new_prompts_interval
     except TooFewImagesError:
         return value, None, None
-    has_spread = interval.se > RELATIVE_TOLERANCE * np.abs(means.means).max()
-    return value, interval if has_spread else None, T_INTERVAL
+    has_variance = interval.se > RELATIVE_TOLERANCE * np.abs(means.means).max()
+    return value, interval if has_variance else None, T_INTERVAL
 
 
-def _unknown_error_warning(found: Measurement) -> list[str]:
-    """A line where a value stands without error."""
-    if found.value is None or found.se is not None:
+def _unknown_error_warning(measurement: Measurement) -> list[str]:
+    """Return a warning if the measurement has a value without a standard error."""
+    if measurement.value is None or measurement.se is not None:
         return []
-    return [f"{found.name}: {UNKNOWN_ERROR_TEXT}"]
+    return [f"{measurement.name}: {UNKNOWN_ERROR_TEXT}"]
 
 
-def _missing_value_reason(
-    metric: str, asked: int, failed: int, unread: int, missing: Sequence[str], lenient: bool
-) -> str | None:
-    if not asked:
-        return "no prompt of this kind was asked for"
-    if lenient:
-        return None
-    if missing:
-        return f"no prompt of {', '.join(missing)} was asked for; --allow-missing averages the rest"
-    if failed:
+def _missing_value_reason(counts: MetricCounts, is_lenient: bool) -> str | None:
+    """Return why a metric has no value; None if it has one."""
+    if not counts.n_requested:
+        return "no prompt of this kind was requested"
+    if not is_lenient and counts.missing_tasks:
         return (
-            f"{failed:,} of {asked:,} images have no answer; judge them again, or --allow-missing"
-            " scores the rest"
+            f"no prompt of {', '.join(counts.missing_tasks)} was requested; --allow-missing"
+            " averages the rest"
         )
-    return (
-        f"{unread:,} answers cannot be read; --allow-missing leaves it to the rules what they"
-        " count as"
-        if unread
-        else None
-    )
+    if not is_lenient and counts.n_failed:
+        return (
+            f"{counts.n_failed:,} of {counts.n_requested:,} images have no annotations; annotate"
+            " them again, or --allow-missing scores the rest"
+        )
+    if not is_lenient and counts.n_unread:
+        return (
+            f"no rule can read {counts.n_unread:,} annotations; with --allow-missing the rules"
+            " decide what they count as"
+        )
+    if not counts.n_scored:
+        return "no image counts for it"
+    return None
 
 
 def _rule_differences(
-    metric: Metric, by_rules: Mapping[str, np.ndarray], tasks: np.ndarray | None
+    metric: Metric, values_by_rules: Mapping[str, np.ndarray], tasks: np.ndarray | None
 ) -> list[RuleDifference]:
-    """Return both values where the two sets of rules give different ones; by_rules: contributions
-    (N,) under each set.
+    """Return the metric's values under both sets of rules if they differ, else an empty list.
+
+    Args:
+        metric: the metric.
+        values_by_rules: contributions (N,) under each set of rules.
+        tasks: task of each image, (N,), of a macro metric; else None.
     """
-
-    def value(rows: np.ndarray) -> float | None:
-        counts = np.isfinite(rows)
-        return (
-            mean_of_tasks(rows[counts], None if tasks is None else tasks[counts])
-            if counts.any()
-            else None
-        )
-
-    official = value(by_rules["official"])
-    corrected = value(by_rules["corrected"])
-    if official == corrected:
-        return []
-    if (
-        official is not None
-        and corrected is not None
-        and math.isclose(official, corrected, rel_tol=1e-12, abs_tol=1e-12)
-    ):
+    official_value = _finite_mean(values_by_rules["official"], tasks)
+    corrected_value = _finite_mean(values_by_rules["corrected"], tasks)
+    if official_value is None or corrected_value is None:
+        is_equal = official_value is corrected_value
+    else:
+        # a relative difference below 1e-12 is rounding of sums
+        is_equal = math.isclose(official_value, corrected_value, rel_tol=1e-12, abs_tol=1e-12)
+    if is_equal:
         return []
     return [
         RuleDifference(
-            metric=metric.name, official=official, corrected=corrected, decimals=metric.decimals + 1
+            metric=metric.name,
+            official=official_value,
+            corrected=corrected_value,
+            decimals=metric.decimals + 1,
         )
     ]
 
 
+def _finite_mean(values: np.ndarray, tasks: np.ndarray | None) -> float | None:
+    """Return the mean, over tasks if there are any, of the finite values; None without values."""
+    is_counted = np.isfinite(values)
+    if not is_counted.any():
+        return None
+    return mean_of_tasks(values[is_counted], None if tasks is None else tasks[is_counted])
+
+
 def _sample_score_json(
-    sight: AnnotatedImage, mark: SampleScore | None, other: SampleScore | None, rules: str
+    image: AnnotatedImage,
+    sample_score: SampleScore | None,
+    other_score: SampleScore | None,
+    rules: str,
 ) -> dict[str, object]:
-    """One image as a row for people: verdict, reason, evidence, and the other rules' verdict where
-    it differs.
+    """Return the score of an image as JSON values: scores, reason and evidence.
+
+    The score under the other set of rules is included if it differs.
     """
     row: dict[str, object] = {
-        "index": sight.index,
-        "prompt": sight.prompt_index,
-        "copy": sight.copy,
-        "text": sight.prompt,
+        "index": image.index,
+        "prompt_index": image.prompt_index,
+        "copy": image.copy,
+        "prompt": image.prompt,
     }
-    if mark is None:
+    if sample_score is None:
         return row | {
-            "verdict": "failed" if sight.failure else "left out",
-            "reason": sight.failure or "the rules leave it out",
+            "verdict": "failed" if image.failure else "excluded",
+            "reason": image.failure or "the rules exclude it",
         }
+
     row |= {
-        "task": mark.task,
-        "reason": mark.reason,
-        "scores": {name: _score_value(part) for name, part in mark.scores.items()},
+        "task": sample_score.task,
+        "reason": sample_score.reason,
+        "scores": _score_values(sample_score),
     }
-    if not mark.scores:
+    if not sample_score.scores:
         row["verdict"] = "unread"
-    if mark.evidence:
-        row["evidence"] = dict(mark.evidence)
-    if other is not None and other.scores != mark.scores:
+    if sample_score.evidence:
+        row["evidence"] = dict(sample_score.evidence)
+    if other_score is not None and other_score.scores != sample_score.scores:
         row["other_rules"] = {
             "rules": OTHER_RULES[rules],
-            "reason": other.reason,
-            "scores": {n: _score_value(p) for n, p in other.scores.items()},
+            "reason": other_score.reason,
+            "scores": _score_values(other_score),
         }
     return row
 
 
-def _score_value(part: WeightedScore) -> float:
-    return part.total / part.weight if part.weight else part.total
+def _score_values(sample_score: SampleScore) -> dict[str, float]:
+    """Return the score of an image in each metric, total divided by weight."""
+    return {
+        name: score.total / score.weight if score.weight else score.total
+        for name, score in sample_score.scores.items()
+    }

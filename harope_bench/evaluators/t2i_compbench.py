@@ -1,10 +1,8 @@
-"""T2I-CompBench(++): eight categories, each scored by what BLIP-VQA, UniDet, DPT and CLIP saw.
+"""Evaluator t2i-compbench: the eight categories of T2I-CompBench(++).
 
-A category's value is the mean over its images. The rules stand in `rules/compbench_*.py`, their
-oddities by id in
-`evaluators/rules/compbench_quirks.py`. Where an official script would stop, the image has no score:
-it is counted as unread, and
-the metric is
+BLIP-VQA, UniDet, DPT and CLIP annotate the images. A category's value is the mean over its images.
+The rules are evaluators/rules/compbench_*.py, and compbench_quirks.py lists their oddities by id.
+Where an official script would stop, the image has no score: it counts as unread, and the metric is
 None unless the run is scored leniently.
 """
 
@@ -48,7 +46,7 @@ from harope_bench.evaluators.rules.compbench_spatial import (
     score_3d,
 )
 
-METRICS = {  # of each category
+METRICS = {  # metric of each category
     "color": "color",
     "shape": "shape",
     "texture": "texture",
@@ -59,147 +57,148 @@ METRICS = {  # of each category
     "complex": "complex",
 }
 ATTRIBUTES = ("color", "shape", "texture")
-NO_ANNOTATION_TEXT = "no answer of the {} judge"
-COSINE_FLOOR = (
-    0.387  # of 3-in-1, in units of the cosine: 212 of 300 prompts count it half, 30 a third
-)
-PUBLISHED_COMPLEX_RANGE = "0.077 to 0.108"  # what arXiv 2510.10489 prints for Complex in Table 5
+NO_ANNOTATION_TEXT = "no annotation of the {} annotator"
+# What the 3-in-1 score owes to the cosine, as a factor of the cosine: 212 of 300 prompts count it
+# by half, 30 by a third.
+COSINE_FLOOR = 0.387
+PUBLISHED_COMPLEX_RANGE = "0.077 to 0.108"  # Complex in Table 5 of arXiv 2510.10489
 
 
-def first_and_last_noun(facts: Metadata) -> tuple[str, ...]:
-    """The two objects of a spatial prompt: its first and its last noun."""
-    nouns = facts["nouns"]
+def first_and_last_noun(metadata: Metadata) -> tuple[str, ...]:
+    """Return the two objects of a spatial prompt, its first and its last noun."""
+    nouns = metadata["nouns"]
     return (nouns[0], nouns[-1]) if nouns else ()
 
 
-def spatial_objects(facts: Metadata) -> tuple[str, ...]:
-    """The objects whose place in the image counts, none where no place does."""
-    if facts["category"] == "spatial":
-        return first_and_last_noun(facts)
-    if facts["category"] == "complex" and any(
-        "spatial" in COMPLEX_PARTS.get(which or "", ()) for which in facts["kinds"].values()
-    ):
-        return tuple(facts["objects"])
+def _has_complex_part(metadata: Metadata, part: str) -> bool:
+    """Return whether a complex prompt has a part under either set of rules."""
+    if metadata["category"] != "complex":
+        return False
+    return any(part in COMPLEX_PARTS.get(kind or "", ()) for kind in metadata["kinds"].values())
+
+
+def spatial_objects(metadata: Metadata) -> tuple[str, ...]:
+    """Return the objects whose position in the image counts; empty if none does."""
+    if metadata["category"] == "spatial":
+        return first_and_last_noun(metadata)
+    if _has_complex_part(metadata, "spatial"):
+        return tuple(metadata["objects"])
     return ()
 
 
-def vqa_query(facts: Metadata, seen: Annotations) -> VqaQuery | None:
-    """Each noun chunk as a question."""
-    chunks = facts.get("chunks", ())[:MAX_CHUNKS]
+def vqa_query(metadata: Metadata, annotations: Annotations) -> VqaQuery | None:
+    """Return the query with one question per noun chunk."""
+    chunks = metadata.get("chunks", ())[:MAX_CHUNKS]
     return VqaQuery(questions=tuple(f"{chunk}?" for chunk in chunks)) if chunks else None
 
 
-def detection_2d_query(facts: Metadata, seen: Annotations) -> DetectionQuery | None:
-    """The two objects of a 2D relation."""
-    nouns = spatial_objects(facts)
-    return (
-        DetectionQuery(names=tuple(dict.fromkeys(detector_nouns(nouns))))
-        if len(nouns) == 2
-        else None
-    )
-
-
-def detection_query(facts: Metadata, seen: Annotations) -> DetectionQuery | None:
-    """The objects of a 3D or a numeracy prompt."""
-    if facts["category"] == "3d_spatial":
-        names = detector_nouns(first_and_last_noun(facts))
-    elif facts["category"] == "numeracy":
-        names = parse_object_counts(facts["text"], facts["known"], "corrected").names
-    else:
+def detection_2d_query(metadata: Metadata, annotations: Annotations) -> DetectionQuery | None:
+    """Return the query for the two objects of a 2D relation."""
+    nouns = spatial_objects(metadata)
+    if len(nouns) != 2:
         return None
+    return DetectionQuery(names=tuple(dict.fromkeys(detector_nouns(nouns))))
+
+
+def detection_query(metadata: Metadata, annotations: Annotations) -> DetectionQuery | None:
+    """Return the query for the objects of a 3D or a numeracy prompt."""
+    names: tuple[str, ...] = ()
+    if metadata["category"] == "3d_spatial":
+        names = detector_nouns(first_and_last_noun(metadata))
+    elif metadata["category"] == "numeracy":
+        names = parse_object_counts(metadata["text"], metadata["known"], "corrected").names
     return DetectionQuery(names=tuple(dict.fromkeys(names))) if names else None
 
 
-def depth_query(facts: Metadata, seen: Annotations) -> DepthQuery | None:
-    """The places of the two objects of a 3D relation, where both were found."""
-    sighting = seen.get("detector")
+def depth_query(metadata: Metadata, annotations: Annotations) -> DepthQuery | None:
+    """Return the query for the boxes of the two objects of a 3D relation, if both are detected."""
+    detections = annotations.get("detector")
     if (
-        facts["category"] != "3d_spatial"
-        or not isinstance(sighting, DetectionAnnotation)
-        or not facts["nouns"]
+        metadata["category"] != "3d_spatial"
+        or not isinstance(detections, DetectionAnnotation)
+        or not metadata["nouns"]
     ):
         return None
-    boxes = depth_boxes(first_and_last_noun(facts), sighting)
+    boxes = depth_boxes(first_and_last_noun(metadata), detections)
     return DepthQuery(boxes=tuple(boxes)) if boxes else None
 
 
-def similarity_query(facts: Metadata, seen: Annotations) -> SimilarityQuery | None:
-    """The prompt; of a complex one with an action, its text without adjectives."""
-    if facts["category"] == "non_spatial":
-        return SimilarityQuery(texts=(facts["text"],))
-    if facts["category"] == "complex" and any(
-        "action" in COMPLEX_PARTS.get(which or "", ()) for which in facts["kinds"].values()
-    ):
-        return SimilarityQuery(texts=(facts["no_adj"],))
+def similarity_query(metadata: Metadata, annotations: Annotations) -> SimilarityQuery | None:
+    """Return the query with the prompt; of a complex prompt, its text without adjectives.
+
+    A complex prompt without an action has none.
+    """
+    if metadata["category"] == "non_spatial":
+        return SimilarityQuery(texts=(metadata["text"],))
+    if _has_complex_part(metadata, "action"):
+        return SimilarityQuery(texts=(metadata["no_adj"],))
     return None
 
 
-def apply_attribute_rule(facts: Metadata, seen: Annotations, rules: Rules) -> RuleOutcome:
-    """The product of BLIP's answers."""
-    if not facts["chunks"]:
+def apply_attribute_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+    """Return the product of BLIP's probabilities of yes."""
+    if not metadata["chunks"]:
         return attribute_score((), rules)
-    answers = seen.get("vqa")
-    if not isinstance(answers, VqaAnnotation):
+    annotation = annotations.get("vqa")
+    if not isinstance(annotation, VqaAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("vqa"))
-    shares = [
-        answer.yes_probability for answer in answers.answers if answer.yes_probability is not None
+
+    probabilities = [
+        answer.yes_probability
+        for answer in annotation.answers
+        if answer.yes_probability is not None
     ]
-    if len(shares) < len(answers.answers):
+    if len(probabilities) < len(annotation.answers):
         return RuleOutcome(
             None,
-            f"an answer without a share of yes ({answers.answers[0].text[:40]!r}); the rule"
-            " multiplies shares",
+            f"an answer has no probability of yes ({annotation.answers[0].text[:40]!r}); the rule"
+            " multiplies probabilities",
         )
-    return attribute_score(shares, rules)
+    return attribute_score(probabilities, rules)
 
 
-def apply_2d_rule(facts: Metadata, seen: Annotations, rules: Rules) -> RuleOutcome:
-    """Presence and place of two objects."""
-    nouns = spatial_objects(facts)
-    sighting = seen.get("detector-2d")
-    if len(nouns) != 2:
-        return score_2d(
-            facts["text"], nouns, DetectionAnnotation(size=(1, 1), detections=()), rules
-        )
-    if not isinstance(sighting, DetectionAnnotation):
+def apply_2d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+    """Return the score of presence and position of two objects."""
+    nouns = spatial_objects(metadata)
+    detections = annotations.get("detector-2d")
+    if len(nouns) != 2:  # such an image has no query, so the rule gets an empty annotation
+        detections = DetectionAnnotation(size=(1, 1), detections=())
+    if not isinstance(detections, DetectionAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("detector-2d"))
-    return score_2d(facts["text"], nouns, sighting, rules)
+    return score_2d(metadata["text"], nouns, detections, rules)
 
 
-def apply_3d_rule(facts: Metadata, seen: Annotations, rules: Rules) -> RuleOutcome:
-    """Presence and depth of two objects."""
-    sighting = seen.get("detector")
-    depths = seen.get("depth")
-    if not facts["nouns"]:
+def apply_3d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+    """Return the score of presence and depth of two objects."""
+    detections = annotations.get("detector")
+    depth = annotations.get("depth")
+    if not metadata["nouns"]:
         return RuleOutcome(
             None, "no noun was read in the prompt (the official script stops: IndexError)"
         )
-    if not isinstance(sighting, DetectionAnnotation):
+    if not isinstance(detections, DetectionAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("detector"))
-    return score_3d(
-        facts["text"],
-        first_and_last_noun(facts),
-        sighting,
-        depths.depths if isinstance(depths, DepthAnnotation) else (),
-        rules,
-    )
+    depths = depth.depths if isinstance(depth, DepthAnnotation) else ()
+    return score_3d(metadata["text"], first_and_last_noun(metadata), detections, depths, rules)
 
 
-def apply_numeracy_rule(facts: Metadata, seen: Annotations, rules: Rules) -> RuleOutcome:
-    """Presence and number of objects."""
-    sighting = seen.get("detector")
-    if not isinstance(sighting, DetectionAnnotation):
-        asked = parse_object_counts(facts["text"], facts["known"], rules)
-        return RuleOutcome(None, asked.failure or NO_ANNOTATION_TEXT.format("detector"))
-    return score_numeracy(facts["text"], facts["known"], sighting, rules)
+def apply_numeracy_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
+    """Return the score of presence and number of objects."""
+    detections = annotations.get("detector")
+    if not isinstance(detections, DetectionAnnotation):
+        expected = parse_object_counts(metadata["text"], metadata["known"], rules)
+        return RuleOutcome(None, expected.failure or NO_ANNOTATION_TEXT.format("detector"))
+    return score_numeracy(metadata["text"], metadata["known"], detections, rules)
 
 
-def apply_similarity_rule(facts: Metadata, seen: Annotations, rules: Rules) -> RuleOutcome:
-    """CLIP's cosine."""
-    cosines = seen.get("similarity")
-    if not isinstance(cosines, SimilarityAnnotation) or not cosines.cosines:
+def apply_similarity_rule(
+    metadata: Metadata, annotations: Annotations, rules: Rules
+) -> RuleOutcome:
+    """Return CLIP's cosine of image and text."""
+    annotation = annotations.get("similarity")
+    if not isinstance(annotation, SimilarityAnnotation) or not annotation.cosines:
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("similarity"))
-    return RuleOutcome(cosines.cosines[0], f"cosine {cosines.cosines[0]:.4f}")
+    return RuleOutcome(annotation.cosines[0], f"cosine {annotation.cosines[0]:.4f}")
 
 
 CATEGORY_RULES: Mapping[str, Callable[[Metadata, Annotations, Rules], RuleOutcome]] = {
@@ -209,7 +208,7 @@ CATEGORY_RULES: Mapping[str, Callable[[Metadata, Annotations, Rules], RuleOutcom
     "numeracy": apply_numeracy_rule,
     "non_spatial": apply_similarity_rule,
 }
-PART_RULES = {
+PART_RULES = {  # rules of the parts of a complex prompt
     "attribute": apply_attribute_rule,
     "spatial": apply_2d_rule,
     "action": apply_similarity_rule,
@@ -217,12 +216,12 @@ PART_RULES = {
 
 
 class T2ICompBenchEvaluator(PromptEvaluator):
-    """See the module.
+    """Evaluator of the eight categories.
 
-    verdicts: what a finished official run says of each index, in place of the rules
-    (suites/official_layouts/compbench_results.py);
-    told: what must be
-    said of that run.
+    Args:
+        official_outcomes: outcomes of a finished official run by sample index, which replace those
+            of the rules (suites/official_layouts/compbench_results.py).
+        official_notes: notes on that run.
     """
 
     version = 3
@@ -230,9 +229,10 @@ class T2ICompBenchEvaluator(PromptEvaluator):
     parity = (
         "rules restated from Karine-Huang/T2I-CompBench 1b709499: position, the search for objects"
         " and numeracy equal plain restatements of its scripts on random scenes, each quirk has a"
-        " case under both sets of rules (tests/evaluators/test_compbench_rules.py); result files of"
-        " its scripts are read to the last digit; nouns and noun chunks are those of en_core_web_sm"
-        " 3.6.0, official is 3.5.0, not compared; no answer of the official networks was here"
+        " test case under both sets of rules (tests/evaluators/test_compbench_rules.py); result"
+        " files of its scripts are read to the last digit; nouns and noun chunks are those of"
+        " en_core_web_sm 3.6.0, the official version 3.5.0 was not compared; no annotation of the"
+        " official networks was available"
     )
     metrics = (
         Metric(
@@ -284,187 +284,214 @@ class T2ICompBenchEvaluator(PromptEvaluator):
             decimals=4,
         ),
     )
-    form = "compbench"
-    looks = (
-        AnnotatorRole("vqa", vqa_query, lambda facts: vqa_query(facts, {}) is not None),
+    metadata_key = "compbench"
+    annotator_roles = (
+        AnnotatorRole("vqa", vqa_query, lambda metadata: vqa_query(metadata, {}) is not None),
         AnnotatorRole(
             "detector-2d",
             detection_2d_query,
-            lambda facts: detection_2d_query(facts, {}) is not None,
+            lambda metadata: detection_2d_query(metadata, {}) is not None,
         ),
         AnnotatorRole(
-            "detector", detection_query, lambda facts: detection_query(facts, {}) is not None
+            "detector",
+            detection_query,
+            lambda metadata: detection_query(metadata, {}) is not None,
         ),
-        AnnotatorRole("depth", depth_query, lambda facts: facts["category"] == "3d_spatial"),
+        AnnotatorRole("depth", depth_query, lambda metadata: metadata["category"] == "3d_spatial"),
         AnnotatorRole(
-            "similarity", similarity_query, lambda facts: similarity_query(facts, {}) is not None
+            "similarity",
+            similarity_query,
+            lambda metadata: similarity_query(metadata, {}) is not None,
         ),
     )
 
     def __init__(
-        self, verdicts: Mapping[int, RuleOutcome] | None = None, told: tuple[str, ...] = ()
+        self,
+        official_outcomes: Mapping[int, RuleOutcome] | None = None,
+        official_notes: tuple[str, ...] = (),
     ):
-        self.verdicts = verdicts
-        self.told = told
+        self.official_outcomes = official_outcomes
+        self.official_notes = official_notes
 
-    def task(self, facts: Metadata) -> str:
-        """The category."""
-        return str(facts["category"])
+    def task(self, metadata: Metadata) -> str:
+        """Return the prompt's category."""
+        return str(metadata["category"])
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
-        """A category's images count for its metric alone."""
-        return (METRICS[facts["category"]],)
+    def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:
+        """Return the metric of the prompt's category."""
+        return (METRICS[metadata["category"]],)
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: Rules) -> SampleScore:
-        """What the rules say of one image; unknown where its script would stop or a judge was not
-        asked.
+    def score_sample(
+        self, metadata: Metadata, annotations: Annotations, rules: Rules
+    ) -> SampleScore:
+        """Return the score of one image.
+
+        It is unread if the official script would stop or an annotation is missing.
         """
-        category = facts["category"]
+        category = metadata["category"]
         if category == "complex":
-            return self._complex(facts, seen, rules)
-        return _sample_score(category, CATEGORY_RULES[category](facts, seen, rules))
+            return self._score_complex(metadata, annotations, rules)
+        return _sample_score(category, CATEGORY_RULES[category](metadata, annotations, rules))
 
-    def _complex(self, facts: Metadata, seen: Annotations, rules: Rules) -> SampleScore:
-        which = facts["kinds"][rules]
-        found = {
-            name: PART_RULES[name](facts, seen, rules)
-            for name in COMPLEX_PARTS.get(which or "", ())
+    def _score_complex(
+        self, metadata: Metadata, annotations: Annotations, rules: Rules
+    ) -> SampleScore:
+        """Return the 3-in-1 score of an image of a complex prompt."""
+        kind = metadata["kinds"][rules]
+        outcomes = {
+            part: PART_RULES[part](metadata, annotations, rules)
+            for part in COMPLEX_PARTS.get(kind or "", ())
         }
-        told = {
-            name: {"score": verdict.value, "reason": verdict.reason}
-            for name, verdict in found.items()
+        evidence: dict[str, object] = {
+            part: {"score": outcome.value, "reason": outcome.reason}
+            for part, outcome in outcomes.items()
         }
-        unanswered = [
-            name
-            for name, verdict in found.items()
-            if verdict.value is None and not _can_be_excluded(name, facts, rules)
+        evidence["kind"] = kind
+
+        missing_parts = [
+            part
+            for part, outcome in outcomes.items()
+            if outcome.value is None and not _can_be_excluded(part, metadata, rules)
         ]
-        if unanswered:
+        if missing_parts:
+            part = missing_parts[0]
             return _sample_score(
-                "complex",
-                RuleOutcome(None, f"{unanswered[0]}: {found[unanswered[0]].reason}"),
-                told | {"kind": which},
+                "complex", RuleOutcome(None, f"{part}: {outcomes[part].reason}"), evidence
             )
-        verdict = three_in_one(which, {name: part.value for name, part in found.items()})
-        return _sample_score(
-            "complex", verdict, told | {"kind": which, "floor": _floor(which, found)}
+        evidence["floor"] = _cosine_floor(kind, outcomes)
+        mean_outcome = three_in_one(
+            kind, {part: outcome.value for part, outcome in outcomes.items()}
         )
+        return _sample_score("complex", mean_outcome, evidence)
 
-    def settle(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: Rules
+    def finalize_scores(
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: Rules,
     ) -> Sequence[SampleScore | None]:
-        """The marks; of a finished official run, its own."""
-        if self.verdicts is None:
-            return marks
-        return [
-            (
-                _sample_score(s.metadata["category"], self.verdicts[s.index])
-                if s.index in self.verdicts
-                else None
-            )
-            for s in sights
-        ]
+        """Return the scores; those of a finished official run if one was imported."""
+        if self.official_outcomes is None:
+            return sample_scores
+        imported_scores: list[SampleScore | None] = []
+        for image in annotated_images:
+            outcome = self.official_outcomes.get(image.index)
+            category = image.metadata["category"]
+            imported_scores.append(_sample_score(category, outcome) if outcome else None)
+        return imported_scores
 
     def notes(
-        self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: Rules
+        self,
+        annotated_images: Sequence[AnnotatedImage],
+        sample_scores: Sequence[SampleScore | None],
+        rules: Rules,
     ) -> tuple[str, ...]:
-        """The rules' quirks by id, and ceilings and floors of this run's own prompts."""
-        if self.verdicts is not None:
-            return self.told
+        """Return the quirks of the rules by id, and ceilings and floors for this run's prompts."""
+        if self.official_outcomes is not None:
+            return self.official_notes
         return (
             _rules_note(rules),
-            *_detector_ceiling_note(sights, rules),
-            *_presence_note(marks),
-            *_complex_floor_note(marks),
+            *_detector_ceiling_note(annotated_images, rules),
+            *_presence_note(sample_scores),
+            *_complex_floor_note(sample_scores),
         )
 
 
 def _rules_note(rules: Rules) -> str:
-    kept = [
+    """Return which quirks a set of rules keeps and which it corrects."""
+    kept_quirks = [
         name
         for name, quirk in QUIRKS.items()
         if quirk.location == "rule" and (rules == "official" or name not in CORRECTIONS)
     ]
-    mended = f"; corrected are {', '.join(CORRECTIONS)}" if rules == "corrected" else ""
-    return f"rules: {rules} keep {', '.join(kept)}{mended}"
+    corrections = f"; corrected are {', '.join(CORRECTIONS)}" if rules == "corrected" else ""
+    return f"rules: {rules} keep {', '.join(kept_quirks)}{corrections}"
 
 
 def _sample_score(
-    category: str, verdict: RuleOutcome, evidence: Mapping[str, object] | None = None
+    category: str, outcome: RuleOutcome, evidence: Mapping[str, object] | None = None
 ) -> SampleScore:
-    shown = dict(evidence or {}) | ({"presence": verdict.presence} if verdict.presence else {})
-    if verdict.value is None:
-        return SampleScore(category, {}, verdict.reason, 1, shown)
-    return SampleScore(
-        category, {METRICS[category]: WeightedScore(verdict.value)}, verdict.reason, 0, shown
-    )
+    """Return the score of an image from the outcome of its category's rule."""
+    evidence_json = dict(evidence or {})
+    if outcome.presence:
+        evidence_json["presence"] = outcome.presence
+    if outcome.value is None:
+        return SampleScore(category, {}, outcome.reason, 1, evidence_json)
+    scores = {METRICS[category]: WeightedScore(outcome.value)}
+    return SampleScore(category, scores, outcome.reason, 0, evidence_json)
 
 
-def _can_be_excluded(part: str, facts: Metadata, rules: Rules) -> bool:
-    """Parts that the corrected rules leave out rather than guess: objects or chunks were not read
-    in the prompt.
+def _can_be_excluded(part: str, metadata: Metadata, rules: Rules) -> bool:
+    """Return whether the corrected rules exclude a part of a complex prompt.
+
+    They do if its objects or noun chunks could not be read in the prompt.
     """
-    return rules == "corrected" and {
-        "spatial": len(facts["objects"]) != 2,
-        "attribute": not facts["chunks"],
-    }.get(part, False)
+    if rules != "corrected":
+        return False
+    if part == "spatial":
+        return len(metadata["objects"]) != 2
+    return part == "attribute" and not metadata["chunks"]
 
 
-def _floor(which: str | None, found: Mapping[str, RuleOutcome]) -> float:
-    """What 3-in-1 is with neither attribute nor place right."""
-    action = found["action"].value if "action" in found else None
-    return (action or 0.0) / len(COMPLEX_PARTS[which or "both"])
+def _cosine_floor(kind: str | None, outcomes: Mapping[str, RuleOutcome]) -> float:
+    """Return the 3-in-1 score that the cosine alone gives, without attribute and position."""
+    cosine = outcomes["action"].value if "action" in outcomes else None
+    return (cosine or 0.0) / len(COMPLEX_PARTS[kind or "both"])
 
 
-def _detector_ceiling_note(sights: Sequence[AnnotatedImage], rules: Rules) -> list[str]:
-    """The most that 2D can reach with UniDet's labels; nothing is said of a detector that has found
-    what UniDet cannot name.
+def _detector_ceiling_note(annotated_images: Sequence[AnnotatedImage], rules: Rules) -> list[str]:
+    """Return a note on the highest 2D score that UniDet's labels allow.
 
-    Which detector looked is not known here, so the line says whose labels it counts.
+    There is none if a detector found what UniDet has no label for. The evaluator does not know
+    which detector was used, so the note names the labels that it counts.
     """
-    own = [sight for sight in sights if sight.metadata["category"] == "spatial"]
-    sightings = [
-        sighting
-        for sight in own
-        if isinstance(sighting := sight.annotations.get("detector-2d"), DetectionAnnotation)
+    spatial_images = [
+        image for image in annotated_images if image.metadata["category"] == "spatial"
     ]
-    found = {detection.label for sighting in sightings for detection in sighting.detections}
-    if not own or rules != "official" or found & UNIDET_MISSING_NOUNS:
+    detected_labels = set()
+    for image in spatial_images:
+        annotation = image.annotations.get("detector-2d")
+        if isinstance(annotation, DetectionAnnotation):
+            detected_labels |= {detection.label for detection in annotation.detections}
+    if not spatial_images or rules != "official" or detected_labels & UNIDET_MISSING_NOUNS:
         return []
-    lost = {
-        sight.prompt_index
-        for sight in own
-        if set(detector_nouns(first_and_last_noun(sight.metadata))) & UNIDET_MISSING_NOUNS
+
+    unreachable_prompts = {
+        image.prompt_index
+        for image in spatial_images
+        if set(detector_nouns(first_and_last_noun(image.metadata))) & UNIDET_MISSING_NOUNS
     }
-    if not lost:
+    if not unreachable_prompts:
         return []
-    prompts = {sight.prompt_index for sight in own}
-    share = 1 - len(lost) / len(prompts)
+    prompts = {image.prompt_index for image in spatial_images}
+    ceiling = 1 - len(unreachable_prompts) / len(prompts)
     return [
-        f"spatial_2d: UniDet's labels allow at most {share:.3f}, since none equals what {len(lost)}"
-        f" of {len(prompts)} prompts name; another detector may allow more or less"
+        f"spatial_2d: UniDet's labels allow at most {ceiling:.3f}, since none equals what"
+        f" {len(unreachable_prompts)} of {len(prompts)} prompts name; another detector may allow"
+        " more or less"
     ]
 
 
-def _presence_note(marks: Sequence[SampleScore | None]) -> list[str]:
-    own = [mark for mark in marks if mark and "spatial_3d" in mark.scores]
-    if not own:
+def _presence_note(sample_scores: Sequence[SampleScore | None]) -> list[str]:
+    """Return a note on the part of the 3D score that detected objects earn."""
+    scores = [score for score in sample_scores if score and "spatial_3d" in score.scores]
+    if not scores:
         return []
-    earned = sum(float(mark.evidence.get("presence", 0.0)) for mark in own) / len(own)
-    whole = sum(mark.scores["spatial_3d"].total for mark in own) / len(own)
+    presence = sum(float(s.evidence.get("presence", 0.0)) for s in scores) / len(scores)
+    value = sum(s.scores["spatial_3d"].total for s in scores) / len(scores)
     return [
-        f"spatial_3d: {earned:.3f} of {whole:.3f} is earned by being found, whatever the depth; two"
-        " sure objects apart earn about 0.4"
+        f"spatial_3d: {presence:.3f} of {value:.3f} is earned by detected objects, whatever their"
+        " depth; two separate objects with high scores earn about 0.4"
     ]
 
 
-def _complex_floor_note(marks: Sequence[SampleScore | None]) -> list[str]:
-    own = [mark for mark in marks if mark and "complex" in mark.scores]
-    if not own:
+def _complex_floor_note(sample_scores: Sequence[SampleScore | None]) -> list[str]:
+    """Return a note on the part of the 3-in-1 score that the cosine gives."""
+    scores = [score for score in sample_scores if score and "complex" in score.scores]
+    if not scores:
         return []
-    floor = sum(float(mark.evidence["floor"]) for mark in own if "floor" in mark.evidence) / len(
-        own
-    )
+    floors = [float(score.evidence["floor"]) for score in scores if "floor" in score.evidence]
+    floor = sum(floors) / len(scores)
     return [
         f"complex: {floor:.3f} of it is CLIP's cosine alone ({COSINE_FLOOR} times the cosine over"
         f" all 300 prompts); the paper prints {PUBLISHED_COMPLEX_RANGE}, less than its own cosines"

@@ -1,6 +1,4 @@
-"""Top-1 and top-5 accuracy of a classifier: how often its first answer, or one of its first five,
-is the picture's label.
-"""
+"""Evaluator top1: top-1 and top-5 accuracy of a classifier."""
 
 from __future__ import annotations
 
@@ -22,86 +20,101 @@ TOP_K = {"top1": 1, "top5": 5}
 
 
 class Top1Evaluator(FeatureEvaluator):
-    """Accuracy over all pictures that could be read; a tie of logits goes to the lower class."""
+    """Accuracy over all images that could be read; of equal logits the lower class ranks first."""
 
     version = 1
     profile = "single-crop"
     rules = ("official",)
     parity = (
-        "a count of equal integers; tests/evaluators/test_top1.py holds it to sklearn's"
-        " top_k_accuracy_score and to Wilson's formula"
+        "a count of equal integers; tests/evaluators/test_top1.py compares it with sklearn's"
+        " top_k_accuracy_score and with Wilson's formula"
     )
     metrics = METRICS
 
-    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
-        """Both accuracies in percent with Wilson intervals; a picture that failed counts for
-        neither and is counted.
+    def evaluate(self, features: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
+        """Return both accuracies in percent with Wilson intervals.
+
+        Failed images are counted, but are in neither accuracy.
 
         Args:
-            seen: labels (N,) and array `ranked` (N, K) integer classes, the most likely first, K at
-                most 5.
-            reference: not used; the labels are what the answers are held to.
+            features: labels (N,) and array `ranked_classes` (N, K) of integers, the likeliest
+                class first, K at most 5.
+            reference: not read; the predictions are compared with the labels.
 
         Returns:
-            Per sample `top1` and `top5` (N,) int8: 100 where the label is among the first answers,
+            Per sample `top1` and `top5` (N,) int8: 100 if the label is among the first K classes,
             else 0.
 
         Raises:
-            ShapeError: labels or `ranked` are missing or do not fit together.
+            ShapeError: Labels or `ranked_classes` are missing, or their shapes do not fit.
         """
-        ranked, labels = _check_predictions(seen)
-        rows = {name: _hits(ranked, labels, depth) for name, depth in TOP_K.items()}
+        ranked_classes, labels = _check_predictions(features)
+        hits = {name: _hits(ranked_classes, labels, k) for name, k in TOP_K.items()}
         measurements = tuple(
-            _measurement(metric.name, rows[metric.name], seen.failed) for metric in METRICS
-        )
-        total = len(labels) + seen.failed
-        told = (
-            f"top1: {seen.failed:,} of {total:,} pictures failed; accuracy is over the other"
-            f" {len(labels):,}"
-        )
-        return EvaluatorOutput(
-            measurements, {"indices": seen.indices, **rows}, (told,) if seen.failed else ()
+            _measurement(metric.name, hits[metric.name], features.failed) for metric in METRICS
         )
 
+        warnings: tuple[str, ...] = ()
+        if features.failed:
+            n_requested = len(labels) + features.failed
+            warnings = (
+                (
+                    f"top1: {features.failed:,} of {n_requested:,} images failed; accuracy is over"
+                    f" the other {len(labels):,}"
+                ),
+            )
+        return EvaluatorOutput(measurements, {"indices": features.indices, **hits}, warnings)
 
-def _check_predictions(seen: Features) -> tuple[np.ndarray, np.ndarray]:
-    ranked = seen.arrays.get("ranked")
+
+def _check_predictions(features: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Return ranked classes (N, K) and labels (N,).
+
+    Raises:
+        ShapeError: One of them is missing, or their shapes do not fit.
+    """
+    ranked_classes = features.arrays.get("ranked_classes")
+    labels = features.labels
     if (
-        ranked is None
-        or seen.labels is None
-        or ranked.ndim != 2
-        or not len(ranked) == len(seen.labels) == len(seen.indices)
+        ranked_classes is None
+        or labels is None
+        or ranked_classes.ndim != 2
+        or not len(ranked_classes) == len(labels) == len(features.indices)
     ):
-        found = None if ranked is None else ranked.shape
+        shape = None if ranked_classes is None else ranked_classes.shape
         raise ShapeError(
-            f"top1 needs a label and ranked classes of each of {len(seen.indices)} pictures, found"
-            f" {found}; read them again"
+            f"top1 needs a label and ranked classes of each of {len(features.indices)} images,"
+            f" found {shape}; classify them again"
         )
-    return ranked, seen.labels
+    return ranked_classes, labels
 
 
-def _hits(ranked: np.ndarray, labels: np.ndarray, depth: int) -> np.ndarray:
-    """100 where the label is among the first `depth` answers, else 0; (N,) int8."""
-    return (PERCENT * (ranked[:, :depth] == labels[:, None]).any(1)).astype(np.int8)
+def _hits(ranked_classes: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Return 100 where the label is among the first k classes, else 0; (N,) int8."""
+    is_hit = (ranked_classes[:, :k] == labels[:, None]).any(1)  # (N,)
+    return (PERCENT * is_hit).astype(np.int8)
 
 
-def _measurement(metric: str, rows: np.ndarray, failed: int) -> Measurement:
-    counts = {"n_asked": len(rows) + failed, "n_scored": len(rows), "n_failed": failed}
-    if not len(rows):
+def _measurement(metric: str, hits: np.ndarray, failed: int) -> Measurement:
+    """Return an accuracy in percent from hits (N,) of 0 or 100, with its Wilson interval."""
+    counts = {"n_asked": len(hits) + failed, "n_scored": len(hits), "n_failed": failed}
+    if not len(hits):
         return Measurement(
-            metric=metric, name=metric, value=None, reason="no picture could be read", **counts
+            metric=metric, name=metric, value=None, reason="no image could be read", **counts
         )
-    hits = int((rows > 0).sum())
-    error = wilson_interval(hits, len(rows))
+    n_hits = int((hits > 0).sum())
+    value = PERCENT * n_hits / len(hits)
+    interval = wilson_interval(n_hits, len(hits))
+
+    # At 0 and at 100% the bound equals the value, up to rounding.
+    low = min(PERCENT * interval.low, value)
+    high = max(PERCENT * interval.high, value)
     return Measurement(
         metric=metric,
         name=metric,
-        value=PERCENT * hits / len(rows),
-        se=PERCENT * error.se,
-        low=min(
-            PERCENT * error.low, PERCENT * hits / len(rows)
-        ),  # at 0 and at 100% the bound is the value, up to rounding
-        high=max(PERCENT * error.high, PERCENT * hits / len(rows)),
+        value=value,
+        se=PERCENT * interval.se,
+        low=low,
+        high=high,
         interval="Wilson",
         **counts,
     )

@@ -79,7 +79,7 @@ from harope_bench.suites.base import (
 )
 
 TASK = "classify"
-IMAGE_HASHES = "pictures"  # per-sample array of the pictures' hashes
+IMAGE_HASHES = "image_hashes"  # per-sample array of the pictures' hashes
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def join_predictions(shards: Sequence[PredictionShard]) -> Features:
     return Features(
         indices,
         labels,
-        {"ranked": ranked, "logits": logits},
+        {"ranked_classes": ranked, "logits": logits},
         failed=sum(len(s.failed) for s in shards),
     )
 

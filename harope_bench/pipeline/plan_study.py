@@ -135,7 +135,7 @@ def _design(
     noise: NoiseLevels, seeds: int, images: int, difference: float, power: float
 ) -> StudyDesign:
     known = detectable_method_difference(noise, images, seeds, power)
-    estimated = detectable_method_difference(noise, images, seeds, power, estimated=True)
+    estimated = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
     return StudyDesign(seeds, known, estimated, images_for_method(noise, difference, seeds, power))
 
 
@@ -150,7 +150,7 @@ def find_metric_noise(
     own = [item for item in found if _is_comparable(plan, metric, item)]
     if own:
         return _measured_noise(plan, metric, own)
-    if metric.unit == "share" and value is not None:
+    if metric.unit == "fraction" and value is not None:
         if not 0 < value < 1:
             raise OptionError(
                 f"{metric.name} is a share, --value {value:g} is not between 0 and 1; correct it"
@@ -162,7 +162,7 @@ def find_metric_noise(
         return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (told,))
     if metric.name == "fid" and value is not None:
         return MetricNoise(value, assumed_fid_noise(value), (_training_words(), _sampling_words()))
-    ask = "--value" if metric.name == "fid" or metric.unit == "share" else "runs that measured it"
+    ask = "--value" if metric.name == "fid" or metric.unit == "fraction" else "runs that measured it"
     raise OptionError(
         f"nothing tells the noise of {metric.name} for suite {plan.suite}; give --runs DIR, or"
         f" {ask}"

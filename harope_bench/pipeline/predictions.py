@@ -136,7 +136,7 @@ def _arrays(shard: PredictionShard) -> dict[str, np.ndarray]:
     }
     return {
         "indices": shard.indices,
-        "ranked": shard.ranked_classes,
+        "ranked_classes": shard.ranked_classes,
         "logits": shard.logits,
         **reasons,
     }
@@ -159,7 +159,7 @@ def find_shard(
         if str(a["key"]) != key:
             return None
         failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
-        return PredictionShard(a["indices"], a["ranked"], a["logits"], failed, rows)
+        return PredictionShard(a["indices"], a["ranked_classes"], a["logits"], failed, rows)
     except (StorageError, KeyError, TypeError, ValueError):
         return None
 

@@ -22,10 +22,10 @@ from harope_bench.data.result_store import ALTERED_ADVICE, read_result
 ROW_FIELDS = (
     "result",
     "index",
-    "prompt",
+    "prompt_index",
     "copy",
     "task",
-    "text",
+    "prompt",
     "verdict",
     "reason",
     "scores",

@@ -1,10 +1,8 @@
-"""Two runs, or two methods of several training seeds each: metric by metric, what is different and
-how sure that is.
-"""
+"""Comparison of two runs, or of two methods with several training seeds each, by metric."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +12,7 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.schema import Metric
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.data.run_folder import RESULTS_FOLDER
@@ -35,46 +33,69 @@ from harope_bench.statistics.pairing import (
 )
 from harope_bench.statistics.significance import Difference, Verdict, format_p_value
 
-RunResults = tuple[StoredResult, ...]  # the results of one sample set
+RunResults = tuple[StoredResult, ...]  # the results of one run
 PAIRING_KEY = "suite, label or prompt, sample index, seed, resolution"
+TABLE_HEADER = (
+    "metric",
+    "baseline",
+    "new",
+    "difference",
+    "95% interval",
+    "p",
+    "p, Holm",
+    "detectable",
+    "verdict",
+)
 
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """What stands on one side: one run, or one method's runs of several training seeds."""
+    """One side of a comparison: one run, or the runs of one method with several training seeds."""
 
     path: Path
     runs: tuple[RunResults, ...]
 
     @property
     def title(self) -> str:
-        """Name of the checkpoint, or of the method and how many runs of it."""
-        first = self.runs[0][0].result
+        """Return the checkpoint's name, or the method's name and its number of runs."""
+        first_result = self.runs[0][0].result
+        plan = first_result.plan
         if len(self.runs) == 1:
-            return first.plan.checkpoint.name if first.plan else first.target
-        return (
-            f"{first.plan.checkpoint.encoding if first.plan else first.target}, {len(self.runs)}"
-            " training seeds"
-        )
+            return plan.checkpoint.name if plan else first_result.target
+        method = plan.checkpoint.encoding if plan else first_result.target
+        return f"{method}, {len(self.runs)} training seeds"
 
     def metric_names(self) -> list[str]:
-        """Names of what was measured, in the order of the first run's results."""
-        return list(
-            dict.fromkeys(m.metric for found in self.runs[0] for m in found.result.measurements)
-        )
+        """Return the names of the measured metrics, in the order of the first run's results."""
+        names = [
+            measurement.metric
+            for stored_result in self.runs[0]
+            for measurement in stored_result.result.measurements
+        ]
+        return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric. baseline and new are means over the runs of a side; `verdict` is made from the
-    Holm-adjusted p.
+    """The comparison of one metric.
+
+    Attributes:
+        metric: the metric as its evaluator declares it.
+        measurement_name: name of the measurement, such as fid-50k.
+        n_scored: number of scored samples.
+        baseline_value: mean over the runs of the baseline; None if a value is missing.
+        new_value: mean over the runs of the new side; None if a value is missing.
+        difference: new minus baseline.
+        p_adjusted: Holm-adjusted p value; None without a test.
+        detectable_difference: smallest difference that is detected with 80% power.
+        verdict: verdict by the adjusted p value.
     """
 
     metric: Metric
     measurement_name: str
     n_scored: int
-    baseline: float | None
-    new: float | None
+    baseline_value: float | None
+    new_value: float | None
     difference: Difference
     p_adjusted: float | None
     detectable_difference: float | None
@@ -83,418 +104,445 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """All metrics of two sides, the level of evidence, and what else a reader must know."""
+    """The comparison of all metrics of two sides, with the level of evidence and notes."""
 
-    baseline: ComparedRuns
-    new: ComparedRuns
+    baseline_runs: ComparedRuns
+    new_runs: ComparedRuns
     level: Literal["L1", "L2"]
     metrics: tuple[MetricComparison, ...]
     notes: tuple[str, ...]
 
     @property
     def evidence(self) -> str:
-        """The level of evidence in one sentence."""
+        """Return the level of evidence in one sentence."""
         return pairing.EVIDENCE[self.level]
 
 
 def load_compared_runs(path: Path) -> ComparedRuns:
-    """A run folder, or a folder of runs of one method that were trained with several seeds.
+    """Load a run folder, or a folder with the runs of one method and several training seeds.
 
     Raises:
-        StorageError: no result below the folder. OptionError: runs of other encodings, or of the
-            same weights.
+        StorageError: No result is below the folder.
+        OptionError: The runs are of several methods, or two are of the same weights.
     """
-    runs: dict[Path, list[StoredResult]] = {}
-    for found in read_results(path):
-        if run_folder_of(found.path) == path or not (path / RESULTS_FOLDER).is_dir():
-            runs.setdefault(run_folder_of(found.path), []).append(found)
-    if not runs:
-        raise StorageError(f"{path} holds no result; score it first: harope-bench eval {path}")
-    side = ComparedRuns(path, tuple(tuple(run) for run in runs.values()))
-    if len(side.runs) > 1:
-        _check_method(side)
-    return side
+    results_by_run: dict[Path, list[StoredResult]] = {}
+    for stored_result in read_results(path):
+        run_folder = run_folder_of(stored_result.path)
+        if run_folder == path or not (path / RESULTS_FOLDER).is_dir():
+            results_by_run.setdefault(run_folder, []).append(stored_result)
+    if not results_by_run:
+        raise StorageError(f"{path} holds no result; evaluate it first: harope-bench eval {path}")
+    runs = tuple(tuple(results) for results in results_by_run.values())
+    if len(runs) > 1:
+        _check_method(path, runs)
+    return ComparedRuns(path, runs)
 
 
-def _check_method(side: ComparedRuns) -> None:
-    plans = [run[0].result.plan for run in side.runs]
+def _check_method(path: Path, runs: Sequence[RunResults]) -> None:
+    """Raise OptionError unless the runs are of one method with different weights."""
+    plans = [run[0].result.plan for run in runs]
     checkpoints = [plan.checkpoint for plan in plans if plan]
     if len(checkpoints) < len(plans):
-        raise OptionError(f"{side.path} holds images without a plan; give the run folder itself")
-    methods = {(c.backbone, c.encoding, str(sorted(c.options.items()))) for c in checkpoints}
+        raise OptionError(f"{path} holds images without a plan; give the run folder itself")
+    methods = {
+        (checkpoint.backbone, checkpoint.encoding, str(sorted(checkpoint.options.items())))
+        for checkpoint in checkpoints
+    }
     if len(methods) > 1:
-        kinds = ", ".join(sorted({c.encoding for c in checkpoints}))
+        encodings = ", ".join(sorted({checkpoint.encoding for checkpoint in checkpoints}))
         raise OptionError(
-            f"{side.path} holds runs of several methods ({kinds}); a side is one run, or one"
-            " method's training seeds"
+            f"{path} holds runs of several methods ({encodings}); give one run, or the training"
+            " seeds of one method"
         )
-    if len({c.sha256 for c in checkpoints}) < len(checkpoints):
+    if len({checkpoint.sha256 for checkpoint in checkpoints}) < len(checkpoints):
         raise OptionError(
-            f"{side.path} holds two runs of the same weights; training seeds are different weights,"
+            f"{path} holds two runs of the same weights; training seeds have different weights,"
             " give one run folder"
         )
 
 
 def compare_runs(
-    baseline: ComparedRuns, new: ComparedRuns, metrics: Sequence[str] = ()
+    baseline_runs: ComparedRuns, new_runs: ComparedRuns, metrics: Sequence[str] = ()
 ) -> RunComparison:
-    """New minus baseline in each metric (all that either side has, or those named), Holm-adjusted
-    over the lines.
+    """Return new minus baseline in each metric, with p values Holm-adjusted over the metrics.
+
+    Args:
+        baseline_runs: side to compare with.
+        new_runs: side of interest.
+        metrics: names of the metrics to compare; by default all that either side has.
 
     Raises:
-        UnknownName: a metric that neither side has. OptionError: several training seeds against a
-            single run.
+        UnknownNameError: Neither side has a metric of that name.
+        OptionError: One side is a single run, the other has several training seeds.
     """
-    known = list(dict.fromkeys([*baseline.metric_names(), *new.metric_names()]))
-    if not known:
+    known_names = list(dict.fromkeys([*baseline_runs.metric_names(), *new_runs.metric_names()]))
+    if not known_names:
         raise StorageError(
-            f"{baseline.path} and {new.path} hold no measurement; evaluate the runs again"
+            f"{baseline_runs.path} and {new_runs.path} hold no measurement; evaluate the runs again"
         )
     for name in metrics:
-        if name not in known:
-            raise UnknownNameError("metric", name, known)
-    counts = len(baseline.runs), len(new.runs)
-    if counts != (1, 1) and min(counts) < 2:
+        if name not in known_names:
+            raise UnknownNameError("metric", name, known_names)
+    run_counts = (len(baseline_runs.runs), len(new_runs.runs))
+    if run_counts != (1, 1) and min(run_counts) < 2:
         raise OptionError(
-            f"a method needs two training seeds or more on both sides, found {counts[0]} and"
-            f" {counts[1]}; give run folders"
+            "a method needs two training seeds or more on both sides, found"
+            f" {run_counts[0]} and {run_counts[1]}; give run folders"
         )
-    lines = [_compare_metric(name, baseline, new) for name in dict.fromkeys(metrics or known)]
-    adjusted = pairing.adjusted_p_values([line.difference for line in lines])
-    decided = tuple(
-        line if p is None else _with_adjusted_p(line, p)
-        for line, p in zip(lines, adjusted, strict=True)
-    )
+
+    comparisons = [
+        _compare_metric(name, baseline_runs, new_runs)
+        for name in dict.fromkeys(metrics or known_names)
+    ]
+    p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
     return RunComparison(
-        baseline,
-        new,
-        "L1" if counts == (1, 1) else "L2",
-        decided,
-        tuple(_comparison_notes(baseline, new)),
+        baseline_runs,
+        new_runs,
+        "L1" if run_counts == (1, 1) else "L2",
+        tuple(map(_with_adjusted_p, comparisons, p_values)),
+        tuple(_comparison_notes(baseline_runs, new_runs)),
     )
 
 
-def _with_adjusted_p(line: MetricComparison, p: float) -> MetricComparison:
-    return replace(
-        line,
-        p_adjusted=p,
-        verdict=significance.verdict(line.metric.direction, line.difference.delta or 0.0, p),
-    )
+def _with_adjusted_p(comparison: MetricComparison, p: float | None) -> MetricComparison:
+    """Return the comparison with an adjusted p value and the verdict by it."""
+    if p is None:
+        return comparison
+    delta = comparison.difference.delta or 0.0
+    verdict = significance.verdict(comparison.metric.direction, delta, p)
+    return replace(comparison, p_adjusted=p, verdict=verdict)
 
 
-def _compare_metric(name: str, baseline: ComparedRuns, new: ComparedRuns) -> MetricComparison:
-    sides = [[_result_with_metric(run, name) for run in side.runs] for side in (baseline, new)]
-    known = next(found for side in sides for found in side if found is not None)
-    metric = _declared_metric(known, name)
-    measured = known.result.find_measurement(name)
-    assert measured is not None
-    found = _metric_difference(metric, sides[0], sides[1])
-    values = [_mean_value(name, side) for side in sides]
-    detectable = significance.detectable_difference(found.se, found.df)
+def _compare_metric(
+    name: str, baseline_runs: ComparedRuns, new_runs: ComparedRuns
+) -> MetricComparison:
+    """Return the comparison of one metric, before p values are adjusted."""
+    baseline_results = [_result_with_metric(run, name) for run in baseline_runs.runs]
+    new_results = [_result_with_metric(run, name) for run in new_runs.runs]
+    known_result = next(item for item in (*baseline_results, *new_results) if item is not None)
+    metric = _declared_metric(known_result, name)
+    measurement = _find_measurement(known_result, name)
+    difference = _metric_difference(metric, baseline_results, new_results)
     return MetricComparison(
         metric,
-        measured.name,
-        measured.n_scored,
-        values[0],
-        values[1],
-        found,
+        measurement.name,
+        measurement.n_scored,
+        _mean_value(name, baseline_results),
+        _mean_value(name, new_results),
+        difference,
         None,
-        detectable,
-        found.verdict,
+        significance.detectable_difference(difference.se, difference.df),
+        difference.verdict,
     )
 
 
 def _result_with_metric(run: RunResults, metric: str) -> StoredResult | None:
-    """The result of a run that holds this metric."""
-    return next((found for found in run if found.result.find_measurement(metric) is not None), None)
+    """Return the result of a run that holds the metric; None if none does."""
+    for stored_result in run:
+        if stored_result.result.find_measurement(metric) is not None:
+            return stored_result
+    return None
 
 
-def _declared_metric(found: StoredResult, name: str) -> Metric:
-    metrics = registry.load_plugin("evaluators", found.result.evaluator, EvaluatorContract).metrics
-    metric = next((m for m in metrics if m.name == name), None)
-    if metric is None:
-        raise UnknownNameError(
-            f"metric of evaluator {found.result.evaluator}", name, [m.name for m in metrics]
-        )
-    return metric
+def _find_measurement(stored_result: StoredResult, metric: str) -> Measurement:
+    """Return the measurement of a metric that the result is known to hold."""
+    measurement = stored_result.result.find_measurement(metric)
+    assert measurement is not None
+    return measurement
 
 
-def _metric_values(name: str, side: Sequence[StoredResult | None]) -> list[float | None]:
-    measured = [found.result.find_measurement(name) if found else None for found in side]
-    return [m.value if m else None for m in measured]
+def _declared_metric(stored_result: StoredResult, name: str) -> Metric:
+    """Return the metric as the result's evaluator declares it."""
+    evaluator = stored_result.result.evaluator
+    metrics = registry.load_plugin("evaluators", evaluator, EvaluatorContract).metrics
+    for metric in metrics:
+        if metric.name == name:
+            return metric
+    raise UnknownNameError(
+        f"metric of evaluator {evaluator}", name, [metric.name for metric in metrics]
+    )
 
 
-def _mean_value(name: str, side: Sequence[StoredResult | None]) -> float | None:
-    values = [v for v in _metric_values(name, side) if v is not None]
-    return float(np.mean(values)) if len(values) == len(side) else None
+def _metric_values(name: str, results: Sequence[StoredResult | None]) -> list[float | None]:
+    """Return the value of a metric in each result; None if it is missing."""
+    values = []
+    for stored_result in results:
+        measurement = stored_result.result.find_measurement(name) if stored_result else None
+        values.append(measurement.value if measurement else None)
+    return values
+
+
+def _mean_value(name: str, results: Sequence[StoredResult | None]) -> float | None:
+    """Return the mean of a metric over results; None if a value is missing."""
+    values = [value for value in _metric_values(name, results) if value is not None]
+    return float(np.mean(values)) if len(values) == len(results) else None
 
 
 def _metric_difference(
-    metric: Metric, old: Sequence[StoredResult | None], new: Sequence[StoredResult | None]
+    metric: Metric,
+    baseline_run_results: Sequence[StoredResult | None],
+    new_run_results: Sequence[StoredResult | None],
 ) -> Difference:
-    before = [f for f in old if f]
-    after = [f for f in new if f]
-    if len(before) < len(old) or len(after) < len(new):
+    """Return the difference of one metric between two runs or two methods."""
+    baseline_results = [item for item in baseline_run_results if item]
+    new_results = [item for item in new_run_results if item]
+    if len(baseline_results) < len(baseline_run_results) or len(new_results) < len(new_run_results):
         return significance.not_comparable(f"{metric.name} was not measured in every run")
-    if len(before) == len(after) == 1:
+    if len(baseline_results) == len(new_results) == 1:
         return compare_results(
-            metric.name, metric.direction, before[0], after[0], MEASUREMENT_FIELDS
+            metric.name, metric.direction, baseline_results[0], new_results[0], MEASUREMENT_FIELDS
         )
-    feet = [_measurement_key(metric, found) for found in (*before, *after)]
-    if differs := next(
-        (d for foot in feet[1:] if (d := first_key_difference(feet[0], foot, MEASUREMENT_FIELDS))),
-        None,
-    ):
-        return significance.not_comparable(differs)
-    return _between_methods(metric, before, after)
+
+    first_key, *other_keys = (
+        measurement_key(item.result, _find_measurement(item, metric.name))
+        for item in (*baseline_results, *new_results)
+    )
+    for key in other_keys:
+        key_difference = first_key_difference(first_key, key, MEASUREMENT_FIELDS)
+        if key_difference:
+            return significance.not_comparable(key_difference)
+    return _method_difference(metric, baseline_results, new_results)
 
 
-def _measurement_key(metric: Metric, found: StoredResult) -> MeasurementKey:
-    measured = found.result.find_measurement(metric.name)
-    assert measured is not None
-    return measurement_key(found.result, measured)
-
-
-def _between_methods(
-    metric: Metric, old: list[StoredResult], new: list[StoredResult]
+def _method_difference(
+    metric: Metric, baseline_results: list[StoredResult], new_results: list[StoredResult]
 ) -> Difference:
-    values = [
-        [v for v in _metric_values(metric.name, side) if v is not None] for side in (old, new)
-    ]
-    if len(values[0]) < len(old) or len(values[1]) < len(new):
+    """Return the difference of two methods over their training seeds."""
+    baseline_values = [v for v in _metric_values(metric.name, baseline_results) if v is not None]
+    new_values = [v for v in _metric_values(metric.name, new_results) if v is not None]
+    if len(baseline_values) < len(baseline_results) or len(new_values) < len(new_results):
         return significance.not_comparable("a value is missing")
-    shared, told = _shared_variance(metric, old, new)
-    found = method_difference(values[0], values[1], shared)
-    word = significance.verdict(metric.direction, found.delta, found.p)
-    why = f"{len(old)} against {len(new)} training seeds, {told}"
+    variance, assumption = _shared_variance(metric, baseline_results, new_results)
+    method = method_difference(baseline_values, new_values, variance)
     return Difference(
-        found.delta,
-        found.se,
-        found.low,
-        found.high,
-        found.p,
+        method.delta,
+        method.se,
+        method.low,
+        method.high,
+        method.p,
         False,
-        word,
-        why,
+        significance.verdict(metric.direction, method.delta, method.p),
+        f"{len(baseline_results)} against {len(new_results)} training seeds, {assumption}",
         "Student's t over training seeds",
-        found.df,
+        method.df,
     )
 
 
 def _shared_variance(
-    metric: Metric, old: list[StoredResult], new: list[StoredResult]
+    metric: Metric, baseline_results: list[StoredResult], new_results: list[StoredResult]
 ) -> tuple[float, str]:
-    """Variance of drawing that the spread over a side's runs cannot hold, and in words what was
-    assumed.
+    """Return the sampling variance that all runs of a method share, and what it assumes, as text.
+
+    The variance over the runs of a method does not include it.
     """
-    rows = [pair_contributions(metric.name, old[0], other) for other in (*old[1:], *new)]
-    if not any(row.reason for row in rows):
-        first, *others = _contributions(rows)
-        words = (
-            "same requests drawn by all"
-            if rows[0].prompt_pairs is None
+    # Equal requests or prompts in all runs: estimated from the contributions
+    pairs = [
+        pair_contributions(metric.name, baseline_results[0], item)
+        for item in (*baseline_results[1:], *new_results)
+    ]
+    if not any(pair.reason for pair in pairs):
+        contributions = _contributions(pairs)
+        assumption = (
+            "same requests generated by all"
+            if pairs[0].prompt_pairs is None
             else "same prompts scored by all"
         )
-        return shared_variance([first, *others[: len(old) - 1]], others[len(old) - 1 :]), words
-    seeds = [[_seed(f) for f in side] for side in (old, new)]
-    if all(None not in side and len(set(side)) == len(side) for side in seeds):
-        return 0.0, "other draws in every run"
-    measured = [[f.result.find_measurement(metric.name) for f in side] for side in (old, new)]
-    errors = [float(np.mean([(m.se or 0.0) ** 2 for m in side if m])) for side in measured]
-    return sum(errors), "drawing errors taken as common to a side's runs"
+        variance = shared_variance(
+            contributions[: len(baseline_results)], contributions[len(baseline_results) :]
+        )
+        return variance, assumption
+
+    # Different seeds in all runs of each method: nothing is shared
+    seeds_by_method = [
+        [_seed(item) for item in results] for results in (baseline_results, new_results)
+    ]
+    if all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in seeds_by_method):
+        return 0.0, "other seeds in every run"
+
+    # Unknown: the full sampling variance of a run, which is the most that can be shared
+    variances = []
+    for results in (baseline_results, new_results):
+        measurements = [_find_measurement(item, metric.name) for item in results]
+        variances.append(float(np.mean([(m.se or 0.0) ** 2 for m in measurements])))
+    return sum(variances), "sampling errors assumed common to all runs of a side"
 
 
-def _contributions(rows: Sequence[PairedContributions]) -> list[np.ndarray]:
-    """Return the contributions of the first run and of each other: of samples (N,), or of prompts
-    (P,) where prompts pair.
+def _contributions(pairs: Sequence[PairedContributions]) -> list[np.ndarray]:
+    """Return the contributions of the first run and of each other run that is paired with it.
+
+    They are those of samples (N,), or of prompts (P,) if prompts are paired.
     """
-    if (pairs := rows[0].prompt_pairs) is not None:
-        return [
-            prompt_contributions(side)
-            for side in (
-                pairs.baseline,
-                *(row.prompt_pairs.new for row in rows if row.prompt_pairs is not None),
-            )
-        ]
-    return [side for side in (rows[0].baseline, *(row.new for row in rows)) if side is not None]
+    prompt_pairs = [pair.prompt_pairs for pair in pairs if pair.prompt_pairs is not None]
+    if pairs[0].prompt_pairs is not None:
+        runs = (
+            pairs[0].prompt_pairs.baseline_samples,
+            *(pair.new_samples for pair in prompt_pairs),
+        )
+        return [prompt_contributions(run) for run in runs]
+    contributions = (pairs[0].baseline_contributions, *(pair.new_contributions for pair in pairs))
+    return [values for values in contributions if values is not None]
 
 
-def _seed(found: StoredResult) -> int | None:
-    return found.result.plan.settings.seed if found.result.plan else None
+def _seed(stored_result: StoredResult) -> int | None:
+    plan = stored_result.result.plan
+    return plan.settings.seed if plan else None
 
 
-def _comparison_notes(baseline: ComparedRuns, new: ComparedRuns) -> list[str]:
-    """Settings in which the sides differ, which may be the question, and what is not recorded, so
-    that nobody can compare it.
-    """
-    first = [side.runs[0][0].result for side in (baseline, new)]
-    feet = [
-        measurement_key(result, result.measurements[0]) for result in first if result.measurements
+def _comparison_notes(baseline_runs: ComparedRuns, new_runs: ComparedRuns) -> list[str]:
+    """Return notes on different settings, unrecorded fields and failed samples."""
+    notes = []
+    first_keys = [
+        measurement_key(side.runs[0][0].result, side.runs[0][0].result.measurements[0])
+        for side in (baseline_runs, new_runs)
+        if side.runs[0][0].result.measurements
     ]
-    notes = (
-        [f"drawn differently: {what}" for what in key_differences(feet[0], feet[1], SETTING_FIELDS)]
-        if len(feet) == 2
-        else []
-    )
-    every = [
-        measurement_key(f.result, m)
-        for side in (baseline, new)
-        for run in side.runs
-        for f in run
-        for m in f.result.measurements[:1]
-    ]
-    if missing := unrecorded_fields(every):
-        notes.append(f"not recorded, so nobody knows whether the sides agree: {', '.join(missing)}")
-    failed = sum(
-        m.n_failed + m.n_abstained
-        for side in (baseline, new)
-        for run in side.runs
-        for f in run
-        for m in f.result.measurements[:1]
-    )
-    return [
-        *notes,
-        *([f"{failed:,} samples failed or abstained and are in no number"] if failed else []),
-    ]
+    if len(first_keys) == 2:
+        for text in key_differences(first_keys[0], first_keys[1], SETTING_FIELDS):
+            notes.append(f"generated differently: {text}")
+
+    keys: list[MeasurementKey] = []
+    n_failed = 0
+    for stored_result in _stored_results(baseline_runs, new_runs):
+        for measurement in stored_result.result.measurements[:1]:
+            keys.append(measurement_key(stored_result.result, measurement))
+            n_failed += measurement.n_failed + measurement.n_abstained
+    unrecorded_texts = unrecorded_fields(keys)
+    if unrecorded_texts:
+        notes.append(
+            f"not recorded, so it is unknown whether the sides agree: {', '.join(unrecorded_texts)}"
+        )
+    if n_failed:
+        notes.append(f"{n_failed:,} samples failed or abstained and are in no number")
+    return notes
+
+
+def _stored_results(*sides: ComparedRuns) -> Iterator[StoredResult]:
+    """Yield the results of all runs of all sides."""
+    for side in sides:
+        for run in side.runs:
+            yield from run
 
 
 def comparison_text(comparison: RunComparison) -> list[str]:
-    """The comparison as lines of text."""
-    told = [
-        f"baseline  {comparison.baseline.title}  ({comparison.baseline.path})",
-        f"new       {comparison.new.title}  ({comparison.new.path})",
-    ]
-    told += [
+    """Return the comparison as lines of text."""
+    rows = [_table_cells(item) for item in comparison.metrics]
+    methods = [(item.measurement_name, _method_text(item)) for item in comparison.metrics]
+    return [
+        f"baseline  {comparison.baseline_runs.title}  ({comparison.baseline_runs.path})",
+        f"new       {comparison.new_runs.title}  ({comparison.new_runs.path})",
         f"evidence  {comparison.evidence}",
         *(f"note      {note}" for note in comparison.notes),
         "",
-    ]
-    head = (
-        "metric",
-        "baseline",
-        "new",
-        "difference",
-        "95% interval",
-        "p",
-        "p, Holm",
-        "detectable",
-        "verdict",
-    )
-    told += align_columns([head, *(_table_cells(line) for line in comparison.metrics)])
-    return [
-        *told,
+        *align_columns([TABLE_HEADER, *rows]),
         "",
-        *group_by_reason(
-            [(line.measurement_name, _method_text(line)) for line in comparison.metrics]
-        ),
+        *group_by_reason(methods),
     ]
 
 
-def _table_cells(line: MetricComparison) -> tuple[str, ...]:
-    digits = line.metric.decimals + 1
-    found = line.difference
+def _table_cells(comparison: MetricComparison) -> tuple[str, ...]:
+    """Return the cells of one row of the table, in the order of TABLE_HEADER."""
+    digits = comparison.metric.decimals + 1
+    difference = comparison.difference
     return (
-        line.measurement_name,
-        format_number(line.baseline, digits),
-        format_number(line.new, digits),
-        format_number(found.delta, digits, "+"),
-        format_interval(found.low, found.high, digits),
-        format_p_value(found.p),
-        format_p_value(line.p_adjusted),
-        format_number(line.detectable_difference, digits),
-        line.verdict,
+        comparison.measurement_name,
+        format_number(comparison.baseline_value, digits),
+        format_number(comparison.new_value, digits),
+        format_number(difference.delta, digits, "+"),
+        format_interval(difference.low, difference.high, digits),
+        format_p_value(difference.p),
+        format_p_value(comparison.p_adjusted),
+        format_number(comparison.detectable_difference, digits),
+        comparison.verdict,
     )
 
 
-def _method_text(line: MetricComparison) -> str:
-    found = line.difference
-    digits = line.metric.decimals + 1
-    parts = [
-        found.reason.replace("paired by sample", f"paired by {PAIRING_KEY}", 1),
-        *([found.test] if found.p is not None else []),
-    ]
-    if found.new_seeds_interval is not None:
+def _method_text(comparison: MetricComparison) -> str:
+    """Return pairing, test, second interval and counts of one comparison."""
+    difference = comparison.difference
+    digits = comparison.metric.decimals + 1
+    parts = [difference.reason.replace("paired by sample", f"paired by {PAIRING_KEY}", 1)]
+    if difference.p is not None:
+        parts.append(difference.test)
+    if difference.new_seeds_interval is not None:
+        _, low, high = difference.new_seeds_interval
         parts.append(
-            "same prompts, new seeds:"
-            f" {format_interval(found.new_seeds_interval.low, found.new_seeds_interval.high, digits)};"
-            " the table's interval is for new prompts"
+            f"same prompts, new seeds: {format_interval(low, high, digits)}; the table's interval"
+            " is for new prompts"
         )
-    if found.wins is not None:
-        parts.append(f"{found.wins:,} won, {found.losses:,} lost, {found.ties:,} alike")
+    if difference.wins is not None:
+        parts.append(
+            f"{difference.wins:,} won, {difference.losses:,} lost, {difference.ties:,} alike"
+        )
     return "; ".join(parts)
 
 
-def group_by_reason(told: Sequence[tuple[str, str]]) -> list[str]:
-    """`fid, is: why` lines: names with the same words share a line."""
-    names: dict[str, list[str]] = {}
-    for name, why in told:
-        names.setdefault(why, []).append(name)
-    return [f"{', '.join(having)}: {why}" for why, having in names.items()]
+def group_by_reason(reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """Return lines like "fid, is: reason", one line for all names with the same reason.
+
+    Args:
+        reasons: pairs of a name and its reason.
+    """
+    names_by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        names_by_reason.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
 def format_number(value: float | None, digits: int, sign: str = "") -> str:
-    """A number with so many digits, or a dash; what rounds to zero has no minus."""
-    return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    """Return a number with so many decimals, or a dash. What rounds to zero has no minus sign."""
+    if value is None:
+        return "-"
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def format_interval(low: float | None, high: float | None, digits: int) -> str:
-    """An interval, or a dash."""
-    return (
-        "-"
-        if low is None or high is None
-        else f"{format_number(low, digits, '+')} to {format_number(high, digits, '+')}"
-    )
+    """Return an interval as text, or a dash."""
+    if low is None or high is None:
+        return "-"
+    return f"{format_number(low, digits, '+')} to {format_number(high, digits, '+')}"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines, columns two spaces apart."""
+    """Return rows of cells as lines, with columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def comparison_json(comparison: RunComparison) -> dict[str, object]:
-    """The comparison as plain JSON values."""
-    sides = {
-        name: {"path": str(s.path), "title": s.title, "runs": len(s.runs)}
-        for name, s in _sides(comparison)
-    }
+    """Return the comparison as JSON values."""
     return {
-        **sides,
+        "baseline": _side_json(comparison.baseline_runs),
+        "new": _side_json(comparison.new_runs),
         "level": comparison.level,
         "evidence": comparison.evidence,
         "notes": list(comparison.notes),
-        "lines": _metrics_json(comparison),
+        "metrics": [_metric_json(item) for item in comparison.metrics],
     }
 
 
-def _sides(comparison: RunComparison) -> list[tuple[str, ComparedRuns]]:
-    return [("baseline", comparison.baseline), ("new", comparison.new)]
+def _side_json(side: ComparedRuns) -> dict[str, object]:
+    return {"path": str(side.path), "title": side.title, "runs": len(side.runs)}
 
 
-def _metrics_json(comparison: RunComparison) -> list[dict[str, object]]:
-    def plain(line: MetricComparison) -> dict[str, object]:
-        found = line.difference._asdict()
-        found["again"] = (
-            None
-            if line.difference.new_seeds_interval is None
-            else line.difference.new_seeds_interval._asdict()
-        )
-        del found["verdict"]
-        values = {
-            "baseline": line.baseline,
-            "new": line.new,
-            "p_adjusted": line.p_adjusted,
-            "detectable": line.detectable_difference,
-        }
-        named = {
-            "metric": line.metric.name,
-            "number": line.measurement_name,
-            "n": line.n_scored,
-            "direction": line.metric.direction,
-        }
-        return {**named, **values, **found, "verdict": line.verdict}
-
-    return [plain(line) for line in comparison.metrics]
+def _metric_json(comparison: MetricComparison) -> dict[str, object]:
+    """Return the comparison of one metric as JSON values."""
+    difference = comparison.difference._asdict()
+    new_seeds = comparison.difference.new_seeds_interval
+    difference["new_seeds_interval"] = new_seeds._asdict() if new_seeds else None
+    del difference["verdict"]
+    return {
+        "metric": comparison.metric.name,
+        "measurement_name": comparison.measurement_name,
+        "n_scored": comparison.n_scored,
+        "direction": comparison.metric.direction,
+        "baseline": comparison.baseline_value,
+        "new": comparison.new_value,
+        "p_adjusted": comparison.p_adjusted,
+        "detectable_difference": comparison.detectable_difference,
+        **difference,
+        "verdict": comparison.verdict,
+    }

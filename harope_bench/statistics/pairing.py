@@ -1,11 +1,10 @@
-"""Two results, one metric: may they be compared, are they pairs, and what is the difference.
-Tables, `compare` and `gate` ask here.
+"""Comparison of one metric of two results: comparability, pairing and difference.
 
-Samples pair where both runs generated the same (suite, label or prompt, sample index, seed,
-resolution). Prompts pair where both results
-score the same prompts, whatever the seed, the resolution, the number of copies or the origin of the
-images. Pictures of a classifier
-pair by their hash. Anything else is unpaired and says why.
+Tables, `compare` and `gate` use this module. Samples are paired if both runs generated the same
+requests: suite, label or prompt, sample index, seed and resolution. Prompts are paired if both
+results score the same prompts, whatever the seed, the resolution, the number of copies or the
+origin of the images. Images of a classifier are paired by their hash. Everything else is unpaired,
+and the difference says why.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from harope_bench.core.errors import TooFewImagesError, UnknownNameError
 from harope_bench.core.escaping import printable_line
 from harope_bench.core.json_lines import read_lines, read_lines_by_field
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result
+from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Plan, Result
 from harope_bench.core.storage import file_stamp
+from harope_bench.data.array_checks import IMAGE_HASHES
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_arrays, recorded_arrays_path
 from harope_bench.data.run_folder import RECORDS_FILE
@@ -38,6 +38,8 @@ from harope_bench.statistics.intervals.paired_ratios import PairedRatio, paired_
 from harope_bench.statistics.prompt_pairs import PromptPairs, match_prompts, prompt_text_difference
 from harope_bench.statistics.significance import Difference, Interval
 
+Direction = Literal["higher", "lower"]  # which values of a metric are better
+
 EVIDENCE = {
     "L0": "L0: a reported number only; its error is assumed.",
     "L1": (
@@ -46,15 +48,18 @@ EVIDENCE = {
     ),
     "L2": "L2: this method against that method, several training seeds on each side.",
 }
+UNMOVED_TEXT = "no sample moved it, the interval grants one sample each way"
+BY_SAMPLE = "paired by sample"
+BY_PROMPT = "paired by prompt"
+BY_IMAGE = "paired by image"
 
 
 class MeasurementKey(NamedTuple):
-    """What two numbers must share before one may be called the better.
+    """The facts that two measurements must share to be comparable.
 
-    None: not recorded, because the images came without a plan or a file of results does not name
-    its judge. A setting that means
-    nothing to a backbone is "none". A judge that is not recorded is still of a kind: official by
-    its file's own word.
+    None stands for what is not recorded, because images came without a plan or a results file does
+    not name its judge. "none" stands for a setting that does not apply to a backbone. The kind of
+    a judge is always recorded: it is official if the results file says so.
     """
 
     measurement_name: str
@@ -73,20 +78,23 @@ class MeasurementKey(NamedTuple):
     pos_scaling: str | None
 
 
-MEASUREMENT_FIELDS = MeasurementKey._fields[
-    :9
-]  # how it was measured: unlike rulers are never compared
-SETTING_FIELDS = MeasurementKey._fields[
-    9:
-]  # how it was drawn: in a table they must agree, `compare` may be asked about them
+# Fields that say how a number was measured. Measurements that differ in them are never compared.
+MEASUREMENT_FIELDS = MeasurementKey._fields[:9]
+# Fields that say how images were generated. Rows of a table must agree in them; `compare` may be
+# asked about their effect.
+SETTING_FIELDS = MeasurementKey._fields[9:]
 
 
 def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
-    """The footing of one number of a result."""
+    """Return the key of one measurement of a result."""
     plan = result.plan
     judge = result.judge
     settings = plan.settings if plan else None
     values = settings.model_dump() if settings else {}
+    setting_values = [
+        ("none" if values[name] is None else values[name]) if values else None
+        for name in SETTING_FIELDS[1:]
+    ]
     return MeasurementKey(
         measurement.name,
         measurement.n_scored,
@@ -98,141 +106,205 @@ def measurement_key(result: Result, measurement: Measurement) -> MeasurementKey:
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
-        *(
-            ("none" if values[name] is None else values[name]) if values else None
-            for name in SETTING_FIELDS[1:]
-        ),
+        *setting_values,
     )
 
 
 def first_key_difference(
-    one: MeasurementKey, other: MeasurementKey, fields: Sequence[str] = MeasurementKey._fields
+    baseline_key: MeasurementKey,
+    new_key: MeasurementKey,
+    fields: Sequence[str] = MeasurementKey._fields,
 ) -> str | None:
-    """The first of `fields` in which two footings are known to differ, in words; None where they
-    agree.
-    """
-    return next(iter(key_differences(one, other, fields)), None)
+    """Return the first field in which two keys are known to differ, as text; None if none does."""
+    return next(iter(key_differences(baseline_key, new_key, fields)), None)
 
 
 def key_differences(
-    one: MeasurementKey, other: MeasurementKey, fields: Sequence[str] = MeasurementKey._fields
+    baseline_key: MeasurementKey,
+    new_key: MeasurementKey,
+    fields: Sequence[str] = MeasurementKey._fields,
 ) -> list[str]:
-    """Every one of `fields` in which two footings are known to differ, in words; `unrecorded` names
-    those nobody can compare.
+    """Return every field in which two keys are known to differ, as text.
+
+    Fields that one of them does not record are in `unrecorded_fields`.
     """
-    first = one._asdict()
-    second = other._asdict()
-    pairs = [(name, first[name], second[name]) for name in fields]
-    return [
-        f"{name.replace('_', ' ')} {a} against {b}"
-        for name, a, b in pairs
-        if a != b and None not in (a, b)
-    ]
+    baseline_values = baseline_key._asdict()
+    new_values = new_key._asdict()
+    differences = []
+    for name in fields:
+        old_value = baseline_values[name]
+        new_value = new_values[name]
+        if old_value != new_value and None not in (old_value, new_value):
+            differences.append(f"{name.replace('_', ' ')} {old_value} against {new_value}")
+    return differences
 
 
 def unrecorded_fields(
-    footings: Sequence[MeasurementKey], fields: Sequence[str] = MeasurementKey._fields
+    keys: Sequence[MeasurementKey], fields: Sequence[str] = MeasurementKey._fields
 ) -> list[str]:
-    """Return each of `fields` that some of the footings do not record, with how many do not: of
-    these nobody knows whether they agree.
+    """Return each field that some keys do not record, with their number, as text.
+
+    Whether the measurements agree in these fields is unknown.
     """
-    records = [footing._asdict() for footing in footings]
-    counts = {name: sum(record[name] is None for record in records) for name in fields}
-    return [
-        (
-            f"{name.replace('_', ' ')} ({count:,} of {len(footings):,})"
-            if count < len(footings)
-            else name.replace("_", " ")
-        )
-        for name, count in counts.items()
-        if count
-    ]
+    key_values = [key._asdict() for key in keys]
+    texts = []
+    for name in fields:
+        count = sum(values[name] is None for values in key_values)
+        label = name.replace("_", " ")
+        if 0 < count < len(keys):
+            texts.append(f"{label} ({count:,} of {len(keys):,})")
+        elif count:
+            texts.append(label)
+    return texts
 
 
 def compare_results(
     metric: str,
-    direction: Literal["higher", "lower"],
-    old: StoredResult,
-    new: StoredResult,
+    direction: Direction,
+    baseline_result: StoredResult,
+    new_result: StoredResult,
     fields: Sequence[str] = MeasurementKey._fields,
 ) -> Difference:
-    """New minus old in one metric, paired by sample where both drew the same samples; not
-    comparable where `fields` differ.
+    """Return new minus baseline in one metric, paired if possible.
+
+    Args:
+        metric: name of the metric.
+        direction: whether higher or lower values are better.
+        baseline_result: the result to compare with.
+        new_result: the result of interest.
+        fields: fields of the measurement keys. Results that differ in one are not comparable.
     """
-    before = old.result.find_measurement(metric)
-    after = new.result.find_measurement(metric)
-    if before is None or after is None:
-        return significance.not_comparable(
-            f"{metric} is in {'neither' if before is after else 'one'} of the two"
+    baseline_measurement = baseline_result.result.find_measurement(metric)
+    new_measurement = new_result.result.find_measurement(metric)
+    if baseline_measurement is None or new_measurement is None:
+        n_results = "neither" if baseline_measurement is new_measurement else "one"
+        return significance.not_comparable(f"{metric} is in {n_results} of the two")
+
+    # Comparability: keys must agree, except in what pairing makes equal
+    pairs = pair_contributions(metric, baseline_result, new_result)
+    declared_metric = _declared_metric(baseline_result.result, metric)
+    baseline_key = measurement_key(baseline_result.result, baseline_measurement)
+    new_key = measurement_key(new_result.result, new_measurement)
+    if declared_metric is None or not declared_metric.needs_equal_copies:
+        baseline_key, new_key = _equate_paired_fields(
+            baseline_result, new_result, baseline_key, new_key, pairs
         )
-    rows = pair_contributions(metric, old, new)
-    declared = _declared_metric(old.result, metric)
-    one = measurement_key(old.result, before)
-    other = measurement_key(new.result, after)
-    if declared is None or not declared.needs_equal_copies:
-        one, other = _equate_paired_fields(old, new, one, other, rows)
-    if differs := first_key_difference(one, other, fields):
-        return significance.not_comparable(differs)
-    span = (
-        None
-        if declared is None or declared.bounds is None
-        else declared.bounds[1] - declared.bounds[0]
-    )
-    if rows.prompt_pairs is not None:
-        return _paired_prompt_difference(direction, before, after, rows.prompt_pairs, span)
-    if rows.reason or rows.baseline is None or rows.new is None:
-        unpaired = significance.difference(direction, before, after)
-        said = "" if unpaired.delta is not None else f"{unpaired.reason}; "
-        return unpaired._replace(
-            reason=f"{said}unpaired: {rows.reason}{_unknown_error_note(unpaired)}"
+    key_difference = first_key_difference(baseline_key, new_key, fields)
+    if key_difference:
+        return significance.not_comparable(key_difference)
+
+    # Difference: over prompts, unpaired, or over samples
+    value_range = None
+    if declared_metric is not None and declared_metric.bounds is not None:
+        value_range = declared_metric.bounds[1] - declared_metric.bounds[0]
+    if pairs.prompt_pairs is not None:
+        return _paired_prompt_difference(
+            direction, baseline_measurement, new_measurement, pairs.prompt_pairs, value_range
         )
-    paired = significance.difference(direction, before, after, rows.baseline, rows.new)
-    granted = _unmoved_interval(paired, after.n_scored, span)
-    paired = (
-        granted._replace(reason=f"{rows.pairing}; {UNMOVED_TEXT}")
-        if granted
-        else paired._replace(reason=rows.pairing + _unknown_error_note(paired))
+    if pairs.reason or pairs.baseline_contributions is None or pairs.new_contributions is None:
+        return _unpaired_difference(direction, baseline_measurement, new_measurement, pairs.reason)
+    return _paired_sample_difference(
+        direction,
+        baseline_measurement,
+        new_measurement,
+        pairs.baseline_contributions,
+        pairs.new_contributions,
+        pairs.pairing,
+        value_range,
     )
-    if is_binary(rows.baseline) and is_binary(rows.new):
+
+
+def _unpaired_difference(
+    direction: Direction,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
+    unpaired_reason: str,
+) -> Difference:
+    """Return the unpaired difference, with the reason why samples are not paired."""
+    difference = significance.difference(direction, baseline_measurement, new_measurement)
+    prefix = "" if difference.delta is not None else f"{difference.reason}; "
+    reason = f"{prefix}unpaired: {unpaired_reason}{_unknown_error_note(difference)}"
+    return difference._replace(reason=reason)
+
+
+def _paired_sample_difference(
+    direction: Direction,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
+    baseline_contributions: np.ndarray,
+    new_contributions: np.ndarray,
+    pairing: str,
+    value_range: float | None,
+) -> Difference:
+    """Return the difference of paired samples; of binary contributions, by McNemar's test.
+
+    Args:
+        direction: whether higher or lower values are better.
+        baseline_measurement: measurement to compare with.
+        new_measurement: measurement of interest.
+        baseline_contributions: contributions (N,) to the baseline's value.
+        new_contributions: contributions (N,) of the same samples to the new value.
+        pairing: how the samples are paired, as text.
+        value_range: the metric's upper bound minus its lower one; None without bounds.
+    """
+    difference = significance.difference(
+        direction, baseline_measurement, new_measurement, baseline_contributions, new_contributions
+    )
+    if is_binary(baseline_contributions) and is_binary(new_contributions):
         return _paired_fraction_difference(
-            direction, paired._replace(reason=rows.pairing), rows.baseline, rows.new, span
+            direction,
+            difference._replace(reason=pairing),
+            baseline_contributions,
+            new_contributions,
+            value_range,
         )
-    return paired
+    unmoved_difference = _unmoved_interval(difference, new_measurement.n_scored, value_range)
+    if unmoved_difference is not None:
+        return unmoved_difference._replace(reason=f"{pairing}; {UNMOVED_TEXT}")
+    return difference._replace(reason=pairing + _unknown_error_note(difference))
 
 
 def _judge_text(judge: JudgeRecord, sha256: str = "") -> str | None:
-    """Return a judge in words, None where it is not recorded; without `sha256` two judges of other
-    weights have the same words.
+    """Return a judge as text; None if it is not recorded.
+
+    Without `sha256` judges with different weights have the same text.
     """
+    if not judge.has_known_weights:
+        return None
     parts = (f"{judge.name}@{judge.version}", sha256, judge.preprocessing)
-    return " ".join(part for part in parts if part) if judge.has_known_weights else None
+    return " ".join(part for part in parts if part)
 
 
 def _equate_paired_fields(
-    old: StoredResult,
-    new: StoredResult,
-    one: MeasurementKey,
-    other: MeasurementKey,
-    rows: PairedContributions,
+    baseline_result: StoredResult,
+    new_result: StoredResult,
+    baseline_key: MeasurementKey,
+    new_key: MeasurementKey,
+    pairs: PairedContributions,
 ) -> tuple[MeasurementKey, MeasurementKey]:
-    """Return both footings without what the pairs vouch for: how many images a prompt has, or what
-    equal pictures are called.
+    """Return both keys, equal in the fields that do not matter for paired values.
+
+    For prompts it is the number of images. For images of a classifier it is the reference, which
+    hashes the file names, and the hash of the judge, which stands for the labels.
     """
-    if rows.prompt_pairs is not None:
-        return one, other._replace(images=one.images, measurement_name=one.measurement_name)
-    if rows.pairing == BY_IMAGE:
-        judges = [
-            _judge_text(item.result.judge) for item in (old, new)
-        ]  # for labels the hash is that of the pictures' names
-        return one._replace(judge=judges[0]), other._replace(
-            judge=judges[1], reference=one.reference
+    if pairs.prompt_pairs is not None:
+        return baseline_key, new_key._replace(
+            images=baseline_key.images, measurement_name=baseline_key.measurement_name
         )
-    return one, other
+    if pairs.pairing == BY_IMAGE:
+        return (
+            baseline_key._replace(judge=_judge_text(baseline_result.result.judge)),
+            new_key._replace(
+                judge=_judge_text(new_result.result.judge), reference=baseline_key.reference
+            ),
+        )
+    return baseline_key, new_key
 
 
 def _declared_metric(result: Result, name: str) -> Metric | None:
-    """Return the metric as its evaluator declares it; None where the evaluator is not installed or
-    has no such metric.
+    """Return the metric as the result's evaluator declares it.
+
+    None if the evaluator is not installed or has no such metric.
     """
     try:
         metrics = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract).metrics
@@ -242,275 +314,356 @@ def _declared_metric(result: Result, name: str) -> Metric | None:
 
 
 def _unknown_error_note(difference: Difference) -> str:
-    """Return what to add to the reason where a difference has no known error."""
-    known = difference.delta is None or difference.se is not None
-    return "" if known else "; all samples moved alike or not at all, so the error is not known"
+    """Return what to add to the reason of a difference without a known error."""
+    if difference.delta is None or difference.se is not None:
+        return ""
+    return "; all samples moved alike or not at all, so the error is not known"
 
 
-def _unmoved_interval(unmoved: Difference, samples: int, span: float | None) -> Difference | None:
-    """Return an interval for a bounded metric that no sample moved, as if one each way had moved it
-    over its whole scale.
+def _unmoved_interval(
+    difference: Difference, n_samples: int, value_range: float | None
+) -> Difference | None:
+    """Return the difference with an interval, if no sample moved a metric with bounds.
 
-    Other pictures may leave recall's halves as they were, since it counts what is covered: an equal
-    value, not a certain one.
-    None where a spread was seen, the value moved, or the metric has no bounds.
+    The interval is the one of Bonett and Price, as if one sample had moved the metric up over its
+    full range and one down. Other images may leave the halves of recall unchanged, because recall
+    counts covered references: the values are equal, but not certain.
+
+    Returns:
+        None if the error is known, the value moved, or the metric has no bounds.
     """
-    if unmoved.se is not None or unmoved.delta != 0 or not span:
+    if difference.se is not None or difference.delta != 0 or not value_range:
         return None
-    around = bonett_price_interval(0, 0, samples, significance.Z)
-    return unmoved._replace(se=span * around.se, low=span * around.low, high=span * around.high)
+    unit = bonett_price_interval(0, 0, n_samples, significance.Z)
+    return difference._replace(
+        se=value_range * unit.se, low=value_range * unit.low, high=value_range * unit.high
+    )
 
 
 def _paired_fraction_difference(
-    direction: Literal["higher", "lower"],
-    found: Difference,
-    old: np.ndarray,
-    new: np.ndarray,
-    span: float | None,
+    direction: Direction,
+    difference: Difference,
+    baseline_contributions: np.ndarray,
+    new_contributions: np.ndarray,
+    value_range: float | None,
 ) -> Difference:
-    """Shares: p is exact, because discordant pairs may be few, and the interval keeps a width where
-    none is.
+    """Return the difference of two paired fractions by McNemar's exact test.
+
+    The test is exact because few pairs may differ. The interval has a width even if none does.
+
+    Args:
+        direction: whether higher or lower values are better.
+        difference: the paired difference without this test.
+        baseline_contributions: contributions (N,), 0 or 1, or 0 or 100.
+        new_contributions: contributions (N,) of the same samples.
+        value_range: the metric's upper bound minus its lower one; None without bounds.
     """
-    if found.delta is None:
-        return found
-    pairs = mcnemar_test(old, new)
-    won, lost = (pairs.wins, pairs.losses) if direction == "higher" else (pairs.losses, pairs.wins)
-    word = significance.verdict(direction, found.delta, pairs.p)
-    hit = float(max(old.max(), new.max(), 1.0))
-    around = bonett_price_interval(pairs.wins, pairs.losses, pairs.ties, significance.Z)
-    unit = max(hit, span or 0.0)  # where nobody is right the rows do not show their unit
-    low = min(unit * around.low, found.delta)
-    high = max(unit * around.high, found.delta)
-    found = found._replace(
-        se=unit * around.se, low=low, high=high, p=pairs.p, verdict=word, test="McNemar, exact"
+    if difference.delta is None:
+        return difference
+    test = mcnemar_test(baseline_contributions, new_contributions)
+    is_higher_better = direction == "higher"
+    wins = test.wins if is_higher_better else test.losses
+    losses = test.losses if is_higher_better else test.wins
+
+    # Without any correct sample the contributions do not show their unit.
+    success_value = float(max(baseline_contributions.max(), new_contributions.max(), 1.0))
+    unit = max(success_value, value_range or 0.0)
+    interval = bonett_price_interval(test.wins, test.losses, test.ties, significance.Z)
+    return difference._replace(
+        se=unit * interval.se,
+        low=min(unit * interval.low, difference.delta),
+        high=max(unit * interval.high, difference.delta),
+        p=test.p,
+        verdict=significance.verdict(direction, difference.delta, test.p),
+        test="McNemar, exact",
+        wins=wins,
+        losses=losses,
+        ties=test.ties,
+        success_value=success_value,
     )
-    return found._replace(wins=won, losses=lost, ties=pairs.ties, success_value=hit)
 
 
 def _paired_prompt_difference(
-    direction: Literal["higher", "lower"],
-    before: Measurement,
-    after: Measurement,
+    direction: Direction,
+    baseline_measurement: Measurement,
+    new_measurement: Measurement,
     pairs: PromptPairs,
-    span: float | None,
+    value_range: float | None,
 ) -> Difference:
-    if before.value is None or after.value is None:
+    """Return the difference of two scores over paired prompts."""
+    if baseline_measurement.value is None or new_measurement.value is None:
         return significance.not_comparable("a value is missing")
     try:
-        ratio = paired_ratio(pairs.baseline, pairs.new, not pairs.request_difference, span)
+        ratio = paired_ratio(
+            pairs.baseline_samples, pairs.new_samples, not pairs.request_difference, value_range
+        )
     except TooFewImagesError as error:
         return significance.not_comparable(str(error))
-    return _clustered_difference(direction, after.value - before.value, ratio, pairs)
+    return _clustered_difference(
+        direction, new_measurement.value - baseline_measurement.value, ratio, pairs
+    )
 
 
 def _clustered_difference(
-    direction: Literal["higher", "lower"], delta: float, ratio: PairedRatio, pairs: PromptPairs
+    direction: Direction, delta: float, ratio: PairedRatio, pairs: PromptPairs
 ) -> Difference:
-    """Return the difference with its interval for new prompts; `ratio` is around its own delta,
-    which is the same up to rounding.
+    """Return the difference with its interval for new prompts.
+
+    `ratio` has its own delta, which equals `delta` up to rounding.
     """
-    around = None if ratio.se is None else significance.student_interval(delta, ratio.se, ratio.df)
-    se, low, high = (None, None, None) if around is None else around
-    test = f"sign flips of prompts, {'every one' if ratio.is_exact else f'{PERMUTATIONS:,} random'}"
-    word = significance.verdict(direction, delta, ratio.p)
-    found = Difference(
+    interval = None
+    if ratio.se is not None:
+        interval = significance.student_interval(delta, ratio.se, ratio.df)
+    flips = "every one" if ratio.is_exact else f"{PERMUTATIONS:,} random"
+    difference = Difference(
         delta,
-        se,
-        low,
-        high,
+        interval.se if interval else None,
+        interval.low if interval else None,
+        interval.high if interval else None,
         ratio.p,
         True,
-        word,
+        significance.verdict(direction, delta, ratio.p),
         _prompt_pairing_text(ratio, pairs),
-        test,
+        f"sign flips of prompts, {flips}",
         ratio.df,
         n_prompts=ratio.n_prompts,
     )
-    if ratio.new_seeds_interval is not None:
-        half = (ratio.new_seeds_interval.high - ratio.new_seeds_interval.low) / 2
-        found = found._replace(
-            new_seeds_interval=Interval(ratio.new_seeds_interval.se, delta - half, delta + half)
+
+    new_seeds = ratio.new_seeds_interval
+    if new_seeds is not None:
+        half_width = (new_seeds.high - new_seeds.low) / 2
+        difference = difference._replace(
+            new_seeds_interval=Interval(new_seeds.se, delta - half_width, delta + half_width)
         )
-    if pairs.is_linear:  # of contributions no prompt's own score can be told
-        return found
-    won, lost = (ratio.wins, ratio.losses) if direction == "higher" else (ratio.losses, ratio.wins)
-    return found._replace(wins=won, losses=lost, ties=ratio.ties)
+    # Contributions are no scores of single prompts, so there are no wins and losses.
+    if pairs.is_linear:
+        return difference
+    is_higher_better = direction == "higher"
+    wins = ratio.wins if is_higher_better else ratio.losses
+    losses = ratio.losses if is_higher_better else ratio.wins
+    return difference._replace(wins=wins, losses=losses, ties=ratio.ties)
 
 
 def _prompt_pairing_text(ratio: PairedRatio, pairs: PromptPairs) -> str:
-    """Return how the prompts pair, in words, and what an error rests on where prompts did not
-    move.
-    """
-    reason = pairs.request_difference
-    how = f"{BY_PROMPT}: {reason}" if reason else f"{BY_SAMPLE}, clustered by prompt"
+    """Return how the prompts are paired, and where the error comes from if prompts did not move."""
+    if pairs.request_difference:
+        text = f"{BY_PROMPT}: {pairs.request_difference}"
+    else:
+        text = f"{BY_SAMPLE}, clustered by prompt"
     if ratio.se is None:
-        return f"{how}; all prompts moved alike or not at all, so the error is not known"
+        return f"{text}; all prompts moved alike or not at all, so the error is not known"
     if ratio.n_unmoved_tasks == ratio.n_tasks:
         return (
-            f"{how}; all prompts moved alike or not at all, the interval grants one prompt each way"
+            f"{text}; all prompts moved alike or not at all, the interval grants one prompt each"
+            " way"
         )
     if ratio.n_unmoved_tasks:
         return (
-            f"{how}; {ratio.n_unmoved_tasks} of {ratio.n_tasks} tasks did not move, the interval"
+            f"{text}; {ratio.n_unmoved_tasks} of {ratio.n_tasks} tasks did not move, the interval"
             " grants one prompt each way of theirs"
         )
-    return how
-
-
-UNMOVED_TEXT = "no sample moved it, the interval grants one sample each way"
-BY_SAMPLE = "paired by sample"
-BY_PROMPT = "paired by prompt"
-BY_IMAGE = "paired by picture"
+    return text
 
 
 class PairedContributions(NamedTuple):
-    """Per-sample contributions of two runs in one order, or the prompts that both score; or why
-    they are no pairs.
+    """Contributions of two runs in the same order, or paired prompts, or why there are no pairs.
 
-    is_of_samples: a row is a sample's; False for recall, whose rows are halves of the samples or
-    reference images.
+    Attributes:
+        baseline_contributions: contributions (N,) of the run to compare with; None without pairs.
+        new_contributions: contributions (N,) of the run of interest; None without pairs.
+        reason: why there are no pairs; empty if there are.
+        prompt_pairs: the prompts of both runs, if prompts are paired.
+        pairing: how samples are paired, as text.
+        has_sample_rows: whether a contribution is one of a sample. False for recall, whose
+            contributions are random halves of the samples, or reference images.
     """
 
-    baseline: np.ndarray | None
-    new: np.ndarray | None
+    baseline_contributions: np.ndarray | None
+    new_contributions: np.ndarray | None
     reason: str
     prompt_pairs: PromptPairs | None = None
     pairing: str = BY_SAMPLE
     has_sample_rows: bool = True
 
 
-def pair_contributions(metric: str, old: StoredResult, new: StoredResult) -> PairedContributions:
-    """Return the rows of the same samples, pictures or prompts of two runs.
+def _without_pairs(reason: str) -> PairedContributions:
+    return PairedContributions(None, None, reason)
 
-    The key of a sample is seed, suite, resolution, sample indices, labels and prompts; the
-    references must be equal too. `METRIC_halves`
-    goes before `METRIC`: recall's own rows are the reference images, but it is the samples that
-    another draw changes. The halves are
-    the same samples in both runs and come times sqrt(H), so that sd / sqrt(H) of their difference
-    is its error.
+
+def pair_contributions(
+    metric: str, baseline_result: StoredResult, new_result: StoredResult
+) -> PairedContributions:
+    """Return the contributions of the same samples, images or prompts of two runs.
+
+    Samples are the same if seed, suite, resolution, sample indices, labels and prompts are equal.
+    The references must be equal too. `METRIC_halves` takes precedence over `METRIC`: recall's
+    contributions are those of reference images, but other seeds change the samples. The halves
+    hold the same samples in both runs. They are multiplied by sqrt(H), so that sd / sqrt(H) of
+    their difference is its standard error.
     """
-    for item in (old, new):
-        if item.result.arrays_file is None or not recorded_arrays_path(item).is_file():
-            return PairedContributions(None, None, "per-sample values were not kept")
-    arrays = [read_arrays(item) for item in (old, new)]
-    has_halves = all(f"{metric}_halves" in a for a in arrays)
+    for stored_result in (baseline_result, new_result):
+        arrays_file = stored_result.result.arrays_file
+        if arrays_file is None or not recorded_arrays_path(stored_result).is_file():
+            return _without_pairs("per-sample values were not kept")
+
+    # Names of the arrays to pair
+    arrays = [read_arrays(baseline_result), read_arrays(new_result)]
+    has_halves = all(f"{metric}_halves" in run_arrays for run_arrays in arrays)
     name = f"{metric}_halves" if has_halves else metric
-    if any(name not in a or "indices" not in a for a in arrays):
-        return PairedContributions(None, None, f"no per-sample values of {metric}")
-    if all("pictures" in a for a in arrays):
-        return _pair_equal_images(name, *arrays)
-    other = _request_difference(old, new)
-    if all("prompts" in a for a in arrays):
-        return _pair_prompts(metric, old, new, other)
-    if other:
-        return PairedContributions(None, None, other)
+    if any(name not in run_arrays or "indices" not in run_arrays for run_arrays in arrays):
+        return _without_pairs(f"no per-sample values of {metric}")
+
+    # Images and prompts pair by themselves, samples by their requests
+    if all(IMAGE_HASHES in run_arrays for run_arrays in arrays):
+        return _pair_equal_images(name, arrays[0], arrays[1])
+    request_difference = _request_difference(baseline_result, new_result)
+    if all("prompts" in run_arrays for run_arrays in arrays):
+        return _pair_prompts(metric, baseline_result, new_result, request_difference)
+    if request_difference:
+        return _without_pairs(request_difference)
     if not np.array_equal(arrays[0]["indices"], arrays[1]["indices"]):
-        return PairedContributions(None, None, "other sample indices")
-    one, two = (np.asarray(a[name], dtype=np.float64) for a in arrays)
-    if one.shape != two.shape:
-        return PairedContributions(
-            None, None, f"{len(one):,} against {len(two):,} per-sample values"
+        return _without_pairs("other sample indices")
+
+    baseline_values, new_values = (
+        np.asarray(run_arrays[name], dtype=np.float64) for run_arrays in arrays
+    )
+    if baseline_values.shape != new_values.shape:
+        return _without_pairs(
+            f"{len(baseline_values):,} against {len(new_values):,} per-sample values"
         )
     if has_halves:
+        scale = len(baseline_values) ** 0.5
         return PairedContributions(
-            one * len(one) ** 0.5, two * len(two) ** 0.5, "", has_sample_rows=False
+            baseline_values * scale, new_values * scale, "", has_sample_rows=False
         )
-    return PairedContributions(one, two, "", has_sample_rows=len(one) == len(arrays[0]["indices"]))
+    has_sample_rows = len(baseline_values) == len(arrays[0]["indices"])
+    return PairedContributions(baseline_values, new_values, "", has_sample_rows=has_sample_rows)
 
 
 def _pair_equal_images(
-    metric: str, old: dict[str, np.ndarray], new: dict[str, np.ndarray]
+    metric: str, baseline_arrays: Mapping[str, np.ndarray], new_arrays: Mapping[str, np.ndarray]
 ) -> PairedContributions:
-    """Return the rows of equal pictures in the order of their hashes, whatever they are called and
-    wherever they lie.
+    """Return the contributions of equal images in the order of their hashes.
+
+    File names and folders of the images do not matter.
     """
-    before, after = (np.lexsort((arrays["labels"], *arrays["pictures"].T)) for arrays in (old, new))
-    hashes = old["pictures"][before], new["pictures"][after]
-    if not np.array_equal(hashes[0], hashes[1]):
-        shared = len({*map(bytes, hashes[0])} & {*map(bytes, hashes[1])})
-        return PairedContributions(
-            None,
-            None,
-            f"other pictures: {len(hashes[0]):,} against {len(hashes[1]):,}, {shared:,} in both",
+    baseline_order = np.lexsort(
+        (baseline_arrays["labels"], *baseline_arrays[IMAGE_HASHES].T)
+    )  # (N,)
+    new_order = np.lexsort((new_arrays["labels"], *new_arrays[IMAGE_HASHES].T))
+    baseline_hashes = baseline_arrays[IMAGE_HASHES][baseline_order]  # (N, 32)
+    new_hashes = new_arrays[IMAGE_HASHES][new_order]
+    if not np.array_equal(baseline_hashes, new_hashes):
+        n_shared = len({*map(bytes, baseline_hashes)} & {*map(bytes, new_hashes)})
+        return _without_pairs(
+            f"other images: {len(baseline_hashes):,} against {len(new_hashes):,}, {n_shared:,} in"
+            " both"
         )
-    if not np.array_equal(old["labels"][before], new["labels"][after]):
-        return PairedContributions(None, None, "other labels of the same pictures")
-    one, two = (
-        np.asarray(a[metric], dtype=np.float64)[order] for a, order in ((old, before), (new, after))
+    if not np.array_equal(
+        baseline_arrays["labels"][baseline_order], new_arrays["labels"][new_order]
+    ):
+        return _without_pairs("other labels of the same images")
+    return PairedContributions(
+        np.asarray(baseline_arrays[metric], dtype=np.float64)[baseline_order],
+        np.asarray(new_arrays[metric], dtype=np.float64)[new_order],
+        "",
+        pairing=BY_IMAGE,
     )
-    return PairedContributions(one, two, "", pairing=BY_IMAGE)
 
 
 def _pair_prompts(
-    metric: str, old: StoredResult, new: StoredResult, other_samples: str
+    metric: str, baseline_result: StoredResult, new_result: StoredResult, request_difference: str
 ) -> PairedContributions:
-    """Return the prompts that both results score: of one file of prompts, with equal texts where
-    both record them.
+    """Return the prompts that both results score.
+
+    They must come from one prompts file, and their texts must be equal if both results record them.
     """
-    if old.result.reference_sha256 != new.result.reference_sha256:
-        return PairedContributions(None, None, "other prompts: their files differ")
-    if other := prompt_text_difference(*(prompt_texts(item) for item in (old, new))):
-        return PairedContributions(None, None, other)
-    pairs = match_prompts(metric, read_arrays(old), read_arrays(new), other_samples)
-    return (
-        PairedContributions(None, None, pairs)
-        if isinstance(pairs, str)
-        else PairedContributions(None, None, "", pairs)
+    if baseline_result.result.reference_sha256 != new_result.result.reference_sha256:
+        return _without_pairs("other prompts: their files differ")
+    text_difference = prompt_text_difference(
+        prompt_texts(baseline_result), prompt_texts(new_result)
     )
+    if text_difference:
+        return _without_pairs(text_difference)
+    pairs = match_prompts(
+        metric, read_arrays(baseline_result), read_arrays(new_result), request_difference
+    )
+    if isinstance(pairs, str):
+        return _without_pairs(pairs)
+    return PairedContributions(None, None, "", pairs)
 
 
-def _request_difference(old: StoredResult, new: StoredResult) -> str:
-    """Return why the samples of two runs are not the same requests; empty where they are."""
-    a = old.result
-    b = new.result
-    if a.plan is None or b.plan is None:
+def _request_difference(baseline_result: StoredResult, new_result: StoredResult) -> str:
+    """Return why the samples of two runs are not the same requests; empty if they are."""
+    baseline_plan = baseline_result.result.plan
+    new_plan = new_result.result.plan
+    if baseline_plan is None or new_plan is None:
         return "a run has no plan"
-    if a.reference_sha256 != b.reference_sha256:
+    if baseline_result.result.reference_sha256 != new_result.result.reference_sha256:
         return "other reference images"
-    names = ("seed", "suite", "suite version", "resolution", "choice of labels")
-    keys = [
-        (p.settings.seed, p.suite, p.suite_version, p.settings.resolution, p.settings.labels)
-        for p in (a.plan, b.plan)
-    ]
-    if other := next(
-        (f"other {name}" for name, x, y in zip(names, *keys, strict=True) if x != y), ""
-    ):
-        return other
-    # the plan decides labels and prompts; the lists are held against each other where both are here
-    asked = [_recorded_requests(run_folder_of(item.path) / RECORDS_FILE) for item in (old, new)]
-    return "other labels or prompts" if None not in asked and asked[0] != asked[1] else ""
+    new_fields = _request_fields(new_plan)
+    for name, value in _request_fields(baseline_plan).items():
+        if value != new_fields[name]:
+            return f"other {name}"
+
+    # The plan decides labels and prompts. The records are compared too, if both are available.
+    baseline_requests, new_requests = (
+        _recorded_requests(run_folder_of(stored_result.path) / RECORDS_FILE)
+        for stored_result in (baseline_result, new_result)
+    )
+    if baseline_requests is None or new_requests is None or baseline_requests == new_requests:
+        return ""
+    return "other labels or prompts"
 
 
-def prompt_texts(item: StoredResult) -> Mapping[int, str]:
-    """Return the recorded text of each prompt, by number: of the result's rows, else of the run's
-    list; empty where neither is here.
-    """
-    name = item.result.sample_scores_file
-    path = item.path.parent / name if name and Path(name).name == name else None
-    if path is not None and (stamp := file_stamp(path)) is not None:
-        return _read_texts(path, stamp)
-    asked = _recorded_requests(run_folder_of(item.path) / RECORDS_FILE) or {}
-    arrays = read_arrays(item)
-    numbers = zip(arrays["indices"].tolist(), arrays["prompts"].tolist(), strict=True)
+def _request_fields(plan: Plan) -> dict[str, object]:
+    """Return the fields of a plan that decide its requests, by their names in messages."""
     return {
-        prompt: text
-        for index, prompt in numbers
-        if index in asked and (text := asked[index][1]) is not None
+        "seed": plan.settings.seed,
+        "suite": plan.suite,
+        "suite version": plan.suite_version,
+        "resolution": plan.settings.resolution,
+        "choice of labels": plan.settings.labels,
     }
 
 
+def prompt_texts(stored_result: StoredResult) -> Mapping[int, str]:
+    """Return the recorded text of each prompt, by prompt index.
+
+    The texts come from the result's sample scores, else from the run's records. Empty if neither
+    is available.
+    """
+    file_name = stored_result.result.sample_scores_file
+    if file_name and Path(file_name).name == file_name:
+        path = stored_result.path.parent / file_name
+        stamp = file_stamp(path)
+        if stamp is not None:
+            return _read_prompt_texts(path, stamp)
+
+    requests = _recorded_requests(run_folder_of(stored_result.path) / RECORDS_FILE) or {}
+    arrays = read_arrays(stored_result)
+    texts: dict[int, str] = {}
+    for index, prompt in zip(arrays["indices"].tolist(), arrays["prompts"].tolist(), strict=True):
+        text = requests[index][1] if index in requests else None
+        if text is not None:
+            texts[prompt] = text
+    return texts
+
+
 @lru_cache(maxsize=32)
-def _read_texts(path: Path, stamp: tuple[int, int]) -> dict[int, str]:
-    lines = [
-        line
-        for line in read_lines(path)
-        if isinstance(line.get("prompt"), int) and isinstance(line.get("text"), str)
-    ]
-    return {line["prompt"]: printable_line(line["text"]) for line in lines}
+def _read_prompt_texts(path: Path, stamp: tuple[int, int]) -> dict[int, str]:
+    """Return the text of each prompt from a file of sample scores; `stamp` keys the cache."""
+    texts: dict[int, str] = {}
+    for line in read_lines(path):
+        prompt_index = line.get("prompt_index")
+        prompt = line.get("prompt")
+        if isinstance(prompt_index, int) and isinstance(prompt, str):
+            texts[prompt_index] = printable_line(prompt)
+    return texts
 
 
 def _recorded_requests(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
-    """Label and prompt by index as a run's list has them; None where there is no list."""
+    """Return label and prompt of each sample, by index, from a run's records; None without them."""
     stamp = file_stamp(path)
     return None if stamp is None else _read_recorded_requests(path, stamp)
 
@@ -519,8 +672,9 @@ def _recorded_requests(path: Path) -> dict[int, tuple[int | None, str | None]] |
 def _read_recorded_requests(
     path: Path, stamp: tuple[int, int]
 ) -> dict[int, tuple[int | None, str | None]]:
+    """Return label and prompt of each sample, by index; `stamp` keys the cache."""
     checksums.check_recorded_hash(
-        path, "bring that one back, or generate the run again in another folder"
+        path, "restore the recorded file, or generate the run again in another folder"
     )
     return {
         index: (line.get("label"), line.get("prompt"))
@@ -528,22 +682,19 @@ def _read_recorded_requests(
     }
 
 
-def adjusted_p_values(found: Sequence[Difference]) -> list[float | None]:
-    """Holm-adjusted p values of the differences that have one, in the order given."""
-    tested = [i for i, item in enumerate(found) if item.p is not None]
-    adjusted: list[float | None] = [None] * len(found)
-    for i, p in zip(
-        tested, significance.holm_adjust([found[i].p or 0.0 for i in tested]), strict=True
-    ):
-        adjusted[i] = p
-    return adjusted
+def adjusted_p_values(differences: Sequence[Difference]) -> list[float | None]:
+    """Return the Holm-adjusted p value of each difference, in the same order; None without a p."""
+    p_by_index = {i: item.p for i, item in enumerate(differences) if item.p is not None}
+    p_adjusted: list[float | None] = [None] * len(differences)
+    holm_values = significance.holm_adjust(list(p_by_index.values()))
+    for i, p in zip(p_by_index, holm_values, strict=True):
+        p_adjusted[i] = p
+    return p_adjusted
 
 
-def difference_interval(found: Difference, confidence: float) -> Interval | None:
-    """The two-sided interval of that confidence (0 to 1) around a difference; None where no error
-    is known.
-    """
-    if found.delta is None or found.se is None:
+def difference_interval(difference: Difference, confidence: float) -> Interval | None:
+    """Return the two-sided interval of that confidence (0 to 1); None if the error is unknown."""
+    if difference.delta is None or difference.se is None:
         return None
-    half = significance.quantile(confidence, found.df) * found.se
-    return Interval(found.se, found.delta - half, found.delta + half)
+    half_width = significance.critical_value(confidence, difference.df) * difference.se
+    return Interval(difference.se, difference.delta - half_width, difference.delta + half_width)

@@ -68,7 +68,7 @@ def observed(rows: int = 20, **changes: Any) -> Features:
     facts |= {
         "batch": 2,
         "parameters": 131_504_672,
-        "frozen": 0,
+        "frozen_parameters": 0,
         "macs": 2 * 23_379_443_712,
         "peak_bytes": 6e8,
         "seconds": 0.0,
@@ -81,8 +81,8 @@ def observed(rows: int = 20, **changes: Any) -> Features:
         None,
         {
             **arrays,
-            "why_model": np.array(["no model"] * rows),
-            "why_run": np.array(["not run"] * rows),
+            "reason_model": np.array(["no model"] * rows),
+            "reason_run": np.array(["not run"] * rows),
         },
     )
 
@@ -358,7 +358,7 @@ def test_the_scope_is_said_in_every_name() -> None:
 
 def test_what_was_not_had_is_none_with_its_reason() -> None:
     nan = float("nan")
-    seen = observed(parameters=nan, macs=nan, frozen=nan, peak_bytes=nan)
+    seen = observed(parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan)
     seen.arrays["seconds"][:] = nan
     found = {m.metric: m for m in EVALUATOR.score(seen, {}).measurements}
     assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")

@@ -56,7 +56,7 @@ def measured(score: EvaluatorOutput, metric: str) -> Measurement:
 def value(
     found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
 ) -> float | None:
-    return measured(PLUGIN.assess(found, rules, lenient), metric).value
+    return measured(PLUGIN.evaluate(found, rules, lenient), metric).value
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,14 +83,14 @@ def test_the_evaluator_keeps_its_promises() -> None:
     ],
 )
 def test_the_value_of_each_category(category: str, wanted: float, rules: str) -> None:
-    found = PLUGIN.assess(sights(category), rules, False)
+    found = PLUGIN.evaluate(sights(category), rules, False)
     assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
     for m in found.measurements:
         if m.metric != evaluator.METRICS[category]:
             assert (m.value, m.n_asked, m.reason) == (
                 None,
                 0,
-                "no prompt of this kind was asked for",
+                "no prompt of this kind was requested",
             )
 
 
@@ -153,14 +153,14 @@ def test_what_is_asked() -> None:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) -> None:
     found = sights(category)
-    first = replace(found[0], seen={})
+    first = replace(found[0], annotations={})
     metric = evaluator.METRICS[category]
     for rules in BOTH:
-        strict = measured(PLUGIN.assess([first, *found[1:]], rules, False), metric)
+        strict = measured(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
         assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(
             strict.reason
         )
-        lenient = measured(PLUGIN.assess([first, *found[1:]], rules, True), metric)
+        lenient = measured(PLUGIN.evaluate([first, *found[1:]], rules, True), metric)
         assert (
             lenient.value == pytest.approx(value(found[1:], metric, rules))
             and lenient.n_scored == len(found) - 1
@@ -169,8 +169,8 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
 
 def test_where_the_official_script_stops_there_is_no_score() -> None:
     found = sights("numeracy")
-    stopping = replace(found[0], facts={**found[0].metadata, "text": "two cup"})
-    score = PLUGIN.assess([stopping, *found[1:]], "official", False)
+    stopping = replace(found[0], metadata={**found[0].metadata, "text": "two cup"})
+    score = PLUGIN.evaluate([stopping, *found[1:]], "official", False)
     assert measured(score, "numeracy").value is None
     assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
         "other_rules"
@@ -186,7 +186,7 @@ def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
 
 def test_complex_without_two_objects() -> None:
     found = [
-        replace(s, facts={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
+        replace(s, metadata={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
     ]
     assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
     assert value(found, "complex", "corrected") == pytest.approx(0.72)
@@ -194,8 +194,11 @@ def test_complex_without_two_objects() -> None:
 
 def test_failed_images_do_not_move_the_others() -> None:
     found = sights("complex")
-    failed = [replace(found[0], seen={}, fault="lost"), *found[1:]]
-    whole, rest = PLUGIN.assess(found, "official", True), PLUGIN.assess(failed, "official", True)
+    failed = [replace(found[0], annotations={}, failure="lost"), *found[1:]]
+    whole, rest = (
+        PLUGIN.evaluate(found, "official", True),
+        PLUGIN.evaluate(failed, "official", True),
+    )
     for one, other in zip(whole.sample_scores[1:], rest.sample_scores[1:], strict=True):
         assert one["scores"] == other["scores"]
     m = measured(rest, "complex")
@@ -203,13 +206,13 @@ def test_failed_images_do_not_move_the_others() -> None:
 
 
 def notes(found: list[AnnotatedImage], rules: str = "official") -> str:
-    return "\n".join(PLUGIN.assess(found, rules, True).warnings)
+    return "\n".join(PLUGIN.evaluate(found, rules, True).warnings)
 
 
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     wallets = [
         (
-            replace(s, facts={**s.metadata, "nouns": ["cup", "wallet"]})
+            replace(s, metadata={**s.metadata, "nouns": ["cup", "wallet"]})
             if s.metadata["place"] == 0
             else s
         )
@@ -223,10 +226,10 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "at most" not in notes(wallets, "corrected")
     assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
     other = sighting(("wallet", 0.9, 100, 200))
-    assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
+    assert "at most" not in notes([replace(s, annotations={"detector-2d": other}) for s in wallets]), (
         "a detector with a wallet has no such ceiling"
     )
-    assert "spatial_3d: 0.425 of 0.758 is earned by being found" in notes(sights("3d_spatial"))
+    assert "spatial_3d: 0.425 of 0.758 is earned by detected objects" in notes(sights("3d_spatial"))
     # action counts half for one prompt and a third for one, of four
     assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(
         sights("complex")
@@ -238,7 +241,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
 def test_both_rules_are_told_where_they_differ() -> None:
     listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
     for rules in ("official", "corrected"):
-        score = PLUGIN.assess(sights("spatial", spatial={"detector-2d": listed}), rules, True)
+        score = PLUGIN.evaluate(sights("spatial", spatial={"detector-2d": listed}), rules, True)
         assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [
             difference.text for difference in score.rule_differences
         ]
@@ -317,12 +320,12 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
         case = suite.case(index)
         assert (
             suite.index(
-                case.facts[METADATA_KEY]["category"], case.facts[METADATA_KEY]["place"], case.copy
+                case.metadata[METADATA_KEY]["category"], case.metadata[METADATA_KEY]["place"], case.copy
             )
             == index
         )
-        assert case.facts[METADATA_KEY]["text"] == case.text
-        json.dumps(case.facts)
+        assert case.metadata[METADATA_KEY]["text"] == case.prompt
+        json.dumps(case.metadata)
     with pytest.raises(OptionError, match="there is no index 24000"):
         suite.case(24_000)
     part = registry.load_by_name("suites", "t2i-compbench-table5")

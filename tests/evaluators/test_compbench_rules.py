@@ -673,9 +673,9 @@ def test_a_verdict_says_why() -> None:
     scene = seen(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
     assert "not on the left of" in space.score_2d(LEFT, ("dog", "cup"), scene, "official").reason
     assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith(
-        "dog was found, sofa was not"
+        "dog was detected, sofa was not"
     )
     assert (
         counts.score_numeracy("two cups", KNOWN, scene, "official").reason
-        == "cup: 1 found, 2 wanted"
+        == "cup: 1 detected, 2 expected"
     )

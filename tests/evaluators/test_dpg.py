@@ -100,7 +100,7 @@ def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
     assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
     turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
     assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
-    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed_by == {2: 1, 3: 2}
+    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroing_parents == {2: 1, 3: 2}
     assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
     assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (
         1 / 3,
@@ -302,14 +302,14 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
         said = {item: [{r["question"]: str(rng.choice(["yes", "yes", "no", "red"])) for r in table} for _ in range(4)]
                 for item in dict.fromkeys(r["item"] for r in table)}  # fmt: skip
         score, pooled = script(table, said)
-        official = DPG.assess(sights_of(table, said), "official", False)
+        official = DPG.evaluate(sights_of(table, said), "official", False)
         found = values(official)
         assert found["dpg"] == pytest.approx(score, rel=1e-13)
         for phrase, value in pooled.items():
             assert found[categories(phrase)[-1]] == pytest.approx(value, rel=1e-12)
         dropped += official.measurements[0].n_abstained
         moved += (
-            values(DPG.assess(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
+            values(DPG.evaluate(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
         )
     assert dropped > 0 and moved == 12, (
         "tables that lose an item, and on which the corrections matter, must be among them"
@@ -333,7 +333,7 @@ YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
 
 
 def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
-    score = DPG.assess(
+    score = DPG.evaluate(
         [*four(0, PAIR, YES, HALF, NO, YES), *four(1, PAIR, NO, NO, NO, NO)], "official", False
     )
     assert values(score)["dpg"] == pytest.approx(100 * (2.5 / 4 + 0) / 2)
@@ -347,8 +347,8 @@ def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
 def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
     """The script averages an item's tiles and then items."""
     sights = [*four(0, PAIR, YES, YES, YES), *four(1, PAIR, NO)]
-    assert values(DPG.assess(sights, rules, False))["dpg"] == pytest.approx(50.0, abs=1e-9)
-    failed = values(DPG.assess([*four(0, PAIR, YES, NO, None), *four(1, PAIR, YES)], rules, True))
+    assert values(DPG.evaluate(sights, rules, False))["dpg"] == pytest.approx(50.0, abs=1e-9)
+    failed = values(DPG.evaluate([*four(0, PAIR, YES, NO, None), *four(1, PAIR, YES)], rules, True))
     assert failed["dpg"] == pytest.approx(
         {"official": 100.0, "corrected": 75.0}[rules], abs=1e-9
     ), "officially an item goes with a tile"
@@ -356,13 +356,13 @@ def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
 
 def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
     sights = [*four(0, PAIR, YES, YES, YES, NO), *four(1, PAIR, NO, NO, NO, YES)]
-    official, corrected = (values(DPG.assess(sights, rules, False)) for rules in BOTH)
+    official, corrected = (values(DPG.evaluate(sights, rules, False)) for rules in BOTH)
     assert (official["entity"], official["attribute-color"]) == (
         50.0,
         100.0,
     )  # raw answers of the last image: no yes, yes yes
     assert (corrected["entity"], corrected["attribute-color"]) == (50.0, 50.0)
-    score = DPG.assess(sights, "official", False)
+    score = DPG.evaluate(sights, "official", False)
     counts = {m.metric: (m.n_asked, m.n_scored, m.n_abstained) for m in score.measurements}
     assert counts["entity"] == (8, 2, 6) and counts["dpg"] == (8, 8, 0)
     assert any("last image of each item alone" in w for w in score.warnings)
@@ -379,37 +379,36 @@ def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
         *four(0, given, ("yes", "no", "yes"), ("yes", "yes", "yes"), ("no",) * 3, ("no",) * 3),
         *four(1, PAIR, YES, YES, YES, YES),
     ]
-    official, corrected = (DPG.assess(sights, rules, False) for rules in BOTH)
+    official, corrected = (DPG.evaluate(sights, rules, False) for rules in BOTH)
     assert values(official)["dpg"] == 100.0  # the second tile raises, so the first leaves too
     assert values(corrected)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
     assert official.measurements[0].n_abstained == 4
-    assert (
-        "items: 1 with 4 images left out under the official rules: partiprompts97"
-        in official.warnings
-    )
-    assert official.rows[0]["verdict"] == "left out"
+    assert "items: the official rules exclude 1 with 4 images: partiprompts97" in official.warnings
+    assert official.sample_scores[0]["verdict"] == "excluded"
 
 
 def test_a_failed_image_gives_no_score_unless_asked() -> None:
     sights = [*four(0, PAIR, YES, None, NO, NO), *four(1, PAIR, YES, YES, YES, YES)]
-    strict = DPG.assess(sights, "official", False)
+    strict = DPG.evaluate(sights, "official", False)
     assert values(strict)["dpg"] is None and strict.measurements[0].n_failed == 1
     assert (
-        values(DPG.assess(sights, "official", True))["dpg"] == 100.0
+        values(DPG.evaluate(sights, "official", True))["dpg"] == 100.0
     )  # officially a broken grid costs nothing visible
-    assert values(DPG.assess(sights, "corrected", True))["dpg"] == pytest.approx(
+    assert values(DPG.evaluate(sights, "corrected", True))["dpg"] == pytest.approx(
         100 * (1 / 3 + 1) / 2
     )  # items weigh the same
 
 
 def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
-    score = DPG.assess(
+    score = DPG.evaluate(
         [*four(0, PAIR, YES, ("yes", ""), YES, YES), *four(1, PAIR, YES, YES, YES, YES)],
         "official",
         False,
     )
-    assert values(score)["dpg"] is None and "answers: 1 that no rule can read" in score.warnings
-    score = DPG.assess(
+    assert (
+        values(score)["dpg"] is None and "annotations: no rule can read 1 of them" in score.warnings
+    )
+    score = DPG.evaluate(
         [
             *four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES),
             *four(1, PAIR, YES, YES, YES, YES),
@@ -426,7 +425,7 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
 def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
     odd = facts(question(1, phrase="mood - sad (owl)"))
     odd["official_text"] = False  # None is said by suites that have no official texts
-    score = DPG.assess(
+    score = DPG.evaluate(
         [*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)],
         "official",
         False,
@@ -443,9 +442,9 @@ def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> N
 
 
 def test_rows_show_what_was_zeroed_and_by_what() -> None:
-    row, *_ = DPG.assess(four(0, PAIR, NO, YES, YES, YES), "official", True).rows
+    row, *_ = DPG.evaluate(four(0, PAIR, NO, YES, YES, YES), "official", True).sample_scores
     assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
-    first, second = row["evidence"]["zero"]
+    first, second = row["evidence"]["zero_questions"]
     assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}
     assert second == {
         "id": 2,
@@ -453,19 +452,19 @@ def test_rows_show_what_was_zeroed_and_by_what() -> None:
         "answer": "yes",
         "category": "attribute-color",
         "parents": [1],
-        "by": 1,
+        "zeroed_by": 1,
     }
     json.dumps(row, allow_nan=False)
 
 
 def test_every_row_is_asked_and_answers_must_fit() -> None:
-    (look,) = DPG.looks
+    (look,) = DPG.annotator_roles
     given = facts(question(1, row=0), question(2, row=1))
-    assert look.role == "vqa" and look.ask(given, {}) == VqaQuery(
+    assert look.role == "vqa" and look.make_query(given, {}) == VqaQuery(
         questions=("Is it 1?", "Is it 2?")
     )
     with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
-        DPG.mark(given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official")
+        DPG.score_sample(given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official")
 
 
 def test_metrics_are_the_score_five_broad_and_twelve_detailed_categories() -> None:

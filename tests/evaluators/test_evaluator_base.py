@@ -55,11 +55,11 @@ def test_what_an_evaluator_leaves_out_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("call", "member"),
     [
-        (lambda: Plain().evaluate(Features(np.arange(0), None, {}), {}), "score"),
-        (lambda: AnnotationEvaluator().evaluate([], "official", False), "assess"),
-        (lambda: AnnotationEvaluator().metrics_of_prompt({}), "counts_for"),
+        (lambda: Plain().evaluate(Features(np.arange(0), None, {}), {}), "evaluate"),
+        (lambda: AnnotationEvaluator().evaluate([], "official", False), "evaluate"),
+        (lambda: AnnotationEvaluator().metrics_of_prompt({}), "metrics_of_prompt"),
         (lambda: PromptEvaluator().task({}), "task"),
-        (lambda: PromptEvaluator().score_sample({}, {}, "official"), "mark"),
+        (lambda: PromptEvaluator().score_sample({}, {}, "official"), "score_sample"),
     ],
 )
 def test_what_an_evaluator_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
@@ -74,7 +74,7 @@ def test_an_evaluator_of_the_other_kind_or_of_none_is_refused(
         load_feature_evaluator("geneval")
     with pytest.raises(OptionError, match="evaluator fidelity scores features"):
         load_annotation_evaluator("fidelity")
-    monkeypatch.setattr(registry, "load", lambda kind, name: type("Duck", (), {"version": 1})())
+    monkeypatch.setattr(registry, "load_by_name", lambda kind, name: type("Duck", (), {"version": 1})())
     with pytest.raises(
         PluginError,
         match=(

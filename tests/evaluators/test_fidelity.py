@@ -118,7 +118,7 @@ def test_precision_and_recall_equal_torch_fidelity(drawn: int, real: int, width:
         save_cpu_ram=False,
         verbose=False,
     )
-    score = PLUGIN.score(observed(a), reference_of(b))
+    score = PLUGIN.evaluate(observed(a), reference_of(b))
     # Shares of the same counts; torch-fidelity averages them in float32.
     assert value_of(score, "precision") == pytest.approx(theirs["precision"], abs=1e-7)
     assert value_of(score, "recall") == pytest.approx(theirs["recall"], abs=1e-7)
@@ -130,18 +130,18 @@ def test_precision_and_recall_equal_torch_fidelity(drawn: int, real: int, width:
 
 def test_ordinary_images_raise_no_warning() -> None:
     labels = np.arange(500) % 10
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         observed(cloud(70, 500, 16), spatial=cloud(71, 500, 20), logits=peaked(labels, 10)),
         reference_of(cloud(72, 600, 16)),
     )
     assert score.warnings == ()
-    sorted_ = PLUGIN.score(observed(cloud(70, 500, 16), logits=peaked(np.sort(labels), 10)), {})
+    sorted_ = PLUGIN.evaluate(observed(cloud(70, 500, 16), logits=peaked(np.sort(labels), 10)), {})
     assert sorted_.warnings == ()  # one block: its order is nothing to it
 
 
 def test_every_metric_is_measured_or_has_a_reason() -> None:
     features = cloud(49, 40, 4)
-    score = PLUGIN.score(observed(features), {})
+    score = PLUGIN.evaluate(observed(features), {})
     assert [m.metric for m in score.measurements] == [m.name for m in PLUGIN.metrics]
     assert {m.metric: m.reason for m in score.measurements} == {
         "fid": "the reference holds no mu and sigma",
@@ -150,9 +150,9 @@ def test_every_metric_is_measured_or_has_a_reason() -> None:
         "precision": "the reference holds no images",
         "recall": "the reference holds no images",
     }
-    score = PLUGIN.score(observed(features, spatial=features), {})
+    score = PLUGIN.evaluate(observed(features, spatial=features), {})
     assert measured(score, "sfid").reason == "the reference holds no mu_s and sigma_s"
-    blind = PLUGIN.score(Features(np.arange(40), None, {}), reference_of(features))
+    blind = PLUGIN.evaluate(Features(np.arange(40), None, {}), reference_of(features))
     assert {m.reason for m in blind.measurements if m.metric != "is"} == {
         "the judge gives no features",
         "the judge gives no spatial",
@@ -162,7 +162,7 @@ def test_every_metric_is_measured_or_has_a_reason() -> None:
 @pytest.mark.parametrize("scored", [0, 1])
 def test_without_images_nothing_is_measured(scored: int) -> None:
     arrays = {"features": cloud(50, scored, 4), "logits": cloud(50, scored, 3)}
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         Features(np.arange(scored), None, arrays, failed=7), reference_of(cloud(51, 50, 4))
     )
     assert all(
@@ -180,7 +180,7 @@ def test_names_tell_the_number_of_images_scored() -> None:
         (500, "fid-500", "sfid-500"),
     ):
         rows = cloud(52, scored, 1)
-        score = PLUGIN.score(observed(rows, spatial=rows, failed=50_000 - scored), reference)
+        score = PLUGIN.evaluate(observed(rows, spatial=rows, failed=50_000 - scored), reference)
         assert [measured(score, m).name for m in ("fid", "sfid", "is", "precision", "recall")] == [
             fid,
             sfid,
@@ -201,8 +201,10 @@ def test_names_tell_the_number_of_images_scored() -> None:
 def test_sfid_is_fid_of_the_spatial_features() -> None:
     features, spatial, real = cloud(53, 300, 4), cloud(54, 300, 9), cloud(55, 400, 9)
     mean, covariance = Moments.from_rows(real).to_gaussian()
-    score = PLUGIN.score(observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance})
-    other = PLUGIN.score(observed(spatial), {"mu": mean, "sigma": covariance})
+    score = PLUGIN.evaluate(
+        observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance}
+    )
+    other = PLUGIN.evaluate(observed(spatial), {"mu": mean, "sigma": covariance})
     assert value_of(score, "sfid") == value_of(other, "fid")
     np.testing.assert_array_equal(score.per_sample["sfid"], other.per_sample["fid"])
 
@@ -214,43 +216,43 @@ def test_a_value_that_is_not_finite_names_its_image(array: str, bad: float) -> N
     arrays[array][7, 2] = arrays[array][9, 0] = bad
     with pytest.raises(
         SampleError,
-        match=f"{array} of the samples are not finite, first at index 107; delete the observations",
+        match=f"{array} of the samples are not finite, first at index 107; delete the features",
     ):
-        PLUGIN.score(Features(np.arange(100, 120), None, arrays), {})
+        PLUGIN.evaluate(Features(np.arange(100, 120), None, arrays), {})
 
 
 def test_a_broken_reference_is_named() -> None:
     features, reference = cloud(60, 30, 4), reference_of(cloud(61, 30, 4))
     with pytest.raises(SampleError, match="moments of features are not finite"):
-        PLUGIN.score(observed(features), reference | {"mu": np.full(4, np.nan)})
+        PLUGIN.evaluate(observed(features), reference | {"mu": np.full(4, np.nan)})
     holed = reference["features"].copy()
     holed[3, 1] = np.nan
     with pytest.raises(
         SampleError, match="features of the reference are not finite, first at index 3"
     ):
-        PLUGIN.score(observed(features), reference | {"features": holed})
+        PLUGIN.evaluate(observed(features), reference | {"features": holed})
 
 
 def test_arrays_that_do_not_fit_are_named() -> None:
     features, reference = cloud(62, 30, 4), reference_of(cloud(63, 30, 4))
     with pytest.raises(ShapeError, match="features have width 5"):
-        PLUGIN.score(observed(cloud(62, 30, 5)), reference)
+        PLUGIN.evaluate(observed(cloud(62, 30, 5)), reference)
     with pytest.raises(ShapeError, match="width 5, the reference's 4"):
-        PLUGIN.score(observed(cloud(62, 30, 5)), {"features": reference["features"]})
+        PLUGIN.evaluate(observed(cloud(62, 30, 5)), {"features": reference["features"]})
     with pytest.raises(
         ShapeError, match=r"logits of the samples have shape \(29, 4\), wanted \(30, width\)"
     ):
-        PLUGIN.score(observed(features, logits=features[:29]), reference)
+        PLUGIN.evaluate(observed(features, logits=features[:29]), reference)
 
 
 def test_constant_images_and_dead_columns_are_warned_of() -> None:
     reference = reference_of(cloud(64, 200, 6))
-    constant = PLUGIN.score(observed(np.full((50, 6), 0.1, dtype=np.float32)), reference)
+    constant = PLUGIN.evaluate(observed(np.full((50, 6), 0.1, dtype=np.float32)), reference)
     assert "fid: constant features, those of every sample are the same" in constant.warnings
     assert value_of(constant, "precision") in (0.0, 1.0)
-    dead = PLUGIN.score(observed(with_dead_columns(cloud(65, 50, 6))), reference)
+    dead = PLUGIN.evaluate(observed(with_dead_columns(cloud(65, 50, 6))), reference)
     assert "fid: zero variance in 2 of 6 columns that vary in the reference" in dead.warnings
-    both = PLUGIN.score(
+    both = PLUGIN.evaluate(
         observed(with_dead_columns(cloud(65, 50, 6))),
         reference_of(with_dead_columns(cloud(64, 200, 6))),
     )
@@ -259,6 +261,8 @@ def test_constant_images_and_dead_columns_are_warned_of() -> None:
 
 def test_nothing_that_comes_out_is_infinite_or_missing() -> None:
     wild = (cloud(66, 60, 5) * np.float32(1e37)).astype(np.float32)
-    score = PLUGIN.score(observed(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5)))
+    score = PLUGIN.evaluate(
+        observed(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5))
+    )
     assert all(np.isfinite(rows).all() for rows in score.per_sample.values())
     assert all(m.value is not None for m in score.measurements if m.metric != "sfid")

@@ -111,14 +111,16 @@ def test_influence_does_not_depend_on_the_root() -> None:
 
 
 def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
-    score = PLUGIN.score(observed(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
+    score = PLUGIN.evaluate(observed(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
     fid = measured(score, "fid")
     assert fid.value is not None and fid.se is None and fid.low is None and fid.interval is None
     assert "fid" not in score.per_sample
-    assert any(w.startswith("fid: N <= D (30 images, 30 live dimensions)") for w in score.warnings)
+    assert any(
+        w.startswith("fid: N <= D (30 images, 30 dimensions that vary)") for w in score.warnings
+    )
     live = with_dead_columns(cloud(18, 30, 30))  # 20 live columns are fewer than 30 images
     assert (
-        measured(PLUGIN.score(observed(live), reference_of(cloud(19, 200, 30))), "fid").se
+        measured(PLUGIN.evaluate(observed(live), reference_of(cloud(19, 200, 30))), "fid").se
         is not None
     )
 
@@ -129,7 +131,7 @@ def test_scores_of_two_checkpoints_pair_by_sample() -> None:
         {"mu": REAL.mean, "sigma": REAL.covariance},
     )
     a, b = (
-        PLUGIN.score(observed(generator(noise, tilt).astype(np.float32)), reference)
+        PLUGIN.evaluate(observed(generator(noise, tilt).astype(np.float32)), reference)
         for tilt in (0.10, 0.13)
     )
     np.testing.assert_array_equal(a.per_sample["indices"], np.arange(800))
@@ -139,7 +141,7 @@ def test_scores_of_two_checkpoints_pair_by_sample() -> None:
     alone = difference("lower", measured(a, "fid"), measured(b, "fid"))
     assert paired.delta == alone.delta and paired.se is not None and alone.se is not None
     assert paired.se < 0.5 * alone.se and paired.verdict == "worse"
-    pair = PLUGIN.score(observed(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
+    pair = PLUGIN.evaluate(observed(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
     drop = difference(
         "higher",
         measured(pair, "recall"),

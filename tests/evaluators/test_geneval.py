@@ -88,7 +88,7 @@ def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
 def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> None:
     hit = {"single_object": (1, 1, 1, 1), "two_object": (1, 0, 1, 0), "counting": (0, 0, 0, 0),
            "colors": (1, 1, 1, 0), "position": (0, 1, 0, 0), "color_attr": (1, 1, 0, 0)}  # fmt: skip
-    score = GENEVAL.assess(
+    score = GENEVAL.evaluate(
         six({k: [bool(x) for x in v] for k, v in hit.items()}), "official", False
     )
     values = {m.metric: m.value for m in score.measurements}
@@ -113,20 +113,20 @@ def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> No
 
 def test_any_task_alone_gives_no_overall_unless_asked() -> None:
     sights = six({"single_object": (True, True), "colors": (True, False)})
-    strict, lenient = (GENEVAL.assess(sights, "official", flag) for flag in (False, True))
+    strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
     found = {m.metric: m for m in strict.measurements}
     assert found["overall"].value is None and "two_object, counting, position, color_attr" in (
         found["overall"].reason or ""
     )
     assert found["colors"].value == 0.5
     assert {m.metric: m.value for m in lenient.measurements}["overall"] == 0.75
-    assert GENEVAL.assess(sights, "corrected", False).measurements == strict.measurements
+    assert GENEVAL.evaluate(sights, "corrected", False).measurements == strict.measurements
 
 
 def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denominators() -> None:
     sights = [sight(0, 0, ONE_OF_EACH["single_object"], PAIR), sight(1, 0, ONE_OF_EACH["single_object"], None),
               sight(2, 1, ONE_OF_EACH["single_object"], []), sight(3, 1, ONE_OF_EACH["single_object"], PAIR)]  # fmt: skip
-    strict, lenient = (GENEVAL.assess(sights, "official", flag) for flag in (False, True))
+    strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
     assert {m.metric: m.value for m in strict.measurements}["single_object"] is None
     values = {m.metric: m for m in lenient.measurements}
     assert values["single_object"].value == pytest.approx(2 / 3)
@@ -134,21 +134,21 @@ def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denomina
     assert (
         values["prompts_correct"].value == 1.0
     )  # both prompts have a right image, whatever their numbers of images
-    assert lenient.rows[1]["verdict"] == "failed"
+    assert lenient.sample_scores[1]["verdict"] == "failed"
 
 
 def test_rows_show_the_things_and_colours_that_decided() -> None:
     low = [thing("dog", 0.8, (1, 2, 3, 4)), thing("cat", 0.25)]
-    (row,) = GENEVAL.assess(
+    (row,) = GENEVAL.evaluate(
         [sight(0, 0, ONE_OF_EACH["color_attr"], low, "green")], "official", True
-    ).rows
-    assert row["reason"] == "0 red dog, wanted 1; seen: 1 green; 0 of cat, wanted 1"
+    ).sample_scores
+    assert row["reason"] == "0 red dog, expected 1; detected: 1 green; 0 of cat, expected 1"
     dog, cat = row["evidence"]["clauses"]
     assert (
-        dog["things"] == [{"score": 0.8, "box": [1, 2, 3, 4], "colour": "green"}]
-        and not dog["held"]
+        dog["detections"] == [{"score": 0.8, "box": [1, 2, 3, 4], "colour": "green"}]
+        and not dog["is_met"]
     )
-    assert cat["things"] == [] and cat["surest_of_class"] == 0.25
+    assert cat["detections"] == [] and cat["best_score_of_class"] == 0.25
     assert row["evidence"]["threshold"] == 0.3
     json.dumps(row, allow_nan=False)
 
@@ -156,19 +156,19 @@ def test_rows_show_the_things_and_colours_that_decided() -> None:
 def test_both_rules_stand_side_by_side_where_they_differ() -> None:
     found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20))]
     sights = [sight(k, k, ONE_OF_EACH["colors"], found, "blue", "red") for k in range(2)]
-    score = GENEVAL.assess(sights, "official", True)
+    score = GENEVAL.evaluate(sights, "official", True)
     assert "colors is 0.0000 official, 1.0000 corrected" in [
         difference.text for difference in score.rule_differences
     ]
-    assert score.rows[0]["other_rules"]["scores"]["colors"] == 1.0
+    assert score.sample_scores[0]["other_rules"]["scores"]["colors"] == 1.0
 
 
 def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> None:
-    detector, colours = GENEVAL.looks
+    detector, colours = GENEVAL.annotator_roles
     assert (detector.role, colours.role) == ("detector", "colours")
     facts = ONE_OF_EACH["color_attr"]
-    assert detector.ask(facts, {}) == DetectionQuery(names=("dog", "cat"))
-    assert detector.ask(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
+    assert detector.make_query(facts, {}) == DetectionQuery(names=("dog", "cat"))
+    assert detector.make_query(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
     mask = Mask(size=(2, 2), counts=(1, 3))
     sighting = DetectionAnnotation(
         size=(2, 2),
@@ -178,18 +178,20 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
             thing("dog", 0.7),
         ),
     )
-    ask = colours.ask(facts, {"detector": sighting})
+    ask = colours.make_query(facts, {"detector": sighting})
     assert isinstance(ask, ColourQuery) and ask.candidates == COLOURS
     assert [(o.name, o.mask) for o in ask.objects] == [("dog", mask), ("cat", None)]
     for tag in ("single_object", "two_object", "counting", "position"):
-        assert colours.ask(ONE_OF_EACH[tag], {"detector": sighting}) is None
-    assert colours.ask(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
+        assert colours.make_query(ONE_OF_EACH[tag], {"detector": sighting}) is None
+    assert colours.make_query(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
 
 
 def test_answers_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ShapeError, match="no detector's answer"):
+    with pytest.raises(ShapeError, match="no annotation of the detector"):
         GENEVAL.mark(ONE_OF_EACH["colors"], {}, "official")
-    with pytest.raises(ShapeError, match="1 things were to be named a colour, the judge named 0"):
+    with pytest.raises(
+        ShapeError, match="the colours of 1 objects were queried, the annotation has 0"
+    ):
         GENEVAL.mark(
             ONE_OF_EACH["colors"],
             {"detector": DetectionAnnotation(size=(9, 9), detections=tuple(PAIR))},
@@ -198,7 +200,7 @@ def test_answers_that_do_not_fit_are_named() -> None:
 
 
 def test_a_task_that_is_none_of_the_six_is_told() -> None:
-    score = GENEVAL.assess([sight(0, 0, line("odd", clause("dog")), PAIR)], "official", True)
+    score = GENEVAL.evaluate([sight(0, 0, line("odd", clause("dog")), PAIR)], "official", True)
     assert any("odd are none of GenEval's six" in w for w in score.warnings)
 
 
@@ -246,14 +248,14 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
         for text in (OFFICIAL / "evaluation_metadata.jsonl").read_text().splitlines()
     ]
     cases = [suite.case(i) for i in range(suite.count)]
-    assert [c.facts["geneval"] for c in cases] == texts * 4
+    assert [c.metadata["geneval"] for c in cases] == texts * 4
     assert [c.copy for c in cases] == sorted(c.copy for c in cases) and cases[553].prompt == 0
     assert [r.prompt for r in suite.requests([0, 552, 553])] == [
         texts[0]["prompt"],
         texts[552]["prompt"],
         texts[0]["prompt"],
     ]
-    assert Counter(c.facts["geneval"]["tag"] for c in cases) == dict(
+    assert Counter(c.metadata["geneval"]["tag"] for c in cases) == dict(
         zip(TASKS, (320, 396, 320, 376, 400, 400), strict=True)
     )
     assert [r.prompt for r in suite.requests(range(553))] == (
@@ -308,7 +310,7 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
     sights = []
     for i in range(suite.count):
         case = suite.case(i)
-        wanted = PromptSpec.model_validate(case.facts["geneval"])
+        wanted = PromptSpec.model_validate(case.metadata["geneval"])
         found = [
             thing(c.name, 0.95, at(100 * k, 100 * k))
             for k, c in enumerate(wanted.include)
@@ -318,12 +320,12 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         seen: dict[str, Any] = {
             "detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))
         }
-        if ask := GENEVAL.looks[1].ask(case.facts["geneval"], seen):
+        if ask := GENEVAL.annotator_roles[1].make_query(case.metadata["geneval"], seen):
             seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
         sights.append(
-            AnnotatedImage(i, case.prompt, case.copy, case.text, case.facts["geneval"], seen)
+            AnnotatedImage(i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], seen)
         )
-    score = GENEVAL.assess(sights, "official", False)
+    score = GENEVAL.evaluate(sights, "official", False)
     found_by = {m.metric: m for m in score.measurements}
     assert [found_by[tag].n_scored for tag in TASKS] == [320, 396, 320, 376, 400, 400]
     for tag in TASKS:

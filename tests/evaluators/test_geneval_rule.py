@@ -45,7 +45,7 @@ def right(
     facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None
 ) -> bool:
     """The verdict, which is the same under both sets of rules."""
-    found_by = {verdict(facts, found, colours, rules).correct for rules in BOTH}
+    found_by = {verdict(facts, found, colours, rules).is_correct for rules in BOTH}
     assert len(found_by) == 1
     return bool(found_by.pop())
 
@@ -134,8 +134,8 @@ def test_tie_order_later_first_officially_and_first_first_when_corrected() -> No
     colours = {0: "red", 1: "blue"}
     assert counted_detections(found, "colors", "official")["dog"] == [1, 0]
     assert counted_detections(found, "colors", "corrected")["dog"] == [0, 1]
-    assert not verdict(facts, found, colours, "official").correct
-    assert verdict(facts, found, colours, "corrected").correct
+    assert not verdict(facts, found, colours, "official").is_correct
+    assert verdict(facts, found, colours, "corrected").is_correct
     assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == (
         1,
         0,
@@ -157,7 +157,7 @@ def test_extras_ignored_except_in_counting() -> None:
     assert (
         right(counting, three[:2]) and not right(counting, three) and not right(counting, three[:1])
     )
-    assert verdict(counting, three).reasons == ("3 of dog, wanted fewer than 3",)
+    assert verdict(counting, three).reasons == ("3 of dog, expected fewer than 3",)
 
 
 def test_the_count_is_of_those_above_the_threshold() -> None:
@@ -204,8 +204,8 @@ def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
     facts = line("position", clause("cat"), clause("dog", position=["right of", 0]))
     found = verdict(facts, [thing("dog", 0.9)])
     assert found.reasons == (
-        "0 of cat, wanted 1",
-        "dog should be right of something that is itself not as wanted",
+        "0 of cat, expected 1",
+        "dog should be right of an object that is itself not as expected",
     )
     coloured = line("position", clause("cat", color="red"), clause("dog", position=["right of", 0]))
     pair = [thing("cat", 0.9), thing("dog", 0.9, (100, 0, 110, 10))]
@@ -215,15 +215,17 @@ def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
 def test_a_missing_thing_is_asked_neither_colour_nor_place() -> None:
     facts = line("position", clause("cat"), clause("dog", 2, color="red", position=["right of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
-    assert verdict(facts, found).reasons == ("1 of dog, wanted 2",)
+    assert verdict(facts, found).reasons == ("1 of dog, expected 2",)
     assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == ()
 
 
 def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
     facts = line("position", clause("cat"), clause("dog", color="red", position=["left of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
-    assert verdict(facts, found, {1: "blue"}).reasons == ("0 red dog, wanted 1; seen: 1 blue",)
-    assert verdict(facts, found, {1: "red"}).reasons == ("dog is right of cat, wanted left of",)
+    assert verdict(facts, found, {1: "blue"}).reasons == (
+        "0 red dog, expected 1; detected: 1 blue",
+    )
+    assert verdict(facts, found, {1: "red"}).reasons == ("dog is right of cat, expected left of",)
 
 
 def test_the_loop_goes_on_after_a_failed_clause() -> None:
@@ -389,7 +391,7 @@ def test_the_rule_is_the_slow_one_on_random_scenes() -> None:
             facts, found = asked(rng, tag), scene(rng, ["dog", "cat", "cup"])
             colours = {i: str(rng.choice(["red", "blue"])) for i in range(len(found))}
             wanted = slow(facts, found, colours)
-            assert verdict(facts, found, colours).correct is wanted, (facts, found, colours)
+            assert verdict(facts, found, colours).is_correct is wanted, (facts, found, colours)
             outcomes[tag, wanted] += 1
     assert min(outcomes[tag, v] for tag in TASKS for v in (True, False)) > 10, outcomes
 

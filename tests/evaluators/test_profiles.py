@@ -23,7 +23,7 @@ from harope_bench import testing
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import OptionError, StorageError
-from harope_bench.evaluators import fidelity_findings
+from harope_bench.evaluators import fidelity_estimates
 from harope_bench.evaluators.base import EvaluatorOutput, Features
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.evaluators.fidelity_profiles import PROFILES
@@ -66,7 +66,7 @@ def reference() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def of_torch_fidelity(seen: Features, reference: dict[str, np.ndarray]) -> EvaluatorOutput:
-    return PLUGIN.under("torch-fidelity").score(seen, reference)
+    return PLUGIN.with_profile("torch-fidelity").evaluate(seen, reference)
 
 
 def values(score: EvaluatorOutput) -> dict[str, float]:
@@ -113,7 +113,7 @@ def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorO
 
 def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndarray]) -> None:
     clean_fid = pytest.importorskip("cleanfid.fid", reason="needs the extra parity")
-    ours = values(PLUGIN.under("clean").score(seen, reference))
+    ours = values(PLUGIN.with_profile("clean").evaluate(seen, reference))
     drawn, real = (
         seen.arrays["features"].astype(np.float64),
         reference["features"].astype(np.float64),
@@ -140,7 +140,9 @@ def test_adm_and_exact_differ_in_precision_and_recall_alone(
         "features": reference["features"] + np.float32(8),
         "mu": reference["mu"] + 8,
     }
-    half, exact = (values(PLUGIN.under(name).score(far, real)) for name in ("adm", "adm-exact"))
+    half, exact = (
+        values(PLUGIN.with_profile(name).evaluate(far, real)) for name in ("adm", "adm-exact")
+    )
     assert {name for name in half if half[name] != exact[name]} == {"precision", "recall"}
     assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
 
@@ -148,18 +150,18 @@ def test_adm_and_exact_differ_in_precision_and_recall_alone(
 def test_kid_needs_images_and_enough_of_them(
     seen: Features, reference: dict[str, np.ndarray]
 ) -> None:
-    evaluator = PLUGIN.under("torch-fidelity")
+    evaluator = PLUGIN.with_profile("torch-fidelity")
     few = seen._replace(
         indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()}
     )
-    reasons = {m.metric: m.reason for m in evaluator.score(few, reference).measurements}
+    reasons = {m.metric: m.reason for m in evaluator.evaluate(few, reference).measurements}
     assert (
         reasons["kid-subsets"]
         == "kid-subsets needs at least 1,000 samples and reference images, found 40"
     )
     assert reasons["kid"] is None
     bare = {k: v for k, v in reference.items() if k != "features"}
-    assert {m.metric: m.reason for m in evaluator.score(few, bare).measurements}[
+    assert {m.metric: m.reason for m in evaluator.evaluate(few, bare).measurements}[
         "kid"
     ] == "the reference holds no images"
 
@@ -169,12 +171,14 @@ def test_every_profile_keeps_the_contract(
     profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30)
+        fidelity_estimates,
+        "kid_subsets",
+        partial(fidelity_estimates.kid_subsets, subsets=2, size=30),
     )
-    monkeypatch.setattr(fidelity_findings, "SUBSET_SIZE", 30)
+    monkeypatch.setattr(fidelity_estimates, "SUBSET_SIZE", 30)
     few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
     testing.check_evaluator(
-        PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]}
+        PLUGIN.with_profile(profile), few, {**reference, "features": reference["features"][:80]}
     )
 
 
@@ -186,16 +190,16 @@ def test_scores_are_the_same_from_memory_maps(
         np.save(tmp_path / f"{name}.npy", rows)
         maps[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     for profile in ("adm", "adm-exact", "clean"):
-        evaluator = PLUGIN.under(profile)
+        evaluator = PLUGIN.with_profile(profile)
         assert (
-            evaluator.score(seen._replace(arrays=maps), reference).measurements
-            == evaluator.score(seen, reference).measurements
+            evaluator.evaluate(seen._replace(arrays=maps), reference).measurements
+            == evaluator.evaluate(seen, reference).measurements
         )
 
 
 def test_an_unknown_profile_is_named() -> None:
     with pytest.raises(OptionError, match="not fid-magic"):
-        PLUGIN.under("fid-magic")
+        PLUGIN.with_profile("fid-magic")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -226,7 +230,7 @@ def renamed(run: Path) -> Path:
     path = scored.path.with_name("mine.json")
     scored.path.rename(path)
     scored.path.with_suffix(".npz").rename(path.with_suffix(".npz"))
-    record_again(path, per_sample="mine.npz")
+    record_again(path, arrays_file="mine.npz")
     return path
 
 

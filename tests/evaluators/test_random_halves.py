@@ -13,7 +13,7 @@ from harope_bench.core.schema import Measurement
 from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.evaluators.fidelity_findings import RANDOM_HALVES
+from harope_bench.evaluators.fidelity_estimates import RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import neighbour_balls
 from harope_bench.metrics.random_halves import half_recalls, random_half_indices
@@ -83,7 +83,7 @@ def test_too_few_samples_are_refused() -> None:
 
 
 def recall(drawn: np.ndarray, real: np.ndarray) -> tuple[Measurement, dict[str, np.ndarray]]:
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
     )
     return next(m for m in score.measurements if m.metric == "recall"), dict(score.per_sample)
@@ -110,7 +110,7 @@ def test_where_halves_are_alike_the_references_error_stands() -> None:
 
 def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> StoredResult:
     """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
     )
     plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))

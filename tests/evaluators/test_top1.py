@@ -83,7 +83,7 @@ def registered(
 def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
     ranked = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
-    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
+    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked_classes": ranked}, failed)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -96,14 +96,16 @@ def test_top1_keeps_its_promises() -> None:
 
 def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
     ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
-    score = PLUGIN.score(Features(np.arange(4), np.full(4, 3), {"ranked": ranked}, failed=1), {})
+    score = PLUGIN.evaluate(
+        Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked}, failed=1), {}
+    )
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
     assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
     assert score.per_sample["top1"].tolist() == [100, 0, 0, 0] and score.per_sample[
         "top5"
     ].tolist() == [100, 100, 100, 0]
-    assert score.warnings == ("top1: 1 of 5 pictures failed; accuracy is over the other 4",)
+    assert score.warnings == ("top1: 1 of 5 images failed; accuracy is over the other 4",)
 
 
 def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
@@ -112,7 +114,9 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     for m, k in zip(
-        PLUGIN.score(Features(np.arange(300), labels, {"ranked": ranked}), {}).measurements,
+        PLUGIN.evaluate(
+            Features(np.arange(300), labels, {"ranked_classes": ranked}), {}
+        ).measurements,
         (1, 5),
         strict=True,
     ):
@@ -137,7 +141,7 @@ def test_top1_refuses_what_does_not_fit() -> None:
         seen._replace(labels=np.zeros(3)),
     ):
         with pytest.raises(ShapeError, match="ranked classes of each of 40"):
-            PLUGIN.score(bad, {})
+            PLUGIN.evaluate(bad, {})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -529,7 +533,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
         result.write_text(json.dumps(facts))
     else:
         arrays = load_arrays(target)
-        name = "ranked" if what == "prediction" else "top1"
+        name = "ranked_classes" if what == "prediction" else "top1"
         arrays[name] = arrays[name][::-1].copy()
         np.savez(target, **arrays)
     assert verify(run, 0, 0).altered_messages
@@ -557,7 +561,7 @@ def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
     around = bonett_price_interval(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
     assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
-    assert found.reason == "paired by picture"
+    assert found.reason == "paired by image"
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ COPIES = "each repeated 3 times or more"
 
 
 def adm(drawn: np.ndarray, real: np.ndarray) -> EvaluatorOutput:
-    return PLUGIN.under("adm").score(observed(drawn), reference_of(real))
+    return PLUGIN.with_profile("adm").evaluate(observed(drawn), reference_of(real))
 
 
 def radii(score: EvaluatorOutput) -> list[str]:
@@ -41,7 +41,7 @@ def test_features_that_float16_cannot_tell_apart_are_not_called_copies() -> None
         for metric, n, whose in (("precision", 90, "reference images"), ("recall", 80, "samples"))
     ]
     assert (
-        radii(PLUGIN.score(observed(drawn), reference_of(real))) == []
+        radii(PLUGIN.evaluate(observed(drawn), reference_of(real))) == []
     )  # adm-exact: float64 tells them apart
 
 
@@ -88,7 +88,7 @@ def test_rows_are_equal_by_value() -> None:
 
 
 def test_equal_features_say_nothing_of_the_images() -> None:
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         observed(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4))
     )
     told = " | ".join(score.warnings)
@@ -107,7 +107,7 @@ def test_equal_features_say_nothing_of_the_images() -> None:
 
 
 def scored(logits: np.ndarray, labels: np.ndarray | None) -> EvaluatorOutput:
-    return PLUGIN.score(Features(np.arange(len(logits)), labels, {"logits": logits}), {})
+    return PLUGIN.evaluate(Features(np.arange(len(logits)), labels, {"logits": logits}), {})
 
 
 def orders(score: EvaluatorOutput) -> list[str]:
@@ -193,7 +193,7 @@ def test_sorted_labels_of_one_block_change_nothing() -> None:
 
 def test_the_order_is_nothing_to_shuffled_splits() -> None:
     labels = np.sort(np.arange(6000) % 10)
-    score = PLUGIN.under("torch-fidelity").score(
+    score = PLUGIN.with_profile("torch-fidelity").evaluate(
         Features(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {}
     )
     assert orders(score) == []

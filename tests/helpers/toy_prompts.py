@@ -110,13 +110,13 @@ class ToyRule(PromptEvaluator):
     light.
     """
 
-    version, profile, parity, form = 1, "toy", "none", "toy"
+    version, profile, parity, metadata_key = 1, "toy", "none", "toy"
     metrics = tuple(
         Metric(name=n, title=n, direction="higher", unit="fraction", decimals=3)
         for n in ("bright", "red", "overall")
     )
-    macro = {"overall": ("bright", "red")}
-    looks = (
+    macro_metrics = {"overall": ("bright", "red")}
+    annotator_roles = (
         AnnotatorRole("detector", lambda facts, seen: DetectionQuery()),
         AnnotatorRole(
             "vqa",
@@ -129,10 +129,10 @@ class ToyRule(PromptEvaluator):
     def task(self, facts: Metadata) -> str:
         return str(facts["task"])
 
-    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
+    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
         return (self.task(facts),)
 
-    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
+    def score_sample(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         lit = bool(seen["detector"].detections)  # type: ignore[union-attr]
         if facts["task"] == "bright":
             return SampleScore(

@@ -28,7 +28,7 @@ def test_class_order_ruins_is_and_is_named() -> None:
     labels = np.arange(20_000) % 100
     interleaved, by_class = (peaked(x, 100, peak=12.0) for x in (labels, np.sort(labels)))
     features = cloud(22, 20_000, 2)
-    scores = [PLUGIN.score(observed(features, logits=x), {}) for x in (interleaved, by_class)]
+    scores = [PLUGIN.evaluate(observed(features, logits=x), {}) for x in (interleaved, by_class)]
     right, wrong = (value_of(score, "is") for score in scores)
     assert right > 3.5 * wrong  # 25 of 100 classes in each block of 5,000
     assert not any(w.startswith("is:") for w in scores[0].warnings)
@@ -56,7 +56,7 @@ def test_a_random_order_is_not_called_sorted(peak: float) -> None:
 
 def test_a_short_last_block_counts_equally_and_is_named() -> None:
     logits = peaked(np.arange(5003) % 10, 10)
-    score = PLUGIN.score(observed(cloud(24, 5003, 2), logits=logits), {})
+    score = PLUGIN.evaluate(observed(cloud(24, 5003, 2), logits=logits), {})
     assert value_of(score, "is") == pytest.approx(
         (inception_score(logits[:5000]).value + inception_score(logits[5000:]).value) / 2
     )
@@ -102,14 +102,14 @@ def test_a_short_block_brings_its_own_noise() -> None:
 
 def test_ten_blocks_give_the_error_themselves() -> None:
     logits = peaked(np.random.default_rng(26).integers(0, 10, size=50_000), 10)
-    score = PLUGIN.score(Features(np.arange(50_000), None, {"logits": logits}), {})
+    score = PLUGIN.evaluate(Features(np.arange(50_000), None, {"logits": logits}), {})
     found, blocks = measured(score, "is"), inception_score(logits).blocks
     assert found.interval == "spread of 10 blocks"
     assert found.se == pytest.approx(blocks.std(ddof=1) / math.sqrt(10))
     assert standard_error(score.per_sample["is"]) == pytest.approx(
         found.se, rel=1.0
     )  # ten blocks know their sd to 24%; four widths
-    nine = PLUGIN.score(Features(np.arange(45_000), None, {"logits": logits[:45_000]}), {})
+    nine = PLUGIN.evaluate(Features(np.arange(45_000), None, {"logits": logits[:45_000]}), {})
     assert measured(nine, "is").interval == "influence function, first order"
 
 

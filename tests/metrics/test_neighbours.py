@@ -19,14 +19,14 @@ from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 def test_a_collapsed_generator_is_precise_and_recalls_little() -> None:
     real = cloud(28, 600, 8)
     collapsed = real[0] + cloud(29, 600, 8, scale=0.01)
-    score = PLUGIN.score(observed(collapsed), reference_of(real))
+    score = PLUGIN.evaluate(observed(collapsed), reference_of(real))
     assert value_of(score, "precision") > 0.95 and value_of(score, "recall") < 0.05
-    swapped = PLUGIN.score(observed(real), reference_of(collapsed))
+    swapped = PLUGIN.evaluate(observed(real), reference_of(collapsed))
     assert value_of(swapped, "precision") < 0.05 and value_of(swapped, "recall") > 0.95
 
 
 def test_noise_far_away_has_neither() -> None:
-    score = PLUGIN.score(observed(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8)))
+    score = PLUGIN.evaluate(observed(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8)))
     assert value_of(score, "precision") == value_of(score, "recall") == 0.0
 
 
@@ -71,7 +71,7 @@ def test_three_copies_leave_a_radius_and_four_do_not() -> None:
 
 def test_copied_images_are_warned_of_with_their_number() -> None:
     base, real = cloud(41, 60, 6), cloud(42, 200, 6)
-    score = PLUGIN.score(
+    score = PLUGIN.evaluate(
         observed(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real)
     )
     assert (
@@ -82,7 +82,7 @@ def test_copied_images_are_warned_of_with_their_number() -> None:
         "fidelity: duplicates in features, 30 of 90 samples repeat those of another one exactly"
         in score.warnings
     )
-    score = PLUGIN.score(observed(base), reference_of(np.concatenate([real] * 4)))
+    score = PLUGIN.evaluate(observed(base), reference_of(np.concatenate([real] * 4)))
     assert any(
         w.startswith("precision: zero radius around 800 of 800 reference images")
         for w in score.warnings
@@ -107,7 +107,7 @@ def test_too_few_rows_have_no_third_neighbour() -> None:
         squared_radii(np.zeros((3, 2)))
     with pytest.raises(ShapeError, match="width 2 and 3"):
         neighbour_balls(np.zeros((4, 2)), np.zeros((4, 3)))
-    score = PLUGIN.score(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
+    score = PLUGIN.evaluate(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
     for metric in ("precision", "recall"):
         assert measured(score, metric).value is None
         assert (
@@ -118,7 +118,7 @@ def test_too_few_rows_have_no_third_neighbour() -> None:
 
 def test_wilson_error_of_a_share() -> None:
     a, b = cloud(47, 400, 6, shift=0.5), cloud(48, 300, 6)
-    precision = measured(PLUGIN.score(observed(a), reference_of(b)), "precision")
+    precision = measured(PLUGIN.evaluate(observed(a), reference_of(b)), "precision")
     assert (
         precision.value is not None
         and precision.se is not None

@@ -270,7 +270,7 @@ def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Pa
 def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
     rows = [json.loads(line) for line in said("failures", runs).splitlines()]
     assert {row["result"].split("/")[1] for row in rows} == set(SUITES)
-    assert all(row["text"] and "reason" in row for row in rows)
+    assert all(row["prompt"] and "reason" in row for row in rows)
 
 
 def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
@@ -280,11 +280,11 @@ def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> Non
                 "compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"
             )
         )
-        told = [line for line in found["lines"] if line["delta"] is not None]
-        assert told and {line["why"].partition(";")[0] for line in told} == {
+        told = [line for line in found["metrics"] if line["delta"] is not None]
+        assert told and {line["reason"].partition(";")[0] for line in told} == {
             "paired by sample, clustered by prompt"
         }
-        assert all(line["paired"] for line in told)
+        assert all(line["is_paired"] for line in told)
 
 
 def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
         and red.value is None
         and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
     )
-    assert red.reason is not None and "1 of 4 images have no answer" in red.reason
+    assert red.reason is not None and "1 of 4 images have no annotations" in red.reason
     overall = scored.result.find_measurement("overall")
     assert overall is not None and overall.value is None
     bright = scored.result.find_measurement("bright")
@@ -180,7 +180,7 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         red is not None
         and red.value is None
         and red.reason is not None
-        and "4 answers cannot be read" in red.reason
+        and "no rule can read 4 annotations" in red.reason
     )
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
 
@@ -201,7 +201,7 @@ def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
         and overall.reason is not None
         and "no prompt of red" in overall.reason
     )
-    assert red is not None and red.reason == "no prompt of this kind was asked for"
+    assert red is not None and red.reason == "no prompt of this kind was requested"
 
 
 def test_answers_of_another_judge_are_never_mixed_in(

@@ -147,7 +147,7 @@ def _finished(folder: Path) -> Path:
 def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -> Sequence[Any]:
     ask = (
         registry.load_by_name("evaluators", "geneval")
-        .looks[1]
+        .annotator_roles[1]
         .ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
     )
     return ask.objects if ask else ()
@@ -243,7 +243,7 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
         == f"{numbers(ours)['dpg'][0]:.12f}"[:10]
     )  # type: ignore[union-attr]
     assert any(
-        "1 with 4 images left out under the official rules: partiprompts97" in w["text"]
+        "the official rules exclude 1 with 4 images: partiprompts97" in w["text"]
         for w in ours["warnings"]
     )
 

@@ -200,14 +200,14 @@ def test_the_evaluator_itself_scores_no_such_reference(
     change, words = MOMENTS[case]
     seen = observed(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
     with pytest.raises(InvalidMomentsError, match=words):
-        PLUGIN.under(profile).score(seen, {**sound, **change(sound)})
+        PLUGIN.with_profile(profile).evaluate(seen, {**sound, **change(sound)})
 
 
 @pytest.mark.parametrize("profile", ["clean", "cmmd", "torch-fidelity"])
 def test_kernel_distances_take_no_rows_of_another_kind(profile: str, sound: Arrays) -> None:
     for case in ("integer-rows", "complex-rows", "nan-row"):
         with pytest.raises(SampleError):
-            PLUGIN.under(profile).score(
+            PLUGIN.with_profile(profile).evaluate(
                 observed(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
             )
 
@@ -264,7 +264,7 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
     ]
     for i, change in enumerate(changes):
         arrays = opened(write(tmp_path / f"{i}.npz", {**sound, **change}))
-        assert value_of(PLUGIN.score(observed(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
+        assert value_of(PLUGIN.evaluate(observed(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_distance_of_zero_is_not_reported_below_zero() -> None:
     made = []
     for seed in range(40):
         features = cloud(seed, 30, 6)
-        score = PLUGIN.score(observed(features), reference_of(features))
+        score = PLUGIN.evaluate(observed(features), reference_of(features))
         assert 0 <= value_of(score, "fid") < 1e-9
         made += [w for w in score.warnings if "fid: rounding made -" in w]
         assert (value_of(score, "fid") == 0) or not made or made[-1] not in score.warnings

@@ -17,44 +17,44 @@ from harope_bench.reports.failures import ROW_FIELDS, read_failures, rows_csv
 ROWS = [
     {
         "index": 0,
-        "prompt": 0,
+        "prompt_index": 0,
         "copy": 0,
-        "text": "a red dog",
+        "prompt": "a red dog",
         "task": "colors",
         "reason": "right",
         "scores": {"colors": 1.0},
     },
     {
         "index": 1,
-        "prompt": 1,
+        "prompt_index": 1,
         "copy": 0,
-        "text": "=cmd()",
+        "prompt": "=cmd()",
         "task": "colors",
         "reason": "expected red, found blue",
         "scores": {"colors": 0.0},
     },
     {
         "index": 2,
-        "prompt": 2,
+        "prompt_index": 2,
         "copy": 0,
-        "text": "two dogs",
+        "prompt": "two dogs",
         "verdict": "failed",
         "reason": "eye: crashed",
     },
     {
         "index": 3,
-        "prompt": 3,
+        "prompt_index": 3,
         "copy": 0,
-        "text": "a dpg prompt",
+        "prompt": "a dpg prompt",
         "task": "dpg",
         "reason": "all yes",
         "scores": {"dpg": 100.0},
     },
     {
         "index": 5,
-        "prompt": 5,
+        "prompt_index": 5,
         "copy": 0,
-        "text": "a",
+        "prompt": "a",
         "task": "numeracy",
         "verdict": "unread",
         "reason": "no number",
@@ -62,17 +62,17 @@ ROWS = [
     },
     {
         "index": 6,
-        "prompt": 6,
+        "prompt_index": 6,
         "copy": 0,
-        "text": "b",
-        "verdict": "left out",
-        "reason": "the rules leave it out",
+        "prompt": "b",
+        "verdict": "excluded",
+        "reason": "the rules exclude it",
     },
     {
         "index": 4,
-        "prompt": 4,
+        "prompt_index": 4,
         "copy": 0,
-        "text": "a dpg prompt",
+        "prompt": "a dpg prompt",
         "task": "dpg",
         "reason": "one no",
         "scores": {"dpg": 75.0},
@@ -98,7 +98,7 @@ def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(rows_csv(read_failures(runs)))))
     assert (
         tuple(rows[0]) == ROW_FIELDS
-        and rows[0]["text"] == "'=cmd()"
+        and rows[0]["prompt"] == "'=cmd()"
         and json.loads(rows[0]["scores"]) == {"colors": 0.0}
     )
 

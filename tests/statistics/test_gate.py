@@ -247,7 +247,7 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
         *map(baseline.load_baseline_or_runs, runs),
         policy.Policy(metric={"overall": policy.GateRule(margin=0.01)}),
     ).decisions
-    counts = found.line.difference
+    counts = found.metric_comparison.difference
     assert found.low is not None and found.high is not None and found.worsening is not None
     assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
     share = (
@@ -377,7 +377,7 @@ def test_a_changed_reference_is_not_comparable(tmp_path: Path) -> None:
     write_text(path, read_result(path).model_copy(update={"reference_sha256": "cd" * 32}).to_json())
     told = run("gate", old, new, "--json", exit_code=4).stdout
     facts = json.loads(told)
-    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["why"].startswith(
+    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["reason"].startswith(
         "reference "
     )
 

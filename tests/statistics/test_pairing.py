@@ -107,12 +107,12 @@ def scored(
     )
     if texts is not None:
         lines = [
-            json.dumps({"index": i, "prompt": i, "text": text}) + "\n"
+            json.dumps({"index": i, "prompt_index": i, "prompt": text}) + "\n"
             for i, text in enumerate(texts)
         ]
         write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
         write_text(
-            path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json()
+            path, read_result(path).model_copy(update={"sample_scores_file": "geneval.rows.jsonl"}).to_json()
         )
     return StoredResult(read_result(path), path)
 
@@ -157,7 +157,7 @@ def test_two_imports_of_the_same_553_prompts_are_paired_by_prompt(tmp_path: Path
         CliRunner().invoke(main, ["compare", str(tmp_path / "old"), str(tmp_path / "new")]).stdout
     )
     assert "paired by prompt: a run has no plan" in told and "same prompts, new seeds" in told
-    assert "not recorded, so nobody knows whether the sides agree: judge, suite, resolution" in told
+    assert "not recorded, so it is unknown whether the sides agree: judge, suite, resolution" in told
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_equal_prompts_are_no_certainty(tmp_path: Path) -> None:
     )  # type: ignore[misc]
     assert (found.delta, found.p, found.ties, found.verdict) == (0.0, 1.0, 67, "not resolved")
     assert found.low is not None and found.high is not None and found.low < -1 and found.high > 1
-    assert "the interval grants one prompt each way" in found.why
+    assert "the interval grants one prompt each way" in found.reason
 
 
 def test_results_without_sums_are_compared_and_no_prompt_is_counted(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_few_prompts_try_every_exchange_of_a_ratio() -> None:
         return float(scores[1] - scores[0])
 
     gaps = np.array([gap((*chosen, 0)) for chosen in itertools.product((0, 1), repeat=6)])
-    assert found.exact and found.p == np.mean(np.abs(gaps) >= abs(gap((0,) * 7)) - 1e-12)
+    assert found.is_exact and found.p == np.mean(np.abs(gaps) >= abs(gap((0,) * 7)) - 1e-12)
     assert found.delta == pytest.approx(gap((0,) * 7)) and found.ties == 1
 
 
@@ -486,9 +486,9 @@ def test_weights_of_one_give_the_errors_and_p_of_means() -> None:
         (score.value, score.new_prompts_interval.se, score.df)
     )
     assert (
-        found.new_seeds is not None
+        found.new_seeds_interval is not None
         and score.new_seeds_interval is not None
-        and found.new_seeds == pytest.approx(tuple(score.new_seeds_interval))
+        and found.new_seeds_interval == pytest.approx(tuple(score.new_seeds_interval))
     )
     assert (found.p, found.wins, found.losses, found.ties) == (
         flips.p,
@@ -528,7 +528,7 @@ def test_a_task_in_which_no_prompt_moved_still_has_an_error() -> None:
 
 def test_ratios_of_other_prompts_or_of_one_are_refused() -> None:
     one = of_prompts(np.arange(4.0), np.ones(4))
-    with pytest.raises(ShapeError, match="other prompts"):
+    with pytest.raises(ShapeError, match="different prompts"):
         paired_ratio(one, one._replace(prompts=np.arange(1, 5)), True)
     with pytest.raises(ShapeError, match="no weight"):
         paired_ratio(one, of_prompts(np.arange(4.0), np.array([1.0, 1, 1, 0])), True)
@@ -562,8 +562,8 @@ def test_ratios_are_covered_and_exchanges_reject_at_their_rate(prompts: int, cop
         inside.append(abs(found.delta) <= stdtrit(found.df, 0.975) * found.se)
         alarms += [found.p < 0.05] if k % 3 == 0 else []
         seeds += (
-            [abs(found.delta) <= (found.new_seeds.high - found.new_seeds.low) / 2]
-            if found.new_seeds
+            [abs(found.delta) <= (found.new_seeds_interval.high - found.new_seeds_interval.low) / 2]
+            if found.new_seeds_interval
             else []
         )
     assert 0.93 <= np.mean(inside) <= 0.97 and 0.005 <= np.mean(alarms) <= 0.075
@@ -588,7 +588,7 @@ def test_dpg_bench_keeps_the_sums_of_its_categories() -> None:
             {"vqa": VqaAnnotation(answers=answers)},
         )
 
-    score = registry.load_by_name("evaluators", "dpg-bench").assess(
+    score = registry.load_by_name("evaluators", "dpg-bench").evaluate(
         [sight(1, 1, 1), sight(2, 3, 2)], "corrected", False
     )
     assert score.per_sample["entity_total"].tolist() == [100.0, 200.0] and score.per_sample[
@@ -653,7 +653,7 @@ def test_recall_whose_halves_did_not_move_has_an_interval_with_a_width(tmp_path:
     ) and told.reason.endswith("grants one sample each way")
     line = compare.compare_runs(
         *(compare.load_compared_runs(run) for run in runs), ["recall"]
-    ).lines[0]
+    ).metrics[0]
     assert [
         decide.decide_metric(line, policy.GateRule(margin=margin)).outcome
         for margin in (0.02, 0.01)
@@ -702,7 +702,7 @@ def pictures(
         "indices": np.arange(100),
         "top1": right[order],
         "labels": labels[order],
-        "pictures": hashes,
+        "image_hashes": hashes,
     }
     path = fake_runs.write_result(folder, made, arrays, "top1")
     return StoredResult(read_result(path), path)
@@ -721,7 +721,7 @@ def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Pat
     )
     assert (found.is_paired, found.reason, found.test) == (
         True,
-        "paired by picture",
+        "paired by image",
         "McNemar, exact",
     )
     assert (found.wins, found.losses) == (int((new > old).sum()), int((new < old).sum()))
@@ -732,7 +732,7 @@ def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Pat
     same_names = pictures(tmp_path / "names", np.arange(100), new, (labels + 1) % 10)
     assert (
         compare_results("top1", "higher", one, same_names, MEASUREMENT_FIELDS).reason
-        == "unpaired: other labels of the same pictures"
+        == "unpaired: other labels of the same images"
     )
 
 
@@ -805,5 +805,5 @@ def test_training_seeds_of_imports_are_not_other_draws() -> None:
     runs = [[StoredResult(made, Path(f"{side}{k}.json")) for k in range(2)] for side in "ab"]
     assert compare._shared_variance(metric, *runs) == (
         pytest.approx(0.08),
-        "drawing errors taken as common to a side's runs",
+        "sampling errors assumed common to all runs of a side",
     )

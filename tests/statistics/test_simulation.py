@@ -401,7 +401,7 @@ def test_a_result_warns_where_fids_error_is_known_to_be_off(
 ) -> None:
     drawn = tailed(np.random.default_rng(16), n, 16, freedom)
     reference = {"mu": np.full(16, 0.3), "sigma": np.eye(16)}
-    score = FIDELITY.score(Features(np.arange(n), None, {"features": drawn}), reference)
+    score = FIDELITY.evaluate(Features(np.arange(n), None, {"features": drawn}), reference)
     lines = [line for line in score.warnings if line.startswith("fid error")]
     assert [told in line for line in lines] == [True] if told else not lines
 

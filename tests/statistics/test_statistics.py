@@ -52,7 +52,7 @@ def test_normal_interval_is_centred() -> None:
 def test_mean_error_is_sd_over_root_n() -> None:
     rows = np.array([1, 2, 3, 4, 9], dtype=np.int8)
     assert standard_error(rows) == pytest.approx(scipy.stats.sem(rows.astype(float)))
-    with pytest.raises(ValueError, match="two rows, found 1"):
+    with pytest.raises(ValueError, match="two values, found 1"):
         standard_error(rows[:1])
 
 
@@ -82,7 +82,7 @@ def test_wilson_covers_what_it_claims(share: float) -> None:
 
 @pytest.mark.parametrize(("hits", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_refuses_what_is_no_share(hits: int, n: int) -> None:
-    with pytest.raises(ValueError, match="is not a share"):
+    with pytest.raises(ValueError, match="is not a fraction"):
         wilson_interval(hits, n)
 
 
@@ -188,5 +188,5 @@ def test_an_error_of_0_is_an_error_that_is_not_known(new: float, p: float | None
 
 
 def test_rows_of_other_samples_are_not_pairs() -> None:
-    with pytest.raises(ShapeError, match="paired rows"):
+    with pytest.raises(ShapeError, match="paired contributions"):
         difference("lower", number(9.0, 0.1), number(8.0, 0.1), np.zeros(5), np.zeros(6))

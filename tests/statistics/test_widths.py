@@ -66,7 +66,7 @@ def test_fidelity_has_no_interval_without_width(profile: str) -> None:
     }
     for name, rows in sets.items():
         arrays = {"features": rows, "spatial": rows, "logits": rows}
-        score = FidelityEvaluator(profile).score(
+        score = FidelityEvaluator(profile).evaluate(
             Features(np.arange(len(rows)), None, arrays), reference
         )
         for measurement in score.measurements:
@@ -76,7 +76,7 @@ def test_fidelity_has_no_interval_without_width(profile: str) -> None:
 def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
     """From ten blocks of 5,000 on, the error of the Inception Score is the spread of blocks."""
     logits = np.tile(np.array([[2.0, 0.0, 1.0]], np.float32), (50_000, 1))
-    score = FidelityEvaluator("adm-exact").score(
+    score = FidelityEvaluator("adm-exact").evaluate(
         Features(np.arange(len(logits)), None, {"logits": logits}), {}
     )
     (measurement,) = (m for m in score.measurements if m.metric == "is")
@@ -89,8 +89,8 @@ def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
 def test_top1_has_no_interval_without_width(pictures: int, right: int) -> None:
     ranked = np.tile(np.arange(5), (pictures, 1))
     labels = np.where(np.arange(pictures) < right, 0, 7)
-    seen = Features(np.arange(pictures), labels, {"ranked": ranked})
-    score = registry.load_by_name("evaluators", "top1").score(seen, {})
+    seen = Features(np.arange(pictures), labels, {"ranked_classes": ranked})
+    score = registry.load_by_name("evaluators", "top1").evaluate(seen, {})
     assert all(is_honest(measurement, score.warnings) for measurement in score.measurements)
 
 

@@ -622,7 +622,7 @@ def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     assert found["complex"].value == pytest.approx(
         (3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7
     )
-    assert found["numeracy"].reason == "no prompt of this kind was asked for"
+    assert found["numeracy"].reason == "no prompt of this kind was requested"
     strict = evaluate_prompts(
         tmp_path / "them", tmp_path / "strict", PromptScoring("t2i-compbench")
     )[0].result

@@ -255,10 +255,10 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
     score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert (
-        "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
+        "scores: those of the official script; the rule on its answers agrees on 8 of 8" in score.warnings
     )
     assert (
-        "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
+        "items: the official rules exclude 1 with 4 images: partiprompts97" in score.warnings
     )
     categories = dict(
         line.strip().split(": ") for line in path.read_text().splitlines() if line.startswith("\t")
@@ -282,7 +282,7 @@ def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeI
         score.measurements[0].n_abstained == 4
     )  # the item that the script lost has no answers to correct with
     assert (
-        "items: 1 with 4 images left out under the corrected rules: partiprompts97"
+        "items: the corrected rules exclude 1 with 4 images: partiprompts97"
         in score.warnings
     )
     item = DpgItem.model_validate(dpg_suite.case(1).metadata["dpg"])
@@ -300,8 +300,8 @@ def test_without_the_answers_there_is_the_score_alone(
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
     assert measured(score)["entity"] is None
     assert (
-        "scores: the official script's; its answers are not here, so the rule could not be held"
-        " against them" in score.warnings
+        "scores: those of the official script; its answers are missing, so the rule could not be"
+        " compared with them" in score.warnings
     )
     assert measured(results.import_scores(finished, dpg_suite, rules="corrected"))["dpg"] is None
 

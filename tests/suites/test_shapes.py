@@ -44,11 +44,11 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
     rule, opened, found = registry.load_by_name("evaluators", evaluator), JUDGE.open("cpu"), []
     for index in range(len(caption_cases())):
         case = SUITE.case(index)
-        if rule.form not in case.metadata:
+        if rule.metadata_key not in case.metadata:
             continue
         image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
-        for look in rule.looks:
-            ask = look.ask(case.metadata[rule.form], seen)
+        for look in rule.annotator_roles:
+            ask = look.make_query(case.metadata[rule.metadata_key], seen)
             if ask is not None:
                 seen[look.role] = opened.see(look.role, image, ask)
         found.append(
@@ -57,7 +57,7 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
                 prompt_index=case.prompt_index,
                 copy=0,
                 prompt=case.prompt,
-                metadata=case.metadata[rule.form],
+                metadata=case.metadata[rule.metadata_key],
                 annotations=seen,
             )
         )
@@ -65,7 +65,7 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
 
 
 def values(evaluator: str, shown: list[AnnotatedImage], rules: str) -> dict[str, float | None]:
-    score = registry.load_by_name("evaluators", evaluator).assess(shown, rules, False)
+    score = registry.load_by_name("evaluators", evaluator).evaluate(shown, rules, False)
     return {m.name: m.value for m in score.measurements}
 
 

@@ -151,7 +151,7 @@ class ToyEvaluator(FeatureEvaluator):
     parity = "none: a toy"
     metrics = (Metric(name="mean", title="Mean", direction="higher", unit="none", decimals=2),)
 
-    def score(self, seen: Features, reference: Any) -> EvaluatorOutput:
+    def evaluate(self, seen: Features, reference: Any) -> EvaluatorOutput:
         rows = seen.arrays["features"][:, 0].astype(np.float64)
         return EvaluatorOutput(
             (self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ()
@@ -185,7 +185,7 @@ def evaluator(measure: Callable[..., Measurement] | None = None, **facts: Any) -
 def clobbering(self: Any, seen: Features, reference: Any) -> EvaluatorOutput:
     if len(seen.indices):
         seen.arrays["features"][0, 0] += 1
-    return ToyEvaluator.score(self, seen, reference)
+    return ToyEvaluator.evaluate(self, seen, reference)
 
 
 def test_an_evaluator_that_keeps_its_promises_passes() -> None:
@@ -244,10 +244,10 @@ METRIC = ToyEvaluator.metrics[0]
             ),
             "says something else the second time",
         ),
-        (evaluator(score=clobbering), "changes its input seen features"),
+        (evaluator(evaluate=clobbering), "changes its input seen features"),
         (
             evaluator(
-                score=lambda self, seen, ref: ToyEvaluator.score(self, seen, ref)._replace(
+                evaluate=lambda self, seen, ref: ToyEvaluator.evaluate(self, seen, ref)._replace(
                     per_sample={"mean": np.zeros(7)}
                 )
             ),

@@ -321,7 +321,7 @@ def _arrays(
         for name, value in zip(names, values, strict=True)
     }
     whys = {
-        "why_model": np.array([seen.reason] * len(seconds)),
-        "why_run": np.array([why_run] * len(seconds)),
+        "reason_model": np.array([seen.reason] * len(seconds)),
+        "reason_run": np.array([why_run] * len(seconds)),
     }
     return {**rows, "seconds": np.array(seconds), **whys}

@@ -1,5 +1,7 @@
-"""Detections as T2I-CompBench's rules see them: in a frame of 479 pixels, above a score of 0.5,
-known by their label's text.
+"""Detections in the form in which T2I-CompBench's rules read them.
+
+The scripts resize images to a frame whose shorter side has 479 pixels. Detections count above a
+score of 0.5 and are matched by the text of their labels.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from typing import NamedTuple
 from harope_bench.core.annotations import Box, DetectionAnnotation
 from harope_bench.evaluators.rules.compbench_quirks import Rules
 
-# pixels: the shorter side, and the most that the longer one may have
+# pixels: the shorter side of the frame, and the maximum of the longer side
 FRAME_SHORT_SIDE = 479
 FRAME_LONG_SIDE = 480
-MIN_SCORE = 0.5  # detections must be above
+MIN_SCORE = 0.5  # detections need a higher score
 PERSON_WORDS = dict.fromkeys(("girl", "boy", "man", "woman"), "person")
 
 
 class FramedDetection(NamedTuple):
-    """One detection: its label's whole text, how sure (0 to 1), its box in the frame, and its place
-    in the image's own pixels.
+    """One detection in the frame.
+
+    Attributes:
+        label: the full text of its label.
+        score: confidence, 0 to 1.
+        box: (x0, y0, x1, y1) in pixels of the frame.
+        image_box: (x0, y0, x1, y1) in pixels of the image.
     """
 
     label: str
@@ -29,13 +36,18 @@ class FramedDetection(NamedTuple):
     image_box: Box
 
 
-def framed_detections(sighting: DetectionAnnotation) -> list[FramedDetection]:
-    """The detections that count, the surest first, in the frame."""
-    across, down = frame_scales(sighting.size)
-    factors = (across, down, across, down)
-    seen = [d for d in sighting.detections if d.score > MIN_SCORE]
-    found = [FramedDetection(d.label, d.score, _scale_box(d.box, factors), d.box) for d in seen]
-    return sorted(found, key=lambda thing: -thing.score)
+def framed_detections(annotation: DetectionAnnotation) -> list[FramedDetection]:
+    """Return the detections that count, in the frame, the highest score first."""
+    x_scale, y_scale = frame_scales(annotation.size)
+    factors = (x_scale, y_scale, x_scale, y_scale)
+    detections = [
+        FramedDetection(
+            detection.label, detection.score, _scale_box(detection.box, factors), detection.box
+        )
+        for detection in annotation.detections
+        if detection.score > MIN_SCORE
+    ]
+    return sorted(detections, key=lambda detection: -detection.score)
 
 
 def _scale_box(box: Box, factors: Box) -> Box:
@@ -43,86 +55,93 @@ def _scale_box(box: Box, factors: Box) -> Box:
 
 
 def frame_scales(size: tuple[int, int]) -> tuple[float, float]:
-    """Frame pixels for each image pixel, across and down, of an image of that (width, height);
-    sides are cut to whole pixels.
+    """Return the numbers of frame pixels per image pixel, horizontally and vertically.
 
-    Source: UniDet_eval/experts/model_bank.py, torchvision's Resize with a longest side.
+    Args:
+        size: (width, height) of the image. The frame's sides are truncated to integers.
+
+    Source: UniDet_eval/experts/model_bank.py, torchvision's Resize with a maximum size.
     """
-    short = min(size)
-    long = max(size)
-    frame = (FRAME_SHORT_SIDE, int(FRAME_SHORT_SIDE * long / short))
+    short_side = min(size)
+    long_side = max(size)
+    frame = (FRAME_SHORT_SIDE, int(FRAME_SHORT_SIDE * long_side / short_side))
     if frame[1] > FRAME_LONG_SIDE:
         frame = (int(FRAME_LONG_SIDE * FRAME_SHORT_SIDE / frame[1]), FRAME_LONG_SIDE)
     width, height = frame if size[0] <= size[1] else frame[::-1]
     return width / size[0], height / size[1]
 
 
-def box_iou(one: Box, other: Box) -> float | None:
-    """Intersection over union; None where neither box has an area."""
-    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
-    down = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    both = across * down
-    union = box_area(one) + box_area(other) - both
-    return both / union if union else None
+def box_iou(first_box: Box, second_box: Box) -> float | None:
+    """Return the intersection over union of two boxes; None if neither has an area."""
+    width = max(0.0, min(first_box[2], second_box[2]) - max(first_box[0], second_box[0]))
+    height = max(0.0, min(first_box[3], second_box[3]) - max(first_box[1], second_box[1]))
+    intersection = width * height
+    union = box_area(first_box) + box_area(second_box) - intersection
+    return intersection / union if union else None
 
 
 def box_area(box: Box) -> float:
-    """Of a box, in square pixels."""
+    """Return the area of a box in square pixels."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def match_names(name: str, labels: Sequence[str]) -> list[int]:
-    """Places of the labels that mean this name, as the corrected rules read labels.
+    """Return the indices of the labels that denote an object, as the corrected rules read labels.
 
-    A label is a list of names between commas or slashes. Labels of which the name is one; if there
-    are none, those that hold it as
-    whole words (`mobile phone` for phone).
+    A label is a list of names between commas or slashes. A label matches if one of its names is
+    equal. Without such a label, those match that contain the name as whole words (`mobile phone`
+    for phone).
     """
-    own = [k for k, label in enumerate(labels) if name in label_names(label)]
-    return own or [
-        k
-        for k, label in enumerate(labels)
-        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", label.lower())
-    ]
+    equal_indices = [k for k, label in enumerate(labels) if name in label_names(label)]
+    if equal_indices:
+        return equal_indices
+    pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    return [k for k, label in enumerate(labels) if pattern.search(label.lower())]
 
 
 def label_names(label: str) -> list[str]:
-    """The names in a label."""
+    """Return the names in a label, in lower case."""
     return [part.strip() for part in re.split("[,/]", label.lower())]
 
 
 def match_whole_label(name: str, labels: Sequence[str], rules: Rules) -> list[int]:
-    """Places of the labels that mean this name in 2D."""
-    return (
-        match_names(name, labels)
-        if rules == "corrected"
-        else [k for k, label in enumerate(labels) if label == name]
-    )
+    """Return the indices of the labels that denote an object in the 2D rule."""
+    if rules == "corrected":
+        return match_names(name, labels)
+    return [k for k, label in enumerate(labels) if label == name]
 
 
 def match_label_part(name: str, labels: Sequence[str], rules: Rules) -> list[int]:
-    """Places of the labels that mean this name in 3D and numeracy."""
-    return (
-        match_names(name, labels)
-        if rules == "corrected"
-        else [k for k, label in enumerate(labels) if name in label]
-    )
+    """Return the indices of the labels that denote an object in the 3D and numeracy rules."""
+    if rules == "corrected":
+        return match_names(name, labels)
+    return [k for k, label in enumerate(labels) if name in label]
 
 
 def object_pairs(
-    first: Sequence[int], second: Sequence[int]
+    first_indices: Sequence[int], second_indices: Sequence[int]
 ) -> list[tuple[int | None, int | None]]:
-    """Which detections may be the two objects under the corrected rules: the surest of each, never
-    the same one twice.
+    """Return the pairs of detections that the corrected rules try as the two objects.
 
-    Two names with the same detections give both orders.
+    Each object is its detection with the highest score, and the two are never the same detection.
+    Two names that match the same detections give both orders.
+
+    Args:
+        first_indices: detections that match the first object, the highest score first.
+        second_indices: detections that match the second object, likewise.
     """
-    if not first or not second:
-        return [(first[0] if first else None, second[0] if second else None)]
-    if list(first) == list(second):
-        return (
-            [(first[0], first[1]), (first[1], first[0])] if len(first) > 1 else [(first[0], None)]
-        )
-    if first[0] != second[0]:
-        return [(first[0], second[0])]
-    return [(first[0], second[1])] if len(second) > 1 else [(first[1], second[0])]
+    if not first_indices or not second_indices:
+        first_index = first_indices[0] if first_indices else None
+        second_index = second_indices[0] if second_indices else None
+        return [(first_index, second_index)]
+
+    if list(first_indices) == list(second_indices):
+        if len(first_indices) == 1:
+            return [(first_indices[0], None)]
+        return [(first_indices[0], first_indices[1]), (first_indices[1], first_indices[0])]
+
+    if first_indices[0] != second_indices[0]:
+        return [(first_indices[0], second_indices[0])]
+    if len(second_indices) > 1:
+        return [(first_indices[0], second_indices[1])]
+    return [(first_indices[1], second_indices[0])]

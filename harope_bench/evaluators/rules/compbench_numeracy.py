@@ -1,6 +1,6 @@
-"""T2I-CompBench's numeracy rule: how many of what a prompt asks for, and how many were found.
+"""T2I-CompBench's numeracy rule: compares the numbers that a prompt names with detections.
 
-Source: UniDet_eval/numeracy_eval.py at 1b709499; what is odd stands in compbench_quirks.py.
+Source: UniDet_eval/numeracy_eval.py at 1b709499. compbench_quirks.py lists its oddities.
 """
 
 from __future__ import annotations
@@ -30,23 +30,29 @@ NUMBERS = {
     "seven": 7,
     "eight": 8,
 }
-ARTICLES = ("a", "an")  # no number can be read from these
+ARTICLES = ("a", "an")  # the official script reads no number from these before a plural
 SINGULAR_WORDS = (*ARTICLES, "one")
-ALIASES = {
+ALIASES = {  # from the prompt's word to the detector's
     **PERSON_WORDS,
     "ship": "boat",
     "goldfish": "fish",
     "painting": "picture",
-}  # prompt's word to detector's
-SAME_OBJECT_OVERLAP = 0.9  # share of a box, or of the union, above which two detections are one
+}
+SAME_OBJECT_OVERLAP = (
+    0.9  # fraction of a box, or of the union, above which two boxes are one object
+)
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 CountableObjects = Sequence[Sequence[str]]  # singular and plural of each countable object
 
 
 class ObjectCounts(NamedTuple):
-    """Objects a prompt asks for and how many of each; official numbers may be fewer than objects.
-    fault: where the script stops.
+    """The objects that a prompt asks for and the number of each.
+
+    Attributes:
+        names: names of the objects.
+        numbers: number of each object. Under the official rules there may be fewer than names.
+        failure: where the official script stops; None if it does not.
     """
 
     names: tuple[str, ...] = ()
@@ -54,116 +60,162 @@ class ObjectCounts(NamedTuple):
     failure: str | None = None
 
 
-def parse_object_counts(prompt: str, known: CountableObjects, rules: Rules) -> ObjectCounts:
-    """What a prompt asks for.
+def parse_object_counts(
+    prompt: str, countable_objects: CountableObjects, rules: Rules
+) -> ObjectCounts:
+    """Return the objects that a prompt asks for and their numbers.
 
-    >>> wanted("two cups and a dog", [["cup", "cups"], ["dog", "dogs"]], "official")
-    Wanted(names=('cup', 'dog'), numbers=(2, 1), fault=None)
+    >>> parse_object_counts("two cups and a dog", [["cup", "cups"], ["dog", "dogs"]], "official")
+    ObjectCounts(names=('cup', 'dog'), numbers=(2, 1), failure=None)
     """
     words = TOKEN.findall(prompt)
-    found = _parse_official(words, known) if rules == "official" else _parse_corrected(words, known)
-    if found.names or found.failure:
-        return found
-    return ObjectCounts(
-        failure="no known object"
-        + (": the official script stops (ZeroDivisionError)" if rules == "official" else "")
-    )
+    if rules == "official":
+        counts = _parse_official(words, countable_objects)
+        failure = "no known object: the official script stops (ZeroDivisionError)"
+    else:
+        counts = _parse_corrected(words, countable_objects)
+        failure = "no known object"
+    if counts.names or counts.failure:
+        return counts
+    return ObjectCounts(failure=failure)
 
 
-def _parse_official(words: Sequence[str], known: CountableObjects) -> ObjectCounts:
-    singular = [one for one, _ in known]
-    plural = [many for _, many in known]
+def _parse_official(words: Sequence[str], countable_objects: CountableObjects) -> ObjectCounts:
+    """Return the objects and numbers that the official script reads.
+
+    Names of two words come before names of one word.
+    """
+    singulars = [singular for singular, _ in countable_objects]
+    plurals = [plural for _, plural in countable_objects]
     names: list[str] = []
     numbers: list[int] = []
     for k, word in enumerate(words):
         if word not in NUMBERS:
             continue
-        two = " ".join(words[k + 1 : k + 3]) if k < len(words) - 2 else None
-        if two in singular or two in plural:
-            many = two in plural and word not in SINGULAR_WORDS
-            names.append(singular[plural.index(two)] if many and two else str(two))
-            numbers.append(NUMBERS[word] if many else 1)
+
+        two_words = " ".join(words[k + 1 : k + 3]) if k < len(words) - 2 else None
+        if two_words in singulars or two_words in plurals:
+            is_plural = two_words in plurals and word not in SINGULAR_WORDS
+            if is_plural and two_words:
+                names.append(singulars[plurals.index(two_words)])
+            else:
+                names.append(str(two_words))
+            numbers.append(NUMBERS[word] if is_plural else 1)
             continue
+
         if k + 1 == len(words):
             return ObjectCounts(
                 failure=f"the official script stops: nothing after {word!r} (IndexError)"
             )
-        one = words[k + 1]
-        if one in singular and word in SINGULAR_WORDS:
-            names.append(one)
+        noun = words[k + 1]
+        if noun in singulars and word in SINGULAR_WORDS:
+            names.append(noun)
             numbers.append(1)
-        elif one in plural:
-            names.append(singular[plural.index(one)])
-            numbers += [] if word in ARTICLES else [NUMBERS[word]]
-        elif one in singular:
-            return ObjectCounts(failure=f"the official script stops: {word} {one} (ValueError)")
+        elif noun in plurals:
+            names.append(singulars[plurals.index(noun)])
+            if word not in ARTICLES:
+                numbers.append(NUMBERS[word])
+        elif noun in singulars:
+            return ObjectCounts(failure=f"the official script stops: {word} {noun} (ValueError)")
     return ObjectCounts(tuple(names), tuple(numbers))
 
 
-def _parse_corrected(words: Sequence[str], known: CountableObjects) -> ObjectCounts:
-    forms = {form: one for one, many in reversed(list(known)) for form in (one, many)}
-    found: dict[str, int] = {}
+def _parse_corrected(words: Sequence[str], countable_objects: CountableObjects) -> ObjectCounts:
+    """Return the objects and numbers as the corrected rules read them.
+
+    Numbers of the same object are added.
+    """
+    # Of objects that share a form the first one counts, so it is entered last.
+    singular_of_form = {
+        form: singular
+        for singular, plural in reversed(list(countable_objects))
+        for form in (singular, plural)
+    }
+    counts: dict[str, int] = {}
     for k, word in enumerate(words):
-        after = (" ".join(words[k + 1 : k + 3]), words[k + 1] if k + 1 < len(words) else "")
-        form = next((text for text in after if text in forms), None)
+        next_word = words[k + 1] if k + 1 < len(words) else ""
+        next_texts = (" ".join(words[k + 1 : k + 3]), next_word)
+        form = next((text for text in next_texts if text in singular_of_form), None)
         if word in NUMBERS and form is not None:
-            name = ALIASES.get(forms[form], forms[form])
-            found[name] = found.get(name, 0) + NUMBERS[word]
-    return ObjectCounts(tuple(found), tuple(found.values()))
+            singular = singular_of_form[form]
+            name = ALIASES.get(singular, singular)
+            counts[name] = counts.get(name, 0) + NUMBERS[word]
+    return ObjectCounts(tuple(counts), tuple(counts.values()))
 
 
-def merge_detections(found: Sequence[FramedDetection]) -> list[FramedDetection]:
-    """Detections without those that are one with a surer one of their label."""
-    kept: list[FramedDetection] = []
-    for thing in found:
-        if not any(
-            thing.label == other.label and is_same_object(thing.box, other.box) for other in kept
-        ):
-            kept.append(thing)
-    return kept
+def merge_detections(detections: Sequence[FramedDetection]) -> list[FramedDetection]:
+    """Return the detections without those of an object that an earlier one has already detected.
+
+    Only detections with the same label are merged.
+    """
+    remaining: list[FramedDetection] = []
+    for detection in detections:
+        is_repeated = any(
+            detection.label == earlier.label and is_same_object(detection.box, earlier.box)
+            for earlier in remaining
+        )
+        if not is_repeated:
+            remaining.append(detection)
+    return remaining
 
 
-def is_same_object(one: Box, other: Box) -> bool:
-    """Whether two boxes are of one thing; a box's last pixel counts as part of it."""
-    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]) + 1)
-    down = max(0.0, min(one[3], other[3]) - max(one[1], other[1]) + 1)
-    both = across * down
-    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (one, other)]
-    return both / (sum(areas) - both) > SAME_OBJECT_OVERLAP or any(
-        both / own > SAME_OBJECT_OVERLAP for own in areas
-    )
+def is_same_object(first_box: Box, second_box: Box) -> bool:
+    """Return whether two boxes (x0, y0, x1, y1) are of one object.
+
+    Boxes include their last pixel.
+    """
+    width = max(0.0, min(first_box[2], second_box[2]) - max(first_box[0], second_box[0]) + 1)
+    height = max(0.0, min(first_box[3], second_box[3]) - max(first_box[1], second_box[1]) + 1)
+    intersection = width * height
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (first_box, second_box)]
+    union = sum(areas) - intersection
+    if intersection / union > SAME_OBJECT_OVERLAP:
+        return True
+    return any(intersection / area > SAME_OBJECT_OVERLAP for area in areas)
 
 
 def score_numeracy(
-    prompt: str, known: CountableObjects, sighting: DetectionAnnotation, rules: Rules
+    prompt: str,
+    countable_objects: CountableObjects,
+    annotation: DetectionAnnotation,
+    rules: Rules,
 ) -> RuleOutcome:
-    """Numeracy score of an image: of each object half a share for being there and half for the
-    exact number.
+    """Return the numeracy score of an image, 0 to 1.
+
+    Each object has an equal share of the score: half for its presence, half for its exact number.
     """
-    asked = parse_object_counts(prompt, known, rules)
-    if asked.failure:
-        return RuleOutcome(None, asked.failure)
-    labels = [thing.label for thing in merge_detections(framed_detections(sighting))]
-    names = [ALIASES.get(name, name) for name in asked.names]
+    expected = parse_object_counts(prompt, countable_objects, rules)
+    if expected.failure:
+        return RuleOutcome(None, expected.failure)
+    detections = merge_detections(framed_detections(annotation))
+    labels = [detection.label for detection in detections]
+    names = [ALIASES.get(name, name) for name in expected.names]
+
     share = 1.0 / len(names)
     score = 0.0
-    told = []
+    reasons = []
     for k, name in enumerate(names):
-        there, labels = _count_label(name, labels, rules)
-        if there and k >= len(asked.numbers):
+        count, labels = _count_label(name, labels, rules)
+        if count and k >= len(expected.numbers):
             return RuleOutcome(
                 None, f"the official script stops: no number for {name} (IndexError)"
             )
-        number = asked.numbers[k] if k < len(asked.numbers) else None
-        score += 0.5 * share * bool(there)
-        score += 0.5 * share * bool(there and there == number)
-        told.append(f"{name}: {there} found, {number} wanted")
-    return RuleOutcome(score, "; ".join(told))
+        number = expected.numbers[k] if k < len(expected.numbers) else None
+        score += 0.5 * share * bool(count)
+        score += 0.5 * share * bool(count and count == number)
+        reasons.append(f"{name}: {count} detected, {number} expected")
+    return RuleOutcome(score, "; ".join(reasons))
 
 
 def _count_label(name: str, labels: list[str], rules: Rules) -> tuple[int, list[str]]:
-    """How many are there, and the labels as the next object finds them."""
+    """Return the number of labels that denote an object, and the labels for the next object.
+
+    Without an equal label, the official script renames labels that contain the name, and they stay
+    renamed.
+    """
     if rules == "corrected":
         return len(match_label_part(name, labels, rules)), labels
-    renamed = labels if name in labels else [name if name in label else label for label in labels]
-    return renamed.count(name), renamed
+    if name in labels:
+        return labels.count(name), labels
+    renamed_labels = [name if name in label else label for label in labels]
+    return renamed_labels.count(name), renamed_labels

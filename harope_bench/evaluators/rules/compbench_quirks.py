@@ -1,9 +1,9 @@
-"""What T2I-CompBench's official scripts do that a reader would not expect, by id, and what the
-corrected rules do in its place.
+"""Quirks of T2I-CompBench's official scripts by id, with what the corrected rules do instead.
 
-Source: Karine-Huang/T2I-CompBench at 1b709499, the file named in each line. `corrected` is None
-where both sets of rules keep it,
-because another rule would be another metric.
+A quirk is what a reader would not expect. Without a correction both sets of rules keep it, because
+another rule would be another metric.
+
+Source: Karine-Huang/T2I-CompBench at 1b709499, in the file that the comments name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ Rules = str  # "official" or "corrected"
 
 
 class Quirk(NamedTuple):
-    """where: in a rule, in what a judge must do, or in how the script is called."""
+    """An unexpected behaviour of the official scripts.
+
+    Attributes:
+        location: a rule, a requirement on a judge, or the call of a script.
+        description: what the scripts do.
+        correction: what the corrected rules do instead; None if they keep it.
+    """
 
     location: Literal["rule", "judge", "call"]
     description: str
@@ -30,41 +36,41 @@ QUIRKS: Mapping[str, Quirk] = {
         "no rounding, float64",
     ),
     "no-chunk": Quirk("rule", "a prompt without noun chunks scores 1", "it cannot be scored"),
-    "eight-chunks": Quirk("rule", "noun chunks after the eighth are not asked"),
+    "eight-chunks": Quirk("rule", "noun chunks after the eighth become no questions"),
     # UniDet_eval/2D_spatial_eval.py
     "whole-label": Quirk(
         "rule",
         "in 2D a noun must equal a label, and labels may be lists (`a, b`)",
-        "one name of the list is enough",
+        "one equal name of the list is enough",
     ),
     "same-instance": Quirk(
         "rule",
         "two nouns with one label (boy and girl are both person) are the same detection",
-        "they are two detections, in the order that fits the relation, since the detector cannot"
-        " tell them apart",
+        "they are two detections, in the order that fits the relation, since the detector does not"
+        " distinguish them",
     ),
     "no-rule": Quirk(
-        "rule", "`on top of` is found in a prompt and has no rule: 0", "it means `on the top of`"
+        "rule", "`on top of` is read in a prompt and has no rule: 0", "it means `on the top of`"
     ),
     "relation-words": Quirk(
         "rule",
         "`on bottom of`, `on the left` and `on the right` mark the objects of a complex prompt and"
         " have no rule; words match inside words",
-        "they have one; the first whole words count",
+        "each has a rule; the first match of whole words counts",
     ),
     "zero-area": Quirk(
         "rule", "two boxes without area stop the script (ZeroDivisionError)", "they do not overlap"
     ),
-    "below-half": Quirk("rule", "a 2D score below 0.5 is 0; a 3D one is kept"),
+    "below-half": Quirk("rule", "a 2D score below 0.5 becomes 0; a 3D score stays"),
     "two-objects": Quirk(
         "rule",
         "a complex prompt with other than two objects has 0 in its spatial part",
-        "that part is left out",
+        "that part is excluded",
     ),
     # UniDet_eval/3D_spatial_eval.py
     "transposed-depth": Quirk(
         "rule",
-        "the depth map is cut with x and y exchanged; a cut without pixels scores 0",
+        "the depth map is cropped with x and y exchanged; a crop without pixels scores 0",
         "x is the column",
     ),
     "overlap-edges": Quirk("rule", "boxes that overlap by exactly 0.5 score 0", "they score 1"),
@@ -75,8 +81,9 @@ QUIRKS: Mapping[str, Quirk] = {
     ),
     "moving-index": Quirk(
         "rule",
-        "in 3D an object found first is replaced by later ones until the other is found",
-        "the surest of each",
+        "in 3D later detections of an object replace its first one until the other object is"
+        " detected",
+        "the detection with the highest score of each",
     ),
     # UniDet_eval/numeracy_eval.py
     "no-object": Quirk(
@@ -85,45 +92,45 @@ QUIRKS: Mapping[str, Quirk] = {
         "it cannot be scored",
     ),
     "last-word": Quirk(
-        "rule", "a number at the end of a prompt stops the script (IndexError)", "it counts nothing"
+        "rule", "a number at the end of a prompt stops the script (IndexError)", "it has no effect"
     ),
     "one-of-a-plural": Quirk(
         "rule",
-        "`a` or `an` before a plural counts no number: later numbers shift, and the script may stop"
+        "`a` or `an` before a plural gives no number: later numbers shift, and the script may stop"
         " (IndexError)",
-        "it counts 1",
+        "it counts as 1",
     ),
     "many-of-a-singular": Quirk(
         "rule",
-        "a number before a singular noun stops the script (ValueError), before one of two words it"
-        " counts 1",
-        "it counts the number",
+        "a number before a singular noun stops the script (ValueError), before a noun of two words"
+        " it counts as 1",
+        "it counts as the number",
     ),
     "renamed-for-good": Quirk(
         "rule",
         "labels renamed for one object stay renamed for the next",
-        "each object sees the detector's labels",
+        "each object is matched with the detector's labels",
     ),
     "shared-name": Quirk(
         "rule",
         "two objects with one name (a man, two women) are each compared with the count of both",
-        "their numbers are added up",
+        "their numbers are added",
     ),
     # 3_in_1_eval/3_in_1.py
     "join-by-place": Quirk(
         "rule",
-        "three result files are joined by place: a lost image shifts all later ones",
-        "by number",
+        "three result files are joined by position: a missing image shifts all later ones",
+        "they are joined by index",
     ),
     "join-by-text": Quirk(
         "rule",
         "a prompt's kind is that of its text up to the first full stop, `both` if in no list",
-        "of its text",
+        "the kind is that of its full text",
     ),
-    # what judges and callers must know
-    "swapped-colours": Quirk("judge", "UniDet RS200 is shown blue for red"),
+    # requirements on judges and calls
+    "swapped-colours": Quirk("judge", "UniDet RS200 gets images with red and blue exchanged"),
     "small-frame": Quirk(
-        "judge", "detectors see 479 pixels, BLIP 480, CLIP 224: detail gained beyond is not seen"
+        "judge", "detectors read 479 pixels, BLIP 480, CLIP 224: finer detail has no effect"
     ),
     "half-precision": Quirk("judge", "detectors and depth run in fp16 autocast, CLIP in fp16"),
     "false-is-true": Quirk(
@@ -138,10 +145,12 @@ CORRECTIONS = tuple(name for name, quirk in QUIRKS.items() if quirk.correction)
 
 
 class RuleOutcome(NamedTuple):
-    """What a rule says: a value, or None where none can be had (the official script stops there),
-    and why in words.
+    """The outcome of a rule for one image.
 
-    presence: what of the value is earned by being found, wherever it is.
+    Attributes:
+        value: the score, or None if there is none, such as where the official script stops.
+        reason: explanation of the value, as text.
+        presence: the part of the value that detected objects earn, wherever they are.
     """
 
     value: float | None

@@ -1,8 +1,9 @@
-"""T2I-CompBench's spatial rules: where two objects are, in the image and in depth.
+"""T2I-CompBench's spatial rules: the relation of two objects in the image and in depth.
 
-Boxes are in the frame of 479 pixels. Source: UniDet_eval/2D_spatial_eval.py and 3D_spatial_eval.py
-at 1b709499; what is odd stands in
-compbench_quirks.py.
+Boxes are in the frame of 479 pixels.
+
+Source: UniDet_eval/2D_spatial_eval.py and 3D_spatial_eval.py at 1b709499. compbench_quirks.py
+lists their oddities.
 """
 
 from __future__ import annotations
@@ -22,39 +23,34 @@ from harope_bench.evaluators.rules.compbench_detections import (
 )
 from harope_bench.evaluators.rules.compbench_quirks import RuleOutcome, Rules
 
-NEAR_PIXELS = 150.0  # pixels
-MAX_SIDE_OVERLAP = 0.1  # overlap above which a side loses
-FULL_DEPTH_OVERLAP = 0.5  # overlap from which depth counts in full
-MIN_2D_SCORE = 0.5  # a 2D score below is 0
+NEAR_PIXELS = 150.0  # distance of the centres below which two objects are near
+MAX_SIDE_OVERLAP = 0.1  # overlap above which the score of a side relation decreases
+FULL_DEPTH_OVERLAP = 0.5  # overlap from which a depth relation scores in full
+MIN_2D_SCORE = 0.5  # a lower 2D score becomes 0
 
 NEAR_RELATIONS = ("on side of", "next to", "near")
-SIDE_RELATIONS = {  # axis (0 across, 1 down) and sign of second minus first
+SIDE_RELATIONS = {  # axis (0 horizontal, 1 vertical) and sign of second centre minus first
     "on the left of": (0, 1),
     "on the right of": (0, -1),
     "on the bottom of": (1, -1),
     "on the top of": (1, 1),
 }
-RELATIONS = (
-    *NEAR_RELATIONS,
-    *SIDE_RELATIONS,
-    "on top of",
-)  # in the order in which the script looks for them
-CORRECTED_RELATIONS = {  # corrected: words that the script reads and has no rule for
+RELATIONS = (*NEAR_RELATIONS, *SIDE_RELATIONS, "on top of")  # in the script's search order
+CORRECTED_RELATIONS = {  # phrases that the script finds but does not score
     "on top of": "on the top of",
     "on bottom of": "on the bottom of",
     "on the left": "on the left of",
     "on the right": "on the right of",
 }
-DEPTH_RELATIONS = {
+DEPTH_RELATIONS = {  # sign of the first object's nearness minus the second's
     "in front of": 1,
     "behind": -1,
     "hidden": -1,
-}  # sign of the first's nearness minus the second's
+}
 
-# Nouns of the prompts that equal no label of UniDet's list of 722 strings, so that no image can
-# score 0.5 in 2D; the last two are what
-# the tagger makes of `side` and `left`. Counted with that list: 200 (model 3.8.0) and 198 (3.6.0)
-# of 300 prompts are left.
+# Nouns of the prompts that equal none of the 722 labels of UniDet, so that no image can score 0.5
+# in 2D. The last two are what the tagger makes of `side` and `left`. With that list, 200 (tagger
+# 3.8.0) and 198 (3.6.0) of 300 prompts remain.
 UNIDET_MISSING_NOUNS = frozenset(
     [
         "wallet",
@@ -71,235 +67,306 @@ UNIDET_MISSING_NOUNS = frozenset(
     ]
 )
 
-DetectionPair = tuple[int | None, int | None]
+DetectionPair = tuple[int | None, int | None]  # indices of the two objects, None if undetected
+BoxScore = Callable[[FramedDetection, FramedDetection], RuleOutcome]
 
 
 def parse_relation(prompt: str, rules: Rules) -> str | None:
-    """The relation that a prompt's words name.
+    """Return the relation that a prompt names; None if it names none.
 
-    >>> relation("a cup on top of a desk", "official"), relation("a cup on top of a desk", "corrected")
+    >>> prompt = "a cup on top of a desk"
+    >>> parse_relation(prompt, "official"), parse_relation(prompt, "corrected")
     ('on top of', 'on the top of')
     """
     if rules == "official":
-        return next((words for words in RELATIONS if words in prompt), None)
-    known = sorted({*RELATIONS, *CORRECTED_RELATIONS}, key=len, reverse=True)
-    found = re.search(rf"(?<!\w)({'|'.join(map(re.escape, known))})(?!\w)", prompt)
-    return CORRECTED_RELATIONS.get(found[1], found[1]) if found else None
+        return next((relation for relation in RELATIONS if relation in prompt), None)
+    phrases = sorted({*RELATIONS, *CORRECTED_RELATIONS}, key=len, reverse=True)
+    match = re.search(rf"(?<!\w)({'|'.join(map(re.escape, phrases))})(?!\w)", prompt)
+    if match is None:
+        return None
+    return CORRECTED_RELATIONS.get(match[1], match[1])
 
 
-def score_position(words: str | None, first: Box, second: Box, rules: Rules) -> RuleOutcome:
-    """How well two boxes fit a relation, 0 to 1; None where the official script divides by zero.
+def _box_overlap(first_box: Box, second_box: Box, rules: Rules) -> float | RuleOutcome:
+    """Return the intersection over union of two boxes.
+
+    If neither has an area, the official script divides by zero: the outcome has no value. Under
+    the corrected rules such boxes do not overlap.
+    """
+    overlap = box_iou(first_box, second_box)
+    if overlap is not None:
+        return overlap
+    if rules == "official":
+        return RuleOutcome(
+            None, "the official script stops: two boxes without area (ZeroDivisionError)"
+        )
+    return 0.0
+
+
+def score_position(
+    relation: str | None, first_box: Box, second_box: Box, rules: Rules
+) -> RuleOutcome:
+    """Return how well two boxes fit a relation in the image, 0 to 1.
 
     Args:
-        words: of `relation`. first, second: boxes in the frame.
+        relation: result of `parse_relation`.
+        first_box: box of the first object, in the frame.
+        second_box: box of the second object, in the frame.
+        rules: "official" or "corrected".
     """
-    shared = box_iou(first, second)
-    if shared is None:
-        if rules == "official":
-            return RuleOutcome(
-                None, "the official script stops: two boxes without area (ZeroDivisionError)"
-            )
-        shared = 0.0
-    apart = (_middle(second, 0) - _middle(first, 0), _middle(second, 1) - _middle(first, 1))
-    if words in NEAR_RELATIONS:
-        return _score_near(apart)
-    if words in SIDE_RELATIONS:
-        return _score_side(words, apart, shared)
-    return RuleOutcome(0.0, f"no rule for {words!r}" if words else "no relation in the prompt")
+    overlap = _box_overlap(first_box, second_box, rules)
+    if isinstance(overlap, RuleOutcome):
+        return overlap
+    offset = (
+        _centre(second_box, 0) - _centre(first_box, 0),
+        _centre(second_box, 1) - _centre(first_box, 1),
+    )
+    if relation in NEAR_RELATIONS:
+        return _score_near(offset)
+    if relation in SIDE_RELATIONS:
+        return _score_side(relation, offset, overlap)
+    reason = f"no rule for {relation!r}" if relation else "no relation in the prompt"
+    return RuleOutcome(0.0, reason)
 
 
-def _middle(box: Box, axis: int) -> float:
+def _centre(box: Box, axis: int) -> float:
+    """Return the centre of a box along an axis, 0 horizontal, 1 vertical."""
     return (box[axis] + box[axis + 2]) / 2
 
 
-def _score_near(apart: tuple[float, float]) -> RuleOutcome:
-    across = abs(apart[0])
-    down = abs(apart[1])
-    if across < NEAR_PIXELS or down < NEAR_PIXELS:
-        return RuleOutcome(1.0, f"{across:.0f} px across, {down:.0f} px down apart: near")
+def _score_near(offset: tuple[float, float]) -> RuleOutcome:
+    """Return 1 for near objects, else a score that falls with their distance."""
+    horizontal = abs(offset[0])
+    vertical = abs(offset[1])
+    distances = f"{horizontal:.0f} px horizontally, {vertical:.0f} px vertically apart"
+    if horizontal < NEAR_PIXELS or vertical < NEAR_PIXELS:
+        return RuleOutcome(1.0, f"{distances}: near")
     return RuleOutcome(
-        NEAR_PIXELS / max(across, down),
-        f"{across:.0f} px across, {down:.0f} px down apart: more than {NEAR_PIXELS:.0f} both ways",
+        NEAR_PIXELS / max(horizontal, vertical),
+        f"{distances}: both more than {NEAR_PIXELS:.0f}",
     )
 
 
-def _score_side(words: str, apart: tuple[float, float], shared: float) -> RuleOutcome:
-    axis, sign = SIDE_RELATIONS[words]
-    if apart[axis] * sign <= 0:
-        return RuleOutcome(0.0, f"not {words}")
-    if abs(apart[axis]) <= abs(apart[1 - axis]):
-        return RuleOutcome(0.0, f"{words}, but farther apart the other way")
-    return (
-        RuleOutcome(1.0, words)
-        if shared < MAX_SIDE_OVERLAP
-        else RuleOutcome(MAX_SIDE_OVERLAP / shared, f"{words}, overlapping by {shared:.2f}")
-    )
+def _score_side(relation: str, offset: tuple[float, float], overlap: float) -> RuleOutcome:
+    """Return 1 for the correct side, less if the boxes overlap, 0 for another side."""
+    axis, sign = SIDE_RELATIONS[relation]
+    if offset[axis] * sign <= 0:
+        return RuleOutcome(0.0, f"not {relation}")
+    if abs(offset[axis]) <= abs(offset[1 - axis]):
+        return RuleOutcome(0.0, f"{relation}, but farther apart along the other axis")
+    if overlap < MAX_SIDE_OVERLAP:
+        return RuleOutcome(1.0, relation)
+    return RuleOutcome(MAX_SIDE_OVERLAP / overlap, f"{relation}, overlapping by {overlap:.2f}")
 
 
 def score_depth_position(
-    words: str | None,
-    first: Box,
-    second: Box,
+    relation: str | None,
+    first_box: Box,
+    second_box: Box,
     depths: tuple[BoxDepth | None, BoxDepth | None],
     rules: Rules,
 ) -> RuleOutcome:
-    """How well two boxes fit a relation in depth, 0 to 1; None where the official script divides by
-    zero or a depth is not told.
+    """Return how well two boxes fit a relation in depth, 0 to 1.
+
+    The outcome has no value if the official script divides by zero or a depth is missing.
+
+    Args:
+        relation: result of `parse_depth_relation`.
+        first_box: box of the first object, in the frame.
+        second_box: box of the second object, in the frame.
+        depths: depth of both boxes, None if the annotator has not measured it.
+        rules: "official" or "corrected".
     """
-    shared = box_iou(first, second)
-    if shared is None:
-        if rules == "official":
-            return RuleOutcome(
-                None, "the official script stops: two boxes without area (ZeroDivisionError)"
-            )
-        shared = 0.0
-    if words is None:
+    overlap = _box_overlap(first_box, second_box, rules)
+    if isinstance(overlap, RuleOutcome):
+        return overlap
+    if relation is None:
         return RuleOutcome(0.0, "no relation in the prompt")
     if depths[0] is None or depths[1] is None:
-        return RuleOutcome(None, "no answer of the depth judge")
-    one, other = (d.transposed_mean if rules == "official" else d.mean for d in depths if d)
-    if one is None or other is None:
-        return RuleOutcome(0.0, "no pixel of the depth map in a box")
-    told = f"nearness {one:.1f} and {other:.1f}, overlap {shared:.2f}"
-    if (one - other) * DEPTH_RELATIONS[words] <= 0:
-        return RuleOutcome(0.0, f"not {words}: {told}")
-    if shared == FULL_DEPTH_OVERLAP and rules == "official":
-        return RuleOutcome(0.0, f"{words}: {told}, and 0.5 itself has no rule")
-    return RuleOutcome(
-        1.0 if shared >= FULL_DEPTH_OVERLAP else shared / FULL_DEPTH_OVERLAP, f"{words}: {told}"
+        return RuleOutcome(None, "no annotation of the depth annotator")
+
+    # The official script exchanges rows and columns of the depth map.
+    first_nearness, second_nearness = (
+        depth.transposed_mean if rules == "official" else depth.mean for depth in depths if depth
     )
+    if first_nearness is None or second_nearness is None:
+        return RuleOutcome(0.0, "no pixel of the depth map in a box")
+
+    values = f"nearness {first_nearness:.1f} and {second_nearness:.1f}, overlap {overlap:.2f}"
+    if (first_nearness - second_nearness) * DEPTH_RELATIONS[relation] <= 0:
+        return RuleOutcome(0.0, f"not {relation}: {values}")
+    if overlap == FULL_DEPTH_OVERLAP and rules == "official":
+        return RuleOutcome(0.0, f"{relation}: {values}, and 0.5 itself has no rule")
+    score = 1.0 if overlap >= FULL_DEPTH_OVERLAP else overlap / FULL_DEPTH_OVERLAP
+    return RuleOutcome(score, f"{relation}: {values}")
 
 
 def detector_nouns(nouns: Sequence[str]) -> tuple[str, ...]:
-    """The nouns, with girl, boy, man and woman as the detector names them."""
+    """Return the nouns with girl, boy, man and woman replaced by the detector's label, person."""
     return tuple(PERSON_WORDS.get(noun, noun) for noun in nouns)
 
 
 def score_2d(
-    prompt: str, nouns: Sequence[str], sighting: DetectionAnnotation, rules: Rules
+    prompt: str, nouns: Sequence[str], annotation: DetectionAnnotation, rules: Rules
 ) -> RuleOutcome:
-    """2D score of an image: a quarter of each object's score and half of the position's; below 0.5
-    it is 0.
+    """Return the 2D score of an image, 0 to 1.
+
+    It is a quarter of each object's confidence plus half of the position's score. Below 0.5 it
+    becomes 0.
 
     Args:
-        nouns: the two objects; none where a complex prompt does not have two.
+        prompt: text of the prompt.
+        nouns: the two objects. A complex prompt may have another number of them.
+        annotation: the detections.
+        rules: "official" or "corrected".
     """
     if len(nouns) != 2:
         return RuleOutcome(
             0.0 if rules == "official" else None,
-            f"{len(nouns)} objects were read in the prompt, wanted 2",
+            f"{len(nouns)} objects were read in the prompt, expected 2",
         )
-    found = framed_detections(sighting)
-    words = parse_relation(prompt, rules)
-    first, second = (
-        match_whole_label(noun, [thing.label for thing in found], rules)
-        for noun in detector_nouns(nouns)
+    detections = framed_detections(annotation)
+    labels = [detection.label for detection in detections]
+    relation = parse_relation(prompt, rules)
+    first_indices, second_indices = (
+        match_whole_label(noun, labels, rules) for noun in detector_nouns(nouns)
     )
-    tried = (
-        object_pairs(first, second) if rules == "corrected" else [(_first(first), _first(second))]
-    )
-    verdict = _best_outcome(
-        [
-            _score_pair(found, pair, nouns, lambda a, b: score_position(words, a.box, b.box, rules))
-            for pair in tried
-        ]
-    )
-    if verdict.value is not None and 0 < verdict.value < MIN_2D_SCORE:
-        return RuleOutcome(0.0, f"{verdict.reason}; {verdict.value:.3f} is below {MIN_2D_SCORE}")
-    return verdict
+    if rules == "corrected":
+        pairs = object_pairs(first_indices, second_indices)
+    else:
+        pairs = [(_first_or_none(first_indices), _first_or_none(second_indices))]
+
+    def score_boxes(
+        first_detection: FramedDetection, second_detection: FramedDetection
+    ) -> RuleOutcome:
+        return score_position(relation, first_detection.box, second_detection.box, rules)
+
+    outcome = _best_outcome([_score_pair(detections, pair, nouns, score_boxes) for pair in pairs])
+    if outcome.value is not None and 0 < outcome.value < MIN_2D_SCORE:
+        return RuleOutcome(0.0, f"{outcome.reason}; {outcome.value:.3f} is below {MIN_2D_SCORE}")
+    return outcome
 
 
 def parse_depth_relation(prompt: str) -> str | None:
-    """The relation in depth that a prompt's words name."""
-    return next((words for words in DEPTH_RELATIONS if words in prompt), None)
+    """Return the relation in depth that a prompt names; None if it names none."""
+    return next((relation for relation in DEPTH_RELATIONS if relation in prompt), None)
 
 
 def depth_pairs(
-    nouns: Sequence[str], found: Sequence[FramedDetection], rules: Rules
+    nouns: Sequence[str], detections: Sequence[FramedDetection], rules: Rules
 ) -> list[DetectionPair]:
-    """Which detections may be the two objects in 3D."""
-    labels = [thing.label for thing in found]
-    first, second = (match_label_part(noun, labels, rules) for noun in detector_nouns(nouns))
-    if rules == "corrected":
-        return object_pairs(first, second)
-    if not first or not second:
-        return [(_first(first), _first(second))]
-    # the script walks through all detections, lets each object's index move on, and stops when both
-    # are found
-    both = max(first[0], second[0])
-    return [(max(k for k in first if k <= both), max(k for k in second if k <= both))]
-
-
-def depth_boxes(nouns: Sequence[str], sighting: DetectionAnnotation) -> list[Box]:
-    """Places (in the image's own pixels) whose depth either set of rules needs, without repeats."""
-    found = framed_detections(sighting)
-    wanted = [
-        pair for rules in ("official", "corrected") for pair in depth_pairs(nouns, found, rules)
-    ]
-    return list(
-        dict.fromkeys(
-            found[k].image_box for pair in wanted if None not in pair for k in pair if k is not None
-        )
+    """Return the pairs of detections that the 3D rule tries as the two objects."""
+    labels = [detection.label for detection in detections]
+    first_indices, second_indices = (
+        match_label_part(noun, labels, rules) for noun in detector_nouns(nouns)
     )
+    if rules == "corrected":
+        return object_pairs(first_indices, second_indices)
+    if not first_indices or not second_indices:
+        return [(_first_or_none(first_indices), _first_or_none(second_indices))]
+
+    # The script goes through all detections, replaces the index of each object by later ones, and
+    # stops when both objects are detected.
+    stop_index = max(first_indices[0], second_indices[0])
+    first_index = max(index for index in first_indices if index <= stop_index)
+    second_index = max(index for index in second_indices if index <= stop_index)
+    return [(first_index, second_index)]
+
+
+def depth_boxes(nouns: Sequence[str], annotation: DetectionAnnotation) -> list[Box]:
+    """Return the boxes whose depth either set of rules needs, without repeats.
+
+    They are in pixels of the image, not of the frame.
+    """
+    detections = framed_detections(annotation)
+    boxes: dict[Box, None] = {}
+    for rules in ("official", "corrected"):
+        for first_index, second_index in depth_pairs(nouns, detections, rules):
+            if first_index is not None and second_index is not None:
+                boxes[detections[first_index].image_box] = None
+                boxes[detections[second_index].image_box] = None
+    return list(boxes)
 
 
 def score_3d(
     prompt: str,
     nouns: Sequence[str],
-    sighting: DetectionAnnotation,
+    annotation: DetectionAnnotation,
     depths: Sequence[BoxDepth],
     rules: Rules,
 ) -> RuleOutcome:
-    """3D score of an image: as in 2D without the cut.
+    """Return the 3D score of an image, 0 to 1: as in 2D, but low scores stay.
 
     Args:
-        nouns: the first and the last noun. depths: of `depth_boxes`, in order; none where they were
-            not told.
+        prompt: text of the prompt.
+        nouns: the first and the last noun of the prompt.
+        annotation: the detections.
+        depths: depths of `depth_boxes`, in their order; empty if none were measured.
+        rules: "official" or "corrected".
     """
-    found = framed_detections(sighting)
-    words = parse_depth_relation(prompt)
-    known = dict(zip(depth_boxes(nouns, sighting), depths, strict=True)) if depths else {}
+    detections = framed_detections(annotation)
+    relation = parse_depth_relation(prompt)
+    depth_by_box = dict(zip(depth_boxes(nouns, annotation), depths, strict=True)) if depths else {}
 
-    def fit(a: FramedDetection, b: FramedDetection) -> RuleOutcome:
+    def score_boxes(
+        first_detection: FramedDetection, second_detection: FramedDetection
+    ) -> RuleOutcome:
+        box_depths = (
+            depth_by_box.get(first_detection.image_box),
+            depth_by_box.get(second_detection.image_box),
+        )
         return score_depth_position(
-            words, a.box, b.box, (known.get(a.image_box), known.get(b.image_box)), rules
+            relation, first_detection.box, second_detection.box, box_depths, rules
         )
 
-    return _best_outcome(
-        [_score_pair(found, pair, nouns, fit) for pair in depth_pairs(nouns, found, rules)]
-    )
+    pairs = depth_pairs(nouns, detections, rules)
+    return _best_outcome([_score_pair(detections, pair, nouns, score_boxes) for pair in pairs])
 
 
-def _first(places: Sequence[int]) -> int | None:
-    return places[0] if places else None
+def _first_or_none(indices: Sequence[int]) -> int | None:
+    return indices[0] if indices else None
 
 
 def _score_pair(
-    found: Sequence[FramedDetection],
+    detections: Sequence[FramedDetection],
     pair: DetectionPair,
     nouns: Sequence[str],
-    fit: Callable[[FramedDetection, FramedDetection], RuleOutcome],
+    score_boxes: BoxScore,
 ) -> RuleOutcome:
-    """Presence and position of two detections, of which one or both may be missing."""
-    one, other = pair
-    if one is None or other is None:
-        present = other if one is None else one
-        if present is None:
-            return RuleOutcome(0.0, f"neither {nouns[0]} nor {nouns[1]} was found")
-        here, gone = (nouns[1], nouns[0]) if one is None else (nouns[0], nouns[1])
-        score = 0.25 * found[present].score
-        return RuleOutcome(score, f"{here} was found, {gone} was not", score)
-    score = 0.25 * found[one].score + 0.25 * found[other].score
-    placed = fit(found[one], found[other])
-    if placed.value is None:
-        return placed
+    """Return the score of two detections, of which one or both may be missing.
+
+    Args:
+        detections: all detections of the image.
+        pair: indices of the two objects.
+        nouns: names of the two objects.
+        score_boxes: scores the position of two detections.
+    """
+    first_index, second_index = pair
+    if first_index is None and second_index is None:
+        return RuleOutcome(0.0, f"neither {nouns[0]} nor {nouns[1]} was detected")
+    if second_index is None and first_index is not None:
+        score = 0.25 * detections[first_index].score
+        return RuleOutcome(score, f"{nouns[0]} was detected, {nouns[1]} was not", score)
+    if first_index is None and second_index is not None:
+        score = 0.25 * detections[second_index].score
+        return RuleOutcome(score, f"{nouns[1]} was detected, {nouns[0]} was not", score)
+
+    assert first_index is not None and second_index is not None
+    score = 0.25 * detections[first_index].score + 0.25 * detections[second_index].score
+    position = score_boxes(detections[first_index], detections[second_index])
+    if position.value is None:
+        return position
     return RuleOutcome(
-        score + placed.value / 2,
-        f"{nouns[0]} and {nouns[1]} were found, position {placed.value:.3f}: {placed.reason}",
+        score + position.value / 2,
+        f"{nouns[0]} and {nouns[1]} were detected, position {position.value:.3f}:"
+        f" {position.reason}",
         score,
     )
 
 
-def _best_outcome(tried: Sequence[RuleOutcome]) -> RuleOutcome:
-    told = [verdict for verdict in tried if verdict.value is not None]
-    return max(told, key=lambda verdict: verdict.value or 0.0) if told else tried[0]
+def _best_outcome(outcomes: Sequence[RuleOutcome]) -> RuleOutcome:
+    """Return the outcome with the highest value; without values, the first outcome."""
+    with_value = [outcome for outcome in outcomes if outcome.value is not None]
+    if not with_value:
+        return outcomes[0]
+    return max(with_value, key=lambda outcome: outcome.value or 0.0)

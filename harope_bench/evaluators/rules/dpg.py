@@ -1,5 +1,6 @@
-"""DPG-Bench's rule: answers to a prompt's questions, with questions that depend on others, to a
-score. No network.
+"""DPG-Bench's rule: from answers to a prompt's questions to a score. No network.
+
+A question may depend on other questions, its parents: it scores 0 if a parent scores 0.
 
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py: `prepare_dpg_data`,
 `compute_dpg_one_sample`, `main`.
@@ -16,60 +17,62 @@ from pydantic import Field
 from harope_bench.core.record_base import Record
 
 YES = "yes"
-L1 = ("entity", "attribute", "relation", "global", "other")
-L2 = (
-    *("entity-whole", "entity-part", "entity-state"),
-    *(
-        "attribute-color",
-        "attribute-shape",
-        "attribute-size",
-        "attribute-texture",
-        "attribute-other",
-    ),
-    *("relation-spatial", "relation-non-spatial", "other-count", "other-text"),
-)  # and `global -`, which is all of global
+L1 = ("entity", "attribute", "relation", "global", "other")  # broad categories
+L2 = (  # detailed categories, except `global -`, which is all of global
+    "entity-whole",
+    "entity-part",
+    "entity-state",
+    "attribute-color",
+    "attribute-shape",
+    "attribute-size",
+    "attribute-texture",
+    "attribute-other",
+    "relation-spatial",
+    "relation-non-spatial",
+    "other-count",
+    "other-text",
+)
 
+# What the official script does that a reader would not expect, by id.
 QUIRKS: Mapping[str, str] = {
     "first-row": "the table's first row is skipped, so the first item loses its first question",
     "lost-parent": (
-        "a question that depends on a question that is not there raises, unless an earlier parent"
-        " of it is at 0"
+        "a question whose parent is missing raises an error, unless an earlier parent scores 0"
     ),
     "whole-item": (
-        "whatever raises is caught: the item leaves every score with all its tiles, and only a line"
-        " on the screen tells"
+        "every error is caught: the item with all its images is in no score, and only a line on"
+        " the screen reports it"
     ),
     "repeated-block": (
-        "rows of an item that do not follow one another: the last block replaces those before"
+        "if an item's rows are not consecutive, its last block of rows replaces those before"
     ),
-    "exact-yes": "only the answer `yes`, written so, is worth 1; anything else is 0",
+    "exact-yes": "only the answer `yes`, spelled exactly so, scores 1; any other scores 0",
     "table-order": (
-        "zeros are passed on in the table's order, so a child that stands before its parent keeps"
-        " its answer"
+        "zeros are passed on in the table's order, so a child listed before its parent keeps its"
+        " answer"
     ),
-    "last-tile": "categories are counted on the last image of each item alone",
-    "raw-categories": "categories count answers as given, before dependencies",
+    "last-tile": "categories count the last image of each item alone",
+    "raw-categories": "categories count answers before dependencies are applied",
     "black-tiles": (
-        "a grid smaller than --resolution says is filled with black, which is then judged"
+        "a grid smaller than --resolution is filled with black, and the black part is scored too"
     ),
     "scrambled-categories": (
-        "with several processes, categories are pooled in an order that each process picks for"
-        " itself"
+        "with several processes, categories are pooled in an order that differs between processes"
     ),
     "integer-dependencies": "a table whose dependencies are all single numbers stops the script",
 }
 CORRECTIONS: Mapping[str, str] = {
     "first-row": "every row of the table is read",
-    "lost-parent": "a parent that is not there asks for nothing",
-    "whole-item": "an item keeps its other images, each item weighs the same",
+    "lost-parent": "a missing parent has no effect",
+    "whole-item": "an item keeps its other images, and each item has the same weight",
     "repeated-block": "an item has the questions of all its rows",
-    "exact-yes": "case, blanks around and a final stop do not matter",
-    "table-order": "a question is 0 where anything that it depends on, near or far, is",
-    "last-tile": "categories are counted on every image",
+    "exact-yes": "case, surrounding spaces and a final full stop do not matter",
+    "table-order": "a question scores 0 if any of its parents, or of theirs, scores 0",
+    "last-tile": "categories count every image",
     "raw-categories": "categories count answers after dependencies, as the score does",
 }
 QUIRKS_NOT_REPRODUCED: Mapping[str, str] = {
-    "black-tiles": "such a grid is refused",
+    "black-tiles": "such a grid is rejected",
     "scrambled-categories": (
         "categories are those of one process; the script's differ from run to run"
     ),
@@ -79,36 +82,44 @@ QUIRKS_NOT_REPRODUCED: Mapping[str, str] = {
 
 @cache
 def categories(phrase: str) -> tuple[str, ...]:
-    """L1, and L2 where it is another: entity and entity-whole of `entity - whole (dog)`; global of
-    `global - (photo)`.
+    """Return the broad category of a phrase, and its detailed one if they differ.
+
+    >>> categories("entity - whole (dog)"), categories("global - (photo)")
+    (('entity', 'entity-whole'), ('global',))
     """
     parts = [part.strip().replace(" ", "-") for part in phrase.split("(")[0].split("-")]
-    named = [part for part in parts if part]
-    return tuple(dict.fromkeys((named[0], "-".join(named)))) if named else ()
+    words = [part for part in parts if part]
+    if not words:
+        return ()
+    return tuple(dict.fromkeys((words[0], "-".join(words))))
 
 
 class DpgQuestion(Record):
-    """A row of the table: its place among all rows from 0, its number within the item, and the
-    numbers it depends on (0: none).
+    """A row of the table.
+
+    `row` is its index among all rows, from 0. `id` is its number within the item. `parents` are
+    the ids on which it depends, 0 for none.
     """
 
     row: int = Field(ge=0)
     id: int
     question: str
     parents: tuple[int, ...]
-    broad_category: str
-    detailed_category: str
+    broad_category: str = Field(alias="broad")
+    detailed_category: str = Field(alias="detailed")
     phrase: str = Field(alias="tuple")
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """As `categories` says."""
+        """Return the categories of the question's phrase."""
         return categories(self.phrase)
 
 
 class DpgItem(Record):
-    """A prompt with its questions in the table's order; official_text: whether its text is that of
-    the official prompt file.
+    """A prompt with its questions in the table's order.
+
+    `official_text` tells whether the prompt's text equals that of the official prompt file; None
+    if the suite has no official texts.
     """
 
     item: str
@@ -117,128 +128,136 @@ class DpgItem(Record):
 
 
 class ImageScore(NamedTuple):
-    """One image: by question number, the answers as given and after dependencies, and the parent
-    that made it 0.
+    """The scored answers of one image.
 
-    lost: what raised, in which case the official script drops the item.
+    Attributes:
+        raw_answers: 1 for yes and 0 for no, by question id.
+        final_answers: the answers after dependencies, by question id.
+        zeroing_parents: id of the parent that made a question 0, by question id.
+        failure: the error at which the official script drops the item; None without an error.
     """
 
     raw_answers: dict[int, float]
     final_answers: dict[int, float]
-    zeroed_by: dict[int, int]
+    zeroing_parents: dict[int, int]
     failure: str | None
 
     @property
     def score(self) -> float:
-        """Share of questions that are 1 after dependencies."""
-        return (
-            sum(self.final_answers.values()) / len(self.final_answers)
-            if self.final_answers
-            else 0.0
-        )
+        """Return the fraction of questions that are 1 after dependencies; 0 without questions."""
+        if not self.final_answers:
+            return 0.0
+        return sum(self.final_answers.values()) / len(self.final_answers)
 
 
 def row_indices(item: DpgItem, rules: str) -> dict[int, int]:
-    """By question number, in the order they are gone through, the place in `item.questions` of the
-    row that counts.
+    """Return, by question id, the index in `item.questions` of the row that counts.
+
+    The order of the ids is the order in which the questions are scored.
     """
     rows = list(enumerate(item.questions))
     if rules == "official":
-        rows = _last_block([(place, q) for place, q in rows if q.row != 0])
-    return {
-        q.id: place for place, q in rows
-    }  # of rows of one number the last counts, at the first's place
+        rows = _last_block([(index, question) for index, question in rows if question.row != 0])
+    # Of rows with the same id the last one counts, in the order of the first one.
+    return {question.id: index for index, question in rows}
 
 
 def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQuestion]]:
+    """Return the last block of consecutive rows of the table."""
     block: list[tuple[int, DpgQuestion]] = []
-    for place, question in rows:
+    for index, question in rows:
         if block and block[-1][1].row + 1 != question.row:
             block = []
-        block.append((place, question))
+        block.append((index, question))
     return block
 
 
 def can_fail(item: DpgItem) -> bool:
-    """Whether the official script can fail on the item itself: it lost all questions, or one that
-    another depends on.
+    """Return whether the official script can stop on the item itself.
+
+    It can if the item has no question left, or lacks one on which another depends.
     """
-    known = row_indices(item, "official")
-    return not known or any(
-        p and p not in known for place in known.values() for p in item.questions[place].parents
-    )
+    indices = row_indices(item, "official")
+    if not indices:
+        return True
+    parents = [parent for index in indices.values() for parent in item.questions[index].parents]
+    return any(parent and parent not in indices for parent in parents)
 
 
 def answer_value(answer: str, rules: str) -> float:
-    """1 for yes, else 0."""
+    """Return 1 for yes, else 0."""
     if rules == "official":
         return float(answer == YES)
     return float(answer.strip().lower().removesuffix(".") == YES)
 
 
 def score_answers(item: DpgItem, answers: Sequence[str], rules: str = "official") -> ImageScore:
-    """One image's answers, one for each of `item.questions`, under these rules."""
-    known = row_indices(item, rules)
-    raw = {number: answer_value(answers[place], rules) for number, place in known.items()}
-    parents = {number: item.questions[place].parents for number, place in known.items()}
-    if not raw:
-        return ImageScore(raw, {}, {}, "no question is read")
-    return (
-        _apply_in_table_order(raw, parents)
-        if rules == "official"
-        else _apply_in_dependency_order(raw, parents)
-    )
+    """Return the score of one image under a set of rules.
+
+    Args:
+        item: the prompt's questions.
+        answers: one answer for each of `item.questions`.
+        rules: "official" or "corrected".
+    """
+    indices = row_indices(item, rules)
+    raw_answers = {number: answer_value(answers[index], rules) for number, index in indices.items()}
+    parents = {number: item.questions[index].parents for number, index in indices.items()}
+    if not raw_answers:
+        return ImageScore(raw_answers, {}, {}, "no question is read")
+    if rules == "official":
+        return _apply_in_table_order(raw_answers, parents)
+    return _apply_in_dependency_order(raw_answers, parents)
 
 
 def _apply_in_table_order(
-    raw: dict[int, float], parents: Mapping[int, Sequence[int]]
+    raw_answers: dict[int, float], parents: Mapping[int, Sequence[int]]
 ) -> ImageScore:
-    final = dict(raw)
-    zeroed = dict[int, int]()
-    for number, needed in parents.items():
-        for parent in needed:
+    """Apply dependencies in the order of the questions, as the official script does."""
+    final_answers = dict(raw_answers)
+    zeroing_parents = dict[int, int]()
+    for number, parent_numbers in parents.items():
+        for parent in parent_numbers:
             if parent == 0:
                 continue
-            if parent not in final:
-                return ImageScore(
-                    raw,
-                    final,
-                    zeroed,
-                    f"question {number} depends on question {parent}, which is not read",
-                )
-            if final[parent] == 0:
-                final[number] = 0.0
-                zeroed[number] = parent
+            if parent not in final_answers:
+                failure = f"question {number} depends on question {parent}, which is missing"
+                return ImageScore(raw_answers, final_answers, zeroing_parents, failure)
+            if final_answers[parent] == 0:
+                final_answers[number] = 0.0
+                zeroing_parents[number] = parent
                 break
-    return ImageScore(raw, final, zeroed, None)
+    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
 
 
 def _apply_in_dependency_order(
-    raw: dict[int, float], parents: Mapping[int, Sequence[int]]
+    raw_answers: dict[int, float], parents: Mapping[int, Sequence[int]]
 ) -> ImageScore:
-    """Zeros are passed on until nothing changes, which also ends where questions depend on each
-    other in a ring.
+    """Pass zeros on from parents to children until nothing changes.
+
+    This also ends if questions depend on each other in a cycle.
     """
-    final = dict(raw)
-    zeroed = dict[int, int]()
-    changed = True
-    while changed:
-        changed = False
-        for number, needed in parents.items():
-            guilty = next((p for p in needed if p and final.get(p) == 0), None)
-            if guilty is not None and number not in zeroed:
-                changed = changed or final[number] != 0
-                final[number] = 0.0
-                zeroed[number] = guilty
-    return ImageScore(raw, final, zeroed, None)
+    final_answers = dict(raw_answers)
+    zeroing_parents = dict[int, int]()
+    has_changed = True
+    while has_changed:
+        has_changed = False
+        for number, parent_numbers in parents.items():
+            zero_parents = [p for p in parent_numbers if p and final_answers.get(p) == 0]
+            if zero_parents and number not in zeroing_parents:
+                has_changed = has_changed or final_answers[number] != 0
+                final_answers[number] = 0.0
+                zeroing_parents[number] = zero_parents[0]
+    return ImageScore(raw_answers, final_answers, zeroing_parents, None)
 
 
-def category_sums(item: DpgItem, tile: ImageScore, rules: str) -> dict[str, tuple[float, int]]:
-    """Sum and number of answers of each category that the image's questions have."""
-    answers = tile.raw_answers if rules == "official" else tile.final_answers
-    found: dict[str, tuple[float, int]] = {}
-    for number, place in row_indices(item, rules).items():
-        for name in item.questions[place].categories:
-            total, count = found.get(name, (0.0, 0))
-            found[name] = (total + answers[number], count + 1)
-    return found
+def category_sums(
+    item: DpgItem, image_score: ImageScore, rules: str
+) -> dict[str, tuple[float, int]]:
+    """Return sum and number of answers of each category that the item's questions have."""
+    answers = image_score.raw_answers if rules == "official" else image_score.final_answers
+    sums: dict[str, tuple[float, int]] = {}
+    for number, index in row_indices(item, rules).items():
+        for name in item.questions[index].categories:
+            total, count = sums.get(name, (0.0, 0))
+            sums[name] = (total + answers[number], count + 1)
+    return sums

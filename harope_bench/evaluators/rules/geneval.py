@@ -1,8 +1,9 @@
-"""GenEval's rule: whether the things that a detector found are what a prompt asks for. No network.
+"""GenEval's rule: whether an image's detections are what a prompt asks for. No network.
+
+Scores and boxes are compared in float32, as the official script does.
 
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py: `evaluate_image`, `evaluate`,
 `relative_position`, `compute_iou`.
-Scores and boxes are compared in float32, as there.
 """
 
 from __future__ import annotations
@@ -19,49 +20,56 @@ from harope_bench.core.record_base import Record
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COUNTING = "counting"
-MIN_OFFSET = 1e-3  # pixels of offset below which there is no relation
-MIN_DIRECTION = 0.5  # share of the whole offset that an axis must have
+MIN_OFFSET = 1e-3  # pixels of offset below which no relation holds
+MIN_DIRECTION = 0.5  # fraction of the offset's length that an axis needs for a relation
 
+# What the official script does that a reader would not expect, by id.
 QUIRKS: Mapping[str, str] = {
     "strict-threshold": "a score equal to the threshold (0.3; 0.9 for counting) does not count",
-    "counting-threshold": "counting prompts take 0.9, all others 0.3, for every class of the image",
-    "top-16": "at most the 16 surest of a class are kept",
+    "counting-threshold": (
+        "counting prompts use 0.9, all others 0.3, for every class of the image"
+    ),
+    "top-16": "at most the 16 detections of a class with the highest scores count",
     "no-nms": (
-        "overlapping boxes of one class all count, since max_overlap is 1; where it is set, boxes"
+        "overlapping boxes of one class all count, since max_overlap is 1; if it is set, boxes"
         " are measured one pixel larger"
     ),
-    "tie-order": "of equally sure things of one class the later one comes first",
-    "surest-only": "colour and position are asked of the `count` surest things alone",
+    "tie-order": "of detections of one class with equal scores the later one comes first",
+    "surest-only": (
+        "colour and position are checked for the `count` detections with the highest scores alone"
+    ),
     "shared-things": (
-        "clauses do not use things up: one thing may answer two clauses, one mask found under two"
-        " classes counts for both"
+        "clauses do not use detections up: one detection may satisfy two clauses, and one mask"
+        " found under two classes counts for both"
     ),
     "extras-ignored": (
-        "things beyond the prompt cost nothing except in counting, where count + 1 of the class is"
-        " wrong"
+        "objects beyond the prompt cost nothing except in counting, where count + 1 of the class"
+        " is wrong"
     ),
-    "every-pair": "a position must hold for every pair of a found thing and a reference",
+    "every-pair": "a position must hold for every pair of a detection and a reference",
     "dead-zone": (
-        "a tenth of both full sizes is taken off the offset, but the direction is divided by the"
-        " whole offset"
+        "a tenth of both full sizes is subtracted from the offset, but the direction is divided by"
+        " the full offset"
     ),
     "two-relations": "on a diagonal two relations hold at once, and between they may none hold",
     "colour-ties": "of equally likely colours the first in the list wins",
     "any-task": (
-        "the overall score averages whichever tasks occur, and missing images shrink a task in"
-        " silence"
+        "the overall score averages whichever tasks occur, and missing images shrink a task"
+        " without a warning"
     ),
 }
 CORRECTIONS: Mapping[str, str] = {
     "tie-order": (
-        "of equally sure things of one class the one that the detector names first comes first"
+        "of detections of one class with equal scores the one that the detector lists first comes"
+        " first"
     )
 }
 
 
 class Clause(Record):
-    """`count` things of a class, perhaps of a colour, perhaps (relation, number of an earlier
-    clause) placed; other fields are ignored.
+    """What a prompt asks for: `count` objects of a class, perhaps with a colour and a position.
+
+    A position is a relation and the number of an earlier clause. Other fields are ignored.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -73,7 +81,7 @@ class Clause(Record):
 
 
 class PromptSpec(Record):
-    """A line of evaluation_metadata.jsonl; fields that other programs add are ignored."""
+    """A line of evaluation_metadata.jsonl. Fields that other programs add are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -83,23 +91,24 @@ class PromptSpec(Record):
     prompt: str
 
     @model_validator(mode="after")
-    def _refers_back(self) -> PromptSpec:
-        for place, clause in enumerate(self.include):
-            if clause.position is not None and not 0 <= clause.position[1] < place:
+    def _check_positions(self) -> PromptSpec:
+        """Raise ValueError if a position refers to a clause that is not an earlier one."""
+        for number, clause in enumerate(self.include):
+            if clause.position is not None and not 0 <= clause.position[1] < number:
                 raise ValueError(
-                    f"clause {place} is placed by clause {clause.position[1]}, which is no"
-                    " earlier one"
+                    f"the position of clause {number} refers to clause {clause.position[1]}, which"
+                    " is no earlier one"
                 )
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes that are named, each once."""
+        """Return the class names of all clauses, without repeats."""
         return tuple(dict.fromkeys(clause.name for clause in (*self.include, *self.exclude)))
 
 
 class PartialPromptSpec(Record):
-    """As much of such a line as a foreign file states."""
+    """The fields of a PromptSpec that a file of another program states."""
 
     model_config = ConfigDict(extra="ignore")
     prompt: str
@@ -109,7 +118,7 @@ class PartialPromptSpec(Record):
 
 
 class ScriptOptions(NamedTuple):
-    """The script's options and their defaults."""
+    """Options of the official script and their defaults."""
 
     threshold: float = 0.3
     counting_threshold: float = 0.9
@@ -119,8 +128,11 @@ class ScriptOptions(NamedTuple):
 
 
 class ClauseResult(NamedTuple):
-    """One clause: which things (places in the detector's list) it was asked of, and why it fails,
-    or None where it holds.
+    """The result of one clause.
+
+    Attributes:
+        detections: indices of the detections for which the clause was checked.
+        failure: why the clause fails; None if it holds.
     """
 
     detections: tuple[int, ...]
@@ -128,7 +140,7 @@ class ClauseResult(NamedTuple):
 
 
 class ImageVerdict(NamedTuple):
-    """Whether the image is right, each clause to include, and every reason why not."""
+    """Whether an image is correct, the results of its clauses, and the reasons if it is not."""
 
     is_correct: bool
     clauses: tuple[ClauseResult, ...]
@@ -138,186 +150,234 @@ class ImageVerdict(NamedTuple):
 DEFAULT_OPTIONS = ScriptOptions()
 
 
-def threshold(tag: str, limits: ScriptOptions = DEFAULT_OPTIONS) -> float:
-    """The score above which a thing counts for prompts of this task."""
-    return limits.counting_threshold if tag == COUNTING else limits.threshold
+def threshold(tag: str, options: ScriptOptions = DEFAULT_OPTIONS) -> float:
+    """Return the score above which a detection counts for prompts of this task."""
+    return options.counting_threshold if tag == COUNTING else options.threshold
 
 
 def counted_detections(
-    found: Sequence[Detection],
+    detections: Sequence[Detection],
     tag: str,
     rules: str = "official",
-    limits: ScriptOptions = DEFAULT_OPTIONS,
+    options: ScriptOptions = DEFAULT_OPTIONS,
 ) -> dict[str, list[int]]:
-    """Places of the things that count, by class, the surest first."""
-    least = np.float32(threshold(tag, limits))
-    by_class: dict[str, list[int]] = {}
-    for place, thing in enumerate(found):
-        if np.float32(thing.score) > least:
-            by_class.setdefault(thing.label, []).append(place)
-    later_first = rules == "official"
-    return {
-        name: _suppress_overlaps(
-            _sort_by_score(places, found, later_first)[: limits.max_per_class],
-            found,
-            limits.max_overlap,
-        )
-        for name, places in by_class.items()
-    }
+    """Return the indices of the detections that count, by class, the highest score first."""
+    min_score = np.float32(threshold(tag, options))
+    indices_by_class: dict[str, list[int]] = {}
+    for index, detection in enumerate(detections):
+        if np.float32(detection.score) > min_score:
+            indices_by_class.setdefault(detection.label, []).append(index)
+
+    is_later_first = rules == "official"
+    indices_of_class: dict[str, list[int]] = {}
+    for name, indices in indices_by_class.items():
+        sorted_indices = _sort_by_score(indices, detections, is_later_first)
+        top_indices = sorted_indices[: options.max_per_class]
+        indices_of_class[name] = _suppress_overlaps(top_indices, detections, options.max_overlap)
+    return indices_of_class
 
 
 def _sort_by_score(
-    places: Sequence[int], found: Sequence[Detection], later_first: bool
+    indices: Sequence[int], detections: Sequence[Detection], is_later_first: bool
 ) -> list[int]:
-    # the script turns an ascending sort round, which turns ties round too
-    return sorted(
-        places, key=lambda p: (-float(np.float32(found[p].score)), -p if later_first else p)
-    )
+    """Return the indices by descending score.
+
+    The official script reverses an ascending sort, which also reverses the order of equal scores.
+    """
+
+    def sort_key(index: int) -> tuple[float, int]:
+        score = float(np.float32(detections[index].score))
+        return -score, -index if is_later_first else index
+
+    return sorted(indices, key=sort_key)
 
 
 def _suppress_overlaps(
-    places: Sequence[int], found: Sequence[Detection], overlap: float
+    indices: Sequence[int], detections: Sequence[Detection], max_overlap: float
 ) -> list[int]:
-    """Those that overlap no surer one by `overlap` or more; 1 keeps all, even equal boxes."""
-    if overlap == 1:
-        return list(places)
-    chosen: list[int] = []
-    for place in places:
-        if all(inclusive_box_iou(found[other].box, found[place].box) < overlap for other in chosen):
-            chosen.append(place)
-    return chosen
+    """Return the indices without detections that overlap an earlier one by `max_overlap` or more.
+
+    With 1 nothing is suppressed, not even equal boxes.
+    """
+    if max_overlap == 1:
+        return list(indices)
+    remaining_indices: list[int] = []
+    for index in indices:
+        box = detections[index].box
+        if all(
+            inclusive_box_iou(detections[earlier_index].box, box) < max_overlap
+            for earlier_index in remaining_indices
+        ):
+            remaining_indices.append(index)
+    return remaining_indices
 
 
-def inclusive_box_iou(one: Box, two: Box) -> float:
-    """Intersection over union of boxes whose last pixel is counted in, so that each is one pixel
-    wider and higher; 0 for two empty ones.
+def inclusive_box_iou(first_box: Box, second_box: Box) -> float:
+    """Return the intersection over union of two boxes that include their last pixel.
+
+    Each box (x0, y0, x1, y1) is therefore one pixel wider than x1 - x0 and one higher than
+    y1 - y0. Two empty boxes give 0.
     """
 
-    def area(box: Sequence[float]) -> float:
+    def inclusive_area(box: Sequence[float]) -> float:
         return max(box[2] - box[0] + 1, 0) * max(box[3] - box[1] + 1, 0)
 
-    both = area(
-        [max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3])]
+    intersection = inclusive_area(
+        [
+            max(first_box[0], second_box[0]),
+            max(first_box[1], second_box[1]),
+            min(first_box[2], second_box[2]),
+            min(first_box[3], second_box[3]),
+        ]
     )
-    union = area(one) + area(two) - both
-    return both / union if union else 0.0
+    union = inclusive_area(first_box) + inclusive_area(second_box) - intersection
+    return intersection / union if union else 0.0
 
 
 def relative_positions(
-    one: Box, other: Box, dead_zone: float = DEFAULT_OPTIONS.dead_zone
+    box: Box, reference: Box, dead_zone: float = DEFAULT_OPTIONS.dead_zone
 ) -> frozenset[str]:
-    """Where `one` lies as seen from `other`: of left of, right of, above, below, none, one, or two
-    on a diagonal.
+    """Return where a box is relative to a reference box.
+
+    Returns:
+        A subset of "left of", "right of", "above" and "below": empty, one relation, or two on a
+        diagonal.
     """
-    boxes = np.array([one, other], dtype=np.float32).reshape(2, 2, 2)  # thing, corner, axis
-    centres = boxes.mean(axis=1)
-    sizes = np.abs(boxes[:, 1] - boxes[:, 0])
-    offset = centres[0] - centres[1]
-    shrunk = np.maximum(np.abs(offset) - dead_zone * (sizes[0] + sizes[1]), 0) * np.sign(offset)
-    if (np.abs(shrunk) < MIN_OFFSET).all():
+    boxes = np.array([box, reference], dtype=np.float32).reshape(2, 2, 2)  # (box, corner, axis)
+    centres = boxes.mean(axis=1)  # (box, axis)
+    sizes = np.abs(boxes[:, 1] - boxes[:, 0])  # (box, axis)
+
+    # Offsets within the dead zone do not count, but the direction is that of the full offset.
+    offset = centres[0] - centres[1]  # (axis,)
+    distance_beyond = np.maximum(np.abs(offset) - dead_zone * (sizes[0] + sizes[1]), 0)
+    offset_beyond = distance_beyond * np.sign(offset)
+    if (np.abs(offset_beyond) < MIN_OFFSET).all():
         return frozenset()
-    across, down = shrunk / np.linalg.norm(offset)
-    held = {
+    across, down = offset_beyond / np.linalg.norm(offset)
+
+    relations = {
         "left of": across < -MIN_DIRECTION,
         "right of": across > MIN_DIRECTION,
         "above": down < -MIN_DIRECTION,
         "below": down > MIN_DIRECTION,
     }
-    return frozenset(name for name, holds in held.items() if holds)
+    return frozenset(name for name, holds in relations.items() if holds)
 
 
-def likeliest_colour(shares: Sequence[float]) -> str:
-    """The likeliest of COLOURS, the first of equals."""
-    return COLOURS[int(np.argmax(np.asarray(shares)))]
+def likeliest_colour(probabilities: Sequence[float]) -> str:
+    """Return the likeliest of COLOURS; of equal probabilities the first."""
+    return COLOURS[int(np.argmax(np.asarray(probabilities)))]
 
 
-def colour_query_indices(wanted: PromptSpec, found: Sequence[Detection]) -> tuple[int, ...]:
-    """Places of the things whose colour some set of rules needs, each once; the order that a colour
-    judge is asked in.
+def colour_query_indices(
+    prompt_spec: PromptSpec, detections: Sequence[Detection]
+) -> tuple[int, ...]:
+    """Return the indices of the detections whose colour either set of rules needs.
+
+    They have no repeats and are in the order of the query to the colour annotator.
     """
-    places: list[int] = []
+    indices: list[int] = []
     for rules in ("official", "corrected"):
-        things = counted_detections(found, wanted.tag, rules)
-        for clause in wanted.include:
-            group = things.get(clause.name, [])[: clause.count]
-            places += group if clause.color is not None and len(group) == clause.count else []
-    return tuple(dict.fromkeys(places))
+        indices_of_class = counted_detections(detections, prompt_spec.tag, rules)
+        for clause in prompt_spec.include:
+            clause_indices = indices_of_class.get(clause.name, [])[: clause.count]
+            if clause.color is not None and len(clause_indices) == clause.count:
+                indices += clause_indices
+    return tuple(dict.fromkeys(indices))
 
 
 def evaluate_image(
-    wanted: PromptSpec,
-    found: Sequence[Detection],
+    prompt_spec: PromptSpec,
+    detections: Sequence[Detection],
     colours: Mapping[int, str],
     rules: str = "official",
-    limits: ScriptOptions = DEFAULT_OPTIONS,
+    options: ScriptOptions = DEFAULT_OPTIONS,
 ) -> ImageVerdict:
-    """The verdict on one image.
+    """Return the verdict on one image.
 
     Args:
-        found: all that the detector found, under GenEval's class names. colours: of the things that
-            `coloured` names, by place.
+        prompt_spec: what the prompt asks for.
+        detections: all detections, under GenEval's class names.
+        colours: colour of each detection of `colour_query_indices`, by index.
+        rules: "official" or "corrected".
+        options: options of the official script.
 
     Raises:
-        KeyError: a thing whose colour is asked has none.
+        KeyError: A detection whose colour is checked has none.
     """
-    things = counted_detections(found, wanted.tag, rules, limits)
+    indices_of_class = counted_detections(detections, prompt_spec.tag, rules, options)
+
     clauses: list[ClauseResult] = []
-    for clause in wanted.include:
-        group = tuple(things.get(clause.name, [])[: clause.count])
-        clauses.append(
-            ClauseResult(group, _clause_failure(clause, group, clauses, found, colours, limits))
-        )
-    reasons = [held.failure for held in clauses if held.failure is not None]
-    for clause in wanted.exclude:
-        if (number := len(things.get(clause.name, []))) >= clause.count:
-            reasons.append(f"{number} of {clause.name}, wanted fewer than {clause.count}")
+    for clause in prompt_spec.include:
+        indices = tuple(indices_of_class.get(clause.name, [])[: clause.count])
+        failure = _clause_failure(clause, indices, clauses, detections, colours, options)
+        clauses.append(ClauseResult(indices, failure))
+    reasons = [clause.failure for clause in clauses if clause.failure is not None]
+
+    for clause in prompt_spec.exclude:
+        count = len(indices_of_class.get(clause.name, []))
+        if count >= clause.count:
+            reasons.append(f"{count} of {clause.name}, expected fewer than {clause.count}")
     return ImageVerdict(not reasons, tuple(clauses), tuple(reasons))
 
 
 def _clause_failure(
     clause: Clause,
-    group: Sequence[int],
-    earlier: Sequence[ClauseResult],
-    found: Sequence[Detection],
+    indices: Sequence[int],
+    earlier_clauses: Sequence[ClauseResult],
+    detections: Sequence[Detection],
     colours: Mapping[int, str],
-    limits: ScriptOptions,
+    options: ScriptOptions,
 ) -> str | None:
-    if len(group) < clause.count:
-        return f"{len(group)} of {clause.name}, wanted {clause.count}"
-    if clause.color is not None and (
-        fault := _colour_failure(clause, [colours[place] for place in group])
-    ):
-        return fault
+    """Return why a clause fails for the detections of these indices; None if it holds.
+
+    Number, colour and position are checked in this order.
+    """
+    if len(indices) < clause.count:
+        return f"{len(indices)} of {clause.name}, expected {clause.count}"
+    if clause.color is not None:
+        failure = _colour_failure(clause, [colours[index] for index in indices])
+        if failure:
+            return failure
     if clause.position is None:
         return None
-    relation, number = clause.position
-    if earlier[number].failure is not None:
-        return f"{clause.name} should be {relation} something that is itself not as wanted"
+
+    relation, reference_number = clause.position
+    reference_clause = earlier_clauses[reference_number]
+    if reference_clause.failure is not None:
+        return f"{clause.name} should be {relation} an object that is itself not as expected"
     return _position_failure(
-        clause.name, relation, group, earlier[number].detections, found, limits
+        clause.name, relation, indices, reference_clause.detections, detections, options
     )
 
 
-def _colour_failure(clause: Clause, named: Sequence[str]) -> str | None:
-    right = named.count(str(clause.color))
-    if right >= clause.count:
+def _colour_failure(clause: Clause, detected_colours: Sequence[str]) -> str | None:
+    """Return why too few objects have the clause's colour; None if enough have."""
+    n_correct = detected_colours.count(str(clause.color))
+    if n_correct >= clause.count:
         return None
-    seen = ", ".join(f"{named.count(c)} {c}" for c in COLOURS if c in named)
-    return f"{right} {clause.color} {clause.name}, wanted {clause.count}; seen: {seen}"
+    counts = ", ".join(
+        f"{detected_colours.count(colour)} {colour}"
+        for colour in COLOURS
+        if colour in detected_colours
+    )
+    return f"{n_correct} {clause.color} {clause.name}, expected {clause.count}; detected: {counts}"
 
 
 def _position_failure(
     name: str,
     relation: str,
-    group: Sequence[int],
-    references: Sequence[int],
-    found: Sequence[Detection],
-    limits: ScriptOptions,
+    indices: Sequence[int],
+    reference_indices: Sequence[int],
+    detections: Sequence[Detection],
+    options: ScriptOptions,
 ) -> str | None:
-    for place in group:
-        for reference in references:
-            held = relative_positions(found[place].box, found[reference].box, limits.dead_zone)
-            if relation not in held:
-                where = " and ".join(sorted(held)) or "in no clear place from"
-                return f"{name} is {where} {found[reference].label}, wanted {relation}"
+    """Return which pair of an object and a reference is not in the relation; None if all are."""
+    for index in indices:
+        for reference_index in reference_indices:
+            reference = detections[reference_index]
+            positions = relative_positions(detections[index].box, reference.box, options.dead_zone)
+            if relation not in positions:
+                position = " and ".join(sorted(positions)) or "in no clear position from"
+                return f"{name} is {position} {reference.label}, expected {relation}"
     return None

@@ -1,5 +1,6 @@
-"""A baseline in one small JSON, with the per-sample contributions in an .npz beside it so that a
-later run still makes pairs.
+"""Baselines of the gate: a small JSON file, with per-sample contributions in .npz files beside it.
+
+The contributions let later runs be paired with the baseline.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from harope_bench.statistics.compare import ComparedRuns
 
 
 class Baseline(FileRecord):
-    """What was measured, who signed it off and why, and the hash of each file of contributions.
+    """The results of a run that was accepted as baseline.
 
-    replaces: sha256 of the baseline that stood here before. digest: of all other fields, so that a
-    number that is edited is noticed.
+    `reason` says why it was accepted. `replaces_sha256` is the hash of the baseline that it
+    replaced. `contribution_files` maps the name of each file of contributions to its sha256.
+    `digest` is the hash of all other fields, which reveals edited numbers.
     """
 
     kind = "baseline"
@@ -49,138 +51,159 @@ class Baseline(FileRecord):
     digest: str
 
 
-def digest_of(facts: Mapping[str, object]) -> str:
-    """Return the hex sha256 of all fields but `digest` as they stand in the file.
+def digest_of(fields: Mapping[str, object]) -> str:
+    """Return the hex sha256 of all fields of a baseline's JSON, except `digest`.
 
-    How the file is laid out does not matter, because git may change line ends.
+    The layout of the file does not matter, because git may change line ends.
     """
-    signed = {name: value for name, value in facts.items() if name != "digest"}
-    return sha256_bytes(json.dumps(signed, sort_keys=True).encode())
+    hashed_fields = {name: value for name, value in fields.items() if name != "digest"}
+    return sha256_bytes(json.dumps(hashed_fields, sort_keys=True).encode())
 
 
 def load_baseline_or_runs(path: Path) -> ComparedRuns:
-    """A baseline.json, or a run folder (see `compare.open_side`).
+    """Load a baseline file, or a run folder (see `compare.load_compared_runs`).
 
     Raises:
-        StorageError: not a baseline, or a field is not what was signed off. WeightsError: its
-            contributions are not the recorded ones.
-        FormatError: another version of this package wrote it.
+        StorageError: The file is no baseline, or a field was edited.
+        WeightsError: A file of contributions is not the recorded one.
+        FormatError: The file has the format of another version of this package.
     """
     if not path.is_file():
         return compare.load_compared_runs(path)
+    baseline = _read_baseline(path)
+    run = tuple(StoredResult(result, path) for result in baseline.results)
+    for stored_result in run:
+        arrays_file = stored_result.result.arrays_file
+        if arrays_file is not None:
+            recorded_sha256 = baseline.contribution_files.get(arrays_file, "")
+            check_sha256(recorded_arrays_path(stored_result), recorded_sha256)
+    if not run:
+        raise StorageError(f"{path} holds no result; write it again from an evaluated run")
+    return ComparedRuns(path, (run,))
+
+
+def _read_baseline(path: Path) -> Baseline:
+    """Return the baseline of a file, after checking its digest."""
     with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
     advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
     try:
-        facts = parse_json(data)
-        if not isinstance(facts, dict) or not facts.keys() >= {
-            "results",
-            "reason",
-        }:  # a file of another kind has another format
+        fields = parse_json(data)
+        # A file of another kind would fail with a message about its format.
+        if not isinstance(fields, dict) or not fields.keys() >= {"results", "reason"}:
             raise StorageError(f"{path} is no baseline (it lacks results or reason); {advice}")
-        found = Baseline.from_json(data, path)
+        baseline = Baseline.from_json(data, path)
     except ValidationError as error:
         raise StorageError(
             f"{path} is no baseline ({validation_summary(error)}); {advice}"
         ) from error
     except ValueError as error:
         raise StorageError(f"{path} is no baseline (it is not JSON); {advice}") from error
-    if found.digest != digest_of(facts):
+
+    digest = digest_of(fields)
+    if baseline.digest != digest:
         raise StorageError(
-            f"{path} was edited after it was written: its fields have digest"
-            f" {digest_of(facts)[:12]}..., recorded is {found.digest[:12]}...; bring the written"
-            f" one back, or {advice}"
+            f"{path} was edited after it was written: its fields have digest {digest[:12]}...,"
+            f" recorded is {baseline.digest[:12]}...; restore the recorded file, or {advice}"
         )
-    run = tuple(StoredResult(result, path) for result in found.results)
-    for item in run:
-        if item.result.arrays_file is not None:
-            check_sha256(
-                recorded_arrays_path(item),
-                found.contribution_files.get(item.result.arrays_file, ""),
-            )
-    if not run:
-        raise StorageError(f"{path} holds no result; write it again from a run that was scored")
-    return ComparedRuns(path, (run,))
+    return baseline
 
 
 def write_baseline(path: Path, run: Path, reason: str) -> str:
-    """Writes the baseline of a scored run and says in words what it holds.
+    """Write the baseline of an evaluated run, and return what was written as text.
 
     Raises:
-        OptionError: no reason, no .json, or more than one run. StorageError: something that is no
-            baseline stands there.
+        OptionError: The reason is empty, the path does not end in .json, or there are several runs.
+        StorageError: The existing file is no baseline.
     """
-    if not reason.strip():
+    reason = reason.strip()
+    if not reason:
         raise OptionError("a baseline needs a --reason that a reader understands")
     if path.suffix != ".json" or path.is_dir():
         raise OptionError(f"a baseline is written to a .json file, not to {path}")
-    data = read_if_present(path)
-    if data is not None and not _is_baseline(data):
-        raise StorageError(f"{path} is no baseline and would be lost; give another file")
+    previous_data = read_if_present(path)
+    if previous_data is not None and not _is_baseline(previous_data):
+        raise StorageError(f"{path} is no baseline and would be lost; choose another file")
     side = compare.load_compared_runs(run)
     if len(side.runs) > 1:
         raise OptionError(
             f"{run} holds {len(side.runs)} runs, a baseline is one; give that run's folder"
         )
+
+    # The files of contributions come first, because the baseline records their hashes.
     make_folder(path.parent)
-    results = tuple(_portable_result(path, found) for found in side.runs[0])
-    rows = {
-        r.arrays_file: sha256_file(path.parent / r.arrays_file) for r in results if r.arrays_file
+    results = tuple(_portable_result(path, stored_result) for stored_result in side.runs[0])
+    contribution_files = {
+        result.arrays_file: sha256_file(path.parent / result.arrays_file)
+        for result in results
+        if result.arrays_file
     }
-    before = sha256_bytes(data) if data is not None else None
-    if data is not None and _is_up_to_date(path, data, reason.strip(), results, rows):
-        return f"{path} is up to date: {reason.strip()}"
-    made = Baseline(
-        reason=reason.strip(),
-        replaces_sha256=before,
+    if previous_data is not None and _is_up_to_date(
+        path, previous_data, reason, results, contribution_files
+    ):
+        return f"{path} is up to date: {reason}"
+
+    replaces_sha256 = sha256_bytes(previous_data) if previous_data is not None else None
+    baseline_without_digest = Baseline(
+        reason=reason,
+        replaces_sha256=replaces_sha256,
         results=results,
-        contribution_files=rows,
+        contribution_files=contribution_files,
         provenance=make_provenance(utc_now(), "cpu"),
         digest="",
     )
-    signed = made.model_copy(update={"digest": digest_of(parse_json(made.to_json()))})
-    write_text(path, signed.to_json(indent=1) + "\n")
-    return (
-        f"{sum(len(r.measurements) for r in results)} numbers of {side.title},"
-        f" {'replaced' if before else 'new'}: {reason.strip()}"
-    )
+    digest = digest_of(parse_json(baseline_without_digest.to_json()))
+    baseline = baseline_without_digest.model_copy(update={"digest": digest})
+    write_text(path, baseline.to_json(indent=1) + "\n")
+    n_numbers = sum(len(result.measurements) for result in results)
+    status = "replaced" if replaces_sha256 else "new"
+    return f"{n_numbers} numbers of {side.title}, {status}: {reason}"
 
 
 def _is_baseline(data: bytes) -> bool:
-    """Return whether bytes are a baseline of any format."""
+    """Return whether bytes are a baseline of any format version."""
     try:
-        found = parse_json(data)
+        fields = parse_json(data)
     except ValueError:
         return False
-    return isinstance(found, dict) and {FORMAT_KEY, "results", "reason"} <= found.keys()
+    return isinstance(fields, dict) and {FORMAT_KEY, "results", "reason"} <= fields.keys()
 
 
 def _is_up_to_date(
-    path: Path, data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]
+    path: Path,
+    data: bytes,
+    reason: str,
+    results: tuple[Result, ...],
+    contribution_files: dict[str, str],
 ) -> bool:
-    """Return whether a baseline's bytes say these results for this reason already; those of another
-    version do not.
+    """Return whether a baseline's bytes already hold these results with this reason.
+
+    A baseline of another format version is never up to date.
     """
     try:
-        stored = Baseline.from_json(data, path)
+        stored_baseline = Baseline.from_json(data, path)
     except (FormatError, StorageError, ValueError):
         return False
-    if stored.digest != digest_of(parse_json(data)):
+    if stored_baseline.digest != digest_of(parse_json(data)):
         return False
-    return (stored.reason, stored.results, stored.contribution_files) == (reason, results, rows)
+    return (
+        stored_baseline.reason == reason
+        and stored_baseline.results == results
+        and stored_baseline.contribution_files == contribution_files
+    )
 
 
-def _portable_result(path: Path, found: StoredResult) -> Result:
-    """The result with its contributions copied beside the baseline and no path of this machine in
-    it.
-    """
-    result = found.result
-    name = None
-    if result.arrays_file is not None and recorded_arrays_path(found).is_file():
-        name = f"{path.stem}.{found.path.stem}.npz"
-        write_arrays(path.parent / name, read_arrays(found), compress=True)
+def _portable_result(path: Path, stored_result: StoredResult) -> Result:
+    """Return a result without paths of this machine, and copy its contributions beside `path`."""
+    result = stored_result.result
+    arrays_file = None
+    if result.arrays_file is not None and recorded_arrays_path(stored_result).is_file():
+        arrays_file = f"{path.stem}.{stored_result.path.stem}.npz"
+        write_arrays(path.parent / arrays_file, read_arrays(stored_result), compress=True)
+
     plan = result.plan
     if plan is not None:
-        bare = plan.checkpoint.model_copy(update={"weights": Path(plan.checkpoint.weights).name})
-        plan = plan.model_copy(update={"checkpoint": bare})
-    return result.model_copy(update={"arrays_file": name, "plan": plan, "source": None})
+        weights = Path(plan.checkpoint.weights).name
+        checkpoint = plan.checkpoint.model_copy(update={"weights": weights})
+        plan = plan.model_copy(update={"checkpoint": checkpoint})
+    return result.model_copy(update={"arrays_file": arrays_file, "plan": plan, "source": None})

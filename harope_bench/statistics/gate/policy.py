@@ -1,4 +1,4 @@
-"""gate.toml: what we would mind, how sure we want to be, and what to do when nobody can tell."""
+"""The gate's policy from gate.toml: margins, confidence, and what an inconclusive result means."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from harope_bench.core.registry import read_toml
 PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)\s*%")
 
 
-def _margin(value: bool | float | str) -> float | str:
+def _check_margin(value: bool | float | str) -> float | str:
+    """Return a margin; raise ValueError unless it is a number of 0 or more, or a percentage."""
     if isinstance(value, bool):
         raise ValueError("true and false are no margins")
     if isinstance(value, str) and not PERCENT.fullmatch(value):
         raise ValueError(
-            f"{value!r} is no margin; write a number of the metric's unit, or a share of the"
+            f"{value!r} is no margin; write a number of the metric's unit, or a percentage of the"
             " baseline as '5%'"
         )
     if not isinstance(value, str) and value < 0:
@@ -29,53 +30,55 @@ def _margin(value: bool | float | str) -> float | str:
 
 
 class GateRule(Record):
-    """What is asked of one metric.
+    """The rule for one metric.
 
-    margin: the worsening we would mind, in the metric's unit, or as '5%' of the baseline's value.
-    confidence: of the two-sided interval of the worsening that is held against it.
+    `margin` is the worsening that is acceptable, in the metric's unit, or as '5%' of the baseline's
+    value. `confidence` is that of the two-sided interval of the worsening. `on_inconclusive` says
+    what the outcome "cannot tell" counts as.
     """
 
-    margin: Annotated[bool | float | str, AfterValidator(_margin)] = "5%"
+    margin: Annotated[bool | float | str, AfterValidator(_check_margin)] = "5%"
     confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
     on_inconclusive: Literal["pass", "fail", "cannot-tell"] = "cannot-tell"
 
     def margin_of(self, baseline: float) -> float:
-        """The margin in the metric's unit."""
+        """Return the margin in the metric's unit."""
         if isinstance(self.margin, str):
             return float(self.margin.rstrip("% ")) / 100 * abs(baseline)
         return self.margin
 
 
 class Policy(Record):
-    """A rule for each metric; without any, every metric of the baseline is held to the default."""
+    """A rule for each metric. Without any, all metrics of the baseline get the default rule."""
 
     default: GateRule = GateRule()
     metric: dict[str, GateRule] = {}
 
     def rule(self, metric: str) -> GateRule:
-        """The rule of a metric."""
+        """Return the rule of a metric."""
         return self.metric.get(metric, self.default)
 
 
 def read_policy(path: Path | None) -> Policy:
-    """The policy of a file, or the default one. A metric's table takes from [default] what it
-    leaves out.
+    """Return the policy of a file; without a file, the default one.
+
+    The table of a metric inherits from [default].
 
     Raises:
-        BenchError: no readable TOML. OptionError: a field nobody knows, or a value it does not
-            take; names both.
+        BenchError: The file is no readable TOML.
+        OptionError: A field is unknown, or its value is invalid. The message names both.
     """
     if path is None:
         return Policy()
-    facts = read_toml(path)
-    default = facts.get("default", {})
-    metrics = facts.get("metric", {})
+    tables = read_toml(path)
+    default = tables.get("default", {})
+    metrics = tables.get("metric", {})
     if isinstance(default, dict) and isinstance(metrics, dict):
-        facts["metric"] = {
+        tables["metric"] = {
             name: {**default, **rule} if isinstance(rule, dict) else rule
             for name, rule in metrics.items()
         }
     try:
-        return Policy.model_validate(facts)
+        return Policy.model_validate(tables)
     except ValidationError as error:
         raise OptionError(f"{path}: {validation_summary(error)}; see docs/gate.md") from error

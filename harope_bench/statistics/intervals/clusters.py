@@ -1,15 +1,11 @@
-"""Prompts as clusters: errors and paired tests of scores whose images share prompts. Plain numpy.
+"""Prompts as clusters: standard errors and paired tests of scores whose images share prompts.
 
-The images of one prompt are alike (measured correlation 0.3 to 0.5), so they are not independent
-draws: an interval that counts
-images covers 81% where it claims 95%. Two questions have two intervals: would a rerun with new
-seeds agree, and would new prompts?
-Both are Student's t with Satterthwaite's degrees of freedom: with five prompts the normal interval
-covers 87%
-(tests/statistics/test_intervals.py).
-Scores with bounds have a score interval for new prompts: near a bound the t interval covers 63 to
-90%
-(tests/statistics/test_simulation.py).
+The images of one prompt are correlated (0.3 to 0.5 were measured), so they are not independent
+samples. An interval that counts images covers 81% where it claims 95%. There are two intervals:
+one for new seeds with the same prompts, and one for new prompts. Both are Student's t with
+Satterthwaite's degrees of freedom, because with five prompts the normal interval covers 87%
+(tests/statistics/test_intervals.py). Scores with bounds get a score interval for new prompts,
+because near a bound the t interval covers 63 to 90% (tests/statistics/test_simulation.py).
 """
 
 from __future__ import annotations
@@ -26,27 +22,30 @@ from harope_bench.statistics.significance import (
     CONFIDENCE_LEVEL,
     Interval,
     Z,
-    quantile,
+    critical_value,
     student_interval,
 )
 
-Draws = TypeVar("Draws", float, np.ndarray)
+FloatOrArray = TypeVar("FloatOrArray", float, np.ndarray)
 PERMUTATIONS = 10_000
-SEED = 0  # of the sign flips: equal data give equal p
-CHUNK = 1000  # sign vectors held at once
-RELATIVE_TOLERANCE = (
-    1e-12  # relative; sums of the same terms in another order must still count as ties
-)
-# of a prompt's variance, seen with every prompt at a bound; chosen by simulation, docs/prompts.md
+SEED = 0  # of the sign flips, so that equal data give equal p
+CHUNK = 1000  # sign vectors in memory at once
+# relative; differences below it are rounding of sums and count as ties
+RELATIVE_TOLERANCE = 1e-12
+# fraction of a prompt's variance, as if all prompts were at a bound; docs/prompts.md has the
+# simulation that chose it
 PRIOR_VARIANCE = 0.1
 
 
 class PromptMeans(NamedTuple):
-    """One row a prompt, ascending by prompt id.
+    """Means of each prompt's images, ascending by prompt id.
 
-    means (P,); spread (P,) variance of each mean over its images, None where a prompt has one
-    image; tasks (P,) number 0 to T - 1;
-    images (P,) how many a prompt has.
+    Attributes:
+        means: (P,).
+        mean_variances: variance of each mean over its images, (P,); None if a prompt has a single
+            image.
+        tasks: number of each prompt's task, 0 to T - 1, (P,).
+        image_counts: number of each prompt's images, (P,).
     """
 
     means: np.ndarray
@@ -56,12 +55,14 @@ class PromptMeans(NamedTuple):
 
 
 class ClusteredMean(NamedTuple):
-    """Mean over tasks of the mean over prompts. `new_prompts` generalises; `new_seeds` (same
-    prompts) tells if a rerun agrees.
+    """Mean over tasks of the means over prompts, with two intervals.
 
-    new_seeds is None where no two images of a prompt differ: nothing was seen of what seeds do. df:
-    Student's degrees of freedom of
-    new_prompts, None where its error is 0.
+    Attributes:
+        value: the mean.
+        new_prompts_interval: interval for new prompts.
+        new_seeds_interval: interval for the same prompts and new seeds; None if the images of each
+            prompt have equal values.
+        df: degrees of freedom of the interval for new prompts; None if its error is 0.
     """
 
     value: float
@@ -71,8 +72,14 @@ class ClusteredMean(NamedTuple):
 
 
 class SignFlipTest(NamedTuple):
-    """Two-sided p of the paired test, whether every sign vector was tried, and prompts won, lost
-    and alike.
+    """Paired permutation test over prompts.
+
+    Attributes:
+        p: two-sided p value.
+        is_exact: whether every sign vector was tried.
+        wins: number of prompts that score higher in the new run.
+        losses: number of prompts that score lower.
+        ties: number of prompts that score equal.
     """
 
     p: float
@@ -85,125 +92,141 @@ class SignFlipTest(NamedTuple):
 def prompt_means(
     values: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None = None
 ) -> PromptMeans:
-    """Means of values (N,) over the images of each prompt.
+    """Return the means of values over the images of each prompt.
 
     Args:
-        prompts: (N,) id of each image's prompt. tasks: (N,) id of each image's task; None: a single
-            task.
+        values: one value per image, (N,).
+        prompts: prompt id of each image, (N,).
+        tasks: task id of each image, (N,); None for a single task.
 
     Raises:
-        ShapeError: arrays of other lengths, or a prompt in two tasks.
+        ShapeError: The lengths differ, or a prompt is in two tasks.
     """
     tasks = np.zeros(len(values), dtype=np.int64) if tasks is None else tasks
     if not len(values) == len(prompts) == len(tasks) or not len(values):
         raise ShapeError(
-            f"{len(values)} values, {len(prompts)} prompts and {len(tasks)} tasks do not fit"
-            " together"
+            f"{len(values)} values, {len(prompts)} prompts and {len(tasks)} tasks; the lengths must"
+            " be equal and above 0"
         )
-    _, first, of, counts = np.unique(
+    _, first_images, prompt_of_image, image_counts = np.unique(
         prompts, return_index=True, return_inverse=True, return_counts=True
-    )
-    _, numbers = np.unique(tasks, return_inverse=True)
-    if (numbers[first][of] != numbers).any():
-        raise ShapeError("a prompt stands in two tasks; give it an id of its own in each")
+    )  # (P,), (N,), (P,)
+    _, task_of_image = np.unique(tasks, return_inverse=True)
+    task_of_prompt = task_of_image[first_images]
+    if (task_of_prompt[prompt_of_image] != task_of_image).any():
+        raise ShapeError("a prompt is in two tasks; give it another id in each")
+
+    # Variance of a mean: sum of squared deviations / (n - 1) / n
     values = np.asarray(values, dtype=np.float64)
-    means = np.bincount(of, weights=values) / counts
-    squares = np.bincount(of, weights=(values - means[of]) ** 2)
-    spread = squares / (counts - 1) / counts if (counts > 1).all() else None  # (P,)
-    return PromptMeans(means, spread, numbers[first], counts)
+    means = np.bincount(prompt_of_image, weights=values) / image_counts  # (P,)
+    squares = np.bincount(prompt_of_image, weights=(values - means[prompt_of_image]) ** 2)
+    mean_variances = None
+    if (image_counts > 1).all():
+        mean_variances = squares / (image_counts - 1) / image_counts  # (P,)
+    return PromptMeans(means, mean_variances, task_of_prompt, image_counts)
 
 
-def clustered_mean(found: PromptMeans) -> ClusteredMean:
-    """The macro average with both errors; for paired differences give means of new minus baseline.
+def clustered_mean(prompts: PromptMeans) -> ClusteredMean:
+    """Return the mean over tasks of the means over prompts, with both intervals.
+
+    For paired differences give the means of new minus baseline.
 
     Raises:
-        TooFewImages: a task has a single prompt, so nothing can be said of new prompts.
+        TooFewImagesError: A task has a single prompt, so there is no error for new prompts.
 
-    Source: Liang and Zeger 1986 with equal weights within a task; tasks are fixed, so their errors
-    add in squares. Degrees of freedom:
-    Satterthwaite 1946, over tasks for new prompts and over prompts for new seeds.
+    Source: Liang and Zeger 1986 with equal weights within a task. Tasks are fixed, so their
+    squared errors add. Satterthwaite 1946 for the degrees of freedom, over tasks for new prompts
+    and over prompts for new seeds.
     """
-    counts = np.bincount(found.tasks)
-    _need_two_prompts(counts)
-    task_means = np.bincount(found.tasks, weights=found.means) / counts  # (T,)
+    prompt_counts = np.bincount(prompts.tasks)  # (T,)
+    n_tasks = len(prompt_counts)
+    _check_two_prompts(prompt_counts)
+    task_means = np.bincount(prompts.tasks, weights=prompts.means) / prompt_counts  # (T,)
     value = float(task_means.mean())
-    squares = np.bincount(found.tasks, weights=(found.means - task_means[found.tasks]) ** 2) / (
-        counts - 1
-    )
-    between = squares / counts  # (T,) variances of the task means
-    df = satterthwaite_df(between, counts - 1)
-    new_prompts = student_interval(value, math.sqrt(between.sum()) / len(counts), df)
-    if (
-        found.mean_variances is None
-        or found.mean_variances.max() <= (RELATIVE_TOLERANCE * np.abs(found.means).max()) ** 2
-    ):  # 0 up to rounding
+
+    # New prompts: the variance of each task's mean from the variance between its prompts
+    deviations = prompts.means - task_means[prompts.tasks]  # (P,)
+    variances = np.bincount(prompts.tasks, weights=deviations**2) / (prompt_counts - 1)  # (T,)
+    between_variances = variances / prompt_counts  # (T,)
+    df = satterthwaite_df(between_variances, prompt_counts - 1)
+    new_prompts = student_interval(value, math.sqrt(between_variances.sum()) / n_tasks, df)
+
+    # New seeds: the variance of each prompt's mean from the variance between its images
+    rounding_variance = (RELATIVE_TOLERANCE * np.abs(prompts.means).max()) ** 2
+    if prompts.mean_variances is None or prompts.mean_variances.max() <= rounding_variance:
         return ClusteredMean(value, new_prompts, None, df)
-    within = found.mean_variances / counts[found.tasks] ** 2  # (P,) what each prompt adds to them
-    new_seeds = student_interval(
-        value,
-        math.sqrt(within.sum()) / len(counts),
-        satterthwaite_df(within, found.image_counts - 1),
-    )
+    within_variances = prompts.mean_variances / prompt_counts[prompts.tasks] ** 2  # (P,)
+    within_df = satterthwaite_df(within_variances, prompts.image_counts - 1)
+    new_seeds = student_interval(value, math.sqrt(within_variances.sum()) / n_tasks, within_df)
     return ClusteredMean(value, new_prompts, new_seeds, df)
 
 
-def satterthwaite_df(parts: np.ndarray, freedoms: np.ndarray) -> float | None:
-    """Degrees of freedom of a sum of estimated variances (K,), each with its own (K,); None where
-    all are 0.
+def satterthwaite_df(variances: np.ndarray, dfs: np.ndarray) -> float | None:
+    """Return the degrees of freedom of a sum of estimated variances; None if all are 0.
+
+    Args:
+        variances: (K,).
+        dfs: degrees of freedom of each variance, (K,).
 
     Source: Satterthwaite 1946.
     """
-    loose = float((parts**2 / freedoms).sum())
-    return float(parts.sum()) ** 2 / loose if loose else None
+    denominator = float((variances**2 / dfs).sum())
+    return float(variances.sum()) ** 2 / denominator if denominator else None
 
 
 def score_interval(scores: PromptMeans, bounds: tuple[float, float]) -> Interval | None:
-    """Return the score interval for new prompts of a mean, or a mean of task means, that has
-    bounds.
+    """Return the score interval for new prompts of a mean of task means that has bounds.
 
-    It is Wilson's interval at the effective number of prompts, with Student's quantile. Its width
-    is
-    never 0 and its ends lie within the bounds. Between the bounds it equals Student's t interval.
+    It is Wilson's interval at the effective number of prompts, with Student's critical value. Its
+    width is never 0, and its ends are within the bounds. Away from the bounds it equals Student's
+    t interval.
 
     Args:
-        scores: at least two prompts in each task.
-        bounds: the least and the most that a score can be.
+        scores: means of at least two prompts in each task.
+        bounds: the lowest and the highest possible score.
 
     Returns:
-        None where the prompts of every task score alike between the bounds: nothing was seen of how
-        prompts differ. se is the plain error, at a bound Wilson's half width in deviates.
+        None if in every task all prompts score equally between the bounds, which does not show how
+        much prompts differ. se is the plain standard error; at a bound it is Wilson's half-width
+        divided by Z.
 
     Raises:
-        TooFewImages: A task has a single prompt.
+        TooFewImagesError: A task has a single prompt.
 
     Source: Wilson 1927; Korn and Graubard 1998 for the effective number.
     """
-    _need_two_prompts(np.bincount(scores.tasks))
-    span = bounds[1] - bounds[0]
-    share = BoundedMean.from_scores((scores.means - bounds[0]) / span, scores.tasks)
-    if share is None:
+    _check_two_prompts(np.bincount(scores.tasks))
+    value_range = bounds[1] - bounds[0]
+    mean = BoundedMean.from_scores((scores.means - bounds[0]) / value_range, scores.tasks)
+    if mean is None:
         return None
-    inverse, freedom = share.inverse_effective_size()
-    centre, half = wilson_centre_and_half_width(
-        share.rate, inverse, quantile(CONFIDENCE_LEVEL, freedom)
+    inverse_size, df = mean.inverse_effective_size()
+    centre, half_width = wilson_centre_and_half_width(
+        mean.rate, inverse_size, critical_value(CONFIDENCE_LEVEL, df)
     )
-    is_at_bound = min(share.rate, 1.0 - share.rate) <= RELATIVE_TOLERANCE
-    plain = math.sqrt(inverse * share.rate * (1.0 - share.rate))
-    se = wilson_centre_and_half_width(share.rate, inverse, Z)[1] / Z if is_at_bound else plain
-    low = max(
-        0.0, min(float(centre - half), share.rate)
-    )  # at a bound it is the rate, up to rounding
-    high = min(1.0, max(float(centre + half), share.rate))
-    return Interval(span * float(se), bounds[0] + span * low, bounds[0] + span * high)
+
+    is_at_bound = min(mean.rate, 1.0 - mean.rate) <= RELATIVE_TOLERANCE
+    se = math.sqrt(inverse_size * mean.rate * (1.0 - mean.rate))
+    if is_at_bound:
+        se = wilson_centre_and_half_width(mean.rate, inverse_size, Z)[1] / Z
+
+    # At a bound one end equals the rate up to rounding; min and max remove the rounding.
+    low = max(0.0, min(float(centre - half_width), mean.rate))
+    high = min(1.0, max(float(centre + half_width), mean.rate))
+    return Interval(
+        value_range * float(se), bounds[0] + value_range * low, bounds[0] + value_range * high
+    )
 
 
 class BoundedMean(NamedTuple):
-    """A mean of task means of scores of 0 to 1, and what the prompts show of its variance.
+    """A mean of task means of scores of 0 to 1, with its variance as the prompts show it.
 
-    rate: the mean. variance: of the mean, from the prompts' spread in their tasks. freedom:
-    Student's
-    degrees of freedom of that variance, None where it is 0. prompts: how many there are, less what
-    unequal tasks waste. loose: prompts minus tasks.
+    Attributes:
+        rate: the mean.
+        variance: variance of the mean, from the variance between prompts of a task.
+        df: Student's degrees of freedom of the variance; None if it is 0.
+        effective_prompts: number of prompts, less what unequal task sizes cost.
+        residual_df: number of prompts minus number of tasks.
     """
 
     rate: float
@@ -214,105 +237,110 @@ class BoundedMean(NamedTuple):
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, tasks: np.ndarray) -> BoundedMean | None:
-        """Return the mean of scores (P,) over tasks (P,); None where all tasks are alike between 0
-        and 1.
+        """Return the mean of scores (P,) over tasks (P,).
+
+        None if in every task all scores are equal between 0 and 1.
         """
-        counts = np.bincount(tasks)
-        means = np.clip(np.bincount(tasks, weights=scores) / counts, 0.0, 1.0)  # (T,)
-        squares = np.bincount(tasks, weights=(scores - means[tasks]) ** 2)
-        is_alike = squares <= RELATIVE_TOLERANCE**2
-        is_at_bound = is_alike & (np.minimum(means, 1.0 - means) <= RELATIVE_TOLERANCE)
-        if (is_alike & ~is_at_bound).all():
+        prompt_counts = np.bincount(tasks)  # (T,)
+        n_tasks = len(prompt_counts)
+        task_means = np.clip(np.bincount(tasks, weights=scores) / prompt_counts, 0.0, 1.0)  # (T,)
+        squares = np.bincount(tasks, weights=(scores - task_means[tasks]) ** 2)  # (T,)
+        is_constant = squares <= RELATIVE_TOLERANCE**2
+        is_at_bound = is_constant & (np.minimum(task_means, 1.0 - task_means) <= RELATIVE_TOLERANCE)
+        if (is_constant & ~is_at_bound).all():
             return None
 
-        # A task at its bound shows no spread and has an error none the less, its Wilson error.
-        # Where the
-        # whole mean is at a bound, the effective number stands for it, so it fades there.
-        rate = float(means.mean())
-        parts = np.where(is_alike, 0.0, squares / (counts - 1) / counts)
-        unseen = np.where(
-            is_at_bound, (wilson_centre_and_half_width(1.0, 1.0 / counts, Z)[1] / Z) ** 2, 0.0
+        # A task at its bound shows no variance, but its mean has Wilson's error. Where the whole
+        # mean is at a bound, the effective number includes that error, so it fades out there.
+        rate = float(task_means.mean())
+        estimated_variances = np.where(
+            is_constant, 0.0, squares / (prompt_counts - 1) / prompt_counts
         )
-        variance = float(parts.sum() + 4.0 * rate * (1.0 - rate) * unseen.sum()) / len(counts) ** 2
-        freedom = satterthwaite_df(parts, counts - 1)
-        if freedom is not None:  # the unseen part counts as known
-            freedom *= (variance * len(counts) ** 2 / float(parts.sum())) ** 2
-        return cls(
-            rate,
-            variance,
-            freedom,
-            len(counts) ** 2 / float((1.0 / counts).sum()),
-            int((counts - 1).sum()),
-        )
+        bound_errors = wilson_centre_and_half_width(1.0, 1.0 / prompt_counts, Z)[1] / Z
+        bound_variances = np.where(is_at_bound, bound_errors**2, 0.0)
+        fading = 4.0 * rate * (1.0 - rate)
+        variance = float(estimated_variances.sum() + fading * bound_variances.sum()) / n_tasks**2
+
+        # The variance of tasks at a bound counts as known.
+        df = satterthwaite_df(estimated_variances, prompt_counts - 1)
+        if df is not None:
+            df *= (variance * n_tasks**2 / float(estimated_variances.sum())) ** 2
+        effective_prompts = n_tasks**2 / float((1.0 / prompt_counts).sum())
+        return cls(rate, variance, df, effective_prompts, int((prompt_counts - 1).sum()))
 
     def inverse_effective_size(self) -> tuple[float, float | None]:
-        """Return 1 / effective number of prompts and the degrees of freedom that it is known with.
+        """Return 1 / effective number of prompts, and the degrees of freedom of that estimate.
 
-        A prompt's variance is phi p (1 - p), with phi from 0 (prompts alike) to 1 (every prompt at
-        a
-        bound), so P prompts count as P / phi. Near a bound few prompts differ and tell little of
-        phi.
-        It is therefore shrunk towards 1, the most cautious value, as if PRIOR of a prompt's
-        variance
-        had been seen with phi = 1. The weight (1 - 4 p (1 - p))^2 fades between the bounds, where
-        the
-        prompts' own spread is enough. The prior part counts as known (Satterthwaite 1946).
+        The variance of a prompt is phi p (1 - p). phi is 0 if prompts are equal and 1 if every
+        prompt is at a bound, so P prompts count as P / phi. Near a bound few prompts differ, and
+        phi is uncertain. It is therefore shrunk towards 1, the most cautious value, as if
+        PRIOR_VARIANCE of a prompt's variance had been observed with phi = 1. The prior's weight
+        (1 - 4 p (1 - p))^2 fades away from the bounds, where the variance between prompts is
+        informative. The prior counts as known (Satterthwaite 1946).
         """
         binomial = self.rate * (1.0 - self.rate)
-        prior = PRIOR_VARIANCE * (1.0 - 4.0 * binomial) ** 2
-        seen_squares = self.variance * self.effective_prompts * self.residual_df
-        phi = (seen_squares + prior) / (self.residual_df * binomial + prior)
-        if self.df is None or seen_squares == 0:
-            return phi / self.effective_prompts, None
-        return phi / self.effective_prompts, self.df * ((seen_squares + prior) / seen_squares) ** 2
+        prior_variance = PRIOR_VARIANCE * (1.0 - 4.0 * binomial) ** 2
+        observed_squares = self.variance * self.effective_prompts * self.residual_df
+        phi = (observed_squares + prior_variance) / (self.residual_df * binomial + prior_variance)
+        inverse_size = phi / self.effective_prompts
+        if self.df is None or observed_squares == 0:
+            return inverse_size, None
+        return inverse_size, self.df * ((observed_squares + prior_variance) / observed_squares) ** 2
 
 
-def wilson_centre_and_half_width(rate: float, inverse: Draws, reach: float) -> tuple[Draws, Draws]:
-    """Return centre and half width of Wilson's interval of a rate; inverse is 1 / number of
-    draws.
+def wilson_centre_and_half_width(
+    rate: float, inverse_size: FloatOrArray, z: float
+) -> tuple[FloatOrArray, FloatOrArray]:
+    """Return centre and half-width of Wilson's interval of a rate.
+
+    Args:
+        rate: fraction, 0 to 1.
+        inverse_size: 1 / sample size.
+        z: critical value.
+
+    Source: Wilson 1927.
     """
-    square = reach * reach * inverse
-    half = np.sqrt(square * rate * (1.0 - rate) + square**2 / 4.0) / (1.0 + square)
-    return (rate + square / 2.0) / (1.0 + square), half
+    square = z * z * inverse_size
+    half_width = np.sqrt(square * rate * (1.0 - rate) + square**2 / 4.0) / (1.0 + square)
+    return (rate + square / 2.0) / (1.0 + square), half_width
 
 
-def _need_two_prompts(counts: np.ndarray) -> None:
-    if (counts < 2).any():
+def _check_two_prompts(prompt_counts: np.ndarray) -> None:
+    """Raise TooFewImagesError if a task has fewer than two prompts."""
+    if (prompt_counts < 2).any():
         raise TooFewImagesError(
-            f"an error over prompts needs two prompts in each task, found {counts.min()}"
+            "a standard error over prompts needs two prompts in each task, found"
+            f" {prompt_counts.min()}"
         )
 
 
 def sign_flip_test(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlipTest:
-    """Paired permutation test over prompts: without an effect each prompt's difference is as likely
-    to have the other sign.
+    """Return the paired permutation test over prompts.
 
-    Every sign vector is tried where there are no more than `permutations` of them, else that many
-    random ones (fixed seed), the
-    observed one counted among them so that p is never 0.
+    Without an effect the difference of each prompt is as likely to have the other sign. Every sign
+    vector is tried if there are no more than `permutations`. Otherwise so many random ones are
+    tried (fixed seed), and the observed one is added, so that p is never 0.
 
     Args:
         differences: prompt means of new minus baseline.
+        permutations: the maximum number of sign vectors.
     """
-    counts = np.bincount(differences.tasks)
-    parts = (
-        differences.means / counts[differences.tasks] / len(counts)
-    )  # (P,), their sum is the difference of the scores
-    parts = parts[parts != 0]
-    tested = exchange_test(
-        lambda signs: signs @ parts, len(parts), float(np.abs(parts).sum()), permutations
+    prompt_counts = np.bincount(differences.tasks)  # (T,)
+    # The contributions (P,) of prompts add up to the difference of the scores.
+    contributions = differences.means / prompt_counts[differences.tasks] / len(prompt_counts)
+    contributions = contributions[contributions != 0]
+    scale = float(np.abs(contributions).sum())
+    test = exchange_test(
+        lambda signs: signs @ contributions, len(contributions), scale, permutations
     )
-    wins = int((parts > 0).sum())
-    losses = int((parts < 0).sum())
-    return SignFlipTest(
-        tested.p, tested.is_exact, wins, losses, len(differences.means) - wins - losses
-    )
+    wins = int((contributions > 0).sum())
+    losses = int((contributions < 0).sum())
+    ties = len(differences.means) - wins - losses
+    return SignFlipTest(test.p, test.is_exact, wins, losses, ties)
 
 
 class ExchangeTest(NamedTuple):
-    """Two-sided p of a test that exchanges prompts between two runs, and whether it tried every
-    exchange.
-    """
+    """Two-sided p value of a test that exchanges prompts, and whether every exchange was tried."""
 
     p: float
     is_exact: bool
@@ -320,34 +348,38 @@ class ExchangeTest(NamedTuple):
 
 def exchange_test(
     difference: Callable[[np.ndarray], np.ndarray],
-    width: int,
+    n_prompts: int,
     scale: float,
     permutations: int = PERMUTATIONS,
 ) -> ExchangeTest:
-    """Return the share of exchanges whose difference is at least as large as the observed one.
+    """Return the fraction of exchanges whose difference is at least as large as the observed one.
 
     Args:
-        difference: signs (K, width) to differences (K,); +1 leaves a prompt in its run, -1
-            exchanges it.
-        width: prompts that differ between the runs; the others do not move.
-        scale: size of the terms that are summed; differences equal up to its rounding are ties.
-        permutations: every exchange is tried where there are no more, else that many random ones.
+        difference: signs (K, n_prompts) to differences (K,). A sign of +1 leaves a prompt in its
+            run, -1 exchanges it with the other run.
+        n_prompts: number of prompts that differ between the runs.
+        scale: size of the terms in the sums. Differences equal up to its rounding are ties.
+        permutations: the maximum number of exchanges. If there are more, so many random ones are
+            tried, and the observed one is added.
     """
-    observed = float(abs(difference(np.ones((1, width)))[0]))
-    exact = 2**width <= permutations
-    chunks = _all_signs(width) if exact else _random_signs(width, permutations)
-    beyond = sum(
-        int((np.abs(difference(chunk)) >= observed - RELATIVE_TOLERANCE * scale).sum())
-        for chunk in chunks
-    )
-    return ExchangeTest(beyond / 2**width if exact else (beyond + 1) / (permutations + 1), exact)
+    observed_difference = float(abs(difference(np.ones((1, n_prompts)))[0]))
+    is_exact = 2**n_prompts <= permutations
+    chunks = _all_signs(n_prompts) if is_exact else _random_signs(n_prompts, permutations)
+    threshold = observed_difference - RELATIVE_TOLERANCE * scale
+    count = sum(int((np.abs(difference(signs)) >= threshold).sum()) for signs in chunks)
+    if is_exact:
+        return ExchangeTest(count / 2**n_prompts, is_exact)
+    return ExchangeTest((count + 1) / (permutations + 1), is_exact)
 
 
-def _all_signs(width: int) -> Iterator[np.ndarray]:
-    yield np.array(list(itertools.product((-1.0, 1.0), repeat=width))).reshape(2**width, width)
+def _all_signs(n_prompts: int) -> Iterator[np.ndarray]:
+    """Yield all sign vectors at once, (2^n_prompts, n_prompts)."""
+    signs = list(itertools.product((-1.0, 1.0), repeat=n_prompts))
+    yield np.array(signs).reshape(2**n_prompts, n_prompts)
 
 
-def _random_signs(width: int, count: int) -> Iterator[np.ndarray]:
+def _random_signs(n_prompts: int, count: int) -> Iterator[np.ndarray]:
+    """Yield random sign vectors in chunks (K, n_prompts), K at most CHUNK."""
     rng = np.random.default_rng(SEED)
     for start in range(0, count, CHUNK):
-        yield rng.integers(0, 2, (min(CHUNK, count - start), width)) * 2.0 - 1.0
+        yield rng.integers(0, 2, (min(CHUNK, count - start), n_prompts)) * 2.0 - 1.0

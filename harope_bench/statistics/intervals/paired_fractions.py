@@ -1,5 +1,6 @@
-"""Paired shares: McNemar's exact test on rows of the same samples that are 0 or 1, or 0 or 100
-(percent).
+"""Paired fractions: McNemar's exact test and the interval of Bonett and Price.
+
+Contributions are 0 or 1, or 0 or 100 (percent), of the same samples in both runs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from harope_bench.statistics.significance import Interval
 
 
 class McNemarTest(NamedTuple):
-    """Samples that only the new one has (wins), only the baseline (losses), both or neither (ties),
-    and the two-sided exact p.
+    """McNemar's test of paired samples.
+
+    Attributes:
+        wins: number of samples that are correct in the new run alone.
+        losses: number of samples that are correct in the baseline alone.
+        ties: number of samples that are correct in both or in neither.
+        p: exact two-sided p value.
     """
 
     wins: int
@@ -24,51 +30,62 @@ class McNemarTest(NamedTuple):
     p: float
 
 
-def is_binary(rows: np.ndarray) -> bool:
-    """Whether all rows are 0 or 1, or all are 0 or 100."""
-    return any(bool(np.isin(rows, (0, hit)).all()) for hit in (1, 100))
+def is_binary(contributions: np.ndarray) -> bool:
+    """Return whether all contributions are 0 or 1, or all are 0 or 100."""
+    return any(bool(np.isin(contributions, (0, success_value)).all()) for success_value in (1, 100))
 
 
-def mcnemar_test(baseline: np.ndarray, new: np.ndarray) -> McNemarTest:
-    """Exact McNemar test of rows (N,), 0 or positive: of the samples that differ, half would be
-    wins without an effect.
+def mcnemar_test(baseline_contributions: np.ndarray, new_contributions: np.ndarray) -> McNemarTest:
+    """Return McNemar's exact test of two arrays (N,) of 0 and a positive value.
 
-    p is twice the smaller binomial tail, at most 1; 1 where no sample differs.
+    Without an effect, half of the samples that differ are wins. p is twice the smaller tail of the
+    binomial distribution, at most 1, and 1 if no sample differs.
+
+    Raises:
+        ShapeError: The arrays have different shapes.
 
     Source: McNemar 1947; the exact form as in Fagerland, Lydersen, Laake 2013, section 2.
     """
-    if baseline.shape != new.shape:
-        raise ShapeError(f"paired rows of shapes {baseline.shape} and {new.shape}")
-    wins = int(((new > 0) & (baseline == 0)).sum())
-    losses = int(((new == 0) & (baseline > 0)).sum())
-    return McNemarTest(
-        wins,
-        losses,
-        len(new) - wins - losses,
-        min(1.0, 2.0 * _binomial_tail(min(wins, losses), wins + losses)),
-    )
+    if baseline_contributions.shape != new_contributions.shape:
+        raise ShapeError(
+            f"paired contributions have shapes {baseline_contributions.shape} and"
+            f" {new_contributions.shape}; they need one shape"
+        )
+    wins = int(((new_contributions > 0) & (baseline_contributions == 0)).sum())
+    losses = int(((new_contributions == 0) & (baseline_contributions > 0)).sum())
+    p = min(1.0, 2.0 * _binomial_tail(min(wins, losses), wins + losses))
+    return McNemarTest(wins, losses, len(new_contributions) - wins - losses, p)
 
 
-def bonett_price_interval(wins: int, losses: int, ties: int, reach: float) -> Interval:
-    """Interval of a paired difference of shares, wins minus losses, that keeps a width where no
+def bonett_price_interval(wins: int, losses: int, ties: int, critical_value: float) -> Interval:
+    """Return the interval of a paired difference of fractions, (wins - losses) / N.
+
+    One sample is added to the wins and one to the losses, so the interval has a width even if no
     sample differs.
 
-    One sample is added to each kind of pair that differs. reach: standard errors to each side.
+    Args:
+        wins: number of samples that are correct in the new run alone.
+        losses: number of samples that are correct in the baseline alone.
+        ties: number of the other samples.
+        critical_value: half-width in standard errors.
 
     Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data".
     """
     n = wins + losses + ties + 2
-    more = (wins + 1) / n
-    fewer = (losses + 1) / n
-    delta = more - fewer
-    se = math.sqrt((more + fewer - (more - fewer) ** 2) / n)
-    return Interval(se, delta - reach * se, delta + reach * se)
+    win_rate = (wins + 1) / n
+    loss_rate = (losses + 1) / n
+    delta = win_rate - loss_rate
+    se = math.sqrt((win_rate + loss_rate - (win_rate - loss_rate) ** 2) / n)
+    return Interval(se, delta - critical_value * se, delta + critical_value * se)
 
 
 def _binomial_tail(k: int, n: int) -> float:
-    """P(X <= k) of Binomial(n, 1/2), summed from logarithms: 2^-n underflows beyond a thousand."""
-    whole = math.lgamma(n + 1) - n * math.log(2)
+    """Return P(X <= k) of Binomial(n, 1/2).
+
+    The terms are computed from logarithms, because 2^-n underflows for n above a thousand.
+    """
+    log_scale = math.lgamma(n + 1) - n * math.log(2)
     return math.fsum(
-        math.exp(whole - math.lgamma(j + 1) - math.lgamma(n - j + 1)) for j in range(k + 1)
+        math.exp(log_scale - math.lgamma(j + 1) - math.lgamma(n - j + 1)) for j in range(k + 1)
     )

@@ -1,30 +1,33 @@
-"""Before a run: which difference a design can see, and how many images and training seeds a
-difference needs.
-"""
+"""Power: the difference that a design can detect, and the images and training seeds it needs."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from harope_bench.statistics.significance import CONFIDENCE_LEVEL, POWER, inverse_cdf, quantile
+from harope_bench.statistics.significance import (
+    CONFIDENCE_LEVEL,
+    POWER,
+    critical_value,
+    inverse_cdf,
+)
 
-# Published spreads of FID, as shares of FID. Training: "The FID Lottery" (arXiv 2606.20536), gaps
-# below about 1.3% are inconclusive.
-# Sampling: clean-fid's README, 17 networks drawn ten times each, median 0.56% at 50,000 images,
-# rounded to 0.5%.
+# Published standard deviations of FID, as fractions of FID. Training: "The FID Lottery" (arXiv
+# 2606.20536), gaps below about 1.3% are inconclusive. Sampling: README of clean-fid, 17 networks
+# sampled ten times each, median 0.56% at 50,000 images, rounded to 0.5%.
 TRAINING_COV = 0.013
 SAMPLING_COV = 0.005
 SAMPLING_IMAGES = 50_000
 
 
 class NoiseLevels(NamedTuple):
-    """Standard deviations in the metric's unit: over training seeds, and of drawing for one image
-    (se * sqrt(N)).
+    """Standard deviations in the metric's unit.
 
-    training is None where nobody knows it. paired is that of one sample's difference between two
-    checkpoints on the same
-    requests, None where it was not measured.
+    Attributes:
+        training_deviation: over training seeds; None if unknown.
+        sampling_deviation: of sampling, for one image: se * sqrt(N).
+        paired_deviation: of the difference between two checkpoints in one sample of the same
+            request; None if it was not measured.
     """
 
     training_deviation: float | None
@@ -33,86 +36,86 @@ class NoiseLevels(NamedTuple):
 
 
 def assumed_fid_noise(value: float) -> NoiseLevels:
-    """The noise of an FID of that value by the published constants; nothing is known of the
-    pairing.
-    """
+    """Return the noise of an FID of that value by the published constants, without pairing."""
     return NoiseLevels(TRAINING_COV * value, SAMPLING_COV * value * math.sqrt(SAMPLING_IMAGES))
 
 
 def power_multiplier(power: float = POWER, df: float | None = None) -> float:
-    """Standard errors that a true difference must span to be found with that power at the 5% level,
-    two-sided.
+    """Return how many standard errors a difference needs to be detected with that power.
+
+    The test is two-sided at the 5% level. df: Student's degrees of freedom; None for the normal
+    distribution.
     """
-    return quantile(CONFIDENCE_LEVEL, df) + inverse_cdf(power, df)
+    return critical_value(CONFIDENCE_LEVEL, df) + inverse_cdf(power, df)
 
 
 def detectable_method_difference(
-    noise: NoiseLevels, images: int, seeds: int, power: float = POWER, estimated: bool = False
+    noise: NoiseLevels, images: int, seeds: int, power: float = POWER, is_estimated: bool = False
 ) -> float | None:
-    """The smallest difference between two methods that is found, with `seeds` training seeds each
-    and `images` drawn from each.
+    """Return the smallest detectable difference between two methods.
 
     Args:
-        estimated: the spread over training seeds is not known beforehand but taken from these
-            seeds: Student's t with 2 seeds - 2.
+        noise: standard deviations in the metric's unit.
+        images: number of images per training run.
+        seeds: number of training seeds per method.
+        power: probability of detection.
+        is_estimated: the deviation over training seeds is estimated from these seeds, so the test
+            is Student's with 2 seeds - 2 degrees of freedom.
 
     Returns:
-        None where it cannot be said: no training spread, or one to be estimated from a single seed.
+        None if the deviation over training seeds is unknown, or is estimated from one seed.
     """
-    if noise.training_deviation is None or (estimated and seeds < 2):
+    if noise.training_deviation is None or (is_estimated and seeds < 2):
         return None
-    se = math.sqrt(2 / seeds * (noise.training_deviation**2 + noise.sampling_deviation**2 / images))
-    return power_multiplier(power, 2 * seeds - 2 if estimated else None) * se
+    # Variance of the difference of two means over seeds: 2 / seeds (training^2 + sampling^2 / N)
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
+    se = math.sqrt(2 / seeds * run_variance)
+    return power_multiplier(power, 2 * seeds - 2 if is_estimated else None) * se
 
 
 def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER) -> int:
-    """Images from each of two checkpoints for that difference between the checkpoints themselves
-    (evidence L1).
+    """Return the images that each of two checkpoints needs to detect that difference.
 
-    Paired where the paired noise was measured; else two independent draws.
+    The difference is one between these checkpoints (evidence L1). Samples are paired if the paired
+    deviation was measured, else independent.
     """
-    single = (
-        noise.paired_deviation
-        if noise.paired_deviation is not None
-        else math.sqrt(2) * noise.sampling_deviation
-    )
-    return max(2, math.ceil((power_multiplier(power) * single / difference) ** 2))
+    deviation = noise.paired_deviation
+    if deviation is None:
+        deviation = math.sqrt(2) * noise.sampling_deviation
+    return max(2, math.ceil((power_multiplier(power) * deviation / difference) ** 2))
 
 
 def seeds_for_method(
     noise: NoiseLevels, difference: float, images: int, power: float = POWER
 ) -> int | None:
-    """Training seeds of each method for that difference between methods (evidence L2); at least 2;
-    None without a training spread.
+    """Return the training seeds that each method needs to detect that difference, at least 2.
 
-    Counted with Student's t, whose spread comes from the seeds themselves, as `compare` will test
-    it.
+    The difference is one between methods (evidence L2). The test is Student's with the deviation
+    estimated from the seeds, as in `compare`. None if the deviation over training seeds is unknown.
     """
     if noise.training_deviation is None:
         return None
-    # the normal count is a lower bound; t asks for a few more
-    seeds = max(
-        2,
-        math.ceil(
-            2
-            * (power_multiplier(power) / difference) ** 2
-            * (noise.training_deviation**2 + noise.sampling_deviation**2 / images)
-        ),
-    )
-    while (
-        detectable_method_difference(noise, images, seeds, power, estimated=True) or 0.0
-    ) > difference:
+    # Start at the number for the normal distribution, which is a lower bound
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
+    seeds = max(2, math.ceil(2 * (power_multiplier(power) / difference) ** 2 * run_variance))
+    while True:
+        detectable = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
+        if (detectable or 0.0) <= difference:
+            return seeds
         seeds += 1
-    return seeds
 
 
 def images_for_method(
     noise: NoiseLevels, difference: float, seeds: int, power: float = POWER
 ) -> int | None:
-    """Images from each run with so many training seeds; None where the training spread alone hides
-    the difference.
+    """Return the images that each run needs to detect that difference with so many seeds.
+
+    None if the deviation over training seeds is unknown, or alone exceeds what is detectable.
     """
     if noise.training_deviation is None:
         return None
-    left = seeds / 2 * (difference / power_multiplier(power)) ** 2 - noise.training_deviation**2
-    return max(2, math.ceil(noise.sampling_deviation**2 / left)) if left > 0 else None
+    run_variance = seeds / 2 * (difference / power_multiplier(power)) ** 2
+    sampling_variance = run_variance - noise.training_deviation**2
+    if sampling_variance <= 0:
+        return None
+    return max(2, math.ceil(noise.sampling_deviation**2 / sampling_variance))

@@ -1,5 +1,6 @@
-"""Method against method: a t interval over training seeds that also counts the drawing noise the
-runs share.
+"""Comparison of two methods: Student's interval over training seeds.
+
+It includes the sampling error that the runs of a method share.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core.errors import TooFewImagesError
-from harope_bench.statistics.significance import quantile, standard_error
+from harope_bench.statistics.significance import critical_value, standard_error
 
 
 class MethodDifference(NamedTuple):
-    """New minus baseline with its error, Student's degrees of freedom, 95% interval and two-sided
-    p.
+    """The difference of two methods, new minus baseline.
+
+    Attributes:
+        delta: difference of the means over training seeds.
+        se: standard error.
+        df: Student's degrees of freedom; None for the normal distribution.
+        low: lower end of the 95% interval.
+        high: upper end of the 95% interval.
+        p: two-sided p value.
     """
 
     delta: float
@@ -29,66 +37,88 @@ class MethodDifference(NamedTuple):
 
 
 def method_difference(
-    baseline: Sequence[float], new: Sequence[float], shared: float = 0.0
+    baseline_values: Sequence[float], new_values: Sequence[float], shared_variance: float = 0.0
 ) -> MethodDifference:
-    """Difference of the means over training seeds.
+    """Return the difference of two methods' means over training seeds.
 
-    Each value is the method's mean, plus what its training did, plus what its drawing did. The
-    spread over a side's values holds
-    the first noise and each run's own part of the second; `shared` is the variance that it cannot
-    hold (see `shared_variance`).
-    Degrees of freedom by Welch and Satterthwaite, `shared` counted as known.
+    A value is the method's mean, plus the effect of its training, plus the effect of its sampling.
+    The variance of a method's values includes the first effect and the part of the second that
+    differs between runs. `shared_variance` is the part that all runs of a method share (see the
+    function of that name). It counts as known.
 
     Args:
-        baseline, new: one value a training seed, two or more on each side.
+        baseline_values: one value per training seed, two or more.
+        new_values: one value per training seed, two or more.
+        shared_variance: variance of the difference that the values do not show.
 
     Raises:
-        TooFewImages: a side has a single training seed.
+        TooFewImagesError: A method has a single training seed.
+
+    Source: Welch 1947 and Satterthwaite 1946 for the degrees of freedom.
     """
-    sides = [np.asarray(side, dtype=np.float64) for side in (baseline, new)]
-    if min(map(len, sides)) < 2:
+    values_by_method = [
+        np.asarray(method_values, dtype=np.float64)
+        for method_values in (baseline_values, new_values)
+    ]
+    if min(map(len, values_by_method)) < 2:
         raise TooFewImagesError(
-            f"a spread over training seeds needs two on each side, found {len(sides[0])} and"
-            f" {len(sides[1])}"
+            "a standard error over training seeds needs two on each side, found"
+            f" {len(values_by_method[0])} and {len(values_by_method[1])}"
         )
-    delta = float(sides[1].mean() - sides[0].mean())
-    parts = [float(side.var(ddof=1)) / len(side) for side in sides]
-    total = sum(parts) + shared
-    if total == 0:
+    delta = float(values_by_method[1].mean() - values_by_method[0].mean())
+
+    # Variances of the two means, and their sum with the shared part
+    variances = [
+        float(method_values.var(ddof=1)) / len(method_values) for method_values in values_by_method
+    ]
+    variance = sum(variances) + shared_variance
+    if variance == 0:
         return MethodDifference(delta, 0.0, None, delta, delta, float(delta == 0))
-    loose = sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
-    df = total**2 / loose if loose else None
-    se = math.sqrt(total)
-    half = quantile(0.95, df) * se
-    return MethodDifference(delta, se, df, delta - half, delta + half, student_p(delta / se, df))
+
+    # df = variance^2 / sum of (variance of a mean)^2 / (n - 1)
+    denominator = sum(
+        method_variance**2 / (len(method_values) - 1)
+        for method_variance, method_values in zip(variances, values_by_method, strict=True)
+    )
+    df = variance**2 / denominator if denominator else None
+    se = math.sqrt(variance)
+    half_width = critical_value(0.95, df) * se
+    return MethodDifference(
+        delta, se, df, delta - half_width, delta + half_width, student_p(delta / se, df)
+    )
 
 
 def student_p(t: float, df: float | None) -> float:
-    """Two-sided p of Student's t with df degrees of freedom; of the normal where df is None."""
+    """Return the two-sided p value of Student's t with df; of the normal if df is None."""
     if df is None:
         return math.erfc(abs(t) / math.sqrt(2))
-    from scipy.special import stdtr  # a second to import, and only a few training seeds ask for it
+    # scipy takes a second to import, and only a few training seeds need it
+    from scipy.special import stdtr
 
     return float(2 * stdtr(df, -abs(t)))
 
 
-def shared_variance(baseline: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> float:
-    """Drawing noise of the difference of means that is common to a side's runs, which their spread
-    cannot show.
+def shared_variance(
+    baseline_contributions: Sequence[np.ndarray], new_contributions: Sequence[np.ndarray]
+) -> float:
+    """Return the sampling variance of the difference of means that all runs of a method share.
 
-    All runs drew the same requests with the same noise, so their drawing errors move together. The
-    error of the difference of the
-    side means, from the mean rows, holds the common part and each run's own part; the own part is
-    half the squared error between
-    two runs of a side, and already stands in the spread over runs.
+    All runs answered the same requests with the same noise, so their sampling errors are
+    correlated. The error of the difference, from the mean contributions of each method, includes
+    the shared part and the part of each run. The latter is half the squared error between two runs
+    of a method. It is already in the variance over runs, so it is subtracted.
 
     Args:
-        baseline, new: first-order contributions (N,) of each run, the same samples in the same
-            order everywhere.
+        baseline_contributions: first-order contributions (N,) of each run of the baseline.
+        new_contributions: first-order contributions (N,) of each run of the new method, of the
+            same samples in the same order.
     """
-    whole = standard_error(np.mean(new, axis=0) - np.mean(baseline, axis=0)) ** 2
-    own = sum(
-        np.mean([standard_error(a - b) ** 2 / 2 for a, b in combinations(side, 2)]) / len(side)
-        for side in (baseline, new)
+    total_variance = (
+        standard_error(np.mean(new_contributions, axis=0) - np.mean(baseline_contributions, axis=0))
+        ** 2
     )
-    return max(0.0, whole - float(own))
+    run_variance = sum(
+        np.mean([standard_error(a - b) ** 2 / 2 for a, b in combinations(runs, 2)]) / len(runs)
+        for runs in (baseline_contributions, new_contributions)
+    )
+    return max(0.0, total_variance - float(run_variance))

@@ -167,7 +167,7 @@ def import_scores(
             if value is not None:
                 verdicts[index] = RuleOutcome(value, "as the official script says")
     notes = tuple(note for told in found.values() for note in told.notes)
-    return T2ICompBenchEvaluator(verdicts, notes).assess(
+    return T2ICompBenchEvaluator(verdicts, notes).evaluate(
         sorted(sights, key=lambda sight: sight.index), rules, lenient
     )
 

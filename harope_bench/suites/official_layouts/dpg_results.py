@@ -98,7 +98,7 @@ def import_scores(
         _annotated_image(index, suite, items[index % prompts], found, answers)
         for index in range(copies * prompts)
     ]
-    score = DpgBenchEvaluator(_scores_by_index(items, found, prompts)).assess(
+    score = DpgBenchEvaluator(_scores_by_index(items, found, prompts)).evaluate(
         sights, rules, lenient
     )
     return score._replace(

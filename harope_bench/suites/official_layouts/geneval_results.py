@@ -129,7 +129,7 @@ def import_scores(
         )
         if held:
             verdicts[index] = OfficialVerdict(held.line.correct, held.line.reason)
-    score = GenEvalEvaluator(verdicts).assess(sights, rules, lenient)
+    score = GenEvalEvaluator(verdicts).evaluate(sights, rules, lenient)
     return score._replace(
         warnings=(*warnings, *copies_warnings(copies, suite.copies), *score.warnings)
     )
