@@ -42,7 +42,7 @@ class LoadedFeatureExtractor:
 
     def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the named float32 arrays, one row an image, for images (B, H, W, 3) uint8."""
-        raise MissingMemberError(self, "observe")
+        raise MissingMemberError(self, "extract")
 
 
 class LoadedAnnotator:
@@ -50,9 +50,9 @@ class LoadedAnnotator:
 
     weights_sha256: str  # hash of the weights that are loaded
 
-    def annotate(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the answer of a role for an image (H, W, 3) uint8; it depends on nothing else."""
-        raise MissingMemberError(self, "see")
+        raise MissingMemberError(self, "annotate")
 
 
 Loaded_co = TypeVar("Loaded_co", bound=LoadedFeatureExtractor | LoadedAnnotator, covariant=True)

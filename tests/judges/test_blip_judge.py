@@ -271,7 +271,7 @@ def asked(image: np.ndarray, *questions: str) -> list[float]:
     answer = (
         registry.load_by_name("judges", "blip-vqa")
         .open("cpu")
-        .see("vqa", image, VqaQuery(questions=questions))
+        .annotate("vqa", image, VqaQuery(questions=questions))
     )
     return [a.yes for a in answer.answers]
 
@@ -367,14 +367,14 @@ def test_the_judge_keeps_its_promises(small: Path) -> None:
 def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
     ask = VqaQuery(questions=tuple(QUESTIONS))
-    answer = opened.see("vqa", image, ask)
+    answer = opened.annotate("vqa", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
     assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="it is no depth"):
-        opened.see("depth", image, DepthQuery(boxes=()))
+        opened.annotate("depth", image, DepthQuery(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
@@ -440,8 +440,8 @@ def test_a_conversion_gives_the_same_answers(
     network.load_state_dict(blip_network.convert_state(published()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
-    bound = registry.load_by_name("judges", "blip-vqa").of(str(tmp_path / "hub"))
-    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    bound = registry.load_by_name("judges", "blip-vqa").with_model(str(tmp_path / "hub"))
+    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
     assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
     assert (
         bound.judge_class == "substitute"
@@ -455,7 +455,7 @@ def test_a_conversion_gives_the_same_answers(
     for name in blip_network.TIED_KEYS:
         state.pop(name)
     save_file(state, path)
-    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
     assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
 
 
@@ -510,7 +510,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     opened = plugin.open("cpu")
-    first, second, third = plugin.canary()
+    first, second, third = plugin.self_checks()
     assert [case.check(opened) for case in (first, second, third)] == [None] * 3
     whole = opened.words.tokens
     with monkeypatch.context() as patch:
@@ -532,7 +532,7 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
     """That they give it was not seen here; the answers' order decides."""
     plugin = registry.load_by_name("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
-    *_, trial = plugin.canary()
+    *_, trial = plugin.self_checks()
     form = ANNOTATION_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert (
@@ -542,5 +542,5 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
             is right
         )
     assert is_complete_annotation(
-        trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask)
+        trial.ask, plugin.open("cpu").annotate(trial.role, trial.image, trial.ask)
     )

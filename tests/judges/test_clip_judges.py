@@ -115,7 +115,7 @@ def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarra
     """
     opened = registry.load_by_name("judges", SCORE).open("cpu")
     texts = ("a red car", "two dogs")
-    found = np.array(opened.see("similarity", image, SimilarityQuery(texts=texts)).cosines)
+    found = np.array(opened.annotate("similarity", image, SimilarityQuery(texts=texts)).cosines)
     wanted = {}
     import open_clip
 
@@ -229,7 +229,7 @@ def things(image: np.ndarray) -> tuple[ColourObject, ...]:
 
 def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     model, ask = reference(), ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
-    answer = registry.load_by_name("judges", COLOURS).open("cpu").see("colours", image, ask)
+    answer = registry.load_by_name("judges", COLOURS).open("cpu").annotate("colours", image, ask)
     assert ANNOTATION_TYPES["colours"].model_validate(
         answer.model_dump()
     ) == answer and is_complete_annotation(ask, answer)
@@ -257,22 +257,22 @@ def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.nda
     opened = registry.load_by_name("judges", COLOURS).open("cpu")
     bus = things(image)[1]
     ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
-    one, two = opened.see("colours", image, ask).shares
+    one, two = opened.annotate("colours", image, ask).shares
     assert one == two
-    assert opened.see(
+    assert opened.annotate(
         "colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))
     ).shares[0][::-1] == pytest.approx(one, abs=1e-6)
     cat = bus.model_copy(update={"name": "cat"})
     assert (
-        opened.see(
+        opened.annotate(
             "colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))
         ).shares[0]
         != one
     )
-    opened.see(
+    opened.annotate(
         "colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
     )
-    assert opened.see("colours", image, ask).shares[0] == one
+    assert opened.annotate("colours", image, ask).shares[0] == one
 
 
 def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
@@ -291,7 +291,7 @@ def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
     for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
         opened = registry.load_by_name("judges", name).open("cpu")
         with pytest.raises(OptionError, match="ask another judge"):
-            opened.see(role, image, DepthQuery(boxes=()))
+            opened.annotate(role, image, DepthQuery(boxes=()))
 
 
 # ----------------------------------------------------------------------------------------------
@@ -303,16 +303,16 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
     ask = SimilarityQuery(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = opened.see("similarity", image, ask)
+        answer = opened.annotate("similarity", image, ask)
     assert is_complete_annotation(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
     assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), (
         "capitals and blanks do not count"
     )
     assert abs(answer.cosines[0] - answer.cosines[2]) > 1e-3
-    alone = opened.see("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
+    alone = opened.annotate("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
     assert alone.cosines[0] == pytest.approx(answer.cosines[2], abs=1e-6)
     with pytest.raises(ShapeError, match=r"a text of 79 tokens .*CLIP reads 77"):
-        opened.see("similarity", image, SimilarityQuery(texts=("dog " * 77,)))
+        opened.annotate("similarity", image, SimilarityQuery(texts=("dog " * 77,)))
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
@@ -321,7 +321,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 ) -> None:
     plugin = registry.load_by_name("judges", name)
     opened = plugin.open("cpu")
-    checks = {case.name: case for case in plugin.canary()}
+    checks = {case.name: case for case in plugin.self_checks()}
     assert all(case.check(opened) is None for case in checks.values())
     prepare = opened.towers.prepare
     opened.towers.prepare = lambda picture: prepare(picture).flip(0)  # BGR
@@ -339,12 +339,12 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
 ) -> None:
     """That they give it was not seen here."""
     plugin = registry.load_by_name("judges", name)
-    plain = len(plugin.canary())
+    plain = len(plugin.self_checks())
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
-    opened, trials = plugin.open("cpu"), plugin.canary()[plain:]
+    opened, trials = plugin.open("cpu"), plugin.self_checks()[plain:]
     for trial in trials:
         assert trial.role in plugin.roles and trial.image.dtype == np.uint8
-        answer = opened.see(trial.role, trial.image, trial.ask)
+        answer = opened.annotate(trial.role, trial.image, trial.ask)
         assert is_complete_annotation(trial.ask, answer) and (
             trial.check(opened) is None
         ) == trial.right(answer)

@@ -399,16 +399,16 @@ def test_the_judge_keeps_its_promises(small: Path) -> None:
 def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
-    answer = opened.see("depth", image, ask)
+    answer = opened.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
     )
     assert [d.mean is None for d in answer.depths] == [False, False, True]
-    alone = opened.see("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
+    alone = opened.annotate("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
     with pytest.raises(OptionError, match="it is no similarity"):
-        opened.see("similarity", image, SimilarityQuery(texts=()))
+        opened.annotate("similarity", image, SimilarityQuery(texts=()))
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
@@ -416,8 +416,8 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 ) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     opened = plugin.open("cpu")
-    assert [case.check(opened) for case in plugin.canary()] == [None, None]
-    *_, steps = registry.load_by_name("judges", "depth").canary()
+    assert [case.check(opened) for case in plugin.self_checks()] == [None, None]
+    *_, steps = registry.load_by_name("judges", "depth").self_checks()
     framed = depth_map.resize_to_frame
     monkeypatch.setattr(
         depth_map, "framed", lambda picture: framed(picture).T
@@ -430,11 +430,11 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
-    plugin = registry.load_by_name("judges", "depth").of(str(save_depth_model(tmp_path / "model")))
+    plugin = registry.load_by_name("judges", "depth").with_model(str(save_depth_model(tmp_path / "model")))
     testing.check_annotator(plugin)
     opened = plugin.open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
-    answer = opened.see("depth", image, ask)
+    answer = opened.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and plugin.judge_class == "substitute"
@@ -446,17 +446,17 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
     assert raw.std() > 0 and depth_map.depths_of_boxes(raw, (60, 90), ask.boxes) == answer
     metric = (
         registry.load_by_name("judges", "depth")
-        .of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
+        .with_model(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
         .open("cpu")
     )
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
-    assert metric.see("depth", image, ask) == depth_map.depths_of_boxes(
+    assert metric.annotate("depth", image, ask) == depth_map.depths_of_boxes(
         1 / metres.clamp_min(1e-6), (60, 90), ask.boxes
     )
     assert (
         plugin.weights_sha256()
-        != registry.load_by_name("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+        != registry.load_by_name("judges", "depth").with_model(str(tmp_path / "metric")).weights_sha256()
     )
 
 
@@ -479,11 +479,11 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(MissingAssetError, match="depth=depth:FOLDER-OR-HUB-ID"):
             wrong()
     with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
-        plugin.of("nobody/nothing").open("cpu")
+        plugin.with_model("nobody/nothing").open("cpu")
     with pytest.raises(MissingAssetError, match="no folder and no hub id"):
-        plugin.of("../else/where").open("cpu")
+        plugin.with_model("../else/where").open("cpu")
     with pytest.raises(MissingAssetError, match=r"holds no config\.json"):
-        plugin.of(str(tmp_path)).open("cpu")
+        plugin.with_model(str(tmp_path)).open("cpu")
     folder = save_depth_model(tmp_path / "model")
     from safetensors.torch import load_file, save_file
 
@@ -493,10 +493,10 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"
     ):
-        plugin.of(str(folder)).open("cpu")
+        plugin.with_model(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
-        plugin.of(str(folder)).open("cpu")
+        plugin.with_model(str(folder)).open("cpu")
     assert "\n" not in str(caught.value)
     with torch.random.fork_rng(devices=[]):
         transformers.BertModel(
@@ -509,7 +509,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
             )
         ).save_pretrained(tmp_path / "bert")
     with pytest.raises(OptionError, match="holds no depth network that transformers knows"):
-        plugin.of(str(tmp_path / "bert")).open("cpu")
+        plugin.with_model(str(tmp_path / "bert")).open("cpu")
 
 
 def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Mean(LoadedFeatureExtractor):
 
     weights_sha256 = "1" * 64
 
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return {"mean": images.mean((1, 2, 3), keepdims=True)[..., 0, 0].astype(np.float32)}
 
 
@@ -55,7 +55,7 @@ class Blind(LoadedAnnotator):
 
     weights_sha256 = "2" * 64
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=())
 
 
@@ -67,7 +67,7 @@ class BlindJudge(Annotator):
     def __init__(self, model: str | None = None):
         self.model = model
 
-    def of(self, model: str) -> BlindJudge:
+    def with_model(self, model: str) -> BlindJudge:
         return BlindJudge(model)
 
     def weights_sha256(self) -> str:

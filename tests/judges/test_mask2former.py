@@ -365,16 +365,16 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
         .repeat(8, 1)
     )
     before = image.copy()
-    one = opened.see("detector", image, DetectionQuery(names=("cat",)))
+    one = opened.annotate("detector", image, DetectionQuery(names=("cat",)))
     assert one.size == (144, 96) and one.detections and np.array_equal(image, before)
-    assert opened.see("detector", image, DetectionQuery()) == one
+    assert opened.annotate("detector", image, DetectionQuery()) == one
     assert DetectionAnnotation.model_validate_json(one.to_json()) == one
-    swapped = opened.see("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
+    swapped = opened.annotate("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
     assert swapped != one, "red and blue are not the same to it"
 
 
 def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Former) -> None:
-    answer = opened.see("detector", NOISE, DetectionQuery())
+    answer = opened.annotate("detector", NOISE, DetectionQuery())
     assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
     assert not self_check.is_consistent(_one_short(answer))
     assert not self_check.is_consistent(
@@ -383,7 +383,7 @@ def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Form
 
 
 def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
-    checks = {case.name: case.check for case in mask2former.PLUGIN.canary()}
+    checks = {case.name: case.check for case in mask2former.PLUGIN.self_checks()}
     assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(
         ("channels", "boxes", "activation", "device")
     )

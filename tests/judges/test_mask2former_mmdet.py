@@ -213,10 +213,10 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
     chain = instances_of_mmdet(
         theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.prepared(image))), ready
     )
-    detections = theirs.see("detector", image, DetectionQuery())
+    detections = theirs.annotate("detector", image, DetectionQuery())
     assert [d.label for d in detections.found] == [d.label for d in chain.detections]
     assert (
-        sum(d.mask is not None for d in ours.see("detector", image, DetectionQuery()).found) >= 5
+        sum(d.mask is not None for d in ours.annotate("detector", image, DetectionQuery()).found) >= 5
     ), "too few sure detections"
     assert (
         max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True))
@@ -225,7 +225,7 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
 
 
 def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
-    cases = mask2former_mmdet.PLUGIN.canary()
+    cases = mask2former_mmdet.PLUGIN.self_checks()
     assert {case.name: case.check(pair[1]) for case in cases} == {"channels": None, "boxes": None}
 
 

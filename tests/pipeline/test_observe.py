@@ -62,7 +62,7 @@ def spoiled(
     """The judge with one value of these arrays and images altered."""
     honest = LoadedMicroExtractor.observe
 
-    def observe(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
         seen = {name: array.copy() for name, array in honest(self, images).items()}
         for name, indices in at.items():
             seen[name][indices, 3] = value

@@ -68,15 +68,15 @@ class LoadedBlipVqa(LoadedAnnotator):
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Of each question the share of yes, and the likelier of yes and no."""
-        if role != "vqa" or not isinstance(ask, VqaQuery):
+        if role != "vqa" or not isinstance(query, VqaQuery):
             raise OptionError(f"blip-vqa answers questions, it is no {role}; ask another judge")
         with full_float32():
             shares = blip_network.yes_probabilities(
                 self.network,
                 pixels(image).to(self.device),
-                [self.tokenizer.tokenize(q) for q in ask.questions],
+                [self.tokenizer.tokenize(q) for q in query.questions],
             )
         return VqaAnnotation(
             answers=tuple(
@@ -139,7 +139,7 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         self.vision = vision
         self.text = text
 
-    def of(self, model: str) -> ConvertedBlipVqa:
+    def with_model(self, model: str) -> ConvertedBlipVqa:
         """The same steps on a conversion: a folder or a hub id of the local cache."""
         return ConvertedBlipVqa(model, self)
 
@@ -173,7 +173,7 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         )
         return LoadedBlipVqa(network, words, found.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
         """The stack, whatever the weights; with the published ones also a red disc's colour, which
         was not yet seen with them.
         """
@@ -226,7 +226,7 @@ class ConvertedBlipVqa(LocalAnnotator):
             device,
         )
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """The stack, whatever the weights."""
         return STACK_CHECKS
 

@@ -100,12 +100,12 @@ class LoadedColours(LoadedClip):
         super().__init__(towers)
         self.embedding_cache: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Of each object the candidates' shares: softmax of 100 cosines."""
-        if role != "colours" or not isinstance(ask, ColourQuery):
+        if role != "colours" or not isinstance(query, ColourQuery):
             raise OptionError(f"clip-vit-l-14 names colours, not {role}; ask another judge")
         return ColourAnnotation(
-            probabilities=tuple(self._shares(image, thing, ask.candidates) for thing in ask.objects)
+            probabilities=tuple(self._shares(image, thing, query.candidates) for thing in query.objects)
         )
 
     def _shares(
@@ -139,7 +139,7 @@ class ClipColours(ClipAnnotator):
         """
         return LoadedColours(self.load_towers(device, half=True))
 
-    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
         """The stack, whatever the weights; with the published ones also balls of plain colours,
         which were not yet seen with them.
         """

@@ -61,11 +61,11 @@ class ClipImageTower(VisionTower):
         "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and"
         " deviation"
     )
-    batch = 25
-    width = ("output_dim", SIZES["output_dim"])
+    batch_size = 25
+    width_option = ("output_dim", SIZES["output_dim"])
     source = WeightsSource("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
 
-    def blank(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         """open_clip's image tower of ViT-L-14-336-quickgelu."""
         from open_clip.transformer import QuickGELU, VisionTransformer
 
@@ -78,13 +78,13 @@ class ClipImageTower(VisionTower):
         """Images (B, H, W, 3) uint8 to (B, 3, 336, 336) float32."""
         return normalize_images(np.stack([crop_and_resize(image) for image in images]), MEAN, STD)
 
-    def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The image tower; the text tower may be in the file or not."""
         return {
             name: tensor for name, tensor in state.items() if not name.startswith(TEXT_TOWER_KEYS)
         }
 
-    def state(self, found: WeightsFile) -> Mapping[str, Tensor]:
+    def load_state(self, found: WeightsFile) -> Mapping[str, Tensor]:
         """OpenAI's archive by TorchScript, and only if it has the published hash; any other file as
         all weights here.
         """

@@ -23,14 +23,14 @@ from harope_bench.judges.weights.asset_files import WeightsSource
 class LoadedClipScore(LoadedClip):
     """The network with weights."""
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """The cosine of the image with each text."""
-        if role != "similarity" or not isinstance(ask, SimilarityQuery):
+        if role != "similarity" or not isinstance(query, SimilarityQuery):
             raise OptionError(
                 f"clipscore compares an image with texts, it is no {role}; ask another judge"
             )
         cosines = (
-            self.towers.images([Image.fromarray(image)]) @ self.towers.texts(ask.texts).T
+            self.towers.images([Image.fromarray(image)]) @ self.towers.texts(query.texts).T
         )  # (1, N)
         return SimilarityAnnotation(cosines=tuple(cosines[0].double().tolist()))
 
@@ -53,7 +53,7 @@ class ClipScore(ClipAnnotator):
         """
         return LoadedClipScore(self.load_towers(device, half=False))
 
-    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
         """The stack, whatever the weights; with the published ones also a red picture's name, which
         was not yet seen with them.
         """

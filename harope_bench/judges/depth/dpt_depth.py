@@ -45,16 +45,16 @@ class LoadedDpt(LoadedAnnotator):
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Of each box its mean nearness."""
-        if role != "depth" or not isinstance(ask, DepthQuery):
+        if role != "depth" or not isinstance(query, DepthQuery):
             raise OptionError(f"dpt-depth tells depth, it is no {role}; ask another judge")
         with (
             full_float32(),
             torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"),
         ):
             nearness = self.network(pixels(image).to(self.device)).predicted_depth[0]  # (480, 480)
-        return depth_map.depths_of_boxes(nearness.float(), image.shape[:2], ask.boxes)
+        return depth_map.depths_of_boxes(nearness.float(), image.shape[:2], query.boxes)
 
 
 class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
@@ -86,7 +86,7 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         )
         return LoadedDpt(network, found.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """The stack, whatever the weights; what the published ones see in a picture was not seen
         here and is not asked.
         """

@@ -62,11 +62,11 @@ class DinoV2(VisionTower):
         "PIL bicubic with antialias to 224 x 224 on uint8, stretched where not square; x / 255,"
         " ImageNet's mean and deviation"
     )
-    batch = 50
-    width = ("embed_dim", SIZES["embed_dim"])
+    batch_size = 50
+    width_option = ("embed_dim", SIZES["embed_dim"])
     source = WeightsSource("dinov2-vit-l-14", "HAROPE_BENCH_DINOV2")
 
-    def blank(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         """timm's vit_large_patch14_dinov2 for images of 224; gives the class token after the last
         norm.
         """
@@ -87,7 +87,7 @@ class DinoV2(VisionTower):
         """Images (B, H, W, 3) uint8 to (B, 3, 224, 224) float32."""
         return normalize_images(resize_square(images, SIDE, Image.Resampling.BICUBIC), MEAN, STD)
 
-    def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Without the mask token, which only training uses, and with positions for 16 x 16
         patches.
         """

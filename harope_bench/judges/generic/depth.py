@@ -72,9 +72,9 @@ class LoadedDepth(LoadedAnnotator):
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Of each box its mean nearness."""
-        if role != "depth" or not isinstance(ask, DepthQuery):
+        if role != "depth" or not isinstance(query, DepthQuery):
             raise OptionError(f"judge depth tells depth, it is no {role}; ask another judge")
         inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")[
             "pixel_values"
@@ -82,7 +82,7 @@ class LoadedDepth(LoadedAnnotator):
         with full_float32():
             found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
         return depth_map.depths_of_boxes(
-            inverse_depth(found, self.network.config), image.shape[:2], ask.boxes
+            inverse_depth(found, self.network.config), image.shape[:2], query.boxes
         )
 
 
@@ -109,7 +109,7 @@ class DepthAnnotator(LocalAnnotator):
         )
         return LoadedDepth(network, prepare, found.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """The steps behind the network, whatever the model."""
         return depth_map.STACK
 

@@ -85,7 +85,7 @@ class LoadedDetector(LoadedAnnotator):
             .eval()
         )
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; a detector that is told what to look for
         finds the names asked alone.
         """
@@ -95,7 +95,7 @@ class LoadedDetector(LoadedAnnotator):
             "masks": self._segment,
         }
         with torch.inference_mode(), full_float32():
-            return looks[self.kind](image, ask.names if isinstance(ask, DetectionQuery) else ())
+            return looks[self.kind](image, query.names if isinstance(query, DetectionQuery) else ())
 
     def _detect_open_vocabulary(
         self, image: np.ndarray, names: Sequence[str]
@@ -206,7 +206,7 @@ def check_boxes_inside(opened: LoadedDetector) -> str | None:
         .repeat(8, 0)
         .repeat(8, 1)
     )
-    found = opened.see("detector", image, DetectionQuery(names=("person",))).detections
+    found = opened.annotate("detector", image, DetectionQuery(names=("person",))).detections
     inside = all(0 <= d.box[0] <= d.box[2] <= 64 and 0 <= d.box[1] <= d.box[3] <= 48 for d in found)
     ordered = [d.score for d in found] == sorted((d.score for d in found), reverse=True)
     return (
@@ -224,7 +224,7 @@ class Detector(LocalAnnotator):
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
 
-    def found(self) -> LocalModel:
+    def find_model(self) -> LocalModel:
         """Return where the model lies; OptionError where none is named, NotHere where it is not
         there.
         """
@@ -239,7 +239,7 @@ class Detector(LocalAnnotator):
         """What a result must say of the judge."""
         return (f"judge: {self.model} is a substitute, numbers compare with nothing published",)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """A check that holds for any detector; what this one sees in a known image nobody
         recorded.
         """
@@ -252,7 +252,7 @@ class Detector(LocalAnnotator):
             NotHere: no such folder, nothing in the cache. OptionError: no object detector.
                 WeightsError: weights missing or damaged.
         """
-        found = self.found()
+        found = self.find_model()
         return LoadedDetector(found, detector_kind(found), device)
 
 

@@ -25,7 +25,7 @@ class LocalAnnotator(Annotator):
     def __init__(self, model: str | None = None):
         self.model = model
 
-    def of(self, model: str) -> Self:
+    def with_model(self, model: str) -> Self:
         """Return the judge on a folder, or on a hub id that the local cache holds."""
         return type(self)(model)
 

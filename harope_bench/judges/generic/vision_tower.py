@@ -41,7 +41,7 @@ def resize_square(
 class LoadedVisionTower(LoadedFeatureExtractor):
     """The network with weights, ready to look."""
 
-    way = {"path": "plain", "tf32": False}
+    numerics = {"path": "plain", "tf32": False}
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class LoadedVisionTower(LoadedFeatureExtractor):
         self.device = device
 
     @torch.inference_mode()
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """features (B, D) float32, for images (B, H, W, 3) uint8."""
         with full_float32():
             seen: Tensor = self.network(self.prepare(images).to(self.device))  # (B, D)
@@ -84,7 +84,7 @@ class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtracto
 
     def build_network(self) -> nn.Module:
         """The network, images (B, 3, S, S) to features (B, D); its numbers do not matter."""
-        raise MissingMemberError(self, "blank")
+        raise MissingMemberError(self, "build_network")
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8 to (B, 3, S, S) float32."""
@@ -94,7 +94,7 @@ class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtracto
         """The file's tensors under the names of `blank`; what is not understood stays, so that it
         is found.
         """
-        raise MissingMemberError(self, "arranged")
+        raise MissingMemberError(self, "convert_state")
 
     def load_state(self, found: WeightsFile) -> Mapping[str, Tensor]:
         """The tensors of the file, hash checked, nothing else unpickled."""

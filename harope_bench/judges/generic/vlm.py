@@ -90,16 +90,16 @@ class LoadedVlm(LoadedAnnotator):
         network.generation_config = greedy_config(network.generation_config, processor.tokenizer)
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Of each question the greedy answer and the share of yes; one question at a time, so that
         none is padded.
         """
-        if role != "vqa" or not isinstance(ask, VqaQuery):
+        if role != "vqa" or not isinstance(query, VqaQuery):
             raise OptionError(f"judge vlm answers questions, it is no {role}; ask another judge")
         picture = Image.fromarray(image)
         with full_float32():
             return VqaAnnotation(
-                answers=tuple(self._answer(picture, question) for question in ask.questions)
+                answers=tuple(self._answer(picture, question) for question in query.questions)
             )
 
     def _answer(self, picture: Image.Image, question: str) -> VqaAnswer:
@@ -162,7 +162,7 @@ class Vlm(LocalAnnotator):
             )
         return LoadedVlm(network, processor, found.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """What holds for any model: what it sees in a picture is its own affair."""
         return (NamedCheck("a question's neighbours do not count", check_question_independence),)
 

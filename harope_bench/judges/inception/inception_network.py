@@ -198,12 +198,12 @@ class LoadedInception(LoadedFeatureExtractor):
         self.notes: list[str] = []
 
     @property
-    def way(self) -> Mapping[str, Option]:
+    def numerics(self) -> Mapping[str, Option]:
         """Which of the networks looked, and that no product was rounded to TF32."""
         return {"path": self.network_kind, "tf32": False}
 
     @torch.inference_mode()
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """features (B, 2048), spatial (B, 2023) in NHWC order, logits (B, 1008) without bias;
         float32.
         """
@@ -301,7 +301,7 @@ class Inception(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtractor)
     source = WeightsSource(ASSET, ENVIRONMENT_VARIABLE)
     arrays = ("features", "spatial", "logits")
     widths = {"features": FEATURES, "spatial": 17 * 17 * SPATIAL_CHANNELS}
-    batch = 50
+    batch_size = 50
 
     def __init__(
         self, preprocessing: str, prepare: Callable[[np.ndarray], Tensor], preview: bool = False

@@ -44,8 +44,8 @@ class DigitsNetJudge(MicroExtractor):
     widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
     title = "judge digits-net"
-    facts = METADATA_PATH
-    cases = "held-out digits misread"
+    metadata_path = METADATA_PATH
+    case_kind = "held-out digits misread"
 
     def network(self) -> DigitsNet:
         """Return the network, its weights not set."""

@@ -95,7 +95,7 @@ class LoadedMicroExtractor(LoadedFeatureExtractor):
         self.device = device
 
     @torch.inference_mode()
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B,
         classes); float32.
         """
@@ -113,7 +113,7 @@ class MicroExtractor(FeatureExtractor):
     version = 1
     judge_class = "micro"
     arrays = ("features", "spatial", "logits")
-    batch = 250
+    batch_size = 250
     title: str  # for errors
     metadata_path: (
         Path  # what training recorded: the weights' file and hash, and the held-out accuracy
@@ -134,7 +134,7 @@ class MicroExtractor(FeatureExtractor):
         """Return the recorded hash of the shipped weights."""
         return str(read_versioned_toml("judge", self.metadata_path)["sha256"])
 
-    def errors(self) -> tuple[ErrorRate, ...]:
+    def error_rates(self) -> tuple[ErrorRate, ...]:
         """Return how it did on images that it was not trained on."""
         facts = read_versioned_toml("judge", self.metadata_path)
         of = facts["held_out_images"]

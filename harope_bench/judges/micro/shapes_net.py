@@ -51,8 +51,8 @@ class ShapesNetJudge(MicroExtractor):
     widths = {"features": FEATURES, "spatial": SPATIAL * 8 * 8}
     prepare = staticmethod(prepare)
     title = "judge shapes-net"
-    facts = FACTS
-    cases = "held-out scenes misread"
+    metadata_path = FACTS
+    case_kind = "held-out scenes misread"
 
     def network(self) -> ShapesNet:
         """Return the network, its weights not set."""

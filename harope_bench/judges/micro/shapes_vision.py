@@ -56,7 +56,7 @@ class ShapesVision(Annotator):
     preprocessing = "pixels as they are"
     roles = ("detector", "detector-2d", "colours", "vqa")
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """Scenes whose truth is known, sharp, blurred and noisy."""
         return (NamedCheck("truth", check_known_scenes),)
 
@@ -72,7 +72,7 @@ class ShapesVision(Annotator):
         found = {f"{spoiling}_{side}": told._asdict() for (side, spoiling), told in errors.items()}
         return {"parser_sha256": _parser_sha256(), **found}
 
-    def errors(self) -> tuple[ErrorRate, ...]:
+    def error_rates(self) -> tuple[ErrorRate, ...]:
         """What `examine` found, as shipped; nothing where the parser is another one now."""
         facts = read_versioned_toml("judge", FACTS)
         if facts["parser_sha256"] != _parser_sha256():
@@ -98,24 +98,24 @@ class LoadedShapesVision(LoadedAnnotator):
         self.weights_sha256 = weights_sha256
         self._last: tuple[np.ndarray, list[detect_shapes.ShapeDetection]] | None = None
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """The answer of a role for an image (H, W, 3) uint8."""
         found = self._parse(image)
-        if isinstance(ask, DetectionQuery):
+        if isinstance(query, DetectionQuery):
             return DetectionAnnotation(
                 size=(image.shape[1], image.shape[0]), detections=tuple(map(_to_detection, found))
             )
-        if isinstance(ask, ColourQuery):
+        if isinstance(query, ColourQuery):
             return ColourAnnotation(
                 probabilities=tuple(
-                    _shares(_colour(thing, found), ask.candidates) for thing in ask.objects
+                    _shares(_colour(thing, found), query.candidates) for thing in query.objects
                 )
             )
-        if isinstance(ask, VqaQuery):
+        if isinstance(query, VqaQuery):
             return VqaAnnotation(
                 answers=tuple(
                     _to_answer(answer_questions.answer_question(question, found))
-                    for question in ask.questions
+                    for question in query.questions
                 )
             )
         raise ShapeError(

@@ -109,7 +109,7 @@ class LoadedMask2Former(LoadedAnnotator):
         self.device = device
         self.scale = scale
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of
         classes is closed.
         """
@@ -175,14 +175,14 @@ class Mask2Former(weights_file.GenEvalDetector):
 
     asset = ASSET
     packages = ("transformers",)
-    standing: JudgeClass = "equivalent"
+    published_class: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey"
         " 128 to a multiple of 32, then ImageNet's mean and deviation; masks bilinear to the"
         f" image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known
         image could not be recorded here.
         """

@@ -92,7 +92,7 @@ class LoadedMmdetMask2Former(LoadedAnnotator):
         self.network: Network = network.to(device).eval()
         self.weights_sha256, self.test_pipeline = weights_sha256, make_test_pipeline(scale)
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of
         classes is closed.
         """
@@ -118,19 +118,19 @@ class MmdetMask2Former(weights_file.GenEvalDetector):
 
     asset = ASSET
     packages = ("mmdet", "mmcv")
-    standing: JudgeClass = "official"
+    published_class: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800;"
         " ImageNet's mean and deviation, then zeros to a multiple of 32; masks bilinear to the"
         f" image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[NamedCheck, ...]:
+    def self_checks(self) -> tuple[NamedCheck, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known
         image could not be recorded here.
         """
         return (
-            NamedCheck("channels", lambda opened: check_red_first(opened.prepared(red_image()))),
+            NamedCheck("channels", lambda opened: check_red_first(opened.network_input(red_image()))),
             NamedCheck("boxes", check_mask_boxes),
         )
 
