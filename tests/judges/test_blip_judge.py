@@ -258,7 +258,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vocab.txt").write_text(vocabulary())
     monkeypatch.setattr(plugin, "vision", VISION)
     monkeypatch.setattr(plugin, "text", TEXT)
-    monkeypatch.setenv(plugin.source.own, str(path))
+    monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 
@@ -408,7 +408,7 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small)
-    monkeypatch.delenv(plugin.source.own)
+    monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
     place = local_files.asset_folder("blip-vqa")
@@ -420,15 +420,15 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
     assert (
-        "publisher states no hash" in plugin.warnings()[0]
-        and "rests on the address" in plugin.warnings()[0]
+        "states no hash" in plugin.warnings()[0]
+        and "only the address" in plugin.warnings()[0]
     )
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
         (place / local_files.RECEIPT).write_text(
             versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}})
         )
-        assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
+        assert plugin.judge_class == "substitute" and "imported with --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(

@@ -44,7 +44,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (COLOURS, SCORE):
         plugin = registry.load_by_name("judges", name)
         monkeypatch.setattr(plugin, "sizes", CLIP_SIZES)
-        monkeypatch.setenv(plugin.source.own, str(path))
+        monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 
@@ -176,7 +176,7 @@ def test_only_the_published_file_makes_an_equivalent_judge(
         plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
     )
     assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
-    monkeypatch.delenv(plugin.source.own)
+    monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"

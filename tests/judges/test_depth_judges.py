@@ -191,7 +191,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugin, path = registry.load_by_name("judges", "dpt-depth"), tmp_path / "dpt.pt"
     torch.save(published(), path)
     monkeypatch.setattr(plugin, "sizes", SIZES)
-    monkeypatch.setenv(plugin.source.own, str(path))
+    monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 

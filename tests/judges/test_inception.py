@@ -309,7 +309,7 @@ def test_without_weights_the_command_is_named(
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsError, match="absent.pth, which is not there"):
+    with pytest.raises(WeightsError, match="absent.pth, which is missing"):
         plugin.weights_sha256()
 
 

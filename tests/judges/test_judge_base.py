@@ -84,7 +84,7 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     load = registry.load_by_name
     monkeypatch.setattr(
         registry,
-        "load",
+        "load_by_name",
         lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name),
     )
     return extra
@@ -129,12 +129,12 @@ def test_what_a_judge_leaves_out_has_a_default() -> None:
         (lambda: FeatureExtractor().judge_class, "judge_class"),
         (lambda: Annotator().weights_sha256(), "weights_sha256"),
         (lambda: FeatureExtractor().open("cpu"), "open"),
-        (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
+        (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "extract"),
         (
             lambda: LoadedAnnotator().annotate(
                 "detector", np.zeros((2, 2, 3), np.uint8), DetectionQuery()
             ),
-            "see",
+            "annotate",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_judge_of_the_other_kind_is_refused_before_it_is_opened(judges: dict[s
         OptionError, match="judge blind extracts no features, its roles are detector"
     ):
         load_feature_extractor("blind")
-    with pytest.raises(OptionError, match="judge mean gives features, it is no annotator"):
+    with pytest.raises(OptionError, match="judge mean extracts features, wanted an annotator"):
         _ = JudgeChoice("mean").annotator
 
 
@@ -176,11 +176,11 @@ def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> N
         model="some/model",
     )
     with pytest.raises(
-        OptionError, match=r"judge mean has its own weights, it takes no model \(some/model\)"
+        OptionError, match=r"judge mean has its own weights and takes no model, found some/model"
     ):
         judge_record("mean", "some/model")
     judges["blind"].needs_model = True
-    with pytest.raises(OptionError, match="judge blind runs a model of yours"):
+    with pytest.raises(OptionError, match="judge blind runs a model that you provide"):
         judge_record("blind")
 
 

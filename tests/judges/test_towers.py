@@ -71,7 +71,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         monkeypatch.setattr(plugin, "sizes", SMALL[name])
         paths[name] = tmp_path / f"{name}.pth"
         torch.save(published_form(name), paths[name])
-        monkeypatch.setenv(plugin.source.own, str(paths[name]))
+        monkeypatch.setenv(plugin.source.environment_variable, str(paths[name]))
     return paths
 
 
@@ -148,8 +148,8 @@ def test_without_weights_the_command_is_named(
     with pytest.raises(WeightsError, match=f"harope-bench fetch {name}"):
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
-    monkeypatch.setenv(plugin.source.own, str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsError, match=r"absent\.pth, which is not there"):
+    monkeypatch.setenv(plugin.source.environment_variable, str(tmp_path / "absent.pth"))
+    with pytest.raises(WeightsError, match=r"absent\.pth, which is missing"):
         plugin.weights_sha256()
 
 
