@@ -28,7 +28,9 @@ class LoadedFeatureExtractor:
     """Base class of feature extractors with their weights."""
 
     weights_sha256: str  # hash of the weights that are loaded
-    notes: Sequence[str] = ()  # lines for the result about how features were computed; read at the end
+    notes: Sequence[
+        str
+    ] = ()  # lines for the result about how features were computed; read at the end
 
     @property
     def numerics(self) -> Mapping[str, Option]:

@@ -330,7 +330,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
     assert "wanted [49406, 320" in checks["a sentence becomes CLIP's tokens"].check(opened)
     if name == COLOURS:
         monkeypatch.setattr(clip_vit_l_14, "cut_out", lambda image, thing: Image.new("RGB", (4, 4)))
-        assert "is cut to (4, 4, 3)" in checks["a thing is cut out over grey"].check(opened)
+        assert "is cut to (4, 4, 3)" in checks["an object is cut out over grey"].check(opened)
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])

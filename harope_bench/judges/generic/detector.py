@@ -256,9 +256,7 @@ class Detector(LocalAnnotator):
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warning that the judge is a substitute."""
-        return (
-            f"judge: {self.model} is a substitute, numbers do not compare with published ones",
-        )
+        return (f"judge: {self.model} is a substitute, numbers do not compare with published ones",)
 
     def self_checks(self) -> tuple[NamedCheck, ...]:
         """Return a check that holds for any detector."""

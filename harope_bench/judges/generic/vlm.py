@@ -35,9 +35,7 @@ def word_tokens(tokenizer: Tokenizer, word: str) -> list[int]:
     return sorted({ids[0] for ids in encodings if len(ids) == 1 and ids[0] != unknown_token})
 
 
-def yes_probability(
-    logits: Tensor, yes_tokens: list[int], no_tokens: list[int]
-) -> float | None:
+def yes_probability(logits: Tensor, yes_tokens: list[int], no_tokens: list[int]) -> float | None:
     """Return P(yes) / (P(yes) + P(no)) for logits (vocabulary,), summed over the forms of a word.
 
     Return None where the vocabulary has no token for either word.
@@ -165,9 +163,7 @@ class Vlm(LocalAnnotator):
 
     def self_checks(self) -> tuple[NamedCheck, ...]:
         """Return a check that holds for any model, whatever its answers are."""
-        return (
-            NamedCheck("other questions do not change an answer", check_question_independence),
-        )
+        return (NamedCheck("other questions do not change an answer", check_question_independence),)
 
 
 def check_question_independence(vlm: LoadedVlm) -> str | None:

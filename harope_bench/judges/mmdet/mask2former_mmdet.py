@@ -130,7 +130,9 @@ class MmdetMask2Former(weights_file.GenEvalDetector):
         image could not be recorded here.
         """
         return (
-            NamedCheck("channels", lambda opened: check_red_first(opened.network_input(red_image()))),
+            NamedCheck(
+                "channels", lambda opened: check_red_first(opened.network_input(red_image()))
+            ),
             NamedCheck("boxes", check_mask_boxes),
         )
 

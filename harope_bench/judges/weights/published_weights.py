@@ -70,9 +70,7 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
         """Return a warning where the file in use is not shown to be the published one."""
         weights_file = self.source.find()
         if not self.is_published(weights_file):
-            return (
-                self._unverified_warning(weights_file, self.source.published_file.is_pinned),
-            )
+            return (self._unverified_warning(weights_file, self.source.published_file.is_pinned),)
         if self.source.known_sha256():
             return ()
         return (
