@@ -98,7 +98,7 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
                     mmdet_weights.window().T
                 )
             },
-            "counts places another way",
+            "counts positions in another order",
         ),
     ):
         changed: dict[str, Any] = {k: v for k, v in {**state, **change}.items() if v is not None}
@@ -395,7 +395,7 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Forme
     blue = torch.zeros(1, 3, 4, 4)
     blue[:, 2] = 1
     assert "wanted red first" in str(self_check.check_red_first(blue))
-    assert "a rectangle is told as" in str(
+    assert "a rectangle is detected as" in str(
         self_check.check_exclusive_boxes(lambda *given: _one_short(instances(*given)))
     )
 

@@ -24,8 +24,8 @@ from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
 TEXT_TOWER_KEYS = (  # keys of a CLIP file that are not those of its image tower, `visual`
-    "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale",
-    "input_resolution", "context_length", "vocab_size",
+    "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection",
+    "logit_scale", "input_resolution", "context_length", "vocab_size",
 )  # fmt: skip
 
 
