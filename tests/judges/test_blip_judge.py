@@ -419,10 +419,7 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
-    assert (
-        "states no hash" in plugin.warnings()[0]
-        and "only the address" in plugin.warnings()[0]
-    )
+    assert "states no hash" in plugin.warnings()[0] and "only the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
         (place / local_files.RECEIPT).write_text(

@@ -430,7 +430,9 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
-    plugin = registry.load_by_name("judges", "depth").with_model(str(save_depth_model(tmp_path / "model")))
+    plugin = registry.load_by_name("judges", "depth").with_model(
+        str(save_depth_model(tmp_path / "model"))
+    )
     testing.check_annotator(plugin)
     opened = plugin.open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
@@ -456,7 +458,9 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
     )
     assert (
         plugin.weights_sha256()
-        != registry.load_by_name("judges", "depth").with_model(str(tmp_path / "metric")).weights_sha256()
+        != registry.load_by_name("judges", "depth")
+        .with_model(str(tmp_path / "metric"))
+        .weights_sha256()
     )
 
 

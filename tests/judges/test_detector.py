@@ -184,7 +184,12 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
 ) -> None:
     pipeline = transformers.pipeline("object-detection", model=str(folders["detr"]), device="cpu")
     wanted = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
-    found = PLUGIN.with_model(str(folders["detr"])).open().annotate("detector", IMAGE, DetectionQuery()).found
+    found = (
+        PLUGIN.with_model(str(folders["detr"]))
+        .open()
+        .annotate("detector", IMAGE, DetectionQuery())
+        .found
+    )
     assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
     boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
@@ -200,7 +205,9 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(
     opened = PLUGIN.with_model(str(folders[name])).open()
 
     def labels(*names: str) -> set[str]:
-        return {d.label for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).found}
+        return {
+            d.label for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).found
+        }
 
     for short, longer in GENEVAL_NAMES.items():
         assert longer in CLASSES and short not in CLASSES
@@ -231,7 +238,10 @@ def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], n
 
 def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
     found = (
-        PLUGIN.with_model(str(folders["mask2former"])).open().annotate("detector", IMAGE, DetectionQuery()).found
+        PLUGIN.with_model(str(folders["mask2former"]))
+        .open()
+        .annotate("detector", IMAGE, DetectionQuery())
+        .found
     )
     masks = [d for d in found if d.mask is not None]
     assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)
@@ -274,7 +284,8 @@ def test_what_is_no_detector_or_not_whole_is_refused(
     with pytest.raises(WeightsError, match="class_labels_classifier"):
         PLUGIN.with_model(str(broken)).open()
     assert (
-        PLUGIN.with_model(str(broken)).weights_sha256() != PLUGIN.with_model(str(folders["detr"])).weights_sha256()
+        PLUGIN.with_model(str(broken)).weights_sha256()
+        != PLUGIN.with_model(str(folders["detr"])).weights_sha256()
     )
     (broken / "preprocessor_config.json").unlink()
     with pytest.raises(OptionError, match="AutoImageProcessor"):

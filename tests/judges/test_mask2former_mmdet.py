@@ -216,7 +216,8 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
     detections = theirs.annotate("detector", image, DetectionQuery())
     assert [d.label for d in detections.found] == [d.label for d in chain.detections]
     assert (
-        sum(d.mask is not None for d in ours.annotate("detector", image, DetectionQuery()).found) >= 5
+        sum(d.mask is not None for d in ours.annotate("detector", image, DetectionQuery()).found)
+        >= 5
     ), "too few sure detections"
     assert (
         max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True))

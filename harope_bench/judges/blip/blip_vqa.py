@@ -97,13 +97,15 @@ def check_question_independence(judge: LoadedBlipVqa) -> str | None:
     Padding would change it.
     """
     questions = ("red?", "is it a long red car with a green door?")
-    beside, alone = (
+    beside_probability, alone_probability = (
         answer.yes_probability or 0.0
         for answer in answers_beside_and_alone(judge, questions, 0, side=32)
     )
-    if abs(beside - alone) < PROBABILITY_TOLERANCE:
+    if abs(beside_probability - alone_probability) < PROBABILITY_TOLERANCE:
         return None
-    return f"beside a longer question yes has {beside:.5f}, alone {alone:.5f}"
+    return (
+        f"beside a longer question yes has {beside_probability:.5f}, alone {alone_probability:.5f}"
+    )
 
 
 def check_question_start(judge: LoadedBlipVqa) -> str | None:

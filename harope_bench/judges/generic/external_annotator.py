@@ -20,7 +20,7 @@ class ExternalAnnotator(Annotator):
         runner: file name of the runner in judges/runners.
         requirements: what the other Python must have installed.
         option: the `--judge-option` that the runner needs.
-        alternative: what a user without such a Python can do.
+        alternative_advice: what a user without such a Python can do.
     """
 
     version = 1
@@ -34,14 +34,14 @@ class ExternalAnnotator(Annotator):
         preprocessing: str,
         requirements: str,
         option: str,
-        alternative: str,
+        alternative_advice: str,
     ):
         self.roles = (role,)
         self.runner = RUNNERS / runner
         self.preprocessing = preprocessing
         self.title = title
         self.requirements = requirements
-        self.advice = f"add --judge-python PYTHON --judge-option {option}, or {alternative}"
+        self.advice = f"add --judge-python PYTHON --judge-option {option}, or {alternative_advice}"
 
     def weights_sha256(self) -> str:
         """Raise MissingAssetError: the weights belong to the other environment."""

@@ -100,8 +100,8 @@ def prepare_image(image: np.ndarray, scale: tuple[int, int] = SCALE) -> Prepared
     )  # (H', W', 3)
     padded[:height, :width] = resized_image
 
-    normalized = (padded - np.array(MEAN, dtype=np.float32)) / np.array(STD, dtype=np.float32)
-    planes = np.ascontiguousarray(normalized.transpose(2, 0, 1))  # (3, H', W')
+    normalized_image = (padded - np.array(MEAN, dtype=np.float32)) / np.array(STD, dtype=np.float32)
+    planes = np.ascontiguousarray(normalized_image.transpose(2, 0, 1))  # (3, H', W')
     tensor = torch.from_numpy(planes)[None]  # (1, 3, H', W')
     return PreparedImage(tensor, (height, width), (image.shape[0], image.shape[1]))
 

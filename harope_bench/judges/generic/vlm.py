@@ -169,11 +169,12 @@ class Vlm(LocalAnnotator):
 def check_question_independence(vlm: LoadedVlm) -> str | None:
     """Return how an answer changes after another question, or None where it does not."""
     questions = ("Is there a long green car in the picture?", "Is it red?")
-    beside, alone = answers_beside_and_alone(vlm, questions, 1, side=64)
-    difference = abs((beside.yes_probability or 0.0) - (alone.yes_probability or 0.0))
-    if beside.text == alone.text and difference < PROBABILITY_TOLERANCE:
+    beside_answer, alone_answer = answers_beside_and_alone(vlm, questions, 1, side=64)
+    difference = abs((beside_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0))
+    if beside_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:
         return None
-    return f"after another question it answers {beside.to_json()}, alone {alone.to_json()}"
+    return f"after another question it answers {beside_answer.to_json()}, alone"
+        f" {alone_answer.to_json()}"
 
 
 PLUGIN = Vlm()

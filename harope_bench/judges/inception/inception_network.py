@@ -88,8 +88,8 @@ class Trunk(nn.Module):
 def resize_like_tensorflow1(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 3, 299, 299), resized as TensorFlow 1 does.
 
-    Bilinear without half-pixel centres and without antialias, then (x - 128) / 128. torch-fidelity's
-    implementation is bit-exact with TensorFlow 1 on the CPU. Each image is resized alone, so the
+    Bilinear without half-pixel centres and without antialias, then (x - 128) / 128. The function of
+    torch-fidelity is bit-exact with TensorFlow 1 on the CPU. Each image is resized alone, so the
     slices that bound memory change no bit.
     """
     images_at_once = max(1, MAX_RESIZE_PIXELS // (images.shape[1] * images.shape[2]))

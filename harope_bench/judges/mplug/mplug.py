@@ -22,5 +22,5 @@ PLUGIN = ExternalAnnotator(
     ),
     requirements="modelscope",
     option="weights=FOLDER",
-    alternative="import answers that the official script wrote",
+    alternative_advice="import answers that the official script wrote",
 )

@@ -287,8 +287,8 @@ def _record_judge(folder: Path, record: Json) -> None:
         )
     path = folder / JUDGE
     if path.is_file():
-        (recorded,) = read_lines(path, is_single_object=True)
-        _check_same_judge(folder, recorded, record)
+        (recorded_judge,) = read_lines(path, is_single_object=True)
+        _check_same_judge(folder, recorded_judge, record)
         return
     # each process writes a file of its own and renames it
     part = folder / f"{JUDGE}.{os.getpid()}.part"
@@ -298,17 +298,17 @@ def _record_judge(folder: Path, record: Json) -> None:
     os.replace(str(part), str(path))
 
 
-def _check_same_judge(folder: Path, recorded: Json, record: Json) -> None:
+def _check_same_judge(folder: Path, recorded_judge: Json, record: Json) -> None:
     """Stop where judge.json is of another format version, or of another judge than `record`."""
-    if recorded.get("format") != FORMAT:
-        version = str(recorded.get("format"))[:40]
+    if recorded_judge.get("format") != FORMAT:
+        version = str(recorded_judge.get("format"))[:40]
         stop(
-            f"{folder / JUDGE} is not of this version: wanted format {FORMAT}, found {version}; made"
-            " by another version of harope-bench: delete its folder"
+            f"{folder / JUDGE} is not of this version: wanted format {FORMAT}, found {version};"
+            " made by another version of harope-bench: delete its folder"
         )
     for field in sorted(record):
-        if recorded.get(field) != record[field]:
-            recorded_value = str(recorded.get(field))[:40]
+        if recorded_judge.get(field) != record[field]:
+            recorded_value = str(recorded_judge.get(field))[:40]
             value = str(record[field])[:40]
             stop(
                 f"{folder} has annotations of another judge: {field} is {recorded_value} there and"

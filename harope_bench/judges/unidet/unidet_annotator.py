@@ -18,5 +18,5 @@ def make_unidet(backbone: str, role: Role) -> ExternalAnnotator:
         ),
         requirements="detectron2 and the benchmark's code",
         option="checkout=FOLDER",
-        alternative="import what the official script wrote",
+        alternative_advice="import what the official script wrote",
     )
