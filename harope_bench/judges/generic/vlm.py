@@ -173,8 +173,10 @@ def check_question_independence(vlm: LoadedVlm) -> str | None:
     difference = abs((beside_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0))
     if beside_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:
         return None
-    return f"after another question it answers {beside_answer.to_json()}, alone"
+    return (
+        f"after another question it answers {beside_answer.to_json()}, alone"
         f" {alone_answer.to_json()}"
+    )
 
 
 PLUGIN = Vlm()
