@@ -28,13 +28,13 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class KernelSums(NamedTuple):
     """Kernel sums of each row x of one set (N,), float64.
 
-    within: sum of k(x, x') over the other rows of its set. diagonal: k(x, x). between: sum of
+    within_set: sum of k(x, x') over the other rows of its set. diagonal: k(x, x). between_sets: sum of
     k(x, y) over the rows of the other set.
     """
 
-    within: np.ndarray
+    within_set: np.ndarray
     diagonal: np.ndarray
-    between: np.ndarray
+    between_sets: np.ndarray
 
 
 class Discrepancy(NamedTuple):
@@ -246,10 +246,10 @@ def _discrepancy_value(generated: KernelSums, real: KernelSums, is_biased: bool)
     n = len(generated.diagonal)
     m = len(real.diagonal)
     generated_mean, real_mean = (
-        _mean_kernel(sums.within.sum(), sums.diagonal.sum(), len(sums.diagonal), is_biased)
+        _mean_kernel(sums.within_set.sum(), sums.diagonal.sum(), len(sums.diagonal), is_biased)
         for sums in (generated, real)
     )
-    return float(generated_mean + real_mean - 2.0 * generated.between.sum() / (n * m))
+    return float(generated_mean + real_mean - 2.0 * generated.between_sets.sum() / (n * m))
 
 
 def _contributions(sums: KernelSums, other_sums: KernelSums, is_biased: bool) -> np.ndarray:
@@ -262,9 +262,12 @@ def _contributions(sums: KernelSums, other_sums: KernelSums, is_biased: bool) ->
     m = len(other_sums.diagonal)
     # terms of U_-i that depend on i
     values_without_row = _mean_kernel(
-        sums.within.sum() - 2.0 * sums.within, sums.diagonal.sum() - sums.diagonal, n - 1, is_biased
+        sums.within_set.sum() - 2.0 * sums.within_set,
+        sums.diagonal.sum() - sums.diagonal,
+        n - 1,
+        is_biased,
     )
-    between_without_row = sums.between.sum() - sums.between
+    between_without_row = sums.between_sets.sum() - sums.between_sets
     values_without_row = values_without_row - 2.0 * between_without_row / ((n - 1) * m)
     return np.asarray((n - 1) * (values_without_row.mean() - values_without_row))
 

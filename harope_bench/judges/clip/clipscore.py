@@ -56,7 +56,7 @@ class ClipScore(ClipAnnotator):
         """
         image = np.zeros((224, 224, 3), dtype=np.uint8)
         image[..., 0] = 220
-        query = SimilarityQuery(texts=("a red picture", "a blue picture"))
+        query = SimilarityQuery(texts=("a red image", "a blue image"))
 
         def is_correct(annotation: Annotation) -> bool:
             return (

@@ -18,7 +18,7 @@ from harope_bench.core.storage import convert_os_errors, file_stamp, first_line,
 from harope_bench.judges.generic.library_types import AutoClass, Library, Network
 
 # Files that decide an answer: weights, configuration, vocabulary, chat template. Readmes and
-# pictures do not.
+# example images do not.
 HASHED_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
 
 

@@ -168,7 +168,7 @@ class Vlm(LocalAnnotator):
 
 def check_question_independence(vlm: LoadedVlm) -> str | None:
     """Return how an answer changes after another question, or None where it does not."""
-    questions = ("Is there a long green car in the picture?", "Is it red?")
+    questions = ("Is there a long green car in the image?", "Is it red?")
     beside_answer, alone_answer = answers_beside_and_alone(vlm, questions, 1, side=64)
     difference = abs((beside_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0))
     if beside_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:

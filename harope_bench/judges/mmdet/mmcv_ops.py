@@ -2,7 +2,7 @@
 
 mmdet imports all of them from a compiled module, so a stub replaces that module. The operation that
 is called, deformable attention, has a form in plain torch. mmcv uses that form off CUDA, and on
-CUDA where it is told that there is none.
+CUDA where its flag says that there is none.
 """
 
 from __future__ import annotations
