@@ -28,8 +28,8 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class KernelSums(NamedTuple):
     """Kernel sums of each row x of one set (N,), float64.
 
-    within_set: sum of k(x, x') over the other rows of its set. diagonal: k(x, x). between_sets: sum of
-    k(x, y) over the rows of the other set.
+    within_set: sum of k(x, x') over the other rows of its set. diagonal: k(x, x). between_sets: sum
+    of k(x, y) over the rows of the other set.
     """
 
     within_set: np.ndarray
