@@ -273,7 +273,7 @@ def asked(image: np.ndarray, *questions: str) -> list[float]:
         .open("cpu")
         .annotate("vqa", image, VqaQuery(questions=questions))
     )
-    return [a.yes for a in answer.answers]
+    return [a.yes_probability for a in answer.answers]
 
 
 QUESTIONS = {
@@ -372,7 +372,7 @@ def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndar
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
-    assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
+    assert all(a.text == ("yes" if a.yes_probability > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="it is no depth"):
         opened.annotate("depth", image, DepthQuery(boxes=()))
 
@@ -439,7 +439,7 @@ def test_a_conversion_gives_the_same_answers(
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
     bound = registry.load_by_name("judges", "blip-vqa").with_model(str(tmp_path / "hub"))
     found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
     assert (
         bound.judge_class == "substitute"
         and "conversion" in bound.warnings()[0]
@@ -453,7 +453,7 @@ def test_a_conversion_gives_the_same_answers(
         state.pop(name)
     save_file(state, path)
     found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
 
 
 def cubic(x: float) -> float:
@@ -509,9 +509,9 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
     opened = plugin.open("cpu")
     first, second, third = plugin.self_checks()
     assert [case.check(opened) for case in (first, second, third)] == [None] * 3
-    whole = opened.words.tokens
+    whole = opened.tokenizer.tokenize
     with monkeypatch.context() as patch:
-        patch.setattr(opened.words, "tokens", lambda question: [101, *whole(question)[1:]])
+        patch.setattr(opened.tokenizer, "tokenize", lambda question: [101, *whole(question)[1:]])
         assert "wanted 30523" in second.check(opened)
     shares = blip_network.yes_probabilities
 
@@ -519,7 +519,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
         longest = max(map(len, questions))
         return shares(network, pixels, [q + [0] * (longest - len(q)) for q in questions])
 
-    monkeypatch.setattr(blip_network, "yes_shares", padded)
+    monkeypatch.setattr(blip_network, "yes_probabilities", padded)
     assert "beside a longer question yes has" in third.check(opened)
 
 
@@ -533,11 +533,16 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
     form = ANNOTATION_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert (
-            trial.right(
-                form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))
+            trial.is_correct(
+                form(
+                    answers=(
+                        {"text": "yes", "yes_probability": first},
+                        {"text": "no", "yes_probability": second},
+                    )
+                )
             )
             is right
         )
     assert is_complete_annotation(
-        trial.ask, plugin.open("cpu").annotate(trial.role, trial.image, trial.ask)
+        trial.query, plugin.open("cpu").annotate(trial.role, trial.image, trial.query)
     )

@@ -181,7 +181,7 @@ def test_only_the_published_file_makes_an_equivalent_judge(
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
     genuine = asset_files.WeightsFile(small, plugin.source.known_sha256())
-    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: genuine)
+    monkeypatch.setattr(asset_files.WeightsSource, "find", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(
         WeightsError, match="recorded"
@@ -235,7 +235,7 @@ def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     ) == answer and is_complete_annotation(ask, answer)
     picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
     boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
-    for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
+    for thing, box, found in zip(ask.objects, boxes, answer.probabilities, strict=True):
         y, x = np.mgrid[:70, :53]
         disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
         mask = {"computer mouse": disc, "bus": None, "cat": ~disc}[thing.name]
@@ -250,29 +250,29 @@ def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
         )  # 100 cosines carry float32's 1e-6 to 1e-4
         assert int(np.argmax(found)) == int(np.argmax(wanted))
         assert sum(found) == pytest.approx(1, abs=1e-9)
-    assert len({tuple(shares) for shares in answer.shares}) == 3
+    assert len({tuple(shares) for shares in answer.probabilities}) == 3
 
 
 def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", COLOURS).open("cpu")
     bus = things(image)[1]
     ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
-    one, two = opened.annotate("colours", image, ask).shares
+    one, two = opened.annotate("colours", image, ask).probabilities
     assert one == two
     assert opened.annotate(
         "colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))
-    ).shares[0][::-1] == pytest.approx(one, abs=1e-6)
+    ).probabilities[0][::-1] == pytest.approx(one, abs=1e-6)
     cat = bus.model_copy(update={"name": "cat"})
     assert (
         opened.annotate(
             "colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))
-        ).shares[0]
+        ).probabilities[0]
         != one
     )
     opened.annotate(
         "colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
     )
-    assert opened.annotate("colours", image, ask).shares[0] == one
+    assert opened.annotate("colours", image, ask).probabilities[0] == one
 
 
 def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
@@ -326,10 +326,12 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
     prepare = opened.towers.prepare
     opened.towers.prepare = lambda picture: prepare(picture).flip(0)  # BGR
     assert "wanted red first" in checks["red reaches the network first"].check(opened)
-    opened.towers.words = lambda texts: torch.zeros(1, 77, dtype=torch.long)
+    opened.towers.tokenizer = lambda texts: torch.zeros(1, 77, dtype=torch.long)
     assert "wanted [49406, 320" in checks["a sentence becomes CLIP's tokens"].check(opened)
     if name == COLOURS:
-        monkeypatch.setattr(clip_vit_l_14, "cut_out", lambda image, thing: Image.new("RGB", (4, 4)))
+        monkeypatch.setattr(
+            clip_vit_l_14, "crop_object", lambda image, thing: Image.new("RGB", (4, 4))
+        )
         assert "is cut to (4, 4, 3)" in checks["an object is cut out over grey"].check(opened)
 
 
@@ -344,21 +346,24 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
     opened, trials = plugin.open("cpu"), plugin.self_checks()[plain:]
     for trial in trials:
         assert trial.role in plugin.roles and trial.image.dtype == np.uint8
-        answer = opened.annotate(trial.role, trial.image, trial.ask)
-        assert is_complete_annotation(trial.ask, answer) and (
+        answer = opened.annotate(trial.role, trial.image, trial.query)
+        assert is_complete_annotation(trial.query, answer) and (
             trial.check(opened) is None
-        ) == trial.right(answer)
+        ) == trial.is_correct(answer)
     if name == COLOURS:
         assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
         rights = [
-            [t.right(ANNOTATION_TYPES["colours"](shares=(tuple(row),))) for row in shares]
+            [
+                t.is_correct(ANNOTATION_TYPES["colours"](probabilities=(tuple(row),)))
+                for row in shares
+            ]
             for t in trials
         ]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
     else:
         assert [
-            trials[0].right(ANNOTATION_TYPES["similarity"](cosines=pair))
+            trials[0].is_correct(ANNOTATION_TYPES["similarity"](cosines=pair))
             for pair in ((0.3, 0.2), (0.2, 0.3))
         ] == [True, False]

@@ -283,12 +283,12 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(
         asset_files.WeightsSource,
-        "found",
+        "find",
         lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56),
     )
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
     monkeypatch.setattr(
-        asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256)
+        asset_files.WeightsSource, "find", lambda self: asset_files.WeightsFile(small, file.sha256)
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
@@ -420,7 +420,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
     *_, steps = registry.load_by_name("judges", "depth").self_checks()
     framed = depth_map.resize_to_frame
     monkeypatch.setattr(
-        depth_map, "framed", lambda picture: framed(picture).T
+        depth_map, "resize_to_frame", lambda picture: framed(picture).T
     )  # the benchmark's own slip
     assert "a map that grows to the right gives" in steps.check(opened)
 
@@ -471,7 +471,7 @@ def test_which_way_a_map_runs_is_known_or_refused() -> None:
     config.depth_estimation_type = "metric"
     assert torch.equal(depth.inverse_depth(far, config), torch.tensor([1.0, 0.25]))
     with pytest.raises(
-        OptionError, match="not known whether larger is nearer in networks of kind bert"
+        OptionError, match="not known whether larger is nearer in networks of type bert"
     ):
         depth.inverse_depth(far, transformers.BertConfig())
 
@@ -495,7 +495,8 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     weights.pop("head.conv1.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"
+        WeightsError,
+        match=r"does not fill 1 weights of the network, or in another shape \(head\.conv1\.weight\)",
     ):
         plugin.with_model(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")

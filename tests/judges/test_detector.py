@@ -160,12 +160,12 @@ def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: st
     plugin = PLUGIN.with_model(str(folders[name]))
     opened = plugin.open()
     seen = opened.annotate("detector", IMAGE, NAMES)
-    assert seen.size == (64, 48) and seen.found
+    assert seen.size == (64, 48) and seen.detections
     assert opened.annotate("detector-2d", IMAGE, NAMES) == seen, (
         "the role and a second look change nothing"
     )
     assert DetectionAnnotation.model_validate_json(seen.to_json()) == seen
-    assert {d.label for d in seen.found} <= {
+    assert {d.label for d in seen.detections} <= {
         "cat",
         "dog",
         "dining table",
@@ -188,7 +188,7 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
         PLUGIN.with_model(str(folders["detr"]))
         .open()
         .annotate("detector", IMAGE, DetectionQuery())
-        .found
+        .detections
     )
     assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
@@ -206,7 +206,8 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(
 
     def labels(*names: str) -> set[str]:
         return {
-            d.label for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).found
+            d.label
+            for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).detections
         }
 
     for short, longer in GENEVAL_NAMES.items():
@@ -224,11 +225,11 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(
 @pytest.mark.parametrize("name", ["owl", "dino"])
 def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], name: str) -> None:
     opened = PLUGIN.with_model(str(folders[name])).open()
-    both = opened.annotate("detector", IMAGE, NAMES).found
+    both = opened.annotate("detector", IMAGE, NAMES).detections
     alone = [
         d
         for one in NAMES.names
-        for d in opened.annotate("detector", IMAGE, DetectionQuery(names=(one,))).found
+        for d in opened.annotate("detector", IMAGE, DetectionQuery(names=(one,))).detections
     ]
     assert {d.label for d in both} == {"a cat", "dog"}
     assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
@@ -241,7 +242,7 @@ def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
         PLUGIN.with_model(str(folders["mask2former"]))
         .open()
         .annotate("detector", IMAGE, DetectionQuery())
-        .found
+        .detections
     )
     masks = [d for d in found if d.mask is not None]
     assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)

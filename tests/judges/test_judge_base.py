@@ -200,10 +200,12 @@ def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(
     judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
     checked: list[Any] = []
     good = NamedCheck("good", lambda loaded: checked.append(loaded))
-    monkeypatch.setattr(type(judge), "canary", lambda self: (good,))
+    monkeypatch.setattr(type(judge), "self_checks", lambda self: (good,))
     assert open_judge("toy", judge, "cpu") is checked[0]
     monkeypatch.setattr(
-        type(judge), "canary", lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind"))
+        type(judge),
+        "self_checks",
+        lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind")),
     )
     with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
         open_judge("toy", judge, "cpu")
@@ -217,7 +219,7 @@ def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
         ),
     )
     assert found.name == "it sees" and str(found.check(Blind())).startswith(
-        'it answers {"found": []'
+        'it answers {"detections": []'
     )
     assert (
         AnnotationCheck(

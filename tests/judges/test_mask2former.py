@@ -235,7 +235,7 @@ def test_weak_detections_are_left_out_and_only_surer_ones_have_masks() -> None:
 
 def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = instances(*logits())
-    monkeypatch.setattr(instance_detection, "AT_ONCE", 1)
+    monkeypatch.setattr(instance_detection, "MAX_MASK_PIXELS", 1)
     few = instances(*logits())
     assert [(d.label, d.box, d.mask) for d in few.detections] == [
         (d.label, d.box, d.mask) for d in whole.detections
@@ -323,7 +323,7 @@ def test_either_published_file_serves_both_judges(
         held = local_files.LocalFile(Path("weights.pth"), sha256)
         monkeypatch.setattr(
             local_files,
-            "held",
+            "find_local_file",
             lambda wanted, asset=asset, held=held: held if wanted == asset else None,
         )
         assert (
@@ -332,7 +332,9 @@ def test_either_published_file_serves_both_judges(
             and plugin.warnings() == ()
         )
     monkeypatch.setattr(
-        local_files, "held", lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64)
+        local_files,
+        "find_local_file",
+        lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64),
     )
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
 
@@ -378,7 +380,7 @@ def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Form
     assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
     assert not self_check.is_consistent(_one_short(answer))
     assert not self_check.is_consistent(
-        answer.model_copy(update={"found": answer.detections[::-1]})
+        answer.model_copy(update={"detections": answer.detections[::-1]})
     )
 
 
@@ -403,7 +405,7 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Forme
 def _one_short(seen: DetectionAnnotation) -> DetectionAnnotation:
     return seen.model_copy(
         update={
-            "found": tuple(
+            "detections": tuple(
                 d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)})
                 for d in seen.detections
             )

@@ -43,7 +43,7 @@ def random_state(shapes: dict[str, torch.Size], seed: int = 0) -> dict[str, Tens
 
 def shapes_of(plugin: Any) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in plugin.blank().state_dict().items()}
+        return {name: tensor.shape for name, tensor in plugin.build_network().state_dict().items()}
 
 
 def published_form(name: str) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
     """Without memory: 24 blocks of 12 D^2 + 13 D numbers, and what stands around them."""
     plugin = registry.load_by_name("judges", name)
     with torch.device("meta"):
-        network = plugin.blank()
+        network = plugin.build_network()
         side = dinov2_vit_l_14.SIDE if name == DINO else clip_vit_l_14_336.SIDE
         assert network(torch.zeros(2, 3, side, side)).shape == (2, width)
     dim = 1024

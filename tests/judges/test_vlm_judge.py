@@ -74,7 +74,7 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(
         is_complete_annotation(ASK, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
-    assert (opened.yes, opened.no) == ([5, 6], [7, 8])
+    assert (opened.yes_tokens, opened.no_tokens) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)
         assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), (
@@ -87,10 +87,10 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(
         ]
         assert found.text == vlm.clean_answer(" ".join(said))
         shares = logits.double().softmax(0)
-        assert found.yes == pytest.approx(
+        assert found.yes_probability == pytest.approx(
             float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5
         )
-    assert answer.answers[0].yes != answer.answers[1].yes
+    assert answer.answers[0].yes_probability != answer.answers[1].yes_probability
     assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
 
 
@@ -108,7 +108,9 @@ def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> N
         == both.answers[1]
     )
     other = opened.annotate("vqa", 255 - image, ASK)
-    assert other.answers[0].yes != both.answers[0].yes, "it looks at the picture"
+    assert other.answers[0].yes_probability != both.answers[0].yes_probability, (
+        "it looks at the picture"
+    )
     with pytest.raises(OptionError, match="it is no depth"):
         opened.annotate("depth", image, DepthQuery(boxes=()))
 
@@ -119,8 +121,8 @@ def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndar
         .with_model(str(save_vlm(tmp_path, without=("yes", "Yes"))))
         .open("cpu")
     )
-    assert opened.yes == [] and opened.no == [7, 8]
-    assert [a.yes for a in opened.annotate("vqa", image, ASK).answers] == [None, None]
+    assert opened.yes_tokens == [] and opened.no_tokens == [7, 8]
+    assert [a.yes_probability for a in opened.annotate("vqa", image, ASK).answers] == [None, None]
 
 
 def test_words_are_counted_in_all_their_forms() -> None:
@@ -165,7 +167,7 @@ def test_what_is_wrong_with_a_model_is_one_line(
             wrong()
     with pytest.raises(MissingAssetError, match="hf download Qwen/Qwen-of-nobody"):
         plugin.with_model("Qwen/Qwen-of-nobody").weights_sha256()
-    with pytest.raises(OptionError, match="has no chat form"):
+    with pytest.raises(OptionError, match="has no chat template"):
         plugin.with_model(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
     for processor in PROCESSORS_WITHOUT_CHAT:
         with monkeypatch.context() as patch:
@@ -174,7 +176,7 @@ def test_what_is_wrong_with_a_model_is_one_line(
                 "from_pretrained",
                 lambda *_, found=processor, **__: found,
             )
-            with pytest.raises(OptionError, match="has no chat form"):
+            with pytest.raises(OptionError, match="has no chat template"):
                 plugin.with_model(str(model)).open("cpu")
     broken = save_vlm(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
@@ -219,7 +221,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) 
     (case,) = plugin.self_checks()
     opened = plugin.open("cpu")
     assert case.check(opened) is None
-    see = opened.see
+    see = opened.annotate
 
     def remembering(role: str, image: np.ndarray, ask: Any) -> Any:
         found = see(role, image, ask)
@@ -231,5 +233,5 @@ def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) 
             }
         )
 
-    opened.see = remembering
+    opened.annotate = remembering
     assert "after another question it answers" in case.check(opened)

@@ -48,7 +48,7 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
             continue
         image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
         for look in rule.looks:
-            ask = look.ask(case.metadata[rule.form], seen)
+            ask = look.make_query(case.metadata[rule.form], seen)
             if ask is not None:
                 seen[look.role] = opened.annotate(look.role, image, ask)
         found.append(
@@ -88,7 +88,7 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(
     (case,) = JUDGE.self_checks()
     assert case.check(JUDGE.open("cpu")) is None
     whole = detect_shapes.detect_shapes
-    monkeypatch.setattr(detect_shapes, "parse", lambda image: whole(image)[1:])
+    monkeypatch.setattr(detect_shapes, "detect_shapes", lambda image: whole(image)[1:])
     spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
