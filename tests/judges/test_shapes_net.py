@@ -59,7 +59,7 @@ def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None
     )
 
     def away(shown: np.ndarray) -> float:
-        seen = judge.observe(shown)["features"].astype(np.float64)
+        seen = judge.extract(shown)["features"].astype(np.float64)
         return frechet_distance(
             Gaussian(seen.mean(0), np.cov(seen, rowvar=False)),
             Gaussian(known["mu"], known["sigma"]),
