@@ -65,7 +65,7 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
 
 
 def values(evaluator: str, shown: list[AnnotatedImage], rules: str) -> dict[str, float | None]:
-    score = registry.load_by_name("evaluators", evaluator).assess(shown, rules, False)
+    score = registry.load_by_name("evaluators", evaluator).evaluate(shown, rules, False)
     return {m.name: m.value for m in score.measurements}
 
 
