@@ -301,7 +301,7 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
     answers = next(p for p in run.glob("annotations/detector-*/annotations.jsonl"))
     lines = answers.read_text().splitlines()
     first = json.loads(lines[0])
-    first["annotation"]["found"] = []
+    first["annotation"]["detections"] = []
     answers.write_text("\n".join([json.dumps(first, sort_keys=True), *lines[1:]]) + "\n")
     assert "annotations.jsonl" in said("verify", run, "--redraw", "0", code=3)
 
@@ -319,7 +319,7 @@ def test_a_judge_that_fails_its_self_check_is_not_believed(
     plugin = registry.load_by_name("judges", judge)
     wrong = NamedCheck("colours", lambda opened: f"{type(opened).__name__} sees none")
     monkeypatch.setattr(
-        type(plugin), "canary", lambda self: (*tiny_judges.CANARIES[judge](self), wrong)
+        type(plugin), "self_checks", lambda self: (*tiny_judges.CANARIES[judge](self), wrong)
     )
     roles = [
         part
