@@ -36,7 +36,7 @@ ANSWERS = d.as_lines(
     {
         "key": KEY,
         "index": 0,
-        "annotation": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]},
+        "annotation": {"size": [8, 8], "detections": [{"label": "cat", "score": 0.9, "box": BOX}]},
     },
     {"key": "other", "index": 1, "error": "no image"},
 )
