@@ -373,7 +373,7 @@ def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndar
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
     assert all(a.text == ("yes" if a.yes_probability > 0.5 else "no") for a in answer.answers)
-    with pytest.raises(OptionError, match="it is no depth"):
+    with pytest.raises(OptionError, match="wanted depth"):
         opened.annotate("depth", image, DepthQuery(boxes=()))
 
 

@@ -280,7 +280,7 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
         clip_vit_l_14.crop_object(
             image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9))
         )  # 10.5 goes to 10
-    with pytest.raises(ShapeError, match=r"a mask of \(4, 4\) for an image of \(70, 53\)"):
+    with pytest.raises(ShapeError, match=r"a mask of size \(4, 4\) for an image of size \(70, 53\)"):
         clip_vit_l_14.crop_object(
             image,
             ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))),
@@ -290,7 +290,7 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
 def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
     for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
         opened = registry.load_by_name("judges", name).open("cpu")
-        with pytest.raises(OptionError, match="ask another judge"):
+        with pytest.raises(OptionError, match="choose another judge"):
             opened.annotate(role, image, DepthQuery(boxes=()))
 
 

@@ -407,7 +407,7 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
     assert [d.mean is None for d in answer.depths] == [False, False, True]
     alone = opened.annotate("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
-    with pytest.raises(OptionError, match="it is no similarity"):
+    with pytest.raises(OptionError, match="wanted similarity"):
         opened.annotate("similarity", image, SimilarityQuery(texts=()))
 
 
@@ -486,7 +486,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
         plugin.with_model("nobody/nothing").open("cpu")
     with pytest.raises(MissingAssetError, match="no folder and no hub id"):
         plugin.with_model("../else/where").open("cpu")
-    with pytest.raises(MissingAssetError, match=r"holds no config\.json"):
+    with pytest.raises(MissingAssetError, match=r"has no config\.json"):
         plugin.with_model(str(tmp_path)).open("cpu")
     folder = save_depth_model(tmp_path / "model")
     from safetensors.torch import load_file, save_file

@@ -233,7 +233,7 @@ def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], n
     ]
     assert {d.label for d in both} == {"a cat", "dog"}
     assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
-    with pytest.raises(ShapeError, match="was asked no name"):
+    with pytest.raises(ShapeError, match="needs the names to look for"):
         opened.annotate("detector", IMAGE, DetectionQuery())
 
 

@@ -425,4 +425,4 @@ def test_a_device_that_computes_something_else_is_not_believed(
         other.network.model.pixel_level_module.decoder.encoder.layers[
             3
         ].self_attn.sampling_offsets.weight.zero_()
-    assert "off the CPU's" in str(mask2former.check_logits(other, opened))
+    assert "differ from the CPU's" in str(mask2former.check_logits(other, opened))

@@ -262,7 +262,7 @@ def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:
     module = sys.modules[mmcv_ops.EXTENSION]
     if not isinstance(module, mmcv_ops.StubModule):
         pytest.skip("this mmcv has its operations")
-    with pytest.raises(MissingExtraError, match="compiled nms was called"):
+    with pytest.raises(MissingExtraError, match="compiled operation nms was called"):
         module.nms()
     assert not hasattr(module, "__file__")
     assert sys.modules["mmcv.ops.multi_scale_deform_attn"].IS_CUDA_AVAILABLE is False

@@ -111,7 +111,7 @@ def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> N
     assert other.answers[0].yes_probability != both.answers[0].yes_probability, (
         "it looks at the picture"
     )
-    with pytest.raises(OptionError, match="it is no depth"):
+    with pytest.raises(OptionError, match="wanted depth"):
         opened.annotate("depth", image, DepthQuery(boxes=()))
 
 
