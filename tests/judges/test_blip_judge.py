@@ -416,12 +416,12 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
-    receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
+    receipt = {name: {"sha256": sha256_file(place / name), "is_from_url": True} for name in names}
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
     assert "states no hash" in plugin.warnings()[0] and "only the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
-    for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
+    for unknown in ({**receipt[names[0]], "is_from_url": False}, receipt[names[0]]["sha256"]):
         (place / local_files.RECEIPT).write_text(
             versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}})
         )
