@@ -6,7 +6,7 @@ single block: its parameters with biases, and its multiply-adds over all tokens 
 without attention products. DiT rows and FLUX rows are therefore not comparable.
 
 Neither counts norms, rotation, softmax or matrix exponentials. A learned matrix adds its product
-with the queries and with the keys. A matrix that is made of factors also adds the product that
+with the queries and with the keys. A matrix that is a product of factors also adds the product that
 builds it and the product that builds its inverse, since the released module computes both in every
 forward (model/models_HARoPE.py:25-52, 94-100). Every multiply-add counts once.
 """

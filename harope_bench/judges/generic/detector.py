@@ -2,7 +2,7 @@
 
 It is always a substitute. There are three kinds: a closed set of classes (DETR and similar
 networks), instance segmentation (Mask2Former), and open vocabulary (Grounding DINO, OWLv2 and
-similar networks). An open-vocabulary detector is asked for one name at a time. Another detector is
+similar networks). An open-vocabulary detector gets one name at a time. Another detector is
 another metric: its numbers do not compare with those published with the detectors of GenEval or
 T2I-CompBench.
 """
@@ -107,7 +107,7 @@ class LoadedDetector(LoadedAnnotator):
     def _detect_open_vocabulary(
         self, image: np.ndarray, names: Sequence[str]
     ) -> DetectionAnnotation:
-        """Return the detections of each name, asked one at a time."""
+        """Return the detections of each name, which the network gets one at a time."""
         if not names:
             raise ShapeError(
                 "an open-vocabulary detector needs the names to look for, found none; choose a"

@@ -81,15 +81,15 @@ class LoadedVlm(LoadedAnnotator):
         self.device = device
         self.yes_tokens = word_tokens(processor.tokenizer, "yes")
         self.no_tokens = word_tokens(processor.tokenizer, "no")
-        # Replaces the model's own settings. `generate` would take from those what it is not told,
-        # for example a repetition penalty.
+        # Replaces the model's own settings. `generate` would take every setting that is missing
+        # here from those, for example a repetition penalty.
         network.generation_config = greedy_config(network.generation_config, processor.tokenizer)
 
     @torch.inference_mode()
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         """Return the greedy answer and the probability of yes for each question.
 
-        One question at a time is asked, so that none is padded.
+        Each question is a batch of its own, so that none is padded.
         """
         if role != "vqa" or not isinstance(query, VqaQuery):
             raise OptionError(f"judge vlm has the role vqa, wanted {role}; choose another judge")
