@@ -28,15 +28,15 @@ class LoadedFeatureExtractor:
     """Base class of feature extractors with their weights."""
 
     weights_sha256: str  # hash of the weights that are loaded
-    notes: Sequence[
-        str
-    ] = ()  # lines for the result about how features were computed; read at the end
+    # lines for the result about how features were computed; read after the last `extract`
+    notes: Sequence[str] = ()
 
     @property
     def numerics(self) -> Mapping[str, Option]:
-        """Return how features are computed, as far as that changes last bits; read at the end.
+        """Return how features are computed, as far as that changes last bits.
 
-        `network` is plain, folded or compiled; `tf32` is whether products may round to TF32.
+        `network` is plain, folded or compiled; `tf32` is whether products may round to TF32. Both
+        are read after the last `extract`.
         """
         return {}
 

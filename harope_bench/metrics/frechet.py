@@ -5,9 +5,10 @@ semi-definite, so tr sqrt(S1 S2) is the sum of their square roots. No matrix squ
 complex number is needed.
 
 F is the Cholesky factor where it exists. Where S1 is singular (constant columns, no more images
-than dimensions), the columns of F are the scaled eigenvectors of the support of S1. Rounding turns a zero
-eigenvalue into noise whose square root is not small (1e-16 becomes 1e-8). Where an eigenvalue is at
-that level, F is computed from the covariance of lower rank, so that such eigenvalues do not occur.
+than dimensions), the columns of F are the scaled eigenvectors of the support of S1. Rounding turns
+a zero eigenvalue into noise whose square root is not small (1e-16 becomes 1e-8). Where an
+eigenvalue is at that level, F is computed from the covariance of lower rank, so that such
+eigenvalues do not occur.
 """
 
 from __future__ import annotations
