@@ -171,9 +171,8 @@ def influence_values(
 
     # (F^T S_r F)^(1/2)
     eigenvalues, eigenvectors = np.linalg.eigh(root.T @ real.covariance @ root)
-    square_root = (
-        eigenvectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
-    ) @ eigenvectors.T  # (r, r)
+    root_eigenvalues = np.sqrt(np.clip(eigenvalues, 0.0, None))
+    square_root = (eigenvectors * root_eigenvalues) @ eigenvectors.T  # (r, r)
 
     slope = 2.0 * (generated.mean - real.mean)
     values = np.empty(len(rows))

@@ -125,8 +125,9 @@ def _sorted_candidates(
     distances = squared_pair_distances(samples.rows, samples.rows, rows, candidates.ravel())
     distances = distances.reshape(candidates.shape)  # (n, C)
     order = np.argsort(distances, axis=1, kind="stable")
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(
-        candidates, order, axis=1
+    return (
+        np.take_along_axis(distances, order, axis=1),
+        np.take_along_axis(candidates, order, axis=1),
     )
 
 
