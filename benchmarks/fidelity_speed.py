@@ -183,7 +183,7 @@ def inception(options: argparse.Namespace) -> Part:
 
     def by(opened: Any) -> np.ndarray:
         return np.concatenate(
-            [opened.observe(images[i : i + options.batch])["features"] for i in batches]
+            [opened.extract(images[i : i + options.batch])["features"] for i in batches]
         )
 
     runs: dict[str, Callable[[], Any]] = {}
@@ -194,7 +194,7 @@ def inception(options: argparse.Namespace) -> Part:
     ):
         os.environ["HAROPE_BENCH_COMPILE"] = switch
         opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-        spent, _ = measure.timed(lambda opened=opened: opened.observe(images[: options.batch]))
+        spent, _ = measure.timed(lambda opened=opened: opened.extract(images[: options.batch]))
         print(f"  {name}: first batch {spent.cpu:.1f} s cpu; notes {opened.notes}", file=sys.stderr)
         runs[name] = lambda opened=opened: by(opened)
     found = measured({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)

@@ -155,4 +155,4 @@ def _networks_of_one_test() -> Iterator[None]:
     """A judge's network is kept for the process; a test has its own."""
     yield
     if (module := sys.modules.get("harope_bench.judges.inception.inception_network")) is not None:
-        module.opened.cache_clear()
+        module.load_inception.cache_clear()

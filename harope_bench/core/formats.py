@@ -58,7 +58,7 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     "features": FileFormat(
         1, "the record of who looked", "delete its folder and run eval again, or use that version"
     ),
-    # judge.json of an annotator, with asks.jsonl and answers.jsonl; judges/runners/common.py writes
+    # judge.json of an annotator, with queries.jsonl and annotations.jsonl; judges/runners/common.py writes
     # it too
     "answers": FileFormat(
         1, "the record of who answered", "delete its folder and run eval again, or use that version"

@@ -1,9 +1,8 @@
-"""Contracts of the judges: networks, or parsers, that look at images.
+"""Contracts of the judges: the networks, or parsers, that look at images.
 
-A feature extractor turns images into arrays, an annotator answers a query about one image. A
-plug-in holds the facts of its judge and
-loads no weights. `open_judge` gives the judge with its weights, `judge_record` what a result says
-of it.
+A feature extractor turns images into arrays. An annotator answers a query about one image. A
+plug-in describes its judge and loads no weights. `open_judge` loads the weights and checks the
+judge, `judge_record` returns what a result records of it.
 """
 
 from __future__ import annotations
@@ -22,27 +21,28 @@ from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord
 from harope_bench.core.storage import sha256_bytes
 
 # -------------------------------------------------------------------------------------------------
-# with weights
+# loaded judges
 
 
 class LoadedFeatureExtractor:
     """Base class of feature extractors with their weights."""
 
     weights_sha256: str  # hash of the weights that are loaded
-    notes: Sequence[
-        str
-    ] = ()  # lines that a result must say of how it looked; read after it has looked
+    # lines for the result about how features were computed; read after the last `extract`
+    notes: Sequence[str] = ()
 
     @property
     def numerics(self) -> Mapping[str, Option]:
-        """Return how it computes, as far as that moves last bits: `path` (plain, folded, compiled)
-        and `tf32`; read as `notes`.
+        """Return how features are computed, as far as that changes last bits.
+
+        `network` is plain, folded or compiled; `tf32` is whether products may round to TF32. Both
+        are read after the last `extract`.
         """
         return {}
 
     def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the named float32 arrays, one row an image, for images (B, H, W, 3) uint8."""
-        raise MissingMemberError(self, "observe")
+        """Return float32 arrays by name, one row per image, for images (B, H, W, 3) uint8."""
+        raise MissingMemberError(self, "extract")
 
 
 class LoadedAnnotator:
@@ -50,42 +50,51 @@ class LoadedAnnotator:
 
     weights_sha256: str  # hash of the weights that are loaded
 
-    def annotate(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """Return the answer of a role for an image (H, W, 3) uint8; it depends on nothing else."""
-        raise MissingMemberError(self, "see")
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the annotation of an image (H, W, 3) uint8 for a query.
+
+        Args:
+            role: one of the judge's `roles`, which decides the types of query and annotation.
+
+        Returns:
+            An annotation that depends on nothing but the arguments and the weights.
+        """
+        raise MissingMemberError(self, "annotate")
 
 
 Loaded_co = TypeVar("Loaded_co", bound=LoadedFeatureExtractor | LoadedAnnotator, covariant=True)
 
 
-# Any: each judge writes checks of its own class with weights, and is asked no other's
+# -------------------------------------------------------------------------------------------------
+# self-checks
+
+# Any: each judge defines checks of its own loaded class, which are called with no other
 Check = Callable[[Any], str | None]
 
 
 class SelfCheck(Protocol):
-    """A case that a judge must pass before it is believed."""
+    """A check that a loaded judge must pass before it is used."""
 
     @property
     def name(self) -> str:
-        """Return what the case is called."""
+        """Return the name of the check."""
 
     @property
     def check(self) -> Check:
-        """Return the function that says in words what is wrong with the judge with its weights, or
-        None.
-        """
+        """Return the function that returns what is wrong with a loaded judge, or None."""
 
 
 class NamedCheck(NamedTuple):
-    """A self-check by name; `check` is as in SelfCheck."""
+    """A self-check by name; `check` is that of SelfCheck."""
 
     name: str
     check: Check
 
 
 class AnnotationCheck(NamedTuple):
-    """A self-check that asks an annotator: what it shows in words, the question, and whether an
-    answer is right.
+    """A self-check that an annotator answers one query correctly.
+
+    name: what the image shows and what is expected. is_correct: whether an annotation is right.
     """
 
     name: str
@@ -94,76 +103,77 @@ class AnnotationCheck(NamedTuple):
     query: Query
     is_correct: Callable[[Annotation], bool]
 
-    def check(self, loaded: LoadedAnnotator) -> str | None:
-        """Return the wrong answer in words, or None."""
-        answer = loaded.annotate(self.role, self.image, self.query)
-        return None if self.is_correct(answer) else f"it answers {answer.to_json()[:200]}"
+    def check(self, annotator: LoadedAnnotator) -> str | None:
+        """Return the wrong annotation in words, or None where the annotation is right."""
+        annotation = annotator.annotate(self.role, self.image, self.query)
+        if self.is_correct(annotation):
+            return None
+        return f"it answers {annotation.to_json()[:200]}"
 
 
-# -----------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # plug-ins
 
 
 class Judge(Generic[Loaded_co]):
     """Base class of all judges. A plug-in is derived from FeatureExtractor or Annotator."""
 
-    version: int  # raised where its numbers or answers change
-    preprocessing: str  # from an image to the network's input, in words
-    packages: tuple[str, ...] = ()  # optional packages that opening it imports
-    needs_model: bool = (
-        False  # it has no weights of its own, `of` binds it to a model of the user's
-    )
-    runner: Path | None = (
-        None  # a self-contained file that another Python executes in place of `open`
-    )
-    arrays: tuple[str, ...] = ()  # of a feature extractor: what `observe` returns
-    roles: tuple[str, ...] = ()  # of an annotator: which of those in core/annotations.py it takes
+    version: int  # raised whenever its numbers or annotations change
+    preprocessing: str  # steps from an image to the network's input, in words
+    packages: tuple[str, ...] = ()  # optional packages that `open` imports
+    needs_model: bool = False  # it has no weights; `with_model` binds it to a model of the user
+    runner: Path | None = None  # stand-alone script that another Python runs in place of `open`
+    arrays: tuple[str, ...] = ()  # of a feature extractor: names of the arrays it extracts
+    roles: tuple[str, ...] = ()  # of an annotator: its roles, out of those in core/annotations.py
 
     @property
     def judge_class(self) -> JudgeClass:
-        """Return how near it is to the published judge; a plug-in may state it as an attribute."""
+        """Return how close it is to the published judge; a plug-in may set it as an attribute."""
         raise MissingMemberError(self, "judge_class")
 
     def weights_sha256(self) -> str:
-        """Return the recorded hash of its weights without opening them; NotHere names the command
-        that brings them.
+        """Return the recorded hash of its weights without loading them.
+
+        Raises:
+            MissingAssetError: The weights are missing; the message names the command to fetch them.
         """
         raise MissingMemberError(self, "weights_sha256")
 
     def open(self, device: str) -> Loaded_co:
-        """Load the weights, hash checked first; WeightsError where they are missing or altered.
-        `open_judge` calls it.
+        """Load the weights after checking their hash. Callers use `open_judge`.
+
+        Raises:
+            WeightsError: The weights are missing or altered.
         """
         raise MissingMemberError(self, "open")
 
     def with_model(self, model: str) -> Judge[Loaded_co] | None:
-        """Return the judge on a folder or hub id of the user's; None where it has its own
-        weights.
-        """
+        """Return the judge on a folder or hub id of the user, or None where it has weights."""
         return None
 
     def self_checks(self) -> tuple[SelfCheck, ...]:
-        """Return the cases that it must pass with its weights before it is believed."""
+        """Return the checks that the loaded judge must pass before it is used."""
         return ()
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what a result must say of the judge; without opening its weights."""
+        """Return the warnings for a result about this judge, without loading its weights."""
         return ()
 
     def error_rates(self) -> tuple[ErrorRate, ...]:
-        """Return how often it was wrong where the truth is known; without opening its weights."""
+        """Return how often it was wrong on cases with known truth, without loading its weights."""
         return ()
 
 
 class FeatureExtractor(Judge[LoadedFeatureExtractor]):
-    """Base class of judges that turn images into arrays; `arrays` names them."""
+    """Base class of judges that turn images into arrays, which `arrays` names."""
 
-    batch_size: int = 50  # images that `observe` is given at once
+    batch_size: int = 50  # images per call of `extract`
 
     @property
     def widths(self) -> Mapping[str, int]:
-        """Return how many numbers a row has, by array, as far as that is known; a reference of
-        another width is rejected.
+        """Return the numbers per row of each array, as far as known.
+
+        A reference of another width is rejected.
         """
         return {}
 
@@ -172,63 +182,72 @@ class Annotator(Judge[LoadedAnnotator]):
     """Base class of judges that answer queries about one image, in their `roles`."""
 
 
+# -------------------------------------------------------------------------------------------------
+# lookup by name
+
+
 class JudgeChoice(NamedTuple):
-    """A judge by its registered name and, where the user names one, the model that it runs."""
+    """The registered name of a judge and, where the user chose one, the model that it runs."""
 
     name: str
     model: str | None = None
 
     @property
     def folder_name(self) -> str:
-        """Return a plain name that tells two models of one judge apart."""
-        return (
-            self.name
-            if self.model is None
-            else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
-        )
+        """Return a folder name that differs between two models of one judge."""
+        if self.model is None:
+            return self.name
+        return f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
 
     @property
     def judge(self) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
-        """Return the judge, bound to its model; OptionError where it takes none or needs one."""
+        """Return the judge, bound to its model.
+
+        Raises:
+            OptionError: The judge needs a model and has none, or takes no model and has one.
+        """
         judge = load_judge(self.name)
         if self.model is None:
             if judge.needs_model:
                 raise OptionError(
-                    f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or"
-                    f" {self.name}:HUB-ID"
+                    f"judge {self.name} runs a model that you provide, found none; write"
+                    f" {self.name}:FOLDER or {self.name}:HUB-ID"
                 )
             return judge
-        bound = judge.with_model(self.model)
-        if bound is None:
+        bound_judge = judge.with_model(self.model)
+        if bound_judge is None:
             raise OptionError(
-                f"judge {self.name} has its own weights, it takes no model ({self.model}); write"
-                f" {self.name}"
+                f"judge {self.name} has its own weights and takes no model, found {self.model};"
+                f" write {self.name}"
             )
-        return bound
+        return bound_judge
 
     @property
     def annotator(self) -> Annotator:
-        """Return the judge as an annotator; OptionError where it is none."""
+        """Return the judge as an annotator; raise OptionError for a feature extractor."""
         message = (
-            f"judge {self.name} gives features, it is no annotator; give it to an evaluator on"
+            f"judge {self.name} extracts features, wanted an annotator; use it with an evaluator of"
             " features"
         )
         return registry.require_kind(self.judge, Annotator, message)
 
 
 def load_judge(name: str) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
-    """Return the judge of that name.
+    """Return the plug-in that is registered by a name.
 
     Raises:
-        UnknownName: No such judge. PluginError: It is not derived from Judge. BenchError: It does
-            not load.
+        UnknownNameError: No judge has this name.
+        PluginError: The plug-in is not derived from Judge.
+        BenchError: The plug-in cannot be imported.
     """
     return registry.load_plugin("judges", name, Judge)
 
 
 def load_feature_extractor(name: str) -> FeatureExtractor:
-    """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an
-    annotator.
+    """Return the feature extractor that is registered by a name.
+
+    Raises:
+        OptionError: The judge is an annotator. Other errors are those of `load_judge`.
     """
     judge = load_judge(name)
     message = (
@@ -239,8 +258,11 @@ def load_feature_extractor(name: str) -> FeatureExtractor:
 
 
 def judge_record(name: str, model: str | None = None) -> JudgeRecord:
-    """Return what a result says of a judge, without opening its weights; errors as
-    `JudgeChoice.judge` and `weights_sha256`.
+    """Return what a result records of a judge, without loading its weights.
+
+    Raises:
+        OptionError: See `JudgeChoice.judge`.
+        MissingAssetError: See `Judge.weights_sha256`.
     """
     judge = JudgeChoice(name, model).judge
     return JudgeRecord(
@@ -254,20 +276,20 @@ def judge_record(name: str, model: str | None = None) -> JudgeRecord:
 
 
 def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
-    """Return a judge with its weights, once its self-check has found nothing.
+    """Load a judge and run its self-checks.
 
     Args:
-        name: that the judge is registered by.
+        name: registered name of the judge, for messages.
 
     Raises:
         WeightsError: Its weights are missing, altered, or of another network.
-        JudgeError: A case of its self-check fails.
+        JudgeError: A self-check fails.
     """
-    loaded = judge.open(device)
-    for case in judge.self_checks():
-        if complaint := case.check(loaded):
+    loaded_judge = judge.open(device)
+    for self_check in judge.self_checks():
+        if complaint := self_check.check(loaded_judge):
             raise JudgeError(
-                f"{name} fails its self-check {case.name}: {complaint}; check its libraries with"
-                " harope-bench doctor"
+                f"{name} fails its self-check {self_check.name}: {complaint}; check its libraries"
+                " with harope-bench doctor"
             )
-    return loaded
+    return loaded_judge

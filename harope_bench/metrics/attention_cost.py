@@ -1,16 +1,14 @@
-"""What the cost columns of Table 9 count: one attention layer, in exact integers.
+"""Exact counts of one attention layer, as the cost columns of the paper's Table 9 take them.
 
-The DiT rows count an attention block: q, k, v and output projection with biases, the two attention
-products, the bias additions.
-The FLUX rows count one fused qkv projection of a single block: its parameters with biases, its
-multiply-adds over all tokens without
-them, no attention products. Rows of the two are therefore not comparable with each other. Norms,
-rotation, softmax and matrix
-exponentials are in neither. A learned matrix adds its product on queries and on keys and, where it
-is made of factors, the product
-that builds it and the one that builds its inverse, as the release's module does in every forward
-(model/models_HARoPE.py:25-52, 94-100).
-All counts are multiply-adds, counted once.
+The DiT rows count an attention block: the q, k, v and output projections with biases, the two
+attention products and the additions of biases. The FLUX rows count the fused qkv projection of a
+single block: its parameters with biases, and its multiply-adds over all tokens without biases and
+without attention products. DiT rows and FLUX rows are therefore not comparable.
+
+Neither counts norms, rotation, softmax or matrix exponentials. A learned matrix adds its product
+with the queries and with the keys. A matrix that is a product of factors also adds the product that
+builds it and the product that builds its inverse, since the released module computes both in every
+forward (model/models_HARoPE.py:25-52, 94-100). Every multiply-add counts once.
 """
 
 from __future__ import annotations
@@ -19,15 +17,17 @@ from dataclasses import dataclass
 
 PIXELS_PER_TOKEN = 16  # pixels of a side per image token of FLUX: VAE 8, patch 2
 TEXT_TOKENS = 512
-# projections of the two readings: q, k, v and output; q, k and v alone
+# projections that are counted: q, k, v and output for DiT; q, k and v for FLUX
 ALL_PROJECTIONS = 4
 QKV_PROJECTIONS = 3
 
 
 @dataclass(frozen=True)
 class LearnedParameters:
-    """What an encoding learns in one layer. matrices: width x width ones, one a head or one for
-    all; factors: of which each is made.
+    """Parameters that an encoding learns in one layer.
+
+    parameters: their number. matrices: how many width x width matrices it learns, one per head or
+    one for all heads. width: of a matrix. factors: how many factors make one matrix.
     """
 
     parameters: int = 0
@@ -37,15 +37,13 @@ class LearnedParameters:
 
     @property
     def construction_flops(self) -> int:
-        """Multiply-adds of building the matrices from their factors, and their inverses too."""
+        """Return the multiply-adds that build the matrices and their inverses from the factors."""
         return 2 * max(0, self.factors - 1) * self.matrices * self.width**3
 
 
 @dataclass(frozen=True)
 class AttentionSizes:
-    """Sizes of one attention layer. `projections` is how many hidden x hidden maps the columns
-    count.
-    """
+    """Sizes of one attention layer; `projections` is the number of hidden x hidden maps counted."""
 
     hidden: int
     heads: int
@@ -53,58 +51,57 @@ class AttentionSizes:
 
     @property
     def width(self) -> int:
-        """Channels of a head."""
+        """Return the channels of a head."""
         return self.hidden // self.heads
 
     @property
     def weights(self) -> int:
-        """Parameters of the counted projections without biases."""
+        """Return the parameters of the counted projections without biases."""
         return self.projections * self.hidden**2
 
     @property
     def parameters(self) -> int:
-        """Parameters of the counted projections with biases."""
+        """Return the parameters of the counted projections with biases."""
         return self.weights + self.projections * self.hidden
 
     @property
     def harope_matrices(self) -> LearnedParameters:
-        """One matrix U diag(s) V^T per head."""
+        """Return what HARoPE learns here: one matrix U diag(s) V^T per head."""
         return LearnedParameters(self.harope_parameters, self.heads, self.width, factors=2)
 
     @property
     def harope_parameters(self) -> int:
-        """Parameters of one matrix U diag(s) V^T per head."""
+        """Return the parameters of one matrix U diag(s) V^T per head."""
         return self.heads * (2 * self.width**2 + self.width)
 
     @property
     def construction_flops(self) -> int:
-        """Multiply-adds of two head-width matrix products per head: what building the matrices and
-        their inverses takes.
-        """
+        """Return the multiply-adds that build HARoPE's matrices and their inverses."""
         return self.harope_matrices.construction_flops
 
     def plain_flops(self, tokens: int) -> int:
-        """Multiply-adds of the layer over so many tokens, without an encoding's share."""
+        """Return the multiply-adds of the layer over `tokens` tokens without an encoding."""
         if self.projections == QKV_PROJECTIONS:
             return tokens * self.weights
-        products = 2 * tokens**2 * self.hidden  # scores, and their mix of values
+        products = 2 * tokens**2 * self.hidden  # q k^T, and the weighted sum of values
         return tokens * self.parameters + products
 
-    def flops(self, tokens: int, learned: LearnedParameters) -> int:
-        """Multiply-adds of the layer with what the encoding adds."""
-        applied = (
-            2 * tokens * self.heads * self.width**2 if learned.matrices else 0
-        )  # a shared matrix acts on every head too
-        return self.plain_flops(tokens) + applied + learned.construction_flops
+    def flops(self, tokens: int, learned_parameters: LearnedParameters) -> int:
+        """Return the multiply-adds of the layer with those that the encoding adds."""
+        # a matrix that all heads share acts on every head, too
+        matrix_flops = 0
+        if learned_parameters.matrices:
+            matrix_flops = 2 * tokens * self.heads * self.width**2
+        return self.plain_flops(tokens) + matrix_flops + learned_parameters.construction_flops
 
 
 PAPER_LAYERS = {
     "dit": AttentionSizes(hidden=768, heads=12, projections=ALL_PROJECTIONS),
     "flux": AttentionSizes(hidden=3072, heads=24, projections=QKV_PROJECTIONS),
 }
-MATRIX_ENCODINGS = {"harope", "rope-svd-control"}  # encodings whose rows carry the added matrix
+MATRIX_ENCODINGS = {"harope", "rope-svd-control"}  # encodings whose rows count the added matrix
 
 
 def flux_tokens(side: int) -> int:
-    """Image and text tokens of FLUX at this side in pixels."""
+    """Return the image and text tokens of FLUX for an image of `side` x `side` pixels."""
     return (side // PIXELS_PER_TOKEN) ** 2 + TEXT_TOKENS

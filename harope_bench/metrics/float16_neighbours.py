@@ -1,17 +1,17 @@
-"""ADM's precision and recall to the letter: squared distances in float16, whose coarse grid makes
-ties that raise both scores.
+"""ADM's precision and recall with its float16 distances, whose coarse steps make ties.
 
-TensorFlow computes a float16 operation in float32 and rounds; so do these blocks, on float32 arrays
-that hold float16 values. A block of
-10,000 x 10,000 in which any distance overflows is computed in float32 instead; it is swept in
-smaller blocks, so memory stays bounded.
-Not known to the last bit: the order in which TensorFlow adds the squares of a row and the terms of
-a product.
+Ties raise both scores, so float64 distances give other numbers. TensorFlow computes a float16
+operation in float32 and rounds the result. The blocks here do the same on float32 arrays that hold
+float16 values. A block of 10,000 x 10,000 distances in which any overflows is computed in float32
+instead. It is computed in smaller blocks, so memory stays bounded.
+
+The order in which TensorFlow adds the squares of a row and the terms of a product is not known, so
+the last bit may differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -22,13 +22,13 @@ from harope_bench.metrics.moments import row_blocks
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls
 
 ADM_BLOCK = 10_000  # rows and columns that fall back to float32 together
-BLOCK = 2000  # rows and columns held at once, 16 MB
+BLOCK = 2000  # rows and columns in memory at once, 16 MB
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_MIN_NORMAL = 2.0**-14  # below it float16 has steps of 2^-24
 
 
 class RowNorms(NamedTuple):
-    """Rows (N, D) and their squared norms (N,) float32: in float32, and in float16 steps."""
+    """Rows (N, D) with their squared norms (N,) float32, computed in float32 and in float16."""
 
     rows: np.ndarray
     norms: np.ndarray
@@ -36,170 +36,193 @@ class RowNorms(NamedTuple):
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> RowNorms:
-        """Norms of rows of any float type, read once in blocks."""
-        norms, half_norms = np.empty((2, len(rows)), dtype=np.float32)
+        """Return rows of any float type with their norms; read them once, in blocks."""
+        norms = np.empty(len(rows), dtype=np.float32)
+        float16_norms = np.empty(len(rows), dtype=np.float32)
         for part in row_blocks(len(rows), block):
-            values = rows[part].astype(np.float32)
+            values = rows[part].astype(np.float32)  # (block, D)
             norms[part] = np.square(values).sum(axis=1)
-            half_norms[part] = round_to_float16(
-                round_to_float16(np.square(round_to_float16(values))).sum(axis=1)
-            )
-        return cls(rows, norms, half_norms)
+            squares = round_to_float16(np.square(round_to_float16(values)))
+            float16_norms[part] = round_to_float16(squares.sum(axis=1))
+        return cls(rows, norms, float16_norms)
 
     def read_block(self, part: slice, is_float16: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of a block and their squared norms, float32; float16 values if `half`."""
+        """Return rows (n, D) and squared norms (n,) float32; float16 values if `is_float16`."""
         values = self.rows[part].astype(np.float32)
-        return (
-            (round_to_float16(values), self.float16_norms[part])
-            if is_float16
-            else (values, self.norms[part])
-        )
+        if is_float16:
+            return round_to_float16(values), self.float16_norms[part]
+        return values, self.norms[part]
 
 
 def float16_balls(
-    drawn: np.ndarray,
+    generated: np.ndarray,
     real: np.ndarray,
     k: int = NEIGHBOURS,
     adm_block: int = ADM_BLOCK,
     block: int = BLOCK,
 ) -> Balls:
-    """Which samples and reference images lie in each other's balls, by ADM's float16 distances.
+    """Return which generated and real rows are in a ball of the other set, by float16 distances.
 
     Args:
-        drawn, real: (N, D), (M, D) of any float type, memory-mapped or not, not centred; N, M > k.
-            All rows of both count, whatever
-            their numbers, so recall leans on N.
+        generated, real: (N, D), (M, D) of any float type, memory-mapped or not, not centred; N and
+            M above k. All rows of both are used whatever N and M are, so recall depends on N.
 
     Returns:
-        Radii are squared, float32.
+        Balls whose radii are squared, float32.
+
+    Raises:
+        ShapeError: The widths differ, or a set has k rows or fewer.
 
     Source: openai/guided-diffusion:evaluations/evaluator.py, `ManifoldEstimator` and
     `DistanceBlock`.
     """
-    if drawn.shape[1] != real.shape[1]:
+    if generated.shape[1] != real.shape[1]:
         raise ShapeError(
-            f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge"
-            " and the reference differ"
+            f"features of widths {generated.shape[1]} and {real.shape[1]} cannot be compared,"
+            " wanted one width; extract the features of samples and reference with the same judge"
         )
-    drawn_radii = float16_radii(drawn, k, adm_block, block)
+    generated_radii = float16_radii(generated, k, adm_block, block)
     real_radii = float16_radii(real, k, adm_block, block)
-    # the reference is ADM's first set; the order of rounding depends on it
+
+    # the reference is ADM's first set, and the order of rounding depends on it
     left = RowNorms.from_rows(real, block)
-    right = RowNorms.from_rows(drawn, block)
-    drawn_inside = np.zeros(len(drawn), dtype=bool)
+    right = RowNorms.from_rows(generated, block)
+    generated_inside = np.zeros(len(generated), dtype=bool)
     real_inside = np.zeros(len(real), dtype=bool)
-    for wide in row_blocks(len(real), adm_block):
-        for other in row_blocks(len(drawn), adm_block):
-            half = fits_float16(left, wide, right, other, block)
-            for u, v in product(_split_slice(wide, block), _split_slice(other, block)):
-                found = block_distances(*block_products(left, u, right, v, half), half)
-                real_inside[u] |= (found <= drawn_radii[v]).any(axis=1)
-                drawn_inside[v] |= (found <= real_radii[u, None]).any(axis=0)
-    return Balls(drawn_inside, real_inside, drawn_radii, real_radii)
+    for adm_rows, adm_columns in product(
+        row_blocks(len(real), adm_block), list(row_blocks(len(generated), adm_block))
+    ):
+        is_float16 = fits_float16(left, adm_rows, right, adm_columns, block)
+        for u, v in product(_split_slice(adm_rows, block), _split_slice(adm_columns, block)):
+            distances = block_distances(
+                *block_products(left, u, right, v, is_float16), is_float16
+            )  # (n, m)
+            real_inside[u] |= (distances <= generated_radii[v]).any(axis=1)
+            generated_inside[v] |= (distances <= real_radii[u, None]).any(axis=0)
+    return Balls(generated_inside, real_inside, generated_radii, real_radii)
 
 
 def float16_radii(
     rows: np.ndarray, k: int = NEIGHBOURS, adm_block: int = ADM_BLOCK, block: int = BLOCK
 ) -> np.ndarray:
-    """(k + 1)-th smallest of the distances of each row to all rows, its own included, by ADM's
-    float16; squared, (N,) float32.
+    """Return the squared radius (N,) float32 of each row: its (k + 1)-th smallest distance.
 
-    A row's distance to itself need not round to 0. Products of two blocks are computed once;
-    rounding |u|^2 - 2uv before |v|^2 is
-    added is not symmetric, so the sums are made for each side.
+    The distances are those to all rows, including the row itself, by ADM's float16 arithmetic. A
+    row's distance to itself need not round to 0. The product of two blocks is computed once.
+    Rounding |u|^2 - 2uv before |v|^2 is added is not symmetric, so both sides get sums of their
+    own.
+
+    Raises:
+        ShapeError: There are k rows or fewer.
     """
     if len(rows) <= k:
         raise ShapeError(f"the {k}-th neighbour needs more than {k} rows, found {len(rows)}")
-    table = RowNorms.from_rows(rows, block)
+    row_norms = RowNorms.from_rows(rows, block)
     nearest = np.full((len(rows), k + 1), np.inf, dtype=np.float32)
-    for wide, other in _upper_triangle(list(row_blocks(len(rows), adm_block))):
-        half = fits_float16(table, wide, table, other, block)
-        turned = fits_float16(table, other, table, wide, block)
-        small = (
-            _upper_triangle(_split_slice(wide, block))
-            if wide == other
-            else product(_split_slice(wide, block), _split_slice(other, block))
-        )
-        for u, v in small:
-            products, norms, others = block_products(table, u, table, v, half)
-            _keep_smallest(nearest[u], block_distances(products, norms, others, half))
-            if u != v:
-                products, norms, others = (
-                    (products, norms, others)
-                    if half == turned
-                    else block_products(table, u, table, v, turned)
-                )
-                _keep_smallest(nearest[v], block_distances(products, others, norms, turned).T)
+    for adm_rows, adm_columns in _upper_triangle(list(row_blocks(len(rows), adm_block))):
+        _update_nearest(nearest, row_norms, adm_rows, adm_columns, block)
     return nearest[:, k].copy()
 
 
+def _update_nearest(
+    nearest: np.ndarray, row_norms: RowNorms, adm_rows: slice, adm_columns: slice, block: int
+) -> None:
+    """Merge the distances between two of ADM's blocks into `nearest` (N, k + 1), on both sides."""
+    is_float16 = fits_float16(row_norms, adm_rows, row_norms, adm_columns, block)
+    is_float16_transposed = fits_float16(row_norms, adm_columns, row_norms, adm_rows, block)
+
+    block_pairs: Iterable[tuple[slice, slice]]
+    if adm_rows == adm_columns:
+        block_pairs = _upper_triangle(_split_slice(adm_rows, block))
+    else:
+        block_pairs = product(_split_slice(adm_rows, block), _split_slice(adm_columns, block))
+
+    for u, v in block_pairs:
+        products, u_norms, v_norms = block_products(row_norms, u, row_norms, v, is_float16)
+        _keep_smallest(nearest[u], block_distances(products, u_norms, v_norms, is_float16))
+        if u == v:
+            continue
+        if is_float16_transposed != is_float16:
+            products, u_norms, v_norms = block_products(
+                row_norms, u, row_norms, v, is_float16_transposed
+            )
+        distances = block_distances(products, v_norms, u_norms, is_float16_transposed)
+        _keep_smallest(nearest[v], distances.T)
+
+
 def block_products(
-    left: RowNorms, u: slice, right: RowNorms, v: slice, half: bool
+    left: RowNorms, u: slice, right: RowNorms, v: slice, is_float16: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products (n, m) and squared norms (n, 1), (1, m) of two blocks, float32; each a float16 value
-    if `half`.
+    """Return products (n, m) and squared norms (n, 1), (1, m) of two blocks, float32.
+
+    Each is a float16 value if `is_float16`.
     """
-    (a, norms), (b, others) = left.read_block(u, half), right.read_block(v, half)
-    products = a @ b.T
-    return round_to_float16(products) if half else products, norms[:, None], others[None]
+    left_rows, left_norms = left.read_block(u, is_float16)
+    right_rows, right_norms = right.read_block(v, is_float16)
+    products = left_rows @ right_rows.T  # (n, m)
+    if is_float16:
+        round_to_float16(products)
+    return products, left_norms[:, None], right_norms[None]
 
 
 def block_distances(
-    products: np.ndarray, first: np.ndarray, second: np.ndarray, half: bool
+    products: np.ndarray, left_norms: np.ndarray, right_norms: np.ndarray, is_float16: bool
 ) -> np.ndarray:
-    """max((first - 2 products) + second, 0), every step rounded if `half`; not finite where float16
-    overflows.
+    """Return max((left_norms - 2 products) + right_norms, 0), (n, m) float32.
+
+    If `is_float16`, every step is rounded, and a distance that overflows is not finite.
     """
     with np.errstate(invalid="ignore"):
-        found = np.multiply(products, np.float32(-2.0))
-        if half:
-            _overflow_to_infinity(found)  # doubling is exact otherwise
-        for norms in (first, second):
-            found += norms
-            if half:
-                round_to_float16(found)
-        return np.maximum(found, np.float32(0.0), out=found)
+        distances = np.multiply(products, np.float32(-2.0))
+        if is_float16:
+            _overflow_to_infinity(distances)  # doubling is exact otherwise
+        for norms in (left_norms, right_norms):
+            distances += norms
+            if is_float16:
+                round_to_float16(distances)
+        return np.maximum(distances, np.float32(0.0), out=distances)
 
 
 def round_to_float16(values: np.ndarray) -> np.ndarray:
-    """Round float32 values (n, m) to those of float16 in place, to nearest and ties to even,
-    infinite beyond its largest.
+    """Round float32 values to those of float16 in place and return them.
 
-    On the bits, because numpy's conversion there and back takes four times as long.
+    Round to nearest, ties to even; a value beyond float16's largest becomes infinite. The bits are
+    changed directly, because numpy's conversion to float16 and back takes four times as long.
     """
+    # subnormal float16 values are multiples of 2^-24
+    is_subnormal = None
+    if values.size and values.min() < FLOAT16_MIN_NORMAL and values.max() > -FLOAT16_MIN_NORMAL:
+        is_subnormal = np.abs(values) < FLOAT16_MIN_NORMAL
+        subnormal_values = np.rint(values[is_subnormal] * 2.0**24) * 2.0**-24
+
+    # add just under half of the 13 bits to drop, and the lowest bit that stays: ties go to even
     bits = values.view(np.uint32)
-    odd = bits >> np.uint32(13)
-    odd &= np.uint32(1)
-    small = (
-        (np.abs(values) < FLOAT16_MIN_NORMAL)
-        if values.size and values.min() < FLOAT16_MIN_NORMAL and values.max() > -FLOAT16_MIN_NORMAL
-        else None
-    )
-    steps = None if small is None else np.rint(values[small] * 2.0**24) * 2.0**-24
-    bits += odd
+    lowest_kept_bit = bits >> np.uint32(13)
+    lowest_kept_bit &= np.uint32(1)
+    bits += lowest_kept_bit
     bits += np.uint32(0xFFF)
     bits &= np.uint32(0xFFFFE000)  # sign, exponent and 10 bits of the mantissa
-    if small is not None:
-        values[small] = steps
+
+    if is_subnormal is not None:
+        values[is_subnormal] = subnormal_values
     return _overflow_to_infinity(values)
 
 
 def fits_float16(
-    left: RowNorms, wide: slice, right: RowNorms, other: slice, block: int = BLOCK
+    left: RowNorms, adm_rows: slice, right: RowNorms, adm_columns: slice, block: int = BLOCK
 ) -> bool:
-    """Whether all of ADM's float16 distances between two blocks are finite, so that none is
-    computed in float32.
-    """
-    largest = [
-        float(norms.max()) for norms in (left.float16_norms[wide], right.float16_norms[other])
-    ]
-    # No step is larger than (|u| + |v|)^2; each of three roundings adds at most 2^-11, the norms'
-    # own less than 2^-9.
-    if (np.sqrt(largest[0]) + np.sqrt(largest[1])) ** 2 * (1 + 2.0**-8) < FLOAT16_MAX:
+    """Return whether all of ADM's float16 distances between two of its blocks are finite."""
+    left_largest = float(left.float16_norms[adm_rows].max())
+    right_largest = float(right.float16_norms[adm_columns].max())
+
+    # No step is larger than (|u| + |v|)^2. Each of three roundings adds at most 2^-11, the norms'
+    # own rounding less than 2^-9.
+    largest_sum = (np.sqrt(left_largest) + np.sqrt(right_largest)) ** 2
+    if largest_sum * (1 + 2.0**-8) < FLOAT16_MAX:
         return True
-    if not np.isfinite(largest).all():
+    if not np.isfinite([left_largest, right_largest]).all():
         return False
-    pairs = product(_split_slice(wide, block), _split_slice(other, block))
+    pairs = product(_split_slice(adm_rows, block), _split_slice(adm_columns, block))
     return all(
         np.isfinite(block_distances(*block_products(left, u, right, v, True), True)).all()
         for u, v in pairs
@@ -207,34 +230,43 @@ def fits_float16(
 
 
 def _overflow_to_infinity(values: np.ndarray) -> np.ndarray:
+    """Replace values beyond float16's largest by infinity in place and return them."""
     if values.size and (values.max() > FLOAT16_MAX or values.min() < -FLOAT16_MAX):
         values[values > FLOAT16_MAX] = np.inf
         values[values < -FLOAT16_MAX] = -np.inf
     return values
 
 
-def _keep_smallest(nearest: np.ndarray, found: np.ndarray) -> None:
-    """Put the smallest of nearest (n, k + 1) and found (n, m) into `nearest`, sorted."""
-    kept = nearest.shape[1]
+def _keep_smallest(nearest: np.ndarray, distances: np.ndarray) -> None:
+    """Put the smallest of nearest (n, k + 1) and distances (n, m) into `nearest`, sorted."""
+    size = nearest.shape[1]
     limit = nearest[:, -1]
     if np.isinf(limit).any():
-        few = np.partition(found, kept - 1, axis=1)[:, :kept] if found.shape[1] > kept else found
-        nearest[:] = np.sort(np.concatenate([nearest, few], axis=1), axis=1)[:, :kept]
+        candidates = distances
+        if distances.shape[1] > size:
+            candidates = np.partition(distances, size - 1, axis=1)[:, :size]
+        nearest[:] = np.sort(np.concatenate([nearest, candidates], axis=1), axis=1)[:, :size]
         return
-    mask = found < limit[:, None]
-    for row in np.flatnonzero(mask.any(axis=1)):
-        nearest[row] = np.sort(np.concatenate([nearest[row], found[row, mask[row]]]))[:kept]
+
+    # after the first blocks few distances are below the limit of their row
+    is_below = distances < limit[:, None]
+    for row in np.flatnonzero(is_below.any(axis=1)):
+        candidates = np.concatenate([nearest[row], distances[row, is_below[row]]])
+        nearest[row] = np.sort(candidates)[:size]
 
 
-def _split_slice(wide: slice, size: int) -> list[slice]:
-    """Consecutive slices that cover a slice."""
+def _split_slice(rows: slice, size: int) -> list[slice]:
+    """Return consecutive slices of at most `size` rows that cover a slice."""
     return [
-        slice(wide.start + part.start, wide.start + part.stop)
-        for part in row_blocks(wide.stop - wide.start, size)
+        slice(rows.start + part.start, rows.start + part.stop)
+        for part in row_blocks(rows.stop - rows.start, size)
     ]
 
 
 def _upper_triangle(blocks: list[slice]) -> Iterator[tuple[slice, slice]]:
-    """Each pair once, the diagonal first: after it few distances elsewhere are near."""
+    """Yield each pair of blocks once, the diagonal first.
+
+    After the diagonal every row has near neighbours, so few later distances need to be merged.
+    """
     yield from ((u, u) for u in blocks)
     yield from ((u, v) for i, u in enumerate(blocks) for v in blocks[i + 1 :])

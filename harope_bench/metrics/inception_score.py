@@ -1,4 +1,4 @@
-"""Inception Score over consecutive blocks, and what the order of the images does to it."""
+"""Inception Score over consecutive blocks, and the effect of the images' order on it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from harope_bench.core.errors import TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits
-# torch-fidelity's
+# torch-fidelity's defaults
 SPLITS = 10
 SPLIT_SEED = 2020
-# random orders that an order is compared with
+# random orders that the images' order is compared with
 SHUFFLES = 3
 SHUFFLE_SEED = 0
-CHANCE_BOUND_NATS = 10.0  # nats: a random order exceeds a bound once in e^10 = 22,000 sets
+CHANCE_BOUND_NATS = 10.0  # a random order exceeds a bound once in e^10 = 22,000 sets
 
 
 class InceptionScore(NamedTuple):
-    """Unweighted mean over the blocks, each block's score (B,), and centred first-order
-    contributions (N,).
+    """Inception Score over blocks, with what its error and its dependence on order follow from.
 
-    order_loss: nats of log IS that the order takes away, beyond chance; see `order_loss`.
-    order_chance: nats that a random order
-    stays below; see `order_chance`.
+    value: unweighted mean over the blocks. blocks: score of each block (B,). contributions: centred
+    first-order contributions (N,). order_loss: nats of log IS lost by the order beyond chance, see
+    `order_loss`. order_chance: nats that a random order stays below, see `order_chance`.
     """
 
     value: float
@@ -38,44 +37,55 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
-    """Mean over consecutive blocks of exp(mean KL(p(y|x) || p(y))), natural logarithm, p(y) of the
-    block.
+    """Return the mean over consecutive blocks of exp(mean_i KL(p(y|x_i) || p(y))).
+
+    Natural logarithm; p(y) is the mean of p(y|x_i) over the block.
 
     Args:
-        logits: (N, C) in index order, N >= 1; softmax over all C in float64. A short last block
-            counts as much as a full one.
+        logits: (N, C) in index order, N >= 1; softmax over all C in float64. A short last block has
+            the weight of a full one.
 
     Returns:
-        A value between 1 and C, and contributions whose sd / sqrt(N) is the first-order standard
-        error: the
-        derivative of exp(mean KL) is the score times (KL_i - mean KL), since that of the marginal
-        sums to 0.
+        A value between 1 and C. The standard deviation of the contributions over sqrt(N) is the
+        first-order standard error: the derivative of exp(mean KL) is the score times
+        (KL_i - mean KL), since the derivative through p(y) sums to 0.
 
     Source: Salimans et al. 2016; openai/guided-diffusion:evaluations/evaluator.py,
-    `compute_inception_score`, which works in float32
-    and gives NaN where a probability underflows to 0.
+    `compute_inception_score`, which computes in float32 and gives NaN where a probability
+    underflows to 0.
     """
     parts = list(row_blocks(len(logits), block))
     classes = logits.shape[1]
     scores = np.empty(len(parts))
     contributions = np.empty(len(logits))
-    marginals, squares = np.empty((2, len(parts), classes))
+    marginals = np.empty((len(parts), classes))
+    mean_squares = np.empty((len(parts), classes))
+
     for b, part in enumerate(parts):
-        logp = log_softmax(logits[part])
-        p = np.exp(logp)
-        marginals[b], squares[b] = p.mean(axis=0), np.einsum("nc,nc->c", p, p) / len(p)
-        divergence = kl_divergences(p, logp, marginals[b])
-        scores[b] = np.exp(divergence.mean())
-        weight = len(logits) / (len(parts) * len(p))  # rows of a short block count for more
-        contributions[part] = weight * scores[b] * (divergence - divergence.mean())
+        log_p = log_softmax(logits[part])  # (n, C)
+        p = np.exp(log_p)
+        marginals[b] = p.mean(axis=0)
+        mean_squares[b] = np.einsum("nc,nc->c", p, p) / len(p)
+
+        divergences = kl_divergences(p, log_p, marginals[b])  # (n,)
+        scores[b] = np.exp(divergences.mean())
+        weight = len(logits) / (len(parts) * len(p))  # an image of a short block weighs more
+        contributions[part] = weight * scores[b] * (divergences - divergences.mean())
+
     sizes = np.array([part.stop - part.start for part in parts])
-    order = order_loss(marginals, squares, sizes), order_chance(marginals, squares, sizes)
-    return InceptionScore(float(scores.mean()), scores, contributions, *order)
+    return InceptionScore(
+        value=float(scores.mean()),
+        blocks=scores,
+        contributions=contributions,
+        order_loss=order_loss(marginals, mean_squares, sizes),
+        order_chance=order_chance(marginals, mean_squares, sizes),
+    )
 
 
 class SplitScores(NamedTuple):
-    """Mean and population standard deviation over splits (S,) of shuffled images; the second is no
-    standard error of the first.
+    """Mean and population standard deviation of the scores (S,) of splits of shuffled images.
+
+    The standard deviation is not the standard error of the mean.
     """
 
     mean: float
@@ -86,21 +96,25 @@ class SplitScores(NamedTuple):
 def shuffled_inception_score(
     logits: np.ndarray, splits: int = SPLITS, seed: int = SPLIT_SEED
 ) -> SplitScores:
-    """Inception Score as torch-fidelity reports it: a seeded shuffle, then `splits` parts whose
-    sizes differ by at most one.
+    """Return the Inception Score as torch-fidelity computes it.
+
+    Images are shuffled by a seeded generator and divided into `splits` parts whose sizes differ by
+    at most one. The order of the images does not matter, unlike in `inception_score`.
 
     Args:
-        logits: (N, C), N >= splits; softmax over all C in float64. Order is nothing to it, unlike
-            `inception_score`.
+        logits: (N, C), N >= splits; softmax over all C in float64.
 
     Raises:
-        TooFewImages: a split would be empty.
+        TooFewImagesError: A split would be empty.
 
     Source: toshas/torch-fidelity:torch_fidelity/metric_isc.py.
     """
     n = len(logits)
     if n < splits:
-        raise TooFewImagesError(f"is over {splits} splits needs at least as many images, found {n}")
+        raise TooFewImagesError(
+            f"the Inception Score over {splits} splits needs at least {splits} images, found {n};"
+            " generate more images"
+        )
     order = np.random.RandomState(seed).permutation(n)
     edges = [i * n // splits for i in range(splits + 1)]
     scores = np.array([_split_score(logits[order[start:stop]]) for start, stop in pairwise(edges)])
@@ -108,34 +122,38 @@ def shuffled_inception_score(
 
 
 def _split_score(logits: np.ndarray) -> float:
-    logp = log_softmax(logits)
-    p = np.exp(logp)
-    return float(np.exp(kl_divergences(p, logp, p.mean(axis=0)).mean()))
+    """Return exp(mean_i KL(p(y|x_i) || p(y))) of logits (n, C)."""
+    log_p = log_softmax(logits)
+    p = np.exp(log_p)
+    return float(np.exp(kl_divergences(p, log_p, p.mean(axis=0)).mean()))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Natural logarithm of the softmax over each row (n, C), float64; finite for finite logits."""
-    logp: np.ndarray = logits.astype(np.float64)
-    logp -= logp.max(axis=1, keepdims=True)
-    logp -= np.log(np.exp(logp).sum(axis=1, keepdims=True))
-    return logp
+    """Return the natural logarithm of the softmax of each row (n, C), float64.
+
+    It is finite for finite logits.
+    """
+    log_p: np.ndarray = logits.astype(np.float64)
+    log_p -= log_p.max(axis=1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+    return log_p
 
 
-def kl_divergences(p: np.ndarray, logp: np.ndarray, marginal: np.ndarray) -> np.ndarray:
-    """KL(p_i || marginal) in nats (n,) of rows p (n, C); 0 log 0 counts as 0."""
-    # A class that underflows in every row adds nothing; its logarithm must not be taken.
-    divergence: np.ndarray = np.einsum(
-        "nc,nc->n", p, logp - np.log(np.where(marginal > 0, marginal, 1.0))
+def kl_divergences(p: np.ndarray, log_p: np.ndarray, marginal: np.ndarray) -> np.ndarray:
+    """Return KL(p_i || marginal) in nats (n,) for rows p (n, C); 0 log 0 counts as 0."""
+    # A class whose probability underflows in every row adds nothing, and log 0 is never taken.
+    divergences: np.ndarray = np.einsum(
+        "nc,nc->n", p, log_p - np.log(np.where(marginal > 0, marginal, 1.0))
     )
-    return divergence
+    return divergences
 
 
 class OrderEffect(NamedTuple):
-    """What a random order would give in place of the order that images have.
+    """Inception Scores of random orders, where the order of the images matters.
 
-    shuffled, lowest: mean and lowest of the scores of SHUFFLES random orders in the same blocks.
-    by_label: blocks hold different labels.
-    in_runs: most images are predicted to be of the class of the image before.
+    shuffled_mean, shuffled_lowest: mean and lowest score of SHUFFLES random orders in blocks of the
+    same size. is_ordered_by_label: the blocks hold different labels. has_class_runs: most images
+    are predicted to be of the class of the image before.
     """
 
     shuffled_mean: float
@@ -147,103 +165,113 @@ class OrderEffect(NamedTuple):
 def order_effect(
     score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block: int = BLOCK
 ) -> OrderEffect | None:
-    """Return what random orders give where blocks hold different labels or predicted classes; None
-    where chance explains it.
+    """Return the scores of random orders where the blocks hold different labels or classes.
 
     Args:
-        score: `inception_score` of the same logits and block. labels: (N,) integers that the images
-            were asked to show, or None.
+        score: `inception_score` of these logits and this block size.
+        labels: (N,) integers that the images were generated for, or None.
+
+    Returns:
+        None where there is one block, or where chance explains the difference between blocks.
     """
-    by_label = labels is not None and _has_label_blocks(labels, block)
-    if len(score.blocks) < 2 or not (by_label or score.order_loss > score.order_chance):
+    is_ordered_by_label = labels is not None and _has_label_blocks(labels, block)
+    is_beyond_chance = score.order_loss > score.order_chance
+    if len(score.blocks) < 2 or not (is_ordered_by_label or is_beyond_chance):
         return None
     rng = np.random.default_rng(SHUFFLE_SEED)
     values = [
         inception_score(logits[rng.permutation(len(logits))], block).value for _ in range(SHUFFLES)
     ]
-    return OrderEffect(float(np.mean(values)), min(values), by_label, _has_class_runs(logits))
+    return OrderEffect(
+        float(np.mean(values)), min(values), is_ordered_by_label, _has_class_runs(logits)
+    )
 
 
 def _has_label_blocks(labels: np.ndarray, block: int) -> bool:
-    """Return whether consecutive blocks hold labels (N,) that differ by more than those of random
-    orders do.
-    """
+    """Return whether labels (N,) differ between consecutive blocks by more than chance explains."""
     rng = np.random.default_rng(SHUFFLE_SEED)
     (_, codes) = np.unique(labels, return_inverse=True)
-    usual = max(
+    shuffled_information = max(
         _label_information(codes[rng.permutation(len(codes))], block) for _ in range(SHUFFLES)
     )
     degrees = (math.ceil(len(codes) / block) - 1) * int(codes.max())
-    return _label_information(codes, block) > usual + _chi_square_bound(degrees, len(codes))
+    limit = shuffled_information + _chi_square_bound(degrees, len(codes))
+    return _label_information(codes, block) > limit
 
 
 def _label_information(codes: np.ndarray, block: int) -> float:
-    """Return the nats that an image's block tells of its label: mutual information of blocks and
-    labels (N,) from 0.
+    """Return the mutual information in nats of an image's block and its label.
+
+    `codes` are the labels (N,) as integers from 0.
     """
     counts = np.array(
         [
             np.bincount(codes[part], minlength=codes.max() + 1)
             for part in row_blocks(len(codes), block)
         ]
-    )
-    share = counts.sum(axis=1) / counts.sum()
-    whole = counts.sum(axis=0) / counts.sum()
+    )  # (B, labels)
+    block_weights = counts.sum(axis=1) / counts.sum()
+    overall_marginal = counts.sum(axis=0) / counts.sum()
     marginals = counts / counts.sum(axis=1, keepdims=True)
-    return float(
-        share @ kl_divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole)
-    )
+    return float(block_weights @ _marginal_divergences(marginals, overall_marginal))
+
+
+def _marginal_divergences(marginals: np.ndarray, overall_marginal: np.ndarray) -> np.ndarray:
+    """Return KL(marginal of each block || marginal of all images) in nats (B,)."""
+    log_marginals = np.log(np.where(marginals > 0, marginals, 1.0))
+    return kl_divergences(marginals, log_marginals, overall_marginal)
 
 
 def _has_class_runs(logits: np.ndarray) -> bool:
-    predicted = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
-    chance = float(np.square(np.bincount(predicted) / len(predicted)).sum())
-    return float((predicted[1:] == predicted[:-1]).mean()) > (1 + chance) / 2
+    """Return whether more than half of the images that chance leaves over repeat the last class.
+
+    An image repeats if its predicted class is that of the image before it.
+    """
+    classes = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
+    chance = float(np.square(np.bincount(classes) / len(classes)).sum())
+    return float((classes[1:] == classes[:-1]).mean()) > (1 + chance) / 2
 
 
-def order_chance(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the nats of `order_loss` that a random order stays below in all but one of 22,000
-    sets; arguments as there.
+def order_chance(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the nats of `order_loss` that a random order exceeds once in 22,000 sets.
 
     2 N times the loss is a sum of squared normal numbers whose weights are at most 1 and add up to
-    B - 1 times the noise.
+    (B - 1) times `_marginal_noise`. The arguments are those of `order_loss`.
     """
-    return _chi_square_bound(
-        (len(sizes) - 1) * _marginal_noise(marginals, squares, sizes), int(sizes.sum())
-    )
+    weights = (len(sizes) - 1) * _marginal_noise(marginals, mean_squares, sizes)
+    return _chi_square_bound(weights, int(sizes.sum()))
 
 
 def _chi_square_bound(weights: float, images: int) -> float:
-    """Return the nats above its mean that a weighted chi-square stays below (Laurent and Massart
-    2000, lemma 1).
+    """Return the nats above its mean that a weighted chi-square divided by 2 N stays below.
+
+    Source: Laurent and Massart 2000, lemma 1.
     """
     return (math.sqrt(max(weights, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / images
 
 
-def order_loss(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
-    """Nats of log IS lost because the blocks hold different classes: near 0 for shuffled or
-    interleaved images.
+def order_loss(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the nats of log IS that are lost because the blocks hold different classes.
 
-    Scoring all images against one marginal would add KL(block's marginal || whole marginal) to each
-    block's mean. In a
-    random order that is (B - 1) / (2 N) times the sum over classes of variance / mean of p, to
-    first order, and is taken off.
+    Near 0 for shuffled images. Scoring all images against one marginal would add
+    KL(block's marginal || overall marginal) to the mean divergence of each block. In a random order
+    that sum is (B - 1) / (2 N) times the sum over classes of variance / mean of p, to first order,
+    which is subtracted.
 
     Args:
-        marginals, squares: mean of p and of p^2 over each block (B, C). sizes: images in each block
-            (B,).
+        marginals, mean_squares: mean of p and of p^2 over each block (B, C).
+        sizes: images in each block (B,).
     """
-    share = sizes / sizes.sum()
-    whole = share @ marginals
-    told = share @ kl_divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole)
-    return float(
-        told - (len(sizes) - 1) * _marginal_noise(marginals, squares, sizes) / (2 * sizes.sum())
-    )
+    block_weights = sizes / sizes.sum()
+    divergence = block_weights @ _marginal_divergences(marginals, block_weights @ marginals)
+    noise = _marginal_noise(marginals, mean_squares, sizes)
+    return float(divergence - (len(sizes) - 1) * noise / (2 * sizes.sum()))
 
 
-def _marginal_noise(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the sum over classes of variance / mean of p."""
-    share = sizes / sizes.sum()
-    whole = share @ marginals
-    used = whole > 0
-    return float(((share @ squares)[used] / whole[used] - whole[used]).sum())
+def _marginal_noise(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the sum over classes of variance / mean of p, over all images."""
+    block_weights = sizes / sizes.sum()
+    means = block_weights @ marginals  # (C,)
+    has_mass = means > 0
+    ratios = (block_weights @ mean_squares)[has_mass] / means[has_mass]
+    return float((ratios - means[has_mass]).sum())

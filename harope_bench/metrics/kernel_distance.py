@@ -1,5 +1,6 @@
-"""Squared maximum mean discrepancies, KID and CMMD: float64 sums over blocks, no kernel matrix, and
-a jackknife error in closed form.
+"""Squared maximum mean discrepancies KID and CMMD, with a jackknife error in closed form.
+
+Kernel values are summed in float64 over blocks, so no whole kernel matrix is in memory.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
-BLOCK = 1024  # rows held in float64 at once, 16 MB at width 2048
-# torch-fidelity's
+BLOCK = 1024  # rows in memory as float64 at once, 16 MB at width 2048
+# torch-fidelity's defaults
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SUBSET_SEED = 2020
@@ -25,19 +26,24 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class KernelSums(NamedTuple):
-    """Kernel sums of each row of one set: over the others of its set, with itself, and over the
-    other set; (N,) float64 each.
+    """Kernel sums of each row x of one set (N,), float64.
+
+    within_set: sum of k(x, x') over the other rows of its set. diagonal: k(x, x). between_sets: sum
+    of k(x, y) over the rows of the other set.
     """
 
-    within: np.ndarray
+    within_set: np.ndarray
     diagonal: np.ndarray
-    between: np.ndarray
+    between_sets: np.ndarray
 
 
 class Discrepancy(NamedTuple):
-    """Value, its standard errors, and centred jackknife contributions of both sets (N,), (M,).
+    """A squared discrepancy with its standard errors and jackknife contributions.
 
-    se: both sets drawn anew. se_drawn: the reference held fixed, sd / sqrt(N) of `drawn`.
+    se: standard error if both sets were sampled again. standard_error_fixed_reference: standard
+    error if only the samples were, the standard deviation of `generated_contributions` over
+    sqrt(N). generated_contributions, real_contributions: centred jackknife contributions (N,),
+    (M,).
     """
 
     value: float
@@ -48,193 +54,226 @@ class Discrepancy(NamedTuple):
 
 
 class SubsetValues(NamedTuple):
-    """Mean and population standard deviation over random subsets; the second is no standard error
-    of the first.
+    """Mean and population standard deviation over random subsets.
+
+    The standard deviation is not the standard error of the mean.
     """
 
     mean: float
     std: float
 
 
-def kid(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
-    """Kernel Inception Distance as the full U-statistic over all pairs: kernel (x.y / D + 1)^3,
-    unbiased.
+def kid(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
+    """Return the Kernel Inception Distance as the unbiased U-statistic over all pairs.
 
-    U = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1)) - 2 sum_{i,
-    j} k(x_i, y_j) / (N M).
-    The error is the two-sample jackknife: se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 + the same
-    over the reference, where U_-i
-    leaves row i out, exactly. It errs on the wide side where the sets agree, since then the second
-    order of U rules.
+    The kernel is k(x, y) = (x.y / D + 1)^3 and
+    U = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
+    - 2 sum_{i, j} k(x_i, y_j) / (N M).
+
+    The error is the two-sample jackknife: se^2 = (N - 1) / N sum_i (U_-i - mean U_-)^2 plus that
+    sum over the reference, where U_-i is U without row i, exactly. It is too large where the two
+    sets agree, since the second-order term of U dominates there.
 
     Args:
-        drawn, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > 2.
+        generated, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > 2.
 
     Returns:
-        May be below 0; no unit.
+        A value that may be below 0; no unit.
 
-    Source: Binkowski et al. 2018 (the kernel and the estimator); Arvesen 1969 (jackknife of
-    two-sample U-statistics), Efron and Stein 1981.
+    Raises:
+        ShapeError: The widths differ.
+        TooFewImagesError: A set has fewer than 3 rows.
+
+    Source: Binkowski et al. 2018 (kernel and estimator); Arvesen 1969 (jackknife of two-sample
+    U-statistics); Efron and Stein 1981.
     """
-    return _discrepancy(*kernel_sums(drawn, real, cubic_kernel, block), biased=False)
+    return _discrepancy(*kernel_sums(generated, real, cubic_kernel, block), is_biased=False)
 
 
-def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
-    """CLIP maximum mean discrepancy: kernel exp(-|x - y|^2 / 200), V-statistic with the diagonal,
-    times 1,000.
+def cmmd(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
+    """Return the CLIP maximum mean discrepancy times 1,000.
 
-    Biased upwards by about 1000 (1 - mean kernel) (1/N + 1/M). Error as in `kid`.
+    The kernel is exp(-|x - y|^2 / 200) and the estimator is the V-statistic, which includes the
+    diagonal. It is biased upwards by about 1000 (1 - mean kernel) (1/N + 1/M). The error is that of
+    `kid`.
 
     Args:
-        drawn, real: (N, D), (M, D) image embeddings of length 1, any float type; N, M > 2.
+        generated, real: (N, D), (M, D) image embeddings of length 1, any float type; N, M > 2.
+
+    Raises:
+        ShapeError: The widths differ.
+        TooFewImagesError: A set has fewer than 3 rows.
 
     Source: Jayasumana et al. 2024; google-research/google-research:cmmd/distance.py, whose float32
     resolves about 6e-5.
     """
-    found = _discrepancy(
-        *kernel_sums(drawn, real, partial(gaussian_kernel, sigma=CMMD_SIGMA), block), biased=True
-    )
-    value, se, se_drawn = (
-        CMMD_SCALE * number
-        for number in (found.value, found.se, found.standard_error_fixed_reference)
-    )
+    kernel = partial(gaussian_kernel, sigma=CMMD_SIGMA)
+    discrepancy = _discrepancy(*kernel_sums(generated, real, kernel, block), is_biased=True)
     return Discrepancy(
-        value,
-        se,
-        se_drawn,
-        CMMD_SCALE * found.generated_contributions,
-        CMMD_SCALE * found.real_contributions,
+        CMMD_SCALE * discrepancy.value,
+        CMMD_SCALE * discrepancy.se,
+        CMMD_SCALE * discrepancy.standard_error_fixed_reference,
+        CMMD_SCALE * discrepancy.generated_contributions,
+        CMMD_SCALE * discrepancy.real_contributions,
     )
 
 
 def kid_subsets(
-    drawn: np.ndarray,
+    generated: np.ndarray,
     real: np.ndarray,
     subsets: int = SUBSETS,
     size: int = SUBSET_SIZE,
     seed: int = SUBSET_SEED,
 ) -> SubsetValues:
-    """KID as torch-fidelity reports it: unbiased values of random subsets, drawn without
-    replacement by a seeded RandomState.
+    """Return KID as torch-fidelity computes it, over random subsets without replacement.
 
-    Kernels are float64 here and float32 there.
+    Each subset gives an unbiased value. A seeded RandomState selects the subsets. Kernels are
+    float64 here and float32 there.
 
     Raises:
-        TooFewImages: a set is smaller than a subset.
+        TooFewImagesError: A set is smaller than a subset.
 
     Source: toshas/torch-fidelity:torch_fidelity/metric_kid.py.
     """
-    fewest = min(len(drawn), len(real))
+    fewest = min(len(generated), len(real))
     if fewest < size:
         raise TooFewImagesError(
-            f"KID over subsets of {size:,} needs as many images in both sets, found {fewest:,}; use"
-            " the full statistic"
+            f"KID over subsets of {size:,} needs at least {size:,} images in both sets, found"
+            f" {fewest:,}; use the full statistic"
         )
     rng = np.random.RandomState(seed)
     values = np.empty(subsets)
     for i in range(subsets):
-        x, y = (rows[rng.choice(len(rows), size, replace=False)] for rows in (drawn, real))
-        values[i] = _discrepancy_value(*kernel_sums(x, y, cubic_kernel), biased=False)
+        x = generated[rng.choice(len(generated), size, replace=False)]
+        y = real[rng.choice(len(real), size, replace=False)]
+        values[i] = _discrepancy_value(*kernel_sums(x, y, cubic_kernel), is_biased=False)
     return SubsetValues(float(values.mean()), float(values.std()))
 
 
 def cubic_kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(x.y / D + 1)^3 of float64 rows, (n, m)."""
-    found: np.ndarray = left @ right.T
-    found /= left.shape[1]
-    found += 1.0
-    found *= found * found
-    return found
+    """Return (x.y / D + 1)^3 (n, m) for float64 rows x of `left` and y of `right`."""
+    kernel: np.ndarray = left @ right.T  # (n, m)
+    kernel /= left.shape[1]
+    kernel += 1.0
+    kernel *= kernel * kernel
+    return kernel
 
 
 def gaussian_kernel(left: np.ndarray, right: np.ndarray, sigma: float) -> np.ndarray:
-    """exp(-|x - y|^2 / (2 sigma^2)) of float64 rows, (n, m)."""
-    found: np.ndarray = left @ right.T
-    found *= -2.0
-    found += np.einsum("nd,nd->n", left, left)[:, None]
-    found += np.einsum("nd,nd->n", right, right)
-    found *= -1.0 / (2.0 * sigma * sigma)
-    return np.exp(found, out=found)
+    """Return exp(-|x - y|^2 / (2 sigma^2)) (n, m) for float64 rows x of `left` and y of `right`."""
+    # |x|^2 + |y|^2 - 2 x.y
+    kernel: np.ndarray = left @ right.T  # (n, m)
+    kernel *= -2.0
+    kernel += np.einsum("nd,nd->n", left, left)[:, None]
+    kernel += np.einsum("nd,nd->n", right, right)
+
+    kernel *= -1.0 / (2.0 * sigma * sigma)
+    return np.exp(kernel, out=kernel)
 
 
 def kernel_sums(
-    drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK
+    generated: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK
 ) -> tuple[KernelSums, KernelSums]:
-    """Kernel sums of every row of both sets; each pair of rows is met once."""
-    if drawn.shape[1] != real.shape[1]:
+    """Return the kernel sums of every row of both sets; compute each pair of rows once.
+
+    Raises:
+        ShapeError: The widths differ.
+        TooFewImagesError: A set has fewer than 3 rows.
+    """
+    if generated.shape[1] != real.shape[1]:
         raise ShapeError(
-            f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge"
-            " and the reference differ"
+            f"features of widths {generated.shape[1]} and {real.shape[1]} cannot be compared,"
+            " wanted one width; extract the features of samples and reference with the same judge"
         )
-    if min(len(drawn), len(real)) < 3:
+    if min(len(generated), len(real)) < 3:
         raise TooFewImagesError(
             "a kernel distance with an error needs at least 3 images in both sets, found"
-            f" {min(len(drawn), len(real))}"
+            f" {min(len(generated), len(real))}; generate more images"
         )
-    across_drawn = np.zeros(len(drawn))
-    across_real = np.zeros(len(real))
-    for part in row_blocks(len(drawn), block):
-        left = drawn[part].astype(np.float64)
-        for other in row_blocks(len(real), block):
-            found = kernel(left, real[other].astype(np.float64))
-            across_drawn[part] += found.sum(axis=1)
-            across_real[other] += found.sum(axis=0)
-    return KernelSums(*_sums_within(drawn, kernel, block), across_drawn), KernelSums(
-        *_sums_within(real, kernel, block), across_real
+    generated_sums = np.zeros(len(generated))
+    real_sums = np.zeros(len(real))
+    for generated_part in row_blocks(len(generated), block):
+        left = generated[generated_part].astype(np.float64)
+        for real_part in row_blocks(len(real), block):
+            values = kernel(left, real[real_part].astype(np.float64))  # (n, m)
+            generated_sums[generated_part] += values.sum(axis=1)
+            real_sums[real_part] += values.sum(axis=0)
+    return (
+        KernelSums(*_sums_within(generated, kernel, block), generated_sums),
+        KernelSums(*_sums_within(real, kernel, block), real_sums),
     )
 
 
 def _sums_within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, np.ndarray]:
-    others = np.zeros(len(rows))
-    own = np.empty(len(rows))
+    """Return for each row its kernel sum over the other rows, and its kernel with itself."""
+    within = np.zeros(len(rows))
+    diagonal = np.empty(len(rows))
     parts = list(row_blocks(len(rows), block))
     for i, part in enumerate(parts):
         left = rows[part].astype(np.float64)
-        found = kernel(left, left)
-        own[part] = np.diag(found)
-        np.fill_diagonal(found, 0.0)
-        others[part] += found.sum(axis=1)
-        for other in parts[i + 1 :]:
-            found = kernel(left, rows[other].astype(np.float64))
-            others[part] += found.sum(axis=1)
-            others[other] += found.sum(axis=0)
-    return others, own
+        values = kernel(left, left)  # (n, n)
+        diagonal[part] = np.diag(values)
+        np.fill_diagonal(values, 0.0)
+        within[part] += values.sum(axis=1)
+
+        # each pair of blocks once, for the rows of both
+        for later_part in parts[i + 1 :]:
+            values = kernel(left, rows[later_part].astype(np.float64))  # (n, m)
+            within[part] += values.sum(axis=1)
+            within[later_part] += values.sum(axis=0)
+    return within, diagonal
 
 
-def _discrepancy(drawn: KernelSums, real: KernelSums, biased: bool) -> Discrepancy:
-    contributions = [
-        _contributions(side, other, biased) for side, other in ((drawn, real), (real, drawn))
-    ]
-    errors = [float(rows.std(ddof=1) / np.sqrt(len(rows))) for rows in contributions]
-    se = float(np.hypot(errors[0], errors[1]))
+def _discrepancy(generated: KernelSums, real: KernelSums, is_biased: bool) -> Discrepancy:
+    """Return the discrepancy, with standard errors from the jackknife contributions."""
+    generated_contributions = _contributions(generated, real, is_biased)
+    real_contributions = _contributions(real, generated, is_biased)
+    generated_error, real_error = (
+        float(contributions.std(ddof=1) / np.sqrt(len(contributions)))
+        for contributions in (generated_contributions, real_contributions)
+    )
     return Discrepancy(
-        _discrepancy_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1]
+        value=_discrepancy_value(generated, real, is_biased),
+        se=float(np.hypot(generated_error, real_error)),
+        standard_error_fixed_reference=generated_error,
+        generated_contributions=generated_contributions,
+        real_contributions=real_contributions,
     )
 
 
-def _discrepancy_value(drawn: KernelSums, real: KernelSums, biased: bool) -> float:
-    n = len(drawn.diagonal)
+def _discrepancy_value(generated: KernelSums, real: KernelSums, is_biased: bool) -> float:
+    """Return mean k(x, x') + mean k(y, y') - 2 mean k(x, y)."""
+    n = len(generated.diagonal)
     m = len(real.diagonal)
-    within = [
-        _mean_kernel(side.within.sum(), side.diagonal.sum(), len(side.diagonal), biased)
-        for side in (drawn, real)
-    ]
-    return float(within[0] + within[1] - 2.0 * drawn.between.sum() / (n * m))
-
-
-def _contributions(side: KernelSums, other: KernelSums, biased: bool) -> np.ndarray:
-    """(N - 1) (mean of the values without one row - the value without row i), centred; sd / sqrt(N)
-    is the jackknife error.
-    """
-    n = len(side.diagonal)
-    m = len(other.diagonal)
-    without = _mean_kernel(
-        side.within.sum() - 2.0 * side.within, side.diagonal.sum() - side.diagonal, n - 1, biased
+    generated_mean, real_mean = (
+        _mean_kernel(sums.within_set.sum(), sums.diagonal.sum(), len(sums.diagonal), is_biased)
+        for sums in (generated, real)
     )
-    without = without - 2.0 * (side.between.sum() - side.between) / ((n - 1) * m)
-    return np.asarray((n - 1) * (without.mean() - without))
+    return float(generated_mean + real_mean - 2.0 * generated.between_sets.sum() / (n * m))
 
 
-def _mean_kernel(others: np.ndarray, own: np.ndarray, n: int, biased: bool) -> np.ndarray:
-    """Mean kernel over all pairs with the diagonal, or over those of different rows."""
-    return (others + own) / n**2 if biased else others / (n * (n - 1))
+def _contributions(sums: KernelSums, other_sums: KernelSums, is_biased: bool) -> np.ndarray:
+    """Return the centred jackknife contributions (N,) of one set's rows to the discrepancy.
+
+    The i-th is (N - 1) (mean over j of U_-j - U_-i), where U_-i is the value without row i. Their
+    standard deviation over sqrt(N) is the jackknife standard error.
+    """
+    n = len(sums.diagonal)
+    m = len(other_sums.diagonal)
+    # terms of U_-i that depend on i
+    values_without_row = _mean_kernel(
+        sums.within_set.sum() - 2.0 * sums.within_set,
+        sums.diagonal.sum() - sums.diagonal,
+        n - 1,
+        is_biased,
+    )
+    between_without_row = sums.between_sets.sum() - sums.between_sets
+    values_without_row = values_without_row - 2.0 * between_without_row / ((n - 1) * m)
+    return np.asarray((n - 1) * (values_without_row.mean() - values_without_row))
+
+
+def _mean_kernel(
+    within_sum: np.ndarray, diagonal_sum: np.ndarray, n: int, is_biased: bool
+) -> np.ndarray:
+    """Return the mean kernel over all pairs of n rows (biased), or over pairs of distinct rows."""
+    return (within_sum + diagonal_sum) / n**2 if is_biased else within_sum / (n * (n - 1))

@@ -12,8 +12,8 @@ import numpy as np
 from harope_bench.core.errors import InvalidMomentsError, ShapeError, TooFewImagesError
 from harope_bench.metrics.moment_checks import moments_complaint
 
-# rows held in float64 at once, 64 MB at width 2048; four of a judge's shards, so that moments can
-# be kept with those
+# Rows in memory as float64 at once, 64 MB at width 2048. A multiple of the rows of a feature shard,
+# so that moments can be cached per four shards.
 BLOCK = 4000
 
 
@@ -25,13 +25,16 @@ class Gaussian(NamedTuple):
 
 
 def row_blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
-    """Consecutive slices that cover `rows` rows; the last may be short."""
+    """Return consecutive slices of `size` that cover `rows` rows; the last may be shorter."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean (D,) and scatter (D, D) = sum of outer products of centred rows; float64."""
+    """Count, mean (D,) and scatter (D, D) of rows, float64.
+
+    The scatter is the sum of the outer products of the centred rows.
+    """
 
     count: int
     mean: np.ndarray
@@ -39,42 +42,48 @@ class Moments:
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> Moments:
-        """Moments of rows (N, D) of any float type; N may be 0."""
-        nothing = cls(0, np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1])))
-        return reduce(
-            cls.merge,
-            (cls._from_block(rows[part]) for part in row_blocks(len(rows), block)),
-            nothing,
-        )
+        """Return the moments of rows (N, D) of any float type; N may be 0."""
+        width = rows.shape[1]
+        no_rows = cls(0, np.zeros(width), np.zeros((width, width)))
+        blocks = (cls._from_block(rows[part]) for part in row_blocks(len(rows), block))
+        return reduce(cls.merge, blocks, no_rows)
 
     @classmethod
     def _from_block(cls, rows: np.ndarray) -> Moments:
-        centred = rows.astype(np.float64)
-        mean = centred.mean(axis=0)
-        centred -= mean
-        return cls(len(rows), mean, centred.T @ centred)
+        """Return the moments of rows (n, D) that fit in memory."""
+        values = rows.astype(np.float64)
+        mean = values.mean(axis=0)
+        values -= mean
+        return cls(len(rows), mean, values.T @ values)
 
-    def merge(self, other: Moments) -> Moments:
-        """Moments of both shards' rows together; ShapeError if the widths differ.
+    def merge(self, shard: Moments) -> Moments:
+        """Return the moments of the rows of both.
 
-        Source: Chan, Golub, LeVeque 1979: no difference of large squares, so a mean far from zero
-        costs no digits.
+        No difference of large squares occurs, so a mean far from zero costs no digits.
+
+        Raises:
+            ShapeError: The widths differ.
+
+        Source: Chan, Golub, LeVeque 1979.
         """
-        if self.mean.shape != other.mean.shape:
+        if self.mean.shape != shard.mean.shape:
             raise ShapeError(
-                f"moments of widths {len(self.mean)} and {len(other.mean)} cannot be merged"
+                f"moments of widths {len(self.mean)} and {len(shard.mean)} cannot be merged,"
+                " wanted one width; extract the features with the same judge"
             )
-        count = self.count + other.count
+        count = self.count + shard.count
         if count == 0:
             return self
-        step = other.mean - self.mean
-        spread = np.outer(step, step) * (self.count * other.count / count)
+        step = shard.mean - self.mean
+        scatter_of_means = np.outer(step, step) * (self.count * shard.count / count)
         return Moments(
-            count, self.mean + step * (other.count / count), self.scatter + other.scatter + spread
+            count,
+            self.mean + step * (shard.count / count),
+            self.scatter + shard.scatter + scatter_of_means,
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What a file must hold: count (), mean (D,), scatter (D, D); 32 MB at width 2048."""
+        """Return count (), mean (D,) and scatter (D, D) for a file, 32 MB at width 2048."""
         return {
             "count": np.array(self.count, dtype=np.int64),
             "mean": self.mean,
@@ -83,18 +92,18 @@ class Moments:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Moments:
-        """Return the moments that `arrays` gave, bit by bit.
+        """Return the moments that `to_arrays` wrote, bit for bit.
 
         Raises:
-            ShapeError: the arrays do not fit together. InvalidMomentsError: they are no count, mean
-                and scatter.
+            ShapeError: The shapes do not fit together.
+            InvalidMomentsError: The values are no count, mean and scatter.
         """
         count, mean, scatter = (np.asarray(arrays[name]) for name in ("count", "mean", "scatter"))
         if count.shape != () or mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
-            found = f"count {count.shape}, mean {mean.shape}, scatter {scatter.shape}"
             raise ShapeError(
-                f"moments need a count, a mean (D,) and a scatter (D, D), found {found}; make the"
-                " file again"
+                "moments need a count, a mean (D,) and a scatter (D, D), found"
+                f" count {count.shape}, mean {mean.shape}, scatter {scatter.shape}; make the file"
+                " again"
             )
         if count.dtype.kind not in "iu" or count < 0:
             raise InvalidMomentsError(
@@ -107,7 +116,9 @@ class Moments:
         )
 
     def to_gaussian(self) -> Gaussian:
-        """Mean and unbiased covariance; TooFewImages below two rows."""
+        """Return mean and unbiased covariance; raise TooFewImagesError for fewer than two rows."""
         if self.count < 2:
-            raise TooFewImagesError(f"a covariance needs at least 2 images, found {self.count}")
+            raise TooFewImagesError(
+                f"a covariance needs at least 2 images, found {self.count}; generate more images"
+            )
         return Gaussian(self.mean, self.scatter / (self.count - 1))

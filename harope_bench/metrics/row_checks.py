@@ -1,4 +1,4 @@
-"""Whether an array from a file is rows of features."""
+"""Checks that an array from a file holds rows of features."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 
 from harope_bench.metrics.moments import row_blocks
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # features are float32 or less
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # features are float32 or narrower
 
 
 def rows_complaint(rows: np.ndarray) -> str | None:
-    """Return in words why an array is no rows of features (N, D), or None; N may be 0, and values
-    are not looked at.
+    """Return why an array is not rows of features (N, D), or None where it is.
+
+    N may be 0, and values are not checked.
 
     Returns:
         The predicate of a sentence, such as "are of dtype int64, wanted real floating-point
@@ -21,30 +22,27 @@ def rows_complaint(rows: np.ndarray) -> str | None:
     """
     if rows.ndim != 2 or rows.shape[1] == 0:
         return f"have shape {rows.shape}, wanted rows (N, D)"
-    return (
-        None
-        if rows.dtype.kind == "f"
-        else f"are of dtype {rows.dtype}, wanted real floating-point numbers"
-    )
+    if rows.dtype.kind != "f":
+        return f"are of dtype {rows.dtype}, wanted real floating-point numbers"
+    return None
 
 
 def first_bad_row(rows: np.ndarray) -> int | None:
-    """Return the place of the first of the rows (N, D) with a value that is not finite or beyond
-    float32, or None.
+    """Return the index of the first row of (N, D) with a value that is not a finite float32.
+
+    Return None where there is no such row.
     """
     largest = rows.dtype.type(min(FLOAT32_MAX, float(np.finfo(rows.dtype).max)))
     for part in row_blocks(len(rows)):
-        bad = ~(np.abs(rows[part]) <= largest).all(axis=1)  # false for NaN too
-        if bad.any():
-            return part.start + int(bad.argmax())
+        is_bad = ~(np.abs(rows[part]) <= largest).all(axis=1)  # the comparison is false for NaN
+        if is_bad.any():
+            return part.start + int(is_bad.argmax())
     return None
 
 
 def repeat_counts(rows: np.ndarray) -> np.ndarray:
-    """Return for each of the rows (N, D) how many rows have its very values, itself included, (N,)
-    int64.
-    """
-    # Adding 0 makes -0 of the same bytes as 0, which it is equal to.
-    keys = [hash((row + 0).tobytes()) for row in rows]
-    counts = Counter(keys)
-    return np.array([counts[key] for key in keys], dtype=np.int64)
+    """Return how many of the rows (N, D) equal each row, itself included, (N,) int64."""
+    # -0 + 0 is 0, so that -0 and 0, which are equal, have equal bytes.
+    hashes = [hash((row + 0).tobytes()) for row in rows]
+    counts = Counter(hashes)
+    return np.array([counts[row_hash] for row_hash in hashes], dtype=np.int64)

@@ -17,8 +17,8 @@ from harope_bench.core.escaping import progress_text
 from harope_bench.core.json_lines import drop_partial_line, read_lines, read_lines_by_field
 from harope_bench.core.storage import convert_os_errors
 
-ASKS = "asks.jsonl"
-ANSWERS = "answers.jsonl"
+ASKS = "queries.jsonl"
+ANSWERS = "annotations.jsonl"
 JUDGE = "judge.json"
 # What the other Python gets of our environment: where it finds programs, libraries, caches and
 # devices; never our PYTHONPATH.
@@ -129,7 +129,7 @@ def count_annotations(folder: Path, runner: Path) -> AnnotationCounts:
         for line in read_lines(folder / ANSWERS)
         if isinstance(line.get("key"), str) and line["key"] in asked
     ]
-    answered = {line["key"] for line in lines if "answer" in line}
+    answered = {line["key"] for line in lines if "annotation" in line}
     failed = {line["key"] for line in lines} - answered
     if silent := len(asked) - len(answered) - len(failed):
         raise JudgeError(

@@ -457,7 +457,7 @@ def mixed_numerics_warnings(records: Sequence[JsonObject]) -> tuple[str, ...]:
     out.
     """
     ways = Counter(
-        f"{way.get('path', 'plain')} on {way.get('device')}"
+        f"{way.get('network', 'plain')} on {way.get('device')}"
         for record in records
         if (way := _numerics(record))
     )

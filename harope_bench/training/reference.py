@@ -22,7 +22,7 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
     judge = registry.load_by_name("judges", recipe.judge).open("cpu")
     images, _ = suite.images(recipe.split)
     rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
-    parts = [judge.observe(rgb[i : i + 500]) for i in range(0, len(rgb), 500)]
+    parts = [judge.extract(rgb[i : i + 500]) for i in range(0, len(rgb), 500)]
     seen = {name: np.concatenate([p[name] for p in parts]) for name in ("features", "spatial")}
     arrays = {"features": seen["features"]}
     for name, suffix in (("features", ""), ("spatial", "_s")):

@@ -52,7 +52,7 @@ def refused(*words: str | Path) -> str:
             ("--suite", "dpg-bench", "--judge", "vqa=vlm:no/such/folder"),
             "is no folder and no hub id",
         ),
-        (("--suite", "dpg-bench", "--judge", "vqa=mplug:model"), "it takes no model"),
+        (("--suite", "dpg-bench", "--judge", "vqa=mplug:model"), "takes no model"),
         (
             ("--suite", "dpg-bench", "--judge-python", "/no/such/python"),
             "--judge-python /no/such/python is no program",

@@ -58,7 +58,7 @@ def detector(folder: Path) -> None:
 
 
 CANARIES = {
-    name: type(registry.load_by_name("judges", name)).canary
+    name: type(registry.load_by_name("judges", name)).self_checks
     for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")
 }
 
@@ -73,6 +73,6 @@ def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
     for name in ("clip-vit-l-14", "clipscore"):
         plugin = registry.load_by_name("judges", name)
         patch.setattr(plugin, "sizes", CLIP_SIZES)
-        patch.setenv(plugin.source.own, str(place / "clip.pt"))
+        patch.setenv(plugin.source.environment_variable, str(place / "clip.pt"))
     for name in CANARIES:
-        patch.setattr(type(registry.load_by_name("judges", name)), "canary", lambda self: ())
+        patch.setattr(type(registry.load_by_name("judges", name)), "self_checks", lambda self: ())

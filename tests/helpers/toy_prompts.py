@@ -78,15 +78,15 @@ class ToyEye(Annotator):
     def open(self, device: str) -> LoadedEye:
         return LoadedEye(self)
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise KeyboardInterrupt
         self.asked.append(role)
         if image.max() == 13:
             raise ValueError("an image of thirteen")
-        if isinstance(ask, VqaQuery):
+        if isinstance(query, VqaQuery):
             text = "perhaps" if self.wordless else "yes" if image[..., 0].mean() > 128 else "no"
-            return VqaAnnotation(answers=tuple(VqaAnswer(text=text) for _ in ask.questions))
+            return VqaAnnotation(answers=tuple(VqaAnswer(text=text) for _ in query.questions))
         found = (
             (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
         )
@@ -101,8 +101,8 @@ class LoadedEye(LoadedAnnotator):
     def __init__(self, eye: ToyEye):
         self.eye = eye
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        return self.eye.see(role, image, ask)
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        return self.eye.annotate(role, image, query)
 
 
 class ToyRule(PromptEvaluator):

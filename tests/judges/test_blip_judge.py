@@ -258,7 +258,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vocab.txt").write_text(vocabulary())
     monkeypatch.setattr(plugin, "vision", VISION)
     monkeypatch.setattr(plugin, "text", TEXT)
-    monkeypatch.setenv(plugin.source.own, str(path))
+    monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 
@@ -271,9 +271,9 @@ def asked(image: np.ndarray, *questions: str) -> list[float]:
     answer = (
         registry.load_by_name("judges", "blip-vqa")
         .open("cpu")
-        .see("vqa", image, VqaQuery(questions=questions))
+        .annotate("vqa", image, VqaQuery(questions=questions))
     )
-    return [a.yes for a in answer.answers]
+    return [a.yes_probability for a in answer.answers]
 
 
 QUESTIONS = {
@@ -367,14 +367,14 @@ def test_the_judge_keeps_its_promises(small: Path) -> None:
 def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
     ask = VqaQuery(questions=tuple(QUESTIONS))
-    answer = opened.see("vqa", image, ask)
+    answer = opened.annotate("vqa", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
-    assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
-    with pytest.raises(OptionError, match="it is no depth"):
-        opened.see("depth", image, DepthQuery(boxes=()))
+    assert all(a.text == ("yes" if a.yes_probability > 0.5 else "no") for a in answer.answers)
+    with pytest.raises(OptionError, match="wanted depth"):
+        opened.annotate("depth", image, DepthQuery(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small)
-    monkeypatch.delenv(plugin.source.own)
+    monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
     place = local_files.asset_folder("blip-vqa")
@@ -416,19 +416,16 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
-    receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
+    receipt = {name: {"sha256": sha256_file(place / name), "is_from_url": True} for name in names}
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
-    assert (
-        "publisher states no hash" in plugin.warnings()[0]
-        and "rests on the address" in plugin.warnings()[0]
-    )
+    assert "states no hash" in plugin.warnings()[0] and "only the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
-    for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
+    for unknown in ({**receipt[names[0]], "is_from_url": False}, receipt[names[0]]["sha256"]):
         (place / local_files.RECEIPT).write_text(
             versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}})
         )
-        assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
+        assert plugin.judge_class == "substitute" and "imported with --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(
@@ -440,9 +437,9 @@ def test_a_conversion_gives_the_same_answers(
     network.load_state_dict(blip_network.convert_state(published()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
-    bound = registry.load_by_name("judges", "blip-vqa").of(str(tmp_path / "hub"))
-    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    bound = registry.load_by_name("judges", "blip-vqa").with_model(str(tmp_path / "hub"))
+    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
     assert (
         bound.judge_class == "substitute"
         and "conversion" in bound.warnings()[0]
@@ -455,8 +452,8 @@ def test_a_conversion_gives_the_same_answers(
     for name in blip_network.TIED_KEYS:
         state.pop(name)
     save_file(state, path)
-    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
 
 
 def cubic(x: float) -> float:
@@ -510,11 +507,11 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     opened = plugin.open("cpu")
-    first, second, third = plugin.canary()
+    first, second, third = plugin.self_checks()
     assert [case.check(opened) for case in (first, second, third)] == [None] * 3
-    whole = opened.words.tokens
+    whole = opened.tokenizer.tokenize
     with monkeypatch.context() as patch:
-        patch.setattr(opened.words, "tokens", lambda question: [101, *whole(question)[1:]])
+        patch.setattr(opened.tokenizer, "tokenize", lambda question: [101, *whole(question)[1:]])
         assert "wanted 30523" in second.check(opened)
     shares = blip_network.yes_probabilities
 
@@ -522,7 +519,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
         longest = max(map(len, questions))
         return shares(network, pixels, [q + [0] * (longest - len(q)) for q in questions])
 
-    monkeypatch.setattr(blip_network, "yes_shares", padded)
+    monkeypatch.setattr(blip_network, "yes_probabilities", padded)
     assert "beside a longer question yes has" in third.check(opened)
 
 
@@ -532,15 +529,20 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
     """That they give it was not seen here; the answers' order decides."""
     plugin = registry.load_by_name("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
-    *_, trial = plugin.canary()
+    *_, trial = plugin.self_checks()
     form = ANNOTATION_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert (
-            trial.right(
-                form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))
+            trial.is_correct(
+                form(
+                    answers=(
+                        {"text": "yes", "yes_probability": first},
+                        {"text": "no", "yes_probability": second},
+                    )
+                )
             )
             is right
         )
     assert is_complete_annotation(
-        trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask)
+        trial.query, plugin.open("cpu").annotate(trial.role, trial.image, trial.query)
     )

@@ -44,7 +44,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (COLOURS, SCORE):
         plugin = registry.load_by_name("judges", name)
         monkeypatch.setattr(plugin, "sizes", CLIP_SIZES)
-        monkeypatch.setenv(plugin.source.own, str(path))
+        monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 
@@ -115,7 +115,7 @@ def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarra
     """
     opened = registry.load_by_name("judges", SCORE).open("cpu")
     texts = ("a red car", "two dogs")
-    found = np.array(opened.see("similarity", image, SimilarityQuery(texts=texts)).cosines)
+    found = np.array(opened.annotate("similarity", image, SimilarityQuery(texts=texts)).cosines)
     wanted = {}
     import open_clip
 
@@ -176,12 +176,12 @@ def test_only_the_published_file_makes_an_equivalent_judge(
         plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
     )
     assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
-    monkeypatch.delenv(plugin.source.own)
+    monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
     genuine = asset_files.WeightsFile(small, plugin.source.known_sha256())
-    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: genuine)
+    monkeypatch.setattr(asset_files.WeightsSource, "find", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(
         WeightsError, match="recorded"
@@ -229,13 +229,13 @@ def things(image: np.ndarray) -> tuple[ColourObject, ...]:
 
 def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     model, ask = reference(), ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
-    answer = registry.load_by_name("judges", COLOURS).open("cpu").see("colours", image, ask)
+    answer = registry.load_by_name("judges", COLOURS).open("cpu").annotate("colours", image, ask)
     assert ANNOTATION_TYPES["colours"].model_validate(
         answer.model_dump()
     ) == answer and is_complete_annotation(ask, answer)
     picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
     boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
-    for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
+    for thing, box, found in zip(ask.objects, boxes, answer.probabilities, strict=True):
         y, x = np.mgrid[:70, :53]
         disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
         mask = {"computer mouse": disc, "bus": None, "cat": ~disc}[thing.name]
@@ -250,29 +250,29 @@ def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
         )  # 100 cosines carry float32's 1e-6 to 1e-4
         assert int(np.argmax(found)) == int(np.argmax(wanted))
         assert sum(found) == pytest.approx(1, abs=1e-9)
-    assert len({tuple(shares) for shares in answer.shares}) == 3
+    assert len({tuple(shares) for shares in answer.probabilities}) == 3
 
 
 def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", COLOURS).open("cpu")
     bus = things(image)[1]
     ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
-    one, two = opened.see("colours", image, ask).shares
+    one, two = opened.annotate("colours", image, ask).probabilities
     assert one == two
-    assert opened.see(
+    assert opened.annotate(
         "colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))
-    ).shares[0][::-1] == pytest.approx(one, abs=1e-6)
+    ).probabilities[0][::-1] == pytest.approx(one, abs=1e-6)
     cat = bus.model_copy(update={"name": "cat"})
     assert (
-        opened.see(
+        opened.annotate(
             "colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))
-        ).shares[0]
+        ).probabilities[0]
         != one
     )
-    opened.see(
+    opened.annotate(
         "colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
     )
-    assert opened.see("colours", image, ask).shares[0] == one
+    assert opened.annotate("colours", image, ask).probabilities[0] == one
 
 
 def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
@@ -280,7 +280,7 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
         clip_vit_l_14.crop_object(
             image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9))
         )  # 10.5 goes to 10
-    with pytest.raises(ShapeError, match=r"a mask of \(4, 4\) for an image of \(70, 53\)"):
+    with pytest.raises(ShapeError, match=r"a mask of size \(4, 4\) for an image of size \(70, 53\)"):
         clip_vit_l_14.crop_object(
             image,
             ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))),
@@ -290,8 +290,8 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
 def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
     for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
         opened = registry.load_by_name("judges", name).open("cpu")
-        with pytest.raises(OptionError, match="ask another judge"):
-            opened.see(role, image, DepthQuery(boxes=()))
+        with pytest.raises(OptionError, match="choose another judge"):
+            opened.annotate(role, image, DepthQuery(boxes=()))
 
 
 # ----------------------------------------------------------------------------------------------
@@ -303,16 +303,16 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
     ask = SimilarityQuery(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = opened.see("similarity", image, ask)
+        answer = opened.annotate("similarity", image, ask)
     assert is_complete_annotation(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
     assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), (
         "capitals and blanks do not count"
     )
     assert abs(answer.cosines[0] - answer.cosines[2]) > 1e-3
-    alone = opened.see("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
+    alone = opened.annotate("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
     assert alone.cosines[0] == pytest.approx(answer.cosines[2], abs=1e-6)
     with pytest.raises(ShapeError, match=r"a text of 79 tokens .*CLIP reads 77"):
-        opened.see("similarity", image, SimilarityQuery(texts=("dog " * 77,)))
+        opened.annotate("similarity", image, SimilarityQuery(texts=("dog " * 77,)))
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
@@ -321,16 +321,18 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 ) -> None:
     plugin = registry.load_by_name("judges", name)
     opened = plugin.open("cpu")
-    checks = {case.name: case for case in plugin.canary()}
+    checks = {case.name: case for case in plugin.self_checks()}
     assert all(case.check(opened) is None for case in checks.values())
     prepare = opened.towers.prepare
     opened.towers.prepare = lambda picture: prepare(picture).flip(0)  # BGR
     assert "wanted red first" in checks["red reaches the network first"].check(opened)
-    opened.towers.words = lambda texts: torch.zeros(1, 77, dtype=torch.long)
+    opened.towers.tokenizer = lambda texts: torch.zeros(1, 77, dtype=torch.long)
     assert "wanted [49406, 320" in checks["a sentence becomes CLIP's tokens"].check(opened)
     if name == COLOURS:
-        monkeypatch.setattr(clip_vit_l_14, "cut_out", lambda image, thing: Image.new("RGB", (4, 4)))
-        assert "is cut to (4, 4, 3)" in checks["a thing is cut out over grey"].check(opened)
+        monkeypatch.setattr(
+            clip_vit_l_14, "crop_object", lambda image, thing: Image.new("RGB", (4, 4))
+        )
+        assert "is cut to (4, 4, 3)" in checks["an object is cut out over grey"].check(opened)
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
@@ -339,26 +341,29 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(
 ) -> None:
     """That they give it was not seen here."""
     plugin = registry.load_by_name("judges", name)
-    plain = len(plugin.canary())
+    plain = len(plugin.self_checks())
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
-    opened, trials = plugin.open("cpu"), plugin.canary()[plain:]
+    opened, trials = plugin.open("cpu"), plugin.self_checks()[plain:]
     for trial in trials:
         assert trial.role in plugin.roles and trial.image.dtype == np.uint8
-        answer = opened.see(trial.role, trial.image, trial.ask)
-        assert is_complete_annotation(trial.ask, answer) and (
+        answer = opened.annotate(trial.role, trial.image, trial.query)
+        assert is_complete_annotation(trial.query, answer) and (
             trial.check(opened) is None
-        ) == trial.right(answer)
+        ) == trial.is_correct(answer)
     if name == COLOURS:
         assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
         rights = [
-            [t.right(ANNOTATION_TYPES["colours"](shares=(tuple(row),))) for row in shares]
+            [
+                t.is_correct(ANNOTATION_TYPES["colours"](probabilities=(tuple(row),)))
+                for row in shares
+            ]
             for t in trials
         ]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
     else:
         assert [
-            trials[0].right(ANNOTATION_TYPES["similarity"](cosines=pair))
+            trials[0].is_correct(ANNOTATION_TYPES["similarity"](cosines=pair))
             for pair in ((0.3, 0.2), (0.2, 0.3))
         ] == [True, False]

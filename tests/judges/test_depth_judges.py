@@ -191,7 +191,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugin, path = registry.load_by_name("judges", "dpt-depth"), tmp_path / "dpt.pt"
     torch.save(published(), path)
     monkeypatch.setattr(plugin, "sizes", SIZES)
-    monkeypatch.setenv(plugin.source.own, str(path))
+    monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
 
 
@@ -283,12 +283,12 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(
         asset_files.WeightsSource,
-        "found",
+        "find",
         lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56),
     )
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
     monkeypatch.setattr(
-        asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256)
+        asset_files.WeightsSource, "find", lambda self: asset_files.WeightsFile(small, file.sha256)
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
@@ -399,16 +399,16 @@ def test_the_judge_keeps_its_promises(small: Path) -> None:
 def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
-    answer = opened.see("depth", image, ask)
+    answer = opened.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
     )
     assert [d.mean is None for d in answer.depths] == [False, False, True]
-    alone = opened.see("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
+    alone = opened.annotate("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
-    with pytest.raises(OptionError, match="it is no similarity"):
-        opened.see("similarity", image, SimilarityQuery(texts=()))
+    with pytest.raises(OptionError, match="wanted similarity"):
+        opened.annotate("similarity", image, SimilarityQuery(texts=()))
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
@@ -416,11 +416,11 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 ) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     opened = plugin.open("cpu")
-    assert [case.check(opened) for case in plugin.canary()] == [None, None]
-    *_, steps = registry.load_by_name("judges", "depth").canary()
+    assert [case.check(opened) for case in plugin.self_checks()] == [None, None]
+    *_, steps = registry.load_by_name("judges", "depth").self_checks()
     framed = depth_map.resize_to_frame
     monkeypatch.setattr(
-        depth_map, "framed", lambda picture: framed(picture).T
+        depth_map, "resize_to_frame", lambda picture: framed(picture).T
     )  # the benchmark's own slip
     assert "a map that grows to the right gives" in steps.check(opened)
 
@@ -430,11 +430,13 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
-    plugin = registry.load_by_name("judges", "depth").of(str(save_depth_model(tmp_path / "model")))
+    plugin = registry.load_by_name("judges", "depth").with_model(
+        str(save_depth_model(tmp_path / "model"))
+    )
     testing.check_annotator(plugin)
     opened = plugin.open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
-    answer = opened.see("depth", image, ask)
+    answer = opened.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and plugin.judge_class == "substitute"
@@ -446,17 +448,19 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
     assert raw.std() > 0 and depth_map.depths_of_boxes(raw, (60, 90), ask.boxes) == answer
     metric = (
         registry.load_by_name("judges", "depth")
-        .of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
+        .with_model(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
         .open("cpu")
     )
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
-    assert metric.see("depth", image, ask) == depth_map.depths_of_boxes(
+    assert metric.annotate("depth", image, ask) == depth_map.depths_of_boxes(
         1 / metres.clamp_min(1e-6), (60, 90), ask.boxes
     )
     assert (
         plugin.weights_sha256()
-        != registry.load_by_name("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+        != registry.load_by_name("judges", "depth")
+        .with_model(str(tmp_path / "metric"))
+        .weights_sha256()
     )
 
 
@@ -467,7 +471,7 @@ def test_which_way_a_map_runs_is_known_or_refused() -> None:
     config.depth_estimation_type = "metric"
     assert torch.equal(depth.inverse_depth(far, config), torch.tensor([1.0, 0.25]))
     with pytest.raises(
-        OptionError, match="not known whether larger is nearer in networks of kind bert"
+        OptionError, match="not known whether larger is nearer in networks of type bert"
     ):
         depth.inverse_depth(far, transformers.BertConfig())
 
@@ -479,11 +483,11 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(MissingAssetError, match="depth=depth:FOLDER-OR-HUB-ID"):
             wrong()
     with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
-        plugin.of("nobody/nothing").open("cpu")
+        plugin.with_model("nobody/nothing").open("cpu")
     with pytest.raises(MissingAssetError, match="no folder and no hub id"):
-        plugin.of("../else/where").open("cpu")
-    with pytest.raises(MissingAssetError, match=r"holds no config\.json"):
-        plugin.of(str(tmp_path)).open("cpu")
+        plugin.with_model("../else/where").open("cpu")
+    with pytest.raises(MissingAssetError, match=r"has no config\.json"):
+        plugin.with_model(str(tmp_path)).open("cpu")
     folder = save_depth_model(tmp_path / "model")
     from safetensors.torch import load_file, save_file
 
@@ -491,12 +495,13 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     weights.pop("head.conv1.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"
+        WeightsError,
+        match=r"does not fill 1 weights of the network, or in another shape \(head\.conv1\.weight\)",
     ):
-        plugin.of(str(folder)).open("cpu")
+        plugin.with_model(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
-        plugin.of(str(folder)).open("cpu")
+        plugin.with_model(str(folder)).open("cpu")
     assert "\n" not in str(caught.value)
     with torch.random.fork_rng(devices=[]):
         transformers.BertModel(
@@ -509,7 +514,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
             )
         ).save_pretrained(tmp_path / "bert")
     with pytest.raises(OptionError, match="holds no depth network that transformers knows"):
-        plugin.of(str(tmp_path / "bert")).open("cpu")
+        plugin.with_model(str(tmp_path / "bert")).open("cpu")
 
 
 def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:

@@ -157,25 +157,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: str) -> None:
-    plugin = PLUGIN.of(str(folders[name]))
+    plugin = PLUGIN.with_model(str(folders[name]))
     opened = plugin.open()
-    seen = opened.see("detector", IMAGE, NAMES)
-    assert seen.size == (64, 48) and seen.found
-    assert opened.see("detector-2d", IMAGE, NAMES) == seen, (
+    seen = opened.annotate("detector", IMAGE, NAMES)
+    assert seen.size == (64, 48) and seen.detections
+    assert opened.annotate("detector-2d", IMAGE, NAMES) == seen, (
         "the role and a second look change nothing"
     )
     assert DetectionAnnotation.model_validate_json(seen.to_json()) == seen
-    assert {d.label for d in seen.found} <= {
+    assert {d.label for d in seen.detections} <= {
         "cat",
         "dog",
         "dining table",
         "tv",
         "a cat",
     }, "labels in lower case, or the names asked"
-    assert [case.check(opened) for case in plugin.canary()] == [None]
+    assert [case.check(opened) for case in plugin.self_checks()] == [None]
     assert plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
     assert "substitute" in plugin.warnings()[0]
-    other = opened.see("detector", np.ascontiguousarray(IMAGE[..., ::-1]), NAMES)
+    other = opened.annotate("detector", np.ascontiguousarray(IMAGE[..., ::-1]), NAMES)
     assert other != seen, "red and blue are not the same to it"
 
 
@@ -184,7 +184,12 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
 ) -> None:
     pipeline = transformers.pipeline("object-detection", model=str(folders["detr"]), device="cpu")
     wanted = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
-    found = PLUGIN.of(str(folders["detr"])).open().see("detector", IMAGE, DetectionQuery()).found
+    found = (
+        PLUGIN.with_model(str(folders["detr"]))
+        .open()
+        .annotate("detector", IMAGE, DetectionQuery())
+        .detections
+    )
     assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
     boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
@@ -197,10 +202,13 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
 def test_cocos_short_names_are_genevals_where_it_asks_for_them(
     folders: dict[str, Path], name: str
 ) -> None:
-    opened = PLUGIN.of(str(folders[name])).open()
+    opened = PLUGIN.with_model(str(folders[name])).open()
 
     def labels(*names: str) -> set[str]:
-        return {d.label for d in opened.see("detector", IMAGE, DetectionQuery(names=names)).found}
+        return {
+            d.label
+            for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).detections
+        }
 
     for short, longer in GENEVAL_NAMES.items():
         assert longer in CLASSES and short not in CLASSES
@@ -216,22 +224,25 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(
 
 @pytest.mark.parametrize("name", ["owl", "dino"])
 def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], name: str) -> None:
-    opened = PLUGIN.of(str(folders[name])).open()
-    both = opened.see("detector", IMAGE, NAMES).found
+    opened = PLUGIN.with_model(str(folders[name])).open()
+    both = opened.annotate("detector", IMAGE, NAMES).detections
     alone = [
         d
         for one in NAMES.names
-        for d in opened.see("detector", IMAGE, DetectionQuery(names=(one,))).found
+        for d in opened.annotate("detector", IMAGE, DetectionQuery(names=(one,))).detections
     ]
     assert {d.label for d in both} == {"a cat", "dog"}
     assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
-    with pytest.raises(ShapeError, match="was asked no name"):
-        opened.see("detector", IMAGE, DetectionQuery())
+    with pytest.raises(ShapeError, match="needs the names to look for"):
+        opened.annotate("detector", IMAGE, DetectionQuery())
 
 
 def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
     found = (
-        PLUGIN.of(str(folders["mask2former"])).open().see("detector", IMAGE, DetectionQuery()).found
+        PLUGIN.with_model(str(folders["mask2former"]))
+        .open()
+        .annotate("detector", IMAGE, DetectionQuery())
+        .detections
     )
     masks = [d for d in found if d.mask is not None]
     assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)
@@ -244,9 +255,9 @@ def test_a_model_must_be_named_and_be_here(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(OptionError, match="write --judge detector=detector:FOLDER"):
             call()
     with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
-        PLUGIN.of("nobody/nothing").weights_sha256()
+        PLUGIN.with_model("nobody/nothing").weights_sha256()
     with pytest.raises(MissingAssetError, match="no folder and no hub id"):
-        PLUGIN.of(str(tmp_path / "absent")).open()
+        PLUGIN.with_model(str(tmp_path / "absent")).open()
 
 
 def test_what_is_no_detector_or_not_whole_is_refused(
@@ -257,7 +268,7 @@ def test_what_is_no_detector_or_not_whole_is_refused(
     )
     transformers.BertModel(bert).save_pretrained(tmp_path / "bert")
     with pytest.raises(OptionError, match="holds a bert, no object detector"):
-        PLUGIN.of(str(tmp_path / "bert")).open()
+        PLUGIN.with_model(str(tmp_path / "bert")).open()
     from safetensors.torch import load_file, save_file
 
     broken = tmp_path / "broken"
@@ -272,10 +283,11 @@ def test_what_is_no_detector_or_not_whole_is_refused(
         {"format": "pt"},
     )
     with pytest.raises(WeightsError, match="class_labels_classifier"):
-        PLUGIN.of(str(broken)).open()
+        PLUGIN.with_model(str(broken)).open()
     assert (
-        PLUGIN.of(str(broken)).weights_sha256() != PLUGIN.of(str(folders["detr"])).weights_sha256()
+        PLUGIN.with_model(str(broken)).weights_sha256()
+        != PLUGIN.with_model(str(folders["detr"])).weights_sha256()
     )
     (broken / "preprocessor_config.json").unlink()
     with pytest.raises(OptionError, match="AutoImageProcessor"):
-        PLUGIN.of(str(broken)).open()
+        PLUGIN.with_model(str(broken)).open()

@@ -68,7 +68,7 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
     with torch.inference_mode():
         features, logits = theirs(shown)
         plain = Trunk(theirs)(resize_like_tensorflow1(images))
-    seen = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
+    seen = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     assert torch.equal(plain.features, features) and torch.equal(
         plain.logits, logits
     )  # the plain path to the last bit
@@ -88,7 +88,7 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
 
 def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
     state = torch.load(own, weights_only=True)
-    seen = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
+    seen = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     bare = seen["features"] @ state["fc.weight"].numpy().T
     assert spread(seen["logits"], bare) < 1e-5
     assert state["fc.bias"].abs().max() > 1e-3
@@ -131,13 +131,13 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(
         shown.append(len(part))
         return resize(part)
 
-    monkeypatch.setattr(inception_network, "_like_tensorflow1", watched)
+    monkeypatch.setattr(inception_network, "_resize_like_tensorflow1", watched)
     for pixels, slices in (
         (1, [1] * 7),
         (3 * height * width, [3, 3, 1]),
         (10 * height * width, [7]),
     ):
-        monkeypatch.setattr(inception_network, "PIXELS", pixels)
+        monkeypatch.setattr(inception_network, "MAX_RESIZE_PIXELS", pixels)
         shown.clear()
         assert torch.equal(resize_like_tensorflow1(images), whole) and shown == slices
 
@@ -169,7 +169,7 @@ def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.
     stacked = (np.stack([np.asarray(w).clip(0, 255) for w in wanted]) - 128) / 128
     assert np.array_equal(resize_like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
     clean, plain = (
-        registry.load_by_name("judges", name).open("cpu").observe(images)["features"]
+        registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in JUDGES[:2]
     )
     assert spread(clean, plain) > 0.1
@@ -207,8 +207,8 @@ def test_published_weights_are_equivalent_but_for_the_preview(
 
 def test_the_known_hash_is_of_the_name() -> None:
     (file,) = (
-        __import__("harope_bench.assets.local_files", fromlist=["asset"])
-        .asset("inception-2015")
+        __import__("harope_bench.assets.local_files", fromlist=["load_asset"])
+        .load_asset("inception-2015")
         .files
     )
     assert file.name.endswith(f"-{file.sha256[:8]}.pth")
@@ -218,7 +218,7 @@ def test_preview_is_rougher_than_rounding_and_close_to_the_truth(
     own: Path, images: np.ndarray
 ) -> None:
     plain, half = (
-        registry.load_by_name("judges", name).open("cpu").observe(images)["features"]
+        registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in (JUDGES[0], JUDGES[2])
     )
     assert 1e-3 < spread(half, plain) < 1
@@ -227,19 +227,19 @@ def test_preview_is_rougher_than_rounding_and_close_to_the_truth(
 def test_a_fold_that_errs_is_seen_and_the_plain_network_used(
     own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
+    right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
 
     def wrong(plain: nn.Module) -> nn.Module:
         quick: Any = fold_batch_norms(plain)
         quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
         return quick
 
-    monkeypatch.setattr(inception_network, "folded", wrong)
+    monkeypatch.setattr(inception_network, "fold_batch_norms", wrong)
     inception_network.load_inception.cache_clear()
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-    seen = opened.observe(images)
+    seen = opened.extract(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
-    assert opened.way == {"path": "plain", "tf32": False}
+    assert opened.numerics == {"network": "plain", "tf32": False}
     assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
 
 
@@ -249,13 +249,14 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
-    right = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
+    right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", broken)
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-    assert np.array_equal(opened.observe(images)["features"], right["features"])
+    assert np.array_equal(opened.extract(images)["features"], right["features"])
     assert (
-        "torch.compile failed (RuntimeError)" in opened.notes[0] and opened.way["path"] == "folded"
+        "torch.compile failed (RuntimeError)" in opened.notes[0]
+        and opened.numerics["network"] == "folded"
     )
 
 
@@ -271,14 +272,22 @@ def test_a_compiled_network_is_checked_too(
     monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", compiles)
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-    right = Trunk(opened.plain.network)(resize_like_tensorflow1(images)).features.detach().numpy()
-    assert spread(opened.observe(images)["features"], right) < 1e-4
-    assert asked and not isinstance(opened.look, type(compiles)) and opened.way["path"] == "folded"
+    right = (
+        Trunk(opened.reference_network.network)(resize_like_tensorflow1(images))
+        .features.detach()
+        .numpy()
+    )
+    assert spread(opened.extract(images)["features"], right) < 1e-4
+    assert (
+        asked
+        and not isinstance(opened.selected_network, type(compiles))
+        and opened.numerics["network"] == "folded"
+    )
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     inception_network.load_inception.cache_clear()
     sound = registry.load_by_name("judges", "inception-2015").open("cpu")
-    sound.observe(images)
-    assert sound.way["path"] == "compiled"
+    sound.extract(images)
+    assert sound.numerics["network"] == "compiled"
 
 
 def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(
@@ -288,12 +297,12 @@ def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(
 
     def look(x: torch.Tensor) -> InceptionOutputs:
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        return opened.plain(x)
+        return opened.reference_network(x)
 
-    opened.look, before = look, torch.get_float32_matmul_precision()
+    opened.selected_network, before = look, torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        opened.observe(images[:1])
+        opened.extract(images[:1])
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -309,7 +318,7 @@ def test_without_weights_the_command_is_named(
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsError, match="absent.pth, which is not there"):
+    with pytest.raises(WeightsError, match="absent.pth, which is missing"):
         plugin.weights_sha256()
 
 

@@ -34,7 +34,7 @@ class Mean(LoadedFeatureExtractor):
 
     weights_sha256 = "1" * 64
 
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return {"mean": images.mean((1, 2, 3), keepdims=True)[..., 0, 0].astype(np.float32)}
 
 
@@ -55,7 +55,7 @@ class Blind(LoadedAnnotator):
 
     weights_sha256 = "2" * 64
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=())
 
 
@@ -67,7 +67,7 @@ class BlindJudge(Annotator):
     def __init__(self, model: str | None = None):
         self.model = model
 
-    def of(self, model: str) -> BlindJudge:
+    def with_model(self, model: str) -> BlindJudge:
         return BlindJudge(model)
 
     def weights_sha256(self) -> str:
@@ -84,7 +84,7 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     load = registry.load_by_name
     monkeypatch.setattr(
         registry,
-        "load",
+        "load_by_name",
         lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name),
     )
     return extra
@@ -129,12 +129,12 @@ def test_what_a_judge_leaves_out_has_a_default() -> None:
         (lambda: FeatureExtractor().judge_class, "judge_class"),
         (lambda: Annotator().weights_sha256(), "weights_sha256"),
         (lambda: FeatureExtractor().open("cpu"), "open"),
-        (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
+        (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "extract"),
         (
             lambda: LoadedAnnotator().annotate(
                 "detector", np.zeros((2, 2, 3), np.uint8), DetectionQuery()
             ),
-            "see",
+            "annotate",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_judge_of_the_other_kind_is_refused_before_it_is_opened(judges: dict[s
         OptionError, match="judge blind extracts no features, its roles are detector"
     ):
         load_feature_extractor("blind")
-    with pytest.raises(OptionError, match="judge mean gives features, it is no annotator"):
+    with pytest.raises(OptionError, match="judge mean extracts features, wanted an annotator"):
         _ = JudgeChoice("mean").annotator
 
 
@@ -176,11 +176,11 @@ def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> N
         model="some/model",
     )
     with pytest.raises(
-        OptionError, match=r"judge mean has its own weights, it takes no model \(some/model\)"
+        OptionError, match=r"judge mean has its own weights and takes no model, found some/model"
     ):
         judge_record("mean", "some/model")
     judges["blind"].needs_model = True
-    with pytest.raises(OptionError, match="judge blind runs a model of yours"):
+    with pytest.raises(OptionError, match="judge blind runs a model that you provide"):
         judge_record("blind")
 
 
@@ -200,10 +200,12 @@ def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(
     judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
     checked: list[Any] = []
     good = NamedCheck("good", lambda loaded: checked.append(loaded))
-    monkeypatch.setattr(type(judge), "canary", lambda self: (good,))
+    monkeypatch.setattr(type(judge), "self_checks", lambda self: (good,))
     assert open_judge("toy", judge, "cpu") is checked[0]
     monkeypatch.setattr(
-        type(judge), "canary", lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind"))
+        type(judge),
+        "self_checks",
+        lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind")),
     )
     with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
         open_judge("toy", judge, "cpu")
@@ -217,7 +219,7 @@ def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
         ),
     )
     assert found.name == "it sees" and str(found.check(Blind())).startswith(
-        'it answers {"found": []'
+        'it answers {"detections": []'
     )
     assert (
         AnnotationCheck(

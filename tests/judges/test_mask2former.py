@@ -98,7 +98,7 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
                     mmdet_weights.window().T
                 )
             },
-            "counts places another way",
+            "counts positions in another order",
         ),
     ):
         changed: dict[str, Any] = {k: v for k, v in {**state, **change}.items() if v is not None}
@@ -235,7 +235,7 @@ def test_weak_detections_are_left_out_and_only_surer_ones_have_masks() -> None:
 
 def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = instances(*logits())
-    monkeypatch.setattr(instance_detection, "AT_ONCE", 1)
+    monkeypatch.setattr(instance_detection, "MAX_MASK_PIXELS", 1)
     few = instances(*logits())
     assert [(d.label, d.box, d.mask) for d in few.detections] == [
         (d.label, d.box, d.mask) for d in whole.detections
@@ -323,7 +323,7 @@ def test_either_published_file_serves_both_judges(
         held = local_files.LocalFile(Path("weights.pth"), sha256)
         monkeypatch.setattr(
             local_files,
-            "held",
+            "find_local_file",
             lambda wanted, asset=asset, held=held: held if wanted == asset else None,
         )
         assert (
@@ -332,7 +332,9 @@ def test_either_published_file_serves_both_judges(
             and plugin.warnings() == ()
         )
     monkeypatch.setattr(
-        local_files, "held", lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64)
+        local_files,
+        "find_local_file",
+        lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64),
     )
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
 
@@ -365,25 +367,25 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
         .repeat(8, 1)
     )
     before = image.copy()
-    one = opened.see("detector", image, DetectionQuery(names=("cat",)))
+    one = opened.annotate("detector", image, DetectionQuery(names=("cat",)))
     assert one.size == (144, 96) and one.detections and np.array_equal(image, before)
-    assert opened.see("detector", image, DetectionQuery()) == one
+    assert opened.annotate("detector", image, DetectionQuery()) == one
     assert DetectionAnnotation.model_validate_json(one.to_json()) == one
-    swapped = opened.see("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
+    swapped = opened.annotate("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
     assert swapped != one, "red and blue are not the same to it"
 
 
 def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Former) -> None:
-    answer = opened.see("detector", NOISE, DetectionQuery())
+    answer = opened.annotate("detector", NOISE, DetectionQuery())
     assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
     assert not self_check.is_consistent(_one_short(answer))
     assert not self_check.is_consistent(
-        answer.model_copy(update={"found": answer.detections[::-1]})
+        answer.model_copy(update={"detections": answer.detections[::-1]})
     )
 
 
 def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
-    checks = {case.name: case.check for case in mask2former.PLUGIN.canary()}
+    checks = {case.name: case.check for case in mask2former.PLUGIN.self_checks()}
     assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(
         ("channels", "boxes", "activation", "device")
     )
@@ -395,7 +397,7 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Forme
     blue = torch.zeros(1, 3, 4, 4)
     blue[:, 2] = 1
     assert "wanted red first" in str(self_check.check_red_first(blue))
-    assert "a rectangle is told as" in str(
+    assert "a rectangle is detected as" in str(
         self_check.check_exclusive_boxes(lambda *given: _one_short(instances(*given)))
     )
 
@@ -403,7 +405,7 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Forme
 def _one_short(seen: DetectionAnnotation) -> DetectionAnnotation:
     return seen.model_copy(
         update={
-            "found": tuple(
+            "detections": tuple(
                 d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)})
                 for d in seen.detections
             )
@@ -423,4 +425,4 @@ def test_a_device_that_computes_something_else_is_not_believed(
         other.network.model.pixel_level_module.decoder.encoder.layers[
             3
         ].self_attn.sampling_offsets.weight.zero_()
-    assert "off the CPU's" in str(mask2former.check_logits(other, opened))
+    assert "differ from the CPU's" in str(mask2former.check_logits(other, opened))

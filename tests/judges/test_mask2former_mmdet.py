@@ -206,26 +206,33 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
     """
     ours, theirs = pair
     height, width, scale = 192, 288, (288, 192)
-    ours.scale, theirs.packed = scale, mask2former_mmdet.make_test_pipeline(scale)
+    ours.scale, theirs.test_pipeline = scale, mask2former_mmdet.make_test_pipeline(scale)
     image = picture(height, width)
     ready = prepare_image(image, scale)
-    torch.testing.assert_close(theirs.prepared(image), ready.tensor, rtol=0, atol=1e-5)
+    torch.testing.assert_close(theirs.network_input(image), ready.tensor, rtol=0, atol=1e-5)
     chain = instances_of_mmdet(
-        theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.prepared(image))), ready
+        theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.network_input(image))), ready
     )
-    detections = theirs.see("detector", image, DetectionQuery())
-    assert [d.label for d in detections.found] == [d.label for d in chain.detections]
+    detections = theirs.annotate("detector", image, DetectionQuery())
+    assert [d.label for d in detections.detections] == [d.label for d in chain.detections]
     assert (
-        sum(d.mask is not None for d in ours.see("detector", image, DetectionQuery()).found) >= 5
+        sum(
+            d.mask is not None
+            for d in ours.annotate("detector", image, DetectionQuery()).detections
+        )
+        >= 5
     ), "too few sure detections"
     assert (
-        max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True))
+        max(
+            abs(a.score - b.score)
+            for a, b in zip(detections.detections, chain.detections, strict=True)
+        )
         < 1e-5
     )
 
 
 def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
-    cases = mask2former_mmdet.PLUGIN.canary()
+    cases = mask2former_mmdet.PLUGIN.self_checks()
     assert {case.name: case.check(pair[1]) for case in cases} == {"channels": None, "boxes": None}
 
 
@@ -255,7 +262,7 @@ def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:
     module = sys.modules[mmcv_ops.EXTENSION]
     if not isinstance(module, mmcv_ops.StubModule):
         pytest.skip("this mmcv has its operations")
-    with pytest.raises(MissingExtraError, match="compiled nms was called"):
+    with pytest.raises(MissingExtraError, match="compiled operation nms was called"):
         module.nms()
     assert not hasattr(module, "__file__")
     assert sys.modules["mmcv.ops.multi_scale_deform_attn"].IS_CUDA_AVAILABLE is False

@@ -13,7 +13,7 @@ from scipy import ndimage
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.state_dicts import load_state_strictly, load_weights
-from harope_bench.judges.micro.shapes_net import FACTS, ShapesNet
+from harope_bench.judges.micro.shapes_net import METADATA_PATH, ShapesNet
 from harope_bench.metrics.frechet import Gaussian, frechet_distance
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.testing import check_judge
@@ -26,10 +26,10 @@ def test_judge_keeps_its_promises() -> None:
 
 
 def test_judge_reads_the_held_out_scenes_as_recorded() -> None:
-    facts = registry.read_toml(FACTS)
+    facts = registry.read_toml(METADATA_PATH)
     network = ShapesNet()
     load_state_strictly(
-        network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge"
+        network, load_weights(METADATA_PATH.parent / facts["weights"], facts["sha256"]), "judge"
     )
     images, labels = SUITE.images("held-out")
     accuracy = shapes_judge.held_out_accuracy(network, images[:600], labels[:600])
@@ -59,7 +59,7 @@ def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None
     )
 
     def away(shown: np.ndarray) -> float:
-        seen = judge.observe(shown)["features"].astype(np.float64)
+        seen = judge.extract(shown)["features"].astype(np.float64)
         return frechet_distance(
             Gaussian(seen.mean(0), np.cov(seen, rowvar=False)),
             Gaussian(known["mu"], known["sigma"]),

@@ -43,7 +43,7 @@ def random_state(shapes: dict[str, torch.Size], seed: int = 0) -> dict[str, Tens
 
 def shapes_of(plugin: Any) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in plugin.blank().state_dict().items()}
+        return {name: tensor.shape for name, tensor in plugin.build_network().state_dict().items()}
 
 
 def published_form(name: str) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         monkeypatch.setattr(plugin, "sizes", SMALL[name])
         paths[name] = tmp_path / f"{name}.pth"
         torch.save(published_form(name), paths[name])
-        monkeypatch.setenv(plugin.source.own, str(paths[name]))
+        monkeypatch.setenv(plugin.source.environment_variable, str(paths[name]))
     return paths
 
 
@@ -95,7 +95,7 @@ def spread(found: np.ndarray, wanted: np.ndarray) -> float:
 @pytest.mark.parametrize("name", SMALL)
 def test_judges_keep_their_promises(name: str, small: dict[str, Path], images: np.ndarray) -> None:
     testing.check_judge(name, images)
-    assert registry.load_by_name("judges", name).open("cpu").observe(images)["features"].shape == (
+    assert registry.load_by_name("judges", name).open("cpu").extract(images)["features"].shape == (
         4,
         WIDTH[name],
     )
@@ -108,7 +108,7 @@ def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
     """Without memory: 24 blocks of 12 D^2 + 13 D numbers, and what stands around them."""
     plugin = registry.load_by_name("judges", name)
     with torch.device("meta"):
-        network = plugin.blank()
+        network = plugin.build_network()
         side = dinov2_vit_l_14.SIDE if name == DINO else clip_vit_l_14_336.SIDE
         assert network(torch.zeros(2, 3, side, side)).shape == (2, width)
     dim = 1024
@@ -148,8 +148,8 @@ def test_without_weights_the_command_is_named(
     with pytest.raises(WeightsError, match=f"harope-bench fetch {name}"):
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
-    monkeypatch.setenv(plugin.source.own, str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsError, match=r"absent\.pth, which is not there"):
+    monkeypatch.setenv(plugin.source.environment_variable, str(tmp_path / "absent.pth"))
+    with pytest.raises(WeightsError, match=r"absent\.pth, which is missing"):
         plugin.weights_sha256()
 
 
@@ -181,7 +181,7 @@ def test_the_process_keeps_its_precision_and_its_random_numbers(
     name: str, small: dict[str, Path], images: np.ndarray
 ) -> None:
     before, state = torch.get_float32_matmul_precision(), torch.random.get_rng_state()
-    registry.load_by_name("judges", name).open("cpu").observe(images)
+    registry.load_by_name("judges", name).open("cpu").extract(images)
     assert torch.get_float32_matmul_precision() == before
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -314,7 +314,7 @@ def slow_features(state: dict[str, Tensor], x: Tensor, heads: int = 2) -> Tensor
 def test_features_are_those_of_the_formula(small: dict[str, Path], images: np.ndarray) -> None:
     plugin = registry.load_by_name("judges", DINO)
     wanted = slow_features(published_form(DINO), plugin.prepare(images)).numpy()
-    assert spread(plugin.open("cpu").observe(images)["features"], wanted) < 1e-4
+    assert spread(plugin.open("cpu").extract(images)["features"], wanted) < 1e-4
 
 
 def test_dgm_evals_preparation(images: np.ndarray) -> None:
@@ -371,7 +371,7 @@ def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -
     vision = {"image_size": 336, "layers": 2, "width": 32, "head_width": 16, "patch_size": 14}
     text = {"context_length": 4, "vocab_size": 8, "width": 16, "heads": 2, "layers": 1}
     state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
-    found = plugin.open("cpu").observe(images)["features"]
+    found = plugin.open("cpu").extract(images)["features"]
     seen = {}
     for quick in (True, False):
         with torch.random.fork_rng(devices=[]):
@@ -424,14 +424,14 @@ def test_openais_archive_is_opened_only_with_its_hash(
     """It is TorchScript with float16 weights; any other archive is refused."""
     state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
     torch.save({name: tensor.half() for name, tensor in state.items()}, small[CLIP])
-    wanted = plugin.open("cpu").observe(images)["features"]
+    wanted = plugin.open("cpu").extract(images)["features"]
     with pytest.warns(FutureWarning, match="deprecated"):
         torch.jit.save(torch.jit.script(holder(state)), str(small[CLIP]))
     with pytest.raises(WeightsError):
         plugin.open("cpu")
     published = sha256_file(small[CLIP])
     monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: published)
-    assert np.array_equal(plugin.open("cpu").observe(images)["features"], wanted)
+    assert np.array_equal(plugin.open("cpu").extract(images)["features"], wanted)
     with pytest.raises(WeightsError, match="recorded"):
         clip_vit_l_14_336.torchscript_state(asset_files.WeightsFile(small[DINO], published))
 

@@ -67,14 +67,14 @@ def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torc
 def test_answers_are_greedy_and_shares_those_of_the_first_token(
     model: Path, image: np.ndarray
 ) -> None:
-    plugin = registry.load_by_name("judges", "vlm").of(str(model))
+    plugin = registry.load_by_name("judges", "vlm").with_model(str(model))
     opened = plugin.open("cpu")
-    answer = opened.see("vqa", image, ASK)
+    answer = opened.annotate("vqa", image, ASK)
     assert (
         is_complete_annotation(ASK, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
-    assert (opened.yes, opened.no) == ([5, 6], [7, 8])
+    assert (opened.yes_tokens, opened.no_tokens) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)
         assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), (
@@ -87,40 +87,42 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(
         ]
         assert found.text == vlm.clean_answer(" ".join(said))
         shares = logits.double().softmax(0)
-        assert found.yes == pytest.approx(
+        assert found.yes_probability == pytest.approx(
             float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5
         )
-    assert answer.answers[0].yes != answer.answers[1].yes
+    assert answer.answers[0].yes_probability != answer.answers[1].yes_probability
     assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
 
 
 def test_the_judge_keeps_its_promises(model: Path) -> None:
-    testing.check_annotator(registry.load_by_name("judges", "vlm").of(str(model)))
+    testing.check_annotator(registry.load_by_name("judges", "vlm").with_model(str(model)))
 
 
 def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> None:
-    opened = registry.load_by_name("judges", "vlm").of(str(model)).open("cpu")
+    opened = registry.load_by_name("judges", "vlm").with_model(str(model)).open("cpu")
     state = torch.random.get_rng_state()
-    both = opened.see("vqa", image, ASK)
+    both = opened.annotate("vqa", image, ASK)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (
-        opened.see("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0]
+        opened.annotate("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0]
         == both.answers[1]
     )
-    other = opened.see("vqa", 255 - image, ASK)
-    assert other.answers[0].yes != both.answers[0].yes, "it looks at the picture"
-    with pytest.raises(OptionError, match="it is no depth"):
-        opened.see("depth", image, DepthQuery(boxes=()))
+    other = opened.annotate("vqa", 255 - image, ASK)
+    assert other.answers[0].yes_probability != both.answers[0].yes_probability, (
+        "it looks at the picture"
+    )
+    with pytest.raises(OptionError, match="wanted depth"):
+        opened.annotate("depth", image, DepthQuery(boxes=()))
 
 
 def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
     opened = (
         registry.load_by_name("judges", "vlm")
-        .of(str(save_vlm(tmp_path, without=("yes", "Yes"))))
+        .with_model(str(save_vlm(tmp_path, without=("yes", "Yes"))))
         .open("cpu")
     )
-    assert opened.yes == [] and opened.no == [7, 8]
-    assert [a.yes for a in opened.see("vqa", image, ASK).answers] == [None, None]
+    assert opened.yes_tokens == [] and opened.no_tokens == [7, 8]
+    assert [a.yes_probability for a in opened.annotate("vqa", image, ASK).answers] == [None, None]
 
 
 def test_words_are_counted_in_all_their_forms() -> None:
@@ -164,9 +166,9 @@ def test_what_is_wrong_with_a_model_is_one_line(
         with pytest.raises(MissingAssetError, match="vqa=vlm:FOLDER-OR-HUB-ID"):
             wrong()
     with pytest.raises(MissingAssetError, match="hf download Qwen/Qwen-of-nobody"):
-        plugin.of("Qwen/Qwen-of-nobody").weights_sha256()
-    with pytest.raises(OptionError, match="has no chat form"):
-        plugin.of(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
+        plugin.with_model("Qwen/Qwen-of-nobody").weights_sha256()
+    with pytest.raises(OptionError, match="has no chat template"):
+        plugin.with_model(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
     for processor in PROCESSORS_WITHOUT_CHAT:
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -174,12 +176,12 @@ def test_what_is_wrong_with_a_model_is_one_line(
                 "from_pretrained",
                 lambda *_, found=processor, **__: found,
             )
-            with pytest.raises(OptionError, match="has no chat form"):
-                plugin.of(str(model)).open("cpu")
+            with pytest.raises(OptionError, match="has no chat template"):
+                plugin.with_model(str(model)).open("cpu")
     broken = save_vlm(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
-        plugin.of(str(broken)).open("cpu")
+        plugin.with_model(str(broken)).open("cpu")
     assert "\n" not in str(caught.value)
     text = transformers.LlamaConfig(
         vocab_size=9,
@@ -192,7 +194,7 @@ def test_what_is_wrong_with_a_model_is_one_line(
     with torch.random.fork_rng(devices=[]):
         transformers.LlamaForCausalLM(text).save_pretrained(tmp_path / "blind")
     with pytest.raises(OptionError, match="holds no vision-language model"):
-        plugin.of(str(tmp_path / "blind")).open("cpu")
+        plugin.with_model(str(tmp_path / "blind")).open("cpu")
 
 
 def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
@@ -210,16 +212,16 @@ def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').write('ran')\nclass Own: pass\n")
     with pytest.raises(OptionError, match="holds no vision-language model"):
-        registry.load_by_name("judges", "vlm").of(str(folder)).open("cpu")
+        registry.load_by_name("judges", "vlm").with_model(str(folder)).open("cpu")
     assert not trace.exists()
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) -> None:
-    plugin = registry.load_by_name("judges", "vlm").of(str(model))
-    (case,) = plugin.canary()
+    plugin = registry.load_by_name("judges", "vlm").with_model(str(model))
+    (case,) = plugin.self_checks()
     opened = plugin.open("cpu")
     assert case.check(opened) is None
-    see = opened.see
+    see = opened.annotate
 
     def remembering(role: str, image: np.ndarray, ask: Any) -> Any:
         found = see(role, image, ask)
@@ -231,5 +233,5 @@ def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) 
             }
         )
 
-    opened.see = remembering
+    opened.annotate = remembering
     assert "after another question it answers" in case.check(opened)

@@ -143,7 +143,7 @@ def test_adms_float32_score_is_the_float64_one_to_its_digits() -> None:
 def test_underflowing_classes_are_no_nan() -> None:
     sure = np.where(np.eye(10)[np.arange(400) % 10] > 0, 0.0, -1e6)
     assert shuffled_inception_score(sure, splits=1).mean == pytest.approx(10.0, rel=1e-14)
-    with pytest.raises(TooFewImagesError, match="10 splits needs at least as many images, found 9"):
+    with pytest.raises(TooFewImagesError, match="10 splits needs at least 10 images, found 9"):
         shuffled_inception_score(sure[:9])
 
 
@@ -267,7 +267,7 @@ def test_most_distances_are_decided_by_the_screen(monkeypatch: pytest.MonkeyPatc
         counted.append(len(i))
         return squared_pair_distances(left, right, i, j)
 
-    monkeypatch.setattr(neighbours, "pair_distances", counting)
+    monkeypatch.setattr(neighbours, "squared_pair_distances", counting)
     neighbour_balls(drawn, real, block=256)
     # At least each radius once; of 3.6 million distances hardly any more.
     assert 2200 <= sum(counted) < 3000

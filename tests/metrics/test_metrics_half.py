@@ -174,7 +174,7 @@ def test_unequal_sets_count_whole() -> None:
 
 
 def test_sets_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ShapeError, match="width 2 and 3"):
+    with pytest.raises(ShapeError, match="widths 2 and 3"):
         float16_balls(np.zeros((9, 2)), np.zeros((9, 3)))
     with pytest.raises(ShapeError, match="more than 3 rows, found 3"):
         float16_radii(np.zeros((3, 2)))

@@ -143,11 +143,11 @@ def test_memory_stays_far_below_a_kernel_matrix() -> None:
 
 
 def test_sets_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ShapeError, match="width 2 and 3"):
+    with pytest.raises(ShapeError, match="widths 2 and 3"):
         kid(np.zeros((9, 2)), np.zeros((9, 3)))
     with pytest.raises(TooFewImagesError, match="at least 3 images in both sets, found 2"):
         cmmd(np.zeros((9, 2)), np.zeros((2, 2)))
     with pytest.raises(
-        TooFewImagesError, match="subsets of 1,000 needs as many images in both sets, found 40"
+        TooFewImagesError, match="needs at least 1,000 images in both sets, found 40"
     ):
         kid_subsets(np.zeros((40, 2)), np.zeros((2000, 2)))

@@ -105,7 +105,7 @@ def test_memory_stays_far_below_the_full_matrix() -> None:
 def test_too_few_rows_have_no_third_neighbour() -> None:
     with pytest.raises(ShapeError, match="more than 3 rows, found 3"):
         squared_radii(np.zeros((3, 2)))
-    with pytest.raises(ShapeError, match="width 2 and 3"):
+    with pytest.raises(ShapeError, match="widths 2 and 3"):
         neighbour_balls(np.zeros((4, 2)), np.zeros((4, 3)))
     score = PLUGIN.evaluate(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
     for metric in ("precision", "recall"):

@@ -70,7 +70,7 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
     read = (
         registry.load_by_name("judges", "digits-net")
         .open("cpu")
-        .observe(images)["logits"]
+        .extract(images)["logits"]
         .argmax(1)
     )
     # 50 draws at half the steps; chance is 0.1, the full setting reads above 0.9

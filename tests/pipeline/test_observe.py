@@ -62,7 +62,7 @@ def spoiled(
     """The judge with one value of these arrays and images altered."""
     honest = LoadedMicroExtractor.observe
 
-    def observe(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
         seen = {name: array.copy() for name, array in honest(self, images).items()}
         for name, indices in at.items():
             seen[name][indices, 3] = value
@@ -147,8 +147,8 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
     )
     assert all(one.is_new for one in again) and bytes_of(out) == before
     assert (
-        "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare"
-        " with nothing published" in again[0].result.warning_texts
+        "judge: other weights than Inception of 2015's, or a copy with another hash; numbers do"
+        " not compare with published ones" in again[0].result.warning_texts
     )
     (out / "observations/inception-2015" / JUDGE).unlink()
     with pytest.raises(

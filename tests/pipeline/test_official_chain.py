@@ -54,10 +54,10 @@ class Recorded(Annotator):
         return type(
             "LoadedRecorded",
             (LoadedAnnotator,),
-            {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)},
+            {"weights_sha256": self.weights, "see": lambda _, *given: self.annotate(*given)},
         )()
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         self.asked += 1
         told = self.told[int(image[0, 0, 0])]
         if isinstance(ask, VqaQuery):

@@ -80,7 +80,7 @@ def test_a_built_reference_is_adms_format_and_scores(
 ) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     held = load_arrays(path)
-    seen = registry.load_by_name("judges", JUDGE).open("cpu").observe(digits("train", 120))
+    seen = registry.load_by_name("judges", JUDGE).open("cpu").extract(digits("train", 120))
     assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
     assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
     assert np.allclose(

@@ -50,7 +50,7 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
         for look in rule.annotator_roles:
             ask = look.make_query(case.metadata[rule.metadata_key], seen)
             if ask is not None:
-                seen[look.role] = opened.see(look.role, image, ask)
+                seen[look.role] = opened.annotate(look.role, image, ask)
         found.append(
             AnnotatedImage(
                 index=index,
@@ -85,16 +85,16 @@ def test_judge_keeps_its_promises() -> None:
 def test_judge_is_not_believed_when_it_misreads_known_scenes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (case,) = JUDGE.canary()
+    (case,) = JUDGE.self_checks()
     assert case.check(JUDGE.open("cpu")) is None
     whole = detect_shapes.detect_shapes
-    monkeypatch.setattr(detect_shapes, "parse", lambda image: whole(image)[1:])
+    monkeypatch.setattr(detect_shapes, "detect_shapes", lambda image: whole(image)[1:])
     spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
 
 def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:
-    rates = JUDGE.errors()
+    rates = JUDGE.error_rates()
     assert {rate.case_kind for rate in rates} >= {
         "sharp scenes of 32 px misread",
         "questions on noisy scenes of 64 px answered wrongly",
@@ -132,20 +132,20 @@ def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(
 
 
 def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes_vision, "_hash", lambda: "0" * 64)
-    assert JUDGE.errors() == ()
+    monkeypatch.setattr(shapes_vision, "_parser_sha256", lambda: "0" * 64)
+    assert JUDGE.error_rates() == ()
     assert JUDGE.measure_judge_errors(2)["parser_sha256"] == "0" * 64
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
-    said = JUDGE.open("cpu").see("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
+    said = JUDGE.open("cpu").annotate("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
     assert said.answers[0].text == "" and said.answers[0].yes_probability is None  # type: ignore[union-attr]
 
 
 def test_judge_finds_nothing_in_an_empty_scene() -> None:
     assert (
         JUDGE.open("cpu")
-        .see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery())
+        .annotate("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery())
         .detections
         == ()
     )  # type: ignore[union-attr]

@@ -1,10 +1,9 @@
-"""Judge blip-vqa: the share of yes that BLIP VQA base gives a question, T2I-CompBench's attribute
-judge.
+"""Judge blip-vqa: the probability of yes that BLIP VQA base gives a question about an image.
 
-`of(model)` takes the hub's conversion (Salesforce/blip-vqa-base) in the same steps; its positions
-were cut to 384 pixels and are stretched
-again, so it is a substitute. Run here with random weights only: what the real ones answer was not
-seen.
+It is T2I-CompBench's attribute judge. `with_model` binds the steps to a conversion on the hub
+(Salesforce/blip-vqa-base). The conversion's position embeddings were cut to 384 pixels and are
+resized again, so it is a substitute. The judge was tested with random weights only, because the
+published weights were not available.
 
 Source: Karine-Huang/T2I-CompBench:BLIPvqa_eval/BLIP/train_vqa_func.py, models/blip_vqa.py,
 data/__init__.py.
@@ -41,7 +40,8 @@ from harope_bench.judges.weights.precision import full_float32
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
 
 VOCABULARY = "vocab.txt"
-PROBABILITY_TOLERANCE = 1e-4  # shares are compared at four decimals
+SEPARATOR = 102  # token [SEP]
+PROBABILITY_TOLERANCE = 1e-4  # the benchmark compares four decimals
 PREPROCESSING = (
     "480 x 480, PIL bicubic with antialias; CLIP's mean and deviation; question in lower case"
     " without marks, [ENC] first, 35 tokens, no padding; yes / (yes + no) of the first word;"
@@ -50,79 +50,84 @@ PREPROCESSING = (
 
 
 def pixels(image: np.ndarray) -> Tensor:
-    """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32, stretched where not square."""
+    """Return an image (H, W, 3) uint8 as (1, 3, 480, 480) float32, stretched if not square."""
     return normalize_images(
         resize_square([image], blip_network.SIDE, Image.Resampling.BICUBIC), MEAN, STD
     )
 
 
 class LoadedBlipVqa(LoadedAnnotator):
-    """The network with weights, and its words."""
+    """BLIP VQA with its weights and its tokenizer."""
 
     def __init__(
-        self, network: Network, words: blip_network.BlipTokenizer, weights_sha256: str, device: str
+        self,
+        network: Network,
+        tokenizer: blip_network.BlipTokenizer,
+        weights_sha256: str,
+        device: str,
     ):
         self.network = network.to(device)
-        self.tokenizer = words
+        self.tokenizer = tokenizer
         self.weights_sha256 = weights_sha256
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """Of each question the share of yes, and the likelier of yes and no."""
-        if role != "vqa" or not isinstance(ask, VqaQuery):
-            raise OptionError(f"blip-vqa answers questions, it is no {role}; ask another judge")
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the probability of yes for each question, and the likelier of yes and no."""
+        if role != "vqa" or not isinstance(query, VqaQuery):
+            raise OptionError(
+                f"judge blip-vqa has the role vqa, wanted {role}; choose another judge"
+            )
+        questions = [self.tokenizer.tokenize(question) for question in query.questions]
         with full_float32():
-            shares = blip_network.yes_probabilities(
-                self.network,
-                pixels(image).to(self.device),
-                [self.tokenizer.tokenize(q) for q in ask.questions],
+            probabilities = blip_network.yes_probabilities(
+                self.network, pixels(image).to(self.device), questions
             )
         return VqaAnnotation(
             answers=tuple(
-                VqaAnswer(text="yes" if share > 0.5 else "no", yes_probability=share)
-                for share in shares
+                VqaAnswer(text="yes" if probability > 0.5 else "no", yes_probability=probability)
+                for probability in probabilities
             )
         )
 
 
-def check_question_independence(opened: LoadedBlipVqa) -> str | None:
-    """Return what differs where a question is answered alone and beside a longer one, or None:
-    padding would show.
+def check_question_independence(judge: LoadedBlipVqa) -> str | None:
+    """Return how an answer changes beside a longer question, or None where it does not.
+
+    Padding would change it.
     """
-    beside, alone = answers_beside_and_alone(
-        opened, ("red?", "is it a long red car with a green door?"), 0, side=32
+    questions = ("red?", "is it a long red car with a green door?")
+    beside_probability, alone_probability = (
+        answer.yes_probability or 0.0
+        for answer in answers_beside_and_alone(judge, questions, 0, side=32)
     )
-    shares = [answer.yes_probability or 0.0 for answer in (beside, alone)]
+    if abs(beside_probability - alone_probability) < PROBABILITY_TOLERANCE:
+        return None
     return (
-        None
-        if abs(shares[0] - shares[1]) < PROBABILITY_TOLERANCE
-        else f"beside a longer question yes has {shares[0]:.5f}, alone {shares[1]:.5f}"
+        f"beside a longer question yes has {beside_probability:.5f}, alone {alone_probability:.5f}"
     )
 
 
-def check_question_start(opened: LoadedBlipVqa) -> str | None:
-    """Whether a question begins with [ENC]."""
-    found = opened.tokenizer.tokenize("red?")
-    return (
-        None
-        if found[0] == blip_network.ENCODE and found[-1] == 102
-        else f"a question becomes {found}, wanted {blip_network.ENCODE} ... 102"
-    )
+def check_question_start(judge: LoadedBlipVqa) -> str | None:
+    """Return what is wrong with the first and last token of a question, or None."""
+    tokens = judge.tokenizer.tokenize("red?")
+    if tokens[0] == blip_network.ENCODE and tokens[-1] == SEPARATOR:
+        return None
+    return f"a question becomes {tokens}, wanted {blip_network.ENCODE} ... {SEPARATOR}"
 
 
 STACK_CHECKS = (
-    NamedCheck(
-        "red reaches the network first", lambda opened: check_red_first(pixels(red_image()))
-    ),
+    NamedCheck("red reaches the network first", lambda _: check_red_first(pixels(red_image()))),
     NamedCheck("a question begins with [ENC]", check_question_start),
-    NamedCheck("a question's neighbours do not count", check_question_independence),
+    NamedCheck("other questions do not change an answer", check_question_independence),
 )
 
 
 class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
-    """The plug-in; `vision` and `text` replace sizes of the network, so that tests make it
-    small.
+    """The plug-in.
+
+    Args:
+        vision, text: sizes of the image tower and of the text towers; tests make them small.
     """
 
     title = "BLIP VQA base"
@@ -139,68 +144,69 @@ class BlipVqa(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         self.vision = vision
         self.text = text
 
-    def of(self, model: str) -> ConvertedBlipVqa:
-        """The same steps on a conversion: a folder or a hub id of the local cache."""
+    def with_model(self, model: str) -> ConvertedBlipVqa:
+        """Return the judge on a conversion: a folder, or a hub id in the local cache."""
         return ConvertedBlipVqa(model, self)
 
     def open(self, device: str = "cpu") -> LoadedBlipVqa:
-        """Loads the weights strictly, hash checked first.
+        """Load the weights strictly after checking their hash, and the vocabulary.
 
         Raises:
-            WeightsError: weights or words are not here, altered, unsafe, or of another network.
-                MissingExtra: no transformers.
+            MissingAssetError: Weights or vocabulary are missing.
+            WeightsError: They are altered, unsafe, or of another network.
+            MissingExtraError: transformers is not installed.
         """
-        found = self.source.find()
-        beside = found.path.with_name(VOCABULARY)
-        own = beside.is_file() and beside.parent != local_files.asset_folder(self.source.asset)
-        words = blip_network.BlipTokenizer(
-            beside if own else local_files.verify_local_file(self.source.asset, VOCABULARY).path
-        )
-        return self.build_loaded(found, load_weights(found.path, found.sha256), words, device)
+        weights_file = self.source.find()
+        tokenizer = blip_network.BlipTokenizer(self._vocabulary_path(weights_file))
+        state = load_weights(weights_file.path, weights_file.sha256)
+        return self.build_loaded(weights_file, state, tokenizer, device)
+
+    def _vocabulary_path(self, weights_file: WeightsFile) -> Path:
+        """Return the vocabulary beside a weights file of the user, or else the fetched one."""
+        path = weights_file.path.with_name(VOCABULARY)
+        if path.is_file() and path.parent != local_files.asset_folder(self.source.asset):
+            return path
+        return local_files.verify_local_file(self.source.asset, VOCABULARY).path
 
     def build_loaded(
         self,
-        found: WeightsFile,
+        weights_file: WeightsFile,
         state: Mapping[str, Tensor],
-        words: blip_network.BlipTokenizer,
+        tokenizer: blip_network.BlipTokenizer,
         device: str,
     ) -> LoadedBlipVqa:
-        """The network with these tensors."""
+        """Return the loaded judge with the tensors of `state`."""
         network = self.fill_network(
             blip_network.build_network(self.vision, self.text),
             blip_network.convert_state(state),
-            found,
+            weights_file,
         )
-        return LoadedBlipVqa(network, words, found.sha256, device)
+        return LoadedBlipVqa(network, tokenizer, weights_file.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
-        """The stack, whatever the weights; with the published ones also a red disc's colour, which
-        was not yet seen with them.
+    def self_checks(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
+        """Return checks for any weights, and a check of a red disc for the published weights.
+
+        The check of the disc was never run with the published weights.
         """
         y, x = np.mgrid[:256, :256]
-        image = np.where(
-            ((y - 128) ** 2 + (x - 128) ** 2 < 90**2)[..., None], (220, 20, 20), 255
-        ).astype(np.uint8)
+        in_disc = (y - 128) ** 2 + (x - 128) ** 2 < 90**2
+        image = np.where(in_disc[..., None], (220, 20, 20), 255).astype(np.uint8)
+        query = VqaQuery(questions=("a red circle?", "a blue circle?"))
 
-        def right(answer: Annotation) -> bool:
-            shares = (
-                [a.yes_probability or 0.0 for a in answer.answers]
-                if isinstance(answer, VqaAnnotation)
-                else [0.0, 0.0]
-            )
-            return shares[0] > shares[1]
+        def is_correct(annotation: Annotation) -> bool:
+            if not isinstance(annotation, VqaAnnotation):
+                return False
+            red, blue = (answer.yes_probability or 0.0 for answer in annotation.answers)
+            return red > blue
 
-        ask = VqaQuery(questions=("a red circle?", "a blue circle?"))
-        return (
-            *STACK_CHECKS,
-            *self.checks_of_published(
-                AnnotationCheck("a red circle is red rather than blue", "vqa", image, ask, right)
-            ),
+        disc_check = AnnotationCheck(
+            "a red circle is red rather than blue", "vqa", image, query, is_correct
         )
+        return (*STACK_CHECKS, *self.checks_of_published(disc_check))
 
 
 class ConvertedBlipVqa(LocalAnnotator):
-    """The judge on a user's conversion."""
+    """The judge on a conversion of the weights that the user provides."""
 
     name = "blip-vqa"
     preprocessing = f"{PREPROCESSING}; positions of another size stretched bicubic"
@@ -211,30 +217,32 @@ class ConvertedBlipVqa(LocalAnnotator):
         self.plugin = plugin or BlipVqa()
 
     def warnings(self) -> tuple[str, ...]:
-        """What a result must say of the judge."""
+        """Return the warning that the weights are a conversion."""
         return ("judge: a conversion of BLIP VQA base, its positions may be of another image size",)
 
     def open(self, device: str = "cpu") -> LoadedBlipVqa:
-        """Loads the folder's weights strictly."""
+        """Load the folder's weights strictly.
+
+        Raises:
+            MissingAssetError: The folder or its vocabulary is missing.
+            WeightsError: The weights are unsafe or of another network.
+        """
         folder, sha256 = self.find_model()
         path = find_weights_file(folder)
         state = blip_network.resize_positions(blip_network.convert_state(load_weights(path)))
-        return self.plugin.build_loaded(
-            WeightsFile(path, sha256),
-            state,
-            blip_network.BlipTokenizer(self._vocabulary(folder)),
-            device,
-        )
+        tokenizer = blip_network.BlipTokenizer(self._vocabulary_path(folder))
+        return self.plugin.build_loaded(WeightsFile(path, sha256), state, tokenizer, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """The stack, whatever the weights."""
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return checks that hold for any weights."""
         return STACK_CHECKS
 
-    def _vocabulary(self, folder: Path) -> Path:
+    def _vocabulary_path(self, folder: Path) -> Path:
+        """Return the vocabulary in the folder; raise MissingAssetError where it is missing."""
         if (folder / VOCABULARY).is_file():
             return folder / VOCABULARY
         raise MissingAssetError(
-            f"{folder} holds no {VOCABULARY}", advice="copy bert-base-uncased's there"
+            f"{folder} has no {VOCABULARY}", advice="copy that of bert-base-uncased there"
         )
 
 

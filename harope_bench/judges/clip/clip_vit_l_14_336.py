@@ -1,9 +1,9 @@
-"""Judge clip-vit-l-14-336: projected image embeddings of OpenAI's CLIP ViT-L/14 at 336 pixels, of
-length 1; 768 features for CMMD.
+"""Judge clip-vit-l-14-336: image embeddings of OpenAI's CLIP ViT-L/14 at 336 pixels, for CMMD.
 
-The network is open_clip's image tower with QuickGELU, as OpenAI trained it. That it gives the
-embeddings of google-research's JAX network
-or of sayakpaul/cmmd-pytorch's to the last digits was not verified: the weights were not at hand.
+The 768 features are projected embeddings of length 1. The network is open_clip's image tower with
+QuickGELU, as OpenAI trained it. Whether it gives the embeddings of google-research's JAX network or
+of sayakpaul/cmmd-pytorch to the last digits was not verified, because the weights were not
+available.
 
 Source: google-research/google-research:cmmd/embedding.py, cmmd/io_util.py;
 sayakpaul/cmmd-pytorch:embedding.py, io_util.py.
@@ -23,15 +23,16 @@ from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
-TEXT_TOWER_KEYS = (  # what a CLIP file holds beside its image tower, `visual`
-    "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale",
-    "input_resolution", "context_length", "vocab_size",
+TEXT_TOWER_KEYS = (  # keys of a CLIP file that are not those of its image tower, `visual`
+    "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection",
+    "logit_scale", "input_resolution", "context_length", "vocab_size",
 )  # fmt: skip
 
 
 def crop_and_resize(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 as (336, 336, 3): the middle square, an odd pixel left over at the
-    end, then pillow's bicubic filter.
+    """Return the centre square of an image (H, W, 3) uint8 as (336, 336, 3), by Pillow's bicubic.
+
+    Where an odd number of pixels is cut, the extra one is cut at the end.
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -42,14 +43,14 @@ def crop_and_resize(image: np.ndarray) -> np.ndarray:
 
 
 class NormalizedTower(nn.Module):
-    """The image tower, its embeddings brought to length 1."""
+    """The image tower with embeddings scaled to length 1."""
 
     def __init__(self, visual: nn.Module):
         super().__init__()
         self.visual = visual
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, 336, 336) to embeddings (B, D)."""
+        """Return the embeddings (B, D) of images (B, 3, 336, 336)."""
         return nn.functional.normalize(self.visual(x), dim=-1)
 
 
@@ -61,12 +62,12 @@ class ClipImageTower(VisionTower):
         "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and"
         " deviation"
     )
-    batch = 25
-    width = ("output_dim", SIZES["output_dim"])
+    batch_size = 25
+    width_option = ("output_dim", SIZES["output_dim"])
     source = WeightsSource("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
 
-    def blank(self) -> nn.Module:
-        """open_clip's image tower of ViT-L-14-336-quickgelu."""
+    def build_network(self) -> nn.Module:
+        """Return open_clip's image tower of ViT-L-14-336-quickgelu."""
         from open_clip.transformer import QuickGELU, VisionTransformer
 
         sizes = {**SIZES, **self.sizes}
@@ -75,22 +76,23 @@ class ClipImageTower(VisionTower):
         )
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Images (B, H, W, 3) uint8 to (B, 3, 336, 336) float32."""
+        """Return images (B, H, W, 3) uint8 as (B, 3, 336, 336) float32."""
         return normalize_images(np.stack([crop_and_resize(image) for image in images]), MEAN, STD)
 
-    def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The image tower; the text tower may be in the file or not."""
+    def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the image tower; the file may hold the text tower, too."""
         return {
             name: tensor for name, tensor in state.items() if not name.startswith(TEXT_TOWER_KEYS)
         }
 
-    def state(self, found: WeightsFile) -> Mapping[str, Tensor]:
-        """OpenAI's archive by TorchScript, and only if it has the published hash; any other file as
-        all weights here.
+    def load_state(self, weights_file: WeightsFile) -> Mapping[str, Tensor]:
+        """Return the tensors of OpenAI's TorchScript archive or of any other weights file.
+
+        TorchScript is used only for a file with the published hash.
         """
-        if found.sha256 == self.source.known_sha256():
-            return torchscript_state(found)
-        return super().load_state(found)
+        if weights_file.sha256 == self.source.known_sha256():
+            return torchscript_state(weights_file)
+        return super().load_state(weights_file)
 
 
 PLUGIN = ClipImageTower()

@@ -1,9 +1,8 @@
-"""Judge clipscore: the cosine of image and text by OpenAI's CLIP ViT-B/32, unscaled, as
-T2I-CompBench takes it.
+"""Judge clipscore: the unscaled cosine of image and text by OpenAI's CLIP ViT-B/32.
 
-The published script runs the network in float16 on a GPU and in float32 without one; here it is
-float32 everywhere. Run here with random
-weights only: what the real ones answer was not seen.
+It is the similarity judge of T2I-CompBench. The published script runs the network in float16 on a
+GPU and in float32 without one; here it is float32 everywhere. The judge was tested with random
+weights only, because the published weights were not available.
 
 Source: Karine-Huang/T2I-CompBench:CLIPScore_eval/CLIP_similarity.py.
 """
@@ -16,22 +15,21 @@ from PIL import Image
 from harope_bench.core.annotations import Annotation, Query, SimilarityAnnotation, SimilarityQuery
 from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import AnnotationCheck, NamedCheck
-from harope_bench.judges.clip.clip_network import STACK, ClipAnnotator, LoadedClip
+from harope_bench.judges.clip.clip_network import STACK_CHECKS, ClipAnnotator, LoadedClip
 from harope_bench.judges.weights.asset_files import WeightsSource
 
 
 class LoadedClipScore(LoadedClip):
-    """The network with weights."""
+    """CLIP with its weights."""
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """The cosine of the image with each text."""
-        if role != "similarity" or not isinstance(ask, SimilarityQuery):
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the cosine of the image with each text of the query."""
+        if role != "similarity" or not isinstance(query, SimilarityQuery):
             raise OptionError(
-                f"clipscore compares an image with texts, it is no {role}; ask another judge"
+                f"judge clipscore has the role similarity, wanted {role}; choose another judge"
             )
-        cosines = (
-            self.towers.images([Image.fromarray(image)]) @ self.towers.texts(ask.texts).T
-        )  # (1, N)
+        image_embedding = self.towers.images([Image.fromarray(image)])  # (1, D)
+        cosines = image_embedding @ self.towers.texts(query.texts).T  # (1, N)
         return SimilarityAnnotation(cosines=tuple(cosines[0].double().tolist()))
 
 
@@ -48,32 +46,28 @@ class ClipScore(ClipAnnotator):
     source = WeightsSource("clipscore", "HAROPE_BENCH_CLIP_B32")
 
     def open(self, device: str = "cpu") -> LoadedClipScore:
-        """Loads the weights strictly, hash checked first; WeightsError where they are missing,
-        altered, or the activation is another.
-        """
-        return LoadedClipScore(self.load_towers(device, half=False))
+        """Load the weights; the errors are those of `load_towers`."""
+        return LoadedClipScore(self.load_towers(device, is_half_precision=False))
 
-    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
-        """The stack, whatever the weights; with the published ones also a red picture's name, which
-        was not yet seen with them.
+    def self_checks(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
+        """Return checks for any weights, and a check of a red image for the published weights.
+
+        The check of the red image was never run with the published weights.
         """
         image = np.zeros((224, 224, 3), dtype=np.uint8)
         image[..., 0] = 220
+        query = SimilarityQuery(texts=("a red image", "a blue image"))
 
-        def right(answer: Annotation) -> bool:
+        def is_correct(annotation: Annotation) -> bool:
             return (
-                isinstance(answer, SimilarityAnnotation) and answer.cosines[0] > answer.cosines[1]
+                isinstance(annotation, SimilarityAnnotation)
+                and annotation.cosines[0] > annotation.cosines[1]
             )
 
-        ask = SimilarityQuery(texts=("a red picture", "a blue picture"))
-        return (
-            *STACK,
-            *self.checks_of_published(
-                AnnotationCheck(
-                    "red is nearer to red than to blue", "similarity", image, ask, right
-                )
-            ),
+        red_check = AnnotationCheck(
+            "red is nearer to red than to blue", "similarity", image, query, is_correct
         )
+        return (*STACK_CHECKS, *self.checks_of_published(red_check))
 
 
 PLUGIN = ClipScore()

@@ -1,5 +1,7 @@
-"""What T2I-CompBench makes of a depth map: 8 bits of its range, the detector's frame, means in
-boxes.
+"""T2I-CompBench's steps from a depth map to the depth of boxes.
+
+The map is scaled to 8 bits and resized to the frame of the detector, and the mean inside each box
+is its depth.
 
 Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py, experts/model_bank_3d.py,
 experts/obj_detection/generate_dataset_3d.py.
@@ -17,11 +19,11 @@ from torch import Tensor, nn
 from harope_bench.core.annotations import Box, BoxDepth, DepthAnnotation
 from harope_bench.judges.base import LoadedAnnotator, NamedCheck
 
-# shorter and longer side of the detector's picture
+# shorter and longer side of the detector's image
 FRAME_SHORT_SIDE = 479
 FRAME_LONG_SIDE = 480
-# of a pixel: a corner that went to image pixels and back must not fall below the whole number it
-# was
+# In pixels. A corner that was converted to image pixels and back must not be rounded down to the
+# integer below the one it was.
 CORNER_TOLERANCE = 1e-4
 STEPS = (
     "inverse depth to 0..1 by its least and largest, bilinear (corners aligned) to the image, 8"
@@ -30,70 +32,82 @@ STEPS = (
 )
 
 
-def to_8_bit_image(nearness: Tensor, height: int, width: int) -> Image.Image:
-    """A map (h, w) as the 8-bit picture that the benchmark stores, of the image's size; a flat map
-    is black.
+def to_8_bit_image(inverse_depth: Tensor, height: int, width: int) -> Image.Image:
+    """Return a map (h, w) as the 8-bit image (height, width) that the benchmark stores.
+
+    The lowest value becomes 0 and the highest 255; a flat map becomes 0.
     """
-    low = nearness.min()
-    high = nearness.max()
-    shares = (nearness - low) / (high - low) if high > low else torch.zeros_like(nearness)
-    grown = nn.functional.interpolate(
-        shares[None, None].float(), size=(height, width), mode="bilinear", align_corners=True
-    )
-    return Image.fromarray(
-        (255 * grown[0, 0]).cpu().numpy().astype(np.uint8)
-    )  # rounded down, as pillow turns floats to 8 bits
+    low = inverse_depth.min()
+    high = inverse_depth.max()
+    fractions = torch.zeros_like(inverse_depth)
+    if high > low:
+        fractions = (inverse_depth - low) / (high - low)
+    at_image_size = nn.functional.interpolate(
+        fractions[None, None].float(), size=(height, width), mode="bilinear", align_corners=True
+    )  # (1, 1, height, width)
+    # rounded down, as Pillow converts floats to 8 bits
+    return Image.fromarray((255 * at_image_size[0, 0]).cpu().numpy().astype(np.uint8))
 
 
-def resize_to_frame(picture: Image.Image) -> np.ndarray:
-    """The picture (h, w) uint8 in the detector's frame."""
+def resize_to_frame(depth_image: Image.Image) -> np.ndarray:
+    """Return an 8-bit image at the size of the detector's frame, (h, w) uint8."""
     from torchvision.transforms.functional import resize  # type: ignore[import-untyped]
 
-    return np.asarray(resize(picture, FRAME_SHORT_SIDE, max_size=FRAME_LONG_SIDE))
+    return np.asarray(resize(depth_image, FRAME_SHORT_SIDE, max_size=FRAME_LONG_SIDE))
 
 
 def depths_of_boxes(
-    nearness: Tensor, size: tuple[int, int], boxes: Sequence[Box]
+    inverse_depth: Tensor, size: tuple[int, int], boxes: Sequence[Box]
 ) -> DepthAnnotation:
-    """Mean nearness, 0 to 255, in each box of an image of (height, width), and in the box with x
-    and y exchanged.
+    """Return the mean inverse depth, 0 to 255, in each box and in the box with x and y exchanged.
 
     Args:
-        nearness: (h, w), larger is nearer. boxes: in image pixels.
+        inverse_depth: (h, w), larger is nearer. size: (height, width) of the image. boxes: in
+            pixels of the image.
+
+    Raises:
+        ArithmeticError: The map is not finite.
     """
-    if not torch.isfinite(nearness).all():
+    if not torch.isfinite(inverse_depth).all():
         raise ArithmeticError("the depth map is not finite")
-    frame = resize_to_frame(to_8_bit_image(nearness, *size))
+    frame = resize_to_frame(to_8_bit_image(inverse_depth, *size))
     scale = (frame.shape[1] / size[1], frame.shape[0] / size[0])
-    return DepthAnnotation(depths=tuple(_depth(frame, box, scale) for box in boxes))
+    return DepthAnnotation(depths=tuple(_box_depth(frame, box, scale) for box in boxes))
 
 
-def _depth(frame: np.ndarray, box: Box, scale: tuple[float, float]) -> BoxDepth:
-    corners = [
+def _box_depth(frame: np.ndarray, box: Box, scale: tuple[float, float]) -> BoxDepth:
+    """Return the depth of one box; `scale` is from image pixels to frame pixels in x and y."""
+    x0, y0, x1, y1 = (
         max(int(corner * scale[i % 2] + CORNER_TOLERANCE), 0) for i, corner in enumerate(box)
-    ]
-    x0, y0, x1, y1 = corners
-    return BoxDepth(mean=_mean(frame[y0:y1, x0:x1]), transposed_mean=_mean(frame[x0:x1, y0:y1]))
-
-
-def _mean(patch: np.ndarray) -> float | None:
-    return float(patch.mean(dtype=np.float64)) if patch.size else None
-
-
-def check_depth_direction(opened: LoadedAnnotator) -> str | None:
-    """Whether a map that is nearer on the right says so of a box there, and not of that box with
-    its axes exchanged.
-    """
-    right, top = depths_of_boxes(
-        torch.arange(480.0).expand(480, 480), (64, 64), ((32, 0, 64, 32), (0, 0, 64, 8))
-    ).depths
-    told = [right.mean, right.transposed_mean, top.mean, top.transposed_mean]
-    near, turned, whole, left = (value or 0.0 for value in told)
-    return (
-        None
-        if near > 160 and turned < 96 and abs(whole - 127.5) < 2 and left < 20
-        else f"a map that grows to the right gives {told}"
+    )
+    return BoxDepth(
+        mean=_patch_mean(frame[y0:y1, x0:x1]), transposed_mean=_patch_mean(frame[x0:x1, y0:y1])
     )
 
 
-STACK = (NamedCheck("a map that grows to the right is nearer there", check_depth_direction),)
+def _patch_mean(patch: np.ndarray) -> float | None:
+    """Return the mean of a patch, None for one without pixels."""
+    return float(patch.mean(dtype=np.float64)) if patch.size else None
+
+
+def check_depth_direction(judge: LoadedAnnotator) -> str | None:
+    """Return what is wrong with the depths in a map that increases to the right, or None.
+
+    A box at the right must be near, and that box with x and y exchanged must not.
+    """
+    ramp = torch.arange(480.0).expand(480, 480)
+    right_box = (32, 0, 64, 32)
+    top_box = (0, 0, 64, 8)
+    right, top = depths_of_boxes(ramp, (64, 64), (right_box, top_box)).depths
+
+    is_near = (right.mean or 0.0) > 160
+    is_far_transposed = (right.transposed_mean or 0.0) < 96
+    is_middle = abs((top.mean or 0.0) - 127.5) < 2
+    is_at_left_transposed = (top.transposed_mean or 0.0) < 20
+    if is_near and is_far_transposed and is_middle and is_at_left_transposed:
+        return None
+    values = [right.mean, right.transposed_mean, top.mean, top.transposed_mean]
+    return f"a map that grows to the right gives {values}"
+
+
+STACK_CHECKS = (NamedCheck("a map that grows to the right is nearer there", check_depth_direction),)

@@ -1,6 +1,6 @@
-"""Judge dpt-depth: how near what a box holds is, by DPT-Hybrid (MiDaS), T2I-CompBench's 3D judge.
+"""Judge dpt-depth: the mean inverse depth in boxes by DPT-Hybrid (MiDaS), T2I-CompBench's 3D judge.
 
-Run here with random weights only: what the real ones answer was not seen.
+The judge was tested with random weights only, because the published weights were not available.
 
 Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
 """
@@ -24,20 +24,23 @@ from harope_bench.judges.weights.asset_files import WeightsSource
 from harope_bench.judges.weights.precision import full_float32
 from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
 
-HALF = (0.5, 0.5, 0.5)
+# mean and standard deviation that map 0..1 to -1..1
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.5, 0.5, 0.5)
 
 
 def pixels(image: np.ndarray) -> Tensor:
-    """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not
-    square.
+    """Return an image (H, W, 3) uint8 as (1, 3, 480, 480) float32 in [-1, 1].
+
+    An image that is not square is stretched.
     """
     return normalize_images(
-        resize_square([image], dpt_network.SIDE, Image.Resampling.BILINEAR), HALF, HALF
+        resize_square([image], dpt_network.SIDE, Image.Resampling.BILINEAR), MEAN, STD
     )
 
 
 class LoadedDpt(LoadedAnnotator):
-    """The network with weights."""
+    """DPT-Hybrid with its weights."""
 
     def __init__(self, network: Network, weights_sha256: str, device: str):
         self.network = network.to(device)
@@ -45,20 +48,25 @@ class LoadedDpt(LoadedAnnotator):
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """Of each box its mean nearness."""
-        if role != "depth" or not isinstance(ask, DepthQuery):
-            raise OptionError(f"dpt-depth tells depth, it is no {role}; ask another judge")
-        with (
-            full_float32(),
-            torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"),
-        ):
-            nearness = self.network(pixels(image).to(self.device)).predicted_depth[0]  # (480, 480)
-        return depth_map.depths_of_boxes(nearness.float(), image.shape[:2], ask.boxes)
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the mean inverse depth in each box of the query."""
+        if role != "depth" or not isinstance(query, DepthQuery):
+            raise OptionError(
+                f"judge dpt-depth has the role depth, wanted {role}; choose another judge"
+            )
+        autocast = torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda")
+        with full_float32(), autocast:
+            output = self.network(pixels(image).to(self.device))
+            inverse_depth = output.predicted_depth[0]  # (480, 480)
+        return depth_map.depths_of_boxes(inverse_depth.float(), image.shape[:2], query.boxes)
 
 
 class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
-    """The plug-in; `sizes` replaces those of the network, so that tests make it small."""
+    """The plug-in.
+
+    Args:
+        sizes: of the network; tests make it small.
+    """
 
     title = "DPT-Hybrid (MiDaS)"
     packages = ("transformers",)
@@ -73,29 +81,26 @@ class Dpt(PublishedWeightsJudge[LoadedAnnotator], Annotator):
         self.sizes = sizes
 
     def open(self, device: str = "cpu") -> LoadedDpt:
-        """Loads the weights strictly, hash checked first.
+        """Load the weights strictly after checking their hash.
 
         Raises:
-            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: no
-                transformers.
+            MissingAssetError: The weights are missing.
+            WeightsError: The weights are altered, unsafe, or of another network.
+            MissingExtraError: transformers is not installed.
         """
-        found = self.source.find()
-        state = load_weights(found.path, found.sha256)
+        weights_file = self.source.find()
+        state = load_weights(weights_file.path, weights_file.sha256)
         network = self.fill_network(
-            dpt_network.build_network(self.sizes), dpt_network.convert_state(state), found
+            dpt_network.build_network(self.sizes), dpt_network.convert_state(state), weights_file
         )
-        return LoadedDpt(network, found.sha256, device)
+        return LoadedDpt(network, weights_file.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """The stack, whatever the weights; what the published ones see in a picture was not seen
-        here and is not asked.
-        """
-        return (
-            NamedCheck(
-                "red reaches the network first", lambda opened: check_red_first(pixels(red_image()))
-            ),
-            *depth_map.STACK,
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return checks that hold for any weights."""
+        red_check = NamedCheck(
+            "red reaches the network first", lambda _: check_red_first(pixels(red_image()))
         )
+        return (red_check, *depth_map.STACK_CHECKS)
 
 
 PLUGIN = Dpt()

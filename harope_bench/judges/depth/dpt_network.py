@@ -1,11 +1,10 @@
-"""DPT-Hybrid in transformers: its sizes, and the names of the published file.
+"""DPT-Hybrid in transformers: its sizes, and the keys of the published file.
 
-transformers' own defaults differ from the published network in the towers' norms (1e-12 for 1e-6),
-the resampling of the first two stages
-and the image size, which is 480 here; positions are brought there bilinear in either network. With
-random weights it equals timm's network
-under the published head; the epsilon that standardises its convolutions is timm's of today, 1e-8,
-and earlier releases had another.
+The defaults of transformers differ from the published network in the norms of the towers (1e-12
+for 1e-6), the resampling of the first two stages and the image size, which is 480 here. Both
+networks resize position embeddings bilinear. With random weights the network equals timm's network
+under the published head. The epsilon that standardises its convolutions is that of today's timm,
+1e-8; earlier releases had another.
 
 Source: isl-org/DPT:dpt/models.py, dpt/vit.py, dpt/blocks.py (also
 Karine-Huang/T2I-CompBench:UniDet_eval/experts/depth).
@@ -23,10 +22,8 @@ from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_model import import_transformers
 
 SIDE = 480
-UNUSED_KEYS = (
-    "pretrained.model.head.weight",
-    "pretrained.model.head.bias",
-)  # the classifier of its pretraining
+# classifier of the pretraining
+UNUSED_KEYS = ("pretrained.model.head.weight", "pretrained.model.head.bias")
 Sizes = Mapping[str, int | list[int]]
 SIZES: Sizes = {
     "hidden_size": 768,
@@ -36,7 +33,7 @@ SIZES: Sizes = {
 }
 BIT = "dpt.embeddings.backbone.bit."
 NECK = "neck.reassemble_stage."
-KEY_PATTERNS = {  # the published file's names to transformers'
+KEY_PATTERNS = {  # patterns of the published file's keys to transformers' keys
     r"pretrained\.model\.cls_token$": "dpt.embeddings.cls_token",
     r"pretrained\.model\.pos_embed$": "dpt.embeddings.position_embeddings",
     r"pretrained\.model\.patch_embed\.proj\.": "dpt.embeddings.projection.",
@@ -75,47 +72,48 @@ PACKED_QKV = re.compile(r"pretrained\.model\.blocks\.(\d+)\.attn\.qkv\.(weight|b
 
 
 def build_network(sizes: Sizes) -> nn.Module:
-    """transformers' network, images (1, 3, 480, 480) to inverse depth (1, 480, 480); its weights
-    not set.
+    """Return transformers' network with its weights not set.
+
+    It maps images (1, 3, 480, 480) to inverse depth (1, 480, 480).
     """
-    library = import_transformers()
-    own = {
-        "image_size": 384,
-        "layer_norm_eps": 1e-6,
-        "readout_type": "project",
-        "reassemble_factors": [1, 1, 1, 0.5],
-    }
+    transformers = import_transformers()
+    config = transformers.DPTConfig(
+        is_hybrid=True,
+        image_size=384,
+        layer_norm_eps=1e-6,
+        readout_type="project",
+        reassemble_factors=[1, 1, 1, 0.5],
+        **sizes,
+    )
     with torch.random.fork_rng(devices=[]):
-        network: Network = library.DPTForDepthEstimation(
-            library.DPTConfig(is_hybrid=True, **own, **sizes)
-        )
-    network.dpt.embeddings.image_size = (
-        SIDE,
-        SIDE,
-    )  # it would refuse images of another size than the stored positions'
-    found: nn.Module = network.eval()
-    return found
+        network: Network = transformers.DPTForDepthEstimation(config)
+    # otherwise it would reject images of another size than that of the stored positions
+    network.dpt.embeddings.image_size = (SIDE, SIDE)
+    evaluation_network: nn.Module = network.eval()
+    return evaluation_network
 
 
 def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the published file under transformers' names; what is not known keeps its
-    name.
+    """Return the tensors of the published file under transformers' keys.
+
+    The packed query, key and value of a block are split. An unknown key stays as it is.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name in UNUSED_KEYS:
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key in UNUSED_KEYS:
             continue
-        if packed := PACKED_QKV.match(name):
-            block, kind = packed.groups()
-            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                found[f"dpt.encoder.layer.{block}.attention.attention.{part}.{kind}"] = third
+        if match := PACKED_QKV.match(key):
+            block, parameter = match.groups()
+            for name, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                tensors[f"dpt.encoder.layer.{block}.attention.attention.{name}.{parameter}"] = part
         else:
-            found[_renamed(name)] = tensor
-    return found
+            tensors[_convert_key(key)] = tensor
+    return tensors
 
 
-def _renamed(name: str) -> str:
-    for pattern, other in KEY_PATTERNS.items():
-        if re.match(pattern, name):
-            return re.sub(pattern, other, name, count=1)
-    return name
+def _convert_key(key: str) -> str:
+    """Return transformers' key for a key of the published file."""
+    for pattern, replacement in KEY_PATTERNS.items():
+        if re.match(pattern, key):
+            return re.sub(pattern, replacement, key, count=1)
+    return key

@@ -1,8 +1,7 @@
-"""Judge depth: any depth network of transformers on a folder or hub id of the user's,
-`depth:MODEL`; always a substitute.
+"""Judge depth: any depth network of transformers that the user provides, `depth:MODEL`.
 
-The network's own image steps come from its folder. What it tells is brought to "larger is nearer"
-by what is known of its kind.
+It is always a substitute. The steps from image to tensor are those of the model's folder. The
+network's map is converted to "larger is nearer" by the type of the model.
 """
 
 from __future__ import annotations
@@ -23,41 +22,33 @@ from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import import_transformers, load_strictly
 from harope_bench.judges.weights.precision import full_float32
 
-INVERSE_DEPTH_MODELS = {
-    "dpt",
-    "depth_anything",
-}  # inverse depth up to scale and shift: larger is nearer
-METRIC_DEPTH_MODELS = {
-    "zoedepth",
-    "depth_pro",
-    "glpn",
-    "prompt_depth_anything",
-}  # distance: larger is farther
+# inverse depth up to scale and shift: larger is nearer
+INVERSE_DEPTH_MODELS = {"dpt", "depth_anything"}
+# distance: larger is farther
+METRIC_DEPTH_MODELS = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}
 
 
 def inverse_depth(depth: Tensor, config: ModelConfig) -> Tensor:
-    """A network's map as larger is nearer; OptionError where its kind does not tell which way it
-    runs.
+    """Return a network's depth map with larger values nearer.
+
+    Raises:
+        OptionError: The direction of this type of model is not known.
     """
-    estimated = getattr(
-        config, "depth_estimation_type", None
-    )  # only kinds that can give either have this field
-    if config.model_type in METRIC_DEPTH_MODELS or estimated == "metric":
+    # only configurations of model types with both outputs have this field
+    estimation_type = getattr(config, "depth_estimation_type", None)
+    if config.model_type in METRIC_DEPTH_MODELS or estimation_type == "metric":
         return 1 / depth.clamp_min(1e-6)
     if config.model_type in INVERSE_DEPTH_MODELS:
         return depth
+    model_types = ", ".join(sorted(INVERSE_DEPTH_MODELS | METRIC_DEPTH_MODELS))
     raise OptionError(
-        f"it is not known whether larger is nearer in networks of kind {config.model_type}; take"
-        f" one of {_kinds()}"
+        f"it is not known whether larger is nearer in networks of type {config.model_type}; choose"
+        f" one of {model_types}"
     )
 
 
-def _kinds() -> str:
-    return ", ".join(sorted(INVERSE_DEPTH_MODELS | METRIC_DEPTH_MODELS))
-
-
 class LoadedDepth(LoadedAnnotator):
-    """A network with its weights and its own image steps."""
+    """A depth network with its weights and its own steps from image to tensor."""
 
     def __init__(
         self,
@@ -72,46 +63,50 @@ class LoadedDepth(LoadedAnnotator):
         self.device = device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """Of each box its mean nearness."""
-        if role != "depth" or not isinstance(ask, DepthQuery):
-            raise OptionError(f"judge depth tells depth, it is no {role}; ask another judge")
-        inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")[
-            "pixel_values"
-        ].to(self.device)
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the mean inverse depth in each box of the query."""
+        if role != "depth" or not isinstance(query, DepthQuery):
+            raise OptionError(
+                f"judge depth has the role depth, wanted {role}; choose another judge"
+            )
+        inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self.device)  # (1, 3, H', W')
         with full_float32():
-            found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
+            depth = self.network(pixel_values=pixels).predicted_depth[0].float()  # (h, w)
         return depth_map.depths_of_boxes(
-            inverse_depth(found, self.network.config), image.shape[:2], ask.boxes
+            inverse_depth(depth, self.network.config), image.shape[:2], query.boxes
         )
 
 
 class DepthAnnotator(LocalAnnotator):
-    """The plug-in; bound to a model by `of`."""
+    """The plug-in; `with_model` binds it to a model."""
 
     name = "depth"
     preprocessing = f"the model's own image steps; float32; {depth_map.STEPS}"
     roles = ("depth",)
 
     def open(self, device: str = "cpu") -> LoadedDepth:
-        """Loads network and image steps.
+        """Load the network and its image processor.
 
         Raises:
-            WeightsError: not here, or weights that do not fill the network. OptionError: no depth
-                network, or of an unknown kind.
+            MissingAssetError: The model is missing.
+            WeightsError: The weights do not fill the network.
+            OptionError: It is no depth network, or of a type whose direction is not known.
         """
-        found = self.find_model()
-        library = import_transformers()
-        network = load_strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
-        inverse_depth(torch.ones(1), network.config)
-        prepare = library.AutoImageProcessor.from_pretrained(
-            found.path, local_files_only=True, trust_remote_code=False
+        model = self.find_model()
+        transformers = import_transformers()
+        network = load_strictly(
+            transformers.AutoModelForDepthEstimation, model.path, "depth network"
         )
-        return LoadedDepth(network, prepare, found.sha256, device)
+        inverse_depth(torch.ones(1), network.config)  # raises for an unknown type
+        prepare = transformers.AutoImageProcessor.from_pretrained(
+            model.path, local_files_only=True, trust_remote_code=False
+        )
+        return LoadedDepth(network, prepare, model.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """The steps behind the network, whatever the model."""
-        return depth_map.STACK
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return checks of the steps after the network, which hold for any model."""
+        return depth_map.STACK_CHECKS
 
 
 PLUGIN = DepthAnnotator()

@@ -1,11 +1,10 @@
-"""Judge detector: any object detector of transformers that lies in a folder or in the hub's local
-cache, as a substitute.
+"""Judge detector: any object detector of transformers that the user provides, `detector:MODEL`.
 
-Three kinds: a closed set of classes (DETR and its kin), instance segmentation by Mask2Former, and
-detectors that are told what to look
-for (Grounding DINO, OWLv2 and their kin), which are asked each name alone. Another detector is
-another metric: its numbers compare with
-nothing that was published with GenEval's or T2I-CompBench's own.
+It is always a substitute. There are three kinds: a closed set of classes (DETR and similar
+networks), instance segmentation (Mask2Former), and open vocabulary (Grounding DINO, OWLv2 and
+similar networks). An open-vocabulary detector gets one name at a time. Another detector is
+another metric: its numbers do not compare with those published with the detectors of GenEval or
+T2I-CompBench.
 """
 
 from __future__ import annotations
@@ -30,37 +29,44 @@ from harope_bench.judges.generic.instance_detection import (
 from harope_bench.judges.generic.library_types import AutoClass, Library, ModelConfig, Processor
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import LocalModel, import_transformers, load_strictly
+from harope_bench.judges.generic.self_check import noise_image
 from harope_bench.judges.weights.precision import full_float32
 
 
 class DetectorKind(NamedTuple):
-    """A kind of detector of transformers: the Auto class that loads it, and the classes of
-    configurations that are of it.
+    """A kind of detector of transformers.
+
+    auto_class: returns the Auto class that loads it. config_classes: returns the classes of
+    configurations of this kind.
     """
 
-    auto: Callable[[Library], AutoClass]
-    configs: Callable[[Library], Container[type[ModelConfig]]]
+    auto_class: Callable[[Library], AutoClass]
+    config_classes: Callable[[Library], Container[type[ModelConfig]]]
 
 
+OPEN_VOCABULARY = "open-vocabulary"
+CLOSED_SET = "closed-set"
+SEGMENTATION = "segmentation"
 KINDS: Mapping[str, DetectorKind] = {
-    "told": DetectorKind(
+    OPEN_VOCABULARY: DetectorKind(
         lambda library: library.AutoModelForZeroShotObjectDetection,
         lambda library: library.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING,
     ),
-    "closed": DetectorKind(
+    CLOSED_SET: DetectorKind(
         lambda library: library.AutoModelForObjectDetection,
         lambda library: library.MODEL_FOR_OBJECT_DETECTION_MAPPING,
     ),
-    "masks": DetectorKind(
+    SEGMENTATION: DetectorKind(
         lambda library: library.AutoModelForUniversalSegmentation,
         lambda library: library.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
     ),
 }
+# COCO's names to GenEval's
 GENEVAL_NAMES = {
     "mouse": "computer mouse",
     "remote": "tv remote",
     "keyboard": "computer keyboard",
-}  # COCO's names as GenEval has them
+}
 STEPS = (
     "the model's own processor; labels as its configuration has them, in lower case, or the names"
     f" asked, each alone; the {MAX_DETECTIONS} surest from {MIN_SCORE} on, of a segmenting model"
@@ -70,190 +76,202 @@ STEPS = (
 
 
 class LoadedDetector(LoadedAnnotator):
-    """A detector with weights and its own processor, ready to look."""
+    """A detector with its weights and its own processor."""
 
-    def __init__(self, found: LocalModel, kind: str, device: str):
+    def __init__(self, model: LocalModel, kind: str, device: str):
         library = import_transformers()
-        self.weights_sha256 = found.sha256
+        self.weights_sha256 = model.sha256
         self.kind = kind
         self.device = device
-        loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
-        self.processor: Processor = _load_auto(loader, found)
-        self.network = (
-            load_strictly(KINDS[kind].auto(library), found.path, "object detector")
-            .to(device)
-            .eval()
+        auto_processor = (
+            library.AutoProcessor if kind == OPEN_VOCABULARY else library.AutoImageProcessor
         )
+        self.processor: Processor = _load_auto(auto_processor, model)
+        network = load_strictly(KINDS[kind].auto_class(library), model.path, "object detector")
+        self.network = network.to(device).eval()
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
-        """Everything found in an image (H, W, 3) uint8; a detector that is told what to look for
-        finds the names asked alone.
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
+        """Return the detections in an image (H, W, 3) uint8.
+
+        An open-vocabulary detector detects the names of the query only.
         """
-        looks = {
-            "told": self._detect_open_vocabulary,
-            "closed": self._detect_closed_set,
-            "masks": self._segment,
-        }
+        detect = {
+            OPEN_VOCABULARY: self._detect_open_vocabulary,
+            CLOSED_SET: self._detect_closed_set,
+            SEGMENTATION: self._segment,
+        }[self.kind]
+        names = query.names if isinstance(query, DetectionQuery) else ()
         with torch.inference_mode(), full_float32():
-            return looks[self.kind](image, ask.names if isinstance(ask, DetectionQuery) else ())
+            return detect(image, names)
 
     def _detect_open_vocabulary(
         self, image: np.ndarray, names: Sequence[str]
     ) -> DetectionAnnotation:
+        """Return the detections of each name, which the network gets one at a time."""
         if not names:
             raise ShapeError(
-                "this detector is told what to look for and was asked no name; give a detector of a"
-                " closed set"
+                "an open-vocabulary detector needs the names to look for, found none; choose a"
+                " detector with a closed set of classes"
             )
-        size = [image.shape[:2]]
-        found: list[Detection] = []
+        detections: list[Detection] = []
         for name in dict.fromkeys(names):
-            given = self.processor(images=image, text=[[name]], return_tensors="pt").to(self.device)
-            seen = self.processor.post_process_grounded_object_detection(
-                self.network(**given), threshold=MIN_SCORE, target_sizes=size
-            )[0]
-            found += make_detections(
-                [name] * len(seen["scores"]), seen["scores"], seen["boxes"], image
+            inputs = self.processor(images=image, text=[[name]], return_tensors="pt").to(
+                self.device
             )
-        return make_detection_annotation(found, image)
+            output = self.processor.post_process_grounded_object_detection(
+                self.network(**inputs), threshold=MIN_SCORE, target_sizes=[image.shape[:2]]
+            )[0]
+            labels = [name] * len(output["scores"])
+            detections += make_detections(labels, output["scores"], output["boxes"], image)
+        return make_detection_annotation(detections, image)
 
     def _detect_closed_set(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
-        given = self.processor(images=image, return_tensors="pt").to(self.device)
-        seen = self.processor.post_process_object_detection(
-            self.network(**given), threshold=MIN_SCORE, target_sizes=[image.shape[:2]]
+        """Return the detections of the model's own classes."""
+        inputs = self.processor(images=image, return_tensors="pt").to(self.device)
+        output = self.processor.post_process_object_detection(
+            self.network(**inputs), threshold=MIN_SCORE, target_sizes=[image.shape[:2]]
         )[0]
-        labels = [self._label(n, names) for n in seen["labels"].tolist()]
-        return make_detection_annotation(
-            make_detections(labels, seen["scores"], seen["boxes"], image), image
-        )
+        labels = [self._label(number, names) for number in output["labels"].tolist()]
+        detections = make_detections(labels, output["scores"], output["boxes"], image)
+        return make_detection_annotation(detections, image)
 
     def _segment(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
-        given = self.processor(images=image, return_tensors="pt").to(self.device)
-        out = self.network(**given)
-        shown = given["pixel_mask"][0]  # (H', W'), 1 where the image is
-        resized = (int(shown.any(1).sum()), int(shown.any(0).sum()))
-        seen = PreparedImage(given["pixel_values"], resized, (image.shape[0], image.shape[1]))
-        labels = [self._label(n, names) for n in range(out.class_queries_logits.shape[-1] - 1)]
-        return instances(out.class_queries_logits[0], out.masks_queries_logits[0], seen, labels)
+        """Return the detections of Mask2Former, with masks."""
+        inputs = self.processor(images=image, return_tensors="pt").to(self.device)
+        output = self.network(**inputs)
 
-    def _label(self, number: int, names: Sequence[str]) -> str:
-        """T2I-CompBench asks for a mouse, GenEval for a computer mouse: the question decides what
-        COCO's mouse is called.
+        # the pixel mask (H', W') is 1 on the image and 0 on padding
+        pixel_mask = inputs["pixel_mask"][0]
+        resized_size = (int(pixel_mask.any(1).sum()), int(pixel_mask.any(0).sum()))
+        original_size = (image.shape[0], image.shape[1])
+        prepared_image = PreparedImage(inputs["pixel_values"], resized_size, original_size)
+
+        class_logits = output.class_queries_logits[0]  # (Q, C + 1)
+        mask_logits = output.masks_queries_logits[0]  # (Q, h, w)
+        labels = [self._label(number, names) for number in range(class_logits.shape[-1] - 1)]
+        return instances(class_logits, mask_logits, prepared_image, labels)
+
+    def _label(self, class_number: int, names: Sequence[str]) -> str:
+        """Return the name of a class in the words of the query.
+
+        T2I-CompBench asks for a mouse, GenEval for a computer mouse. The query's names decide which
+        name COCO's class gets.
         """
-        label = str(self.network.config.id2label.get(number, number)).lower()
-        longer = GENEVAL_NAMES.get(label, label)
-        return longer if longer in names and label not in names else label
+        label = str(self.network.config.id2label.get(class_number, class_number)).lower()
+        geneval_name = GENEVAL_NAMES.get(label, label)
+        return geneval_name if geneval_name in names and label not in names else label
 
 
 def make_detections(
     labels: Iterable[str], scores: Tensor, boxes: Tensor, image: np.ndarray
 ) -> list[Detection]:
-    """Detections from labels, scores (N,) and boxes (N, 4) in the image's pixels, cut at its
-    edges.
-    """
-    width = image.shape[1]
-    height = image.shape[0]
-    found = []
+    """Return detections from labels, scores (N,) and boxes (N, 4) in pixels, cut at the edges."""
+    height, width = image.shape[:2]
+    detections = []
     for label, score, corners in zip(
         labels, scores.float().tolist(), boxes.float().tolist(), strict=True
     ):
         x0, x1 = (min(max(x, 0.0), width) for x in (corners[0], corners[2]))
         y0, y1 = (min(max(y, 0.0), height) for y in (corners[1], corners[3]))
         box: Box = (x0, y0, max(x0, x1), max(y0, y1))
-        found.append(Detection(label=label, score=min(max(score, 0.0), 1.0), box=box))
-    return found
+        detections.append(Detection(label=label, score=min(max(score, 0.0), 1.0), box=box))
+    return detections
 
 
-def make_detection_annotation(found: list[Detection], image: np.ndarray) -> DetectionAnnotation:
-    """The surest first; equal ones in the network's own order."""
+def make_detection_annotation(
+    detections: list[Detection], image: np.ndarray
+) -> DetectionAnnotation:
+    """Return the detections with the highest scores, equal ones in the network's order."""
+    in_order = sorted(detections, key=lambda detection: -detection.score)
     return DetectionAnnotation(
-        size=(image.shape[1], image.shape[0]),
-        detections=tuple(sorted(found, key=lambda d: -d.score)[:MAX_DETECTIONS]),
+        size=(image.shape[1], image.shape[0]), detections=tuple(in_order[:MAX_DETECTIONS])
     )
 
 
-def detector_kind(found: LocalModel) -> str:
-    """Which kind of detector a folder holds; OptionError where it is none of them."""
+def detector_kind(model: LocalModel) -> str:
+    """Return the kind of detector in a folder; raise OptionError where it is of no known kind."""
     library = import_transformers()
-    config = _load_auto(library.AutoConfig, found)
-    for kind, facts in KINDS.items():
-        if type(config) in facts.configs(library) and (
-            kind != "masks" or config.model_type == "mask2former"
-        ):
-            return kind
+    config = _load_auto(library.AutoConfig, model)
+    for name, kind in KINDS.items():
+        # of the networks for universal segmentation only Mask2Former has instances
+        if name == SEGMENTATION and config.model_type != "mask2former":
+            continue
+        if type(config) in kind.config_classes(library):
+            return name
     raise OptionError(
-        f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give"
-        " DETR, OWLv2 or their like"
+        f"{model.path} holds a {config.model_type}, no object detector that this judge knows; give"
+        " DETR, OWLv2 or a similar detector"
     )
 
 
-def _load_auto(auto: AutoClass, found: LocalModel) -> Processor | ModelConfig:
+def _load_auto(auto_class: AutoClass, model: LocalModel) -> Processor | ModelConfig:
+    """Return the processor or configuration of a folder; raise OptionError where it has none."""
     try:
-        return auto.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        return auto_class.from_pretrained(
+            model.path, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise OptionError(
-            f"{found.path} has no {auto.__name__} that transformers reads ({why}); give a whole"
-            " detector's folder"
+            f"{model.path} has no {auto_class.__name__} that transformers reads ({reason}); give"
+            " the complete folder of a detector"
         ) from error
 
 
-def check_boxes_inside(opened: LoadedDetector) -> str | None:
-    """Whether boxes in an image of noise lie inside it, the surest first."""
-    image = (
-        np.random.default_rng(0)
-        .integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        .repeat(8, 0)
-        .repeat(8, 1)
+def check_boxes_inside(detector: LoadedDetector) -> str | None:
+    """Return what is wrong with the boxes in an image of noise, or None."""
+    image = noise_image(6, 8, 8)
+    query = DetectionQuery(names=("person",))
+    detections = detector.annotate("detector", image, query).detections
+    is_inside = all(
+        0 <= d.box[0] <= d.box[2] <= 64 and 0 <= d.box[1] <= d.box[3] <= 48 for d in detections
     )
-    found = opened.see("detector", image, DetectionQuery(names=("person",))).detections
-    inside = all(0 <= d.box[0] <= d.box[2] <= 64 and 0 <= d.box[1] <= d.box[3] <= 48 for d in found)
-    ordered = [d.score for d in found] == sorted((d.score for d in found), reverse=True)
-    return (
-        None
-        if inside and ordered
-        else "boxes in an image of noise lie outside it or are not in order"
-    )
+    scores = [detection.score for detection in detections]
+    if is_inside and scores == sorted(scores, reverse=True):
+        return None
+    return "boxes in an image of noise are outside it or not sorted by score"
 
 
 class Detector(LocalAnnotator):
-    """The plug-in; bound to a model by `of`."""
+    """The plug-in; `with_model` binds it to a model."""
 
     name = "detector"
     version = 2
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
 
-    def found(self) -> LocalModel:
-        """Return where the model lies; OptionError where none is named, NotHere where it is not
-        there.
+    def find_model(self) -> LocalModel:
+        """Return the folder of the model.
+
+        Raises:
+            OptionError: No model is bound.
+            MissingAssetError: The model is missing.
         """
         if not self.model:
             raise OptionError(
-                "judge detector runs a model of yours; write --judge detector=detector:FOLDER or"
-                " detector:HUB-ID"
+                "judge detector runs a model that you provide, found none; write --judge"
+                " detector=detector:FOLDER or detector:HUB-ID"
             )
         return super().find_model()
 
     def warnings(self) -> tuple[str, ...]:
-        """What a result must say of the judge."""
-        return (f"judge: {self.model} is a substitute, numbers compare with nothing published",)
+        """Return the warning that the judge is a substitute."""
+        return (f"judge: {self.model} is a substitute, numbers do not compare with published ones",)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """A check that holds for any detector; what this one sees in a known image nobody
-        recorded.
-        """
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return a check that holds for any detector."""
         return (NamedCheck("boxes", check_boxes_inside),)
 
     def open(self, device: str = "cpu") -> LoadedDetector:
-        """Loads the model, every weight filled from its folder.
+        """Load the model with every weight from its folder.
 
         Raises:
-            NotHere: no such folder, nothing in the cache. OptionError: no object detector.
-                WeightsError: weights missing or damaged.
+            MissingAssetError: The model is missing.
+            OptionError: It is no object detector.
+            WeightsError: Weights are missing or damaged.
         """
-        found = self.found()
-        return LoadedDetector(found, detector_kind(found), device)
+        model = self.find_model()
+        return LoadedDetector(model, detector_kind(model), device)
 
 
 PLUGIN = Detector()

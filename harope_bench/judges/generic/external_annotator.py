@@ -1,6 +1,4 @@
-"""An annotator that another Python runs, because no environment beside this one holds its
-libraries.
-"""
+"""An annotator that another Python runs, because its libraries do not fit into this environment."""
 
 from __future__ import annotations
 
@@ -15,12 +13,14 @@ RUNNERS = Path(__file__).parents[1] / "runners"
 
 
 class ExternalAnnotator(Annotator):
-    """The plug-in: facts, and the runner's path. What ran is recorded by the runner.
+    """A plug-in that describes an external judge; its runner records what ran.
 
     Args:
-        title: of the judge, for errors. needs: what the other Python has. option: the
-            `--judge-option` that it needs. otherwise: what
-            a user can do who has no such Python.
+        title: of the judge, for messages.
+        runner: file name of the runner in judges/runners.
+        requirements: what the other Python must have installed.
+        option: the `--judge-option` that the runner needs.
+        alternative_advice: what a user without such a Python can do.
     """
 
     version = 1
@@ -32,26 +32,28 @@ class ExternalAnnotator(Annotator):
         role: Role,
         runner: str,
         preprocessing: str,
-        needs: str,
+        requirements: str,
         option: str,
-        otherwise: str,
+        alternative_advice: str,
     ):
         self.roles = (role,)
         self.runner = RUNNERS / runner
         self.preprocessing = preprocessing
         self.title = title
-        self.needs = needs
-        self.advice = f"add --judge-python PYTHON --judge-option {option}, or {otherwise}"
+        self.requirements = requirements
+        self.advice = f"add --judge-python PYTHON --judge-option {option}, or {alternative_advice}"
 
     def weights_sha256(self) -> str:
-        """Raise NotHere: the other environment holds them."""
-        raise self._missing()
+        """Raise MissingAssetError: the weights belong to the other environment."""
+        raise self._missing_python_error()
 
     def open(self, device: str) -> NoReturn:
-        """Raise NotHere: the other environment opens it."""
-        raise self._missing()
+        """Raise MissingAssetError: the runner loads the judge in the other environment."""
+        raise self._missing_python_error()
 
-    def _missing(self) -> MissingAssetError:
+    def _missing_python_error(self) -> MissingAssetError:
+        """Return the error that asks for the other Python."""
         return MissingAssetError(
-            f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice
+            f"{self.title} runs in a separate Python that has {self.requirements}",
+            advice=self.advice,
         )

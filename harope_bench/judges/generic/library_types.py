@@ -1,9 +1,7 @@
-"""Types of the objects of transformers, open_clip and mmdet, whose classes are known only when a
-model is loaded.
+"""Types of objects of transformers, open_clip and mmdet, whose classes depend on the model loaded.
 
-What the judges use of an object is a protocol where all classes of it agree. The other names stand
-for objects whose members
-differ from class to class, so no protocol holds for them.
+A protocol states what the judges use of an object, where all its classes agree on that. The aliases
+of Any stand for objects whose members differ from class to class, so that no protocol fits.
 """
 
 from __future__ import annotations
@@ -14,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-Library = Any  # the module transformers, which loads its names when they are read
-AutoClass = Any  # a class of it with `from_pretrained`: of networks, processors or configurations
-Network = Any  # a loaded network; the fields of its output are its class's own
-# the steps from image and text to a network's inputs, and of detectors those from outputs to boxes
+Library = Any  # the module transformers, which imports its names on first use
+AutoClass = Any  # a class with `from_pretrained`: of networks, processors or configurations
+Network = Any  # a loaded network; the fields of its output depend on its class
+# steps from image and text to a network's inputs; for detectors also from outputs to boxes
 Processor = Any
-Inputs = Any  # what a processor gives: tensors by name, with `to`
+Inputs = Any  # output of a processor: tensors by name, with a method `to`
 
 
 class ModelConfig(Protocol):
@@ -29,14 +27,14 @@ class ModelConfig(Protocol):
 
 
 class EndTokens(Protocol):
-    """Settings of a model's own generation that say where an answer ends."""
+    """Settings of text generation that say where an answer ends."""
 
     eos_token_id: int | None
     pad_token_id: int | None
 
 
 class Tokenizer(EndTokens, Protocol):
-    """Words to tokens and back."""
+    """Conversion of text to tokens and back."""
 
     unk_token_id: int | None
 
@@ -49,8 +47,9 @@ class Tokenizer(EndTokens, Protocol):
 
 @runtime_checkable
 class ChatProcessor(Protocol):
-    """A processor of images and text that knows the chat form of its model; an empty
-    `chat_template` is none.
+    """A processor of images and text with the chat template of its model.
+
+    An empty `chat_template` means that the model has none.
     """
 
     tokenizer: Tokenizer

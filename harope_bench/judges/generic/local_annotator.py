@@ -1,6 +1,4 @@
-"""An annotator that runs a model of the user's own, `NAME:MODEL` on the command line; always a
-substitute.
-"""
+"""Base class of annotators that run a model of the user, NAME:MODEL on the command line."""
 
 from __future__ import annotations
 
@@ -12,28 +10,33 @@ from harope_bench.judges.generic.local_model import LocalModel, find_local_model
 
 
 class LocalAnnotator(Annotator):
-    """Base class of the plug-ins; `of` binds one to a folder, or to a hub id that the local cache
-    holds.
+    """Base class of annotators on a model that the user provides; always a substitute.
+
+    `with_model` binds the plug-in to a folder, or to a hub id in the local cache.
     """
 
     version = 1
     judge_class = "substitute"
     packages = ("transformers",)
     needs_model = True
-    name: str  # that it is registered by
+    name: str  # registered name
 
     def __init__(self, model: str | None = None):
         self.model = model
 
-    def of(self, model: str) -> Self:
-        """Return the judge on a folder, or on a hub id that the local cache holds."""
+    def with_model(self, model: str) -> Self:
+        """Return the judge on a folder, or on a hub id in the local cache."""
         return type(self)(model)
 
     def find_model(self) -> LocalModel:
-        """Return where the model lies; NotHere where none is named or none is there."""
+        """Return the folder of the model.
+
+        Raises:
+            MissingAssetError: No model is bound, or the bound one is missing.
+        """
         if not self.model:
             raise MissingAssetError(
-                f"judge {self.name} runs a model of yours",
+                f"judge {self.name} runs a model that you provide, found none",
                 advice=(
                     f"harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID"
                 ),
@@ -41,5 +44,9 @@ class LocalAnnotator(Annotator):
         return find_local_model(self.model)
 
     def weights_sha256(self) -> str:
-        """Return the hash of the model's folder; NotHere names the command that brings it."""
+        """Return the hash of the model's folder.
+
+        Raises:
+            MissingAssetError: The model is missing; the message names the command to download it.
+        """
         return self.find_model().sha256

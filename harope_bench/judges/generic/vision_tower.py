@@ -1,6 +1,4 @@
-"""A vision transformer as judge: one row of features an image, by a network whose weights come from
-a file.
-"""
+"""Feature extractors that are vision transformers: one row of features per image."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ from harope_bench.judges.weights.published_weights import PublishedWeightsJudge,
 
 
 def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Images (B, H, W, 3) uint8 to (B, 3, H, W) float32: x / 255, less the mean, over the
-    deviation, each of three channels.
+    """Return images (B, H, W, 3) uint8 as (B, 3, H, W) float32: (x / 255 - mean) / std.
+
+    Mean and standard deviation are those of the three channels.
     """
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -30,8 +29,9 @@ def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[flo
 def resize_square(
     images: Iterable[np.ndarray], side: int, pillow_filter: Image.Resampling
 ) -> np.ndarray:
-    """Images of (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by pillow with antialias and
-    stretched where not square.
+    """Return images (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by Pillow with antialias.
+
+    Images that are not square are stretched.
     """
     return np.stack(
         [np.asarray(Image.fromarray(image).resize((side, side), pillow_filter)) for image in images]
@@ -39,9 +39,9 @@ def resize_square(
 
 
 class LoadedVisionTower(LoadedFeatureExtractor):
-    """The network with weights, ready to look."""
+    """A vision transformer with its weights."""
 
-    way = {"path": "plain", "tf32": False}
+    numerics = {"network": "plain", "tf32": False}
 
     def __init__(
         self,
@@ -56,64 +56,70 @@ class LoadedVisionTower(LoadedFeatureExtractor):
         self.device = device
 
     @torch.inference_mode()
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """features (B, D) float32, for images (B, H, W, 3) uint8."""
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `features` (B, D) float32 of images (B, H, W, 3) uint8."""
         with full_float32():
-            seen: Tensor = self.network(self.prepare(images).to(self.device))  # (B, D)
-        return {"features": seen.float().cpu().numpy()}
+            features: Tensor = self.network(self.prepare(images).to(self.device))  # (B, D)
+        return {"features": features.float().cpu().numpy()}
 
 
 class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtractor):
-    """The plug-in: facts, and the door to the network. `sizes` replaces those of the published
-    network; tests make it small.
+    """Base class of the plug-ins.
+
+    Args:
+        sizes: options of the network's library that replace those of the published network; tests
+            make it small.
     """
 
     arrays = ("features",)
-    width_option: tuple[
-        str, int
-    ]  # of the features: the size that sets it, and the published network's
+    width_option: tuple[str, int]  # the option that sets the features' width, and its default
 
     def __init__(self, sizes: Mapping[str, int] | None = None):
-        self.sizes: Mapping[str, int] = sizes or {}  # options of the network's own library
+        self.sizes: Mapping[str, int] = sizes or {}
 
     @property
     def widths(self) -> dict[str, int]:
-        """How many numbers a row of features has."""
-        size, published = self.width_option
-        return {"features": self.sizes.get(size, published)}
+        """Return the numbers per row of features."""
+        option, default = self.width_option
+        return {"features": self.sizes.get(option, default)}
 
     def build_network(self) -> nn.Module:
-        """The network, images (B, 3, S, S) to features (B, D); its numbers do not matter."""
-        raise MissingMemberError(self, "blank")
+        """Return the network, images (B, 3, S, S) to features (B, D), with any weights."""
+        raise MissingMemberError(self, "build_network")
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Images (B, H, W, 3) uint8 to (B, 3, S, S) float32."""
+        """Return images (B, H, W, 3) uint8 as the network's input (B, 3, S, S) float32."""
         raise MissingMemberError(self, "prepare")
 
     def convert_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The file's tensors under the names of `blank`; what is not understood stays, so that it
-        is found.
-        """
-        raise MissingMemberError(self, "arranged")
+        """Return the file's tensors under the keys of `build_network`.
 
-    def load_state(self, found: WeightsFile) -> Mapping[str, Tensor]:
-        """The tensors of the file, hash checked, nothing else unpickled."""
-        return load_weights(found.path, found.sha256)
+        An unknown key stays as it is, so that loading reports it.
+        """
+        raise MissingMemberError(self, "convert_state")
+
+    def load_state(self, weights_file: WeightsFile) -> Mapping[str, Tensor]:
+        """Return the tensors of the file after checking its hash; unpickle nothing else."""
+        return load_weights(weights_file.path, weights_file.sha256)
 
     def open(self, device: str = "cpu") -> LoadedVisionTower:
-        """Loads the weights strictly, hash checked first.
+        """Load the weights strictly after checking their hash.
 
         Raises:
-            WeightsError: not here, altered, unsafe, or of another network.
+            MissingAssetError: The weights are missing.
+            WeightsError: The weights are altered, unsafe, or of another network.
         """
-        found = self.source.find()
-        return LoadedVisionTower(self._fill_network(found), found.sha256, self.prepare, device)
+        weights_file = self.source.find()
+        network = self._load_network(weights_file)
+        return LoadedVisionTower(network, weights_file.sha256, self.prepare, device)
 
-    def _fill_network(self, found: WeightsFile) -> nn.Module:
-        state = self.load_state(found)
-        with torch.device("meta"):  # neither time nor random numbers for weights that are replaced
+    def _load_network(self, weights_file: WeightsFile) -> nn.Module:
+        """Return the network with the weights of the file."""
+        state = self.load_state(weights_file)
+        # no time and no random numbers for weights that are replaced
+        with torch.device("meta"):
             network = self.build_network()
         network.to_empty(device="cpu")
-        with explain_misfit(str(found.path), self.title, self.source.asset):
-            load_state_strictly(network, self.convert_state(state), str(found.path))
+        with explain_misfit(str(weights_file.path), self.title, self.source.asset):
+            load_state_strictly(network, self.convert_state(state), str(weights_file.path))
         return network

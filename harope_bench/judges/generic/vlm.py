@@ -1,9 +1,8 @@
-"""Judge vlm: any vision-language model of transformers on a folder or hub id of the user's,
-`vlm:MODEL`; always a substitute.
+"""Judge vlm: any vision-language model of transformers that the user provides, `vlm:MODEL`.
 
-The model is asked in its own chat form and answers greedily. Where its vocabulary has whole tokens
-for yes and no, their shares of the
-first token give a share of yes, so that a rule can take either.
+It is always a substitute. The model is asked by its chat template and answers greedily. Where its
+vocabulary has single tokens for yes and no, their probabilities as the first token give the
+probability of yes, so that a rule can use the text or the probability.
 """
 
 from __future__ import annotations
@@ -23,56 +22,55 @@ from harope_bench.judges.generic.self_check import answers_beside_and_alone
 from harope_bench.judges.weights.precision import full_float32
 
 INSTRUCTION = "Answer with yes or no."
-MAX_ANSWER_TOKENS = 8  # tokens of an answer
-PROBABILITY_TOLERANCE = 1e-3  # of a share: half precision on a GPU may move last bits
-WORD_FORMS = {
-    word: [
-        form for plain in (word, word.capitalize(), word.upper()) for form in (plain, f" {plain}")
-    ]
-    for word in ("yes", "no")
-}
+MAX_ANSWER_TOKENS = 8
+PROBABILITY_TOLERANCE = 1e-3  # half precision on a GPU may change last bits
 
 
 def word_tokens(tokenizer: Tokenizer, word: str) -> list[int]:
-    """The tokens that are a word by themselves, in any of its forms."""
-    found = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in WORD_FORMS[word]}
-    unknown = tokenizer.unk_token_id
-    return sorted({ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown})
+    """Return the tokens that are a lower-case word alone, in any case, with or without a space."""
+    cased_words = (word, word.capitalize(), word.upper())
+    forms = [form for cased_word in cased_words for form in (cased_word, f" {cased_word}")]
+    encodings = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in forms}
+    unknown_token = tokenizer.unk_token_id
+    return sorted({ids[0] for ids in encodings if len(ids) == 1 and ids[0] != unknown_token})
 
 
-def yes_probability(logits: Tensor, yes: list[int], no: list[int]) -> float | None:
-    """P(yes) / (P(yes) + P(no)) over all forms, of logits (words,); None where either word has no
-    token.
+def yes_probability(logits: Tensor, yes_tokens: list[int], no_tokens: list[int]) -> float | None:
+    """Return P(yes) / (P(yes) + P(no)) for logits (vocabulary,), summed over the forms of a word.
+
+    Return None where the vocabulary has no token for either word.
     """
-    if not yes or not no:
+    if not yes_tokens or not no_tokens:
         return None
-    sums = torch.stack([logits[yes].double().logsumexp(0), logits[no].double().logsumexp(0)])
-    return float(sums.softmax(0)[0])
+    yes_logit = logits[yes_tokens].double().logsumexp(0)
+    no_logit = logits[no_tokens].double().logsumexp(0)
+    return float(torch.stack([yes_logit, no_logit]).softmax(0)[0])
 
 
 def clean_answer(text: str) -> str:
-    """An answer in lower case, without blanks and full stop around it: rules compare it with
-    yes.
+    """Return an answer in lower case without blanks or a full stop around it.
+
+    Rules compare it with "yes".
     """
     return text.strip().rstrip(".!").strip().lower()
 
 
-def greedy_config(own: EndTokens, tokenizer: Tokenizer) -> EndTokens:
-    """Return settings of greedy decoding; of a model's own ones only where an answer ends."""
-    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    pad = own.pad_token_id if own.pad_token_id is not None else tokenizer.pad_token_id
+def greedy_config(model_config: EndTokens, tokenizer: Tokenizer) -> EndTokens:
+    """Return settings of greedy decoding that take only the end tokens from the model's own."""
+    eos_token = model_config.eos_token_id
+    pad_token = model_config.pad_token_id
     return import_transformers().GenerationConfig(
         do_sample=False,
         max_new_tokens=MAX_ANSWER_TOKENS,
-        eos_token_id=ends,
-        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id if eos_token is None else eos_token,
+        pad_token_id=tokenizer.pad_token_id if pad_token is None else pad_token,
         output_logits=True,
         return_dict_in_generate=True,
     )
 
 
 class LoadedVlm(LoadedAnnotator):
-    """A model with its weights, its words and its image steps."""
+    """A vision-language model with its weights and its processor of text and images."""
 
     def __init__(
         self, network: Network, processor: ChatProcessor, weights_sha256: str, device: str
@@ -81,30 +79,30 @@ class LoadedVlm(LoadedAnnotator):
         self.processor = processor
         self.weights_sha256 = weights_sha256
         self.device = device
-        self.yes_tokens, self.no_tokens = (
-            word_tokens(processor.tokenizer, "yes"),
-            word_tokens(processor.tokenizer, "no"),
-        )
-        # in place of the model's own, since generate fills what it is not given, a repetition
-        # penalty say, from there
+        self.yes_tokens = word_tokens(processor.tokenizer, "yes")
+        self.no_tokens = word_tokens(processor.tokenizer, "no")
+        # Replaces the model's own settings. `generate` would take every setting that is missing
+        # here from those, for example a repetition penalty.
         network.generation_config = greedy_config(network.generation_config, processor.tokenizer)
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """Of each question the greedy answer and the share of yes; one question at a time, so that
-        none is padded.
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the greedy answer and the probability of yes for each question.
+
+        Each question is a batch of its own, so that none is padded.
         """
-        if role != "vqa" or not isinstance(ask, VqaQuery):
-            raise OptionError(f"judge vlm answers questions, it is no {role}; ask another judge")
-        picture = Image.fromarray(image)
+        if role != "vqa" or not isinstance(query, VqaQuery):
+            raise OptionError(f"judge vlm has the role vqa, wanted {role}; choose another judge")
+        pil_image = Image.fromarray(image)
         with full_float32():
             return VqaAnnotation(
-                answers=tuple(self._answer(picture, question) for question in ask.questions)
+                answers=tuple(self._answer(pil_image, question) for question in query.questions)
             )
 
-    def _answer(self, picture: Image.Image, question: str) -> VqaAnswer:
+    def _answer(self, pil_image: Image.Image, question: str) -> VqaAnswer:
+        """Return the answer to one question about an image."""
         content = [
-            {"type": "image", "image": picture},
+            {"type": "image", "image": pil_image},
             {"type": "text", "text": f"{question} {INSTRUCTION}"},
         ]
         inputs = self.processor.apply_chat_template(
@@ -114,19 +112,20 @@ class LoadedVlm(LoadedAnnotator):
             return_dict=True,
             return_tensors="pt",
         ).to(self.device, dtype=self.network.dtype)
-        found = self.network.generate(**inputs)
-        fresh = found.sequences[0, inputs["input_ids"].shape[1] :]
-        text = clean_answer(self.processor.tokenizer.decode(fresh, skip_special_tokens=True))
+
+        # the output begins with the question
+        output = self.network.generate(**inputs)
+        answer_tokens = output.sequences[0, inputs["input_ids"].shape[1] :]
+        text = self.processor.tokenizer.decode(answer_tokens, skip_special_tokens=True)
+        first_logits = output.logits[0][0].float()  # (vocabulary,)
         return VqaAnswer(
-            text=text,
-            yes_probability=yes_probability(
-                found.logits[0][0].float(), self.yes_tokens, self.no_tokens
-            ),
+            text=clean_answer(text),
+            yes_probability=yes_probability(first_logits, self.yes_tokens, self.no_tokens),
         )
 
 
 class Vlm(LocalAnnotator):
-    """The plug-in; bound to a model by `of`."""
+    """The plug-in; `with_model` binds it to a model."""
 
     name = "vlm"
     preprocessing = (
@@ -137,49 +136,46 @@ class Vlm(LocalAnnotator):
     roles = ("vqa",)
 
     def open(self, device: str = "cpu") -> LoadedVlm:
-        """Loads model, words and image steps.
+        """Load the model and its processor.
 
         Raises:
-            WeightsError: not here, or weights that do not fill the model. OptionError: no such
-                model, or one without a chat form.
+            MissingAssetError: The model is missing.
+            WeightsError: The weights do not fill the model.
+            OptionError: It is no vision-language model, or it has no chat template.
         """
-        found = self.find_model()
-        library = import_transformers()
-        precision = "auto" if device == "cuda" else torch.float32
+        model = self.find_model()
+        transformers = import_transformers()
         network = load_strictly(
-            library.AutoModelForImageTextToText,
-            found.path,
+            transformers.AutoModelForImageTextToText,
+            model.path,
             "vision-language model",
-            dtype=precision,
+            dtype="auto" if device == "cuda" else torch.float32,
         )
-        processor = library.AutoProcessor.from_pretrained(
-            found.path, local_files_only=True, trust_remote_code=False
+        processor = transformers.AutoProcessor.from_pretrained(
+            model.path, local_files_only=True, trust_remote_code=False
         )
         if not isinstance(processor, ChatProcessor) or not processor.chat_template:
             raise OptionError(
-                f"{found.path} has no chat form (chat_template) to ask in; take an"
-                " instruction-tuned model"
+                f"{model.path} has no chat template (chat_template), wanted one to ask questions"
+                " with; choose an instruction-tuned model"
             )
-        return LoadedVlm(network, processor, found.sha256, device)
+        return LoadedVlm(network, processor, model.sha256, device)
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """What holds for any model: what it sees in a picture is its own affair."""
-        return (NamedCheck("a question's neighbours do not count", check_question_independence),)
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return a check that holds for any model, whatever its answers are."""
+        return (NamedCheck("other questions do not change an answer", check_question_independence),)
 
 
-def check_question_independence(opened: LoadedVlm) -> str | None:
-    """Return what differs where a question is answered alone and after another one, or None."""
-    questions = ("Is there a long green car in the picture?", "Is it red?")
-    after, alone = answers_beside_and_alone(opened, questions, 1, side=64)
-    alike = (
-        after.text == alone.text
-        and abs((after.yes_probability or 0.0) - (alone.yes_probability or 0.0))
-        < PROBABILITY_TOLERANCE
-    )
+def check_question_independence(vlm: LoadedVlm) -> str | None:
+    """Return how an answer changes after another question, or None where it does not."""
+    questions = ("Is there a long green car in the image?", "Is it red?")
+    beside_answer, alone_answer = answers_beside_and_alone(vlm, questions, 1, side=64)
+    difference = abs((beside_answer.yes_probability or 0.0) - (alone_answer.yes_probability or 0.0))
+    if beside_answer.text == alone_answer.text and difference < PROBABILITY_TOLERANCE:
+        return None
     return (
-        None
-        if alike
-        else f"after another question it answers {after.to_json()}, alone {alone.to_json()}"
+        f"after another question it answers {beside_answer.to_json()}, alone"
+        f" {alone_answer.to_json()}"
     )
 
 

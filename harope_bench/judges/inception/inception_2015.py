@@ -1,5 +1,6 @@
-"""Judge inception-2015: FID's Inception behind TensorFlow 1's bilinear resize, as ADM's evaluator
-and torch-fidelity have it.
+"""Judge inception-2015: FID's Inception after TensorFlow 1's bilinear resize.
+
+ADM's evaluator and torch-fidelity preprocess images this way.
 
 Source: openai/guided-diffusion:evaluations/evaluator.py;
 toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.

@@ -1,8 +1,9 @@
-"""Judge inception-2015-clean: the same network behind clean-fid's antialiased resize. Its numbers
-are not those of inception-2015.
+"""Judge inception-2015-clean: the network of inception-2015 after clean-fid's antialiased resize.
+
+Its numbers are not those of inception-2015.
 
 Source: GaParmar/clean-fid:cleanfid/resize.py, mode `clean`; clean-fid runs NVIDIA's copy of the
-same 2015 graph.
+2015 graph.
 """
 
 from __future__ import annotations

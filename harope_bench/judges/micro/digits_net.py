@@ -1,8 +1,7 @@
-"""Judge digits-net: a small convolutional network that reads handwritten digits.
+"""Judge digits-net: a small convolutional network that classifies handwritten digits.
 
-It takes the place of Inception in the micro world. Trained by `harope-bench train digits-net`; its
-held-out accuracy is in
-digits_net.toml.
+It replaces Inception at micro scale. `harope-bench train digits-net` trains it; digits_net.toml
+records its accuracy on held-out images.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from harope_bench.judges.micro.micro_extractor import (
 )
 
 SIDE = 28
-SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map kept for sFID: 196 numbers
+SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map for sFID: 196 numbers
 METADATA_PATH = Path(__file__).parent / "digits_net.toml"
 
 
 class DigitsNet(SmallNetwork):
-    """Images (B, 1, 28, 28) to features (B, 64), map (B, 7, 7, 4) and a logit for each digit."""
+    """Network from images (B, 1, 28, 28) to features (B, 64), map (B, 7, 7, 4) and ten logits."""
 
     def __init__(self) -> None:
         super().__init__((1, 16, 16, 32, 32), SIDE, SPATIAL_CHANNELS, classes=10)
@@ -34,7 +33,8 @@ class DigitsNet(SmallNetwork):
 
 def prepare(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 1, 28, 28) float32 in [-1, 1]."""
-    return resize_to_side(torch.from_numpy(images).float().mean(-1)[:, None], SIDE)
+    grey = torch.from_numpy(images).float().mean(-1)[:, None]  # (B, 1, H, W)
+    return resize_to_side(grey, SIDE)
 
 
 class DigitsNetJudge(MicroExtractor):
@@ -44,11 +44,11 @@ class DigitsNetJudge(MicroExtractor):
     widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
     title = "judge digits-net"
-    facts = METADATA_PATH
-    cases = "held-out digits misread"
+    metadata_path = METADATA_PATH
+    case_kind = "held-out digits misread"
 
     def network(self) -> DigitsNet:
-        """Return the network, its weights not set."""
+        """Return the network with random weights."""
         return DigitsNet()
 
 

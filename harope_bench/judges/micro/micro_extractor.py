@@ -1,8 +1,7 @@
-"""What the micro feature extractors share: a small convolutional network, its shipped weights, and
-the plug-in around them.
+"""Base of the micro feature extractors: a small convolutional network and its shipped weights.
 
-They take the place of Inception: 64 features, a spatial map and logits from one pass, learned by
-`harope-bench train NAME`.
+They replace Inception at micro scale: 64 features, a spatial map and logits from one pass.
+`harope-bench train NAME` trains them.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ FEATURES = 64
 
 
 class MicroOutputs(NamedTuple):
-    """What one pass gives: features (B, 64), map (B, side / 4, side / 4, kept) and logits (B,
-    classes).
+    """Outputs of one pass.
+
+    features: (B, 64). spatial: map (B, side / 4, side / 4, spatial channels). logits: (B, classes).
     """
 
     features: Tensor
@@ -39,40 +39,43 @@ class SmallNetwork(nn.Module):
     """Four 3 x 3 convolutions, a hidden layer of 64 and logits without bias.
 
     Args:
-        channels: of the image and of the four convolutions. side: of the image in pixels. kept:
-            channels of the map that sFID reads.
+        channels: of the image and of the four convolutions.
+        side: of the image in pixels.
+        spatial_channels: channels of the last map that sFID uses.
     """
 
     def __init__(
-        self, channels: tuple[int, int, int, int, int], side: int, kept: int, classes: int
+        self,
+        channels: tuple[int, int, int, int, int],
+        side: int,
+        spatial_channels: int,
+        classes: int,
     ):
         super().__init__()
-        image, first, second, third, fourth = channels
-        self.spatial_channels = kept
-        self.conv1 = nn.Conv2d(image, first, 3, padding=1)
-        self.conv2 = nn.Conv2d(first, second, 3, padding=1)
-        self.conv3 = nn.Conv2d(second, third, 3, padding=1)
-        self.conv4 = nn.Conv2d(third, fourth, 3, padding=1)
-        self.hidden = nn.Linear(fourth * (side // 4) ** 2, FEATURES)
+        self.spatial_channels = spatial_channels
+        self.conv1 = nn.Conv2d(channels[0], channels[1], 3, padding=1)
+        self.conv2 = nn.Conv2d(channels[1], channels[2], 3, padding=1)
+        self.conv3 = nn.Conv2d(channels[2], channels[3], 3, padding=1)
+        self.conv4 = nn.Conv2d(channels[3], channels[4], 3, padding=1)
+        self.hidden = nn.Linear(channels[4] * (side // 4) ** 2, FEATURES)
         self.head = nn.Linear(FEATURES, classes, bias=False)
 
     def forward(self, x: Tensor) -> MicroOutputs:
         """Return features, map and logits of images (B, C, side, side) in [-1, 1]."""
-        x = F.max_pool2d(
-            F.silu(self.conv2(F.silu(self.conv1(x)))), 2
-        )  # (B, C2, side / 2, side / 2)
+        x = F.silu(self.conv2(F.silu(self.conv1(x))))  # (B, C2, side, side)
+        x = F.max_pool2d(x, 2)  # (B, C2, side / 2, side / 2)
         x = F.max_pool2d(F.silu(self.conv3(x)), 2)  # (B, C3, side / 4, side / 4)
-        x = F.silu(self.conv4(x))
-        # SiLU, not ReLU: a feature that never fires would make the covariance singular
+        x = F.silu(self.conv4(x))  # (B, C4, side / 4, side / 4)
+        # SiLU and not ReLU: a feature that is always 0 would make the covariance singular
         features = F.silu(self.hidden(x.flatten(1)))  # (B, 64)
-        return MicroOutputs(
-            features, x[:, : self.spatial_channels].permute(0, 2, 3, 1), self.head(features)
-        )
+        spatial = x[:, : self.spatial_channels].permute(0, 2, 3, 1)  # (B, side / 4, side / 4, C)
+        return MicroOutputs(features, spatial, self.head(features))
 
 
 def resize_to_side(x: Tensor, side: int) -> Tensor:
-    """Return images (B, C, H, W) of 0 to 255 as (B, C, side, side) in [-1, 1]; other sizes are
-    resized with antialias.
+    """Return images (B, C, H, W) of 0 to 255 as (B, C, side, side) in [-1, 1].
+
+    Images of another size are resized bilinear with antialias.
     """
     if x.shape[-2:] != (side, side):
         x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
@@ -95,9 +98,10 @@ class LoadedMicroExtractor(LoadedFeatureExtractor):
         self.device = device
 
     @torch.inference_mode()
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B,
-        classes); float32.
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the three arrays of images (B, H, W, 3) uint8, float32.
+
+        features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B, classes).
         """
         outputs: MicroOutputs = self.network(self.prepare(images).to(self.device))
         return {
@@ -108,25 +112,24 @@ class LoadedMicroExtractor(LoadedFeatureExtractor):
 
 
 class MicroExtractor(FeatureExtractor):
-    """Base class of the plug-ins: facts, and the door to the network."""
+    """Base class of the plug-ins."""
 
     version = 1
     judge_class = "micro"
     arrays = ("features", "spatial", "logits")
-    batch = 250
-    title: str  # for errors
-    metadata_path: (
-        Path  # what training recorded: the weights' file and hash, and the held-out accuracy
-    )
-    case_kind: str  # what a held-out case that it got wrong is called
+    batch_size = 250
+    title: str  # for messages
+    metadata_path: Path  # TOML that training wrote: weights file, hash and held-out accuracy
+    case_kind: str  # name of a held-out case that the network got wrong
 
     def network(self) -> SmallNetwork:
-        """Return the network, its weights not set."""
+        """Return the network with random weights."""
         raise MissingMemberError(self, "network")
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Return images (B, H, W, 3) uint8 as the network's input; a plug-in may state a function
-        as a static method.
+        """Return images (B, H, W, 3) uint8 as the network's input.
+
+        A plug-in may set a function as a static method.
         """
         raise MissingMemberError(self, "prepare")
 
@@ -134,25 +137,17 @@ class MicroExtractor(FeatureExtractor):
         """Return the recorded hash of the shipped weights."""
         return str(read_versioned_toml("judge", self.metadata_path)["sha256"])
 
-    def errors(self) -> tuple[ErrorRate, ...]:
-        """Return how it did on images that it was not trained on."""
-        facts = read_versioned_toml("judge", self.metadata_path)
-        of = facts["held_out_images"]
-        return (
-            ErrorRate(
-                case_kind=self.case_kind,
-                n_wrong=of - round(facts["held_out_accuracy"] * of),
-                n_cases=of,
-            ),
-        )
+    def error_rates(self) -> tuple[ErrorRate, ...]:
+        """Return how many held-out images the network got wrong, as training recorded it."""
+        metadata = read_versioned_toml("judge", self.metadata_path)
+        n_images = metadata["held_out_images"]
+        n_right = round(metadata["held_out_accuracy"] * n_images)
+        return (ErrorRate(case_kind=self.case_kind, n_wrong=n_images - n_right, n_cases=n_images),)
 
     def open(self, device: str = "cpu") -> LoadedMicroExtractor:
         """Load the shipped weights."""
-        facts = read_versioned_toml("judge", self.metadata_path)
+        metadata = read_versioned_toml("judge", self.metadata_path)
         network = self.network()
-        load_state_strictly(
-            network,
-            load_weights(self.metadata_path.parent / facts["weights"], facts["sha256"]),
-            self.title,
-        )
-        return LoadedMicroExtractor(network, self.prepare, facts["sha256"], device)
+        weights_path = self.metadata_path.parent / metadata["weights"]
+        load_state_strictly(network, load_weights(weights_path, metadata["sha256"]), self.title)
+        return LoadedMicroExtractor(network, self.prepare, metadata["sha256"], device)

@@ -1,9 +1,8 @@
-"""Judge shapes-net: a small convolutional network that names what a drawn scene holds, for
-distances between sets of images.
+"""Judge shapes-net: a small convolutional network that classifies the contents of drawn scenes.
 
-Unlike shapes-vision it sees how cleanly things are drawn. Trained by `harope-bench train
-shapes-net`; its held-out accuracy is in
-shapes_net.toml.
+It is for distances between sets of images. Unlike shapes-vision it depends on how cleanly objects
+are drawn. `harope-bench train shapes-net` trains it; shapes_net.toml records its accuracy on
+held-out images.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ from harope_bench.judges.micro.micro_extractor import (
 )
 
 SIDE = 32
-SPATIAL = 3  # channels of the 8 x 8 map kept for sFID: 192 numbers
-FACTS = Path(__file__).parent / "shapes_net.toml"
+SPATIAL_CHANNELS = 3  # channels of the 8 x 8 map for sFID: 192 numbers
+METADATA_PATH = Path(__file__).parent / "shapes_net.toml"
 
 
 class ShapesNet(SmallNetwork):
-    """Images (B, 3, 32, 32) to features (B, 64), map (B, 8, 8, 3) and a logit for each content.
+    """Network from images (B, 3, 32, 32) to features (B, 64), map (B, 8, 8, 3) and logits.
 
-    `colours` gives logits (B, 6) of features, one for each colour; training alone reads them.
+    There is a logit for each content. `colours` maps features to logits (B, 6), one for each
+    colour; only training uses it.
     """
 
     def __init__(self) -> None:
-        super().__init__((3, 16, 24, 32, 24), SIDE, SPATIAL, classes=len(CONTENTS))
+        super().__init__((3, 16, 24, 32, 24), SIDE, SPATIAL_CHANNELS, classes=len(CONTENTS))
         self.colours = nn.Linear(FEATURES, len(COLOURS), bias=False)
 
 
@@ -48,14 +48,14 @@ class ShapesNetJudge(MicroExtractor):
     """The plug-in."""
 
     preprocessing = "antialiased bilinear to 32 x 32 where needed; x / 127.5 - 1"
-    widths = {"features": FEATURES, "spatial": SPATIAL * 8 * 8}
+    widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 8 * 8}
     prepare = staticmethod(prepare)
     title = "judge shapes-net"
-    facts = FACTS
-    cases = "held-out scenes misread"
+    metadata_path = METADATA_PATH
+    case_kind = "held-out scenes misread"
 
     def network(self) -> ShapesNet:
-        """Return the network, its weights not set."""
+        """Return the network with random weights."""
         return ShapesNet()
 
 

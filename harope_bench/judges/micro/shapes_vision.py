@@ -1,10 +1,8 @@
-"""Judge shapes-vision: the exact parser of drawn scenes in the roles of detector, colour namer and
-visual question answering.
+"""Judge shapes-vision: the exact parser of drawn scenes as detector, colour namer and VQA judge.
 
-It has no weights; the hash that stands for them is that of the parser's own files. How often it
-errs on known scenes, sharp, blurred and
-noisy, stands in shapes_vision.toml and in every result; `harope-bench train shapes-vision` measures
-it again.
+It has no weights; the hash of the parser's files replaces their hash. shapes_vision.toml and every
+result state how often it is wrong on known scenes: sharp, blurred and noisy ones.
+`harope-bench train shapes-vision` measures that.
 """
 
 from __future__ import annotations
@@ -36,200 +34,218 @@ from harope_bench.core.schema import ErrorRate
 from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.data import shapes_scenes
 from harope_bench.data.shapes_scenes import answer_questions, detect_shapes
+from harope_bench.data.shapes_scenes.detect_shapes import ShapeDetection
 from harope_bench.data.shapes_scenes.parser_errors import SceneAnnotation, measure_parser_errors
 from harope_bench.data.shapes_scenes.words import COLOURS
 from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
 
-CHECK_SCENES = 12  # of the self-check, at three sizes and three spoilings each
-FACTS = Path(__file__).parent / "shapes_vision.toml"
-PARSER_FILES = ("answer.py", "draw.py", "parse.py", "words.py")
-# The room's name in code and in words, and what it was when results first recorded the parser's
-# hash
-HASHED_NAMES = ((shapes_scenes.__name__, "harope_bench.scenes"), ("data/shapes_world/", "scenes/"))
+CHECK_SCENES = 12  # scenes of the self-check, at each of the sizes and distortions
+METADATA_PATH = Path(__file__).parent / "shapes_vision.toml"
+PARSER_FILES = ("answer_questions.py", "scene_images.py", "detect_shapes.py", "words.py")
 
 
 class ShapesVision(Annotator):
-    """Finds every thing whatever is asked; colours and answers follow from what it found."""
+    """The plug-in.
+
+    It detects every object whatever the query. Colours and answers follow from the detections.
+    """
 
     version = 1
     judge_class = "micro"
     preprocessing = "pixels as they are"
     roles = ("detector", "detector-2d", "colours", "vqa")
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """Scenes whose truth is known, sharp, blurred and noisy."""
-        return (NamedCheck("truth", check_known_scenes),)
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return a check with known scenes: sharp, blurred and noisy ones."""
+        return (NamedCheck("known scenes", check_known_scenes),)
 
     def weights_sha256(self) -> str:
-        """Hash of the parser's files."""
+        """Return the hash of the parser's files."""
         return _parser_sha256()
 
     def measure_judge_errors(self, count: int) -> dict[str, object]:
-        """The parser's errors in that many scenes of known truth, by spoiling and side, and the
-        hash of the parser that made them.
+        """Return the parser's errors in `count` known scenes and the hash of the parser.
+
+        The errors are a table for each distortion and side, like `sharp_32`.
         """
         errors = measure_parser_errors(count, annotate=partial(_read_scene, self.open("cpu")))
-        found = {f"{spoiling}_{side}": told._asdict() for (side, spoiling), told in errors.items()}
-        return {"parser_sha256": _parser_sha256(), **found}
+        tables = {
+            f"{distortion}_{side}": error_counts._asdict()
+            for (side, distortion), error_counts in errors.items()
+        }
+        return {"parser_sha256": _parser_sha256(), **tables}
 
-    def errors(self) -> tuple[ErrorRate, ...]:
-        """What `examine` found, as shipped; nothing where the parser is another one now."""
-        facts = read_versioned_toml("judge", FACTS)
-        if facts["parser_sha256"] != _parser_sha256():
+    def error_rates(self) -> tuple[ErrorRate, ...]:
+        """Return the recorded errors, or none where the parser has changed since."""
+        metadata = read_versioned_toml("judge", METADATA_PATH)
+        if metadata["parser_sha256"] != _parser_sha256():
             return ()
         return tuple(
-            rate
-            for kind, told in facts.items()
-            if isinstance(told, dict)
-            for rate in _error_rates(kind, told)
+            error_rate
+            for name, table in metadata.items()
+            if isinstance(table, dict)
+            for error_rate in _error_rates(name, table)
         )
 
     def open(self, device: str) -> LoadedShapesVision:
-        """Ready to look, one for all; the device does not matter."""
+        """Return the judge, one for the whole process; the device does not matter."""
         return _load()
 
 
 class LoadedShapesVision(LoadedAnnotator):
-    """Looks at one image at a time; the last one is remembered, since it is asked about in several
-    roles.
+    """The parser, which caches its detections in the last image.
+
+    An image is queried in several roles one after the other.
     """
 
     def __init__(self, weights_sha256: str):
         self.weights_sha256 = weights_sha256
-        self._last: tuple[np.ndarray, list[detect_shapes.ShapeDetection]] | None = None
+        self._cache: tuple[np.ndarray, list[ShapeDetection]] | None = None
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
-        """The answer of a role for an image (H, W, 3) uint8."""
-        found = self._parse(image)
-        if isinstance(ask, DetectionQuery):
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
+        """Return the annotation of a role for an image (H, W, 3) uint8."""
+        detections = self._detect(image)
+        if isinstance(query, DetectionQuery):
             return DetectionAnnotation(
-                size=(image.shape[1], image.shape[0]), detections=tuple(map(_to_detection, found))
+                size=(image.shape[1], image.shape[0]),
+                detections=tuple(map(_to_detection, detections)),
             )
-        if isinstance(ask, ColourQuery):
+        if isinstance(query, ColourQuery):
             return ColourAnnotation(
                 probabilities=tuple(
-                    _shares(_colour(thing, found), ask.candidates) for thing in ask.objects
+                    _probabilities(_colour(colour_object, detections), query.candidates)
+                    for colour_object in query.objects
                 )
             )
-        if isinstance(ask, VqaQuery):
+        if isinstance(query, VqaQuery):
             return VqaAnnotation(
                 answers=tuple(
-                    _to_answer(answer_questions.answer_question(question, found))
-                    for question in ask.questions
+                    _to_answer(answer_questions.answer_question(question, detections))
+                    for question in query.questions
                 )
             )
         raise ShapeError(
-            f"shapes-vision has no role {role}; ask it for {', '.join(ShapesVision.roles)}"
+            f"shapes-vision has the roles {', '.join(ShapesVision.roles)}, wanted {role}; choose"
+            " another judge"
         )
 
-    def _parse(self, image: np.ndarray) -> list[detect_shapes.ShapeDetection]:
-        if self._last is None or not np.array_equal(self._last[0], image):
-            self._last = (image.copy(), detect_shapes.detect_shapes(image))
-        return self._last[1]
+    def _detect(self, image: np.ndarray) -> list[ShapeDetection]:
+        """Return the parser's detections in an image."""
+        if self._cache is None or not np.array_equal(self._cache[0], image):
+            self._cache = (image.copy(), detect_shapes.detect_shapes(image))
+        return self._cache[1]
 
 
-def _error_rates(kind: str, told: dict[str, int]) -> Iterator[ErrorRate]:
-    spoiling, side = kind.split("_")
+def _error_rates(name: str, table: dict[str, int]) -> Iterator[ErrorRate]:
+    """Yield the error rates of a table of shapes_vision.toml, whose name is like `sharp_32`."""
+    distortion, side = name.split("_")
     yield ErrorRate(
-        case_kind=f"{spoiling} scenes of {side} px misread",
-        n_wrong=told["misread"],
-        n_cases=told["scenes"],
+        case_kind=f"{distortion} scenes of {side} px misread",
+        n_wrong=table["misread_scenes"],
+        n_cases=table["scenes"],
     )
     yield ErrorRate(
-        case_kind=f"questions on {spoiling} scenes of {side} px answered wrongly",
-        n_wrong=told["lies"],
-        n_cases=told["questions"],
+        case_kind=f"questions on {distortion} scenes of {side} px answered wrongly",
+        n_wrong=table["wrong_answers"],
+        n_cases=table["questions"],
     )
 
 
 @cache
 def _load() -> LoadedShapesVision:
+    """Return the loaded judge of the process."""
     return LoadedShapesVision(_parser_sha256())
 
 
 @cache
-def check_known_scenes(opened: LoadedAnnotator) -> str | None:
-    """What the judge gets wrong in a few rendered scenes in all its roles, None where nothing
-    is.
-    """
-    for (side, spoiling), errors in measure_parser_errors(
-        CHECK_SCENES, annotate=partial(_read_scene, opened)
-    ).items():
-        if errors.n_errors:
+def check_known_scenes(judge: LoadedAnnotator) -> str | None:
+    """Return what the judge gets wrong in a few rendered scenes in all its roles, or None."""
+    errors = measure_parser_errors(CHECK_SCENES, annotate=partial(_read_scene, judge))
+    for (side, distortion), error_counts in errors.items():
+        if error_counts.n_errors:
             return (
-                f"{errors.misread_scenes} of {CHECK_SCENES} {spoiling} scenes of {side} pixels are"
-                f" not read as drawn, {errors.wrong_answers} answers are wrong"
+                f"{error_counts.misread_scenes} of {CHECK_SCENES} {distortion} scenes of {side}"
+                f" pixels are not read as drawn, {error_counts.wrong_answers} answers are wrong"
             )
     return None
 
 
 def _read_scene(
-    opened: LoadedAnnotator, image: np.ndarray, questions: Sequence[str]
+    judge: LoadedAnnotator, image: np.ndarray, questions: Sequence[str]
 ) -> SceneAnnotation:
-    """A scene as the judge tells of it: detector, then the colours of what it found, then
-    answers.
-    """
-    sighting = opened.annotate("detector", image, DetectionQuery())
-    assert isinstance(sighting, DetectionAnnotation)
-    sure = tuple(
-        ColourObject(name=one.label, box=one.box, mask=one.mask)
-        for one in sighting.detections
-        if one.score > answer_questions.DETECTION_THRESHOLD
+    """Return the judge's detections with their colours, and its answers to questions."""
+    detection_annotation = judge.annotate("detector", image, DetectionQuery())
+    assert isinstance(detection_annotation, DetectionAnnotation)
+    colour_objects = tuple(
+        ColourObject(name=detection.label, box=detection.box, mask=detection.mask)
+        for detection in detection_annotation.detections
+        if detection.score > answer_questions.DETECTION_THRESHOLD
     )
-    named = opened.annotate("colours", image, ColourQuery(objects=sure, candidates=COLOURS))
-    told = opened.annotate("vqa", image, VqaQuery(questions=tuple(questions)))
-    assert isinstance(named, ColourAnnotation) and isinstance(told, VqaAnnotation)
-    painted = [COLOURS[int(np.argmax(shares))] for shares in named.probabilities]
+
+    colour_query = ColourQuery(objects=colour_objects, candidates=COLOURS)
+    colour_annotation = judge.annotate("colours", image, colour_query)
+    assert isinstance(colour_annotation, ColourAnnotation)
+    colours = [
+        COLOURS[int(np.argmax(probabilities))] for probabilities in colour_annotation.probabilities
+    ]
+
+    vqa_annotation = judge.annotate("vqa", image, VqaQuery(questions=tuple(questions)))
+    assert isinstance(vqa_annotation, VqaAnnotation)
     return SceneAnnotation(
-        [(one.name, colour) for one, colour in zip(sure, painted, strict=True)],
-        [one.yes_probability for one in told.answers],
+        [
+            (colour_object.name, colour)
+            for colour_object, colour in zip(colour_objects, colours, strict=True)
+        ],
+        [answer.yes_probability for answer in vqa_annotation.answers],
     )
 
 
 @cache
 def _parser_sha256() -> str:
-    """Return the sha256 of the parser's files as they were in their first room: where they lie
-    makes no other parser.
-    """
+    """Return the sha256 of the contents of the parser's files, wherever they are."""
     folder = Path(shapes_scenes.__path__[0])
-    source = b"".join((folder / name).read_bytes() for name in PARSER_FILES)
-    for here, first in HASHED_NAMES:
-        source = source.replace(here.encode(), first.encode())
-    return hashlib.sha256(source).hexdigest()
+    return hashlib.sha256(
+        b"".join((folder / name).read_bytes() for name in PARSER_FILES)
+    ).hexdigest()
 
 
-def _to_detection(thing: detect_shapes.ShapeDetection) -> Detection:
+def _to_detection(detection: ShapeDetection) -> Detection:
+    """Return the parser's detection as a detection of the annotator."""
     return Detection(
-        label=thing.label, score=thing.score, box=_box(thing), mask=encode_mask(thing.mask)
+        label=detection.label,
+        score=detection.score,
+        box=_box(detection),
+        mask=encode_mask(detection.mask),
     )
 
 
-def _box(thing: detect_shapes.ShapeDetection) -> Box:
-    x0, y0, x1, y1 = thing.box
+def _box(detection: ShapeDetection) -> Box:
+    """Return the box of the parser's detection as floats."""
+    x0, y0, x1, y1 = detection.box
     return (float(x0), float(y0), float(x1), float(y1))
 
 
-def _colour(thing: ColourObject, found: list[detect_shapes.ShapeDetection]) -> str | None:
-    """The colour of the found thing in that box, whatever its class; None where there is none."""
-    return next((one.colour for one in found if _box(one) == thing.box), None)
+def _colour(colour_object: ColourObject, detections: list[ShapeDetection]) -> str | None:
+    """Return the colour of the detection with the object's box, whatever its class, or None."""
+    for detection in detections:
+        if _box(detection) == colour_object.box:
+            return detection.colour
+    return None
 
 
-def _shares(colour: str | None, candidates: tuple[str, ...]) -> tuple[float, ...]:
-    """All on its colour; alike where that is no candidate."""
+def _probabilities(colour: str | None, candidates: tuple[str, ...]) -> tuple[float, ...]:
+    """Return probability 1 for the colour, or equal ones where it is no candidate."""
     if colour not in candidates:
         return (1 / len(candidates),) * len(candidates)
     return tuple(float(candidate == colour) for candidate in candidates)
 
 
-def _to_answer(yes: float | None) -> VqaAnswer:
-    """yes or no; nothing to a question that the parser does not read."""
-    return (
-        VqaAnswer(text="")
-        if yes is None
-        else VqaAnswer(
-            text="yes" if yes > answer_questions.DETECTION_THRESHOLD else "no", yes_probability=yes
-        )
-    )
+def _to_answer(yes_probability: float | None) -> VqaAnswer:
+    """Return yes or no, or an empty text for a question that the parser cannot read."""
+    if yes_probability is None:
+        return VqaAnswer(text="")
+    is_yes = yes_probability > answer_questions.DETECTION_THRESHOLD
+    return VqaAnswer(text="yes" if is_yes else "no", yes_probability=yes_probability)
 
 
 PLUGIN = ShapesVision()

@@ -1,11 +1,9 @@
-"""Names of mmdet's Mask2Former (Swin-S, both key styles) to those of transformers 5's class.
+"""Keys of mmdet's Mask2Former (Swin-S) to those of the class in transformers 5.
 
-mmdet 2.x and 3.x published one training run under two sets of names. The old names are first made
-new ones, then each name is made
-transformers' and its tensor rearranged where the two store it differently: query, key and value are
-one matrix in mmdet, and its patch
-merging has torch's Unfold order (channel, then place) where transformers has Swin's own (place,
-then channel).
+mmdet 2.x and 3.x published one training run under two sets of keys. Keys of 2.x are first converted
+to 3.x, then each key to that of transformers. A tensor is rearranged where the two libraries store
+it differently: query, key and value are one matrix in mmdet, and its patch merging has the order of
+torch's Unfold (channel, then position) where transformers has Swin's (position, then channel).
 
 Source: open-mmlab/mmdetection v2.28.2 and v3.3.0, mmdet/models; huggingface/transformers 5.23,
 models/mask2former and models/swin.
@@ -25,14 +23,12 @@ ENCODER = "model.pixel_level_module.encoder."
 DECODER = "model.pixel_level_module.decoder."
 TRANSFORMER = "model.transformer_module."
 SWIN = ENCODER + "swin."
-UNFILLED_PREFIXES = (
-    SWIN + "layernorm.",
-    "criterion.",
-)  # of transformers' class alone: a norm that nothing reads, and the loss
+# tensors that only transformers' class has: a norm that nothing reads, and the loss
+UNFILLED_PREFIXES = (SWIN + "layernorm.", "criterion.")
 PATCH_ORDER = [0, 2, 1, 3]  # of a 2 x 2 patch: mmdet goes along rows, Swin down columns
-QKV = ("q_proj", "k_proj", "v_proj")  # what "*" in a target stands for; the tensor is split
+QKV = ("q_proj", "k_proj", "v_proj")  # replace "*" in a key; the tensor is split in three
 
-# mmdet 2.x to 3.x: attention layers by number, in the order in which a layer calls them
+# keys of mmdet 2.x to 3.x: 2.x numbers attention layers in the order in which a layer calls them
 MMDET2_PATTERNS = [
     (r"(pixel_decoder\.encoder\.layers\.\d+\.)attentions\.0\.", r"\1self_attn."),
     (r"(transformer_decoder\.layers\.\d+\.)attentions\.0\.", r"\1cross_attn."),
@@ -49,6 +45,7 @@ _HEAD = r"panoptic_head\."
 _B = SWIN + r"encoder.layers.\1.blocks.\2."
 _E = DECODER + r"encoder.layers.\1."
 _T = TRANSFORMER + r"decoder.layers.\1."
+# keys of mmdet 3.x to transformers'
 KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed\.projection\.", SWIN + "embeddings.patch_embeddings.projection."),
     (r"backbone\.patch_embed\.norm\.", SWIN + "embeddings.norm."),
@@ -98,72 +95,78 @@ KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 def to_mmdet3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of mmdet 2.x or 3.x under 3.x names; WeightsError where two of its names mean
-    one tensor.
+    """Return a state dict of mmdet 2.x or 3.x under the keys of 3.x.
+
+    Raises:
+        WeightsError: Two keys become one.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if (new := _renewed(name)) in found:
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        mmdet3_key = _to_mmdet3_key(key)
+        if mmdet3_key in tensors:
             raise WeightsError(
-                f"{name} does not fit: two tensors for {new}; give one checkpoint's file"
+                f"{key} does not fit: two tensors for {mmdet3_key}; give the file of one checkpoint"
             )
-        found[new] = tensor
-    return found
+        tensors[mmdet3_key] = tensor
+    return tensors
 
 
-def _renewed(name: str) -> str:
-    for pattern, new in MMDET2_PATTERNS:
-        name = re.sub(pattern, new, name)
-    return name
+def _to_mmdet3_key(key: str) -> str:
+    """Return the key of mmdet 3.x for a key of 2.x or 3.x."""
+    for pattern, replacement in MMDET2_PATTERNS:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of mmdet 2.x or 3.x as transformers' Mask2FormerForUniversalSegmentation has it.
+    """Return a state dict of mmdet 2.x or 3.x as Mask2FormerForUniversalSegmentation has it.
 
-    A name that is not known stays as it is, so that a strict comparison finds it. What
-    transformers' class alone has (`UNFILLED`) is
-    not made up.
+    An unknown key stays as it is, so that a strict comparison reports it. Tensors that only
+    transformers' class has (UNFILLED_PREFIXES) are not added.
 
     Raises:
-        WeightsError: two of its names mean one tensor, or a tensor cannot be split or merged.
+        WeightsError: Two keys become one, or a tensor cannot be split or reordered.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in to_mmdet3_names(state).items():
-        target = _target(name)
-        found |= _converted_tensors(name, target, tensor)
-    return found
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in to_mmdet3_names(state).items():
+        tensors |= _converted_tensors(key, _target_key(key), tensor)
+    return tensors
 
 
-def _target(name: str) -> str:
-    for pattern, new in KEY_PATTERNS:
-        if (match := re.match(pattern, name)) is not None:
-            start = match.expand(new) if isinstance(new, str) else new(match)
-            return start + name[match.end() :]
-    return name
+def _target_key(key: str) -> str:
+    """Return transformers' key for a key of mmdet 3.x; "*" stands for query, key and value."""
+    for pattern, replacement in KEY_PATTERNS:
+        match = re.match(pattern, key)
+        if match is not None:
+            if isinstance(replacement, str):
+                return match.expand(replacement) + key[match.end() :]
+            return replacement(match) + key[match.end() :]
+    return key
 
 
-def _converted_tensors(name: str, target: str, tensor: Tensor) -> dict[str, Tensor]:
-    """The tensor under its new name: split in three, merged anew, or as it is."""
-    if "*" in target:
+def _converted_tensors(key: str, target_key: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Return a tensor under its new key: split in three, reordered, or as it is."""
+    if "*" in target_key:
         if tensor.ndim == 0 or len(tensor) % 3:
             raise WeightsError(
-                f"{name} does not fit: {tuple(tensor.shape)} does not split into query, key and"
+                f"{key} does not fit: {tuple(tensor.shape)} does not split into query, key and"
                 " value"
             )
         return {
-            target.replace("*", kind): part for kind, part in zip(QKV, tensor.chunk(3), strict=True)
+            target_key.replace("*", name): part
+            for name, part in zip(QKV, tensor.chunk(3), strict=True)
         }
-    if ".downsample." in target:
+    if ".downsample." in target_key:
         if tensor.ndim == 0 or tensor.shape[-1] % 4:
             raise WeightsError(
-                f"{name} does not fit: {tuple(tensor.shape)} has no four places of a patch in its"
-                " last axis"
+                f"{key} does not fit: {tuple(tensor.shape)} has a last axis that is not divisible"
+                " by the four positions of a patch"
             )
-        return {target: _reorder_patches(tensor)}
-    return {target: tensor}
+        return {target_key: _reorder_patches(tensor)}
+    return {target_key: tensor}
 
 
 def _reorder_patches(tensor: Tensor) -> Tensor:
-    """(..., C * 4) of Unfold's order to (..., 4 * C) of Swin's."""
-    four = tensor.unflatten(-1, (-1, 4))[..., torch.tensor(PATCH_ORDER)]  # (..., C, 4)
-    return four.transpose(-1, -2).flatten(-2).contiguous()
+    """Return (..., C * 4) in Unfold's order as (..., 4 * C) in Swin's."""
+    channels_first = tensor.unflatten(-1, (-1, 4))[..., torch.tensor(PATCH_ORDER)]  # (..., C, 4)
+    return channels_first.transpose(-1, -2).flatten(-2).contiguous()  # (..., 4 * C)

@@ -1,11 +1,8 @@
-"""Judge mask2former: GenEval's own detector weights in transformers' class, with mmdet 2.x's way in
-and out.
+"""Judge mask2former: GenEval's detector weights in transformers' class, with mmdet 2.x's steps.
 
 With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections
-(tests/judges/test_mask2former_mmdet.py),
-and so did mmdet
-2.28.2's whole inference from image files: labels and boxes equal, scores within 1.5e-4. The
-published weights were not at hand.
+(tests/judges/test_mask2former_mmdet.py). So did mmdet 2.28.2's complete inference from image files:
+labels and boxes equal, scores within 1.5e-4. The published weights were not available.
 
 Source: djghosh13/geneval af4902f2:evaluation/evaluate_images.py; open-mmlab/mmdetection v2.28.2.
 """
@@ -37,6 +34,7 @@ from harope_bench.judges.generic.self_check import (
     check_exclusive_boxes,
     check_mask_boxes,
     check_red_first,
+    noise_image,
     red_image,
 )
 from harope_bench.judges.mmdet import key_map, weights_file
@@ -51,55 +49,71 @@ SWIN: Mapping[str, object] = {
     "window_size": 7,
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
-# of the logits' spread: rounding of another device stays far below, a wrong kernel far above
+# As a fraction of the logits' standard deviation. Rounding on another device is far below it, a
+# wrong kernel far above.
 MAX_DRIFT = 1e-2
 
 
 def build_network() -> nn.Module:
-    """transformers' Mask2Former with Swin-S and 80 classes; its numbers do not matter. The process
-    keeps its random numbers.
+    """Return transformers' Mask2Former with Swin-S and 80 classes, with any weights.
+
+    The state of the process's random numbers does not change.
     """
-    library = import_transformers()
-    config = library.Mask2FormerConfig(
-        backbone_config=library.SwinConfig(**SWIN), num_labels=len(CLASSES)
+    transformers = import_transformers()
+    config = transformers.Mask2FormerConfig(
+        backbone_config=transformers.SwinConfig(**SWIN), num_labels=len(CLASSES)
     )
     with torch.random.fork_rng(devices=[]):
-        network: nn.Module = library.Mask2FormerForUniversalSegmentation(config)
+        network: nn.Module = transformers.Mask2FormerForUniversalSegmentation(config)
     return network.eval()
 
 
-def fill_network(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
-    """The network with mmdet's tensors: every one is used, and every one of the network that is
-    read is given.
+def fill_network(network: nn.Module, state: dict[str, Tensor], file_name: str) -> nn.Module:
+    """Return the network with mmdet's tensors.
+
+    Every tensor is used, and every tensor of the network that inference reads is set.
 
     Raises:
-        WeightsError: missing, unexpected or mis-shaped names, or windows that count their places
-            another way.
+        WeightsError: Keys are missing, unexpected or mis-shaped, or the windows of the backbone
+            count their positions in another order.
     """
-    own = network.state_dict()
-    given = key_map.convert_state(state)
-    buffers = dict(network.named_buffers())
-    for name in [
-        name for name in given if name in buffers and name not in own
-    ]:  # the places of a window: numbers, not weights
-        if not torch.equal(given.pop(name).flatten(), buffers[name].flatten()):
-            raise WeightsError(
-                f"{what} does not fit Mask2Former Swin-S: {name} counts places another way;"
-                f" harope-bench fetch {ASSET}"
-            )
-    unread = {
-        name: tensor for name, tensor in own.items() if name.startswith(key_map.UNFILLED_PREFIXES)
+    network_state = network.state_dict()
+    tensors = key_map.convert_state(state)
+    _check_position_buffers(network, tensors, file_name)
+
+    unread_tensors = {
+        key: tensor
+        for key, tensor in network_state.items()
+        if key.startswith(key_map.UNFILLED_PREFIXES)
     }
-    with explain_misfit(what, "Mask2Former Swin-S", ASSET):
-        check_state_dict(
-            {name: tensor for name, tensor in own.items() if name not in unread}, given, what
-        )
-    network.load_state_dict({**given, **unread}, strict=True)
+    read_tensors = {
+        key: tensor for key, tensor in network_state.items() if key not in unread_tensors
+    }
+    with explain_misfit(file_name, "Mask2Former Swin-S", ASSET):
+        check_state_dict(read_tensors, tensors, file_name)
+    network.load_state_dict({**tensors, **unread_tensors}, strict=True)
     return network
 
 
+def _check_position_buffers(network: nn.Module, tensors: dict[str, Tensor], file_name: str) -> None:
+    """Remove the position indices of windows from `tensors`, which are buffers and no weights.
+
+    Raises:
+        WeightsError: They differ from those of the network.
+    """
+    weights = network.state_dict()
+    buffers = dict(network.named_buffers())
+    buffer_keys = [key for key in tensors if key in buffers and key not in weights]
+    for key in buffer_keys:
+        if not torch.equal(tensors.pop(key).flatten(), buffers[key].flatten()):
+            raise WeightsError(
+                f"{file_name} does not fit Mask2Former Swin-S: {key} counts positions in another"
+                f" order; harope-bench fetch {ASSET}"
+            )
+
+
 class LoadedMask2Former(LoadedAnnotator):
-    """The detector with weights, ready to look."""
+    """Mask2Former with its weights; `scale` is (longer, shorter) side of the resized image."""
 
     def __init__(
         self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]
@@ -109,65 +123,66 @@ class LoadedMask2Former(LoadedAnnotator):
         self.device = device
         self.scale = scale
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
-        """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of
-        classes is closed.
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
+        """Return the detections in an image (H, W, 3) uint8, whatever names the query has.
+
+        The set of classes is closed.
         """
-        seen = prepare_image(image, self.scale)
+        prepared_image = prepare_image(image, self.scale)
         with torch.inference_mode(), full_float32():
-            return instances(*self.logits(seen), seen)
+            return instances(*self.logits(prepared_image), prepared_image)
 
-    def logits(self, seen: PreparedImage) -> tuple[Tensor, Tensor]:
-        """Class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
+    def logits(self, prepared_image: PreparedImage) -> tuple[Tensor, Tensor]:
+        """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
         with torch.inference_mode(), full_float32():
-            out = self.network(pixel_values=seen.tensor.to(self.device))
-        return out.class_queries_logits[0], out.masks_queries_logits[0]
+            output = self.network(pixel_values=prepared_image.tensor.to(self.device))
+        return output.class_queries_logits[0], output.masks_queries_logits[0]
 
 
-def check_device(opened: LoadedMask2Former) -> str | None:
-    """Whether the device computes what the CPU does; a GPU's build once gave detections near zero
-    (djghosh13/geneval issue 15).
+def check_device(judge: LoadedMask2Former) -> str | None:
+    """Return how the device's logits differ from the CPU's beyond rounding, or None.
+
+    A build for a GPU once gave detections near zero (djghosh13/geneval issue 15).
     """
-    if opened.device == "cpu":
+    if judge.device == "cpu":
         return None
-    return check_logits(
-        opened,
-        LoadedMask2Former(
-            copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale
-        ),
-    )
+    network = copy.deepcopy(judge.network)
+    cpu_judge = LoadedMask2Former(network, judge.weights_sha256, "cpu", judge.scale)
+    return check_logits(judge, cpu_judge)
 
 
-def check_logits(opened: LoadedMask2Former, wanted: LoadedMask2Former) -> str | None:
-    """Whether the logits of a small image differ by more than rounding."""
-    image = (
-        np.random.default_rng(0)
-        .integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        .repeat(4, 0)
-        .repeat(4, 1)
-    )
-    seen = prepare_image(image, (256, 256))
-    for here, there in zip(opened.logits(seen), wanted.logits(seen), strict=True):
-        off = float((here.cpu() - there).abs().mean() / there.std())
-        if not off <= MAX_DRIFT:
+def check_logits(judge: LoadedMask2Former, cpu_judge: LoadedMask2Former) -> str | None:
+    """Return how the logits of a small image differ from the CPU's beyond rounding, or None."""
+    prepared_image = prepare_image(noise_image(64, 64, 4), (256, 256))
+    for logits, cpu_logits in zip(
+        judge.logits(prepared_image), cpu_judge.logits(prepared_image), strict=True
+    ):
+        drift = float((logits.cpu() - cpu_logits).abs().mean() / cpu_logits.std())
+        if not drift <= MAX_DRIFT:  # true for NaN
             return (
-                f"logits on {opened.device} are {off:.1e} of their spread off the CPU's in the"
-                f" mean, at most {MAX_DRIFT:g} is rounding"
+                f"logits on {judge.device} differ from the CPU's by {drift:.1e} of their standard"
+                f" deviation in the mean, wanted at most {MAX_DRIFT:g}, which is rounding"
             )
     return None
 
 
-def check_exact_gelu(opened: LoadedMask2Former) -> str | None:
-    """Swin was trained with the exact GELU; a stack that puts in its tanh form or QuickGELU shifts
-    every score.
+def check_exact_gelu(judge: LoadedMask2Former) -> str | None:
+    """Return how the backbone's activations differ from the exact GELU, or None.
+
+    Swin was trained with the exact GELU. Its tanh form or QuickGELU would change every score.
     """
-    acts = [
-        m for n, m in opened.network.named_modules() if "swin" in n and n.endswith("activation_fn")
+    activations = [
+        module
+        for name, module in judge.network.named_modules()
+        if "swin" in name and name.endswith("activation_fn")
     ]
-    x = torch.linspace(-3, 3, 61, device=opened.device)
-    wanted = x * 0.5 * (1 + torch.erf(x / 2**0.5))
-    off = max((float((act(x) - wanted).abs().max()) for act in acts), default=float("inf"))
-    return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
+    x = torch.linspace(-3, 3, 61, device=judge.device)
+    exact_gelu = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    differences = (float((activation(x) - exact_gelu).abs().max()) for activation in activations)
+    largest = max(differences, default=float("inf"))
+    if largest < 1e-5:
+        return None
+    return f"activations of the backbone are {largest:.1e} off the exact GELU"
 
 
 class Mask2Former(weights_file.GenEvalDetector):
@@ -175,39 +190,44 @@ class Mask2Former(weights_file.GenEvalDetector):
 
     asset = ASSET
     packages = ("transformers",)
-    standing: JudgeClass = "equivalent"
+    published_class: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey"
         " 128 to a multiple of 32, then ImageNet's mean and deviation; masks bilinear to the"
         f" image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """Checks of the stack that hold for any weights; what the published ones see in a known
-        image could not be recorded here.
-        """
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return checks that hold for any weights."""
         return (
-            NamedCheck(
-                "channels",
-                lambda opened: check_red_first(prepare_image(red_image(), opened.scale).tensor),
-            ),
-            NamedCheck(
-                "boxes", lambda opened: check_exclusive_boxes(instances) or check_mask_boxes(opened)
-            ),
+            NamedCheck("channels", _check_channels),
+            NamedCheck("boxes", _check_boxes),
             NamedCheck("activation", check_exact_gelu),
             NamedCheck("device", check_device),
         )
 
     def open(self, device: str = "cpu") -> LoadedMask2Former:
-        """Loads the weights strictly, hash checked first.
+        """Load the weights strictly after checking their hash.
 
         Raises:
-            WeightsError: not here, altered, unsafe, or of another network. MissingExtra:
-                transformers is not installed.
+            MissingAssetError: The weights are missing.
+            WeightsError: The weights are altered, unsafe, or of another network.
+            MissingExtraError: transformers is not installed.
         """
         file = self.find_weights()
-        network = fill_network(build_network(), dict(weights_file.load_state(file)), str(file.path))
+        state = dict(weights_file.load_state(file))
+        network = fill_network(build_network(), state, str(file.path))
         return LoadedMask2Former(network, file.sha256, device, self.scale)
+
+
+def _check_channels(judge: LoadedMask2Former) -> str | None:
+    """Return what is wrong with a red image as input of the network, or None."""
+    return check_red_first(prepare_image(red_image(), judge.scale).tensor)
+
+
+def _check_boxes(judge: LoadedMask2Former) -> str | None:
+    """Return what is wrong with the boxes of a rectangle and of noise, or None."""
+    return check_exclusive_boxes(instances) or check_mask_boxes(judge)
 
 
 PLUGIN = Mask2Former()

@@ -1,9 +1,8 @@
-"""Judge mask2former-mmdet: GenEval's detector in mmdet 3.3's own network, test pipeline and
-post-processing.
+"""Judge mask2former-mmdet: GenEval's detector by mmdet 3.3's network, pipeline and postprocessing.
 
-GenEval ran mmdet 2.27, which resizes on uint8 and pads with grey before normalising; 3.3 resizes on
-float32 and pads with zeros after.
-On square images only the rounding differs. It runs without compiled operations (`_mmcv_ops.py`).
+GenEval ran mmdet 2.27, which resizes uint8 values and pads with grey before normalising. mmdet 3.3
+resizes float32 values and pads with zeros afterwards. On square images only the rounding differs.
+The judge needs no compiled operations (`mmcv_ops.py`).
 
 Source: open-mmlab/mmdetection v3.3.0,
 configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py, mmdet/apis/inference.py.
@@ -36,18 +35,22 @@ CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
 
 def build_network() -> nn.Module:
-    """mmdet's network of the published configuration; its numbers do not matter, and no weights of
-    Swin are downloaded.
+    """Return mmdet's network of the published configuration, with any weights.
+
+    No weights of Swin are downloaded.
+
+    Raises:
+        MissingExtraError: mmdet is not installed, or of another release.
     """
-    place = Path(str(mmcv_ops.import_mmdet().__file__)).parent / ".mim" / CONFIG
-    if not place.is_file():
+    config_path = Path(str(mmcv_ops.import_mmdet().__file__)).parent / ".mim" / CONFIG
+    if not config_path.is_file():
         raise MissingExtraError(
             f"mmdet has no {CONFIG}, wanted its release 3.3.0", advice=mmcv_ops.INSTALL
         )
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
-    config = Config.fromfile(place)
+    config = Config.fromfile(config_path)
     config.model.backbone.init_cfg = None
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,8 +59,9 @@ def build_network() -> nn.Module:
 
 
 def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
-    """mmdet 3.3's test pipeline for an image (H, W, 3) uint8 in BGR; the published one reads the
-    same from a file, as float32.
+    """Return mmdet 3.3's test pipeline as a function of an image (H, W, 3) uint8 in BGR.
+
+    The published pipeline reads such an image from a file and converts it to float32.
     """
     from mmcv.transforms import Compose
 
@@ -71,46 +75,56 @@ def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[st
         ]
     )
 
-    def packed(image: np.ndarray) -> dict[str, list[object]]:
-        loaded = {
-            "img": image.astype(np.float32),
-            "img_shape": image.shape[:2],
-            "ori_shape": image.shape[:2],
-        }
-        ready = steps(loaded)
-        return {"inputs": [ready["inputs"]], "data_samples": [ready["data_samples"]]}
+    def prepare(image: np.ndarray) -> dict[str, list[object]]:
+        output = steps(
+            {
+                "img": image.astype(np.float32),
+                "img_shape": image.shape[:2],
+                "ori_shape": image.shape[:2],
+            }
+        )
+        return {"inputs": [output["inputs"]], "data_samples": [output["data_samples"]]}
 
-    return packed
+    return prepare
 
 
 class LoadedMmdetMask2Former(LoadedAnnotator):
-    """The detector with weights, ready to look."""
+    """mmdet's Mask2Former with its weights."""
 
     def __init__(
         self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]
     ):
         self.network: Network = network.to(device).eval()
-        self.weights_sha256, self.test_pipeline = weights_sha256, make_test_pipeline(scale)
+        self.weights_sha256 = weights_sha256
+        self.test_pipeline = make_test_pipeline(scale)
 
-    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
-        """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of
-        classes is closed.
+    def annotate(self, role: str, image: np.ndarray, query: Query) -> DetectionAnnotation:
+        """Return the detections in an image (H, W, 3) uint8, whatever names the query has.
+
+        The set of classes is closed.
         """
+        inputs = self.test_pipeline(_to_bgr(image))
         with torch.inference_mode(), full_float32(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # meshgrid's and others that its torch did not have
-            seen = self.network.test_step(
-                self.test_pipeline(np.ascontiguousarray(image[..., ::-1]))
-            )[0].pred_instances
+            warnings.simplefilter("ignore")  # of newer torch versions, for example about meshgrid
+            predictions = self.network.test_step(inputs)[0].pred_instances
         return detections_of_tensors(
-            seen.labels, seen.scores, seen.bboxes, seen.masks, (image.shape[1], image.shape[0])
+            predictions.labels,
+            predictions.scores,
+            predictions.bboxes,
+            predictions.masks,
+            (image.shape[1], image.shape[0]),
         )
 
     def network_input(self, image: np.ndarray) -> Tensor:
-        """What the network sees of an image, (1, 3, H', W')."""
-        ready: Tensor = self.network.data_preprocessor(
-            self.test_pipeline(np.ascontiguousarray(image[..., ::-1])), False
-        )["inputs"]
-        return ready
+        """Return an image (H, W, 3) uint8 as input of the network, (1, 3, H', W')."""
+        inputs = self.test_pipeline(_to_bgr(image))
+        tensor: Tensor = self.network.data_preprocessor(inputs, False)["inputs"]
+        return tensor
+
+
+def _to_bgr(image: np.ndarray) -> np.ndarray:
+    """Return an RGB image (H, W, 3) as BGR."""
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 class MmdetMask2Former(weights_file.GenEvalDetector):
@@ -118,39 +132,39 @@ class MmdetMask2Former(weights_file.GenEvalDetector):
 
     asset = ASSET
     packages = ("mmdet", "mmcv")
-    standing: JudgeClass = "official"
+    published_class: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800;"
         " ImageNet's mean and deviation, then zeros to a multiple of 32; masks bilinear to the"
         f" image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[NamedCheck, ...]:
-        """Checks of the stack that hold for any weights; what the published ones see in a known
-        image could not be recorded here.
-        """
+    def self_checks(self) -> tuple[NamedCheck, ...]:
+        """Return checks that hold for any weights."""
         return (
-            NamedCheck("channels", lambda opened: check_red_first(opened.prepared(red_image()))),
+            NamedCheck("channels", lambda judge: check_red_first(judge.network_input(red_image()))),
             NamedCheck("boxes", check_mask_boxes),
         )
 
     def open(self, device: str = "cpu") -> LoadedMmdetMask2Former:
-        """Loads the weights strictly, hash checked first.
+        """Load the weights strictly after checking their hash.
 
         Raises:
-            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is
-                not installed.
+            MissingAssetError: The weights are missing.
+            WeightsError: The weights are altered, unsafe, or of another network.
+            MissingExtraError: mmdet is not installed.
         """
         file = self.find_weights()
         network = build_network()
         state = key_map.to_mmdet3_names(weights_file.load_state(file))
-        _fit(network, state, str(file.path))
+        _fill_network(network, state, str(file.path))
         return LoadedMmdetMask2Former(network, file.sha256, device, self.scale)
 
 
-def _fit(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    with explain_misfit(what, "mmdet's Mask2Former", ASSET):
-        check_state_dict(network.state_dict(), state, what)
+def _fill_network(network: nn.Module, state: Mapping[str, Tensor], file_name: str) -> None:
+    """Load the tensors into the network; raise WeightsError where they do not fit."""
+    with explain_misfit(file_name, "mmdet's Mask2Former", ASSET):
+        check_state_dict(network.state_dict(), state, file_name)
     network.load_state_dict(dict(state), strict=True)
 
 

@@ -1,5 +1,6 @@
-"""GenEval's detector as a file: either of the two that OpenMMLab publishes, or one's own; read
-without running anything in it.
+"""The weights file of GenEval's detector: one of OpenMMLab's two, or one of the user.
+
+The file is read without executing anything in it.
 """
 
 from __future__ import annotations
@@ -21,52 +22,56 @@ from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 
-ASSETS = (
-    "mask2former",
-    "mask2former-mmdet",
-)  # one training run under the names of mmdet 2.x and 3.x
+# one training run under the keys of mmdet 2.x and of 3.x
+ASSETS = ("mask2former", "mask2former-mmdet")
 ENVIRONMENT_VARIABLE = "HAROPE_BENCH_MASK2FORMER"
 
 
 class InertObject:
-    """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing
-    and does nothing.
-    """
+    """Replacement for a Python object in a checkpoint while it is unpickled; it stores nothing."""
 
     def __new__(cls, *_: object) -> InertObject:
-        """Takes whatever the pickle gives."""
+        """Return an object and ignore the arguments that the pickle gives."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Drops the state."""
+        """Ignore the state that the pickle gives."""
 
 
-# What OpenMMLab's runners leave in `meta` and `message_hub`; never the real things
+# classes that OpenMMLab's runners store in `meta` and `message_hub`; they are never imported
 INERT_GLOBALS: list[tuple[type[InertObject], str]] = [
     (InertObject, name)
     for name in (
-        "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
-        "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "_codecs.encode",
         "mmengine.logging.history_buffer.HistoryBuffer",
     )
-]  # fmt: skip
+]
 
 
-def find_weights(first: str) -> WeightsFile:
-    """The file in use: one's own, else the asset `first`, else the other one; NotHere with the
-    command that brings the first.
+def find_weights(asset: str) -> WeightsFile:
+    """Return the file in use: that of the environment variable, else `asset`, else the other asset.
+
+    Raises:
+        WeightsError: The environment variable names a file that is missing.
+        MissingAssetError: No file is present; the message names the command to fetch `asset`.
     """
     if os.environ.get(ENVIRONMENT_VARIABLE):
-        return WeightsSource(first, ENVIRONMENT_VARIABLE).find()
-    for name in (first, *ASSETS):
-        if held := local_files.find_local_file(name):
-            return WeightsFile(held.path, held.sha256)
-    held = local_files.require_local_file(first)
-    return WeightsFile(held.path, held.sha256)
+        return WeightsSource(asset, ENVIRONMENT_VARIABLE).find()
+    for name in (asset, *ASSETS):
+        if local_file := local_files.find_local_file(name):
+            return WeightsFile(local_file.path, local_file.sha256)
+    local_file = local_files.require_local_file(asset)
+    return WeightsFile(local_file.path, local_file.sha256)
 
 
 def is_published(sha256: str) -> bool:
-    """Whether a hash begins as one of the published files' does."""
+    """Return whether a hash has the known beginning of one of the published files' hashes."""
     return any(
         sha256.startswith(file.sha256 or file.sha256_prefix or "-")
         for name in ASSETS
@@ -75,20 +80,20 @@ def is_published(sha256: str) -> bool:
 
 
 def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
-    """The network's tensors under mmdet's names, hash checked first.
+    """Return the network's tensors under mmdet's keys, after checking the hash.
 
     Raises:
-        WeightsError: altered, damaged, of unknown Python objects, or without a state dict.
+        WeightsError: The file is altered, damaged, has unknown Python objects or no state dict.
     """
     if file.path.suffix == ".safetensors":
         return load_weights(file.path, file.sha256)
     check_sha256(file.path, file.sha256)
-    whole = _read(file.path)
-    tensors = whole.get("state_dict", whole) if isinstance(whole, dict) else None
+    checkpoint = _unpickle(file.path)
+    tensors = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if (
         not isinstance(tensors, Mapping)
         or not tensors
-        or not all(isinstance(t, Tensor) for t in tensors.values())
+        or not all(isinstance(tensor, Tensor) for tensor in tensors.values())
     ):
         raise WeightsError(
             f"{file.path} has no state dict of tensors; give mmdet's checkpoint (harope-bench fetch"
@@ -97,7 +102,8 @@ def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
     return dict(tensors)
 
 
-def _read(path: Path) -> object:
+def _unpickle(path: Path) -> object:
+    """Return the contents of a torch file with tensors and inert objects only."""
     try:
         with torch.serialization.safe_globals(list(INERT_GLOBALS)):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -107,7 +113,7 @@ def _read(path: Path) -> object:
             " opened; where mmdet runs, save its state_dict as .safetensors and name that file by"
             f" {ENVIRONMENT_VARIABLE}"
         ) from error
-    except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
+    except Exception as error:  # the unpickler raises a dozen types for damaged bytes
         raise WeightsError(
             f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch"
             f" {ASSETS[0]}"
@@ -115,31 +121,31 @@ def _read(path: Path) -> object:
 
 
 def _rejected_global(error: Exception) -> str:
-    """The name that the safe unpickler refused, out of its long advice."""
-    told = str(error)
-    return told.split("GLOBAL ")[1].split()[0] if "GLOBAL " in told else "not told which"
+    """Return the class that the safe unpickler rejected, out of its long message."""
+    message = str(error)
+    return message.split("GLOBAL ")[1].split()[0] if "GLOBAL " in message else "class not stated"
 
 
 def weights_warnings(file: WeightsFile) -> tuple[str, ...]:
-    """What a result must say of the weights."""
-    if not is_published(file.sha256):
-        return (
-            (
-                "judge: other weights than GenEval's detector, or a copy of another hash; numbers"
-                " compare with nothing published"
-            ),
-        )
-    return ()
+    """Return a warning for a result where the weights are not the published ones."""
+    if is_published(file.sha256):
+        return ()
+    return (
+        "judge: other weights than GenEval's detector, or a copy with another hash; numbers do not"
+        " compare with published ones",
+    )
 
 
 class GenEvalDetector(Annotator):
-    """What GenEval's two detectors share: their file, and what they may be called with it. `scale`
-    is mmdet's (longer, shorter) side.
+    """Base class of GenEval's two detectors.
+
+    Args:
+        scale: mmdet's (longer, shorter) side of the resized image.
     """
 
     version = 1
     asset: str
-    published_class: JudgeClass  # with a published file
+    published_class: JudgeClass  # judge class with a published file
     roles = ("detector",)
 
     def __init__(self, scale: tuple[int, int] = SCALE):
@@ -147,22 +153,21 @@ class GenEvalDetector(Annotator):
 
     @property
     def judge_class(self) -> JudgeClass:
-        """`standing` with a published file of GenEval's detector; anything else is a substitute."""
+        """Return `published_class` for a published file, "substitute" for any other."""
         try:
-            return (
-                self.published_class if is_published(self.find_weights().sha256) else "substitute"
-            )
+            sha256 = self.find_weights().sha256
         except WeightsError:
             return "substitute"
+        return self.published_class if is_published(sha256) else "substitute"
 
     def find_weights(self) -> WeightsFile:
-        """The file in use; NotHere with the command that brings it."""
+        """Return the file in use; the errors are those of `find_weights` of the module."""
         return find_weights(self.asset)
 
     def weights_sha256(self) -> str:
-        """Hash of the file in use."""
+        """Return the hash of the file in use; errors as in `find_weights`."""
         return self.find_weights().sha256
 
     def warnings(self) -> tuple[str, ...]:
-        """What a result must say of the judge."""
+        """Return a warning where the weights are not the published ones."""
         return weights_warnings(self.find_weights())

@@ -1,10 +1,8 @@
-"""Judge mplug: DPG-Bench's own network, mPLUG-large, asked in the words of the benchmark; it runs
-in another Python.
+"""Judge mplug: DPG-Bench's network mPLUG-large with the benchmark's questions, in another Python.
 
-No library that harope-bench can sit beside has this network, so `runner` is executed by an
-environment with modelscope that the user
-names (`--judge-python`). Only the exact text `yes` counts in DPG-Bench; the network gives texts, no
-share of yes.
+No library that fits into harope-bench's environment has this network. So `runner` is executed by an
+environment with modelscope that the user names (`--judge-python`). Only the exact text `yes` counts
+in DPG-Bench. The network gives texts and no probability of yes.
 
 Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py;
 damo/mplug_visual-question-answering_coco_large_en on modelscope.
@@ -22,7 +20,7 @@ PLUGIN = ExternalAnnotator(
         "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5,"
         " float32"
     ),
-    needs="modelscope",
+    requirements="modelscope",
     option="weights=FOLDER",
-    otherwise="import answers that the official script wrote",
+    alternative_advice="import answers that the official script wrote",
 )

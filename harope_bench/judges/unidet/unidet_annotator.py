@@ -1,4 +1,4 @@
-"""UniDet as T2I-CompBench runs it, in another Python: one plug-in for each of its networks."""
+"""UniDet as T2I-CompBench runs it, in another Python: one plug-in per network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from harope_bench.judges.generic.external_annotator import ExternalAnnotator
 
 
 def make_unidet(backbone: str, role: Role) -> ExternalAnnotator:
-    """Return the plug-in of the network with that backbone."""
+    """Return the plug-in of the network with this backbone (R50 or RS200)."""
     return ExternalAnnotator(
         title=f"UniDet {backbone}",
         role=role,
@@ -16,7 +16,7 @@ def make_unidet(backbone: str, role: Role) -> ExternalAnnotator:
             f"UniDet {backbone}: antialiased by PIL to a shorter side of 479, the longer at most"
             " 480; BGR; scores from 0.5; float16 on CUDA"
         ),
-        needs="detectron2 and the benchmark's code",
+        requirements="detectron2 and the benchmark's code",
         option="checkout=FOLDER",
-        otherwise="import what the official script wrote",
+        alternative_advice="import what the official script wrote",
     )

@@ -1,8 +1,7 @@
-"""Judge unidet-rs200: T2I-CompBench's detector for 2D, UniDet RS200 with 722 labels; it runs in
-another Python.
+"""Judge unidet-rs200: T2I-CompBench's detector for 2D, UniDet RS200 with 722 labels.
 
-Its config asks for RGB and the published script feeds BGR, so red and blue are swapped for it; the
-runner does as the script does.
+It runs in another Python. Its configuration asks for RGB, but the published script feeds BGR, so
+red and blue are exchanged. The runner does the same.
 
 Source: Karine-Huang/T2I-CompBench 1b709499:UniDet_eval/2D_spatial_eval.py.
 """

@@ -1,4 +1,4 @@
-"""float32 as it is written: what newer GPUs round unless told otherwise."""
+"""float32 arithmetic without TF32, which newer GPUs use by default."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """TF32 would round every product on newer GPUs; it stays off here, whatever the process has
-    set, which is put back afterwards.
+    """Turn TF32 off within the block and restore the process's settings afterwards.
+
+    TF32 would round the factors of every product on newer GPUs.
     """
-    before = torch.get_float32_matmul_precision()
+    precision_before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.backends.cudnn.flags(
@@ -21,4 +22,4 @@ def full_float32() -> Iterator[None]:
         ):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision_before)
