@@ -110,7 +110,7 @@ class PromptSuite(Suite):
         """Return name and sha256 of the prompts' file or files; NotHere names the command that
         brings them.
         """
-        raise MissingMemberError(self, "source")
+        raise MissingMemberError(self, "prompts_source")
 
 
 class RealImages(Protocol):
@@ -150,7 +150,7 @@ class ClassificationSuite(Suite):
         """Return the pictures, of the user's folder where the suite ships none; OptionError where
         that does not fit.
         """
-        raise MissingMemberError(self, "pictures")
+        raise MissingMemberError(self, "real_images")
 
 
 def load_suite(name: str) -> Suite:

@@ -70,7 +70,7 @@ class CocoFidSuite(CaptionSuite):
     version = 1
     title = "MS-COCO val2014 captions; the protocol is ours, the paper states none"
     count = COUNT
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     has_exact_count = True
     resolution = 512
     judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE}

@@ -65,7 +65,7 @@ JUDGES = {  # 2D is seen by UniDet RS200, numeracy and 3D by UniDet R50
 class CompBenchSuite(PromptSuite):
     """Some categories of T2I-CompBench, under the readings of one version of spaCy's model."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 1
     copies = COPIES
     resolution = 512
@@ -131,7 +131,7 @@ class CompBenchSuite(PromptSuite):
         """The prompts of a category in order."""
         return tuple(text for text, _ in self._cases_by_category[category])
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         """Prompts and readings, by name and hash."""
         files = [local_files.require_local_file(ASSET, name) for name in self._files()]
         told = [f"{held.path.name} {held.sha256}" for held in files] + [

@@ -76,7 +76,7 @@ class DigitsSuite(LabelSuite):
 
     version = 1
     count = 500
-    asks = Conditioning("labels", CLASSES)
+    requested_conditioning = Conditioning("labels", CLASSES)
     judges = {"fidelity": "digits-net"}
     evaluators = ("fidelity",)
 

@@ -19,13 +19,13 @@ class DigitsHeldOutSuite(ClassificationSuite):
     title = "handwritten digits to be named, 28 x 28"
     count = 1000
     classes = CLASSES
-    asks = Conditioning("pictures", CLASSES)
+    requested_conditioning = Conditioning("images", CLASSES)
     resolution = SIDE
     crop_ratio = 1.0
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> ArrayImages:
+    def real_images(self, place: Path | None, labels: Path | None) -> ArrayImages:
         """All 1,000; they ship with the package, so no folder is taken."""
         if place is not None or labels is not None:
             raise OptionError(

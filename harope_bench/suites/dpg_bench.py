@@ -112,7 +112,7 @@ def _is_official(item: str, text: str) -> bool | None:
 class DpgBenchSuite(PromptSuite):
     """A case is an item and a copy; copies are the tiles of the official 2 x 2 grid, row by row."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 1
     title = "DPG-Bench: 1,065 long prompts, four images each"
     copies = COPIES
@@ -150,7 +150,7 @@ class DpgBenchSuite(PromptSuite):
         local_files.verify_local_file(ASSET, TABLE_FILE)
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         """Name and sha256 of the table."""
         return TABLE_FILE, local_files.verify_local_file(ASSET, TABLE_FILE).sha256
 

@@ -58,7 +58,7 @@ def read_metadata(path: Path) -> tuple[Metadata, ...]:
 class GenEvalSuite(PromptSuite):
     """A case is a line of the metadata and a copy; the line as it stands is its facts."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 1
     title = "GenEval: 553 prompts of six tasks, four images each"
     copies = COPIES
@@ -91,7 +91,7 @@ class GenEvalSuite(PromptSuite):
         local_files.verify_local_file(ASSET, METADATA_FILE)
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         """Name and sha256 of the metadata file."""
         return METADATA_FILE, local_files.verify_local_file(ASSET, METADATA_FILE).sha256
 

@@ -34,7 +34,7 @@ class ImageNetSuite(LabelSuite):
 
     version = 1
     count = 50_000
-    asks = Conditioning("labels", CLASSES)
+    requested_conditioning = Conditioning("labels", CLASSES)
     has_exact_count = True
     default_label_policy = "uniform"
     judges = {"fidelity": JUDGE, "fidelity/clean": f"{JUDGE}-clean"}
@@ -51,7 +51,7 @@ class ImageNetSuite(LabelSuite):
         self.resolution = resolution
         self.title = f"ImageNet, class-conditional, {resolution} x {resolution}"
 
-    def policy(self, asked: str | None) -> str:
+    def label_policy(self, asked: str | None) -> str:
         """What the plan records of a label policy that is asked for."""
         return label_policies.resolve_label_policy(asked or self.default_label_policy, CLASSES)
 

@@ -49,7 +49,7 @@ class FileImages:
         """File names without folders, so that both layouts are known as the same pictures."""
         return [path.name for path in self.paths]
 
-    def data(self, index: int) -> bytes:
+    def read_bytes(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
         path = self.paths[index]
         try:
@@ -61,7 +61,7 @@ class FileImages:
                 f"{path.name} is no regular file of at most {IMAGE_BYTES >> 20} MiB"
             ) from error
 
-    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+    def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """The picture as (side, side, 3) uint8; SampleError where it is damaged."""
         return decode_and_crop(data, self.names[index], side, crop_ratio)
 
@@ -75,13 +75,13 @@ class ImageNetValSuite(ClassificationSuite):
     title = "ImageNet-1k validation pictures to be named, 224 x 224"
     count = 50_000
     classes = 1000
-    asks = Conditioning("pictures", 1000)
+    requested_conditioning = Conditioning("images", 1000)
     resolution = 224
     crop_ratio = 1.0
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> FileImages:
+    def real_images(self, place: Path | None, labels: Path | None) -> FileImages:
         """The pictures of a folder of either layout; nothing is decoded yet.
 
         Raises:

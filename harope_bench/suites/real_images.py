@@ -50,10 +50,10 @@ class ArrayImages:
         """A name of each picture: its place."""
         return [f"{i:05d}" for i in range(len(self.labels))]
 
-    def data(self, index: int) -> bytes:
+    def read_bytes(self, index: int) -> bytes:
         """What the picture is known by."""
         return self.images[index].tobytes()
 
-    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+    def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """The picture as (side, side, 3) uint8."""
         return resize_and_crop(Image.fromarray(self.images[index]), side, crop_ratio)

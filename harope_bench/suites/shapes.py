@@ -63,7 +63,7 @@ def prompt_metadata(prompt: int) -> Mapping[str, Metadata]:
 class ShapesSuite(PromptSuite):
     """Index = copy * captions + caption."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 2
     title = "drawn scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
     copies = COPIES
@@ -98,7 +98,7 @@ class ShapesSuite(PromptSuite):
         """The caption of each index."""
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         """The captions with their facts, and their sha256."""
         told = json.dumps(
             [prompt_metadata(prompt) for prompt in range(len(caption_cases()))], sort_keys=True

@@ -152,4 +152,4 @@ def training_command(model: ModelTraining) -> str:
     command = " ".join([*train_words, *option_flags])
     if model.base_weights is None:
         return command
-    return f"{command} --from {model.base_weights.name} ({sha256_file(model.base_weights)[:12]})"
+    return f"{command} --base {model.base_weights.name} ({sha256_file(model.base_weights)[:12]})"

@@ -47,7 +47,7 @@ def run_recipe(
 
     Raises:
         OptionError: --encoding is missing for a recipe that trains an encoding or given for
-            another one, or --from is given for a recipe that starts from random weights.
+            another one, or --base is given for a recipe that starts from random weights.
         StorageError: An output file exists that no training wrote.
     """
     recipe, recipe_sha256 = read_recipe(name)
@@ -83,7 +83,7 @@ def _check_base_weights(recipe: AnyRecipe, base_weights: Path | None) -> None:
     if base_weights is None:
         return
     if not isinstance(recipe, TextToImageRecipe):
-        raise OptionError(f"recipe {recipe.name} starts from random weights; leave --from out")
+        raise OptionError(f"recipe {recipe.name} starts from random weights; leave --base out")
     with convert_os_errors(base_weights):
         check_regular(base_weights)
 

@@ -331,8 +331,8 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
         "a giraffe next to a lamp",
         9,
     )
-    assert part.source() != suite.source()
-    assert "en_core_web_sm 3.6.0" in suite.source()[0]
+    assert part.prompts_source() != suite.prompts_source()
+    assert "en_core_web_sm 3.6.0" in suite.prompts_source()[0]
 
 
 @official

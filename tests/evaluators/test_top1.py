@@ -188,8 +188,8 @@ def test_both_layouts_are_the_same_pictures_in_the_same_order(
 ) -> None:
     suite = registry.load_by_name("suites", "imagenet-val")
     folders, flat = (
-        suite.pictures(imagenet, None),
-        suite.pictures(as_list(imagenet, tmp_path), None),
+        suite.real_images(imagenet, None),
+        suite.real_images(as_list(imagenet, tmp_path), None),
     )
     assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
     assert len(folders.names) == 999 and not folders.whole
@@ -200,12 +200,12 @@ def test_an_environment_variable_names_the_folder(
     imagenet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_IMAGENET_VAL", str(imagenet))
-    assert len(registry.load_by_name("suites", "imagenet-val").pictures(None, None).names) == 999
+    assert len(registry.load_by_name("suites", "imagenet-val").real_images(None, None).names) == 999
 
 
 def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
     with pytest.raises(OptionError, match=told) as caught:
-        registry.load_by_name("suites", "imagenet-val").pictures(folder, labels)
+        registry.load_by_name("suites", "imagenet-val").real_images(folder, labels)
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +256,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
     damaged = next(
         i
         for i, name in enumerate(
-            registry.load_by_name("suites", "imagenet-val").pictures(imagenet, None).names
+            registry.load_by_name("suites", "imagenet-val").real_images(imagenet, None).names
         )
         if name.endswith("0022.JPEG")
     )

@@ -103,7 +103,7 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
     with pytest.raises(click.UsageError, match="is no resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|holds none"):
-        ImageNetValSuite().pictures(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
+        ImageNetValSuite().real_images(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
 
 
 @pytest.mark.parametrize("text", [LONG_DIGITS, "²"])
@@ -219,11 +219,11 @@ def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_pa
         assert not file_list.is_file(
             file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv")
         )
-        pictures = ImageNetValSuite().pictures(
+        pictures = ImageNetValSuite().real_images(
             tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
         )
         with pytest.raises(SampleError, match="cannot be read"):
-            pictures.data(pictures.names.index(name))
+            pictures.read_bytes(pictures.names.index(name))
     (tmp_path / "samples.jsonl").write_bytes(
         d.as_lines({"index": 0, "file": name, "sha256": d.HASH})
     )

@@ -52,7 +52,7 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
 
 def test_numbers_become_our_indices(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
-    assert compbench.recognise(tmp_path)
+    assert compbench.is_layout(tmp_path)
     found = compbench.open_layout(tmp_path, SUITE)
     # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299
     # copy 9
@@ -71,7 +71,7 @@ def test_numbers_become_our_indices(tmp_path: Path) -> None:
 def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) -> None:
     for name in ("complex", "complex_val", "whatever"):
         put(tmp_path / name, "complex", [0, 25])
-        assert compbench.recognise(tmp_path / name)
+        assert compbench.is_layout(tmp_path / name)
         assert compbench.open_layout(tmp_path / name, SUITE).indices == [300, 5 * 600 + 302]
 
 
@@ -109,7 +109,7 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
             (place / f"{text}{form(k)}.png").write_bytes(
                 encode_png(image(k)) if k in (0, 1, 299) else b"not opened here"
             )
-        assert compbench.recognise(tmp_path / name), name
+        assert compbench.is_layout(tmp_path / name), name
         found = compbench.open_layout(tmp_path / name, SUITE)
         assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), (
             name
@@ -146,13 +146,13 @@ def test_several_images_a_prompt_are_as_many_copies(
 
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
-    assert not compbench.recognise(tmp_path)
+    assert not compbench.is_layout(tmp_path)
     (tmp_path / "samples" / "img_0001.png").write_bytes(encode_png(image(1)))
-    assert not compbench.recognise(tmp_path)
+    assert not compbench.is_layout(tmp_path)
     (tmp_path / "00000" / "samples").mkdir(parents=True)
     (tmp_path / "00000" / "samples" / "00000.png").write_bytes(encode_png(image(1)))
-    assert not compbench.recognise(tmp_path / "00000")
-    assert not compbench.recognise(tmp_path / "nowhere")
+    assert not compbench.is_layout(tmp_path / "00000")
+    assert not compbench.is_layout(tmp_path / "nowhere")
 
 
 def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
-    written = compbench.write(drawn(tmp_path, indices), SUITE, tmp_path / "out")
+    written = compbench.write_images(drawn(tmp_path, indices), SUITE, tmp_path / "out")
     assert written.image_count == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
     names = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
@@ -213,7 +213,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(SampleError, match="not an empty folder"):
-        compbench.write(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
+        compbench.write_images(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_no_prompt_chooses_a_path(
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
     with pytest.raises(SampleError, match="cannot stand in a file name"):
-        compbench.write(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
+        compbench.write_images(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
 
@@ -320,7 +320,7 @@ def test_a_finished_category_is_read_to_the_digit(
     if category == "color":
         found = [float(f"{x:.4f}") for x in found]
     for place in (path, tmp_path / category, tmp_path):
-        assert results.recognise(place)
+        assert results.is_results_file(place)
         score = results.import_scores(place, Toy())
         m = value(score, metric)
         assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (
@@ -371,7 +371,7 @@ def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
             ]
         )
     )
-    assert results.recognise(path)
+    assert results.is_results_file(path)
     assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(
         script_mean(found), rel=1e-12
     )
@@ -527,19 +527,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None
 
 def test_what_is_no_result(tmp_path: Path) -> None:
     answers(tmp_path / "run" / "vqa_result.json", [0.5])
-    assert not results.recognise(tmp_path / "run" / "vqa_result.json"), (
+    assert not results.is_results_file(tmp_path / "run" / "vqa_result.json"), (
         "no folder tells its category"
     )
     with pytest.raises(StorageError, match="below a folder named"):
         results.import_scores(tmp_path, Toy())
     put(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
-    assert not results.recognise(tmp_path), (
+    assert not results.is_results_file(tmp_path), (
         "a folder with images is judged, unless its file is named"
     )
-    assert results.recognise(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
+    assert results.is_results_file(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
     (tmp_path / "color" / "config.json").write_text("{}")
-    assert not results.recognise(tmp_path / "color" / "config.json")
+    assert not results.is_results_file(tmp_path / "color" / "config.json")
 
 
 # -------------------------------------------------------------------------------------------- end

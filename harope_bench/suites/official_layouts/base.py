@@ -7,7 +7,7 @@ all suites whose images it holds; `TILED`, whether a picture joins several image
 set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
 
-A reader of finished runs knows the results file of an official script. Its module has `READS`, the
+A reader of finished runs knows the results file of an official script. Its module has `RESULTS_OF`, the
 suite's name; `recognise(path)`;
 `imported(path, suite, lenient, rules)`, the score.
 """
@@ -73,7 +73,7 @@ class ResultsReader(Protocol):
 
 
 def module_names(mark: str = "SUITE") -> list[str]:
-    """The layouts (or with `READS` the readers), by file name."""
+    """The layouts (or with `RESULTS_OF` the readers), by file name."""
     found = [
         file
         for file in sorted(Path(__file__).parent.glob("*.py"))
@@ -86,7 +86,7 @@ def find_results_reader(path: Path) -> ResultsReader | None:
     """What reads this file as the results of an official script, or None."""
     modules: list[ResultsReader] = [
         importlib.import_module(f"harope_bench.suites.official_layouts.{name}")
-        for name in module_names("READS")
+        for name in module_names("RESULTS_OF")
     ]
     return next((module for module in modules if module.is_results_file(path)), None)
 

@@ -93,7 +93,7 @@ NUMBERINGS = (
 )
 
 
-def recognise(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     """Return whether the folder is one category's or holds categories' folders.
 
     Where the folder's name tells no category, a file must have a number and begin with several
@@ -142,7 +142,7 @@ def open_layout(
     return make_sample_set(folder, suite, files, failed, tuple(warnings))
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
+def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """The images by category under their official names, as PNG. Failed samples are left out.
 
     Raises:

@@ -110,7 +110,7 @@ class CategoryAnswers(NamedTuple):
     notes: tuple[str, ...]
 
 
-def recognise(path: Path) -> bool:
+def is_results_file(path: Path) -> bool:
     """Whether a file is one script's answers, or a folder holds such files and no images."""
     if path.is_file():
         return path.suffix == ".json" and _looks_like_answers(path) and _category(path) is not None

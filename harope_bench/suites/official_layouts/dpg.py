@@ -55,7 +55,7 @@ def item_of_file(path: Path | str) -> str:
     return str(path).replace("\\", "/").rpartition("/")[2].split(".")[0]
 
 
-def recognise(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     """Whether pictures in it are named as DPG-Bench's items are, at least one not by a mere
     number.
     """
@@ -190,7 +190,7 @@ def _tile_side(path: Path, width: int, height: int, tiles: int | None) -> int:
     )
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
+def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """Write a picture an item as PNG, of one image, two side by side or a grid of four, as many as
     the items have.
 

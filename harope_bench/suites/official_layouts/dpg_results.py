@@ -47,7 +47,7 @@ class DpgScores(NamedTuple):
     printed_score: float | None
 
 
-def recognise(path: Path) -> bool:
+def is_results_file(path: Path) -> bool:
     """Whether a file is one of the script's two, by any of its first lines: a log may begin with
     others.
     """

@@ -54,7 +54,7 @@ class PromptFolders(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def recognise(folder: Path) -> bool:
+def is_layout(folder: Path) -> bool:
     """Whether some folder of digits in it has metadata."""
     return any((place / METADATA_FILE).is_file() for place in _digit_folders(folder))
 
@@ -98,7 +98,7 @@ def open_layout(
     )
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
+def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """Folders as the official generator names them, images as PNG; the official scorer does not
     notice the failed samples left out.
     """

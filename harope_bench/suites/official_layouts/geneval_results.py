@@ -81,7 +81,7 @@ class ResultRow(NamedTuple):
     boxes: dict[str, list[ScoredBox]]
 
 
-def recognise(path: Path) -> bool:
+def is_results_file(path: Path) -> bool:
     """Whether a file is such a results file, by its first line."""
     if path.suffix != ".jsonl" or not path.is_file():
         return False
