@@ -83,7 +83,7 @@ def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "holds no labels"), ("-1", "'-1'")],
+    [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "has no labels"), ("-1", "'-1'")],
 )
 def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "l.txt").write_text(text)
@@ -105,9 +105,9 @@ def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="--labels sorted is no policy"):
         ImageNetSuite(256).label_policy("sorted")
-    with pytest.raises(OptionError, match="are not here"):
+    with pytest.raises(OptionError, match="are missing"):
         ImageNetSuite(256).label_policy("file:" + "0" * 64)
-    with pytest.raises(OptionError, match="are not here"):
+    with pytest.raises(OptionError, match="are missing"):
         label_policies.stored_labels_path("file:../../etc/passwd")
 
 
