@@ -92,7 +92,11 @@ def _add_question(
     item = validate_name(row["item_id"].strip())
     prompt = row["text"].strip()
     if item not in prompts_by_item:
-        metadata: Metadata = {"item": item, "questions": [], "official_text": _is_official(item, prompt)}
+        metadata: Metadata = {
+            "item": item,
+            "questions": [],
+            "official_text": _is_official(item, prompt),
+        }
         prompts_by_item[item] = DpgPrompt(prompt, metadata)
     question = {
         "row": row_number,

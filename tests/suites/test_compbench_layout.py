@@ -413,7 +413,7 @@ def test_lost_answers_of_a_detector_are_failed_images(tmp_path: Path) -> None:
 
 def test_lost_answers_of_blip_cannot_be_placed(tmp_path: Path) -> None:
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(2, 2999))
-    score = results.import_scores(tmp_path, Toy("color"), lenient=True)
+    score = results.import_scores(tmp_path, Toy("color"), is_lenient=True)
     assert (value(score, "color").value, value(score, "color").n_failed) == (None, 3000)
     assert "its ids count files" in score.sample_scores[0]["reason"] and any(
         "the script's mean of 2,999" in line for line in score.warnings
@@ -469,7 +469,7 @@ def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_pat
     corrected = {
         r["index"]: r
         for r in results.import_scores(
-            tmp_path, THREE, lenient=True, rules="corrected"
+            tmp_path, THREE, is_lenient=True, rules="corrected"
         ).sample_scores
     }
     assert [
@@ -604,7 +604,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
         put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
-    asked = PromptScoring("t2i-compbench", is_lenient=True)
+    asked = PromptScoring("t2i-compbench", is_is_lenient=True)
     (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
     for metric, wanted in (
@@ -678,7 +678,7 @@ def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
 ) -> None:
     put(tmp_path / "complex", "complex", list(range(30)), toy)
     (scored,) = evaluate_prompts(
-        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
+        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_is_lenient=True)
     )
     rows = [
         json.loads(line)

@@ -313,7 +313,7 @@ def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: Thre
     )
     score = results.import_scores(finished, dpg_suite)
     assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
-    lenient = results.import_scores(finished, dpg_suite, lenient=True)
+    lenient = results.import_scores(finished, dpg_suite, is_lenient=True)
     assert measured(lenient)["dpg"] is not None
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 

@@ -434,7 +434,7 @@ def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(
     lenient = {
         m.metric: m.value
         for m in results.import_scores(
-            tmp_path / "results.jsonl", geneval_suite, lenient=True
+            tmp_path / "results.jsonl", geneval_suite, is_lenient=True
         ).measurements
     }
     assert lenient["colors"] is None
