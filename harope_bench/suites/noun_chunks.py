@@ -114,7 +114,7 @@ def _spans(field: str) -> Iterator[Span]:
 
 
 def _find_in_order(prompt: str, words: Sequence[str]) -> Iterator[Span]:
-    """Yield the span of each word; a word is a token or a run of tokens and follows the previous."""
+    """Yield the span of each word, which is a token or a run of tokens after the previous one."""
     start = 0
     for word in words:
         span = _search(prompt, word, start)

@@ -40,7 +40,7 @@ def test_tiles_are_the_copies_row_by_row(folder: Path, dpg_suite: ThreeItems) ->
     assert layout.is_layout(folder) and "dpg" in module_names()
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert (found.n_asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
-    assert found.warnings == ("grids: each picture is 2x2 images of 6x6 pixels",)
+    assert found.warnings == ("grids: each file is 2x2 images of 6x6 pixels",)
     assert layout.open_layout(folder, dpg_suite, side=6) == found
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
     assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
@@ -140,8 +140,8 @@ def test_what_is_missing_unreadable_or_left_over_is_told(
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert found.indices == [0, 3, 6, 9] and found.n_asked == 12
     assert (
-        found.failed[1] == "no picture of 7"
-        and found.failed[2] == "whoops3.png is not a readable picture"
+        found.failed[1] == "no image file of 7"
+        and found.failed[2] == "whoops3.png is not a readable image"
     )
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     write_grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
@@ -216,7 +216,7 @@ def test_convert_goes_from_images_to_grids_and_back(
         return done.output
 
     flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
-    assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(
+    assert "grids: each file is 2x2 images of 6x6 pixels" in converted(
         str(folder), flat, "--to", "png", "--tiles", "4"
     )
     assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")

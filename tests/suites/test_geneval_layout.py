@@ -447,7 +447,9 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path)
     (tmp_path / "other.jsonl").write_text('{"tag": "x"}\n')
-    assert not results.is_results_file(tmp_path / "other.jsonl") and not results.is_results_file(tmp_path)
+    assert not results.is_results_file(tmp_path / "other.jsonl") and not results.is_results_file(
+        tmp_path
+    )
     for text, said in (
         ("", "holds no results"),
         ('{"tag": "x"}\n', "line 1 is no GenEval result"),

@@ -203,13 +203,13 @@ def file_name(prompt: str, number: int) -> str:
     'a cup_000012.png'
     """
     name = f"{prompt}_{number:06d}.png"
-    forbidden = sorted({c for c in prompt if c in "/\\_" or not c.isprintable()})
+    forbidden_characters = sorted({c for c in prompt if c in "/\\_" or not c.isprintable()})
     is_stripped = prompt == prompt.strip() and not prompt.startswith(".")
     has_valid_length = bool(prompt) and len(name.encode()) <= MAX_NAME_BYTES
-    if forbidden or not is_stripped or not has_valid_length:
+    if forbidden_characters or not is_stripped or not has_valid_length:
         reason = "is empty, too long, or begins or ends as no file name should"
-        if forbidden:
-            reason = f"has {forbidden[0]!r}"
+        if forbidden_characters:
+            reason = f"has {forbidden_characters[0]!r}"
         raise SampleError(
             f"prompt {prompt[:60]!r} cannot be part of a file name: it {reason}; choose another"
             " layout"

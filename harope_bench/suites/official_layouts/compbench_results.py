@@ -277,7 +277,7 @@ def _read_category(category: str, file: Path) -> CategoryAnswers:
 
 
 def _answers_by_count(lines: Sequence[AnswerLine], file: Path) -> tuple[dict[int, float], str]:
-    """Return the answers by number where ids count files, or none and a reason if any is missing."""
+    """Return the answers by number where ids count files, or none and a reason if one lacks."""
     if len(lines) == IMAGES_PER_CATEGORY:
         return {line.question_id: line.answer for line in lines}, ""
     reason = (

@@ -96,9 +96,9 @@ def open_layout(
         for copy in range(copies):
             index = copy * prompts + prompt_index
             if item_file is None:
-                failed[index] = f"no picture of {item}"
+                failed[index] = f"no image file of {item}"
             elif item not in boxes_by_item:
-                failed[index] = f"{item_file.name} is not a readable picture"
+                failed[index] = f"{item_file.name} is not a readable image"
             else:
                 files[index] = item_file
                 boxes[index] = boxes_by_item[item][copy]
@@ -118,7 +118,7 @@ def _common_tile_count(
     if len(name_by_count) > 1:
         counts = ", ".join(f"{name} has {count}" for count, name in sorted(name_by_count.items()))
         raise SampleError(
-            f"{folder} has pictures of different numbers of tiles ({counts}); score them from two"
+            f"{folder} has files with different numbers of tiles ({counts}); score them from two"
             " folders"
         )
     return next(iter(name_by_count), 1)
@@ -134,7 +134,7 @@ def _warnings(
     sizes = sorted({(box[2] - box[0], box[3] - box[1]) for box in boxes.values()})
     sizes_text = shorten_list([f"{width}x{height}" for width, height in sizes])
     grid = "one image" if copies == 1 else f"{'x'.join(map(str, GRID_SHAPES[copies]))} images"
-    warnings.append(f"grids: each picture is {grid} of {sizes_text} pixels")
+    warnings.append(f"grids: each file is {grid} of {sizes_text} pixels")
     return (*warnings, *copies_warnings(copies, suite.copies, "item"))
 
 
@@ -164,7 +164,7 @@ def tile_boxes(path: Path, side: int | None = None, tiles: int | None = None) ->
         raise SampleError(
             f"{path} is {width}x{height}, wanted square tiles of {side} pixels, {expected} (beyond"
             " its edge the official script judges black); give --resolution the side of a tile, or"
-            " make the picture again"
+            " make the file again"
         )
     return [
         (column * side, row * side, (column + 1) * side, (row + 1) * side)
@@ -188,7 +188,7 @@ def _tile_side(path: Path, width: int, height: int, tiles: int | None) -> int:
     if width == height:
         raise OptionError(
             f"{path} is {width}x{height}: one image, or 2x2 of them? give --tiles 1 (or"
-            f" --resolution {width}) for one image a picture, --tiles 4 (or --resolution"
+            f" --resolution {width}) for one image in each file, --tiles 4 (or --resolution"
             f" {width // 2}) for a grid of four"
         )
     raise OptionError(
@@ -218,7 +218,7 @@ def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteR
             incomplete_items.append(item)
     if not indices_by_name:
         raise SampleError(
-            f"{samples.path}: no item has the {copies} images that a picture would join (1, 2 or 4"
+            f"{samples.path}: no item has the {copies} images that a file would join (1, 2 or 4"
             f" of each); give --count {max(copies // 2, 1) * prompts} or fewer, or generate the"
             " missing images"
         )
