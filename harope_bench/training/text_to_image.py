@@ -86,12 +86,12 @@ def render_scenes(recipe: TextToImageRecipe, indices: Sequence[int]) -> Captione
     word_tokens = {word: i + 1 for i, word in enumerate(vocabulary)}  # 0 is padding
 
     caption_length = int(recipe.config["places"])
-    caption_tokens = torch.zeros(len(pool.cases), caption_length, dtype=torch.long)
-    for row, case in enumerate(pool.cases):
+    caption_tokens = torch.zeros(len(pool.captions), caption_length, dtype=torch.long)
+    for row, case in enumerate(pool.captions):
         for column, word in enumerate(case.prompt.split()):
             caption_tokens[row, column] = word_tokens[word]
 
-    is_single_object = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in pool.cases])
+    is_single_object = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in pool.captions])
     images = torch.from_numpy(pool.images).permute(0, 3, 1, 2)  # (N, 3, side, side)
     return CaptionedScenes(images, caption_tokens, is_single_object)
 

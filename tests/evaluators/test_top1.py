@@ -212,11 +212,11 @@ def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
 def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
     refused(tmp_path / "none", "is no folder")
-    refused(tmp_path, "val.txt is not there")
+    refused(tmp_path, "val.txt is missing")
     (tmp_path / "n01440764").mkdir()
-    refused(tmp_path, "holds 1 class folders, wanted 1,000")
+    refused(tmp_path, "has 1 class folders, wanted 1,000")
     (tmp_path / "tench").mkdir()
-    refused(tmp_path, "holds the folder tench, wanted wnids")
+    refused(tmp_path, "has the folder tench, wanted only wnids")
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
         ("a.JPEG 1000\n", "index below 1,000"),
         ("../a.JPEG 3\n", "wanted 'name index'"),
         ("a.JPEG\n", "wanted 'name index'"),
-        ("\n", "holds no line"),
+        ("\n", "has no line"),
         ("a.JPEG 3\nb.JPEG 3\na.JPEG 4\n", "lists a.JPEG more than once"),
-        ("a.JPEG 3\n", "holds none of the 1 pictures"),
+        ("a.JPEG 3\n", "has none of the 1 images"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused_in_one_line(

@@ -163,7 +163,7 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
     ):
         compbench.open_layout(tmp_path / "x", SUITE)
     (tmp_path / "x").rename(tmp_path / "spatial")
-    with pytest.raises(SampleError, match="holds no image of toy"):
+    with pytest.raises(SampleError, match="has no image of toy"):
         compbench.open_layout(tmp_path / "spatial", SUITE)
 
 
@@ -195,7 +195,7 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
     written = compbench.write_images(drawn(tmp_path, indices), SUITE, tmp_path / "out")
-    assert written.image_count == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
+    assert written.image_count == 6 and "5,994 of 6,000 images are missing" in written.warnings[0]
     names = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
     )
@@ -239,7 +239,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
 def test_no_prompt_chooses_a_path(
     prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SampleError, match="cannot stand in a file name"):
+    with pytest.raises(SampleError, match="cannot be part of a file name"):
         compbench.file_name(prompt, 0)
     rows = Toy("spatial")._held
     monkeypatch.setattr(
@@ -247,7 +247,7 @@ def test_no_prompt_chooses_a_path(
         "_held",
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
-    with pytest.raises(SampleError, match="cannot stand in a file name"):
+    with pytest.raises(SampleError, match="cannot be part of a file name"):
         compbench.write_images(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
@@ -705,7 +705,7 @@ def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
     assert done.exit_code == 0, done.output
     again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
     assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
-    assert "2,997 of 3,000 images are not there" in done.output
+    assert "2,997 of 3,000 images are missing" in done.output
     done = run.invoke(
         main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"]
     )

@@ -384,7 +384,7 @@ def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_pa
     assert not results.is_results_file(other) and not results.is_results_file(tmp_path)
     line = next(line for line in finished.read_text().splitlines() if "7.png" in line)
     cases = {
-        "hello\n": "holds no score",
+        "hello\n": "has no score",
         f"{line}\n{line}\n": "scores 7 twice",
         line.replace("7.png", "nobody.png"): "nobody is no item",
         line.replace("0.", "0.e.", 1): "no numbers|no score",
@@ -393,5 +393,5 @@ def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_pa
         other.write_text(text)
         with pytest.raises(StorageError, match=said):
             results.import_scores(other, dpg_suite)
-    with pytest.raises(StorageError, match=r"x.txt is not there"):
+    with pytest.raises(StorageError, match=r"x.txt is missing"):
         results.import_scores(tmp_path / "x_detail.txt", dpg_suite)

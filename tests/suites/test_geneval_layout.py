@@ -189,7 +189,7 @@ def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason
     assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
     (why,) = [line for line in found.warnings if line.startswith("folders: why")]
     assert (
-        "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not"
+        "00000: `include` differs from that of the suite's prompt; 00001: its metadata are not"
         " GenEval's (include" in why
     )
     assert "00002: its metadata have no text in `prompt`; and 1 more" in why
@@ -202,7 +202,7 @@ def test_where_nothing_is_read_the_error_says_why(
         path.write_text(json.dumps({"prompt": "a prompt of mine", "include": []}))
     with pytest.raises(
         SampleError,
-        match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite",
+        match=r"has no image of GenEval.*'a prompt of mine' is no prompt of the suite",
     ):
         layout.open_layout(folder, geneval_suite)
 
@@ -234,7 +234,7 @@ def test_other_folders_are_not_taken_for_this_layout(
     draw(tmp_path / "00000" / "samples" / "00000.png", 1)
     draw(tmp_path / "flat" / "000000.png", 1)
     assert not layout.is_layout(tmp_path) and not layout.is_layout(tmp_path / "flat")
-    with pytest.raises(SampleError, match="holds no image of GenEval"):
+    with pytest.raises(SampleError, match="has no image of GenEval"):
         layout.open_layout(tmp_path, geneval_suite)
 
 
@@ -272,7 +272,7 @@ def test_a_part_is_written_with_a_word_on_the_rest(
     part = layout.open_layout(folder, geneval_suite).take_first(13)
     written = layout.write_images(part, geneval_suite, tmp_path / "part")
     assert written.image_count == 13 and written.warnings == (
-        "35 of 48 images are not there; the official scorer does not notice",
+        "35 of 48 images are missing; the official scorer does not notice",
     )
     assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == [
         "00000.png",
@@ -316,7 +316,7 @@ def test_convert_writes_and_reads_the_layout(
     assert done.output.splitlines() == [
         f"{back}: 47 images",
         "  images: placed by the record in file_list.jsonl",
-        "  1 of 48 images are not there; the official scorer does not notice",
+        "  1 of 48 images are missing; the official scorer does not notice",
     ]
     for copy in range(4):
         name = f"00002/samples/{copy:05d}.png"
@@ -348,7 +348,7 @@ def test_a_run_of_another_suite_is_not_written_as_geneval(
     done = CliRunner().invoke(main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"])
     assert (
         done.exit_code == 1
-        and "was drawn for suite digits, the layout geneval is of geneval" in done.output
+        and "was generated for suite digits, the layout geneval is of geneval" in done.output
     )
 
 
@@ -451,9 +451,9 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
         tmp_path
     )
     for text, said in (
-        ("", "holds no results"),
+        ("", "has no results"),
         ('{"tag": "x"}\n', "line 1 is no GenEval result"),
-        (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 holds no metadata"),
+        (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 has no metadata"),
         (json.dumps({**rows[0], "details": '{"owl": [1]}'}) + "\n", "line 1 is no GenEval result"),
         (
             json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n",

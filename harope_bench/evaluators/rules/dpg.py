@@ -96,8 +96,8 @@ class DpgQuestion(Record):
     id: int
     question: str
     parents: tuple[int, ...]
-    broad_category: str
-    detailed_category: str
+    broad_category: str = Field(alias="broad")
+    detailed_category: str = Field(alias="detailed")
     phrase: str = Field(alias="tuple")
 
     @property

@@ -163,7 +163,7 @@ def import_scores(
     annotated_images.sort(key=lambda image: image.index)
     notes = tuple(note for answers in answers_by_category.values() for note in answers.notes)
     evaluator = T2ICompBenchEvaluator(verdicts, notes)
-    return evaluator.assess(annotated_images, rules, is_lenient)
+    return evaluator.evaluate(annotated_images, rules, is_lenient)
 
 
 def _image_without_annotations(

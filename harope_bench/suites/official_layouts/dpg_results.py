@@ -96,7 +96,7 @@ def import_scores(
         for index in range(copies * prompts)
     ]
     evaluator = DpgBenchEvaluator(_scores_by_index(items, scores, prompts))
-    output = evaluator.assess(annotated_images, rules, is_lenient)
+    output = evaluator.evaluate(annotated_images, rules, is_lenient)
     warnings = (
         *copies_warnings(copies, suite.copies, "item"),
         *output.warnings,

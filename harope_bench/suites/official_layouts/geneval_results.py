@@ -129,7 +129,7 @@ def import_scores(
             )
         )
 
-    output = GenEvalEvaluator(verdicts).assess(annotated_images, rules, is_lenient)
+    output = GenEvalEvaluator(verdicts).evaluate(annotated_images, rules, is_lenient)
     warnings = (*row_warnings, *copies_warnings(copies, suite.copies), *output.warnings)
     return output._replace(warnings=warnings)
 
