@@ -142,7 +142,7 @@ def _match_folders(folder: Path, suite: PromptSuite) -> PromptFolders:
     Raises:
         SampleError: A prompt has two folders.
     """
-    prompt_index_of = PromptIndex(suite)
+    suite_prompts = PromptIndex(suite)
     by_prompt: dict[int, Path] = {}
     unmatched_folders: list[tuple[str, str]] = []  # name of a folder and reason
     renumbered_names = []
@@ -150,7 +150,7 @@ def _match_folders(folder: Path, suite: PromptSuite) -> PromptFolders:
     for prompt_folder in digit_folders:
         try:
             metadata = _read_metadata(prompt_folder)
-            prompt_index = prompt_index_of.find(metadata, int(prompt_folder.name))
+            prompt_index = suite_prompts.find(metadata, int(prompt_folder.name))
         except UnknownMetadataError as error:
             unmatched_folders.append((prompt_folder.name, str(error)))
             continue

@@ -169,7 +169,7 @@ def _parse_object(value: str | dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def rows_by_index(
-    rows: Sequence[ResultRow], prompt_index_of: PromptIndex, suite: PromptSuite, path: Path
+    rows: Sequence[ResultRow], suite_prompts: PromptIndex, suite: PromptSuite, path: Path
 ) -> tuple[dict[int, ResultRow], tuple[str, ...]]:
     """Return the row of each index of the suite, and warnings about rows that are not used.
 
@@ -182,7 +182,7 @@ def rows_by_index(
     prompts = suite.count // suite.copies
     n_excess = 0
     by_index: dict[int, ResultRow] = {}
-    for prompt_index, group in _rows_by_prompt(rows, prompt_index_of, path).items():
+    for prompt_index, group in _rows_by_prompt(rows, suite_prompts, path).items():
         names = [row.line.filename for row in group]
         if len(set(names)) < len(names):
             text = printable_line(group[0].line.prompt)
@@ -202,20 +202,20 @@ def rows_by_index(
 
 
 def _rows_by_prompt(
-    rows: Sequence[ResultRow], prompt_index_of: PromptIndex, path: Path
+    rows: Sequence[ResultRow], suite_prompts: PromptIndex, path: Path
 ) -> dict[int, list[ResultRow]]:
     """Return the rows of each prompt, with the suite's metadata instead of their own."""
     by_prompt: dict[int, list[ResultRow]] = {}
     for row in rows:
         try:
-            prompt_index = prompt_index_of.find({"prompt": row.line.prompt, **row.metadata})
+            prompt_index = suite_prompts.find({"prompt": row.line.prompt, **row.metadata})
         except UnknownMetadataError as error:
             text = printable_line(row.line.prompt)
             raise StorageError(
                 f"{path}: {text!r} is no prompt of GenEval's as fetched ({error}); score a file of"
                 " the official prompts"
             ) from error
-        metadata = dict(prompt_index_of.metadata[prompt_index])
+        metadata = dict(suite_prompts.metadata[prompt_index])
         by_prompt.setdefault(prompt_index, []).append(row._replace(metadata=metadata))
     return by_prompt
 
