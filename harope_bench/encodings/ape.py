@@ -14,26 +14,30 @@ from harope_bench.encodings.scaling import geometric_frequencies
 
 
 class Ape(base.Encoding):
-    """form = sincos adds [sin | cos] of the column to the first half of the width, of the row to
-    the second half.
+    """An embedding of the absolute position that is added to the tokens, in three forms.
 
-    sd3 is the same with positions base_grid/table apart, the needed grid cut from the middle of a
-    table x table grid. learned has
-    one free row for each token of the training grid; another grid is a bicubic enlargement of it.
+    sincos: [sin | cos] of the column in the first half of the width, of the row in the second
+    half.
+    sd3: the sincos table of table x table positions with distance base_grid/table, of which the
+    image takes the centre crop.
+    learned: one learned row for each token of the training grid; for another grid the table is
+    resized with bicubic interpolation.
     """
 
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=False, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
     source = (
         "facebookresearch/DiT:models.py:274-312; facebookresearch/deit:models_v2.py:198, 249-251; "
         "naver-ai/rope-vit:deit/models_v2_rope.py:171-183; diffusers:models/embeddings.py:336-357"
     )
-    scalings = ("none", "extend", "interpolate", "linear")
+    supported_scalings = ("none", "extend", "interpolate", "linear")
 
     class Options(base.EncodingOptions):
-        """form: whose table. base: longest wavelength over 2 pi. table, base_grid: sides of SD3's
-        table and of its own grid, in tokens.
+        """The options of an absolute embedding.
+
+        form: the kind of table. base: base of the geometric frequencies.
+        table, base_grid: sides of SD3's table and of its training grid, in tokens.
         """
 
         form: Literal["sincos", "learned", "sd3"] = "sincos"
@@ -56,64 +60,74 @@ class Ape(base.Encoding):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Tokens (B, N, width) plus the table at these positions.
+        """Return tokens (B, N, width) plus the rows of the table at these positions.
 
         Raises:
-            OptionError: positions beyond SD3's table, or a grid that a learned table cannot be
-                enlarged to.
+            OptionError: The positions exceed SD3's table, or the scaling cannot resize a learned
+                table.
         """
         if self.options.form == "learned":
             return tokens + self._learned_rows(positions).to(tokens)
-        places = positions.cpu().double()
-        if self.options.form == "sd3":
-            places = self._crop_positions(places)
-        elif self.scaling.kind in ("interpolate", "linear"):
-            places = places / torch.tensor(
-                [self.scaling.factor(axis) for axis in range(places.shape[1])], dtype=torch.float64
-            )
-        return tokens + sincos_table(places, tokens.shape[-1], self.options.base).float().to(tokens)
 
-    def _crop_positions(self, places: Tensor) -> Tensor:
-        """Where the middle crop of SD3's table puts positions that start at 0."""
-        sides = (places.amax(0) + 1).round()
+        coordinates = positions.cpu().double()
+        if self.options.form == "sd3":
+            coordinates = self._crop_positions(coordinates)
+        elif self.scaling.kind in ("interpolate", "linear"):
+            factors = [self.scaling.factor(axis) for axis in range(coordinates.shape[1])]
+            coordinates = coordinates / torch.tensor(factors, dtype=torch.float64)
+        table = sincos_table(coordinates, tokens.shape[-1], self.options.base)  # (N, width)
+        return tokens + table.float().to(tokens)
+
+    def _crop_positions(self, coordinates: Tensor) -> Tensor:
+        """Return the coordinates (N, axes) of a grid from 0 within the centre crop of SD3's table.
+
+        Source: diffusers:models/embeddings.py:336-357.
+        """
+        sides = (coordinates.amax(0) + 1).round()
         if (sides > self.options.table).any():
-            found = " x ".join(str(int(side)) for side in sides)
+            grid_text = " x ".join(str(int(side)) for side in sides)
             raise base.OptionError(
-                f"ape form sd3 holds {self.options.table} tokens a side, the image has {found};"
-                " draw it smaller"
+                f"ape form sd3 has a table of {self.options.table} tokens a side, the image has"
+                f" {grid_text} tokens; generate smaller images"
             )
-        first = torch.floor((self.options.table - sides) / 2)
-        return (places + first) * self.options.base_grid / self.options.table
+        crop_start = torch.floor((self.options.table - sides) / 2)
+        return (coordinates + crop_start) * self.options.base_grid / self.options.table
 
     def _learned_rows(self, positions: Tensor) -> Tensor:
-        """Rows (N, width) of the learned table at integer positions; a grid of another size is
-        enlarged first.
+        """Return the rows (N, width) of the learned table at integer positions.
+
+        Raises:
+            OptionError: The grid differs from the training grid and the scaling is `extend`.
         """
         assert self.shape.grid is not None
-        whole = (
-            self.table.float().unflatten(1, self.shape.grid).permute(0, 3, 1, 2)
-        )  # (1, width, rows, columns)
+        table = self.table.float().unflatten(1, self.shape.grid)  # (1, rows, columns, width)
+        table = table.permute(0, 3, 1, 2)  # (1, width, rows, columns)
+
         rows, columns = positions.long().unbind(1)
-        sides = (int(rows.max()) + 1, int(columns.max()) + 1)
+        grid = (int(rows.max()) + 1, int(columns.max()) + 1)
         if self.scaling.current_lengths:
-            sides = (self.scaling.current_lengths[0], self.scaling.current_lengths[1])
-        if self.scaling.kind == "extend" and sides != self.shape.grid:
+            grid = (self.scaling.current_lengths[0], self.scaling.current_lengths[1])
+
+        if self.scaling.kind == "extend" and grid != self.shape.grid:
             raise base.OptionError(
                 "a learned table cannot be extended beyond its grid; use pos_scaling interpolate"
             )
-        if sides != self.shape.grid:
-            whole = F.interpolate(whole, sides, mode="bicubic", align_corners=False)
-        return whole[0, :, rows, columns].T
+        if grid != self.shape.grid:
+            table = F.interpolate(table, grid, mode="bicubic", align_corners=False)
+        return table[0, :, rows, columns].T  # (N, width)
 
 
-def sincos_table(places: Tensor, width: int, longest: float) -> Tensor:
-    """Table (N, width), float64, of positions (N, axes): the last axis first, [sin | cos] of each.
+def sincos_table(coordinates: Tensor, width: int, freq_base: float) -> Tensor:
+    """Return the sine-cosine embedding (N, width), float64, of coordinates (N, axes).
+
+    The last axis comes first, and each axis gives [sin | cos].
 
     Source: facebookresearch/DiT:models.py:274-312 (its grid puts the column first).
     """
-    speeds = geometric_frequencies(base.axis_split(width, places.shape[1], "ape"), longest)
-    angles = places.flip(1)[:, :, None] * speeds  # (N, axes, planes)
-    return torch.cat((angles.sin(), angles.cos()), -1).flatten(1)
+    planes = base.axis_split(width, coordinates.shape[1], "ape")
+    freqs = geometric_frequencies(planes, freq_base)
+    angles = coordinates.flip(1)[:, :, None] * freqs  # (N, axes, planes)
+    return torch.cat((angles.sin(), angles.cos()), -1).flatten(1)  # (N, width)
 
 
 PLUGIN = Ape

@@ -1,14 +1,13 @@
-"""The contract of a positional encoding, and the rotation that most of them share.
+"""The base class of positional encodings, and the rotation that most of them share.
 
-An encoding sees `positions`, an (N, axes) tensor of coordinates (row, column), never a grid size.
-It belongs to one model and holds the parameters of all its layers. Angles are made on the CPU in
-float64 and
-only their cosines and sines go to the device: equal on every device, and some devices know no
-float64.
+An encoding receives `positions`, an (N, axes) tensor of coordinates (row, column), never the size
+of a grid. It belongs to one model and holds the parameters of all layers of that model. Angles are
+computed on the CPU in float64. Only their cosines and sines move to the device, so they are equal
+on every device, including devices without float64.
 
-A rotary encoding is up to three steps, each of which a backbone may ask for alone: `matrices`
-before the rotation,
-`turned` (the rotation), and `values`/`outputs` around the attention. `rotate` is the first two.
+A rotary encoding has up to three steps, and a backbone may call each of them alone: `matrices`
+before the rotation, `apply_rotation`, and `transform_values` / `transform_outputs` around the
+attention. `rotate` applies the first two.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.encodings.scaling import Scaling, ScalingKind, frequencies
 
-_CACHED_ANGLES = (
-    WeakIdKeyDictionary()
-)  # angles by the very tensor of positions, for as long as it lives
+# Angles by the tensor object of positions. An entry is dropped together with its tensor.
+_CACHED_ANGLES = WeakIdKeyDictionary()
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What an encoding may know of its model.
+    """The dimensions of the model that an encoding is built for.
 
-    axes_dims: channels of a head that each axis turns, where they are not alike (FLUX: 16, 56, 56).
-    grid: rows and columns of tokens at training, which a learned table needs.
-    still_axes: how many of the first axes no image moves along (FLUX: 1); no parameter is learned
-    for them.
+    width: channels of a token. heads, head_dim: attention heads and channels of each.
+    axes_dims: channels of a head that each axis rotates, where they differ (FLUX: 16, 56, 56).
+    grid: rows and columns of tokens at training; a learned table needs it.
+    static_axes: how many of the first axes have one coordinate for all image tokens (FLUX: 1). No
+    parameter is learned for them.
     """
 
     width: int
@@ -54,11 +53,13 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class EncodingProperties:
-    """What an encoding promises; the contract tests hold it to each.
+    """The properties that an encoding declares; the contract tests check each of them.
 
-    relative: scores depend on position differences only. orthogonal: `rotate` keeps lengths.
-    identity_at_init: before training it equals `rope-axial` (rotary) with the same options.
-    per_head: heads may differ. foldable: its matrix can be moved into the q/k projections.
+    relative: attention scores depend on differences of positions only.
+    orthogonal: `rotate` preserves the lengths of queries and keys.
+    identity_at_init: before training the encoding equals `rope-axial` with the same options.
+    per_head: the heads of a layer may be encoded differently.
+    foldable: the matrices can be multiplied into the query and key projections.
     """
 
     relative: bool
@@ -69,18 +70,18 @@ class EncodingProperties:
 
 
 class EncodingOptions(BaseModel):
-    """Typed options of an encoding; an unknown option is an error."""
+    """The typed options of an encoding; an unknown option is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RotaryOptions(EncodingOptions):
-    """Options of axial rotation.
+    """The options of axial rotation.
 
-    base: of the geometric frequencies of each axis. axis_order: whether the first planes turn with
-    the row or with the
-    column. layout: a plane is two neighbouring channels (interleaved), or channels j and j +
-    head_dim/2 (half-split).
+    base: base of the geometric frequencies of each axis.
+    axis_order: whether the row or the column rotates the first planes of a head.
+    layout: a plane is two neighbouring channels (interleaved), or channels j and j + head_dim/2
+    (half-split).
     """
 
     base: float = Field(default=10000.0, gt=1)
@@ -89,8 +90,9 @@ class RotaryOptions(EncodingOptions):
 
 
 class QueryKeyMatrices(NamedTuple):
-    """What acts on queries and on keys of a layer: (heads or 1, head_dim, head_dim) each, x -> M
-    x.
+    """The matrices M that a layer applies to queries and to keys, x -> M x.
+
+    Shapes: (heads or 1, head_dim, head_dim) each.
     """
 
     q: Tensor
@@ -98,14 +100,17 @@ class QueryKeyMatrices(NamedTuple):
 
 
 class Encoding(nn.Module):
-    """Additive part `embed` and rotary part `rotate`, both identity unless overridden."""
+    """A positional encoding: additive part `embed`, rotary part `rotate`, identities by default.
 
-    options: BaseModel  # of the class Options; a plug-in that reads them annotates them as its own
+    options: an instance of the class `Options`; a subclass annotates it with its own class.
+    source: the equation of the paper or the lines of code that the encoding follows.
+    supported_scalings: the kinds of position scaling that the encoding defines.
+    """
+
+    options: BaseModel
     Options: ClassVar[type[BaseModel]] = EncodingOptions
-    source: ClassVar[str] = ""  # the paper's equation or the code that it follows
-    supported_scalings: ClassVar[tuple[ScalingKind, ...]] = (
-        "none",
-    )  # position scalings that mean something to it
+    source: ClassVar[str] = ""
+    supported_scalings: ClassVar[tuple[ScalingKind, ...]] = ("none",)
 
     def __init__(self, shape: ModelShape, options: BaseModel):
         super().__init__()
@@ -115,56 +120,60 @@ class Encoding(nn.Module):
 
     @property
     def properties(self) -> EncodingProperties:
-        """Return what it promises; a plug-in whose options do not change that states it as an
-        attribute.
+        """Return the declared properties.
+
+        A plug-in whose properties do not depend on its options declares a class attribute instead.
         """
-        raise MissingMemberError(self, "facts")
+        raise MissingMemberError(self, "properties")
 
     @classmethod
     def registered_name(cls) -> str:
-        """The name it is registered under: its module's stem."""
+        """Return the registered name, which is the stem of the module."""
         return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Tokens (B, N, width) with absolute positions (N, axes) added; same shape and dtype."""
+        """Return tokens (B, N, width) plus an embedding of positions (N, axes).
+
+        Shape and dtype are those of `tokens`.
+        """
         return tokens
 
     def matrices(self, layer: int) -> QueryKeyMatrices | None:
-        """The learned matrices of a layer that act before the rotation; None where there are
-        none.
-        """
+        """Return the learned matrices of a layer that act before the rotation, None without any."""
         return None
 
     def apply_rotation(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) rotated by their positions, without any
-        matrix.
-        """
+        """Return queries and keys (B, heads, N, head_dim) rotated by position, without matrices."""
         return q, k
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) of attention layer `layer`, made
-        position-aware.
+        """Return queries and keys (B, heads, N, head_dim) of a layer after matrices and rotation.
+
+        Args:
+            positions: (N, axes).
+            layer: index of the attention layer.
         """
-        if (pair := self.matrices(layer)) is not None:
-            q = q @ pair.q.to(q.dtype).mT
-            k = k @ pair.k.to(k.dtype).mT
+        layer_matrices = self.matrices(layer)
+        if layer_matrices is not None:
+            q = q @ layer_matrices.q.to(q.dtype).mT
+            k = k @ layer_matrices.k.to(k.dtype).mT
         return self.apply_rotation(q, k, positions, layer)
 
     def transform_values(self, v: Tensor, layer: int) -> Tensor:
-        """Values (B, heads, N, head_dim) before they are attended to."""
+        """Return the values (B, heads, N, head_dim) that enter the attention."""
         return v
 
     def transform_outputs(self, out: Tensor, layer: int) -> Tensor:
-        """What the heads found (B, heads, N, head_dim), before the output projection."""
+        """Return the attention outputs (B, heads, N, head_dim) that enter the output projection."""
         return out
 
     def without_matrices(self) -> Encoding:
-        """The encoding that is left when `matrices` have been folded into the projections.
+        """Return the encoding that remains after `matrices` were folded into the projections.
 
         Raises:
-            OptionError: it does not fold.
+            OptionError: The encoding cannot be folded.
         """
         raise OptionError(
             f"{self.registered_name()} has no matrix that folds into the projections; run it"
@@ -172,25 +181,26 @@ class Encoding(nn.Module):
         )
 
     def rescale(self, scaling: Scaling) -> None:
-        """Sets the position scaling of all calls that follow.
+        """Set the position scaling of all later calls.
 
         Raises:
-            OptionError: a kind that this encoding has no meaning for.
+            OptionError: The encoding does not define this kind of scaling.
         """
         if scaling.kind not in self.supported_scalings:
             raise OptionError(
-                f"pos_scaling {scaling.kind} means nothing to {self.registered_name()}; it takes"
+                f"pos_scaling {scaling.kind} does not apply to {self.registered_name()}; it takes"
                 f" {', '.join(self.supported_scalings)}"
             )
         self.scaling = scaling
 
 
 def load_encoding(name: str) -> type[Encoding]:
-    """Return the class of the encoding of that name.
+    """Return the class of the encoding with this registered name.
 
     Raises:
-        UnknownName: No such encoding. PluginError: It is no class derived from Encoding.
-            BenchError: It does not load.
+        UnknownNameError: There is no such encoding.
+        PluginError: The plug-in is not a class derived from Encoding.
+        BenchError: The plug-in cannot be imported.
     """
     return registry.load_plugin_class("encodings", name, Encoding)
 
@@ -198,29 +208,29 @@ def load_encoding(name: str) -> type[Encoding]:
 def build_encoding(
     encoding_class: type[Encoding], shape: ModelShape, options: Mapping[str, Option]
 ) -> Encoding:
-    """An encoding with checked options.
+    """Return an encoding with validated options.
 
     Raises:
-        OptionError: an option it does not know or a value it does not take; the known ones are
-            named.
+        OptionError: An option is unknown or its value is invalid. The message lists the options of
+            the encoding.
     """
     try:
         return encoding_class(shape, encoding_class.Options(**options))
     except ValidationError as error:
-        first = error.errors()[0]
-        wrong = ".".join(map(str, first["loc"]))
-        known = ", ".join(encoding_class.Options.model_fields) or "none"
+        details = error.errors()[0]
+        option_name = ".".join(map(str, details["loc"]))
+        option_names = ", ".join(encoding_class.Options.model_fields) or "none"
         raise OptionError(
-            f"option {wrong!r} of {encoding_class.registered_name()}: {first['msg']}; its options:"
-            f" {known}"
+            f"option {option_name!r} of {encoding_class.registered_name()}: {details['msg']}; its"
+            f" options: {option_names}"
         ) from error
 
 
 def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
-    """Rotary planes an axis gets when all axes share `head_dim` alike.
+    """Return the number of rotary planes of an axis when all axes share `head_dim` equally.
 
     Raises:
-        OptionError: the head does not divide into that many pairs of channels.
+        OptionError: `head_dim` does not divide into so many pairs of channels.
     """
     if head_dim % (2 * axes):
         raise OptionError(
@@ -230,27 +240,32 @@ def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
     return head_dim // (2 * axes)
 
 
-def planes_per_axis(shape: ModelShape, what: str) -> tuple[int, ...]:
-    """Rotary planes of each axis.
+def planes_per_axis(shape: ModelShape, encoding_name: str) -> tuple[int, ...]:
+    """Return the number of rotary planes of each axis.
 
     Raises:
-        OptionError: `axes_dims` do not add up to the head size or are odd, or the head does not
-            divide alike.
+        OptionError: `axes_dims` are odd or do not add up to the head size, or the head size does
+            not divide equally.
     """
     if shape.axes_dims is None:
-        return (axis_split(shape.head_dim, shape.axes, what),) * shape.axes
-    if sum(shape.axes_dims) != shape.head_dim or any(d % 2 for d in shape.axes_dims):
+        return (axis_split(shape.head_dim, shape.axes, encoding_name),) * shape.axes
+
+    has_odd_axis = any(d % 2 for d in shape.axes_dims)
+    if sum(shape.axes_dims) != shape.head_dim or has_odd_axis:
         raise OptionError(
-            f"{what} needs even axes_dims that add up to the head size {shape.head_dim}, found"
-            f" {shape.axes_dims}"
+            f"{encoding_name} needs even axes_dims that add up to the head size {shape.head_dim},"
+            f" found {shape.axes_dims}"
         )
     return tuple(d // 2 for d in shape.axes_dims)
 
 
 @dataclass(frozen=True, eq=False)
 class RotationAngles:
-    """Angles (N, head_dim/2) or (heads, N, head_dim/2), float32 or better, and what cos and sin are
-    multiplied by.
+    """The rotation angle of every plane at every position, with cached cosines and sines.
+
+    angles: (N, head_dim/2) or (heads, N, head_dim/2), radians, float32 or float64.
+    magnitude: factor of cosines and sines, a number or (head_dim/2,); 1 except for YaRN.
+    layout: which channels form a plane, as in `RotaryOptions`.
     """
 
     angles: Tensor
@@ -259,62 +274,71 @@ class RotationAngles:
     cached_waves: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def cos_sin(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosines and sines on that device, float32; made once."""
+        """Return cosines and sines on a device, float32; each device computes them once."""
         if device not in self.cached_waves:
-            cos, sin = (
-                (wave * self.magnitude).float().to(device)
-                for wave in (self.angles.cos(), self.angles.sin())
-            )
+            cos = (self.angles.cos() * self.magnitude).float().to(device)
+            sin = (self.angles.sin() * self.magnitude).float().to(device)
             self.cached_waves[device] = (cos, sin)
         return self.cached_waves[device]
 
 
-def rotate_planes(x: Tensor, turns: RotationAngles) -> Tensor:
-    """Rotates the planes of x (B, heads, N, head_dim): (a, b) -> (a cos - b sin, a sin + b cos).
+def rotate_planes(x: Tensor, rotation: RotationAngles) -> Tensor:
+    """Rotate the planes of x (B, heads, N, head_dim): (a, b) -> (a cos - b sin, a sin + b cos).
 
     Returns:
-        Same shape and dtype as x; the products are taken in float32.
+        Shape and dtype of x. The products are computed in float32.
+
+    Source: RoFormer (arXiv 2104.09864), equation 34.
     """
-    cos, sin = turns.cos_sin(x.device)
-    if turns.layout == "half-split":
-        first, second = x.float().chunk(2, -1)  # (B, heads, N, head_dim/2) each
-        return torch.cat((first * cos - second * sin, first * sin + second * cos), -1).to(x.dtype)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
+    cos, sin = rotation.cos_sin(x.device)
+    if rotation.layout == "half-split":
+        a, b = x.float().chunk(2, -1)  # (B, heads, N, head_dim/2) each
+        rotated = torch.cat((a * cos - b * sin, a * sin + b * cos), -1)  # (B, heads, N, head_dim)
+        return rotated.to(x.dtype)
+
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, heads, N, head_dim/2) each
+    pairs = torch.stack((a * cos - b * sin, a * sin + b * cos), -1)  # (B, heads, N, head_dim/2, 2)
+    return pairs.flatten(-2).to(x.dtype)  # (B, heads, N, head_dim)
 
 
 def axial_angles(
-    positions: Tensor, shape: ModelShape, options: RotaryOptions, scaling: Scaling, what: str
+    positions: Tensor,
+    shape: ModelShape,
+    options: RotaryOptions,
+    scaling: Scaling,
+    encoding_name: str,
 ) -> RotationAngles:
-    """Each axis turns its own planes, in the order of the axes or with row and column exchanged.
+    """Return the angles with which each axis rotates its own planes, for positions (N, axes).
 
-    The layers of one forward hand in the same tensor of positions and share its angles: at FLUX's
-    2048 px they take 0.1 s to make.
+    All layers of one forward pass receive the same tensor of positions and share its cached
+    angles: computing them takes 0.1 s for FLUX at 2048 px.
 
-    Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the row first,
-    naver-ai/rope-vit:models/vit_rope.py:51-66
-    the column.
+    Source: paper equation 3. The row comes first in the release, model/models_HARoPE.py:265-282.
+    The column comes first in naver-ai/rope-vit:models/vit_rope.py:51-66.
     """
-    key = (planes_per_axis(shape, what), options, scaling, torch.is_inference_mode_enabled())
-    known = _CACHED_ANGLES.setdefault(positions, {})
-    if key not in known:
-        known[key] = _compute_axial_angles(positions, key[0], options, scaling)
-    return known[key]
+    planes = planes_per_axis(shape, encoding_name)
+    cache_key = (planes, options, scaling, torch.is_inference_mode_enabled())
+    cached_angles = _CACHED_ANGLES.setdefault(positions, {})
+    if cache_key not in cached_angles:
+        cached_angles[cache_key] = _compute_axial_angles(positions, planes, options, scaling)
+    return cached_angles[cache_key]
 
 
 def _compute_axial_angles(
     positions: Tensor, planes: tuple[int, ...], options: RotaryOptions, scaling: Scaling
 ) -> RotationAngles:
-    places = positions.cpu().double()
-    order = list(range(len(planes)))
+    """Return the axial angles (N, head_dim/2), float64 on the CPU, for `planes` of each axis."""
+    coordinates = positions.cpu().double()
+
+    # Only row and column are exchanged. The static axis of FLUX stays in front of them.
+    axis_order = list(range(len(planes)))
     if options.axis_order == "column-first":
-        order[-2:] = reversed(order[-2:])  # row and column; FLUX's axis before them stays
+        axis_order[-2:] = reversed(axis_order[-2:])
+
     angles = []
-    magnitude = []
-    for axis in order:
-        count = planes[axis]
-        angles.append(
-            places[:, axis, None] * frequencies(count, options.base, scaling, axis)
-        )  # (N, planes)
-        magnitude.append(torch.full((count,), scaling.magnitude(axis), dtype=torch.float64))
-    return RotationAngles(torch.cat(angles, -1), torch.cat(magnitude), options.layout)
+    magnitudes = []
+    for axis in axis_order:
+        axis_frequencies = frequencies(planes[axis], options.base, scaling, axis)
+        angles.append(coordinates[:, axis, None] * axis_frequencies)  # (N, planes of the axis)
+        magnitudes.append(torch.full((planes[axis],), scaling.magnitude(axis), dtype=torch.float64))
+    return RotationAngles(torch.cat(angles, -1), torch.cat(magnitudes), options.layout)

@@ -1,4 +1,4 @@
-"""Which encoding left these parameters in a state dict, as far as names and shapes tell."""
+"""Detection of the encoding in a state dict, from the names and shapes of its parameters."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from torch import Tensor
 from harope_bench.core.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
-ENCODING_PREFIX = "encoding."  # of its parameters in a network
+ENCODING_PREFIX = "encoding."  # of the encoding's parameters in a network
 
 
-# Dimensions of the parameters, by name: layers first, then heads where there is a row for each.
+# Allowed numbers of dimensions of each parameter: layers first, then heads where there is a row for
+# each head.
 PARAMETER_DIMENSIONS = {
-    "control.sigma": (3,), "sigma": (3,), "orthogonal": (4,), "matrix": (4,), "skew": (3, 4), "circulant": (3, 4), "freqs": (2, 3),
+    "control.sigma": (3,),
+    "sigma": (3,),
+    "orthogonal": (4,),
+    "matrix": (4,),
+    "skew": (3, 4),
+    "circulant": (3, 4),
+    "freqs": (2, 3),
     "table": (2, 3),
-}  # fmt: skip
+}
 
 
 class DetectedEncoding(NamedTuple):
-    """An encoding, the options that its shapes show, and the heads or the head size (0: not
-    told).
+    """An encoding with the options that the shapes of its parameters determine.
+
+    heads, head_dim: 0 where the shapes do not determine them.
     """
 
     encoding: str
@@ -32,70 +40,82 @@ class DetectedEncoding(NamedTuple):
 
 
 def detect_from_shapes(shapes: Shapes) -> DetectedEncoding | None:
-    """The encoding of these parameters, named without the model's prefix; None where there are
-    none.
+    """Return the encoding of parameters named without the model's prefix, None without parameters.
 
-    What shapes cannot show (qk_mode, map exp or cayley, bases) is left to be said.
+    Options that shapes do not determine (qk_mode, map exp or cayley, bases) are not set.
 
     Raises:
-        WeightsError: A parameter of a known name has more or fewer dimensions than any encoding
-            gives it.
+        WeightsError: A parameter has a number of dimensions that no encoding gives it.
     """
-    for name, counts in PARAMETER_DIMENSIONS.items():
-        if name in shapes and len(shapes[name]) not in counts:
-            wanted = " or ".join(map(str, counts))
-            raise WeightsError(
-                f"encoding parameter {name} has shape {shapes[name]}, wanted {wanted} dimensions;"
-                " check the file"
-            )
+    _check_dimensions(shapes)
     if "control.sigma" in shapes:
-        return DetectedEncoding("rope-svd-control", {}, *shapes["control.sigma"][1:3])
+        _, heads, head_dim = shapes["control.sigma"]
+        return DetectedEncoding("rope-svd-control", {}, heads, head_dim)
     if "sigma" in shapes:
-        _, count, d = shapes["sigma"]
-        return (
-            DetectedEncoding("harope", {}, count, d)
-            if count > 1
-            else DetectedEncoding("rope-matrix", {"matrix": "svd", "per_head": False}, 0, d)
-        )
-    for name, matrix in (("orthogonal", "orthogonal"), ("matrix", "normal")):
-        if name in shapes:
-            _, count, d, _ = shapes[name]
-            return DetectedEncoding(
-                "rope-matrix",
-                {"matrix": matrix, "per_head": count > 1},
-                count if count > 1 else 0,
-                d,
-            )
+        return _detect_svd(shapes["sigma"])
+
+    for parameter_name, matrix in (("orthogonal", "orthogonal"), ("matrix", "normal")):
+        if parameter_name in shapes:
+            _, groups, head_dim, _ = shapes[parameter_name]
+            options: dict[str, str | bool | int | float] = {
+                "matrix": matrix,
+                "per_head": groups > 1,
+            }
+            heads = groups if groups > 1 else 0
+            return DetectedEncoding("rope-matrix", options, heads, head_dim)
     return _detect_string(shapes) or _detect_unmatched(shapes)
 
 
-def detect_from_state_dict(state: Mapping[str, Tensor]) -> DetectedEncoding | None:
-    """Return `told` of a whole network's state dict, where the encoding's parameters have the
-    prefix `encoding.`.
+def detect_from_state_dict(state_dict: Mapping[str, Tensor]) -> DetectedEncoding | None:
+    """Return the encoding in a network's state dict, None without encoding parameters.
+
+    The names of the parameters start with `encoding.`. Errors are those of `detect_from_shapes`.
     """
-    return detect_from_shapes(
-        {
-            key.removeprefix(ENCODING_PREFIX): tuple(value.shape)
-            for key, value in state.items()
-            if key.startswith(ENCODING_PREFIX)
-        }
-    )
+    shapes = {
+        name.removeprefix(ENCODING_PREFIX): tuple(tensor.shape)
+        for name, tensor in state_dict.items()
+        if name.startswith(ENCODING_PREFIX)
+    }
+    return detect_from_shapes(shapes)
+
+
+def _check_dimensions(shapes: Shapes) -> None:
+    """Raise WeightsError where a parameter has a number of dimensions that no encoding gives it."""
+    for name, dimension_counts in PARAMETER_DIMENSIONS.items():
+        if name in shapes and len(shapes[name]) not in dimension_counts:
+            expected = " or ".join(map(str, dimension_counts))
+            raise WeightsError(
+                f"encoding parameter {name} has shape {shapes[name]}, wanted {expected} dimensions;"
+                " check the file"
+            )
+
+
+def _detect_svd(sigma_shape: tuple[int, ...]) -> DetectedEncoding:
+    """Return HARoPE for singular values of several heads, a shared SVD matrix for one group."""
+    _, groups, head_dim = sigma_shape
+    if groups > 1:
+        return DetectedEncoding("harope", {}, groups, head_dim)
+    return DetectedEncoding("rope-matrix", {"matrix": "svd", "per_head": False}, 0, head_dim)
 
 
 def _detect_string(shapes: Shapes) -> DetectedEncoding | None:
+    """Return STRING with the options that its parameters `skew` or `circulant` determine."""
     name = next((name for name in ("skew", "circulant") if name in shapes), None)
     if name is None:
         return None
+
     shape = shapes[name]
-    options: dict[str, str | bool | int | float] = {"per_head": len(shape) == 4}
+    is_per_head = len(shape) == 4
+    options: dict[str, str | bool | int | float] = {"per_head": is_per_head}
     if name == "circulant":
         options["map"] = "circulant"
     if "freqs" in shapes:
         options["learn_freqs"] = True
-    return DetectedEncoding("string", options, shape[1] if len(shape) == 4 else 0, shape[-1])
+    return DetectedEncoding("string", options, shape[1] if is_per_head else 0, shape[-1])
 
 
 def _detect_unmatched(shapes: Shapes) -> DetectedEncoding | None:
+    """Return the encoding of learned frequencies or of a learned table."""
     if "freqs" in shapes:
         return DetectedEncoding("rope-mixed", {})
     return DetectedEncoding("ape", {"form": "learned"}) if "table" in shapes else None

@@ -1,5 +1,6 @@
-"""The ablation of Table 6: axial RoPE after a normal, orthogonal or SVD matrix, shared by the heads
-or one for each.
+"""The ablation of Table 6: axial RoPE after a normal, orthogonal or SVD matrix.
+
+The matrix is shared by the heads of a layer, or every head has its own.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from harope_bench.encodings.matrices import (
 
 
 class RopeMatrix(MatrixRope):
-    """q -> R M q and k -> R M k ("same") or R M^-T k ("dual"); the two agree where M is orthogonal.
+    """q -> R M q and k -> R M k ("same") or R M^-T k ("dual"); both agree where M is orthogonal.
 
-    matrix = svd with per_head is HARoPE; matrix = orthogonal, shared, is STRING. The release has
-    code for SVD alone; the other
-    parameter names are ours.
+    matrix = svd with per_head is HARoPE. matrix = orthogonal without per_head is STRING. The
+    release has code for SVD only. The names of the other parameters are ours.
     """
 
     source = "paper section 4.4 and Table 6"
 
     class Options(base.RotaryOptions):
-        """matrix, per_head: the two factors of the table. qk_mode: same if left out, but dual for
-        svd as released.
+        """The options of the ablation.
+
+        matrix, per_head: the two factors of Table 6.
+        qk_mode: if left out, dual for svd as in the release, same for the other matrices.
         """
 
         matrix: Literal["normal", "orthogonal", "svd"] = "svd"
@@ -43,18 +45,18 @@ class RopeMatrix(MatrixRope):
 
     def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
-        count = shape.heads if options.per_head else 1
+        groups = shape.heads if options.per_head else 1
         d = shape.head_dim
         if options.matrix == "svd":
-            add_svd_parameters(self, shape.layers, count, d)
+            add_svd_parameters(self, shape.layers, groups, d)
         elif options.matrix == "orthogonal":
-            self.orthogonal = nn.Parameter(torch.zeros(shape.layers, count, d, d))
+            self.orthogonal = nn.Parameter(torch.zeros(shape.layers, groups, d, d))
         else:
-            self.matrix = nn.Parameter(torch.eye(d).repeat(shape.layers, count, 1, 1))
+            self.matrix = nn.Parameter(torch.eye(d).repeat(shape.layers, groups, 1, 1))
 
     @property
-    def facts(self) -> base.EncodingProperties:
-        """What it promises depends on its options."""
+    def properties(self) -> base.EncodingProperties:
+        """Return the properties, which depend on the options."""
         return base.EncodingProperties(
             relative=True,
             orthogonal=self.options.matrix == "orthogonal",
@@ -65,20 +67,22 @@ class RopeMatrix(MatrixRope):
 
     @property
     def qk_mode(self) -> QkMode:
-        """What acts on keys."""
+        """Return the mode that decides the matrix on keys."""
         return self.options.qk_mode or ("dual" if self.options.matrix == "svd" else "same")
 
     def matrices(self, layer: int) -> base.QueryKeyMatrices:
-        """The matrices (heads or 1, head_dim, head_dim) that act on q and on k of a layer."""
+        """Return the matrices (heads or 1, head_dim, head_dim) on q and on k of a layer."""
         if self.options.matrix == "svd":
             return svd_matrices(self, layer, self.qk_mode)
         if self.options.matrix == "orthogonal":
-            basis = skew_exp(self.orthogonal[layer])
-            return base.QueryKeyMatrices(basis, basis)
-        free = to_float32(self.matrix[layer])
-        return base.QueryKeyMatrices(
-            free, free if self.qk_mode == "same" else torch.linalg.inv(free).mT
-        )
+            rotation = skew_exp(self.orthogonal[layer])
+            return base.QueryKeyMatrices(rotation, rotation)
+
+        query_matrix = to_float32(self.matrix[layer])
+        if self.qk_mode == "same":
+            return base.QueryKeyMatrices(query_matrix, query_matrix)
+        key_matrix = torch.linalg.inv(query_matrix).mT  # M^-T
+        return base.QueryKeyMatrices(query_matrix, key_matrix)
 
 
 PLUGIN = RopeMatrix

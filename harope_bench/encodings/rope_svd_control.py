@@ -1,5 +1,6 @@
-"""The control of Table 9, printed "RoPE+SVD": HARoPE's parameters and FLOPs, not tied to the
-rotation.
+"""The control of Table 9, printed "RoPE+SVD".
+
+It has the parameters and FLOPs of HARoPE, but its matrices do not act on the rotary planes.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from harope_bench.encodings.matrices import (
 
 
 class RopeSvdControl(MatrixRope):
-    """One SVD matrix a head, put where it cannot touch the rotary planes.
+    """One SVD matrix for each head that does not change the basis of the rotation.
 
-    Its parameters lie under `control`, so that a file of weights tells it from HARoPE. The paper
-    says "identical SVD layers post
-    projection" and gives no formula. A matrix between projection and rotation would be HARoPE
-    itself, so two readings are left:
-    after the rotation on q and k (default; with "dual" it cancels out of every score), or on the
-    values and on what the heads found.
+    The names of its parameters start with `control`, which distinguishes a file of weights from
+    HARoPE's. The paper says "identical SVD layers post projection" and gives no formula. A matrix
+    between projection and rotation would be HARoPE itself. Two readings remain: on q and k after
+    the rotation (default; with "dual" it cancels out of every score), or on values and outputs of
+    the attention.
     """
 
     source = "paper Table 9 and section 4.5; the placement is our reading"
 
     class Options(base.RotaryOptions):
-        """placement: where the matrix acts. qk_mode: what acts on keys (after-rotation) or on
-        outputs (value-output).
+        """The options of the control.
+
+        placement: where the matrix acts.
+        qk_mode: the matrix on keys (after-rotation) or on outputs (value-output).
         """
 
         placement: Literal["after-rotation", "value-output"] = "after-rotation"
@@ -47,52 +49,49 @@ class RopeSvdControl(MatrixRope):
         add_svd_parameters(self.control, shape.layers, shape.heads, shape.head_dim)
 
     @property
-    def facts(self) -> base.EncodingProperties:
-        """What it promises depends on its options."""
-        after = self.options.placement == "after-rotation"
-        dual = self.options.qk_mode == "dual"
+    def properties(self) -> base.EncodingProperties:
+        """Return the properties, which depend on the options."""
+        is_after_rotation = self.options.placement == "after-rotation"
+        is_dual = self.options.qk_mode == "dual"
         return base.EncodingProperties(
-            relative=not after or dual,
-            orthogonal=not after,
+            relative=not is_after_rotation or is_dual,
+            orthogonal=not is_after_rotation,
             identity_at_init=True,
-            per_head=after,
+            per_head=is_after_rotation,
             foldable=False,
         )
 
-    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) turned axis by axis, then each head's matrix
-        where it belongs here.
+    def apply_rotation(
+        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries and keys (B, heads, N, head_dim) rotated axis by axis.
+
+        With placement after-rotation the matrices of each head are applied to the rotated ones.
         """
-        q, k = super().turned(q, k, positions, layer)
+        q, k = super().apply_rotation(q, k, positions, layer)
         if self.options.placement == "value-output":
             return q, k
-        pair = self.control_matrices(layer)
-        return q @ pair.q.to(q.dtype).mT, k @ pair.k.to(k.dtype).mT
+        control = self.control_matrices(layer)
+        return q @ control.q.to(q.dtype).mT, k @ control.k.to(k.dtype).mT
 
     def control_matrices(self, layer: int) -> base.QueryKeyMatrices:
-        """The two matrices (heads, head_dim, head_dim) of a layer."""
+        """Return the two matrices (heads, head_dim, head_dim) of a layer."""
         return svd_matrices(self.control, layer, self.options.qk_mode)
 
-    def values(self, v: Tensor, layer: int) -> Tensor:
-        """Values (B, heads, N, head_dim) in each head's basis, with placement value-output."""
-        return (
-            v @ self.control_matrices(layer).q.to(v.dtype).mT
-            if self.options.placement == "value-output"
-            else v
-        )
+    def transform_values(self, v: Tensor, layer: int) -> Tensor:
+        """Return values (B, heads, N, head_dim), times the first matrix for value-output."""
+        if self.options.placement != "value-output":
+            return v
+        return v @ self.control_matrices(layer).q.to(v.dtype).mT
 
-    def outputs(self, out: Tensor, layer: int) -> Tensor:
-        """What the heads found (B, heads, N, head_dim), with placement value-output under the
-        second matrix.
-        """
-        return (
-            out @ self.control_matrices(layer).k.to(out.dtype).mT
-            if self.options.placement == "value-output"
-            else out
-        )
+    def transform_outputs(self, out: Tensor, layer: int) -> Tensor:
+        """Return outputs (B, heads, N, head_dim), times the second matrix for value-output."""
+        if self.options.placement != "value-output":
+            return out
+        return out @ self.control_matrices(layer).k.to(out.dtype).mT
 
-    def plain(self) -> base.Encoding:
-        """OptionError: nothing here stands between projection and rotation."""
+    def without_matrices(self) -> base.Encoding:
+        """Raise OptionError: no matrix acts between projection and rotation."""
         return base.Encoding.without_matrices(self)
 
 

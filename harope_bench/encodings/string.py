@@ -13,14 +13,15 @@ from harope_bench.encodings.scaling import frequencies
 
 
 class String(MatrixRope):
-    """q -> R(p) P q, k -> R(p) P k with P orthogonal, one a layer, shared by its heads unless
-    `per_head`.
+    """q -> R(p) P q, k -> R(p) P k with P orthogonal.
 
-    Circulant generators are one for each axis that images move along (FLUX: two of three).
+    A layer has one P that its heads share, or one for each head with `per_head`. Any rotation by
+    commuting generators has this form, up to a change of basis that does not change attention.
+    Circulant generators: one for each axis whose coordinate varies over the image (FLUX: two of
+    three).
 
-    Any rotation by commuting generators has this form up to a change of basis that attention does
-    not see. Table 2's row equals
-    Table 6's "orthogonal, shared". No official code is known; the maps are written from the papers.
+    The row of Table 2 equals "orthogonal, shared" in Table 6. No official code is known. The maps
+    are written from the papers.
     """
 
     source = (
@@ -29,8 +30,10 @@ class String(MatrixRope):
     )
 
     class Options(base.RotaryOptions):
-        """map: P is exp(S), (I - S)(I + S)^-1, or the rotation's generators are circulant.
-        learn_freqs: frequencies train too.
+        """The options of STRING.
+
+        map: P is exp(S) or (I - S)(I + S)^-1, or the generators of the rotation are circulant.
+        per_head: whether each head has its own P. learn_freqs: whether frequencies are learned.
         """
 
         map: Literal["exp", "cayley", "circulant"] = "exp"
@@ -44,117 +47,154 @@ class String(MatrixRope):
         d = shape.head_dim
         groups = (shape.layers, shape.heads) if options.per_head else (shape.layers,)
         if options.map == "circulant":
-            self.circulant = nn.Parameter(
-                circulant_generators(self._initial_frequencies(d // 2 - 1), d).repeat(*groups, 1, 1)
-            )
+            generators = circulant_generators(self._initial_frequencies(d // 2 - 1), d)  # (axes, d)
+            self.circulant = nn.Parameter(generators.repeat(*groups, 1, 1))  # (*groups, axes, d)
             return
+
         self.skew = nn.Parameter(torch.zeros(*groups, d, d))
         if options.learn_freqs:
             planes = base.planes_per_axis(shape, "string")
-            start = torch.cat(
+            initial_freqs = torch.cat(
                 [frequencies(n, options.base, self.scaling, axis) for axis, n in enumerate(planes)]
-            )
-            self.freqs = nn.Parameter(start.float().repeat(*groups, 1))
+            )  # (d/2,)
+            self.freqs = nn.Parameter(initial_freqs.float().repeat(*groups, 1))  # (*groups, d/2)
 
     @property
-    def facts(self) -> base.EncodingProperties:
-        """What it promises depends on its options; circulant generators bring their own basis and
-        cannot start as axial RoPE.
+    def properties(self) -> base.EncodingProperties:
+        """Return the properties, which depend on the options.
+
+        Circulant generators rotate in a basis of their own and cannot equal axial RoPE at the
+        start.
         """
-        own = self.options.map == "circulant"
+        is_circulant = self.options.map == "circulant"
         return base.EncodingProperties(
             relative=True,
             orthogonal=True,
-            identity_at_init=not own,
+            identity_at_init=not is_circulant,
             per_head=self.options.per_head,
-            foldable=not own and not self.options.learn_freqs,
+            foldable=not is_circulant and not self.options.learn_freqs,
         )
 
     def _initial_frequencies(self, planes: int) -> Tensor:
-        """Frequencies (moving axes, planes), float64, that a circulant start gives: axial ones,
-        each axis its share of the planes.
+        """Return the initial frequencies (moving axes, planes), float64, of circulant generators.
+
+        They are axial: each axis has an equal fraction of the planes, and 0 in all others.
         """
-        axes = self.shape.axes - self.shape.static_axes
-        still = self.shape.static_axes
-        start = torch.zeros(axes, planes, dtype=torch.float64)
-        for axis in range(axes):
-            share = slice(axis * planes // axes, (axis + 1) * planes // axes)
-            count = share.stop - share.start
-            start[axis, share] = frequencies(count, self.options.base, self.scaling, still + axis)
-        return start
+        n_static = self.shape.static_axes
+        n_moving = self.shape.axes - n_static
+        initial_freqs = torch.zeros(n_moving, planes, dtype=torch.float64)
+        for axis in range(n_moving):
+            axis_planes = slice(axis * planes // n_moving, (axis + 1) * planes // n_moving)
+            n_planes = axis_planes.stop - axis_planes.start
+            initial_freqs[axis, axis_planes] = frequencies(
+                n_planes, self.options.base, self.scaling, n_static + axis
+            )
+        return initial_freqs
 
     def matrices(self, layer: int) -> base.QueryKeyMatrices | None:
-        """P (heads or 1, head_dim, head_dim) on q and on k; none for circulant generators."""
+        """Return P (heads or 1, head_dim, head_dim) on q and on k, None for circulant ones."""
         if self.options.map == "circulant":
             return None
-        raw = self.skew[layer]
-        basis = (skew_exp(raw) if self.options.map == "exp" else cayley_transform(raw)).reshape(
-            -1, *raw.shape[-2:]
-        )
+        skew = self.skew[layer]
+        basis = skew_exp(skew) if self.options.map == "exp" else cayley_transform(skew)
+        basis = basis.reshape(-1, *skew.shape[-2:])  # (heads or 1, d, d)
         return base.QueryKeyMatrices(basis, basis)
 
-    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) turned axis by axis, or by their circulant
-        generators.
+    def apply_rotation(
+        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries and keys (B, heads, N, head_dim) rotated by position.
+
+        The angles come from circulant generators, from learned frequencies or from fixed axial
+        ones.
         """
         if self.options.map == "circulant":
-            speeds = (
-                2 * torch.fft.rfft(self.circulant[layer].float()).imag
-            )  # (..., moving axes, d/2 + 1)
-            moving = positions[:, self.shape.static_axes :]
-            angles = torch.einsum("na,...af->...nf", moving.to(speeds), speeds)
+            angles = self._circulant_angles(positions, layer)
             return rotate_fourier_planes(q, angles), rotate_fourier_planes(k, angles)
         if not self.options.learn_freqs:
-            return super().turned(q, k, positions, layer)
+            return super().apply_rotation(q, k, positions, layer)
+        rotation = self._learned_angles(positions, layer)
+        return base.rotate_planes(q, rotation), base.rotate_planes(k, rotation)
+
+    def _circulant_angles(self, positions: Tensor, layer: int) -> Tensor:
+        """Return the angles (N, d/2 + 1) or (heads, N, d/2 + 1) of the Fourier planes.
+
+        The eigenvalues of C - C^T are 2i times the imaginary part of the spectrum of C.
+        """
+        spectrum = torch.fft.rfft(self.circulant[layer].float())  # (..., moving axes, d/2 + 1)
+        freqs = 2 * spectrum.imag
+        moving_positions = positions[:, self.shape.static_axes :]  # (N, moving axes)
+        return torch.einsum("na,...af->...nf", moving_positions.to(freqs), freqs)
+
+    def _learned_angles(self, positions: Tensor, layer: int) -> base.RotationAngles:
+        """Return the axial angles of the learned frequencies of a layer."""
         planes = base.planes_per_axis(self.shape, "string")
-        axis = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
-        places = positions[:, axis].to(self.freqs.device, torch.float32)  # (N, head_dim/2)
-        turns = base.RotationAngles(
-            places * self.freqs[layer].float()[..., None, :], layout=self.options.layout
-        )
-        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
+        plane_axes = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
+        coordinates = positions[:, plane_axes].to(self.freqs.device, torch.float32)  # (N, d/2)
+        freqs = self.freqs[layer].float()[..., None, :]  # (heads, 1, d/2) or (1, d/2)
+        return base.RotationAngles(coordinates * freqs, layout=self.options.layout)
 
     def rescale(self, scaling: base.Scaling) -> None:
-        """Only fixed frequencies can be scaled."""
-        if scaling.kind != "none" and (self.options.map == "circulant" or self.options.learn_freqs):
+        """Set the position scaling of all later calls.
+
+        Raises:
+            OptionError: The frequencies are learned; only fixed frequencies can be scaled.
+        """
+        has_learned_frequencies = self.options.map == "circulant" or self.options.learn_freqs
+        if scaling.kind != "none" and has_learned_frequencies:
             raise base.OptionError(
                 f"pos_scaling {scaling.kind} needs fixed frequencies, these were learned; leave it"
                 " at none"
             )
         super().rescale(scaling)
 
-    def plain(self) -> base.Encoding:
-        """Axial RoPE with the same base, order and layout; OptionError where frequencies are
-        learned.
+    def without_matrices(self) -> base.Encoding:
+        """Return axial RoPE with the same base, axis order and layout.
+
+        Raises:
+            OptionError: The frequencies are learned.
         """
-        return super().plain() if self.facts.foldable else base.Encoding.without_matrices(self)
+        if self.properties.foldable:
+            return super().without_matrices()
+        return base.Encoding.without_matrices(self)
 
 
-def cayley_transform(raw: Tensor) -> Tensor:
-    """Orthogonal (..., d, d): (I - S)(I + S)^-1 of the skew part S of raw. STRING, section 3.3."""
-    s = skew_part(raw)
-    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-    return torch.linalg.solve(eye + s, eye - s)  # the two factors commute
+def cayley_transform(matrix: Tensor) -> Tensor:
+    """Return the orthogonal (I - S)(I + S)^-1 (..., d, d) of the skew part S of `matrix`.
 
-
-def circulant_generators(speeds: Tensor, d: int) -> Tensor:
-    """First columns (axes, d), float32, of circulant C whose skew C - C^T turns Fourier plane f + 1
-    at `speeds` (axes, d/2 - 1).
+    Source: STRING (arXiv 2502.02562), section 3.3.
     """
-    spectrum = torch.zeros(len(speeds), d // 2 + 1, dtype=torch.complex128)
-    spectrum[:, 1:-1] = 0.5j * speeds  # eigenvalues of C - C^T are 2i times the imaginary part
+    skew = skew_part(matrix)
+    eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(eye + skew, eye - skew)  # the two factors commute
+
+
+def circulant_generators(freqs: Tensor, d: int) -> Tensor:
+    """Return the first columns (axes, d), float32, of circulant matrices C.
+
+    The skew matrix C - C^T rotates Fourier plane f + 1 by freqs[:, f] per unit step.
+
+    Args:
+        freqs: (axes, d/2 - 1), radians per unit step.
+    """
+    spectrum = torch.zeros(len(freqs), d // 2 + 1, dtype=torch.complex128)
+    spectrum[:, 1:-1] = 0.5j * freqs  # eigenvalues of C - C^T are 2i times the imaginary part
     return torch.fft.irfft(spectrum, n=d).float()
 
 
 def rotate_fourier_planes(x: Tensor, angles: Tensor) -> Tensor:
-    """exp of a circulant skew matrix times x (B, heads, N, d): every Fourier coefficient turns by
-    its angle; same shape and dtype.
+    """Return exp(S) x for a circulant skew matrix S: each Fourier coefficient is rotated.
 
     Args:
-        angles: (N, d/2 + 1) or (heads, N, d/2 + 1); the first and the last are zero.
+        x: (B, heads, N, d).
+        angles: (N, d/2 + 1) or (heads, N, d/2 + 1), radians; the first and the last are zero.
+
+    Returns:
+        Shape and dtype of x.
     """
-    turned = torch.fft.rfft(x.float()) * torch.polar(torch.ones_like(angles), angles)
-    return torch.fft.irfft(turned, n=x.shape[-1]).to(x.dtype)
+    coefficients = torch.fft.rfft(x.float())  # (B, heads, N, d/2 + 1)
+    rotated = coefficients * torch.polar(torch.ones_like(angles), angles)
+    return torch.fft.irfft(rotated, n=x.shape[-1]).to(x.dtype)  # (B, heads, N, d)
 
 
 PLUGIN = String

@@ -1,4 +1,4 @@
-"""VideoRoPE on a single image: rows and columns interleave one spectrum, low frequencies rest."""
+"""VideoRoPE on a single image: rows and columns alternate in one spectrum of frequencies."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
-from harope_bench.encodings.scaling import ROTARY_SCALINGS
+from harope_bench.encodings.scaling import ROTARY_SCALINGS, frequencies
 
 
 class VideoRope(base.Encoding):
-    """Rows take the even, columns the odd planes; the lowest frequencies belong to time.
+    """Rows rotate the even planes and columns the odd planes; time has the lowest frequencies.
 
     An image has one time step, so the time planes and the diagonal layout cancel out of every
-    score.
-    Source: Wiselnn570/VideoRoPE:videorope-transformer/modeling_videorope.py:258-285, whose sections
-    16/24/24 of 64 planes give the default quarter. The paper does not state its setting.
+    score. The paper does not state its setting. The default fraction of a quarter follows the
+    sections 16/24/24 of 64 planes in the source.
+    Source: Wiselnn570/VideoRoPE:videorope-transformer/modeling_videorope.py:258-285.
     """
 
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
     source = "Wiselnn570/VideoRoPE:modeling_videorope.py:258-285"
 
-    scalings = ROTARY_SCALINGS
+    supported_scalings = ROTARY_SCALINGS
 
     class Options(base.EncodingOptions):
-        """temporal: share of the planes, the lowest frequencies, kept for time. layout: VideoRoPE's
-        own is half-split.
+        """The options of VideoRoPE.
+
+        base: base of the geometric frequencies.
+        temporal_fraction: fraction of the planes, the lowest frequencies, that belongs to time.
+        layout: which channels form a plane; VideoRoPE's code uses half-split.
         """
 
         base: float = Field(default=10000.0, gt=1)
@@ -39,20 +42,25 @@ class VideoRope(base.Encoding):
 
     options: Options
 
-    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim), planes alternating between row and column."""
+    def apply_rotation(
+        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries and keys (B, heads, N, head_dim), planes alternating by row and column."""
         planes = base.axis_split(q.shape[-1], 1, "videorope")
-        axes = positions.shape[1]
-        moving = planes - round(planes * self.options.temporal_fraction)
+        n_axes = positions.shape[1]
+        n_spatial = planes - round(planes * self.options.temporal_fraction)
+        coordinates = positions.cpu().double()
+
         angles = torch.zeros(len(positions), planes, dtype=torch.float64)
         magnitude = torch.ones(planes, dtype=torch.float64)
-        for axis in range(axes):  # 0 row, 1 column
-            own = slice(axis, moving, axes)
-            speeds = base.frequencies(planes, self.options.base, self.scaling, axis)[own]
-            angles[:, own] = positions.cpu().double()[:, axis, None] * speeds
-            magnitude[own] = self.scaling.magnitude(axis)
-        turns = base.RotationAngles(angles, magnitude, self.options.layout)  # (N, planes)
-        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
+        for axis in range(n_axes):  # 0 row, 1 column
+            axis_planes = slice(axis, n_spatial, n_axes)
+            freqs = frequencies(planes, self.options.base, self.scaling, axis)[axis_planes]
+            angles[:, axis_planes] = coordinates[:, axis, None] * freqs
+            magnitude[axis_planes] = self.scaling.magnitude(axis)
+
+        rotation = base.RotationAngles(angles, magnitude, self.options.layout)  # (N, planes)
+        return base.rotate_planes(q, rotation), base.rotate_planes(k, rotation)
 
 
 PLUGIN = VideoRope

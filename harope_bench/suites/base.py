@@ -1,5 +1,7 @@
-"""Contracts of the suites: what to generate or classify, and against which reference or by which
-judges it is evaluated.
+"""Base classes of the suites.
+
+A suite defines what to generate or classify, and the reference or the judges that it is evaluated
+with.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from harope_bench.evaluators.base import Metadata
 
 
 class ReferenceFile(NamedTuple):
-    """Statistics of the real images as one judge saw them, and who they are."""
+    """A file with the statistics of real images under one judge, and a name for these images."""
 
     name: str
     path: Path
@@ -28,44 +30,58 @@ class ReferenceFile(NamedTuple):
 
 
 class Suite(SuiteContract):
-    """Base class of all suites. A plug-in is derived from LabelSuite, CaptionSuite, PromptSuite or
-    PictureSuite.
+    """Base class of all suites.
+
+    A plug-in derives from LabelSuite, CaptionSuite, PromptSuite or ClassificationSuite.
+
+    version: increases where requests, reference or images change.
+    resolution: side of an image, in pixels.
+    judges: by evaluator or `evaluator/profile`, the feature extractor or the annotators by role.
+    evaluators: the evaluators that apply to the suite.
+    has_exact_count: whether `count` is part of the protocol.
+    profiles: by evaluator, the profile where it is not the evaluator's default.
+    presets: settings by name.
     """
 
-    version: int  # raised where requests, reference or pictures change
+    version: int
     title: str
-    resolution: int  # pixels of a side
-    judges: Mapping[
-        str, str | Mapping[str, str]
-    ]  # by evaluator or `evaluator/profile`: the feature extractor, or annotators by role
+    resolution: int
+    judges: Mapping[str, str | Mapping[str, str]]
     evaluators: tuple[str, ...]
-    has_exact_count: bool = False  # whether `count` is part of the protocol
-    profiles: Mapping[str, str] = {}  # by evaluator, where it is not the evaluator's own
-    presets: Mapping[str, Mapping[str, Option]] = {}  # named settings
+    has_exact_count: bool = False
+    profiles: Mapping[str, str] = {}
+    presets: Mapping[str, Mapping[str, Option]] = {}
 
     @property
     def count(self) -> int:
-        """Return how many images it asks for; a plug-in may state it as an attribute."""
+        """Return the number of images; a plug-in may declare an attribute instead."""
         raise MissingMemberError(self, "count")
 
-    def label_policy(self, asked: str | None) -> str | None:
-        """Return what a plan records of a label policy that is asked for; None where the suite
-        leaves no choice of labels.
+    def label_policy(self, requested_policy: str | None) -> str | None:
+        """Return the label policy that a plan records, None where a suite fixes the labels.
+
+        Args:
+            requested_policy: the policy of the settings; None for the suite's default.
         """
         return None
 
     def reference(self, judge: str) -> ReferenceFile | None:
-        """Return the reference statistics for a judge; None where the suite has none.
+        """Return the reference statistics for a judge, None where the suite has none.
 
         Raises:
-            NotHere, WeightsError: They are not here, or altered; the command that brings them is
-                named.
+            MissingAssetError: The file is missing; the message has the command that fetches it.
+            WeightsError: The sha256 of the file differs.
         """
         return None
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split;
-        OptionError where it has none.
+        """Return the real images of a split and their labels.
+
+        Returns:
+            Images (N, H, W) or (N, H, W, 3) uint8, and labels (N,) int64.
+
+        Raises:
+            OptionError: The suite has no images of this split.
         """
         raise OptionError(f"{self.title} has no images of split {split!r}; choose another suite")
 
@@ -75,15 +91,19 @@ class LabelSuite(Suite):
 
 
 class CaptionSuite(Suite):
-    """Base class of suites of captions, whose images are compared with a reference as a set and not
-    with their captions.
+    """Base class of suites of captions, whose images are compared with a reference as a set.
+
+    The images are not compared with their captions.
     """
 
 
 @dataclass(frozen=True)
 class PromptCase:
-    """One prompt of a suite and which copy of its image; `facts` holds, by an evaluator's form,
-    what that evaluator needs to know.
+    """One request of a suite of prompts: the prompt, and the number of its image.
+
+    prompt_index: position of the prompt in the suite.
+    copy: number of the image among those of the prompt, from 0.
+    metadata: by an evaluator's key, the data that the evaluator needs.
     """
 
     prompt_index: int
@@ -93,87 +113,110 @@ class PromptCase:
 
 
 class PromptSuite(Suite):
-    """Base class of suites of prompts, `copies` images each, index = copy * number of prompts +
-    prompt.
+    """Base class of suites of prompts with `copies` images each.
 
-    So the first N indices of N prompts are one image of each.
+    index = copy * number of prompts + prompt index, so the first N indices of N prompts are one
+    image of each prompt.
     """
 
     task = "prompts"
     copies: int
 
     def case(self, index: int) -> PromptCase:
-        """Return what is asked at an index; OptionError beyond the last."""
+        """Return the prompt and copy at an index.
+
+        Raises:
+            OptionError: The index is beyond the last one.
+        """
         raise MissingMemberError(self, "case")
 
     def prompts_source(self) -> tuple[str, str]:
-        """Return name and sha256 of the prompts' file or files; NotHere names the command that
-        brings them.
+        """Return name and sha256 of the file or files of prompts.
+
+        Raises:
+            MissingAssetError: A file is missing; the message has the command that fetches it.
         """
-        raise MissingMemberError(self, "source")
+        raise MissingMemberError(self, "prompts_source")
 
 
 class RealImages(Protocol):
-    """Real pictures with labels, in a fixed order. whole: these are all pictures of the suite as it
-    is defined.
-    """
+    """Real images with labels, in a fixed order."""
 
     @property
     def is_complete(self) -> bool:
-        """Return whether these are all."""
+        """Return whether these are all images that the suite defines."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Return a name of each picture."""
+        """Return the name of each image."""
 
     @property
     def labels(self) -> Sequence[int]:
-        """Return the class of each picture."""
+        """Return the class of each image."""
 
     def read_bytes(self, index: int) -> bytes:
-        """Return the bytes that a picture is known by; SampleError where they cannot be read."""
+        """Return the bytes of an image, which identify it.
+
+        Raises:
+            SampleError: The file cannot be read.
+        """
 
     def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
-        """Return the picture in these bytes as (side, side, 3) uint8; SampleError where they are
-        damaged.
+        """Return the image in these bytes, resized and cropped to (side, side, 3) uint8.
+
+        Raises:
+            SampleError: The bytes are damaged.
         """
 
 
 class ClassificationSuite(Suite):
-    """Base class of suites of real pictures, which a classifier names."""
+    """Base class of suites of real images that a classifier labels.
+
+    crop_ratio: side of the centre crop / shorter side of the resized image.
+    """
 
     task = "classify"
     classes: int
     crop_ratio: float
 
-    def real_images(self, place: Path | None, labels: Path | None) -> RealImages:
-        """Return the pictures, of the user's folder where the suite ships none; OptionError where
-        that does not fit.
+    def real_images(self, folder: Path | None, labels: Path | None) -> RealImages:
+        """Return the real images, from the user's folder where the suite ships none.
+
+        Args:
+            labels: file of the user with the labels, where the folder does not determine them.
+
+        Raises:
+            OptionError: Folder and labels do not fit the suite.
         """
-        raise MissingMemberError(self, "pictures")
+        raise MissingMemberError(self, "real_images")
 
 
 def load_suite(name: str) -> Suite:
-    """Return the suite of that name.
+    """Return the suite with this name.
 
     Raises:
-        UnknownName: No such suite. PluginError: It is not derived from Suite. BenchError: It does
-            not load.
+        UnknownNameError: There is no such suite.
+        PluginError: The plug-in is not derived from Suite.
+        BenchError: The plug-in cannot be imported.
     """
     return registry.load_plugin("suites", name, Suite)
 
 
 def load_prompt_suite(name: str) -> PromptSuite:
-    """Return the suite of prompts of that name; errors as `load_suite`, and OptionError for a suite
-    of another kind.
+    """Return the suite of prompts with this name.
+
+    Raises:
+        OptionError: The suite is of another kind. Other errors are those of `load_suite`.
     """
     message = f"suite {name} has no prompts; choose a suite of prompts"
     return registry.require_kind(load_suite(name), PromptSuite, message)
 
 
 def load_classification_suite(name: str) -> ClassificationSuite:
-    """Return the suite of pictures of that name; errors as `load_suite`, and OptionError for a
-    suite of another kind.
+    """Return the suite of real images with this name.
+
+    Raises:
+        OptionError: The suite is of another kind. Other errors are those of `load_suite`.
     """
-    message = f"suite {name} has no pictures; choose a suite of pictures"
+    message = f"suite {name} has no images to classify; choose a suite for classifiers"
     return registry.require_kind(load_suite(name), ClassificationSuite, message)

@@ -1,19 +1,19 @@
-"""Suite coco-fid: FID of images drawn from MS-COCO captions.
+"""Suite coco-fid: FID of images generated from MS-COCO captions.
 
-The paper prints a COCO FID without saying how many images, which reference, which resolution or
-which program, so this protocol is
-ours and its numbers are not comparable with the paper's: 30,000 captions of val2014, one an image;
-images ordered by
-sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images,
-centre-cropped as ADM does to
-512 x 512, whatever side the samples have; profile clean (clean-fid's resize).
+The paper prints a COCO FID without the number of images, reference, resolution or program. This
+protocol is ours, so its numbers are not comparable with the paper's.
+
+Captions: 30,000 of val2014, one for each image. Images are ordered by sha256("coco-fid/" + id), and
+each gives its caption with the lowest id.
+Reference: all val2014 images, centre-cropped to 512 x 512 as by ADM, for samples of any side.
+Profile: clean (the resize of clean-fid).
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,43 +34,61 @@ from harope_bench.suites.base import CaptionSuite, ReferenceFile
 ASSET = "coco-captions"
 CAPTIONS_MEMBER = "annotations/captions_val2014.json"
 COUNT = 30_000
-CAPTIONS_BYTES = 256 << 20  # of the member that is read; COCO's has 33 MB
+CAPTIONS_BYTES = 256 << 20  # limit for the member; COCO's has 33 MB
 JUDGE = "inception-2015-clean"
 
 
 @lru_cache(maxsize=2)
 def read_captions(archive: Path) -> tuple[str, ...]:
-    """The suite's captions in its order; StorageError if the archive is not COCO's."""
+    """Return the captions of the suite in their order.
+
+    Raises:
+        StorageError: The archive is not the one of COCO's annotations.
+    """
     try:
-        with open_regular(archive) as file, zipfile.ZipFile(file) as held:
-            if held.namelist().count(CAPTIONS_MEMBER) > 1:
-                raise ValueError(
-                    f"it holds {CAPTIONS_MEMBER} twice, readers differ in which they take"
-                )
-            if held.getinfo(CAPTIONS_MEMBER).file_size > CAPTIONS_BYTES:
-                raise ValueError(f"{CAPTIONS_MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
-            rows = parse_json(held.read(CAPTIONS_MEMBER))["annotations"]
-        first: dict[int, tuple[int, str]] = {}
-        for row in rows:
-            image = int(row["image_id"])
-            told = (int(row["id"]), printable_line(str(row["caption"])))
-            first[image] = min(first.get(image, told), told)
+        lowest_captions: dict[int, tuple[int, str]] = {}  # by image id: lowest caption id, its text
+        for image_id, caption in _read_annotations(archive):
+            lowest_captions[image_id] = min(lowest_captions.get(image_id, caption), caption)
     except ARCHIVE_ERRORS as error:
         raise StorageError(
             f"{archive} is not COCO's annotations ({first_line(error)})",
             advice=f"harope-bench fetch {ASSET}",
         ) from error
-    order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
-    return tuple(first[image][1] for image in order[:COUNT])
+
+    image_ids = sorted(lowest_captions, key=_order_digest)
+    return tuple(lowest_captions[image_id][1] for image_id in image_ids[:COUNT])
+
+
+def _read_annotations(archive: Path) -> Iterator[tuple[int, tuple[int, str]]]:
+    """Yield the id of an image and a caption (its id, its text), for every caption.
+
+    Raises:
+        ValueError: The archive has the member twice, or the member is too large.
+    """
+    with open_regular(archive) as file, zipfile.ZipFile(file) as members:
+        if members.namelist().count(CAPTIONS_MEMBER) > 1:
+            raise ValueError(
+                f"it has {CAPTIONS_MEMBER} twice, and readers differ in which one they take"
+            )
+        if members.getinfo(CAPTIONS_MEMBER).file_size > CAPTIONS_BYTES:
+            raise ValueError(f"{CAPTIONS_MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
+        rows = parse_json(members.read(CAPTIONS_MEMBER))["annotations"]
+    for row in rows:
+        yield int(row["image_id"]), (int(row["id"]), printable_line(str(row["caption"])))
+
+
+def _order_digest(image_id: int) -> bytes:
+    """Return the digest that decides the position of an image in the suite."""
+    return hashlib.sha256(f"coco-fid/{image_id}".encode()).digest()
 
 
 class CocoFidSuite(CaptionSuite):
-    """Prompts are captions; see the module for the protocol."""
+    """Suite of captions; the docstring of the module defines its protocol."""
 
     version = 1
     title = "MS-COCO val2014 captions; the protocol is ours, the paper states none"
     count = COUNT
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     has_exact_count = True
     resolution = 512
     judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE}
@@ -78,35 +96,41 @@ class CocoFidSuite(CaptionSuite):
     profiles = {"fidelity": "clean"}
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Requests whose prompt is the caption of that place."""
-        known = read_captions(local_files.verify_local_file(ASSET).path)
-        wanted = list(indices)
-        if beyond := [i for i in wanted if i >= len(known)]:
+        """Return the requests with these indices; the prompt is the caption at the index.
+
+        Raises:
+            OptionError: An index is beyond the last caption.
+        """
+        captions = read_captions(local_files.verify_local_file(ASSET).path)
+        requested_indices = list(indices)
+        excess_indices = [i for i in requested_indices if i >= len(captions)]
+        if excess_indices:
             raise OptionError(
-                f"coco-fid has {len(known):,} captions, sample {beyond[0]} has none; ask for fewer"
+                f"coco-fid has {len(captions):,} captions, sample {excess_indices[0]} has none;"
+                " request fewer"
             )
-        return [Request(index=i, prompt=known[i]) for i in wanted]
+        return [Request(index=i, prompt=captions[i]) for i in requested_indices]
 
     def reference(self, judge: str) -> ReferenceFile:
-        """The statistics of val2014 that the user builds once, for this judge."""
+        """Return the statistics of val2014 for a judge, which the user builds once.
+
+        Raises:
+            MissingAssetError: The user has not built them; the message has the command.
+        """
         path = home() / "references" / f"coco-val2014-{self.resolution}-{judge}.npz"
         if not path.is_file():
             raise MissingAssetError(
-                f"the COCO reference of {judge} is not here",
+                f"the COCO reference of {judge} is missing",
                 advice=(
                     f"harope-bench reference VAL2014 {path} --judge {judge} --crop"
                     f" {self.resolution}"
                 ),
             )
-        return ReferenceFile(
-            path.name,
-            path,
-            sha256_file(path),
-            str(load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")),
-        )
+        judge_sha256 = load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")
+        return ReferenceFile(path.name, path, sha256_file(path), str(judge_sha256))
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """COCO's pictures cannot be shipped."""
+        """Raise OptionError: the package may not ship COCO's images."""
         raise OptionError(
             f"COCO's {split} images are not part of this package; train from your own copy"
         )

@@ -1,4 +1,4 @@
-"""Suite digits-held-out: the 1,000 digits that no training sees, to be named by a classifier."""
+"""Suite digits-held-out: the 1,000 digits that no training uses, for classifiers."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from harope_bench.suites.real_images import ArrayImages
 
 
 class DigitsHeldOutSuite(ClassificationSuite):
-    """The last 100 of each digit, in the file's order."""
+    """The last 100 images of each digit, in the order of the file."""
 
     version = 1
-    title = "handwritten digits to be named, 28 x 28"
+    title = "handwritten digits to be classified, 28 x 28"
     count = 1000
     classes = CLASSES
-    asks = Conditioning("pictures", CLASSES)
+    requested_conditioning = Conditioning("images", CLASSES)
     resolution = SIDE
     crop_ratio = 1.0
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> ArrayImages:
-        """All 1,000; they ship with the package, so no folder is taken."""
-        if place is not None or labels is not None:
+    def real_images(self, folder: Path | None, labels: Path | None) -> ArrayImages:
+        """Return all 1,000 images.
+
+        Raises:
+            OptionError: A folder or labels are given, although the images ship with the package.
+        """
+        if folder is not None or labels is not None:
             raise OptionError(
-                "suite digits-held-out brings its own pictures; leave --images and --truth out"
+                "suite digits-held-out has its own images; leave --images and --ground-truth out"
             )
-        images, named = DIGITS.images("held-out")
-        return ArrayImages(images, named.tolist())
+        held_out_images, held_out_labels = DIGITS.images("held-out")
+        return ArrayImages(held_out_images, held_out_labels.tolist())
 
 
 PLUGIN = DigitsHeldOutSuite()

@@ -1,10 +1,8 @@
-"""Suite dpg-bench: 1,065 long prompts, each with questions that depend on each other, four images
-each.
+"""Suite dpg-bench: 1,065 long prompts with four images each, and a graph of questions for each.
 
-Prompts are in the order in which the table of questions names them first. The table holds the
-prompts' texts too, and generation is
-officially from one file a prompt; the hash of each such file ships here, and a case says whether
-its text is that file's.
+Prompts are in the order of their first rows in the table of questions. The table has the texts of
+the prompts too. The official generation reads one file for each prompt; the hashes of these files
+ship here, and the metadata of a prompt says whether its text equals that of the file.
 
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/dpg_bench.csv and dpg_bench/prompts/ (git tree
 ac3ba27b).
@@ -34,15 +32,14 @@ from harope_bench.suites.base import PromptCase, PromptSuite
 
 ASSET = "dpg-bench"
 TABLE_FILE = "dpg_bench.csv"
-HASHES_FILE = (
-    Path(__file__).parent / "dpg-bench-prompts.txt"
-)  # item, and the first 16 digits of its stripped prompt's sha256
+# Each line: an item, and the first 16 digits of the sha256 of its stripped prompt.
+HASHES_FILE = Path(__file__).parent / "dpg-bench-prompts.txt"
 PROMPT_COUNT = 1065
 COPIES = 4
 
 
 class DpgPrompt(NamedTuple):
-    """A prompt's text and its facts, as `rules.dpg.Item` reads them."""
+    """A prompt and its metadata, which `evaluators.rules.dpg.DpgItem` validates."""
 
     prompt: str
     metadata: Metadata
@@ -50,21 +47,24 @@ class DpgPrompt(NamedTuple):
 
 @cache
 def official_hashes() -> dict[str, str]:
-    """By item, the beginning of the sha256 of its official prompt, blanks around it stripped."""
+    """Return the start of the sha256 of the stripped official prompt, by item."""
     return dict(line.split() for line in HASHES_FILE.read_text(encoding="ascii").splitlines())
 
 
 @lru_cache(maxsize=2)
 def read_prompts(path: Path) -> tuple[DpgPrompt, ...]:
-    """The table's items in the order of their first rows; StorageError names a row that is none."""
-    found: dict[str, DpgPrompt] = {}
+    """Return the prompts of the table in the order of their first rows.
+
+    Raises:
+        StorageError: A row is invalid; the message has its number.
+    """
+    prompts_by_item: dict[str, DpgPrompt] = {}
     try:
         with convert_os_errors(path):
             data = read_regular(path, TEXT_BYTES)
-        for number, row in enumerate(
-            csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        ):
-            _add_question(found, number, row)
+        text = data.decode("utf-8-sig")
+        for row_number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""))):
+            _add_question(prompts_by_item, row_number, row)
     except (
         ValidationError,
         ValueError,
@@ -74,25 +74,32 @@ def read_prompts(path: Path) -> tuple[DpgPrompt, ...]:
         AttributeError,
         csv.Error,
     ) as error:
-        told = (
-            validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
-        )
-        at = sum(len(p.metadata["questions"]) for p in found.values())
+        reason = first_line(error)
+        if isinstance(error, ValidationError):
+            reason = validation_summary(error)
+        row_number = sum(len(p.metadata["questions"]) for p in prompts_by_item.values())
         raise StorageError(
-            f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}"
+            f"{path}: row {row_number} is none of DPG-Bench's ({reason}); harope-bench fetch"
+            f" {ASSET}"
         ) from error
-    return tuple(found.values())
+    return tuple(prompts_by_item.values())
 
 
-def _add_question(found: dict[str, DpgPrompt], number: int, row: Mapping[str, str]) -> None:
+def _add_question(
+    prompts_by_item: dict[str, DpgPrompt], row_number: int, row: Mapping[str, str]
+) -> None:
+    """Add the question of a row of the table to its prompt."""
     item = validate_name(row["item_id"].strip())
-    text = row["text"].strip()
-    if item not in found:
-        found[item] = DpgPrompt(
-            text, {"item": item, "questions": [], "official_text": _is_official(item, text)}
-        )
+    prompt = row["text"].strip()
+    if item not in prompts_by_item:
+        metadata: Metadata = {
+            "item": item,
+            "questions": [],
+            "official_text": _is_official(item, prompt),
+        }
+        prompts_by_item[item] = DpgPrompt(prompt, metadata)
     question = {
-        "row": number,
+        "row": row_number,
         "id": int(float(row["proposition_id"])),  # as pandas reads it
         "question": row["question_natural_language"],
         "parents": [int(parent) for parent in row["dependency"].split(",")],
@@ -101,18 +108,19 @@ def _add_question(found: dict[str, DpgPrompt], number: int, row: Mapping[str, st
         "tuple": row["tuple"],
     }
     DpgItem.model_validate({"item": item, "questions": [question]})
-    found[item].metadata["questions"].append(question)
+    prompts_by_item[item].metadata["questions"].append(question)
 
 
-def _is_official(item: str, text: str) -> bool | None:
-    wanted = official_hashes().get(item)
-    return None if wanted is None else sha256_bytes(text.encode()).startswith(wanted)
+def _is_official(item: str, prompt: str) -> bool | None:
+    """Return whether a prompt equals the official file of its item, None without such a file."""
+    hash_start = official_hashes().get(item)
+    return None if hash_start is None else sha256_bytes(prompt.encode()).startswith(hash_start)
 
 
 class DpgBenchSuite(PromptSuite):
-    """A case is an item and a copy; copies are the tiles of the official 2 x 2 grid, row by row."""
+    """DPG-Bench; the copies of a prompt are the tiles of the official 2 x 2 grid, row by row."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 1
     title = "DPG-Bench: 1,065 long prompts, four images each"
     copies = COPIES
@@ -122,36 +130,42 @@ class DpgBenchSuite(PromptSuite):
 
     @property
     def count(self) -> int:
-        """Images of all prompts of the table, of the official ones before it came."""
-        found = local_files.find_local_file(ASSET, TABLE_FILE)
-        return self.copies * (PROMPT_COUNT if found is None else len(read_prompts(found.path)))
+        """Return the number of images; the official number where the table is not fetched."""
+        table = local_files.find_local_file(ASSET, TABLE_FILE)
+        n_prompts = PROMPT_COUNT if table is None else len(read_prompts(table.path))
+        return self.copies * n_prompts
 
     def case(self, index: int) -> PromptCase:
-        """The prompt and copy at an index; OptionError beyond the last, NotHere before the table
-        came, StorageError for another table.
+        """Return the prompt and copy at an index.
+
+        Raises:
+            OptionError: The index is beyond the last one.
+            MissingAssetError: The table is not fetched.
+            StorageError: The table has another number of prompts.
         """
         path = local_files.require_local_file(ASSET, TABLE_FILE).path
-        known = read_prompts(path)
-        if len(known) * self.copies != self.count:
+        prompts = read_prompts(path)
+        if len(prompts) * self.copies != self.count:
             raise StorageError(
-                f"{path} has {len(known):,} items, wanted {self.count // self.copies:,};"
+                f"{path} has {len(prompts):,} items, wanted {self.count // self.copies:,};"
                 f" harope-bench fetch {ASSET}"
             )
-        copy, prompt = divmod(index, len(known))
+        copy, prompt_index = divmod(index, len(prompts))
         if not 0 <= copy < self.copies:
             raise OptionError(
-                f"dpg-bench has {len(known) * self.copies:,} images, sample {index} is none; ask"
-                " for fewer"
+                f"dpg-bench has {len(prompts) * self.copies:,} images, sample {index} is none;"
+                " request fewer"
             )
-        return PromptCase(prompt, copy, known[prompt].prompt, {"dpg": known[prompt].metadata})
+        prompt, metadata = prompts[prompt_index]
+        return PromptCase(prompt_index, copy, prompt, {"dpg": metadata})
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """The prompt of each index; the table is hashed first."""
+        """Return the requests with these indices, after the table's sha256 was verified."""
         local_files.verify_local_file(ASSET, TABLE_FILE)
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
-        """Name and sha256 of the table."""
+    def prompts_source(self) -> tuple[str, str]:
+        """Return name and sha256 of the table."""
         return TABLE_FILE, local_files.verify_local_file(ASSET, TABLE_FILE).sha256
 
 

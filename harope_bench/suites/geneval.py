@@ -1,9 +1,8 @@
 """Suite geneval: 553 prompts of six tasks, four images each.
 
-The official generator seeds everything with 42 before each prompt and draws its four images one
-after another, so that sample k
-depends on those before it; here each image has a generator of its own, so images differ from the
-official generator's of equal weights.
+The official generator sets seed 42 before each prompt and generates its four images one after
+another, so that each image depends on those before it. Here each image has its own random
+generator, so images differ from those of the official generator with equal weights.
 
 Source: djghosh13/geneval af4902f2, prompts/evaluation_metadata.jsonl.
 """
@@ -35,30 +34,34 @@ COPIES = 4
 
 @lru_cache(maxsize=2)
 def read_metadata(path: Path) -> tuple[Metadata, ...]:
-    """The metadata of each prompt, in file order; StorageError names a line that is none."""
-    found = []
-    texts = [line for line in read_text(path).split("\n") if line.strip()]
-    for number, text in enumerate(texts, 1):
+    """Return the metadata of each prompt, in the order of the file.
+
+    Raises:
+        StorageError: A line is invalid; the message has its number.
+    """
+    metadata = []
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    for line_number, line in enumerate(lines, 1):
         try:
-            facts = parse_json(text)
-            PromptSpec.model_validate(facts)
+            prompt_metadata = parse_json(line)
+            PromptSpec.model_validate(prompt_metadata)
         except ValidationError as error:
             raise StorageError(
-                f"{path} line {number} is no GenEval prompt ({validation_summary(error)});"
+                f"{path} line {line_number} is no GenEval prompt ({validation_summary(error)});"
                 f" harope-bench fetch {ASSET}"
             ) from error
         except ValueError as error:
             raise StorageError(
-                f"{path} line {number} is not JSON; harope-bench fetch {ASSET}"
+                f"{path} line {line_number} is not JSON; harope-bench fetch {ASSET}"
             ) from error
-        found.append(facts)
-    return tuple(found)
+        metadata.append(prompt_metadata)
+    return tuple(metadata)
 
 
 class GenEvalSuite(PromptSuite):
-    """A case is a line of the metadata and a copy; the line as it stands is its facts."""
+    """GenEval; the metadata of a case is its line of the official file, unchanged."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 1
     title = "GenEval: 553 prompts of six tasks, four images each"
     copies = COPIES
@@ -68,31 +71,35 @@ class GenEvalSuite(PromptSuite):
 
     @property
     def count(self) -> int:
-        """Images of all prompts of the file, of the official ones before it came."""
-        found = local_files.find_local_file(ASSET, METADATA_FILE)
-        return self.copies * (PROMPT_COUNT if found is None else len(read_metadata(found.path)))
+        """Return the number of images; the official number where the file is not fetched."""
+        file = local_files.find_local_file(ASSET, METADATA_FILE)
+        n_prompts = PROMPT_COUNT if file is None else len(read_metadata(file.path))
+        return self.copies * n_prompts
 
     def case(self, index: int) -> PromptCase:
-        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere
-        before the prompts came.
+        """Return the prompt and copy at an index.
+
+        Raises:
+            OptionError: The index is beyond the last one.
+            MissingAssetError: The prompts are not fetched.
         """
-        known = read_metadata(local_files.require_local_file(ASSET, METADATA_FILE).path)
-        copy, prompt = divmod(index, len(known))
+        all_metadata = read_metadata(local_files.require_local_file(ASSET, METADATA_FILE).path)
+        copy, prompt_index = divmod(index, len(all_metadata))
         if not 0 <= copy < self.copies:
             raise OptionError(
-                f"geneval has {len(known) * self.copies:,} images, sample {index} is none; ask for"
-                " fewer"
+                f"geneval has {len(all_metadata) * self.copies:,} images, sample {index} is none;"
+                " request fewer"
             )
-        facts = known[prompt]
-        return PromptCase(prompt, copy, str(facts["prompt"]), {"geneval": facts})
+        metadata = all_metadata[prompt_index]
+        return PromptCase(prompt_index, copy, str(metadata["prompt"]), {"geneval": metadata})
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """The prompt of each index; the metadata file is hashed first."""
+        """Return the requests with these indices, after the file's sha256 was verified."""
         local_files.verify_local_file(ASSET, METADATA_FILE)
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
-        """Name and sha256 of the metadata file."""
+    def prompts_source(self) -> tuple[str, str]:
+        """Return name and sha256 of the metadata file."""
         return METADATA_FILE, local_files.verify_local_file(ASSET, METADATA_FILE).sha256
 
 

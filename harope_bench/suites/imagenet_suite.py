@@ -1,8 +1,7 @@
-"""ImageNet, class-conditional, by ADM's protocol: 50,000 samples against the statistics of the
-training set.
+"""ImageNet, class-conditional, in ADM's protocol: 50,000 samples against the training set.
 
 Sources: openai/guided-diffusion (protocol and references),
-Studentxll/HARoPE:sample/inference_HARoPE.py (the release's settings).
+Studentxll/HARoPE:sample/inference_HARoPE.py (settings of the release).
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ RELEASE_SETTINGS: dict[str, Option] = {
 
 
 class ImageNetSuite(LabelSuite):
-    """One resolution. Labels follow the plan's policy, uniform if it names none."""
+    """ImageNet at one resolution; labels follow the plan's policy, by default uniform."""
 
     version = 1
     count = 50_000
-    asks = Conditioning("labels", CLASSES)
+    requested_conditioning = Conditioning("labels", CLASSES)
     has_exact_count = True
     default_label_policy = "uniform"
     judges = {"fidelity": JUDGE, "fidelity/clean": f"{JUDGE}-clean"}
     evaluators = ("fidelity",)
     profiles = {"fidelity": "adm"}
-    # 250 respaced steps, guidance 1.5 on three of four latent channels, random labels; as
-    # published, their script draws 50,176 images
+    # 250 respaced steps, guidance 1.5 on three of four latent channels, random labels. The
+    # published script generates 50,176 images.
     presets = {
         "harope-release": {**RELEASE_SETTINGS, "labels": "uniform"},
         "harope-release-balanced": {**RELEASE_SETTINGS, "labels": "balanced"},
@@ -51,42 +50,47 @@ class ImageNetSuite(LabelSuite):
         self.resolution = resolution
         self.title = f"ImageNet, class-conditional, {resolution} x {resolution}"
 
-    def policy(self, asked: str | None) -> str:
-        """What the plan records of a label policy that is asked for."""
-        return label_policies.resolve_label_policy(asked or self.default_label_policy, CLASSES)
+    def label_policy(self, requested_policy: str | None) -> str:
+        """Return the label policy that a plan records; errors of `resolve_label_policy`."""
+        policy = requested_policy or self.default_label_policy
+        return label_policies.resolve_label_policy(policy, CLASSES)
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Requests with the labels of the plan's policy and seed."""
-        policy, seed = (
-            (settings.labels or self.default_label_policy, settings.seed)
-            if settings
-            else (self.default_label_policy, 0)
-        )
-        wanted = list(indices)
+        """Return the requests with these indices, with labels of the plan's policy and seed."""
+        policy = self.default_label_policy
+        seed = 0
+        if settings:
+            policy = settings.labels or policy
+            seed = settings.seed
+        requested_indices = list(indices)
+        labels = label_policies.assign_labels(policy, CLASSES, seed, requested_indices)
         return [
             Request(index=i, label=label)
-            for i, label in zip(
-                wanted, label_policies.assign_labels(policy, CLASSES, seed, wanted), strict=True
-            )
+            for i, label in zip(requested_indices, labels, strict=True)
         ]
 
     def reference(self, judge: str) -> ReferenceFile:
-        """ADM's reference, for the network that made it."""
+        """Return ADM's reference, for the Inception network that computed it.
+
+        Raises:
+            MissingAssetError: The judge is another network, or the file is not fetched.
+        """
         if judge not in (JUDGE, f"{JUDGE}-preview"):
             raise MissingAssetError(
-                f"nobody publishes ImageNet statistics of {judge}",
+                f"no ImageNet statistics of {judge} are published",
                 advice=(
                     "build them from the training set, `harope-bench reference FOLDER OUT.npz"
                     f" --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
                 ),
             )
         asset = f"imagenet-{self.resolution}-reference"
-        held = local_files.verify_local_file(asset)
-        made_by = str(local_files.load_asset(JUDGE).files[0].sha256)
-        return ReferenceFile(local_files.load_asset(asset).title, held.path, held.sha256, made_by)
+        file = local_files.verify_local_file(asset)
+        judge_sha256 = str(local_files.load_asset(JUDGE).files[0].sha256)
+        title = local_files.load_asset(asset).title
+        return ReferenceFile(title, file.path, file.sha256, judge_sha256)
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """ImageNet's pictures cannot be shipped."""
+        """Raise OptionError: the package may not ship ImageNet's images."""
         raise OptionError(
             f"ImageNet's {split} images are not part of this package; train from your own copy"
         )

@@ -1,13 +1,12 @@
-"""Suite imagenet-val: the 50,000 validation pictures of ImageNet-1k, to be named by a classifier.
+"""Suite imagenet-val: the 50,000 validation images of ImageNet-1k, for classifiers.
 
-They are the user's own and never brought by this package: --images FOLDER, or
-HAROPE_BENCH_IMAGENET_VAL. Two layouts are read:
-a folder for each class named by its wnid, whose sorted order numbers the classes (torchvision's
-ImageFolder); or all
-ILSVRC2012_val_*.JPEG in one folder with val.txt, lines "name index" with the index of that same
-order (the list of
-caffe's get_ilsvrc_aux.sh). ILSVRC2012_validation_ground_truth.txt is refused: its ids are in
-another order.
+The user provides the images with --images FOLDER or HAROPE_BENCH_IMAGENET_VAL; this package never
+fetches them. Two layouts are read:
+- one folder for each class, named by its wnid; their sorted order numbers the classes
+  (torchvision's ImageFolder);
+- all ILSVRC2012_val_*.JPEG in one folder with val.txt, lines "name index" with the index in the
+  same order (the list of caffe's get_ilsvrc_aux.sh).
+ILSVRC2012_validation_ground_truth.txt is rejected, because its ids are in another order.
 """
 
 from __future__ import annotations
@@ -33,12 +32,14 @@ FOLDER_VARIABLE = "HAROPE_BENCH_IMAGENET_VAL"
 LIST_FILE = "val.txt"
 WNID = re.compile(r"n\d{8}")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
-IMAGES_PER_CLASS = 50  # pictures of a class
+IMAGES_PER_CLASS = 50
+
+LabelledPath = tuple[Path, int]  # an image file and its class
 
 
 @dataclass(frozen=True)
 class FileImages:
-    """Pictures in files, in the order of their names; that order is the same in both layouts."""
+    """Images in files, in the order of their names, which is the same in both layouts."""
 
     paths: list[Path]
     labels: list[int]
@@ -46,11 +47,11 @@ class FileImages:
 
     @property
     def names(self) -> list[str]:
-        """File names without folders, so that both layouts are known as the same pictures."""
+        """Return the file names without folders, which are equal in both layouts."""
         return [path.name for path in self.paths]
 
-    def data(self, index: int) -> bytes:
-        """The file's bytes; SampleError where it cannot be read."""
+    def read_bytes(self, index: int) -> bytes:
+        """Return the bytes of a file; raise SampleError where it cannot be read."""
         path = self.paths[index]
         try:
             return read_regular(path, IMAGE_BYTES)
@@ -61,125 +62,145 @@ class FileImages:
                 f"{path.name} is no regular file of at most {IMAGE_BYTES >> 20} MiB"
             ) from error
 
-    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
-        """The picture as (side, side, 3) uint8; SampleError where it is damaged."""
+    def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+        """Return the image in these bytes, resized and cropped to (side, side, 3) uint8.
+
+        Raises:
+            SampleError: The bytes are damaged.
+        """
         return decode_and_crop(data, self.names[index], side, crop_ratio)
 
 
 class ImageNetValSuite(ClassificationSuite):
-    """Standard single-crop protocol: shorter side to resolution / crop_ratio, bicubic, centre crop;
-    the paper's recipe has ratio 1.
+    """The single-crop protocol: shorter side resized to resolution / crop_ratio, centre crop.
+
+    The resize is bicubic. The paper's recipe has ratio 1.
     """
 
     version = 1
-    title = "ImageNet-1k validation pictures to be named, 224 x 224"
+    title = "ImageNet-1k validation images to be classified, 224 x 224"
     count = 50_000
     classes = 1000
-    asks = Conditioning("pictures", 1000)
+    requested_conditioning = Conditioning("images", 1000)
     resolution = 224
     crop_ratio = 1.0
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> FileImages:
-        """The pictures of a folder of either layout; nothing is decoded yet.
+    def real_images(self, folder: Path | None, labels: Path | None) -> FileImages:
+        """Return the images of a folder in either layout, without decoding them.
+
+        Args:
+            folder: by default the one of HAROPE_BENCH_IMAGENET_VAL.
+            labels: list of names and classes; by default val.txt in the folder.
 
         Raises:
-            OptionError: no folder named, none there, an empty one, or classes or lines that do not
-                fit.
+            OptionError: No folder is given, it is missing or empty, or its class folders or the
+                lines of the list are invalid.
         """
-        folder = place or (
-            Path(os.environ[FOLDER_VARIABLE]) if os.environ.get(FOLDER_VARIABLE) else None
+        folder = self._require_folder(folder)
+        with convert_os_errors(folder):
+            entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        subfolders = [p for p in entries if p.is_dir()]
+        if subfolders and labels is None:
+            labelled_paths = self._read_class_folders(folder, subfolders)
+        else:
+            labelled_paths = self._read_label_list(folder, labels or folder / LIST_FILE)
+
+        labelled_paths.sort(key=lambda pair: (pair[0].name, pair[1]))
+        class_counts = np.bincount([label for _, label in labelled_paths], minlength=self.classes)
+        return FileImages(
+            paths=[path for path, _ in labelled_paths],
+            labels=[label for _, label in labelled_paths],
+            is_complete=bool((class_counts == IMAGES_PER_CLASS).all()),
         )
+
+    def _require_folder(self, folder: Path | None) -> Path:
+        """Return the given folder or the environment variable's; raise OptionError without one."""
+        if folder is None and os.environ.get(FOLDER_VARIABLE):
+            folder = Path(os.environ[FOLDER_VARIABLE])
         if folder is None:
             raise OptionError(
-                "imagenet-val needs your own copy of the pictures, none was named; give --images"
+                "imagenet-val needs your own copy of the images, none was given; give --images"
                 f" FOLDER or set {FOLDER_VARIABLE}"
             )
         if not folder.is_dir():
             raise OptionError(
-                f"{folder} is no folder; give --images the folder of the 50,000 validation pictures"
+                f"{folder} is no folder; give --images the folder of the 50,000 validation images"
             )
-        with convert_os_errors(folder):
-            inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-        below = [p for p in inside if p.is_dir()]
-        pairs = (
-            self._read_class_folders(folder, below)
-            if below and labels is None
-            else self._read_label_list(folder, labels or folder / LIST_FILE)
-        )
-        pairs.sort(key=lambda pair: (pair[0].name, pair[1]))
-        counts = np.bincount([label for _, label in pairs], minlength=self.classes)
-        return FileImages(
-            [p for p, _ in pairs],
-            [label for _, label in pairs],
-            bool((counts == IMAGES_PER_CLASS).all()),
-        )
+        return folder
 
-    def _read_class_folders(self, folder: Path, below: list[Path]) -> list[tuple[Path, int]]:
-        if other := [p.name for p in below if not WNID.fullmatch(p.name)]:
+    def _read_class_folders(self, folder: Path, subfolders: list[Path]) -> list[LabelledPath]:
+        """Return the images of the class folders; raise OptionError for invalid class folders."""
+        invalid_names = [p.name for p in subfolders if not WNID.fullmatch(p.name)]
+        if invalid_names:
             raise OptionError(
-                f"{folder} holds the folder {other[0]}, wanted wnids alone (n01440764, ...); give"
-                " the folder above the classes"
+                f"{folder} has the folder {invalid_names[0]}, wanted only wnids (n01440764, ...);"
+                " give the folder that contains the class folders"
             )
-        if len(below) != self.classes:
+        if len(subfolders) != self.classes:
             raise OptionError(
-                f"{folder} holds {len(below):,} class folders, wanted {self.classes:,}; complete"
-                " it, empty ones too"
+                f"{folder} has {len(subfolders):,} class folders, wanted {self.classes:,}; add the"
+                " missing ones, empty ones too"
             )
         with convert_os_errors(folder):
-            pairs = [
-                (p, label)
-                for label, kind in enumerate(below)
-                for p in kind.iterdir()
-                if p.suffix.lower() in SUFFIXES
+            labelled_paths = [
+                (path, label)
+                for label, class_folder in enumerate(subfolders)
+                for path in class_folder.iterdir()
+                if path.suffix.lower() in SUFFIXES
             ]
-        if not pairs:
+        if not labelled_paths:
             raise OptionError(
-                f"the class folders of {folder} hold no pictures ({', '.join(SUFFIXES)}); check"
+                f"the class folders of {folder} have no images ({', '.join(SUFFIXES)}); check"
                 " --images"
             )
-        return pairs
+        return labelled_paths
 
-    def _read_label_list(self, folder: Path, path: Path) -> list[tuple[Path, int]]:
+    def _read_label_list(self, folder: Path, path: Path) -> list[LabelledPath]:
+        """Return the images of a list of names and classes; raise OptionError if it is invalid."""
         if not path.is_file():
             raise OptionError(
-                f"{folder} holds no class folders and {path.name} is not there; bring caffe's"
-                f" {LIST_FILE} (lines 'name index') or give --truth"
+                f"{folder} has no class folders and {path.name} is missing; add caffe's"
+                f" {LIST_FILE} (lines 'name index') or give --ground-truth"
             )
         lines = read_text(path).split("\n")
-        pairs = [
-            (folder / name, label)
-            for name, label in (
-                self._parse_line(path, n, line) for n, line in enumerate(lines, 1) if line.strip()
-            )
+        labelled_names = [
+            self._parse_line(path, line_number, line)
+            for line_number, line in enumerate(lines, 1)
+            if line.strip()
         ]
-        if not pairs:
-            raise OptionError(f"{path} holds no line; wanted lines 'name index'")
-        if repeated := [
-            name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1
-        ]:
-            raise OptionError(f"{path} lists {repeated[0]} more than once; keep one line a picture")
-        if not any(is_file(p) for p, _ in pairs):
-            raise OptionError(
-                f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check"
-                " --images"
-            )
-        return pairs
+        if not labelled_names:
+            raise OptionError(f"{path} has no line; wanted lines 'name index'")
 
-    def _parse_line(self, path: Path, number: int, line: str) -> tuple[str, int]:
-        name, _, text = line.strip().partition(" ")
-        label = whole_number(text.strip())
-        if name.isdecimal() and not text:
+        name_counts = Counter(name for name, _ in labelled_names)
+        repeated_names = [name for name, count in name_counts.items() if count > 1]
+        if repeated_names:
             raise OptionError(
-                f"{path} line {number} is a bare number; ILSVRC2012_validation_ground_truth.txt"
-                f" counts classes in another order, give caffe's {LIST_FILE} with lines 'name"
-                " index'"
+                f"{path} lists {repeated_names[0]} more than once; keep one line for each image"
+            )
+        labelled_paths = [(folder / name, label) for name, label in labelled_names]
+        if not any(is_file(image) for image, _ in labelled_paths):
+            raise OptionError(
+                f"{folder} has none of the {len(labelled_paths):,} images that {path.name} lists;"
+                " check --images"
+            )
+        return labelled_paths
+
+    def _parse_line(self, path: Path, line_number: int, line: str) -> tuple[str, int]:
+        """Return file name and class on a line of the list; raise OptionError if it has neither."""
+        name, _, index_text = line.strip().partition(" ")
+        label = whole_number(index_text.strip())
+        if name.isdecimal() and not index_text:
+            raise OptionError(
+                f"{path} line {line_number} is only a number;"
+                " ILSVRC2012_validation_ground_truth.txt counts classes in another order, give"
+                f" caffe's {LIST_FILE} with lines 'name index'"
             )
         if label is None or label >= self.classes or Path(name).name != name:
             raise OptionError(
-                f"{path} line {number} is {line.strip()[:60]!r}, wanted 'name index' with an index"
-                f" below {self.classes:,}"
+                f"{path} line {line_number} is {line.strip()[:60]!r}, wanted 'name index' with an"
+                f" index below {self.classes:,}"
             )
         return name, label
 

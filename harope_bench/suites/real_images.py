@@ -1,4 +1,4 @@
-"""Real pictures with labels: read, brought to one size, and never guessed at."""
+"""Real images with labels: resized and cropped to one size."""
 
 from __future__ import annotations
 
@@ -12,48 +12,53 @@ from harope_bench.data.image_io import open_image
 
 
 def resize_and_crop(image: Image.Image, side: int, crop_ratio: float) -> np.ndarray:
-    """(side, side, 3) uint8: the shorter side resized to side / crop_ratio by pillow's bicubic
-    filter, the middle cut out.
+    """Return the centre crop (side, side, 3) uint8 of the resized image.
 
-    Grey and CMYK become RGB. Rounding as in torchvision's Resize and CenterCrop on pillow images.
+    The shorter side is resized to side / crop_ratio with pillow's bicubic filter. Grey and CMYK
+    become RGB. Rounding is that of torchvision's Resize and CenterCrop on pillow images.
     """
     rgb = image.convert("RGB")
-    short = int(side / crop_ratio)
+    shorter_side = int(side / crop_ratio)
     width, height = rgb.size
-    sides = (
-        (short, int(short * height / width))
-        if width <= height
-        else (int(short * width / height), short)
-    )
-    if rgb.size != sides:
-        rgb = rgb.resize(sides, Image.Resampling.BICUBIC)
-    left, top = (round((now - side) / 2.0) for now in sides)
+    if width <= height:
+        size = (shorter_side, int(shorter_side * height / width))
+    else:
+        size = (int(shorter_side * width / height), shorter_side)
+    if rgb.size != size:
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+
+    left = round((size[0] - side) / 2.0)
+    top = round((size[1] - side) / 2.0)
     return np.asarray(rgb.crop((left, top, left + side, top + side)))
 
 
-def decode_and_crop(data: bytes, what: str, side: int, crop_ratio: float) -> np.ndarray:
-    """The picture in these bytes, fitted; SampleError names `what` where they are damaged."""
-    with open_image(data, what) as image:
+def decode_and_crop(data: bytes, image_name: str, side: int, crop_ratio: float) -> np.ndarray:
+    """Return the image in these bytes, resized and cropped to (side, side, 3) uint8.
+
+    Raises:
+        SampleError: The bytes are damaged; the message has the name of the image.
+    """
+    with open_image(data, image_name) as image:
         return resize_and_crop(image, side, crop_ratio)
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Pictures that lie in memory: images (N, H, W) uint8, labels (N,)."""
+    """Grey images in memory, (N, H, W) uint8, with labels (N,)."""
 
     images: np.ndarray
     labels: Sequence[int]
-    is_complete: bool = True  # whether these are all of the suite
+    is_complete: bool = True  # whether these are all images that the suite defines
 
     @property
     def names(self) -> list[str]:
-        """A name of each picture: its place."""
+        """Return the name of each image, which is its index in five digits."""
         return [f"{i:05d}" for i in range(len(self.labels))]
 
-    def data(self, index: int) -> bytes:
-        """What the picture is known by."""
+    def read_bytes(self, index: int) -> bytes:
+        """Return the bytes of an image, which identify it."""
         return self.images[index].tobytes()
 
-    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
-        """The picture as (side, side, 3) uint8."""
+    def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+        """Return the image, resized and cropped to (side, side, 3) uint8."""
         return resize_and_crop(Image.fromarray(self.images[index]), side, crop_ratio)

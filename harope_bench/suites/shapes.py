@@ -1,9 +1,8 @@
-"""Suite shapes: the test captions of drawn scenes, six images each, 32 x 32; its cases hold what
-three benchmarks' rules read.
+"""Suite shapes: the test captions of rendered scenes, six images each, 32 x 32.
 
-The captions are those of data/shapes_world/grammar.py that no training sees. The official scores
-drop the first row of DPG-Bench's
-table; here questions are numbered from row 1, so the official rules read them all.
+The metadata of its prompts serves the rules of three benchmarks. The captions are those of
+data/shapes_scenes/grammar.py that no training uses. The official scores of DPG-Bench leave out the
+first row of its table. Here questions are numbered from row 1, so the official rules use all.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from harope_bench.suites.base import PromptCase, PromptSuite, ReferenceFile
 
 SIDE = 32
 COPIES = 6
-SPLIT_SCENES: Mapping[
-    str, tuple[tuple[Split, range], ...]
-] = {  # scenes of `images`; a judge has to know every combination
+# Scenes of each split of `images`: a split of captions, and indices of its scenes. A judge is
+# trained on both, because it has to know every combination.
+SPLIT_SCENES: Mapping[str, tuple[tuple[Split, range], ...]] = {
     "train": (("train", range(6000)), ("test", range(4800, 10800))),
     "held-out": (("test", range(4800)),),
 }
@@ -46,26 +45,34 @@ REFERENCE_TOML = Path(__file__).parent / "shapes.toml"
 
 @cache
 def caption_cases() -> tuple[grammar.SceneCaption, ...]:
-    """The suite's captions in order."""
+    """Return the captions of the suite in their order."""
     return grammar.list_captions("test")
 
 
 @cache
-def prompt_metadata(prompt: int) -> Mapping[str, Metadata]:
-    """What the evaluators read of a caption, by form."""
-    case = caption_cases()[prompt]
-    first = 1 + sum(len(prompt_metadata(earlier)["dpg"]["questions"]) for earlier in range(prompt))
-    told = {"geneval": case.geneval_metadata(), "dpg": dpg_item(case, f"shapes{prompt:03d}", first)}
-    bench = compbench_item(case, prompt)
-    return told if bench is None else {**told, "compbench": bench}
+def prompt_metadata(prompt_index: int) -> Mapping[str, Metadata]:
+    """Return the metadata of a caption, by the key of an evaluator."""
+    caption = caption_cases()[prompt_index]
+    n_earlier_questions = sum(
+        len(prompt_metadata(earlier_index)["dpg"]["questions"])
+        for earlier_index in range(prompt_index)
+    )
+    metadata = {
+        "geneval": caption.geneval_metadata(),
+        "dpg": dpg_item(caption, f"shapes{prompt_index:03d}", 1 + n_earlier_questions),
+    }
+    compbench_metadata = compbench_item(caption, prompt_index)
+    if compbench_metadata is None:
+        return metadata
+    return {**metadata, "compbench": compbench_metadata}
 
 
 class ShapesSuite(PromptSuite):
-    """Index = copy * captions + caption."""
+    """Captions of rendered scenes; index = copy * number of captions + caption index."""
 
-    asks = Conditioning("prompts")
+    requested_conditioning = Conditioning("prompts")
     version = 2
-    title = "drawn scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
+    title = "rendered scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
     copies = COPIES
     resolution = SIDE
     judges = {
@@ -82,77 +89,86 @@ class ShapesSuite(PromptSuite):
 
     @property
     def count(self) -> int:
-        """Captions times copies."""
+        """Return the number of images, captions times copies."""
         return len(caption_cases()) * COPIES
 
     def case(self, index: int) -> PromptCase:
-        """The caption and copy at an index, copy by copy; OptionError beyond the last."""
-        copy, prompt = divmod(index, len(caption_cases()))
+        """Return the caption and copy at an index; raise OptionError beyond the last index."""
+        captions = caption_cases()
+        copy, prompt_index = divmod(index, len(captions))
         if not 0 <= copy < COPIES:
             raise OptionError(
-                f"shapes has {self.count:,} images, sample {index} is none; ask for fewer"
+                f"shapes has {self.count:,} images, sample {index} is none; request fewer"
             )
-        return PromptCase(prompt, copy, caption_cases()[prompt].prompt, prompt_metadata(prompt))
+        prompt = captions[prompt_index].prompt
+        return PromptCase(prompt_index, copy, prompt, prompt_metadata(prompt_index))
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """The caption of each index."""
+        """Return the requests with these indices."""
         return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
-    def source(self) -> tuple[str, str]:
-        """The captions with their facts, and their sha256."""
-        told = json.dumps(
-            [prompt_metadata(prompt) for prompt in range(len(caption_cases()))], sort_keys=True
-        )
-        return "data/shapes_world/grammar.py, test captions", hashlib.sha256(
-            told.encode()
-        ).hexdigest()
+    def prompts_source(self) -> tuple[str, str]:
+        """Return a name for the captions with their metadata, and their sha256."""
+        metadata = [prompt_metadata(i) for i in range(len(caption_cases()))]
+        text = json.dumps(metadata, sort_keys=True)
+        name = "data/shapes_world/grammar.py, test captions"
+        return name, hashlib.sha256(text.encode()).hexdigest()
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scenes for a judge: (N, 32, 32, 3) uint8 of a split, and what each holds (N,) int64, as
-        data/shapes_world/contents.py says.
+        """Return rendered scenes (N, 32, 32, 3) uint8 and their contents (N,) int64.
 
-        Held-out scenes are of test captions, training ones of both kinds, with as many of each
-        task; `captions` are 65 of each test
-        caption, the proportions that samples are drawn in.
+        The contents are numbered by data/shapes_scenes/contents.py.
+
+        Args:
+            split: `held-out`: scenes of test captions. `train`: scenes of training and of test
+                captions. Both have equally many scenes of each task. `captions`: 65 scenes of each
+                test caption, in the proportions of the suite's samples.
+
+        Raises:
+            OptionError: There is no such split.
         """
-        if split not in (*SPLIT_SCENES, CAPTIONS):
-            raise OptionError(
-                f"shapes has splits {', '.join((*SPLIT_SCENES, CAPTIONS))}, not {split!r}"
-            )
+        splits = (*SPLIT_SCENES, CAPTIONS)
+        if split not in splits:
+            raise OptionError(f"shapes has splits {', '.join(splits)}, not {split!r}")
         return _render_split(split)
 
     def reference(self, judge: str) -> ReferenceFile:
-        """The split `captions` as the judge saw it; rebuilt by `harope-bench train
-        shapes-reference`.
+        """Return the statistics of the split `captions` for a judge.
+
+        `harope-bench train shapes-reference` builds the file again.
+
+        Raises:
+            WeightsError: The statistics are of another judge, or the sha256 of the file differs.
         """
-        facts = read_versioned_toml("reference", REFERENCE_TOML)
-        if facts["judge"] != judge:
+        fields = read_versioned_toml("reference", REFERENCE_TOML)
+        if fields["judge"] != judge:
             raise WeightsError(
-                f"suite shapes has reference statistics for {facts['judge']}, not for {judge}",
+                f"suite shapes has reference statistics for {fields['judge']}, not for {judge}",
                 advice="use that judge",
             )
-        path = REFERENCE_TOML.parent / facts["file"]
-        check_sha256(path, facts["sha256"])
-        return ReferenceFile(facts["name"], path, facts["sha256"], facts["judge_sha256"])
+        path = REFERENCE_TOML.parent / fields["file"]
+        check_sha256(path, fields["sha256"])
+        return ReferenceFile(fields["name"], path, fields["sha256"], fields["judge_sha256"])
 
 
 @lru_cache(maxsize=2)
 def _render_split(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and contents of a split, as `ShapesSuite.images` does."""
     if split == CAPTIONS:
-        each = range(SCENES_PER_CAPTION * len(caption_cases()))
-        drawn = [
-            compose_scene(caption_cases()[i % len(caption_cases())], scene_rng(CAPTIONS, i))
-            for i in each
+        captions = caption_cases()
+        scenes = [
+            compose_scene(captions[i % len(captions)], scene_rng(CAPTIONS, i))
+            for i in range(SCENES_PER_CAPTION * len(captions))
         ]
     else:
-        drawn = [
-            compose_indexed_scene(part, index)[1]
-            for part, indices in SPLIT_SCENES[split]
+        scenes = [
+            compose_indexed_scene(caption_split, index)[1]
+            for caption_split, indices in SPLIT_SCENES[split]
             for index in indices
         ]
-    return np.stack([render_scene(one, SIDE) for one in drawn]), np.array(
-        [scene_label(one) for one in drawn], dtype=np.int64
-    )
+    images = np.stack([render_scene(scene, SIDE) for scene in scenes])  # (N, 32, 32, 3)
+    labels = np.array([scene_label(scene) for scene in scenes], dtype=np.int64)
+    return images, labels
 
 
 PLUGIN = ShapesSuite()

@@ -1,6 +1,4 @@
-"""Suite t2i-compbench-table5: the five categories of T2I-CompBench that Table 5 of the paper
-prints.
-"""
+"""Suite t2i-compbench-table5: the five categories of T2I-CompBench in Table 5 of the paper."""
 
 from __future__ import annotations
 

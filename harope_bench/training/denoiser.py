@@ -1,4 +1,4 @@
-"""Trains a small denoiser of one encoding and writes it as a checkpoint."""
+"""Training of a small label-conditional denoiser with one encoding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from harope_bench.core.schema import Checkpoint
+from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import LossFunction
@@ -26,31 +27,29 @@ from harope_bench.training.training_files import write_checkpoint
 def train_denoiser(
     recipe: DenoiserRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the
-    folder. Weights are the running average.
+    """Train a denoiser, or resume its training, and return its checkpoint.
+
+    Writes NAME.safetensors, NAME.toml and log.csv to the folder. The weights are the exponential
+    moving average.
     """
-    average = build_trainer(model, folder, resume).train(denoising_loss(recipe), name)
-    return write_checkpoint(
-        folder,
-        name,
-        average,
-        {**training_fields(model), **generation_fields(recipe)},
-        training_command(model),
-    )
+    ema_weights = build_trainer(model, folder, resume).train(denoising_loss(recipe), name)
+    fields: CheckpointFields = {**training_fields(model), **generation_fields(recipe)}
+    return write_checkpoint(folder, name, ema_weights, fields, training_command(model))
 
 
 def denoising_loss(recipe: DenoiserRecipe) -> LossFunction:
-    """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
+    """Return the mean squared error of the sampler's target, with label dropout."""
     images, labels = load_suite(recipe.suite).images("train")
-    clean_all = scale_images(torch.from_numpy(images))[:, None]  # (N, 1, H, W) in [-1, 1]
-    label_all = torch.from_numpy(labels)
+    clean_images = scale_images(torch.from_numpy(images))[:, None]  # (N, 1, H, W) in [-1, 1]
+    class_labels = torch.from_numpy(labels)  # (N,)
     sampler = load_sampler(recipe.sampler)
-    empty = int(recipe.config["classes"])
+    null_label = int(recipe.config["classes"])
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        chosen = torch.randint(len(clean_all), (recipe.schedule.batch,), generator=rng)
-        batch = make_noised_batch(sampler, clean_all[chosen], recipe.label_drop, rng)
-        labels = label_all[chosen].masked_fill(batch.dropped, empty)
-        return batch.squared_error(network(batch.pair.noised_input, batch.pair.time, labels))
+        indices = torch.randint(len(clean_images), (recipe.schedule.batch,), generator=rng)
+        batch = make_noised_batch(sampler, clean_images[indices], recipe.label_dropout, rng)
+        labels = class_labels[indices].masked_fill(batch.is_dropped, null_label)  # (B,)
+        prediction = network(batch.example.noised_input, batch.example.time, labels)
+        return batch.squared_error(prediction)
 
     return loss

@@ -1,4 +1,4 @@
-"""Trains a judge's network on real images and measures it on held-out ones."""
+"""Training of the judge digits-net on real digits, and its accuracy on held-out ones."""
 
 from __future__ import annotations
 
@@ -16,62 +16,67 @@ from harope_bench.training.loop import LossFunction
 from harope_bench.training.recipe import DigitsJudgeRecipe
 
 MAX_SHIFT_FRACTION = 0.15  # of half the image side: about two pixels
-MAX_ROTATION_DEGREES = 12.0  # degrees
+MAX_ROTATION_DEGREES = 12.0
 MAX_SCALE_CHANGE = 0.1
 
 
 def train_digits_judge(
     recipe: DigitsJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool
 ) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
-    accuracy.
+    """Train the judge and return its held-out accuracy, a fraction.
+
+    Writes the judge's .safetensors and .toml to the folder.
 
     Raises:
-        BenchError: the accuracy is below what the recipe asks for; nothing is written then.
+        BenchError: The accuracy is below the minimum of the recipe. Nothing is written then.
     """
-    return judge_training.train_judge(
-        recipe,
-        recipe_sha256,
-        folder,
-        resume,
-        judge_training.JudgeTraining(DigitsNet, digits_loss, held_out_accuracy, "images"),
-    )
+    training = judge_training.JudgeTraining(DigitsNet, digits_loss, held_out_accuracy, "images")
+    return judge_training.train_judge(recipe, recipe_sha256, folder, resume, training)
 
 
-def digits_loss(images: np.ndarray, labels: np.ndarray, size: int) -> LossFunction:
-    """Cross-entropy on randomly shifted, turned and stretched images."""
-    wanted = torch.from_numpy(labels)
+def digits_loss(images: np.ndarray, labels: np.ndarray, batch_size: int) -> LossFunction:
+    """Return the cross-entropy on randomly shifted, rotated and scaled images.
+
+    Args:
+        images: (N, H, W) uint8. labels: (N,).
+    """
+    targets = torch.from_numpy(labels)
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        chosen = torch.randint(len(images), (size,), generator=rng)
-        batch = random_affine(prepare(np.repeat(images[chosen.numpy()][..., None], 3, -1)), rng)
-        return F.cross_entropy(network(batch)[2], wanted[chosen])
+        indices = torch.randint(len(images), (batch_size,), generator=rng)
+        rgb = _grey_to_rgb(images[indices.numpy()])
+        logits = network(random_affine(prepare(rgb), rng))[2]  # (B, classes)
+        return F.cross_entropy(logits, targets[indices])
 
     return loss
 
 
 def random_affine(x: Tensor, rng: Generator) -> Tensor:
-    """Images (B, 1, H, W) under a small random affine map each; outside is black (-1)."""
-    u = torch.rand(len(x), 5, generator=rng) * 2 - 1
-    angle = u[:, 0] * math.radians(MAX_ROTATION_DEGREES)
-    size = 1 + u[:, 1] * MAX_SCALE_CHANGE
-    theta = torch.stack(
-        (
-            size * angle.cos(),
-            -size * angle.sin(),
-            u[:, 2] * MAX_SHIFT_FRACTION,
-            size * angle.sin(),
-            size * angle.cos(),
-            u[:, 3] * MAX_SHIFT_FRACTION,
-        ),
-        1,
-    ).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    """Return images (B, 1, H, W), each under its own small random affine map.
+
+    Pixels from outside the image are black (-1).
+    """
+    uniform = torch.rand(len(x), 5, generator=rng) * 2 - 1  # (B, 5) in [-1, 1]
+    angle = uniform[:, 0] * math.radians(MAX_ROTATION_DEGREES)
+    scale = 1 + uniform[:, 1] * MAX_SCALE_CHANGE
+    shift_x = uniform[:, 2] * MAX_SHIFT_FRACTION
+    shift_y = uniform[:, 3] * MAX_SHIFT_FRACTION
+
+    # Rows of the map: (s cos, -s sin, shift_x) and (s sin, s cos, shift_y).
+    cos = scale * angle.cos()
+    sin = scale * angle.sin()
+    theta = torch.stack((cos, -sin, shift_x, sin, cos, shift_y), 1).view(-1, 2, 3)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (B, H, W, 2)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
 
 @torch.inference_mode()
 def held_out_accuracy(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images (N, H, W) uint8 whose label (N,) the network reads."""
-    logits = network.eval()(prepare(np.repeat(images[..., None], 3, -1)))[2]
+    """Return the fraction of images (N, H, W) uint8 whose label (N,) the network predicts."""
+    logits = network.eval()(prepare(_grey_to_rgb(images)))[2]  # (N, classes)
     return float((logits.argmax(1) == torch.from_numpy(labels)).double().mean())
+
+
+def _grey_to_rgb(images: np.ndarray) -> np.ndarray:
+    """Return grey images (N, H, W) with three equal channels, (N, H, W, 3)."""
+    return np.repeat(images[..., None], 3, -1)

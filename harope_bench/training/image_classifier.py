@@ -1,4 +1,4 @@
-"""Trains a small image classifier of one encoding and writes it as a checkpoint."""
+"""Training of a small image classifier with one encoding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from harope_bench.core.schema import Checkpoint
 from harope_bench.models.backbones.deit import normalise, parse_config
+from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.suites.base import load_suite
 from harope_bench.training.digits_judge import random_affine
 from harope_bench.training.loop import LossFunction
@@ -27,33 +28,26 @@ from harope_bench.training.training_files import write_checkpoint
 def train_classifier(
     recipe: ClassifierRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the
-    folder. Weights are the running average.
+    """Train a classifier, or resume its training, and return its checkpoint.
+
+    Writes NAME.safetensors, NAME.toml and log.csv to the folder. The weights are the exponential
+    moving average.
     """
-    average = build_trainer(model, folder, resume).train(classification_loss(recipe), name)
-    return write_checkpoint(
-        folder,
-        name,
-        average,
-        {**training_fields(model), "suite": recipe.tested_on},
-        training_command(model),
-    )
+    ema_weights = build_trainer(model, folder, resume).train(classification_loss(recipe), name)
+    fields: CheckpointFields = {**training_fields(model), "suite": recipe.test_suite}
+    return write_checkpoint(folder, name, ema_weights, fields, training_command(model))
 
 
 def classification_loss(recipe: ClassifierRecipe) -> LossFunction:
-    """Cross-entropy on randomly shifted, turned and stretched training images."""
+    """Return the cross-entropy on randomly shifted, rotated and scaled training images."""
     images, labels = load_suite(recipe.suite).images("train")
-    whole = normalise(
-        np.repeat(images[..., None], 3, -1), parse_config(recipe.config)
-    )  # (N, C, H, W)
-    wanted = torch.from_numpy(labels)
+    rgb = np.repeat(images[..., None], 3, -1)  # (N, H, W, 3)
+    inputs = normalise(rgb, parse_config(recipe.config))  # (N, C, H, W)
+    targets = torch.from_numpy(labels)
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        chosen = torch.randint(len(whole), (recipe.schedule.batch,), generator=rng)
-        return F.cross_entropy(
-            network(random_affine(whole[chosen], rng)),
-            wanted[chosen],
-            label_smoothing=recipe.smoothing,
-        )
+        indices = torch.randint(len(inputs), (recipe.schedule.batch,), generator=rng)
+        logits = network(random_affine(inputs[indices], rng))  # (B, classes)
+        return F.cross_entropy(logits, targets[indices], label_smoothing=recipe.label_smoothing)
 
     return loss

@@ -1,4 +1,4 @@
-"""Measures a judge on cases whose truth is known."""
+"""Measurement of a judge's errors on scenes whose contents are known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from harope_bench.training.recipe import JudgeErrorRecipe
 
 
 def measure_judge_errors(recipe: JudgeErrorRecipe, folder: Path) -> Path:
-    """Leaves JUDGE.toml with the judge's errors in the folder."""
-    facts = registry.load_by_name("judges", recipe.judge).measure_judge_errors(recipe.scenes)
+    """Write JUDGE.toml with the error rates of the judge to the folder and return its path."""
+    judge = registry.load_by_name("judges", recipe.judge)
+    error_fields = judge.measure_judge_errors(recipe.n_scenes)
     path = folder / f"{recipe.judge.replace('-', '_')}.toml"
-    write_text(
-        path, versioned_toml_text("judge", {"source": f"harope-bench train {recipe.name}", **facts})
-    )
+    source = f"harope-bench train {recipe.name}"
+    write_text(path, versioned_toml_text("judge", {"source": source, **error_fields}))
     return path

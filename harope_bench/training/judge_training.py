@@ -1,6 +1,4 @@
-"""Training a micro judge: a network, its loss and its examination; what the shipped judges'
-trainings share.
-"""
+"""Training of a micro judge: the part that is common to all shipped judges."""
 
 from __future__ import annotations
 
@@ -24,8 +22,12 @@ EMA_DECAY = 0.99
 
 
 class JudgeTraining(NamedTuple):
-    """What one judge brings: its class, its loss on images and labels at a batch size, its accuracy
-    on held-out ones, and what it reads.
+    """The functions that differ from judge to judge.
+
+    build_network: returns the untrained network.
+    make_loss: returns the loss for images, labels and a batch size.
+    measure_accuracy: returns the fraction of correct predictions for network, images and labels.
+    sample_noun: what the judge looks at, "images" or "scenes", for messages.
     """
 
     build_network: Callable[[], nn.Module]
@@ -37,36 +39,41 @@ class JudgeTraining(NamedTuple):
 def train_judge(
     recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, training: JudgeTraining
 ) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
-    accuracy.
+    """Train the judge and return its held-out accuracy, a fraction.
+
+    Writes the judge's .safetensors and .toml to the folder. The weights are the exponential moving
+    average.
 
     Raises:
-        BenchError: the accuracy is below what the recipe asks for; nothing is written then.
+        BenchError: The accuracy is below the minimum of the recipe. Nothing is written then.
     """
     suite = load_suite(recipe.suite)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = training.build_network()
-    trainer = Trainer(
-        network, recipe.schedule, EMA_DECAY, folder, f"recipe {recipe.name} {recipe_sha256[:12]}"
-    )
+
+    identity = f"recipe {recipe.name} {recipe_sha256[:12]}"
+    trainer = Trainer(network, recipe.schedule, EMA_DECAY, folder, identity)
     if resume:
         trainer.resume()
     images, labels = suite.images("train")
-    average = trainer.train(training.make_loss(images, labels, recipe.schedule.batch), recipe.name)
-    network.load_state_dict(average)
+    loss = training.make_loss(images, labels, recipe.schedule.batch)
+    ema_weights = trainer.train(loss, recipe.name)
+
+    network.load_state_dict(ema_weights)
     images, labels = suite.images("held-out")
     accuracy = training.measure_accuracy(network, images, labels)
-    if accuracy < recipe.least_accuracy:
+    if accuracy < recipe.min_accuracy:
         raise BenchError(
-            f"{recipe.name} reads {accuracy:.1%} of the held-out {training.sample_noun}, wanted"
-            f" {recipe.least_accuracy:.1%}; train longer"
+            f"{recipe.name} predicts {accuracy:.1%} of the held-out {training.sample_noun}"
+            f" correctly, wanted {recipe.min_accuracy:.1%}; train longer"
         )
-    data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
+
+    weights = weights_bytes(ema_weights, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
     stem = recipe.judge.replace("-", "_")
-    facts = {
+    fields = {
         "weights": f"{stem}.safetensors",
-        "sha256": sha256_bytes(data),
+        "sha256": sha256_bytes(weights),
         "held_out_accuracy": accuracy,
         "held_out_images": len(labels),
         "recipe": recipe.name,
@@ -74,6 +81,6 @@ def train_judge(
         "training_seed": recipe.schedule.seed,
         "source": f"harope-bench train {recipe.name}",
     }
-    write_bytes(folder / f"{stem}.safetensors", data)
-    write_text(folder / f"{stem}.toml", versioned_toml_text("judge", facts))
+    write_bytes(folder / f"{stem}.safetensors", weights)
+    write_text(folder / f"{stem}.toml", versioned_toml_text("judge", fields))
     return accuracy

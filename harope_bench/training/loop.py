@@ -1,4 +1,4 @@
-"""The training loop: seeded by step, killed and resumed without a trace, loss log kept."""
+"""The training loop: seeded by step, resumable at every snapshot, with a log of the loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,17 +28,19 @@ from harope_bench.core.storage import (
 from harope_bench.training.recipe import Schedule
 from harope_bench.training.training_files import LOG_FILE, SNAPSHOT_FILE
 
-LOG_EVERY = 10  # steps averaged into one line of the loss log
+LOG_INTERVAL = 10  # steps whose mean loss is one line of the loss log
+EMA_WARMUP_STEPS = 10
 
 LossFunction = Callable[[nn.Module, Generator], Tensor]
-SnapshotCallback = Callable[
-    [int, dict[str, Tensor]], None
-]  # told the step and the averaged weights
+SnapshotCallback = Callable[[int, dict[str, Tensor]], None]  # called with step and EMA weights
 
 
 class LoggedMetrics(NamedTuple):
-    """Further columns of the loss log: what they are called, their values for the network as it
-    stands, steps from line to line.
+    """Additional columns of the loss log.
+
+    columns: their names.
+    measure: returns their values for the current network.
+    log_interval: steps from one line to the next.
     """
 
     columns: tuple[str, ...]
@@ -46,25 +48,41 @@ class LoggedMetrics(NamedTuple):
     log_interval: int = 50
 
 
+class SnapshotState(TypedDict):
+    """The contents of a snapshot, whose keys are those on disk; `average` are the EMA weights."""
+
+    identity: str
+    network: dict[str, Tensor]
+    optimiser: dict[str, object]
+    average: dict[str, Tensor]
+    step: int
+    log: str
+
+
 def step_generator(seed: int, step: int) -> Generator:
-    """The generator of one training step: resuming needs no random state on disk."""
+    """Return the random generator of a training step.
+
+    It depends on seed and step alone, so a snapshot needs no random state.
+    """
     digest = hashlib.sha256(f"train/{seed}/{step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change."""
-    if step < schedule.warmup:
-        return schedule.lr * (step + 1) / schedule.warmup
+    """Return the learning rate of a step: linear warm-up, then cosine decay to 0 or a constant."""
+    if step < schedule.warmup_steps:
+        return schedule.lr * (step + 1) / schedule.warmup_steps
     if schedule.decay == "none":
         return schedule.lr
-    done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
-    return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
+    decay_steps = max(1, schedule.steps - schedule.warmup_steps)
+    progress = (step - schedule.warmup_steps) / decay_steps
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def state_digest(state: object) -> str:
-    """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type,
-    shape and bit.
+    """Return the sha256, in hex, of nested dicts, lists, tensors and plain values.
+
+    It covers every key, type, shape and bit.
     """
     digest = hashlib.sha256()
     _update_digest(digest, state)
@@ -72,11 +90,10 @@ def state_digest(state: object) -> str:
 
 
 def _intern_keys(state: object) -> object:
-    """Return nested dicts and lists whose equal keys are one object: pickle then writes equal
-    states as equal bytes.
+    """Return nested dicts and lists in which equal keys are one object.
 
-    A key that was read from a snapshot is an object of its own, and pickle writes one word twice
-    for two objects.
+    Pickle writes a word twice where two equal keys are two objects, as after reading a snapshot.
+    With one object, equal states have equal bytes.
     """
     if isinstance(state, dict):
         return {
@@ -87,6 +104,7 @@ def _intern_keys(state: object) -> object:
 
 
 def _update_digest(digest: hashlib._Hash, value: object) -> None:
+    """Add a value, and every value inside it, to the digest."""
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -105,30 +123,33 @@ def _update_digest(digest: hashlib._Hash, value: object) -> None:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Sums over that many threads, as the machine has it for None; afterwards as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    """Set torch's number of threads inside the block; None leaves it unchanged."""
+    previous_count = torch.get_num_threads()
+    torch.set_num_threads(count or previous_count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_count)
 
 
 class Trainer:
-    """One training in one folder. Snapshots are whole files; the log belongs to the snapshot."""
+    """The training of one network in one folder.
+
+    Snapshots are written atomically. A snapshot contains the log up to its step.
+    """
 
     def __init__(
         self,
         network: nn.Module,
         schedule: Schedule,
-        ema: float,
+        ema_decay: float,
         folder: Path,
         identity: str,
-        watch: LoggedMetrics | None = None,
+        logged_metrics: LoggedMetrics | None = None,
     ):
         self.network = network
         self.schedule = schedule
-        self.ema = ema
+        self.ema_decay = ema_decay
         self.snapshot_path = make_folder(folder) / SNAPSHOT_FILE
         self.identity = identity
         self.log_file = folder / LOG_FILE
@@ -136,20 +157,38 @@ class Trainer:
         self.ema_weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step = 0
         self.log_text = ""
-        self.logged_metrics = watch
-        self.log_interval = watch.log_interval if watch else LOG_EVERY
-        self.log_header = ",".join(("step", "loss", *(watch.columns if watch else ()))) + "\n"
+        self.logged_metrics = logged_metrics
+        self.log_interval = logged_metrics.log_interval if logged_metrics else LOG_INTERVAL
+        metric_columns = logged_metrics.columns if logged_metrics else ()
+        self.log_header = ",".join(("step", "loss", *metric_columns)) + "\n"
 
     def resume(self) -> int:
-        """Takes up the snapshot of the folder if there is one; returns the step it stands at.
+        """Load the snapshot of the folder, if there is one, and return its step, otherwise 0.
 
         Raises:
-            PlanMismatch: the snapshot belongs to another recipe, encoding or seed. WeightsError: it
-                is damaged.
-            FormatError: another version of this package wrote it.
+            PlanMismatchError: The snapshot belongs to another recipe, encoding or seed.
+            WeightsError: The snapshot is damaged.
+            FormatError: Another version of this package wrote the snapshot.
         """
         if not self.snapshot_path.exists():
             return 0
+        state = self._read_snapshot()
+        if state["identity"] != self.identity:
+            raise PlanMismatchError(
+                f"{self.snapshot_path} is of {state['identity']}, wanted {self.identity}; choose"
+                " another --out or pass --no-resume"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.ema_weights = state["average"]
+        self.step = state["step"]
+        self.log_text = state["log"]
+        # A kill may have come between the writing of the snapshot and of the log.
+        write_text(self.log_file, self.log_header + self.log_text)
+        return self.step
+
+    def _read_snapshot(self) -> SnapshotState:
+        """Return the contents of the snapshot; raise WeightsError or FormatError as in `resume`."""
         with convert_os_errors(self.snapshot_path):
             check_regular(self.snapshot_path)
         try:
@@ -162,27 +201,21 @@ class Trainer:
         check_format("snapshot", state.get(FORMAT_KEY), self.snapshot_path)
         if state.pop("sha256", None) != state_digest(state):
             raise WeightsError(
-                f"{self.snapshot_path} is not what training wrote (its sha256 differs); bring it"
-                " back or pass --no-resume"
+                f"{self.snapshot_path} has changed since training wrote it (its sha256 differs);"
+                " restore it or pass --no-resume"
             )
-        if state["identity"] != self.identity:
-            raise PlanMismatchError(
-                f"{self.snapshot_path} is of {state['identity']}, asked for {self.identity}; choose"
-                " another --out or pass --no-resume"
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.ema_weights = state["average"]
-        self.step = state["step"]
-        self.log_text = state["log"]
-        write_text(
-            self.log_file, self.log_header + self.log_text
-        )  # a kill may fall between the two files
-        return self.step
+        return SnapshotState(
+            identity=state["identity"],
+            network=state["network"],
+            optimiser=state["optimiser"],
+            average=state["average"],
+            step=state["step"],
+            log=state["log"],
+        )
 
     def save_snapshot(self) -> None:
-        """Snapshot and log, each whole or not at all."""
-        facts = {
+        """Write snapshot and log, each atomically."""
+        fields = {
             "identity": self.identity,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -190,30 +223,57 @@ class Trainer:
             "step": self.step,
             "log": self.log_text,
         }
-        state = add_format_version("snapshot", facts)
+        state = add_format_version("snapshot", fields)
         buffer = io.BytesIO()
         torch.save(_intern_keys({**state, "sha256": state_digest(state)}), buffer)
         write_bytes(self.snapshot_path, buffer.getvalue())
         write_text(self.log_file, self.log_header + self.log_text)
 
     def train(
-        self, loss: LossFunction, title: str, keep: SnapshotCallback | None = None
+        self, loss: LossFunction, title: str, on_snapshot: SnapshotCallback | None = None
     ) -> dict[str, Tensor]:
-        """Trains to the end and returns the averaged weights; `keep` is told them at every
-        snapshot.
+        """Train to the last step and return the exponential moving average of the weights.
 
-        It is told before the snapshot is written: whoever is killed between the two is told once
-        more, never not at all.
+        `on_snapshot` is called with step and averaged weights before each snapshot is written. If
+        training is killed between the two, the call is repeated after a resume, never skipped.
+
+        Args:
+            title: label of the progress bar.
         """
         with torch_threads(self.schedule.threads):
-            return self._train(loss, title, keep)
+            return self._train(loss, title, on_snapshot)
 
     def _train(
-        self, loss: LossFunction, title: str, keep: SnapshotCallback | None
+        self, loss: LossFunction, title: str, on_snapshot: SnapshotCallback | None
     ) -> dict[str, Tensor]:
-        total = 0.0
-        seen = 0
-        bar = tqdm(
+        """Train to the last step, with log, progress bar and snapshots; return the EMA weights."""
+        loss_sum = 0.0
+        n_losses = 0
+        bar = self._progress_bar(title)
+        while self.step < self.schedule.steps:
+            loss_sum = loss_sum + self._train_step(loss)
+            n_losses = n_losses + 1
+            bar.update()
+
+            # A line is also written at each snapshot, so that a resumed log has the same lines.
+            needs_snapshot = self._needs_snapshot()
+            if needs_snapshot or self.step % self.log_interval == 0:
+                mean_loss = loss_sum / n_losses
+                self.log_text += self._log_line(mean_loss)
+                bar.set_postfix(loss=f"{mean_loss:.4f}")
+                loss_sum = 0.0
+                n_losses = 0
+
+            if needs_snapshot:
+                if on_snapshot is not None:
+                    on_snapshot(self.step, self.ema_weights)
+                self.save_snapshot()
+        bar.close()
+        return self.ema_weights
+
+    def _progress_bar(self, title: str) -> tqdm:
+        """Return the progress bar on stderr, which is silent where stderr is no terminal."""
+        return tqdm(
             total=self.schedule.steps,
             initial=self.step,
             desc=title,
@@ -221,49 +281,48 @@ class Trainer:
             file=sys.stderr,
             disable=None,
         )
-        while self.step < self.schedule.steps:
-            total = total + self._train_step(loss)
-            seen = seen + 1
-            bar.update()
-            due = self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps
-            if due or self.step % self.log_interval == 0:  # a snapshot holds no half-filled line
-                self.log_text += self._log_line(total / seen)
-                bar.set_postfix(loss=f"{total / seen:.4f}")
-                total = 0.0
-                seen = 0
-            if due:
-                if keep is not None:
-                    keep(self.step, self.ema_weights)
-                self.save_snapshot()
-        bar.close()
-        return self.ema_weights
+
+    def _needs_snapshot(self) -> bool:
+        """Return whether a snapshot is due at the current step."""
+        is_interval_end = self.step % self.schedule.snapshot_interval == 0
+        return is_interval_end or self.step == self.schedule.steps
 
     def _log_line(self, loss: float) -> str:
-        """One line of the log: the step, its mean loss and what is watched."""
-        watched = self.logged_metrics.measure(self.network) if self.logged_metrics else ()
-        return ",".join([str(self.step), *(f"{value:.6f}" for value in (loss, *watched))]) + "\n"
+        """Return a line of the log: the step, its mean loss and the additional metrics."""
+        metrics = self.logged_metrics.measure(self.network) if self.logged_metrics else ()
+        cells = [str(self.step), *(f"{value:.6f}" for value in (loss, *metrics))]
+        return ",".join(cells) + "\n"
 
     def _train_step(self, loss: LossFunction) -> float:
+        """Take one optimiser step, update the EMA weights and return the loss.
+
+        Raises:
+            BenchError: The loss is not finite.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.schedule, self.step)
-        value = loss(self.network, step_generator(self.schedule.seed, self.step))
-        if not value.isfinite():
+        loss_value = loss(self.network, step_generator(self.schedule.seed, self.step))
+        if not loss_value.isfinite():
             raise BenchError(
-                f"the loss is {float(value.detach())} at step {self.step}; lower lr in the recipe"
-                " and train with --no-resume"
+                f"the loss is {float(loss_value.detach())} at step {self.step}; lower lr in the"
+                " recipe and train with --no-resume"
             )
+
         self.optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        loss_value.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.max_grad_norm)
         self.optimiser.step()
         self.step += 1
-        decay = min(
-            self.ema, self.step / (self.step + 10)
-        )  # follow closely while the start is forgotten
-        with torch.no_grad():
-            for name, now in self.network.state_dict().items():
-                if now.is_floating_point():
-                    self.ema_weights[name].lerp_(now, 1 - decay)
-                else:
-                    self.ema_weights[name].copy_(now)
-        return float(value.detach())
+        self._update_ema()
+        return float(loss_value.detach())
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        """Move the EMA weights towards the current ones; buffers of integers are copied."""
+        # Early steps have a smaller decay, so that the initial weights are soon forgotten.
+        decay = min(self.ema_decay, self.step / (self.step + EMA_WARMUP_STEPS))
+        for name, weight in self.network.state_dict().items():
+            if weight.is_floating_point():
+                self.ema_weights[name].lerp_(weight, 1 - decay)
+            else:
+                self.ema_weights[name].copy_(weight)

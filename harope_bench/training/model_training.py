@@ -1,6 +1,4 @@
-"""A model of one encoding as its recipe says: the training that makes it, and what its checkpoint
-tells of it.
-"""
+"""Training of a model of one encoding: its trainer, its base weights, its checkpoint's fields."""
 
 from __future__ import annotations
 
@@ -21,94 +19,105 @@ from harope_bench.models.weights_metadata import read_checkpoint_note
 from harope_bench.training.loop import LoggedMetrics, Trainer
 from harope_bench.training.recipe import GeneratorRecipe, ModelRecipe, TextToImageRecipe
 
-ADDITIVE_ENCODING = (  # adds its positions to the tokens, where all others rotate queries and keys
-    "ape"
-)
+# Adds positions to the tokens. All other encodings rotate queries and keys.
+ADDITIVE_ENCODING = "ape"
 
 
 class ModelTraining(NamedTuple):
-    """Which model: its recipe and the hash of its file, the encoding with its options, and the
-    weights it starts from, if any.
+    """The model that is trained: recipe, encoding with options, and initial weights.
+
+    recipe_sha256: of the recipe's file.
+    base_weights: file of the weights that training starts from; None for random weights.
     """
 
     recipe: ModelRecipe
     recipe_sha256: str
     encoding: str
     options: dict[str, Option]
-    base: Path | None = None
+    base_weights: Path | None = None
 
 
 def build_trainer(
     model: ModelTraining, folder: Path, resume: bool, logged_metrics: LoggedMetrics | None = None
 ) -> Trainer:
-    """The training of a network that starts from the recipe's seed or its base, or where the
-    folder's snapshot stands.
+    """Return the trainer of a model, at the folder's snapshot with `resume`.
+
+    Without a snapshot the network has its base weights, or random ones from the recipe's seed.
     """
     recipe = model.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = load_backbone(recipe.backbone).build(model.encoding, model.options, recipe.config)
-    if model.base is not None:
-        load_base_weights(network, model, model.base)
-    made = Trainer(
-        network, recipe.schedule, recipe.ema, folder, _training_identity(model), logged_metrics
-    )
+    if model.base_weights is not None:
+        load_base_weights(network, model, model.base_weights)
+
+    identity = _training_identity(model)
+    trainer = Trainer(network, recipe.schedule, recipe.ema_decay, folder, identity, logged_metrics)
     if resume:
-        made.resume()
-    return made
+        trainer.resume()
+    return trainer
 
 
 def _training_identity(model: ModelTraining) -> str:
-    """What a snapshot must be of to be taken up."""
-    said = "" if model.base is None else f", from {sha256_file(model.base)[:12]}"
+    """Return the text that must equal the one in a snapshot for training to resume."""
     options = sorted(model.options.items())
-    return (
+    identity = (
         f"recipe {model.recipe.name} {model.recipe_sha256[:12]}, encoding {model.encoding}"
-        f" {options}{said}"
+        f" {options}"
     )
+    if model.base_weights is None:
+        return identity
+    return f"{identity}, from {sha256_file(model.base_weights)[:12]}"
 
 
-def load_base_weights(network: EncodedNetwork, model: ModelTraining, base: Path) -> None:
-    """Weights of `base` in the network's place; only parameters of the encoding may be missing
-    there.
+def load_base_weights(network: EncodedNetwork, model: ModelTraining, path: Path) -> None:
+    """Load weights from `path` into the network; only parameters of the encoding may be missing.
 
     Raises:
-        OptionError: the note in the file tells of another network, or of positions that are added
-            where these are rotated.
-        WeightsError: other weights are missing.
+        OptionError: The metadata of the file names another backbone or config, or an encoding that
+            adds positions where this one rotates, or the reverse.
+        WeightsError: Other weights are missing.
     """
-    note = read_checkpoint_note(base)
-    wanted = {"backbone": model.recipe.backbone, "config": model.recipe.config}
-    if other := [key for key, value in wanted.items() if note.get(key, value) != value]:
+    metadata = read_checkpoint_note(path)
+    expected = {"backbone": model.recipe.backbone, "config": model.recipe.config}
+    differing_keys = [key for key, value in expected.items() if metadata.get(key, value) != value]
+    if differing_keys:
         raise OptionError(
-            f"{base} has another {other[0]} than recipe {model.recipe.name}; start from weights of"
-            " the same one"
+            f"{path} has another {differing_keys[0]} than recipe {model.recipe.name}; start from"
+            " weights of the same one"
         )
-    before = note.get("encoding", model.encoding)
-    if (before == ADDITIVE_ENCODING) != (model.encoding == ADDITIVE_ENCODING):
+
+    base_encoding = metadata.get("encoding", model.encoding)
+    if (base_encoding == ADDITIVE_ENCODING) != (model.encoding == ADDITIVE_ENCODING):
         raise OptionError(
-            f"{base} was trained with {before}, {model.encoding} meets positions otherwise; start"
-            " from another base"
+            f"{path} was trained with {base_encoding}, which adds positions where"
+            f" {model.encoding} rotates, or the reverse; start from another base"
         )
-    state = {key: value.float() for key, value in load_weights(base).items()}
-    own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
-    load_state_strictly(network, {**own, **state}, str(base))
+
+    base_state_dict = {key: value.float() for key, value in load_weights(path).items()}
+    encoding_parameters = {
+        key: value for key, value in network.state_dict().items() if key.startswith("encoding.")
+    }
+    load_state_strictly(network, {**encoding_parameters, **base_state_dict}, str(path))
 
 
 def base_weights_path(recipe: TextToImageRecipe, encoding: str) -> Path | None:
-    """The shipped weights that a recipe lets an encoding go on from, their hash checked; None where
-    it starts from nothing.
+    """Return the shipped weights that training of an encoding starts from, None for random ones.
+
+    Raises:
+        WeightsError: The sha256 of the file differs from its checkpoint's.
     """
-    name = recipe.base.get(encoding, recipe.base.get("default"))
-    if name is None:
+    checkpoint_name = recipe.base_checkpoints.get(encoding, recipe.base_checkpoints.get("default"))
+    if checkpoint_name is None:
         return None
-    found = load_checkpoint_record(name)
-    check_sha256(weights_path(found), found.sha256)
-    return weights_path(found)
+    checkpoint = load_checkpoint_record(checkpoint_name)
+    path = weights_path(checkpoint)
+    check_sha256(path, checkpoint.sha256)
+    return path
 
 
 def training_fields(model: ModelTraining) -> CheckpointFields:
-    """Fields of the checkpoint that every recipe of a model has."""
+    """Return the checkpoint fields that are common to all models."""
     recipe = model.recipe
     return {
         "backbone": recipe.backbone,
@@ -124,26 +133,23 @@ def training_fields(model: ModelTraining) -> CheckpointFields:
 
 
 def generation_fields(recipe: GeneratorRecipe) -> CheckpointFields:
-    """Fields of a checkpoint that draws."""
+    """Return the checkpoint fields of a model that generates."""
     return {
         "suite": recipe.suite,
         "sampler": recipe.sampler,
-        "steps": recipe.draw_steps,
+        "steps": recipe.sampler_steps,
         "guidance": recipe.guidance,
     }
 
 
 def training_command(model: ModelTraining) -> str:
-    """What makes the checkpoint again."""
-    options = [
+    """Return the command line that trains the checkpoint again."""
+    option_flags = [
         f"--option {key}={str(value).lower() if isinstance(value, bool) else value}"
         for key, value in sorted(model.options.items())
     ]
-    said = " ".join(
-        [f"harope-bench train {model.recipe.name} --encoding {model.encoding}", *options]
-    )
-    return (
-        said
-        if model.base is None
-        else f"{said} --from {model.base.name} ({sha256_file(model.base)[:12]})"
-    )
+    train_words = [f"harope-bench train {model.recipe.name} --encoding {model.encoding}"]
+    command = " ".join([*train_words, *option_flags])
+    if model.base_weights is None:
+        return command
+    return f"{command} --base {model.base_weights.name} ({sha256_file(model.base_weights)[:12]})"

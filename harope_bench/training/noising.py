@@ -1,6 +1,4 @@
-"""Training examples of a generator: clean images noised as its sampler says, some without what they
-are conditioned on.
-"""
+"""Training examples of a generator: noised images, some of them without label or caption."""
 
 from __future__ import annotations
 
@@ -13,28 +11,31 @@ from harope_bench.models.samplers.base import Sampler, TrainingExample
 
 
 class NoisedBatch(NamedTuple):
-    """A batch of examples, and which rows (B,) bool are trained without their label or caption."""
+    """A batch of training examples; `is_dropped` (B,) marks those without label or caption."""
 
-    pair: TrainingExample
-    dropped: Tensor
+    example: TrainingExample
+    is_dropped: Tensor
 
-    def squared_error(self, predicted: Tensor) -> Tensor:
-        """Return the mean squared error () of a prediction of the batch."""
-        return (predicted - self.pair.target).square().mean()
+    def squared_error(self, prediction: Tensor) -> Tensor:
+        """Return the mean squared error, a scalar tensor, of a prediction of the targets."""
+        return (prediction - self.example.target).square().mean()
 
 
-def make_noised_batch(sampler: Sampler, clean: Tensor, drop: float, rng: Generator) -> NoisedBatch:
-    """Return the examples of clean images (B, ...), with noise and times of `rng`.
+def make_noised_batch(
+    sampler: Sampler, clean_images: Tensor, dropout: float, rng: Generator
+) -> NoisedBatch:
+    """Return the training examples of clean images (B, ...), with noise and times from `rng`.
 
     Args:
-        drop: probability of a row to be trained without its label or caption.
+        dropout: probability that an example loses its label or caption.
     """
-    noise = torch.randn(clean.shape, generator=rng)
-    uniform = torch.rand(len(clean), generator=rng)
-    dropped = torch.rand(len(clean), generator=rng) < drop
-    return NoisedBatch(sampler.training_example(clean, noise, uniform), dropped)
+    noise = torch.randn(clean_images.shape, generator=rng)  # (B, ...)
+    uniform = torch.rand(len(clean_images), generator=rng)  # (B,)
+    is_dropped = torch.rand(len(clean_images), generator=rng) < dropout  # (B,)
+    example = sampler.training_example(clean_images, noise, uniform)
+    return NoisedBatch(example, is_dropped)
 
 
 def scale_images(images: Tensor) -> Tensor:
-    """Levels 0 to 255 to [-1, 1], float32."""
+    """Return images of levels 0 to 255 scaled to [-1, 1], float32."""
     return images.float().div(127.5).sub(1)

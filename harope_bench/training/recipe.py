@@ -1,4 +1,7 @@
-"""Recipes: the facts of a training, read from TOML and checked."""
+"""Recipes: the settings of a training, read from TOML and validated.
+
+A field whose TOML key differs from its name has the key as its alias.
+"""
 
 from __future__ import annotations
 
@@ -16,103 +19,114 @@ from harope_bench.core.toml_file import parse_toml, read_toml_bytes
 
 
 class Schedule(Record):
-    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same
-    rate to the end, clipped gradients.
+    """The optimisation: AdamW without weight decay, clipped gradients, linear warm-up.
 
-    threads: of the sums, whose last bits depend on them; as the machine has it where left out.
+    decay: after the warm-up, half a cosine to zero, or a constant learning rate.
+    snapshot_interval: steps from one snapshot to the next.
+    threads: number of threads, which decides the last bits of sums; the machine's if left out.
     """
 
     steps: int = Field(gt=0, le=limits.MAX_TRAINING_STEPS)
     batch: int = Field(gt=0, le=limits.MAX_TRAINING_BATCH_SIZE)
     lr: float = Field(gt=0, le=1_000)
-    warmup: int = Field(ge=0, le=limits.MAX_TRAINING_STEPS)
-    clip: float = Field(gt=0, le=1_000_000)
+    warmup_steps: int = Field(alias="warmup", ge=0, le=limits.MAX_TRAINING_STEPS)
+    max_grad_norm: float = Field(alias="clip", gt=0, le=1_000_000)
     seed: int = Field(ge=0, le=limits.MAX_SEED)
-    snapshot: int = Field(gt=0, le=limits.MAX_TRAINING_STEPS)
+    snapshot_interval: int = Field(alias="snapshot", gt=0, le=limits.MAX_TRAINING_STEPS)
     decay: Literal["cosine", "none"] = "cosine"
     threads: int | None = Field(default=None, gt=0, le=limits.MAX_THREADS)
 
 
 class ModelRecipe(Record):
-    """Base class of recipes of a model of one encoding, which becomes a checkpoint; `ema` is the
-    rate of the running average.
-    """
+    """Base class of the recipes of a model of one encoding, which becomes a checkpoint."""
 
     name: Name
     suite: Name
     backbone: Name
     config: Config
     schedule: Schedule
-    ema: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(alias="ema", ge=0, lt=1)
 
 
 class GeneratorRecipe(ModelRecipe):
-    """Base class of recipes of a model that generates; steps and guidance are its checkpoint's
-    defaults.
+    """Base class of the recipes of a model that generates.
+
+    sampler_steps, guidance: the defaults of its checkpoint.
     """
 
     sampler: Name
-    draw_steps: int = Field(gt=0, le=limits.MAX_STEPS)
+    sampler_steps: int = Field(alias="draw_steps", gt=0, le=limits.MAX_STEPS)
     guidance: float = Field(ge=0, le=limits.MAX_GUIDANCE)
 
 
 class JudgeRecipe(Record):
-    """Base class of recipes of a judge's network, trained on the training split of `suite` and
-    measured on the held-out one.
+    """Base class of the recipes of a judge's network.
+
+    The judge is trained on the training split of `suite` and its accuracy is measured on the
+    held-out split.
     """
 
     name: Name
     suite: Name
     judge: Name
     schedule: Schedule
-    least_accuracy: float = Field(ge=0, le=1)
+    min_accuracy: float = Field(alias="least_accuracy", ge=0, le=1)
 
 
 class DenoiserRecipe(GeneratorRecipe):
-    """A diffusion or flow model of one encoding."""
+    """A diffusion or flow model with class labels, of one encoding.
+
+    label_dropout: probability that an example is trained without its label.
+    """
 
     kind: Literal["denoiser"]
-    label_drop: float = Field(ge=0, le=1)
+    label_dropout: float = Field(alias="label_drop", ge=0, le=1)
 
 
 class TextToImageRecipe(GeneratorRecipe):
-    """A flow model of captions, of one encoding.
+    """A flow model with captions, of one encoding.
 
-    scenes: how many are rendered; spare: share of those of one thing that is used. precision: of
-    the matrix products in training.
-    keep: steps whose running average is kept as a checkpoint of its own, each one of a snapshot.
-    base: the checkpoint that an encoding goes on from, by encoding; `default` for any that is not
-    named.
+    caption_dropout: probability that an example is trained without its caption.
+    n_scenes: number of rendered training scenes.
+    single_object_fraction: fraction of the scenes with a single object that is used.
+    precision: of the matrix products in training.
+    checkpoint_steps: steps whose EMA weights become checkpoints too, each at a snapshot.
+    base_checkpoints: the checkpoint that training starts from, by encoding; `default` is for all
+        other encodings.
     """
 
     kind: Literal["painter"]
-    text_drop: float = Field(ge=0, le=1)
-    scenes: int = Field(gt=0, le=limits.MAX_SCENES)
-    spare: float = Field(default=1.0, ge=0, le=1)
-    keep: tuple[int, ...] = ()
+    caption_dropout: float = Field(alias="text_drop", ge=0, le=1)
+    n_scenes: int = Field(alias="scenes", gt=0, le=limits.MAX_SCENES)
+    single_object_fraction: float = Field(alias="spare", default=1.0, ge=0, le=1)
+    checkpoint_steps: tuple[int, ...] = Field(alias="keep", default=())
     precision: Literal["float32", "bfloat16"] = "float32"
-    base: dict[str, Name] = {}
+    base_checkpoints: dict[str, Name] = Field(alias="base", default={})
 
     @model_validator(mode="after")
-    def _kept_at_snapshots(self) -> TextToImageRecipe:
-        plan = self.schedule
-        if lost := [
-            step for step in self.keep if step % plan.snapshot or not 0 < step < plan.steps
-        ]:
+    def _check_checkpoint_steps(self) -> TextToImageRecipe:
+        """Raise ValueError unless every checkpoint step is the step of a snapshot."""
+        interval = self.schedule.snapshot_interval
+        last_step = self.schedule.steps
+        invalid_steps = [
+            step for step in self.checkpoint_steps if step % interval or not 0 < step < last_step
+        ]
+        if invalid_steps:
             raise ValueError(
-                f"keep {lost}: wanted multiples of snapshot {plan.snapshot} below {plan.steps}"
+                f"keep {invalid_steps}: wanted multiples of snapshot {interval} below {last_step}"
             )
         return self
 
 
 class ClassifierRecipe(ModelRecipe):
-    """An image classifier of one encoding, trained on the training split of `suite` and registered
-    for the suite `tested_on`.
+    """An image classifier of one encoding.
+
+    It is trained on the training split of `suite` and registered for the suite `test_suite`.
     """
 
     kind: Literal["vit"]
-    tested_on: Name
-    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    test_suite: Name = Field(alias="tested_on")
+    label_smoothing: float = Field(alias="smoothing", default=0.0, ge=0, lt=1)
 
 
 class DigitsJudgeRecipe(JudgeRecipe):
@@ -122,14 +136,15 @@ class DigitsJudgeRecipe(JudgeRecipe):
 
 
 class ShapesJudgeRecipe(JudgeRecipe):
-    """The network of a judge of drawn scenes; its held-out split is scenes of test captions."""
+    """The network of a judge of rendered scenes; its held-out split has test captions."""
 
     kind: Literal["scene-reader"]
 
 
 class ReferenceRecipe(Record):
-    """Reference statistics of a suite's images of a split as a judge sees them; `made` says in a
-    word where these come from.
+    """Reference statistics of a judge's features on the images of a suite's split.
+
+    image_origin: a word for the origin of the images (real, rendered).
     """
 
     kind: Literal["reference"]
@@ -137,16 +152,16 @@ class ReferenceRecipe(Record):
     suite: Name
     judge: Name
     split: str
-    made: str = "real"
+    image_origin: str = Field(alias="made", default="real")
 
 
 class JudgeErrorRecipe(Record):
-    """How often a judge without weights errs in that many scenes of known truth."""
+    """The error rates of a judge without weights in `n_scenes` scenes of known contents."""
 
     kind: Literal["exam"]
     name: Name
     judge: Name
-    scenes: int = Field(gt=0, le=limits.MAX_SCENES)
+    n_scenes: int = Field(alias="scenes", gt=0, le=limits.MAX_SCENES)
 
 
 AnyRecipe = (
@@ -162,21 +177,25 @@ Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 
 def read_recipe(name: str) -> tuple[AnyRecipe, str]:
-    """A recipe by its name or by the path of a TOML file, and the sha256 of the file.
+    """Return a recipe and the sha256 of its file.
+
+    Args:
+        name: the name of a recipe or the path of a TOML file.
 
     Raises:
-        UnknownName: no such recipe. OptionError: a field is missing, unknown or out of range.
+        UnknownNameError: There is no such recipe.
+        OptionError: The file is missing, or a field is missing, unknown or out of range.
     """
     path = Path(name) if name.endswith(".toml") else registry.find_entry("recipes", name).path
     assert path is not None
     if not path.exists():
         raise OptionError(
-            f"recipe {path} is not there; give a recipe's name or the path of its TOML"
+            f"recipe {path} is missing; give the name of a recipe or the path of its TOML file"
         )
     data = read_toml_bytes(path)
-    facts = parse_toml(data, path)
+    fields = parse_toml(data, path)
     try:
-        recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(facts)
+        recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(fields)
     except ValidationError as error:
         raise OptionError(
             f"recipe {path}: {validation_summary(error)}; correct the field"

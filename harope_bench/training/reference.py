@@ -1,4 +1,4 @@
-"""Builds a suite's reference statistics from its real images."""
+"""Building of a suite's reference statistics from its images."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ from harope_bench.core.storage import sha256_file, write_text
 from harope_bench.core.toml_file import versioned_toml_text
 from harope_bench.training.recipe import ReferenceRecipe
 
+BATCH_SIZE = 500
+
 
 def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
-    """Leaves SUITE-reference.npz (mu, sigma, mu_s, sigma_s, features) and SUITE.toml in the folder.
+    """Write SUITE-reference.npz and SUITE.toml to the folder and return the path of the former.
 
-    Moments are float64 and unbiased (N - 1), over every image of the split.
+    The arrays are mu, sigma, mu_s, sigma_s and features. Moments are float64 and unbiased (N - 1),
+    over every image of the split.
     """
     suite = registry.load_by_name("suites", recipe.suite)
     judge = registry.load_by_name("judges", recipe.judge).open("cpu")
     images, _ = suite.images(recipe.split)
-    rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
-    parts = [judge.extract(rgb[i : i + 500]) for i in range(0, len(rgb), 500)]
-    seen = {name: np.concatenate([p[name] for p in parts]) for name in ("features", "spatial")}
-    arrays = {"features": seen["features"]}
-    for name, suffix in (("features", ""), ("spatial", "_s")):
-        rows = seen[name].astype(np.float64)
-        arrays[f"mu{suffix}"], arrays[f"sigma{suffix}"] = rows.mean(0), np.cov(rows, rowvar=False)
+    rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images  # (N, H, W, 3)
+    batches = [judge.extract(rgb[i : i + BATCH_SIZE]) for i in range(0, len(rgb), BATCH_SIZE)]
+
+    features = np.concatenate([batch["features"] for batch in batches])  # (N, D)
+    spatial = np.concatenate([batch["spatial"] for batch in batches])  # (N, D_s)
+    arrays = {"features": features}
+    for suffix, samples in (("", features), ("_s", spatial)):
+        samples = samples.astype(np.float64)
+        arrays[f"mu{suffix}"] = samples.mean(0)
+        arrays[f"sigma{suffix}"] = np.cov(samples, rowvar=False)
+
     path = folder / f"{recipe.suite}-reference.npz"
     write_arrays(path, arrays, compress=True)
-    facts = {
-        "name": f"{len(rgb):,} {recipe.made} {recipe.suite}, split {recipe.split}",
+    fields = {
+        "name": f"{len(rgb):,} {recipe.image_origin} {recipe.suite}, split {recipe.split}",
         "file": path.name,
         "sha256": sha256_file(path),
         "judge": recipe.judge,
@@ -39,5 +46,5 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
         "images": len(rgb),
         "source": f"harope-bench train {recipe.name}",
     }
-    write_text(folder / f"{recipe.suite}.toml", versioned_toml_text("reference", facts))
+    write_text(folder / f"{recipe.suite}.toml", versioned_toml_text("reference", fields))
     return path

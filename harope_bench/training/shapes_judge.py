@@ -1,4 +1,4 @@
-"""Trains the judge shapes-net on drawn scenes and measures it on scenes of test captions."""
+"""Training of the judge shapes-net on rendered scenes, and its accuracy on test captions."""
 
 from __future__ import annotations
 
@@ -16,76 +16,75 @@ from harope_bench.training import judge_training
 from harope_bench.training.loop import LossFunction
 from harope_bench.training.recipe import ShapesJudgeRecipe
 
-MAX_NOISE = 0.1  # largest spread of the noise on an image of [-1, 1]
-MAX_SHIFT_PIXELS = 3  # pixels
-# weight of the features' squares, which keeps distances between them near those of other judges
+MAX_NOISE = 0.1  # largest standard deviation of the noise on an image in [-1, 1]
+MAX_SHIFT_PIXELS = 3
+# Weight of the squared features. The penalty keeps distances near those of other judges.
 FEATURE_PENALTY = 0.01
 
 
 def train_shapes_judge(
     recipe: ShapesJudgeRecipe, recipe_sha256: str, folder: Path, resume: bool
 ) -> float:
-    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out
-    accuracy.
+    """Train the judge and return its held-out accuracy, a fraction.
+
+    Writes the judge's .safetensors and .toml to the folder.
 
     Raises:
-        BenchError: the accuracy is below what the recipe asks for; nothing is written then.
+        BenchError: The accuracy is below the minimum of the recipe. Nothing is written then.
     """
-    return judge_training.train_judge(
-        recipe,
-        recipe_sha256,
-        folder,
-        resume,
-        judge_training.JudgeTraining(ShapesNet, shapes_loss, held_out_accuracy, "scenes"),
-    )
+    training = judge_training.JudgeTraining(ShapesNet, shapes_loss, held_out_accuracy, "scenes")
+    return judge_training.train_judge(recipe, recipe_sha256, folder, resume, training)
 
 
-def shapes_loss(images: np.ndarray, labels: np.ndarray, size: int) -> LossFunction:
-    """Cross-entropy of the content and of each colour, on images that are moved by whole pixels and
-    made noisy.
+def shapes_loss(images: np.ndarray, labels: np.ndarray, batch_size: int) -> LossFunction:
+    """Return the cross-entropy of the content and of each colour, plus the feature penalty.
+
+    Each batch is shifted by whole pixels and gets Gaussian noise.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        labels: (N,) label = content * N_COLOUR_SETS + bit set of the colours.
     """
-    content = torch.from_numpy(labels // N_COLOUR_SETS)
-    painted = colour_targets(labels)
+    content_targets = torch.from_numpy(labels // N_COLOUR_SETS)  # (N,)
+    targets_by_colour = colour_targets(labels)  # (N, colours)
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        chosen = torch.randint(len(images), (size,), generator=rng)
-        x = shift_images(prepare(images[chosen.numpy()]), rng)
-        x = x + MAX_NOISE * torch.rand(size, 1, 1, 1, generator=rng) * torch.randn(
-            x.shape, generator=rng
-        )
         assert isinstance(network, ShapesNet)
+        indices = torch.randint(len(images), (batch_size,), generator=rng)
+        x = shift_images(prepare(images[indices.numpy()]), rng)  # (B, 3, H, W)
+        noise_level = MAX_NOISE * torch.rand(batch_size, 1, 1, 1, generator=rng)
+        x = x + noise_level * torch.randn(x.shape, generator=rng)
+
         outputs = network(x)
-        named = (
-            F.cross_entropy(outputs.logits, content[chosen])
-            + FEATURE_PENALTY * outputs.features.square().mean()
+        content_loss = F.cross_entropy(outputs.logits, content_targets[indices])
+        penalty = FEATURE_PENALTY * outputs.features.square().mean()
+        colour_loss = F.binary_cross_entropy_with_logits(
+            network.colours(outputs.features), targets_by_colour[indices]
         )
-        return named + F.binary_cross_entropy_with_logits(
-            network.colours(outputs.features), painted[chosen]
-        )
+        return content_loss + penalty + colour_loss
 
     return loss
 
 
 def shift_images(x: Tensor, rng: Generator) -> Tensor:
-    """A batch (B, 3, H, W) moved by the same few pixels; the edge is repeated."""
-    down, right = torch.randint(
-        -MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2,), generator=rng
-    ).tolist()
-    wide = F.pad(x, (MAX_SHIFT_PIXELS,) * 4, mode="replicate")
-    return wide[
-        ...,
-        MAX_SHIFT_PIXELS + down : MAX_SHIFT_PIXELS + down + x.shape[2],
-        MAX_SHIFT_PIXELS + right : MAX_SHIFT_PIXELS + right + x.shape[3],
-    ]
+    """Return a batch (B, 3, H, W) shifted by the same random pixels; the edge is repeated."""
+    shift_range = (-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1)
+    down, right = torch.randint(*shift_range, (2,), generator=rng).tolist()
+    padding = (MAX_SHIFT_PIXELS,) * 4
+    padded = F.pad(x, padding, mode="replicate")  # (B, 3, H + 2 shift, W + 2 shift)
+    top = MAX_SHIFT_PIXELS + down
+    left = MAX_SHIFT_PIXELS + right
+    return padded[..., top : top + x.shape[2], left : left + x.shape[3]]  # (B, 3, H, W)
 
 
 def colour_targets(labels: np.ndarray) -> Tensor:
-    """Which colours occur, (N, colours) float32."""
+    """Return which colours occur in scenes with these labels (N,): 0 or 1, (N, colours) float32."""
     return torch.from_numpy(labels[:, None] >> np.arange(len(COLOURS)) & 1).float()
 
 
 @torch.inference_mode()
 def held_out_accuracy(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images (N, H, W, 3) uint8 whose content the network names."""
-    found = network.eval()(prepare(images))[2].argmax(1)
-    return float((found == torch.from_numpy(labels // N_COLOUR_SETS)).double().mean())
+    """Return the fraction of images (N, H, W, 3) uint8 whose content the network predicts."""
+    predictions = network.eval()(prepare(images))[2].argmax(1)  # (N,)
+    targets = torch.from_numpy(labels // N_COLOUR_SETS)
+    return float((predictions == targets).double().mean())

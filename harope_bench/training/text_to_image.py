@@ -1,9 +1,7 @@
-"""Trains a small text-to-image network of one encoding on drawn scenes, from nothing or from other
-weights.
+"""Training of a small text-to-image network of one encoding on rendered scenes.
 
-Whether the words are used shows in the log: the loss of held-back scenes with their own captions
-(`true`) and with those of
-other scenes of the same task (`shuffled`), at times where the picture is not yet settled.
+The log shows whether the network uses the captions: it has the loss of validation scenes with their
+own captions and with those of other scenes of the same task, at times with much noise.
 """
 
 from __future__ import annotations
@@ -32,14 +30,18 @@ from harope_bench.training.noising import make_noised_batch, scale_images
 from harope_bench.training.recipe import TextToImageRecipe
 from harope_bench.training.training_files import write_checkpoint
 
-N_VALIDATION_SCENES = 96  # scenes of the gauge, a multiple of the tasks
-VALIDATION_TIME_RANGE = (0.65, 0.995)  # quantiles of the gauge's times, on the side of noise
+N_VALIDATION_SCENES = 96  # a multiple of the number of tasks
+# Quantiles of the validation times, where the input is mostly noise and captions matter most.
+VALIDATION_TIME_RANGE = (0.65, 0.995)
 SINGLE_OBJECT_TASKS = ("single_object", "colors")
 
 
 class CaptionedScenes(NamedTuple):
-    """Pictures (N, 3, side, side) in [-1, 1] as uint8 levels, words (N, places), and which show one
-    thing alone.
+    """N rendered scenes with their captions.
+
+    images: (N, 3, side, side) uint8.
+    caption_tokens: (N, caption length) indices of words, 0 after the end of a caption.
+    is_single_object: (N,) bool, whether the task of a scene has a single object.
     """
 
     images: Tensor
@@ -50,89 +52,113 @@ class CaptionedScenes(NamedTuple):
 def train_text_to_image(
     recipe: TextToImageRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the
-    folder, and NAME-at-STEP of kept steps.
-    """
-    scenes = render_scenes(recipe, range(recipe.scenes))
-    training = build_trainer(model, folder, resume, validation_metrics(recipe))
+    """Train a text-to-image network, or resume its training, and return its checkpoint.
 
-    def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        told: CheckpointFields = {
+    Writes NAME.safetensors, NAME.toml and log.csv to the folder, and NAME-at-STEP for each of the
+    recipe's checkpoint steps. The weights are the exponential moving average.
+    """
+    scenes = render_scenes(recipe, range(recipe.n_scenes))
+    trainer = build_trainer(model, folder, resume, validation_metrics(recipe))
+
+    def write(checkpoint_name: str, step: int, ema_weights: dict[str, Tensor]) -> Checkpoint:
+        fields: CheckpointFields = {
             **training_fields(model),
             **generation_fields(recipe),
             "training_steps": step,
         }
-        return write_checkpoint(folder, title, average, told, training_command(model))
+        return write_checkpoint(
+            folder, checkpoint_name, ema_weights, fields, training_command(model)
+        )
 
-    def keep(step: int, average: dict[str, Tensor]) -> None:
-        if step in recipe.keep:
-            write(f"{name}-at-{step}", step, average)
+    def write_at_checkpoint_step(step: int, ema_weights: dict[str, Tensor]) -> None:
+        if step in recipe.checkpoint_steps:
+            write(f"{name}-at-{step}", step, ema_weights)
 
-    average = training.train(text_to_image_loss(recipe, scenes), name, keep)
-    return write(name, recipe.schedule.steps, average)
+    loss = text_to_image_loss(recipe, scenes)
+    ema_weights = trainer.train(loss, name, write_at_checkpoint_step)
+    return write(name, recipe.schedule.steps, ema_weights)
 
 
 def render_scenes(recipe: TextToImageRecipe, indices: Sequence[int]) -> CaptionedScenes:
-    """Scenes of the training split with their captions as words."""
-    drawn = render_pool("train", indices, int(recipe.config["size"]))
-    known = {word: i + 1 for i, word in enumerate(str(recipe.config["words"]).split())}
-    words = torch.zeros(len(drawn.cases), int(recipe.config["places"]), dtype=torch.long)
-    for row, case in enumerate(drawn.cases):
-        for place, word in enumerate(case.prompt.split()):
-            words[row, place] = known[word]
-    alone = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in drawn.cases])
-    return CaptionedScenes(torch.from_numpy(drawn.images).permute(0, 3, 1, 2), words, alone)
+    """Return the scenes with these indices in the training split, rendered, with tokens."""
+    pool = render_pool("train", indices, int(recipe.config["size"]))
+    vocabulary = str(recipe.config["words"]).split()
+    word_tokens = {word: i + 1 for i, word in enumerate(vocabulary)}  # 0 is padding
+
+    caption_length = int(recipe.config["places"])
+    caption_tokens = torch.zeros(len(pool.captions), caption_length, dtype=torch.long)
+    for row, case in enumerate(pool.captions):
+        for column, word in enumerate(case.prompt.split()):
+            caption_tokens[row, column] = word_tokens[word]
+
+    is_single_object = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in pool.captions])
+    images = torch.from_numpy(pool.images).permute(0, 3, 1, 2)  # (N, 3, side, side)
+    return CaptionedScenes(images, caption_tokens, is_single_object)
 
 
 def text_to_image_loss(recipe: TextToImageRecipe, scenes: CaptionedScenes) -> LossFunction:
-    """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
+    """Return the mean squared error of the sampler's target, with caption dropout."""
     sampler = load_sampler(recipe.sampler)
-    first = scenes.is_single_object.cumsum(0) <= round(
-        recipe.spare * int(scenes.is_single_object.sum())
-    )
-    among = (first | ~scenes.is_single_object).nonzero()[:, 0]
+    training_indices = _training_indices(recipe, scenes)
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        chosen = among[torch.randint(len(among), (recipe.schedule.batch,), generator=rng)]
-        batch = make_noised_batch(
-            sampler, scale_images(scenes.images[chosen]), recipe.text_drop, rng
+        batch_size = (recipe.schedule.batch,)
+        indices = training_indices[torch.randint(len(training_indices), batch_size, generator=rng)]
+        clean_images = scale_images(scenes.images[indices])  # (B, 3, side, side) in [-1, 1]
+        batch = make_noised_batch(sampler, clean_images, recipe.caption_dropout, rng)
+        tokens = scenes.caption_tokens[indices].masked_fill(batch.is_dropped[:, None], 0)
+        prediction = predict_target(
+            network, recipe, batch.example.noised_input, batch.example.time, tokens
         )
-        words = scenes.caption_tokens[chosen].masked_fill(batch.dropped[:, None], 0)
-        return batch.squared_error(
-            predict_target(network, recipe, batch.pair.noised_input, batch.pair.time, words)
-        )
+        return batch.squared_error(prediction)
 
     return loss
 
 
+def _training_indices(recipe: TextToImageRecipe, scenes: CaptionedScenes) -> Tensor:
+    """Return the indices of the scenes to train on, (n,).
+
+    They are all scenes with several objects, and the recipe's fraction of those with one object,
+    counted from the first scene.
+    """
+    is_single = scenes.is_single_object
+    single_object_limit = round(recipe.single_object_fraction * int(is_single.sum()))
+    is_within_limit = is_single.cumsum(0) <= single_object_limit
+    return (is_within_limit | ~is_single).nonzero()[:, 0]
+
+
 def predict_target(
-    network: nn.Module, recipe: TextToImageRecipe, x: Tensor, time: Tensor, words: Tensor
+    network: nn.Module, recipe: TextToImageRecipe, x: Tensor, time: Tensor, tokens: Tensor
 ) -> Tensor:
-    """The network's answer in float32, its products at the recipe's precision."""
+    """Return the network's prediction in float32; its products have the recipe's precision."""
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        predicted: Tensor = network(x, time, words)
-    return predicted.float()
+        prediction: Tensor = network(x, time, tokens)
+    return prediction.float()
 
 
 def validation_metrics(recipe: TextToImageRecipe) -> LoggedMetrics:
-    """Losses with true and with shuffled captions of scenes beyond those trained on; always the
-    same noise and times.
+    """Return the losses with own and with shuffled captions on scenes beyond the training scenes.
+
+    Noise and times are the same at every call.
     """
-    held = render_scenes(recipe, range(recipe.scenes, recipe.scenes + N_VALIDATION_SCENES))
+    validation_indices = range(recipe.n_scenes, recipe.n_scenes + N_VALIDATION_SCENES)
+    scenes = render_scenes(recipe, validation_indices)
     rng = torch.Generator().manual_seed(0)
-    clean = scale_images(held.images)
-    noise = torch.randn(clean.shape, generator=rng)
-    pair = load_sampler(recipe.sampler).training_example(
-        clean, noise, torch.linspace(*VALIDATION_TIME_RANGE, N_VALIDATION_SCENES)
-    )
+    clean_images = scale_images(scenes.images)
+    noise = torch.randn(clean_images.shape, generator=rng)
+    time_quantiles = torch.linspace(*VALIDATION_TIME_RANGE, N_VALIDATION_SCENES)
+    example = load_sampler(recipe.sampler).training_example(clean_images, noise, time_quantiles)
+
+    # The tasks alternate, so a shift by their number gives each scene a caption of its own task.
+    own_tokens = scenes.caption_tokens
+    shuffled_tokens = own_tokens.roll(len(TASKS), 0)
 
     @torch.no_grad()
     def measure(network: nn.Module) -> tuple[float, ...]:
-        """Both losses; captions move on by one scene of the same task."""
         losses = []
-        for words in (held.caption_tokens, held.caption_tokens.roll(len(TASKS), 0)):
-            predicted = predict_target(network, recipe, pair.noised_input, pair.time, words)
-            losses.append(float((predicted - pair.target).square().mean()))
+        for tokens in (own_tokens, shuffled_tokens):
+            prediction = predict_target(network, recipe, example.noised_input, example.time, tokens)
+            losses.append(float((prediction - example.target).square().mean()))
         return tuple(losses)
 
-    return LoggedMetrics(("true", "shuffled"), measure)
+    return LoggedMetrics(("loss_own_captions", "loss_shuffled_captions"), measure)

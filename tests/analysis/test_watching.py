@@ -180,7 +180,7 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     )
     attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
-    pair = network.encoding.pair(layer)
+    pair = network.encoding.control_matrices(layer)
     wanted = attention_distance.distances(q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions)
     np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
 

@@ -204,7 +204,7 @@ def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -
             *dry,
             exit_code=1,
         )
-        assert "shapes has 402 images, sample 402 is none; ask for fewer" in done.stderr
+        assert "shapes has 402 images, sample 402 is none; request fewer" in done.stderr
     facts = json.loads(
         run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout
     )

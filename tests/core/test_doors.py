@@ -89,7 +89,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "recipe": lambda path: read_recipe(str(path)),
     "captions": lambda path: list(contamination.read_captions(path)),
     "image": image_io.read_image_bytes,
-    "picture": lambda path: FileImages([path], [0], True).data(0),
+    "picture": lambda path: FileImages([path], [0], True).read_bytes(0),
     "sums": lambda path: checksums.read_checksums(path.parent),
     "plan": lambda path: RunFolder(path.parent).plan,
     "runner": common.file_sha256,

@@ -49,7 +49,7 @@ def captions(path: Path) -> list[str]:
 def val_list(path: Path) -> list[tuple[str, int]]:
     for name in ("a.JPEG", "b.JPEG", "c.JPEG"):
         Image.new("RGB", (8, 8)).save(path.parent / name)
-    pictures = IMAGENET.pictures(path.parent, path)
+    pictures = IMAGENET.real_images(path.parent, path)
     assert all(picture.is_file() for picture in pictures.paths)
     return list(zip(pictures.names, pictures.labels, strict=True))
 
@@ -92,12 +92,12 @@ READERS: dict[
     "scores of the official script": (
         "x.txt",
         SCORES,
-        lambda path: (dpg_results.recognise(path), dpg_results.read_scores(path)),
+        lambda path: (dpg_results.is_results_file(path), dpg_results.read_scores(path)),
     ),
     "answers of the official script": (
         "color/vqa_result.json",
         '[{"question_id": 0, "answer": "0.5"}]\n',
-        lambda path: (compbench_results.recognise(path), compbench_results._read_answers(path)),
+        lambda path: (compbench_results.is_results_file(path), compbench_results._read_answers(path)),
     ),
     "results of the official script": (
         "r.jsonl",
@@ -105,7 +105,7 @@ READERS: dict[
             '{"filename": "0.png", "tag": "a", "prompt": "b", "correct": true, "reason": "",'
             ' "metadata": "{}"}\n'
         ),
-        lambda path: (geneval_results.recognise(path), read_lines(path)),
+        lambda path: (geneval_results.is_results_file(path), read_lines(path)),
     ),
 }
 

@@ -106,7 +106,7 @@ def check(
         ("string", {"learn_freqs": True}),
         ("string", {"map": "cayley", "per_head": True, "learn_freqs": True}),
         ("head-freq", {"theta": 5000}),
-        ("head-freq", {"theta": 50000, "spread": "geometric"}),
+        ("head-freq", {"theta": 50000, "base_progression": "geometric"}),
         ("head-freq", {"bases": "100,1000,10000"}),
         ("harope", {"axis_order": "column-first", "layout": "half-split", "base": 100}),
         ("rope-axial", {"axis_order": "column-first"}),
@@ -395,7 +395,7 @@ def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
     ("options", "bases"),
     [
         ({"theta": 5000}, [5000] * 3),
-        ({"theta": 40000, "spread": "geometric"}, [10000, 20000, 40000]),
+        ({"theta": 40000, "base_progression": "geometric"}, [10000, 20000, 40000]),
         ({"theta": 5000, "bases": "50,500.5,5000"}, [50, 500.5, 5000]),
     ],
 )
@@ -409,7 +409,7 @@ def test_every_head_turns_by_its_base(options: dict[str, object], bases: list[fl
 
 @pytest.mark.parametrize(
     "options",
-    [{"bases": "100,200"}, {"bases": "100,1,100"}, {"bases": "a,b,c"}, {"spread": "wide"}],
+    [{"bases": "100,200"}, {"bases": "100,1,100"}, {"bases": "a,b,c"}, {"base_progression": "wide"}],
 )
 def test_bases_that_do_not_fit_the_heads_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="head-freq"):
@@ -446,7 +446,7 @@ def test_sd3s_table_is_the_librarys_for_even_and_odd_crops() -> None:
 
 
 def test_sd3s_table_ends_where_it_ends() -> None:
-    with pytest.raises(OptionError, match="holds 192 tokens a side, the image has 193 x 2"):
+    with pytest.raises(OptionError, match="has a table of 192 tokens a side, the image has 193 x 2"):
         make("ape", form="sd3").embed(torch.zeros(1, 386, 48), grid(193, 2))
 
 

@@ -75,7 +75,7 @@ def test_encoding_keeps_its_promises(name: str) -> None:
     [
         ("harope", {"qk_mode": "same"}),
         ("harope", {"base": 100.0}),
-        ("videorope", {"temporal": 0.0}),
+        ("videorope", {"temporal_fraction": 0.0}),
         ("string", {"base": 30000}),
     ],
 )
@@ -117,49 +117,49 @@ class CoarsePositions(RopeAxial):
 
 
 class ClaimsRelative(Ape):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
 
 
 class ClaimsAbsolute(RopeAxial):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=False, orthogonal=True, identity_at_init=True, per_head=False, foldable=False
     )
 
 
 class ClaimsOrthogonal(Harope):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True
     )
 
 
 class ClaimsStretching(String):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True
     )
 
 
 class ClaimsPerHead(String):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True
     )
 
 
 class ClaimsShared(Harope):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True
     )
 
 
 class ClaimsAxialStart(VideoRope):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False
     )
 
 
 class ClaimsOtherStart(RopeAxial):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
 
@@ -228,7 +228,7 @@ class InPlace(Ape):
 
 
 class Nothing(base.Encoding):
-    facts = base.EncodingProperties(
+    properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
     source = "nowhere"
@@ -579,8 +579,8 @@ def test_an_unknown_option_names_the_known_ones() -> None:
     ("name", "options"),
     [
         ("harope", {"qk_mode": "paper"}),
-        ("videorope", {"temporal": 1.0}),
-        ("videorope", {"temporal": -0.1}),
+        ("videorope", {"temporal_fraction": 1.0}),
+        ("videorope", {"temporal_fraction": -0.1}),
         *[
             (name, {"base": bad})
             for name in sorted(TABLE_2)

@@ -272,10 +272,10 @@ def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
 
 def test_a_model_nobody_read_with_is_named() -> None:
     with pytest.raises(
-        OptionError, match=r"no reading by en_core_web_sm 3.5.0 ships; there are 3.6.0, 3.8.0"
+        OptionError, match=r"no parses by en_core_web_sm 3.5.0 ship; choose one of 3.6.0, 3.8.0"
     ):
         noun_chunks.find_parse("a dog", "3.5.0")
-    with pytest.raises(StorageError, match="no reading of 'a dog'"):
+    with pytest.raises(StorageError, match="no parse of 'a dog'"):
         noun_chunks.find_parse("a dog", "3.6.0")
 
 
@@ -334,8 +334,8 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
         "a giraffe next to a lamp",
         9,
     )
-    assert part.source() != suite.source()
-    assert "en_core_web_sm 3.6.0" in suite.source()[0]
+    assert part.prompts_source() != suite.prompts_source()
+    assert "en_core_web_sm 3.6.0" in suite.prompts_source()[0]
 
 
 @official

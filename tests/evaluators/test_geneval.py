@@ -261,7 +261,7 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
     assert [r.prompt for r in suite.requests(range(553))] == (
         OFFICIAL / "generation_prompts.txt"
     ).read_text().splitlines()
-    assert suite.source()[1].startswith("5c48e081")
+    assert suite.prompts_source()[1].startswith("5c48e081")
     for index in (2212, -1):
         with pytest.raises(OptionError, match="2,212 images"):
             suite.case(index)

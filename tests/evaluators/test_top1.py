@@ -192,8 +192,8 @@ def test_both_layouts_are_the_same_pictures_in_the_same_order(
 ) -> None:
     suite = registry.load_by_name("suites", "imagenet-val")
     folders, flat = (
-        suite.pictures(imagenet, None),
-        suite.pictures(as_list(imagenet, tmp_path), None),
+        suite.real_images(imagenet, None),
+        suite.real_images(as_list(imagenet, tmp_path), None),
     )
     assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
     assert len(folders.names) == 999 and not folders.whole
@@ -204,23 +204,23 @@ def test_an_environment_variable_names_the_folder(
     imagenet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_IMAGENET_VAL", str(imagenet))
-    assert len(registry.load_by_name("suites", "imagenet-val").pictures(None, None).names) == 999
+    assert len(registry.load_by_name("suites", "imagenet-val").real_images(None, None).names) == 999
 
 
 def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
     with pytest.raises(OptionError, match=told) as caught:
-        registry.load_by_name("suites", "imagenet-val").pictures(folder, labels)
+        registry.load_by_name("suites", "imagenet-val").real_images(folder, labels)
     assert "\n" not in str(caught.value)
 
 
 def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
     refused(tmp_path / "none", "is no folder")
-    refused(tmp_path, "val.txt is not there")
+    refused(tmp_path, "val.txt is missing")
     (tmp_path / "n01440764").mkdir()
-    refused(tmp_path, "holds 1 class folders, wanted 1,000")
+    refused(tmp_path, "has 1 class folders, wanted 1,000")
     (tmp_path / "tench").mkdir()
-    refused(tmp_path, "holds the folder tench, wanted wnids")
+    refused(tmp_path, "has the folder tench, wanted only wnids")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
         ("a.JPEG 1000\n", "index below 1,000"),
         ("../a.JPEG 3\n", "wanted 'name index'"),
         ("a.JPEG\n", "wanted 'name index'"),
-        ("\n", "holds no line"),
+        ("\n", "has no line"),
         ("a.JPEG 3\nb.JPEG 3\na.JPEG 4\n", "lists a.JPEG more than once"),
-        ("a.JPEG 3\n", "holds none of the 1 pictures"),
+        ("a.JPEG 3\n", "has none of the 1 images"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused_in_one_line(
@@ -260,7 +260,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
     damaged = next(
         i
         for i, name in enumerate(
-            registry.load_by_name("suites", "imagenet-val").pictures(imagenet, None).names
+            registry.load_by_name("suites", "imagenet-val").real_images(imagenet, None).names
         )
         if name.endswith("0022.JPEG")
     )

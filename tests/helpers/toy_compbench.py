@@ -70,10 +70,10 @@ class Toy(CompBenchSuite):
         }
 
     @property
-    def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
+    def _cases_by_category(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
         return self.rows
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         return "toy", "0" * 64
 
 

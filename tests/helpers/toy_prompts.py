@@ -58,7 +58,7 @@ class ToySuite(PromptSuite):
         kind, text = PROMPTS[index % 4]
         return PromptCase(index % 4, index // 4, text, {"toy": {"task": kind}})
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         return "toy prompts", hashlib.sha256(repr(PROMPTS).encode()).hexdigest()
 
 

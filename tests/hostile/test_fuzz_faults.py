@@ -92,7 +92,7 @@ OTHER_DIGITS = (LONG_DIGITS, "²", "١٢", "1_0", "+1", "-1", " ", "")
 def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None:
     assert index_ranges.whole_number(text) is None and index_ranges.whole_number("0042") == 42
     with (
-        pytest.raises(OptionError, match=r"label 2 is|holds no labels|^$")
+        pytest.raises(OptionError, match=r"label 2 is|has no labels|^$")
         if text.strip()
         else pytest.raises(OptionError)
     ):
@@ -102,8 +102,8 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
         )
     with pytest.raises(click.UsageError, match="is no resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
-    with pytest.raises(OptionError, match="is '|wanted|holds none"):
-        ImageNetValSuite().pictures(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
+    with pytest.raises(OptionError, match="is '|wanted|has none"):
+        ImageNetValSuite().real_images(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
 
 
 @pytest.mark.parametrize("text", [LONG_DIGITS, "²"])
@@ -219,11 +219,11 @@ def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_pa
         assert not file_list.is_file(
             file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv")
         )
-        pictures = ImageNetValSuite().pictures(
+        pictures = ImageNetValSuite().real_images(
             tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
         )
         with pytest.raises(SampleError, match="cannot be read"):
-            pictures.data(pictures.names.index(name))
+            pictures.read_bytes(pictures.names.index(name))
     (tmp_path / "samples.jsonl").write_bytes(
         d.as_lines({"index": 0, "file": name, "sha256": d.HASH})
     )

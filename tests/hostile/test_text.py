@@ -353,7 +353,7 @@ def captions(room: Room) -> object:
 
 
 ARCHIVES = [
-    Case("archive-twice", twice, captions, 1, "holds annotations/captions_val2014.json twice"),
+    Case("archive-twice", twice, captions, 1, "has annotations/captions_val2014.json twice"),
     Case("archive-text", put("coco.zip", b"hello"), captions, 1, "is not COCO's annotations"),
     Case("archive-pipe", odd_file("coco.zip", "pipe"), captions, 1, "coco.zip"),
     Case("archive-missing", None, captions, 1, "coco.zip"),

@@ -261,7 +261,7 @@ def test_the_network_sees_where_patches_are(encoding: str) -> None:
 def test_the_class_token_is_not_turned_and_gets_no_table(encoding: str) -> None:
     network = noisy(build(encoding))
     places: list[Tensor] = []
-    turned, embedded = network.encoding.turned, network.encoding.embed
+    turned, embedded = network.encoding.apply_rotation, network.encoding.embed
     seen: dict[str, Any] = {}
 
     def watch(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -276,7 +276,7 @@ def test_the_class_token_is_not_turned_and_gets_no_table(encoding: str) -> None:
         seen["tokens"] = tokens.shape[1]
         return embedded(tokens, positions)
 
-    network.encoding.turned, network.encoding.embed = watch, count  # type: ignore[method-assign]
+    network.encoding.apply_rotation, network.encoding.embed = watch, count  # type: ignore[method-assign]
     with torch.inference_mode():
         network(images(1, 3, 64, 64))
     assert seen["tokens"] == 16
@@ -299,7 +299,7 @@ def test_matrices_fold_because_they_act_on_the_class_token_too(encoding: str) ->
                     m = matrix[head % len(matrix)]
                     block.attn.qkv.weight[rows] = m @ block.attn.qkv.weight[rows]
                     block.attn.qkv.bias[rows] = m @ block.attn.qkv.bias[rows]
-        unfolded, network.encoding = network.encoding, network.encoding.plain()
+        unfolded, network.encoding = network.encoding, network.encoding.without_matrices()
         assert (network(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()
         network.encoding = unfolded
         assert (network(x) - wanted).abs().max() > 1e-3
@@ -379,7 +379,7 @@ def test_the_shipped_recipes_build_every_encoding_of_the_table(name: str) -> Non
     assert isinstance(recipe, ClassifierRecipe)
     for encoding in CHOICES:
         assert build(encoding, recipe.config)(images(1, 1, 28, 28)).shape == (1, 10)
-    registry.find_entry("suites", recipe.suite), registry.find_entry("suites", recipe.tested_on)
+    registry.find_entry("suites", recipe.suite), registry.find_entry("suites", recipe.test_suite)
 
 
 def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(

@@ -184,7 +184,7 @@ def test_the_layers_of_a_forward_share_their_angles(
     network, made = placed(base, "harope", tokens), []
     original = flux.encodings._compute_axial_angles
     monkeypatch.setattr(
-        flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given)
+        flux.encodings, "_compute_axial_angles", lambda *given: made.append(given[0]) or original(*given)
     )
     inputs = BACKBONE.trial_inputs(network)
     for forwards in (1, 2):
@@ -200,7 +200,7 @@ def test_the_control_acts_after_the_rotation(base: Path) -> None:
     plain, turned = placed(base, "rope-axial"), {}
     plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
     tiny.outputs(plain, inputs)
-    pair = network.encoding.pair(0)  # type: ignore[operator]
+    pair = network.encoding.control_matrices(0)  # type: ignore[operator]
     torch.testing.assert_close(
         seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5
     )  # the first layer's inputs are the same

@@ -66,7 +66,7 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
 def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
     found = load_checkpoint.load_checkpoint_record(name)
     base = load_checkpoint.load_checkpoint_record(
-        recipe()[0].base.get(found.encoding, recipe()[0].base["default"])
+        recipe()[0].base_checkpoints.get(found.encoding, recipe()[0].base_checkpoints["default"])
     )
     assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
 
@@ -89,7 +89,7 @@ def test_log_shows_that_the_words_are_used(name: str) -> None:
         ".log.csv"
     )
     lines = [line.split(",") for line in path.read_text().splitlines()]
-    assert lines[0] == ["step", "loss", "true", "shuffled"]
+    assert lines[0] == ["step", "loss", "loss_own_captions", "loss_shuffled_captions"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps
     true, shuffled = (np.mean([float(line[column]) for line in lines[-5:]]) for column in (2, 3))
     assert shuffled > 1.5 * true

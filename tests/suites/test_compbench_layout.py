@@ -52,7 +52,7 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
 
 def test_numbers_become_our_indices(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
-    assert compbench.recognise(tmp_path)
+    assert compbench.is_layout(tmp_path)
     found = compbench.open_layout(tmp_path, SUITE)
     # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299
     # copy 9
@@ -71,7 +71,7 @@ def test_numbers_become_our_indices(tmp_path: Path) -> None:
 def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) -> None:
     for name in ("complex", "complex_val", "whatever"):
         put(tmp_path / name, "complex", [0, 25])
-        assert compbench.recognise(tmp_path / name)
+        assert compbench.is_layout(tmp_path / name)
         assert compbench.open_layout(tmp_path / name, SUITE).indices == [300, 5 * 600 + 302]
 
 
@@ -109,7 +109,7 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
             (place / f"{text}{form(k)}.png").write_bytes(
                 encode_png(image(k)) if k in (0, 1, 299) else b"not opened here"
             )
-        assert compbench.recognise(tmp_path / name), name
+        assert compbench.is_layout(tmp_path / name), name
         found = compbench.open_layout(tmp_path / name, SUITE)
         assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), (
             name
@@ -146,13 +146,13 @@ def test_several_images_a_prompt_are_as_many_copies(
 
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
-    assert not compbench.recognise(tmp_path)
+    assert not compbench.is_layout(tmp_path)
     (tmp_path / "samples" / "img_0001.png").write_bytes(encode_png(image(1)))
-    assert not compbench.recognise(tmp_path)
+    assert not compbench.is_layout(tmp_path)
     (tmp_path / "00000" / "samples").mkdir(parents=True)
     (tmp_path / "00000" / "samples" / "00000.png").write_bytes(encode_png(image(1)))
-    assert not compbench.recognise(tmp_path / "00000")
-    assert not compbench.recognise(tmp_path / "nowhere")
+    assert not compbench.is_layout(tmp_path / "00000")
+    assert not compbench.is_layout(tmp_path / "nowhere")
 
 
 def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
     ):
         compbench.open_layout(tmp_path / "x", SUITE)
     (tmp_path / "x").rename(tmp_path / "spatial")
-    with pytest.raises(SampleError, match="holds no image of toy"):
+    with pytest.raises(SampleError, match="has no image of toy"):
         compbench.open_layout(tmp_path / "spatial", SUITE)
 
 
@@ -194,8 +194,8 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
-    written = compbench.write(drawn(tmp_path, indices), SUITE, tmp_path / "out")
-    assert written.image_count == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
+    written = compbench.write_images(drawn(tmp_path, indices), SUITE, tmp_path / "out")
+    assert written.image_count == 6 and "5,994 of 6,000 images are missing" in written.warnings[0]
     names = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
     )
@@ -213,7 +213,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(SampleError, match="not an empty folder"):
-        compbench.write(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
+        compbench.write_images(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
 def test_no_prompt_chooses_a_path(
     prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SampleError, match="cannot stand in a file name"):
+    with pytest.raises(SampleError, match="cannot be part of a file name"):
         compbench.file_name(prompt, 0)
     rows = Toy("spatial")._held
     monkeypatch.setattr(
@@ -247,8 +247,8 @@ def test_no_prompt_chooses_a_path(
         "_held",
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
-    with pytest.raises(SampleError, match="cannot stand in a file name"):
-        compbench.write(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
+    with pytest.raises(SampleError, match="cannot be part of a file name"):
+        compbench.write_images(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
 
@@ -320,7 +320,7 @@ def test_a_finished_category_is_read_to_the_digit(
     if category == "color":
         found = [float(f"{x:.4f}") for x in found]
     for place in (path, tmp_path / category, tmp_path):
-        assert results.recognise(place)
+        assert results.is_results_file(place)
         score = results.import_scores(place, Toy())
         m = value(score, metric)
         assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (
@@ -371,7 +371,7 @@ def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
             ]
         )
     )
-    assert results.recognise(path)
+    assert results.is_results_file(path)
     assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(
         script_mean(found), rel=1e-12
     )
@@ -413,7 +413,7 @@ def test_lost_answers_of_a_detector_are_failed_images(tmp_path: Path) -> None:
 
 def test_lost_answers_of_blip_cannot_be_placed(tmp_path: Path) -> None:
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(2, 2999))
-    score = results.import_scores(tmp_path, Toy("color"), lenient=True)
+    score = results.import_scores(tmp_path, Toy("color"), is_lenient=True)
     assert (value(score, "color").value, value(score, "color").n_failed) == (None, 3000)
     assert "its ids count files" in score.sample_scores[0]["reason"] and any(
         "the script's mean of 2,999" in line for line in score.warnings
@@ -469,7 +469,7 @@ def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_pat
     corrected = {
         r["index"]: r
         for r in results.import_scores(
-            tmp_path, THREE, lenient=True, rules="corrected"
+            tmp_path, THREE, is_lenient=True, rules="corrected"
         ).sample_scores
     }
     assert [
@@ -527,19 +527,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None
 
 def test_what_is_no_result(tmp_path: Path) -> None:
     answers(tmp_path / "run" / "vqa_result.json", [0.5])
-    assert not results.recognise(tmp_path / "run" / "vqa_result.json"), (
+    assert not results.is_results_file(tmp_path / "run" / "vqa_result.json"), (
         "no folder tells its category"
     )
     with pytest.raises(StorageError, match="below a folder named"):
         results.import_scores(tmp_path, Toy())
     put(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
-    assert not results.recognise(tmp_path), (
+    assert not results.is_results_file(tmp_path), (
         "a folder with images is judged, unless its file is named"
     )
-    assert results.recognise(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
+    assert results.is_results_file(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
     (tmp_path / "color" / "config.json").write_text("{}")
-    assert not results.recognise(tmp_path / "color" / "config.json")
+    assert not results.is_results_file(tmp_path / "color" / "config.json")
 
 
 # -------------------------------------------------------------------------------------------- end
@@ -604,7 +604,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
         put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
-    asked = PromptScoring("t2i-compbench", is_lenient=True)
+    asked = PromptScoring("t2i-compbench", is_is_lenient=True)
     (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
     for metric, wanted in (
@@ -678,7 +678,7 @@ def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
 ) -> None:
     put(tmp_path / "complex", "complex", list(range(30)), toy)
     (scored,) = evaluate_prompts(
-        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
+        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_is_lenient=True)
     )
     rows = [
         json.loads(line)
@@ -705,7 +705,7 @@ def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
     assert done.exit_code == 0, done.output
     again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
     assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
-    assert "2,997 of 3,000 images are not there" in done.output
+    assert "2,997 of 3,000 images are missing" in done.output
     done = run.invoke(
         main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"]
     )

@@ -37,10 +37,10 @@ def values(found: Any) -> list[int]:
 
 
 def test_tiles_are_the_copies_row_by_row(folder: Path, dpg_suite: ThreeItems) -> None:
-    assert layout.recognise(folder) and "dpg" in module_names()
+    assert layout.is_layout(folder) and "dpg" in module_names()
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert (found.n_asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
-    assert found.warnings == ("grids: each picture is 2x2 images of 6x6 pixels",)
+    assert found.warnings == ("grids: each file is 2x2 images of 6x6 pixels",)
     assert layout.open_layout(folder, dpg_suite, side=6) == found
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
     assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
@@ -140,8 +140,8 @@ def test_what_is_missing_unreadable_or_left_over_is_told(
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert found.indices == [0, 3, 6, 9] and found.n_asked == 12
     assert (
-        found.failed[1] == "no picture of 7"
-        and found.failed[2] == "whoops3.png is not a readable picture"
+        found.failed[1] == "no image file of 7"
+        and found.failed[2] == "whoops3.png is not a readable image"
     )
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     write_grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
@@ -161,14 +161,14 @@ def test_a_picture_that_changed_its_size_is_refused(folder: Path, dpg_suite: Thr
 def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, dpg_suite: ThreeItems) -> None:
     for k in range(3):
         write_grid(tmp_path / f"{k}.png", k)
-    assert not layout.recognise(tmp_path) and find_layout(tmp_path) is None
+    assert not layout.is_layout(tmp_path) and find_layout(tmp_path) is None
 
 
 def test_grids_are_written_and_read_back(
     folder: Path, dpg_suite: ThreeItems, tmp_path: Path
 ) -> None:
     first = layout.open_layout(folder, dpg_suite, tiles=4)
-    assert layout.write(first, dpg_suite, tmp_path / "copy") == (
+    assert layout.write_images(first, dpg_suite, tmp_path / "copy") == (
         12,
         ("read it back with --tiles 4",),
     )
@@ -178,7 +178,7 @@ def test_grids_are_written_and_read_back(
             np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")),
             np.asarray(Image.open(folder / f"{item}.png")),
         )
-    part = layout.write(first.take_first(10), dpg_suite, tmp_path / "part")
+    part = layout.write_images(first.take_first(10), dpg_suite, tmp_path / "part")
     assert part == (
         4,
         (
@@ -188,7 +188,7 @@ def test_grids_are_written_and_read_back(
     )
     for copies in (1, 2):
         assert (
-            layout.write(
+            layout.write_images(
                 first.take_first(3 * copies), dpg_suite, tmp_path / str(copies)
             ).image_count
             == 3 * copies
@@ -202,9 +202,9 @@ def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(
 ) -> None:
     three = layout.open_layout(folder, dpg_suite, tiles=4).take_first(3 * len(ITEMS))
     with pytest.raises(SampleError, match=r"no item has the 4 images .* give --count 6 or fewer"):
-        layout.write(three, dpg_suite, tmp_path / "three")
+        layout.write_images(three, dpg_suite, tmp_path / "three")
     assert not (tmp_path / "three").exists()
-    assert layout.write(three.take_first(6), dpg_suite, tmp_path / "two").image_count == 6
+    assert layout.write_images(three.take_first(6), dpg_suite, tmp_path / "two").image_count == 6
 
 
 def test_convert_goes_from_images_to_grids_and_back(
@@ -216,7 +216,7 @@ def test_convert_goes_from_images_to_grids_and_back(
         return done.output
 
     flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
-    assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(
+    assert "grids: each file is 2x2 images of 6x6 pixels" in converted(
         str(folder), flat, "--to", "png", "--tiles", "4"
     )
     assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")
@@ -251,7 +251,7 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
 ) -> None:
     path = run_script(tmp_path / "images", seed=seed)
     detail = path.with_name(path.stem + "_detail.txt")
-    assert results.recognise(path) and results.recognise(detail)
+    assert results.is_results_file(path) and results.is_results_file(detail)
     score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert (
@@ -313,7 +313,7 @@ def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: Thre
     )
     score = results.import_scores(finished, dpg_suite)
     assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
-    lenient = results.import_scores(finished, dpg_suite, lenient=True)
+    lenient = results.import_scores(finished, dpg_suite, is_lenient=True)
     assert measured(lenient)["dpg"] is not None
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 
@@ -374,17 +374,17 @@ def test_lines_before_the_scripts_own_are_passed_over(
 ) -> None:
     before = measured(results.import_scores(finished, dpg_suite))
     finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
-    assert results.recognise(finished)
+    assert results.is_results_file(finished)
     assert measured(results.import_scores(finished, dpg_suite)) == before
 
 
 def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("hello\n")
-    assert not results.recognise(other) and not results.recognise(tmp_path)
+    assert not results.is_results_file(other) and not results.is_results_file(tmp_path)
     line = next(line for line in finished.read_text().splitlines() if "7.png" in line)
     cases = {
-        "hello\n": "holds no score",
+        "hello\n": "has no score",
         f"{line}\n{line}\n": "scores 7 twice",
         line.replace("7.png", "nobody.png"): "nobody is no item",
         line.replace("0.", "0.e.", 1): "no numbers|no score",
@@ -393,5 +393,5 @@ def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_pa
         other.write_text(text)
         with pytest.raises(StorageError, match=said):
             results.import_scores(other, dpg_suite)
-    with pytest.raises(StorageError, match=r"x.txt is not there"):
+    with pytest.raises(StorageError, match=r"x.txt is missing"):
         results.import_scores(tmp_path / "x_detail.txt", dpg_suite)

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_whole_folder_is_read_copy_by_copy(folder: Path, geneval_suite: TwelvePrompts) -> None:
-    assert layout.recognise(folder)
+    assert layout.is_layout(folder)
     found = layout.open_layout(folder, geneval_suite)
     assert (found.n_asked, found.failed, found.warnings, found.indices) == (
         48,
@@ -189,7 +189,7 @@ def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason
     assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
     (why,) = [line for line in found.warnings if line.startswith("folders: why")]
     assert (
-        "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not"
+        "00000: `include` differs from that of the suite's prompt; 00001: its metadata are not"
         " GenEval's (include" in why
     )
     assert "00002: its metadata have no text in `prompt`; and 1 more" in why
@@ -202,7 +202,7 @@ def test_where_nothing_is_read_the_error_says_why(
         path.write_text(json.dumps({"prompt": "a prompt of mine", "include": []}))
     with pytest.raises(
         SampleError,
-        match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite",
+        match=r"has no image of GenEval.*'a prompt of mine' is no prompt of the suite",
     ):
         layout.open_layout(folder, geneval_suite)
 
@@ -233,8 +233,8 @@ def test_other_folders_are_not_taken_for_this_layout(
 ) -> None:
     draw(tmp_path / "00000" / "samples" / "00000.png", 1)
     draw(tmp_path / "flat" / "000000.png", 1)
-    assert not layout.recognise(tmp_path) and not layout.recognise(tmp_path / "flat")
-    with pytest.raises(SampleError, match="holds no image of GenEval"):
+    assert not layout.is_layout(tmp_path) and not layout.is_layout(tmp_path / "flat")
+    with pytest.raises(SampleError, match="has no image of GenEval"):
         layout.open_layout(tmp_path, geneval_suite)
 
 
@@ -242,7 +242,7 @@ def test_written_folders_read_back_and_are_the_official_form(
     folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
 ) -> None:
     first = layout.open_layout(folder, geneval_suite)
-    written = layout.write(first, geneval_suite, tmp_path / "copy")
+    written = layout.write_images(first, geneval_suite, tmp_path / "copy")
     assert written == (48, ())
     assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [f"{k:05d}" for k in range(12)]
     assert (
@@ -253,26 +253,26 @@ def test_written_folders_read_back_and_are_the_official_form(
     assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [
         b.images.tobytes() for b in first.batches(first.indices, 1)
     ]
-    assert layout.write(first, geneval_suite, tmp_path / "copy") == (48, ())  # up to date
+    assert layout.write_images(first, geneval_suite, tmp_path / "copy") == (48, ())  # up to date
     (tmp_path / "copy" / "00003" / "samples" / "00002.png").unlink()
     (tmp_path / "copy" / "00011" / "metadata.jsonl").unlink()
-    layout.write(first, geneval_suite, tmp_path / "copy")  # a killed one goes on
+    layout.write_images(first, geneval_suite, tmp_path / "copy")  # a killed one goes on
     assert layout.open_layout(tmp_path / "copy", geneval_suite).indices == list(range(48))
     (tmp_path / "copy" / "00011" / "metadata.jsonl").write_text("{}")
     with pytest.raises(SampleError, match=r"00011.metadata.jsonl holds something else"):
-        layout.write(first, geneval_suite, tmp_path / "copy")
+        layout.write_images(first, geneval_suite, tmp_path / "copy")
     (tmp_path / "copy" / "notes.txt").touch()
     with pytest.raises(SampleError, match="not an empty folder: notes.txt"):
-        layout.write(first, geneval_suite, tmp_path / "copy")
+        layout.write_images(first, geneval_suite, tmp_path / "copy")
 
 
 def test_a_part_is_written_with_a_word_on_the_rest(
     folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
 ) -> None:
     part = layout.open_layout(folder, geneval_suite).take_first(13)
-    written = layout.write(part, geneval_suite, tmp_path / "part")
+    written = layout.write_images(part, geneval_suite, tmp_path / "part")
     assert written.image_count == 13 and written.warnings == (
-        "35 of 48 images are not there; the official scorer does not notice",
+        "35 of 48 images are missing; the official scorer does not notice",
     )
     assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == [
         "00000.png",
@@ -316,7 +316,7 @@ def test_convert_writes_and_reads_the_layout(
     assert done.output.splitlines() == [
         f"{back}: 47 images",
         "  images: placed by the record in file_list.jsonl",
-        "  1 of 48 images are not there; the official scorer does not notice",
+        "  1 of 48 images are missing; the official scorer does not notice",
     ]
     for copy in range(4):
         name = f"00002/samples/{copy:05d}.png"
@@ -348,7 +348,7 @@ def test_a_run_of_another_suite_is_not_written_as_geneval(
     done = CliRunner().invoke(main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"])
     assert (
         done.exit_code == 1
-        and "was drawn for suite digits, the layout geneval is of geneval" in done.output
+        and "was generated for suite digits, the layout geneval is of geneval" in done.output
     )
 
 
@@ -434,7 +434,7 @@ def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(
     lenient = {
         m.metric: m.value
         for m in results.import_scores(
-            tmp_path / "results.jsonl", geneval_suite, lenient=True
+            tmp_path / "results.jsonl", geneval_suite, is_lenient=True
         ).measurements
     }
     assert lenient["colors"] is None
@@ -447,11 +447,13 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path)
     (tmp_path / "other.jsonl").write_text('{"tag": "x"}\n')
-    assert not results.recognise(tmp_path / "other.jsonl") and not results.recognise(tmp_path)
+    assert not results.is_results_file(tmp_path / "other.jsonl") and not results.is_results_file(
+        tmp_path
+    )
     for text, said in (
-        ("", "holds no results"),
+        ("", "has no results"),
         ('{"tag": "x"}\n', "line 1 is no GenEval result"),
-        (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 holds no metadata"),
+        (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 has no metadata"),
         (json.dumps({**rows[0], "details": '{"owl": [1]}'}) + "\n", "line 1 is no GenEval result"),
         (
             json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n",

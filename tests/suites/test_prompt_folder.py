@@ -234,7 +234,7 @@ def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
 
 def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        OptionError, match="what is stated differs: prompt_index is prompt 1, prompt is prompt 2"
+        OptionError, match="the keys contradict each other: prompt_index is prompt 1, prompt is prompt 2"
     ):
         opened(put(tmp_path, {"1-a red square.png": 0}), pattern="{prompt_index}-{prompt}.png")
 
@@ -249,8 +249,8 @@ def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
         ("{copy}_{copy}.png", "more than once"),
         ("{prompts}.png", "is no placeholder"),
         ("{}.png", "is no placeholder"),
-        ("{copy}.png", "does not tell the prompt"),
-        ("fixed.png", "does not tell the prompt"),
+        ("{copy}.png", "does not determine the prompt"),
+        ("fixed.png", "does not determine the prompt"),
         ("{index:06d}.png", "write {index} alone"),
         ("{index.png", "open brace"),
         ("../{index}.png", "leaves the folder"),
@@ -271,7 +271,7 @@ def test_item_ids_place_images_where_a_suite_has_them(tmp_path: Path) -> None:
         folder, "shapes", shapes, None, PromptFolderOptions(pattern="{id}-{copy}.png")
     )
     assert samples.indices == [0, 66, 67, 133] and samples.n_asked == 134
-    with pytest.raises(OptionError, match="toy has no item ids; state prompt_index or prompt"):
+    with pytest.raises(OptionError, match="toy has no item ids; give prompt_index or prompt"):
         opened(folder, pattern="{id}-{copy}.png")
 
 
@@ -345,7 +345,7 @@ def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path:
     ]
     samples = opened(folder, file_list=listed(tmp_path / "list.csv", rows))
     assert samples.failed == {
-        1: "10.png is listed and not there",
+        1: "10.png is listed and missing",
         3: "no image of prompt 3, copy 0",
         7: "no image of prompt 3, copy 1",
     }
@@ -361,8 +361,8 @@ def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path:
         ({"file": "../out.png", "index": 1}, "is not in"),
         ({"file": "/etc/passwd", "index": 1}, "is not in"),
         ({"file": "link.png", "index": 1}, "is not in"),
-        ({"file": "0.png", "index": 1}, "again; keep one line an image"),
-        ({"file": "1.png", "index": 0}, "again; keep one line an image"),
+        ({"file": "0.png", "index": 1}, "again; keep one line for each image"),
+        ({"file": "1.png", "index": 0}, "again; keep one line for each image"),
         ({"file": "1.png", "index": 8}, r"line 2: index is 8, toy has 0 to 7"),
         ({"file": "1.png", "index": -1}, "wanted a whole number from 0"),
         ({"file": "1.png", "index": 1.5}, "wanted a whole number from 0"),
@@ -389,7 +389,7 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], 
 
 def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy: ToyEye) -> None:
     folder = put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
-    with pytest.raises(OptionError, match="--order and --pattern state the same thing; give one"):
+    with pytest.raises(OptionError, match="--order and --pattern both assign images to prompts; give one"):
         opened(folder, order="copy-major", pattern="{index}.png")
     with pytest.raises(
         OptionError, match="--pattern reads files of one image each; leave --tiles out"
@@ -577,7 +577,7 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
     (tmp_path / "png" / "000005.png").unlink()
     assert open_prompt_images(tmp_path / "png", "shapes", suite).failed == {
         3: "not finite",
-        5: "000005.png is not there",
+        5: "000005.png is missing",
     }
     with pytest.raises(SampleError, match="has another prompt at index"):
         open_prompt_images(tmp_path / "png", "toy", SUITE)

@@ -74,7 +74,7 @@ def test_indices_run_copy_by_copy() -> None:
     assert SUITE.count == 6 * count
     assert (SUITE.case(count + 3).prompt_index, SUITE.case(count + 3).copy) == (3, 1)
     assert [r.prompt for r in SUITE.requests([0, count])] == [caption_cases()[0].prompt] * 2
-    with pytest.raises(OptionError, match="ask for fewer"):
+    with pytest.raises(OptionError, match="request fewer"):
         SUITE.case(SUITE.count)
 
 

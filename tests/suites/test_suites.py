@@ -72,42 +72,42 @@ def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
 def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(str((7 * i) % 1000) for i in range(50)))
-    recorded = ImageNetSuite(256).policy(str(path))
+    recorded = ImageNetSuite(256).label_policy(str(path))
     assert recorded.startswith("file:") and settings(labels=recorded)
     path.unlink()
     assert labels_of(recorded, 50) == [(7 * i) % 1000 for i in range(50)]
-    assert ImageNetSuite(256).policy(recorded) == recorded
+    assert ImageNetSuite(256).label_policy(recorded) == recorded
     with pytest.raises(OptionError, match="sample 50 has no label, the file has 50"):
         labels_of(recorded, 51)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "holds no labels"), ("-1", "'-1'")],
+    [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "has no labels"), ("-1", "'-1'")],
 )
 def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "l.txt").write_text(text)
     with pytest.raises(OptionError, match=said):
-        ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
+        ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
 
 
 def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("3\n1\n4\n")
-    recorded = ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
+    recorded = ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
     label_policies.stored_labels_path(recorded).write_text("3\n1\n5\n")
-    for use in (lambda: labels_of(recorded, 3), lambda: ImageNetSuite(256).policy(recorded)):
+    for use in (lambda: labels_of(recorded, 3), lambda: ImageNetSuite(256).label_policy(recorded)):
         with pytest.raises(OptionError, match="its name says"):
             use()
-    ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
+    ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
     assert labels_of(recorded, 3) == [3, 1, 4]
 
 
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="--labels sorted is no policy"):
-        ImageNetSuite(256).policy("sorted")
-    with pytest.raises(OptionError, match="are not here"):
-        ImageNetSuite(256).policy("file:" + "0" * 64)
-    with pytest.raises(OptionError, match="are not here"):
+        ImageNetSuite(256).label_policy("sorted")
+    with pytest.raises(OptionError, match="are missing"):
+        ImageNetSuite(256).label_policy("file:" + "0" * 64)
+    with pytest.raises(OptionError, match="are missing"):
         label_policies.stored_labels_path("file:../../etc/passwd")
 
 

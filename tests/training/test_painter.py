@@ -103,10 +103,10 @@ def test_two_runs_are_equal_and_an_interrupted_one_is_too(
             raise KeyboardInterrupt
         return one(self, loss)
 
-    monkeypatch.setattr(loop.Trainer, "_one", failing)
+    monkeypatch.setattr(loop.Trainer, "_train_step", failing)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "broken")
-    monkeypatch.setattr(loop.Trainer, "_one", one)
+    monkeypatch.setattr(loop.Trainer, "_train_step", one)
     assert train(recipe, tmp_path / "broken").sha256 == straight.sha256
     assert (tmp_path / "broken/log.csv").read_text() == (tmp_path / "straight/log.csv").read_text()
 
@@ -125,7 +125,9 @@ def test_kept_steps_are_checkpoints_of_their_own(recipe: Path, tmp_path: Path) -
 def test_the_log_says_what_true_and_shuffled_captions_cost(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path)
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
-    assert [list(row) for row in rows] == [["step", "loss", "true", "shuffled"]] * 2
+    assert [list(row) for row in rows] == [
+        ["step", "loss", "loss_own_captions", "loss_shuffled_captions"]
+    ] * 2
     assert [int(row["step"]) for row in rows] == [4, 8]
 
 
@@ -135,7 +137,7 @@ def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None
     """
     read = small(recipe)
     held = text_to_image.render_scenes(
-        read, range(read.scenes, read.scenes + text_to_image.N_VALIDATION_SCENES)
+        read, range(read.n_scenes, read.n_scenes + text_to_image.N_VALIDATION_SCENES)
     )
     told = Told(held.caption_tokens)
     true, shuffled = text_to_image.validation_metrics(read).measure(told)
@@ -164,7 +166,13 @@ def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -
     ones as are left.
     """
     schedule = small(recipe).schedule.model_copy(update={"batch": 600})
-    read = small(recipe).model_copy(update={"spare": spare, "text_drop": 0.0, "schedule": schedule})
+    read = small(recipe).model_copy(
+        update={
+            "single_object_fraction": spare,
+            "caption_dropout": 0.0,
+            "schedule": schedule,
+        }
+    )
     scenes = text_to_image.render_scenes(read, range(60))
     numbered = text_to_image.CaptionedScenes(
         scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.is_single_object
@@ -199,7 +207,7 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
         ), key
     checkpoint = train(recipe, tmp_path / "on", "harope", base)
     assert checkpoint.source.endswith(
-        f"--encoding harope --from tiny-rope-axial.safetensors ({sha256_file(base)[:12]})"
+        f"--encoding harope --base tiny-rope-axial.safetensors ({sha256_file(base)[:12]})"
     )
 
 
@@ -208,7 +216,7 @@ def test_a_base_of_another_network_is_refused(recipe: Path, tmp_path: Path) -> N
     base, network = tmp_path / "base/tiny-rope-axial.safetensors", nn.Linear(1, 1)
     with pytest.raises(OptionError, match="another config than recipe tiny"):
         load_base_weights(network, model(recipe, "harope", words="green a circle"), base)
-    with pytest.raises(OptionError, match="trained with rope-axial, ape meets positions otherwise"):
+    with pytest.raises(OptionError, match="trained with rope-axial, which adds positions where"):
         load_base_weights(network, model(recipe, "ape"), base)
 
 
@@ -302,7 +310,7 @@ def test_threads_are_the_recipes_while_it_trains_and_then_as_before(
         seen.add(torch.get_num_threads())
         return one(self, loss)
 
-    monkeypatch.setattr(loop.Trainer, "_one", counting)
+    monkeypatch.setattr(loop.Trainer, "_train_step", counting)
     train(recipe, tmp_path)
     assert seen == {3} and torch.get_num_threads() == before
 
@@ -317,7 +325,7 @@ def test_the_rate_stays_where_it_is_not_to_decay() -> None:
 
 
 def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--from"):
+    with pytest.raises(OptionError, match="--base"):
         run_recipe.run_recipe("digits-dit", "harope", {}, None, tmp_path, True, tmp_path)
 
 

@@ -69,5 +69,5 @@ def test_every_part_of_a_snapshot_is_vouched_for(tmp_path: Path, part: str) -> N
     else:
         state[part] = state[part] * 2
     torch.save(state, tmp_path / "snapshot.pt")
-    with pytest.raises(WeightsError, match="not what training wrote"):
+    with pytest.raises(WeightsError, match="has changed since training wrote it"):
         trainer_in(tmp_path).resume()

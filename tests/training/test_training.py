@@ -158,7 +158,7 @@ def test_a_finished_training_is_not_done_again(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny_recipe, tmp_path / "run")
-    monkeypatch.setattr(loop.Trainer, "_one", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Trainer, "_train_step", lambda *_: pytest.fail("trained again"))
     train(tiny_recipe, tmp_path / "run")
 
 
@@ -179,7 +179,7 @@ def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(
         train(other, tmp_path / "run")
     text = str(caught.value)
     assert f"recipe mine {sha256_file(mine)[:12]}, encoding harope" in text
-    assert f"asked for recipe other {sha256_file(other)[:12]}, encoding harope" in text
+    assert f"wanted recipe other {sha256_file(other)[:12]}, encoding harope" in text
     assert "\n" not in text
     assert left(tmp_path / "run") == before
 
@@ -189,7 +189,7 @@ def test_a_snapshot_of_another_encoding_or_option_is_refused(
     tiny_recipe: Path, tmp_path: Path, change: dict[str, str]
 ) -> None:
     train(tiny_recipe, tmp_path / "run")
-    with pytest.raises(PlanMismatchError, match=f"asked for .*{next(iter(change.values()))}"):
+    with pytest.raises(PlanMismatchError, match=f"wanted .*{next(iter(change.values()))}"):
         train(tiny_recipe, tmp_path / "run", **change)
 
 
@@ -264,7 +264,7 @@ def test_the_kept_weights_are_the_running_average(
         passed.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
         return value
 
-    monkeypatch.setattr(loop.Trainer, "_one", spy)
+    monkeypatch.setattr(loop.Trainer, "_train_step", spy)
     train(make_recipe(steps=12), tmp_path / "run")
     state = load_file(tmp_path / "run" / KEPT[0])
     for key, kept in state.items():
@@ -321,7 +321,10 @@ def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
     recipe, _ = read_recipe(str(tiny_recipe))
     assert isinstance(recipe, DenoiserRecipe)
     recipe = recipe.model_copy(
-        update={"label_drop": 0.25, "schedule": recipe.schedule.model_copy(update={"batch": 400})}
+        update={
+            "label_dropout": 0.25,
+            "schedule": recipe.schedule.model_copy(update={"batch": 400}),
+        }
     )
     seen: list[torch.Tensor] = []
 

@@ -1,15 +1,8 @@
-"""What a layout module offers, and which layout a folder has.
+"""Layouts: the folders in which other programs keep the images of a suite of prompts.
 
-A layout is how another program keeps the images of a suite of prompts in a folder. Its module has
-`SUITE`, the suite's name; `SUITES`,
-all suites whose images it holds; `TILED`, whether a picture joins several images;
-`recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a
-set whose indices are the suite's,
-with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
-
-A reader of finished runs knows the results file of an official script. Its module has `READS`, the
-suite's name; `recognise(path)`;
-`imported(path, suite, lenient, rules)`, the score.
+A module with the constant `SUITE` is a layout and has the members of the protocol `Layout`. A
+module with the constant `RESULTS_OF` reads the results file of an official script and has the
+members of the protocol `ResultsReader`.
 """
 
 from __future__ import annotations
@@ -27,94 +20,100 @@ from harope_bench.suites.base import PromptSuite, load_prompt_suite
 
 
 class WriteReport(NamedTuple):
-    """How many images were written, and what a user must know of those that were not."""
+    """The number of written images, and warnings about images that were not written."""
 
     image_count: int
     warnings: tuple[str, ...]
 
 
 class Layout(Protocol):
-    """A layout's module."""
+    """The module of a layout.
+
+    SUITE: name of the suite that the layout belongs to. SUITES: all suites whose images it can
+    have.
+    IS_TILED: whether an image file joins several images.
+    """
 
     SUITE: str
     SUITES: tuple[str, ...]
     IS_TILED: bool
 
     def is_layout(self, folder: Path) -> bool:
-        """Whether the folder has this form."""
+        """Return whether the folder has this layout."""
 
     def open_layout(
         self, folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
     ) -> SampleSet:
-        """Return as many images of each prompt as the folder holds, a missing one failed with a
-        reason; warn of the rest.
+        """Return the images of the folder at the indices of the suite.
 
-        side: of an image in pixels, tiles: images in a picture; of layouts that join several.
+        The set has as many images of each prompt as the folder. Missing images fail with a reason,
+        and other files give warnings.
+
+        Args:
+            side, tiles: side of an image in pixels and number of images in a file, for layouts
+                that join several images.
         """
 
     def write_images(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
-        """Write the images in this form; an existing folder must be empty or hold a part of
-        them.
-        """
+        """Write the images in this layout; a folder that exists must be empty or a part of them."""
 
 
 class ResultsReader(Protocol):
-    """The module of a reader of finished runs."""
+    """The module of a reader of official results; RESULTS_OF is the name of its suite."""
 
     RESULTS_OF: str
 
     def is_results_file(self, path: Path) -> bool:
-        """Whether the file is such a results file."""
+        """Return whether the file is such a results file."""
 
     def import_scores(
-        self, path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official"
+        self, path: Path, suite: PromptSuite, is_lenient: bool = False, rules: str = "official"
     ) -> EvaluatorOutput:
-        """Its measurements; a metric with a missing image is None unless `lenient`."""
+        """Return the measurements; a metric with a missing image is None unless `is_lenient`."""
 
 
-def module_names(mark: str = "SUITE") -> list[str]:
-    """The layouts (or with `READS` the readers), by file name."""
-    found = [
-        file
-        for file in sorted(Path(__file__).parent.glob("*.py"))
-        if f"\n{mark} = ".encode() in file.read_bytes()
-    ]
-    return [file.stem for file in found]
+def module_names(constant: str = "SUITE") -> list[str]:
+    """Return the names of the layouts, or with `RESULTS_OF` of the readers of results."""
+    assignment = f"\n{constant} = ".encode()
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return [file.stem for file in files if assignment in file.read_bytes()]
 
 
 def find_results_reader(path: Path) -> ResultsReader | None:
-    """What reads this file as the results of an official script, or None."""
+    """Return the reader whose official script wrote this file, None without one."""
     modules: list[ResultsReader] = [
         importlib.import_module(f"harope_bench.suites.official_layouts.{name}")
-        for name in module_names("READS")
+        for name in module_names("RESULTS_OF")
     ]
     return next((module for module in modules if module.is_results_file(path)), None)
 
 
 def load_layout(name: str) -> Layout:
-    """A layout's module; UnknownName offers the nearest."""
+    """Return the module of a layout; raise UnknownNameError, which suggests the nearest name."""
     if name not in module_names():
         raise UnknownNameError("layout", name, module_names())
     module: Layout = importlib.import_module(f"harope_bench.suites.official_layouts.{name}")
     return module
 
 
-def suites_of_layout(found: Layout) -> tuple[str, ...]:
-    """The suites whose images a layout holds."""
-    return found.SUITES
+def suites_of_layout(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the suites whose images a layout can have."""
+    return layout.SUITES
 
 
 def find_layout(folder: Path, suite_name: str | None = None) -> Layout | None:
-    """The layout that a folder has (of this suite, where one is named), or None."""
-    known = (load_layout(name) for name in module_names()) if folder.is_dir() else ()
-    return next(
-        (
-            one
-            for one in known
-            if (suite_name is None or suite_name in suites_of_layout(one)) and one.is_layout(folder)
-        ),
-        None,
-    )
+    """Return the layout of a folder, None without one.
+
+    Args:
+        suite_name: consider only the layouts of this suite.
+    """
+    if not folder.is_dir():
+        return None
+    for layout in map(load_layout, module_names()):
+        is_of_suite = suite_name is None or suite_name in suites_of_layout(layout)
+        if is_of_suite and layout.is_layout(folder):
+            return layout
+    return None
 
 
 def make_sample_set(
@@ -125,24 +124,30 @@ def make_sample_set(
     warnings: tuple[str, ...],
     boxes: Mapping[int, tuple[int, int, int, int]] | None = None,
 ) -> SampleSet:
-    """The set of a folder; SampleError where it holds none of the suite's images, with what the
-    warnings say of the others.
+    """Return the sample set of a folder.
+
+    Args:
+        files: file of each index. failed: reason of each index without a file.
+        boxes: pixels of each index in its file, where a file joins several images.
+
+    Raises:
+        SampleError: The folder has no image of the suite; the message has the warnings.
     """
     if not files:
-        why = f" ({'; '.join(warnings)})" if warnings else ""
+        details = f" ({'; '.join(warnings)})" if warnings else ""
         raise SampleError(
-            f"{folder} holds no image of {suite.title}{why}; check the folder's form and the suite"
+            f"{folder} has no image of {suite.title}{details}; check the layout of the folder and"
+            " the suite"
         )
-    asked = len(files) + len(failed)
-    if line := misnamed_files_text(
-        dict.fromkeys(files.values())
-    ):  # a grid of several images is one file
-        warnings += (f"images: {line}",)
+    # A file that joins several images is checked once.
+    misnamed_files = misnamed_files_text(dict.fromkeys(files.values()))
+    if misnamed_files:
+        warnings += (f"images: {misnamed_files}",)
     return SampleSet(
         folder.name,
         folder,
         None,
-        asked,
+        len(files) + len(failed),
         failed,
         sorted(files),
         dict(files),
@@ -156,31 +161,31 @@ def make_sample_set(
 def write_layout(
     samples: SampleSet, name: str, folder: Path, suite_name: str | None = None
 ) -> WriteReport:
-    """Write a set in the layout of that name; OptionError where the set, or the suite that is
-    named, is another.
+    """Write a sample set in the layout with this name.
+
+    Raises:
+        OptionError: The samples are of a suite that the layout does not support.
     """
-    into = load_layout(name)
+    layout = load_layout(name)
     check_not_source(samples, folder)
-    suite_name = samples.plan.suite if samples.plan is not None else suite_name or into.SUITE
-    if suite_name not in suites_of_layout(into):
+    suite_name = samples.plan.suite if samples.plan is not None else suite_name or layout.SUITE
+    if suite_name not in suites_of_layout(layout):
         raise OptionError(
-            f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of"
-            f" {into.SUITE}; choose another --to"
+            f"{samples.path} was generated for suite {suite_name}, the layout {name} is of"
+            f" {layout.SUITE}; choose another --to"
         )
-    return into.write_images(samples, load_prompt_suite(suite_name), folder)
+    return layout.write_images(samples, load_prompt_suite(suite_name), folder)
 
 
-def copies_warnings(copies: int, expected: int, what: str = "prompt") -> tuple[str, ...]:
-    """Return a warning where there are fewer images of each prompt than the suite asks for."""
-    return (
-        ()
-        if copies == expected
-        else (f"images: {copies} of {expected} of each {what}, as many as there are",)
-    )
+def copies_warnings(copies: int, expected: int, unit: str = "prompt") -> tuple[str, ...]:
+    """Return a warning where there are fewer images of each prompt than the suite requests."""
+    if copies == expected:
+        return ()
+    return (f"images: {copies} of {expected} of each {unit}, as many as there are",)
 
 
-def shorten_list(things: list[str], most: int = 3) -> str:
-    """The first of a list in words."""
-    return ", ".join(things[:most]) + (
-        f" and {len(things) - most:,} more" if len(things) > most else ""
-    )
+def shorten_list(items: list[str], max_items: int = 3) -> str:
+    """Return the first items, separated by commas, and the number of the others."""
+    text = ", ".join(items[:max_items])
+    n_omitted = len(items) - max_items
+    return f"{text} and {n_omitted:,} more" if n_omitted > 0 else text

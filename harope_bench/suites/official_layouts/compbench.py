@@ -1,13 +1,13 @@
-"""T2I-CompBench's folders: `CATEGORY/samples/PROMPT_000123.png`, one folder a category, the number
-counting 10 x prompt + copy through it.
+"""T2I-CompBench's folders: `CATEGORY/samples/PROMPT_000123.png`, one folder for each category.
 
-The official scripts read the prompt back out of the file name (what stands before the first `_`),
-and so does this reader. The number
-tells the copy: it counts through the category, ten or fewer of each prompt, or anew for each
-prompt, or there is none. Files whose number
-fits nothing of this, and what is missing or left over, are told. A run of the suite is written back
-in the official form; a prompt that
-could not stand in a file name is refused, so that no prompt chooses a path.
+The official scripts read the prompt from the file name (the text before the first `_`), and this
+reader does too. The number in the name determines the copy. Officially it is 10 * prompt index +
+copy within the category. Other numberings are accepted: fewer than ten copies, numbers that start
+again for each prompt, or no number. Files that fit no numbering, missing images and additional
+files give warnings.
+
+A run of the suite is written in the official form. A prompt that cannot be part of a file name is
+rejected, so that no prompt chooses a path.
 
 Source: Karine-Huang/T2I-CompBench 1b709499, GORS_finetune/inference_eval.py and
 BLIPvqa_eval/BLIP_vqa.py.
@@ -40,11 +40,13 @@ SUITES = (SUITE, "t2i-compbench-table5")
 IS_TILED = False
 SAMPLES_FOLDER = "samples"
 FILE_NAME = re.compile(r"(?P<text>[^_]+?)(?:_(?P<number>[0-9]{1,9}))?")
-MAX_NAME_BYTES = 240  # bytes of a file name, of the 255 that file systems take
+MAX_NAME_BYTES = 240  # of the 255 bytes of a file name that file systems allow
+
+PromptCopy = tuple[int, int]  # index of the prompt in its category, and copy
 
 
 class NamedImage(NamedTuple):
-    """An image file by its name: prompt, number (None where the name has none) and place."""
+    """An image file, with the prompt and the number (None without one) in its name."""
 
     prompt: str
     number: int | None
@@ -52,8 +54,9 @@ class NamedImage(NamedTuple):
 
 
 class Numbering(NamedTuple):
-    """One way in which numbers may count: the copy of (place of the prompt, number), None where
-    that number fits no copy.
+    """A meaning of the numbers in file names.
+
+    copy: returns the copy for the index of a prompt and a number, None where the number fits none.
     """
 
     name: str
@@ -61,27 +64,32 @@ class Numbering(NamedTuple):
 
 
 class CategoryFiles(NamedTuple):
-    """Files of a category by (place of the prompt, copy), how their numbers count, and names of
-    files that are not read.
+    """The files of a category by prompt and copy.
+
+    numbering: name of the numbering, for warnings. unread_names: names of the other files.
     """
 
-    files: Mapping[tuple[int, int], Path]
+    files: Mapping[PromptCopy, Path]
     numbering: str
     unread_names: list[str]
 
 
 def _numbered_through_category(copies: int) -> Numbering:
-    def copy(place: int, number: int) -> int | None:
-        return number % copies if number // copies == place else None
+    """Return the numbering with number = copies * prompt index + copy."""
+
+    def copy(prompt_index: int, number: int) -> int | None:
+        return number % copies if number // copies == prompt_index else None
 
     return Numbering(f"{copies} of each prompt through the category", copy)
 
 
-def _numbered_per_prompt(place: int, number: int) -> int | None:
+def _numbered_per_prompt(prompt_index: int, number: int) -> int | None:
+    """Return the copy where numbers start at 0 for each prompt."""
     return number if number < COPIES else None
 
 
-def _numbered_per_prompt_from_1(place: int, number: int) -> int | None:
+def _numbered_per_prompt_from_1(prompt_index: int, number: int) -> int | None:
+    """Return the copy where numbers start at 1 for each prompt."""
     return number - 1 if 1 <= number <= COPIES else None
 
 
@@ -93,86 +101,90 @@ NUMBERINGS = (
 )
 
 
-def recognise(folder: Path) -> bool:
-    """Return whether the folder is one category's or holds categories' folders.
+def is_layout(folder: Path) -> bool:
+    """Return whether the folder is the folder of a category or has folders of categories.
 
-    Where the folder's name tells no category, a file must have a number and begin with several
-    words.
+    Where the folder's name is no category, a file name must have a number and several words.
     """
     return any(
-        name is not None or (" " in image.prompt and image.number is not None)
-        for name, place in _image_folders(folder)
-        for image in _list_images(place)[0]
+        category is not None or (" " in image.prompt and image.number is not None)
+        for category, image_folder in _image_folders(folder)
+        for image in _list_images(image_folder)[0]
     )
 
 
 def open_layout(
     folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
 ) -> SampleSet:
-    """Return the images of the categories that are here, as many copies as the fullest prompt of a
-    category has.
+    """Return the images of the categories in the folder at the indices of the suite.
 
-    Categories without a folder are not asked for. side and tiles are of other layouts.
+    Each prompt of a category has as many copies as the prompt with most images. Categories without
+    a folder are not part of the set.
+
+    Args:
+        side, tiles: of other layouts.
 
     Raises:
-        OptionError: the suite is another benchmark's. SampleError: no image of the suite, or a
-            category that cannot be told.
+        OptionError: The suite belongs to another benchmark.
+        SampleError: There is no image of the suite, or the category of a folder is unclear.
     """
-    own = _check_suite(suite, folder)
+    compbench_suite = _check_suite(suite, folder)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     warnings: list[str] = []
-    here: list[str] = []
-    for name, place in _image_folders(folder):
-        found, left = _list_images(place)
-        category = name or _infer_category(found, own, place)
-        if category not in own.categories:
-            warnings.append(f"folders: {place.parent.name} is no category of this suite; not read")
+    read_categories: list[str] = []
+    for folder_category, image_folder in _image_folders(folder):
+        images, unread_names = _list_images(image_folder)
+        category = folder_category or _infer_category(images, compbench_suite, image_folder)
+        folder_name = image_folder.parent.name
+        if category not in compbench_suite.categories:
+            warnings.append(f"folders: {folder_name} is no category of this suite; not read")
             continue
-        if category in here:
-            warnings.append(
-                f"folders: {place.parent.name} is a second folder of {category}; not read"
-            )
+        if category in read_categories:
+            warnings.append(f"folders: {folder_name} is a second folder of {category}; not read")
             continue
-        here.append(category)
-        reading = _assign_images(found, left, own.category_prompts(category))
-        warnings += _collect_images(category, reading, own, files, failed)
-    if gone := [category for category in own.categories if category not in here]:
-        warnings.append(f"folders: no images of {', '.join(gone)}")
+        read_categories.append(category)
+        prompts = compbench_suite.category_prompts(category)
+        category_files = _assign_images(images, unread_names, prompts)
+        warnings += _collect_images(category, category_files, compbench_suite, files, failed)
+
+    missing_categories = [
+        category for category in compbench_suite.categories if category not in read_categories
+    ]
+    if missing_categories:
+        warnings.append(f"folders: no images of {', '.join(missing_categories)}")
     return make_sample_set(folder, suite, files, failed, tuple(warnings))
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
-    """The images by category under their official names, as PNG. Failed samples are left out.
+def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
+    """Write the images by category under their official names, as PNG, without failed samples.
 
     Raises:
-        SampleError: something lies there, or a prompt cannot stand in a file name.
+        SampleError: The folder has other files, or a prompt cannot be part of a file name.
     """
-    own = _check_suite(suite, folder)
-    places = {index: _category_and_name(own, index) for index in samples.indices}
-    names = {
-        f"{category}/{SAMPLES_FOLDER}/{name}": index for index, (category, name) in places.items()
-    }
-    write_folder(folder, list(names), image_reader(samples, names))
-    wanted = COPIES * sum(
-        len(own.category_prompts(category))
-        for category in {category for category, _ in places.values()}
-    )
-    short = wanted - len(samples.indices)
-    told = (
-        (
-            (
-                f"{short:,} of {wanted:,} images are not there; the official 3-in-1 needs ten of"
-                " each prompt"
-            ),
+    compbench_suite = _check_suite(suite, folder)
+    categories = set()
+    index_of_name = {}
+    for index in samples.indices:
+        category, name = _category_and_name(compbench_suite, index)
+        categories.add(category)
+        index_of_name[f"{category}/{SAMPLES_FOLDER}/{name}"] = index
+    write_folder(folder, list(index_of_name), image_reader(samples, index_of_name))
+
+    n_prompts = sum(len(compbench_suite.category_prompts(category)) for category in categories)
+    n_expected = COPIES * n_prompts
+    n_missing = n_expected - len(samples.indices)
+    warnings: tuple[str, ...] = ()
+    if n_missing:
+        warnings = (
+            f"{n_missing:,} of {n_expected:,} images are missing; the official 3-in-1 needs ten of"
+            " each prompt",
         )
-        if short
-        else ()
-    )
-    return WriteReport(len(samples.indices), told)
+    return WriteReport(len(samples.indices), warnings)
 
 
 def _check_suite(suite: PromptSuite, folder: Path) -> CompBenchSuite:
+    """Return the suite; raise OptionError if it is none of T2I-CompBench."""
     if not isinstance(suite, CompBenchSuite):
         raise OptionError(
             f"{folder} is for T2I-CompBench's layout, {suite.title} is another suite; give"
@@ -181,41 +193,40 @@ def _check_suite(suite: PromptSuite, folder: Path) -> CompBenchSuite:
     return suite
 
 
-def file_name(text: str, number: int) -> str:
-    """The official name of an image; SampleError where the prompt cannot stand in one file name.
+def file_name(prompt: str, number: int) -> str:
+    """Return the official name of an image.
+
+    Raises:
+        SampleError: The prompt cannot be part of a file name.
 
     >>> file_name("a cup", 12)
     'a cup_000012.png'
     """
-    name = f"{text}_{number:06d}.png"
-    bad = sorted({c for c in text if c in "/\\_" or not c.isprintable()})
-    if (
-        not text
-        or bad
-        or text != text.strip()
-        or text.startswith(".")
-        or len(name.encode()) > MAX_NAME_BYTES
-    ):
-        why = (
-            f"holds {bad[0]!r}"
-            if bad
-            else "is empty, too long, or begins or ends as no file name should"
-        )
+    name = f"{prompt}_{number:06d}.png"
+    forbidden_characters = sorted({c for c in prompt if c in "/\\_" or not c.isprintable()})
+    is_stripped = prompt == prompt.strip() and not prompt.startswith(".")
+    has_valid_length = bool(prompt) and len(name.encode()) <= MAX_NAME_BYTES
+    if forbidden_characters or not is_stripped or not has_valid_length:
+        reason = "is empty, too long, or begins or ends as no file name should"
+        if forbidden_characters:
+            reason = f"has {forbidden_characters[0]!r}"
         raise SampleError(
-            f"prompt {text[:60]!r} cannot stand in a file name: it {why}; choose another layout"
+            f"prompt {prompt[:60]!r} cannot be part of a file name: it {reason}; choose another"
+            " layout"
         )
     return name
 
 
 def _category_and_name(suite: CompBenchSuite, index: int) -> tuple[str, str]:
-    """Category and file name of an index."""
+    """Return category and file name of the image at an index."""
     case = suite.case(index)
-    facts = case.metadata[METADATA_KEY]
-    return facts["category"], file_name(case.prompt, COPIES * facts["place"] + case.copy)
+    metadata = case.metadata[METADATA_KEY]
+    number = COPIES * metadata["place"] + case.copy
+    return metadata["category"], file_name(case.prompt, number)
 
 
 def _image_folders(folder: Path) -> list[tuple[str | None, Path]]:
-    """Folders of images with the category that a folder's name tells."""
+    """Return the folders of images, each with the category in its name, None if unclear."""
     if (folder / SAMPLES_FOLDER).is_dir():
         return [(_category_of_name(folder.resolve().name), folder / SAMPLES_FOLDER)]
     if not folder.is_dir():
@@ -230,141 +241,154 @@ def _image_folders(folder: Path) -> list[tuple[str | None, Path]]:
 
 
 def _category_of_name(name: str) -> str | None:
+    """Return the category `X` of a name `X` or `X_val`, None for other names."""
     category = name.removesuffix("_val")
     return category if category in CATEGORIES else None
 
 
-def _list_images(place: Path) -> tuple[list[NamedImage], list[str]]:
-    """Return the images that are named as they should be, in order of number, and names of files
-    that are not.
-    """
-    with convert_os_errors(place):
+def _list_images(folder: Path) -> tuple[list[NamedImage], list[str]]:
+    """Return the images with valid names in the order of numbers, and the names of other files."""
+    with convert_os_errors(folder):
         files = sort_naturally(
-            path for path in place.iterdir() if path.is_file() and not path.name.startswith(".")
+            path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
         )
-    matched = [
-        (path, FILE_NAME.fullmatch(path.stem) if path.suffix.lower() in IMAGE_SUFFIXES else None)
-        for path in files
-    ]
-    images = [NamedImage(match["text"], _number(match), path) for path, match in matched if match]
+    images = []
+    unread_names = []
+    for path in files:
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        match = FILE_NAME.fullmatch(path.stem) if is_image else None
+        if match:
+            images.append(NamedImage(match["text"], _number(match), path))
+        else:
+            unread_names.append(path.name)
     images.sort(key=lambda image: (image.number or 0, image.path.name))
-    return images, [path.name for path, match in matched if not match]
+    return images, unread_names
 
 
 def _number(match: re.Match[str]) -> int | None:
+    """Return the number in a matched file name, None without one."""
     return None if match["number"] is None else int(match["number"])
 
 
-def _infer_category(images: Iterable[NamedImage], suite: CompBenchSuite, place: Path) -> str:
-    """Return the category that has most of these prompts; SampleError where it cannot be told."""
-    known = {category: set(suite.category_prompts(category)) for category in suite.categories}
-    hits: Counter[str] = Counter()
+def _infer_category(images: Iterable[NamedImage], suite: CompBenchSuite, folder: Path) -> str:
+    """Return the category that has most of these prompts; raise SampleError if it is unclear."""
+    prompt_sets = {category: set(suite.category_prompts(category)) for category in suite.categories}
+    prompt_counts: Counter[str] = Counter()
     for image in images:
-        hits.update(category for category, texts in known.items() if image.prompt in texts)
-    best = hits.most_common(2)
-    if not best or (len(best) == 2 and best[0][1] == best[1][1]):
-        why = (
-            "prompts of no category"
-            if not best
-            else f"prompts of {best[0][0]} and {best[1][0]} alike"
+        prompt_counts.update(
+            category for category, prompts in prompt_sets.items() if image.prompt in prompts
         )
-        raise SampleError(f"{place} holds {why}; name its folder {', '.join(suite.categories)}")
-    return best[0][0]
+    top_categories = prompt_counts.most_common(2)
+    has_tie = len(top_categories) == 2 and top_categories[0][1] == top_categories[1][1]
+    if not top_categories or has_tie:
+        description = "prompts of no category"
+        if has_tie:
+            description = f"prompts of {top_categories[0][0]} and {top_categories[1][0]} alike"
+        raise SampleError(
+            f"{folder} has {description}; name its folder {', '.join(suite.categories)}"
+        )
+    return top_categories[0][0]
 
 
 def _assign_images(
-    images: Sequence[NamedImage], left: Sequence[str], texts: Sequence[str]
+    images: Sequence[NamedImage], unread_names: Sequence[str], prompts: Sequence[str]
 ) -> CategoryFiles:
-    """Return the files by prompt and copy, under the numbering that most files fit and that leaves
-    the fewest gaps.
-    """
-    known = {image.prompt for image in images} & set(texts)
-    places: dict[str, list[int]] = {text: [] for text in known}
-    for place, text in enumerate(texts):
-        if text in known:
-            places[text].append(place)
-    prompts = [image for image in images if image.prompt in known]
-    foreign = [image.path.name for image in images if image.prompt not in known]
+    """Return the files by prompt and copy.
 
-    readings = [_assign_by_numbering(prompts, places, numbering) for numbering in NUMBERINGS]
-    fullest = max(readings, key=lambda reading: (len(reading.files), -_copy_count(reading)))
-    if prompts and 2 * len(fullest.files) < len(prompts):
-        fullest = _assign_by_order(prompts, places)
-    return fullest._replace(unread_names=[*left, *foreign, *fullest.unread_names])
+    The numbering is the one that most files fit, and of equal ones that with the fewest gaps. If
+    fewer than half of the files fit, copies are in the order of their numbers.
+    """
+    known_prompts = {image.prompt for image in images} & set(prompts)
+    indices_by_prompt: dict[str, list[int]] = {prompt: [] for prompt in known_prompts}
+    for index, prompt in enumerate(prompts):
+        if prompt in known_prompts:
+            indices_by_prompt[prompt].append(index)
+    suite_images = [image for image in images if image.prompt in known_prompts]
+    foreign_names = [image.path.name for image in images if image.prompt not in known_prompts]
+
+    candidates = [
+        _assign_by_numbering(suite_images, indices_by_prompt, numbering) for numbering in NUMBERINGS
+    ]
+    best = max(candidates, key=lambda candidate: (len(candidate.files), -_copy_count(candidate)))
+    if suite_images and 2 * len(best.files) < len(suite_images):
+        best = _assign_by_order(suite_images, indices_by_prompt)
+    return best._replace(unread_names=[*unread_names, *foreign_names, *best.unread_names])
 
 
 def _assign_by_numbering(
-    images: Iterable[NamedImage], places: Mapping[str, Sequence[int]], numbering: Numbering
+    images: Iterable[NamedImage],
+    indices_by_prompt: Mapping[str, Sequence[int]],
+    numbering: Numbering,
 ) -> CategoryFiles:
-    """Return the files whose number fits; one without a number is the first copy."""
-    files: dict[tuple[int, int], Path] = {}
-    others = []
+    """Return the files whose number fits the numbering; one without a number is the first copy."""
+    files: dict[PromptCopy, Path] = {}
+    unread_names = []
     for image in images:
-        fitting = (
-            (place, _copy_of_image(numbering, place, image)) for place in places[image.prompt]
-        )
-        spot = next(((place, copy) for place, copy in fitting if copy is not None), None)
-        if spot is None or spot in files:
-            others.append(image.path.name)
+        prompt_copy = _fitting_prompt_copy(image, indices_by_prompt[image.prompt], numbering)
+        if prompt_copy is None or prompt_copy in files:
+            unread_names.append(image.path.name)
         else:
-            files[spot] = image.path
-    return CategoryFiles(files, numbering.name, others)
+            files[prompt_copy] = image.path
+    return CategoryFiles(files, numbering.name, unread_names)
 
 
-def _copy_of_image(numbering: Numbering, place: int, image: NamedImage) -> int | None:
-    return 0 if image.number is None else numbering.copy(place, image.number)
+def _fitting_prompt_copy(
+    image: NamedImage, prompt_indices: Sequence[int], numbering: Numbering
+) -> PromptCopy | None:
+    """Return the first prompt, of those with the image's text, and copy that its number fits."""
+    for prompt_index in prompt_indices:
+        copy = 0 if image.number is None else numbering.copy(prompt_index, image.number)
+        if copy is not None:
+            return prompt_index, copy
+    return None
 
 
 def _assign_by_order(
-    images: Iterable[NamedImage], places: Mapping[str, Sequence[int]]
+    images: Iterable[NamedImage], indices_by_prompt: Mapping[str, Sequence[int]]
 ) -> CategoryFiles:
-    """Return the files of each prompt in the order of their numbers, which count in no known
-    way.
-    """
-    files: dict[tuple[int, int], Path] = {}
-    counts: Counter[int] = Counter()
-    others = []
+    """Return the files of each prompt in the order of their numbers, which fit no numbering."""
+    files: dict[PromptCopy, Path] = {}
+    copy_counts: Counter[int] = Counter()
+    unread_names = []
     for image in images:
-        place = places[image.prompt][0]
-        if counts[place] >= COPIES:
-            others.append(image.path.name)
+        prompt_index = indices_by_prompt[image.prompt][0]
+        if copy_counts[prompt_index] >= COPIES:
+            unread_names.append(image.path.name)
             continue
-        files[place, counts[place]] = image.path
-        counts[place] += 1
-    return CategoryFiles(
-        files, "in no known way, so copies are in the order of their numbers", others
-    )
+        files[prompt_index, copy_counts[prompt_index]] = image.path
+        copy_counts[prompt_index] += 1
+    numbering = "in no known way, so copies are in the order of their numbers"
+    return CategoryFiles(files, numbering, unread_names)
 
 
-def _copy_count(reading: CategoryFiles) -> int:
-    return max((1 + copy for _, copy in reading.files), default=0)
+def _copy_count(category_files: CategoryFiles) -> int:
+    """Return the number of copies that the highest copy requires."""
+    return max((1 + copy for _, copy in category_files.files), default=0)
 
 
 def _collect_images(
     category: str,
-    reading: CategoryFiles,
+    category_files: CategoryFiles,
     suite: CompBenchSuite,
     files: dict[int, Path],
     failed: dict[int, str],
 ) -> list[str]:
-    """Put a category's images into `files`, what is missing into `failed`; return what must be said
-    of them.
-    """
-    copies = _copy_count(reading)
-    for place in range(len(suite.category_prompts(category))):
+    """Add a category's images to `files` and its missing ones to `failed`; return warnings."""
+    copies = _copy_count(category_files)
+    for prompt_index in range(len(suite.category_prompts(category))):
         for copy in range(copies):
-            index = suite.index_of(category, place, copy)
-            if (place, copy) in reading.files:
-                files[index] = reading.files[place, copy]
+            index = suite.index_of(category, prompt_index, copy)
+            if (prompt_index, copy) in category_files.files:
+                files[index] = category_files.files[prompt_index, copy]
             else:
-                failed[index] = f"no image {COPIES * place + copy:06d} in {category}"
+                failed[index] = f"no image {COPIES * prompt_index + copy:06d} in {category}"
 
     warnings = list(copies_warnings(copies, COPIES, f"prompt of {category}"))
-    if reading.numbering != NUMBERINGS[0].name:
-        warnings.append(f"images: numbers of {category} count {reading.numbering}")
-    if reading.unread_names:
+    if category_files.numbering != NUMBERINGS[0].name:
+        warnings.append(f"images: numbers of {category} count {category_files.numbering}")
+    if category_files.unread_names:
         warnings.append(
             f"images: not read in {category}, not named as an image of its prompt or there twice:"
-            f" {shorten_list(reading.unread_names)}"
+            f" {shorten_list(category_files.unread_names)}"
         )
     return warnings

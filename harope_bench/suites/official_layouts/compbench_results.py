@@ -1,14 +1,13 @@
-"""What T2I-CompBench's official scripts wrote of a finished run: `vqa_result.json` of each
-category, and the three of 3-in-1.
+"""Results of T2I-CompBench's official scripts: `vqa_result.json` of each category, and of 3-in-1.
 
-A file is a list of `{"question_id", "answer"}`. The detectors' ids are the numbers of file names,
-10 x prompt + copy; BLIP's and CLIP's
-count the files that were there, so with a file missing nobody can tell whose answer is whose, and
-the category has no score here.
-Beside each value stands the mean as the script prints it, to the last digit, and whether the
-script's own summary says the same.
+A file is a list of `{"question_id", "answer"}`. The ids of the detectors are the numbers in file
+names, 10 * prompt index + copy. The ids of BLIP and CLIP count the files in the folder. If one of
+these is missing, nobody knows which image an answer belongs to, and the category has no score here.
 
-Source: Karine-Huang/T2I-CompBench 1b709499, the scripts named in FILES.
+A note beside each value has the mean as the script prints it, to the last digit, and says whether
+the script's own summary agrees.
+
+Source: Karine-Huang/T2I-CompBench 1b709499, the scripts named in RESULT_FOLDERS.
 """
 
 from __future__ import annotations
@@ -30,8 +29,11 @@ from harope_bench.core.regular_file import open_regular
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.core.text_file import detect_charset, read_text
 from harope_bench.evaluators.base import AnnotatedImage, EvaluatorOutput
-from harope_bench.evaluators.rules.compbench_aggregates import COMPLEX_PARTS as NEEDED
-from harope_bench.evaluators.rules.compbench_aggregates import join_by_position, three_in_one
+from harope_bench.evaluators.rules.compbench_aggregates import (
+    COMPLEX_PARTS,
+    join_by_position,
+    three_in_one,
+)
 from harope_bench.evaluators.rules.compbench_quirks import RuleOutcome, Rules
 from harope_bench.evaluators.t2i_compbench import T2ICompBenchEvaluator
 from harope_bench.suites.base import PromptSuite
@@ -57,9 +59,8 @@ SPATIAL_2D_FOLDERS = (
     "labels/annotation_obj_detection",
 )
 SPATIAL_3D_FOLDERS = ("labels/annotation_obj_detection_3d", "annotation_obj_detection_3d")
-RESULT_FOLDERS: Mapping[
-    str, Sequence[str]
-] = {  # folders in which each category's script leaves its file
+# Folders in which the script of each category writes its file.
+RESULT_FOLDERS: Mapping[str, Sequence[str]] = {
     "color": (BLIP_FOLDER,),  # BLIPvqa_eval/BLIP_vqa.py
     "shape": (BLIP_FOLDER,),
     "texture": (BLIP_FOLDER,),
@@ -69,16 +70,14 @@ RESULT_FOLDERS: Mapping[
     "non_spatial": (CLIP_FOLDER,),  # CLIPScore_eval/CLIP_similarity.py
     "complex": (THREE_IN_ONE_FOLDER,),  # 3_in_1_eval/3_in_1.py
 }
+# Folders of the three files that 3-in-1 joins.
 THREE_IN_ONE_PARTS: Mapping[str, Sequence[str]] = {
     "attribute": (BLIP_FOLDER,),
     "spatial": SPATIAL_2D_FOLDERS,
     "action": (CLIP_FOLDER,),
-}  # that 3-in-1 joins
-NUMBERED_CATEGORIES = (
-    "spatial",
-    "3d_spatial",
-    "numeracy",
-)  # whose ids are the numbers of file names
+}
+# Categories whose ids are the numbers in file names.
+NUMBERED_CATEGORIES = ("spatial", "3d_spatial", "numeracy")
 SUMMARIES = (
     "blip_vqa_score.txt",
     "avg_score.txt",
@@ -90,7 +89,7 @@ SUMMARIES = (
 
 
 class AnswerLine(Record):
-    """One answer; BLIP's are text of 4 decimals. Other fields are ignored."""
+    """The answer for one image; BLIP's are text of 4 decimals. Other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     question_id: int
@@ -101,8 +100,9 @@ ANSWER_LINES = TypeAdapter(list[AnswerLine])
 
 
 class CategoryAnswers(NamedTuple):
-    """Answers of a category by number, why there are none for the others, and what must be said of
-    them.
+    """The answers of a category.
+
+    values: by number. failure: reason why other images have none. notes: warnings for the result.
     """
 
     values: dict[int, float]
@@ -110,8 +110,8 @@ class CategoryAnswers(NamedTuple):
     notes: tuple[str, ...]
 
 
-def recognise(path: Path) -> bool:
-    """Whether a file is one script's answers, or a folder holds such files and no images."""
+def is_results_file(path: Path) -> bool:
+    """Return whether a file has a script's answers, or a folder has such files and no images."""
     if path.is_file():
         return path.suffix == ".json" and _looks_like_answers(path) and _category(path) is not None
     return (
@@ -123,60 +123,63 @@ def recognise(path: Path) -> bool:
 
 
 def import_scores(
-    path: Path, suite: PromptSuite, lenient: bool = False, rules: Rules = "official"
+    path: Path, suite: PromptSuite, is_lenient: bool = False, rules: Rules = "official"
 ) -> EvaluatorOutput:
-    """The measurements of a finished run.
+    """Return the measurements of a finished run.
 
     Args:
-        path: a `vqa_result.json` below a folder named as its category, such a folder, or a folder
+        path: a `vqa_result.json` in a folder named like its category, such a folder, or a folder
             of them.
-        rules: corrected joins 3-in-1 by number in place of by position; the other files are as they
-            are.
+        is_lenient: score the images with answers; otherwise a metric with a missing image is None.
+        rules: with "corrected", 3-in-1 is joined by number instead of position. The other files are
+            used unchanged.
 
     Raises:
-        StorageError: no such file, or one that holds something else.
+        OptionError: The suite belongs to another benchmark.
+        StorageError: There is no such file, or it has other contents.
     """
     if not isinstance(suite, CompBenchSuite):
         raise OptionError(
             f"{path} is of T2I-CompBench, {suite.title} is another suite; give its --suite"
         )
-    found = _read_categories(path, suite, rules)
-    if not found:
+    answers_by_category = _read_categories(path, suite, rules)
+    if not answers_by_category:
         raise StorageError(
-            f"{path} holds no {RESULT_FILE} below a folder named {', '.join(suite.categories)};"
-            " name the folders so"
+            f"{path} has no {RESULT_FILE} below a folder named {', '.join(suite.categories)}; name"
+            " the folders like this"
         )
-    sights: list[AnnotatedImage] = []
+
+    annotated_images: list[AnnotatedImage] = []
     verdicts: dict[int, RuleOutcome] = {}
-    for category, told in found.items():
+    for category, answers in answers_by_category.items():
         for number in range(IMAGES_PER_CATEGORY):
             index = suite.index_of(category, number // COPIES, number % COPIES)
-            case = suite.case(index)
-            value = told.values.get(number)
-            sights.append(
-                AnnotatedImage(
-                    index,
-                    case.prompt_index,
-                    case.copy,
-                    case.prompt,
-                    case.metadata[METADATA_KEY],
-                    {},
-                    None if value is not None else told.failure,
-                )
-            )
+            value = answers.values.get(number)
+            failure = None if value is not None else answers.failure
+            annotated_images.append(_image_without_annotations(suite, index, failure))
             if value is not None:
                 verdicts[index] = RuleOutcome(value, "as the official script says")
-    notes = tuple(note for told in found.values() for note in told.notes)
-    return T2ICompBenchEvaluator(verdicts, notes).evaluate(
-        sorted(sights, key=lambda sight: sight.index), rules, lenient
-    )
+
+    annotated_images.sort(key=lambda image: image.index)
+    notes = tuple(note for answers in answers_by_category.values() for note in answers.notes)
+    evaluator = T2ICompBenchEvaluator(verdicts, notes)
+    return evaluator.evaluate(annotated_images, rules, is_lenient)
+
+
+def _image_without_annotations(
+    suite: CompBenchSuite, index: int, failure: str | None
+) -> AnnotatedImage:
+    """Return the image at an index without annotations, because the verdicts replace them."""
+    case = suite.case(index)
+    metadata = case.metadata[METADATA_KEY]
+    return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, metadata, {}, failure)
 
 
 def mean_answer(category: str, answers: Sequence[float]) -> float:
-    """The mean as that category's script computes it, to the last bit: 3D by numpy, the others by
-    adding one after another.
+    """Return the mean as the category's script computes it, to the last bit.
 
-    Python's own `sum` is more exact from 3.12 on, and so another number.
+    The script of 3D relations uses numpy; the others add one answer after another. Python's `sum`
+    is more exact since 3.12, so its result would differ.
     """
     if category == "3d_spatial":
         return float(np.mean(answers))
@@ -184,50 +187,59 @@ def mean_answer(category: str, answers: Sequence[float]) -> float:
 
 
 def _category_folders(path: Path) -> dict[str, Path]:
-    """The folder of each category that has answers, or the file itself."""
+    """Return the folder of each category that has answers, or the file itself."""
     if path.is_file():
         category = _category(path)
         return {} if category is None else {category: path}
-    places = [
+    candidates = [
         path,
         *(path / name for category in CATEGORIES for name in (category, f"{category}_val")),
     ]
-    told = {
-        (_category_of_name(place.resolve().name) or ""): place for place in places if place.is_dir()
+    folders = {
+        _category_of_name(folder.resolve().name): folder for folder in candidates if folder.is_dir()
     }
     return {
-        category: place
-        for category, place in told.items()
-        if category and _answers_below(category, place)
+        category: folder
+        for category, folder in folders.items()
+        if category is not None and _has_answers(category, folder)
     }
 
 
-def _answers_below(category: str, place: Path) -> bool:
-    own = _find_result_file(place, RESULT_FOLDERS[category]) is not None
-    return own or (
-        category == "complex"
-        and all(_find_result_file(place, names) for names in THREE_IN_ONE_PARTS.values())
-    )
+def _has_answers(category: str, folder: Path) -> bool:
+    """Return whether a folder has the answers of a category, or the parts of 3-in-1."""
+    if _find_result_file(folder, RESULT_FOLDERS[category]) is not None:
+        return True
+    return category == "complex" and _has_three_in_one_parts(folder)
 
 
-def _find_result_file(place: Path, names: Sequence[str]) -> Path | None:
-    return next((file for name in names if (file := place / name / RESULT_FILE).is_file()), None)
+def _has_three_in_one_parts(folder: Path) -> bool:
+    """Return whether a folder has all files that 3-in-1 joins."""
+    return all(_find_result_file(folder, names) for names in THREE_IN_ONE_PARTS.values())
+
+
+def _find_result_file(folder: Path, subfolder_names: Sequence[str]) -> Path | None:
+    """Return the result file in the first of the subfolders that has one, None without one."""
+    for name in subfolder_names:
+        file = folder / name / RESULT_FILE
+        if file.is_file():
+            return file
+    return None
 
 
 def _category(file: Path) -> str | None:
-    """The category that the nearest folder above the file is named after; the file's own name may
-    be it too.
-    """
+    """Return the category in the file's name or in the name of its nearest folder, None if none."""
     names = [file.stem, *(parent.name for parent in file.resolve().parents)]
-    return next((told for name in names if (told := _category_of_name(name))), None)
+    return next((category for category in map(_category_of_name, names) if category), None)
 
 
 def _category_of_name(name: str) -> str | None:
+    """Return the category `X` of a name `X` or `X_val`, None for other names."""
     category = name.removesuffix("_val")
     return category if category in CATEGORIES else None
 
 
 def _looks_like_answers(path: Path) -> bool:
+    """Return whether the start of a file is that of a list of answers."""
     with convert_os_errors(path), open_regular(path) as file:
         start = file.read(1 << 16)
     text = start.decode(detect_charset(start), errors="replace")
@@ -235,166 +247,157 @@ def _looks_like_answers(path: Path) -> bool:
 
 
 def _read_categories(path: Path, suite: CompBenchSuite, rules: Rules) -> dict[str, CategoryAnswers]:
-    found = {}
-    for category, place in _category_folders(path).items():
+    """Return the answers of each category of the suite that has some."""
+    answers_by_category = {}
+    for category, entry in _category_folders(path).items():
         if category not in suite.categories:
             continue
-        file = place if place.is_file() else _find_result_file(place, RESULT_FOLDERS[category])
-        if (
-            category == "complex"
-            and place.is_dir()
-            and all(_find_result_file(place, names) for names in THREE_IN_ONE_PARTS.values())
-        ):
-            found[category] = _read_three_in_one(place, suite, rules, file)
+        file = entry if entry.is_file() else _find_result_file(entry, RESULT_FOLDERS[category])
+        if category == "complex" and entry.is_dir() and _has_three_in_one_parts(entry):
+            answers_by_category[category] = _read_three_in_one(entry, suite, rules, file)
         elif file is not None:
-            found[category] = _read_category(category, file)
-    return found
+            answers_by_category[category] = _read_category(category, file)
+    return answers_by_category
 
 
 def _read_category(category: str, file: Path) -> CategoryAnswers:
+    """Return the answers in the file of a category, with the script's mean as a note."""
     lines = _read_answers(file)
     answers = [line.answer for line in lines]
-    notes = (
-        (
-            f"{category}: the script's mean of {len(lines):,} answers is"
-            f" {mean_answer(category, answers)!r}"
-        ),
-        *_check_summary(category, file, answers),
+    mean_note = (
+        f"{category}: the script's mean of {len(lines):,} answers is"
+        f" {mean_answer(category, answers)!r}"
     )
+    notes = (mean_note, *_check_summary(category, file, answers))
     if category in NUMBERED_CATEGORIES:
-        return CategoryAnswers(
-            {line.question_id: line.answer for line in lines},
-            "no answer in the script's file",
-            notes,
-        )
-    values, why = _answers_by_count(lines, file)
-    return CategoryAnswers(values, why, notes)
+        values = {line.question_id: line.answer for line in lines}
+        return CategoryAnswers(values, "no answer in the script's file", notes)
+    values, failure = _answers_by_count(lines, file)
+    return CategoryAnswers(values, failure, notes)
 
 
 def _answers_by_count(lines: Sequence[AnswerLine], file: Path) -> tuple[dict[int, float], str]:
-    """Answers by number where ids count files: all of them or none."""
+    """Return the answers by number where ids count files, or none and a reason if one lacks."""
     if len(lines) == IMAGES_PER_CATEGORY:
         return {line.question_id: line.answer for line in lines}, ""
-    return (
-        {},
-        (
-            f"{file.parent.name} has {len(lines):,} answers for {IMAGES_PER_CATEGORY:,} images and"
-            " its ids count files, so whose they are is not known"
-        ),
+    reason = (
+        f"{file.parent.name} has {len(lines):,} answers for {IMAGES_PER_CATEGORY:,} images and its"
+        " ids count files, so the image of an answer is not known"
     )
+    return {}, reason
 
 
 def _check_summary(category: str, file: Path, answers: Sequence[float]) -> tuple[str, ...]:
-    """Whether the summary beside the file is the mean of its answers."""
-    beside = next(
-        (file.with_name(name) for name in SUMMARIES if file.with_name(name).is_file()), None
-    )
-    if beside is None:
+    """Return a note where the summary in the file's folder is not the mean of the answers."""
+    candidates = [file.with_name(name) for name in SUMMARIES]
+    summary_file = next((path for path in candidates if path.is_file()), None)
+    if summary_file is None:
         return ()
-    numbers = re.findall(r"[0-9.]+(?:e-?[0-9]+)?", read_text(beside))
-    same = bool(numbers) and numbers[-1] == repr(mean_answer(category, answers))
-    return (
-        ()
-        if same
-        else (
-            (
-                f"{category}: {beside.name} says {numbers[-1] if numbers else 'no number'}, which"
-                f" is not the mean of {RESULT_FILE}"
-            ),
-        )
+    numbers = re.findall(r"[0-9.]+(?:e-?[0-9]+)?", read_text(summary_file))
+    if numbers and numbers[-1] == repr(mean_answer(category, answers)):
+        return ()
+    note = (
+        f"{category}: {summary_file.name} says {numbers[-1] if numbers else 'no number'}, which is"
+        f" not the mean of {RESULT_FILE}"
     )
+    return (note,)
 
 
 def _read_three_in_one(
-    place: Path, suite: CompBenchSuite, rules: Rules, written: Path | None
+    folder: Path, suite: CompBenchSuite, rules: Rules, official_file: Path | None
 ) -> CategoryAnswers:
-    """3-in-1 of its three files: by position as the script does it, or by number."""
-    lines = {
-        name: _read_answers(file)
-        for name, names in THREE_IN_ONE_PARTS.items()
-        if (file := _find_result_file(place, names))
-    }
+    """Return 3-in-1 of its three files, joined by position as by the script, or by number.
+
+    Args:
+        official_file: the script's own result, whose agreement becomes a note.
+    """
+    lines = {}
+    for name, subfolder_names in THREE_IN_ONE_PARTS.items():
+        file = _find_result_file(folder, subfolder_names)
+        if file is not None:
+            lines[name] = _read_answers(file)
     kinds = [
         suite.case(suite.index_of("complex", k, 0)).metadata[METADATA_KEY]["kinds"][rules]
         for k in range(PROMPTS_PER_CATEGORY)
     ]
-    told = (
-        _join_by_position(lines, kinds)
-        if rules == "official"
-        else _join_by_number(lines, kinds, place)
+    if rules == "official":
+        answers = _join_by_position(lines, kinds)
+    else:
+        answers = _join_by_number(lines, kinds, folder)
+    if official_file is None or not answers.values:
+        return answers
+
+    official_answers = {line.question_id: line.answer for line in _read_answers(official_file)}
+    n_equal = sum(official_answers.get(number) == value for number, value in answers.values.items())
+    agreement_note = (
+        f"complex: {THREE_IN_ONE_FOLDER} says the same on {n_equal:,} of"
+        f" {len(answers.values):,} images"
     )
-    if written is None or not told.values:
-        return told
-    theirs = {line.question_id: line.answer for line in _read_answers(written)}
-    same = sum(theirs.get(number) == value for number, value in told.values.items())
-    return told._replace(
-        notes=(
-            *told.notes,
-            (
-                f"complex: {THREE_IN_ONE_FOLDER} says the same on {same:,} of {len(told.values):,}"
-                " images"
-            ),
-        )
-    )
+    return answers._replace(notes=(*answers.notes, agreement_note))
 
 
 def _join_by_position(
     lines: Mapping[str, Sequence[AnswerLine]], kinds: Sequence[str]
 ) -> CategoryAnswers:
+    """Return 3-in-1 of answers joined by position; none and a reason where the script stops."""
     try:
-        values = join_by_position(
-            kinds, {name: [line.answer for line in part] for name, part in lines.items()}
-        )
+        answers = {name: [line.answer for line in part] for name, part in lines.items()}
+        values = join_by_position(kinds, answers)
     except ValueError as error:
         counts = ", ".join(f"{name} {len(part):,}" for name, part in lines.items())
-        return CategoryAnswers(
-            {},
+        reason = (
             f"the official 3-in-1 stops ({error}); answers: {counts}, wanted"
-            f" {IMAGES_PER_CATEGORY:,} of each",
-            (),
+            f" {IMAGES_PER_CATEGORY:,} of each"
         )
+        return CategoryAnswers({}, reason, ())
+
     notes = [
         f"complex: the script's mean of {len(values):,} answers is"
         f" {mean_answer('complex', values)!r}"
     ]
-    if short := [name for name, part in lines.items() if len(part) != IMAGES_PER_CATEGORY]:
+    incomplete_parts = [name for name, part in lines.items() if len(part) != IMAGES_PER_CATEGORY]
+    if incomplete_parts:
         notes.append(
-            f"complex: {', '.join(short)} lacks answers, so the script joins other images' answers"
-            " from there on; see --rules corrected"
+            f"complex: {', '.join(incomplete_parts)} lacks answers, so the script joins other"
+            " images' answers from there on; see --rules corrected"
         )
     return CategoryAnswers(dict(enumerate(values)), "", tuple(notes))
 
 
 def _join_by_number(
-    lines: Mapping[str, Sequence[AnswerLine]], kinds: Sequence[str | None], place: Path
+    lines: Mapping[str, Sequence[AnswerLine]], kinds: Sequence[str | None], folder: Path
 ) -> CategoryAnswers:
+    """Return 3-in-1 of answers joined by number, for the images that have all needed parts."""
     parts: dict[str, dict[int, float]] = {
         "spatial": {line.question_id: line.answer for line in lines["spatial"]}
     }
-    faults = []
+    reasons = []
     for name in ("attribute", "action"):
-        parts[name], why = _answers_by_count(
-            lines[name], place / THREE_IN_ONE_PARTS[name][0] / RESULT_FILE
-        )
-        faults += [why] if why else []
+        file = folder / THREE_IN_ONE_PARTS[name][0] / RESULT_FILE
+        parts[name], reason = _answers_by_count(lines[name], file)
+        if reason:
+            reasons.append(reason)
+
     values = {}
     for number in range(IMAGES_PER_CATEGORY):
-        which = kinds[number // COPIES]
-        own = {name: found.get(number) for name, found in parts.items()}
-        verdict = three_in_one(which, own)
-        if verdict.value is not None and not any(
-            own[name] is None for name in NEEDED[which or "both"]
-        ):
+        kind = kinds[number // COPIES]
+        image_parts = {name: answers.get(number) for name, answers in parts.items()}
+        verdict = three_in_one(kind, image_parts)
+        needed_parts = COMPLEX_PARTS[kind or "both"]
+        has_all_parts = all(image_parts[name] is not None for name in needed_parts)
+        if verdict.value is not None and has_all_parts:
             values[number] = verdict.value
-    return CategoryAnswers(values, "; ".join(faults) or "a part of 3-in-1 has no answer", ())
+    return CategoryAnswers(values, "; ".join(reasons) or "a part of 3-in-1 has no answer", ())
 
 
 def _read_answers(path: Path) -> list[AnswerLine]:
-    """The answers of a file in its order; StorageError where it holds something else, an id twice
-    or one that is no image's.
+    """Return the answers of a file in its order.
+
+    Raises:
+        StorageError: The file has other contents, an id twice, or an id beyond the images.
     """
     try:
-        found = ANSWER_LINES.validate_python(parse_json(read_text(path)))
+        lines = ANSWER_LINES.validate_python(parse_json(read_text(path)))
     except ValidationError as error:
         raise StorageError(
             f"{path} is no list of question_id and answer ({validation_summary(error)}); give the"
@@ -402,10 +405,10 @@ def _read_answers(path: Path) -> list[AnswerLine]:
         ) from error
     except ValueError as error:
         raise StorageError(f"{path} is not JSON; give the script's own file") from error
-    ids = [line.question_id for line in found]
+    ids = [line.question_id for line in lines]
     if not ids or len(set(ids)) < len(ids) or min(ids) < 0 or max(ids) >= IMAGES_PER_CATEGORY:
         raise StorageError(
             f"{path} has {len(ids):,} answers with ids that repeat or are not 0 to"
             f" {IMAGES_PER_CATEGORY - 1:,}; give the script's own file"
         )
-    return found
+    return lines

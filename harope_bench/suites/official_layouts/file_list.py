@@ -1,6 +1,4 @@
-"""Lists of files: what a user states of each image, and the record that `convert` writes beside
-images of prompts.
-"""
+"""Lists of files: a user's list of images, and the record that `convert` writes with images."""
 
 from __future__ import annotations
 
@@ -34,6 +32,7 @@ from harope_bench.suites.official_layouts.image_keys import KEYS, PROMPT_KEYS, I
 
 FILE_COLUMN = "file"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# Description of the columns, for messages.
 COLUMNS = (
     "file and index, or file, one of prompt_index, prompt, id, and copy where a prompt has several"
     " images"
@@ -41,7 +40,7 @@ COLUMNS = (
 
 
 class ListRow(NamedTuple):
-    """A line of a list: the file's name as it stands there, and what is stated of the image."""
+    """A line of a list: its number, the file name in it, and the keys of the image."""
 
     line: int
     file: str
@@ -49,7 +48,11 @@ class ListRow(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """The file of each index, why others have none, and the images that nothing was stated of."""
+    """The assignment of files to indices.
+
+    files: file of each index. failed: reason of each index without a file.
+    unlisted_names: names of the images without an index.
+    """
 
     files: dict[int, Path]
     failed: dict[int, str]
@@ -60,60 +63,66 @@ class Placement(NamedTuple):
 
 
 def assign_by_list(folder: Path, path: Path, keys: ImageKeys) -> Placement:
-    """Return where a list puts the images of a folder.
+    """Return the assignment of a folder's images by the list at `path`.
 
     Raises:
-        OptionError: No such list, a column or a value that does not fit, an image or an index that
-            stands twice.
+        OptionError: The list is missing, a column or value is invalid, or an image or an index is
+            listed twice.
     """
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
-    lines: dict[str, int] = {}
+    listed_images: set[str] = set()
     for row in read_rows(path):
         image = _resolve_listed_file(folder, row, path)
         index = _index_of_row(keys, row, path)
-        if index in files or index in failed or str(image) in lines:
+        if index in files or index in failed or str(image) in listed_images:
             raise OptionError(
-                f"{path} line {row.line} states an image or a file again; keep one line an image"
+                f"{path} line {row.line} lists an image or a file again; keep one line for each"
+                " image"
             )
-        lines[str(image)] = row.line
+        listed_images.add(str(image))
         if is_file(image):
             files[index] = image
         else:
-            failed[index] = f"{row.file} is listed and not there"
-    others = [
-        p.relative_to(folder).as_posix()
-        for p in images_below(folder)
-        if str(p.resolve()) not in lines
+            failed[index] = f"{row.file} is listed and missing"
+    unlisted_names = [
+        image.relative_to(folder).as_posix()
+        for image in images_below(folder)
+        if str(image.resolve()) not in listed_images
     ]
-    return Placement(files, failed, others)
+    return Placement(files, failed, unlisted_names)
 
 
 def read_rows(path: Path) -> Iterator[ListRow]:
-    """Return the lines of a .csv, .tsv or .jsonl; OptionError names what does not fit."""
+    """Yield the lines of a .csv, .tsv or .jsonl file.
+
+    Raises:
+        OptionError: The file is missing or empty, or a line is invalid.
+    """
     if not path.is_file():
         raise OptionError(
-            f"--file-list {path} is not there; give a .csv, .tsv or .jsonl with {COLUMNS}"
+            f"--file-list {path} is missing; give a .csv, .tsv or .jsonl with {COLUMNS}"
         )
     rows = list(_json_rows(path) if path.suffix.lower() == ".jsonl" else _table_rows(path))
     if not rows:
         raise OptionError(f"{path} lists no image; give {COLUMNS}")
     for line, values in rows:
-        row = {
+        cells = {
             str(name).strip(): _parse_cell(value)
             for name, value in values.items()
             if value not in (None, "")
         }
-        file = row.get(FILE_COLUMN)
-        names = [name for name in KEYS if name in row]
-        if not isinstance(file, str) or not set(names) & set(PROMPT_KEYS):
+        file = cells.get(FILE_COLUMN)
+        key_names = [name for name in KEYS if name in cells]
+        if not isinstance(file, str) or not set(key_names) & set(PROMPT_KEYS):
             raise OptionError(
-                f"{path} line {line} has {', '.join(row) or 'nothing'}, wanted {COLUMNS}"
+                f"{path} line {line} has {', '.join(cells) or 'nothing'}, wanted {COLUMNS}"
             )
-        yield ListRow(line, file, {name: row[name] for name in names})
+        yield ListRow(line, file, {name: cells[name] for name in key_names})
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield number and object of each line of a .jsonl file that is not blank."""
     for line, text in enumerate(read_text(path).split("\n"), 1):
         if not text.strip():
             continue
@@ -129,9 +138,12 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield line number and cells by column of each row of a .csv or .tsv file."""
     separator = SEPARATORS.get(path.suffix.lower())
     if separator is None:
-        raise OptionError(f"--file-list {path} is no .csv, .tsv or .jsonl; name it by its form")
+        raise OptionError(
+            f"--file-list {path} is no .csv, .tsv or .jsonl; give it the suffix of its format"
+        )
     table = csv.DictReader(io.StringIO(read_text(path)), delimiter=separator)
     try:
         for row in table:
@@ -147,12 +159,14 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _parse_cell(value: object) -> str | int:
+    """Return an integer unchanged and any other value as stripped text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return str(value).strip()
 
 
 def _index_of_row(keys: ImageKeys, row: ListRow, path: Path) -> int:
+    """Return the index of a row's image; raise OptionError, with the line, for invalid keys."""
     for name in ("index", "prompt_index", "copy"):
         text = _cell_text(row.keys.get(name, 0))
         if whole_number(text) is None:
@@ -166,27 +180,23 @@ def _index_of_row(keys: ImageKeys, row: ListRow, path: Path) -> int:
 
 
 def _cell_text(value: str | int) -> str:
-    """Return a cell as text; a number of more digits than `int` writes is none."""
-    return (
-        value
-        if isinstance(value, str)
-        else str(value)
-        if abs(value) < 10**INDEX_DIGITS
-        else "a number without end"
-    )
+    """Return a cell as text; a number with too many digits for `str` becomes a description."""
+    if isinstance(value, str):
+        return value
+    return str(value) if abs(value) < 10**INDEX_DIGITS else "a number without end"
 
 
 def _resolve_listed_file(folder: Path, row: ListRow, path: Path) -> Path:
-    """Return the listed file, resolved; OptionError where it is not in the folder.
+    """Return the resolved path of a listed file.
 
-    A name that Windows wrote has backslashes; they count as slashes where no file has that very
-    name.
+    Backslashes, as Windows writes them, count as slashes unless a file has that very name.
+
+    Raises:
+        OptionError: The file is not in the folder.
     """
     name = row.file
     if "\0" in name:
-        raise OptionError(
-            f"{path} line {row.line}: the file name holds a NUL character; correct it"
-        )
+        raise OptionError(f"{path} line {row.line}: the file name has a NUL character; correct it")
     if "\\" in name and not is_file(folder / name):
         name = name.replace("\\", "/")
     image = (folder / name).resolve()
@@ -201,17 +211,16 @@ def _resolve_listed_file(folder: Path, row: ListRow, path: Path) -> Path:
 
 
 def has_image_record(folder: Path) -> bool:
-    """Return whether `convert` wrote which image is of which prompt."""
+    """Return whether the folder has the record of `convert`."""
     return (folder / FILE_LIST).is_file()
 
 
 def open_recorded_images(folder: Path, suite: PromptSuite, suite_name: str) -> SampleSet:
-    """Return exactly the samples that the record beside the images holds, failed ones with their
-    reasons.
+    """Return exactly the samples in the record of the folder, failed ones with their reasons.
 
     Raises:
-        SampleError: A line that is no record, a file outside the folder, or a prompt that is not
-            the suite's.
+        SampleError: A line is no record, a file is outside the folder, or a prompt differs from the
+            suite's.
         FormatError: Another version of this package wrote a line.
     """
     records = _read_records(folder)
@@ -227,27 +236,30 @@ def open_recorded_images(folder: Path, suite: PromptSuite, suite_name: str) -> S
         if image is not None and is_file(image):
             files[index] = image
         else:
-            failed[index] = record.reason or f"{record.file} is not there"
-    listed = {record.file for record in records.values()}
-    others = [p.relative_to(folder).as_posix() for p in images_below(folder)]
-    others = [name for name in others if name not in listed]
+            failed[index] = record.reason or f"{record.file} is missing"
+
+    recorded_names = {record.file for record in records.values()}
+    names = [image.relative_to(folder).as_posix() for image in images_below(folder)]
+    unrecorded_names = [name for name in names if name not in recorded_names]
     warnings = [f"images: placed by the record in {FILE_LIST}"]
-    warnings += [f"images: not read, not in {FILE_LIST}: {shorten_list(others)}"] if others else []
+    if unrecorded_names:
+        warnings.append(f"images: not read, not in {FILE_LIST}: {shorten_list(unrecorded_names)}")
     samples = make_sample_set(folder, suite, files, failed, tuple(warnings))
     hashes = {index: str(records[index].sha256) for index in files if records[index].sha256}
     return replace(samples, recorded_hashes=hashes)
 
 
 def _read_records(folder: Path) -> dict[int, SampleRecord]:
+    """Return the records of a folder by index; raise SampleError for invalid or doubled ones."""
     path = folder / FILE_LIST
     records: dict[int, SampleRecord] = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for line_number, line in enumerate(read_lines(path), 1):
         try:
             record = SampleRecord.model_validate(strip_format_version("image-list", line, path))
         except ValidationError as error:
             raise SampleError(
-                f"{path} line {number} is no record of convert ({validation_summary(error)}); give"
-                f" it as --file-list {path} if it is yours, or delete it"
+                f"{path} line {line_number} is no record of convert ({validation_summary(error)});"
+                f" give it as --file-list {path} if it is yours, or delete it"
             ) from error
         if record.index in records:
             raise SampleError(f"{path} has index {record.index} twice; convert again")
@@ -258,36 +270,32 @@ def _read_records(folder: Path) -> dict[int, SampleRecord]:
 def write_recorded_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """Write a set as INDEX.png with a record of every sample.
 
-    The record comes last, so a folder that a kill left has none and is not read as if it were
-    whole.
+    The record is written last. A folder that an interruption left incomplete has no record, so it
+    is not read as complete.
     """
     check_not_source(samples, folder)
-    names = {f"{index:06d}.png": index for index in samples.indices}
+    index_of_name = {f"{index:06d}.png": index for index in samples.indices}
     write_folder(
         folder,
-        list(names),
-        lambda chosen: _images(samples, [names[name] for name in chosen]),
+        list(index_of_name),
+        lambda names: _images(samples, [index_of_name[name] for name in names]),
         later_files=[FILE_LIST],
     )
     records = []
-    for name, index in names.items():
+    for name, index in index_of_name.items():
         prompt = suite.case(index).prompt
-        records.append(
-            SampleRecord(index=index, file=name, sha256=sha256_file(folder / name), prompt=prompt)
-        )
+        sha256 = sha256_file(folder / name)
+        records.append(SampleRecord(index=index, file=name, sha256=sha256, prompt=prompt))
     for index, reason in samples.failed.items():
         prompt = suite.case(index).prompt
         records.append(SampleRecord(index=index, prompt=prompt, status="failed", reason=reason))
     write_or_compare_text(folder / FILE_LIST, _record_lines(records))
-    return WriteReport(
-        len(samples.indices), (f"{FILE_LIST} holds the index of each image; keep it beside them",)
-    )
+    warning = f"{FILE_LIST} has the index of each image; keep it in their folder"
+    return WriteReport(len(samples.indices), (warning,))
 
 
 def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
-    """Yield the image (H, W, 3) uint8 of each of these indices; an npz is read once, from its
-    start.
-    """
+    """Yield the image (H, W, 3) uint8 of each index; an npz is read once, from its start."""
     if samples.files is not None:
         yield from (samples.image(index) for index in indices)
     elif indices:
@@ -295,6 +303,7 @@ def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
 
 
 def _record_lines(records: Iterable[SampleRecord]) -> str:
+    """Return the text of the record file, with one line for each record in the order of indices."""
     lines = (
         add_format_version("image-list", record.model_dump(mode="json"))
         for record in sorted(records, key=lambda record: record.index)

@@ -1,10 +1,8 @@
-"""GenEval's folders: `00017/metadata.jsonl` and `00017/samples/00002.png`, one folder a prompt.
+"""GenEval's folders: `00017/metadata.jsonl` and `00017/samples/00002.png`, one for each prompt.
 
-The official scorer takes any folder whose name is all digits (its readme says four, its generator
-writes five), believes the
-metadata that lies in it, and takes every file whose name begins like `1.png`. Here the metadata
-decides too, and what is missing or
-left over is told.
+The official scorer takes any folder whose name has only digits (its readme says four, its generator
+writes five), uses the metadata in it, and takes every file whose name starts like `1.png`. Here the
+metadata decides the prompt too. Missing images and additional files give warnings.
 
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py `main`,
 generation/diffusers_generate.py.
@@ -40,7 +38,7 @@ from harope_bench.suites.official_layouts.geneval_prompts import (
 )
 
 SUITE = "geneval"
-SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata
+SUITES = (SUITE, "shapes")  # the suites whose cases have GenEval's metadata
 IS_TILED = False
 METADATA_FILE = "metadata.jsonl"
 SAMPLES_FOLDER = "samples"
@@ -48,165 +46,189 @@ IMAGE = re.compile(r"[0-9]+\.png")
 
 
 class PromptFolders(NamedTuple):
-    """Folder of each prompt's number, and what is told of the others."""
+    """The folder of each prompt by its index, and warnings about other folders and files."""
 
     by_prompt: dict[int, Path]
     warnings: tuple[str, ...]
 
 
-def recognise(folder: Path) -> bool:
-    """Whether some folder of digits in it has metadata."""
-    return any((place / METADATA_FILE).is_file() for place in _digit_folders(folder))
+def is_layout(folder: Path) -> bool:
+    """Return whether a folder inside has a name of digits and metadata."""
+    return any((child / METADATA_FILE).is_file() for child in _digit_folders(folder))
 
 
 def open_layout(
     folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None
 ) -> SampleSet:
-    """Return the images of every prompt of the suite, as many copies as the fullest folder has.
+    """Return the images of every prompt at the indices of the suite.
 
-    side and tiles are of other layouts; here images are files of their own.
+    Each prompt has as many copies as the folder with most images.
+
+    Args:
+        side, tiles: of other layouts; here each file is one image.
 
     Raises:
-        SampleError: No image of the suite, or two folders of one prompt.
+        SampleError: There is no image of the suite, or a prompt has two folders.
     """
     folders = _match_folders(folder, suite)
+    images: dict[tuple[int, int], Path] = {}  # by prompt index and copy
+    unread_names: list[str] = []
+    for prompt_index, prompt_folder in sorted(folders.by_prompt.items()):
+        images_by_copy, other_names = _assign_images(prompt_folder, suite.copies)
+        images |= {(prompt_index, copy): path for copy, path in images_by_copy.items()}
+        unread_names += other_names
+
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     prompts = suite.count // suite.copies
-    found = {
-        prompt: _assign_images(place, suite.copies) for prompt, place in folders.by_prompt.items()
-    }
-    left = [name for prompt in sorted(found) for name in found[prompt][1]]
-    copies = max((1 + copy for images, _ in found.values() for copy in images), default=0)
-    for prompt in range(prompts):
-        place = folders.by_prompt.get(prompt)
-        images, _ = found.get(prompt, ({}, []))
+    copies = max((1 + copy for _, copy in images), default=0)
+    for prompt_index in range(prompts):
         for copy in range(copies):
-            if copy in images:
-                files[copy * prompts + prompt] = images[copy]
+            index = copy * prompts + prompt_index
+            if (prompt_index, copy) in images:
+                files[index] = images[prompt_index, copy]
+            elif prompt_index in folders.by_prompt:
+                failed[index] = f"no image {copy} in {folders.by_prompt[prompt_index].name}"
             else:
-                failed[copy * prompts + prompt] = (
-                    f"no image {copy} in {place.name}" if place else "no folder of this prompt"
-                )
-    told = (f"images: not read: {shorten_list(left)}",) if left else ()
-    return make_sample_set(
-        folder,
-        suite,
-        files,
-        failed,
-        (*folders.warnings, *told, *copies_warnings(copies, suite.copies)),
-    )
+                failed[index] = "no folder of this prompt"
+
+    warnings = list(folders.warnings)
+    if unread_names:
+        warnings.append(f"images: not read: {shorten_list(unread_names)}")
+    warnings += copies_warnings(copies, suite.copies)
+    return make_sample_set(folder, suite, files, failed, tuple(warnings))
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
-    """Folders as the official generator names them, images as PNG; the official scorer does not
-    notice the failed samples left out.
+def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
+    """Write folders with the official generator's names, images as PNG, without failed samples.
+
+    The official scorer does not notice that samples are missing, so the report warns.
     """
     cases = {index: suite.case(index) for index in samples.indices}
-    names = {
+    index_of_name = {
         f"{case.prompt_index:05d}/{SAMPLES_FOLDER}/{case.copy:05d}.png": index
         for index, case in cases.items()
     }
-    texts = {
+    metadata_texts = {
         f"{case.prompt_index:05d}/{METADATA_FILE}": json.dumps(case.metadata[METADATA_KEY]) + "\n"
         for case in cases.values()
     }
-    write_folder(folder, list(names), image_reader(samples, names), texts)
-    absent = suite.count - len(samples.indices)
-    told = (
-        (
-            (
-                f"{absent:,} of {suite.count:,} images are not there; the official scorer does not"
-                " notice"
-            ),
+    write_folder(folder, list(index_of_name), image_reader(samples, index_of_name), metadata_texts)
+
+    n_missing = suite.count - len(samples.indices)
+    warnings: tuple[str, ...] = ()
+    if n_missing:
+        warnings = (
+            f"{n_missing:,} of {suite.count:,} images are missing; the official scorer does not"
+            " notice",
         )
-        if absent
-        else ()
-    )
-    return WriteReport(len(samples.indices), told)
+    return WriteReport(len(samples.indices), warnings)
 
 
 def _digit_folders(folder: Path) -> list[Path]:
+    """Return the folders inside whose names have only digits, in the order of their numbers."""
     with convert_os_errors(folder):
-        found = [
+        digit_folders = [
             path
             for path in folder.iterdir()
             if path.is_dir() and path.name.isascii() and path.name.isdigit()
         ]
-    return sorted(found, key=lambda path: (int(path.name), path.name))
+    return sorted(digit_folders, key=lambda path: (int(path.name), path.name))
 
 
 def _match_folders(folder: Path, suite: PromptSuite) -> PromptFolders:
-    known = PromptIndex(suite)
-    of_prompt: dict[int, Path] = {}
-    foreign: list[tuple[str, str]] = []
-    moved = []
-    numbered = _digit_folders(folder)
-    for place in numbered:
+    """Return the folder of each prompt, found by its metadata.
+
+    Raises:
+        SampleError: A prompt has two folders.
+    """
+    suite_prompts = PromptIndex(suite)
+    by_prompt: dict[int, Path] = {}
+    unmatched_folders: list[tuple[str, str]] = []  # name of a folder and reason
+    renumbered_names = []
+    digit_folders = _digit_folders(folder)
+    for prompt_folder in digit_folders:
         try:
-            prompt = known.find(_read_metadata(place), int(place.name))
+            metadata = _read_metadata(prompt_folder)
+            prompt_index = suite_prompts.find(metadata, int(prompt_folder.name))
         except UnknownMetadataError as error:
-            foreign.append((place.name, str(error)))
+            unmatched_folders.append((prompt_folder.name, str(error)))
             continue
-        if prompt in of_prompt:
+        if prompt_index in by_prompt:
             raise SampleError(
-                f"{folder} has {of_prompt[prompt].name} and {place.name} for one prompt; remove one"
-                " of them"
+                f"{folder} has {by_prompt[prompt_index].name} and {prompt_folder.name} for one"
+                " prompt; remove one of them"
             )
-        of_prompt[prompt] = place
-        if int(place.name) != prompt:
-            moved.append(place.name)
-    others = sorted(
-        p.name
-        for p in folder.iterdir()
-        if p not in numbered and p.name not in RESERVED_FOLDERS and not p.name.startswith(".")
+        by_prompt[prompt_index] = prompt_folder
+        if int(prompt_folder.name) != prompt_index:
+            renumbered_names.append(prompt_folder.name)
+
+    other_names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path not in digit_folders
+        and path.name not in RESERVED_FOLDERS
+        and not path.name.startswith(".")
     )
+    return PromptFolders(
+        by_prompt, _folder_warnings(unmatched_folders, renumbered_names, other_names)
+    )
+
+
+def _folder_warnings(
+    unmatched_folders: list[tuple[str, str]], renumbered_names: list[str], other_names: list[str]
+) -> tuple[str, ...]:
+    """Return the warnings about folders without prompt, with another number, and other files."""
     warnings = []
-    if foreign:
+    if unmatched_folders:
+        names = shorten_list([name for name, _ in unmatched_folders])
+        warnings.append(f"folders: no prompt of this suite in {names}; not read")
+        warnings.append(f"folders: why: {shorten_reasons(unmatched_folders)}")
+    if renumbered_names:
         warnings.append(
-            f"folders: no prompt of this suite in {shorten_list([name for name, _ in foreign])};"
-            " not read"
+            f"folders: the number is not the prompt's in {shorten_list(renumbered_names)};"
+            f" {METADATA_FILE} decides, as officially"
         )
-        warnings.append(f"folders: why: {shorten_reasons(foreign)}")
-    if moved:
-        warnings.append(
-            f"folders: the number is not the prompt's in {shorten_list(moved)}; {METADATA_FILE}"
-            " decides, as officially"
-        )
-    if others:
-        warnings.append(f"folders: not read: {shorten_list(others)}")
-    return PromptFolders(of_prompt, tuple(warnings))
+    if other_names:
+        warnings.append(f"folders: not read: {shorten_list(other_names)}")
+    return tuple(warnings)
 
 
-def _read_metadata(place: Path) -> Metadata:
-    """Return the metadata of a folder; UnknownPromptError where there are none that can be read."""
-    if not (place / METADATA_FILE).is_file():
+def _read_metadata(folder: Path) -> Metadata:
+    """Return the metadata in a folder; raise UnknownMetadataError where it cannot be read."""
+    if not (folder / METADATA_FILE).is_file():
         raise UnknownMetadataError(f"it has no {METADATA_FILE}")
     try:
-        return read_metadata_line(read_text(place / METADATA_FILE))
+        return read_metadata_line(read_text(folder / METADATA_FILE))
     except StorageError as error:
         raise UnknownMetadataError(f"its {METADATA_FILE} cannot be read") from error
 
 
-def _assign_images(place: Path, copies: int) -> tuple[dict[int, Path], list[str]]:
-    """Image of each copy, by its number where every number is a copy's, else by order; and names of
-    files left over.
+def _assign_images(prompt_folder: Path, copies: int) -> tuple[dict[int, Path], list[str]]:
+    """Return the image of each copy, and the names of all other files.
+
+    The number in a file name is the copy if all numbers are valid copies. Otherwise copies are in
+    the order of the numbers.
     """
-    folder = place / SAMPLES_FOLDER
+    folder = prompt_folder / SAMPLES_FOLDER
     if not folder.is_dir():
         return {}, []
     with convert_os_errors(folder):
         files = sorted(path for path in folder.iterdir() if path.is_file())
     images = sorted(
-        (p for p in files if IMAGE.fullmatch(p.name)), key=lambda p: (int(p.stem), p.name)
+        (path for path in files if IMAGE.fullmatch(path.name)),
+        key=lambda path: (int(path.stem), path.name),
     )
-    numbers = [int(p.stem) for p in images]
-    by_number = len(set(numbers)) == len(numbers) and all(n < copies for n in numbers)
-    chosen = {
-        n if by_number else k: p
-        for k, (n, p) in enumerate(zip(numbers, images, strict=True))
-        if k < copies
-    }
-    return chosen, [
-        f"{place.name}/{SAMPLES_FOLDER}/{p.name}" for p in files if p not in chosen.values()
+    numbers = [int(path.stem) for path in images]
+    has_copy_numbers = len(set(numbers)) == len(numbers) and all(n < copies for n in numbers)
+    if has_copy_numbers:
+        by_copy = dict(zip(numbers, images, strict=True))
+    else:
+        by_copy = dict(enumerate(images[:copies]))
+    assigned_paths = set(by_copy.values())
+    other_names = [
+        f"{prompt_folder.name}/{SAMPLES_FOLDER}/{path.name}"
+        for path in files
+        if path not in assigned_paths
     ]
+    return by_copy, other_names

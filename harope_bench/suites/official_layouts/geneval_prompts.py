@@ -1,5 +1,6 @@
-"""Which prompt of a suite a foreign metadata line means: known fields are strict, unknown ones are
-ignored, missing ones are not asked.
+"""The prompt of a suite that a metadata line of another program describes.
+
+Known fields must agree, unknown fields are ignored, and missing fields are not required.
 """
 
 from __future__ import annotations
@@ -16,32 +17,35 @@ from harope_bench.evaluators.rules.geneval import PartialPromptSpec
 from harope_bench.suites.base import PromptSuite
 
 METADATA_KEY = "geneval"
-COMPARED_FIELDS = ("tag", "include", "exclude")  # beside the text, where a line has them
-MAX_SHOWN_TEXT = 60  # characters of a foreign text
+COMPARED_FIELDS = ("tag", "include", "exclude")  # besides the text, where a line has them
+MAX_SHOWN_TEXT = 60  # characters of a text in a message
 
 
 class UnknownMetadataError(ValueError):
-    """A metadata line that means no prompt of the suite; the text says why."""
+    """A metadata line describes no prompt of the suite; the message has the reason."""
 
 
 class PromptIndex:
-    """The prompts of a suite by text and by what their metadata ask for."""
+    """The prompts of a suite by text and metadata."""
 
     def __init__(self, suite: PromptSuite):
         self.prompts_by_text: dict[str, list[int]] = {}
         self.metadata: dict[int, Metadata] = {}
-        for prompt in range(suite.count // suite.copies):
-            facts = suite.case(prompt).metadata[METADATA_KEY]
-            self.metadata[prompt] = facts
-            self.prompts_by_text.setdefault(_normalise_text(facts["prompt"]), []).append(prompt)
+        for prompt_index in range(suite.count // suite.copies):
+            metadata = suite.case(prompt_index).metadata[METADATA_KEY]
+            text = _normalise_text(metadata["prompt"])
+            self.metadata[prompt_index] = metadata
+            self.prompts_by_text.setdefault(text, []).append(prompt_index)
 
     def find(self, line: Metadata, number: int | None = None) -> int:
-        """Return the prompt that a metadata line means; of several alike the one of that number,
-        else the first.
+        """Return the index of the prompt that a metadata line describes.
+
+        Args:
+            number: index to prefer if several prompts fit; otherwise the first one is returned.
 
         Raises:
-            UnknownPromptError: Its text is no prompt's, a field has another type, or it asks for
-                something else than the prompt.
+            UnknownMetadataError: No prompt has its text, a field has another type, or a field
+                differs from the prompt's.
         """
         text = line.get("prompt")
         if not isinstance(text, str):
@@ -52,52 +56,56 @@ class PromptIndex:
                 f"{printable_line(text)[:MAX_SHOWN_TEXT]!r} is no prompt of the suite"
             )
         try:
-            stated = PartialPromptSpec.model_validate(line)
+            spec = PartialPromptSpec.model_validate(line)
         except ValidationError as error:
             raise UnknownMetadataError(
                 f"its metadata are not GenEval's ({validation_summary(error)})"
             ) from error
 
-        fitting = [
-            prompt for prompt in candidates if not _differences(stated, self.metadata[prompt])
+        equal_prompts = [
+            prompt_index
+            for prompt_index in candidates
+            if not _differing_fields(spec, self.metadata[prompt_index])
         ]
-        if not fitting:
-            field = _differences(stated, self.metadata[candidates[0]])[0]
-            raise UnknownMetadataError(f"`{field}` is another than that of the suite's prompt")
-        return number if number in fitting else fitting[0]
+        if not equal_prompts:
+            field = _differing_fields(spec, self.metadata[candidates[0]])[0]
+            raise UnknownMetadataError(f"`{field}` differs from that of the suite's prompt")
+        return number if number in equal_prompts else equal_prompts[0]
 
 
 def read_metadata_line(text: str) -> Metadata:
-    """Return the object of a metadata file: of the whole text, else of its first line.
+    """Return the object in a metadata file: the whole text, or else its first line.
 
     Raises:
-        UnknownPromptError: Neither is a JSON object.
+        UnknownMetadataError: Neither is a JSON object.
     """
-    for part in (text, text.strip().partition("\n")[0]):
+    for candidate in (text, text.strip().partition("\n")[0]):
         try:
-            found = parse_json(part)
+            metadata = parse_json(candidate)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(metadata, dict):
+            return metadata
     raise UnknownMetadataError("its metadata are no JSON object")
 
 
-def _differences(stated: PartialPromptSpec, facts: Metadata) -> list[str]:
-    """Return the fields that a line states and that the prompt has otherwise."""
-    official = PartialPromptSpec.model_validate(facts)
-    known = stated.model_dump(include=stated.model_fields_set)
-    expected = official.model_dump()
+def _differing_fields(spec: PartialPromptSpec, official_metadata: Metadata) -> list[str]:
+    """Return the names of the fields that a line has and whose values differ from the prompt's."""
+    official_spec = PartialPromptSpec.model_validate(official_metadata)
+    values = spec.model_dump(include=spec.model_fields_set)
+    expected = official_spec.model_dump()
     return [
-        field for field in COMPARED_FIELDS if field in known and known[field] != expected[field]
+        field for field in COMPARED_FIELDS if field in values and values[field] != expected[field]
     ]
 
 
 def _normalise_text(text: str) -> str:
+    """Return a text with single spaces between its words."""
     return " ".join(text.split())
 
 
-def shorten_reasons(reasons: Sequence[tuple[str, str]], most: int = 3) -> str:
-    """Return the first reasons in words, each with the name of what it is of."""
-    shown = "; ".join(f"{name}: {why}" for name, why in reasons[:most])
-    return shown + (f"; and {len(reasons) - most:,} more" if len(reasons) > most else "")
+def shorten_reasons(reasons: Sequence[tuple[str, str]], max_reasons: int = 3) -> str:
+    """Return the first pairs of name and reason as text, and the number of the others."""
+    text = "; ".join(f"{name}: {reason}" for name, reason in reasons[:max_reasons])
+    n_omitted = len(reasons) - max_reasons
+    return f"{text}; and {n_omitted:,} more" if n_omitted > 0 else text

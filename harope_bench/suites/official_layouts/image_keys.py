@@ -1,6 +1,4 @@
-"""What a file name or a list states of an image, turned into the image's index in a suite of
-prompts.
-"""
+"""Keys of an image in a file name or a list, and the index in the suite that they determine."""
 
 from __future__ import annotations
 
@@ -14,15 +12,15 @@ from harope_bench.suites.base import PromptCase, PromptSuite
 TEXT_KEYS = ("prompt", "id")
 NUMBER_KEYS = ("prompt_index", "copy", "index")
 KEYS = (*TEXT_KEYS, *NUMBER_KEYS)
-PROMPT_KEYS = ("index", "prompt_index", "prompt", "id")  # one of these tells the prompt
+PROMPT_KEYS = ("index", "prompt_index", "prompt", "id")  # any of these determines the prompt
 
 
 class UnknownPromptError(OptionError):
-    """A text or an item id that no prompt of the suite has."""
+    """No prompt of the suite has this text or item id."""
 
 
 class ImageKeys:
-    """The prompts of a suite by each key that can name one: number, text and item id."""
+    """The prompts of a suite by each key: number, text and item id."""
 
     def __init__(self, suite: PromptSuite, suite_name: str):
         self.suite = suite
@@ -30,10 +28,10 @@ class ImageKeys:
         self.prompt_count = suite.count // suite.copies
 
     def index(self, keys: Mapping[str, str | int]) -> int:
-        """Return the index that these keys name; without a copy it is the first.
+        """Return the index of the image with these keys; without a copy it is the first one.
 
         Raises:
-            OptionError: No such prompt, copy or index, or keys that contradict each other.
+            OptionError: There is no such prompt, copy or index, or the keys contradict each other.
         """
         copy = self._checked_number("copy", keys, self.suite.copies)
         prompts = {
@@ -41,19 +39,18 @@ class ImageKeys:
         }
         if "index" in keys:
             index = self._checked_number("index", keys, self.suite.count)
-            prompts["index"] = index % self.prompt_count
-            if "copy" in keys and copy != index // self.prompt_count:
-                raise OptionError(
-                    f"index {index} is copy {index // self.prompt_count}, stated is copy {copy}"
-                )
-            copy = index // self.prompt_count
+            index_copy, prompts["index"] = divmod(index, self.prompt_count)
+            if "copy" in keys and copy != index_copy:
+                raise OptionError(f"index {index} is copy {index_copy}, given is copy {copy}")
+            copy = index_copy
 
         if len(set(prompts.values())) > 1:
-            stated = ", ".join(f"{name} is prompt {prompt}" for name, prompt in prompts.items())
-            raise OptionError(f"what is stated differs: {stated}")
+            details = ", ".join(f"{name} is prompt {prompt}" for name, prompt in prompts.items())
+            raise OptionError(f"the keys contradict each other: {details}")
         return copy * self.prompt_count + next(iter(prompts.values()))
 
     def _checked_number(self, name: str, keys: Mapping[str, str | int], count: int) -> int:
+        """Return a number of the keys, 0 if left out; raise OptionError unless 0 <= it < count."""
         number = int(keys.get(name, 0))
         if not 0 <= number < count:
             raise OptionError(
@@ -63,55 +60,67 @@ class ImageKeys:
         return number
 
     def _prompt_of_key(self, name: str, value: str | int) -> int:
+        """Return the index of the prompt with this value of the key `name`."""
         if name == "prompt_index":
             return self._checked_number(name, {name: value}, self.prompt_count)
-        return (
-            self._prompt_of_text(str(value)) if name == "prompt" else self._prompt_of_id(str(value))
-        )
+        if name == "prompt":
+            return self._prompt_of_text(str(value))
+        return self._prompt_of_id(str(value))
 
     def _prompt_of_text(self, text: str) -> int:
+        """Return the index of the prompt with this text; raise OptionError if several have it."""
         if text not in self._prompts_by_text:
             raise UnknownPromptError(f"{text[:80]!r} is no prompt of {self.suite_name}")
         if self._text_counts[text] > 1:
             raise OptionError(
-                f"{text[:80]!r} stands more than once in {self.suite_name}; state prompt_index"
+                f"{text[:80]!r} occurs more than once in {self.suite_name}; give prompt_index"
             )
         return self._prompts_by_text[text]
 
     def _prompt_of_id(self, item: str) -> int:
+        """Return the index of the prompt with this item id."""
         if not self._prompts_by_id:
-            raise OptionError(f"{self.suite_name} has no item ids; state prompt_index or prompt")
+            raise OptionError(f"{self.suite_name} has no item ids; give prompt_index or prompt")
         if item not in self._prompts_by_id:
             raise UnknownPromptError(f"{item[:80]!r} is no item id of {self.suite_name}")
         return self._prompts_by_id[item]
 
     @cached_property
     def _cases(self) -> list[PromptCase]:
+        """Return the first copy of each prompt."""
         return [self.suite.case(prompt) for prompt in range(self.prompt_count)]
 
     @cached_property
     def _prompts_by_text(self) -> dict[str, int]:
+        """Return the index of each prompt by its text."""
         return {case.prompt: case.prompt_index for case in self._cases}
 
     @cached_property
     def _text_counts(self) -> Counter[str]:
+        """Return the number of prompts with each text."""
         return Counter(case.prompt for case in self._cases)
 
     @cached_property
     def _prompts_by_id(self) -> dict[str, int]:
-        """Return the prompt of each item id, which an evaluator's facts hold as `item`."""
+        """Return the index of each prompt by its item id."""
         items = {case.prompt_index: item_id(case) for case in self._cases}
         return {item: prompt for prompt, item in items.items() if item is not None}
 
 
 def item_id(case: PromptCase) -> str | None:
-    """Return the suite's own id of a prompt, None where it has none."""
-    items = [str(facts["item"]) for facts in case.metadata.values() if "item" in facts]
+    """Return the benchmark's id of a prompt, the key `item` of its metadata, None without one."""
+    items = [str(metadata["item"]) for metadata in case.metadata.values() if "item" in metadata]
     return items[0] if items else None
 
 
-def check_prompt_keys(names: set[str], where: str) -> None:
-    """Raise OptionError unless these keys tell a prompt."""
+def check_prompt_keys(names: set[str], description: str) -> None:
+    """Raise OptionError unless one of these keys determines the prompt.
+
+    Args:
+        description: where the keys come from, for the message.
+    """
     if not names & set(PROMPT_KEYS):
         choices = ", ".join(f"{{{name}}}" for name in PROMPT_KEYS)
-        raise OptionError(f"{where} does not tell the prompt of an image; state one of {choices}")
+        raise OptionError(
+            f"{description} does not determine the prompt of an image; use one of {choices}"
+        )

@@ -110,11 +110,11 @@ parser(
 
 
 def read_validation(folder: Path) -> object:
-    pictures = ImageNetValSuite().pictures(folder, None)
+    pictures = ImageNetValSuite().real_images(folder, None)
     images = []
     for index in range(len(pictures.labels)):
         with suppress(SampleError):  # `classify` counts the picture as missing and reads the next
-            images.append(pictures.look(index, pictures.data(index), 8, 1.0))
+            images.append(pictures.decode(index, pictures.read_bytes(index), 8, 1.0))
     return images
 
 

@@ -84,7 +84,7 @@ def numbered(folder: Path) -> object:
         base.find_layout(folder),
         registry.list_names("checkpoints"),
     )
-    return listed, dpg.recognise(folder), geneval.recognise(folder)
+    return listed, dpg.is_layout(folder), geneval.is_layout(folder)
 
 
 parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, numbered)
