@@ -317,8 +317,8 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
 # that mean nothing
 
 MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
-    ("dit", {"guidance_channels": "3"}, "it generates pixels, whose channels are guided alike"),
-    ("dit", {"mu_policy": "clamp"}, "it is FLUX's time shift"),
+    ("dit", {"guidance_channels": "3"}, "it generates pixels, and guides all channels alike"),
+    ("dit", {"mu_policy": "clamp"}, "only FLUX shifts its times"),
     ("dit", {"vae": "x"}, "uses no autoencoder"),
     ("dit", {"vae_tiling": False}, "uses no autoencoder"),
     ("mmdit-micro", {"fold": True}, "does not fold"),

@@ -84,7 +84,7 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
         OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"
     ):
         make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
-    with pytest.raises(OptionError, match="it generates pixels, whose channels are guided alike"):
+    with pytest.raises(OptionError, match="it generates pixels, and guides all channels alike"):
         make_plan("digits-harope", None, {"guidance_channels": "3"})
     with pytest.raises(OptionError, match="drawing default tilt"):
         register("bad", path, {"drawing": {"tilt": 3}})

@@ -263,7 +263,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
             encodings.planes_per_axis(size.shape, encoding)  # else found out at the first picture
         return DeiT(size, built)
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
+    def detect_fields(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
         """Sizes and, for encodings with parameters, the encoding, read off the keys."""
         own = convert_keys(state)
         needed = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
@@ -301,7 +301,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         defaults: CheckpointFields = {"drawing": {"fold": True}} if folds else {}
         return DetectedFields(told.encoding, config, told.options, defaults)
 
-    def recall(self, args: Mapping[str, object]) -> dict[str, Option]:
+    def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:
         """Return nothing: DeiT's training arguments add no size to the keys.
 
         Raises:
@@ -320,7 +320,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         rotary = issubclass(encodings.load_encoding(encoding).Options, encodings.RotaryOptions)
         return dict(ROPE_VIT_OPTIONS) if rotary else {}
 
-    def doubts(
+    def check_foreign_weights(
         self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
         """Asks for the side at training where a file without a table or saved coordinates leaves it
@@ -339,7 +339,9 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         with torch.device("meta"):
             return self.build(encoding, options, config).encoding
 
-    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_keys(
+        self, checkpoint: Checkpoint, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The weights of this package's file or a published one; WeightsError for two encodings in
         one file.
         """
@@ -355,7 +357,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         """Return the classes that pictures are named by."""
         return Conditioning("pictures", parse_config(config).classes)
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every classifier reads, and `fold` where there are matrices."""
         reasons = dict.fromkeys(
             Settings.model_fields, "a classifier looks at pictures and generates none"
@@ -366,12 +368,12 @@ class DeitBackbone(FoldingBackbone[DeiT]):
             reasons,
         )
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return its classes and its side at training."""
         config = parse_config(checkpoint.config)
         return NetworkDescription(f"one of {config.classes:,} classes", "pictures", config.size)
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
@@ -400,7 +402,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
             self.fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
 
-    def probe(self, network: DeiT, resolution: int, batch: int) -> ProfilingInputs:
+    def profiling_inputs(self, network: DeiT, resolution: int, batch: int) -> ProfilingInputs:
         """A ramp of pixels; tokens with the class token."""
         config = network.config
         one = next(network.parameters())

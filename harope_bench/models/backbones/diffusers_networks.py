@@ -134,7 +134,7 @@ class PipelineImageGenerator(ImageGenerator):
         self.config = config
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
         """Images of these requests, one after the other. One that is not finite is a fault."""
         pictures = []
         faults = {}
@@ -227,7 +227,9 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
         return self.random_inputs(network, 4, 8, 1)
 
-    def probe(self, network: EncodedTransformer, resolution: int, batch: int) -> ProfilingInputs:
+    def profiling_inputs(
+        self, network: EncodedTransformer, resolution: int, batch: int
+    ) -> ProfilingInputs:
         """One denoising step of the transformer at that side in pixels, with random inputs; text
         and image tokens are counted.
         """
@@ -240,7 +242,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             self.random_inputs(network, side, text, batch), layer, side**2 + text
         )
 
-    def merge(self, network: EncodedTransformer) -> None:
+    def merge_lora(self, network: EncodedTransformer) -> None:
         """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where
         there is none.
         """
@@ -296,7 +298,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         )
         return network
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
+    def detect_fields(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
         """The encoding of a whole network's state dict, as saved from `build`."""
         if is_transformer_file(state) and self.has_network_keys(
             add_transformer_prefix(state).keys()
@@ -311,7 +313,9 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             return DetectedFields(told.encoding, {}, told.options)
         return DetectedFields(self.encoding_without_weights(state.keys()), {})
 
-    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_keys(
+        self, checkpoint: Checkpoint, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The weights of a whole network, or of the library's transformer alone."""
         return add_transformer_prefix(state) if is_transformer_file(state) else dict(state)
 
@@ -323,7 +327,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         """The encoding that leaves no parameters, where the keys tell it all the same."""
         return None
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
         unit = self.pixels_per_token(folder)
@@ -358,7 +362,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         """Return prompts of any words."""
         return Conditioning("prompts")
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every generating network reads, tiles of the decoder, and `fold` where there
         are matrices.
         """
@@ -374,7 +378,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             frozenset(fields), {**reasons, "fold": folding.no_matrix_reason(checkpoint.encoding)}
         )
 
-    def usual_settings(
+    def published_defaults(
         self, config: Mapping[str, Option], stated: CheckpointFields
     ) -> CheckpointFields:
         """Return the fields of Checkpoint that this base is published with.
@@ -395,7 +399,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             )
         return {"sampler": "flow", **self.default_fields}
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what the base's scheduler takes the prediction for, its text, and its side at
         training.
         """

@@ -141,7 +141,7 @@ def clamp_time_shift(scheduler: Pipeline) -> Pipeline:
 class FluxImageGenerator(PipelineImageGenerator):
     """Noise is packed as the pipeline packs its own."""
 
-    def noise(self, index: int, settings: Settings) -> Tensor:
+    def initial_noise(self, index: int, settings: Settings) -> Tensor:
         """Unit latents (1, tokens, 4 * channels) of an index."""
         noise = super().initial_noise(index, settings)
         packed: Tensor = self.pipe._pack_latents(noise, *noise.shape)
@@ -152,11 +152,11 @@ class FluxBackbone(AdapterPipelineBackbone):
     """FLUX.1-dev and whatever has its classes."""
 
     name = "flux"
-    pipeline = "FluxPipeline"
-    transformer = "FluxTransformer2DModel"
-    patch = 2
+    pipeline_class_name = "FluxPipeline"
+    transformer_class_name = "FluxTransformer2DModel"
+    patch_size = 2
     base_encoding = ("rope-axial", {})
-    defaults = {
+    default_fields = {
         "steps": 28,
         "guidance": 3.5,
         "drawing": {"mu_policy": "extrapolate", "vae_tiling": True},
@@ -166,10 +166,10 @@ class FluxBackbone(AdapterPipelineBackbone):
         "config": {"text_tokens": 256},
         "drawing": {"vae_tiling": True},
     }  # as FLUX.1-schnell is published
-    drawer = FluxImageGenerator
-    projections = attention_cost.QKV_PROJECTIONS
+    generator_class = FluxImageGenerator
+    counted_projections = attention_cost.QKV_PROJECTIONS
 
-    def usual_settings(
+    def published_defaults(
         self, config: Mapping[str, Option], stated: CheckpointFields
     ) -> CheckpointFields:
         """Return schnell's settings for a base without guidance embedding, dev's for one with
@@ -177,7 +177,7 @@ class FluxBackbone(AdapterPipelineBackbone):
         """
         folder = lora_manifest.find_base_folder(self.parse_config(config).base)
         usual = (
-            super().usual_settings(config, stated)
+            super().published_defaults(config, stated)
             if has_guidance(folder)
             else {"sampler": "flow", **self.distilled_defaults}
         )
@@ -187,12 +187,12 @@ class FluxBackbone(AdapterPipelineBackbone):
             }
         return usual
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return those of every pipeline, without guidance or time shift where the base has
         none.
         """
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
-        read = super().settings_read(checkpoint)
+        read = super().supported_settings(checkpoint)
         absent: dict[str, str] = {}
         if not has_guidance(folder):
             absent["guidance"] = "its base has no guidance embedding (FLUX.1-schnell and its kin)"
@@ -231,7 +231,7 @@ class FluxBackbone(AdapterPipelineBackbone):
             )
         return network
 
-    def install(self, network: EncodedTransformer) -> None:
+    def install_processors(self, network: EncodedTransformer) -> None:
         """One processor a layer, and the hook that tells them where tokens are."""
         names = network.transformer.attn_processors
         network.transformer.set_attn_processor(
@@ -239,7 +239,7 @@ class FluxBackbone(AdapterPipelineBackbone):
         )
         network.transformer.register_forward_pre_hook(position_hook(network), with_kwargs=True)
 
-    def finish(
+    def prepare_pipeline(
         self,
         pipe: Pipeline,
         network: EncodedTransformer,
@@ -256,7 +256,7 @@ class FluxBackbone(AdapterPipelineBackbone):
             pipe.scheduler = clamp_time_shift(pipe.scheduler)
         return super().prepare_pipeline(pipe, network, config, settings)
 
-    def prepare(self, network: EncodedTransformer) -> None:
+    def fold_matrices(self, network: EncodedTransformer) -> None:
         """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going
         further.
         """
@@ -269,7 +269,7 @@ class FluxBackbone(AdapterPipelineBackbone):
             network.encoding.registered_name(),
         )
 
-    def inputs(
+    def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
         """Random inputs; ids stay on the CPU for a network on the meta device, since positions are
@@ -300,7 +300,7 @@ class FluxBackbone(AdapterPipelineBackbone):
         placed = ids if like.is_meta else {key: value.to(like) for key, value in ids.items()}
         return {**{key: value.to(like) for key, value in wanted.items()}, **placed}
 
-    def owns(self, keys: Collection[str]) -> bool:
+    def has_network_keys(self, keys: Collection[str]) -> bool:
         """Single blocks are FLUX's alone."""
         return any(key.startswith("transformer.single_transformer_blocks.") for key in keys)
 

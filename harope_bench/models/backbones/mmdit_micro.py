@@ -174,7 +174,7 @@ class MMDiTImageGenerator(SamplerImageGenerator[MMDiT]):
         """Words (B, places)."""
         return torch.stack([tokenize(r.prompt or "", self.network.config) for r in requests])
 
-    def unconditional(self, conditions: Tensor) -> Tensor:
+    def null_conditions(self, conditions: Tensor) -> Tensor:
         """No text."""
         return torch.zeros_like(conditions)
 
@@ -213,7 +213,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         size = parse_config(config)
         return MMDiT(size, build_encoding(encoding, options, size))
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
+    def detect_fields(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
         """Sizes off the keys; the words and the training size leave no trace there."""
         if not state.keys() >= REQUIRED_KEYS:
             return None
@@ -241,7 +241,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         """
         tokenize(request.prompt or "", parse_config(checkpoint.config))
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every generating network reads."""
         pixels = dict.fromkeys(
             ("guidance_channels", "mu_policy", "vae", "vae_tiling"),
@@ -252,7 +252,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         }
         return SupportedSettings(GENERATION_SETTINGS | {"spacing"}, {**pixels, **folds})
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what the network predicts by its sampler, its words and its side at training."""
         config = parse_config(checkpoint.config)
         words = f"prompts of up to {config.max_words} of its {len(config.vocabulary)} words"
@@ -260,7 +260,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
             load_sampler(str(checkpoint.sampler)).prediction_type, words, config.size
         )
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile and a scaling without a meaning
         here.
         """
@@ -276,7 +276,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         rescale(network.encoding, network.config, settings)
         return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
-    def probe(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
+    def profiling_inputs(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
         """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted
         layer is a block of one stream.
         """

@@ -103,13 +103,13 @@ class Sd3Backbone(AdapterPipelineBackbone):
     """SD3-medium; SD3.5 draws too, its matrices are kept beside the norm and not folded further."""
 
     name = "sd3"
-    pipeline = "StableDiffusion3Pipeline"
-    transformer = "SD3Transformer2DModel"
-    patch = 2
+    pipeline_class_name = "StableDiffusion3Pipeline"
+    transformer_class_name = "SD3Transformer2DModel"
+    patch_size = 2
     base_encoding = ("ape", {"form": "sd3"})
-    defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
-    accepts = Sd3Config
-    other_text = 77  # CLIP's
+    default_fields = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
+    config_class = Sd3Config
+    extra_text_tokens = 77  # CLIP's
 
     def shape(self, config: LibraryConfig) -> encodings.ModelShape:
         """Rows and columns, half of a head each."""
@@ -140,19 +140,19 @@ class Sd3Backbone(AdapterPipelineBackbone):
             )
         return network
 
-    def install(self, network: EncodedTransformer) -> None:
+    def install_processors(self, network: EncodedTransformer) -> None:
         """Drops the table, and one processor a layer; nothing where the encoding is the table."""
         if has_table(network):
             return
         network.transformer.pos_embed.pos_embed = None
         install_processors(network)
 
-    def reveal(self, network: EncodedTransformer) -> None:
+    def expose_attention(self, network: EncodedTransformer) -> None:
         """Our processors beside the table, which turns nothing."""
         if has_table(network):
             install_processors(network)
 
-    def prepare(self, network: EncodedTransformer) -> None:
+    def fold_matrices(self, network: EncodedTransformer) -> None:
         """Folds the matrix into the projections, exactly; beside the norm where a model has one.
         LoRA is merged first.
         """
@@ -170,7 +170,7 @@ class Sd3Backbone(AdapterPipelineBackbone):
             network.encoding.registered_name(),
         )
 
-    def inputs(
+    def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
         """Random inputs of one denoising step."""
@@ -193,21 +193,21 @@ class Sd3Backbone(AdapterPipelineBackbone):
             }
         return {key: value.to(like) for key, value in wanted.items()}
 
-    def owns(self, keys: Collection[str]) -> bool:
+    def has_network_keys(self, keys: Collection[str]) -> bool:
         """A patch embedding in a joint transformer is SD3's."""
         return {"transformer.pos_embed.proj.weight", "transformer.context_embedder.weight"} <= set(
             keys
         )
 
-    def untold(self, keys: Collection[str]) -> str | None:
+    def encoding_without_weights(self, keys: Collection[str]) -> str | None:
         """The table, where it is there."""
         return "ape" if TABLE_KEY in keys else None
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw; the table ends at 192 tokens a side."""
         if checkpoint.encoding == "ape":
             self._check_table(checkpoint, settings)
-        super().check(checkpoint, settings)
+        super().check_inputs(checkpoint, settings)
 
     def _check_table(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a side beyond the library's table, or for a scaling of it."""
