@@ -374,7 +374,7 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     ):
         make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
     with pytest.raises(
-        OptionError, match="holds no config.json"
+        OptionError, match="found no config.json"
     ):  # guidance 1 gets as far as its autoencoder
         make_plan("ten", "digits", {"resolution": 64})
 

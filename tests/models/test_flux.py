@@ -229,7 +229,7 @@ def test_a_fold_that_moves_the_output_is_refused(
         encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
     with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"
+        WeightsError, match="harope in layer 0, head 0, differs after folding"
     ):
         BACKBONE.prepare(network)
 

@@ -195,7 +195,9 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         raise MissingMemberError(self, "build")
 
     def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
-        """Return what the keys of a state dict reveal; None if the network is not this backbone's."""
+        """Return what the keys of a state dict reveal; None if the network is not this
+        backbone's.
+        """
         raise MissingMemberError(self, "detect_fields")
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:

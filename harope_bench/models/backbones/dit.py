@@ -274,7 +274,9 @@ class DitBackbone(FoldingBackbone[DiT]):
     def published_defaults(
         self, config: Mapping[str, Option], user_fields: CheckpointFields
     ) -> CheckpointFields:
-        """Return the release's steps and guidance for a latent network with a stated ddpm sampler."""
+        """Return the release's steps and guidance for a latent network with a stated ddpm
+        sampler.
+        """
         if not config.get("latent") or user_fields.get("sampler") != RELEASE_DEFAULTS["sampler"]:
             return {}
         has_null_label = config.get("null_label", True)

@@ -1,4 +1,6 @@
-"""Image generation with a sampler and classifier-free guidance, shared by this package's networks."""
+"""Image generation with a sampler and classifier-free guidance, shared by this package's
+networks.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         return resolution
 
     def decode(self, images: Tensor) -> Tensor:
-        """Return images (B, 1 or 3, H, W) in about [-1, 1] for the sampler's output (B, C, h, w)."""
+        """Return images (B, 1 or 3, H, W) in about [-1, 1] for the sampler's output (B, C, h,
+        w).
+        """
         return images
 
     @torch.inference_mode()
