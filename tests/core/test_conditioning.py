@@ -255,7 +255,7 @@ def test_a_prompt_with_unknown_words_leaves_no_folder(
     plan = make_plan("shapes-harope", None, {"steps": 1})
     suite = registry.load_by_name("suites", "shapes")
     monkeypatch.setattr(type(suite), "requests", lambda *_: [Request(index=0, prompt="a zeppelin")])
-    with pytest.raises(OptionError, match="never learned the word 'zeppelin'"):
+    with pytest.raises(OptionError, match="does not know the word 'zeppelin'"):
         generate(plan, [0], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
