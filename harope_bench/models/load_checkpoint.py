@@ -127,9 +127,7 @@ def drop_neutral_settings(
     }
 
 
-def check_settings(
-    checkpoint: Checkpoint, settings_by_name: Mapping[str, SettingValue]
-) -> None:
+def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, SettingValue]) -> None:
     """Raise OptionError for a setting that does not apply to this checkpoint's network.
 
     Args:

@@ -461,6 +461,6 @@ def test_weights_without_a_table_are_not_taken_for_ape(
 def test_a_time_shift_of_flux_is_refused() -> None:
     with pytest.raises(
         OptionError,
-        match="mu_policy means nothing to checkpoint digits-harope: only FLUX shifts its times",
+        match="mu_policy does not apply to checkpoint digits-harope: only FLUX shifts its times",
     ):
         make_plan("digits-harope", None, {"mu_policy": "clamp"})

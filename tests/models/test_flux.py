@@ -433,7 +433,7 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
         json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"})
     )
     with pytest.raises(
-        WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"
+        WeightsError, match="contains a StableDiffusion3Pipeline, flux needs a FluxPipeline"
     ):
         BACKBONE.load_pipeline(tmp_path, tiny.settings())
     with pytest.raises(WeightsError, match="not in the local hub cache"):

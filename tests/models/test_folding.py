@@ -167,7 +167,7 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
     with pytest.raises(
         OptionError,
         match=(
-            "fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has"
+            "fold does not apply to checkpoint digits-rope-axial: rope-axial with these options has"
             " no matrix that folds"
         ),
     ):

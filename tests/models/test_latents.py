@@ -81,7 +81,7 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
                 {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))},
             )
     with pytest.raises(
-        OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"
+        OptionError, match="vae does not apply to checkpoint digits-harope: it generates pixels"
     ):
         make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
     with pytest.raises(OptionError, match="it generates pixels, and guides all channels alike"):

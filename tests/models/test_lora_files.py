@@ -283,7 +283,7 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
         tmp_path / "e.safetensors",
     )
     (tmp_path / "empty").mkdir()
-    wrong("a", tmp_path / "empty", said, WeightsError, "holds no manifest.json, .* but no LoRA")
+    wrong("a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA")
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
     wrong(
@@ -492,9 +492,9 @@ def without_a_shard(base: Path) -> None:
     ("spoil", "said"),
     [
         (quantised, "transformer is quantised .'bitsandbytes'."),
-        (variant("transformer"), "transformer holds the variant 'fp16' alone"),
-        (variant("text_encoder"), "text_encoder holds the variant 'fp16' alone"),
-        (pickled, "text_encoder holds .bin files alone"),
+        (variant("transformer"), "transformer has only the variant 'fp16'"),
+        (variant("text_encoder"), "text_encoder has only the variant 'fp16'"),
+        (pickled, "text_encoder has only .bin files"),
         (without_weights, "vae holds no diffusion_pytorch_model.safetensors"),
         (without_a_shard, "which is missing"),
     ],

@@ -137,7 +137,9 @@ def load_adapter(
             " the adapter again"
         )
     if manifest.encoding_file is not None:
-        file_state = load_weights(lora_manifest.checked_file(path, manifest, manifest.encoding_file))
+        file_state = load_weights(
+            lora_manifest.checked_file(path, manifest, manifest.encoding_file)
+        )
         if is_on_meta:
             check_state_dict(encoding_state, file_state, description)
         else:

@@ -100,9 +100,7 @@ def read_lora(
 
     # Alphas are taken out, because the library would fold them into the weights.
     renamed_state, is_peft = lora_names.convert_to_diffusers_keys(file_state, layer_names)
-    alpha_keys = [
-        key for key in renamed_state if key.startswith(PREFIX) and key.endswith(".alpha")
-    ]
+    alpha_keys = [key for key in renamed_state if key.startswith(PREFIX) and key.endswith(".alpha")]
     alpha_tensors = {key: renamed_state.pop(key) for key in alpha_keys}
     config = _peft_config(path) if is_peft else _metadata_config(path)
 
@@ -205,9 +203,7 @@ def _metadata_config(path: Path) -> LibraryConfig:
         raise damaged
 
     config = {
-        key.removeprefix(PREFIX): value
-        for key, value in metadata.items()
-        if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
     }
     if not config and "lora_alpha" in metadata:
         config = metadata  # save_lora_adapter writes keys without prefix
@@ -271,9 +267,7 @@ def _lora_of_weights(
         config: Peft's configuration, empty if there is none.
         file_alphas: Alphas in the file, by layer.
     """
-    ranks = {
-        _layer_name(key): len(value) for key, value in state_dict.items() if ".lora_A." in key
-    }
+    ranks = {_layer_name(key): len(value) for key, value in state_dict.items() if ".lora_A." in key}
     if not ranks:
         raise WeightsError(
             f"{path} has no low-rank weights of the transformer; give the LoRA's own file"
