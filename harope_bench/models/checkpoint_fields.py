@@ -10,8 +10,9 @@ from typing import Literal, TypedDict, cast, get_args
 from harope_bench.core.record_base import Option
 
 FieldName = Literal[
-    "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale", "suite", "sampler", "steps",
-    "guidance", "drawing", "recipe", "recipe_sha256", "training_seed", "training_steps",
+    "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale",
+    "suite", "sampler", "steps", "guidance", "drawing", "recipe", "recipe_sha256", "training_seed",
+    "training_steps",
 ]  # fmt: skip
 FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 

@@ -92,23 +92,23 @@ def write_registration(
 
     # `scratch_folder` has the lock already.
     with nullcontext() if scratch is not None else _name_lock(checkpoint.name):
-        previous, differences = _read_previous(path, checkpoint)
+        previous_checkpoint, differences = _read_previous(path, checkpoint)
         if differences and not replace:
             raise NameClashError(
                 f"checkpoint {checkpoint.name!r} is registered already ({path}):"
                 f" {'; '.join(differences)}; give --replace, or choose another name"
             )
         if scratch is not None:
-            _move_into_place(scratch, checkpoint, previous)
-        if previous is None or previous != checkpoint:
+            _move_into_place(scratch, checkpoint, previous_checkpoint)
+        if previous_checkpoint is None or previous_checkpoint != checkpoint:
             fields = checkpoint.model_dump(mode="json", exclude_none=True)
             write_text(path, versioned_toml_text("checkpoint", fields))
 
         # The previous checkpoint's folder is no longer used.
-        had_folder = previous is not None and _is_registered_manifest(previous)
+        had_folder = previous_checkpoint is not None and _is_registered_manifest(previous_checkpoint)
         if had_folder and not _is_registered_manifest(checkpoint):
             shutil.rmtree(folder_path(checkpoint.name), ignore_errors=True)
-    return Registration(path, bool(differences) or not previous)
+    return Registration(path, bool(differences) or not previous_checkpoint)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _read_previous(path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint | Non
     if not path.exists():
         return None, []
     try:
-        previous = Checkpoint.model_validate(read_versioned_toml("checkpoint", path))
+        previous_checkpoint = Checkpoint.model_validate(read_versioned_toml("checkpoint", path))
     except FormatError as error:
         return None, [str(error)]
     except (ValidationError, BenchError):
@@ -141,7 +141,7 @@ def _read_previous(path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint | Non
     # Path and source of the weights may differ, their hash may not.
     previous_values, values = (
         record.model_dump(mode="json", exclude={"weights", "source"})
-        for record in (previous, checkpoint)
+        for record in (previous_checkpoint, checkpoint)
     )
     fields = [field for field in values if previous_values[field] != values[field]]
     differences = [
@@ -150,7 +150,7 @@ def _read_previous(path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint | Non
     ]
     if len(fields) > MAX_DIFFERENCES:
         differences.append(f"{len(fields) - MAX_DIFFERENCES} more fields")
-    return previous, differences
+    return previous_checkpoint, differences
 
 
 def _move_into_place(

@@ -117,11 +117,11 @@ def drop_neutral_settings(
     checkpoint: Checkpoint, settings_by_name: Mapping[str, SettingValue]
 ) -> dict[str, SettingValue]:
     """Return settings without unsupported ones that have a neutral value."""
-    supported = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
+    supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
     return {
         field: value
         for field, value in settings_by_name.items()
-        if field in supported.fields
+        if field in supported_settings.fields
         or field not in NEUTRAL_SETTINGS
         or NEUTRAL_SETTINGS[field] != value
     }
@@ -133,12 +133,12 @@ def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, Settin
     Args:
         settings_by_name: The user's settings and the checkpoint's defaults; None is not stated.
     """
-    supported = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
+    supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
     for field, value in settings_by_name.items():
-        if value is None or field in supported.fields:
+        if value is None or field in supported_settings.fields:
             continue
         default_reason = f"backbone {checkpoint.backbone} does not read it"
-        reason = supported.reasons.get(field, default_reason)
+        reason = supported_settings.reasons.get(field, default_reason)
         raise OptionError(
             f"{field} does not apply to checkpoint {checkpoint.name}: {reason};"
             f" {_advice(checkpoint, field, value)}"

@@ -200,12 +200,12 @@ def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> C
         _complete_foreign_fields(backbone, state_dict, fields)
 
     # What nobody states is taken from the published network.
-    published = backbone.published_defaults(fields["config"], user_fields)
-    fields["config"] = {**published.pop("config", {}), **fields["config"]}
+    published_defaults = backbone.published_defaults(fields["config"], user_fields)
+    fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
     file_drawing = (note if note else default_fields).get("drawing", {})
     fields["drawing"] = check_settings_defaults(
         {
-            **published.get("drawing", {}),
+            **published_defaults.get("drawing", {}),
             **file_drawing,
             **user_fields.get("drawing", {}),
         }
@@ -215,7 +215,7 @@ def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> C
         base_folder = lora_manifest.find_base_folder(str(fields["config"]["base"]))
         lora_manifest.check_base_loads(base_folder, {"transformer"})
 
-    stated_fields: CheckpointFields = {**published, **default_fields, **fields}
+    stated_fields: CheckpointFields = {**published_defaults, **default_fields, **fields}
     sampling = _default_sampling(backbone, stated_fields, weights)
     checkpoint = _make_checkpoint(name, weights, {**sampling, **stated_fields})
     _check(checkpoint)
@@ -361,13 +361,13 @@ def _register_folder(name: str, manifest_path: Path, user_fields: CheckpointFiel
     fields = merge_fields(file_fields, user_fields, manifest_path)
     fields["config"] = {"base": manifest.base.id, **fields["config"]}
 
-    published = backbone.published_defaults(fields["config"], user_fields)
-    fields["config"] = {**published.pop("config", {}), **fields["config"]}
+    published_defaults = backbone.published_defaults(fields["config"], user_fields)
+    fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
     fields["drawing"] = check_settings_defaults(
-        {**published.get("drawing", {}), **user_fields.get("drawing", {})}
+        {**published_defaults.get("drawing", {}), **user_fields.get("drawing", {})}
     )
 
-    checkpoint = _make_checkpoint(name, manifest_path, {**published, **fields})
+    checkpoint = _make_checkpoint(name, manifest_path, {**published_defaults, **fields})
     base_folder = lora_manifest.find_base_folder(str(checkpoint.config["base"]))
     lora_manifest.check_base_loads(base_folder)
     _check(checkpoint)

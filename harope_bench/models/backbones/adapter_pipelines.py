@@ -99,8 +99,8 @@ class AdapterPipelineBackbone(DiffusersBackbone):
             ).state_dict()
         if expected_state and not encoding_state:
             raise OptionError(
-                f"encoding {encoding} has weights of its own, {lora_files.lora_file} has none of them;"
-                " add --encoding-weights FILE"
+                f"encoding {encoding} has weights, {lora_files.lora_file} has none of them; add"
+                " --encoding-weights FILE"
             )
 
         base_name = Path(base).name if Path(base).is_dir() else base
@@ -147,7 +147,7 @@ class AdapterPipelineBackbone(DiffusersBackbone):
             OptionError: There is a file of the encoding's weights, and nothing reveals its name.
         """
         user_options = user_fields.get("options", {})
-        detected = detect_encoding.detect_from_shapes(
+        detected_encoding = detect_encoding.detect_from_shapes(
             {key: value.shape for key, value in encoding_state.items()}
         )
         metadata_name = None
@@ -157,18 +157,19 @@ class AdapterPipelineBackbone(DiffusersBackbone):
         name = (
             user_fields.get("encoding")
             or metadata_name
-            or (detected.encoding if detected else None)
+            or (detected_encoding.encoding if detected_encoding else None)
         )
         base_name, base_options = self.base_encoding
         if name is None:
             if lora_files.encoding_file:
                 raise OptionError(
-                    f"the keys of {lora_files.encoding_file} do not reveal the encoding; add --encoding"
+                    f"the keys of {lora_files.encoding_file} do not reveal the encoding; add"
+                    " --encoding"
                 )
             return base_name, {**base_options, **user_options}
 
-        if detected and detected.encoding == name:
-            return name, {**detected.options, **user_options}
+        if detected_encoding and detected_encoding.encoding == name:
+            return name, {**detected_encoding.options, **user_options}
         if name == base_name:
             return name, {**base_options, **user_options}
         return name, dict(user_options)
@@ -180,7 +181,7 @@ class AdapterPipelineBackbone(DiffusersBackbone):
         base: str,
         training: Mapping[str, Option] | None = None,
     ) -> Path:
-        """Write the network's LoRA and encoding as an adapter folder, and return its manifest's path.
+        """Write LoRA and encoding as an adapter folder, and return its manifest's path.
 
         Args:
             base: Folder or hub id of the base model; the manifest records its name and identity.

@@ -166,8 +166,8 @@ class DeiT(EncodedNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of images (B, C, H, W); the patch size divides H and W.
 
-        An additive encoding is added to the patches alone. The class token has position (0, 0), which
-        no rotation changes. A learned matrix acts on the class token too; otherwise the matrix could
+        An additive encoding is added to the patches alone. The class token has position (0, 0),
+        which no rotation changes. A learned matrix acts on the class token too; otherwise it could
         not be folded into the projections.
         """
         rows = x.shape[2] // self.config.patch
@@ -226,7 +226,7 @@ def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dropped if they are those of the regular grid.
     """
     grid = _grid_coordinates(state_dict)
-    converted = {}
+    converted_state = {}
     for key, tensor in state_dict.items():
         is_grid_shape = key in grid and tensor.shape == grid[key].shape
         if is_grid_shape and torch.equal(tensor.float(), grid[key]):
@@ -234,8 +234,8 @@ def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key in ("freqs", "rope.freqs") and tensor.dim() > 2:
             tensor = tensor.flatten(2)  # (2, layers, heads * d/2); timm has an axis of heads
         new_key = KEY_RENAMES.get(key, LAYER_SCALE.sub(r"gamma_\1", key))
-        converted[new_key] = tensor
-    return converted
+        converted_state[new_key] = tensor
+    return converted_state
 
 
 def _tokens_per_side(state_dict: Mapping[str, Tensor]) -> int:
@@ -274,21 +274,21 @@ def _check_frequencies(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _detect_sizes(
-    state_dict: Mapping[str, Tensor], converted: Mapping[str, Tensor]
+    state_dict: Mapping[str, Tensor], converted_state: Mapping[str, Tensor]
 ) -> dict[str, Option]:
     """Return the sizes that the keys reveal.
 
     Args:
         state_dict: Tensors by the file's names.
-        converted: The same tensors by this package's names.
+        converted_state: The same tensors by this package's names.
     """
-    hidden, channels, patch, _ = converted["patch_embed.proj.weight"].shape
-    block_matches = [re.match(r"blocks\.(\d+)\.", key) for key in converted]
+    hidden, channels, patch, _ = converted_state["patch_embed.proj.weight"].shape
+    block_matches = [re.match(r"blocks\.(\d+)\.", key) for key in converted_state]
     config: dict[str, Option] = {
         "hidden": hidden,
         "channels": channels,
         "patch": patch,
-        "classes": len(converted["head.weight"]),
+        "classes": len(converted_state["head.weight"]),
         "depth": 1 + max(int(match[1]) for match in block_matches if match),
     }
     side = _tokens_per_side(state_dict)
@@ -324,16 +324,16 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         Raises:
             WeightsError: The frequencies have a shape that no encoding here has.
         """
-        converted = convert_keys(state_dict)
+        converted_state = convert_keys(state_dict)
         required_keys = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
-        if any(key not in converted for key in required_keys):
+        if any(key not in converted_state for key in required_keys):
             return None
-        if converted["patch_embed.proj.weight"].dim() != 4:
+        if converted_state["patch_embed.proj.weight"].dim() != 4:
             return None
         _check_frequencies(state_dict)
 
-        config = _detect_sizes(state_dict, converted)
-        encoding = detect_encoding.detect_from_state_dict(converted)
+        config = _detect_sizes(state_dict, converted_state)
+        encoding = detect_encoding.detect_from_state_dict(converted_state)
         if encoding is None:
             return DetectedFields(None, config)
         if encoding.heads or encoding.head_dim:
@@ -396,13 +396,13 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         Raises:
             WeightsError: The file has both a table and rotary frequencies.
         """
-        converted = convert_keys(state_dict)
-        if {"encoding.table", "encoding.freqs"} <= converted.keys():
+        converted_state = convert_keys(state_dict)
+        if {"encoding.table", "encoding.freqs"} <= converted_state.keys():
             raise WeightsError(
-                f"{checkpoint.name} has an added table and rotary frequencies; no encoding here does"
-                " both, so give another file"
+                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding here"
+                " combines; give another file"
             )
-        return converted
+        return converted_state
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return that the network takes real images of this many classes."""

@@ -316,12 +316,12 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
     def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
         """Return the encoding of a network, read from its keys.
 
-        The file is a whole network of this package or the library's transformer alone, which has the
-        encoding of the base model.
+        The file is a whole network of this package, or the library's transformer alone, which has
+        the encoding of the base model.
         """
         if is_transformer_file(state_dict):
-            prefixed = add_transformer_prefix(state_dict)
-            if self.has_network_keys(prefixed.keys()):
+            prefixed_state = add_transformer_prefix(state_dict)
+            if self.has_network_keys(prefixed_state.keys()):
                 encoding_name, options = self.base_encoding
                 return DetectedFields(encoding_name, {}, dict(options))
 
@@ -415,7 +415,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         if distilled_mark and not {"steps", "guidance"} <= user_fields.keys():
             raise OptionError(
                 f"base {base} is distilled by its name ({distilled_mark[0]}), and its files do not"
-                " state its steps and guidance; add --steps and --guidance as its authors publish them"
+                " state its steps and guidance; add --steps and --guidance as published"
             )
         return {"sampler": "flow", **self.default_fields}
 
@@ -488,8 +488,8 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             components: Parts of the pipeline that are not read from the folder.
 
         Raises:
-            WeightsError: The pipeline does not load, or its scheduler adds noise that our generators
-                do not control.
+            WeightsError: The pipeline does not load, or its scheduler adds noise that our
+                generators do not control.
         """
         self.check_pipeline_folder(folder)
         try:

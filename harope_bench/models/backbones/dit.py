@@ -352,8 +352,8 @@ class DitBackbone(FoldingBackbone[DiT]):
 
         if not config.null_label and settings.guidance not in (None, 1):
             raise OptionError(
-                f"guidance {settings.guidance:g} needs an embedding for 'no label', which checkpoint"
-                f" {checkpoint.name} does not have; --guidance 1 generates without guidance"
+                f"guidance {settings.guidance:g} needs an embedding for 'no label', which"
+                f" checkpoint {checkpoint.name} does not have; --guidance 1 generates without guidance"
             )
 
         assert settings.sampler is not None  # a plan that generates has one

@@ -44,13 +44,13 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
 
-        # Only queries, keys and values depend on positions; the scores are those of plain attention.
+        # The encoding acts on queries, keys, values and outputs; the attention itself is plain.
         q, k = encoding.rotate(q, k, positions, layer)
         v = encoding.transform_values(v, layer)
-        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
-        attended = encoding.transform_outputs(attended, layer)
+        attention_output = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
+        attention_output = encoding.transform_outputs(attention_output, layer)
 
-        return self.proj(attended.transpose(1, 2).flatten(2))  # (B, N, width)
+        return self.proj(attention_output.transpose(1, 2).flatten(2))  # (B, N, width)
 
 
 class Mlp(nn.Module):

@@ -60,14 +60,14 @@ def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: Some blocks have no matrix, or the matrices have different shapes.
     """
-    converted = dict(state_dict)
+    converted_state = dict(state_dict)
     groups: dict[str, dict[int, Tensor]] = {}  # parameter name -> layer -> tensor
-    matches = {key: match for key in converted if (match := RELEASE_MATRIX_KEY.fullmatch(key))}
+    matches = {key: match for key in converted_state if (match := RELEASE_MATRIX_KEY.fullmatch(key))}
     for key, match in matches.items():
         layer, name = match.groups()
-        groups.setdefault(name, {})[int(layer)] = converted.pop(key)
+        groups.setdefault(name, {})[int(layer)] = converted_state.pop(key)
 
-    n_blocks = block_count(converted)
+    n_blocks = block_count(converted_state)
     for name, tensors in groups.items():
         is_every_layer = sorted(tensors) == list(range(n_blocks))
         n_shapes = len({tensor.shape for tensor in tensors.values()})
@@ -77,8 +77,8 @@ def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 " has several shapes, wanted one shape in every block; copy the file again"
             )
         # (layers, heads or 1, d, d) or (layers, heads or 1, d)
-        converted[f"encoding.{name}"] = torch.stack([tensors[i] for i in range(n_blocks)])
-    return converted
+        converted_state[f"encoding.{name}"] = torch.stack([tensors[i] for i in range(n_blocks)])
+    return converted_state
 
 
 def block_count(state_dict: Mapping[str, Tensor]) -> int:

@@ -96,17 +96,17 @@ class EncodedTransformer(EncodedNetwork):
 
         # Rotate the encoded tokens of queries and keys.
         rotate = self.encoding.apply_rotation if self.is_matrix_applied else self.encoding.rotate
-        rotated_q, rotated_k = rotate(
+        rotated_queries, rotated_keys = rotate(
             q[:, :, encoded_slice], k[:, :, encoded_slice], positions, layer
         )
-        q = replace_tokens(q, rotated_q, encoded_slice)
-        k = replace_tokens(k, rotated_k, encoded_slice)
+        q = replace_tokens(q, rotated_queries, encoded_slice)
+        k = replace_tokens(k, rotated_keys, encoded_slice)
         if self.attention_callback is not None:
             self.attention_callback(layer, q, k)
 
         # Some encodings also transform values and outputs.
-        encoded_v = self.encoding.transform_values(v[:, :, encoded_slice], layer)
-        v = replace_tokens(v, encoded_v, encoded_slice)
+        encoded_values = self.encoding.transform_values(v[:, :, encoded_slice], layer)
+        v = replace_tokens(v, encoded_values, encoded_slice)
         outputs = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
         encoded_outputs = self.encoding.transform_outputs(outputs[:, :, encoded_slice], layer)
         return replace_tokens(outputs, encoded_outputs, encoded_slice)
@@ -218,8 +218,8 @@ def apply_norm(x: Tensor, norm: Norm, folded_matrix: Tensor | None) -> Tensor:
     """
     if folded_matrix is None:
         return x if norm is None else norm(x)
-    normalised = x if norm is None else F.rms_norm(x, x.shape[-1:], None, norm.eps)
-    return normalised @ folded_matrix.mT
+    normalised_x = x if norm is None else F.rms_norm(x, x.shape[-1:], None, norm.eps)
+    return normalised_x @ folded_matrix.mT
 
 
 def scale_by_norm_weights(matrix: Tensor, norm: Norm, like: Tensor) -> Tensor:
@@ -243,9 +243,9 @@ def checked_norm_scaling(matrix: Tensor, norm: Norm, like: Tensor, description: 
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device)
 
     float32_norm = None if norm is None else copy.deepcopy(norm).float()
-    expected = apply_norm(x, float32_norm, None) @ matrix.detach().float().to(like.device).mT
-    folded = apply_norm(x, norm, folded_matrix.float())
-    folding.check_heads_equal(expected, folded, like.dtype, description)
+    expected_output = apply_norm(x, float32_norm, None) @ matrix.detach().float().to(like.device).mT
+    folded_output = apply_norm(x, norm, folded_matrix.float())
+    folding.check_heads_equal(expected_output, folded_output, like.dtype, description)
     return folded_matrix
 
 

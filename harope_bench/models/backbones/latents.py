@@ -123,8 +123,8 @@ class Decoder:
 
         Rows are decoded one by one, so an image does not depend on the others of its batch.
         """
-        unscaled = latents.float() / self.vae.config.scaling_factor
-        return torch.cat([self.vae.decode(row).sample for row in unscaled.split(1)])
+        vae_latents = latents.float() / self.vae.config.scaling_factor
+        return torch.cat([self.vae.decode(row).sample for row in vae_latents.split(1)])
 
 
 def load_decoder(settings: Settings, description: str) -> Decoder:

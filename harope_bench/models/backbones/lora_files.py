@@ -128,7 +128,7 @@ def _library_state_dict(
         WeightsError: The library does not know the names.
     """
     try:
-        converted, *alphas, _ = pipeline.lora_state_dict(
+        converted_state, *alphas, _ = pipeline.lora_state_dict(
             dict(state_dict), return_alphas=True, return_lora_metadata=True
         )
     except (
@@ -147,7 +147,7 @@ def _library_state_dict(
 
     # Some pipelines return no alphas at all, some return None.
     library_alphas = alphas[0] if alphas else None
-    return converted, library_alphas or {}
+    return converted_state, library_alphas or {}
 
 
 def write_adapter_folder(
@@ -194,13 +194,13 @@ def write_adapter_folder(
 
 def _metadata_config(path: Path) -> LibraryConfig:
     """Return peft's configuration from the metadata of diffusers' file; empty without metadata."""
-    damaged = WeightsError(f"{path} has damaged metadata {LORA_METADATA_KEY}; save it again")
+    metadata_error = WeightsError(f"{path} has damaged metadata {LORA_METADATA_KEY}; save it again")
     try:
         metadata = parse_json(weights_metadata(path).get(LORA_METADATA_KEY, "{}"))
     except ValueError as error:
-        raise damaged from error
+        raise metadata_error from error
     if not isinstance(metadata, dict):
-        raise damaged
+        raise metadata_error
 
     config = {
         key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)

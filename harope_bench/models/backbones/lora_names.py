@@ -86,19 +86,19 @@ def convert_to_diffusers_keys(
     if not common_prefix and any(key.startswith(known_prefixes) for key in state_dict):
         return RenamedWeights(dict(state_dict))
 
-    unprefixed = {
+    unprefixed_state = {
         key.removeprefix(common_prefix).removeprefix(PREFIX): value
         for key, value in state_dict.items()
     }
-    matches = {key: DOTTED_KEY.fullmatch(key) for key in unprefixed}
+    matches = {key: DOTTED_KEY.fullmatch(key) for key in unprefixed_state}
     if any(match is None for match in matches.values()) or not _are_layers(matches, layer_names):
         return RenamedWeights(dict(state_dict))
-    converted = {
-        _diffusers_key(match): unprefixed[key]
+    converted_state = {
+        _diffusers_key(match): unprefixed_state[key]
         for key, match in matches.items()
         if match is not None
     }
-    return RenamedWeights(converted, common_prefix == PEFT_PREFIX)
+    return RenamedWeights(converted_state, common_prefix == PEFT_PREFIX)
 
 
 def _is_diffusers_key(key: str) -> bool:
@@ -129,12 +129,12 @@ def _convert_underscore_keys(
     converter may know it.
     """
     dotted_names = {layer.replace(".", "_"): layer for layer in layer_names}
-    converted = {}
+    converted_state = {}
     for key, value in state_dict.items():
         match = UNDERSCORE_KEY.fullmatch(key)
         assert match is not None
         if match["layer"] not in dotted_names:
             return dict(state_dict)
         factor = FACTOR_NAMES.get(match["rest"], match["rest"])
-        converted[f"{PREFIX}{dotted_names[match['layer']]}.{factor}"] = value
-    return converted
+        converted_state[f"{PREFIX}{dotted_names[match['layer']]}.{factor}"] = value
+    return converted_state

@@ -114,11 +114,11 @@ class MMDiTBlock(nn.Module):
         q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
 
         q, k = encoding.rotate(q, k, positions, layer)
-        attended = attend(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
-        attended = encoding.transform_outputs(attended, layer)
+        attention_output = attend(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
+        attention_output = encoding.transform_outputs(attention_output, layer)
 
         # Each stream receives the outputs of its own tokens.
-        outputs = attended.transpose(1, 2).flatten(2)  # (B, N, width)
+        outputs = attention_output.transpose(1, 2).flatten(2)  # (B, N, width)
         stream_outputs = outputs.split([x.shape[1] for x in stream_tokens], dim=1)
         return [
             stream.apply_residuals(x, output, *modulation[2:])
@@ -150,5 +150,5 @@ class WordEmbedder(nn.Module):
         """
         is_word = (words != 0)[..., None]  # (B, max_words, 1)
         tokens = self.word(words) + self.place.weight * is_word  # (B, max_words, width)
-        pooled = self.mlp(F.silu(tokens + self.place.weight)).mean(1)  # (B, width)
-        return tokens, pooled
+        caption_vector = self.mlp(F.silu(tokens + self.place.weight)).mean(1)  # (B, width)
+        return tokens, caption_vector

@@ -168,8 +168,8 @@ class MMDiT(EncodedNetwork):
         all_positions, image_positions = self.positions(rows, columns)
 
         image_tokens = self.encoding.embed(self.x_embedder(x), image_positions)  # (B, N, hidden)
-        text_tokens, pooled = self.words(words)  # (B, max_words, hidden), (B, hidden)
-        c = self.t_embedder(time) + pooled  # (B, hidden)
+        text_tokens, caption_vector = self.words(words)  # (B, max_words, hidden), (B, hidden)
+        c = self.t_embedder(time) + caption_vector  # (B, hidden)
         shared_modulation = self.modulation(c).unflatten(-1, (6, -1))  # (B, 6, hidden)
 
         # Two streams until the first single block, then one stream of all tokens.

@@ -235,8 +235,8 @@ class Sd3Backbone(AdapterPipelineBackbone):
         max_resolution = table_side * self.pixels_per_token(folder)
         if settings.resolution > max_resolution:
             raise OptionError(
-                f"the table of sd3 has {table_side} tokens a side, for images of at most"
-                f" {max_resolution} px, found --resolution {settings.resolution}; give a smaller one"
+                f"the table of sd3 has {table_side} tokens a side, for at most {max_resolution} px,"
+                f" found --resolution {settings.resolution}; give a smaller one"
             )
         if settings.pos_scaling not in (None, "none"):
             raise OptionError(
@@ -293,12 +293,12 @@ def fold_and_check(projection: nn.Linear, matrix: Tensor, description: str) -> N
 
     def project_heads() -> Tensor:
         bias = None if projection.bias is None else projection.bias.double().cpu()
-        projected = F.linear(x, projection.weight.double().cpu(), bias)  # (N, width)
-        return split_heads(projected[None], matrix.shape[-1])[0]  # (heads, N, d)
+        projection_output = F.linear(x, projection.weight.double().cpu(), bias)  # (N, width)
+        return split_heads(projection_output[None], matrix.shape[-1])[0]  # (heads, N, d)
 
-    expected = project_heads() @ matrix.double().cpu().mT
+    expected_heads = project_heads() @ matrix.double().cpu().mT
     folding.fold_linear(projection, matrix)
-    folding.check_heads_equal(expected, project_heads(), projection.weight.dtype, description)
+    folding.check_heads_equal(expected_heads, project_heads(), projection.weight.dtype, description)
 
 
 PLUGIN = Sd3Backbone()

@@ -100,11 +100,11 @@ def load_settings_sampler(settings: Settings) -> Sampler:
 
     if settings.spacing not in sampler.spacings:
         if sampler.spacings:
-            supported = f"it supports {', '.join(sampler.spacings)}"
+            supported_spacings = f"it supports {', '.join(sampler.spacings)}"
         else:
-            supported = "its times are continuous"
+            supported_spacings = "its times are continuous"
         raise OptionError(
             f"spacing {settings.spacing} does not apply to sampler {settings.sampler}:"
-            f" {supported}; leave --spacing out"
+            f" {supported_spacings}; leave --spacing out"
         )
     return sampler.with_spacing(settings.spacing)
