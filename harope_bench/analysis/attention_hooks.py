@@ -226,7 +226,7 @@ class PromptRunner:
             for request in load_suite(plan.suite).requests(range(images)):
                 watch.rows = []
                 with suppress(StopForwardError):
-                    opened.draw([request], plan.settings)
+                    opened.generate([request], plan.settings)
         finally:
             hook.remove()
             network.attention_callback = None

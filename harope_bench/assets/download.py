@@ -1,5 +1,6 @@
-"""Brings assets: the only part that uses the network. Files resume, are checked, and appear whole
-or not at all.
+"""Download of assets: the only module that uses the network.
+
+Downloads resume. A file is verified before it appears under its name.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
 from harope_bench.core.storage import convert_os_errors, make_folder, sha256_file, write_text
 
-TRIES = 3  # connections before the transfer is given up
-TIMEOUT = 60  # seconds without a byte
+TRIES = 3  # Connections before a transfer is given up.
+TIMEOUT = 60  # Seconds without a byte.
 DOWNLOAD_CHUNK_BYTES = 1 << 20
 
 
 class FetchedFile(NamedTuple):
-    """One file that is here now.
+    """One file of an asset that is now on this machine.
 
-    kept: it was here before. known: its hash was known beforehand. addressed: as its receipt.
-    trust: what shows in words that it is
-    the published file.
+    Attributes:
+        path: Where it is.
+        sha256: Its hash.
+        is_unchanged: Whether it was there before.
+        has_known_hash: Whether its hash was known before it arrived.
+        is_from_url: Whether it was downloaded from one of its addresses.
+        verification: How it was verified to be the published file, in words.
     """
 
     path: Path
@@ -46,8 +51,11 @@ class FetchedFile(NamedTuple):
 
 
 class ServedVersion(NamedTuple):
-    """Which version of a file a server sent: its strong ETag or else the date of its last change,
-    and its whole length.
+    """The version of a file that a server sends.
+
+    Attributes:
+        validator: Its strong ETag, else the date of its last change, else empty.
+        total: Bytes of the whole file, if the server states them.
     """
 
     validator: str
@@ -55,9 +63,7 @@ class ServedVersion(NamedTuple):
 
 
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to https, or to http where the way was http so far; FetchError for any
-    other.
-    """
+    """Follows a redirect to https, or from http to http; FetchError for any other."""
 
     def redirect_request(
         self,
@@ -68,20 +74,24 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request that goes on; see urllib."""
+        """Return the request to the new address; see urllib for the arguments."""
         scheme = urlsplit(newurl).scheme
         if scheme != "https" and (req.type, scheme) != ("http", "http"):
             fp.close()
             raise FetchError(
-                f"{req.full_url} sends on to {newurl[:80]!r}, wanted https; bring the file yourself"
-                " and give --from"
+                f"{req.full_url} redirects to {newurl[:80]!r}, wanted https; download the file"
+                " yourself and give --from"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class PartialResponse(NamedTuple):
-    """An answer of a server: its body, the byte where that begins, and the whole length where it is
-    told.
+    """The answer of a server.
+
+    Attributes:
+        body: The bytes that it sends.
+        start: Index of the first of these bytes in the file.
+        total: Bytes of the whole file, if the server states them.
     """
 
     body: IO[bytes]
@@ -90,107 +100,128 @@ class PartialResponse(NamedTuple):
 
 
 def fetch_asset(name: str, source: Path | None = None) -> list[FetchedFile]:
-    """Brings every file of an asset into the user's home, from its pinned addresses or from
-    `source`.
+    """Store every file of an asset in the user's home.
 
     Args:
-        source: a file (of an asset of one file) or a folder with files of these names; nothing is
-            then downloaded.
+        source: A file (of an asset with one file) or a folder with files of these names. Nothing
+            is then downloaded.
 
     Raises:
-        UnknownName: no such asset. FetchError: not reachable, cut short, or not the file that was
-            wanted.
+        UnknownNameError: No asset has that name.
+        FetchError: A file is not reachable, incomplete, or not the published one.
     """
-    known = local_files.load_asset(name)
-    place = make_folder(local_files.asset_folder(name))
-    if source is not None and source.is_file() and len(known.files) > 1:
+    asset = local_files.load_asset(name)
+    folder = make_folder(local_files.asset_folder(name))
+    if source is not None and source.is_file() and len(asset.files) > 1:
         raise FetchError(
-            f"{name} has files {', '.join(f.name for f in known.files)}; give --from the folder"
-            " that holds them"
+            f"{name} has files {', '.join(f.name for f in asset.files)}; give --from their folder"
         )
-    with convert_os_errors(place), FileLock(place / ".lock"):
-        return [_fetch_file(name, file, source) for file in known.files]
+    with convert_os_errors(folder), FileLock(folder / ".lock"):
+        return [_fetch_file(name, file, source) for file in asset.files]
 
 
 def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
+    """Store one file of an asset, unless it is there already."""
     path = local_files.asset_folder(name) / file.name
-    recorded = local_files.read_receipts(name).get(file.name)
-    enough = recorded is not None and (
-        file.is_pinned or recorded.is_from_url or source is not None or not file.urls
+    receipt = local_files.read_receipts(name).get(file.name)
+    is_receipt_binding = receipt is not None and (
+        file.is_pinned or receipt.is_from_url or source is not None or not file.urls
     )
-    if (
-        recorded
-        and enough
-        and path.is_file()
-        and sha256_file(path) == recorded.sha256
-        and file.find_mismatch(path, recorded.sha256) is None
-    ):
+    if receipt and is_receipt_binding and _is_unchanged(path, file, receipt):
         return FetchedFile(
-            path, recorded.sha256, True, file.is_pinned, recorded.is_from_url, file.verification
+            path, receipt.sha256, True, file.is_pinned, receipt.is_from_url, file.verification
         )
+
+    # The file is written under a temporary name and verified there.
     part = path.with_name(f".{file.name}.part")
     if source is None:
         _download(name, file, part)
     else:
         _copy_local_file(source / file.name if source.is_dir() else source, file, part)
     sha256 = sha256_file(part)
-    if why := file.find_mismatch(part, sha256) or (
-        _hash_change(recorded, sha256) if enough else None
-    ):
+    mismatch = file.find_mismatch(part, sha256)
+    if mismatch is None and is_receipt_binding:
+        mismatch = _hash_change(receipt, sha256)
+    if mismatch:
         _remove_part(part)
-        told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
-        raise FetchError(
-            f"{told} {why}; nothing was kept,"
-            f" {'give another file' if source else 'run fetch again or use --from'}"
-        )
-    noted = {
+        raise _mismatch_error(file, source, mismatch)
+
+    # The receipt is written first, so a file under its own name always has one.
+    receipts = {
         **local_files.read_receipts(name),
         file.name: Receipt(sha256=sha256, is_from_url=source is None),
     }
-    write_text(path.with_name(local_files.RECEIPT), local_files.receipt_text(noted))
+    write_text(path.with_name(local_files.RECEIPT), local_files.receipt_text(receipts))
     with convert_os_errors(path):
         part.replace(path)
     _remove_part(part)
     return FetchedFile(path, sha256, False, file.is_pinned, source is None, file.verification)
 
 
-def _hash_change(recorded: Receipt | None, sha256: str) -> str | None:
-    """Where nothing is published of a file's hash, the first fetch's is binding; against an
-    address, a file of --from is not.
+def _is_unchanged(path: Path, file: AssetFile, receipt: Receipt) -> bool:
+    """Return whether the file at a path is the one of its receipt and is the published file."""
+    if not path.is_file() or sha256_file(path) != receipt.sha256:
+        return False
+    return file.find_mismatch(path, receipt.sha256) is None
+
+
+def _mismatch_error(file: AssetFile, source: Path | None, mismatch: str) -> FetchError:
+    """Return the error for a file that is not the published one."""
+    if source is None:
+        return FetchError(
+            f"{file.name} was downloaded completely, but {mismatch}; it was removed, run fetch"
+            " again or use --from"
+        )
+    return FetchError(
+        f"{source} is not {file.name}: it {mismatch}; it was not stored, give another file"
+    )
+
+
+def _hash_change(receipt: Receipt | None, sha256: str) -> str | None:
+    """Return how a file differs from the first one that was stored, or None if it does not.
+
+    This binds files whose hash is not published to the first one.
     """
-    if recorded is None or recorded.sha256 == sha256:
+    if receipt is None or receipt.sha256 == sha256:
         return None
-    return f"has sha256 {sha256[:12]}..., the first fetch brought {recorded.sha256[:12]}..."
+    return f"has sha256 {sha256[:12]}..., the first fetch stored {receipt.sha256[:12]}..."
 
 
 def _copy_local_file(source: Path, file: AssetFile, part: Path) -> None:
+    """Copy a file of the user to `part`.
+
+    Raises:
+        FetchError: It is missing or too large.
+    """
     if not source.exists():
         raise FetchError(
-            f"{source} is not there; give --from the file itself or the folder that holds it"
+            f"{source} is missing; give --from the file itself or the folder that contains it"
         )
-    with convert_os_errors(source), open_regular(source) as copied:
-        if (size := os.fstat(copied.fileno()).st_size) > file.limit:
+    with convert_os_errors(source), open_regular(source) as source_file:
+        size = os.fstat(source_file.fileno()).st_size
+        if size > file.limit:
             raise FetchError(
                 f"{source} is not {file.name}: it has {size:,} bytes, wanted {file.limit:,} at"
                 " most; give another file"
             )
         with part.open("wb") as out:
-            shutil.copyfileobj(copied, out)
+            shutil.copyfileobj(source_file, out)
 
 
 def _remove_part(part: Path) -> None:
+    """Remove a partial file and the record of its version."""
     for path in (part, _etag_path(part)):
         with convert_os_errors(path):
             path.unlink(missing_ok=True)
 
 
 def _etag_path(part: Path) -> Path:
-    """Where it is kept which version, of which address, a half-loaded file is."""
+    """Return the path of the record of a partial file: its address, version and length."""
     return part.with_suffix(".etag")
 
 
 def _read_version(part: Path, url: str) -> ServedVersion | None:
-    """The version of a half-loaded file, if it is from this address and was told."""
+    """Return the version of a partial file; None if it is unknown or from another address."""
     if not _etag_path(part).is_file():
         return None
     with convert_os_errors(part):
@@ -201,96 +232,103 @@ def _read_version(part: Path, url: str) -> ServedVersion | None:
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
-    """Fills `part` from the first address that gives the whole file."""
+    """Download a file to `part`, from the first address that sends all of it."""
     if not file.urls:
         raise FetchError(
-            f"{file.name} has no public address; bring it yourself and give --from"
+            f"{file.name} has no public address; download it yourself and give --from"
             f" ({local_files.load_asset(name).source})"
         )
-    faults = []
+    errors = []
     for url in file.urls:
         try:
             return _download_from(url, file, part)
         except FetchError as error:
-            faults.append(str(error))
-    raise FetchError("; ".join(faults))
+            errors.append(str(error))
+    raise FetchError("; ".join(errors))
 
 
 def _download_from(url: str, file: AssetFile, part: Path) -> None:
+    """Download a file from one address, with up to TRIES connections.
+
+    Raises:
+        FetchError: The file is incomplete afterwards.
+    """
     if not url.startswith(("https://", "http://")):
         raise FetchError(f"{url} is no web address; correct the asset's file")
-    fault = ""
+    failure = ""
     for _ in range(TRIES):
         try:
             if _download_missing_bytes(url, file, part):
                 return
-            fault = "the connection closed early"
+            failure = "the connection closed early"
         except urllib.error.HTTPError as error:
-            fault = f"the server says {error.code} {error.reason}"
+            failure = f"the server says {error.code} {error.reason}"
             error.close()
-            if error.code == 416:  # what is there does not fit what the server has: begin anew
+            if error.code == 416:  # the partial file is longer than the server's: start again
                 _remove_part(part)
         except (urllib.error.URLError, HTTPException, OSError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            fault = str(reason) or type(error).__name__
-    got = part.stat().st_size if part.is_file() else 0
+            failure = str(reason) or type(error).__name__
+
+    n_bytes = part.stat().st_size if part.is_file() else 0
     raise FetchError(
-        f"{url}: {fault}, {got:,} bytes are kept; run the same command again to go on, or use"
-        " --from with a copy"
+        f"{url}: {failure}, {n_bytes:,} bytes are kept; run the same command again to resume, or"
+        " use --from with a copy"
     )
 
 
 def _download_missing_bytes(url: str, file: AssetFile, part: Path) -> bool:
-    """Loads what is missing; whether the file is whole by the length that the server or the asset
-    tells.
+    """Download the bytes that are missing.
+
+    Returns:
+        Whether the file is complete, by the length that the server or the asset states.
     """
-    have = part.stat().st_size if part.is_file() else 0
-    if file.bytes is not None and have >= file.bytes:
+    n_present = part.stat().st_size if part.is_file() else 0
+    if file.bytes is not None and n_present >= file.bytes:
         return True
-    span = _request_missing_bytes(url, file, part, have)
-    total = span.total or file.bytes
-    if span.total is not None and span.total > file.limit:
-        span.body.close()
+
+    response = _request_missing_bytes(url, file, part, n_present)
+    total = response.total or file.bytes
+    if response.total is not None and response.total > file.limit:
+        response.body.close()
         raise _too_large_error(url, file, part)
+
     bar = tqdm(
         total=total,
-        initial=span.start,
+        initial=response.start,
         desc=file.name,
         unit="B",
         unit_scale=True,
         file=sys.stderr,
         disable=None,
     )
-    with span.body, _open_part(part, span.start) as out, bar:
-        room = file.limit - span.start
-        while piece := span.body.read(
-            DOWNLOAD_CHUNK_BYTES
-        ):  # outside `disk`: a connection that breaks is tried again
-            room -= len(piece)
-            if room < 0:
+    with response.body, _open_part(part, response.start) as out, bar:
+        remaining = file.limit - response.start
+        # Reading is outside `convert_os_errors`: a broken connection is tried again.
+        while chunk := response.body.read(DOWNLOAD_CHUNK_BYTES):
+            remaining -= len(chunk)
+            if remaining < 0:
                 raise _too_large_error(url, file, part)
             with convert_os_errors(part):
-                out.write(piece)
+                out.write(chunk)
                 out.flush()
-            bar.update(len(piece))
+            bar.update(len(chunk))
     return total is None or part.stat().st_size >= total
 
 
 def _too_large_error(url: str, file: AssetFile, part: Path) -> FetchError:
-    """Drop what came and return the error of an address that sends more than the file can be."""
+    """Remove the partial file, and return the error for an address that sends too many bytes."""
     _remove_part(part)
-    size = (
-        f"{file.bytes:,} bytes, its known size"
-        if file.bytes
-        else f"{file.limit:,} bytes, the most that is taken of it"
-    )
+    limit = f"the limit of {file.limit:,} bytes"
+    if file.bytes:
+        limit = f"its known size of {file.bytes:,} bytes"
     return FetchError(
-        f"{url} sends more of {file.name} than {size}; nothing was kept, use --from with a copy"
+        f"{url} sends more of {file.name} than {limit}; it was removed, use --from with a copy"
     )
 
 
 def _open_part(part: Path, start: int) -> IO[bytes]:
-    """The half-loaded file, open to write from `start` on."""
+    """Return the partial file, cut at `start` and open for writing there."""
     with convert_os_errors(part):
         out = part.open("r+b" if start else "wb")
         out.seek(start)
@@ -298,73 +336,82 @@ def _open_part(part: Path, start: int) -> IO[bytes]:
     return out
 
 
-def _request_missing_bytes(url: str, file: AssetFile, part: Path, have: int) -> PartialResponse:
-    """Opens the rest of the file where it can be told that it is of the same version, by the server
-    or later by the hash; else the whole.
+def _request_missing_bytes(
+    url: str, file: AssetFile, part: Path, n_present: int
+) -> PartialResponse:
+    """Request the bytes after the first `n_present` ones, or the whole file.
+
+    Only the rest is requested if it can be verified to be of the same version, by the server or
+    later by the hash.
 
     Raises:
-        HTTPException: another part, or a part of another version, came; what was there is then
-            dropped.
+        HTTPException: The server sent other bytes or another version; the partial file is removed.
     """
-    held = _read_version(part, url) if have else None
-    if held is None and not file.is_pinned:
-        have = 0
+    partial_version = _read_version(part, url) if n_present else None
+    if partial_version is None and not file.is_pinned:
+        n_present = 0
     headers = {"User-Agent": "harope-bench", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    if have and held:
-        headers["If-Range"] = held.validator
-    asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s), checked by the caller
-    answer = urllib.request.build_opener(SafeRedirects).open(asked, timeout=TIMEOUT)
-    start = (
-        have
-        if answer.status == 206
-        and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        else 0
-    )
-    if answer.status == 206 and (
-        not start or _is_other_version(held, _served_version(answer, start))
-    ):
-        answer.close()
+    if n_present:
+        headers["Range"] = f"bytes={n_present}-"
+    if n_present and partial_version:
+        headers["If-Range"] = partial_version.validator
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s), checked by the caller
+    response = urllib.request.build_opener(SafeRedirects).open(request, timeout=TIMEOUT)
+
+    # 206 is a part of the file. Any other answer is the whole file.
+    content_range = response.headers.get("Content-Range", "")
+    is_partial = response.status == 206
+    is_requested_part = is_partial and content_range.startswith(f"bytes {n_present}-")
+    start = n_present if is_requested_part else 0
+    version = _served_version(response, start)
+    if is_partial and (not start or _is_other_version(partial_version, version)):
+        response.close()
         _remove_part(part)
-        raise HTTPException(
-            "it sent another part of the file than was asked for, or of another version"
-        )
-    version = _served_version(answer, start)
+        raise HTTPException("it sent another part of the file than requested, or another version")
+
     if not start:
         _start_part(part, url, version)
-    return PartialResponse(answer, start, version.total)
+    return PartialResponse(response, start, version.total)
 
 
-def _served_version(answer: HTTPResponse, start: int) -> ServedVersion:
-    """What an answer tells of the file's version; a weak ETag does not vouch for the bytes (RFC
-    9110, 13.1.5).
+def _served_version(response: HTTPResponse, start: int) -> ServedVersion:
+    """Return the version of a file that an answer sends.
+
+    A weak ETag is not used, because it does not identify bytes (RFC 9110, 13.1.5).
+
+    Args:
+        start: Index of the first byte that the answer sends.
     """
-    etag = answer.headers.get("ETag", "")
-    length = answer.headers.get("Content-Length") or ""
-    validator = (
-        etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    )
-    told = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    total = whole_number(told)
-    rest = whole_number(length)
-    return ServedVersion(validator, total if total is not None or rest is None else start + rest)
+    etag = response.headers.get("ETag", "")
+    is_strong = bool(etag) and not etag.startswith("W/")
+    validator = etag if is_strong else response.headers.get("Last-Modified", "")
+
+    # "bytes 100-199/200" states the total. Otherwise it is the start plus the bytes that follow.
+    total = whole_number(response.headers.get("Content-Range", "").rpartition("/")[2])
+    n_following = whole_number(response.headers.get("Content-Length") or "")
+    if total is None and n_following is not None:
+        total = start + n_following
+    return ServedVersion(validator, total)
 
 
-def _is_other_version(held: ServedVersion | None, now: ServedVersion) -> bool:
-    """Whether an answer is of another version than the bytes that are here, for servers that take
-    no notice of If-Range.
+def _is_other_version(partial_version: ServedVersion | None, served_version: ServedVersion) -> bool:
+    """Return whether a server sends another version than that of the partial file.
+
+    This is needed for servers that ignore If-Range.
     """
-    if held is None:
+    if partial_version is None:
         return False
-    return (now.validator or held.validator) != held.validator or (
-        None not in (held.total, now.total) and held.total != now.total
-    )
+    served_validator = served_version.validator or partial_version.validator
+    if served_validator != partial_version.validator:
+        return True
+    totals = (partial_version.total, served_version.total)
+    return None not in totals and totals[0] != totals[1]
 
 
 def _start_part(part: Path, url: str, version: ServedVersion) -> None:
-    """Drops what is there and notes what comes, in this order, so that a kill never leaves a note
-    beside other bytes.
+    """Remove the partial file and record the version that is about to arrive.
+
+    In this order an interruption never leaves a record beside bytes of another version.
     """
     _remove_part(part)
     if version.validator:

@@ -1,5 +1,7 @@
-"""What `fetch` brings: facts of each asset, where its files lie, and whether they are whole. Uses
-no network.
+"""Assets on this machine: what is known of each asset, where its files are, and whether they are
+complete.
+
+Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -25,19 +27,24 @@ from harope_bench.core.storage import (
 )
 
 RECEIPT = "receipt.json"
-MAX_BYTES_OF_UNKNOWN_SIZE = (
-    16 << 30
-)  # bytes taken of a file whose size nobody states; the largest asset has 10 GB
+# Largest download of a file whose size is not published. The largest asset has 10 GB.
+MAX_BYTES_OF_UNKNOWN_SIZE = 16 << 30
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AssetFile(Record):
-    """One file: where it can be had, and what is known of it. Without a hash the first fetch
-    records one.
+    """One file of an asset.
 
-    git_blob: the id under which git keeps the file, where that alone is published. md5: likewise,
-    by independent users of the file.
-    max_bytes: how much is taken of a file whose size is not published.
+    If no hash is published, the hash of the first download is recorded.
+
+    Attributes:
+        name: File name.
+        urls: Addresses; the first one that works is used.
+        sha256, sha256_prefix: The hash, or the part of it that is published.
+        git_blob: Id of the file in git, where nothing else is published.
+        md5: md5 published by independent users, where nothing else is published.
+        bytes: Size, if it is published.
+        max_bytes: Largest download if the size is not published.
     """
 
     name: Name
@@ -51,17 +58,17 @@ class AssetFile(Record):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether a hash of it is known before it comes."""
+        """Whether a hash of the file is known before it is downloaded."""
         return any((self.sha256, self.sha256_prefix, self.git_blob, self.md5))
 
     @property
     def limit(self) -> int:
-        """Return how many bytes are taken of it at most."""
+        """Largest number of bytes that are downloaded."""
         return self.bytes or self.max_bytes
 
     @property
     def verification(self) -> str:
-        """Return in words what shows that a file is the published one."""
+        """How a file is verified to be the published one, in words."""
         if self.sha256:
             return "sha256 known"
         if self.git_blob:
@@ -76,16 +83,28 @@ class AssetFile(Record):
         return "no hash known, trust on first use"
 
     def find_mismatch(self, path: Path, sha256: str) -> str | None:
-        """Why the file at `path`, of this hash, is not this one, or None."""
+        """Return how the file at a path differs from this one, or None if it does not.
+
+        Args:
+            sha256: The hash of the file at `path`.
+        """
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return f"has {size:,} bytes, wanted {self.bytes:,}"
-        if not sha256.startswith(wanted := self.sha256 or self.sha256_prefix or ""):
-            return f"has sha256 {sha256[:12]}..., wanted {wanted[:12]}..."
-        if self.md5 is not None and (md5 := md5_file(path)) != self.md5:
-            return f"has md5 {md5[:12]}..., wanted {self.md5[:12]}..."
-        if self.git_blob is not None and (blob := git_blob_id(path)) != self.git_blob:
-            return f"has git blob id {blob[:12]}..., wanted {self.git_blob[:12]}..."
+
+        expected_prefix = self.sha256 or self.sha256_prefix or ""
+        if not sha256.startswith(expected_prefix):
+            return f"has sha256 {sha256[:12]}..., wanted {expected_prefix[:12]}..."
+
+        if self.md5 is not None:
+            md5 = md5_file(path)
+            if md5 != self.md5:
+                return f"has md5 {md5[:12]}..., wanted {self.md5[:12]}..."
+
+        if self.git_blob is not None:
+            blob_id = git_blob_id(path)
+            if blob_id != self.git_blob:
+                return f"has git blob id {blob_id[:12]}..., wanted {self.git_blob[:12]}..."
         return None
 
 
@@ -96,7 +115,7 @@ def md5_file(path: Path) -> str:
 
 
 class Asset(Record):
-    """Something that is not shipped: its title, licence, where the facts are from, and its
+    """Files of others that are not shipped: title, licence, source of what is known, and the
     files.
     """
 
@@ -108,8 +127,13 @@ class Asset(Record):
 
 
 class Receipt(Record):
-    """What was noted when a file came. addressed: it came from one of its addresses, not from the
-    user's disk.
+    """The record of a file's arrival.
+
+    Attributes:
+        sha256: Its hash.
+        is_from_url: Whether it was downloaded from one of its addresses, not copied from the
+        user's
+            disk.
     """
 
     sha256: Sha256Hex
@@ -117,8 +141,12 @@ class Receipt(Record):
 
 
 class LocalFile(NamedTuple):
-    """A file that is here, the hash it had when it came, and whether its address or a known hash
-    vouches that it is the published one.
+    """A file on this machine.
+
+    Attributes:
+        path: Where it is.
+        sha256: The hash that it had when it arrived.
+        is_verified: Whether its address or a known hash shows that it is the published file.
     """
 
     path: Path
@@ -127,7 +155,7 @@ class LocalFile(NamedTuple):
 
 
 def load_asset(name: str) -> Asset:
-    """The facts of an asset; UnknownName offers the nearest."""
+    """Return the record of an asset; UnknownNameError offers the nearest name."""
     entry = registry.find_entry("assets", name)
     try:
         return Asset.model_validate(registry.load_by_name("assets", name))
@@ -138,15 +166,14 @@ def load_asset(name: str) -> Asset:
 
 
 def asset_folder(name: str) -> Path:
-    """Where an asset's files lie."""
+    """Return the folder of an asset's files."""
     return home() / "assets" / name
 
 
 def read_receipts(name: str) -> dict[str, Receipt]:
-    """By file name what was noted when the files came; empty where nothing came or the record is
-    damaged.
+    """Return the receipts of an asset's files by name; empty if there are none or they are damaged.
 
-    Of a hash alone nobody knows how its file came.
+    A receipt may be a hash alone, which does not reveal where its file came from.
 
     Raises:
         FormatError: Another version of this package wrote the record.
@@ -156,58 +183,72 @@ def read_receipts(name: str) -> dict[str, Receipt]:
     if data is None:
         return {}
     try:
-        noted = dict(parse_versioned_json("receipt", data, path).get("files", {}))
+        entries = dict(parse_versioned_json("receipt", data, path).get("files", {}))
         return {
-            str(k): Receipt.model_validate({"sha256": v} if isinstance(v, str) else v)
-            for k, v in noted.items()
+            str(file_name): Receipt.model_validate(
+                {"sha256": entry} if isinstance(entry, str) else entry
+            )
+            for file_name, entry in entries.items()
         }
     except (StorageError, TypeError, ValueError):  # pydantic's ValidationError is a ValueError
         return {}
 
 
-def receipt_text(noted: Mapping[str, Receipt]) -> str:
-    """Return the text of the record of files that came, by name."""
+def receipt_text(receipts: Mapping[str, Receipt]) -> str:
+    """Return the text of the file that records receipts by file name."""
     return versioned_json_text(
-        "receipt", {"files": {name: receipt.model_dump() for name, receipt in noted.items()}}
+        "receipt", {"files": {name: receipt.model_dump() for name, receipt in receipts.items()}}
     )
 
 
 def find_local_file(name: str, file: str | None = None) -> LocalFile | None:
-    """A file of the asset (its only one if not named) if it came whole; its bytes are not read
-    again here.
+    """Return a file of an asset; None if it is missing. Its bytes are not hashed again.
+
+    Args:
+        file: File name; the asset's first file if left out.
     """
-    known = load_asset(name)
-    wanted = next((f for f in known.files if file in (None, f.name)), None)
-    if wanted is None:
+    asset = load_asset(name)
+    asset_file = next((f for f in asset.files if file in (None, f.name)), None)
+    if asset_file is None:
         raise BenchError(
-            f"asset {name} has no file {file}; it has {', '.join(f.name for f in known.files)}"
+            f"asset {name} has no file {file}; it has {', '.join(f.name for f in asset.files)}"
         )
-    path = asset_folder(name) / wanted.name
-    receipt = read_receipts(name).get(wanted.name)
-    return (
-        LocalFile(path, receipt.sha256, wanted.is_pinned or receipt.is_from_url)
-        if receipt and path.is_file()
-        else None
-    )
+
+    path = asset_folder(name) / asset_file.name
+    receipt = read_receipts(name).get(asset_file.name)
+    if receipt is None or not path.is_file():
+        return None
+    return LocalFile(path, receipt.sha256, asset_file.is_pinned or receipt.is_from_url)
 
 
 def require_local_file(name: str, file: str | None = None) -> LocalFile:
-    """The same; NotHere with the command that brings it where it is not here."""
-    found = find_local_file(name, file)
-    if found is None:
+    """Return a file of an asset as in `find_local_file`.
+
+    Raises:
+        MissingAssetError: It is missing; the message states the command that downloads it.
+    """
+    local_file = find_local_file(name, file)
+    if local_file is None:
         raise MissingAssetError(
-            f"{load_asset(name).title} is not here",
+            f"{load_asset(name).title} is missing",
             advice=f"harope-bench fetch {name} (or --from a file that you have)",
         )
-    return found
+    return local_file
 
 
 def verify_local_file(name: str, file: str | None = None) -> LocalFile:
-    """The same, hashed again; WeightsError where it was altered."""
-    found = require_local_file(name, file)
-    if (now := sha256_file(found.path)) != found.sha256:
+    """Return a file of an asset after hashing it again.
+
+    Raises:
+        MissingAssetError: It is missing.
+        WeightsError: It was altered.
+    """
+    local_file = require_local_file(name, file)
+    sha256 = sha256_file(local_file.path)
+    if sha256 != local_file.sha256:
         raise WeightsError(
-            f"{found.path} has sha256 {now[:12]}..., came with {found.sha256[:12]}...",
+            f"{local_file.path} has sha256 {sha256[:12]}..., wanted"
+            f" {local_file.sha256[:12]}..., which it arrived with",
             advice=f"harope-bench fetch {name}",
         )
-    return found
+    return local_file

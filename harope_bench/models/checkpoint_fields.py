@@ -1,5 +1,5 @@
-"""The fields of a Checkpoint, as far as somebody states them: a file, its keys, its arguments, a
-recipe, the user.
+"""The fields of a Checkpoint as far as a source states them: file, keys, arguments, recipe or
+user.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from typing import Literal, TypedDict, cast, get_args
 from harope_bench.core.record_base import Option
 
 FieldName = Literal[
-    "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale", "suite", "sampler", "steps",
-    "guidance", "drawing", "recipe", "recipe_sha256", "training_seed", "training_steps",
+    "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale",
+    "suite", "sampler", "steps", "guidance", "drawing", "recipe", "recipe_sha256", "training_seed",
+    "training_steps",
 ]  # fmt: skip
 FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 
 
 class CheckpointFields(TypedDict, total=False):
-    """Fields of core.schema.Checkpoint; one that nobody states is absent. Checkpoint.model_validate
-    checks the values.
+    """Fields of core.schema.Checkpoint; a field that nobody states is absent.
+
+    Checkpoint.model_validate checks the values.
     """
 
     name: str
@@ -42,22 +44,22 @@ class CheckpointFields(TypedDict, total=False):
 
 
 def known_fields(values: Mapping[str, object]) -> CheckpointFields:
-    """Return those values that are named as a field.
+    """Return the values whose names are fields of Checkpoint.
 
     Args:
-        values: By name, of a file's note or a command line; whoever makes a Checkpoint of them
-            checks them.
+        values: By name, from a file's metadata or a command line. Their types are checked when a
+            Checkpoint is made of them.
     """
-    # cast: the types are those of fields only after that check
+    # The types hold only after that check.
     return cast(
         CheckpointFields, {field: values[field] for field in FIELD_NAMES if field in values}
     )
 
 
 def drop_empty_fields(fields: CheckpointFields) -> CheckpointFields:
-    """Return the fields that are stated: None and an empty mapping are not."""
-    stated = fields.copy()
+    """Return the fields without those whose value is None or an empty mapping."""
+    nonempty_fields = fields.copy()
     for field in FIELD_NAMES:
-        if stated.get(field) in (None, {}):
-            stated.pop(field, None)
-    return stated
+        if nonempty_fields.get(field) in (None, {}):
+            nonempty_fields.pop(field, None)
+    return nonempty_fields

@@ -1,5 +1,5 @@
-"""Writing a registered checkpoint's weights as one file, as they are or with its learned matrices
-folded.
+"""Export of a registered checkpoint's weights as one file, with learned matrices folded if
+asked.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
 
 
-def export_checkpoint(name: str, target: Path, folded: bool, replace: bool = False) -> Path:
-    """Writes a registered checkpoint's weights as one .safetensors file that `register` reads back,
-    and returns its path.
+def export_checkpoint(name: str, target: Path, is_folded: bool, replace: bool = False) -> Path:
+    """Write a registered checkpoint's weights as one .safetensors file, and return its path.
+
+    `register` can read the file.
 
     Args:
-        replace: write over a file that holds something else.
-        folded: the learned matrices moved into the projections; what is written is a checkpoint of
-            the plain encoding.
+        is_folded: Fold the learned matrices into the projections. The file is then a checkpoint
+            of the encoding without matrices.
+        replace: Write over a file with other contents.
 
     Raises:
-        OptionError: its backbone or its encoding cannot do that, or the target is no .safetensors.
-            StorageError: the target holds
-            something else, or is the weights file itself. WeightsError: weights altered, or
-            the folded network's outputs differ.
+        OptionError: The backbone or the encoding cannot do this, or the target is no
+            .safetensors file.
+        StorageError: The target has other contents, or is the weights file itself.
+        WeightsError: The weights were altered, or the folded network's outputs differ.
     """
-    found = load_checkpoint_record(name)
+    checkpoint = load_checkpoint_record(name)
     if target.suffix != ".safetensors":
-        raise OptionError(f"{target} is no .safetensors; give the file that ending")
-    state, changed = load_backbone(found.backbone).export(
-        found, load_weights(weights_path(found), found.sha256), folded
+        raise OptionError(f"{target} has another suffix than .safetensors; give it that suffix")
+
+    weights = weights_path(checkpoint)
+    state_dict, changed_fields = load_backbone(checkpoint.backbone).export(
+        checkpoint, load_weights(weights, checkpoint.sha256), is_folded
     )
-    facts = found.model_dump(
+    fields = checkpoint.model_dump(
         mode="json", exclude_none=True, exclude={"name", "weights", "sha256", "source"}
     )
-    check_output_path(target, weights_path(found))
+    metadata = {"checkpoint": json.dumps({**fields, **changed_fields}, sort_keys=True)}
+
+    check_output_path(target, weights)
     with write_atomically(target, replace=replace) as file:
-        file.write(
-            weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)})
-        )
+        file.write(weights_bytes(state_dict, metadata))
     return target

@@ -1,5 +1,6 @@
-"""Registered checkpoints: one TOML each, shipped in the package or in the user's home; found and
-opened by name.
+"""Registered checkpoints: found and loaded by name.
+
+Each checkpoint is one TOML, shipped in the package or written into the user's home.
 """
 
 from __future__ import annotations
@@ -26,132 +27,141 @@ from harope_bench.models.backbones.base import (
 
 
 def load_checkpoint_record(name: str) -> Checkpoint:
-    """A registered checkpoint, as its TOML says.
+    """Return the record of a registered checkpoint, read from its TOML.
 
     Raises:
-        UnknownName: offers the nearest. BenchError: the TOML is not a checkpoint's. FormatError:
-            another version wrote it.
+        UnknownNameError: No checkpoint has that name; the message offers the nearest.
+        BenchError: The TOML is not that of a checkpoint.
+        FormatError: Another version of this package wrote the TOML.
     """
     entry = registry.find_entry("checkpoints", name)
     assert entry.path is not None
     try:
-        found = Checkpoint.model_validate(read_versioned_toml("checkpoint", entry.path))
+        checkpoint = Checkpoint.model_validate(read_versioned_toml("checkpoint", entry.path))
     except ValidationError as error:
         raise BenchError(
             f"{entry.path}: {validation_summary(error)}; register the checkpoint again"
         ) from error
-    if found.name != entry.path.stem:
-        raise BenchError(f"{entry.path} names itself {found.name}; file and name must agree")
-    return found
+    if checkpoint.name != entry.path.stem:
+        raise BenchError(
+            f"{entry.path} is the file of a checkpoint named {checkpoint.name}; give both the same"
+            " name"
+        )
+    return checkpoint
 
 
-def weights_path(found: Checkpoint) -> Path:
-    """Where a registered checkpoint's weights lie: beside its TOML, unless that names another
-    place.
+def weights_path(checkpoint: Checkpoint) -> Path:
+    """Return the path of a registered checkpoint's weights.
 
-    Records keep what the TOML says, so that equal runs have equal bytes wherever the package lies.
+    A relative path in the TOML starts at the TOML's folder. Records keep the text of the TOML, so
+    equal runs have equal bytes wherever the package is installed.
     """
-    entry = registry.find_entry("checkpoints", found.name)
+    entry = registry.find_entry("checkpoints", checkpoint.name)
     assert entry.path is not None
-    return (entry.path.parent / found.weights).resolve()
+    return (entry.path.parent / checkpoint.weights).resolve()
 
 
-def open_checkpoint(found: Checkpoint, settings: Settings) -> LoadedCheckpoint:
-    """Return the checkpoint's network, hash checked, strictly loaded, ready to draw or to classify
-    with these settings.
+def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpoint:
+    """Return the checkpoint's network, ready for use with these settings.
+
+    The hash of the weights is checked, and they are loaded strictly.
     """
-    path = weights_path(found)
+    path = weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
-        check_sha256(path, found.sha256)
-        return load_adapter_backbone(found.backbone).open_folder(found, path, settings)
-    return load_backbone(found.backbone).open(found, load_weights(path, found.sha256), settings)
+        check_sha256(path, checkpoint.sha256)
+        adapter_backbone = load_adapter_backbone(checkpoint.backbone)
+        return adapter_backbone.open_folder(checkpoint, path, settings)
+
+    state_dict = load_weights(path, checkpoint.sha256)
+    return load_backbone(checkpoint.backbone).open(checkpoint, state_dict, settings)
 
 
-def open_generator(found: Checkpoint, settings: Settings) -> ImageGenerator:
-    """Return `open_checkpoint` of a checkpoint that generates; OptionError for a classifier."""
-    opened = open_checkpoint(found, settings)
-    if not isinstance(opened, ImageGenerator):
+def open_generator(checkpoint: Checkpoint, settings: Settings) -> ImageGenerator:
+    """Return the generator of a checkpoint; OptionError for a classifier."""
+    loaded_checkpoint = open_checkpoint(checkpoint, settings)
+    if not isinstance(loaded_checkpoint, ImageGenerator):
         raise OptionError(
-            f"checkpoint {found.name} ({found.backbone}) opens no Drawer and cannot generate"
-            " images; choose another one"
+            f"checkpoint {checkpoint.name} ({checkpoint.backbone}) is a classifier and cannot"
+            " generate images; choose another one"
         )
-    return opened
+    return loaded_checkpoint
 
 
-def open_classifier(found: Checkpoint, settings: Settings) -> Classifier:
-    """Return `open_checkpoint` of a classifier; OptionError for a checkpoint that generates."""
-    opened = open_checkpoint(found, settings)
-    if not isinstance(opened, Classifier):
+def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
+    """Return the classifier of a checkpoint; OptionError for a generator."""
+    loaded_checkpoint = open_checkpoint(checkpoint, settings)
+    if not isinstance(loaded_checkpoint, Classifier):
         raise OptionError(
-            f"checkpoint {found.name} ({found.backbone}) opens no Classifier and cannot classify;"
-            " choose another one"
+            f"checkpoint {checkpoint.name} ({checkpoint.backbone}) generates images and cannot"
+            " classify; choose another one"
         )
-    return opened
+    return loaded_checkpoint
 
 
-SettingValue = Option | None  # the value of a field of Settings; None is not stated
+SettingValue = Option | None  # The value of a field of Settings; None is not stated.
 
 
 def check_name(name: str) -> str:
-    """The name itself; OptionError unless it is one that can never choose a path."""
+    """Return the name; OptionError unless it is a plain name, which cannot select a path."""
     try:
         return validate_name(name)
     except ValueError as error:
         raise OptionError(f"{error}; choose another name") from error
 
 
-NEUTRAL_SETTINGS: Mapping[str, object] = {
-    "guidance_channels": "all"
-}  # what a network without the setting does anyway: to say so is to leave it out
+# Values that describe what a network without the setting does; stating one has no effect.
+NEUTRAL_SETTINGS: Mapping[str, object] = {"guidance_channels": "all"}
 
 
 def drop_neutral_settings(
-    found: Checkpoint, named: Mapping[str, SettingValue]
+    checkpoint: Checkpoint, settings_by_name: Mapping[str, SettingValue]
 ) -> dict[str, SettingValue]:
-    """Return settings by field, without those that the network does not read and that state what it
-    does anyway.
-    """
-    read = load_backbone(found.backbone).supported_settings(found)
+    """Return settings without unsupported ones that have a neutral value."""
+    supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
     return {
         field: value
-        for field, value in named.items()
-        if field in read.fields or field not in NEUTRAL_SETTINGS or NEUTRAL_SETTINGS[field] != value
+        for field, value in settings_by_name.items()
+        if field in supported_settings.fields
+        or field not in NEUTRAL_SETTINGS
+        or NEUTRAL_SETTINGS[field] != value
     }
 
 
-def check_settings(found: Checkpoint, named: Mapping[str, SettingValue]) -> None:
-    """Raise OptionError for a setting that changes nothing for this checkpoint's network; the
-    backbone declares which it reads.
+def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, SettingValue]) -> None:
+    """Raise OptionError for a setting that does not apply to this checkpoint's network.
 
     Args:
-        named: Settings by field, those that are asked for and the checkpoint's own defaults; None
-            is not named.
+        settings_by_name: The user's settings and the checkpoint's defaults; None is not stated.
     """
-    read = load_backbone(found.backbone).supported_settings(found)
-    for field, value in named.items():
-        if value is None or field in read.fields:
+    supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
+    for field, value in settings_by_name.items():
+        if value is None or field in supported_settings.fields:
             continue
-        reason = read.reasons.get(field, f"backbone {found.backbone} does not read it")
+        default_reason = f"backbone {checkpoint.backbone} does not read it"
+        reason = supported_settings.reasons.get(field, default_reason)
         raise OptionError(
-            f"{field} means nothing to checkpoint {found.name}: {reason};"
-            f" {_advice(found, field, value)}"
+            f"{field} does not apply to checkpoint {checkpoint.name}: {reason};"
+            f" {_advice(checkpoint, field, value)}"
         )
 
 
-def _advice(found: Checkpoint, field: str, value: SettingValue) -> str:
-    """What to do about a setting without meaning: the checkpoint's own default can only go by
-    registering again.
+def _advice(checkpoint: Checkpoint, field: str, value: SettingValue) -> str:
+    """Return what to do about a setting that does not apply.
+
+    A default of the checkpoint can be removed only by registering it again.
     """
-    if {
-        **found.drawing,
-        "steps": found.steps,
-        "guidance": found.guidance,
-        "sampler": found.sampler,
-    }.get(field) == value:
-        return f"it is the default that {found.name} was registered with, register it again without"
+    defaults = {
+        **checkpoint.drawing,
+        "steps": checkpoint.steps,
+        "guidance": checkpoint.guidance,
+        "sampler": checkpoint.sampler,
+    }
+    if defaults.get(field) == value:
+        return f"{checkpoint.name} was registered with this default, register it again without"
+
     option = f"--{field.replace('_', '-')}"
-    return f"leave {option} out" + (
-        f", or give {option} {NEUTRAL_SETTINGS[field]} where a preset sets it"
-        if field in NEUTRAL_SETTINGS
-        else ""
-    )
+    if field in NEUTRAL_SETTINGS:
+        return (
+            f"leave {option} out, or give {option} {NEUTRAL_SETTINGS[field]} where a preset sets it"
+        )
+    return f"leave {option} out"

@@ -1,11 +1,9 @@
-"""Adapter folders: LoRA and encoding weights that travel together, and the base model that they
-were made for.
+"""Adapter folders: LoRA and encoding weights, with the base model that they were trained on.
 
-A folder holds manifest.json and the files that it lists, each with its sha256. The manifest's own
-sha256 is the checkpoint's.
-The base is known by the configuration of its transformer and by the hash of its weights' index, or
-of the weights where they
-are one file; the tensors of a base in several files are not hashed one by one.
+A folder contains manifest.json and the files that it lists, each with its sha256. The sha256 of
+the manifest is that of the checkpoint. The base model is identified by the configuration of its
+transformer and by the hash of its weights' index, or of the weights if they are one file. The
+tensors of a base model in several files are not hashed.
 """
 
 from __future__ import annotations
@@ -40,28 +38,33 @@ from harope_bench.core.text_file import read_text
 
 MANIFEST = "manifest.json"
 PIPELINE_INDEX = "model_index.json"
-# as this package names them
+# File names of this package's adapter folders, and diffusers' name of a LoRA file.
 LORA_FILE = "lora.safetensors"
 ENCODING_FILE = "encoding.safetensors"
-LIBRARY_LORA = "pytorch_lora_weights.safetensors"  # as diffusers does
-# In the keys of every tool's LoRA, and of the forms that are rejected by their names
-# (models/backbones/lora_names.py).
+LIBRARY_LORA = "pytorch_lora_weights.safetensors"
+
+# Matches keys of LoRA files of all tools, and of formats that models/backbones/lora_names.py
+# rejects.
 LORA_KEY_PATTERN = re.compile(
     r"lora\d*[._](A|B|down|up|mid)\.|lokr_|hada_|dora_scale|lora_magnitude|\b(b?oft|ia3)_|vera_lambda"
 )
-ALLOWED_LIBRARIES = {
-    "diffusers",
-    "transformers",
-}  # whose classes a base may name; anything else could run code of the folder
+# Libraries whose classes a base model may name; others could run code of the folder.
+ALLOWED_LIBRARIES = {"diffusers", "transformers"}
 INDEX_FILE = "diffusion_pytorch_model.safetensors.index.json"
 SINGLE_FILE = "diffusion_pytorch_model.safetensors"
-LibraryConfig = dict[str, Any]  # Any: JSON of diffusers or peft, whose values they alone know
+# Any: JSON of diffusers or peft, whose values these libraries alone know.
+LibraryConfig = dict[str, Any]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AdapterBase(Record):
-    """The model that an adapter belongs to. `config` is its transformer's, `weights_sha256` of the
-    index or the one file.
+    """The base model that an adapter was trained on.
+
+    Attributes:
+        id: Hub id or name of the folder.
+        revision: Commit of the hub, if it is known.
+        config: Configuration of the transformer.
+        weights_sha256: Hash of the weights' index, or of the one weights file.
     """
 
     id: str
@@ -71,11 +74,13 @@ class AdapterBase(Record):
 
 
 class LoraSpec(Record):
-    """What is needed to attach the low-rank weights.
+    """Everything that is needed to attach low-rank weights to a transformer.
 
-    targets: ends of the names of the layers, or their names in full where `exact`. ranks, alphas:
-    of layers, by their names in full,
-    where they are others than the common ones.
+    Attributes:
+        file: Name of the weights file.
+        rank, alpha: The values of most layers.
+        targets: Ends of the layers' names, or full names where `has_full_names` is set.
+        layer_ranks, layer_alphas: By full layer name, values that differ from `rank` and `alpha`.
     """
 
     file: Name
@@ -88,7 +93,17 @@ class LoraSpec(Record):
 
 
 class AdapterManifest(FileRecord):
-    """All that an adapter folder says of itself. `tokens`: which tokens the encoding acts on."""
+    """The manifest of an adapter folder.
+
+    Attributes:
+        backbone, base: Backbone and base model that the adapter belongs to.
+        encoding, options: Positional encoding and its options.
+        encoded_tokens: Tokens that the encoding acts on.
+        encoding_file: File of the encoding's weights; None for an encoding without weights.
+        lora: The LoRA; None if there is none.
+        files: sha256 of each file, by name.
+        training: Facts of the training.
+    """
 
     kind = "adapter"
 
@@ -104,11 +119,11 @@ class AdapterManifest(FileRecord):
 
 
 def read_manifest(path: Path) -> AdapterManifest:
-    """The manifest of that file.
+    """Return the manifest in a file.
 
     Raises:
-        WeightsError: not there, no JSON, a field that is wrong, or a file name that is none.
-        FormatError: another version of this package wrote it.
+        WeightsError: The file is missing or no JSON, a field is wrong, or a file name is unsafe.
+        FormatError: Another version of this package wrote it.
     """
     try:
         data = read_regular(path, JSON_BYTES)
@@ -119,35 +134,48 @@ def read_manifest(path: Path) -> AdapterManifest:
         ) from error
     try:
         return AdapterManifest.from_json(data, path)
+    except ValidationError as error:
+        reason = validation_summary(error)
+        cause: Exception = error
     except (StorageError, ValueError) as error:
-        why = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
-        raise WeightsError(
-            f"{path} is no adapter manifest: {why}", advice="write it again"
-        ) from error
+        reason = first_line(error)
+        cause = error
+    raise WeightsError(
+        f"{path} is no adapter manifest: {reason}", advice="write it again"
+    ) from cause
 
 
 def checked_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
-    """A file of the folder, its hash checked; WeightsError if the manifest does not list it or it
-    was altered.
+    """Return the path of a file in an adapter folder, after checking its hash.
+
+    Args:
+        path: The manifest's path.
+
+    Raises:
+        WeightsError: The manifest does not list the file, or the file was altered.
     """
     if name not in manifest.files:
         raise WeightsError(
             f"{path} names {name} without its sha256", advice="write the manifest again"
         )
-    found = path.parent / name
-    check_sha256(found, manifest.files[name])
-    return found
+    file_path = path.parent / name
+    check_sha256(file_path, manifest.files[name])
+    return file_path
 
 
 def find_manifest_or_pipeline(weights: Path) -> Path | None:
-    """The manifest of an adapter folder, or the folder of a whole pipeline; None for anything else,
-    such as a file of weights.
+    """Return the manifest of an adapter folder, or the folder of a whole pipeline.
+
+    Returns:
+        None for anything else, such as a file of weights.
     """
     if weights.name == MANIFEST:
         return weights
     if (weights / MANIFEST).is_file():
         return weights / MANIFEST
-    return weights if (weights / PIPELINE_INDEX).is_file() else None
+    if (weights / PIPELINE_INDEX).is_file():
+        return weights
+    return None
 
 
 class LoraFiles(NamedTuple):
@@ -158,46 +186,56 @@ class LoraFiles(NamedTuple):
 
 
 def find_lora_files(weights: Path, encoding: Path | None = None) -> LoraFiles | None:
-    """The LoRA that a file is, or that a folder holds under diffusers' name for it, else as its
-    only one; None for another file.
+    """Return the LoRA without manifest at a path; None for a file of something else.
+
+    In a folder this is the file with diffusers' name, else the only LoRA file.
 
     Args:
-        encoding: its encoding's weights; if left out the encoding.safetensors beside it, where that
-            is.
+        encoding: File of the encoding's weights. If left out, it is the encoding.safetensors in
+            the same folder, if there is one.
 
     Raises:
-        WeightsError: a folder with no LoRA or with several.
+        WeightsError: A folder contains no LoRA, or several.
     """
-    if not weights.is_dir() and not is_lora_file(weights):
+    is_folder = weights.is_dir()
+    if not is_folder and not is_lora_file(weights):
         return None
-    lora = _find_lora_file(weights) if weights.is_dir() else weights
-    beside = (weights if weights.is_dir() else weights.parent) / ENCODING_FILE
-    return LoraFiles(lora, encoding or (beside if beside.is_file() else None))
+
+    folder = weights if is_folder else weights.parent
+    lora_file = _find_lora_file(folder) if is_folder else weights
+    if encoding is None and (folder / ENCODING_FILE).is_file():
+        encoding = folder / ENCODING_FILE
+    return LoraFiles(lora_file, encoding)
 
 
 def is_lora_file(path: Path) -> bool:
-    """Whether the keys of this .safetensors file are those of a LoRA."""
+    """Return whether the keys of a .safetensors file are those of a LoRA."""
     return any(LORA_KEY_PATTERN.search(key) for key in weights_header(path))
 
 
 def _find_lora_file(folder: Path) -> Path:
+    """Return the LoRA file in a folder; WeightsError unless there is exactly one."""
     if (folder / LIBRARY_LORA).is_file():
         return folder / LIBRARY_LORA
-    found = [path for path in sorted(folder.glob("*.safetensors")) if is_lora_file(path)]
-    if len(found) != 1:
-        number = ", ".join(path.name for path in found) or "no LoRA"
+    lora_paths = [path for path in sorted(folder.glob("*.safetensors")) if is_lora_file(path)]
+    if len(lora_paths) != 1:
+        names = ", ".join(path.name for path in lora_paths) or "no LoRA"
         raise WeightsError(
-            f"{folder} holds no {MANIFEST}, no {PIPELINE_INDEX}, no {LIBRARY_LORA}, but {number}",
+            f"wanted a {MANIFEST}, {PIPELINE_INDEX}, {LIBRARY_LORA} or one LoRA file in {folder},"
+            f" found {names}",
             advice="give one file or such a folder",
         )
-    return found[0]
+    return lora_paths[0]
 
 
 def find_base_folder(base: str) -> Path:
-    """Where a base lies: that folder, or the local copy of that hub id. Nothing is downloaded.
+    """Return the folder of a base model: the folder itself, or the local copy of a hub id.
+
+    Nothing is downloaded.
 
     Raises:
-        WeightsError: neither. MissingExtra: a hub id, and no library that knows the local copies.
+        WeightsError: There is neither.
+        MissingExtraError: The base is a hub id, and huggingface-hub is not installed.
     """
     folder = Path(base).expanduser()
     if folder.is_dir():
@@ -214,96 +252,102 @@ def find_base_folder(base: str) -> Path:
         return Path(snapshot_download(base, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise WeightsError(
-            f"base {base} is no folder and not in the local hub cache",
-            advice="--config base=FOLDER says where it lies",
+            f"base {base} is no folder and is not in the local hub cache",
+            advice="give its folder by --config base=FOLDER",
         ) from error
 
 
 def base_name(base: str) -> str:
-    """Return the name of a base: its hub id, or of a folder the last part of its path, or the id
-    whose local copy it is.
+    """Return the name of a base model.
+
+    This is its hub id, the hub id whose local copy a folder is, or the folder's name.
     """
     folder = Path(base).expanduser()
     if not folder.is_dir():
         return base
     folder = folder.resolve()
-    return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
+    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
+        return folder.parent.parent.name
+    return folder.name
 
 
 def transformer_config(folder: Path) -> LibraryConfig:
-    """The configuration of a base's transformer, without what the library notes for itself."""
+    """Return the configuration of a base model's transformer, without the library's own entries."""
     return component_config(folder, "transformer")
 
 
-def component_config(folder: Path, part: str) -> LibraryConfig:
-    """The configuration of a part of a pipeline's folder, without what the library notes for
-    itself.
-    """
-    return {
-        key: value
-        for key, value in _read_json_object(folder / part / "config.json").items()
-        if not key.startswith("_")
-    }
+def component_config(folder: Path, component: str) -> LibraryConfig:
+    """Return the configuration of a pipeline's component, without the library's own entries."""
+    config = _read_json_object(folder / component / "config.json")
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def scheduler_config(folder: Path) -> LibraryConfig:
-    """Return the configuration of a base's scheduler."""
+    """Return the configuration of a base model's scheduler."""
     return _read_json_object(folder / "scheduler" / "scheduler_config.json")
 
 
 def describe_base(folder: Path, name: str) -> AdapterBase:
-    """What a manifest records of the base in this folder."""
-    parts = [
-        file
-        for file in (folder / "transformer" / INDEX_FILE, folder / "transformer" / SINGLE_FILE)
-        if file.is_file()
-    ]
-    revision = (
-        folder.name if folder.parent.name == "snapshots" else None
-    )  # how the local hub cache keeps commits
+    """Return the manifest's record of the base model in a folder."""
+    index_path = folder / "transformer" / INDEX_FILE
+    single_path = folder / "transformer" / SINGLE_FILE
+    weights_sha256 = None
+    if index_path.is_file():
+        weights_sha256 = sha256_file(index_path)
+    elif single_path.is_file():
+        weights_sha256 = sha256_file(single_path)
+
+    # The local hub cache names the folder of a snapshot by its commit.
+    revision = folder.name if folder.parent.name == "snapshots" else None
     return AdapterBase(
         id=name,
         revision=revision,
         config=transformer_config(folder),
-        weights_sha256=sha256_file(parts[0]) if parts else None,
+        weights_sha256=weights_sha256,
     )
 
 
-def check_base(wanted: AdapterBase, folder: Path) -> None:
-    """WeightsError unless the folder holds the base that the adapter was made for; its first
-    difference is named.
+def check_base(base: AdapterBase, folder: Path) -> None:
+    """Raise WeightsError unless a folder contains the base model that an adapter was trained on.
+
+    The message names the first difference.
     """
-    found = describe_base(folder, wanted.id)
-    for key in sorted(wanted.config.keys() | found.config.keys()):
-        if wanted.config.get(key) != found.config.get(key):
+    folder_base = describe_base(folder, base.id)
+    for key in sorted(base.config.keys() | folder_base.config.keys()):
+        if base.config.get(key) != folder_base.config.get(key):
             raise WeightsError(
-                f"the adapter was made for {wanted.id} with {key} = {wanted.config.get(key)},"
-                f" {folder} has {found.config.get(key)}",
-                advice="--config base=FOLDER names its own base",
+                f"the adapter was trained on {base.id} with {key} = {base.config.get(key)},"
+                f" {folder} has {folder_base.config.get(key)}",
+                advice="give the adapter's own base by --config base=FOLDER",
             )
-    if wanted.weights_sha256 not in (None, found.weights_sha256):
+    if base.weights_sha256 not in (None, folder_base.weights_sha256):
         raise WeightsError(
-            f"the adapter was made for {wanted.id}, {folder} has the same sizes but other weights",
-            advice="--config base=FOLDER names its own base",
+            f"the adapter was trained on {base.id}, {folder} has the same sizes but other weights",
+            advice="give the adapter's own base by --config base=FOLDER",
         )
 
 
 def load_matching_manifest(
-    path: Path, checkpoint: Checkpoint, base: str, tokens: str
+    path: Path, checkpoint: Checkpoint, base: str, encoded_tokens: str
 ) -> tuple[AdapterManifest, Path]:
-    """The manifest and the base's folder; WeightsError unless they are those of the checkpoint and
-    of each other.
+    """Return a manifest and the folder of its base model.
+
+    Args:
+        base: Folder or hub id of the base model.
+        encoded_tokens: The checkpoint's "all" or "image".
+
+    Raises:
+        WeightsError: The manifest does not belong to the checkpoint or to the base model.
     """
     manifest = read_manifest(path)
     folder = find_base_folder(base)
-    known = (manifest.backbone, manifest.encoding, manifest.encoded_tokens)
-    if (
-        known != (checkpoint.backbone, checkpoint.encoding, tokens)
-        or not manifest.options.items() <= checkpoint.options.items()
-    ):
+    manifest_fields = (manifest.backbone, manifest.encoding, manifest.encoded_tokens)
+    checkpoint_fields = (checkpoint.backbone, checkpoint.encoding, encoded_tokens)
+    has_options = manifest.options.items() <= checkpoint.options.items()
+    if manifest_fields != checkpoint_fields or not has_options:
         raise WeightsError(
-            f"{path} is of {' '.join(known)} {manifest.options}, checkpoint {checkpoint.name} of"
-            " another",
+            f"{path} is of {' '.join(manifest_fields)} {manifest.options}, checkpoint"
+            f" {checkpoint.name} is of {' '.join(checkpoint_fields)} {checkpoint.options}",
             advice="register it again",
         )
     check_base(manifest.base, folder)
@@ -311,7 +355,9 @@ def load_matching_manifest(
 
 
 def check_adapter(path: Path, checkpoint: Checkpoint) -> None:
-    """WeightsError unless every file of the folder and the base are there and unaltered."""
+    """Raise WeightsError unless every file of an adapter folder and its base model are
+    unaltered.
+    """
     manifest = read_manifest(path)
     for name in manifest.files:
         checked_file(path, manifest, name)
@@ -319,117 +365,113 @@ def check_adapter(path: Path, checkpoint: Checkpoint) -> None:
         path,
         checkpoint,
         str(checkpoint.config.get("base", manifest.base.id)),
-        str(checkpoint.config.get("tokens", "all")),
+        str(checkpoint.config.get("encoded_tokens", "all")),
     )
 
 
-COMPONENT_WEIGHTS = {
-    "transformer": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-}  # else "model"
+# Stem of the weights file of a component; that of other components is "model".
+COMPONENT_WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 
 
-def check_base_loads(folder: Path, replaced: Collection[str] = ()) -> None:
-    """Raise WeightsError for a base that is registered but would not load: one line says which part
-    and why.
+def check_base_loads(folder: Path, replaced_components: Collection[str] = ()) -> None:
+    """Raise WeightsError for a base model that would not load; the message names the component.
 
-    Quantised parts, parts of another variant (fp16) alone, of .bin files alone, or with missing
-    shards.
+    Rejected are components that are quantised, that have only weights of a variant (fp16) or only
+    .bin files, or that miss a shard.
 
     Args:
-        replaced: Parts whose weights come from elsewhere.
+        replaced_components: Components whose weights come from elsewhere.
     """
-    for part, named in _read_json_object(folder / PIPELINE_INDEX).items():
-        is_model = _library_name(named) in ALLOWED_LIBRARIES
-        if (
-            is_model
-            and part not in replaced
-            and (part in COMPONENT_WEIGHTS or part.startswith("text_encoder"))
-        ):
-            _check_component(folder, part)
+    for component, entry in _read_json_object(folder / PIPELINE_INDEX).items():
+        has_model = component in COMPONENT_WEIGHTS or component.startswith("text_encoder")
+        is_loaded = component not in replaced_components
+        if has_model and is_loaded and _library_name(entry) in ALLOWED_LIBRARIES:
+            _check_component(folder, component)
 
 
-def _check_component(folder: Path, part: str) -> None:
-    if not NAME_PATTERN.fullmatch(part):
+def _check_component(folder: Path, component: str) -> None:
+    """Raise WeightsError unless a component has .safetensors weights in full precision."""
+    if not NAME_PATTERN.fullmatch(component):
         raise WeightsError(
-            f"{folder / PIPELINE_INDEX} names the part {part!r}, wanted a plain name",
+            f"{folder / PIPELINE_INDEX} names the component {component!r}, wanted a plain name",
             advice="copy the whole base",
         )
-    stem = COMPONENT_WEIGHTS.get(part, "model")
-    inside = folder / part
-    if quantised := component_config(folder, part).get("quantization_config"):
-        how = (
-            quantised.get("quant_method", "some method")
-            if isinstance(quantised, dict)
-            else "some method"
-        )
+    component_folder = folder / component
+    quantization = component_config(folder, component).get("quantization_config")
+    if quantization:
+        method = "some method"
+        if isinstance(quantization, dict):
+            method = quantization.get("quant_method", method)
         raise WeightsError(
-            f"{inside} is quantised ({how!r}), which is not loaded here",
+            f"{component_folder} is quantised ({method!r}), which is not supported",
             advice="give the base in its full precision",
         )
-    index = inside / f"{stem}{INDEX_SUFFIX}"
+
+    stem = COMPONENT_WEIGHTS.get(component, "model")
+    index = component_folder / f"{stem}{INDEX_SUFFIX}"
     if index.is_file():
         weight_shard_paths(index)
-        return
-    if (inside / f"{stem}.safetensors").is_file():
-        return
-    variants = (
-        sorted(path.name for path in inside.glob(f"{stem}.*.safetensors*"))
-        if inside.is_dir()
-        else []
-    )
-    if variants:
-        variant = variants[0].removeprefix(f"{stem}.").split(".")[0]
-        raise WeightsError(
-            f"{inside} holds the variant {variant!r} alone ({variants[0]})",
+    elif not (component_folder / f"{stem}.safetensors").is_file():
+        raise _missing_weights_error(component_folder, stem)
+
+
+def _missing_weights_error(component_folder: Path, stem: str) -> WeightsError:
+    """Return the error for a component without STEM.safetensors; it names the files there are."""
+    variant_names = sorted(path.name for path in component_folder.glob(f"{stem}.*.safetensors*"))
+    if variant_names:
+        variant = variant_names[0].removeprefix(f"{stem}.").split(".")[0]
+        return WeightsError(
+            f"{component_folder} has only the variant {variant!r} ({variant_names[0]})",
             advice="save the base without variant",
         )
-    if inside.is_dir() and list(inside.glob("*.bin")):
-        raise WeightsError(
-            f"{inside} holds .bin files alone, which are not opened",
+    if list(component_folder.glob("*.bin")):
+        return WeightsError(
+            f"{component_folder} has only .bin files, which are not supported",
             advice="save the base as .safetensors",
         )
-    raise WeightsError(f"{inside} holds no {stem}.safetensors", advice="copy the whole base")
+    return WeightsError(
+        f"{component_folder} has no {stem}.safetensors", advice="copy the whole base"
+    )
 
 
 def pipeline_class_name(folder: Path) -> str:
-    """The name of a pipeline folder's class; WeightsError if any part is of another library than
-    diffusers or transformers.
+    """Return the class name of the pipeline in a folder.
+
+    Raises:
+        WeightsError: A component is of another library than diffusers or transformers.
     """
     index = _read_json_object(folder / PIPELINE_INDEX)
-    for part, named in index.items():
-        if (
-            isinstance(named, list)
-            and named != [None, None]
-            and _library_name(named) not in ALLOWED_LIBRARIES
-        ):
+    for component, entry in index.items():
+        is_component = isinstance(entry, list) and entry != [None, None]
+        if is_component and _library_name(entry) not in ALLOWED_LIBRARIES:
             raise WeightsError(
-                f"{folder / PIPELINE_INDEX} wants {part} from {_library_name(named)}, which could"
-                " run code",
+                f"{folder / PIPELINE_INDEX} wants {component} from {_library_name(entry)}, which"
+                " could run code",
                 advice=f"only {', '.join(sorted(ALLOWED_LIBRARIES))} load",
             )
     return str(index.get("_class_name"))
 
 
-def _library_name(named: object) -> str | None:
-    """Return the library that a part of a pipeline's index names with a class; None where it is no
-    such pair of texts.
-    """
-    is_pair = (
-        isinstance(named, list) and len(named) == 2 and all(isinstance(text, str) for text in named)
-    )
-    return named[0] if isinstance(named, list) and is_pair else None
+def _library_name(entry: object) -> str | None:
+    """Return the library of an entry [library, class] in a pipeline's index; None for others."""
+    if not isinstance(entry, list) or len(entry) != 2:
+        return None
+    if not all(isinstance(text, str) for text in entry):
+        return None
+    library: str = entry[0]
+    return library
 
 
 def _read_json_object(path: Path) -> LibraryConfig:
+    """Return the JSON object in a file of a pipeline's folder; WeightsError for other content."""
     try:
-        found = parse_json(read_text(path))
+        json_object = parse_json(read_text(path))
     except (StorageError, ValueError) as error:
         raise WeightsError(
             f"{path} is not readable JSON ({error})", advice="give the folder of a whole pipeline"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(json_object, dict):
         raise WeightsError(
             f"{path} is no JSON object", advice="give the folder of a whole pipeline"
         )
-    return found
+    return json_object

@@ -1,5 +1,7 @@
-"""Making checkpoints known: whatever weights a user has, their facts found or said, tried once, and
-written as a TOML at home.
+"""Registration of checkpoints: any weights that a user has become a checkpoint with a name.
+
+The fields of the checkpoint come from the file and from the user. The network is built and loaded
+once, and the checkpoint is written as a TOML into the user's home.
 """
 
 from __future__ import annotations
@@ -60,41 +62,39 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 def register(
     name: str,
     weights: Path,
-    said: CheckpointFields,
+    user_fields: CheckpointFields,
     encoding_weights: Path | None = None,
     replace: bool = False,
 ) -> Path:
-    """Return the path of the TOML that `register_once` writes."""
-    return register_checkpoint(name, weights, said, encoding_weights, replace).path
+    """Register a checkpoint, and return its TOML; see `register_checkpoint`."""
+    return register_checkpoint(name, weights, user_fields, encoding_weights, replace).path
 
 
 def register_checkpoint(
     name: str,
     weights: Path,
-    said: CheckpointFields,
+    user_fields: CheckpointFields,
     encoding_weights: Path | None = None,
     replace: bool = False,
 ) -> Registration:
-    """Write the checkpoint's TOML into the user's home; the same weights and facts again change
-    nothing.
+    """Write a checkpoint's TOML into the user's home; repeating a registration changes nothing.
 
-    Facts are taken from the note that `train` and `export` leave in the file, from the keys, from
-    the arguments that a training
-    file keeps, and from what is said (fields of Checkpoint; None is not said). The network is built
-    and strictly loaded once, so that
-    what is registered runs.
+    Fields come from the metadata that `train` and `export` write into a file, from the keys, from
+    a training file's arguments, and from the user. The network is built and strictly loaded once,
+    so that every registered checkpoint runs.
 
     Args:
-        weights: a file of weights, an adapter folder, a pipeline's folder, or a LoRA without
-            manifest (a file, or a folder that holds
-            one), whose manifest is then written beside a copy at home. encoding_weights: for such a
-            LoRA alone.
-        replace: take the name from another checkpoint of the user's.
+        weights: A file of weights, an adapter folder, the folder of a pipeline, or a LoRA without
+            manifest (a file, or a folder with one). For the last, a manifest and a copy are
+            written into the user's home.
+        user_fields: Fields of Checkpoint that the user states; None is not stated.
+        encoding_weights: Weights of the encoding, for a LoRA without manifest alone.
+        replace: Replace another checkpoint of the user with this name.
 
     Raises:
-        NameClash: the name has other weights or facts.
-        WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
-            something that nothing tells, or that is said in contradiction to the file.
+        NameClashError: The name belongs to another checkpoint.
+        WeightsError: Keys do not fit, or contradict the training file's arguments.
+        OptionError: A needed field is not stated, or the user's fields contradict the file.
     """
     check_name(name)
     weights = resolve_shard_index(weights)
@@ -104,7 +104,7 @@ def register_checkpoint(
             f"checkpoint {name!r} is registered already ({entry.origin}); choose another name"
         )
     try:
-        return _register(name, weights, said, encoding_weights, replace)
+        return _register(name, weights, user_fields, encoding_weights, replace)
     except (OptionError, WeightsError) as error:
         if entry is None or replace:
             raise
@@ -115,275 +115,346 @@ def register_checkpoint(
 
 
 def _register(
-    name: str, weights: Path, said: CheckpointFields, encoding_weights: Path | None, replace: bool
+    name: str,
+    weights: Path,
+    user_fields: CheckpointFields,
+    encoding_weights: Path | None,
+    replace: bool,
 ) -> Registration:
-    said = _resolve_user_fields(said)
-    bundle = lora_manifest.find_manifest_or_pipeline(weights)
-    bare = lora_manifest.find_lora_files(weights, encoding_weights) if bundle is None else None
-    if encoding_weights is not None and bare is None:
+    """Register what a path contains; see `register_checkpoint`."""
+    user_fields = _resolve_user_fields(user_fields)
+    manifest_or_pipeline = lora_manifest.find_manifest_or_pipeline(weights)
+    lora_files = None
+    if manifest_or_pipeline is None:
+        lora_files = lora_manifest.find_lora_files(weights, encoding_weights)
+    if encoding_weights is not None and lora_files is None:
         raise OptionError(
-            f"{weights} is no LoRA without manifest, and only such a one takes --encoding-weights;"
-            " leave it out"
+            f"--encoding-weights is for a LoRA without manifest, {weights} is none; leave it out"
         )
-    if bare is not None:
+
+    # A LoRA without manifest: its manifest is written first.
+    if lora_files is not None:
         with scratch_folder(name) as folder:
-            return write_registration(
-                _register_folder(name, _manifest_of_lora(folder, bare, said), said), replace, folder
-            )
-    if bundle is not None and bundle.is_dir():
-        said["config"] = {"base": str(bundle.resolve()), **said.get("config", {})}
+            manifest = _manifest_of_lora(folder, lora_files, user_fields)
+            checkpoint = _register_folder(name, manifest, user_fields)
+            return write_registration(checkpoint, replace, folder)
+
+    # A file with a whole network.
+    if manifest_or_pipeline is None:
+        return write_registration(_register_file(name, weights, user_fields), replace)
+
+    # A pipeline without adapter: its manifest is written first.
+    if manifest_or_pipeline.is_dir():
+        base = str(manifest_or_pipeline.resolve())
+        user_fields["config"] = {"base": base, **user_fields.get("config", {})}
         with scratch_folder(name) as folder:
-            return write_registration(
-                _register_folder(name, _manifest_of_base(folder, bundle, said), said),
-                replace,
-                folder,
-            )
-    found = (
-        _register_folder(name, bundle, said)
-        if bundle is not None
-        else _register_file(name, weights, said)
-    )
-    return write_registration(found, replace)
+            manifest = _manifest_of_base(folder, manifest_or_pipeline, user_fields)
+            checkpoint = _register_folder(name, manifest, user_fields)
+            return write_registration(checkpoint, replace, folder)
+
+    # An adapter folder.
+    checkpoint = _register_folder(name, manifest_or_pipeline, user_fields)
+    return write_registration(checkpoint, replace)
 
 
 def resolve_shard_index(weights: Path) -> Path:
-    """Return the index of a folder that holds the shards of one network and no pipeline, else the
-    path itself.
+    """Return the index, or the one weights file, of a folder with one network.
+
+    Returns:
+        The path itself for a file, a pipeline, an adapter folder or a folder of something else.
     """
     if not weights.is_dir() or lora_manifest.find_manifest_or_pipeline(weights) is not None:
         return weights
-    inside = sorted(weights.glob(f"*{INDEX_SUFFIX}"))
-    if len(inside) == 1:
-        return inside[0]
-    alone = weights / lora_manifest.SINGLE_FILE
-    return (
-        alone
-        if not inside and alone.is_file() and not lora_manifest.is_lora_file(alone)
-        else weights
-    )
+    index_paths = sorted(weights.glob(f"*{INDEX_SUFFIX}"))
+    if len(index_paths) == 1:
+        return index_paths[0]
+
+    single_file = weights / lora_manifest.SINGLE_FILE
+    has_network = single_file.is_file() and not lora_manifest.is_lora_file(single_file)
+    return single_file if not index_paths and has_network else weights
 
 
-def _resolve_user_fields(said: CheckpointFields) -> CheckpointFields:
-    """What is said without what is not; the folder of a base in full."""
-    found = drop_empty_fields(said)
-    base = found.get("config", {}).get("base")
+def _resolve_user_fields(user_fields: CheckpointFields) -> CheckpointFields:
+    """Return the fields that the user states, with an absolute path of a base model's folder."""
+    fields = drop_empty_fields(user_fields)
+    base = fields.get("config", {}).get("base")
     if isinstance(base, str) and Path(base).is_dir():
-        found["config"] = {**found["config"], "base": str(Path(base).absolute())}
-    return found
+        fields["config"] = {**fields["config"], "base": str(Path(base).absolute())}
+    return fields
 
 
-def _register_file(name: str, weights: Path, said: CheckpointFields) -> Checkpoint:
-    """One file with the whole network."""
-    if shard := SHARD.fullmatch(weights.name):
-        index = f"{shard[1]}{INDEX_SUFFIX}"
+def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> Checkpoint:
+    """Return the checkpoint of one file with a whole network, after loading it once."""
+    shard = SHARD.fullmatch(weights.name)
+    if shard:
         raise WeightsError(
-            f"{weights} is one of {int(shard[2])} shards; give their index {index}, or their folder"
+            f"{weights} is one of {int(shard[2])} shards; give their index"
+            f" {shard[1]}{INDEX_SUFFIX}, or their folder"
         )
-    state = load_weights(weights)
+
+    state_dict = load_weights(weights)
     note = read_checkpoint_note(weights)
-    facts = merge_fields(note, said, weights)
-    facts["backbone"], clue = find_backbone(state, facts.get("backbone"))
-    stated_arguments = config_of_training_file(facts["backbone"], weights)
-    clue = apply_class_count(
-        check_file_name(clue, facts, stated_arguments, weights), facts, stated_arguments
-    )
-    config = merge_config(clue.config, stated_arguments, weights)
-    told: CheckpointFields = {"config": config, "options": clue.options}
-    if clue.encoding:
-        told["encoding"] = clue.encoding
-    facts = merge_fields(told, facts, weights)
-    if "encoding" not in facts:
-        known = ", ".join(registry.list_names("encodings"))
-        raise OptionError(
-            f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}"
-        )
-    backbone = load_backbone(facts["backbone"])
+    fields, default_fields = _detect_file_fields(state_dict, note, user_fields, weights)
+    backbone = load_backbone(fields["backbone"])
     if not note:
-        _complete_foreign_fields(backbone, state, facts)
-    usual = backbone.published_defaults(facts["config"], said)
-    facts["config"] = {**usual.pop("config", {}), **facts["config"]}
-    drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
-    facts["drawing"] = check_settings_defaults(
-        {**usual.get("drawing", {}), **drawing, **said.get("drawing", {})}
+        _complete_foreign_fields(backbone, state_dict, fields)
+
+    # What nobody states is taken from the published network.
+    published_defaults = backbone.published_defaults(fields["config"], user_fields)
+    fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
+    file_drawing = (note if note else default_fields).get("drawing", {})
+    fields["drawing"] = check_settings_defaults(
+        {
+            **published_defaults.get("drawing", {}),
+            **file_drawing,
+            **user_fields.get("drawing", {}),
+        }
     )
-    if "base" in facts["config"]:
-        lora_manifest.check_base_loads(
-            lora_manifest.find_base_folder(str(facts["config"]["base"])), {"transformer"}
-        )  # whose weights are in the file
-    stated: CheckpointFields = {**usual, **clue.defaults, **facts}
-    found = _make_checkpoint(
-        name, weights, {**_default_sampling(backbone, stated, weights), **stated}
-    )
-    _check(found)
-    check_weights_load(found, state)
-    return found
+    if "base" in fields["config"]:
+        # The transformer's weights are in the file, the other components in the base's folder.
+        base_folder = lora_manifest.find_base_folder(str(fields["config"]["base"]))
+        lora_manifest.check_base_loads(base_folder, {"transformer"})
+
+    stated_fields: CheckpointFields = {**published_defaults, **default_fields, **fields}
+    sampling = _default_sampling(backbone, stated_fields, weights)
+    checkpoint = _make_checkpoint(name, weights, {**sampling, **stated_fields})
+    _check(checkpoint)
+    check_weights_load(checkpoint, state_dict)
+    return checkpoint
+
+
+def _detect_file_fields(
+    state_dict: Mapping[str, Tensor],
+    note: CheckpointFields,
+    user_fields: CheckpointFields,
+    weights: Path,
+) -> tuple[CheckpointFields, CheckpointFields]:
+    """Return the fields from file and user, and the defaults of the detected network.
+
+    Args:
+        note: Fields in the file's metadata.
+
+    Raises:
+        OptionError: Nothing reveals the encoding.
+    """
+    fields = merge_fields(note, user_fields, weights)
+    fields["backbone"], detected_fields = find_backbone(state_dict, fields.get("backbone"))
+    training_args = config_of_training_file(fields["backbone"], weights)
+    check_file_name(detected_fields, fields, training_args, weights)
+    detected_fields = apply_class_count(detected_fields, fields, training_args)
+
+    file_fields: CheckpointFields = {
+        "config": merge_config(detected_fields.config, training_args, weights),
+        "options": detected_fields.options,
+    }
+    if detected_fields.encoding:
+        file_fields["encoding"] = detected_fields.encoding
+    fields = merge_fields(file_fields, fields, weights)
+    if "encoding" not in fields:
+        raise OptionError(
+            f"the keys of {weights} do not reveal the encoding; add --encoding, one of:"
+            f" {', '.join(registry.list_names('encodings'))}"
+        )
+    return fields, detected_fields.defaults
 
 
 def _default_sampling(
-    backbone: Backbone[EncodedNetwork], stated: CheckpointFields, weights: Path
+    backbone: Backbone[EncodedNetwork], stated_fields: CheckpointFields, weights: Path
 ) -> CheckpointFields:
-    """Return steps and guidance where nobody states them; what the network predicts is never
-    assumed.
+    """Return steps and guidance for a network whose sampler is known.
 
     Raises:
-        OptionError: A network that generates, and no sampler that tells what it predicts.
+        OptionError: A network that generates, whose sampler nobody states. It is never assumed,
+            because it decides what the prediction means.
     """
     if backbone.task != "draw":
         return {}
-    if "sampler" not in stated:
-        known = ", ".join(
+    if "sampler" not in stated_fields:
+        samplers = ", ".join(
             f"{name} ({load_sampler(name).prediction_type})"
             for name in registry.list_names("samplers")
         )
         raise OptionError(
-            f"{weights} does not tell what its network predicts; add the --sampler that it was"
-            f" trained for: {known}"
+            f"{weights} does not reveal what its network predicts; add the --sampler that it was"
+            f" trained for: {samplers}"
         )
     return {"steps": 50, "guidance": 1.0}
 
 
-def _check(found: Checkpoint) -> None:
-    """Raise OptionError for defaults without meaning and for a suite that the network cannot
+def _check(checkpoint: Checkpoint) -> None:
+    """Raise OptionError for defaults that do not apply, or a suite that the network cannot
     serve.
     """
-    check_settings(found, _default_settings(found))
-    if found.suite is not None:
-        check_checkpoint_suite(found, found.suite)
+    check_settings(checkpoint, _default_settings(checkpoint))
+    if checkpoint.suite is not None:
+        check_checkpoint_suite(checkpoint, checkpoint.suite)
 
 
-def _default_settings(found: Checkpoint) -> dict[str, SettingValue]:
-    """Return the defaults of a checkpoint as Settings, by field."""
+def _default_settings(checkpoint: Checkpoint) -> dict[str, SettingValue]:
+    """Return a checkpoint's default settings by field."""
     return {
-        "sampler": found.sampler,
-        "steps": found.steps,
-        "guidance": found.guidance,
-        **found.drawing,
+        "sampler": checkpoint.sampler,
+        "steps": checkpoint.steps,
+        "guidance": checkpoint.guidance,
+        **checkpoint.drawing,
     }
 
 
-def description_lines(found: Checkpoint) -> tuple[str, ...]:
-    """Return in two lines what a registered checkpoint is taken for: prediction, sampler and
-    guidance; conditioning and resolution.
+def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the lines that `register` prints of a checkpoint.
+
+    They state prediction type and sampling, then conditioning, resolution and encoding, then the
+    entry of the file that contains the network, if there is one.
     """
-    predicts, taken, side = load_backbone(found.backbone).describe_network(found)
-    guidance = "no guidance" if found.guidance is None else f"guidance {found.guidance:g}"
-    how = f"; sampler {found.sampler}, {found.steps} steps, {guidance}" if found.sampler else ""
-    more = "".join(
-        f", {field} {value}" for field, value in sorted(found.drawing.items()) if field != "vae"
+    description = load_backbone(checkpoint.backbone).describe_network(checkpoint)
+
+    sampling = ""
+    if checkpoint.sampler:
+        guidance = "no guidance"
+        if checkpoint.guidance is not None:
+            guidance = f"guidance {checkpoint.guidance:g}"
+        sampling = f"; sampler {checkpoint.sampler}, {checkpoint.steps} steps, {guidance}"
+    settings = "".join(
+        f", {field} {value}"
+        for field, value in sorted(checkpoint.drawing.items())
+        if field != "vae"
     )
-    trained = f"trained at {side} px" if side else "resolution at training not known"
+
+    resolution = "resolution at training not known"
+    if description.resolution:
+        resolution = f"trained at {description.resolution} px"
     lines = (
-        f"predicts {predicts}{how}{more}",
-        f"takes {taken}; {trained}; encoding {found.encoding}",
+        f"predicts {description.prediction_type}{sampling}{settings}",
+        f"takes {description.conditioning}; {resolution}; encoding {checkpoint.encoding}",
     )
-    path = weights_path(found)
-    if path.name == lora_manifest.MANIFEST or not (unwrapped := read_weights(path)).wrappers:
+
+    path = weights_path(checkpoint)
+    if path.name == lora_manifest.MANIFEST:
         return lines
-    return (*lines, str(unwrapped))
+    unwrapped_weights = read_weights(path)
+    if not unwrapped_weights.wrappers:
+        return lines
+    return (*lines, str(unwrapped_weights))
 
 
 def _complete_foreign_fields(
-    backbone: Backbone[EncodedNetwork], state: Mapping[str, Tensor], facts: CheckpointFields
+    backbone: Backbone[EncodedNetwork],
+    state_dict: Mapping[str, Tensor],
+    fields: CheckpointFields,
 ) -> None:
-    """What only the network's publishers can tell of foreign weights: doubts about what is said,
-    and options nobody said.
-    """
-    backbone.check_foreign_weights(state, facts["encoding"], facts["config"])
-    facts["options"] = {**backbone.default_options(facts["encoding"]), **facts.get("options", {})}
+    """Check weights that this package did not write, and add published options, in place."""
+    backbone.check_foreign_weights(state_dict, fields["encoding"], fields["config"])
+    default_options = backbone.default_options(fields["encoding"])
+    fields["options"] = {**default_options, **fields.get("options", {})}
 
 
-def _register_folder(name: str, bundle: Path, said: CheckpointFields) -> Checkpoint:
-    """An adapter folder, by its manifest."""
-    manifest = lora_manifest.read_manifest(bundle)
+def _register_folder(name: str, manifest_path: Path, user_fields: CheckpointFields) -> Checkpoint:
+    """Return the checkpoint of an adapter folder, after comparing it with its base model."""
+    manifest = lora_manifest.read_manifest(manifest_path)
     backbone = load_adapter_backbone(manifest.backbone)
-    known: CheckpointFields = {
+    file_fields: CheckpointFields = {
         "backbone": manifest.backbone,
         "encoding": manifest.encoding,
         "options": manifest.options,
-        "config": {"tokens": manifest.encoded_tokens},
+        "config": {"encoded_tokens": manifest.encoded_tokens},
     }
-    facts = merge_fields(known, said, bundle)
-    facts["config"] = {"base": manifest.base.id, **facts["config"]}
-    usual = backbone.published_defaults(facts["config"], said)
-    facts["config"] = {**usual.pop("config", {}), **facts["config"]}
-    facts["drawing"] = check_settings_defaults(
-        {**usual.get("drawing", {}), **said.get("drawing", {})}
+    fields = merge_fields(file_fields, user_fields, manifest_path)
+    fields["config"] = {"base": manifest.base.id, **fields["config"]}
+
+    published_defaults = backbone.published_defaults(fields["config"], user_fields)
+    fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
+    fields["drawing"] = check_settings_defaults(
+        {**published_defaults.get("drawing", {}), **user_fields.get("drawing", {})}
     )
-    found = _make_checkpoint(name, bundle, {**usual, **facts})
-    lora_manifest.check_base_loads(lora_manifest.find_base_folder(str(found.config["base"])))
-    _check(found)
-    backbone.check_folder(found, bundle)
-    return found
+
+    checkpoint = _make_checkpoint(name, manifest_path, {**published_defaults, **fields})
+    base_folder = lora_manifest.find_base_folder(str(checkpoint.config["base"]))
+    lora_manifest.check_base_loads(base_folder)
+    _check(checkpoint)
+    backbone.check_folder(checkpoint, manifest_path)
+    return checkpoint
 
 
 class _NamedBackbone(NamedTuple):
-    """The backbone that draws with a pipeline of some kind, and its name."""
+    """The backbone of a pipeline class, and its name."""
 
     name: str
     backbone: AdapterBackbone[EncodedNetwork]
 
 
 def _find_pipeline_backbone(folder: Path) -> _NamedBackbone:
-    """The backbone that draws with a pipeline of this kind."""
-    kind = lora_manifest.pipeline_class_name(folder)
-    for name in registry.list_names("backbones"):
+    """Return the backbone that runs the pipeline in a folder.
+
+    Raises:
+        WeightsError: No backbone runs a pipeline of this class.
+    """
+    class_name = lora_manifest.pipeline_class_name(folder)
+    backbone_names = registry.list_names("backbones")
+    for name in backbone_names:
         backbone = load_backbone(name)
-        if isinstance(backbone, AdapterBackbone) and backbone.pipeline_class_name == kind:
+        if isinstance(backbone, AdapterBackbone) and backbone.pipeline_class_name == class_name:
             return _NamedBackbone(name, backbone)
     raise WeightsError(
-        f"{folder} holds a {kind}, which no backbone draws with; known:"
-        f" {', '.join(registry.list_names('backbones'))}"
+        f"{folder} contains a {class_name}, which no backbone runs; known:"
+        f" {', '.join(backbone_names)}"
     )
 
 
-def _manifest_of_base(folder: Path, base: Path, said: CheckpointFields) -> Path:
-    """Writes the manifest of a pipeline without adapter; its encoding is the base's own unless
-    said, and may have no weights.
+def _manifest_of_base(folder: Path, base: Path, user_fields: CheckpointFields) -> Path:
+    """Write the manifest of a pipeline without adapter, and return its path.
+
+    The encoding is that of the base model unless the user states another, without weights.
     """
     name, backbone = _find_pipeline_backbone(base)
     encoding, options = backbone.base_encoding
-    if said.get("encoding", encoding) != encoding:
-        encoding = said["encoding"]
+    if user_fields.get("encoding", encoding) != encoding:
+        encoding = user_fields["encoding"]
         options = {}
     manifest = lora_manifest.AdapterManifest(
         backbone=name,
         base=lora_manifest.describe_base(base, base.resolve().name),
         encoding=encoding,
-        options={**options, **said.get("options", {})},
-        encoded_tokens=said.get("config", {}).get("tokens", "all"),
+        options={**options, **user_fields.get("options", {})},
+        encoded_tokens=user_fields.get("config", {}).get("encoded_tokens", "all"),
     )
     target = folder / lora_manifest.MANIFEST
     write_text(target, manifest.to_json(indent=1) + "\n")
     return target
 
 
-def _manifest_of_lora(folder: Path, bare: lora_manifest.LoraFiles, said: CheckpointFields) -> Path:
-    """Writes an adapter folder of a LoRA without manifest, which must be told its base."""
-    base = said.get("config", {}).get("base")
+def _manifest_of_lora(
+    folder: Path, lora_files: lora_manifest.LoraFiles, user_fields: CheckpointFields
+) -> Path:
+    """Write an adapter folder for a LoRA without manifest, and return the manifest's path.
+
+    Raises:
+        OptionError: The user does not state the base model, or states another backbone.
+    """
+    base = user_fields.get("config", {}).get("base")
     if base is None:
         raise OptionError(
-            f"{bare.lora_file} is a LoRA and does not say of what; add --config base=FOLDER, its"
-            " pipeline's folder or hub id"
+            f"{lora_files.lora_file} is a LoRA without its base model; add --config base=FOLDER,"
+            " the pipeline's folder or hub id"
         )
     name, backbone = _find_pipeline_backbone(lora_manifest.find_base_folder(str(base)))
-    if said.get("backbone", name) != name:
+    if user_fields.get("backbone", name) != name:
         raise OptionError(
-            f"base {base} is a pipeline of {name}, not {said['backbone']}; leave --backbone out or"
-            " give another base"
+            f"base {base} is a pipeline of {name}, not {user_fields['backbone']}; leave --backbone"
+            " out or give another base"
         )
-    return backbone.create_adapter_folder(folder, bare, str(base), said)
+    return backbone.create_adapter_folder(folder, lora_files, str(base), user_fields)
 
 
-def check_weights_load(found: Checkpoint, state: Mapping[str, Tensor]) -> None:
-    """Builds the checkpoint's network and loads it strictly; WeightsError where keys do not fit."""
-    load_backbone(found.backbone).load(found, state)
+def check_weights_load(checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> None:
+    """Build the checkpoint's network and load it strictly; WeightsError where keys do not fit."""
+    load_backbone(checkpoint.backbone).load(checkpoint, state_dict)
 
 
 def check_settings_defaults(drawing: Mapping[str, Option]) -> dict[str, Option]:
-    """Defaults of further Settings, checked; a folder is kept in full.
+    """Return validated default settings of a checkpoint, with an absolute path of `vae`.
 
     Raises:
-        OptionError: a field or a value that Settings do not have.
+        OptionError: A field is unknown or has a wrong value.
     """
     try:
         Settings.model_validate(
@@ -394,20 +465,21 @@ def check_settings_defaults(drawing: Mapping[str, Option]) -> dict[str, Option]:
             f"drawing default {validation_summary(error)}; its fields:"
             f" {', '.join(Settings.model_fields)}"
         ) from error
-    vae = drawing.get("vae")
-    return (
-        {**drawing, "vae": str(Path(vae).resolve())}
-        if isinstance(vae, str) and vae and Path(vae).is_dir()
-        else dict(drawing)
-    )
+
+    defaults = dict(drawing)
+    vae = defaults.get("vae")
+    if isinstance(vae, str) and vae and Path(vae).is_dir():
+        defaults["vae"] = str(Path(vae).resolve())
+    return defaults
 
 
-def _make_checkpoint(name: str, weights: Path, facts: CheckpointFields) -> Checkpoint:
+def _make_checkpoint(name: str, weights: Path, fields: CheckpointFields) -> Checkpoint:
+    """Return the record of a checkpoint; OptionError names the wrong field."""
     source = f"harope-bench register {name} --weights {weights.name}"
     try:
         return Checkpoint.model_validate(
             {
-                **facts,
+                **fields,
                 "name": name,
                 "weights": str(weights.resolve()),
                 "sha256": weights_sha256(weights),

@@ -1,6 +1,4 @@
-"""What a file of weights tells of its network: by its note, its keys, its training arguments and
-its name.
-"""
+"""What a file of weights reveals of its network: by metadata, keys, training arguments and name."""
 
 from __future__ import annotations
 
@@ -21,18 +19,18 @@ from harope_bench.models.checkpoint_fields import CheckpointFields, known_fields
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Marks in the keys of files that hold a known network under names that are not read here, or no
-# network.
+# Parts of keys that mark a known network under unsupported names, or a file without a network, and
+# the error message for it.
 FOREIGN_FORMATS = {
     "double_blocks.": (
-        "FLUX under its authors' names; convert them by diffusers'"
+        "those of FLUX under its authors' names; convert them by diffusers'"
         " FluxTransformer2DModel.from_single_file"
     ),
     "joint_blocks.": (
-        "SD3 under its authors' names; convert them by diffusers'"
+        "those of SD3 under its authors' names; convert them by diffusers'"
         " SD3Transformer2DModel.from_single_file"
     ),
-    "lora_": "a LoRA in a torch file; save it as .safetensors",
+    "lora_": "those of a LoRA in a torch file; save it as .safetensors",
 }
 NETWORK_FIELDS: tuple[Literal["backbone", "encoding"], ...] = ("backbone", "encoding")
 MAPPING_FIELDS: tuple[Literal["options", "config"], ...] = ("options", "config")
@@ -40,138 +38,168 @@ WRAPPER_KEYS = {"model", "net", "network", "module", "ema", "ema_model", "model_
 
 
 def read_checkpoint_note(weights: Path) -> CheckpointFields:
-    """What `train` or `export` wrote into the file of the checkpoint; empty for any other file."""
+    """Return the fields that `train` or `export` wrote into a file; empty for other files."""
     try:
-        facts = parse_json(weights_metadata(weights).get("checkpoint", "{}"))
+        fields = parse_json(weights_metadata(weights).get("checkpoint", "{}"))
     except ValueError:
         return {}
-    if not isinstance(facts, dict) or any(
-        not isinstance(facts.get(key, {}), dict) for key in ("options", "config", "drawing")
-    ):
+    if not isinstance(fields, dict):
         return {}
-    return known_fields(facts)
+    mappings = [fields.get(key, {}) for key in ("options", "config", "drawing")]
+    if not all(isinstance(mapping, dict) for mapping in mappings):
+        return {}
+    return known_fields(fields)
 
 
 def merge_fields(
-    known: CheckpointFields, said: CheckpointFields, weights: Path
+    file_fields: CheckpointFields, user_fields: CheckpointFields, weights: Path
 ) -> CheckpointFields:
-    """Both together; OptionError where what is said contradicts what the file tells of the network
-    itself.
+    """Return the fields of both sources.
+
+    Raises:
+        OptionError: The user's fields contradict what the file reveals of its network.
     """
-    facts: CheckpointFields = {**known, **said}
+    fields: CheckpointFields = {**file_fields, **user_fields}
     for key in NETWORK_FIELDS:
-        if known.get(key) not in (None, facts.get(key)):
+        if file_fields.get(key) not in (None, fields.get(key)):
             raise OptionError(
-                f"{weights} holds {known[key]} parameters, not {said[key]}; leave --{key} out or"
-                " correct it"
+                f"{weights} contains {file_fields[key]} parameters, not {user_fields[key]}; leave"
+                f" --{key} out or correct it"
             )
+
     for group in MAPPING_FIELDS:
-        told = known.get(group, {})
-        asked = said.get(group, {})
-        if other := [field for field in asked if field in told and told[field] != asked[field]]:
-            raise OptionError(
-                f"{weights} was made with {other[0]} = {told[other[0]]}, not {asked[other[0]]};"
-                " leave it out or correct it"
-            )
-        facts[group] = {**told, **asked}
-    return facts
+        file_values = file_fields.get(group, {})
+        user_values = user_fields.get(group, {})
+        for field, value in user_values.items():
+            if field in file_values and file_values[field] != value:
+                raise OptionError(
+                    f"{weights} was trained with {field} = {file_values[field]}, not {value};"
+                    " leave it out or correct it"
+                )
+        fields[group] = {**file_values, **user_values}
+    return fields
 
 
-def find_backbone(state: Mapping[str, Tensor], backbone: str | None) -> tuple[str, DetectedFields]:
-    """The backbone whose keys these are, with what else they tell."""
+def find_backbone(
+    state_dict: Mapping[str, Tensor], backbone: str | None
+) -> tuple[str, DetectedFields]:
+    """Return the backbone whose keys these are, and what the keys reveal.
+
+    Args:
+        backbone: The only backbone to try; None tries all.
+
+    Raises:
+        WeightsError: The keys are those of no such backbone.
+    """
     for name in [backbone] if backbone else registry.list_names("backbones"):
-        if clue := load_backbone(name).detect_fields(state):
-            return name, clue
-    if form := next(
-        (words for mark, words in FOREIGN_FORMATS.items() if any(mark in key for key in state)),
-        None,
-    ):
-        raise WeightsError(f"these weights are {form}")
-    sample = ", ".join(sorted(state)[:3])
-    known = ", ".join(registry.list_names("backbones"))
-    parts = sorted({key.split(".")[0] for key in state})
-    more = (
-        f"; a network under one of {', '.join(parts[:5])} must be saved alone"
-        if len(parts) > 1 and set(parts) & WRAPPER_KEYS
-        else ""
-    )
+        detected_fields = load_backbone(name).detect_fields(state_dict)
+        if detected_fields:
+            return name, detected_fields
+
+    for mark, message in FOREIGN_FORMATS.items():
+        if any(mark in key for key in state_dict):
+            raise WeightsError(f"these weights are {message}")
+
+    sample_keys = ", ".join(sorted(state_dict)[:3])
+    backbones = backbone or ", ".join(registry.list_names("backbones"))
+    wrappers = sorted({key.split(".")[0] for key in state_dict})
+    wrapper_advice = ""
+    if len(wrappers) > 1 and set(wrappers) & WRAPPER_KEYS:
+        wrapper_advice = (
+            f"; if {', '.join(wrappers[:5])} are several networks, save one of them alone"
+        )
     raise WeightsError(
-        f"the keys ({sample}, ...) are those of no backbone asked for ({backbone or known}); check"
-        f" the file{more}"
+        f"the keys ({sample_keys}, ...) are those of no known backbone ({backbones}); check the"
+        f" file{wrapper_advice}"
     )
 
 
 def check_file_name(
-    clue: DetectedFields,
-    facts: CheckpointFields,
-    stated_arguments: Mapping[str, Option],
+    detected_fields: DetectedFields,
+    fields: CheckpointFields,
+    training_args: Mapping[str, Option],
     weights: Path,
-) -> DetectedFields:
-    """Return the clue, whose keys tell a sampler, unless the file's name says that it is of another
-    network with these keys.
+) -> None:
+    """Check that a sampler detected from keys fits the file's name.
+
+    Some networks share the keys of a backbone but predict something else (SiT and DiT).
+
+    Args:
+        fields: Fields of Checkpoint from the file and the user.
+        training_args: Sizes from the file's training arguments.
 
     Raises:
-        OptionError: Such a name, no arguments in the file and no sampler stated.
+        OptionError: The name is that of such a network, and neither the file's arguments nor the
+            user state otherwise.
     """
-    other = load_backbone(facts["backbone"]).conflicting_file_names
-    is_guess = "sampler" in clue.defaults and "sampler" not in facts and not stated_arguments
-    if other is not None and is_guess and (mark := other.search(weights.stem)):
+    pattern = load_backbone(fields["backbone"]).conflicting_file_names
+    is_sampler_guessed = (
+        "sampler" in detected_fields.defaults and "sampler" not in fields and not training_args
+    )
+    if pattern is None or not is_sampler_guessed:
+        return
+    match = pattern.search(weights.stem)
+    if match:
         raise OptionError(
-            f"{weights} has the keys of {facts['backbone']}, and {mark[0]} in its name is a network"
-            " that predicts something else; if it is none, add --sampler"
+            f"{weights} has the keys of {fields['backbone']}, but {match[0]} in its name is a"
+            " network that predicts something else; if it is none, add --sampler"
         )
-    return clue
 
 
 def apply_class_count(
-    clue: DetectedFields, facts: CheckpointFields, stated_arguments: Mapping[str, Option]
+    detected_fields: DetectedFields,
+    fields: CheckpointFields,
+    training_args: Mapping[str, Option],
 ) -> DetectedFields:
-    """Return the clue with the number of labels that the user, the file's arguments or the suite
-    tells, where its backbone reads it so.
+    """Return the detected fields, corrected for a known number of labels.
+
+    The number is stated by the user, the file's training arguments or the suite.
     """
-    stated: dict[str, Option] = {**stated_arguments, **facts.get("config", {})}
-    told: Option | None = stated.get("classes")
-    if told is None and stated.get("null_label") is False:
-        told = int(clue.config["classes"]) + 1
-    if told is None and facts.get("suite") in registry.list_entries("suites"):
-        asked = suite_conditioning(facts["suite"])
-        told = asked.classes if asked.kind == "labels" else None
-    return (
-        load_backbone(facts["backbone"]).set_class_count(clue, told)
-        if isinstance(told, int)
-        else clue
-    )
+    sizes: dict[str, Option] = {**training_args, **fields.get("config", {})}
+    classes: Option | None = sizes.get("classes")
+    if classes is None and sizes.get("null_label") is False:
+        # All rows of the label table are labels.
+        classes = int(detected_fields.config["classes"]) + 1
+    if classes is None and fields.get("suite") in registry.list_entries("suites"):
+        conditioning = suite_conditioning(fields["suite"])
+        classes = conditioning.classes if conditioning.kind == "labels" else None
+
+    if not isinstance(classes, int):
+        return detected_fields
+    return load_backbone(fields["backbone"]).set_class_count(detected_fields, classes)
 
 
 def config_of_training_file(backbone: str, weights: Path) -> dict[str, Option]:
-    """Return the sizes that a training file's own arguments state.
+    """Return the sizes that a training file's arguments state; empty for other files.
 
     Raises:
-        WeightsError: They name a network that the backbone is not.
+        WeightsError: The arguments name a network of another backbone.
     """
-    stated = training_arguments(weights)
+    args = training_arguments(weights)
     try:
-        recalled = load_backbone(backbone).config_from_training_args(stated)
+        config = load_backbone(backbone).config_from_training_args(args)
     except WeightsError as error:
         raise WeightsError(f"{weights}: {error}") from error
-    if recalled is None and "model" in stated:
+    if config is None and "model" in args:
         raise WeightsError(
-            f"{weights} was trained as {printable_line(str(stated['model']))}, and backbone"
-            f" {backbone} knows no training files"
+            f"{weights} was trained as {printable_line(str(args['model']))}, but backbone"
+            f" {backbone} supports no training files"
         )
-    return recalled or {}
+    return config or {}
 
 
 def merge_config(
-    config: Mapping[str, Option], args: Mapping[str, Option], weights: Path
+    detected_config: Mapping[str, Option], training_args: Mapping[str, Option], weights: Path
 ) -> dict[str, Option]:
-    """Return the sizes of the keys with those of the arguments; WeightsError where the two
-    contradict each other.
+    """Return the sizes from keys and training arguments.
+
+    Raises:
+        WeightsError: They contradict each other.
     """
-    if other := [field for field in args if field in config and config[field] != args[field]]:
-        field = other[0]
-        raise WeightsError(
-            f"{weights}: its args say {field} = {args[field]}, its keys {config[field]}; give the"
-            " file as training left it"
-        )
-    return {**args, **config}
+    for field, value in training_args.items():
+        if field in detected_config and detected_config[field] != value:
+            raise WeightsError(
+                f"{weights}: its args state {field} = {value}, its keys {detected_config[field]};"
+                " give the file as training wrote it"
+            )
+    return {**training_args, **detected_config}

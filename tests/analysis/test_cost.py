@@ -323,7 +323,7 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
 def test_counting_needs_no_memory() -> None:
     with torch.device("meta"):
         network = registry.load_by_name("backbones", "dit").build("harope", {}, B2)
-    probe = registry.load_by_name("backbones", "dit").probe(network, 256, 1)
+    probe = registry.load_by_name("backbones", "dit").profiling_inputs(network, 256, 1)
     assert {t.device.type for t in (*network.parameters(), *probe.inputs.values())} == {"meta"}
     assert count_operations(network, probe.inputs).parameters == sum(
         p.numel() for p in network.parameters()

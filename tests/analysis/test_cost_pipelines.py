@@ -48,7 +48,7 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
     with torch.device("meta"):
         network = backbone.place(published_shapes.PUBLISHED[kind].build(), encoding, {})
         network.takes = SequenceSpec(TEXT[kind], 16)
-        probe = backbone.probe(network, 512, 1)
+        probe = backbone.profiling_inputs(network, 512, 1)
     found = count_operations(network, probe.inputs)
     layer = published_shapes.counted_layer(kind, encoding, {}, 512)
     wanted = published_shapes.count_published(kind, layer, 512)
@@ -68,7 +68,7 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(
     drawer.generate(tiny.PLUGIN.requests([0]), tiny.settings())
     hook.remove()
     branches = {"flux": 1, "sd3": 2}[kind]  # SD3 draws the prompt and no prompt at once
-    probe = registry.load_by_name("backbones", kind).probe(drawer.network, 64, branches)
+    probe = registry.load_by_name("backbones", kind).profiling_inputs(drawer.network, 64, branches)
     shapes = {
         key: tuple(value.shape)
         for key, value in caught[0].items()

@@ -93,7 +93,7 @@ def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray,
     drawer = backbone.drawer(pipe, None, backbone.configure({"base": str(base)}))
     for request in tiny.PLUGIN.requests(range(images)):
         caught.clear()
-        drawer.draw([request], plan.settings)
+        drawer.generate([request], plan.settings)
         assert len(caught) == STEPS * len(names)
         called = pipe.scheduler.timesteps.tolist()
         step = min(range(STEPS), key=lambda n: abs(called[n] - TIMES[0]))
@@ -210,7 +210,7 @@ def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     )
     inputs = backbone.trial(network)
     before = tiny.outputs(network, inputs)
-    backbone.reveal(network)
+    backbone.expose_attention(network)
     assert tiny.apart(tiny.outputs(network, inputs), before) <= 1e-6
     assert network.places is not None
 

@@ -121,7 +121,7 @@ def test_an_exported_fold_is_registered_and_drawn_from_the_command_line(tmp_path
     run("register", "plain", "--weights", path, "--drawing", "tile=2")
     run("generate", "plain", "--count", 1, "--steps", 2, "--out", tmp_path / "run")
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["tile"] == 2
-    assert "run it unfolded" in run("export", "plain", path, "--folded", exit_code=1).stderr
+    assert "run it with --no-fold" in run("export", "plain", path, "--folded", exit_code=1).stderr
     assert (
         "drawing default tilt"
         in run("register", "other", "--weights", path, "--drawing", "tilt=2", exit_code=1).stderr

@@ -248,7 +248,7 @@ def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: 
     ):
         export_checkpoint("shapes-harope", tmp_path / "w.safetensors", False)
     with pytest.raises(
-        OptionError, match="backbone dit reads no adapter folders; give a file of its weights"
+        OptionError, match="backbone dit does not support adapter folders; give a file of its weights"
     ):
         load_adapter_backbone("dit")
     assert not list(tmp_path.iterdir())
@@ -270,11 +270,11 @@ def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(
 def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
     found, settings = load_checkpoint_record("digits-deit-ape"), Settings(resolution=28, tile=2)
     assert isinstance(open_classifier(found, settings), Classifier)
-    with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) opens no Drawer"):
+    with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) is a classifier and cannot"):
         open_generator(found, settings)
     drawn = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
     assert isinstance(open_generator(load_checkpoint_record("digits-ape"), drawn), ImageGenerator)
-    with pytest.raises(OptionError, match=r"digits-ape \(dit\) opens no Classifier"):
+    with pytest.raises(OptionError, match=r"digits-ape \(dit\) generates images and cannot"):
         open_classifier(load_checkpoint_record("digits-ape"), drawn)
 
 

@@ -128,7 +128,7 @@ def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrappe
     drawer = registry.load_by_name("backbones", "dit").open(
         found, load_weights(weights_path(found), found.sha256), settings
     )
-    assert drawer.draw([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
+    assert drawer.generate([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
 
 
 def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(
@@ -367,14 +367,14 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     register("ten", path, facts)
     found = load_checkpoint_record("ten")
     assert (found.config["classes"], found.config["null_label"], found.guidance) == (10, False, 1.0)
-    assert "takes 10 labels, none for no label" in description_lines(found)[1]
+    assert "takes 10 labels, without 'no label'" in description_lines(found)[1]
     with pytest.raises(
         OptionError,
-        match=r"has no row for no label, so guidance 1.5 has nothing to start from; --guidance 1",
+        match=r"guidance 1.5 needs an embedding for 'no label', which .*; --guidance 1",
     ):
         make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
     with pytest.raises(
-        OptionError, match="holds no config.json"
+        OptionError, match="found no config.json"
     ):  # guidance 1 gets as far as its autoencoder
         make_plan("ten", "digits", {"resolution": 64})
 

@@ -251,7 +251,7 @@ TOML += [
     Case("recipe-device", odd_file("recipe.toml", "device"), TRAIN, 1, "recipe.toml"),
     Case("checkpoint-empty", put("home/checkpoints/tiny.toml", ""), GENERATE, 1, "tiny.toml"),
     Case("checkpoint-pipe", odd_file("home/checkpoints/tiny.toml", "pipe"), GENERATE, 1, "tiny.toml"),
-    Case("checkpoint-another-name", lambda room: _edit_checkpoint(room, '"tiny"', '"small"'), GENERATE, 1, "names itself small"),
+    Case("checkpoint-another-name", lambda room: _edit_checkpoint(room, '"tiny"', '"small"'), GENERATE, 1, "is the file of a checkpoint named small"),
     Case("checkpoint-weights-device", lambda room: _edit_checkpoint(room, '"tiny.safetensors"', '"/dev/zero"'), GENERATE, 1, "/dev/zero"),
     Case("checkpoint-hash-of-text", lambda room: _edit_checkpoint(room, "sha256 = ", 'sha256 = "no"\nold = '), GENERATE, 1, "tiny.toml"),
 ]  # fmt: skip

@@ -89,32 +89,32 @@ def test_backbone_keeps_its_promises_with_a_sampler_that_adds_noise() -> None:
 class LeakyDrawer(dit.DitImageGenerator):
     """Brightens by the mean of the tile: rows see each other."""
 
-    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
-        drawn = super().draw(requests, settings)
+    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+        drawn = super().generate(requests, settings)
         return drawn._replace(images=drawn.images + np.uint8(drawn.images.sum() % 251))
 
 
 class BatchNoise(dit.DitImageGenerator):
     """One generator for the whole tile, seeded by its first request."""
 
-    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
         first = requests[0].index
         moved = [r.model_copy(update={"index": 1000 * first + i}) for i, r in enumerate(requests)]
-        return super().draw(moved, settings)
+        return super().generate(moved, settings)
 
 
 class HidesFaults(dit.DitImageGenerator):
     """Says nothing of rows that are not finite."""
 
-    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
-        return super().draw(requests, settings)._replace(faults={})
+    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+        return super().generate(requests, settings)._replace(faults={})
 
 
 class GlobalNoise(dit.DitImageGenerator):
     """Stirs in torch's global generator."""
 
-    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
-        drawn = super().draw(requests, settings)
+    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+        drawn = super().generate(requests, settings)
         return drawn._replace(
             images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8)
         )
@@ -130,7 +130,7 @@ class LoosePlugin(dit.DitBackbone):
             encoding, options, {k: v for k, v in config.items() if k != "no_such_field"}
         )
 
-    def recognise(self, state: Any) -> dit.DetectedFields | None:
+    def detect_fields(self, state: Any) -> dit.DetectedFields | None:
         return dit.DetectedFields("string", {"depth": 1})
 
     def open(self, checkpoint: Any, state: Any, settings: Settings) -> dit.DitImageGenerator:
@@ -381,7 +381,7 @@ def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
 def test_a_request_without_a_label_is_drawn_without_one() -> None:
     network = noisy(build(CONFIGS["dit"]), spread=0.2)
     said = [
-        drawer(network).draw([Request(index=5, label=label)] * 2, settings(guidance=3.0)).images
+        drawer(network).generate([Request(index=5, label=label)] * 2, settings(guidance=3.0)).images
         for label in (None, 10, 1)
     ]
     assert np.array_equal(said[0], said[1])
@@ -404,9 +404,9 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
     network = noisy(build(CONFIGS["dit"]))
     with torch.no_grad():
         network.y_embedder.embedding_table.weight[3] = math.nan
-    drawn = drawer(network).draw([Request(index=0, label=3), Request(index=1, label=4)], settings())
+    drawn = drawer(network).generate([Request(index=0, label=3), Request(index=1, label=4)], settings())
     assert drawn.failures == {0: "the network's output is not finite"}
-    sound = drawer(noisy(build(CONFIGS["dit"]))).draw(
+    sound = drawer(noisy(build(CONFIGS["dit"]))).generate(
         [Request(index=0, label=3), Request(index=1, label=4)], settings()
     )
     assert np.array_equal(drawn.images[1], sound.images[1])
@@ -415,10 +415,10 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
 def test_bfloat16_draws_nearly_the_same_image() -> None:
     network = noisy(build(CONFIGS["dit"]))
     requests = [Request(index=i, label=i) for i in range(2)]
-    fine = drawer(network).draw(requests, settings()).images.astype(int)
+    fine = drawer(network).generate(requests, settings()).images.astype(int)
     coarse = (
         dit.DitImageGenerator(network, torch.device("cpu"), torch.bfloat16)
-        .draw(requests, settings(dtype="bfloat16"))
+        .generate(requests, settings(dtype="bfloat16"))
         .images.astype(int)
     )
     assert 0 < np.abs(fine - coarse).mean() < 4  # of 255 grey levels

@@ -454,7 +454,7 @@ def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(
         for fold in (True, False)
     ]
     np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-5 * np.abs(said[1]).max())
-    out = export_checkpoint("folded", tmp_path / "plain.safetensors", folded=True)
+    out = export_checkpoint("folded", tmp_path / "plain.safetensors", is_folded=True)
     register("plain", out, {})
     left = load_checkpoint_record("plain")
     assert (left.encoding, "fold" in left.drawing) == ("rope-axial", False)
@@ -500,7 +500,7 @@ def test_a_side_that_no_key_tells_must_be_said(
     with pytest.raises(
         OptionError,
         match=(
-            f"deit weights of {encoding} do not tell the side .* add --config size=224 or another"
+            f"deit weights of {encoding} do not reveal the side .* add --config size=224 or another"
         ),
     ) as caught:
         register("mine", path, {"encoding": encoding, "config": {"heads": 2}})

@@ -454,13 +454,13 @@ def test_weights_without_a_table_are_not_taken_for_ape(
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
-    with pytest.raises(OptionError, match="hold no pos_embed, so they were not trained with ape"):
+    with pytest.raises(OptionError, match="contain no pos_embed, so they were not trained with ape"):
         register("relape", path, {"encoding": "ape"})
 
 
 def test_a_time_shift_of_flux_is_refused() -> None:
     with pytest.raises(
         OptionError,
-        match="mu_policy means nothing to checkpoint digits-harope: it is FLUX's time shift",
+        match="mu_policy does not apply to checkpoint digits-harope: only FLUX shifts its times",
     ):
         make_plan("digits-harope", None, {"mu_policy": "clamp"})

@@ -142,7 +142,7 @@ def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch)
         lambda encoding: [QueryKeyMatrices(pair.q, pair.q) for pair in right(encoding)],
     )
     with pytest.raises(
-        WeightsError, match="a test folded differs from itself unfolded by .*draw with --no-fold"
+        WeightsError, match="a test differs after folding by .*generate with --no-fold"
     ):
         PLUGIN.fold(network("harope"), "a test")
 
@@ -167,7 +167,7 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
     with pytest.raises(
         OptionError,
         match=(
-            "fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has"
+            "fold does not apply to checkpoint digits-rope-axial: rope-axial with these options has"
             " no matrix that folds"
         ),
     ):
@@ -175,7 +175,7 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
 
 
 def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_path: Path) -> None:
-    path = export_checkpoint("digits-harope", tmp_path / "plain.safetensors", folded=True)
+    path = export_checkpoint("digits-harope", tmp_path / "plain.safetensors", is_folded=True)
     facts = tomllib.loads(register("plain", path, {}).read_text())
     assert facts["encoding"] == "rope-axial"
     assert facts["options"] == {"base": 10000.0, "axis_order": "row-first", "layout": "interleaved"}
@@ -204,7 +204,7 @@ def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_pa
 def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
     register(
         "again",
-        export_checkpoint("digits-string", tmp_path / "again.safetensors", folded=False),
+        export_checkpoint("digits-string", tmp_path / "again.safetensors", is_folded=False),
         {},
     )
     assert load_checkpoint_record("again").encoding == "string"
@@ -215,7 +215,7 @@ def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
     assert np.array_equal(*drawn)
     assert (
         export_checkpoint(
-            "digits-string", tmp_path / "twice.safetensors", folded=False
+            "digits-string", tmp_path / "twice.safetensors", is_folded=False
         ).read_bytes()
         == (tmp_path / "again.safetensors").read_bytes()
     )
@@ -223,7 +223,7 @@ def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="rope-axial with these options has no matrix"):
-        export_checkpoint("digits-rope-axial", tmp_path / "x.safetensors", folded=True)
-    with pytest.raises(OptionError, match="is no .safetensors"):
-        export_checkpoint("digits-harope", tmp_path / "x.pt", folded=True)
+        export_checkpoint("digits-rope-axial", tmp_path / "x.safetensors", is_folded=True)
+    with pytest.raises(OptionError, match="has another suffix than .safetensors"):
+        export_checkpoint("digits-harope", tmp_path / "x.pt", is_folded=True)
     assert not list(tmp_path.iterdir())

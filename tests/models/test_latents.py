@@ -45,7 +45,7 @@ pytest.importorskip("diffusers", reason="needs the extra t2i")
         ),
         (
             {"vae": "nowhere"},
-            "--vae nowhere holds no config.json with diffusion_pytorch_model.safetensors",
+            "--vae nowhere: found no config.json with diffusion_pytorch_model.safetensors",
         ),
         ({"steps": 1001}, "1 to 1000 steps"),
     ],
@@ -64,7 +64,7 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         OptionError,
         match=(
-            r"checkpoint none draws latents and names no autoencoder; add --vae FOLDER"
+            r"checkpoint none generates latents and no autoencoder is stated; add --vae FOLDER"
             r" \(sd-vae-ft-mse for"
         ),
     ):
@@ -81,10 +81,10 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
                 {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))},
             )
     with pytest.raises(
-        OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"
+        OptionError, match="vae does not apply to checkpoint digits-harope: it generates pixels"
     ):
         make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
-    with pytest.raises(OptionError, match="it generates pixels, whose channels are guided alike"):
+    with pytest.raises(OptionError, match="it generates pixels, and guides all channels alike"):
         make_plan("digits-harope", None, {"guidance_channels": "3"})
     with pytest.raises(OptionError, match="drawing default tilt"):
         register("bad", path, {"drawing": {"tilt": 3}})
@@ -170,7 +170,7 @@ def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
             [0, 1, 2],
             tmp_path / "run",
         )
-    with pytest.raises(WeightsError, match="is another autoencoder"):
+    with pytest.raises(WeightsError, match="the plan's autoencoder has"):
         open_generator(moved.checkpoint, moved.settings)
 
 

@@ -283,7 +283,7 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
         tmp_path / "e.safetensors",
     )
     (tmp_path / "empty").mkdir()
-    wrong("a", tmp_path / "empty", said, WeightsError, "holds no manifest.json, .* but no LoRA")
+    wrong("a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA")
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
     wrong(
@@ -319,11 +319,11 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         (lambda s: {k.replace("attn", "nowhere"): v for k, v in s.items()}, "none is a layer here"),
         (
             lambda s: {**s, "text_encoder.x.lora_A.weight": torch.zeros(1, 1)},
-            "only low-rank weights of the transformer",
+            "wanted LoRA of the transformer",
         ),
         (
             lambda s: {**s, "transformer.norm_out.linear.weight": torch.zeros(1)},
-            "only low-rank weights of the transformer",
+            "wanted LoRA of the transformer",
         ),
         (
             lambda s: {**s, "transformer.x.lora_magnitude_vector": torch.zeros(1)},
@@ -333,7 +333,7 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             lambda s: {
                 f"base_model.model.{k.removeprefix('transformer.')}": v for k, v in s.items()
             },
-            "whose scale stands in adapter_config",
+            "whose scale is in adapter_config",
         ),
         (
             lambda s: {**s, "transformer.x.lokr_w1": torch.zeros(1)},
@@ -370,7 +370,7 @@ def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def as_peft(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """The folder that peft's save_pretrained writes: the scale stands in adapter_config.json."""
+    """The folder that peft's save_pretrained writes: the scale is in adapter_config.json."""
     (folder / FILE).unlink()
     save_file(
         {f"base_model.model.{key.removeprefix('transformer.')}": v for key, v in weights.items()},
@@ -492,9 +492,9 @@ def without_a_shard(base: Path) -> None:
     ("spoil", "said"),
     [
         (quantised, "transformer is quantised .'bitsandbytes'."),
-        (variant("transformer"), "transformer holds the variant 'fp16' alone"),
-        (variant("text_encoder"), "text_encoder holds the variant 'fp16' alone"),
-        (pickled, "text_encoder holds .bin files alone"),
+        (variant("transformer"), "transformer has only the variant 'fp16'"),
+        (variant("text_encoder"), "text_encoder has only the variant 'fp16'"),
+        (pickled, "text_encoder has only .bin files"),
         (without_weights, "vae holds no diffusion_pytorch_model.safetensors"),
         (without_a_shard, "which is missing"),
     ],

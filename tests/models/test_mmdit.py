@@ -161,7 +161,7 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
     backbone.check(checkpoint, settings)
     images: np.ndarray = (
         backbone.open(checkpoint, state, settings)
-        .draw([request(i) for i in range(4)], settings)
+        .generate([request(i) for i in range(4)], settings)
         .images
     )
     return images
@@ -183,12 +183,12 @@ def test_a_side_that_patches_do_not_tile_is_refused() -> None:
 
 @pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])
 def test_settings_without_a_meaning_are_not_read(field: str) -> None:
-    read = registry.load_by_name("backbones", "mmdit-micro").settings_read(None)
+    read = registry.load_by_name("backbones", "mmdit-micro").supported_settings(None)
     assert field not in read.fields and read.reasons[field]
 
 
 def test_a_network_can_be_counted() -> None:
     built = network()
-    probe = registry.load_by_name("backbones", "mmdit-micro").probe(built, 32, 2)
+    probe = registry.load_by_name("backbones", "mmdit-micro").profiling_inputs(built, 32, 2)
     assert built(**probe.inputs).shape == (2, 3, 32, 32)
     assert probe.tokens == 4 + 64

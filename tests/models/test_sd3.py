@@ -212,7 +212,7 @@ def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) ->
         folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
     )
     with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"
+        WeightsError, match="harope in layer 0, head 0, differs after folding"
     ):
         BACKBONE.prepare(network)
 
@@ -309,7 +309,7 @@ def test_an_adapter_folder_draws_folded_as_unfolded(
     assert type(folded.network.encoding).__name__ == "RopeAxial"
     plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))
     one, other = (
-        drawer.draw(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain)
+        drawer.generate(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain)
     )
     assert np.abs(one - other).max() <= 1
     register("my-sd3", manifest, {"config": {"base": str(base)}})
@@ -335,7 +335,7 @@ def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> N
     found = load_checkpoint_record("plain-sd3")
     assert (found.encoding, found.options, found.guidance) == ("ape", {"form": "sd3"}, 7.0)
     drawer = BACKBONE.open_folder(found, Path(found.weights), tiny.settings())
-    image = drawer.draw(RED, tiny.settings()).images[0]
+    image = drawer.generate(RED, tiny.settings()).images[0]
     given = {
         "height": 64,
         "width": 64,

@@ -135,7 +135,7 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
     with pytest.raises(
         OptionError,
         match=(
-            "guidance_channels means nothing to checkpoint mine: it generates pixels.*channels all"
+            "guidance_channels does not apply to checkpoint mine: it generates pixels.*channels all"
             " where a preset"
         ),
     ):

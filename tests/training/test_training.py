@@ -226,7 +226,7 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
 
     settings = Settings(resolution=28, sampler="flow", steps=2, guidance=1.5, tile=2)
     drawer = registry.load_by_name("backbones", "dit").open(found, state, settings)
-    drawn = drawer.draw([Request(index=i, label=i) for i in range(2)], settings)
+    drawn = drawer.generate([Request(index=i, label=i) for i in range(2)], settings)
     assert drawn.images.shape == (2, 28, 28, 3)
     assert not drawn.faults
 

@@ -1,6 +1,4 @@
-"""Adapter folders on a diffusers pipeline, of FLUX and SD3: opened, checked, made of a LoRA without
-manifest, saved.
-"""
+"""Adapter folders on a diffusers pipeline of FLUX or SD3: opened, checked, created and saved."""
 
 from __future__ import annotations
 
@@ -17,23 +15,26 @@ from harope_bench.core.state_dicts import load_weights, weights_metadata
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import detect_encoding
 from harope_bench.models import lora_manifest
-from harope_bench.models.backbones import lora, lora_files
+from harope_bench.models.backbones import lora
 from harope_bench.models.backbones.diffusers_networks import (
     DiffusersBackbone,
     PipelineImageGenerator,
 )
 from harope_bench.models.backbones.encoded_transformer import EncodedTransformer
+from harope_bench.models.backbones.lora_files import write_adapter_folder
 from harope_bench.models.checkpoint_fields import CheckpointFields
 
 
 class AdapterPipelineBackbone(DiffusersBackbone):
-    """Base class of backbones on a diffusers pipeline, with their adapter folders."""
+    """Base class of backbones on a diffusers pipeline that also support adapter folders."""
 
     def open_folder(
         self, checkpoint: Checkpoint, path: Path, settings: Settings
     ) -> PipelineImageGenerator:
-        """The base with an adapter folder's LoRA and encoding, strictly loaded; `path` is its
-        manifest, hash checked already.
+        """Return the base model with the LoRA and encoding of an adapter folder, strictly loaded.
+
+        Args:
+            path: The folder's manifest, whose hash was checked already.
         """
         config = self.parse_config(checkpoint.config)
         manifest, folder = lora_manifest.load_matching_manifest(
@@ -48,8 +49,9 @@ class AdapterPipelineBackbone(DiffusersBackbone):
         return self.prepare_pipeline(pipe, network, config, settings)
 
     def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
-        """WeightsError unless base and adapter fit together; compares names and shapes without
-        making the base.
+        """Raise WeightsError unless base model and adapter fit together.
+
+        Only names and shapes are compared; the base model is not loaded.
         """
         config = self.parse_config(checkpoint.config)
         manifest, folder = lora_manifest.load_matching_manifest(
@@ -66,50 +68,61 @@ class AdapterPipelineBackbone(DiffusersBackbone):
             lora.load_adapter(network, path, manifest)
 
     def create_adapter_folder(
-        self, folder: Path, bare: lora_manifest.LoraFiles, base: str, said: CheckpointFields
+        self,
+        folder: Path,
+        lora_files: lora_manifest.LoraFiles,
+        base: str,
+        user_fields: CheckpointFields,
     ) -> Path:
-        """Makes an adapter folder of a LoRA without manifest, and returns the manifest's path.
-
-        The encoding is the one said, else the one that its file's note or keys tell, else the
-        base's own.
+        """Write an adapter folder for a LoRA without manifest, and return the manifest's path.
 
         Args:
-            base: folder or hub id. said: `encoding`, `options` and `config` as far as they are
-                said.
+            lora_files: The LoRA and, if there is one, the file of its encoding's weights.
+            base: Folder or hub id of the base model.
+            user_fields: `encoding`, `options` and `config` as far as the user states them.
 
         Raises:
-            WeightsError: files that cannot be attached. OptionError: an encoding without its
-                weights, or weights of nobody knows what.
+            WeightsError: The files cannot be attached to the base model.
+            OptionError: The weights of the encoding are missing, or the encoding is not known.
         """
-        found = lora_manifest.find_base_folder(base)
-        self.check_pipeline_folder(found)
-        state = load_weights(bare.encoding_file) if bare.encoding_file else {}
-        encoding, options = self.resolve_encoding(bare, state, said)
+        base_folder = lora_manifest.find_base_folder(base)
+        self.check_pipeline_folder(base_folder)
+
+        # The encoding: the user's, else that of its file, else that of the base model.
+        encoding_file = lora_files.encoding_file
+        encoding_state = load_weights(encoding_file) if encoding_file else {}
+        encoding, options = self.resolve_encoding(lora_files, encoding_state, user_fields)
         with torch.device("meta"):
-            shape = self.shape(lora_manifest.transformer_config(found))
-            needs = encodings.build_encoding(
+            shape = self.shape(lora_manifest.transformer_config(base_folder))
+            expected_state = encodings.build_encoding(
                 encodings.load_encoding(encoding), shape, options
             ).state_dict()
-        if needs and not state:
+        if expected_state and not encoding_state:
             raise OptionError(
-                f"encoding {encoding} has weights of its own, {bare.lora_file} has none of them;"
-                " add --encoding-weights FILE"
+                f"encoding {encoding} has weights, {lora_files.lora_file} has none of them; add"
+                " --encoding-weights FILE"
             )
+
+        base_name = Path(base).name if Path(base).is_dir() else base
         manifest = lora_manifest.AdapterManifest(
             backbone=self.name,
-            base=lora_manifest.describe_base(
-                found, Path(base).name if Path(base).is_dir() else base
-            ),
+            base=lora_manifest.describe_base(base_folder, base_name),
             encoding=encoding,
             options=dict(options),
-            encoded_tokens=said.get("config", {}).get("tokens", "all"),
+            encoded_tokens=user_fields.get("config", {}).get("encoded_tokens", "all"),
         )
-        return lora_files.write_adapter_folder(
-            folder, bare, self.pipeline_class, manifest, lambda: self.linear_layer_names(found)
+        return write_adapter_folder(
+            folder,
+            lora_files,
+            self.pipeline_class,
+            manifest,
+            lambda: self.linear_layer_names(base_folder),
         )
 
     def linear_layer_names(self, folder: Path) -> list[str]:
-        """Return the names of the linear layers of a base's transformer; nothing is loaded."""
+        """Return the names of the linear layers of a base model's transformer; no weights are
+        read.
+        """
         with torch.device("meta"):
             transformer = self.build_transformer(lora_manifest.transformer_config(folder))
         return [
@@ -117,30 +130,49 @@ class AdapterPipelineBackbone(DiffusersBackbone):
         ]
 
     def resolve_encoding(
-        self, bare: lora_manifest.LoraFiles, state: Mapping[str, Tensor], said: CheckpointFields
+        self,
+        lora_files: lora_manifest.LoraFiles,
+        encoding_state: Mapping[str, Tensor],
+        user_fields: CheckpointFields,
     ) -> tuple[str, dict[str, Option]]:
-        """The encoding of a LoRA without manifest, with the options that are said or that shapes
-        show.
+        """Return name and options of the encoding of a LoRA without manifest.
+
+        The name is the user's, else that in the metadata or the shapes of the encoding's file, else
+        that of the base model.
+
+        Args:
+            encoding_state: Weights of the encoding, empty if there is no file of them.
+
+        Raises:
+            OptionError: There is a file of the encoding's weights, and nothing reveals its name.
         """
-        told = detect_encoding.detect_from_shapes(
-            {key: value.shape for key, value in state.items()}
+        user_options = user_fields.get("options", {})
+        detected_encoding = detect_encoding.detect_from_shapes(
+            {key: value.shape for key, value in encoding_state.items()}
         )
-        noted = weights_metadata(bare.encoding_file).get("encoding") if bare.encoding_file else None
-        name = said.get("encoding") or noted or (told.encoding if told else None)
-        if name is None and bare.encoding_file:
-            raise OptionError(
-                f"the keys of {bare.encoding_file} do not tell the encoding; add --encoding"
-            )
+        metadata_name = None
+        if lora_files.encoding_file:
+            metadata_name = weights_metadata(lora_files.encoding_file).get("encoding")
+
+        name = (
+            user_fields.get("encoding")
+            or metadata_name
+            or (detected_encoding.encoding if detected_encoding else None)
+        )
+        base_name, base_options = self.base_encoding
         if name is None:
-            return self.base_encoding[0], {**self.base_encoding[1], **said.get("options", {})}
-        shown = (
-            told.options
-            if told and told.encoding == name
-            else self.base_encoding[1]
-            if name == self.base_encoding[0]
-            else {}
-        )
-        return name, {**shown, **said.get("options", {})}
+            if lora_files.encoding_file:
+                raise OptionError(
+                    f"the keys of {lora_files.encoding_file} do not reveal the encoding; add"
+                    " --encoding"
+                )
+            return base_name, {**base_options, **user_options}
+
+        if detected_encoding and detected_encoding.encoding == name:
+            return name, {**detected_encoding.options, **user_options}
+        if name == base_name:
+            return name, {**base_options, **user_options}
+        return name, dict(user_options)
 
     def save_adapter(
         self,
@@ -149,23 +181,19 @@ class AdapterPipelineBackbone(DiffusersBackbone):
         base: str,
         training: Mapping[str, Option] | None = None,
     ) -> Path:
-        """Writes the network's LoRA and encoding as an adapter folder and returns its manifest's
-        path.
+        """Write LoRA and encoding as an adapter folder, and return its manifest's path.
 
         Args:
-            base: folder or hub id of the base that the network was made from; the manifest keeps
-                its name and its identity.
-            training: facts of the training, kept as they are.
+            base: Folder or hub id of the base model; the manifest records its name and identity.
+            training: Facts of the training, which the manifest records as they are.
         """
-        made = lora_manifest.describe_base(
-            lora_manifest.find_base_folder(base), Path(base).name if Path(base).is_dir() else base
-        )
-        options = network.encoding.options.model_dump(exclude_none=True)
+        base_name = Path(base).name if Path(base).is_dir() else base
+        base_record = lora_manifest.describe_base(lora_manifest.find_base_folder(base), base_name)
         manifest = lora_manifest.AdapterManifest(
             backbone=self.name,
-            base=made,
+            base=base_record,
             encoding=network.encoding.registered_name(),
-            options=options,
+            options=network.encoding.options.model_dump(exclude_none=True),
             encoded_tokens=network.encoded_tokens,
             training=dict(training or {}),
         )

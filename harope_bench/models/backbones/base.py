@@ -1,8 +1,8 @@
-"""Contracts of the backbones: build the network, read it back, draw a tile of samples or classify
-one of pictures.
+"""Contracts of the backbones: networks that generate images or classify them.
 
-Nothing here imports torch, so that commands and plans can ask a backbone's contract before a
-network is needed.
+A backbone builds a network, loads a checkpoint's weights into it, and returns an object that
+generates a batch of images (`ImageGenerator`) or classifies one (`Classifier`).
+Nothing here imports torch, so commands and plans can read a backbone's contract cheaply.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ NetworkT = TypeVar("NetworkT", bound="EncodedNetwork")
 
 
 class DetectedFields(NamedTuple):
-    """What the keys of a state dict tell: None where they do not tell.
+    """What the keys of a state dict reveal about its network.
 
-    defaults: fields of Checkpoint (sampler, steps, guidance, drawing) that checkpoints of this
-    family are drawn with unless more is said.
+    Attributes:
+        encoding: Name of the positional encoding; None where the keys do not reveal it.
+        config: Sizes of the network, as far as the keys reveal them.
+        options: Options of the encoding, as far as the keys reveal them.
+        defaults: Fields of Checkpoint (sampler, steps, guidance, drawing) that checkpoints of this
+            family use unless the user states others.
     """
 
     encoding: str | None
@@ -47,8 +51,11 @@ class DetectedFields(NamedTuple):
 
 
 class ExportedWeights(NamedTuple):
-    """A network's state dict under this package's names, and the fields of Checkpoint that changed
-    with it.
+    """A network's state dict under this package's names.
+
+    Attributes:
+        state_dict: Tensors by name.
+        changed_fields: The fields of Checkpoint that differ from those of the exported checkpoint.
     """
 
     state_dict: dict[str, Tensor]
@@ -73,8 +80,11 @@ CLASSIFICATION_SETTINGS = frozenset({"resolution", "tile", "device", "dtype", "p
 
 
 class SupportedSettings(NamedTuple):
-    """The fields of Settings that change what a checkpoint makes, and why some of the others do
-    not.
+    """The fields of Settings that change the images of a checkpoint.
+
+    Attributes:
+        fields: Names of these fields; any other field is rejected.
+        reasons: By the name of a rejected field, why it does not apply.
     """
 
     fields: frozenset[str]
@@ -84,9 +94,10 @@ class SupportedSettings(NamedTuple):
 class NetworkDescription(NamedTuple):
     """What registration prints of a network.
 
-    predicts: what the network says of a noised input. taken: what it takes beside noise, in words.
-    resolution: side in
-    pixels at training, None where nothing tells it.
+    Attributes:
+        prediction_type: What the network predicts from a noised input, such as "velocity".
+        conditioning: What the network takes beside noise, in words, such as "1,000 labels".
+        resolution: Side of the training images in pixels; None where it is not known.
     """
 
     prediction_type: str
@@ -95,8 +106,11 @@ class NetworkDescription(NamedTuple):
 
 
 class GeneratedTile(NamedTuple):
-    """A tile: images (B, H, W, 3) uint8, and why a row has none (its pixels are then
-    meaningless).
+    """A padded batch of generated images.
+
+    Attributes:
+        images: (B, H, W, 3) uint8.
+        failures: By row, why its image failed; the pixels of such a row are meaningless.
     """
 
     images: np.ndarray
@@ -104,8 +118,12 @@ class GeneratedTile(NamedTuple):
 
 
 class ProfilingInputs(NamedTuple):
-    """One forward to count or time: keyword inputs on the network's device, its counted attention
-    layer, and the tokens that layer sees.
+    """The inputs of one forward pass whose cost is counted or timed.
+
+    Attributes:
+        inputs: Keyword arguments of the forward pass, on the network's device.
+        layer: Sizes of the attention layer that is counted.
+        tokens: Number of tokens in that layer.
     """
 
     inputs: Mapping[str, Tensor]
@@ -114,29 +132,30 @@ class ProfilingInputs(NamedTuple):
 
 
 class LoadedCheckpoint:
-    """Base class of what a backbone opens: a network with a checkpoint's weights, on its device."""
+    """Base class of a network with a checkpoint's weights, on its device."""
 
-    network: EncodedNetwork | None = (
-        None  # whose cost and attention can be measured; None: it shows none
-    )
+    # The network whose cost and attention can be measured; None where neither is possible.
+    network: EncodedNetwork | None = None
 
 
 class ImageGenerator(LoadedCheckpoint):
-    """Base class of opened checkpoints that generate."""
+    """Base class of loaded checkpoints that generate images."""
 
     def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
-        """Return a full tile of requests drawn; row i depends on requests[i] alone."""
-        raise MissingMemberError(self, "draw")
+        """Generate the images of a full batch of requests; row i depends on requests[i] alone."""
+        raise MissingMemberError(self, "generate")
 
 
 class Classifier(LoadedCheckpoint):
-    """Base class of opened checkpoints that classify; a backbone whose `task` is "classify" opens
-    one.
+    """Base class of loaded checkpoints that classify images.
+
+    A backbone whose `task` is "classify" loads one.
     """
 
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Return logits (B, classes) float32 of images (B, H, W, 3) uint8; row i depends on
-        images[i] alone.
+        """Return logits (B, classes) float32 of images (B, H, W, 3) uint8.
+
+        Row i depends on images[i] alone.
         """
         raise MissingMemberError(self, "classify")
 
@@ -144,118 +163,140 @@ class Classifier(LoadedCheckpoint):
 class Backbone(BackboneContract, Generic[NetworkT]):
     """Base class of all backbones.
 
-    `conditioning` and `settings_read` are the only places that say what a network takes and which
-    settings it reads; plans
-    reject everything else (`conditioning.check_suite`, `load_checkpoint.check_settings`).
+    `conditioning` declares what a network takes beside noise, and `supported_settings` declares
+    which settings change its images. Plans reject everything else
+    (`conditioning.check_suite`, `load_checkpoint.check_settings`).
     """
 
-    # padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`
+    # Rows of the padded batch. A family that needs another number puts it into
+    # `DetectedFields.defaults["drawing"]`.
     tile: int
-    task: Task = "draw"  # "draw" opens a Drawer, "classify" a Classifier
-    packages: tuple[str, ...] = ()  # optional packages that opening a checkpoint imports
-    has_lora: bool = False  # whether a network may carry LoRA, which `merge` adds into its weights
-    conflicting_file_names: re.Pattern[str] | None = (
-        None  # names of files whose networks have these keys and predict something else
-    )
+
+    # "draw": `open` returns an ImageGenerator. "classify": it returns a Classifier.
+    task: Task = "draw"
+
+    # Optional packages that `open` imports.
+    packages: tuple[str, ...] = ()
+
+    # Whether a network may carry LoRA, which `merge_lora` adds into its weights.
+    has_lora: bool = False
+
+    # File names of other networks that have the same keys but another prediction type.
+    conflicting_file_names: re.Pattern[str] | None = None
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> NetworkT:
-        """Return a freshly initialised network; OptionError names the option or the field."""
+        """Return a freshly initialised network.
+
+        Raises:
+            OptionError: An option or a size is wrong; the message names it.
+        """
         raise MissingMemberError(self, "build")
 
-    def detect_fields(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
-        """Return what a state dict's keys tell, or None if it is not this backbone's."""
-        raise MissingMemberError(self, "recognise")
+    def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
+        """Return what the keys of a state dict reveal; None if the network is not this
+        backbone's.
+        """
+        raise MissingMemberError(self, "detect_fields")
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the settings that change what this checkpoint makes; any other one is rejected by
-        name.
-        """
-        raise MissingMemberError(self, "settings_read")
+        """Return the settings that change this checkpoint's images."""
+        raise MissingMemberError(self, "supported_settings")
 
     def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what registration prints of this checkpoint's network."""
-        raise MissingMemberError(self, "process")
+        raise MissingMemberError(self, "describe_network")
 
     def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Raise OptionError if the checkpoint cannot be drawn from with these settings."""
-        raise MissingMemberError(self, "check")
+        """Raise OptionError if the checkpoint cannot run with these settings."""
+        raise MissingMemberError(self, "check_inputs")
 
     def open(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
     ) -> LoadedCheckpoint:
-        """Return the network with these weights, strictly loaded, ready to draw or to classify."""
+        """Return the network with these weights, strictly loaded and ready for use."""
         raise MissingMemberError(self, "open")
 
-    # Optional from here on.
+    # The methods below have defaults; a backbone overrides those that it needs.
 
     def convert_keys(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor]
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return a file's weights under the names that they have in the network; WeightsError for
-        what no network here has.
-        """
-        return dict(state)
+        """Return the weights of a file under the names that they have in the network.
 
-    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> NetworkT:
-        """Return the network with these weights, whosever names the file has; WeightsError unless
-        every key finds its place.
+        Raises:
+            WeightsError: No network of this backbone has such keys.
+        """
+        return dict(state_dict)
+
+    def load(self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> NetworkT:
+        """Return the network with these weights, under this package's names or a publisher's.
+
+        Raises:
+            WeightsError: A key is missing, unexpected or of another shape.
         """
         import torch
 
         with torch.random.fork_rng(devices=[]):
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         load_state_strictly(
-            network, self.convert_keys(checkpoint, state), f"checkpoint {checkpoint.name}"
+            network, self.convert_keys(checkpoint, state_dict), f"checkpoint {checkpoint.name}"
         )
         return network
 
     def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option] | None:
-        """Return the sizes that a training file's arguments state; None for a backbone that knows
-        no training files.
+        """Return the sizes that a training file's arguments state.
+
+        Returns:
+            None for a backbone that reads no training files.
 
         Raises:
-            WeightsError: They name a network that is not this one.
+            WeightsError: The arguments describe another network.
         """
         return None
 
-    def set_class_count(self, clue: DetectedFields, classes: int) -> DetectedFields:
-        """Return the clue again where the number of labels is told."""
-        return clue
+    def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:
+        """Return the detected fields, corrected for a known number of labels."""
+        return detected_fields
 
     def default_options(self, encoding: str) -> dict[str, Option]:
-        """Return the options that a published network of this encoding has where nothing says
-        them.
-        """
+        """Return the options of a published network of this encoding, for those nobody states."""
         return {}
 
     def published_defaults(
-        self, config: Mapping[str, Option], stated: CheckpointFields
+        self, config: Mapping[str, Option], user_fields: CheckpointFields
     ) -> CheckpointFields:
-        """Return the fields of Checkpoint that a base is published with; OptionError where they
-        must be stated.
+        """Return the fields of Checkpoint that this network was published with.
+
+        Raises:
+            OptionError: The user must state a field, because the files do not reveal it.
         """
         return {}
 
     def check_foreign_weights(
-        self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
+        self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
-        """Raise OptionError for foreign weights that are not what they are said to be, or that
-        leave something open.
+        """Check weights that this package did not write.
+
+        Raises:
+            OptionError: They contradict the stated encoding, or a needed size is not stated.
         """
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """Return checked settings with what only the disk tells, such as the hash of an
-        autoencoder.
-        """
+        """Return checked settings, completed by facts from the disk (hash of the autoencoder)."""
         return settings
 
     def export(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], is_folded: bool
     ) -> ExportedWeights:
-        """Return the weights under this package's names, with matrices folded if asked; OptionError
-        where that cannot be.
+        """Return the weights under this package's names.
+
+        Args:
+            is_folded: Whether learned matrices are folded into the projections.
+
+        Raises:
+            OptionError: The backbone cannot export such weights.
         """
         raise OptionError(
             f"backbone {checkpoint.backbone} has no export; use its weights file as it is"
@@ -264,68 +305,76 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     def profiling_inputs(
         self, network: NetworkT, resolution: int, batch: int
     ) -> ProfilingInputs | None:
-        """Return inputs of one forward of so many images, also on the meta device; None: the
-        network is not counted.
+        """Return the inputs of one forward pass of `batch` images, also on the meta device.
+
+        Returns:
+            None where the cost of the network is not counted.
         """
         return None
 
     def merge_lora(self, network: NetworkT) -> None:
-        """Do what is done once before a network is timed, such as adding LoRA into its weights."""
+        """Merge LoRA into the weights, once before a network is timed."""
 
     def expose_attention(self, network: NetworkT) -> None:
-        """Make a network show its queries and keys where something else is at work; outputs stay as
-        they are.
-        """
+        """Let a network call its `attention_callback` in every layer; its outputs do not change."""
 
 
 class AdapterBackbone(Backbone[NetworkT]):
-    """Base class of backbones on a pipeline of a library, whose checkpoints may also be adapter
-    folders (models/lora_manifest.py).
+    """Base class of backbones that run a library's pipeline.
+
+    Their checkpoints may also be adapter folders (models/lora_manifest.py).
     """
 
-    pipeline_class_name: ClassVar[str]  # the library's class
-    base_encoding: ClassVar[
-        tuple[str, dict[str, Option]]
-    ]  # encoding and options of the base as it is published
+    # Name of the library's pipeline class.
+    pipeline_class_name: ClassVar[str]
+
+    # Encoding and options of the base model as it is published.
+    base_encoding: ClassVar[tuple[str, dict[str, Option]]]
 
     def shape(self, config: LibraryConfig) -> ModelShape:
-        """Return what an encoding may know of a transformer of that configuration."""
+        """Return what an encoding needs to know of a transformer with this configuration."""
         raise MissingMemberError(self, "shape")
 
     def open_folder(
         self, checkpoint: Checkpoint, path: Path, settings: Settings
     ) -> LoadedCheckpoint:
-        """Return the base with an adapter folder's weights, strictly loaded; `path` is its
-        manifest, hash checked already.
+        """Return the base model with the weights of an adapter folder, strictly loaded.
+
+        Args:
+            path: The folder's manifest, whose hash was checked already.
         """
         raise MissingMemberError(self, "open_folder")
 
     def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Raise WeightsError unless base and adapter fit together; compares names and shapes
-        without making the base.
+        """Raise WeightsError unless base model and adapter fit together.
+
+        Only names and shapes are compared; the base model is not loaded.
         """
         raise MissingMemberError(self, "check_folder")
 
     def create_adapter_folder(
-        self, folder: Path, bare: LoraFiles, base: str, said: CheckpointFields
+        self, folder: Path, lora_files: LoraFiles, base: str, user_fields: CheckpointFields
     ) -> Path:
-        """Make an adapter folder of a LoRA without manifest, and return the manifest's path."""
-        raise MissingMemberError(self, "adopt")
+        """Write an adapter folder for a LoRA without manifest, and return the manifest's path."""
+        raise MissingMemberError(self, "create_adapter_folder")
 
 
 def load_backbone(name: str) -> Backbone[EncodedNetwork]:
     """Return the backbone of that name.
 
     Raises:
-        UnknownName: No such backbone. PluginError: It is not derived from Backbone. BenchError: It
-            does not load.
+        UnknownNameError: No backbone has that name.
+        PluginError: The class is not derived from Backbone.
+        BenchError: The module does not load.
     """
     return registry.load_plugin("backbones", name, Backbone)
 
 
 def load_adapter_backbone(name: str) -> AdapterBackbone[EncodedNetwork]:
-    """Return the backbone of that name; errors as `load_backbone`, and OptionError where it reads
-    no adapter folders.
+    """Return the backbone of that name; see `load_backbone` for errors.
+
+    Raises:
+        OptionError: The backbone does not support adapter folders.
     """
-    message = f"backbone {name} reads no adapter folders; give a file of its weights"
+    message = f"backbone {name} does not support adapter folders; give a file of its weights"
     return registry.require_kind(load_backbone(name), AdapterBackbone, message)

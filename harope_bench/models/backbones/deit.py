@@ -1,4 +1,4 @@
-"""DeiT: the vision transformer that names what a picture shows, at any size, with any encoding.
+"""DeiT: the vision transformer that classifies images, with any positional encoding.
 
 Source: Touvron et al. 2021 and 2022; layout and parameter names as in
 facebookresearch/deit:models_v2.py.
@@ -48,24 +48,25 @@ from harope_bench.models.backbones.network_sizes import (
 )
 from harope_bench.models.checkpoint_fields import CheckpointFields
 
-EPS = 1e-6  # of every layer norm
-ROPE_VIT_OPTIONS: dict[str, Option] = {
-    "base": 100.0,
-    "axis_order": "column-first",
-}  # naver-ai/rope-vit:models/vit_rope.py:51-66; the paper gives neither
-# Mean and standard deviation that pixels in [0, 1] are normalised with.
+EPS = 1e-6  # Of every layer norm.
+
+# Options of the published rotary DeiTs. Source: naver-ai/rope-vit:models/vit_rope.py:51-66; the
+# paper states neither of the two.
+ROPE_VIT_OPTIONS: dict[str, Option] = {"base": 100.0, "axis_order": "column-first"}
+
+# Mean and standard deviation by which pixels in [0, 1] are normalised.
 NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-# Names that published files have for what is called otherwise here.
+# Keys of published files, and our keys.
 KEY_RENAMES = {
     "pos_embed": "encoding.table",
     "freqs": "encoding.freqs",
     "rope.freqs": "encoding.freqs",
 }
-# facebookresearch/deit:models_v2.py and naver-ai/rope-vit:models/vit_rope.py register their
-# networks so.
+# Names under which facebookresearch/deit:models_v2.py and naver-ai/rope-vit:models/vit_rope.py
+# register their networks.
 TRAINING_MODEL_NAMES = re.compile(
     r"(rope_(axial|mixed)(_ape)?_)?deit_(tiny|small|medium|base|large|huge)_patch\d+(_LS|_\d+)?(_21k)?"
 )
@@ -73,10 +74,17 @@ LAYER_SCALE = re.compile(r"\bls([12])\.gamma$")
 
 
 class DeitConfig(NetworkSizes):
-    """Size of a DeiT. size: side of the training images in pixels. layer_scale: where its factors
-    start.
+    """Sizes of a DeiT.
 
-    heads are of 64 channels each where they are not said, as in every published DeiT.
+    Attributes:
+        hidden, depth, heads: Width of a token, number of blocks, number of heads. Heads have 64
+            channels if their number is not stated, as in every published DeiT.
+        patch: Side of a patch in pixels.
+        size: Side of the training images in pixels.
+        channels: 3, or 1 for the mean of the three.
+        classes: Number of classes.
+        layer_scale: Initial value of the LayerScale factors.
+        normalisation: Key of NORMALISATIONS. Its key in files is "normalised".
     """
 
     hidden: int = Field(gt=0)
@@ -87,45 +95,47 @@ class DeitConfig(NetworkSizes):
     channels: Literal[1, 3] = 3
     classes: int = Field(default=1000, gt=0)
     layer_scale: float = 1e-4
-    normalisation: Literal["imagenet", "half"] = "imagenet"
+    # Shipped weights and recipes are hashed with the key "normalised".
+    normalisation: Literal["imagenet", "half"] = Field(default="imagenet", alias="normalised")
 
     @property
     def layers(self) -> int:
-        """Attention layers."""
+        """Number of attention layers."""
         return self.depth
 
 
 def parse_config(options: Mapping[str, Option]) -> DeitConfig:
-    """A checked Config; OptionError names the field."""
+    """Return validated sizes; OptionError names the wrong field."""
+    default_heads: dict[str, Option] = {}
     hidden = options.get("hidden")
-    heads: dict[str, Option] = {"heads": hidden // 64} if isinstance(hidden, int) else {}
-    return parse_sizes(DeitConfig, "deit", {**heads, **options})
+    if isinstance(hidden, int):
+        default_heads["heads"] = hidden // 64
+    return parse_sizes(DeitConfig, "deit", {**default_heads, **options})
 
 
 class DeiTBlock(nn.Module):
-    """Pre-norm block whose two branches are scaled channel by channel (LayerScale)."""
+    """A pre-norm transformer block with LayerScale: each branch is scaled per channel."""
 
     def __init__(self, config: DeitConfig):
         super().__init__()
         width = config.hidden
-        self.norm1, self.norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
-        self.attn, self.mlp = SelfAttention(width, config.heads), Mlp(width, "none")
-        self.gamma_1, self.gamma_2 = (
-            nn.Parameter(torch.full((width,), config.layer_scale)) for _ in range(2)
-        )
+        self.norm1 = nn.LayerNorm(width, EPS)
+        self.norm2 = nn.LayerNorm(width, EPS)
+        self.attn = SelfAttention(width, config.heads)
+        self.mlp = Mlp(width, "none")
+        self.gamma_1 = nn.Parameter(torch.full((width,), config.layer_scale))
+        self.gamma_2 = nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(
         self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int
     ) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
+        """Return tokens (B, N, width) for tokens (B, N, width) at positions (N, axes)."""
         x = x + self.gamma_1 * self.attn(self.norm1(x), encoding, positions, layer)
         return x + self.gamma_2 * self.mlp(self.norm2(x))
 
 
 class DeiT(EncodedNetwork):
-    """The network: normalised images to logits, read off the class token, the one of `extra` tokens
-    before those of the patches.
-    """
+    """The network: normalised images to logits, which are read from the class token."""
 
     num_prefix_tokens = 1
 
@@ -141,7 +151,7 @@ class DeiT(EncodedNetwork):
         self._initialise()
 
     def _initialise(self) -> None:
-        """DeiT's own start: truncated normals of 0.02, no biases."""
+        """Initialise as DeiT does: truncated normals with deviation 0.02 and zero biases."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -150,44 +160,47 @@ class DeiT(EncodedNetwork):
 
     @property
     def qkv_projections(self) -> list[nn.Linear]:
-        """The projections to queries, keys and values, layer by layer."""
+        """The fused query, key and value projections, one per layer."""
         return [block.attn.qkv for block in self.blocks if isinstance(block, DeiTBlock)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W); H, W divisible by patch.
+        """Return logits (B, classes) of images (B, C, H, W); the patch size divides H and W.
 
-        The table of an additive encoding meets the patches alone. The class token stands at
-        position (0, 0), which no rotation
-        turns; a learned matrix acts on it as on every token, or it would not fold into the
-        projections.
+        An additive encoding is added to the patches alone. The class token has position (0, 0),
+        which no rotation changes. A learned matrix acts on the class token too; otherwise it could
+        not be folded into the projections.
         """
         rows = x.shape[2] // self.config.patch
         columns = x.shape[3] // self.config.patch
-        positions = grid_positions(rows, columns)
-        tokens = self.encoding.embed(self.patch_embed(x), positions)  # (B, N, hidden)
-        tokens = torch.cat(
-            (self.cls_token.expand(len(x), -1, -1), tokens), dim=1
-        )  # (B, 1 + N, hidden)
-        places = torch.cat((torch.zeros(1, positions.shape[1]), positions))
+        patch_positions = grid_positions(rows, columns)  # (N, 2)
+        patches = self.encoding.embed(self.patch_embed(x), patch_positions)  # (B, N, hidden)
+
+        # The class token is prepended at the origin.
+        class_token = self.cls_token.expand(len(x), -1, -1)  # (B, 1, hidden)
+        tokens = torch.cat((class_token, patches), dim=1)  # (B, 1 + N, hidden)
+        origin = torch.zeros(1, patch_positions.shape[1])
+        positions = torch.cat((origin, patch_positions))  # (1 + N, 2)
+
         for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, self.encoding, places, layer)
-        return self.head(self.norm(tokens)[:, 0])
+            tokens = block(tokens, self.encoding, positions, layer)
+        return self.head(self.norm(tokens)[:, 0])  # (B, classes)
 
 
 def normalise(images: np.ndarray, config: DeitConfig) -> Tensor:
-    """Images (B, H, W, 3) uint8 to (B, C, H, W) float32, by the network's mean and deviation; one
-    channel is the mean of three.
+    """Return normalised pixels (B, C, H, W) float32 of images (B, H, W, 3) uint8.
+
+    A network with one channel receives the mean of the three.
     """
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     mean, deviation = (
         torch.tensor(values).view(1, 3, 1, 1) for values in NORMALISATIONS[config.normalisation]
     )
-    x = (x - mean) / deviation
+    x = (x - mean) / deviation  # (B, 3, H, W)
     return x.mean(1, keepdim=True) if config.channels == 1 else x
 
 
 class DeitClassifier(Classifier):
-    """Reads images with a DeiT."""
+    """Classifies images with a DeiT."""
 
     network: DeiT
 
@@ -198,114 +211,148 @@ class DeitClassifier(Classifier):
 
     @torch.inference_mode()
     def classify(self, images: np.ndarray) -> np.ndarray:
-        """Logits (B, classes) float32 of images (B, H, W, 3) uint8, resized and cropped already."""
+        """Return logits (B, classes) float32 of images (B, H, W, 3) uint8, resized and cropped
+        already.
+        """
         x = normalise(images, self.network.config).to(self.device, self.dtype)
         return self.network(x).float().cpu().numpy()
 
 
-def convert_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under this package's names, from those of facebookresearch/deit,
-    naver-ai/rope-vit or timm; others stay as they are.
+def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict under this package's names.
 
-    The coordinates that rope-vit saves beside its weights (`freqs_t_x`, `freqs_t_y`) are left out
-    if they are the plain grid.
+    The names of facebookresearch/deit, naver-ai/rope-vit and timm are known; other keys stay as
+    they are. rope-vit saves coordinates (`freqs_t_x`, `freqs_t_y`) beside its weights. They are
+    dropped if they are those of the regular grid.
     """
-    grid = _grid_coordinates(state)
-    own = {}
-    for key, tensor in state.items():
-        if (
-            key in grid
-            and tensor.shape == grid[key].shape
-            and torch.equal(tensor.float(), grid[key])
-        ):
+    grid = _grid_coordinates(state_dict)
+    converted_state = {}
+    for key, tensor in state_dict.items():
+        is_grid_shape = key in grid and tensor.shape == grid[key].shape
+        if is_grid_shape and torch.equal(tensor.float(), grid[key]):
             continue
         if key in ("freqs", "rope.freqs") and tensor.dim() > 2:
-            tensor = tensor.flatten(2)  # (2, L, heads * d/2), which timm keeps apart by heads
-        own[KEY_RENAMES.get(key, LAYER_SCALE.sub(r"gamma_\1", key))] = tensor
-    return own
+            tensor = tensor.flatten(2)  # (2, layers, heads * d/2); timm has an axis of heads
+        new_key = KEY_RENAMES.get(key, LAYER_SCALE.sub(r"gamma_\1", key))
+        converted_state[new_key] = tensor
+    return converted_state
 
 
-def _tokens_per_side(state: Mapping[str, Tensor]) -> int:
-    """Tokens a side at training where a table or saved coordinates tell it, else 0."""
-    counts = (
-        [state["pos_embed"].shape[1]]
-        if "pos_embed" in state and state["pos_embed"].dim() == 3
-        else [len(state[k]) for k in ("freqs_t_x",) if k in state]
-    )
-    side = math.isqrt(counts[0]) if counts else 0
-    return side if counts and side**2 == counts[0] else 0
+def _tokens_per_side(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the tokens per side at training, from a table or saved coordinates.
+
+    Returns:
+        0 where the file has neither, or where the number of tokens is no square.
+    """
+    n_tokens = 0
+    if "pos_embed" in state_dict and state_dict["pos_embed"].dim() == 3:
+        n_tokens = state_dict["pos_embed"].shape[1]  # (1, N, hidden)
+    elif "freqs_t_x" in state_dict:
+        n_tokens = len(state_dict["freqs_t_x"])
+    side = math.isqrt(n_tokens)
+    return side if side**2 == n_tokens else 0
 
 
-def _grid_coordinates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What rope-vit's buffers hold for its square grid: the column and the row of each token."""
-    side = _tokens_per_side({k: v for k, v in state.items() if k == "freqs_t_x"})
-    rows, columns = (
-        grid_positions(side, side).unbind(1) if side else (torch.empty(0), torch.empty(0))
-    )
+def _grid_coordinates(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return rope-vit's buffers for the square grid of a file: column and row of each token."""
+    coordinates = {key: value for key, value in state_dict.items() if key == "freqs_t_x"}
+    side = _tokens_per_side(coordinates)
+    if side == 0:
+        return {"freqs_t_x": torch.empty(0), "freqs_t_y": torch.empty(0)}
+    rows, columns = grid_positions(side, side).unbind(1)
     return {"freqs_t_x": columns, "freqs_t_y": rows}
 
 
+def _check_frequencies(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError for rotary frequencies that are not those of rope-mixed."""
+    for key in ("freqs", "rope.freqs"):
+        if key in state_dict and state_dict[key].dim() not in (3, 4):
+            raise WeightsError(
+                f"{key} has shape {tuple(state_dict[key].shape)}, wanted (2, layers, heads * d/2)"
+                " of rope-mixed; no encoding here has it"
+            )
+
+
+def _detect_sizes(
+    state_dict: Mapping[str, Tensor], converted_state: Mapping[str, Tensor]
+) -> dict[str, Option]:
+    """Return the sizes that the keys reveal.
+
+    Args:
+        state_dict: Tensors by the file's names.
+        converted_state: The same tensors by this package's names.
+    """
+    hidden, channels, patch, _ = converted_state["patch_embed.proj.weight"].shape
+    block_matches = [re.match(r"blocks\.(\d+)\.", key) for key in converted_state]
+    config: dict[str, Option] = {
+        "hidden": hidden,
+        "channels": channels,
+        "patch": patch,
+        "classes": len(converted_state["head.weight"]),
+        "depth": 1 + max(int(match[1]) for match in block_matches if match),
+    }
+    side = _tokens_per_side(state_dict)
+    if side:
+        config["size"] = side * patch
+    return config
+
+
 class DeitBackbone(FoldingBackbone[DeiT]):
-    """DeiT-B, DeiT-L and the micro classifiers; it draws nothing."""
+    """DeiT-B, DeiT-L and the micro classifiers. They cannot generate images."""
 
     task = "classify"
-    tile = (
-        50  # images a batch, the last one padded, so that bits do not depend on what was asked for
-    )
+    # The last batch is padded, so that an image's logits do not depend on the number of images.
+    tile = 50
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> DeiT:
-        """A freshly initialised DeiT; errors name the option or the field."""
-        size = parse_config(config)
-        built = build_encoding(encoding, options, size)
-        if isinstance(built.options, encodings.RotaryOptions):
-            encodings.planes_per_axis(size.shape, encoding)  # else found out at the first picture
-        return DeiT(size, built)
+        """Return a freshly initialised DeiT; OptionError names the wrong option or size."""
+        sizes = parse_config(config)
+        built_encoding = build_encoding(encoding, options, sizes)
+        if isinstance(built_encoding.options, encodings.RotaryOptions):
+            # Raises OptionError now, not at the first image, if the axes do not divide a head.
+            encodings.planes_per_axis(sizes.shape, encoding)
+        return DeiT(sizes, built_encoding)
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
-        """Sizes and, for encodings with parameters, the encoding, read off the keys."""
-        own = convert_keys(state)
-        needed = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
-        if any(key not in own for key in needed) or own[needed[0]].dim() != 4:
-            return None
-        if odd := [
-            key
-            for key in ("freqs", "rope.freqs")
-            if key in state and state[key].dim() not in (3, 4)
-        ]:
-            raise WeightsError(
-                f"{odd[0]} has shape {tuple(state[odd[0]].shape)}, wanted (2, layers, heads * d/2)"
-                " of rope-mixed; no encoding here has it"
-            )
-        hidden, channels, patch, _ = own[needed[0]].shape
-        config: dict[str, Option] = {
-            "hidden": hidden,
-            "channels": channels,
-            "patch": patch,
-            "classes": len(own["head.weight"]),
-            "depth": 1 + max(int(m[1]) for key in own if (m := re.match(r"blocks\.(\d+)\.", key))),
-        }
-        if side := _tokens_per_side(state):
-            config["size"] = side * patch
-        told = detect_encoding.detect_from_state_dict(own)
-        if told is None:
-            return DetectedFields(None, config)
-        if told.heads or told.head_dim:
-            config["heads"] = told.heads or hidden // told.head_dim
-        sized = {"size": patch, **config}  # any side: whether it folds does not depend on it
-        folds = (
-            "heads" in config
-            and self._build_meta_encoding(told.encoding, told.options, sized).properties.foldable
-        )
-        defaults: CheckpointFields = {"drawing": {"fold": True}} if folds else {}
-        return DetectedFields(told.encoding, config, told.options, defaults)
+    def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
+        """Return sizes and, for encodings with parameters, the encoding, read from the keys.
 
-    def recall(self, args: Mapping[str, object]) -> dict[str, Option]:
-        """Return nothing: DeiT's training arguments add no size to the keys.
+        Returns:
+            None if the keys are not those of a DeiT.
 
         Raises:
-            WeightsError: They name a network that is not a DeiT.
+            WeightsError: The frequencies have a shape that no encoding here has.
+        """
+        converted_state = convert_keys(state_dict)
+        required_keys = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
+        if any(key not in converted_state for key in required_keys):
+            return None
+        if converted_state["patch_embed.proj.weight"].dim() != 4:
+            return None
+        _check_frequencies(state_dict)
+
+        config = _detect_sizes(state_dict, converted_state)
+        encoding = detect_encoding.detect_from_state_dict(converted_state)
+        if encoding is None:
+            return DetectedFields(None, config)
+        if encoding.heads or encoding.head_dim:
+            config["heads"] = encoding.heads or int(config["hidden"]) // encoding.head_dim
+
+        defaults: CheckpointFields = {}
+        if "heads" in config:
+            # The side of the training images does not matter here, so one patch can stand in.
+            sizes = {"size": config["patch"], **config}
+            meta_encoding = self._build_meta_encoding(encoding.encoding, encoding.options, sizes)
+            if meta_encoding.properties.foldable:
+                defaults["drawing"] = {"fold": True}
+        return DetectedFields(encoding.encoding, config, encoding.options, defaults)
+
+    def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:
+        """Return no sizes, because DeiT's training arguments state none that the keys do not.
+
+        Raises:
+            WeightsError: The arguments name a network that is not a DeiT.
         """
         model = args.get("model")
         if model is not None and not TRAINING_MODEL_NAMES.fullmatch(str(model)):
@@ -316,109 +363,109 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         return {}
 
     def default_options(self, encoding: str) -> dict[str, Option]:
-        """Options that a published DeiT of this encoding has where nothing says them."""
-        rotary = issubclass(encodings.load_encoding(encoding).Options, encodings.RotaryOptions)
-        return dict(ROPE_VIT_OPTIONS) if rotary else {}
+        """Return the options of the published DeiT of this encoding, for those nobody states."""
+        options_class = encodings.load_encoding(encoding).Options
+        is_rotary = issubclass(options_class, encodings.RotaryOptions)
+        return dict(ROPE_VIT_OPTIONS) if is_rotary else {}
 
-    def doubts(
-        self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
+    def check_foreign_weights(
+        self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
-        """Asks for the side at training where a file without a table or saved coordinates leaves it
-        open: 192 and 224 are published.
+        """Raise OptionError where a file does not reveal the side of its training images.
+
+        Only a table or saved coordinates reveal it; sides of 192 and 224 are published.
         """
         if "size" not in config:
             raise OptionError(
-                f"deit weights of {encoding} do not tell the side of their training pictures; add"
+                f"deit weights of {encoding} do not reveal the side of their training images; add"
                 " --config size=224 or another"
             )
 
     def _build_meta_encoding(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> encodings.Encoding:
-        """The encoding of such a network, without memory for it."""
+        """Return the encoding of such a network on the meta device, without memory."""
         with torch.device("meta"):
             return self.build(encoding, options, config).encoding
 
-    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of this package's file or a published one; WeightsError for two encodings in
-        one file.
+    def convert_keys(
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the weights of this package's or a published file under our names.
+
+        Raises:
+            WeightsError: The file has both a table and rotary frequencies.
         """
-        own = convert_keys(state)
-        if {"encoding.table", "encoding.freqs"} <= own.keys():
+        converted_state = convert_keys(state_dict)
+        if {"encoding.table", "encoding.freqs"} <= converted_state.keys():
             raise WeightsError(
-                f"{checkpoint.name} adds a table and turns by frequencies at once; no registered"
-                " encoding does both"
+                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding here"
+                " combines; give another file"
             )
-        return own
+        return converted_state
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return the classes that pictures are named by."""
+        """Return that the network takes real images of this many classes."""
         return Conditioning("pictures", parse_config(config).classes)
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return what every classifier reads, and `fold` where there are matrices."""
-        reasons = dict.fromkeys(
-            Settings.model_fields, "a classifier looks at pictures and generates none"
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
+        """Return the settings of every classifier, and `fold` where the encoding has matrices."""
+        reason = "it is a classifier and generates no images"
+        encoding = self._build_meta_encoding(
+            checkpoint.encoding, checkpoint.options, checkpoint.config
         )
         return folding.settings_with_fold(
-            self._build_meta_encoding(checkpoint.encoding, checkpoint.options, checkpoint.config),
-            CLASSIFICATION_SETTINGS,
-            reasons,
+            encoding, CLASSIFICATION_SETTINGS, dict.fromkeys(Settings.model_fields, reason)
         )
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
-        """Return its classes and its side at training."""
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
+        """Return the number of classes and the side of the training images in pixels."""
         config = parse_config(checkpoint.config)
         return NetworkDescription(f"one of {config.classes:,} classes", "pictures", config.size)
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile."""
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for a resolution or a position scaling that the network cannot take."""
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
-        if settings.pos_scaling is not None:
-            rescale(
-                self._build_meta_encoding(
-                    checkpoint.encoding, checkpoint.options, checkpoint.config
-                ),
-                config,
-                settings,
-            )
+        if settings.pos_scaling is None and not settings.fold:
+            return
+
+        encoding = self._build_meta_encoding(
+            checkpoint.encoding, checkpoint.options, checkpoint.config
+        )
+        rescale(encoding, config, settings)
         if settings.fold:
-            folding.check_foldable(
-                self._build_meta_encoding(
-                    checkpoint.encoding, checkpoint.options, checkpoint.config
-                )
-            )
+            folding.check_foldable(encoding)
 
     def open(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
     ) -> DeitClassifier:
-        """The network with these weights, ready to read."""
-        network = self.load(checkpoint, state)
+        """Return the network with these weights, ready to classify images."""
+        network = self.load(checkpoint, state_dict)
         rescale(network.encoding, network.config, settings)
         if settings.fold:
             self.fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
 
-    def probe(self, network: DeiT, resolution: int, batch: int) -> ProfilingInputs:
-        """A ramp of pixels; tokens with the class token."""
+    def profiling_inputs(self, network: DeiT, resolution: int, batch: int) -> ProfilingInputs:
+        """Return a ramp of pixels; the class token counts as a token."""
         config = network.config
-        one = next(network.parameters())
-        x = ramp((batch, config.channels, resolution, resolution), one)
-        return ProfilingInputs(
-            {"x": x}, counted_layer(config), (resolution // config.patch) ** 2 + 1
-        )
+        x = ramp((batch, config.channels, resolution, resolution), next(network.parameters()))
+        tokens = (resolution // config.patch) ** 2 + 1
+        return ProfilingInputs({"x": x}, counted_layer(config), tokens)
 
-    def fold(self, network: DeiT, what: str) -> None:
-        """Move the encoding's matrices into the projections, in place; exact, since they act on the
-        class token too.
+    def fold(self, network: DeiT, description: str) -> None:
+        """Fold the encoding's matrices into the projections, in place.
+
+        Folding is exact, because the matrices act on the class token too.
+
+        Raises:
+            WeightsError: One random forward pass gives other outputs afterwards.
         """
         config = network.config
-        picture = torch.randn(
-            (1, config.channels, config.size, config.size),
-            generator=torch.Generator().manual_seed(0),
-        )
-        folding.fold_network(network, network.qkv_projections, lambda: network(picture), what)
+        shape = (1, config.channels, config.size, config.size)
+        image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        folding.fold_network(network, network.qkv_projections, lambda: network(image), description)
 
 
 PLUGIN = DeitBackbone()

@@ -1,8 +1,7 @@
-"""Networks of diffusers with our encodings: what FLUX and SD3 share when a whole pipeline lies in a
-local folder.
+"""Networks of diffusers with our encodings: what FLUX and SD3 share.
 
-Nothing is downloaded. An image is drawn alone, so its bits do not depend on what is drawn beside
-it.
+The whole pipeline is read from a local folder; nothing is downloaded. Images are generated one
+by one, so an image does not depend on the others of its batch.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.lora_manifest import LibraryConfig
 from harope_bench.models.samplers.noise import index_generator, unit_noise
 
-# The projections of an attention; the paper does not state what its LoRA is on.
+# Layers that carry LoRA: the projections of an attention. The paper does not state its layers.
 LORA_TARGETS = tuple(
     f"attn.{layer}"
     for layer in (
@@ -71,18 +70,21 @@ LORA_TARGETS = tuple(
 )
 
 
-# Names of bases that take few steps; they have the sizes of the base that they were distilled from.
+# Names of distilled base models, which need few steps. They have the sizes of the model that they
+# were distilled from.
 DISTILLED_NAMES = re.compile(
     r"turbo|schnell|lightning|distill|hyper-?sd|\blcm\b|\btcd\b", re.IGNORECASE
 )
 
 
 class DiffusersConfig(BaseModel):
-    """How a base is used.
+    """How a base model is used.
 
-    base: folder or hub id of the whole pipeline. tokens: which tokens the encoding acts on; text
-    left out stays as the
-    projections made it. merge: LoRA is added into the base weights.
+    Attributes:
+        base: Folder or hub id of the whole pipeline.
+        encoded_tokens: Tokens that the encoding acts on; "image" leaves text tokens unrotated.
+        text_tokens: Number of tokens to which a prompt is padded or cut.
+        merge_lora: Whether LoRA is merged into the base weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +96,11 @@ class DiffusersConfig(BaseModel):
 
 
 def import_diffusers() -> DiffusersModule:
-    """diffusers, imported now and without its bars; MissingExtra names the install."""
+    """Import diffusers now, and turn its progress bars off.
+
+    Raises:
+        MissingExtraError: diffusers, transformers or peft is not installed.
+    """
     try:
         import diffusers
         import peft  # noqa: F401
@@ -109,22 +115,25 @@ def import_diffusers() -> DiffusersModule:
     return diffusers
 
 
-def is_transformer_file(state: Mapping[str, Tensor]) -> bool:
-    """Return whether no key has the prefixes of a whole network here, as in the library's own
-    transformer files.
+def is_transformer_file(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether the keys have no prefix, as in the library's own transformer files.
+
+    Whole networks of this package have the prefixes "transformer." and "encoding.".
     """
-    return bool(state) and not any(key.startswith(("transformer.", "encoding.")) for key in state)
+    return bool(state_dict) and not any(
+        key.startswith(("transformer.", "encoding.")) for key in state_dict
+    )
 
 
-def add_transformer_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_transformer_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the library's transformer weights under the names that they have in a whole
     network.
     """
-    return {f"transformer.{key}": value for key, value in state.items()}
+    return {f"transformer.{key}": value for key, value in state_dict.items()}
 
 
 class PipelineImageGenerator(ImageGenerator):
-    """Draws with the pipeline's own scheduler from noise of our generators."""
+    """Generates images with the pipeline's own scheduler, from noise of our generators."""
 
     network: EncodedTransformer
 
@@ -134,40 +143,40 @@ class PipelineImageGenerator(ImageGenerator):
         self.config = config
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
-        """Images of these requests, one after the other. One that is not finite is a fault."""
-        pictures = []
-        faults = {}
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+        """Generate the images one by one; an image with a value that is not finite has failed."""
+        images = []
+        failures = {}
         for row, request in enumerate(requests):
             if request.prompt is None:
                 raise OptionError(
-                    f"a text-to-image pipeline draws from prompts, request {request.index} has"
-                    " none; choose another suite"
+                    f"a text-to-image pipeline needs prompts, request {request.index} has none;"
+                    " choose another suite"
                 )
             image = self.generate_image(request, settings).float()  # (3, H, W)
             if not image.isfinite().all():
-                faults[row] = "the network's output is not finite"
-            pictures.append(
-                (255 * image.nan_to_num()).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy()
-            )
-        return GeneratedTile(np.stack(pictures), faults)
+                failures[row] = "the network's output is not finite"
+            levels = (255 * image.nan_to_num()).round().to("cpu", torch.uint8)
+            images.append(levels.permute(1, 2, 0).numpy())  # (H, W, 3)
+        return GeneratedTile(np.stack(images), failures)
 
     def generate_image(self, request: Request, settings: Settings) -> Tensor:
-        """One image (3, H, W) in [0, 1]."""
-        drawn: torch.Tensor = self.pipe(
+        """Return one image (3, H, W) in [0, 1]."""
+        guidance = {} if settings.guidance is None else {"guidance_scale": settings.guidance}
+        image: torch.Tensor = self.pipe(
             prompt=request.prompt,
             height=settings.resolution,
             width=settings.resolution,
             num_inference_steps=settings.steps,
-            **({} if settings.guidance is None else {"guidance_scale": settings.guidance}),
             latents=self.initial_noise(request.index, settings),
             max_sequence_length=self.config.text_tokens,
             output_type="pt",
+            **guidance,
         ).images[0]
-        return drawn
+        return image
 
     def initial_noise(self, index: int, settings: Settings) -> Tensor:
-        """Unit latents (1, channels, rows, columns) of an index, on the CPU in float32."""
+        """Return unit latents (1, channels, rows, columns) of a sample, float32 on the CPU."""
         side = settings.resolution // self.pipe.vae_scale_factor
         return unit_noise(
             (self.pipe.vae.config.latent_channels, side, side),
@@ -176,12 +185,19 @@ class PipelineImageGenerator(ImageGenerator):
 
 
 class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
-    """Base class of backbones on a diffusers pipeline: networks and drawing. `name` is ours,
-    `transformer` the library's class.
+    """Base class of backbones on a diffusers pipeline: networks and image generation.
 
-    defaults: steps, guidance and drawing as the library has them. other_text: tokens of text beside
-    Config.text_tokens. projections: of
-    the layer whose cost is told (metrics/attention_cost.py).
+    Attributes:
+        name: Name of the backbone.
+        transformer_class_name: Name of the library's transformer class.
+        targets: Names of the layers that carry LoRA.
+        default_fields: Steps, guidance and settings that the library publishes.
+        patch_size: Side of an image token in latents.
+        extra_text_tokens: Text tokens beside `DiffusersConfig.text_tokens`.
+        counted_projections: Projections of the layer whose cost is counted
+            (metrics/attention_cost.py).
+        generator_class: Class of the generator that `open` returns.
+        config_class: Class of the configuration.
     """
 
     tile = 1
@@ -198,7 +214,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
     config_class: ClassVar[type[DiffusersConfig]] = DiffusersConfig
 
     def parse_config(self, options: Mapping[str, Option]) -> DiffusersConfig:
-        """A checked Config; OptionError names the field."""
+        """Return the validated configuration; OptionError names the wrong field."""
         try:
             return self.config_class.model_validate(dict(options))
         except ValidationError as error:
@@ -208,29 +224,33 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             ) from error
 
     def install_processors(self, network: EncodedTransformer) -> None:
-        """Puts our processors into the transformer."""
-        raise MissingMemberError(self, "install")
+        """Replace the transformer's attention processors by ours."""
+        raise MissingMemberError(self, "install_processors")
 
     def fold_matrices(self, network: EncodedTransformer) -> None:
-        """Moves the learned matrix into weights, as far as that is exact."""
-        raise MissingMemberError(self, "prepare")
+        """Fold the learned matrices into weights, as far as that is exact."""
+        raise MissingMemberError(self, "fold_matrices")
 
     def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
-        """Random inputs of one denoising step: side x side image tokens and so many of text, on the
-        network's device.
+        """Return random inputs of one denoising step, on the network's device.
+
+        Args:
+            side: Image tokens along a side.
+            text: Number of text tokens.
+            batch: Number of samples.
         """
-        raise MissingMemberError(self, "inputs")
+        raise MissingMemberError(self, "random_inputs")
 
     def trial_inputs(self, network: EncodedTransformer) -> dict[str, Tensor]:
-        """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
+        """Return random inputs of a small forward pass: 4 x 4 image tokens and 8 text tokens."""
         return self.random_inputs(network, 4, 8, 1)
 
-    def probe(self, network: EncodedTransformer, resolution: int, batch: int) -> ProfilingInputs:
-        """One denoising step of the transformer at that side in pixels, with random inputs; text
-        and image tokens are counted.
-        """
+    def profiling_inputs(
+        self, network: EncodedTransformer, resolution: int, batch: int
+    ) -> ProfilingInputs:
+        """Return random inputs of one denoising step; text and image tokens are counted."""
         assert network.sequence_spec is not None
         side = resolution // network.sequence_spec.pixels_per_token
         text = network.sequence_spec.text_tokens
@@ -240,10 +260,8 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             self.random_inputs(network, side, text, batch), layer, side**2 + text
         )
 
-    def merge(self, network: EncodedTransformer) -> None:
-        """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where
-        there is none.
-        """
+    def merge_lora(self, network: EncodedTransformer) -> None:
+        """Merge LoRA, if there is any, into the base weights."""
         lora.merge_lora(network)
 
     def attach_encoding(
@@ -251,99 +269,106 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         transformer: Transformer,
         encoding: str,
         options: Mapping[str, Option],
-        tokens: str = "all",
+        encoded_tokens: str = "all",
     ) -> EncodedTransformer:
-        """The transformer with a fresh encoding between its norms and its scores; errors name the
-        option.
+        """Return the transformer with a fresh encoding between its norms and its scores.
+
+        Raises:
+            OptionError: An option of the encoding is wrong; the message names it.
         """
-        built = encodings.build_encoding(
+        built_encoding = encodings.build_encoding(
             encodings.load_encoding(encoding), self.shape(transformer.config), options
         )
-        network = EncodedTransformer(transformer, built, tokens)
+        network = EncodedTransformer(transformer, built_encoding, encoded_tokens)
         self.install_processors(network)
         return network
 
     @property
     def pipeline_class(self) -> PipelineClass:
         """The library's class of the pipeline."""
-        return getattr(
-            import_diffusers(), self.pipeline_class_name
-        )  # the library has no types, and each backbone names a class of it
+        # getattr: the library has no types, and each backbone names a class of it
+        return getattr(import_diffusers(), self.pipeline_class_name)
 
     def build_transformer(self, config: LibraryConfig) -> Transformer:
-        """A freshly initialised transformer of the library, of that configuration."""
-        return getattr(import_diffusers(), self.transformer_class_name).from_config(
-            dict(config)
-        )  # as `pipe_class`
+        """Return a freshly initialised transformer of the library."""
+        # getattr: as in `pipeline_class`
+        transformer_class = getattr(import_diffusers(), self.transformer_class_name)
+        return transformer_class.from_config(dict(config))
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> EncodedTransformer:
-        """A freshly initialised network of the base's sizes; errors name the option or the
-        field.
+        """Return a freshly initialised network with the sizes of the base model.
+
+        Raises:
+            OptionError: An option or a field is wrong; the message names it.
         """
-        used = self.parse_config(config)
+        parsed_config = self.parse_config(config)
         registry.find_entry("encodings", encoding)
-        folder = lora_manifest.find_base_folder(used.base)
-        network = self.attach_encoding(
-            self.build_transformer(lora_manifest.transformer_config(folder)),
-            encoding,
-            options,
-            used.encoded_tokens,
-        )
+        folder = lora_manifest.find_base_folder(parsed_config.base)
+        transformer = self.build_transformer(lora_manifest.transformer_config(folder))
+        network = self.attach_encoding(transformer, encoding, options, parsed_config.encoded_tokens)
         network.sequence_spec = SequenceSpec(
-            used.text_tokens + self.extra_text_tokens, self.pixels_per_token(folder)
+            parsed_config.text_tokens + self.extra_text_tokens, self.pixels_per_token(folder)
         )
         return network
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
-        """The encoding of a whole network's state dict, as saved from `build`."""
-        if is_transformer_file(state) and self.has_network_keys(
-            add_transformer_prefix(state).keys()
-        ):
-            return DetectedFields(
-                self.base_encoding[0], {}, dict(self.base_encoding[1])
-            )  # the library knows no other encoding than the base's own
-        if not self.has_network_keys(state.keys()):
-            return None
-        told = detect_encoding.detect_from_state_dict(state)
-        if told is not None:
-            return DetectedFields(told.encoding, {}, told.options)
-        return DetectedFields(self.encoding_without_weights(state.keys()), {})
+    def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
+        """Return the encoding of a network, read from its keys.
 
-    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a whole network, or of the library's transformer alone."""
-        return add_transformer_prefix(state) if is_transformer_file(state) else dict(state)
+        The file is a whole network of this package, or the library's transformer alone, which has
+        the encoding of the base model.
+        """
+        if is_transformer_file(state_dict):
+            prefixed_state = add_transformer_prefix(state_dict)
+            if self.has_network_keys(prefixed_state.keys()):
+                encoding_name, options = self.base_encoding
+                return DetectedFields(encoding_name, {}, dict(options))
+
+        if not self.has_network_keys(state_dict.keys()):
+            return None
+        encoding = detect_encoding.detect_from_state_dict(state_dict)
+        if encoding is not None:
+            return DetectedFields(encoding.encoding, {}, encoding.options)
+        return DetectedFields(self.encoding_without_weights(state_dict.keys()), {})
+
+    def convert_keys(
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the weights of a whole network, or of the library's transformer, under our
+        names.
+        """
+        if is_transformer_file(state_dict):
+            return add_transformer_prefix(state_dict)
+        return dict(state_dict)
 
     def has_network_keys(self, keys: Collection[str]) -> bool:
-        """Whether these are the keys of such a network."""
-        raise MissingMemberError(self, "owns")
+        """Return whether these are the keys of such a network."""
+        raise MissingMemberError(self, "has_network_keys")
 
     def encoding_without_weights(self, keys: Collection[str]) -> str | None:
-        """The encoding that leaves no parameters, where the keys tell it all the same."""
+        """Return an encoding without parameters, if other keys reveal it."""
         return None
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for settings that the pipeline cannot generate images with."""
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
-        unit = self.pixels_per_token(folder)
-        if settings.resolution % unit:
-            near = max(unit, round(settings.resolution / unit) * unit)
+        pixels_per_token = self.pixels_per_token(folder)
+        if settings.resolution % pixels_per_token:
+            nearest = round(settings.resolution / pixels_per_token) * pixels_per_token
             raise OptionError(
-                f"resolution {settings.resolution} does not divide into tokens of {unit};"
-                f" --resolution {near} does"
+                f"resolution {settings.resolution} does not divide into tokens of"
+                f" {pixels_per_token}; --resolution {max(pixels_per_token, nearest)} does"
             )
         if settings.sampler != "flow":
             raise OptionError(
-                f"{self.name} draws with its own flow scheduler, not {settings.sampler}; leave"
+                f"{self.name} generates with its own flow scheduler, not {settings.sampler}; leave"
                 " --sampler out"
             )
         self._check_scaling(checkpoint, folder, settings)
 
     def _check_scaling(self, checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
-        """Raise OptionError for a position scaling that the encoding or the text's scores cannot
-        take.
-        """
+        """Raise OptionError for a position scaling that does not apply to the encoding."""
         config = self.parse_config(checkpoint.config)
         scaling = self.position_scaling(
             config.encoded_tokens,
@@ -358,76 +383,67 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         """Return prompts of any words."""
         return Conditioning("prompts")
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return what every generating network reads, tiles of the decoder, and `fold` where there
-        are matrices.
-        """
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
+        """Return the generation settings, tiles of the decoder, and `fold` where matrices fold."""
         fields = set(GENERATION_SETTINGS | {"vae_tiling"})
-        reasons = dict.fromkeys(
-            ("vae", "guidance_channels"), f"the base of {self.name} has its own autoencoder"
-        )
-        reasons["mu_policy"] = f"the time shift of {self.name} is fixed"
-        reasons["spacing"] = f"{self.name} generates with its base's own scheduler"
+        reasons = {
+            "vae": f"the base model of {self.name} has its own autoencoder",
+            "guidance_channels": f"{self.name} guides all channels alike",
+            "mu_policy": f"the time shift of {self.name} is fixed",
+            "spacing": f"{self.name} generates with the scheduler of its base model",
+        }
         if self.has_foldable_matrix(checkpoint):
-            return SupportedSettings(frozenset({*fields, "fold"}), reasons)
-        return SupportedSettings(
-            frozenset(fields), {**reasons, "fold": folding.no_matrix_reason(checkpoint.encoding)}
-        )
+            fields.add("fold")
+        else:
+            reasons["fold"] = folding.no_matrix_reason(checkpoint.encoding)
+        return SupportedSettings(frozenset(fields), reasons)
 
-    def usual_settings(
-        self, config: Mapping[str, Option], stated: CheckpointFields
+    def published_defaults(
+        self, config: Mapping[str, Option], user_fields: CheckpointFields
     ) -> CheckpointFields:
-        """Return the fields of Checkpoint that this base is published with.
+        """Return the fields of Checkpoint that the base model was published with.
 
         Args:
-            stated: Fields of Checkpoint that the user states.
+            user_fields: Fields of Checkpoint that the user states.
 
         Raises:
-            OptionError: The base is distilled by its name, and nobody states its steps and
-                guidance.
+            OptionError: The base model is distilled by its name, and the user does not state steps
+                and guidance.
         """
         base = str(self.parse_config(config).base)
-        mark = DISTILLED_NAMES.search(lora_manifest.base_name(base))
-        if mark and not {"steps", "guidance"} <= stated.keys():
+        distilled_mark = DISTILLED_NAMES.search(lora_manifest.base_name(base))
+        if distilled_mark and not {"steps", "guidance"} <= user_fields.keys():
             raise OptionError(
-                f"base {base} is distilled by its name ({mark[0]}), and its files do not tell its"
-                " steps and guidance; add --steps and --guidance as its authors publish them"
+                f"base {base} is distilled by its name ({distilled_mark[0]}), and its files do not"
+                " state its steps and guidance; add --steps and --guidance as published"
             )
         return {"sampler": "flow", **self.default_fields}
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
-        """Return what the base's scheduler takes the prediction for, its text, and its side at
-        training.
-        """
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
+        """Return the prediction type, the prompts and the side of the training images in pixels."""
         config = self.parse_config(checkpoint.config)
         folder = lora_manifest.find_base_folder(config.base)
-        side = self.training_side(lora_manifest.transformer_config(folder)) * self.pixels_per_token(
-            folder
+        training_side = self.training_side(lora_manifest.transformer_config(folder))
+        prompts = f"prompts of up to {config.text_tokens} tokens"
+        return NetworkDescription(
+            "velocity", prompts, training_side * self.pixels_per_token(folder)
         )
-        return NetworkDescription("velocity", f"prompts of up to {config.text_tokens} tokens", side)
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """The settings with `fold`, which is on where there is a matrix and nothing else is
-        said.
-        """
+        """Return the settings with `fold`, which is on by default where there is a matrix."""
         if settings.fold is None and self.has_foldable_matrix(checkpoint):
             return settings.model_copy(update={"fold": True})
         return settings
 
     def has_foldable_matrix(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint's encoding has matrices before the rotation; told without its
-        weights.
-        """
+        """Return whether the encoding has matrices before the rotation; no weights are read."""
         with torch.inference_mode():
             return self.build_layer_encoding(checkpoint).matrices(0) is not None
 
     def build_layer_encoding(self, checkpoint: Checkpoint) -> encodings.Encoding:
-        """Return a fresh encoding of one layer of the checkpoint's base."""
-        shape = self.shape(
-            lora_manifest.transformer_config(
-                lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
-            )
-        )
+        """Return a fresh encoding of one layer of the checkpoint's base model."""
+        folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
+        shape = self.shape(lora_manifest.transformer_config(folder))
         with torch.random.fork_rng(devices=[]):
             return encodings.build_encoding(
                 encodings.load_encoding(checkpoint.encoding),
@@ -436,22 +452,19 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             )
 
     def pixels_per_token(self, folder: Path) -> int:
-        """Pixels of a token's side."""
-        return int(
-            self.patch_size
-            * 2 ** (len(lora_manifest.component_config(folder, "vae")["block_out_channels"]) - 1)
-        )
+        """Return the side of an image token in pixels."""
+        levels = len(lora_manifest.component_config(folder, "vae")["block_out_channels"])
+        return int(self.patch_size * 2 ** (levels - 1))
 
     def open(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
     ) -> PipelineImageGenerator:
-        """A pipeline of the base whose transformer and encoding have these weights."""
+        """Return a pipeline of the base model with these weights in transformer and encoding."""
         config = self.parse_config(checkpoint.config)
-        network = self.load(checkpoint, state)
+        network = self.load(checkpoint, state_dict)
         with torch.random.fork_rng(devices=[]):
-            nn.Module.to(
-                network.transformer, DTYPES[settings.dtype]
-            )  # the library's own warns of modules that it does not have
+            # The library's own `to` warns of modules that it does not have.
+            nn.Module.to(network.transformer, DTYPES[settings.dtype])
             pipe = self.load_pipeline(
                 lora_manifest.find_base_folder(config.base),
                 settings,
@@ -460,15 +473,24 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         return self.prepare_pipeline(pipe, network, config, settings)
 
     def check_pipeline_folder(self, folder: Path) -> None:
-        """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
-        if (found := lora_manifest.pipeline_class_name(folder)) != self.pipeline_class_name:
+        """Raise WeightsError unless the folder contains a pipeline of this class."""
+        class_name = lora_manifest.pipeline_class_name(folder)
+        if class_name != self.pipeline_class_name:
             raise WeightsError(
-                f"{folder} holds a {found}, {self.name} needs a {self.pipeline_class_name}",
-                advice="--config base=FOLDER names another",
+                f"{folder} contains a {class_name}, {self.name} needs a {self.pipeline_class_name}",
+                advice="give another folder by --config base=FOLDER",
             )
 
-    def load_pipeline(self, folder: Path, settings: Settings, **parts: nn.Module) -> Pipeline:
-        """The pipeline of that folder in the asked dtype, from safetensors alone."""
+    def load_pipeline(self, folder: Path, settings: Settings, **components: nn.Module) -> Pipeline:
+        """Return the pipeline of a folder in the settings' dtype, from safetensors alone.
+
+        Args:
+            components: Parts of the pipeline that are not read from the folder.
+
+        Raises:
+            WeightsError: The pipeline does not load, or its scheduler adds noise that our
+                generators do not control.
+        """
         self.check_pipeline_folder(folder)
         try:
             pipe = self.pipeline_class.from_pretrained(
@@ -476,7 +498,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
                 dtype=DTYPES[settings.dtype],
                 local_files_only=True,
                 use_safetensors=True,
-                **parts,
+                **components,
             )
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -487,7 +509,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         if pipe.scheduler.config.get("stochastic_sampling"):
             raise WeightsError(
                 f"the scheduler of {folder} adds noise of the global generator",
-                advice="set stochastic_sampling to false in it",
+                advice="set stochastic_sampling to false in its configuration",
             )
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -499,7 +521,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         config: DiffusersConfig,
         settings: Settings,
     ) -> PipelineImageGenerator:
-        """Everything on its device, scaled for the resolution, merged and folded as configured."""
+        """Return a generator: pipeline and network on their device, scaled, merged and folded."""
         pipe.to(settings.device)
         network.to(settings.device).eval()
         network.sequence_spec = SequenceSpec(
@@ -517,36 +539,45 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
     def rescale_positions(
         self, network: EncodedTransformer, pipe: Pipeline, settings: Settings
     ) -> None:
-        """Position scaling of the two image axes; an axis before them has length 1."""
-        unit = pipe.vae_scale_factor * self.patch_size
-        network.encoding.rescale(
-            self.position_scaling(
-                network.encoded_tokens, network.transformer.config, unit, settings
-            )
+        """Apply the position scaling of the settings to the network's encoding."""
+        scaling = self.position_scaling(
+            network.encoded_tokens,
+            network.transformer.config,
+            pipe.vae_scale_factor * self.patch_size,
+            settings,
         )
+        network.encoding.rescale(scaling)
 
     def position_scaling(
-        self, tokens: str, config: LibraryConfig, unit: int, settings: Settings
+        self,
+        encoded_tokens: str,
+        config: LibraryConfig,
+        pixels_per_token: int,
+        settings: Settings,
     ) -> encodings.Scaling:
         """Return the position scaling of the two image axes; an axis before them has length 1.
 
         Args:
-            config: The transformer's. unit: Pixels of a token's side.
+            encoded_tokens: "all" or "image".
+            config: Configuration of the transformer.
+            pixels_per_token: Side of an image token in pixels.
 
         Raises:
-            OptionError: A scaling that would also change text, which `tokens` leaves alone.
+            OptionError: The scaling would also change the scores of text, which is not encoded.
         """
         kind = settings.pos_scaling or "none"
-        if kind == "yarn" and tokens == "image":
+        if kind == "yarn" and encoded_tokens == "image":
             raise OptionError(
-                "pos_scaling yarn also scales the text's scores, which tokens=image leaves alone;"
-                " use tokens=all or ntk"
+                "pos_scaling yarn also scales the scores of text, which encoded_tokens=image leaves"
+                " unchanged; use encoded_tokens=all or ntk"
             )
-        before = (1,) * (self.shape(config).axes - 2)
-        trained = self.training_side(config)
-        sides = settings.resolution // unit
-        return encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides))
+        static_axes = (1,) * (self.shape(config).axes - 2)
+        training_side = self.training_side(config)
+        side = settings.resolution // pixels_per_token
+        return encodings.Scaling(
+            kind, (*static_axes, training_side, training_side), (*static_axes, side, side)
+        )
 
     def training_side(self, config: LibraryConfig) -> int:
-        """Tokens of a side at training."""
+        """Return the image tokens along a side at training."""
         return 64

@@ -1,4 +1,4 @@
-"""DiT: the diffusion transformer with adaptive layer norm, at any size, with any encoding.
+"""DiT: the diffusion transformer with adaptive layer norm, with any positional encoding.
 
 Source: Peebles and Xie 2023; layout and parameter names as in facebookresearch/DiT:models.py.
 """
@@ -17,6 +17,7 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
+from harope_bench.encodings.detect_encoding import DetectedEncoding
 from harope_bench.models.backbones import dit_keys, folding, latents
 from harope_bench.models.backbones.base import (
     GENERATION_SETTINGS,
@@ -50,26 +51,36 @@ from harope_bench.models.backbones.network_sizes import (
     rescale,
 )
 from harope_bench.models.backbones.sampler_generator import SamplerImageGenerator
-from harope_bench.models.backbones.sampler_generator import to_uint8 as to_uint8  # DiT's rule
+from harope_bench.models.backbones.sampler_generator import to_uint8 as to_uint8
 from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
 
+# Sampling of the HARoPE release, from its inference script.
 RELEASE_DEFAULTS: CheckpointFields = {
     "sampler": "ddpm",
     "steps": 250,
     "guidance": 1.5,
-}  # the release's sample/inference script
-# Settings; 8 rows with and without label fit a small GPU at 512
+}
+
+# Default settings of latent networks. A batch of 8, with and without labels, fits a small GPU at
+# 512 x 512 pixels.
 LATENT_DEFAULTS: dict[str, Option] = {"tile": 8, "guidance_channels": "3", "vae_tiling": False}
 
 
 class DitConfig(NetworkSizes):
-    """Size of a DiT. `size` is the side of what it was trained on: pixels, or latents where
-    `latent` (pixels / 8).
+    """Sizes of a DiT.
 
-    learn_sigma: twice the channels come out, noise and a share of the variance (DiT's own form).
-    null_label: the table of labels
-    has a last row for "no label", which guidance needs (class_dropout_prob above 0 in DiT's code).
+    Attributes:
+        hidden, depth, heads: Width of a token, number of blocks, number of heads.
+        patch: Side of a patch, in values of the network's input.
+        size: Side of the training inputs: pixels, or latents (pixels / 8) where `latent` is set.
+        channels: Channels of the input.
+        classes: Number of labels.
+        learn_sigma: Whether the network predicts twice the channels: noise and a fraction of the
+            variance.
+        latent: Whether the network works on latents of an autoencoder.
+        null_label: Whether the label table has a last row for "no label", which guidance needs
+            (class_dropout_prob above 0 in DiT's code).
     """
 
     hidden: int = Field(gt=0)
@@ -90,17 +101,17 @@ class DitConfig(NetworkSizes):
 
     @property
     def layers(self) -> int:
-        """Attention layers."""
+        """Number of attention layers."""
         return self.depth
 
     @property
     def out_channels(self) -> int:
-        """Channels that come out."""
+        """Channels of the prediction."""
         return self.channels * (2 if self.learn_sigma else 1)
 
 
 def configure(options: Mapping[str, Option]) -> DitConfig:
-    """A checked Config; OptionError names the field."""
+    """Return validated sizes; OptionError names the wrong field."""
     hint = (
         "; --config size=N is the side at training, in pixels or latents (image size / 8)"
         if "size" not in options
@@ -110,7 +121,7 @@ def configure(options: Mapping[str, Option]) -> DitConfig:
 
 
 class DiT(EncodedNetwork):
-    """The network: noised images, times and labels to a prediction of the images' shape."""
+    """The network: noised images, times and labels to a prediction in the shape of the images."""
 
     def __init__(self, config: DitConfig, encoding: encodings.Encoding):
         super().__init__()
@@ -126,7 +137,7 @@ class DiT(EncodedNetwork):
         self._initialise()
 
     def _initialise(self) -> None:
-        """DiT's own start: Xavier layers, small embeddings, zero gates and zero output."""
+        """Initialise as DiT does: Xavier layers, small embeddings, zero gates and zero output."""
         initialise_projections(self.modules(), self.x_embedder)
         for _, parameter in self._parameters_with_prefix(
             "x_embedder.proj.bias", "final_layer.linear"
@@ -139,27 +150,35 @@ class DiT(EncodedNetwork):
             if ".adaLN_modulation." in name:
                 nn.init.zeros_(parameter)
 
-    def _parameters_with_prefix(self, *starts: str) -> list[tuple[str, nn.Parameter]]:
-        """Parameters whose name starts so, in the order of `starts`."""
+    def _parameters_with_prefix(self, *prefixes: str) -> list[tuple[str, nn.Parameter]]:
+        """Return the named parameters that start with a prefix, in the order of `prefixes`."""
         return [
             (name, p)
-            for start in starts
+            for prefix in prefixes
             for name, p in self.named_parameters()
-            if name.startswith(start)
+            if name.startswith(prefix)
         ]
 
     @property
     def qkv_projections(self) -> list[nn.Linear]:
-        """The projections to queries, keys and values, layer by layer."""
+        """The fused query, key and value projections, one per layer."""
         return [block.attn.qkv for block in self.blocks if isinstance(block, DiTBlock)]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Prediction (B, C, H, W), or (B, 2C, H, W) with learned sigma, for x (B, C, H, W), times
-        (B,), labels (B,); patch divides H, W.
+        """Return the prediction for noised images.
+
+        Args:
+            x: (B, C, H, W); the patch size divides H and W.
+            time: (B,).
+            labels: (B,) int64; `classes` stands for "no label".
+
+        Returns:
+            (B, C, H, W), or (B, 2C, H, W) with learned sigma.
         """
         rows = x.shape[2] // self.config.patch
         columns = x.shape[3] // self.config.patch
-        positions = grid_positions(rows, columns)
+        positions = grid_positions(rows, columns)  # (N, 2)
+
         tokens = self.encoding.embed(self.x_embedder(x), positions)  # (B, N, hidden)
         c = self.t_embedder(time) + self.y_embedder(labels)  # (B, hidden)
         for layer, block in enumerate(self.blocks):
@@ -168,8 +187,9 @@ class DiT(EncodedNetwork):
 
 
 class DitImageGenerator(SamplerImageGenerator[DiT]):
-    """Draws images from a DiT, in pixel space or through an autoencoder's decoder; grey ones get
-    three equal channels.
+    """Generates images with a DiT, in pixel space or through an autoencoder's decoder.
+
+    Grey images get three equal channels.
     """
 
     def __init__(
@@ -177,177 +197,172 @@ class DitImageGenerator(SamplerImageGenerator[DiT]):
         network: DiT,
         device: torch.device,
         dtype: torch.dtype,
-        decode: latents.Decoder | None = None,
+        decoder: latents.Decoder | None = None,
     ):
         super().__init__(network, device, dtype)
         self.channels = network.config.channels
-        self.decoder = decode
+        self.decoder = decoder
 
     def input_side(self, resolution: int) -> int:
-        """Pixels or latents of a side."""
+        """Return the side of the network's input, in pixels or latents."""
         return resolution // self.network.config.pixels_per_value
 
     def conditions(self, requests: Sequence[Request]) -> Tensor:
-        """Labels (B,); OptionError for a request without one where the network has no row for
-        that.
+        """Return labels (B,) int64; `classes` stands for "no label".
+
+        Raises:
+            OptionError: A request has no label and the network has no row for "no label".
         """
         config = self.network.config
-        if not config.null_label and (bare := [r.index for r in requests if r.label is None]):
+        unlabelled_indices = [r.index for r in requests if r.label is None]
+        if not config.null_label and unlabelled_indices:
             raise OptionError(
-                f"this network has no row for no label, sample {bare[0]} has none; choose a suite"
-                " of labels"
+                f"this network has no embedding for 'no label', but sample {unlabelled_indices[0]}"
+                " has no label; choose a suite of labels"
             )
         return torch.tensor([config.classes if r.label is None else r.label for r in requests])
 
     def null_conditions(self, conditions: Tensor) -> Tensor:
-        """The row for no label."""
+        """Return the label that stands for "no label", for every sample."""
         return torch.full_like(conditions, self.network.config.classes)
 
     def decode(self, images: Tensor) -> Tensor:
-        """Latents through the decoder, pixels as they are."""
+        """Return pixels: latents pass through the decoder, pixels stay as they are."""
         return self.decoder(images).nan_to_num() if self.decoder else images
 
 
 class DitBackbone(FoldingBackbone[DiT]):
-    """DiT in pixel space (the micro checkpoints) and in latent space (the official and the released
-    ones).
-    """
+    """DiT in pixel space (micro checkpoints) and in latent space (official and HARoPE release)."""
 
     tile = 25
-    lookalikes = re.compile(r"(?<![A-Za-z])SiT(?![a-z])")
+    conflicting_file_names = re.compile(r"(?<![A-Za-z])SiT(?![a-z])")
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> DiT:
-        """A freshly initialised DiT; errors name the option or the field."""
+        """Return a freshly initialised DiT; OptionError names the wrong option or size."""
         size = configure(config)
         return DiT(size, build_encoding(encoding, options, size))
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
-        """Sizes and, where it left a trace, the encoding, read off the keys of this package, of DiT
-        or of the release.
+    def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
+        """Return sizes and encoding, read from the keys of this package, DiT or the release.
+
+        Returns:
+            None if the keys are not those of a DiT. The encoding is None where the keys do not
+            reveal it.
         """
-        sizes = dit_keys.detect_sizes(dit_keys.convert_keys(state))
+        sizes = dit_keys.detect_sizes(dit_keys.convert_keys(state_dict))
         if sizes is None:
             return None
-        config, told = sizes
-        drawing = dict(LATENT_DEFAULTS) if config.get("latent") else {}
-        if (
-            drawing
-            and told
-            and "heads" in config
-            and build_encoding(
-                told.encoding, told.options, configure({"size": config["patch"], **config})
-            ).properties.foldable
-        ):
-            drawing["fold"] = True
-        defaults: CheckpointFields = (
-            {**RELEASE_DEFAULTS} if drawing and config.get("learn_sigma") else {}
-        )
-        if drawing:
-            defaults["drawing"] = drawing
-        return DetectedFields(
-            told and told.encoding, config, told.options if told else {}, defaults
-        )
+        config, encoding = sizes
 
-    def recall(self, args: Mapping[str, object]) -> dict[str, Option]:
-        """Return the sizes of DiT's training arguments; WeightsError for another network."""
+        defaults: CheckpointFields = {}
+        if config.get("latent"):
+            if config.get("learn_sigma"):
+                defaults = {**RELEASE_DEFAULTS}
+            defaults["drawing"] = dict(LATENT_DEFAULTS)
+            if encoding is not None and _folds(encoding, config):
+                defaults["drawing"]["fold"] = True
+        if encoding is None:
+            return DetectedFields(None, config, {}, defaults)
+        return DetectedFields(encoding.encoding, config, encoding.options, defaults)
+
+    def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:
+        """Return the sizes in DiT's training arguments; WeightsError for another network."""
         return dit_keys.config_from_training_args(args)
 
-    def usual_settings(
-        self, config: Mapping[str, Option], stated: CheckpointFields
+    def published_defaults(
+        self, config: Mapping[str, Option], user_fields: CheckpointFields
     ) -> CheckpointFields:
-        """Return the release's steps and guidance for latents whose sampler is stated to be
-        DDPM's.
+        """Return the release's steps and guidance for a latent network with a stated ddpm
+        sampler.
         """
-        if not config.get("latent") or stated.get("sampler") != RELEASE_DEFAULTS["sampler"]:
+        if not config.get("latent") or user_fields.get("sampler") != RELEASE_DEFAULTS["sampler"]:
             return {}
-        return {
-            **RELEASE_DEFAULTS,
-            "guidance": RELEASE_DEFAULTS["guidance"] if config.get("null_label", True) else 1.0,
-        }
+        has_null_label = config.get("null_label", True)
+        guidance = RELEASE_DEFAULTS["guidance"] if has_null_label else 1.0
+        return {**RELEASE_DEFAULTS, "guidance": guidance}
 
-    def set_class_count(self, clue: DetectedFields, classes: int) -> DetectedFields:
-        """Return the clue where the file or the user tells the number of labels: a table of just so
-        many rows has none for "no label".
+    def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:
+        """Return the detected fields, corrected for a known number of labels.
+
+        Detection takes the last row of the label table for "no label". A table of exactly `classes`
+        rows has no such row.
         """
-        if classes != int(clue.config["classes"]) + 1:
-            return clue
-        defaults: CheckpointFields = {**clue.defaults}
+        n_rows = int(detected_fields.config["classes"]) + 1
+        if classes != n_rows:
+            return detected_fields
+
+        config = {**detected_fields.config, "classes": classes, "null_label": False}
+        defaults: CheckpointFields = {**detected_fields.defaults}
         if "guidance" in defaults:
             defaults["guidance"] = 1.0
-        return clue._replace(
-            config={**clue.config, "classes": classes, "null_label": False}, defaults=defaults
-        )
+        return detected_fields._replace(config=config, defaults=defaults)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return the labels; those with a row for "no label" also generate without one."""
+        """Return labels, which are optional for a network with a row for "no label"."""
         size = configure(config)
         return Conditioning("labels", size.classes, is_optional=size.null_label)
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return what every generating network reads, what latents need, and `fold` where there are
-        matrices.
-        """
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
+        """Return the generation settings, those of latents, and `fold` where matrices fold."""
         config = configure(checkpoint.config)
         fields = set(GENERATION_SETTINGS | {"spacing"})
-        reasons = {"mu_policy": "it is FLUX's time shift"}
+        reasons = {"mu_policy": "only FLUX shifts its times by the size of the image"}
         if config.latent:
             fields |= {"vae", "vae_tiling", "guidance_channels"}
         else:
-            reasons |= dict.fromkeys(
-                ("vae", "vae_tiling"), "it generates pixels and uses no autoencoder"
-            )
-            reasons["guidance_channels"] = "it generates pixels, whose channels are guided alike"
+            reasons["vae"] = "it generates pixels and uses no autoencoder"
+            reasons["vae_tiling"] = "it generates pixels and uses no autoencoder"
+            reasons["guidance_channels"] = "it generates pixels, and guides all channels alike"
+
         with torch.random.fork_rng(devices=[]):
-            return folding.settings_with_fold(
-                build_encoding(checkpoint.encoding, checkpoint.options, config), fields, reasons
-            )
+            encoding = build_encoding(checkpoint.encoding, checkpoint.options, config)
+        return folding.settings_with_fold(encoding, fields, reasons)
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
-        """Return what the network predicts by its sampler, its labels and its side at training."""
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
+        """Return the prediction type, the labels and the side of the training images in pixels."""
         config = configure(checkpoint.config)
-        predicts = load_sampler(str(checkpoint.sampler)).prediction_type + (
-            " and its variance" if config.learn_sigma else ""
-        )
-        taken = f"{config.classes:,} labels" + (
-            " and a row for no label" if config.null_label else ", none for no label"
-        )
-        return NetworkDescription(predicts, taken, config.size * config.pixels_per_value)
+        prediction_type = load_sampler(str(checkpoint.sampler)).prediction_type
+        if config.learn_sigma:
+            prediction_type += " and its variance"
+        null_label = " and 'no label'" if config.null_label else ", without 'no label'"
+        labels = f"{config.classes:,} labels{null_label}"
+        return NetworkDescription(prediction_type, labels, config.size * config.pixels_per_value)
 
-    def doubts(
-        self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
+    def check_foreign_weights(
+        self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
-        """Refuses foreign latent weights that are to run with a table but hold none: official and
-        released APE files always do.
+        """Raise OptionError for latent weights of another package without the table of "ape".
+
+        Official and released files of that encoding always contain it.
         """
-        if (
-            encoding == "ape"
-            and config.get("latent")
-            and dit_keys.TABLE_KEY not in dit_keys.convert_keys(state)
-        ):
+        if encoding != "ape" or not config.get("latent"):
+            return
+        if dit_keys.TABLE_KEY not in dit_keys.convert_keys(state_dict):
             raise OptionError(
-                f"these weights hold no {dit_keys.TABLE_KEY}, so they were not trained with ape;"
+                f"these weights contain no {dit_keys.TABLE_KEY}, so they were not trained with ape;"
                 " give --encoding rope-axial or another"
             )
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile and whatever else these weights cannot
-        be drawn with.
-        """
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for settings that this checkpoint cannot generate images with."""
         config = configure(checkpoint.config)
         check_resolution(config, settings.resolution)
+
         if not config.null_label and settings.guidance not in (None, 1):
             raise OptionError(
-                f"checkpoint {checkpoint.name} has no row for no label, so guidance"
-                f" {settings.guidance:g} has nothing to start from; --guidance 1 generates without"
+                f"guidance {settings.guidance:g} needs an embedding for 'no label', which"
+                f" checkpoint {checkpoint.name} does not have; --guidance 1 generates without guidance"
             )
-        assert settings.sampler is not None  # a plan that draws has one
+
+        assert settings.sampler is not None  # a plan that generates has one
         if config.learn_sigma and load_sampler(settings.sampler).prediction_type != "noise":
             raise OptionError(
                 f"a network with learned sigma predicts noise, {settings.sampler} needs another"
                 " prediction; use ddpm or ddim"
             )
+
         encoding = check_encoding(checkpoint, config, settings)
         if settings.fold:
             folding.check_foldable(encoding)
@@ -355,59 +370,73 @@ class DitBackbone(FoldingBackbone[DiT]):
             latents.check_vae(settings.vae, config.channels, f"checkpoint {checkpoint.name}")
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """The settings with the autoencoder's hash."""
+        """Return the settings with the hash of the autoencoder."""
         if not configure(checkpoint.config).latent:
             return settings
-        return settings.model_copy(
-            update={"vae_sha256": latents.vae_sha256(settings.vae, f"checkpoint {checkpoint.name}")}
-        )
+        vae_sha256 = latents.vae_sha256(settings.vae, f"checkpoint {checkpoint.name}")
+        return settings.model_copy(update={"vae_sha256": vae_sha256})
 
-    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of this package's, DiT's or the release's file, without the table that is
-        computed here.
+    def convert_keys(
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the weights of a file of this package, DiT or the release under our names.
+
+        The fixed table of positions is dropped, because the encoding computes it.
         """
-        return dit_keys.drop_position_table(dit_keys.convert_keys(state), checkpoint.encoding)
+        return dit_keys.drop_position_table(dit_keys.convert_keys(state_dict), checkpoint.encoding)
 
     def open(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
     ) -> DitImageGenerator:
-        """The network with these weights, ready to draw."""
-        network = self.load(checkpoint, state)
+        """Return the network with these weights, ready to generate images."""
+        description = f"checkpoint {checkpoint.name}"
+        network = self.load(checkpoint, state_dict)
         rescale(network.encoding, network.config, settings)
         if settings.fold:
-            self.fold(network, f"checkpoint {checkpoint.name}")
-        decode = (
-            latents.load_decoder(settings, f"checkpoint {checkpoint.name}")
-            if network.config.latent
-            else None
-        )
+            self.fold(network, description)
+        decoder = latents.load_decoder(settings, description) if network.config.latent else None
         return DitImageGenerator(
-            network, torch.device(settings.device), DTYPES[settings.dtype], decode
+            network, torch.device(settings.device), DTYPES[settings.dtype], decoder
         )
 
-    def probe(self, network: DiT, resolution: int, batch: int) -> ProfilingInputs:
-        """A ramp of pixels, the middle of the process, classes in turn."""
+    def profiling_inputs(self, network: DiT, resolution: int, batch: int) -> ProfilingInputs:
+        """Return a ramp of pixels, times in the middle of the process, and labels in turn."""
         config = network.config
-        one = next(network.parameters())
+        weight = next(network.parameters())
         rows, columns = config.grid_at(resolution)
         shape = (batch, config.channels, rows * config.patch, columns * config.patch)
         inputs = {
-            "x": ramp(shape, one),
-            "time": middle_times(batch, one),
-            "labels": torch.arange(batch, device=one.device) % config.classes,
+            "x": ramp(shape, weight),
+            "time": middle_times(batch, weight),
+            "labels": torch.arange(batch, device=weight.device) % config.classes,
         }
         return ProfilingInputs(inputs, counted_layer(config), rows * columns)
 
-    def fold(self, network: DiT, what: str) -> None:
-        """Move the encoding's matrices into the projections, in place; tried with one random
-        forward pass.
+    def fold(self, network: DiT, description: str) -> None:
+        """Fold the encoding's matrices into the projections, in place.
+
+        Raises:
+            WeightsError: One random forward pass gives other outputs afterwards.
         """
         side = min(network.config.grid[0], 8) * network.config.patch
-        x = torch.randn(
-            (1, network.config.channels, side, side), generator=torch.Generator().manual_seed(0)
+        shape = (1, network.config.channels, side, side)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        time = torch.tensor([500.0])
+        labels = torch.zeros(1, dtype=torch.long)
+        folding.fold_network(
+            network, network.qkv_projections, lambda: network(x, time, labels), description
         )
-        arguments = x, torch.tensor([500.0]), torch.zeros(1, dtype=torch.long)
-        folding.fold_network(network, network.qkv_projections, lambda: network(*arguments), what)
+
+
+def _folds(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
+    """Return whether the encoding of detected weights has matrices that fold.
+
+    The side of the training images does not matter, so one patch stands in where it is unknown.
+    """
+    if "heads" not in config:
+        return False
+    sizes = configure({"size": config["patch"], **config})
+    return build_encoding(encoding.encoding, encoding.options, sizes).properties.foldable
 
 
 PLUGIN = DitBackbone()

@@ -1,4 +1,4 @@
-"""The parts of a DiT, named and laid out as in facebookresearch/DiT:models.py."""
+"""The modules of a DiT, with the names and layout of facebookresearch/DiT:models.py."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from torch.nn import functional as F
 
 from harope_bench.encodings import base as encodings
 
-FREQUENCY_EMBEDDING_SIZE = 256  # width of the sinusoidal time features
+FREQUENCY_EMBEDDING_SIZE = 256  # Width of the sinusoidal time features.
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, D) scaled and shifted per sample (B, D)."""
+    """Return tokens x (B, N, D), scaled and shifted per sample by (B, D).
+
+    Source: facebookresearch/DiT:models.py, modulate.
+    """
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
 class SelfAttention(nn.Module):
-    """Self-attention whose queries and keys pass through the encoding."""
+    """Self-attention whose queries and keys pass through a positional encoding."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -32,21 +35,26 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int
     ) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
-        qkv = (
-            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # (3, B, heads, N, head_dim)
-        q, k, v = qkv.unbind(0)
+        """Return tokens (B, N, width) for tokens (B, N, width).
+
+        Args:
+            positions: Coordinates of the tokens, (N, axes).
+            layer: Index of this layer, by which the encoding selects its parameters.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
+
+        # The encoding acts on queries, keys, values and outputs; the attention itself is plain.
         q, k = encoding.rotate(q, k, positions, layer)
-        found = F.scaled_dot_product_attention(
-            q, k, encoding.transform_values(v, layer)
-        )  # (B, heads, N, head_dim)
-        out = encoding.transform_outputs(found, layer)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        v = encoding.transform_values(v, layer)
+        attention_output = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
+        attention_output = encoding.transform_outputs(attention_output, layer)
+
+        return self.proj(attention_output.transpose(1, 2).flatten(2))  # (B, N, width)
 
 
 class Mlp(nn.Module):
-    """Two layers with GELU, in DiT's tanh form or exact ("none")."""
+    """Two linear layers with GELU between them: DiT's tanh approximation, or exact ("none")."""
 
     def __init__(self, width: int, approximate: Literal["tanh", "none"] = "tanh"):
         super().__init__()
@@ -55,12 +63,12 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
+        """Return tokens (B, N, width) for tokens (B, N, width)."""
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class DiTBlock(nn.Module):
-    """adaLN-Zero block."""
+    """A transformer block with adaLN-Zero conditioning (Peebles and Xie 2023, figure 3)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -73,16 +81,17 @@ class DiTBlock(nn.Module):
     def forward(
         self, x: Tensor, c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int
     ) -> Tensor:
-        """Tokens (B, N, width) under condition (B, width)."""
+        """Return tokens (B, N, width) for tokens (B, N, width) and a condition c (B, width)."""
+        # Shift, scale and gate of the attention and of the MLP, (B, width) each.
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attn(
-            modulate(self.norm1(x), shift1, scale1), encoding, positions, layer
-        )
+
+        attention_input = modulate(self.norm1(x), shift1, scale1)
+        x = x + gate1[:, None] * self.attn(attention_input, encoding, positions, layer)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class FinalLayer(nn.Module):
-    """adaLN and the projection back to patches."""
+    """Adaptive layer norm and the projection from tokens to patches."""
 
     def __init__(self, width: int, out: int):
         super().__init__()
@@ -91,28 +100,30 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, N, width) to patches (B, N, patch * patch * channels)."""
+        """Return patches (B, N, patch * patch * channels) for tokens (B, N, width)."""
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
 class PatchEmbed(nn.Module):
-    """Images to row-major tokens by one strided convolution."""
+    """Patches of an image to row-major tokens, by one strided convolution."""
 
     def __init__(self, patch: int, channels: int, width: int):
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, N, width)."""
-        return self.proj(x).flatten(2).transpose(1, 2)
+        """Return tokens (B, N, width) for images (B, C, H, W)."""
+        return self.proj(x).flatten(2).transpose(1, 2)  # (B, N, width)
 
 
 def initialise_projections(modules: Iterable[nn.Module], patches: PatchEmbed) -> None:
-    """Set DiT's first weights: Xavier linear layers without bias, then patches as one linear layer.
+    """Initialise linear layers and the patch embedding as DiT does: Xavier weights, zero biases.
+
+    The convolution of the patch embedding is initialised as one linear layer.
 
     Args:
-        modules: In which the linear layers are looked for, in the order of their random numbers.
+        modules: Modules that are searched for linear layers, in the order of their random numbers.
     """
     for module in modules:
         if isinstance(module, nn.Linear):
@@ -123,17 +134,21 @@ def initialise_projections(modules: Iterable[nn.Module], patches: PatchEmbed) ->
 
 
 def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
-    """Patches (B, rows * columns, patch * patch * C) as images (B, C, rows * patch, columns *
-    patch).
+    """Return images (B, C, rows * patch, columns * patch) for their patches.
+
+    Args:
+        patches: (B, rows * columns, patch * patch * C), row-major.
+        rows, columns: Numbers of patches along the height and the width.
+        patch: Side of a patch in pixels.
     """
-    grid = patches.unflatten(1, (rows, columns)).unflatten(
-        -1, (patch, patch, -1)
-    )  # (B, rows, columns, p, p, C)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
+    grid = patches.unflatten(1, (rows, columns))  # (B, rows, columns, patch * patch * C)
+    grid = grid.unflatten(-1, (patch, patch, -1))  # (B, rows, columns, patch, patch, C)
+    grid = grid.permute(0, 5, 1, 3, 2, 4)  # (B, C, rows, patch, columns, patch)
+    return grid.reshape(len(patches), -1, rows * patch, columns * patch)
 
 
 class TimestepEmbedder(nn.Module):
-    """Sinusoidal features (cosines first) and two layers."""
+    """Sinusoidal time features, cosines first, and two linear layers."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -142,22 +157,27 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, time: Tensor) -> Tensor:
-        """Times (B,) to (B, width)."""
+        """Return embeddings (B, width) of times (B,).
+
+        Source: facebookresearch/DiT:models.py, TimestepEmbedder.timestep_embedding.
+        """
         half = FREQUENCY_EMBEDDING_SIZE // 2
-        w = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
-        angles = time[:, None].float() * w
-        return self.mlp(
-            torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype)
-        )
+        frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
+        angles = time[:, None].float() * frequencies  # (B, half)
+        features = torch.cat((angles.cos(), angles.sin()), dim=-1)  # (B, 2 * half)
+        return self.mlp(features.to(next(self.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):
-    """One row a class and, with `null_label`, a last row for "no label", which guidance needs."""
+    """Embedding table with one row per class.
+
+    With `null_label` a last row stands for "no label", which classifier-free guidance needs.
+    """
 
     def __init__(self, classes: int, width: int, null_label: bool = True):
         super().__init__()
         self.embedding_table = nn.Embedding(classes + null_label, width)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B,) int64 in [0, classes] to (B, width)."""
+        """Return embeddings (B, width) of labels (B,) int64 in [0, classes]."""
         return self.embedding_table(labels)

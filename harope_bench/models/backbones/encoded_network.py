@@ -1,6 +1,4 @@
-"""What all networks of the backbones are: modules whose attention asks an encoding for
-positions.
-"""
+"""The base class of the backbones' networks, whose attention uses a positional encoding."""
 
 from __future__ import annotations
 
@@ -13,4 +11,5 @@ class EncodedNetwork(nn.Module):
     """Base class of networks with an encoding."""
 
     encoding: Encoding
-    num_prefix_tokens = 0  # tokens before those of the patches, such as a class token
+    # Number of tokens before those of the patches, such as a class token.
+    num_prefix_tokens = 0

@@ -1,11 +1,9 @@
-"""Folding: an encoding's matrices moved into the query and key projections.
+"""Folding: an encoding's matrices are multiplied into the query and key projections.
 
-q' = M (W x + b) = (M W) x + M b, exactly, where nothing nonlinear stands between the projection and
-the matrix (DiT, DeiT,
-SD3-medium; not FLUX or SD3.5, whose queries and keys are normalised there). What is left is a model
-of the plain encoding,
-with the same outputs up to rounding and without the matrices' cost. Products are taken in float64
-and cast once.
+q' = M (W x + b) = (M W) x + M b is exact where nothing nonlinear stands between the projection
+and the matrix (DiT, DeiT, SD3-medium). FLUX and SD3.5 normalise queries and keys there.
+The result is a model of the encoding without matrices, with equal outputs up to rounding and
+without the matrices' cost. Products are computed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -24,14 +22,17 @@ from harope_bench.models.backbones.base import SupportedSettings
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.checkpoint_fields import CheckpointFields
 
-RELATIVE_TOLERANCE = (
-    1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
-)
+# Relative to the root mean square of the output. Float32 sums in another order differ by about
+# 1e-6.
+RELATIVE_TOLERANCE = 1e-5
 
 
 class Projection(NamedTuple):
-    """Weight (heads * d, width) and bias (heads * d,) or None of a linear layer whose rows are
-    heads.
+    """Parameters of a linear layer whose output rows are heads.
+
+    Attributes:
+        weight: (heads * d, width).
+        bias: (heads * d,), or None.
     """
 
     weight: Tensor
@@ -39,26 +40,32 @@ class Projection(NamedTuple):
 
 
 def fold_projection(projection: Projection, matrix: Tensor) -> Projection:
-    """M W and M b, each head's rows by its own matrix.
+    """Return M W and M b; the rows of each head are multiplied by its own matrix.
 
     Args:
-        matrix: (heads, d, d), or (1, d, d) for all heads.
+        matrix: M, (heads, d, d), or (1, d, d) for all heads.
 
     Returns:
-        Same shapes and dtypes as given.
+        Parameters of the same shapes and dtypes.
     """
     d = matrix.shape[-1]
-    rows = projection.weight.double().unflatten(0, (-1, d))  # (heads, d, width)
-    weight = (matrix.double() @ rows).flatten(0, 1).to(projection.weight.dtype)
+    head_rows = projection.weight.double().unflatten(0, (-1, d))  # (heads, d, width)
+    weight = (matrix.double() @ head_rows).flatten(0, 1)  # (heads * d, width)
+    weight = weight.to(projection.weight.dtype)
     if projection.bias is None:
         return Projection(weight, None)
+
     bias = matrix.double() @ projection.bias.double().view(-1, d, 1)  # (heads, d, 1)
     return Projection(weight, bias.flatten().to(projection.bias.dtype))
 
 
 @torch.no_grad()
 def fold_linear(layer: nn.Linear, matrix: Tensor) -> None:
-    """The same in place on a separate projection of queries or keys."""
+    """Fold a matrix into a separate projection of queries or keys, in place.
+
+    Args:
+        matrix: (heads or 1, d, d).
+    """
     weight, bias = fold_projection(Projection(layer.weight, layer.bias), matrix)
     layer.weight.copy_(weight)
     if bias is not None:
@@ -66,34 +73,38 @@ def fold_linear(layer: nn.Linear, matrix: Tensor) -> None:
 
 
 @torch.no_grad()
-def fold_fused(layer: nn.Linear, pair: QueryKeyMatrices) -> None:
-    """The same in place on one layer whose rows are queries, keys, values, in this order and of
-    equal number.
+def fold_fused(layer: nn.Linear, matrices: QueryKeyMatrices) -> None:
+    """Fold two matrices into one layer that projects queries, keys and values, in place.
+
+    A third of the layer's rows belongs to each of the three, in this order.
     """
     width = layer.out_features // 3
-    for start, matrix in ((0, pair.q), (width, pair.k)):
+    for start, matrix in ((0, matrices.q), (width, matrices.k)):
         rows = slice(start, start + width)
-        weight, bias = fold_projection(
-            Projection(layer.weight[rows], None if layer.bias is None else layer.bias[rows]), matrix
-        )
+        bias_rows = None if layer.bias is None else layer.bias[rows]
+        weight, bias = fold_projection(Projection(layer.weight[rows], bias_rows), matrix)
         layer.weight[rows] = weight
         if bias is not None:
             layer.bias[rows] = bias
 
 
 def check_foldable(encoding: Encoding) -> None:
-    """Raises OptionError if the encoding has no matrix that folds."""
+    """Raise OptionError if the encoding has no matrix that folds."""
     if not encoding.properties.foldable:
         raise OptionError(
-            f"{no_matrix_reason(encoding.registered_name())} into the projections; run it unfolded"
+            f"{no_matrix_reason(encoding.registered_name())} into the projections; run it with"
+            " --no-fold"
         )
 
 
 def settings_with_fold(
     encoding: Encoding, fields: Iterable[str], reasons: Mapping[str, str]
 ) -> SupportedSettings:
-    """Return these fields, with `fold` where the encoding has matrices that fold, else with the
-    reason why not.
+    """Return these settings, with `fold` where the encoding has a matrix that folds.
+
+    Args:
+        fields: Names of the other supported settings.
+        reasons: By name, why other settings do not apply.
     """
     if encoding.properties.foldable:
         return SupportedSettings(frozenset({*fields, "fold"}), reasons)
@@ -103,55 +114,66 @@ def settings_with_fold(
 
 
 def no_matrix_reason(encoding: str) -> str:
-    """Return why an encoding of that name takes no `fold`."""
+    """Return the reason why `fold` does not apply to an encoding."""
     return f"{encoding} with these options has no matrix that folds"
 
 
 def float64_matrices(encoding: Encoding) -> list[QueryKeyMatrices]:
-    """The matrices of all layers, float64.
+    """Return the matrices of all layers in float64.
 
     Raises:
-        OptionError: it does not fold.
+        OptionError: The encoding has no matrix that folds.
     """
     check_foldable(encoding)
-    wide = copy.deepcopy(encoding).double()
+    float64_encoding = copy.deepcopy(encoding).double()
     with torch.no_grad():
-        return [
-            pair
-            for layer in range(encoding.shape.layers)
-            if (pair := wide.matrices(layer)) is not None
-        ]
+        layers = [float64_encoding.matrices(layer) for layer in range(encoding.shape.layers)]
+    return [matrices for matrices in layers if matrices is not None]
 
 
-def fold_layers(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
-    """Folds every layer's matrices into its fused projection and returns the encoding that is left.
+def fold_layers(encoding: Encoding, qkv_projections: Sequence[nn.Linear]) -> Encoding:
+    """Fold every layer's matrices in place, and return the encoding without matrices.
+
+    Args:
+        qkv_projections: The fused query, key and value projection of each layer.
 
     Raises:
-        OptionError: it does not fold.
+        OptionError: The encoding has no matrix that folds.
     """
-    for layer, pair in zip(fused, float64_matrices(encoding), strict=True):
-        fold_fused(layer, pair)
+    for projection, matrices in zip(qkv_projections, float64_matrices(encoding), strict=True):
+        fold_fused(projection, matrices)
     return encoding.without_matrices()
 
 
 @torch.no_grad()
 def fold_network(
-    network: EncodedNetwork, fused: Sequence[nn.Linear], trial: Callable[[], Tensor], what: str
+    network: EncodedNetwork,
+    qkv_projections: Sequence[nn.Linear],
+    forward: Callable[[], Tensor],
+    description: str,
 ) -> None:
-    """Folds a network's `encoding` into its fused projections, in place, and tries one random
-    forward pass before and after.
+    """Fold a network's encoding into its projections, in place, and check the outputs.
+
+    Args:
+        qkv_projections: The fused query, key and value projection of each layer.
+        forward: Runs the network on fixed inputs, before and after folding.
+        description: The network's name for an error message.
 
     Raises:
-        OptionError: the encoding does not fold. WeightsError: the outputs differ.
+        OptionError: The encoding has no matrix that folds.
+        WeightsError: The outputs differ by more than rounding.
     """
-    before = trial()
-    network.encoding = fold_layers(network.encoding, fused)
-    check_outputs_equal(before, trial(), what)
+    before = forward()
+    network.encoding = fold_layers(network.encoding, qkv_projections)
+    check_outputs_equal(before, forward(), description)
 
 
 def plain_encoding_fields(encoding: Encoding, drawing: Mapping[str, Option]) -> CheckpointFields:
-    """The fields of a Checkpoint that are other ones once its matrix is folded and `encoding` is
-    left.
+    """Return the fields of Checkpoint that folding changes.
+
+    Args:
+        encoding: The encoding without matrices.
+        drawing: Default settings of the checkpoint before folding.
     """
     return {
         "encoding": encoding.registered_name(),
@@ -160,28 +182,32 @@ def plain_encoding_fields(encoding: Encoding, drawing: Mapping[str, Option]) -> 
     }
 
 
-def check_heads_equal(before: Tensor, after: Tensor, dtype: torch.dtype, what: str) -> None:
-    """WeightsError unless queries or keys (heads, N, d) agree in every head as far as weights of
-    that dtype can.
+def check_heads_equal(before: Tensor, after: Tensor, dtype: torch.dtype, description: str) -> None:
+    """Raise WeightsError unless queries or keys (heads, N, d) are equal in every head.
+
+    Args:
+        dtype: Of the weights, whose rounding is tolerated.
+        description: Name of the layer for an error message.
     """
-    for head, (one, other) in enumerate(zip(before, after, strict=True)):
-        check_outputs_equal(
-            one, other, f"{what}, head {head},", max(RELATIVE_TOLERANCE, torch.finfo(dtype).eps)
-        )
+    tolerance = max(RELATIVE_TOLERANCE, torch.finfo(dtype).eps)
+    for head, (head_before, head_after) in enumerate(zip(before, after, strict=True)):
+        check_outputs_equal(head_before, head_after, f"{description}, head {head},", tolerance)
 
 
 def check_outputs_equal(
-    before: Tensor, after: Tensor, what: str, slack: float = RELATIVE_TOLERANCE
+    before: Tensor, after: Tensor, description: str, tolerance: float = RELATIVE_TOLERANCE
 ) -> None:
-    """WeightsError unless two outputs agree to `slack` of the first one's root mean square; one
-    that is not finite has no equal.
+    """Raise WeightsError unless two outputs are equal up to rounding.
+
+    Args:
+        tolerance: Largest root mean square difference, relative to that of `before`.
     """
     if not before.isfinite().all():
-        return  # its rows are faults when they are drawn, folded or not
-    off = float((after.double() - before.double()).square().mean().sqrt())
-    size = float(before.double().square().mean().sqrt())
-    if not off <= slack * size:
+        return  # such rows are reported as failures at generation, folded or not
+    difference = float((after.double() - before.double()).square().mean().sqrt())
+    scale = float(before.double().square().mean().sqrt())
+    if not difference <= tolerance * scale:
         raise WeightsError(
-            f"{what} folded differs from itself unfolded by {off:.2e} at outputs of {size:.2e};"
-            " draw with --no-fold"
+            f"{description} differs after folding by {difference:.2e} at outputs of {scale:.2e};"
+            " generate with --no-fold"
         )

@@ -1,8 +1,7 @@
-"""Latents to pixels: Stable Diffusion's autoencoder, from a folder on this machine.
+"""Latents to pixels: Stable Diffusion's autoencoder, read from a local folder.
 
-Nothing is downloaded: a hub id means what the local Hugging Face cache holds of it. Source of the
-rule: facebookresearch/DiT:sample.py
-(decode of latents / 0.18215).
+Nothing is downloaded; a hub id stands for the files in the local Hugging Face cache.
+Source of the rule: facebookresearch/DiT:sample.py (decode of latents / 0.18215).
 """
 
 from __future__ import annotations
@@ -21,116 +20,140 @@ from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.core.text_file import read_text
 from harope_bench.models.backbones.library_types import Autoencoder
 
-VAE_SCALE_FACTOR = 8  # pixels a latent, along each side
-SCALING_FACTOR = 0.18215  # what DiT's training latents were multiplied by
+VAE_SCALE_FACTOR = 8  # Pixels per latent along each side.
+SCALING_FACTOR = 0.18215  # DiT's training latents were multiplied by this factor.
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 VAE_ADVICE = "sd-vae-ft-mse for the HARoPE release, sd-vae-ft-ema for DiT's own samples"
 
 
-def find_vae_folder(vae: str | None, what: str) -> Path:
-    """The folder that a Settings.vae names.
+def find_vae_folder(vae: str | None, description: str) -> Path:
+    """Return the folder of an autoencoder.
+
+    Args:
+        vae: Settings.vae, a folder or a hub id.
+        description: Name of the checkpoint for an error message.
 
     Raises:
-        MissingVaeError: none is named, or nothing is there; says what to do.
+        MissingVaeError: No autoencoder is stated, or its files are missing.
     """
     if vae is None:
         raise MissingVaeError(
-            f"{what} draws latents and names no autoencoder",
+            f"{description} generates latents and no autoencoder is stated",
             advice=f"add --vae FOLDER ({VAE_ADVICE})",
         )
-    found = Path(vae) if Path(vae).is_dir() else _cached_folder(vae)
-    if found is None or any(not (found / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)):
+    folder = Path(vae) if Path(vae).is_dir() else _cached_folder(vae)
+    files = (CONFIG_FILE, WEIGHTS_FILE)
+    if folder is None or any(not (folder / name).is_file() for name in files):
         raise MissingVaeError(
-            f"--vae {vae} holds no {CONFIG_FILE} with {WEIGHTS_FILE}, here or in the hub's local"
-            " cache",
+            f"--vae {vae}: found no {CONFIG_FILE} with {WEIGHTS_FILE}, neither in such a folder"
+            " nor in the local hub cache",
             advice=f"give a folder ({VAE_ADVICE})",
         )
-    return found
+    return folder
 
 
 def _cached_folder(name: str) -> Path | None:
-    """Folder of a hub id in the local cache; asks nothing of the network."""
+    """Return the folder of a hub id in the local cache, without network access."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return None
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(name, CONFIG_FILE)
-    return Path(found).parent if isinstance(found, str) else None
+    config_path = try_to_load_from_cache(name, CONFIG_FILE)
+    return Path(config_path).parent if isinstance(config_path, str) else None
 
 
-def check_vae(vae: str | None, channels: int, what: str) -> None:
-    """Refuses an autoencoder whose latents are not those of the network, by its configuration
-    alone.
+def check_vae(vae: str | None, channels: int, description: str) -> None:
+    """Check that an autoencoder decodes the network's latents; reads its configuration alone.
+
+    Args:
+        channels: Channels of the network's latents.
+        description: Name of the checkpoint for an error message.
 
     Raises:
-        OptionError: not there, or another number of channels, another factor or another scale.
+        MissingVaeError: The autoencoder is missing.
+        OptionError: Its channels, its resolution or its scaling differ.
     """
-    place = find_vae_folder(vae, what)
+    folder = find_vae_folder(vae, description)
     try:
-        facts = parse_json(read_text(place / CONFIG_FILE))
-        levels = len(facts.get("block_out_channels", (64,)))
-        wide = facts.get("latent_channels", 4)
-        scale = float(facts.get("scaling_factor", SCALING_FACTOR))
-        shift = facts.get("shift_factor")
+        config = parse_json(read_text(folder / CONFIG_FILE))
+        levels = len(config.get("block_out_channels", (64,)))
+        vae_channels = config.get("latent_channels", 4)
+        scale = float(config.get("scaling_factor", SCALING_FACTOR))
+        shift = config.get("shift_factor")
     except (ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise OptionError(
-            f"{place / CONFIG_FILE} is no autoencoder's configuration ({error}); copy it again"
+            f"{folder / CONFIG_FILE} is no autoencoder's configuration ({error}); copy it again"
         ) from error
-    if (wide, 2 ** (levels - 1)) != (channels, VAE_SCALE_FACTOR):
+
+    scale_factor = 2 ** (levels - 1)
+    if (vae_channels, scale_factor) != (channels, VAE_SCALE_FACTOR):
         raise OptionError(
-            f"{place} has {wide} latent channels at 1/{2 ** (levels - 1)}, wanted {channels} at"
-            f" 1/{VAE_SCALE_FACTOR}; give another --vae"
+            f"{folder} has {vae_channels} latent channels at 1/{scale_factor}, wanted {channels}"
+            f" at 1/{VAE_SCALE_FACTOR}; give another --vae"
         )
     if not math.isclose(scale, SCALING_FACTOR, rel_tol=1e-4) or shift:
         raise OptionError(
-            f"{place} scales latents by {scale:g} (shift {shift or 0}), the network was trained at"
-            f" {SCALING_FACTOR}; give another --vae"
+            f"{folder} scales latents by {scale:g} (shift {shift or 0}), the network was trained"
+            f" at {SCALING_FACTOR}; give another --vae"
         )
 
 
-def vae_sha256(vae: str | None, what: str) -> str:
-    """Hex sha256 over the hashes of its configuration and its weights: what decides pixels,
-    wherever the folder lies.
+def vae_sha256(vae: str | None, description: str) -> str:
+    """Return the hex sha256 over the hashes of an autoencoder's configuration and weights.
+
+    It does not depend on the folder's path.
     """
-    place = find_vae_folder(vae, what)
-    return sha256_bytes(
-        "".join(sha256_file(place / name) for name in (CONFIG_FILE, WEIGHTS_FILE)).encode()
-    )
+    folder = find_vae_folder(vae, description)
+    hashes = [sha256_file(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    return sha256_bytes("".join(hashes).encode())
 
 
 class Decoder:
-    """An autoencoder's second half, float32 whatever the network's precision."""
+    """The decoder of an autoencoder, in float32 whatever the network's precision."""
 
     def __init__(self, vae: Autoencoder):
         self.vae = vae
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) of the network to images (B, 3, 8h, 8w) in about [-1, 1], one row at
-        a time.
+        """Return images (B, 3, 8h, 8w) in about [-1, 1] for the network's latents (B, C, h, w).
+
+        Rows are decoded one by one, so an image does not depend on the others of its batch.
         """
-        scaled = latents.float() / self.vae.config.scaling_factor
-        return torch.cat([self.vae.decode(row).sample for row in scaled.split(1)])
+        vae_latents = latents.float() / self.vae.config.scaling_factor
+        return torch.cat([self.vae.decode(row).sample for row in vae_latents.split(1)])
 
 
-def load_decoder(settings: Settings, what: str) -> Decoder:
-    """The autoencoder of these settings, strictly loaded.
+def load_decoder(settings: Settings, description: str) -> Decoder:
+    """Return the decoder of the autoencoder in these settings, strictly loaded.
+
+    Args:
+        description: Name of the checkpoint for an error message.
 
     Raises:
-        MissingExtra: diffusers is not installed. WeightsError: another file than the plan's, or
-            keys that do not fit.
+        MissingExtraError: diffusers is not installed.
+        WeightsError: The files differ from those of the plan, or keys do not fit.
     """
-    place = find_vae_folder(settings.vae, what)
-    found = vae_sha256(settings.vae, what)
-    if settings.vae_sha256 not in (None, found):
+    folder = find_vae_folder(settings.vae, description)
+    sha256 = vae_sha256(settings.vae, description)
+    if settings.vae_sha256 not in (None, sha256):
         raise WeightsError(
-            f"{place} is another autoencoder ({found[:12]}...) than the plan's"
-            f" ({settings.vae_sha256[:12]}...)",
-            advice="bring it back",
+            f"{folder} has sha256 {sha256[:12]}..., the plan's autoencoder has"
+            f" {settings.vae_sha256[:12]}...",
+            advice="give the autoencoder that the run was started with",
         )
+
+    vae = _load_vae(folder)
+    if settings.vae_tiling:
+        vae.enable_tiling()
+    return Decoder(vae.to(settings.device).eval())
+
+
+def _load_vae(folder: Path) -> Autoencoder:
+    """Return the autoencoder of a folder; WeightsError unless every key fits."""
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
@@ -140,7 +163,7 @@ def load_decoder(settings: Settings, what: str) -> Decoder:
         ) from error
     try:
         vae, report = AutoencoderKL.from_pretrained(
-            str(place),
+            str(folder),
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -148,16 +171,17 @@ def load_decoder(settings: Settings, what: str) -> Decoder:
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{place} does not load as an autoencoder ({str(error).splitlines()[0]})",
+            f"{folder} does not load as an autoencoder ({str(error).splitlines()[0]})",
             advice="copy it again",
         ) from error
-    wrong = [
+
+    problems = [
         f"{kind.removesuffix('_keys')} {', '.join(map(str, keys))}"
         for kind, keys in sorted(report.items())
         if keys
     ]
-    if wrong:
-        raise WeightsError(f"{place} does not fit: {'; '.join(wrong)}; copy it again")
-    if settings.vae_tiling:
-        vae.enable_tiling()
-    return Decoder(vae.to(settings.device).eval())
+    if problems:
+        raise WeightsError(
+            f"{folder} has keys that do not fit: {'; '.join(problems)}; copy it again"
+        )
+    return vae

@@ -1,5 +1,6 @@
-"""Names for objects of diffusers and peft whose classes are known only when a pipeline is loaded,
-and which state no types.
+"""Type names for objects of diffusers and peft.
+
+The libraries state no types for them, and their classes are known only when a pipeline loads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""LoRA files as other tools leave them: a transformer's low-rank weights under diffusers' names,
-with the facts that attach them.
+"""LoRA files of other tools: read, brought under diffusers' names, and written as adapter folders.
 
-Names are translated by the library's own converters. What would be left out silently by a loader is
-refused here.
+The library's own converters translate names. Weights that a loader would silently ignore are
+rejected.
 """
 
 from __future__ import annotations
@@ -44,11 +43,14 @@ from harope_bench.models.lora_manifest import (
 )
 
 LORA_KEY = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
-# of an expression in a file
+# Limits of a regular expression that is read from a file.
 PATTERN_LENGTH = 200
 MAX_REPETITIONS = 3
-PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors
-LORA_METADATA_KEY = "lora_adapter_metadata"  # in which diffusers keeps peft's configuration
+
+# Peft's configuration: a file beside peft's adapter_model.safetensors, or an entry in the metadata
+# of diffusers' file.
+PEFT_CONFIG = "adapter_config.json"
+LORA_METADATA_KEY = "lora_adapter_metadata"
 UNSUPPORTED_PEFT_OPTIONS = (
     "use_dora",
     "use_rslora",
@@ -56,12 +58,16 @@ UNSUPPORTED_PEFT_OPTIONS = (
     "modules_to_save",
     "use_qalora",
     "alora_invocation_tokens",
-)  # of that configuration
+)
 
 
 class LoraWeights(NamedTuple):
-    """Weights by diffusers' names, whether the file has just these names, and how they are
-    attached.
+    """The LoRA of a file.
+
+    Attributes:
+        state_dict: Weights under diffusers' names.
+        has_library_names: Whether the file has exactly these names.
+        lora: How the weights are attached: rank, alpha, layers.
     """
 
     state_dict: dict[str, Tensor]
@@ -70,36 +76,60 @@ class LoraWeights(NamedTuple):
 
 
 def read_lora(
-    pipeline: PipelineClass, path: Path, layers: Callable[[], Iterable[str]] = tuple
+    pipeline: PipelineClass, path: Path, layer_names: Callable[[], Iterable[str]] = tuple
 ) -> LoraWeights:
-    """The LoRA of a file.
+    """Return the LoRA of a file.
 
     Args:
-        pipeline: the library's pipeline class, which knows the names of the tools for it. layers:
-            names of the transformer's
-            linear layers, for files with underscores in these names.
+        pipeline: The library's pipeline class, which translates the names of other tools.
+        layer_names: Returns the names of the transformer's linear layers. It is called for files
+            that have underscores instead of dots in these names.
 
     Raises:
-        WeightsError: damaged, of another architecture, or with weights beside those of the
-            transformer's linear layers.
+        WeightsError: The file is damaged, is of another architecture, or has weights beside
+            those of the transformer's linear layers.
     """
-    given = load_weights(path)
-    lora_names.reject_unsupported_formats(given, str(path))
-    if odd := next((key for key in given if key.startswith(lora_names.TEXT_ENCODERS)), None):
-        raise WeightsError(
-            f"{path} holds {odd} of a text encoder, and only low-rank weights of the transformer"
-            " are attached here; save these alone"
-        )
-    named, is_peft = lora_names.convert_to_diffusers_keys(given, layers)
-    scales = {
-        key: named.pop(key)
-        for key in list(named)
-        if key.startswith(PREFIX) and key.endswith(".alpha")
-    }
+    file_state = load_weights(path)
+    lora_names.reject_unsupported_formats(file_state, str(path))
+    for key in file_state:
+        if key.startswith(lora_names.TEXT_ENCODERS):
+            raise WeightsError(
+                f"{path} has {key} of a text encoder, wanted LoRA of the transformer alone; save"
+                " that alone"
+            )
+
+    # Alphas are taken out, because the library would fold them into the weights.
+    renamed_state, is_peft = lora_names.convert_to_diffusers_keys(file_state, layer_names)
+    alpha_keys = [key for key in renamed_state if key.startswith(PREFIX) and key.endswith(".alpha")]
+    alpha_tensors = {key: renamed_state.pop(key) for key in alpha_keys}
     config = _peft_config(path) if is_peft else _metadata_config(path)
+
+    state_dict, library_alphas = _library_state_dict(pipeline, path, renamed_state)
+    for key in state_dict:
+        if not LORA_KEY.fullmatch(key):
+            raise WeightsError(
+                f"{path} has {key}, wanted LoRA of the transformer's linear layers alone; save that"
+                " alone"
+            )
+    alphas = {
+        _layer_name(key): float(alpha) for key, alpha in {**alpha_tensors, **library_alphas}.items()
+    }
+    has_library_names = state_dict.keys() == file_state.keys()
+    lora = _lora_of_weights(path, state_dict, config, alphas)
+    return LoraWeights(state_dict, has_library_names, lora)
+
+
+def _library_state_dict(
+    pipeline: PipelineClass, path: Path, state_dict: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor | float]]:
+    """Return LoRA weights under diffusers' names, and alphas by key, from the library's converter.
+
+    Raises:
+        WeightsError: The library does not know the names.
+    """
     try:
-        state, *rest, _ = pipeline.lora_state_dict(
-            dict(named), return_alphas=True, return_lora_metadata=True
+        converted_state, *alphas, _ = pipeline.lora_state_dict(
+            dict(state_dict), return_alphas=True, return_lora_metadata=True
         )
     except (
         ValueError,
@@ -114,50 +144,48 @@ def read_lora(
             f"{path} is no LoRA that {pipeline.__name__} reads: {first_line(error)}; save it by"
             " save_lora_weights"
         ) from error
-    for key in state:
-        if not LORA_KEY.fullmatch(key):
-            raise WeightsError(
-                f"{path} holds {key}, and only low-rank weights of the transformer are attached"
-                " here; save these alone"
-            )
-    alphas = {
-        _layer_name(key): float(value)
-        for key, value in {**scales, **((rest[0] if rest else None) or {})}.items()
-    }
-    return LoraWeights(
-        state, state.keys() == given.keys(), _lora_of_weights(path, state, config, alphas)
-    )
+
+    # Some pipelines return no alphas at all, some return None.
+    library_alphas = alphas[0] if alphas else None
+    return converted_state, library_alphas or {}
 
 
 def write_adapter_folder(
     folder: Path,
-    bare: LoraFiles,
+    lora_files: LoraFiles,
     pipeline: PipelineClass,
     manifest: AdapterManifest,
-    layers: Callable[[], Iterable[str]] = tuple,
+    layer_names: Callable[[], Iterable[str]] = tuple,
 ) -> Path:
-    """Puts a LoRA and its encoding's weights into an adapter folder with their manifest, and
-    returns the manifest's path.
+    """Write a LoRA and its encoding's weights as an adapter folder, and return the manifest's path.
 
-    Files that have the library's names are copied byte by byte. Another tool's LoRA is written
-    under these names, and the manifest
-    keeps the hash of the file that it was made of.
+    A file with the library's names is copied byte by byte. Other files are written under these
+    names, and the manifest records the hash of the original.
+
+    Args:
+        pipeline, layer_names: See `read_lora`.
+        manifest: The manifest without `encoding_file`, `lora` and `files`.
     """
-    found = read_lora(pipeline, bare.lora_file, layers)
-    facts = dict(manifest.training)
-    if found.has_library_names:
-        copy_file(bare.lora_file, folder / LORA_FILE)
+    lora_weights = read_lora(pipeline, lora_files.lora_file, layer_names)
+    training = dict(manifest.training)
+    if lora_weights.has_library_names:
+        copy_file(lora_files.lora_file, folder / LORA_FILE)
     else:
-        write_bytes(folder / LORA_FILE, weights_bytes(found.state_dict, {}))
-        facts["lora_converted_from_sha256"] = sha256_file(bare.lora_file)
-    if bare.encoding_file:
-        copy_file(bare.encoding_file, folder / ENCODING_FILE)
-    names = [LORA_FILE, *([ENCODING_FILE] if bare.encoding_file else [])]
+        write_bytes(folder / LORA_FILE, weights_bytes(lora_weights.state_dict, {}))
+        training["lora_converted_from_sha256"] = sha256_file(lora_files.lora_file)
+    file_names = [LORA_FILE]
+
+    encoding_file = None
+    if lora_files.encoding_file:
+        copy_file(lora_files.encoding_file, folder / ENCODING_FILE)
+        encoding_file = ENCODING_FILE
+        file_names.append(ENCODING_FILE)
+
     update = {
-        "lora": found.lora,
-        "encoding_file": ENCODING_FILE if bare.encoding_file else None,
-        "files": {name: sha256_file(folder / name) for name in names},
-        "training": facts,
+        "lora": lora_weights.lora,
+        "encoding_file": encoding_file,
+        "files": {name: sha256_file(folder / name) for name in file_names},
+        "training": training,
     }
     target = folder / MANIFEST
     write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
@@ -165,136 +193,152 @@ def write_adapter_folder(
 
 
 def _metadata_config(path: Path) -> LibraryConfig:
-    """Peft's configuration of the transformer's LoRA, where the file has a note of it."""
+    """Return peft's configuration from the metadata of diffusers' file; empty without metadata."""
+    metadata_error = WeightsError(f"{path} has damaged metadata {LORA_METADATA_KEY}; save it again")
     try:
-        noted = parse_json(weights_metadata(path).get(LORA_METADATA_KEY, "{}"))
+        metadata = parse_json(weights_metadata(path).get(LORA_METADATA_KEY, "{}"))
     except ValueError as error:
-        raise WeightsError(
-            f"{path} has a damaged note {LORA_METADATA_KEY}; save it again"
-        ) from error
-    if not isinstance(noted, dict):
-        raise WeightsError(f"{path} has a damaged note {LORA_METADATA_KEY}; save it again")
+        raise metadata_error from error
+    if not isinstance(metadata, dict):
+        raise metadata_error
+
     config = {
-        key.removeprefix(PREFIX): value for key, value in noted.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
     }
-    return _check_supported(
-        path, config or (noted if "lora_alpha" in noted else {})
-    )  # save_lora_adapter notes it without prefix
+    if not config and "lora_alpha" in metadata:
+        config = metadata  # save_lora_adapter writes keys without prefix
+    return _check_supported(path, config)
 
 
 def _peft_config(path: Path) -> LibraryConfig:
-    """Peft's configuration beside the file that it saves, which alone tells the scale.
+    """Return peft's configuration from the file beside peft's weights, which contains the scale.
 
     Raises:
-        WeightsError: It is not there, or it is damaged.
+        WeightsError: The file is missing or damaged.
     """
-    beside = path.parent / PEFT_CONFIG
-    if not beside.is_file():
+    config_path = path.parent / PEFT_CONFIG
+    if not config_path.is_file():
         raise WeightsError(
-            f"{path} is peft's own file, whose scale stands in {PEFT_CONFIG}; put that beside it"
+            f"{path} is peft's own file, whose scale is in {PEFT_CONFIG}, which is missing; copy"
+            " it into the same folder"
         )
     try:
-        with convert_os_errors(beside):
-            config = parse_json(read_text(beside))
+        with convert_os_errors(config_path):
+            config = parse_json(read_text(config_path))
         rank = config["r"]
         alpha = config["lora_alpha"]
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(
-            f"{beside} is not peft's configuration ({first_line(error)}); save the adapter again"
+            f"{config_path} is not peft's configuration ({first_line(error)}); save the adapter"
+            " again"
         ) from error
+
     if not all(isinstance(number, int | float) and number > 0 for number in (rank, alpha)):
         raise WeightsError(
-            f"{beside} has r = {rank!r}, lora_alpha = {alpha!r}, wanted numbers above 0; save the"
-            " adapter again"
+            f"{config_path} has r = {rank!r}, lora_alpha = {alpha!r}, wanted numbers above 0; save"
+            " the adapter again"
         )
-    return _check_supported(beside, config)
+    return _check_supported(config_path, config)
 
 
 def _check_supported(path: Path, config: LibraryConfig) -> LibraryConfig:
-    """Return peft's configuration; WeightsError for what it turns on and nothing here does."""
-    if odd := next((key for key in UNSUPPORTED_PEFT_OPTIONS if config.get(key)), None):
-        raise WeightsError(
-            f"{path} was made with {odd} = {config[odd]}, which is not attached here; save it"
-            " merged or as plain LoRA"
-        )
+    """Return peft's configuration; WeightsError if it uses an option that is not supported."""
+    for option in UNSUPPORTED_PEFT_OPTIONS:
+        if config.get(option):
+            raise WeightsError(
+                f"{path} uses {option} = {config[option]}, which is not supported; save it merged"
+                " or as plain LoRA"
+            )
     return config
 
 
 def _lora_of_weights(
-    path: Path, state: Mapping[str, Tensor], config: LibraryConfig, alphas: Mapping[str, float]
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    config: LibraryConfig,
+    file_alphas: Mapping[str, float],
 ) -> LoraSpec:
-    """Rank from the shapes; alpha from the note, else from alphas in the file, else the rank, as
-    the library has it.
+    """Return the specification of LoRA weights.
+
+    Ranks come from the shapes. Alphas come from peft's configuration, else from the file, else
+    they equal the ranks, as in the library.
+
+    Args:
+        config: Peft's configuration, empty if there is none.
+        file_alphas: Alphas in the file, by layer.
     """
-    ranks = {_layer_name(key): len(value) for key, value in state.items() if ".lora_A." in key}
+    ranks = {_layer_name(key): len(value) for key, value in state_dict.items() if ".lora_A." in key}
     if not ranks:
         raise WeightsError(
-            f"{path} holds no low-rank weights of the transformer; give the LoRA's own file"
+            f"{path} has no low-rank weights of the transformer; give the LoRA's own file"
         )
+
     if config:
         patterns = _check_alpha_patterns(path, config.get("alpha_pattern") or {})
-        scales = {
+        alphas = {
             layer: _match_pattern(patterns, layer, config.get("lora_alpha", rank))
             for layer, rank in ranks.items()
         }
-    elif alphas:
-        scales = {layer: alphas.get(layer, _most_common_value(alphas)) for layer in ranks}
+    elif file_alphas:
+        default_alpha = _most_common_value(file_alphas)
+        alphas = {layer: file_alphas.get(layer, default_alpha) for layer in ranks}
     else:
-        scales = dict(ranks)
-    if odd := next((layer for layer, scale in scales.items() if not _is_scale(scale)), None):
-        raise WeightsError(
-            f"{path} has alpha {shorten(repr(scales[odd]), 40)} of {odd}, wanted a number above 0;"
-            " save it again"
-        )
-    rank = _most_common_value(ranks)
-    alpha = _most_common_value(scales)
+        alphas = dict(ranks)
+    for layer, alpha in alphas.items():
+        if not _is_scale(alpha):
+            raise WeightsError(
+                f"{path} has alpha {shorten(repr(alpha), 40)} of {layer}, wanted a number above 0;"
+                " save it again"
+            )
+
+    common_rank = _most_common_value(ranks)
+    common_alpha = _most_common_value(alphas)
     return LoraSpec(
         file=LORA_FILE,
-        rank=int(rank),
-        alpha=alpha,
+        rank=int(common_rank),
+        alpha=common_alpha,
         targets=tuple(sorted(ranks)),
         has_full_names=True,
-        layer_ranks={layer: value for layer, value in ranks.items() if value != rank},
-        layer_alphas={layer: value for layer, value in scales.items() if value != alpha},
+        layer_ranks={layer: rank for layer, rank in ranks.items() if rank != common_rank},
+        layer_alphas={layer: alpha for layer, alpha in alphas.items() if alpha != common_alpha},
     )
 
 
 def _is_scale(value: object) -> bool:
+    """Return whether a value is a positive, finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _check_alpha_patterns(path: Path, found: object) -> dict[str, float]:
-    """Return peft's patterns of layers' names with their alphas.
+def _check_alpha_patterns(path: Path, patterns: object) -> dict[str, float]:
+    """Return peft's alphas by patterns of layer names.
 
-    They are expressions out of a file, so only those are read that are short and cannot take for
-    ever: without groups, and with few
-    repetitions.
+    The patterns are regular expressions from a file. Only short ones are accepted, without groups
+    and with few repetitions, because others could take very long to match.
 
     Raises:
-        WeightsError: No object of patterns and numbers, no expression, or one that is not read
-            here.
+        WeightsError: The value is no object, or a pattern is not accepted.
     """
-    if not isinstance(found, dict):
+    if not isinstance(patterns, dict):
         raise WeightsError(
             f"{path} has an alpha_pattern that is no object of patterns; save the adapter again"
         )
-    for pattern in found:
-        repetitions = sum(pattern.count(sign) for sign in "*+?")
+    for pattern in patterns:
+        n_repetitions = sum(pattern.count(sign) for sign in "*+?")
         if (
             len(pattern) > PATTERN_LENGTH
-            or repetitions > MAX_REPETITIONS
+            or n_repetitions > MAX_REPETITIONS
             or not is_expression(pattern)
             or set(pattern) & set("(){}")
         ):
             raise WeightsError(
-                f"{path} has the alpha_pattern {shorten(pattern, 60)!r}, which is not read here;"
-                " write layers' names out"
+                f"{path} has the alpha_pattern {shorten(pattern, 60)!r}, which is not supported;"
+                " write the names of the layers out"
             )
-    return found
+    return patterns
 
 
 def is_expression(pattern: str) -> bool:
-    """Return whether a text is a regular expression."""
+    """Return whether a text is a valid regular expression."""
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
@@ -302,20 +346,19 @@ def is_expression(pattern: str) -> bool:
     return True
 
 
-def _match_pattern(patterns: Mapping[str, float], layer: str, common: float) -> float:
-    """The value of the first pattern that is the layer's name or its end, as peft reads
-    patterns.
-    """
-    return next(
-        (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)),
-        common,
-    )
+def _match_pattern(patterns: Mapping[str, float], layer: str, default: float) -> float:
+    """Return the value of the first pattern that matches a layer's name or its end, as in peft."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            return value
+    return default
 
 
 def _most_common_value(values: Mapping[str, float]) -> float:
+    """Return the most frequent value; of equally frequent ones, the one that comes first."""
     return Counter(values.values()).most_common(1)[0][0]
 
 
 def _layer_name(key: str) -> str:
-    """The layer that a weight or an alpha belongs to."""
+    """Return the layer that the key of a weight or an alpha belongs to."""
     return re.sub(r"\.(lora_[AB]\..*|alpha)$", "", key.removeprefix(PREFIX))

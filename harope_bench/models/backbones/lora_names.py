@@ -1,10 +1,8 @@
-"""The forms in which tools save a transformer's low-rank weights: read by their keys, or rejected
-by the name of their form.
+"""Formats of LoRA files, by the names of their keys: converted, or rejected by name.
 
 Layouts: peft's save_pretrained (`base_model.model.LAYER.lora_A.weight`, alpha in
-adapter_config.json), diffusers'
-save_lora_adapter (LAYER without prefix), OneTrainer (`lora_transformer_LAYER` with underscores, and
-`.alpha`), LyCORIS.
+adapter_config.json), diffusers' save_lora_adapter (LAYER without prefix), OneTrainer
+(`lora_transformer_LAYER` with underscores, and `.alpha`), LyCORIS.
 """
 
 from __future__ import annotations
@@ -17,9 +15,10 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 
-PREFIX = "transformer."  # of every key in diffusers' own files
+PREFIX = "transformer."  # Prefix of every key in diffusers' own files.
 PEFT_PREFIX = "base_model.model."
-# Marks in keys, each of a form that is not two low-rank factors of a linear layer.
+# Parts of keys that mark a format other than two low-rank factors of a linear layer, and the error
+# message for that format.
 UNSUPPORTED_FORMATS = {
     "dora_scale": "DoRA is not attached here; save it merged or as plain LoRA",
     "magnitude": "DoRA is not attached here; save it merged or as plain LoRA",
@@ -44,89 +43,98 @@ FACTOR_NAMES = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.w
 
 
 class RenamedWeights(NamedTuple):
-    """Weights by diffusers' names, as far as the form is read here, and whether they are peft's
-    own.
+    """Weights under diffusers' names, if the format is known.
+
+    Attributes:
+        state_dict: Tensors by name.
+        is_peft: Whether the file is peft's own, whose scale is in another file.
     """
 
     state_dict: dict[str, Tensor]
     is_peft: bool = False
 
 
-def reject_unsupported_formats(keys: Iterable[str], what: str) -> None:
-    """Raise WeightsError for a form that is not plain LoRA, by its name and its first key."""
+def reject_unsupported_formats(keys: Iterable[str], description: str) -> None:
+    """Raise WeightsError for a format that is not plain LoRA, with its name and first key."""
     keys = list(keys)
-    for mark, words in UNSUPPORTED_FORMATS.items():
-        if odd := next((key for key in keys if mark in key), None):
-            raise WeightsError(f"{what} holds {odd}: {words}")
+    for mark, message in UNSUPPORTED_FORMATS.items():
+        marked_key = next((key for key in keys if mark in key), None)
+        if marked_key is not None:
+            raise WeightsError(f"{description} has {marked_key}: {message}")
 
 
 def convert_to_diffusers_keys(
-    given: Mapping[str, Tensor], layers: Callable[[], Iterable[str]]
+    state_dict: Mapping[str, Tensor], layer_names: Callable[[], Iterable[str]]
 ) -> RenamedWeights:
-    """Return the weights under the names of diffusers' files; a form that is not known here stays
-    as it is.
+    """Return the weights under diffusers' names; an unknown format stays as it is.
 
     Args:
-        layers: The names of the transformer's linear layers; asked only where a file has
-            underscores in their place.
+        layer_names: Returns the names of the transformer's linear layers. It is called only where
+            the names in the file must be compared with them.
     """
-    if all(
-        key.startswith(PREFIX) and ".lora_down." not in key and ".lora_up." not in key
-        for key in given
-    ):
-        return RenamedWeights(dict(given))
-    if all(UNDERSCORE_KEY.fullmatch(key) for key in given):
-        return RenamedWeights(_convert_underscore_keys(given, list(layers())))
-    prefix = next(
-        (
-            prefix
-            for prefix in (PEFT_PREFIX, PREFIX)
-            if all(key.startswith(prefix) for key in given)
-        ),
-        "",
-    )
-    if not prefix and any(key.startswith((PEFT_PREFIX, PREFIX, *TEXT_ENCODERS)) for key in given):
-        return RenamedWeights(dict(given))  # parts of several networks in one file
-    bare = {key.removeprefix(prefix).removeprefix(PREFIX): value for key, value in given.items()}
-    matches = {key: DOTTED_KEY.fullmatch(key) for key in bare}
-    if any(match is None for match in matches.values()) or not _are_layers(matches, layers):
-        return RenamedWeights(dict(given))
-    state = {
-        _diffusers_key(match): bare[key] for key, match in matches.items() if match is not None
+    if all(_is_diffusers_key(key) for key in state_dict):
+        return RenamedWeights(dict(state_dict))
+    if all(UNDERSCORE_KEY.fullmatch(key) for key in state_dict):
+        return RenamedWeights(_convert_underscore_keys(state_dict, list(layer_names())))
+
+    # A common prefix is removed. Mixed prefixes mean several networks in one file.
+    common_prefix = ""
+    for prefix in (PEFT_PREFIX, PREFIX):
+        if not common_prefix and all(key.startswith(prefix) for key in state_dict):
+            common_prefix = prefix
+    known_prefixes = (PEFT_PREFIX, PREFIX, *TEXT_ENCODERS)
+    if not common_prefix and any(key.startswith(known_prefixes) for key in state_dict):
+        return RenamedWeights(dict(state_dict))
+
+    unprefixed_state = {
+        key.removeprefix(common_prefix).removeprefix(PREFIX): value
+        for key, value in state_dict.items()
     }
-    return RenamedWeights(state, prefix == PEFT_PREFIX)
+    matches = {key: DOTTED_KEY.fullmatch(key) for key in unprefixed_state}
+    if any(match is None for match in matches.values()) or not _are_layers(matches, layer_names):
+        return RenamedWeights(dict(state_dict))
+    converted_state = {
+        _diffusers_key(match): unprefixed_state[key]
+        for key, match in matches.items()
+        if match is not None
+    }
+    return RenamedWeights(converted_state, common_prefix == PEFT_PREFIX)
+
+
+def _is_diffusers_key(key: str) -> bool:
+    """Return whether a key has the prefix and the factor names of diffusers."""
+    return key.startswith(PREFIX) and ".lora_down." not in key and ".lora_up." not in key
 
 
 def _are_layers(
-    matches: Mapping[str, re.Match[str] | None], layers: Callable[[], Iterable[str]]
+    matches: Mapping[str, re.Match[str] | None], layer_names: Callable[[], Iterable[str]]
 ) -> bool:
-    """Whether every named layer is in a block of the library's transformer, or is one of its other
-    layers.
-    """
-    names = {match["layer"] for match in matches.values() if match is not None}
-    known = set(layers())
-    return bool(known & names)
+    """Return whether a layer name in the keys is a linear layer of the library's transformer."""
+    key_layers = {match["layer"] for match in matches.values() if match is not None}
+    return bool(set(layer_names()) & key_layers)
 
 
 def _diffusers_key(match: re.Match[str]) -> str:
+    """Return diffusers' key for a match of DOTTED_KEY."""
     rest = match["rest"].replace(".default", "")
     return f"{PREFIX}{match['layer']}.{FACTOR_NAMES.get(rest, rest)}"
 
 
 def _convert_underscore_keys(
-    given: Mapping[str, Tensor], layers: Iterable[str]
+    state_dict: Mapping[str, Tensor], layer_names: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the state by dotted names; as it was where a name is of no layer, so that the library
-    may know it.
+    """Return the weights under dotted names.
+
+    If a name is that of no layer, the state dict is returned as it is, because the library's
+    converter may know it.
     """
-    dotted = {layer.replace(".", "_"): layer for layer in layers}
-    state = {}
-    for key, value in given.items():
+    dotted_names = {layer.replace(".", "_"): layer for layer in layer_names}
+    converted_state = {}
+    for key, value in state_dict.items():
         match = UNDERSCORE_KEY.fullmatch(key)
         assert match is not None
-        if match["layer"] not in dotted:
-            return dict(given)
-        state[
-            f"{PREFIX}{dotted[match['layer']]}.{FACTOR_NAMES.get(match['rest'], match['rest'])}"
-        ] = value
-    return state
+        if match["layer"] not in dotted_names:
+            return dict(state_dict)
+        factor = FACTOR_NAMES.get(match["rest"], match["rest"])
+        converted_state[f"{PREFIX}{dotted_names[match['layer']]}.{factor}"] = value
+    return converted_state

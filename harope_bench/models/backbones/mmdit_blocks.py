@@ -1,10 +1,9 @@
-"""The parts of the small joint text-image transformer.
+"""The modules of the small joint text-image transformer.
 
-Each token goes through one stream: its own projections and norms. A double block has a stream for
-text and one for the image and
-one attention over both; a single block has one stream for all tokens. Source: Esser et al. 2024
-(SD3), black-forest-labs/flux
-(double and single blocks); the shared modulation is PixArt-alpha's (Chen et al. 2023).
+Each token belongs to one stream with its own projections and norms. A double block has a stream
+for text, a stream for the image, and one attention over both. A single block has one stream for
+all tokens. Source: Esser et al. 2024 (SD3); black-forest-labs/flux (double and single blocks);
+the shared modulation is that of PixArt-alpha (Chen et al. 2023).
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from harope_bench.models.backbones.dit_blocks import Mlp, modulate
 
 
 class Stream(nn.Module):
-    """One kind of tokens in one block: norms, projections, an MLP, and offsets of the shared
-    modulation.
+    """Parameters of one kind of tokens in one block: norms, projections, MLP, modulation
+    offsets.
     """
 
     def __init__(self, width: int, heads: int):
@@ -36,41 +35,53 @@ class Stream(nn.Module):
         self.mlp = Mlp(width)
         self.offsets = nn.Parameter(torch.zeros(6, width))
 
-    def modulation(self, c: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of the attention, then of the MLP, (B, width) each, of the shared c
-        (B, 6, width).
+    def modulation(self, shared_modulation: Tensor) -> tuple[Tensor, ...]:
+        """Return shift, scale and gate of the attention, then of the MLP, (B, width) each.
+
+        Args:
+            shared_modulation: The modulation of all blocks, (B, 6, width).
         """
-        return (c + self.offsets).unbind(1)
+        return (shared_modulation + self.offsets).unbind(1)
 
     def project_heads(
         self, x: Tensor, shift: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, each normed in its head, and values (B, heads, N, head_dim)."""
-        qkv = (
-            self.qkv(modulate(self.norm1(x), shift, scale))
-            .unflatten(-1, (3, self.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )
-        q, k, v = qkv.unbind(0)
+        """Return queries, keys and values (B, heads, N, head_dim) of tokens x (B, N, width).
+
+        Queries and keys are normalised per head.
+        """
+        qkv = self.qkv(modulate(self.norm1(x), shift, scale))  # (B, N, 3 * width)
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
         return self.norm_q(q), self.norm_k(k), v
 
     def apply_residuals(
-        self, x: Tensor, found: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor
+        self,
+        x: Tensor,
+        attention_output: Tensor,
+        gate1: Tensor,
+        shift2: Tensor,
+        scale2: Tensor,
+        gate2: Tensor,
     ) -> Tensor:
-        """Tokens (B, N, width) with what attention found (B, N, width) and with the MLP's part."""
-        x = x + gate1[:, None] * self.proj(found)
+        """Return tokens x (B, N, width) plus the gated attention output plus the gated MLP."""
+        x = x + gate1[:, None] * self.proj(attention_output)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of (B, heads, N, head_dim) in plain products: the fused kernel's backward is many
-    times slower in bfloat16 on a CPU.
+    """Return softmax(q k^T / sqrt(head_dim)) v for tensors (B, heads, N, head_dim).
+
+    Plain products are used, because the backward pass of the fused kernel is many times slower in
+    bfloat16 on a CPU.
     """
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
 class MMDiTBlock(nn.Module):
-    """Joint attention of its streams: norm, then the encoding, then the products."""
+    """Joint attention of one or two streams; the encoding acts after the norm of queries and
+    keys.
+    """
 
     def __init__(self, width: int, heads: int, streams: int):
         super().__init__()
@@ -79,47 +90,65 @@ class MMDiTBlock(nn.Module):
 
     def forward(
         self,
-        parts: Sequence[Tensor],
-        c: Tensor,
+        stream_tokens: Sequence[Tensor],
+        shared_modulation: Tensor,
         encoding: encodings.Encoding,
         positions: Tensor,
         layer: int,
     ) -> list[Tensor]:
-        """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B,
-        6, width) are those of all.
+        """Return the tokens of each stream, (B, N_i, width).
+
+        Args:
+            stream_tokens: Tokens of each stream, (B, N_i, width).
+            shared_modulation: (B, 6, width).
+            positions: Coordinates of the tokens of all streams, (sum of N_i, axes).
         """
         streams = [stream for stream in self.streams if isinstance(stream, Stream)]
-        told = [stream.modulation(c) for stream in streams]
-        triples = [
-            stream.project_heads(x, m[0], m[1])
-            for stream, x, m in zip(streams, parts, told, strict=True)
+        modulations = [stream.modulation(shared_modulation) for stream in streams]
+
+        # Each stream projects its tokens; the joint sequence is their concatenation.
+        projections = [
+            stream.project_heads(x, modulation[0], modulation[1])
+            for stream, x, modulation in zip(streams, stream_tokens, modulations, strict=True)
         ]
-        q, k, v = (torch.cat(same, 2) for same in zip(*triples, strict=True))
+        q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
+
         q, k = encoding.rotate(q, k, positions, layer)
-        found = encoding.transform_outputs(attend(q, k, encoding.transform_values(v, layer)), layer)
-        split = found.transpose(1, 2).flatten(2).split([x.shape[1] for x in parts], dim=1)
+        attention_output = attend(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
+        attention_output = encoding.transform_outputs(attention_output, layer)
+
+        # Each stream receives the outputs of its own tokens.
+        outputs = attention_output.transpose(1, 2).flatten(2)  # (B, N, width)
+        stream_outputs = outputs.split([x.shape[1] for x in stream_tokens], dim=1)
         return [
-            stream.apply_residuals(x, near, *m[2:])
-            for stream, x, near, m in zip(streams, parts, split, told, strict=True)
+            stream.apply_residuals(x, output, *modulation[2:])
+            for stream, x, output, modulation in zip(
+                streams, stream_tokens, stream_outputs, modulations, strict=True
+            )
         ]
 
 
 class WordEmbedder(nn.Module):
-    """Words of a caption to tokens: a row a word, a row a place in the caption, and a pooled vector
-    of all of them.
+    """Words of a caption to text tokens and a pooled vector.
 
-    The place is part of the embedding, as it is of what a text encoder gives out: all text tokens
-    stand at the origin of the image.
-    Word 0 is "no word"; a caption of it alone is "no text", which guidance needs.
+    A token is the embedding of its word plus the embedding of its index in the caption. The index
+    is
+    part of the embedding, as in the output of a text encoder, because all text tokens have
+    position
+    (0, 0) in the image. Word 0 is "no word". A caption of it alone is "no text", for guidance.
     """
 
-    def __init__(self, words: int, places: int, width: int):
+    def __init__(self, words: int, max_words: int, width: int):
         super().__init__()
         self.word = nn.Embedding(words + 1, width)
-        self.place = nn.Embedding(places, width)
+        self.place = nn.Embedding(max_words, width)  # the name is a key of shipped weights
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Words (B, places) int64 to tokens (B, places, width) and a pooled vector (B, width)."""
-        tokens = self.word(words) + self.place.weight * (words != 0)[..., None]
-        return tokens, self.mlp(F.silu(tokens + self.place.weight)).mean(1)
+        """Return tokens (B, max_words, width) and a pooled vector (B, width) of words (B,
+        max_words).
+        """
+        is_word = (words != 0)[..., None]  # (B, max_words, 1)
+        tokens = self.word(words) + self.place.weight * is_word  # (B, max_words, width)
+        caption_vector = self.mlp(F.silu(tokens + self.place.weight)).mean(1)  # (B, width)
+        return tokens, caption_vector

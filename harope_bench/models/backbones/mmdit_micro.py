@@ -1,10 +1,9 @@
-"""A small joint text-image transformer in pixel space, built as FLUX and SD3 are: words as tokens
-beside patches of the image.
+"""A small joint text-image transformer in pixel space, built like FLUX and SD3.
 
-Text tokens come first and stand at the origin, image tokens at their row and column; queries and
-keys are normed, then meet the
-encoding. The pooled caption and the time modulate all blocks. Source: Esser et al. 2024;
-black-forest-labs/flux; paper section 4.3.
+Words are tokens beside the patches of the image. Text tokens come first and have position (0, 0);
+image tokens have their row and column. The encoding acts on normalised queries and keys. The
+pooled caption and the time modulate all blocks.
+Source: Esser et al. 2024; black-forest-labs/flux; paper section 4.3.
 """
 
 from __future__ import annotations
@@ -63,40 +62,51 @@ REQUIRED_KEYS = {
 
 
 class MMDiTConfig(NetworkSizes):
-    """Sizes. `double` blocks with two streams come first, then `single` ones.
+    """Sizes of the network.
 
-    size: side in pixels of the training images. words: the vocabulary, separated by spaces. places:
-    words a caption can have.
+    The keys of `double_blocks`, `single_blocks` and `max_words` in files are "double", "single"
+    and
+    "places".
+
+    Attributes:
+        hidden, heads: Width of a token and number of heads.
+        double_blocks: Number of blocks with a text stream and an image stream; they come first.
+        single_blocks: Number of blocks with one stream.
+        patch, size: Sides of a patch and of the training images in pixels.
+        channels: Channels of the images.
+        words: The vocabulary, separated by spaces.
+        max_words: Largest number of words in a caption.
     """
 
+    # Shipped weights and recipes are hashed with the keys that the aliases state.
     hidden: int = Field(gt=0)
-    double_blocks: int = Field(ge=0)
-    single_blocks: int = Field(gt=0)
+    double_blocks: int = Field(ge=0, alias="double")
+    single_blocks: int = Field(gt=0, alias="single")
     heads: int = Field(gt=0)
     patch: int = Field(gt=0)
     size: int = Field(gt=0)
     channels: int = Field(default=3, gt=0)
     words: str
-    max_words: int = Field(gt=0)
+    max_words: int = Field(gt=0, alias="places")
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The known words; word i has number i + 1."""
+        """The known words; word i has token id i + 1."""
         return tuple(self.words.split())
 
     @property
     def layers(self) -> int:
-        """Attention layers."""
+        """Number of attention layers."""
         return self.double_blocks + self.single_blocks
 
 
 def parse_config(options: Mapping[str, Option]) -> MMDiTConfig:
-    """A checked Config; OptionError names the field."""
+    """Return validated sizes; OptionError names the wrong field."""
     return parse_sizes(MMDiTConfig, "mmdit-micro", options)
 
 
 class MMDiT(EncodedNetwork):
-    """The network: noised images, times and words to a prediction of the images' shape."""
+    """The network: noised images, times and words to a prediction in the shape of the images."""
 
     def __init__(self, config: MMDiTConfig, encoding: encodings.Encoding):
         super().__init__()
@@ -105,9 +115,9 @@ class MMDiT(EncodedNetwork):
         self.t_embedder = TimestepEmbedder(config.hidden)
         self.words = WordEmbedder(len(config.vocabulary), config.max_words, config.hidden)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.hidden, 6 * config.hidden))
-        streams = [2] * config.double_blocks + [1] * config.single_blocks
+        stream_counts = [2] * config.double_blocks + [1] * config.single_blocks
         self.blocks = nn.ModuleList(
-            MMDiTBlock(config.hidden, config.heads, count) for count in streams
+            MMDiTBlock(config.hidden, config.heads, n_streams) for n_streams in stream_counts
         )
         self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.channels)
         self.encoding = encoding
@@ -115,7 +125,7 @@ class MMDiT(EncodedNetwork):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier layers, small embeddings, zero gates and zero output, as in DiT."""
+        """Initialise as DiT does: Xavier layers, small embeddings, zero gates and zero output."""
         outside_encoding = (
             module for name, module in self.named_modules() if not name.startswith("encoding")
         )
@@ -129,79 +139,95 @@ class MMDiT(EncodedNetwork):
                 nn.init.zeros_(parameter)
 
     def positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the
-        image's alone; always the same tensors.
+        """Return the coordinates of all tokens and of the image tokens alone.
+
+        Text comes first, at (0, 0). The tensors are cached per grid, because encodings cache angles
+        per position tensor.
+
+        Returns:
+            (max_words + rows * columns, 2) and (rows * columns, 2), float32.
         """
         if (rows, columns) not in self._position_cache:
-            image = grid_positions(rows, columns)
-            self._position_cache[rows, columns] = (
-                torch.cat((torch.zeros(self.config.max_words, 2), image)),
-                image,
-            )
+            image_positions = grid_positions(rows, columns)
+            text_positions = torch.zeros(self.config.max_words, 2)
+            all_positions = torch.cat((text_positions, image_positions))
+            self._position_cache[rows, columns] = (all_positions, image_positions)
         return self._position_cache[rows, columns]
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
-        """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch
-        divides H and W.
+        """Return the prediction (B, C, H, W) for noised images.
+
+        Args:
+            x: (B, C, H, W); the patch size divides H and W.
+            time: (B,).
+            words: (B, max_words) int64.
         """
         patch = self.config.patch
         rows = x.shape[2] // patch
         columns = x.shape[3] // patch
-        everywhere, grid = self.positions(rows, columns)
-        image = self.encoding.embed(self.x_embedder(x), grid)  # (B, N, hidden)
-        tokens, pooled = self.words(words)
-        c = self.t_embedder(time) + pooled  # (B, hidden)
-        shared = self.modulation(c).unflatten(-1, (6, -1))
-        parts = [tokens, image]
+        all_positions, image_positions = self.positions(rows, columns)
+
+        image_tokens = self.encoding.embed(self.x_embedder(x), image_positions)  # (B, N, hidden)
+        text_tokens, caption_vector = self.words(words)  # (B, max_words, hidden), (B, hidden)
+        c = self.t_embedder(time) + caption_vector  # (B, hidden)
+        shared_modulation = self.modulation(c).unflatten(-1, (6, -1))  # (B, 6, hidden)
+
+        # Two streams until the first single block, then one stream of all tokens.
+        stream_tokens = [text_tokens, image_tokens]
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, MMDiTBlock)
-            if block.is_single_stream and len(parts) > 1:
-                parts = [torch.cat(parts, 1)]
-            parts = block(parts, shared, self.encoding, everywhere, layer)
-        return unpatchify(self.final_layer(parts[-1][:, -len(grid) :], c), rows, columns, patch)
+            if block.is_single_stream and len(stream_tokens) > 1:
+                stream_tokens = [torch.cat(stream_tokens, 1)]
+            stream_tokens = block(
+                stream_tokens, shared_modulation, self.encoding, all_positions, layer
+            )
+
+        image_tokens = stream_tokens[-1][:, -len(image_positions) :]  # (B, N, hidden)
+        return unpatchify(self.final_layer(image_tokens, c), rows, columns, patch)
 
 
 class MMDiTImageGenerator(SamplerImageGenerator[MMDiT]):
-    """Draws images from captions, in pixel space; a request without a prompt is drawn without
-    text.
-    """
+    """Generates images from captions, in pixel space; a request may have no prompt."""
 
     def __init__(self, network: MMDiT, device: torch.device, dtype: torch.dtype):
         super().__init__(network, device, dtype)
         self.channels = network.config.channels
 
     def conditions(self, requests: Sequence[Request]) -> Tensor:
-        """Words (B, places)."""
+        """Return words (B, max_words) int64 of the prompts."""
         return torch.stack([tokenize(r.prompt or "", self.network.config) for r in requests])
 
-    def unconditional(self, conditions: Tensor) -> Tensor:
-        """No text."""
+    def null_conditions(self, conditions: Tensor) -> Tensor:
+        """Return the words of "no text", for every sample."""
         return torch.zeros_like(conditions)
 
 
 def tokenize(prompt: str, config: MMDiTConfig) -> Tensor:
-    """A prompt as numbers of words (places,) int64, 0 after its end.
+    """Return the token ids of a prompt, (max_words,) int64, with 0 after its end.
 
     Raises:
-        OptionError: a word that the network never learned, or more words than it has places for.
+        OptionError: A word is not in the vocabulary, or there are too many words.
     """
-    known = {word: number for number, word in enumerate(config.vocabulary, 1)}
+    token_ids = {word: token_id for token_id, word in enumerate(config.vocabulary, 1)}
     words = prompt.lower().split()
-    if strange := [word for word in words if word not in known]:
+    unknown_words = [word for word in words if word not in token_ids]
+    if unknown_words:
         raise OptionError(
-            f"mmdit-micro never learned the word {strange[0]!r} of {prompt!r}; it knows"
-            f" {', '.join(known)}"
+            f"mmdit-micro does not know the word {unknown_words[0]!r} of {prompt!r}; it knows"
+            f" {', '.join(token_ids)}"
         )
     if len(words) > config.max_words:
         raise OptionError(
             f"mmdit-micro reads {config.max_words} words, {prompt!r} has {len(words)}; shorten it"
         )
-    return torch.tensor([known[word] for word in words] + [0] * (config.max_words - len(words)))
+    padding = [0] * (config.max_words - len(words))
+    return torch.tensor([token_ids[word] for word in words] + padding)
 
 
 class MMDiTMicroBackbone(Backbone[MMDiT]):
-    """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between
-    projection and matrix.
+    """Generates small images from captions of a fixed vocabulary.
+
+    Its matrices do not fold, because norms stand between projection and matrix.
     """
 
     tile = 24
@@ -209,87 +235,94 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
     ) -> MMDiT:
-        """A freshly initialised network; errors name the option or the field."""
-        size = parse_config(config)
-        return MMDiT(size, build_encoding(encoding, options, size))
+        """Return a freshly initialised network; OptionError names the wrong option or size."""
+        sizes = parse_config(config)
+        return MMDiT(sizes, build_encoding(encoding, options, sizes))
 
-    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
-        """Sizes off the keys; the words and the training size leave no trace there."""
-        if not state.keys() >= REQUIRED_KEYS:
+    def detect_fields(self, state_dict: Mapping[str, Tensor]) -> DetectedFields | None:
+        """Return sizes and encoding, read from the keys; None if they are not this network's.
+
+        The keys reveal neither the vocabulary nor the side of the training images.
+        """
+        if not state_dict.keys() >= REQUIRED_KEYS:
             return None
-        if state["x_embedder.proj.weight"].dim() != 4:
+        if state_dict["x_embedder.proj.weight"].dim() != 4:
             return None
-        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
-        blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
-        double = {
-            key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key
-        }
-        told = detect_encoding.detect_from_state_dict(state)
+
+        hidden, channels, patch, _ = state_dict["x_embedder.proj.weight"].shape
+        head_dim = len(state_dict["blocks.0.streams.0.norm_q.weight"])
+        block_keys = [key for key in state_dict if key.startswith("blocks.")]
+        blocks = {key.split(".")[1] for key in block_keys}
+        double_blocks = {key.split(".")[1] for key in block_keys if ".streams.1." in key}
         config: dict[str, Option] = {
-            "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
-            "heads": hidden // len(state["blocks.0.streams.0.norm_q.weight"]), "places": len(state["words.place.weight"]),
-        }  # fmt: skip
-        return DetectedFields(told and told.encoding, config, told.options if told else {})
+            "hidden": hidden,
+            "channels": channels,
+            "patch": patch,
+            "double": len(double_blocks),
+            "single": len(blocks) - len(double_blocks),
+            "heads": hidden // head_dim,
+            "places": len(state_dict["words.place.weight"]),
+        }
+
+        encoding = detect_encoding.detect_from_state_dict(state_dict)
+        if encoding is None:
+            return DetectedFields(None, config)
+        return DetectedFields(encoding.encoding, config, encoding.options)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return prompts, of the words that it knows; it also generates without one."""
+        """Return prompts, which are optional."""
         return Conditioning("prompts", is_optional=True)
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
-        """Raise OptionError for a prompt with words that the network never learned, or with too
-        many.
-        """
+        """Raise OptionError for a prompt with unknown words or with too many words."""
         tokenize(request.prompt or "", parse_config(checkpoint.config))
 
-    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return what every generating network reads."""
-        pixels = dict.fromkeys(
+    def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
+        """Return the generation settings, without those of latents and without `fold`."""
+        reasons = dict.fromkeys(
             ("guidance_channels", "mu_policy", "vae", "vae_tiling"),
             "it generates pixels, without an autoencoder",
         )
-        folds = {
-            "fold": "it norms queries and keys before the matrix, which therefore does not fold"
-        }
-        return SupportedSettings(GENERATION_SETTINGS | {"spacing"}, {**pixels, **folds})
+        reasons["fold"] = (
+            "it norms queries and keys before the matrix, which therefore does not fold"
+        )
+        return SupportedSettings(GENERATION_SETTINGS | {"spacing"}, reasons)
 
-    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
-        """Return what the network predicts by its sampler, its words and its side at training."""
+    def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
+        """Return the prediction type, the prompts and the side of the training images in pixels."""
         config = parse_config(checkpoint.config)
         words = f"prompts of up to {config.max_words} of its {len(config.vocabulary)} words"
         return NetworkDescription(
             load_sampler(str(checkpoint.sampler)).prediction_type, words, config.size
         )
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile and a scaling without a meaning
-        here.
-        """
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for a resolution or a position scaling that the network cannot take."""
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
         check_encoding(checkpoint, config, settings)
 
     def open(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
     ) -> MMDiTImageGenerator:
-        """The network with these weights, strictly loaded, ready to draw."""
-        network = self.load(checkpoint, state)
+        """Return the network with these weights, strictly loaded and ready to generate images."""
+        network = self.load(checkpoint, state_dict)
         rescale(network.encoding, network.config, settings)
         return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
-    def probe(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
-        """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted
-        layer is a block of one stream.
+    def profiling_inputs(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
+        """Return a ramp of pixels, times in the middle of the process, and words in turn.
+
+        The counted layer is that of a single block.
         """
         config = network.config
-        one = next(network.parameters())
+        weight = next(network.parameters())
+        word_indices = torch.arange(config.max_words, device=weight.device)
+        token_ids = word_indices % len(config.vocabulary) + 1  # (max_words,)
         inputs = {
-            "x": ramp((batch, config.channels, resolution, resolution), one),
-            "time": middle_times(batch, one),
-            "words": (
-                (
-                    torch.arange(config.max_words, device=one.device) % len(config.vocabulary) + 1
-                ).repeat(batch, 1)
-            ),
+            "x": ramp((batch, config.channels, resolution, resolution), weight),
+            "time": middle_times(batch, weight),
+            "words": token_ids.repeat(batch, 1),  # (B, max_words)
         }
         tokens = config.max_words + (resolution // config.patch) ** 2
         return ProfilingInputs(inputs, counted_layer(config), tokens)

@@ -1,5 +1,5 @@
-"""What the transformers of this package share: sizes that are checked, their encoding, its position
-scaling, and what is counted.
+"""What this package's transformers share: validated sizes, encoding, position scaling, cost
+inputs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class NetworkSizes(BaseModel):
-    """Base class of sizes. Each kind declares the fields below in the order in which its errors
-    list them.
+    """Base class of a network's sizes.
+
+    Each network declares the fields below itself, in the order in which error messages list them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,11 +36,11 @@ class NetworkSizes(BaseModel):
         hidden: int
         heads: int
         patch: int
-        size: int  # side of what it was trained on
+        size: int  # Side of the training inputs.
 
     @property
     def layers(self) -> int:
-        """Attention layers."""
+        """Number of attention layers."""
         raise MissingMemberError(self, "layers")
 
     @property
@@ -53,13 +54,13 @@ class NetworkSizes(BaseModel):
         return (self.size // self.patch, self.size // self.patch)
 
     def grid_at(self, resolution: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that side in pixels."""
+        """Return rows and columns of tokens for images with a side of `resolution` pixels."""
         side = resolution // (self.pixels_per_value * self.patch)
         return (side, side)
 
     @property
     def shape(self) -> encodings.ModelShape:
-        """What an encoding may know of such a network."""
+        """What an encoding needs to know of the network."""
         return encodings.ModelShape(
             self.hidden, self.heads, self.hidden // self.heads, self.layers, grid=self.grid
         )
@@ -69,37 +70,39 @@ SizesT = TypeVar("SizesT", bound=NetworkSizes)
 
 
 def parse_sizes(
-    kind: type[SizesT],
+    config_class: type[SizesT],
     backbone: str,
     options: Mapping[str, Option],
     hint: str = "",
-    size_advice: str = "",
+    size_advice: str = "choose another size",
 ) -> SizesT:
-    """Return sizes that fit together.
+    """Return validated sizes.
 
     Args:
-        backbone: its name, for the message. hint: added to what is said of a wrong field.
-            size_advice: what to do about a wrong size.
+        backbone: Its name for an error message.
+        hint: Text after the error message of a wrong field.
+        size_advice: What to do about a size that the patches do not divide.
 
     Raises:
-        OptionError: Names the field.
+        OptionError: A field is wrong or missing; the message names it.
     """
     try:
-        sizes = kind.model_validate(dict(options))
+        sizes = config_class.model_validate(dict(options))
     except ValidationError as error:
+        keys = [field.alias or name for name, field in config_class.model_fields.items()]
         raise OptionError(
-            f"{backbone} config {validation_summary(error)}; its fields:"
-            f" {', '.join(kind.model_fields)}{hint}"
+            f"{backbone} config {validation_summary(error)}; its fields: {', '.join(keys)}{hint}"
         ) from error
+
     if sizes.hidden % sizes.heads:
         raise OptionError(
             f"{backbone} hidden {sizes.hidden} does not divide into {sizes.heads} heads; choose"
             " another number"
         )
     if sizes.size % sizes.patch:
-        advice = size_advice or "choose another size"
         raise OptionError(
-            f"{backbone} size {sizes.size} does not divide into patches of {sizes.patch}; {advice}"
+            f"{backbone} size {sizes.size} does not divide into patches of {sizes.patch};"
+            f" {size_advice}"
         )
     return sizes
 
@@ -107,21 +110,20 @@ def parse_sizes(
 def build_encoding(
     encoding: str, options: Mapping[str, Option], sizes: NetworkSizes
 ) -> encodings.Encoding:
-    """Return a freshly initialised encoding for a network of this size."""
+    """Return a freshly initialised encoding for a network of these sizes."""
     return encodings.build_encoding(encodings.load_encoding(encoding), sizes.shape, options)
 
 
 def grid_positions(rows: int, columns: int) -> Tensor:
-    """Row-major coordinates (rows * columns, 2), float32, on the CPU: row, column."""
+    """Return row-major coordinates (row, column) as (rows * columns, 2) float32 on the CPU."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
 
 
 def rescale(encoding: encodings.Encoding, sizes: NetworkSizes, settings: Settings) -> None:
-    """Tell the encoding how to meet the grid of these settings; nothing is told where nothing is
-    asked.
+    """Apply the position scaling of these settings to the encoding, if they state one.
 
     Raises:
-        OptionError: A kind of scaling that means nothing to it.
+        OptionError: The scaling does not apply to this encoding.
     """
     if settings.pos_scaling is not None:
         encoding.rescale(
@@ -130,72 +132,73 @@ def rescale(encoding: encodings.Encoding, sizes: NetworkSizes, settings: Setting
 
 
 def check_resolution(sizes: NetworkSizes, resolution: int) -> None:
-    """Raise OptionError for a resolution that the patches do not tile."""
+    """Raise OptionError for a resolution that the patches do not divide."""
     unit = sizes.patch * sizes.pixels_per_value
     if resolution % unit:
-        near = max(unit, round(resolution / unit) * unit)
+        nearest = max(unit, round(resolution / unit) * unit)
         patches = f"patches of {sizes.patch}{' latents' if sizes.pixels_per_value > 1 else ''}"
         raise OptionError(
-            f"resolution {resolution} does not divide into {patches}; --resolution {near} does"
+            f"resolution {resolution} does not divide into {patches}; --resolution {nearest} does"
         )
 
 
 def check_encoding(
     checkpoint: Checkpoint, sizes: NetworkSizes, settings: Settings
 ) -> encodings.Encoding:
-    """Return a fresh encoding of a checkpoint at these settings, tried with one token and no
-    network.
+    """Return a fresh encoding of a checkpoint at these settings, tried on one token.
 
     Raises:
-        OptionError: Heads that the axes do not divide, or a scaling without meaning.
+        OptionError: The axes do not divide a head, or the scaling does not apply.
     """
     with torch.random.fork_rng(devices=[]):
         encoding = build_encoding(checkpoint.encoding, checkpoint.options, sizes)
     rescale(encoding, sizes, settings)
-    token = torch.zeros(1, sizes.heads, 1, sizes.hidden // sizes.heads)
-    place = grid_positions(1, 1)
-    encoding.embed(torch.zeros(1, 1, sizes.hidden), place)
-    encoding.rotate(token, token, place, 0)
+
+    query = torch.zeros(1, sizes.heads, 1, sizes.hidden // sizes.heads)  # (B, heads, N, head_dim)
+    origin = grid_positions(1, 1)
+    encoding.embed(torch.zeros(1, 1, sizes.hidden), origin)
+    encoding.rotate(query, query, origin, 0)
     return encoding
 
 
 def ramp(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return pixels (B, C, H, W) from -1 to 1 on the device and in the dtype of `like`."""
+    """Return pixels (B, C, H, W) that rise from -1 to 1, on the device and in the dtype of
+    `like`.
+    """
     return torch.linspace(-1, 1, math.prod(shape), device=like.device, dtype=like.dtype).view(shape)
 
 
 def middle_times(batch: int, like: Tensor) -> Tensor:
-    """Return times (B,) float32 of the middle of the process, 500 of 1,000, on the device of
+    """Return times (B,) float32 in the middle of the process, 500 of 1,000, on the device of
     `like`.
     """
     return torch.full((batch,), 500.0, device=like.device)
 
 
 def counted_layer(sizes: NetworkSizes) -> attention_cost.AttentionSizes:
-    """Return the attention layer whose cost is counted."""
+    """Return the sizes of the attention layer whose cost is counted."""
     return attention_cost.AttentionSizes(sizes.hidden, sizes.heads, attention_cost.ALL_PROJECTIONS)
 
 
 class FoldingBackbone(Backbone[NetworkT], Generic[NetworkT]):
-    """Base class of backbones whose matrices move into their projections (DiT, DeiT)."""
+    """Base class of backbones whose matrices fold into their projections (DiT, DeiT)."""
 
-    def fold(self, network: NetworkT, what: str) -> None:
-        """Move the encoding's matrices into the projections, in place; WeightsError where the
-        outputs differ.
+    def fold(self, network: NetworkT, description: str) -> None:
+        """Fold the encoding's matrices into the projections, in place.
+
+        Raises:
+            WeightsError: The outputs differ afterwards.
         """
         raise MissingMemberError(self, "fold")
 
     def export(
-        self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool
+        self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], is_folded: bool
     ) -> ExportedWeights:
-        """Return the weights under this package's names, as they are or folded into a model of the
-        plain encoding.
-        """
-        network = self.load(checkpoint, state)
-        if not folded:
+        """Return the weights under this package's names, with the matrices folded if asked for."""
+        network = self.load(checkpoint, state_dict)
+        if not is_folded:
             return ExportedWeights(network.state_dict(), {})
+
         self.fold(network, f"checkpoint {checkpoint.name}")
-        return ExportedWeights(
-            network.state_dict(),
-            folding.plain_encoding_fields(network.encoding, checkpoint.drawing),
-        )
+        changed_fields = folding.plain_encoding_fields(network.encoding, checkpoint.drawing)
+        return ExportedWeights(network.state_dict(), changed_fields)

@@ -1,5 +1,5 @@
-"""Drawing with a sampler and classifier-free guidance: what the transformers of this package that
-generate share.
+"""Image generation with a sampler and classifier-free guidance, shared by this package's
+networks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
-    """Base class of drawers whose network takes (x, time, conditions), conditions being a row of
-    labels or words a sample.
+    """Base class of generators whose network takes (x, time, conditions).
+
+    The conditions of a sample are one label or a row of words.
     """
 
     network: NetworkT
-    channels: int  # of the network's input
+    channels: int  # Channels of the network's input.
 
     def __init__(self, network: NetworkT, device: torch.device, dtype: torch.dtype):
         self.network = network.to(device=device, dtype=dtype).eval()
@@ -35,76 +36,91 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         self.dtype = dtype
 
     def conditions(self, requests: Sequence[Request]) -> Tensor:
-        """Return what the network is told of each request, (B,) or (B, N) int64; OptionError for a
-        request that it cannot serve.
+        """Return the conditions of the requests as int64, (B,) labels or (B, N) words.
+
+        Raises:
+            OptionError: The network cannot serve a request.
         """
         raise MissingMemberError(self, "conditions")
 
     def null_conditions(self, conditions: Tensor) -> Tensor:
-        """Return the conditions of that shape that tell nothing."""
-        raise MissingMemberError(self, "unconditional")
+        """Return "no label" or "no text" in the shape of these conditions, for guidance."""
+        raise MissingMemberError(self, "null_conditions")
 
     def input_side(self, resolution: int) -> int:
-        """Return the side of the network's input for images of that side in pixels."""
+        """Return the side of the network's input for images with a side of `resolution` pixels."""
         return resolution
 
     def decode(self, images: Tensor) -> Tensor:
-        """Return what the sampler drew (B, C, h, w) as images (B, 1 or 3, H, W) in about [-1,
-        1].
+        """Return images (B, 1 or 3, H, W) in about [-1, 1] for the sampler's output (B, C, h,
+        w).
         """
         return images
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
-        """Return a tile of images; a row that is not finite is a fault."""
-        assert settings.steps is not None and settings.guidance is not None  # make_plan refuses
-        sampler = load_settings_sampler(settings)
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+        """Generate one image per request; a row with a value that is not finite has failed."""
+        # make_plan rejects a plan without steps or guidance.
+        assert settings.steps is not None and settings.guidance is not None
+
+        # Starting noise, one generator per sample.
         side = self.input_side(settings.resolution)
         generators = [index_generator(settings.seed, r.index) for r in requests]
-        noise = unit_noise((self.channels, side, side), generators)
-        network = self._guided_network(
-            self.conditions(requests).to(self.device), settings.guidance, settings.guidance_channels
-        )
+        noise = unit_noise((self.channels, side, side), generators)  # (B, C, side, side)
+
+        sampler = load_settings_sampler(settings)
+        conditions = self.conditions(requests).to(self.device)
+        network = self._guided_network(conditions, settings.guidance, settings.guidance_channels)
         images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
 
-        finite = images.flatten(1).isfinite().all(1).tolist()
-        faults = {
-            row: "the network's output is not finite" for row, good in enumerate(finite) if not good
+        row_is_finite = images.flatten(1).isfinite().all(1).tolist()
+        failures = {
+            row: "the network's output is not finite"
+            for row, is_finite in enumerate(row_is_finite)
+            if not is_finite
         }
-        return GeneratedTile(to_uint8(self.decode(images.nan_to_num())), faults)
+        return GeneratedTile(to_uint8(self.decode(images.nan_to_num())), failures)
 
     def _guided_network(
         self, conditions: Tensor, guidance: float, channels: str | None = None
     ) -> Predictor:
-        """Return the network with conditions bound; classifier-free guidance unless it is exactly
-        1.
+        """Return the network with its conditions bound, under classifier-free guidance.
 
-        Only predicted noise is guided, of the first three channels ("3") or of all; the rest is the
-        conditional prediction's.
-        Source: facebookresearch/DiT:models.py:251-266, forward_with_cfg, whose code guides three of
-        four channels.
+        A guidance of exactly 1 runs the conditional network alone. Guidance acts on the first three
+        channels ("3") or on all channels of the predicted noise. The other channels, such as the
+        variance, are those of the conditional prediction.
+        Source: facebookresearch/DiT:models.py:251-266, forward_with_cfg, which guides three of four
+        latent channels.
         """
-        empty = self.null_conditions(conditions)
-        guided = 3 if channels == "3" else self.channels
+        null_conditions = self.null_conditions(conditions)
+        n_guided = 3 if channels == "3" else self.channels
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if guidance == 1:
                 return self.network(x.to(self.dtype), time, conditions).float()
-            both = self.network(
+
+            # One forward pass for both predictions.
+            predictions = self.network(
                 torch.cat((x, x)).to(self.dtype),
                 torch.cat((time, time)),
-                torch.cat((conditions, empty)),
-            )
-            told, untold = both.float().chunk(2)
-            noise = untold[:, :guided] + guidance * (told[:, :guided] - untold[:, :guided])
-            return torch.cat((noise, told[:, guided:]), dim=1)
+                torch.cat((conditions, null_conditions)),
+            )  # (2B, C, H, W)
+            conditional, unconditional = predictions.float().chunk(2)
+
+            # Ho and Salimans 2022: unconditional + guidance * (conditional - unconditional).
+            base_noise = unconditional[:, :n_guided]
+            noise = base_noise + guidance * (conditional[:, :n_guided] - base_noise)
+            return torch.cat((noise, conditional[:, n_guided:]), dim=1)
 
         return predict
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images (B, C, H, W) in [-1, 1] to (B, H, W, 3) uint8 by DiT's rule: clamp(127.5 x + 128),
-    cut.
+    """Return images (B, H, W, 3) uint8 for images (B, C, H, W) in [-1, 1].
+
+    Levels are clamp(127.5 x + 128, 0, 255), rounded down, as in
+    facebookresearch/DiT:sample_ddp.py.
     """
     levels = (127.5 * images + 128).clamp(0, 255).to("cpu", torch.uint8)
-    return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+    levels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # (B, H, W, 3)
+    return levels.contiguous().numpy()

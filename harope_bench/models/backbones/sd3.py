@@ -1,10 +1,8 @@
-"""Stable Diffusion 3: diffusers' pipeline with its own table, or with a rotary encoding in the
-table's place.
+"""Stable Diffusion 3: diffusers' pipeline with its own table or with a rotary encoding instead.
 
-The paper gives no detail of its SD3 runs. What is done here: the table is dropped, image tokens
-turn by row and column, text stands at
-the origin, the matrix acts on all tokens. Source: diffusers:models/transformers/transformer_sd3.py,
-models/attention_processor.py
+The paper gives no detail of its SD3 runs. Here the table is dropped, image tokens are rotated by
+row and column, text tokens have position (0, 0), and the matrix acts on all tokens.
+Source: diffusers:models/transformers/transformer_sd3.py, models/attention_processor.py
 (JointAttnProcessor2_0), models/embeddings.py (PatchEmbed).
 """
 
@@ -37,14 +35,16 @@ from harope_bench.models.backbones.encoded_transformer import (
     token_positions,
 )
 from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Transformer
+from harope_bench.models.backbones.network_sizes import grid_positions
 from harope_bench.models.lora_manifest import LibraryConfig
 
 TABLE_KEY = "transformer.pos_embed.pos_embed"
 
 
 class Sd3Processor(EncodedAttnProcessor):
-    """Joint attention, image first, then text; or attention of the image alone (SD3.5's second
-    one).
+    """Joint attention, image first, then text; or attention of the image alone.
+
+    SD3.5 has a second attention of the image alone in some blocks.
     """
 
     def __call__(
@@ -55,73 +55,87 @@ class Sd3Processor(EncodedAttnProcessor):
         *_: Inputs,
         **__: Inputs,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Image tokens, and text tokens (B, N, width) where they are given, after attention."""
-        size = attn.inner_dim // attn.heads
-        image = hidden_states.shape[1]
-        q, k, v = (split_heads(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
+        """Return image tokens and, if text is given, text tokens (B, N, width) after attention."""
+        head_dim = attn.inner_dim // attn.heads
+        q = split_heads(attn.to_q(hidden_states), head_dim)  # (B, heads, N, head_dim)
+        k = split_heads(attn.to_k(hidden_states), head_dim)
+        v = split_heads(attn.to_v(hidden_states), head_dim)
         q = apply_norm(q, attn.norm_q, self.folded_matrices.get("q"))
         k = apply_norm(k, attn.norm_k, self.folded_matrices.get("k"))
         if encoder_hidden_states is not None:
-            q_text, k_text, v_text = self.project_text(attn, encoder_hidden_states, size)
-            q = torch.cat((q, q_text), 2)
-            k = torch.cat((k, k_text), 2)
-            v = torch.cat((v, v_text), 2)
-        found = (
-            self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)
-        )  # (B, N, width)
-        out: Tensor = attn.to_out[1](attn.to_out[0](found[:, :image]))
+            text_q, text_k, text_v = self.project_text(attn, encoder_hidden_states, head_dim)
+            q = torch.cat((q, text_q), 2)
+            k = torch.cat((k, text_k), 2)
+            v = torch.cat((v, text_v), 2)
+
+        outputs = self.network.attend(q, k, v, self.layer)
+        outputs = outputs.transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
+
+        n_image = hidden_states.shape[1]
+        image_outputs: Tensor = attn.to_out[1](attn.to_out[0](outputs[:, :n_image]))
         if encoder_hidden_states is None:
-            return out
-        text = found[:, image:]
-        return out, text if attn.context_pre_only else attn.to_add_out(text)
+            return image_outputs
+        text_outputs = outputs[:, n_image:]
+        if not attn.context_pre_only:
+            text_outputs = attn.to_add_out(text_outputs)
+        return image_outputs, text_outputs
 
 
-def locate(network: EncodedTransformer) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
-    """A hook that knows from a forward's inputs where tokens are: the image's grid, then text at
-    the origin.
+def position_hook(
+    network: EncodedTransformer,
+) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
+    """Return a forward hook that computes the tokens' positions from the transformer's inputs.
+
+    The image's grid comes first, then text at (0, 0).
     """
 
-    def see(transformer: Transformer, given: Inputs, named: dict[str, Tensor]) -> None:
-        latents = named["hidden_states"] if "hidden_states" in named else given[0]
-        text = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[1]
+    def compute_positions(
+        transformer: Transformer, args: Inputs, kwargs: dict[str, Tensor]
+    ) -> None:
+        latents = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         rows, columns = (side // transformer.config["patch_size"] for side in latents.shape[-2:])
-        grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+        image_positions = grid_positions(rows, columns)
+        text_positions = torch.zeros(text.shape[1], 2)
         network.token_positions = token_positions(
-            torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid))
+            torch.cat((image_positions, text_positions)), slice(0, len(image_positions))
         )
 
-    return see
+    return compute_positions
 
 
 class Sd3Config(DiffusersConfig):
-    """Those of every pipeline; text of 256 T5 tokens beside CLIP's 77."""
+    """The configuration of every pipeline, with 256 T5 tokens of text by default.
+
+    77 tokens of CLIP are added (`Sd3Backbone.extra_text_tokens`).
+    """
 
     text_tokens: int = Field(default=256, gt=0, le=512)
 
 
 class Sd3Backbone(AdapterPipelineBackbone):
-    """SD3-medium; SD3.5 draws too, its matrices are kept beside the norm and not folded further."""
+    """SD3-medium, and SD3.5, whose matrices are folded into its norms and no further."""
 
     name = "sd3"
-    pipeline = "StableDiffusion3Pipeline"
-    transformer = "SD3Transformer2DModel"
-    patch = 2
+    pipeline_class_name = "StableDiffusion3Pipeline"
+    transformer_class_name = "SD3Transformer2DModel"
+    patch_size = 2
     base_encoding = ("ape", {"form": "sd3"})
-    defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
-    accepts = Sd3Config
-    other_text = 77  # CLIP's
+    default_fields = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
+    config_class = Sd3Config
+    extra_text_tokens = 77  # Of CLIP.
 
     def shape(self, config: LibraryConfig) -> encodings.ModelShape:
-        """Rows and columns, half of a head each."""
+        """Return two axes, rows and columns, with half of a head each."""
         heads = config["num_attention_heads"]
-        size = config["attention_head_dim"]
+        head_dim = config["attention_head_dim"]
         side = self.training_side(config)
         return encodings.ModelShape(
-            heads * size, heads, size, config["num_layers"], grid=(side, side)
+            heads * head_dim, heads, head_dim, config["num_layers"], grid=(side, side)
         )
 
     def training_side(self, config: LibraryConfig) -> int:
-        """Tokens of a side at training."""
+        """Return the image tokens along a side at training."""
         return int(config["sample_size"]) // int(config["patch_size"])
 
     def attach_encoding(
@@ -129,157 +143,162 @@ class Sd3Backbone(AdapterPipelineBackbone):
         transformer: Transformer,
         encoding: str,
         options: Mapping[str, Option],
-        tokens: str = "all",
+        encoded_tokens: str = "all",
     ) -> EncodedTransformer:
-        """The transformer with a fresh encoding; for ape it is the library's, untouched."""
-        network = super().attach_encoding(transformer, encoding, options, tokens)
+        """Return the transformer with a fresh encoding; "ape" is the library's own table.
+
+        Raises:
+            OptionError: An "ape" of another form than "sd3".
+        """
+        network = super().attach_encoding(transformer, encoding, options, encoded_tokens)
         if isinstance(network.encoding, Ape) and not has_table(network):
             raise OptionError(
-                f"sd3 has its own table, ape form {network.encoding.options.form} would be another;"
-                " say --option form=sd3"
+                f"sd3 has its own table, found ape form {network.encoding.options.form}; give"
+                " --option form=sd3"
             )
         return network
 
-    def install(self, network: EncodedTransformer) -> None:
-        """Drops the table, and one processor a layer; nothing where the encoding is the table."""
+    def install_processors(self, network: EncodedTransformer) -> None:
+        """Drop the table and install one processor per layer; do nothing where the table is
+        used.
+        """
         if has_table(network):
             return
         network.transformer.pos_embed.pos_embed = None
         install_processors(network)
 
-    def reveal(self, network: EncodedTransformer) -> None:
-        """Our processors beside the table, which turns nothing."""
+    def expose_attention(self, network: EncodedTransformer) -> None:
+        """Install our processors beside the table, which does not rotate."""
         if has_table(network):
             install_processors(network)
 
-    def prepare(self, network: EncodedTransformer) -> None:
-        """Folds the matrix into the projections, exactly; beside the norm where a model has one.
-        LoRA is merged first.
+    def fold_matrices(self, network: EncodedTransformer) -> None:
+        """Fold the matrices into the projections, or into the norms of a model with q/k norms.
+
+        LoRA is merged before matrices are folded into projections.
         """
         if network.encoding.matrices(0) is None:
             return
-        free = (
-            network.transformer.config["qk_norm"] is None and network.encoding.properties.foldable
-        )
-        if free:
+        has_no_norm = network.transformer.config["qk_norm"] is None
+        folds_into_projections = has_no_norm and network.encoding.properties.foldable
+        if folds_into_projections:
             lora.merge_lora(network)
+        fold = fold_projections if folds_into_projections else fold_norms
         apply_checked_change(
             network,
-            lambda: (fold_projections if free else fold_norms)(network),
+            lambda: fold(network),
             lambda: self.trial_inputs(network),
             network.encoding.registered_name(),
         )
 
-    def inputs(
+    def random_inputs(
         self, network: EncodedTransformer, side: int, text: int, batch: int
     ) -> dict[str, Tensor]:
-        """Random inputs of one denoising step."""
+        """Return random inputs of one denoising step, on the network's device."""
         config = network.transformer.config
-        like = next(network.parameters())
+        weight = next(network.parameters())
         with torch.device("cpu"):
             rng = torch.Generator().manual_seed(0)
-            pixels = side * config["patch_size"]
-            wanted = {
-                "hidden_states": torch.randn(
-                    batch, config["in_channels"], pixels, pixels, generator=rng
-                ),
-                "encoder_hidden_states": torch.randn(
-                    batch, text, config["joint_attention_dim"], generator=rng
-                ),
-                "pooled_projections": torch.randn(
-                    batch, config["pooled_projection_dim"], generator=rng
-                ),
+            latent_side = side * config["patch_size"]
+            image_shape = (batch, config["in_channels"], latent_side, latent_side)
+            text_shape = (batch, text, config["joint_attention_dim"])
+            pooled_shape = (batch, config["pooled_projection_dim"])
+            inputs = {
+                "hidden_states": torch.randn(image_shape, generator=rng),
+                "encoder_hidden_states": torch.randn(text_shape, generator=rng),
+                "pooled_projections": torch.randn(pooled_shape, generator=rng),
                 "timestep": torch.full((batch,), 500.0),
             }
-        return {key: value.to(like) for key, value in wanted.items()}
+        return {key: value.to(weight) for key, value in inputs.items()}
 
-    def owns(self, keys: Collection[str]) -> bool:
-        """A patch embedding in a joint transformer is SD3's."""
-        return {"transformer.pos_embed.proj.weight", "transformer.context_embedder.weight"} <= set(
-            keys
-        )
+    def has_network_keys(self, keys: Collection[str]) -> bool:
+        """Return whether there are a patch embedding and a text embedder, which is SD3's mark."""
+        required_keys = {"transformer.pos_embed.proj.weight", "transformer.context_embedder.weight"}
+        return required_keys <= set(keys)
 
-    def untold(self, keys: Collection[str]) -> str | None:
-        """The table, where it is there."""
+    def encoding_without_weights(self, keys: Collection[str]) -> str | None:
+        """Return "ape" if the library's table is among the keys."""
         return "ape" if TABLE_KEY in keys else None
 
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses what the pipeline cannot draw; the table ends at 192 tokens a side."""
+    def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for settings that the pipeline or its table cannot take."""
         if checkpoint.encoding == "ape":
             self._check_table(checkpoint, settings)
-        super().check(checkpoint, settings)
+        super().check_inputs(checkpoint, settings)
 
     def _check_table(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Raise OptionError for a side beyond the library's table, or for a scaling of it."""
+        """Raise OptionError for an image larger than the library's table, or for a scaling of
+        it.
+        """
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
-        most = lora_manifest.transformer_config(folder)["pos_embed_max_size"]
-        scale = self.pixels_per_token(folder)
-        if settings.resolution > most * scale:
+        table_side = lora_manifest.transformer_config(folder)["pos_embed_max_size"]
+        max_resolution = table_side * self.pixels_per_token(folder)
+        if settings.resolution > max_resolution:
             raise OptionError(
-                f"the table of sd3 ends at {most} tokens a side, {most * scale} px;"
-                f" {settings.resolution} asked for, draw it smaller"
+                f"the table of sd3 has {table_side} tokens a side, for at most {max_resolution} px,"
+                f" found --resolution {settings.resolution}; give a smaller one"
             )
         if settings.pos_scaling not in (None, "none"):
             raise OptionError(
-                f"pos_scaling {settings.pos_scaling} means nothing to sd3's table, which is cut"
-                " from its middle; leave it at none"
+                f"pos_scaling {settings.pos_scaling} does not apply to sd3's table, whose middle is"
+                " used; leave --pos-scaling out"
             )
 
 
 def has_table(network: EncodedTransformer) -> bool:
-    """Whether positions come from the library's table."""
+    """Return whether positions come from the library's table."""
     return isinstance(network.encoding, Ape) and network.encoding.options.form == "sd3"
 
 
 def install_processors(network: EncodedTransformer) -> None:
-    """One processor a layer, and the hook that tells where tokens are."""
+    """Install one processor per attention, and the hook that computes token positions.
+
+    The second attention of a block has the layer index of its block.
+    """
     names = network.transformer.attn_processors
-    layers = {
-        name: int(name.split(".")[1]) for name in names
-    }  # a block's second attention shares its layer
-    network.transformer.set_attn_processor(
-        {name: Sd3Processor(network, layer) for name, layer in layers.items()}
-    )
-    network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+    processors = {name: Sd3Processor(network, int(name.split(".")[1])) for name in names}
+    network.transformer.set_attn_processor(processors)
+    network.transformer.register_forward_pre_hook(position_hook(network), with_kwargs=True)
 
 
 def fold_projections(network: EncodedTransformer) -> None:
-    """Moves each layer's matrix into its projections, of the image and, where it acts on them, of
-    the text; then RoPE is left.
+    """Fold each layer's matrices into its projections, and leave the encoding without matrices.
+
+    The projections of text are folded too if the encoding acts on text.
     """
-    pairs = folding.float64_matrices(network.encoding)
+    matrices = folding.float64_matrices(network.encoding)
     for attn in attention_modules(network):
-        pair = pairs[attn.processor.layer]
-        chosen = [(attn.to_q, pair.q), (attn.to_k, pair.k)]
+        layer_matrices = matrices[attn.processor.layer]
+        folds = [(attn.to_q, layer_matrices.q), (attn.to_k, layer_matrices.k)]
         if network.encoded_tokens == "all" and attn.add_q_proj is not None:
-            chosen += [(attn.add_q_proj, pair.q), (attn.add_k_proj, pair.k)]
-        for projection, matrix in chosen:
-            fold_and_check(
-                projection,
-                matrix,
-                f"{network.encoding.registered_name()} in layer {attn.processor.layer}",
-            )
+            folds.append((attn.add_q_proj, layer_matrices.q))
+            folds.append((attn.add_k_proj, layer_matrices.k))
+
+        description = f"{network.encoding.registered_name()} in layer {attn.processor.layer}"
+        for projection, matrix in folds:
+            fold_and_check(projection, matrix, description)
     network.encoding = network.encoding.without_matrices()
 
 
 @torch.no_grad()
-def fold_and_check(projection: nn.Linear, matrix: Tensor, what: str) -> None:
-    """Folds one projection and holds it, head by head, to the matrix after the projection on four
-    random tokens.
+def fold_and_check(projection: nn.Linear, matrix: Tensor, description: str) -> None:
+    """Fold a matrix into a projection, and check each head on four random tokens in float64.
+
+    Raises:
+        WeightsError: The result differs from projection and matrix one after the other.
     """
     x = torch.randn(
         (4, projection.in_features), generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
 
-    def heads() -> Tensor:
+    def project_heads() -> Tensor:
         bias = None if projection.bias is None else projection.bias.double().cpu()
-        return split_heads(
-            F.linear(x, projection.weight.double().cpu(), bias)[None], matrix.shape[-1]
-        )[0]
+        projection_output = F.linear(x, projection.weight.double().cpu(), bias)  # (N, width)
+        return split_heads(projection_output[None], matrix.shape[-1])[0]  # (heads, N, d)
 
-    wanted = heads() @ matrix.double().cpu().mT
+    expected_heads = project_heads() @ matrix.double().cpu().mT
     folding.fold_linear(projection, matrix)
-    folding.check_heads_equal(wanted, heads(), projection.weight.dtype, what)
+    folding.check_heads_equal(expected_heads, project_heads(), projection.weight.dtype, description)
 
 
 PLUGIN = Sd3Backbone()

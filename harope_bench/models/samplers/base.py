@@ -1,6 +1,6 @@
-"""The contract of a sampler: how a network is trained to remove noise, and how it draws with it.
+"""The contract of a sampler: how a network is trained to remove noise, and how images are sampled.
 
-Nothing here imports torch, so that plans can ask a sampler's contract before a network is needed.
+Nothing here imports torch, so plans can read a sampler's contract cheaply.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from harope_bench.core.schema import Settings
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Predictor = Callable[
-    ["Tensor", "Tensor"], "Tensor"
-]  # (x (B, ...), time (B,)) -> prediction (B, ...)
+# A network with its conditions bound: (x (B, ...), time (B,)) -> prediction (B, ...).
+Predictor = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 class TrainingExample(NamedTuple):
-    """A training example: the noised input, the time the network is told, the wanted prediction."""
+    """A training example.
+
+    Attributes:
+        noised_input: Images with noise, (B, ...).
+        time: The time that the network receives, (B,).
+        target: The prediction that the network is trained for, (B, ...).
+    """
 
     noised_input: Tensor
     time: Tensor
@@ -29,30 +34,45 @@ class TrainingExample(NamedTuple):
 
 
 class Sampler:
-    """Base class of all samplers: stateless; the noise of row i comes from generators[i] alone."""
+    """Base class of all samplers, which have no state.
 
-    prediction_type: str  # what the network is trained to say of a noised input
-    spacings: tuple[
-        str, ...
-    ] = ()  # the ways in which it can space its training steps, its default first
+    The noise of row i comes from generators[i] alone.
+    """
 
-    def training_example(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> TrainingExample:
-        """Return the example of clean images (B, ...), unit noise of that shape and uniform (B,) in
-        [0, 1).
+    # What the network is trained to predict from a noised input, such as "noise".
+    prediction_type: str
+
+    # Names of the rules that choose a subset of the training steps; the default is first.
+    spacings: tuple[str, ...] = ()
+
+    def training_example(
+        self, clean_images: Tensor, noise: Tensor, uniform: Tensor
+    ) -> TrainingExample:
+        """Return the training example of a batch.
+
+        Args:
+            clean_images: (B, ...).
+            noise: Unit noise, (B, ...).
+            uniform: Numbers in [0, 1), (B,), from which the times are computed.
         """
-        raise MissingMemberError(self, "pair")
+        raise MissingMemberError(self, "training_example")
 
     def with_spacing(self, spacing: str) -> Sampler:
-        """Return this sampler with its training steps spaced so, one of `spacings`."""
-        raise MissingMemberError(self, "spaced")
+        """Return this sampler with its training steps spaced by one of the rules in `spacings`."""
+        raise MissingMemberError(self, "with_spacing")
 
     def check_steps(self, steps: int) -> None:
-        """Raise OptionError if it cannot draw in so many steps; by default any number will do."""
+        """Raise OptionError if the sampler does not support this number of steps.
+
+        By default every number is supported.
+        """
 
     def sample(
         self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]
     ) -> Tensor:
-        """Return images (B, ...) drawn from unit noise (B, ...) in `steps` calls of the network."""
+        """Return images (B, ...), sampled from unit noise (B, ...) in `steps` calls of the
+        network.
+        """
         raise MissingMemberError(self, "sample")
 
 
@@ -60,31 +80,31 @@ def load_sampler(name: str) -> Sampler:
     """Return the sampler of that name.
 
     Raises:
-        UnknownName: No such sampler. PluginError: It is not derived from Sampler. BenchError: It
-            does not load.
+        UnknownNameError: No sampler has that name.
+        PluginError: The class is not derived from Sampler.
+        BenchError: The module does not load.
     """
     return registry.load_plugin("samplers", name, Sampler)
 
 
 def load_settings_sampler(settings: Settings) -> Sampler:
-    """Return the sampler of these settings, with their spacing of the training steps where they
-    name one.
+    """Return the sampler of these settings, with their spacing of the training steps.
 
     Raises:
-        OptionError: The sampler has no such spacing.
+        OptionError: The sampler does not have that spacing.
     """
     assert settings.sampler is not None  # a plan that generates has one
     sampler = load_sampler(settings.sampler)
     if settings.spacing is None:
         return sampler
+
     if settings.spacing not in sampler.spacings:
-        known = (
-            f"it takes {', '.join(sampler.spacings)}"
-            if sampler.spacings
-            else "it takes every time of its path"
-        )
+        if sampler.spacings:
+            supported_spacings = f"it supports {', '.join(sampler.spacings)}"
+        else:
+            supported_spacings = "its times are continuous"
         raise OptionError(
-            f"spacing {settings.spacing} means nothing to sampler {settings.sampler}: {known};"
-            " leave --spacing out"
+            f"spacing {settings.spacing} does not apply to sampler {settings.sampler}:"
+            f" {supported_spacings}; leave --spacing out"
         )
     return sampler.with_spacing(settings.spacing)

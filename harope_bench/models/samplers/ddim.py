@@ -1,4 +1,4 @@
-"""DDIM: the diffusion process of `ddpm`, drawn with less noise or none on the way."""
+"""DDIM: the diffusion process of `ddpm`, sampled with less step noise or none."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from torch import Generator, Tensor
 
 from harope_bench.models.samplers.base import Predictor
 from harope_bench.models.samplers.ddpm import Ddpm, predict_noise, schedule
-from harope_bench.models.samplers.ddpm import (
-    leading_timesteps as leading_timesteps,
-)  # its own spacing
+from harope_bench.models.samplers.ddpm import leading_timesteps as leading_timesteps
 from harope_bench.models.samplers.noise import unit_noise
 
 
 class Ddim(Ddpm):
-    """Song et al. 2020 (arXiv 2010.02502), equation 12, as
-    facebookresearch/DiT:diffusion/gaussian_diffusion.py, ddim_sample.
+    """DDIM sampling: Song et al. 2020 (arXiv 2010.02502), equation 12.
 
-    eta = 0, the default, adds no noise; eta = 1 adds the posterior's. What a network says of the
-    variance is not used; nothing is clipped.
-    Steps are those of DiT's create_diffusion("ddimN") unless their spacing is named.
+    With eta = 0, the default, no step noise is added; with eta = 1 its variance is that of the
+    posterior. A learned variance is not used, and predictions are not clipped.
+    Source: facebookresearch/DiT:diffusion/gaussian_diffusion.py, ddim_sample. The steps are those
+    of DiT's create_diffusion("ddimN") unless another spacing is chosen.
     """
 
     spacings = ("leading", "linspace")
@@ -32,24 +30,26 @@ class Ddim(Ddpm):
     def sample(
         self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]
     ) -> Tensor:
-        """Images (B, ...); each row's step noise, where there is any, comes from its own
-        generator.
-        """
+        """Return images (B, ...); the step noise of a row comes from its own generator."""
         x = noise
-        back = schedule(self.alphas_cumprod, self.timesteps(steps))
-        for step in back:
+        reverse_steps = schedule(self.alphas_cumprod, self.timesteps(steps))
+        for step in reverse_steps:
             eps, _ = predict_noise(network, x, step.time)
-            spread = (
+
+            # Equation 16: standard deviation of the step noise.
+            sigma = (
                 self.eta
                 * ((1 - step.alpha_cumprod_prev) / (1 - step.alpha_cumprod)) ** 0.5
                 * step.beta**0.5
             )
+
+            # Equation 12: predicted x_0, direction to x_t, random noise.
             x = (
                 step.alpha_cumprod_prev**0.5 * step.predict_clean(x, eps)
-                + max(1 - step.alpha_cumprod_prev - spread**2, 0.0) ** 0.5 * eps
+                + max(1 - step.alpha_cumprod_prev - sigma**2, 0.0) ** 0.5 * eps
             )
-            if spread > 0 and step is not back[-1]:
-                x = x + spread * unit_noise(tuple(x.shape[1:]), generators).to(x)
+            if sigma > 0 and step is not reverse_steps[-1]:
+                x = x + sigma * unit_noise(tuple(x.shape[1:]), generators).to(x)
         return x
 
 

@@ -1,4 +1,4 @@
-"""Noise of the samplers: one CPU generator a sample."""
+"""Noise of the samplers, from one CPU generator per sample."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Generator, Tensor
 
 
 def unit_noise(shape: tuple[int, ...], generators: Sequence[Generator]) -> Tensor:
-    """Float32 CPU noise (B, *shape), row i from generators[i]."""
+    """Return float32 CPU noise (B, *shape); row i comes from generators[i]."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
-    """Values (B,) shaped to multiply a tensor (B, ...)."""
+    """Return values (B,) as (B, 1, ..., 1), so that they multiply a tensor (B, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def index_generator(seed: int, index: int) -> Generator:
-    """The CPU generator of one sample, a function of the run's seed and the index alone."""
+    """Return the CPU generator of one sample, a function of the run's seed and the index alone."""
     digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
