@@ -387,17 +387,17 @@ def _row_label(board: Board, name: str) -> str:
     others printed alike.
     """
     row = board.table.find_row(name)
-    alike = [other for other in board.table.rows if other.printed == row.printed]
+    alike = [other for other in board.table.rows if other.title == row.title]
     choices = [(), ("model",), ("res",), ("model", "res")]
     telling = next(
         (c for c in choices if len({_row_fields(other, c) for other in alike}) == len(alike)),
         choices[-1],
     )
-    return " ".join((*_row_fields(row, telling), row.printed))
+    return " ".join((*_row_fields(row, telling), row.title))
 
 
 def _row_fields(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(value) for field in fields if (value := row.head_facts[field]) is not None)
+    return tuple(str(value) for field in fields if (value := row.header_fields[field]) is not None)
 
 
 def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:

@@ -115,13 +115,11 @@ def _layout_columns(board: Board) -> Iterator[LayoutColumn]:
     sourced = shown != ("published",)
     grouped = any(column.group for column in table.columns)
     depth = sourced + grouped + 1
-    for head in table.heads:
+    for head in table.row_headers:
         yield LayoutColumn((head.printed, *[""] * (depth - 1)), "head")
     for kind in shown:
         for column in table.columns:
-            text = (
-                column.printed if kind == "published" else board.measured_column_titles[column.key]
-            )
+            text = column.title if kind == "published" else board.measured_column_titles[column.key]
             names = (
                 ([column_kind_title(board, kind)] if sourced else [])
                 + ([column.group] if column.group else [])
@@ -161,7 +159,7 @@ def _row_blocks(board: Board) -> list[list[Row]]:
     blocks: list[list[Row]] = []
     key = None
     for row in board.table.rows:
-        now = board.table.block_fact(row)
+        now = board.table.block_value(row)
         if not blocks or now != key:
             blocks.append([])
         key = now
@@ -182,13 +180,13 @@ def _layout_block(
 
 
 def _row_header_cells(board: Board, rows: list[Row], i: int) -> Iterator[BodyCell]:
-    for head in board.table.heads:
+    for head in board.table.row_headers:
         text = rows[i].header_text(head)
         run = next(
             (k for k, row in enumerate(rows[i:]) if row.header_text(head) != text), len(rows) - i
         )
-        covered = head.span and i > 0 and rows[i - 1].header_text(head) == text
-        yield BodyCell(text, text, "head", row_span=0 if covered else run if head.span else 1)
+        covered = head.is_merged and i > 0 and rows[i - 1].header_text(head) == text
+        yield BodyCell(text, text, "head", row_span=0 if covered else run if head.is_merged else 1)
 
 
 def _body_cell(board: Board, leaf: LayoutColumn, row: Row) -> BodyCell:
@@ -234,7 +232,7 @@ def _measured_text(cell: Cell, column: Column) -> str:
         return cell.status
     digits = _decimals(cell, column)
     small = (
-        column.of == "network" and cell.scale == "micro"
+        column.measured_on == "network" and cell.scale == "micro"
     )  # the paper's decimals would round a micro network to nothing
     value = (f"{cell.measured:.4g}" if small else f"{cell.measured:.{digits}f}").replace("-", MINUS)
     if cell.percent_above_baseline is not None:
@@ -306,10 +304,10 @@ def cost_agreement(board: Board) -> str | None:
         (row, column)
         for row in board.table.rows
         for column in board.table.columns
-        if column.of == "network"
+        if column.measured_on == "network"
     ]
     said = [
-        (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
+        (" ".join(filter(None, (row.model, row.title, column.title))), verdict)
         for row, column in places
         if (verdict := board.cells[row.id, column.key].verdict)
     ]

@@ -121,7 +121,7 @@ def render_csv(board: Board) -> str:
     """
     table = board.table
     parts = _csv_columns(board)
-    heads = [head.printed or "row" for head in table.heads]
+    heads = [head.printed or "row" for head in table.row_headers]
     rows: list[list[str]] = [
         ["id", *heads, *[column.key + end for column in table.columns for end in parts]]
     ]
@@ -131,7 +131,7 @@ def render_csv(board: Board) -> str:
             for column in table.columns
             for part in parts.values()
         ]
-        rows.append([row.id, *[row.header_text(head) for head in table.heads], *cells])
+        rows.append([row.id, *[row.header_text(head) for head in table.row_headers], *cells])
     return csv_text(rows)
 
 
@@ -189,10 +189,10 @@ def board_json(board: Board) -> dict[str, object]:
         "rows": [
             {
                 "id": row.id,
-                "printed": row.printed,
-                "heads": [row.header_text(head) for head in table.heads],
+                "printed": row.title,
+                "heads": [row.header_text(head) for head in table.row_headers],
                 "encoding": row.encoding,
-                "same_as": row.same_as,
+                "same_as": row.repeated_row,
                 "is_added": isinstance(row, EntryRow) and row.is_added,
                 "cells": {
                     column.key: _cell_json(board, board.cells[row.id, column.key])

@@ -111,7 +111,7 @@ def board(
 
 
 def heads(shown: Board) -> list[str]:
-    return [row.header_text(shown.table.heads[-1]) for row in shown.table.rows]
+    return [row.header_text(shown.table.row_headers[-1]) for row in shown.table.rows]
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -243,7 +243,7 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
         "the side 768 is of no row"
     )
     apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
-    assert (apart.printed, apart.res) == ("At 768", None)
+    assert (apart.title, apart.resolution) == ("At 768", None)
 
 
 def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(
@@ -279,8 +279,8 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     )
     for name in ("FLUX + ours", "results.jsonl", "import"):
         shown = board(runs, "4", name)
-        added = next(row for row in shown.table.rows if row.printed == "FLUX + ours")
-        assert (added.res, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
+        added = next(row for row in shown.table.rows if row.title == "FLUX + ours")
+        assert (added.resolution, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
         assert shown.cells[added.id, "dpg"].status == "not run"
     shown = board(runs, "4", row=("r1024-harope=import",))
     assert shown.cells["r1024-harope", "overall"].measured == 0.75
@@ -300,9 +300,9 @@ def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_i
     tmp_path: Path, name: str
 ) -> None:
     foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
-    assert board(tmp_path, "4", name).table.rows[-1].printed == name
+    assert board(tmp_path, "4", name).table.rows[-1].title == name
     foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
-    printed = board(tmp_path, "4", name).table.rows[-1].printed
+    printed = board(tmp_path, "4", name).table.rows[-1].title
     assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
 
 
@@ -313,7 +313,7 @@ def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)
     shown = board(tmp_path, "4", "a=Ours")
     added = shown.table.rows[-1]
-    assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == (
+    assert (added.title, added.resolution, shown.cells[added.id, "overall"].measured) == (
         "Ours",
         None,
         0.6,
@@ -349,7 +349,7 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     path = runs / "scored/results/fidelity_adm.json"
     first = read_result(path)
     assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
-    assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
+    assert board(runs, "2", "pictures").table.rows[-1].title == "pictures"
     monkeypatch.setattr(
         "harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again")
     )
@@ -401,7 +401,7 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
         )
         fake.write_result(tmp_path / name, made, name="geneval")
     shown = board(tmp_path, "7", "own-harope=Early HARoPE")
-    assert shown.table.rows[-1].printed == "Early HARoPE"
+    assert shown.table.rows[-1].title == "Early HARoPE"
     assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
         ("own-harope", "rope_svd"): "not run", ("own-harope", "harope"): "measured",
     }  # fmt: skip
@@ -561,7 +561,7 @@ def test_a_name_that_holds_an_equals_sign_is_found(
 def test_two_names_with_equals_signs_are_not_one_given_twice(micro: Path) -> None:
     for folder in ("cfg=1.5", "cfg=2"):
         own_run(micro / folder, name=f"own-{folder[-1]}")
-    assert [row.printed for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == [
+    assert [row.title for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == [
         "cfg=1.5",
         "cfg=2",
     ]
@@ -610,7 +610,7 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     fake.write_result(micro / "z", made)
     note = next(note.text for note in board(micro, "2", "my-pe").notes if "no row of" in note.text)
     assert note.isprintable() and len(note) < 200
-    label = board(micro, "2", target).table.rows[-1].printed
+    label = board(micro, "2", target).table.rows[-1].title
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
     found, entries = (
         read_results(micro),

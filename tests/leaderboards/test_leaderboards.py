@@ -96,14 +96,14 @@ def test_table_is_the_transcription_string_for_string(
     assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
     for row, other in zip(table.rows, wanted["rows"], strict=True):
         assert row.published == {k: v for k, v in other["values"].items() if v is not None}
-        facts = (row.printed, row.model, row.res, row.training_steps, row.same_as)
+        facts = (row.title, row.model, row.resolution, row.training_steps, row.repeated_row)
         assert facts == tuple(
             other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as")
         )
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (row.encoding, row.options.items() >= options.items()) == (encoding, True)
     for column, other in zip(table.columns, wanted["columns"], strict=True):
-        assert column.printed.replace("×", "") == other["printed"]
+        assert column.title.replace("×", "") == other["printed"]
         assert (column.key, column.direction, column.unit) == (
             other["key"],
             other["direction"],
@@ -124,7 +124,7 @@ def test_table_is_the_transcription_string_for_string(
     assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
-    assert [(c.row, c.column, c.claim, c.against) for c in table.emphasis] == [
+    assert [(c.row, c.column, c.claim, c.compared_row) for c in table.claims] == [
         (e["row"], e["column"], e["as"], e.get("from")) for e in wanted["emphasis"]["text"]
     ]
 
@@ -175,8 +175,8 @@ def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
     seen = 0
     for number in NUMBERS:
         for row in load_table(number).rows:
-            if row.same_as:
-                other, name = row.same_as.split("/")
+            if row.repeated_row:
+                other, name = row.repeated_row.split("/")
                 original = load_table(other[1:]).find_row(name).published
                 renamed = {
                     "overall" if key == "geneval" else key: text
@@ -360,7 +360,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     fake.micro_table(tmp_path / "micro")
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
     table = load_table("2")
-    assert table.readings
+    assert table.assumptions
 
     def said(scale: Any) -> set[str]:
         return {
@@ -371,7 +371,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
 
     assert said("micro") == set()
     assert said("paper") == {
-        f"The paper does not say; our runs: {reading}" for reading in table.readings
+        f"The paper does not say; our runs: {reading}" for reading in table.assumptions
     }
 
 

@@ -144,7 +144,7 @@ def test_html_table_is_well_formed_and_labelled(number: str) -> None:
     spans = sum(
         int(v) for tag, name, v in document.attributes if (tag, name) == ("colgroup", "span")
     )
-    assert spans == len(table.heads) + len(table.columns)
+    assert spans == len(table.row_headers) + len(table.columns)
     assert {link for link in document.links if link[0] == "#"} <= {
         f"#{name}" for name in document.ids
     }
