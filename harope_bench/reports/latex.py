@@ -54,12 +54,14 @@ def render_latex(board: Board) -> str:
     """Return a table environment. It needs booktabs, and amssymb where verdicts are shown."""
     layout = lay_out_board(board)
     n_header_columns = sum(column.kind == "head" for column in layout.columns)
+    caption = escape_latex(board_title(board)) + _superscript(board.table_note_numbers)
+    caption = escape_latex(board_title(board)) + _superscript(board.table_note_numbers)
     lines = [
         "% needs \\usepackage{booktabs}"
         + (" and \\usepackage{amssymb}" if board.show == "both" else ""),
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escape_latex(board_title(board))}{_superscript(board.table_note_numbers)}}}",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', board.table.id)}}}",
         rf"\begin{{tabular}}{{{'l' * n_header_columns}{'r' * (len(layout.columns) - n_header_columns)}}}",
         r"\toprule",
@@ -107,7 +109,9 @@ def _header_lines(layout: TableLayout) -> list[str]:
 def _header_text(cell: HeaderCell) -> str:
     r"""Return a header cell, as \multicolumn where it spans several columns."""
     text = escape_latex(cell.text)
-    return rf"\multicolumn{{{cell.column_span}}}{{c}}{{{text}}}" if cell.column_span > 1 else text
+    if cell.column_span > 1:
+        return rf"\multicolumn{{{cell.column_span}}}{{c}}{{{text}}}"
+    return text
 
 
 def _body_lines(layout: TableLayout) -> list[str]:

@@ -145,13 +145,16 @@ def write_leaderboard(runs: Path, out: Path) -> list[Path]:
     """
     leaderboard = build_leaderboard(runs)
     index = out / "index.html"
-    if (content := _read_page(index)) is not None and PAGE_MARKER not in content:
-        raise StorageError(f"{index} is a page of something else; choose another --out")
-    paths = [_write_page(out / "index.html", "site.html", site=leaderboard)]
-    paths += [
-        _write_page(out / "runs" / content.name, "site_run.html", site=leaderboard, page=content)
-        for content in leaderboard.run_pages
-    ]
+    old_index = _read_page(index)
+    if old_index is not None and PAGE_MARKER not in old_index:
+        raise StorageError(f"{index} is not a leaderboard page; choose another --out")
+
+    paths = [_write_page(index, "leaderboard.html", leaderboard=leaderboard)]
+    for page in leaderboard.run_pages:
+        path = out / "runs" / page.name
+        paths.append(_write_page(path, "leaderboard_run.html", leaderboard=leaderboard, page=page))
+
+    # remove the pages of runs that no longer exist
     for path in sorted((out / "runs").glob("*.html")):
         if path not in paths and PAGE_MARKER in (_read_page(path) or ""):
             with convert_os_errors(path):
@@ -249,7 +252,10 @@ def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> Lea
 
 
 def _short_names(section: ProtocolSection, runs: Sequence[ReportedRun]) -> dict[Path, str]:
-    """Return the last part of each run's id by result path, the whole id where two share that part."""
+    """Return a short name of each run by result path: the last part of its id, or the whole id.
+
+    The whole id is taken where two runs share the last part.
+    """
     last_parts = [run.id.rsplit("/", 1)[-1] for run in runs]
     return {
         entry.stored_result.path: run.id if last_parts.count(last_part) > 1 else last_part

@@ -56,8 +56,8 @@ def _read_curves(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         points = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (N, 2)
         if not len(points) or not np.isfinite(points).all():
             raise StorageError(
-                f"{path} has no finite losses of {label}; expected CSV step,loss or lines (step=...)"
-                " Train Loss: ..."
+                f"{path} has no finite losses of {label}; expected CSV step,loss or lines"
+                " (step=...) Train Loss: ..."
             )
         if (np.diff(points[:, 0]) <= 0).any():
             raise StorageError(
