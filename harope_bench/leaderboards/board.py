@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from harope_bench.core.storage import sha256_bytes
@@ -307,22 +307,21 @@ def _make_cell(
     """
     published_text = row.published.get(column.key)
     flags = notes.cell_flags(table, row, column)
-    published_fields = {
-        "published": published_text,
-        "half_unit": None if published_text is None else str(half_unit(published_text)),
-        "flags": tuple(flag.id for flag in flags),
-        "is_best_published": table.is_best(row, column),
-    }
+    published_cell = Cell(
+        published=published_text,
+        half_unit=None if published_text is None else str(half_unit(published_text)),
+        flags=tuple(flag.id for flag in flags),
+        is_best_published=table.is_best(row, column),
+    )
     flag_numbers = [notes.flag_number(flag) for flag in flags]
 
     if match is None:
-        status = "undecided" if cell_notes else "not run"
-        return Cell(
-            **published_fields,
-            status=status,
+        return replace(
+            published_cell,
+            status="undecided" if cell_notes else "not run",
             note="; ".join(cell_notes) or None,
             note_numbers=(*flag_numbers, *map(notes.add_note, cell_notes)),
-        )  # type: ignore[arg-type]
+        )
 
     measurement = match.measurement
     if measurement.value is None:
@@ -330,8 +329,8 @@ def _make_cell(
     delta, verdict = _compare_with_paper(table, column, published_text, match)
     percent_above = _percent_above_baseline(column, match, baseline_match)
     cell_notes = [*cell_notes, *_percentage_notes(column, published_text, percent_above)]
-    return Cell(
-        **published_fields,  # type: ignore[arg-type]
+    return replace(
+        published_cell,
         status="measured" if measurement.value is not None else "no value",
         measured=measurement.value,
         se=measurement.se,

@@ -168,10 +168,10 @@ def general_notes(
 def _excluded_note(table: Table, reason: str, cells: list[tuple[str, str]]) -> str:
     """Return the note on measured numbers that have another protocol than their column."""
     examples = ", ".join(f"{row} {table.find_column(key).title}" for row, key in cells[:3])
-    more = " ..." if len(cells) > 3 else ""
+    ellipsis = " ..." if len(cells) > 3 else ""
     return (
         "Measured but not shown, since a column has one kind of judge, rules and profile:"
-        f" {examples}{more} ({reason})."
+        f" {examples}{ellipsis} ({reason})."
     )
 
 

@@ -457,8 +457,8 @@ def _check_equal_runs(
             path_list = ", ".join(f"./{shorten(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
                 f"{shorten(row.run_name, 60)!r} names {len(paths)} runs that fit {column.title}"
-                f" of {table.display_name} and differ in more than count and seed: {path_list}; name"
-                " one by its folder"
+                f" of {table.display_name} and differ in more than count and seed: {path_list};"
+                " name one by its folder"
             )
 
 
@@ -528,7 +528,8 @@ def _misfit_message(
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
         f"{shorten(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}: it"
-        f" has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or name another table"
+        f" has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
+        " name another table"
     )
 
 

@@ -201,10 +201,10 @@ def rank_results(
     # every pair is compared; the better value is the first of its pair
     pairs = list(combinations(ranked_indices, 2))
     differences = {
-        (better, worse): pairing.compare_results(
-            metric, direction, results[better], results[worse], PROTOCOL_FIELDS
+        (better_index, worse_index): pairing.compare_results(
+            metric, direction, results[better_index], results[worse_index], PROTOCOL_FIELDS
         )
-        for better, worse in pairs
+        for better_index, worse_index in pairs
     }
     adjusted_p_values = dict(
         zip(pairs, pairing.adjusted_p_values(list(differences.values())), strict=True)
@@ -212,7 +212,9 @@ def rank_results(
 
     # rank = 1 + number of significantly better results
     n_better = Counter(
-        worse for (_, worse), p in adjusted_p_values.items() if p is not None and p < ALPHA
+        worse_index
+        for (_, worse_index), p in adjusted_p_values.items()
+        if p is not None and p < ALPHA
     )
     n_by_rank = Counter(1 + n_better[i] for i in ranked_indices)
     ranks = {
@@ -220,12 +222,12 @@ def rank_results(
     }
 
     # the difference from the neighbour above is shown beside the rank
-    for previous, i in pairwise(ranked_indices):
+    for previous_index, i in pairwise(ranked_indices):
         ranks[i] = replace(
             ranks[i],
-            previous_result=results[previous],
-            difference=differences[previous, i],
-            p_adjusted=adjusted_p_values[previous, i],
+            previous_result=results[previous_index],
+            difference=differences[previous_index, i],
+            p_adjusted=adjusted_p_values[previous_index, i],
         )
     return ranks
 

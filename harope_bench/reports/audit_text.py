@@ -140,8 +140,8 @@ def _row(
 
 def _abbreviate(name: str) -> str:
     """Return a statistic's name with long words abbreviated."""
-    for long, short in ABBREVIATIONS.items():
-        name = name.replace(long, short)
+    for word, abbreviation in ABBREVIATIONS.items():
+        name = name.replace(word, abbreviation)
     return name
 
 

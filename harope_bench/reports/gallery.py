@@ -124,8 +124,8 @@ def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
     if not all(prompts[index] for index in shared_indices):
         loaded_runs = [_load_samples(run, _sheet_indices(run, shared_indices)) for run in group]
         sheets = tuple(
-            _make_sheet(loaded, list(loaded.images), _thumbnail_side([loaded]))
-            for loaded in loaded_runs
+            _make_sheet(loaded_run, list(loaded_run.images), _thumbnail_side([loaded_run]))
+            for loaded_run in loaded_runs
         )
         return [SamplePanel(title, (), 0, sheets)]
 
@@ -137,7 +137,7 @@ def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
     for start in range(0, len(indices), N_COLUMNS):
         panel_indices = indices[start : start + N_COLUMNS]
         captions = tuple((i, prompts[i]) for i in panel_indices)
-        sheets = tuple(_make_sheet(loaded, panel_indices, side) for loaded in loaded_runs)
+        sheets = tuple(_make_sheet(loaded_run, panel_indices, side) for loaded_run in loaded_runs)
         panels.append(SamplePanel(title, captions, side + GAP_PIXELS, sheets))
     return panels
 
@@ -186,22 +186,22 @@ def _load_samples(run: ReportedRun, indices: Sequence[int]) -> _LoadedSamples:
     return _LoadedSamples(run, records, images, missing_reasons)
 
 
-def _make_sheet(loaded: _LoadedSamples, indices: Sequence[int], side: int) -> SampleSheet:
+def _make_sheet(loaded_run: _LoadedSamples, indices: Sequence[int], side: int) -> SampleSheet:
     """Return the sheet of these samples, with thumbnails of `side` pixels."""
     missing_samples = tuple(
-        f"sample {index}: {loaded.missing_reasons[index]}"
+        f"sample {index}: {loaded_run.missing_reasons[index]}"
         for index in indices
-        if index in loaded.missing_reasons
+        if index in loaded_run.missing_reasons
     )
-    sheet_image = _paste_images([loaded.images[index] for index in indices], side)
+    sheet_image = _paste_images([loaded_run.images[index] for index in indices], side)
     buffer = io.BytesIO()
     sheet_image.save(buffer, "PNG", optimize=True)
-    records = [loaded.records[index] for index in indices]
+    records = [loaded_run.records[index] for index in indices]
     return SampleSheet(
-        run=loaded.run.id,
-        title=loaded.run.title,
-        caption=_caption(loaded.run),
-        alt_text=_alt_text(loaded.run, records, len(missing_samples)),
+        run=loaded_run.run.id,
+        title=loaded_run.run.title,
+        caption=_caption(loaded_run.run),
+        alt_text=_alt_text(loaded_run.run, records, len(missing_samples)),
         uri="data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
         width=sheet_image.width,
         height=sheet_image.height,
@@ -235,8 +235,8 @@ def _thumbnail_side(loaded_runs: Sequence[_LoadedSamples]) -> int:
     Images that fit twice into the largest side are doubled, larger ones are reduced to it.
     """
     sides = []
-    for loaded in loaded_runs:
-        images = [image for image in loaded.images.values() if image is not None]
+    for loaded_run in loaded_runs:
+        images = [image for image in loaded_run.images.values() if image is not None]
         width = images[0].width if images else 28
         is_small = 2 * width <= MAX_THUMBNAIL_SIDE
         sides.append(2 * width if is_small else min(width, MAX_THUMBNAIL_SIDE))

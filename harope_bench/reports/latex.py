@@ -54,7 +54,7 @@ def render_latex(board: Board) -> str:
     """Return a table environment. It needs booktabs, and amssymb where verdicts are shown."""
     layout = lay_out_board(board)
     n_header_columns = sum(column.kind == "head" for column in layout.columns)
-    caption = escape_latex(board_title(board)) + _superscript(board.table_note_numbers)
+    alignment = "l" * n_header_columns + "r" * (len(layout.columns) - n_header_columns)
     caption = escape_latex(board_title(board)) + _superscript(board.table_note_numbers)
     lines = [
         "% needs \\usepackage{booktabs}"
@@ -63,7 +63,7 @@ def render_latex(board: Board) -> str:
         r"\centering",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', board.table.id)}}}",
-        rf"\begin{{tabular}}{{{'l' * n_header_columns}{'r' * (len(layout.columns) - n_header_columns)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         *_header_lines(layout),
         r"\midrule",

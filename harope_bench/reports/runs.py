@@ -93,8 +93,9 @@ def _read_plan(path: Path) -> Plan | None:
     try:
         return Plan.from_json(data, path)
     except ValueError as error:
-        is_field_error = isinstance(error, ValidationError)
-        reason = validation_summary(error) if is_field_error else first_line(error)
+        reason = first_line(error)
+        if isinstance(error, ValidationError):
+            reason = validation_summary(error)
         raise StorageError(
             f"{path} is not a plan ({reason}); restore it or move the run away"
         ) from error

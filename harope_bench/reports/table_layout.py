@@ -111,22 +111,28 @@ def column_kind_title(board: Board, kind: ColumnKind) -> str:
 
 
 def _layout_columns(board: Board) -> Iterator[LayoutColumn]:
+    """Yield the row headers, then the columns of each kind."""
     table = board.table
-    shown = column_kinds(board)
-    sourced = shown != ("published",)
-    grouped = any(column.group for column in table.columns)
-    depth = sourced + grouped + 1
-    for head in table.row_headers:
-        yield LayoutColumn((head.printed, *[""] * (depth - 1)), "head")
-    for kind in shown:
+    kinds = column_kinds(board)
+    has_kind_titles = kinds != ("published",)
+    has_groups = any(column.group for column in table.columns)
+    n_header_rows = 1 + has_kind_titles + has_groups
+
+    for header in table.row_headers:
+        yield LayoutColumn((header.title, *[""] * (n_header_rows - 1)), "head")
+    for kind in kinds:
         for column in table.columns:
-            text = column.title if kind == "published" else board.measured_column_titles[column.key]
-            names = (
-                ([column_kind_title(board, kind)] if sourced else [])
-                + ([column.group] if column.group else [])
-                + [text]
-            )
-            yield LayoutColumn((*names, *[""] * (depth - len(names))), kind, column)
+            titles = []
+            if has_kind_titles:
+                titles.append(column_kind_title(board, kind))
+            if column.group:
+                titles.append(column.group)
+            if kind == "published":
+                titles.append(column.title)
+            else:
+                titles.append(board.measured_column_titles[column.key])
+            padding = [""] * (n_header_rows - len(titles))
+            yield LayoutColumn((*titles, *padding), kind, column)
 
 
 def _header_rows(columns: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell, ...]]:
@@ -163,12 +169,12 @@ def _header_rows(columns: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell
 def _row_blocks(board: Board) -> list[list[Row]]:
     """Return the rows in blocks that are ranked together, one block where the table has none."""
     blocks: list[list[Row]] = []
-    block_value = None
+    previous_value = None
     for row in board.table.rows:
-        row_value = board.table.block_value(row)
-        if not blocks or row_value != block_value:
+        value = board.table.block_value(row)
+        if not blocks or value != previous_value:
             blocks.append([])
-        block_value = row_value
+        previous_value = value
         blocks[-1].append(row)
     return blocks
 
@@ -208,9 +214,10 @@ def _count_equal_texts(rows: list[Row], header: RowHeader) -> int:
 
 def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
     """Return one published, measured or delta cell of a row."""
-    # flags of the paper belong to the published cell, notes on runs to the measured one
     assert layout_column.column is not None
     cell = board.cells[row.id, layout_column.column.key]
+
+    # flags of the paper belong to the published cell, notes on runs to the measured one
     flag_numbers = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
     if layout_column.kind == "published":
         text = DASH if cell.published is None else cell.published
@@ -222,6 +229,7 @@ def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
             cell.published is None,
             flag_numbers,
         )
+
     if layout_column.kind == "measured":
         note_numbers = tuple(n for n in cell.note_numbers if n not in flag_numbers)
         sort_value = "" if cell.measured is None else repr(cell.measured)
@@ -234,6 +242,7 @@ def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
             note_numbers,
             _interval_text(cell, layout_column.column),
         )
+
     sort_value = "" if cell.delta is None else repr(cell.delta)
     verdict = "" if cell.verdict is None else str(cell.verdict)
     text = _delta_text(cell, layout_column.column, board.scale == "micro")

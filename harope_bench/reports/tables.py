@@ -133,7 +133,7 @@ def render_csv(board: Board) -> str:
     """
     table = board.table
     cell_texts = _csv_columns(board)
-    header_titles = [header.printed or "row" for header in table.row_headers]
+    header_titles = [header.title or "row" for header in table.row_headers]
     rows: list[list[str]] = [
         [
             "id",
@@ -280,7 +280,7 @@ def _column_groups(layout: TableLayout) -> list[tuple[str, int]]:
 
 @lru_cache(maxsize=1)
 def template_environment() -> Environment:
-    """Return the Jinja environment of the pages, with escaping on and missing variables an error."""
+    """Return the Jinja environment of the pages. Text is escaped; unknown names are errors."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(

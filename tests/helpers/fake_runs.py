@@ -114,7 +114,7 @@ def write_result(
     path = folder / "results" / f"{name}.json"
     if rows is not None:
         write_arrays(path.with_suffix(".npz"), rows)
-        made = made.model_copy(update={"per_sample": f"{name}.npz"})
+        made = made.model_copy(update={"arrays_file": f"{name}.npz"})
     write_text(path, made.to_json(indent=1) + "\n")
     return path
 

@@ -173,11 +173,11 @@ def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     own_run(micro / "x/y", "her-pe")
     text = render_table(board(micro, "2"), "md")
     assert (
-        "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts"
-        " one in." in text
+        "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME"
+        " adds one." in text
     )
     assert (
-        "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in."
+        "1 run fits no row of Table 2: her-pe (suite digits); --add NAME adds it."
         in render_table(board(micro, "2", "my-pe"), "md")
     )
     assert "fit no row" not in render_table(board(micro, "2", "my-pe", "x/y"), "md")
@@ -318,7 +318,7 @@ def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
         None,
         0.6,
     )
-    assert shown.comparisons == () and any("was not recorded" in note.text for note in shown.notes)
+    assert shown.comparisons == () and any("were not recorded" in note.text for note in shown.notes)
     shown = board(tmp_path, "4", row=("r512-harope=a",))
     assert shown.cells["r512-harope", "overall"].measured == 0.6
     assert {(item.row, item.baseline) for item in shown.comparisons} == {
@@ -521,8 +521,8 @@ def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
     assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(
         attacked, "tex"
     )
-    assert json.loads(render_table(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
-    assert heads(board(micro, "2", "my-pe={res}"))[-1] == "{res}"
+    assert json.loads(render_table(attacked, "json"))["rows"][-1]["title"] == HOSTILE
+    assert heads(board(micro, "2", "my-pe={resolution}"))[-1] == "{resolution}"
 
 
 def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
@@ -574,7 +574,7 @@ def test_a_text_that_names_two_runs_is_an_error_and_one_run_by_two_names_is_none
     path = own_run(micro / "c", name="own-c") / "results/fidelity.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "a=b"}))
     with pytest.raises(
-        OptionError, match=r"'a=b' names run 'a' or 'a=b'; give the one that is meant by its folder"
+        OptionError, match=r"'a=b' may mean run 'a' or 'a=b'; name the run by its folder"
     ):
         parse_entries(["a=b"], [], micro)
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "c=b"}))

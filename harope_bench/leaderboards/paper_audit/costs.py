@@ -79,8 +79,8 @@ def _expected_flops(cell: PublishedCell) -> ExpectedCost:
     weights = f"({layer.projections} x {layer.hidden}^2{matrix_term})"
     prefix = "by added parameters x tokens: " if added_parameters else ""
     arithmetic = (
-        f"{prefix}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x {weights} ="
-        f" {total / 1e9:.4f} G"
+        f"{prefix}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x"
+        f" {weights} = {total / 1e9:.4f} G"
     )
     return ExpectedCost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), arithmetic)
 
@@ -125,8 +125,8 @@ def _operator_count_text(cell: PublishedCell) -> str:
         {row.resolution for row in cell.table.rows if row.backbone == "flux" and row.resolution}
     )
     totals = ", ".join(
-        f"{format_fraction(Fraction(_count_with_construction(resolution), 10**9), 2)} at {resolution}"
-        for resolution in resolutions
+        f"{format_fraction(Fraction(_count_with_construction(side), 10**9), 2)} at {side}"
+        for side in resolutions
     )
     per_token = (
         f"2 x {layer.heads} x {layer.width}^2 a token (q and k) and 2 x {layer.heads} x"
@@ -237,8 +237,8 @@ def _printed_ratio_text(cell: PublishedCell) -> str:
         return ""
     percent = (cell.value / baseline_cell.value - 1) * 100
     return (
-        f"; from the printed numbers {leading_number(cell.text)} / {leading_number(baseline_cell.text)} ="
-        f" +{format_fraction(percent, 2)}%"
+        f"; from the printed numbers {leading_number(cell.text)} /"
+        f" {leading_number(baseline_cell.text)} = +{format_fraction(percent, 2)}%"
     )
 
 

@@ -60,15 +60,13 @@ def _nearest_fractions(cell: PublishedCell, n_images: int) -> tuple[str, str]:
     """Return the two nearest possible fractions and the arithmetic, as texts."""
     decimals = count_decimals(cell.text)
     lower_count = floor(cell.value * n_images)
-    fractions = [
-        f"{k}/{n_images} = {float(Fraction(k, n_images)):g}" for k in (lower_count, lower_count + 1)
-    ]
-    rounded_fractions = [
-        format_fraction(Fraction(k, n_images), decimals) for k in (lower_count, lower_count + 1)
-    ]
+    nearest_counts = (lower_count, lower_count + 1)
+    fractions = [f"{k}/{n_images} = {float(Fraction(k, n_images)):g}" for k in nearest_counts]
+    rounded_fractions = [format_fraction(Fraction(k, n_images), decimals) for k in nearest_counts]
     return (
         " or ".join(rounded_fractions),
-        f"{cell.text} x {n_images} = {float(cell.value * n_images):g} images; {fractions[0]}, {fractions[1]}",
+        f"{cell.text} x {n_images} = {float(cell.value * n_images):g} images; {fractions[0]},"
+        f" {fractions[1]}",
     )
 
 

@@ -95,10 +95,10 @@ def _original_rows(tables: Sequence[Table]) -> dict[tuple[str, str], tuple[str, 
     for table in tables:
         for row in table.rows:
             original = (table.id, row.id)
-            visited = set()
+            visited_rows = set()
             # visited guards against rows that repeat each other
-            while original in repeated_rows and original not in visited:
-                visited.add(original)
+            while original in repeated_rows and original not in visited_rows:
+                visited_rows.add(original)
                 original = repeated_rows[original]
             originals[table.id, row.id] = original
     return originals
@@ -114,18 +114,22 @@ def check_repeated_rows(tables: Sequence[Table]) -> Iterator[AuditFinding]:
             if row.repeated_row
             for pair in _shared_cells(table, row, rows_by_id)
         ]
-        for repeated, original in (pair for pair in pairs if not _is_equal_rounded(*pair)):
+        for repeated_cell, original_cell in (
+            pair for pair in pairs if not _is_equal_rounded(*pair)
+        ):
             yield AuditFinding(
                 "repeat",
                 "conflict",
                 table.id,
-                (repeated.id, original.id),
-                repeated.text,
-                original.text,
-                f"{repeated.id} repeats {original.id}",
+                (repeated_cell.id, original_cell.id),
+                repeated_cell.text,
+                original_cell.text,
+                f"{repeated_cell.id} repeats {original_cell.id}",
             )
         if agreeing_ids := [
-            repeated.id for repeated, original in pairs if _is_equal_rounded(repeated, original)
+            repeated_cell.id
+            for repeated_cell, original_cell in pairs
+            if _is_equal_rounded(repeated_cell, original_cell)
         ]:
             recomputed_value = f"{len(agreeing_ids)} of {len(pairs)} repeated cells agree"
             row_texts = ", ".join(
@@ -150,23 +154,23 @@ def _shared_cells(
     if (table_id, row_id) not in rows_by_id:
         return
     original_table, original_row = rows_by_id[table_id, row_id]
-    for repeated in (cell for cell in published_cells(table) if cell.row is row):
-        for original in (
+    for repeated_cell in (cell for cell in published_cells(table) if cell.row is row):
+        for original_cell in (
             cell for cell in published_cells(original_table) if cell.row is original_row
         ):
-            if (repeated.column.evaluator, repeated.column.metric_name) == (
-                original.column.evaluator,
-                original.column.metric_name,
+            if (repeated_cell.column.evaluator, repeated_cell.column.metric_name) == (
+                original_cell.column.evaluator,
+                original_cell.column.metric_name,
             ):
-                yield repeated, original
+                yield repeated_cell, original_cell
 
 
 def _is_equal_rounded(a: PublishedCell, b: PublishedCell) -> bool:
     """Return whether the more precise of two printed numbers rounds to the other."""
-    precise, rounded = sorted((a, b), key=lambda cell: -count_decimals(cell.text))
-    if count_decimals(precise.text) == count_decimals(rounded.text):
-        return precise.value == rounded.value
-    return abs(precise.value - rounded.value) <= Fraction(half_unit(rounded.text))
+    more_precise, less_precise = sorted((a, b), key=lambda cell: -count_decimals(cell.text))
+    if count_decimals(more_precise.text) == count_decimals(less_precise.text):
+        return more_precise.value == less_precise.value
+    return abs(more_precise.value - less_precise.value) <= Fraction(half_unit(less_precise.text))
 
 
 def find_equalities(tables: Sequence[Table]) -> Iterator[AuditFinding]:
