@@ -31,8 +31,8 @@ NoiseVerdict = Literal[
     "depends on images per prompt",
 ]
 # |z| above which a difference is resolved or likely
-RESOLVED_Z = 3.0
-LIKELY_Z = 2.0
+MIN_Z_RESOLVED = 3.0
+MIN_Z_LIKELY = 2.0
 
 # standard deviations as fractions of FID
 FID_SAMPLING_FRACTION = 0.005
@@ -378,9 +378,9 @@ def _estimate_fid(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
     sampling_z = fid_z(float(a.value), float(b.value), 0.0)
 
     verdict: NoiseVerdict = "not resolved"
-    if abs(z) > RESOLVED_Z and abs(cautious_z) > LIKELY_Z:
+    if abs(z) > MIN_Z_RESOLVED and abs(cautious_z) > MIN_Z_LIKELY:
         verdict = "resolved"
-    elif abs(z) > LIKELY_Z:
+    elif abs(z) > MIN_Z_LIKELY:
         verdict = "likely"
     statistics = {"z at 1.3%": z, "z at 2.0%": cautious_z, "sampling-only z": sampling_z}
     return NoiseEstimate(statistics, verdict)
@@ -388,9 +388,9 @@ def _estimate_fid(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
 
 def _z_verdict(z: float) -> NoiseVerdict:
     """Return the verdict on a z that includes training noise."""
-    if abs(z) > RESOLVED_Z:
+    if abs(z) > MIN_Z_RESOLVED:
         return "resolved"
-    return "likely" if abs(z) > LIKELY_Z else "not resolved"
+    return "likely" if abs(z) > MIN_Z_LIKELY else "not resolved"
 
 
 def _sampling_verdict(lowest_z: float, highest_z: float) -> NoiseVerdict:
@@ -399,9 +399,9 @@ def _sampling_verdict(lowest_z: float, highest_z: float) -> NoiseVerdict:
     Args:
         lowest_z, highest_z: z under the largest and under the smallest assumed sampling noise.
     """
-    if abs(lowest_z) > RESOLVED_Z:
+    if abs(lowest_z) > MIN_Z_RESOLVED:
         return "beyond sampling"
-    return "not resolved" if abs(highest_z) <= LIKELY_Z else "sampling borderline"
+    return "not resolved" if abs(highest_z) <= MIN_Z_LIKELY else "sampling borderline"
 
 
 def _estimate_inception_score(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
@@ -435,10 +435,10 @@ def _fraction_model(n_images: int) -> Callable[[PublishedCell, PublishedCell], N
         smallest_delta = max(0.0, round(abs(delta) - rounding_error, 12))
         smallest_delta = math.copysign(smallest_delta, delta) or 0.0
 
-        printed_z = delta / standard_error
-        smallest_z = smallest_delta / standard_error
-        statistics = {"z before rounding": printed_z, "least z": smallest_z}
-        return NoiseEstimate(statistics, _sampling_verdict(smallest_z, printed_z))
+        z_printed = delta / standard_error
+        z_smallest = smallest_delta / standard_error
+        statistics = {"z before rounding": z_printed, "least z": z_smallest}
+        return NoiseEstimate(statistics, _sampling_verdict(z_smallest, z_printed))
 
     return estimate_fraction
 
@@ -670,24 +670,24 @@ def _adjust_verdicts(differences: Sequence[PublishedDifference]) -> list[Publish
         paired_p_values = holm_adjust(
             [adjusted_differences[i].test_statistics["p paired at best"] for i in indices]
         )
-        for i, clustered_p, paired_p in zip(
+        for i, p_clustered, p_paired in zip(
             indices, clustered_p_values, paired_p_values, strict=True
         ):
             adjusted_differences[i] = _with_adjusted_p(
-                adjusted_differences[i], clustered_p, paired_p
+                adjusted_differences[i], p_clustered, p_paired
             )
     return adjusted_differences
 
 
 def _with_adjusted_p(
-    difference: PublishedDifference, clustered_p: float, paired_p: float
+    difference: PublishedDifference, p_clustered: float, p_paired: float
 ) -> PublishedDifference:
     """Return a GenEval difference with its adjusted p values and the verdict that follows."""
     verdict: NoiseVerdict = "not resolved"
-    if clustered_p < ALPHA:
+    if p_clustered < ALPHA:
         verdict = "resolved"
-    elif paired_p < ALPHA:
+    elif p_paired < ALPHA:
         verdict = "likely"
-    adjusted_p_values = {"Holm clustered": clustered_p, "Holm paired": paired_p}
+    adjusted_p_values = {"Holm clustered": p_clustered, "Holm paired": p_paired}
     test_statistics = {**difference.test_statistics, **adjusted_p_values}
     return replace(difference, verdict=verdict, test_statistics=test_statistics)

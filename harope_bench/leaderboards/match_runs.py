@@ -391,32 +391,27 @@ def _choose_column_key(
     Ties go to complete scoring, the paper's profile, the official rules, the better judge class,
     then to the first candidate by _candidate_order.
     """
-    first_candidates: dict[ColumnKey, tuple[bool, bool, int, int, str]] = {}
     n_rows: Counter[ColumnKey] = Counter()
+    lowest_orders: dict[ColumnKey, tuple[bool, bool, int, int, str]] = {}
     for candidates in rows:
-        n_rows.update(
-            {
-                column_key(item.result)
-                for item, measurement in candidates
-                if measurement.value is not None
-            }
-        )
+        # a row counts once for each key with which it has a number
+        n_rows.update({column_key(item.result) for item, m in candidates if m.value is not None})
         for candidate in candidates:
             key = column_key(candidate[0].result)
             order = _candidate_order(candidate)
-            first_candidates[key] = min(first_candidates.get(key, order), order)
-    return min(
-        first_candidates,
-        key=lambda key: (
+            lowest_orders[key] = min(lowest_orders.get(key, order), order)
+
+    def sort_key(key: ColumnKey) -> tuple[object, ...]:
+        return (
             -n_rows[key],
             key.is_lenient,
             key.profile != profile,
             key.rules != "official",
             JUDGE_CLASSES.index(key.judge_class),
-            first_candidates[key],
-        ),
-        default=None,
-    )
+            lowest_orders[key],
+        )
+
+    return min(lowest_orders, key=sort_key, default=None)
 
 
 def _fitting_measurements(

@@ -163,7 +163,7 @@ def noise_json(report: NoiseReport) -> dict[str, object]:
         "table": report.table.id,
         "evidence": report.evidence,
         "differences": [asdict(difference) for difference in report.differences],
-        "assumed": [assumption._asdict() for assumption in report.assumptions],
-        "remarks": list(report.notes),
-        "no_noise_assumed": list(report.columns_without_model),
+        "assumptions": [assumption._asdict() for assumption in report.assumptions],
+        "notes": list(report.notes),
+        "columns_without_model": list(report.columns_without_model),
     }

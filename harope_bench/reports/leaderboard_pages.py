@@ -92,13 +92,13 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class LeaderboardSection:
-    """One section as printed. `ordered_by` is the title of the metric that orders the rows."""
+    """One section as printed. `order_title` is the title of the metric that orders the rows."""
 
     anchor: str
     title: str
     protocol: tuple[tuple[str, str], ...]
     column_titles: tuple[str, ...]
-    ordered_by: str
+    order_title: str
     rows: tuple[LeaderboardRow, ...]
     notes: tuple[str, ...]
 
@@ -245,7 +245,7 @@ def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> Lea
         title=_section_title(section.protocol),
         protocol=_protocol_fields(section.protocol),
         column_titles=column_titles,
-        ordered_by=ranked_titles[0] if ranked_titles else "nothing",
+        order_title=ranked_titles[0] if ranked_titles else "nothing",
         rows=tuple(rows),
         notes=_section_notes(section),
     )

@@ -493,7 +493,7 @@ def test_every_table_names_its_constants_and_its_level(number: int) -> None:
         CliRunner().invoke(main, ["paper", "noise", f"table{number}", "--json"]).output
     )
     assert facts["differences"]
-    assert facts["assumed"]
+    assert facts["assumptions"]
 
 
 def test_unknown_tables_are_one_line() -> None:
