@@ -1,9 +1,8 @@
-"""Which published differences exceed the noise that has to be assumed for them.
+"""Published differences compared with the noise that has to be assumed for them.
 
-Published tables give one number a cell, no spread and one training run, so every error here is
-assumed from other
-people's measurements: evidence level L0. The constants stand in ASSUMED with their source and are
-shown with every answer.
+The published tables have one number per cell, no standard deviation and one training run. All
+noise here is assumed from measurements of other people (evidence level L0). The constants and
+their sources are in NOISE_ASSUMPTIONS and are printed with every answer.
 """
 
 from __future__ import annotations
@@ -31,44 +30,41 @@ NoiseVerdict = Literal[
     "sampling borderline",
     "depends on images per prompt",
 ]
-# |z| of the words resolved and likely
-RESOLVED_Z = 3.0
-LIKELY_Z = 2.0
+# |z| above which a difference is resolved or likely
+MIN_Z_RESOLVED = 3.0
+MIN_Z_LIKELY = 2.0
 
-# shares of FID
+# standard deviations as fractions of FID
 FID_SAMPLING_FRACTION = 0.005
 FID_TRAINING_FRACTION = 0.013
 FID_TRAINING_FRACTION_HIGH = 0.020
-# spread over splits as shares of IS
+# standard deviation over the splits as a fraction of IS
 IS_SPLIT_FRACTION = 0.008
 IS_SPLIT_FRACTION_HIGH = 0.023
 N_IS_SPLITS = 10
 N_IMAGES = 50_000
 N_REFERENCE_IMAGES = 10_000
-# share of images that two models answer differently; points
+# fraction of images that two models answer differently; standard deviation in points
 TOP1_DISCORDANT_FRACTION = 0.07
 TOP1_TRAINING_POINTS = 0.10
 # GenEval: within-prompt correlation, images per prompt
 WITHIN_PROMPT_CORRELATION = 0.42
 GENEVAL_IMAGES_PER_PROMPT = 4
-# SE of a difference of two GenEval overalls near 0.76
+# standard error of a difference of two GenEval overall scores near 0.76
 OVERALL_UNPAIRED = 0.0167
 OVERALL_PAIRED = 0.0085
 DPG_PROMPTS = 1065
-# sd of prompt scores in points, correlation between two models
+# (standard deviation of prompt scores in points, correlation between two models)
 DPG_FAVOURABLE = (15.0, 0.85)
 DPG_MIDDLE = (20.0, 0.70)
-COMPBENCH_STANDARD_DEVIATIONS = {
-    "numeracy": 0.30,
-    "spatial_2d": 0.38,
-    "spatial_3d": 0.35,
-}  # per image
+# per image
+COMPBENCH_STANDARD_DEVIATIONS = {"numeracy": 0.30, "spatial_2d": 0.38, "spatial_3d": 0.35}
 COMPBENCH_PROMPTS = 300
 COMPBENCH_IMAGES = (10, 4, 1)
 
 
 class NoiseAssumption(NamedTuple):
-    """One constant in words, its value, and where it was taken from."""
+    """One assumed constant: its name, its value as a text, and its source."""
 
     name: str
     value: str
@@ -76,7 +72,7 @@ class NoiseAssumption(NamedTuple):
 
 
 TRAINING_SOURCE = "The FID Lottery (arXiv 2606.20536): gaps below 1.3% inconclusive, sd 1-2%"
-OVERALL_SOURCE = "used where no categories are printed; a row without any takes its baseline's"
+OVERALL_SOURCE = "used where neither the row nor the baseline of its block has printed categories"
 NOISE_ASSUMPTIONS: Mapping[str, tuple[NoiseAssumption, ...]] = {
     "fid": (
         NoiseAssumption(
@@ -97,14 +93,14 @@ NOISE_ASSUMPTIONS: Mapping[str, tuple[NoiseAssumption, ...]] = {
     ),
     "precision": (
         NoiseAssumption(
-            "Precision", "binomial over 50,000 images", "radii taken as fixed; no training term"
+            "Precision", "binomial over 50,000 images", "radii assumed fixed; no training term"
         ),
     ),
     "recall": (
         NoiseAssumption(
             "Recall",
             "binomial over 10,000 reference images",
-            "radii taken as fixed; no training term",
+            "radii assumed fixed; no training term",
         ),
     ),
     "top1": (
@@ -114,7 +110,7 @@ NOISE_ASSUMPTIONS: Mapping[str, tuple[NoiseAssumption, ...]] = {
             "sqrt(0.07 / 50,000) = 0.12 points, paired by image",
         ),
         NoiseAssumption(
-            "training sd of top-1", "0.10 points", "from memory, no measurement at hand"
+            "training sd of top-1", "0.10 points", "from memory, no published measurement"
         ),
     ),
     "geneval": (
@@ -160,7 +156,7 @@ NOISE_ASSUMPTIONS: Mapping[str, tuple[NoiseAssumption, ...]] = {
 
 
 class NoiseEstimate(NamedTuple):
-    """What a noise model says of one difference: named numbers, a word, and a remark."""
+    """What a noise model says of one difference: z or p values by name, a verdict and a note."""
 
     test_statistics: dict[str, float]
     verdict: NoiseVerdict
@@ -169,8 +165,12 @@ class NoiseEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class PublishedDifference:
-    """One published difference. `numbers` holds z or p by name; `family` names the p values that
-    are adjusted together.
+    """The difference of two printed numbers.
+
+    block: resolution, model or row of the pair, empty where the table has one block.
+    test_statistics: z or p values by name.
+    family: the differences whose p values are adjusted together, empty for none.
+    cells: ids of both cells, TABLE/ROW/COLUMN.
     """
 
     noise_model: str
@@ -189,9 +189,7 @@ class PublishedDifference:
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """All differences of a table, the constants that were used, and the columns that were left
-    out.
-    """
+    """All differences of a table, the assumptions, and the columns without a noise model."""
 
     table: Table
     differences: tuple[PublishedDifference, ...]
@@ -202,38 +200,36 @@ class NoiseReport:
 
 
 def assess_differences(table: Table, tables: Sequence[Table] = ()) -> NoiseReport:
-    """Every difference between two cells that the table ranks together, with its z or p under the
-    assumed noise.
+    """Return every difference of two cells that the table ranks together.
+
+    Each has z or p values under the assumed noise.
 
     Args:
-        tables: where rows that repeat a row of another table are looked up.
+        tables: tables with the rows that a row of `table` repeats.
     """
-    lines = _adjust_verdicts(
-        [
-            line
-            for one, other in ranked_pairs(table)
-            if (model := noise_model_name(one))
-            for line in _compare_pair(model, one, other, tables)
-        ]
+    differences: list[PublishedDifference] = []
+    for a, b in ranked_pairs(table):
+        noise_model = noise_model_name(a)
+        if noise_model is not None:
+            differences += _compare_pair(noise_model, a, b, tables)
+    differences = _adjust_verdicts(differences)
+
+    noise_models = dict.fromkeys(difference.noise_model for difference in differences)
+    columns_without_model = dict.fromkeys(
+        cell.column.title for cell in _cells_by_column(table) if noise_model_name(cell) is None
     )
-    used = dict.fromkeys(line.noise_model for line in lines)
-    silent = dict.fromkeys(
-        c.column.printed for c in _cells_by_column(table) if noise_model_name(c) is None
-    )
-    remarks = tuple(remark for model in used for remark in MODEL_NOTES[model])
-    if "fid" in used and "samples" not in table.protocol:
-        remarks += (
-            (
-                "The table does not state how many images FID was taken over; the sampling term is"
-                " that of 50,000."
-            ),
+    notes = [note for noise_model in noise_models for note in MODEL_NOTES[noise_model]]
+    if "fid" in noise_models and "samples" not in table.protocol:
+        notes.append(
+            "The table does not state over how many images FID was computed; the sampling term is"
+            " that of 50,000."
         )
     return NoiseReport(
         table,
-        tuple(lines),
-        tuple(a for model in used for a in NOISE_ASSUMPTIONS[model]),
-        tuple(silent),
-        notes=remarks,
+        tuple(differences),
+        tuple(a for noise_model in noise_models for a in NOISE_ASSUMPTIONS[noise_model]),
+        tuple(columns_without_model),
+        notes=tuple(notes),
     )
 
 
@@ -251,14 +247,14 @@ MODEL_NOTES: Mapping[str, tuple[str, ...]] = {
     ),
     "precision": (
         (
-            "Precision: z before rounding, and the least z that the rounding of two printed cells"
-            " leaves; sampling only."
+            "Precision: z of the printed numbers, and the smallest z that the rounding of both"
+            " cells allows; sampling only."
         ),
     ),
     "recall": (
         (
-            "Recall: z before rounding, and the least z that the rounding of two printed cells"
-            " leaves; sampling only."
+            "Recall: z of the printed numbers, and the smallest z that the rounding of both"
+            " cells allows; sampling only."
         ),
     ),
     "top1": (
@@ -292,6 +288,7 @@ MODEL_NOTES: Mapping[str, tuple[str, ...]] = {
 
 
 def _cells_by_column(table: Table) -> list[PublishedCell]:
+    """Return the cells with a number, column by column."""
     return [
         PublishedCell(table, row, c, row.published[c.key])
         for c in table.columns
@@ -301,7 +298,7 @@ def _cells_by_column(table: Table) -> list[PublishedCell]:
 
 
 def ranked_pairs(table: Table) -> Iterator[tuple[PublishedCell, PublishedCell]]:
-    """Cells that the table ranks together, two at a time, in printed order."""
+    """Yield every pair of cells that the table ranks together, in printed order."""
     blocks: dict[tuple[str, str], list[PublishedCell]] = {}
     for cell in _cells_by_column(table):
         blocks.setdefault(table.block_key(cell.row, cell.column), []).append(cell)
@@ -310,53 +307,50 @@ def ranked_pairs(table: Table) -> Iterator[tuple[PublishedCell, PublishedCell]]:
 
 
 def noise_model_name(cell: PublishedCell) -> str | None:
-    """Which noise model a cell's number has; None where none is assumed."""
+    """Return the name of the noise model of a cell's metric, None where there is none."""
     evaluator = cell.column.evaluator
-    measures = cell.column.metric_name
-    if evaluator == "fidelity" and measures in ("fid", "is", "precision", "recall"):
-        return measures
+    metric = cell.column.metric_name
+    if evaluator == "fidelity" and metric in ("fid", "is", "precision", "recall"):
+        return metric
     if evaluator == "t2i-compbench":
-        return "compbench" if measures in COMPBENCH_STANDARD_DEVIATIONS else None
+        return "compbench" if metric in COMPBENCH_STANDARD_DEVIATIONS else None
     return {"top1": "top1", "geneval": "geneval", "dpg-bench": "dpg"}.get(evaluator or "")
 
 
 def _compare_pair(
-    model: str, one: PublishedCell, other: PublishedCell, tables: Sequence[Table]
+    noise_model: str, a: PublishedCell, b: PublishedCell, tables: Sequence[Table]
 ) -> Iterator[PublishedDifference]:
-    if model == "geneval":
-        yield from _compare_geneval_pair(one, other, tables)
+    """Yield the differences of a pair of cells: one, or two for GenEval overall scores."""
+    if noise_model == "geneval":
+        yield from _compare_geneval_pair(a, b, tables)
     else:
-        yield _make_difference(model, one, other, NOISE_MODELS[model](one, other))
+        yield _make_difference(noise_model, a, b, NOISE_MODELS[noise_model](a, b))
 
 
 def _make_difference(
-    model: str, one: PublishedCell, other: PublishedCell, estimate: NoiseEstimate
+    noise_model: str, a: PublishedCell, b: PublishedCell, estimate: NoiseEstimate
 ) -> PublishedDifference:
-    table = one.table
-    across = one.row is other.row
-    first, second = (c.column.printed if across else c.row.printed for c in (one, other))
-    place = (
-        ""
-        if table.block == "none"
-        else one.row.printed
-        if across
-        else str(table.block_fact(one.row))
-    )
-    column = one.column.metric_name if across else one.column.printed
-    change = float(other.value - one.value)
+    """Return the difference of two cells of one row or of one column."""
+    if a.row is b.row:
+        column = a.column.metric_name
+        block = a.row.title
+        labels = (a.column.title, b.column.title)
+    else:
+        column = a.column.title
+        block = str(a.table.block_value(a.row))
+        labels = (a.row.title, b.row.title)
     return PublishedDifference(
-        model,
+        noise_model,
         column,
-        place,
-        first,
-        second,
-        (one.text, other.text),
-        change,
+        "" if a.table.block == "none" else block,
+        *labels,
+        (a.text, b.text),
+        float(b.value - a.value),
         estimate.test_statistics,
         estimate.verdict,
         estimate.note,
         "",
-        (one.id, other.id),
+        (a.id, b.id),
     )
 
 
@@ -364,128 +358,165 @@ def _make_difference(
 # noise models
 
 
-def fid_z(one: float, other: float, training: float) -> float:
-    """z of a difference of two FIDs whose sd are shares of themselves. `training` 0 is sampling
-    alone.
+def fid_z(a: float, b: float, training_fraction: float) -> float:
+    """Return z of the difference of two FIDs whose standard deviations are fractions of FID.
+
+    z = (b - a) / (sqrt(a^2 + b^2) sqrt(sampling^2 + training^2)).
+
+    Args:
+        training_fraction: standard deviation of training as a fraction of FID; 0 for sampling
+            alone.
     """
-    return (other - one) / (math.hypot(one, other) * math.hypot(FID_SAMPLING_FRACTION, training))
+    relative_deviation = math.hypot(FID_SAMPLING_FRACTION, training_fraction)
+    return (b - a) / (math.hypot(a, b) * relative_deviation)
 
 
-def _estimate_fid(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-    a = float(one.value)
-    b = float(other.value)
-    z = fid_z(a, b, FID_TRAINING_FRACTION)
-    cautious = fid_z(a, b, FID_TRAINING_FRACTION_HIGH)
-    word: NoiseVerdict = (
-        "resolved"
-        if abs(z) > RESOLVED_Z and abs(cautious) > LIKELY_Z
-        else "likely"
-        if abs(z) > LIKELY_Z
-        else "not resolved"
-    )
-    return NoiseEstimate(
-        {"z at 1.3%": z, "z at 2.0%": cautious, "sampling-only z": fid_z(a, b, 0.0)}, word
-    )
+def _estimate_fid(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+    """Return z of an FID difference with the usual, the high and no training noise."""
+    z = fid_z(float(a.value), float(b.value), FID_TRAINING_FRACTION)
+    cautious_z = fid_z(float(a.value), float(b.value), FID_TRAINING_FRACTION_HIGH)
+    sampling_z = fid_z(float(a.value), float(b.value), 0.0)
+
+    verdict: NoiseVerdict = "not resolved"
+    if abs(z) > MIN_Z_RESOLVED and abs(cautious_z) > MIN_Z_LIKELY:
+        verdict = "resolved"
+    elif abs(z) > MIN_Z_LIKELY:
+        verdict = "likely"
+    statistics = {"z at 1.3%": z, "z at 2.0%": cautious_z, "sampling-only z": sampling_z}
+    return NoiseEstimate(statistics, verdict)
 
 
 def _z_verdict(z: float) -> NoiseVerdict:
-    return "resolved" if abs(z) > RESOLVED_Z else "likely" if abs(z) > LIKELY_Z else "not resolved"
+    """Return the verdict on a z that includes training noise."""
+    if abs(z) > MIN_Z_RESOLVED:
+        return "resolved"
+    return "likely" if abs(z) > MIN_Z_LIKELY else "not resolved"
 
 
-def _sampling_verdict(least: float, most: float) -> NoiseVerdict:
-    """For numbers without a training term: |z| under the largest and under the smallest assumed
-    error.
+def _sampling_verdict(lowest_z: float, highest_z: float) -> NoiseVerdict:
+    """Return the verdict on a metric whose training noise is not known.
+
+    Args:
+        lowest_z, highest_z: z under the largest and under the smallest assumed sampling noise.
     """
-    return (
-        "beyond sampling"
-        if abs(least) > RESOLVED_Z
-        else "not resolved"
-        if abs(most) <= LIKELY_Z
-        else "sampling borderline"
-    )
+    if abs(lowest_z) > MIN_Z_RESOLVED:
+        return "beyond sampling"
+    return "not resolved" if abs(highest_z) <= MIN_Z_LIKELY else "sampling borderline"
 
 
-def _estimate_inception_score(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-    a = float(one.value)
-    b = float(other.value)
-    least, most = (
-        (b - a) * math.sqrt(N_IS_SPLITS) / (math.hypot(a, b) * split)
-        for split in (IS_SPLIT_FRACTION_HIGH, IS_SPLIT_FRACTION)
-    )
-    return NoiseEstimate({"z at 2.3%": least, "z at 0.8%": most}, _sampling_verdict(least, most))
+def _estimate_inception_score(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+    """Return z of an IS difference; the standard error of an IS is split sd / sqrt(10)."""
+    value_a = float(a.value)
+    value_b = float(b.value)
+
+    def split_z(split_fraction: float) -> float:
+        split_deviation = math.hypot(value_a, value_b) * split_fraction
+        return (value_b - value_a) * math.sqrt(N_IS_SPLITS) / split_deviation
+
+    lowest_z = split_z(IS_SPLIT_FRACTION_HIGH)
+    highest_z = split_z(IS_SPLIT_FRACTION)
+    statistics = {"z at 2.3%": lowest_z, "z at 0.8%": highest_z}
+    return NoiseEstimate(statistics, _sampling_verdict(lowest_z, highest_z))
 
 
-def _fraction_model(n: int) -> Callable[[PublishedCell, PublishedCell], NoiseEstimate]:
-    def model(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-        a = float(one.value)
-        b = float(other.value)
-        se = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
-        rounding = float(half_unit(one.text) + half_unit(other.text))
-        left = math.copysign(max(0.0, round(abs(b - a) - rounding, 12)), b - a) or 0.0
-        return NoiseEstimate(
-            {"z before rounding": (b - a) / se, "least z": left / se},
-            _sampling_verdict(left / se, (b - a) / se),
-        )
+def _fraction_model(n_images: int) -> Callable[[PublishedCell, PublishedCell], NoiseEstimate]:
+    """Return the noise model of a fraction of n images: the binomial distribution."""
 
-    return model
+    def estimate_fraction(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+        value_a = float(a.value)
+        value_b = float(b.value)
+        delta = value_b - value_a
 
+        # SE^2 = (a (1 - a) + b (1 - b)) / n
+        standard_error = math.sqrt((value_a * (1 - value_a) + value_b * (1 - value_b)) / n_images)
 
-def _estimate_top1(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-    change = float(other.value - one.value)
-    sampling = 100 * math.sqrt(TOP1_DISCORDANT_FRACTION / N_IMAGES)
-    with_training = change / math.hypot(sampling, math.sqrt(2) * TOP1_TRAINING_POINTS)
-    return NoiseEstimate(
-        {"z with training": with_training, "z without": change / sampling},
-        _z_verdict(with_training),
-    )
+        # the smallest difference of two numbers that round to the printed ones
+        rounding_error = float(half_unit(a.text) + half_unit(b.text))
+        smallest_delta = max(0.0, round(abs(delta) - rounding_error, 12))
+        smallest_delta = math.copysign(smallest_delta, delta) or 0.0
 
+        z_printed = delta / standard_error
+        z_smallest = smallest_delta / standard_error
+        statistics = {"z before rounding": z_printed, "least z": z_smallest}
+        return NoiseEstimate(statistics, _sampling_verdict(z_smallest, z_printed))
 
-def _estimate_dpg(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-    change = float(other.value - one.value)
-    kind, middle = (
-        change / (sd * math.sqrt(2 * (1 - rho) / DPG_PROMPTS))
-        for sd, rho in (DPG_FAVOURABLE, DPG_MIDDLE)
-    )
-    return NoiseEstimate({"z, favourable": kind, "z, middle": middle}, _z_verdict(middle))
+    return estimate_fraction
 
 
-def compbench_standard_error(measures: str, images: int, new_prompts: bool = False) -> float:
-    """SE of a difference of two models with so many images per prompt."""
-    within = (1 - WITHIN_PROMPT_CORRELATION) / images
-    return COMPBENCH_STANDARD_DEVIATIONS[measures] * math.sqrt(
-        2 * (within + (WITHIN_PROMPT_CORRELATION if new_prompts else 0.0)) / COMPBENCH_PROMPTS
-    )
+def _estimate_top1(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+    """Return z of a top-1 difference with and without training noise, paired by image."""
+    delta = float(b.value - a.value)
+    sampling_error = 100 * math.sqrt(TOP1_DISCORDANT_FRACTION / N_IMAGES)
+    training_z = delta / math.hypot(sampling_error, math.sqrt(2) * TOP1_TRAINING_POINTS)
+    statistics = {"z with training": training_z, "z without": delta / sampling_error}
+    return NoiseEstimate(statistics, _z_verdict(training_z))
 
 
-def _estimate_compbench(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
-    change = float(other.value - one.value)
-    z = {
-        images: change / compbench_standard_error(one.column.metric_name, images)
-        for images in COMPBENCH_IMAGES
+def _estimate_dpg(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+    """Return z of a DPG difference; SE = sd sqrt(2 (1 - correlation) / number of prompts)."""
+    delta = float(b.value - a.value)
+
+    def prompt_z(deviation: float, correlation: float) -> float:
+        return delta / (deviation * math.sqrt(2 * (1 - correlation) / DPG_PROMPTS))
+
+    favourable_z = prompt_z(*DPG_FAVOURABLE)
+    middle_z = prompt_z(*DPG_MIDDLE)
+    statistics = {"z, favourable": favourable_z, "z, middle": middle_z}
+    return NoiseEstimate(statistics, _z_verdict(middle_z))
+
+
+def compbench_standard_error(metric: str, n_images: int, has_new_prompts: bool = False) -> float:
+    """Return the standard error of the difference of two models in a T2I-CompBench category.
+
+    SE = sd sqrt(2 ((1 - rho) / images + rho) / prompts), with rho the within-prompt correlation.
+    The term rho drops out where both models have the same prompts.
+
+    Args:
+        n_images: images per prompt.
+        has_new_prompts: whether the prompts count as a random sample.
+    """
+    within_variance = (1 - WITHIN_PROMPT_CORRELATION) / n_images
+    between_variance = WITHIN_PROMPT_CORRELATION if has_new_prompts else 0.0
+    variance = 2 * (within_variance + between_variance) / COMPBENCH_PROMPTS
+    return COMPBENCH_STANDARD_DEVIATIONS[metric] * math.sqrt(variance)
+
+
+def _estimate_compbench(a: PublishedCell, b: PublishedCell) -> NoiseEstimate:
+    """Return z of a T2I-CompBench difference for each possible number of images per prompt."""
+    delta = float(b.value - a.value)
+    z_by_count = {
+        n_images: delta / compbench_standard_error(a.column.metric_name, n_images)
+        for n_images in COMPBENCH_IMAGES
     }
-    words = {images: _z_verdict(value) for images, value in z.items()}
-    numbers = {f"z, {n} image{'s' if n > 1 else ''}": value for n, value in z.items()}
-    if len(set(words.values())) == 1:
-        return NoiseEstimate(numbers, words[COMPBENCH_IMAGES[0]])
-    return NoiseEstimate(
-        numbers,
-        "depends on images per prompt",
-        ", ".join(f"{n}: {word}" for n, word in words.items()),
-    )
+    verdicts = {n_images: _z_verdict(z) for n_images, z in z_by_count.items()}
+    statistics = {f"z, {n} image{'s' if n > 1 else ''}": z for n, z in z_by_count.items()}
+    if len(set(verdicts.values())) == 1:
+        return NoiseEstimate(statistics, verdicts[COMPBENCH_IMAGES[0]])
+    note = ", ".join(f"{n_images}: {verdict}" for n_images, verdict in verdicts.items())
+    return NoiseEstimate(statistics, "depends on images per prompt", note)
 
 
 NOISE_MODELS: Mapping[str, Callable[[PublishedCell, PublishedCell], NoiseEstimate]] = {
-    "fid": _estimate_fid, "is": _estimate_inception_score, "precision": _fraction_model(N_IMAGES), "recall": _fraction_model(N_REFERENCE_IMAGES), "top1": _estimate_top1, "dpg": _estimate_dpg, "compbench": _estimate_compbench,
-}  # fmt: skip
+    "fid": _estimate_fid,
+    "is": _estimate_inception_score,
+    "precision": _fraction_model(N_IMAGES),
+    "recall": _fraction_model(N_REFERENCE_IMAGES),
+    "top1": _estimate_top1,
+    "dpg": _estimate_dpg,
+    "compbench": _estimate_compbench,
+}
 
 
-# ------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------
 # GenEval
 
 
 class StandardErrors(NamedTuple):
-    """Standard errors of a difference: images independent, clustered (new prompts), paired at
-    best.
+    """Standard errors of a difference under three assumptions.
+
+    independent: all images are independent.
+    clustered: images of one prompt are correlated, and the prompts are a random sample.
+    paired: both models have the same prompts, which cancels the prompt term (best case).
     """
 
     independent: float
@@ -494,136 +525,169 @@ class StandardErrors(NamedTuple):
 
 
 def geneval_standard_errors(variance: float) -> StandardErrors:
-    """Errors of a difference from the summed binomial variance of its two numbers."""
-    effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
+    """Return the standard errors for the summed binomial variance of two numbers.
+
+    The design effect of m images per prompt is 1 + (m - 1) rho, with the within-prompt correlation
+    rho. Pairing by prompt leaves 1 - rho.
+    """
+    design_effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
     return StandardErrors(
         math.sqrt(variance),
-        math.sqrt(variance * effect),
+        math.sqrt(variance * design_effect),
         math.sqrt(variance * (1 - WITHIN_PROMPT_CORRELATION)),
     )
 
 
 def _variance(cell: PublishedCell, tables: Sequence[Table]) -> float | None:
-    """Binomial variance of a category, or of an overall from its categories; None where no
-    categories are printed.
+    """Return the binomial variance of a category score, or of an overall from its categories.
+
+    None where no categories are printed.
     """
-    if images := cell.column.n_images:
-        return _binomial_variance(float(cell.value), images)
-    home = _cell_with_categories(cell, tables)
-    if home is None:
+    if n_images := cell.column.n_images:
+        return _binomial_variance(float(cell.value), n_images)
+    overall_cell = _cell_with_categories(cell, tables)
+    if overall_cell is None:
         return None
-    parts = averaged_columns(home.table, home.column)
-    return (
-        sum(
-            _binomial_variance(
-                float(home._replace(column=p, text=home.row.published[p.key]).value),
-                p.n_images or 1,
-            )
-            for p in parts
+
+    # variance of the unweighted mean of k categories: sum of their variances / k^2
+    category_columns = averaged_columns(overall_cell.table, overall_cell.column)
+    variances = [
+        _binomial_variance(
+            float(leading_number(overall_cell.row.published[column.key])), column.n_images or 1
         )
-        / len(parts) ** 2
-    )
+        for column in category_columns
+    ]
+    return sum(variances) / len(category_columns) ** 2
 
 
 def _binomial_variance(fraction: float, n: int) -> float:
+    """Return p (1 - p) / n, the variance of a fraction p of n images."""
     return fraction * (1 - fraction) / n
 
 
 def _cell_with_categories(cell: PublishedCell, tables: Sequence[Table]) -> PublishedCell | None:
-    """The cell itself, or the one it repeats, or for a row of its own the baseline's: where the
-    categories stand.
+    """Return the overall cell whose row prints the categories, None where there is none.
+
+    It is the cell itself, the cell that it repeats, or the cell that its baseline repeats.
     """
     if averaged_columns(cell.table, cell.column):
         return cell
-    linked = cell.row.same_as or next(
-        (base.same_as for base in [cell.table.baseline_row(cell.row, "paper")] if base), None
-    )
+    repeated_row = cell.row.repeated_row
+    baseline = cell.table.baseline_row(cell.row, "paper")
+    if repeated_row is None and baseline is not None:
+        repeated_row = baseline.repeated_row
+
     for table in tables:
         for row in table.rows:
-            if linked == f"{table.id}/{row.id}":
-                return next(
-                    (
-                        PublishedCell(table, row, c, row.published[c.key])
-                        for c in table.columns
-                        if averaged_columns(table, c)
-                    ),
-                    None,
-                )
+            if repeated_row == f"{table.id}/{row.id}":
+                overall_columns = [c for c in table.columns if averaged_columns(table, c)]
+                if not overall_columns:
+                    return None
+                column = overall_columns[0]
+                return PublishedCell(table, row, column, row.published[column.key])
     return None
 
 
-def _overall_standard_errors(
-    one: PublishedCell, other: PublishedCell, tables: Sequence[Table]
+def _geneval_pair_errors(
+    a: PublishedCell, b: PublishedCell, tables: Sequence[Table]
 ) -> StandardErrors:
-    variances = [_variance(cell, tables) for cell in (one, other)]
-    if variances[0] is None or variances[1] is None:
-        effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
-        return StandardErrors(
-            OVERALL_UNPAIRED / math.sqrt(effect), OVERALL_UNPAIRED, OVERALL_PAIRED
-        )
-    return geneval_standard_errors(variances[0] + variances[1])
+    """Return the standard errors of a GenEval difference.
+
+    Without printed categories those of two overall scores near 0.76 are taken.
+    """
+    variance_a = _variance(a, tables)
+    variance_b = _variance(b, tables)
+    if variance_a is None or variance_b is None:
+        design_effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
+        independent = OVERALL_UNPAIRED / math.sqrt(design_effect)
+        return StandardErrors(independent, OVERALL_UNPAIRED, OVERALL_PAIRED)
+    return geneval_standard_errors(variance_a + variance_b)
 
 
-def _estimate_geneval(change: float, errors: StandardErrors, note: str = "") -> NoiseEstimate:
-    z = [change / se for se in errors]
-    names = ("independent", "clustered", "paired at best")
-    numbers = {f"p {name}": two_sided_p(value) for name, value in zip(names, z, strict=True)}
-    return NoiseEstimate(
-        {**numbers, "z clustered": z[1], "z paired at best": z[2]}, "not resolved", note
-    )
+def _estimate_geneval(delta: float, errors: StandardErrors) -> NoiseEstimate:
+    """Return p and z of a GenEval difference; its verdict is set by _adjust_verdicts."""
+    statistics = {
+        "p independent": two_sided_p(delta / errors.independent),
+        "p clustered": two_sided_p(delta / errors.clustered),
+        "p paired at best": two_sided_p(delta / errors.paired),
+        "z clustered": delta / errors.clustered,
+        "z paired at best": delta / errors.paired,
+    }
+    return NoiseEstimate(statistics, "not resolved")
 
 
 def _compare_geneval_pair(
-    one: PublishedCell, other: PublishedCell, tables: Sequence[Table]
+    a: PublishedCell, b: PublishedCell, tables: Sequence[Table]
 ) -> Iterator[PublishedDifference]:
-    errors = _overall_standard_errors(one, other, tables)
-    line = _make_difference(
-        "geneval", one, other, _estimate_geneval(float(other.value - one.value), errors)
-    )
-    yield replace(line, family="categories" if one.column.n_images else "as printed")
-    first = _category_mean(one)
-    second = _category_mean(other)
-    if first is not None and second is not None:
-        said = _estimate_geneval(second - first, errors)
-        texts = (f"{first:.4f}", f"{second:.4f}")
-        column = f"{line.column}, recomputed"
+    """Yield the difference as printed and, for overall scores, that of the categories' means."""
+    errors = _geneval_pair_errors(a, b, tables)
+    estimate = _estimate_geneval(float(b.value - a.value), errors)
+    difference = _make_difference("geneval", a, b, estimate)
+    yield replace(difference, family="categories" if a.column.n_images else "as printed")
+
+    mean_a = _category_mean(a)
+    mean_b = _category_mean(b)
+    if mean_a is not None and mean_b is not None:
+        recomputed_estimate = _estimate_geneval(mean_b - mean_a, errors)
         yield replace(
-            line,
-            column=column,
-            printed_values=texts,
-            delta=second - first,
-            test_statistics=said.test_statistics,
+            difference,
+            column=f"{difference.column}, recomputed",
+            printed_values=(f"{mean_a:.4f}", f"{mean_b:.4f}"),
+            delta=mean_b - mean_a,
+            test_statistics=recomputed_estimate.test_statistics,
             family="recomputed",
         )
 
 
 def _category_mean(cell: PublishedCell) -> float | None:
-    """The mean of the printed categories of an overall; None where it has none in its row."""
-    parts = averaged_columns(cell.table, cell.column)
-    if not parts or any(part.key not in cell.row.published for part in parts):
+    """Return the mean of the printed categories of an overall score, None where one is missing."""
+    category_columns = averaged_columns(cell.table, cell.column)
+    if not category_columns or any(
+        column.key not in cell.row.published for column in category_columns
+    ):
         return None
-    return float(sum(leading_number(cell.row.published[part.key]) for part in parts) / len(parts))
+    return float(
+        sum(leading_number(cell.row.published[column.key]) for column in category_columns)
+        / len(category_columns)
+    )
 
 
-def _adjust_verdicts(lines: list[PublishedDifference]) -> list[PublishedDifference]:
-    """Verdicts of GenEval lines, Holm-adjusted within their family."""
-    for family in dict.fromkeys(line.family for line in lines if line.family):
-        places = [i for i, line in enumerate(lines) if line.family == family]
-        clustered, paired = (
-            holm_adjust([lines[i].test_statistics[name] for i in places])
-            for name in ("p clustered", "p paired at best")
+def _adjust_verdicts(differences: Sequence[PublishedDifference]) -> list[PublishedDifference]:
+    """Return the differences with Holm-adjusted p values and verdicts in those of GenEval.
+
+    The p values are adjusted within each family.
+    """
+    adjusted_differences = list(differences)
+    for family in dict.fromkeys(
+        difference.family for difference in adjusted_differences if difference.family
+    ):
+        indices = [
+            i for i, difference in enumerate(adjusted_differences) if difference.family == family
+        ]
+        clustered_p_values = holm_adjust(
+            [adjusted_differences[i].test_statistics["p clustered"] for i in indices]
         )
-        for i, p, best in zip(places, clustered, paired, strict=True):
-            word: NoiseVerdict = (
-                "resolved" if p < ALPHA else "likely" if best < ALPHA else "not resolved"
+        paired_p_values = holm_adjust(
+            [adjusted_differences[i].test_statistics["p paired at best"] for i in indices]
+        )
+        for i, p_clustered, p_paired in zip(
+            indices, clustered_p_values, paired_p_values, strict=True
+        ):
+            adjusted_differences[i] = _with_adjusted_p(
+                adjusted_differences[i], p_clustered, p_paired
             )
-            lines[i] = replace(
-                lines[i],
-                verdict=word,
-                test_statistics={
-                    **lines[i].test_statistics,
-                    "Holm clustered": p,
-                    "Holm paired": best,
-                },
-            )
-    return lines
+    return adjusted_differences
+
+
+def _with_adjusted_p(
+    difference: PublishedDifference, p_clustered: float, p_paired: float
+) -> PublishedDifference:
+    """Return a GenEval difference with its adjusted p values and the verdict that follows."""
+    verdict: NoiseVerdict = "not resolved"
+    if p_clustered < ALPHA:
+        verdict = "resolved"
+    elif p_paired < ALPHA:
+        verdict = "likely"
+    adjusted_p_values = {"Holm clustered": p_clustered, "Holm paired": p_paired}
+    test_statistics = {**difference.test_statistics, **adjusted_p_values}
+    return replace(difference, verdict=verdict, test_statistics=test_statistics)

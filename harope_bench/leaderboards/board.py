@@ -1,11 +1,11 @@
-"""Results times table: the cells of a leaderboard, with what may and may not be said of each."""
+"""A board: the cells of a published table with the measured numbers that match them."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from harope_bench.core.storage import sha256_bytes
@@ -67,22 +67,22 @@ Status = Literal["measured", "no value", "not run", "undecided"]
 
 
 class PaperVerdict(NamedTuple):
-    """What may be concluded from measured minus published.
+    """What can be concluded from measured minus published.
 
-    reason: why no more can be concluded, or on what evidence.
+    reason: why no more can be concluded, or the evidence for the verdict.
     """
 
     word: PaperWord
     reason: str | None = None
 
     def __str__(self) -> str:
-        """Return the word, and the reason in brackets."""
+        """Return the verdict with its reason in brackets."""
         return f"{self.word} ({self.reason})" if self.reason else self.word
 
 
 @dataclass(frozen=True)
 class MeasurementSource:
-    """Which result a measured number was read from."""
+    """The result that a measured number was read from."""
 
     result_sha256: str
     plan_digest: str | None
@@ -97,14 +97,16 @@ class MeasurementSource:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `published` is the printed string (None: the paper prints a dash), `half_unit` its
-    rounding error.
+    """One cell of a board.
 
-    `delta` is measured minus published; `verdict` says what may be concluded from it; `above` is by
-    how many percent, cut after one
-    decimal, the measured number is above its baseline's, where the column prints that; `flags` are
-    ids of the paper's
-    flags; `marks` are numbers of the board's notes that belong here.
+    published: the printed string, None where the paper prints a dash.
+    half_unit: largest rounding error of the printed number.
+    measured, se, low, high: the measured number, its standard error and 95% interval.
+    delta: measured minus published. verdict: what can be concluded from it.
+    flags: ids of the paper's flags on this cell.
+    percent_above_baseline: percent by which the measured number exceeds its baseline's, cut
+        after one decimal, in columns that print it.
+    note_numbers: numbers of the board's notes that belong to this cell.
     """
 
     published: str | None = None
@@ -130,7 +132,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Board:
-    """A table with its cells by (row id, column key), its notes, and what was compared."""
+    """A table with its cells by (row id, column key), its notes and its comparisons."""
 
     table: Table
     show: Show
@@ -144,135 +146,146 @@ class Board:
 
     @property
     def n_measured(self) -> int:
-        """How many cells hold a measured number."""
+        """Return how many cells have a measured number."""
         return sum(cell.measured is not None for cell in self.cells.values())
 
 
 def build_boards(
     tables: Sequence[Table],
-    found: Sequence[StoredResult],
+    results: Sequence[StoredResult],
     show: Show = "both",
     scale: Scale | None = None,
     entries: Entries = NO_ENTRIES,
 ) -> list[Board]:
-    """Return the boards of several tables with the rows that a user enters; each names the runs
-    that fit no row of any.
+    """Return the boards of several tables, with the rows that the user adds.
+
+    Each board has a note on the runs that fit no row of any of the tables.
 
     Raises:
-        UnknownName: a run or a row that is not there. OptionError: runs that fit no cell, or
-            several that fit one.
+        UnknownNameError: an entry names a run or a row that does not exist.
+        OptionError: the runs of an entry fit no cell, or several different runs fit one cell.
     """
-    check_entries(tables, found, entries, SCALES if scale is None else (scale,))
-    note = unmatched_runs_note(tables, found, entries) if found and show != "published" else None
+    check_entries(tables, results, entries, SCALES if scale is None else (scale,))
+    note = (
+        unmatched_runs_note(tables, results, entries) if results and show != "published" else None
+    )
     return [
-        build_board(table, found, show, scale, entries, [note] if note else []) for table in tables
+        build_board(table, results, show, scale, entries, [note] if note else [])
+        for table in tables
     ]
 
 
 def build_board(
     table: Table,
-    found: Sequence[StoredResult],
+    results: Sequence[StoredResult],
     show: Show = "both",
     scale: Scale | None = None,
     entries: Entries = NO_ENTRIES,
     more_notes: Sequence[str] = (),
 ) -> Board:
-    """The board of a table. Without `scale`, paper-scale results are shown if there are any, else
-    micro.
+    """Return the board of a table.
 
-    Published and measured numbers stand side by side and are never ranked together.
+    Published and measured numbers are shown side by side and are never ranked together.
 
     Args:
-        entries: rows that a user enters; a name that no cell of this table takes changes nothing
-            here. more_notes: further
-            notes on the measured numbers as a whole.
+        scale: scale of the measured numbers; None takes paper scale if there are results, else
+            micro.
+        entries: rows that the user adds. An entry that fits no cell of this table is ignored.
+        more_notes: further notes on the measured numbers.
     """
-    wanted = show != "published"
-    used = scale or _default_scale(table, found, entries) if wanted else None
-    table = add_entries(table, found, used, entries) if used else table
-    picks = match_measurements(table, found, used) if used else {}
-    open_cells = _undecided_notes(table, found, used) if used else {}
+    # match the runs to the cells
+    shows_measured = show != "published"
+    used_scale = None
+    matches: Matches = {}
+    undecided_notes: dict[tuple[str, str], list[str]] = {}
+    if shows_measured:
+        used_scale = scale or _default_scale(table, results, entries)
+    if used_scale:
+        table = add_entries(table, results, used_scale, entries)
+        matches = match_measurements(table, results, used_scale)
+        undecided_notes = _undecided_notes(table, results, used_scale)
+
+    # fill the cells; notes are numbered in the order of the cells
     notes = Notes(table.flags if show != "measured" else ())
-    remarks = _collect_cell_notes(table, picks) | open_cells
-    best = best_cells(table, picks)
+    notes_by_cell = _collect_cell_notes(table, matches) | undecided_notes
+    best_keys = best_cells(table, matches)
     cells = {}
     for row in table.rows:
+        baseline = table.baseline_row(row, used_scale) if used_scale else None
         for column in table.columns:
             key = (row.id, column.key)
-            base = table.baseline_row(row, used) if used else None
-            against = picks.get((base.id, column.key)) if base else None
             cells[key] = _make_cell(
                 table,
                 row,
                 column,
-                picks.get(key),
-                against,
+                matches.get(key),
+                matches.get((baseline.id, column.key)) if baseline else None,
                 notes,
-                remarks.get(key, []),
-                key in best,
+                notes_by_cell.get(key, []),
+                key in best_keys,
             )
-    if wanted:
-        notes.general(general_notes(table, found, used, picks))
-        notes.general([*entry_notes(table), *more_notes])
-        if (
-            used == "paper"
-            # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048
-            # pixels
-        ):
-            notes.general(
-                f"The paper does not say; our runs: {reading}"
-                for reading in table.readings
-                if picks
-            )
-    compared = [item for item in compare_rows(table, found) if item.scale == used] if wanted else []
+
+    # notes on the board as a whole, and differences between its rows
+    comparisons: list[RowComparison] = []
+    if shows_measured:
+        notes.add_general_notes(general_notes(table, results, used_scale, matches))
+        notes.add_general_notes([*entry_notes(table), *more_notes])
+        notes.add_general_notes(_assumption_notes(table, used_scale, matches))
+        comparisons = [item for item in compare_rows(table, results) if item.scale == used_scale]
     return Board(
         table,
         show,
-        used,
+        used_scale,
         cells,
-        tuple(notes.all),
-        notes.of_table(table),
-        _measured_title(table, picks, used),
-        {
-            column.key: _measured_column_title(
-                column, [p for (_, key), p in picks.items() if key == column.key]
-            )
-            for column in table.columns
-        },
-        tuple(compared),
+        tuple(notes.notes),
+        notes.table_note_numbers(table),
+        _measured_title(table, matches, used_scale),
+        _measured_column_titles(table, matches),
+        tuple(comparisons),
     )
 
 
-def _default_scale(table: Table, found: Sequence[StoredResult], entries: Entries) -> Scale | None:
-    """Return the scale that most of the entered rows have numbers of; of equals paper before micro;
-    None without a number.
+def _assumption_notes(table: Table, scale: Scale | None, matches: Matches) -> list[str]:
+    """Return a note for each assumption of the table, none at micro scale or without runs.
+
+    The assumptions concern the paper's networks: LoRA, SD3 or 2,048 pixels have no micro run.
     """
-    entered = {scale: add_entries(table, found, scale, entries) for scale in SCALES}
-    measured = [
+    if scale != "paper" or not matches:
+        return []
+    return [f"The paper does not say; our runs: {text}" for text in table.assumptions]
+
+
+def _default_scale(table: Table, results: Sequence[StoredResult], entries: Entries) -> Scale | None:
+    """Return the scale at which most of the user's rows have numbers, None without any number.
+
+    Paper scale wins a tie.
+    """
+    extended_tables = {scale: add_entries(table, results, scale, entries) for scale in SCALES}
+    measured_scales = [
         scale
         for scale in SCALES
-        if match_measurements(entered[scale], found, scale)
-        or undecided_cells(entered[scale], found, scale)
+        if match_measurements(extended_tables[scale], results, scale)
+        or undecided_cells(extended_tables[scale], results, scale)
     ]
-    return max(
-        measured,
-        key=lambda scale: len(
-            {row.run_name for row in entered[scale].rows if isinstance(row, EntryRow)}
-        ),
-        default=None,
-    )
+
+    # SCALES has paper first, and max keeps the first of equals
+    def count_entered_runs(scale: Scale) -> int:
+        rows = extended_tables[scale].rows
+        return len({row.run_name for row in rows if isinstance(row, EntryRow)})
+
+    return max(measured_scales, key=count_entered_runs, default=None)
 
 
 def _undecided_notes(
-    table: Table, found: Sequence[StoredResult], scale: Scale
+    table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> dict[tuple[str, str], list[str]]:
-    """Return the remark on each cell that runs of several checkpoints fit."""
+    """Return the note on each cell that runs of several checkpoints fit."""
     return {
         (row_id, key): [
-            f"undecided: runs of {len(names)} checkpoints fit {table.find_row(row_id).printed}"
+            f"undecided: runs of {len(names)} checkpoints fit {table.find_row(row_id).title}"
             f" ({', '.join(names)}); --row {row_id}=NAME decides, --add NAME gives one a row"
         ]
-        for (row_id, key), names in undecided_cells(table, found, scale).items()
+        for (row_id, key), names in undecided_cells(table, results, scale).items()
     }
 
 
@@ -280,66 +293,80 @@ def _make_cell(
     table: Table,
     row: Row,
     column: Column,
-    picked: MatchedMeasurement | None,
-    base: MatchedMeasurement | None,
+    match: MatchedMeasurement | None,
+    baseline_match: MatchedMeasurement | None,
     notes: Notes,
     cell_notes: list[str],
-    best: bool,
+    is_best_measured: bool,
 ) -> Cell:
-    printed = row.published.get(column.key)
-    flags = notes.of_cell(table, row, column)
-    facts = {
-        "published": printed,
-        "half_unit": None if printed is None else str(half_unit(printed)),
-        "flags": tuple(flag.id for flag in flags),
-        "best_published": table.is_best(row, column),
-    }
-    marks = [notes.mark(flag) for flag in flags]
-    if picked is None:
-        status = "undecided" if cell_notes else "not run"
-        return Cell(
-            **facts,
-            status=status,
+    """Return one cell; its notes are added to the board's notes.
+
+    Args:
+        match: the measurement of the cell, None where no run fits.
+        baseline_match: the measurement of the row's baseline in this column.
+    """
+    published_text = row.published.get(column.key)
+    flags = notes.cell_flags(table, row, column)
+    published_cell = Cell(
+        published=published_text,
+        half_unit=None if published_text is None else str(half_unit(published_text)),
+        flags=tuple(flag.id for flag in flags),
+        is_best_published=table.is_best(row, column),
+    )
+    flag_numbers = [notes.flag_number(flag) for flag in flags]
+
+    if match is None:
+        return replace(
+            published_cell,
+            status="undecided" if cell_notes else "not run",
             note="; ".join(cell_notes) or None,
-            note_numbers=(*marks, *map(notes.add, cell_notes)),
-        )  # type: ignore[arg-type]
-    measured = picked.measurement
-    if measured.value is None:
-        cell_notes = [f"no value: {measured.reason}", *cell_notes]
-    delta, verdict = _compare_with_paper(table, column, printed, picked)
-    above = _percent_above_baseline(table, row, column, picked, base)
-    if (
-        printed
-        and above is not None
-        and (said := PERCENT_PATTERN.search(printed))
-        and said[1] != f"{above:.1f}"
-    ):
-        cell_notes = [
-            *cell_notes,
-            f"The percentage of {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%.",
-        ]
-    return Cell(
-        **facts,  # type: ignore[arg-type]
-        status="measured" if measured.value is not None else "no value",
-        measured=measured.value,
-        se=measured.se,
-        low=measured.low,
-        high=measured.high,
+            note_numbers=(*flag_numbers, *map(notes.add_note, cell_notes)),
+        )
+
+    measurement = match.measurement
+    if measurement.value is None:
+        cell_notes = [f"no value: {measurement.reason}", *cell_notes]
+    delta, verdict = _compare_with_paper(table, column, published_text, match)
+    percent_above = _percent_above_baseline(column, match, baseline_match)
+    cell_notes = [*cell_notes, *_percentage_notes(column, published_text, percent_above)]
+    return replace(
+        published_cell,
+        status="measured" if measurement.value is not None else "no value",
+        measured=measurement.value,
+        se=measurement.se,
+        low=measurement.low,
+        high=measurement.high,
         delta=delta,
         verdict=verdict,
         note="; ".join(cell_notes) or None,
-        n_scored=measured.n_scored,
-        scale=picked.stored_result.result.scale,
-        measurement_name=measured.name,
-        percent_above_baseline=above,
-        is_best_measured=best,
-        note_numbers=(*marks, *map(notes.add, cell_notes)),
-        source=_measurement_source(picked),
+        n_scored=measurement.n_scored,
+        scale=match.stored_result.result.scale,
+        measurement_name=measurement.name,
+        percent_above_baseline=percent_above,
+        is_best_measured=is_best_measured,
+        note_numbers=(*flag_numbers, *map(notes.add_note, cell_notes)),
+        source=_measurement_source(match),
     )
 
 
-def _measurement_source(picked: MatchedMeasurement) -> MeasurementSource:
-    result = picked.stored_result.result
+def _percentage_notes(
+    column: Column, published_text: str | None, percent_above: float | None
+) -> list[str]:
+    """Return a note if the printed percentage is not the measured one, else an empty list."""
+    printed_percentage = PERCENT_PATTERN.search(published_text or "")
+    if printed_percentage is None or percent_above is None:
+        return []
+    if printed_percentage[1] == f"{percent_above:.1f}":
+        return []
+    return [
+        f"The percentage of {column.title} comes out as +{percent_above:.1f}%, printed"
+        f" +{printed_percentage[1]}%."
+    ]
+
+
+def _measurement_source(match: MatchedMeasurement) -> MeasurementSource:
+    """Return where the measurement of a cell was read from."""
+    result = match.stored_result.result
     return MeasurementSource(
         sha256_bytes(result.to_json().encode()),
         result.plan_digest,
@@ -354,114 +381,141 @@ def _measurement_source(picked: MatchedMeasurement) -> MeasurementSource:
 
 
 def _compare_with_paper(
-    table: Table, column: Column, printed: str | None, picked: MatchedMeasurement
+    table: Table, column: Column, published_text: str | None, match: MatchedMeasurement
 ) -> tuple[float | None, PaperVerdict | None]:
-    """Measured minus published, and what may be said of it.
+    """Return measured minus published and the verdict on it, None and None without two numbers.
 
-    The printed number came without an error: it is taken to have the measured one's (evidence L0),
-    and the
-    half unit lost in printing is granted to it first.
+    The paper prints no standard error, so the published number is assumed to have the measured
+    one's (evidence L0). The rounding error of the printed number is subtracted first.
     """
-    value = picked.measurement.value
-    if printed is None or value is None:
+    value = match.measurement.value
+    if published_text is None or value is None:
         return None, None
-    delta = value - float(leading_number(printed))
-    if column.of == "network":
-        return delta, _count_verdict(picked, delta, printed)
-    if reason := incomparability_reason(table, column, picked):
+    delta = value - float(leading_number(published_text))
+    if column.measured_on == "network":
+        return delta, _count_verdict(match, delta, published_text)
+    if reason := incomparability_reason(table, column, match):
         return delta, PaperVerdict("not comparable", reason)
-    if not picked.measurement.se:
+    if not match.measurement.se:
         return delta, PaperVerdict("not resolved", "no standard error")
-    beyond = max(0.0, abs(delta) - float(half_unit(printed)))
-    p = significance.two_sided_p(beyond / (math.sqrt(2) * picked.measurement.se))
+
+    # z = (|delta| - half unit) / SE(difference), with SE(difference) = sqrt(2) SE(measured)
+    difference_beyond_rounding = max(0.0, abs(delta) - float(half_unit(published_text)))
+    p = significance.two_sided_p(difference_beyond_rounding / (math.sqrt(2) * match.measurement.se))
     word = significance.verdict(column.direction, delta, p)
     return delta, PaperVerdict(word, "L0: the printed number's error is assumed")
 
 
-def _count_verdict(picked: MatchedMeasurement, delta: float, printed: str) -> PaperVerdict:
-    """A count is exact: it rounds to the printed digits or it does not."""
-    if picked.stored_result.result.scale == "micro":
+def _count_verdict(match: MatchedMeasurement, delta: float, published_text: str) -> PaperVerdict:
+    """Return the verdict on an exact count: it rounds to the printed digits or it differs."""
+    if match.stored_result.result.scale == "micro":
         return PaperVerdict("not comparable", "micro")
-    is_rounding = abs(delta) <= float(half_unit(printed)) * (1 + 1e-9)
-    if is_rounding:
+    # the factor allows for a count exactly between two printed values
+    if abs(delta) <= float(half_unit(published_text)) * (1 + 1e-9):
         return PaperVerdict("as printed")
     return PaperVerdict("differs", "more than rounding")
 
 
 def _percent_above_baseline(
-    table: Table,
-    row: Row,
-    column: Column,
-    picked: MatchedMeasurement,
-    base: MatchedMeasurement | None,
+    column: Column, match: MatchedMeasurement, baseline_match: MatchedMeasurement | None
 ) -> float | None:
-    """By how many percent a measured number is above its baseline's, cut after one decimal."""
-    if (
-        not column.percent
-        or base is None
-        or not base.measurement.value
-        or picked.measurement.value is None
-    ):
-        return None
-    return math.floor((picked.measurement.value / base.measurement.value - 1) * 1000 + 1e-9) / 10
+    """Return by how many percent a number exceeds its baseline's, cut after one decimal.
 
-
-def _collect_cell_notes(table: Table, picks: Matches) -> dict[tuple[str, str], list[str]]:
-    """What a reader must know of single cells: other results left out, images that failed, another
-    footing.
+    None where the column prints no percentage, or a number is missing.
     """
-    remarks: dict[tuple[str, str], list[str]] = {key: [] for key in picks}
-    for key, picked in picks.items():
-        m = picked.measurement
-        remarks[key] += rule_notes(picked)
-        if picked.plan and (scaling := picked.plan.settings.pos_scaling) not in (None, "none"):
-            remarks[key].append(
-                f"drawn with position scaling {scaling}, which the paper does not name"
-            )
-        if picked.n_other_matches and table.find_column(key[1]).of == "images":
-            remarks[key].append(
-                f"{picked.n_other_matches + 1} results fit {table.find_row(key[0]).printed}; shown"
-                " is, of those as trained if there are any, the one over the most images"
-                f" ({m.n_scored:,})"
-            )
-        if m.n_scored != m.n_asked and table.find_column(key[1]).of == "images":
-            remarks[key].append(
-                f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed,"
-                f" {m.n_abstained} abstained"
-            )
-    for ranked in ranked_blocks(table, picks).values():
-        for key, differs in ranked.aside.items():
-            remarks[key].append(f"not ranked with the others: {differs}")
-    return remarks
+    if not column.has_percentage or baseline_match is None:
+        return None
+    value = match.measurement.value
+    baseline_value = baseline_match.measurement.value
+    if value is None or not baseline_value:
+        return None
+    return math.floor((value / baseline_value - 1) * 1000 + 1e-9) / 10
 
 
-def _measured_title(table: Table, picks: Matches, scale: Scale | None) -> str:
-    if not picks:
+def _collect_cell_notes(table: Table, matches: Matches) -> dict[tuple[str, str], list[str]]:
+    """Return the notes on each matched cell.
+
+    They name judges and rules, other results, failed images, and why a cell is not ranked.
+    """
+    notes_by_cell = {
+        (row_id, column_key): _match_notes(
+            table.find_row(row_id), table.find_column(column_key), match
+        )
+        for (row_id, column_key), match in matches.items()
+    }
+    for block in ranked_blocks(table, matches).values():
+        for key, reason in block.exclusion_reasons.items():
+            notes_by_cell[key].append(f"not ranked with the others: {reason}")
+    return notes_by_cell
+
+
+def _match_notes(row: Row, column: Column, match: MatchedMeasurement) -> list[str]:
+    """Return the notes on one matched measurement."""
+    measurement = match.measurement
+    notes = rule_notes(match)
+    if match.plan and match.plan.settings.pos_scaling not in (None, "none"):
+        notes.append(
+            f"generated with position scaling {match.plan.settings.pos_scaling}, which the paper"
+            " does not name"
+        )
+    if column.measured_on == "images" and match.n_other_matches:
+        notes.append(
+            f"{match.n_other_matches + 1} results fit {row.title}; the cell shows the one over the"
+            f" most images ({measurement.n_scored:,}), without position scaling if there is one"
+        )
+    if column.measured_on == "images" and measurement.n_scored != measurement.n_asked:
+        notes.append(
+            f"{measurement.n_scored:,} of {measurement.n_asked:,} images scored,"
+            f" {measurement.n_failed} failed, {measurement.n_abstained} abstained"
+        )
+    return notes
+
+
+def _measured_title(table: Table, matches: Matches, scale: Scale | None) -> str:
+    """Return the heading of the measured columns: scale, suites, number of images, profiles."""
+    if not matches:
         return "measured (not run)"
-    drawn = [picked for (_, key), picked in picks.items() if table.find_column(key).of == "images"]
-    if not drawn:
+    image_matches = [
+        match
+        for (_, key), match in matches.items()
+        if table.find_column(key).measured_on == "images"
+    ]
+    if not image_matches:
         return f"recomputed ({scale}, from the network's shapes)"
-    suites = sorted({str(picked.stored_result.result.suite_name) for picked in drawn})
-    counts = sorted({picked.measurement.n_scored for picked in drawn})
-    images = (
-        f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
-    )
+    suites = sorted({str(match.stored_result.result.suite_name) for match in image_matches})
+    counts = sorted({match.measurement.n_scored for match in image_matches})
+    if len(counts) == 1:
+        images = f"{counts[0]:,} images"
+    else:
+        images = f"{counts[0]:,} to {counts[-1]:,} images"
     return (
         f"measured ({scale}, {', '.join(suites)}, {images},"
-        f" {profiles_and_references(table, picks)[0]})"
+        f" {profiles_and_references(table, matches)[0]})"
     )
 
 
-def _measured_column_title(column: Column, matches: list[MatchedMeasurement]) -> str:
-    """The column's honest name: FID-500 where 500 images were scored, FID-N where cells differ."""
-    names = sorted({p.measurement.name for p in matches})
-    base = re.sub(r"-\d+K?$", "", column.printed)
-    if column.of == "network":
-        return column.printed
-    if not names:
-        return base
-    ends = {name.removeprefix(column.metric_name).lstrip("-").upper() for name in names}
-    if len(ends) > 1:
-        return f"{base}-N"
-    end = ends.pop()
-    return f"{base}-{end}" if end else base
+def _measured_column_titles(table: Table, matches: Matches) -> dict[str, str]:
+    """Return the title of each measured column by its key."""
+    titles = {}
+    for column in table.columns:
+        names = {m.measurement.name for (_, key), m in matches.items() if key == column.key}
+        titles[column.key] = _measured_column_title(column, names)
+    return titles
+
+
+def _measured_column_title(column: Column, measurement_names: set[str]) -> str:
+    """Return FID-500 where 500 images were scored, FID-N where the cells' counts differ."""
+    if column.measured_on == "network":
+        return column.title
+
+    # the printed title may end in the paper's own count, as in FID-50K
+    base_title = re.sub(r"-\d+K?$", "", column.title)
+    suffixes = {
+        name.removeprefix(column.metric_name).lstrip("-").upper() for name in measurement_names
+    }
+    if not suffixes:
+        return base_title
+    if len(suffixes) > 1:
+        return f"{base_title}-N"
+    suffix = suffixes.pop()
+    return f"{base_title}-{suffix}" if suffix else base_title

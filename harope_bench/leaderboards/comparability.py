@@ -1,5 +1,6 @@
-"""On what terms a measured number may stand beside a printed one: judge, profile, reference and
-number of images.
+"""Whether a measured number can be compared with a printed one, and the notes that say so.
+
+Judge, profile, reference and number of images must be those of the paper.
 """
 
 from __future__ import annotations
@@ -23,64 +24,63 @@ from harope_bench.leaderboards.table_spec import Column, Table
 __all__ = ["general_notes", "incomparability_reason", "profiles_and_references", "rule_notes"]
 
 
-def incomparability_reason(table: Table, column: Column, picked: MatchedMeasurement) -> str | None:
-    """Why a measured number says nothing of the paper's; None where it was made as the paper's was,
-    as far as the paper says.
+def incomparability_reason(table: Table, column: Column, match: MatchedMeasurement) -> str | None:
+    """Return why a measured number cannot be compared with the printed one.
+
+    None where everything that the paper states agrees.
     """
-    result = picked.stored_result.result
+    result = match.stored_result.result
     if result.scale == "micro":
         return "micro"
     if result.judge.judge_class in ("substitute", "micro"):
         return f"{result.judge.judge_class} judge"
-    if differs := _profile_difference(table, picked):
-        return differs
-    images = column.n_images or table.protocol.get("samples")
-    if images is None:
+    if reason := _profile_difference(table, match):
+        return reason
+    n_images = column.n_images or table.protocol.get("samples")
+    if n_images is None:
         return "the paper does not state how many images"
-    if picked.measurement.n_scored != images:
-        return f"{picked.measurement.n_scored:,} against {images:,} images"
+    if match.measurement.n_scored != n_images:
+        return f"{match.measurement.n_scored:,} against {n_images:,} images"
     return None
 
 
-def _profile_difference(table: Table, picked: MatchedMeasurement) -> str | None:
-    """Other formulas or another reference than the paper's program has; None where the table states
-    no profile.
+def _profile_difference(table: Table, match: MatchedMeasurement) -> str | None:
+    """Return how profile or reference differ from the paper's, None where they agree.
+
+    None too where the table states no profile.
     """
-    result = picked.stored_result.result
+    result = match.stored_result.result
     profile = table.protocol.get("profile")
     if profile is None:
         return None
     if result.profile != profile:
         return f"profile {result.profile}, the paper's is {profile}"
-    published = _published_reference(str(picked.stored_result.result.suite_name))
-    return (
-        f"reference {result.reference}, not the one that is published"
-        if published not in (None, result.reference)
-        else None
-    )
+    published_reference = _published_reference(str(match.stored_result.result.suite_name))
+    if published_reference not in (None, result.reference):
+        return f"reference {result.reference}, not the one that is published"
+    return None
 
 
 def _published_reference(suite: str) -> str | None:
-    """The title of the reference that is published for a suite, None where there is none."""
+    """Return the title of the published reference of a suite, None where there is none."""
     asset = f"{suite}-reference"
     return local_files.load_asset(asset).title if asset in registry.list_entries("assets") else None
 
 
-def rule_notes(picked: MatchedMeasurement) -> list[str]:
-    """What a reader must know of a number of prompts: judges that stand in for others, and rules
-    that give another value.
-    """
-    result = picked.stored_result.result
-    metric = picked.measurement.metric
-    told = [
+def rule_notes(match: MatchedMeasurement) -> list[str]:
+    """Return the notes on substitute judges and on rules that give another value."""
+    result = match.stored_result.result
+    metric = match.measurement.metric
+    notes = [
         f"Judge {_judge_text(record)} stands in for the official {role}."
         for role, record in _substitute_judges(result)
     ]
     if result.rules != "official":
-        told.append(f"Rules {result.rules}, not those of the published scorer.")
+        notes.append(f"Rules {result.rules}, not those of the published scorer.")
     if result.is_lenient:
-        told.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
-    return told + [
+        notes.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
+    # rules whose value differs from the published scorer's
+    return notes + [
         f"{difference.text}."
         for difference in result.rule_differences
         if difference.metric == metric
@@ -88,6 +88,7 @@ def rule_notes(picked: MatchedMeasurement) -> list[str]:
 
 
 def _judge_text(record: JudgeRecord) -> str:
+    """Return a judge's name, with model and weights where it has a model."""
     return (
         f"{record.name} with {record.model} (weights {record.weights_sha256[:12]})"
         if record.model
@@ -96,6 +97,7 @@ def _judge_text(record: JudgeRecord) -> str:
 
 
 def _substitute_judges(result: Result) -> list[tuple[str, JudgeRecord]]:
+    """Return (role, judge) of every judge that replaces an official one."""
     return [
         (role, record)
         for role, record in sorted(result.judges.items())
@@ -103,100 +105,103 @@ def _substitute_judges(result: Result) -> list[tuple[str, JudgeRecord]]:
     ]
 
 
-def profiles_and_references(table: Table, picks: Matches) -> tuple[str, list[str]]:
-    """Profiles of the measured numbers for a title, and their references, each named once."""
-    drawn = [
-        picked.stored_result.result
-        for (_, key), picked in picks.items()
-        if table.find_column(key).of == "images"
+def profiles_and_references(table: Table, matches: Matches) -> tuple[str, list[str]]:
+    """Return the profiles of the measured numbers as a text, and their references."""
+    image_results = [
+        match.stored_result.result
+        for (_, key), match in matches.items()
+        if table.find_column(key).measured_on == "images"
     ]
-    profiles = sorted({result.profile for result in drawn})
+    profiles = sorted({result.profile for result in image_results})
     references = sorted(
-        {f"{result.reference} ({result.reference_sha256[:12]})" for result in drawn}
+        {f"{result.reference} ({result.reference_sha256[:12]})" for result in image_results}
     )
     return f"profile {' and '.join(profiles)}", references
 
 
 def general_notes(
-    table: Table, results: Sequence[StoredResult], scale: Scale | None, picks: Matches
+    table: Table, results: Sequence[StoredResult], scale: Scale | None, matches: Matches
 ) -> list[str]:
-    """Notes on the measured numbers of a table as a whole."""
+    """Return the notes on the measured numbers of a table as a whole."""
     if scale is None:
-        return ["No run that was found belongs to this table."]
-    texts = []
+        return ["No run belongs to this table."]
+    notes = []
     if scale == "micro":
-        texts.append(
-            "Micro: small networks, small pictures, a micro judge. Differences from the paper's"
-            " numbers compare unlike things."
+        notes.append(
+            "Micro scale: small networks, small images and a micro judge. These numbers cannot be"
+            " compared with the paper's."
         )
-        texts += micro_scale_notes(table, picks)
-    if any(match_measurements(table, results, other) for other in SCALES if other != scale):
-        texts.append(
-            f"Results at {'paper' if scale == 'micro' else 'micro'} scale were found too; they are"
-            " not shown beside these."
-        )
-    if counted := sorted(
-        {
-            table.find_column(key).printed
-            for _, key in picks
-            if table.find_column(key).of == "network"
-        }
+        notes += micro_scale_notes(table, matches)
+    if any(
+        match_measurements(table, results, other_scale)
+        for other_scale in SCALES
+        if other_scale != scale
     ):
-        texts.append(
-            f"{' and '.join(counted)}: counted from the shapes of one layer, as the paper counts;"
-            " percentages are against the block's baseline, cut after one decimal. A number that"
-            " rounds to the printed digits is as printed (=), any other differs. Counted are the"
-            " matrices' products on queries and keys and their building; flags that name other"
-            " numbers count added parameters times tokens."
+        notes.append(
+            f"There are results at {'paper' if scale == 'micro' else 'micro'} scale too; they are"
+            " not shown here."
         )
-    texts += [
-        _excluded_note(table, differs, cells)
-        for differs, cells in excluded_cells(table, results, scale).items()
+    columns = [table.find_column(key) for _, key in matches]
+    if count_titles := sorted({c.title for c in columns if c.measured_on == "network"}):
+        notes.append(
+            f"{' and '.join(count_titles)}: counted from the shapes of one layer, as the paper"
+            " counts. Percentages are relative to the block's baseline, cut after one decimal. A"
+            " number that rounds to the printed digits is as printed (=), any other differs. The"
+            " count includes the products of the matrices with queries and keys and the"
+            " construction of the matrices. Flags with other numbers count added parameters times"
+            " tokens."
+        )
+    notes += [
+        _excluded_note(table, reason, cells)
+        for reason, cells in excluded_cells(table, results, scale).items()
     ]
-    if references := profiles_and_references(table, picks)[1]:
-        texts.append(f"Measured against {', '.join(references)}.")
-    texts.append(
-        "Bold among measured numbers: the best of its block, and every number not shown to be worse"
-        " than it (5%, Holm over the block). Differences from the baseline are another family (Holm"
-        " over the table): a number that is not bold may be not resolved there."
+    if references := profiles_and_references(table, matches)[1]:
+        notes.append(f"Measured against {', '.join(references)}.")
+    notes.append(
+        "Bold among measured numbers: the best of its block, and every number that is not"
+        " significantly worse (5%, Holm over the block). Differences from the baseline are adjusted"
+        " over the table instead, so a number that is not bold may be not resolved there."
     )
-    return texts
+    return notes
 
 
-def _excluded_note(table: Table, differs: str, cells: list[tuple[str, str]]) -> str:
-    few = ", ".join(f"{row} {table.find_column(key).printed}" for row, key in cells[:3]) + (
-        " ..." if len(cells) > 3 else ""
-    )
+def _excluded_note(table: Table, reason: str, cells: list[tuple[str, str]]) -> str:
+    """Return the note on measured numbers that have another protocol than their column."""
+    examples = ", ".join(f"{row} {table.find_column(key).title}" for row, key in cells[:3])
+    ellipsis = " ..." if len(cells) > 3 else ""
     return (
-        f"Measured but not shown, since a column has one kind of judge, rules and profile: {few}"
-        f" ({differs})."
+        "Measured but not shown, since a column has one kind of judge, rules and profile:"
+        f" {examples}{ellipsis} ({reason})."
     )
 
 
-def micro_scale_notes(table: Table, picks: Matches) -> list[str]:
-    """Which sides and training steps of the small world stand where the paper prints its own."""
+def micro_scale_notes(table: Table, matches: Matches) -> list[str]:
+    """Return which micro resolutions and training steps stand in for those of the paper."""
     rows = [
-        (table.find_row(row), picked.plan)
-        for (row, key), picked in picks.items()
-        if table.find_column(key).of == "images"
+        (table.find_row(row), match.plan)
+        for (row, key), match in matches.items()
+        if table.find_column(key).measured_on == "images"
     ]
-    sides = {row.res: plan.settings.resolution for row, plan in rows if row.res and plan}
-    steps = {
+    micro_resolutions = {
+        row.resolution: plan.settings.resolution for row, plan in rows if row.resolution and plan
+    }
+    micro_steps = {
         row.training_steps: plan.checkpoint.training_steps
         for row, plan in rows
         if row.training_steps and plan
     }
-    told = []
-    if sides:
-        told.append(
-            f"Sides of {_join_numbers(sides)} stand for {_join_numbers(sides.values())} pixels"
-            " here."
+    notes = []
+    if micro_resolutions:
+        notes.append(
+            f"Resolutions {_join_numbers(micro_resolutions)} are replaced by"
+            f" {_join_numbers(micro_resolutions.values())} pixels here."
         )
-    if steps:
-        told.append(
-            f"{_join_numbers(steps)} training steps stand for {_join_numbers(steps.values())} here."
+    if micro_steps:
+        notes.append(
+            f"{_join_numbers(micro_steps)} training steps are replaced by"
+            f" {_join_numbers(micro_steps.values())} here."
         )
-    return told
+    return notes
 
 
 def _join_numbers(numbers: Iterable[int | None]) -> str:

@@ -1,4 +1,7 @@
-"""Measured rows against the baseline row: differences, adjusted for how many were looked at."""
+"""Differences between the measured rows of a table and its baseline row.
+
+The p values are adjusted for the number of comparisons in the table.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ CHECKPOINT_EVIDENCE = pairing.EVIDENCE["L1"]
 
 @dataclass(frozen=True)
 class RowComparison:
-    """One row against its baseline in one column. `verdict` is made from the adjusted p."""
+    """One row against its baseline in one column. The verdict follows from the adjusted p.
+
+    detectable_difference: smallest difference that this design detects with 80% power.
+    """
 
     scale: Scale
     row: str
@@ -37,80 +43,93 @@ class RowComparison:
 
 
 def compare_rows(table: Table, results: Sequence[StoredResult]) -> list[RowComparison]:
-    """Every measured row against its baseline in every column, Holm-adjusted within the table and
-    scale.
+    """Return every measured row against its baseline in every column.
 
-    `detectable` is the smallest difference that this design finds with 80% power, (1.96 + 0.84) SE.
+    The p values are Holm-adjusted within the table and scale.
+    `detectable_difference` is (1.96 + 0.84) SE: the smallest difference detected with 80% power.
     """
-    done: list[RowComparison] = []
+    comparisons: list[RowComparison] = []
     for scale in SCALES:
-        done += _adjust_verdicts(
-            table,
-            list(_unadjusted_comparisons(table, match_measurements(table, results, scale), scale)),
-        )
-    return done
+        matches = match_measurements(table, results, scale)
+        comparisons += _adjust_verdicts(table, _unadjusted_comparisons(table, matches, scale))
+    return comparisons
 
 
 def _unadjusted_comparisons(table: Table, matches: Matches, scale: Scale) -> list[RowComparison]:
+    """Return the comparisons of the image columns, each with the verdict of its own p."""
     rows = [
-        (row, base) for row in table.rows if (base := table.baseline_row(row, scale)) is not None
+        (row, baseline)
+        for row in table.rows
+        if (baseline := table.baseline_row(row, scale)) is not None
     ]
     return [
         _compare_row(
-            scale, row, base, column, matches[base.id, column.key], matches[row.id, column.key]
+            scale,
+            row,
+            baseline,
+            column,
+            matches[baseline.id, column.key],
+            matches[row.id, column.key],
         )
-        for row, base in rows
+        for row, baseline in rows
         for column in table.columns
-        if column.of == "images"
+        if column.measured_on == "images"
         and (row.id, column.key) in matches
-        and (base.id, column.key) in matches
+        and (baseline.id, column.key) in matches
     ]
 
 
 def _compare_row(
     scale: Scale,
     row: Row,
-    base: Row,
+    baseline: Row,
     column: Column,
-    old: MatchedMeasurement,
-    new: MatchedMeasurement,
+    baseline_match: MatchedMeasurement,
+    match: MatchedMeasurement,
 ) -> RowComparison:
-    found = compare_cells(column, old, new)
-    detectable = significance.detectable_difference(found.se, found.df)
-    measured = new.measurement
+    """Return the comparison of a row with its baseline in one column."""
+    difference = compare_cells(column, baseline_match, match)
+    detectable_difference = significance.detectable_difference(difference.se, difference.df)
+    measurement = match.measurement
     return RowComparison(
         scale,
         row.id,
-        base.id,
+        baseline.id,
         column.key,
-        measured.name,
-        measured.n_scored,
-        found,
+        measurement.name,
+        measurement.n_scored,
+        difference,
         None,
-        detectable,
-        found.verdict,
+        detectable_difference,
+        difference.verdict,
     )
 
 
-def _adjust_verdicts(table: Table, raw: list[RowComparison]) -> list[RowComparison]:
-    adjusted = pairing.adjusted_p_values([item.difference for item in raw])
+def _adjust_verdicts(table: Table, comparisons: list[RowComparison]) -> list[RowComparison]:
+    """Return the comparisons with Holm-adjusted p values and the verdicts that follow."""
+    adjusted_p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
     return [
         item if p is None else _with_adjusted_verdict(table, item, p)
-        for item, p in zip(raw, adjusted, strict=True)
+        for item, p in zip(comparisons, adjusted_p_values, strict=True)
     ]
 
 
 def _with_adjusted_verdict(table: Table, item: RowComparison, p: float) -> RowComparison:
+    """Return the comparison with this adjusted p and the verdict that follows."""
     direction = table.find_column(item.column).direction
     return replace(
         item, p_adjusted=p, verdict=significance.verdict(direction, item.difference.delta or 0.0, p)
     )
 
 
-def compare_cells(column: Column, old: MatchedMeasurement, new: MatchedMeasurement) -> Difference:
-    """New minus old, paired where both have the same samples, prompts or pictures; not comparable
-    on unequal footing.
+def compare_cells(
+    column: Column, baseline_match: MatchedMeasurement, match: MatchedMeasurement
+) -> Difference:
+    """Return a measurement minus the baseline's in one column.
+
+    The difference is paired where both have the same samples or prompts. It is not comparable
+    where their measurement keys differ.
     """
     return pairing.compare_results(
-        column.metric_name, column.direction, old.stored_result, new.stored_result
+        column.metric_name, column.direction, baseline_match.stored_result, match.stored_result
     )

@@ -1,6 +1,4 @@
-"""Rows that a user puts into a table: named runs as rows of their own (`--add`), or in one of the
-table's own rows (`--row`).
-"""
+"""Rows that a user adds to a table (`--add`), and runs that a user puts in its rows (`--row`)."""
 
 from __future__ import annotations
 
@@ -28,18 +26,19 @@ from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 
 MAX_LISTED_RUNS = 40  # runs that one note names
-SHARED_FACTS = {"model", "res", "micro_res", "backbone", "suite"}  # of the rows of a block
+# fields in which the rows of one block agree
+BLOCK_FIELDS = {"model", "resolution", "micro_resolution", "backbone", "suite"}
 
 
 class Addition(NamedTuple):
-    """Runs that get rows of their own, and the text of these rows where the user gave one."""
+    """Runs of one name that get rows of their own, with the label of these rows if there is one."""
 
     name: str
     label: str | None = None
 
 
 class Substitution(NamedTuple):
-    """Runs that stand in a row of the table in place of what would be found."""
+    """Runs of one name that fill a published row in place of the runs that would match it."""
 
     row: str
     name: str
@@ -47,9 +46,7 @@ class Substitution(NamedTuple):
 
 @dataclass(frozen=True)
 class Entries:
-    """What `--add` and `--row` ask for; `root` is the folder that holds the runs, by which these
-    are named.
-    """
+    """The values of `--add` and `--row`, and the folder of all runs, which run names start from."""
 
     additions: tuple[Addition, ...] = ()
     substitutions: tuple[Substitution, ...] = ()
@@ -57,7 +54,7 @@ class Entries:
 
     @property
     def run_names(self) -> list[str]:
-        """Return every name that runs are asked for by."""
+        """Return every run name of the additions and substitutions."""
         return [
             *(addition.name for addition in self.additions),
             *(substitution.name for substitution in self.substitutions),
@@ -73,49 +70,57 @@ def parse_entries(
     """Return the entries of `NAME[=LABEL]` and `ROW_ID=NAME` texts.
 
     Args:
-        root: The folder that holds the runs; a name with `=` in it (a folder `cfg=1.5`) is found
-            there.
+        runs_folder: folder of all runs. It decides where a name that contains `=` is split
+            (a run folder may be called `cfg=1.5`).
 
     Raises:
-        OptionError: an empty name, a label that is none, a name or row that is given twice, or a
-            text that names two runs.
+        OptionError: a name is empty, a label is invalid, a name or row is repeated, or a text
+            can be split into the names of two runs.
     """
     add = list(add)
-    found = (
-        read_results(runs_folder)
-        if runs_folder is not None and runs_folder.is_dir() and any("=" in text for text in add)
-        else []
-    )
+    # the results are needed only to split texts that contain "="
+    results: Sequence[StoredResult] = ()
+    if runs_folder is not None and runs_folder.is_dir() and any("=" in text for text in add):
+        results = read_results(runs_folder)
     entries = Entries(
-        tuple(_parse_addition(text, found, runs_folder) for text in add),
+        tuple(_parse_addition(text, results, runs_folder) for text in add),
         tuple(map(_parse_substitution, row)),
         runs_folder,
     )
-    keys = [("--add", entry.name) for entry in entries.additions] + [
-        ("--row", entry.row) for entry in entries.substitutions
-    ]
-    if repeated := [key for key in keys if keys.count(key) > 1]:
-        option, name = repeated[0]
-        raise OptionError(f"{option} {shorten(name, 60)!r} is given twice; give it once")
+    _check_repeated("--add", [addition.name for addition in entries.additions])
+    _check_repeated("--row", [substitution.row for substitution in entries.substitutions])
     return entries
 
 
-def _parse_addition(text: str, found: Sequence[StoredResult], root: Path | None) -> Addition:
-    """Return the name and label of a text; names and labels may hold `=`, so the runs that are
-    there decide where it is split.
+def _check_repeated(option: str, names: Sequence[str]) -> None:
+    """Raise OptionError if a name occurs twice among the values of an option."""
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"{option} {shorten(name, 60)!r} is given twice; give it once")
+
+
+def _parse_addition(
+    text: str, results: Sequence[StoredResult], runs_folder: Path | None
+) -> Addition:
+    """Return the run name and the label of a `NAME[=LABEL]` text.
+
+    Names and labels may contain `=`, so the text is split where the left part names a run.
     """
-    places = [i for i, character in enumerate(text) if character == "="]
-    splits = [*((text[:i], text[i + 1 :]) for i in places), (text, None)]
-    runs = {
-        split: paths for split in splits if (paths := _find_result_paths(split[0], found, root))
+    equals_indices = [i for i, character in enumerate(text) if character == "="]
+    splits = [*((text[:i], text[i + 1 :]) for i in equals_indices), (text, None)]
+    paths_by_split = {
+        split: paths
+        for split in splits
+        if (paths := _find_result_paths(split[0], results, runs_folder))
     }
-    if len(set(runs.values())) > 1:
-        names = " or ".join(repr(shorten(name, 60)) for name, _ in runs)
+    if len(set(paths_by_split.values())) > 1:
+        names = " or ".join(repr(shorten(name, 60)) for name, _ in paths_by_split)
         raise OptionError(
-            f"--add {shorten(text, 60)!r} names run {names}; give the one that is meant by its"
-            " folder, as ./FOLDER"
+            f"--add {shorten(text, 60)!r} may mean run {names}; name the run by its folder, as"
+            " ./FOLDER"
         )
-    name, label = next(iter(runs), splits[0])
+    # a name without a run is rejected later, where the runs of a table are matched
+    name, label = next(iter(paths_by_split), splits[0])
     if not name.strip():
         raise OptionError(
             f"--add {shorten(text, 60)!r} names no run; write --add NAME or --add NAME=LABEL"
@@ -124,263 +129,288 @@ def _parse_addition(text: str, found: Sequence[StoredResult], root: Path | None)
 
 
 def _find_result_paths(
-    name: str, found: Sequence[StoredResult], root: Path | None
+    name: str, results: Sequence[StoredResult], runs_folder: Path | None
 ) -> tuple[str, ...]:
-    """Return the results of the runs of that name, empty where there is none."""
+    """Return the sorted result paths of the runs of that name, empty where there is none."""
     try:
-        return tuple(sorted(str(item.path) for item in find_runs(name, found, root)))
+        return tuple(sorted(str(item.path) for item in find_runs(name, results, runs_folder)))
     except UnknownNameError:
         return ()
 
 
 def _parse_substitution(text: str) -> Substitution:
+    """Return the row id and the run name of a `ROW_ID=NAME` text."""
     row, _, name = text.partition("=")
     if not row.strip() or not name.strip():
         raise OptionError(
-            f"--row {shorten(text, 60)!r} is not ROW_ID=NAME; row ids stand in the table's csv"
+            f"--row {shorten(text, 60)!r} is not ROW_ID=NAME; `harope-bench table --format csv`"
+            " lists the row ids"
         )
     return Substitution(row, name)
 
 
-# ------------------------------------------------------------------------------------------- names
-# to runs
+# -----------------------------------------------------------------------------------------------
+# runs by name
 
 
 def result_run_folder(item: StoredResult) -> Path:
-    """Return the folder of the run that a result belongs to; what a network costs lies one folder
-    below it.
-    """
+    """Return the run folder of a result. Results of the evaluator `cost` are one level below."""
     folder = run_folder_of(item.path)
     return folder.parent if folder.name == "cost" and item.result.evaluator == "cost" else folder
 
 
-def run_path(item: StoredResult, root: Path | None) -> str:
-    """Return a run's folder relative to the folder of all runs."""
+def run_path(item: StoredResult, runs_folder: Path | None) -> str:
+    """Return a run's folder relative to the folder of all runs, with forward slashes."""
     folder = result_run_folder(item)
-    if root is None or not folder.is_relative_to(root):
+    if runs_folder is None or not folder.is_relative_to(runs_folder):
         return folder.as_posix()
-    path = folder.relative_to(root).as_posix()
-    return root.resolve().name if path == "." else path
+    path = folder.relative_to(runs_folder).as_posix()
+    return runs_folder.resolve().name if path == "." else path
 
 
-def run_names(item: StoredResult, root: Path | None) -> set[str]:
-    """Return every name of a result's run: checkpoint, target, label, folder and the folders above
-    it below the root.
+def run_names(item: StoredResult, runs_folder: Path | None) -> set[str]:
+    """Return every name of a result's run.
+
+    These are checkpoint, target, label, folder name, and the paths of the folder and its parents
+    below the folder of all runs.
     """
     result = item.result
-    path = run_path(item, root)
+    path = run_path(item, runs_folder)
     folders = {path, *(parent.as_posix() for parent in Path(path).parents)} - {".", "/"}
-    plan = {result.plan.checkpoint.name} if result.plan else set()
+    checkpoint_names = {result.plan.checkpoint.name} if result.plan else set()
     return {
         result.target,
         *({result.label} if result.label else ()),
-        *plan,
+        *checkpoint_names,
         Path(path).name,
         *folders,
     }
 
 
-def find_runs(name: str, found: Sequence[StoredResult], root: Path | None) -> list[StoredResult]:
-    """Return the results of the runs of that name; a name with a slash (`./my-pe`) is a folder's
-    where there is such a folder.
+def find_runs(
+    name: str, results: Sequence[StoredResult], runs_folder: Path | None
+) -> list[StoredResult]:
+    """Return the results of the runs of that name.
+
+    A name with a slash (`./my-pe`) is a folder if there is such a folder.
 
     Raises:
-        UnknownName: no run has it; the nearest are offered.
+        UnknownNameError: no run has this name. The message offers the nearest names.
     """
     path = Path(name).as_posix()
-    chosen = (
-        [item for item in found if path in _folder_and_parents(run_path(item, root))]
-        if "/" in name
-        else []
-    )
-    chosen = chosen or [
-        item for item in found if name in run_names(item, root)
-    ]  # targets and labels may have a slash
-    if not chosen:
-        known = {shorten(text, 60) for item in found for text in run_names(item, root)}
-        raise UnknownNameError("run", shorten(name, 60), known)
-    return chosen
+    matches = []
+    if "/" in name:
+        matches = [
+            item for item in results if path in _folder_and_parents(run_path(item, runs_folder))
+        ]
+
+    # a target or label may contain a slash too
+    if not matches:
+        matches = [item for item in results if name in run_names(item, runs_folder)]
+    if not matches:
+        valid_names = {
+            shorten(text, 60) for item in results for text in run_names(item, runs_folder)
+        }
+        raise UnknownNameError("run", shorten(name, 60), valid_names)
+    return matches
 
 
 def _folder_and_parents(path: str) -> list[str]:
     return [path, *(parent.as_posix() for parent in Path(path).parents)]
 
 
-# ------------------------------------------------------------------------------------------- runs
-# to rows
+# -----------------------------------------------------------------------------------------------
+# rows of these runs
 
 
 def add_entries(
-    table: Table, found: Sequence[StoredResult], scale: Scale, entries: Entries
+    table: Table, results: Sequence[StoredResult], scale: Scale, entries: Entries
 ) -> Table:
-    """Return the table with the rows that the named runs fill at a scale; a name that fills no cell
-    of it changes nothing.
+    """Return the table with the rows of the user's runs at a scale.
+
+    A name whose runs fill no cell of the table changes nothing.
 
     Raises:
-        UnknownName: a name that no run has. OptionError: several runs fit one cell of a row.
+        UnknownNameError: no run has a name.
+        OptionError: several different runs fit one cell of a row.
     """
     if not entries.run_names:
         return table
-    of_scale = [item for item in found if item.result.scale == scale]
+    scale_results = [item for item in results if item.result.scale == scale]
     rows = list(table.rows)
-    for entry in entries.substitutions:
-        named = {str(item.path) for item in find_runs(entry.name, found, entries.runs_folder)}
-        rows = [
-            _substitute_row(table, row, entry, [i for i in of_scale if str(i.path) in named], scale)
-            for row in rows
-        ]
+
+    # runs in published rows
+    for substitution in entries.substitutions:
+        runs = find_runs(substitution.name, results, entries.runs_folder)
+        items = _select_items(scale_results, runs)
+        rows = [_substitute_row(table, row, substitution, items, scale) for row in rows]
+
+    # runs in rows of their own, each behind the last row of its block
     for addition in entries.additions:
-        named = {str(item.path) for item in find_runs(addition.name, found, entries.runs_folder)}
-        for row in _make_added_rows(
-            table, addition, [i for i in of_scale if str(i.path) in named], scale
-        ):
+        runs = find_runs(addition.name, results, entries.runs_folder)
+        items = _select_items(scale_results, runs)
+        for row in _make_added_rows(table, addition, items, scale):
             rows.insert(_end_of_block(table, rows, row), _with_unique_id(row, rows))
-    entered = table.model_copy(update={"rows": tuple(rows)})
-    _check_single(entered, of_scale, scale, entries.runs_folder)
-    return entered
+
+    extended_table = table.model_copy(update={"rows": tuple(rows)})
+    _check_equal_runs(extended_table, scale_results, scale, entries.runs_folder)
+    return extended_table
+
+
+def _select_items(
+    results: Sequence[StoredResult], runs: Sequence[StoredResult]
+) -> list[StoredResult]:
+    """Return the results whose path is one of the runs' result paths."""
+    paths = {str(item.path) for item in runs}
+    return [item for item in results if str(item.path) in paths]
 
 
 def _substitute_row(
-    table: Table, row: Row, entry: Substitution, items: Sequence[StoredResult], scale: Scale
+    table: Table, row: Row, substitution: Substitution, items: Sequence[StoredResult], scale: Scale
 ) -> Row:
-    """Return the row filled by these results if it is the one that is named and they fit a cell of
-    it.
+    """Return the row filled with these results.
+
+    Another row than the substitution's, and a row in which the results fit no cell, is returned
+    unchanged.
     """
-    if row.id != entry.row or not items:
+    if row.id != substitution.row or not items:
         return row
-    note = f"Row {row.id} holds {shorten(entry.name, 60)}, as --row says."
-    filled = _entry_row(
-        table, row, items, scale, entry.name, {**row.model_dump(), "is_added": False, "note": note}
-    )
-    return filled if _is_placeable(table, filled, items) else row
+    note = f"Row {row.id} shows the runs of {shorten(substitution.name, 60)} (--row)."
+    fields = {**row.model_dump(), "is_added": False, "note": note}
+    filled_row = _entry_row(table, row, items, scale, substitution.name, fields)
+    return filled_row if _fits_column(table, filled_row, items) else row
 
 
 def _make_added_rows(
     table: Table, addition: Addition, items: Sequence[StoredResult], scale: Scale
 ) -> list[EntryRow]:
-    """Return a row for each block of the table that these results belong to; one apart where they
-    are of no block's network or side.
+    """Return an added row for each block of the table that these results belong to.
+
+    Results whose network or image size is that of no block get one row outside of the blocks.
     """
     label = addition.label or _shared_label(items) or shorten(addition.name) or "run"
     rows = []
-    for peers in _blocks(table, scale):
-        candidates = [
-            _make_peer_row(table, peer, items, scale, addition.name, label) for peer in peers
+    for block_rows in _blocks(table, scale):
+        added_rows = [
+            _make_block_row(table, block_row, items, scale, addition.name, label)
+            for block_row in block_rows
         ]
-        strict = [
-            i
-            for i in items
-            if any(
-                _is_peer(table, peer, row, i.result)
-                for peer, row in zip(peers, candidates, strict=True)
-            )
-        ]
-        if strict:
-            rows.append(
-                candidates[0].model_copy(update={"results": tuple(str(i.path) for i in items)})
-            )
+        is_block_of_runs = any(
+            _is_of_block(table, block_row, added_row, item.result)
+            for item in items
+            for block_row, added_row in zip(block_rows, added_rows, strict=True)
+        )
+        if is_block_of_runs:
+            rows.append(added_rows[0])
     return rows or _make_separate_row(table, items, scale, addition.name, label)
 
 
-def _is_peer(table: Table, peer: Row, row: EntryRow, result: Result) -> bool:
-    """Return whether a result is of the network and side of a table's row, and fits one of its
-    columns.
+def _is_of_block(table: Table, block_row: Row, added_row: EntryRow, result: Result) -> bool:
+    """Return whether a result has the network and image size of a block and fits a column.
+
+    Args:
+        block_row: a published row of the block.
+        added_row: the row that the user's runs would get in this block.
     """
-    side = row.micro_res if row.scale == "micro" else row.res
-    has_side = side is None or table.block not in ("res", "model") or result.side is not None
+    expected_side = (
+        added_row.micro_resolution if added_row.scale == "micro" else added_row.resolution
+    )
+    is_any_size_allowed = expected_side is None or table.block not in ("resolution", "model")
     return (
-        has_side
-        and has_network(table, peer, result)
-        and any(is_allowed_in_cell(table, row, column, result) for column in table.columns)
+        (is_any_size_allowed or result.side is not None)
+        and has_network(table, block_row, result)
+        and any(is_allowed_in_cell(table, added_row, column, result) for column in table.columns)
     )
 
 
 def _make_separate_row(
     table: Table, items: Sequence[StoredResult], scale: Scale, name: str, label: str
 ) -> list[EntryRow]:
-    """Return a row outside the table's blocks for results of its suites whose network or side is no
-    row's; empty where none fits.
+    """Return one row outside of the table's blocks, or none if the results fit no column.
+
+    It is for results of the table's suites whose network or image size is that of no row.
     """
-    for peers in _blocks(table, scale):
-        row = _make_peer_row(table, peers[0], items, scale, name, label)
+    for block_rows in _blocks(table, scale):
+        row = _make_block_row(table, block_rows[0], items, scale, name, label)
         if table.block != "none":
-            row = row.model_copy(update={"res": None, "micro_res": None, "model": None})
-        if _is_placeable(table, row, items):
+            row = row.model_copy(
+                update={"resolution": None, "micro_resolution": None, "model": None}
+            )
+        if _fits_column(table, row, items):
             note = (
-                f"{label}: its network or the side of its images is not that of a row here, or was"
-                " not recorded."
+                f"{label}: no row of this table has its network and image size, or these were not"
+                " recorded."
             )
             return [row.model_copy(update={"note": note})]
     return []
 
 
 def _blocks(table: Table, scale: Scale) -> list[list[Row]]:
-    """Return the rows of each block that runs of a scale can belong to; where every row is a block,
-    all together.
+    """Return the rows of each block that runs of a scale can belong to.
+
+    All rows are one block where the table has no blocks of rows.
     """
     blocks: dict[str, list[Row]] = {}
     for row in table.rows:
-        if scale == "paper" or any(
-            table.micro_checkpoint_name(row, column) for column in table.columns
-        ):
-            blocks.setdefault(
-                str(table.block_fact(row)) if table.block in ("res", "model") else "", []
-            ).append(row)
+        has_micro_runs = any(table.micro_checkpoint_name(row, c) for c in table.columns)
+        if scale == "paper" or has_micro_runs:
+            # block_value is None for every row of a table without blocks of rows
+            blocks.setdefault(str(table.block_value(row)), []).append(row)
     return list(blocks.values())
 
 
-def _make_peer_row(
-    table: Table, peer: Row, items: Sequence[StoredResult], scale: Scale, name: str, label: str
+def _make_block_row(
+    table: Table, block_row: Row, items: Sequence[StoredResult], scale: Scale, name: str, label: str
 ) -> EntryRow:
-    """Return an added row with the facts that the rows of a block share."""
-    facts = {"id": "added", "printed": label, **peer.model_dump(include=SHARED_FACTS)}
-    shows_label = any("{printed}" in head.text for head in table.heads)
-    return _entry_row(
-        table,
-        peer,
-        items,
-        scale,
-        name,
-        {**facts, "label_head": None if shows_label else table.heads[0].text},
-    )
+    """Return an added row with the fields in which the rows of a block agree."""
+    has_title_header = any("{title}" in header.text for header in table.row_headers)
+    fields = {
+        "id": "added",
+        "title": label,
+        **block_row.model_dump(include=BLOCK_FIELDS),
+        "label_header": None if has_title_header else table.row_headers[0].text,
+    }
+    return _entry_row(table, block_row, items, scale, name, fields)
 
 
 def _entry_row(
     table: Table,
-    peer: Row,
+    block_row: Row,
     items: Sequence[StoredResult],
     scale: Scale,
     name: str,
     fields: Mapping[str, object],
 ) -> EntryRow:
-    suite = _micro_suite(table, peer) if scale == "micro" else None
+    """Return an EntryRow of these fields and results."""
     return EntryRow.model_validate(
         {
             **fields,
             "scale": scale,
-            "name": name,
-            "results": tuple(str(i.path) for i in items),
-            "micro_suite": suite,
+            "run_name": name,
+            "result_paths": tuple(str(i.path) for i in items),
+            "micro_suite": _micro_suite(table, block_row) if scale == "micro" else None,
         }
     )
 
 
-def _micro_suite(table: Table, peer: Row) -> str | None:
-    """Return the suite of a row at micro scale: the table's, or the one that the row's checkpoint
-    was trained for.
+def _micro_suite(table: Table, row: Row) -> str | None:
+    """Return the suite of a row at micro scale.
+
+    It is the table's, or the suite that the row's checkpoint was trained for.
     """
-    if table.micro is None or table.micro.suite:
-        return table.micro.suite if table.micro else None
-    names = [
-        name for column in table.columns if (name := table.micro_checkpoint_name(peer, column))
-    ]
+    if table.micro_scale is None:
+        return None
+    if table.micro_scale.suite:
+        return table.micro_scale.suite
+    names = [name for column in table.columns if (name := table.micro_checkpoint_name(row, column))]
     return load_checkpoint_record(names[0]).suite if names else None
 
 
-def _is_placeable(table: Table, row: EntryRow, items: Sequence[StoredResult]) -> bool:
+def _fits_column(table: Table, row: EntryRow, items: Sequence[StoredResult]) -> bool:
+    """Return whether a result has the metric of a column of the row and may fill its cell."""
     return any(
-        _has_metric(column, i.result) and is_allowed_in_cell(table, row, column, i.result)
-        for i in items
+        _has_metric(column, item.result) and is_allowed_in_cell(table, row, column, item.result)
+        for item in items
         for column in table.columns
     )
 
@@ -390,78 +420,76 @@ def _has_metric(column: Column, result: Result) -> bool:
 
 
 def _shared_label(items: Sequence[StoredResult]) -> str | None:
-    """Return the label that results share; None where they have none, or several."""
+    """Return the label of all results, None where they have none or several."""
     labels = {item.result.label for item in items if item.result.label}
     return labels.pop() if len(labels) == 1 else None
 
 
 def _end_of_block(table: Table, rows: Sequence[Row], row: Row) -> int:
-    """Return where an added row goes: behind the last row of its block, else behind all."""
-    if table.block not in ("res", "model"):
+    """Return the index behind the last row of the added row's block, or behind all rows."""
+    if table.block not in ("resolution", "model"):
         return len(rows)
+    block = table.block_value(row)
     return max(
-        (i + 1 for i, r in enumerate(rows) if table.block_fact(r) == table.block_fact(row)),
-        default=len(rows),
+        (i + 1 for i, r in enumerate(rows) if table.block_value(r) == block), default=len(rows)
     )
 
 
 def _with_unique_id(row: EntryRow, rows: Sequence[Row]) -> EntryRow:
-    taken = {other.id for other in rows}
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", row.run_name[:60]).strip("-") or "added"
-    stem = f"r{row.res}-{stem}" if row.res is not None else stem
-    ids = [stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 3))]
-    return row.model_copy(update={"id": next(text for text in ids if text not in taken)})
+    """Return the row with an id that no other row has, made from its run name."""
+    used_ids = {table_row.id for table_row in rows}
+    base_id = re.sub(r"[^A-Za-z0-9_-]+", "-", row.run_name[:60]).strip("-") or "added"
+    base_id = f"r{row.resolution}-{base_id}" if row.resolution is not None else base_id
+    ids = [base_id, *(f"{base_id}-{i}" for i in range(2, len(used_ids) + 3))]
+    return row.model_copy(update={"id": next(text for text in ids if text not in used_ids)})
 
 
-def _check_single(
-    table: Table, found: Sequence[StoredResult], scale: Scale, root: Path | None
+def _check_equal_runs(
+    table: Table, results: Sequence[StoredResult], scale: Scale, runs_folder: Path | None
 ) -> None:
-    """OptionError where runs of a row that a user named differ in more than their count and
-    seed.
-    """
-    for row, column, same, _ in cell_candidates(table, found, scale):
-        if (
-            isinstance(row, EntryRow)
-            and len({_generation_identity(item.result) for item, _ in same}) > 1
-            and column.of == "images"
-        ):
-            paths = sorted({run_path(item, root) for item, _ in same})
-            listed = ", ".join(f"./{shorten(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
+    """Raise OptionError if runs of one entered row differ in more than count and seed."""
+    for row, column, candidates, _ in cell_candidates(table, results, scale):
+        if not isinstance(row, EntryRow) or column.measured_on != "images":
+            continue
+        identities = {_generation_identity(item.result) for item, _ in candidates}
+        if len(identities) > 1:
+            paths = sorted({run_path(item, runs_folder) for item, _ in candidates})
+            path_list = ", ".join(f"./{shorten(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
-                f"{shorten(row.run_name, 60)!r} names {len(paths)} runs that fit {column.printed}"
-                f" of {table.display_name} and differ in more than count and seed: {listed}; name"
-                " one by its folder"
+                f"{shorten(row.run_name, 60)!r} names {len(paths)} runs that fit {column.title}"
+                f" of {table.display_name} and differ in more than count and seed: {path_list};"
+                " name one by its folder"
             )
 
 
 def _generation_identity(result: Result) -> str:
-    """Return what two results must share to be of one thing drawn with other counts or seeds."""
+    """Return a text that is equal for results of one model and settings, whatever their seed."""
     if result.plan is None:
         return result.samples_sha256
-    facts = result.plan.digest_fields()
+    fields = result.plan.digest_fields()
     settings = {
         key: value
-        for key, value in facts["settings"].items()
+        for key, value in fields["settings"].items()
         if key not in ("seed", "pos_scaling", "device", "tile")
     }
-    return json.dumps({**facts, "settings": settings}, sort_keys=True)
+    return json.dumps({**fields, "settings": settings}, sort_keys=True)
 
 
-# ------------------------------------------------------------------------------------------- what
-# must be said
+# -----------------------------------------------------------------------------------------------
+# errors and notes
 
 
 def check_entries(
     tables: Sequence[Table],
-    found: Sequence[StoredResult],
+    results: Sequence[StoredResult],
     entries: Entries,
     scales: Sequence[Scale] = SCALES,
 ) -> None:
-    """Raise for what no table takes.
+    """Raise for entries that no table can show.
 
     Raises:
-        UnknownName: a name that no run has, or a row that no table has. OptionError: runs that fit
-            no column of the tables.
+        UnknownNameError: no run has a name, or no table has a row.
+        OptionError: the runs of an entry fit no column of the tables.
     """
     row_ids = {row.id for table in tables for row in table.rows}
     for substitution in entries.substitutions:
@@ -469,57 +497,47 @@ def check_entries(
             raise UnknownNameError(
                 f"row of {_join_table_names(tables)}", shorten(substitution.row, 60), row_ids
             )
-    entered = [add_entries(table, found, scale, entries) for table in tables for scale in scales]
-    rows = [row for table in entered for row in table.rows if isinstance(row, EntryRow)]
+    extended_tables = [
+        add_entries(table, results, scale, entries) for table in tables for scale in scales
+    ]
+    rows = [row for table in extended_tables for row in table.rows if isinstance(row, EntryRow)]
+
     for addition in entries.additions:
         if not any(row.is_added and row.run_name == addition.name for row in rows):
-            raise OptionError(
-                _misfit_message(
-                    tables,
-                    find_runs(addition.name, found, entries.runs_folder),
-                    addition.name,
-                    "a column",
-                )
-            )
-    for entry in entries.substitutions:
-        if not any(not row.is_added and (row.id, row.run_name) == entry for row in rows):
-            raise OptionError(
-                _misfit_message(
-                    tables,
-                    find_runs(entry.name, found, entries.runs_folder),
-                    entry.name,
-                    f"row {entry.row}",
-                )
-            )
+            runs = find_runs(addition.name, results, entries.runs_folder)
+            raise OptionError(_misfit_message(tables, runs, addition.name, "a column"))
+
+    for substitution in entries.substitutions:
+        if not any(not row.is_added and (row.id, row.run_name) == substitution for row in rows):
+            runs = find_runs(substitution.name, results, entries.runs_folder)
+            target = f"row {substitution.row}"
+            raise OptionError(_misfit_message(tables, runs, substitution.name, target))
 
 
 def _misfit_message(
     tables: Sequence[Table], items: Sequence[StoredResult], name: str, target: str
 ) -> str:
-    held = sorted(
+    """Return the error message for runs that fit no cell: what they have, and what would fit."""
+    descriptions = sorted(
         {
-            f"{i.result.evaluator} on suite {i.result.suite_name or 'not recorded'}"
-            f" ({i.result.scale})"
-            for i in items
+            f"{item.result.evaluator} on suite {item.result.suite_name or 'not recorded'}"
+            f" ({item.result.scale})"
+            for item in items
         }
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
         f"{shorten(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}: it"
-        f" has {', '.join(held)}; evaluate it for {' or '.join(suites)}, or name another table"
+        f" has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
+        " name another table"
     )
 
 
 def table_suites(table: Table) -> set[str]:
-    """Return the suites that a table's cells are measured on, at both scales."""
-    paper = {
-        suite
-        for row in table.rows
-        for column in table.columns
-        if (suite := table.suite_name(row, column))
-    }
-    peers = [peers[0] for peers in _blocks(table, "micro")]
-    return paper | {suite for peer in peers if (suite := _micro_suite(table, peer))}
+    """Return the suites of a table's cells, at both scales."""
+    paper_suites = {table.suite_name(row, c) for row in table.rows for c in table.columns}
+    micro_suites = {_micro_suite(table, block_rows[0]) for block_rows in _blocks(table, "micro")}
+    return {suite for suite in paper_suites | micro_suites if suite}
 
 
 def _join_table_names(tables: Sequence[Table]) -> str:
@@ -528,41 +546,44 @@ def _join_table_names(tables: Sequence[Table]) -> str:
 
 
 def unmatched_runs_note(
-    tables: Sequence[Table], found: Sequence[StoredResult], entries: Entries = NO_ENTRIES
+    tables: Sequence[Table], results: Sequence[StoredResult], entries: Entries = NO_ENTRIES
 ) -> str | None:
-    """Return a note that names every run which fits no row of these tables at its scale; None where
-    each fits one.
+    """Return a note that lists the runs which fit no row of these tables at their scale.
+
+    None where every run fits one.
     """
-    entered = {
-        scale: [add_entries(table, found, scale, entries) for table in tables] for scale in SCALES
+    extended_tables = {
+        scale: [add_entries(table, results, scale, entries) for table in tables] for scale in SCALES
     }
     runs: dict[Path, list[StoredResult]] = {}
-    for item in found:
+    for item in results:
         runs.setdefault(result_run_folder(item), []).append(item)
-    strangers = [
+    unmatched_runs = [
         items
         for items in runs.values()
-        if not any(_is_in_any_table(entered[i.result.scale], i) for i in items)
+        if not any(_is_in_any_table(extended_tables[i.result.scale], i) for i in items)
     ]
-    if not strangers:
+    if not unmatched_runs:
         return None
-    groups: dict[str, int] = {}
-    for items in sorted(strangers, key=lambda items: not _is_addable(tables, items)):
+    counts_by_run: dict[str, int] = {}
+    for items in sorted(unmatched_runs, key=lambda items: not _is_addable(tables, items)):
         name = _describe_run(items[0])
-        groups[name] = groups.get(name, 0) + 1
+        counts_by_run[name] = counts_by_run.get(name, 0) + 1
     texts = [
-        text if count == 1 else f"{text[:-1]}, {count} runs)" for text, count in groups.items()
+        text if count == 1 else f"{text[:-1]}, {count} runs)"
+        for text, count in counts_by_run.items()
     ]
     rest = f" and {len(texts) - MAX_LISTED_RUNS} more" if len(texts) > MAX_LISTED_RUNS else ""
-    verb = "runs fit" if len(strangers) > 1 else "run fits"
-    how = "--add NAME puts one in" if len(strangers) > 1 else "--add NAME puts it in"
+    verb = "runs fit" if len(unmatched_runs) > 1 else "run fits"
+    advice = f"--add NAME adds {'one' if len(unmatched_runs) > 1 else 'it'}"
     return (
-        f"{len(strangers)} {verb} no row of {_join_table_names(tables)}:"
-        f" {', '.join(texts[:MAX_LISTED_RUNS])}{rest}; {how}."
+        f"{len(unmatched_runs)} {verb} no row of {_join_table_names(tables)}:"
+        f" {', '.join(texts[:MAX_LISTED_RUNS])}{rest}; {advice}."
     )
 
 
 def _is_in_any_table(tables: Sequence[Table], item: StoredResult) -> bool:
+    """Return whether a result fills a cell of one of these tables."""
     return any(
         _has_metric(column, item.result) and _is_in_cell(table, row, column, item)
         for table in tables
@@ -572,6 +593,7 @@ def _is_in_any_table(tables: Sequence[Table], item: StoredResult) -> bool:
 
 
 def _is_in_cell(table: Table, row: Row, column: Column, item: StoredResult) -> bool:
+    """Return whether a result may fill a cell of a published or an entered row."""
     if isinstance(row, EntryRow):
         return str(item.path) in row.result_paths and is_allowed_in_cell(
             table, row, column, item.result
@@ -580,17 +602,19 @@ def _is_in_cell(table: Table, row: Row, column: Column, item: StoredResult) -> b
 
 
 def _is_addable(tables: Sequence[Table], items: Sequence[StoredResult]) -> bool:
+    """Return whether `--add` would give these results a row in one of the tables."""
     return any(
         _make_added_rows(table, Addition("run"), items, items[0].result.scale) for table in tables
     )
 
 
 def _describe_run(item: StoredResult) -> str:
+    """Return a run's label, checkpoint or target, with its suite in brackets."""
     result = item.result
     name = result.label or (result.plan.checkpoint.name if result.plan else result.target)
     return f"{shorten(name, 60)} (suite {result.suite_name or 'not recorded'})"
 
 
 def entry_notes(table: Table) -> list[str]:
-    """Return what a reader must know of the entered rows of a table."""
+    """Return the notes on the rows that the user entered."""
     return [row.note for row in table.rows if isinstance(row, EntryRow) and row.note]

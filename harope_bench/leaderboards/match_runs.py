@@ -1,4 +1,4 @@
-"""Which result belongs to which cell."""
+"""Matching: the results that fill each cell of a table."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SCALES: tuple[Scale, ...] = ("paper", "micro")
 
 
 def is_result_of_cell(table: Table, row: Row, column: Column, result: Result) -> bool:
-    """Whether a result is of the run that this cell asks for."""
+    """Return whether a result belongs to a cell of a published row."""
     if result.plan is None or column.evaluator not in (None, result.evaluator):
         return False
     if result.scale == "micro":
@@ -51,92 +51,111 @@ def is_result_of_cell(table: Table, row: Row, column: Column, result: Result) ->
 
 
 def _is_micro_match(table: Table, row: Row, column: Column, plan: Plan) -> bool:
-    """The named checkpoint, on the table's suite or, where it has none, on the suite that the
-    checkpoint was trained for.
+    """Return whether a micro-scale run is of the cell's checkpoint, suite and resolution.
 
-    A column of the network itself asks for no suite.
+    The suite is the table's or, where it has none, the one that the checkpoint was trained for.
+    A column that is measured on the network requires no suite.
     """
-    named = table.micro_checkpoint_name(row, column)
-    if (
-        named is None
-        or table.micro is None
-        or plan.checkpoint.name != named
-        or row.micro_res not in (None, plan.settings.resolution)
-    ):
+    checkpoint_name = table.micro_checkpoint_name(row, column)
+    if checkpoint_name is None or table.micro_scale is None:
         return False
-    return column.of == "network" or plan.suite == (table.micro.suite or plan.checkpoint.suite)
+    if plan.checkpoint.name != checkpoint_name:
+        return False
+    if row.micro_resolution not in (None, plan.settings.resolution):
+        return False
+    return column.measured_on == "network" or plan.suite == (
+        table.micro_scale.suite or plan.checkpoint.suite
+    )
 
 
 def _is_paper_match(table: Table, row: Row, column: Column, plan: Plan) -> bool:
-    """A cell whose suite or encoding the paper's facts do not name takes no run: nobody could say
-    that it is the same.
+    """Return whether a paper-scale run has the suite, resolution and checkpoint of a cell.
+
+    A cell whose suite or encoding the paper does not state matches no run.
     """
     return (
-        (column.of == "network" or _is_of_suite(table, row, column, plan.suite))
-        and row.res in (None, plan.settings.resolution)
+        (column.measured_on == "network" or _is_of_suite(table, row, column, plan.suite))
+        and row.resolution in (None, plan.settings.resolution)
         and is_checkpoint_of_cell(table, row, column, plan.checkpoint)
     )
 
 
 def is_checkpoint_of_cell(table: Table, row: Row, column: Column, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint has the encoding, options, network and training steps that a cell
-    of the paper prints.
+    """Return whether a checkpoint is one that a cell of the paper describes.
+
+    Encoding, options, backbone, configuration and training steps must agree.
     """
-    facts = (row, column, table.paper)
-    encoding = next((f.encoding for f in facts if f.encoding), None)
-    backbone = next((f.backbone for f in facts if f.backbone), None)
+    criteria = (row, column, table.paper_scale)
+    encoding = next((criterion.encoding for criterion in criteria if criterion.encoding), None)
+    backbone = next((criterion.backbone for criterion in criteria if criterion.backbone), None)
     return (
         encoding == checkpoint.encoding
         and backbone in (None, checkpoint.backbone)
         and row.training_steps in (None, checkpoint.training_steps)
-        and all(_has_options(checkpoint, f.config, f.options) for f in facts)
+        and all(
+            _has_options(checkpoint, criterion.config, criterion.options) for criterion in criteria
+        )
     )
 
 
 def _is_network(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
-    backbone = next((f.backbone for f in (row, table.paper) if f.backbone), None)
+    """Return whether a checkpoint has the backbone and configuration of a row."""
+    backbone = next(
+        (criteria.backbone for criteria in (row, table.paper_scale) if criteria.backbone), None
+    )
     return backbone in (None, checkpoint.backbone) and all(
-        _has_options(checkpoint, f.config, {}) for f in (row, table.paper)
+        _has_options(checkpoint, criteria.config, {}) for criteria in (row, table.paper_scale)
     )
 
 
 def _is_of_suite(table: Table, row: Row, column: Column, suite: str | None) -> bool:
-    wanted = table.suite_name(row, column)
-    return wanted is not None and suite is not None and wanted in (suite, _parent_suite(suite))
+    """Return whether a suite, or the suite that it is a part of, is the cell's."""
+    expected_suite = table.suite_name(row, column)
+    return (
+        expected_suite is not None
+        and suite is not None
+        and expected_suite in (suite, _parent_suite(suite))
+    )
 
 
 def is_allowed_in_cell(table: Table, row: EntryRow, column: Column, result: Result) -> bool:
-    """Return whether a result that a user named may fill this cell: its scale, evaluator, suite and
-    side are the column's.
+    """Return whether a result that the user named may fill a cell of an entered row.
 
-    A column that is of one encoding takes that encoding alone. A side that was not recorded
-    contradicts no row.
+    Scale, evaluator, suite, resolution and the column's encoding must agree. A resolution that was
+    not recorded is accepted.
     """
     if result.scale != row.scale or column.evaluator not in (None, result.evaluator):
         return False
-    if column.of != "network" and not _has_suite(table, row, column, result):
+    if column.measured_on != "network" and not _has_suite(table, row, column, result):
         return False
-    side = _side_of(table, row)
-    return (side is None or result.side in (None, side)) and _has_encoding(column, result.plan)
+    expected_side = _expected_side(table, row)
+    return (expected_side is None or result.side in (None, expected_side)) and _has_encoding(
+        column, result.plan
+    )
 
 
-def _side_of(table: Table, row: EntryRow) -> int | None:
-    """Return the side of a row's images in pixels; where every column is of another network, the
-    one of the table's protocol.
+def _expected_side(table: Table, row: EntryRow) -> int | None:
+    """Return the side in pixels of an entered row's images, None where any side is accepted.
+
+    It is the protocol's resolution where each column is another network.
     """
     if row.scale == "micro":
-        return row.micro_res
-    side = table.protocol.get("resolution") if table.block == "row" else None
-    return side if row.res is None and isinstance(side, int) else row.res
+        return row.micro_resolution
+    protocol_side = table.protocol.get("resolution") if table.block == "row" else None
+    if row.resolution is None and isinstance(protocol_side, int):
+        return protocol_side
+    return row.resolution
 
 
 def _has_suite(table: Table, row: EntryRow, column: Column, result: Result) -> bool:
+    """Return whether a result is of the suite of a cell in an entered row."""
     if row.scale == "micro":
         return row.micro_suite is not None and row.micro_suite == result.suite_name
     return _is_of_suite(table, row, column, result.suite_name)
 
 
 def _has_encoding(column: Column, plan: Plan | None) -> bool:
+    """Return whether a plan has the encoding and options of a column, if the column has any."""
     if column.encoding is None:
         return True
     return (
@@ -147,46 +166,39 @@ def _has_encoding(column: Column, plan: Plan | None) -> bool:
 
 
 def has_network(table: Table, row: Row, result: Result) -> bool:
-    """Return whether a result is of the network of a table's row, as far as its plan tells; without
-    a plan nothing contradicts.
-    """
+    """Return whether a result is of a row's network; True for a result without a plan."""
     if result.plan is None:
         return True
     if result.scale == "micro":
-        return table.micro is None or table.micro.backbone in (
-            None,
-            result.plan.checkpoint.backbone,
-        )
+        micro_backbone = table.micro_scale.backbone if table.micro_scale else None
+        return micro_backbone in (None, result.plan.checkpoint.backbone)
     return _is_network(table, row, result.plan.checkpoint)
 
 
-@lru_cache(
-    maxsize=64
-)  # asked for every cell and result; looking through the installed packages takes 10 ms
+# cached: it is called for every cell and result, and scanning the installed packages takes 10 ms
+@lru_cache(maxsize=64)
 def _parent_suite(suite: str) -> str | None:
-    """The suite that this one is a part of, all of whose images of a category it has; None where it
-    is none.
+    """Return the suite that a suite is a part of, None where there is none.
+
+    A part has all images of its categories, so their scores are those of the parent suite.
     """
-    return (
-        registry.load_plugin("suites", suite, SuiteContract).parent_suite
-        if suite in registry.list_entries("suites")
-        else None
-    )
+    if suite not in registry.list_entries("suites"):
+        return None
+    return registry.load_plugin("suites", suite, SuiteContract).parent_suite
 
 
 def _has_options(
     checkpoint: Checkpoint, config: Mapping[str, object], options: Mapping[str, object]
 ) -> bool:
-    return all(checkpoint.config.get(k) == v for k, v in config.items()) and all(
-        checkpoint.options.get(k) == v for k, v in options.items()
+    """Return whether a checkpoint has these values in its configuration and encoding options."""
+    return all(checkpoint.config.get(key) == value for key, value in config.items()) and all(
+        checkpoint.options.get(key) == value for key, value in options.items()
     )
 
 
 @dataclass(frozen=True)
 class MatchedMeasurement:
-    """The measurement that stands in a cell, the result it comes from, and how many others
-    fitted.
-    """
+    """The measurement of a cell, its result, and how many other results fit the cell."""
 
     stored_result: StoredResult
     measurement: Measurement
@@ -194,7 +206,7 @@ class MatchedMeasurement:
 
     @property
     def plan(self) -> Plan | None:
-        """Return the plan of the run; None of imported results and of folders."""
+        """Return the run's plan, None for imported results and image folders."""
         return self.stored_result.result.plan
 
 
@@ -202,12 +214,11 @@ Matches = dict[tuple[str, str], MatchedMeasurement]
 
 
 class ColumnKey(NamedTuple):
-    """What all numbers of a column share: whose formulas, which rules, how its judge stands to the
-    paper's, whether all was scored.
+    """What all numbers of a column share: profile, rules, judge class and completeness.
 
-    substitutes: which network stood in for each role, by name and hash of its weights, since two
-    substitutes are two metrics; wherever
-    a model's folder lies, its hash says which one it is.
+    is_lenient: scored with --allow-missing.
+    substitutes: role, name and weights hash of each substitute judge. Two substitutes measure
+        two different metrics.
     """
 
     profile: str
@@ -218,56 +229,60 @@ class ColumnKey(NamedTuple):
 
 
 def column_key(result: Result) -> ColumnKey:
-    """The ruler of a result."""
+    """Return the column key of a result."""
     records = result.judges or {"judge": result.judge}
-    eyes = [
-        f"{role} {r.name} {r.weights_sha256[:12]}"
-        for role, r in sorted(records.items())
-        if r.judge_class == "substitute"
+    substitutes = [
+        f"{role} {record.name} {record.weights_sha256[:12]}"
+        for role, record in sorted(records.items())
+        if record.judge_class == "substitute"
     ]
     return ColumnKey(
-        result.profile, result.rules, result.judge.judge_class, result.is_lenient, tuple(eyes)
+        result.profile,
+        result.rules,
+        result.judge.judge_class,
+        result.is_lenient,
+        tuple(substitutes),
     )
 
 
-def match_measurements(table: Table, found: Sequence[StoredResult], scale: Scale) -> Matches:
-    """For each (row, column) the fitting measurement over the most images; ties go to the lower
-    seed, then path.
+def match_measurements(table: Table, results: Sequence[StoredResult], scale: Scale) -> Matches:
+    """Return the measurement of each cell (row id, column key).
 
-    A column has numbers of one ruler: of that which fills most of its rows, of equals the one
-    nearest to the paper's.
-    A cell that runs of several checkpoints fit has none: `undecided` names them.
+    A column shows numbers of one column key (see _choose_column_key). Of several fitting
+    measurements the first by _candidate_order is taken. A cell that runs of several checkpoints
+    fit has none; see undecided_cells.
     """
-    picks: Matches = {}
-    for row, column, same, fitting in cell_candidates(table, found, scale):
-        if same and (
-            isinstance(row, EntryRow) or len(checkpoint_names(same)) < 2 or column.of == "network"
-        ):
-            picks[row.id, column.key] = MatchedMeasurement(
-                *min(same, key=_candidate_order), n_other_matches=fitting - 1
-            )
-    return picks
+    matches: Matches = {}
+    for row, column, candidates, n_fitting in cell_candidates(table, results, scale):
+        if not candidates or _is_undecided(row, column, candidates):
+            continue
+        stored_result, measurement = min(candidates, key=_candidate_order)
+        matches[row.id, column.key] = MatchedMeasurement(stored_result, measurement, n_fitting - 1)
+    return matches
+
+
+def _is_undecided(
+    row: Row, column: Column, candidates: Sequence[tuple[StoredResult, Measurement]]
+) -> bool:
+    """Return whether runs of several checkpoints fit a cell of a published row."""
+    if isinstance(row, EntryRow) or column.measured_on == "network":
+        return False
+    return len(checkpoint_names(candidates)) > 1
 
 
 def undecided_cells(
-    table: Table, found: Sequence[StoredResult], scale: Scale
+    table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return the cells (row, column) of the table's own rows that runs of several checkpoints fit,
-    with the names of these.
-    """
+    """Return the checkpoint names of each undecided cell by (row id, column key)."""
     return {
-        (row.id, column.key): tuple(names)
-        for row, column, same, _ in cell_candidates(table, found, scale)
-        if not isinstance(row, EntryRow)
-        and column.of == "images"
-        and len(names := checkpoint_names(same)) > 1
+        (row.id, column.key): tuple(checkpoint_names(candidates))
+        for row, column, candidates, _ in cell_candidates(table, results, scale)
+        if _is_undecided(row, column, candidates)
     }
 
 
 class CellCandidates(NamedTuple):
-    """A cell, the measurements of its column's ruler that may fill it, and how many fit it under
-    any ruler.
-    """
+    """A cell, the measurements with its column's key that may fill it, and how many fit at all."""
 
     row: Row
     column: Column
@@ -276,164 +291,169 @@ class CellCandidates(NamedTuple):
 
 
 def cell_candidates(
-    table: Table, found: Sequence[StoredResult], scale: Scale
+    table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> Iterable[CellCandidates]:
-    """Yield every cell with the measurements that may fill it; runs that have a row of their own
-    contend for no other.
+    """Yield every cell with the measurements that may fill it.
+
+    Runs in an added row of their own are removed where several checkpoints fit a published row.
     """
-    added = {
-        path
-        for row in table.rows
-        if isinstance(row, EntryRow) and row.is_added
-        for path in row.result_paths
-    }
-    for column, chosen, fitting in _column_candidates(table, found, scale):
-        for row_id, candidates in fitting.items():
+    added_rows = [row for row in table.rows if isinstance(row, EntryRow) and row.is_added]
+    added_paths = {path for row in added_rows for path in row.result_paths}
+    for column, chosen_key, fitting_by_row in _column_candidates(table, results, scale):
+        for row_id, fitting in fitting_by_row.items():
             row = table.find_row(row_id)
-            same = [c for c in candidates if column_key(c[0].result) == chosen]
-            same = [c for c in same if c[1].value is not None] or same
-            if not isinstance(row, EntryRow) and len(checkpoint_names(same)) > 1:
-                same = [c for c in same if str(c[0].path) not in added]
-            yield CellCandidates(row, column, same, len(candidates))
+
+            # measurements with a value take precedence over those without
+            candidates = [c for c in fitting if column_key(c[0].result) == chosen_key]
+            candidates = [c for c in candidates if c[1].value is not None] or candidates
+            if not isinstance(row, EntryRow) and len(checkpoint_names(candidates)) > 1:
+                candidates = [c for c in candidates if str(c[0].path) not in added_paths]
+            yield CellCandidates(row, column, candidates, len(fitting))
 
 
 def checkpoint_names(candidates: Iterable[tuple[StoredResult, Measurement]]) -> list[str]:
-    """Return the names of the different checkpoints (by their weights) that measurements are of,
-    sorted.
+    """Return the sorted names of the different checkpoints that measurements are of.
+
+    Checkpoints differ by the hash of their weights. It is appended where two have one name.
     """
     plans = [item.result.plan for item, _ in candidates if item.result.plan is not None]
-    names: dict[str, set[str]] = {}
+    names_by_sha256: dict[str, set[str]] = {}
     for plan in plans:
-        names.setdefault(plan.checkpoint.sha256, set()).add(plan.checkpoint.name)
-    has_namesakes = len({min(group) for group in names.values()}) < len(
-        names
-    )  # one name, other weights: the hash tells
+        names_by_sha256.setdefault(plan.checkpoint.sha256, set()).add(plan.checkpoint.name)
+    has_namesakes = len({min(names) for names in names_by_sha256.values()}) < len(names_by_sha256)
     return sorted(
-        f"{min(group)} ({sha256[:12]})" if has_namesakes else min(group)
-        for sha256, group in names.items()
+        f"{min(names)} ({sha256[:12]})" if has_namesakes else min(names)
+        for sha256, names in names_by_sha256.items()
     )
 
 
 def excluded_cells(
-    table: Table, found: Sequence[StoredResult], scale: Scale
+    table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> dict[str, list[tuple[str, str]]]:
-    """The cells (row, column) that stay empty because their numbers have another ruler than their
-    column, by what differs.
+    """Return the cells (row id, column key) without a number of their column's key, by reason.
+
+    These cells stay empty although measurements with another column key fit them.
     """
-    told: dict[str, list[tuple[str, str]]] = {}
-    for column, chosen, fitting in _column_candidates(table, found, scale):
-        for row_id, candidates in fitting.items():
-            others = [
-                column_key(item.result)
-                for item, measurement in candidates
-                if measurement.value is not None
-            ]
-            if chosen is not None and others and chosen not in others:
-                told.setdefault(_key_difference(others[0], chosen), []).append((row_id, column.key))
-    return told
+    cells_by_reason: dict[str, list[tuple[str, str]]] = {}
+    for column, chosen_key, fitting_by_row in _column_candidates(table, results, scale):
+        for row_id, fitting in fitting_by_row.items():
+            keys = [column_key(item.result) for item, m in fitting if m.value is not None]
+            if chosen_key is not None and keys and chosen_key not in keys:
+                reason = _key_difference(keys[0], chosen_key)
+                cells_by_reason.setdefault(reason, []).append((row_id, column.key))
+    return cells_by_reason
 
 
 def _key_difference(key: ColumnKey, expected_key: ColumnKey) -> str:
-    """How a ruler is unlike a column's, in words."""
-    words = {
+    """Return how a column key differs from the expected one, as a text."""
+    texts = {
         "profile": f"profile {key.profile} against {expected_key.profile}",
         "rules": f"rules {key.rules} against {expected_key.rules}",
-        "judge": f"judge {key.judge_class} against {expected_key.judge_class}",
-        "lenient": f"scored {'with' if key.is_lenient else 'without'} --allow-missing",
+        "judge_class": f"judge {key.judge_class} against {expected_key.judge_class}",
+        "is_lenient": f"scored {'with' if key.is_lenient else 'without'} --allow-missing",
         "substitutes": (
             f"substitute {' and '.join(key.substitutes)} against"
             f" {' and '.join(expected_key.substitutes)}"
         ),
     }
-    expected = expected_key._asdict()
-    names = [name for name, value in key._asdict().items() if value != expected[name]]
-    return ", ".join(
-        words[name] for name in names if name != "substitutes" or "judge" not in names
-    )  # another class says it already
+    expected_fields = expected_key._asdict()
+    differing_fields = [
+        field for field, value in key._asdict().items() if value != expected_fields[field]
+    ]
+
+    # another judge class explains the other substitutes
+    if "judge_class" in differing_fields and "substitutes" in differing_fields:
+        differing_fields.remove("substitutes")
+    return ", ".join(texts[field] for field in differing_fields)
 
 
 CandidatesByRow = dict[str, list[tuple[StoredResult, Measurement]]]
 
 
 def _column_candidates(
-    table: Table, found: Sequence[StoredResult], scale: Scale
+    table: Table, results: Sequence[StoredResult], scale: Scale
 ) -> Iterable[tuple[Column, ColumnKey | None, CandidatesByRow]]:
-    """Every column with its ruler and, by row, the measurements that fit."""
-    of_scale = [item for item in found if item.result.scale == scale]
+    """Yield every column with its column key and the fitting measurements by row id."""
+    scale_results = [item for item in results if item.result.scale == scale]
     for column in table.columns:
-        fitting = {
-            row.id: _fitting_measurements(table, row, column, of_scale) for row in table.rows
+        fitting_by_row = {
+            row.id: _fitting_measurements(table, row, column, scale_results) for row in table.rows
         }
-        yield column, _choose_column_key(fitting.values(), table.protocol.get("profile")), fitting
+        chosen_key = _choose_column_key(fitting_by_row.values(), table.protocol.get("profile"))
+        yield column, chosen_key, fitting_by_row
 
 
 def _choose_column_key(
     rows: Iterable[Sequence[tuple[StoredResult, Measurement]]], profile: object
 ) -> ColumnKey | None:
-    """The ruler that most rows have a number of; of equals a strict one, the paper's profile, rules
-    and judge, then rank.
+    """Return the column key with which most rows have a number, None without candidates.
+
+    Ties go to complete scoring, the paper's profile, the official rules, the better judge class,
+    then to the first candidate by _candidate_order.
     """
-    first: dict[ColumnKey, tuple[bool, bool, int, int, str]] = {}
-    filled: Counter[ColumnKey] = Counter()
+    n_rows: Counter[ColumnKey] = Counter()
+    lowest_orders: dict[ColumnKey, tuple[bool, bool, int, int, str]] = {}
     for candidates in rows:
-        filled.update(
-            {
-                column_key(item.result)
-                for item, measurement in candidates
-                if measurement.value is not None
-            }
-        )
+        # a row counts once for each key with which it has a number
+        n_rows.update({column_key(item.result) for item, m in candidates if m.value is not None})
         for candidate in candidates:
-            name = column_key(candidate[0].result)
-            rank = _candidate_order(candidate)
-            first[name] = min(first.get(name, rank), rank)
-    return min(
-        first,
-        key=lambda r: (
-            -filled[r],
-            r.is_lenient,
-            r.profile != profile,
-            r.rules != "official",
-            JUDGE_CLASSES.index(r.judge_class),
-            first[r],
-        ),
-        default=None,
-    )
+            key = column_key(candidate[0].result)
+            order = _candidate_order(candidate)
+            lowest_orders[key] = min(lowest_orders.get(key, order), order)
+
+    def sort_key(key: ColumnKey) -> tuple[object, ...]:
+        return (
+            -n_rows[key],
+            key.is_lenient,
+            key.profile != profile,
+            key.rules != "official",
+            JUDGE_CLASSES.index(key.judge_class),
+            lowest_orders[key],
+        )
+
+    return min(lowest_orders, key=sort_key, default=None)
 
 
 def _fitting_measurements(
-    table: Table, row: Row, column: Column, found: Sequence[StoredResult]
+    table: Table, row: Row, column: Column, results: Sequence[StoredResult]
 ) -> list[tuple[StoredResult, Measurement]]:
-    """Return the measurements that fit a cell. Where each column is of another network, an entered
-    row leaves the other columns.
+    """Return the measurements that fit a cell, whatever their column key.
+
+    Where each column is another network, a row of `--row` keeps the published row's runs in the
+    columns that its own runs do not fit.
     """
-    measured = [
+    measurements = [
         (item, m)
-        for item in found
+        for item in results
         if (m := item.result.find_measurement(column.metric_name)) is not None
     ]
     if isinstance(row, EntryRow):
-        own = [
+        entered_measurements = [
             (item, m)
-            for item, m in measured
+            for item, m in measurements
             if str(item.path) in row.result_paths
             and is_allowed_in_cell(table, row, column, item.result)
         ]
-        if own or row.is_added or table.block != "row":
-            return own
-    return [(item, m) for item, m in measured if is_result_of_cell(table, row, column, item.result)]
+        if entered_measurements or row.is_added or table.block != "row":
+            return entered_measurements
+    return [
+        (item, m) for item, m in measurements if is_result_of_cell(table, row, column, item.result)
+    ]
 
 
 def _candidate_order(
     candidate: tuple[StoredResult, Measurement],
 ) -> tuple[bool, bool, int, int, str]:
-    """A value first, then positions as trained, then the most images, the lowest seed."""
+    """Return the sort key of a candidate; the first one fills the cell.
+
+    The order is: with a value, without position scaling, most images, lowest seed, path.
+    """
     item, measurement = candidate
     settings = item.result.plan.settings if item.result.plan else None
-    scaled = settings is not None and settings.pos_scaling not in (None, "none")
+    has_position_scaling = settings is not None and settings.pos_scaling not in (None, "none")
     return (
         measurement.value is None,
-        scaled,
+        has_position_scaling,
         -measurement.n_scored,
         settings.seed if settings else 0,
         str(item.path),
@@ -441,5 +461,5 @@ def _candidate_order(
 
 
 def match_measurement_key(match: MatchedMeasurement) -> MeasurementKey:
-    """The footing of a picked number."""
+    """Return the measurement key of a matched measurement."""
     return pairing.measurement_key(match.stored_result.result, match.measurement)

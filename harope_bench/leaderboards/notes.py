@@ -1,4 +1,4 @@
-"""Numbered notes under a table: flags of the paper, and what a reader must know of our runs."""
+"""Numbered notes under a table: flags of the paper, and notes on our runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ SEVERITY_NAMES = {"conflict": "conflict", "warn": "warning", "info": "informatio
 
 @dataclass(frozen=True)
 class Note:
-    """A numbered note under the table: a flag of the paper, or something a reader must know of a
-    run.
-    """
+    """A numbered note under a table: a flag of the paper (with its id), or a note on our runs."""
 
     number: int
     id: str | None
@@ -24,51 +22,49 @@ class Note:
 
     @property
     def full_text(self) -> str:
-        """The note as it is printed."""
+        """Return the note as it is printed."""
         return f"{self.id} ({SEVERITY_NAMES[self.severity]}): {self.text}" if self.id else self.text
 
 
 @dataclass
 class Notes:
-    """Numbers notes as they come; equal texts share a number."""
+    """The notes of a board, numbered in the order in which they are added."""
 
     flags: tuple[Flag, ...]
-    all: list[Note] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        """Add a note for each flag."""
         for flag in self.flags:
-            self.all.append(
-                Note(
-                    len(self.all) + 1, flag.id, flag.severity, f"{flag.text} {flag.beside}".strip()
-                )
-            )
+            text = f"{flag.text} {flag.recount_note}".strip()
+            self.notes.append(Note(len(self.notes) + 1, flag.id, flag.severity, text))
 
-    def of_cell(self, table: Table, row: Row, column: Column) -> list[Flag]:
-        """The flags that name this cell."""
+    def cell_flags(self, table: Table, row: Row, column: Column) -> list[Flag]:
+        """Return the flags on a cell."""
         return [flag for flag in self.flags if f"{table.id}/{row.id}/{column.key}" in flag.cells]
 
-    def of_table(self, table: Table) -> tuple[int, ...]:
-        """Numbers of the notes that belong to the table as a whole."""
-        elsewhere = {
+    def table_note_numbers(self, table: Table) -> tuple[int, ...]:
+        """Return the numbers of the flags that name no cell of this table."""
+        table_flag_ids = {
             flag.id
             for flag in self.flags
             if not any(cell.startswith(f"{table.id}/") for cell in flag.cells)
         }
-        return tuple(note.number for note in self.all if note.id in elsewhere)
+        return tuple(note.number for note in self.notes if note.id in table_flag_ids)
 
-    def mark(self, flag: Flag) -> int:
-        """The number of a flag."""
-        return next(note.number for note in self.all if note.id == flag.id)
+    def flag_number(self, flag: Flag) -> int:
+        """Return the number of a flag's note."""
+        return next(note.number for note in self.notes if note.id == flag.id)
 
-    def add(self, text: str) -> int:
-        """The number of a note about runs."""
-        for note in self.all:
+    def add_note(self, text: str) -> int:
+        """Add a note on our runs if there is none with this text, and return its number."""
+        for note in self.notes:
             if note.id is None and note.text == text:
                 return note.number
-        self.all.append(Note(len(self.all) + 1, None, "run", text))
-        return self.all[-1].number
+        self.notes.append(Note(len(self.notes) + 1, None, "run", text))
+        return self.notes[-1].number
 
-    def general(self, texts: Iterable[str]) -> None:
-        """Notes that hang on no cell."""
+    def add_general_notes(self, texts: Iterable[str]) -> None:
+        """Add notes that belong to no cell."""
         for text in texts:
-            self.add(text)
+            self.add_note(text)

@@ -1,5 +1,6 @@
-"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, what
-is not resolved tied.
+"""The leaderboard of a folder of results: one section per protocol, with ranks within it.
+
+Results whose difference is not significant share a rank.
 """
 
 from __future__ import annotations
@@ -19,16 +20,12 @@ from harope_bench.statistics.pairing import MEASUREMENT_FIELDS
 from harope_bench.statistics.significance import ALPHA, Difference
 
 NOT_RECORDED = "not recorded"
-PROTOCOL_FIELDS = (
-    *MEASUREMENT_FIELDS,
-    "resolution",
-)  # what must agree; sampler, steps and guidance are the entrant's choice and stand in the row
+# what must agree within a section; sampler, steps and guidance may differ and are shown per row
+PROTOCOL_FIELDS = (*MEASUREMENT_FIELDS, "resolution")
 
 
 class LeaderboardProtocol(NamedTuple):
-    """What two results must share to stand in one section. `images` are the counts that the numbers
-    were taken over.
-    """
+    """What all results of a section share. `image_counts` are the counts that were scored."""
 
     suite: str
     resolution: str
@@ -44,8 +41,11 @@ class LeaderboardProtocol(NamedTuple):
 
 @dataclass(frozen=True)
 class RankedPosition:
-    """A place. `shared` says that another row has it too; `step` is the difference from the result
-    ranked before, p Holm-adjusted.
+    """The rank of a result in one metric.
+
+    is_tied: whether another result has the same rank.
+    previous_result, difference: the result ranked before it, and the difference from it.
+    p_adjusted: Holm-adjusted p of that difference.
     """
 
     rank: int
@@ -57,19 +57,22 @@ class RankedPosition:
 
 @dataclass(frozen=True)
 class RankedResult:
-    """One result in its section: its measurements and its place by metric."""
+    """One result of a section with its rank by metric name."""
 
     stored_result: StoredResult
     ranks: dict[str, RankedPosition]
 
     def find_measurement(self, metric: str) -> Measurement | None:
-        """The measurement of that metric."""
+        """Return the result's measurement of a metric, None where it has none."""
         return self.stored_result.result.find_measurement(metric)
 
 
 @dataclass(frozen=True)
 class ProtocolSection:
-    """All results of one protocol, ordered by the first metric that has a direction."""
+    """All results of one protocol, ordered by the first ranked metric.
+
+    ranked_metrics: names of the metrics whose direction is known.
+    """
 
     protocol: LeaderboardProtocol
     metrics: tuple[Metric, ...]
@@ -77,23 +80,21 @@ class ProtocolSection:
     results: tuple[RankedResult, ...]
 
 
-def build_sections(found: Sequence[StoredResult]) -> list[ProtocolSection]:
-    """A section for each protocol, in the order of the protocols' text."""
+def build_sections(results: Sequence[StoredResult]) -> list[ProtocolSection]:
+    """Return a section for each protocol, sorted by protocol."""
     groups: dict[LeaderboardProtocol, list[StoredResult]] = {}
-    for item in found:
+    for item in results:
         groups.setdefault(result_protocol(item), []).append(item)
     return [_build_section(key, groups[key]) for key in sorted(groups)]
 
 
 def result_protocol(item: StoredResult) -> LeaderboardProtocol:
-    """The protocol of a result: evaluator, profile, rules, judge, reference, number of images,
-    suite, resolution, scale.
-    """
+    """Return the protocol of a result."""
     result = item.result
-    first = next((pairing.measurement_key(result, m) for m in result.measurements), None)
+    measurement_key = next((pairing.measurement_key(result, m) for m in result.measurements), None)
     return LeaderboardProtocol(
-        _field_text(first.suite if first else None),
-        _field_text(first.resolution if first else None),
+        _field_text(measurement_key.suite if measurement_key else None),
+        _field_text(measurement_key.resolution if measurement_key else None),
         tuple(sorted({m.n_scored for m in result.measurements if m.value is not None})),
         f"{result.evaluator}@{result.version}",
         result.profile,
@@ -107,110 +108,136 @@ def result_protocol(item: StoredResult) -> LeaderboardProtocol:
 
 
 def _weights_text(judge: JudgeRecord) -> str:
+    """Return the first twelve digits of the weights' hash, or "not recorded"."""
     return judge.weights_sha256[:12] if judge.has_known_weights else NOT_RECORDED
 
 
 def unrecorded_protocol_fields(section: ProtocolSection) -> list[str]:
-    """Return what a section's results should share and do not record: that they agree in it is not
-    known.
-    """
-    feet = [
+    """Return the protocol fields that some result of a section does not record."""
+    measurement_keys = [
         pairing.measurement_key(entry.stored_result.result, m)
         for entry in section.results
         for m in entry.stored_result.result.measurements[:1]
     ]
-    return pairing.unrecorded_fields(feet, PROTOCOL_FIELDS)
+    return pairing.unrecorded_fields(measurement_keys, PROTOCOL_FIELDS)
 
 
 def _field_text(value: str | int | None) -> str:
+    """Return a field as text, "not recorded" for None."""
     return NOT_RECORDED if value is None else str(value)
 
 
-def _build_section(key: LeaderboardProtocol, found: Sequence[StoredResult]) -> ProtocolSection:
-    metrics, ranked = _declared_metrics(found)
+def _build_section(key: LeaderboardProtocol, results: Sequence[StoredResult]) -> ProtocolSection:
+    """Return the section of a protocol with its results ranked."""
+    metrics, ranked_metrics = _declared_metrics(results)
     ranks = {
-        metric.name: rank_results(metric.name, metric.direction, found)
+        metric.name: rank_results(metric.name, metric.direction, results)
         for metric in metrics
-        if metric.name in ranked
+        if metric.name in ranked_metrics
     }
     entries = [
-        RankedResult(item, {name: places[i] for name, places in ranks.items() if i in places})
-        for i, item in enumerate(found)
+        RankedResult(
+            item, {name: positions[i] for name, positions in ranks.items() if i in positions}
+        )
+        for i, item in enumerate(results)
     ]
-    if ranked:
-        entries.sort(key=lambda entry: _sort_key(entry, ranked[0], metrics))
-    return ProtocolSection(key, metrics, ranked, tuple(entries))
+    if ranked_metrics:
+        entries.sort(key=lambda entry: _sort_key(entry, ranked_metrics[0], metrics))
+    return ProtocolSection(key, metrics, ranked_metrics, tuple(entries))
 
 
-def _declared_metrics(found: Sequence[StoredResult]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
-    """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here
-    have no direction and no rank.
+def _declared_metrics(
+    results: Sequence[StoredResult],
+) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+    """Return the metrics of the results, and the names of those with a known direction.
+
+    Metrics of an evaluator that is not installed here have no known direction.
     """
-    measured = list(dict.fromkeys(m.metric for item in found for m in item.result.measurements))
+    metric_names = list(
+        dict.fromkeys(m.metric for item in results for m in item.result.measurements)
+    )
     try:
-        known = {
-            metric.name: metric for metric in load_evaluator(found[0].result.evaluator).metrics
+        declared_metrics = {
+            metric.name: metric for metric in load_evaluator(results[0].result.evaluator).metrics
         }
     except UnknownNameError:
-        known = {}
+        declared_metrics = {}
     metrics = [
-        known.get(name)
+        declared_metrics.get(name)
         or Metric(name=name, title=name, direction="higher", unit="not known", decimals=3)
-        for name in measured
+        for name in metric_names
     ]
-    return tuple(metrics), tuple(name for name in measured if name in known)
+    return tuple(metrics), tuple(name for name in metric_names if name in declared_metrics)
 
 
 def _sort_key(
     entry: RankedResult, metric: str, metrics: Sequence[Metric]
 ) -> tuple[bool, float, str]:
-    """By value, best first, then by path: within a shared place the order says nothing."""
+    """Return the key that sorts by value, best first, then by path."""
     value = _metric_value(entry.stored_result, metric)
     sign = _sort_sign(next(m.direction for m in metrics if m.name == metric))
     return (value is None, sign * (value or 0.0), str(entry.stored_result.path))
 
 
 def rank_results(
-    metric: str, direction: Literal["higher", "lower"], found: Sequence[StoredResult]
+    metric: str, direction: Literal["higher", "lower"], results: Sequence[StoredResult]
 ) -> dict[int, RankedPosition]:
-    """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over
-    all pairs of the column).
+    """Return the position of each result by its index; results without a value have none.
 
-    Rows that nothing separates so share a place, and a chain of near neighbours does not tie its
-    ends. Differences are paired
-    by sample where both drew the same samples, by prompt where both score the same prompts. A
-    result without a value has no place.
+    The rank is 1 + the number of results that are significantly better (5%, Holm over all pairs).
+    Results of equal rank are tied. Differences are paired where both have the same samples or the
+    same prompts.
     """
-    having = [i for i, item in enumerate(found) if _metric_value(item, metric) is not None]
-    having.sort(
+    ranked_indices = [
+        i for i, item in enumerate(results) if _metric_value(item, metric) is not None
+    ]
+    ranked_indices.sort(
         key=lambda i: (
-            _sort_sign(direction) * (_metric_value(found[i], metric) or 0.0),
-            str(found[i].path),
+            _sort_sign(direction) * (_metric_value(results[i], metric) or 0.0),
+            str(results[i].path),
         )
     )
-    pairs = list(combinations(having, 2))  # the better value first
-    steps = {
-        (a, b): pairing.compare_results(metric, direction, found[a], found[b], PROTOCOL_FIELDS)
-        for a, b in pairs
+
+    # every pair is compared; the better value is the first of its pair
+    pairs = list(combinations(ranked_indices, 2))
+    differences = {
+        (better_index, worse_index): pairing.compare_results(
+            metric, direction, results[better_index], results[worse_index], PROTOCOL_FIELDS
+        )
+        for better_index, worse_index in pairs
     }
-    adjusted = dict(zip(pairs, pairing.adjusted_p_values(list(steps.values())), strict=True))
-    beaten = Counter(b for (_, b), p in adjusted.items() if p is not None and p < ALPHA)
-    places = Counter(1 + beaten[i] for i in having)
-    ranks = {i: RankedPosition(1 + beaten[i], places[1 + beaten[i]] > 1) for i in having}
-    for above, i in pairwise(having):
+    adjusted_p_values = dict(
+        zip(pairs, pairing.adjusted_p_values(list(differences.values())), strict=True)
+    )
+
+    # rank = 1 + number of significantly better results
+    n_better = Counter(
+        worse_index
+        for (_, worse_index), p in adjusted_p_values.items()
+        if p is not None and p < ALPHA
+    )
+    n_by_rank = Counter(1 + n_better[i] for i in ranked_indices)
+    ranks = {
+        i: RankedPosition(1 + n_better[i], n_by_rank[1 + n_better[i]] > 1) for i in ranked_indices
+    }
+
+    # the difference from the neighbour above is shown beside the rank
+    for previous_index, i in pairwise(ranked_indices):
         ranks[i] = replace(
             ranks[i],
-            previous_result=found[above],
-            difference=steps[above, i],
-            p_adjusted=adjusted[above, i],
+            previous_result=results[previous_index],
+            difference=differences[previous_index, i],
+            p_adjusted=adjusted_p_values[previous_index, i],
         )
     return ranks
 
 
 def _metric_value(item: StoredResult, metric: str) -> float | None:
+    """Return a result's value of a metric, None where it has none."""
     measurement = item.result.find_measurement(metric)
     return measurement.value if measurement else None
 
 
 def _sort_sign(direction: str) -> int:
+    """Return the factor that sorts the best value first."""
     return -1 if direction == "higher" else 1

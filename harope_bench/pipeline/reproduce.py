@@ -259,14 +259,14 @@ def _count_rows(tables: Sequence[Table], out: Path, done: ReproduceSummary) -> N
 
     for table in tables:
         for row in table.rows:
-            if not (row.backbone and row.encoding and row.res):
+            if not (row.backbone and row.encoding and row.resolution):
                 continue
             plan = plan_without_weights(
                 row.backbone,
                 row.encoding,
                 row.options,
-                {**table.paper.config, **row.config},
-                row.res,
+                {**table.paper_scale.config, **row.config},
+                row.resolution,
                 "none",
             )
             done.n_rows += 1

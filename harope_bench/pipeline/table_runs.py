@@ -87,15 +87,15 @@ class TableRuns(NamedTuple):
 
 
 def _rows_text(rows: Sequence[Row]) -> str:
-    return ", ".join(f"{row.id} ({row.printed})" for row in rows)
+    return ", ".join(f"{row.id} ({row.title})" for row in rows)
 
 
 def encodings_of(table: Table, row: Row) -> list[str]:
     """Return the encodings that a row's cells are of at paper scale."""
     names = [
-        row.encoding or column.encoding or table.paper.encoding
+        row.encoding or column.encoding or table.paper_scale.encoding
         for column in table.columns
-        if column.of == "images"
+        if column.measured_on == "images"
     ]
     return [name for name in dict.fromkeys(names) if name]
 
@@ -153,7 +153,7 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
         if row.id in decided:
             served.add(row.id)
             runs += (
-                [PlannedRun(decided[row.id], str(suite), row.res)]
+                [PlannedRun(decided[row.id], str(suite), row.resolution)]
                 if decided[row.id] in registry.list_entries("checkpoints")
                 else []
             )
@@ -170,23 +170,23 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
             served.add(row.id)
         if len(open_names) > 1:
             contested.append(
-                f"{len(open_names)} registered checkpoints fit {row.printed} of"
+                f"{len(open_names)} registered checkpoints fit {row.title} of"
                 f" {table.display_name}: {', '.join(open_names)}; --row {row.id}=NAME decides,"
                 " --add NAME gives one a row of its own"
             )
-        runs += [PlannedRun(name, str(suite), row.res) for name in open_names[:1]]
+        runs += [PlannedRun(name, str(suite), row.resolution) for name in open_names[:1]]
     lacking = tuple(row for row in table.rows if row.id not in served)
     return TableRuns(tuple(dict.fromkeys(runs)), lacking, suites, tuple(dict.fromkeys(contested)))
 
 
 def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]:
     """The runs of the small world; empty where there are none."""
-    if table.micro is None:
+    if table.micro_scale is None:
         return []
     decided = {entry.row: entry.name for entry in entries.substitutions}
     known = registry.list_entries("checkpoints")
     cells = dict.fromkeys(
-        (table.micro_checkpoint_name(row, column), row.micro_res, row.id)
+        (table.micro_checkpoint_name(row, column), row.micro_resolution, row.id)
         for row in table.rows
         for column in table.columns
     )
@@ -194,7 +194,7 @@ def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]
     for name, side, row_id in cells:
         if name is None or (row_id in decided and decided[row_id] not in known):
             continue
-        suite = str(table.micro.suite or load_checkpoint_record(name).suite)
+        suite = str(table.micro_scale.suite or load_checkpoint_record(name).suite)
         runs.append(PlannedRun(decided.get(row_id, name), suite, side))
     return list(dict.fromkeys(runs))
 
@@ -248,10 +248,10 @@ def _runs_beside(table: Table, scale: Scale, found: Checkpoint) -> list[PlannedR
             if found.suite in (None, suite)
         ]
     facts = [
-        (str(suite), row.res)
+        (str(suite), row.resolution)
         for row in table.rows
         for column in table.columns
-        if column.of == "images"
+        if column.measured_on == "images"
         and (suite := table.suite_name(row, column))
         and _is_backbone(table, row, found)
     ]
@@ -259,7 +259,7 @@ def _runs_beside(table: Table, scale: Scale, found: Checkpoint) -> list[PlannedR
 
 
 def _is_backbone(table: Table, row: Row, found: Checkpoint) -> bool:
-    return (row.backbone or table.paper.backbone) in (None, found.backbone)
+    return (row.backbone or table.paper_scale.backbone) in (None, found.backbone)
 
 
 def _no_table_message(found: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
@@ -273,7 +273,7 @@ def _no_table_message(found: Checkpoint, tables: Sequence[Table], scale: Scale) 
 
 def has_network_columns(table: Table) -> bool:
     """Return whether a table has columns that are of the network itself."""
-    return any(column.of == "network" for column in table.columns)
+    return any(column.measured_on == "network" for column in table.columns)
 
 
 def check_work(

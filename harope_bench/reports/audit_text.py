@@ -1,4 +1,4 @@
-"""The audit and the noise of published tables as plain text and as JSON values."""
+"""Text and JSON of the paper audit and of the noise assessment."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from harope_bench.leaderboards.paper_audit.printed_values import AuditFinding
 
 SEVERITY_LABELS = {"conflict": "conflict", "warn": "note", "info": "info"}
 LINE_WIDTH = 132
-MOST_CELLS = 6
+MAX_LISTED_CELLS = 6
 ABBREVIATIONS = {"independent": "indep.", "clustered": "clust.", " at best": ""}
 
 
 def findings_text(findings: Sequence[AuditFinding]) -> str:
-    """One paragraph a finding, and the counts."""
+    """Return one paragraph per finding, then the number of findings by severity."""
     paragraphs = ["\n".join(_finding_lines(finding)) for finding in findings]
-    counted = Counter(SEVERITY_LABELS[finding.severity] for finding in findings)
+    counts = Counter(SEVERITY_LABELS[finding.severity] for finding in findings)
     total = ", ".join(
-        f"{counted[name]} {name}{'s' if name != 'info' and counted[name] != 1 else ''}"
-        for name in SEVERITY_LABELS.values()
+        f"{counts[label]} {label}{'s' if label != 'info' and counts[label] != 1 else ''}"
+        for label in SEVERITY_LABELS.values()
     )
     return "\n\n".join([*paragraphs, total])
 
 
 def _finding_lines(finding: AuditFinding) -> list[str]:
-    name = " ".join(filter(None, (finding.flag_id, SEVERITY_LABELS[finding.severity])))
+    """Return the lines of one finding: cells, printed value, recomputed value, arithmetic."""
+    heading = " ".join(filter(None, (finding.flag_id, SEVERITY_LABELS[finding.severity])))
     cells = (
         ", ".join(finding.cells)
-        if len(finding.cells) <= 6
+        if len(finding.cells) <= MAX_LISTED_CELLS
         else f"{len(finding.cells)} cells, {finding.cells[0]} to {finding.cells[-1]}"
     )
     lines = [
-        f"{name}: {cells or finding.table}",
+        f"{heading}: {cells or finding.table}",
         f"  printed     {finding.printed_value}",
         f"  recomputed  {finding.recomputed_value}",
     ]
@@ -49,35 +50,38 @@ def _finding_lines(finding: AuditFinding) -> list[str]:
 
 
 def findings_json(findings: Sequence[AuditFinding]) -> dict[str, object]:
-    """The findings as one JSON object."""
+    """Return the findings and their counts by severity as one JSON object."""
     return {
         "findings": [asdict(finding) for finding in findings],
         "counts": dict(Counter(finding.severity for finding in findings)),
     }
 
 
-def noise_text(found: NoiseReport) -> str:
-    """The differences by column, the words counted, and what was assumed."""
-    lines = [f"{found.table.display_name}. {found.table.title}", f"Evidence {found.evidence}"]
-    for column in dict.fromkeys(line.column for line in found.differences):
-        own = [line for line in found.differences if line.column == column]
-        counted = ", ".join(
-            f"{n} {word}" for word, n in Counter(line.verdict for line in own).items()
-        )
+def noise_text(report: NoiseReport) -> str:
+    """Return the differences by column, the verdict counts and the assumptions."""
+    lines = [f"{report.table.display_name}. {report.table.title}", f"Evidence {report.evidence}"]
+    for column in dict.fromkeys(d.column for d in report.differences):
+        differences = [d for d in report.differences if d.column == column]
+        verdict_counts = Counter(d.verdict for d in differences)
+        counts_text = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts.items())
+        plural = "s" if len(differences) != 1 else ""
         lines += [
             "",
-            f"{column}: {len(own)} difference{'s' if len(own) != 1 else ''}, {counted}",
-            *_aligned_lines(own),
+            f"{column}: {len(differences)} difference{plural}, {counts_text}",
+            *_aligned_lines(differences),
         ]
-    lines += ["", "Assumed:", *_assumption_lines(found.assumptions)]
-    lines += [line for remark in found.notes for line in textwrap.wrap(remark, LINE_WIDTH)]
-    if found.columns_without_model:
-        lines.append(f"No noise is assumed for: {', '.join(found.columns_without_model)}.")
+    lines += ["", "Assumed:", *_assumption_lines(report.assumptions)]
+    lines += [text for note in report.notes for text in textwrap.wrap(note, LINE_WIDTH)]
+    if report.columns_without_model:
+        lines.append(f"No noise is assumed for: {', '.join(report.columns_without_model)}.")
     return "\n".join(lines)
 
 
-def _assumption_lines(assumed: Iterable[NoiseAssumption]) -> list[str]:
-    texts = (f"{a.name}: {a.value} ({a.source})" for a in assumed)
+def _assumption_lines(assumptions: Iterable[NoiseAssumption]) -> list[str]:
+    """Return the wrapped lines of the assumptions."""
+    texts = (
+        f"{assumption.name}: {assumption.value} ({assumption.source})" for assumption in assumptions
+    )
     return [
         line
         for text in texts
@@ -85,66 +89,81 @@ def _assumption_lines(assumed: Iterable[NoiseAssumption]) -> list[str]:
     ]
 
 
-def _aligned_lines(lines: Sequence[PublishedDifference]) -> list[str]:
-    """Aligned columns: place, comparison, printed values, change, numbers, verdict."""
-    names = list(lines[0].test_statistics)
-    heads = [
-        *(["block"] if any(line.block for line in lines) else []),
+def _aligned_lines(differences: Sequence[PublishedDifference]) -> list[str]:
+    """Return the differences of one column as aligned text columns, with a header line."""
+    statistic_names = list(differences[0].test_statistics)
+    headers = [
+        *(["block"] if any(difference.block for difference in differences) else []),
         "comparison",
         "printed",
         "change",
-        *map(_abbreviate, names),
+        *map(_abbreviate, statistic_names),
         "verdict",
     ]
-    rows = [heads, *(_row(line, names, "block" in heads) for line in lines)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    return [f"  {'  '.join(map(_align_cell, heads, row, widths)).rstrip()}" for row in rows]
+    rows = [
+        headers,
+        *(_row(difference, statistic_names, "block" in headers) for difference in differences),
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(headers))]
+    return [f"  {'  '.join(map(_align_cell, headers, row, widths)).rstrip()}" for row in rows]
 
 
-def _align_cell(head: str, cell: str, width: int) -> str:
+def _align_cell(header: str, cell: str, width: int) -> str:
+    """Return a cell padded to its width: text to the left, numbers to the right."""
     return (
         cell.ljust(width)
-        if head in ("block", "comparison", "printed", "verdict")
+        if header in ("block", "comparison", "printed", "verdict")
         else cell.rjust(width)
     )
 
 
-def _row(line: PublishedDifference, names: Sequence[str], has_block: bool) -> list[str]:
-    verdict = f"{line.verdict} ({line.note})" if line.note else line.verdict
-    printed = f"{line.printed_values[0]} -> {line.printed_values[1]}"
-    decimals = max(len(text.partition(".")[2]) for text in line.printed_values)
-    numbers = [format_statistic(name, line.test_statistics[name]) for name in names]
-    change = f"{line.delta:+.{decimals}f}"
+def _row(
+    difference: PublishedDifference, statistic_names: Sequence[str], has_block: bool
+) -> list[str]:
+    """Return the cells of one difference."""
+    verdict = f"{difference.verdict} ({difference.note})" if difference.note else difference.verdict
+    printed_text = f"{difference.printed_values[0]} -> {difference.printed_values[1]}"
+    decimals = max(len(text.partition(".")[2]) for text in difference.printed_values)
+    statistics = [
+        format_statistic(name, difference.test_statistics[name]) for name in statistic_names
+    ]
+    change = f"{difference.delta:+.{decimals}f}"
     return [
-        *([line.block] if has_block else []),
-        f"{line.first_label} -> {line.second_label}",
-        printed,
+        *([difference.block] if has_block else []),
+        f"{difference.first_label} -> {difference.second_label}",
+        printed_text,
         change,
-        *numbers,
+        *statistics,
         verdict,
     ]
 
 
 def _abbreviate(name: str) -> str:
-    for long, short in ABBREVIATIONS.items():
-        name = name.replace(long, short)
+    """Return a statistic's name with long words abbreviated."""
+    for word, abbreviation in ABBREVIATIONS.items():
+        name = name.replace(word, abbreviation)
     return name
 
 
 def format_statistic(name: str, value: float) -> str:
-    """A z with one decimal (none from 15 on), a p with two (three below 0.02)."""
+    """Return a z or p value as text.
+
+    z has one decimal (none from 15 on), p has two (three below 0.02).
+    """
     if name.startswith("z") or name.endswith("z"):
         return f"{value:+.0f}" if abs(value) >= 15 else f"{value:+.1f}"
-    return "<.001" if value < 0.0005 else f"{value:.3f}" if value < 0.0195 else f"{value:.2f}"
+    if value < 0.0005:
+        return "<.001"
+    return f"{value:.3f}" if value < 0.0195 else f"{value:.2f}"
 
 
-def noise_json(found: NoiseReport) -> dict[str, object]:
-    """The noise of a table as JSON values."""
+def noise_json(report: NoiseReport) -> dict[str, object]:
+    """Return the noise assessment of a table as JSON values."""
     return {
-        "table": found.table.id,
-        "evidence": found.evidence,
-        "differences": [asdict(line) for line in found.differences],
-        "assumed": [a._asdict() for a in found.assumptions],
-        "remarks": list(found.notes),
-        "no_noise_assumed": list(found.columns_without_model),
+        "table": report.table.id,
+        "evidence": report.evidence,
+        "differences": [asdict(difference) for difference in report.differences],
+        "assumptions": [assumption._asdict() for assumption in report.assumptions],
+        "notes": list(report.notes),
+        "columns_without_model": list(report.columns_without_model),
     }

@@ -1,6 +1,4 @@
-"""A figure's files: the data as JSON and CSV, and the picture, which is always drawn from the
-data.
-"""
+"""The files of a figure: its data as JSON and CSV, and the SVG that is rendered from the data."""
 
 from __future__ import annotations
 
@@ -13,24 +11,28 @@ from harope_bench.core.escaping import csv_text
 from harope_bench.core.storage import write_text
 from harope_bench.reports.charts_svg import CSV_COLUMNS, chart_rows, render_chart
 
-FIGURES_FOLDER = "figures"  # of a runs folder; the report shows what lies there
+FIGURES_FOLDER = "figures"  # inside a runs folder; the report shows its figures
 
 
 def write_figure(chart: Chart, out: Path) -> list[Path]:
-    """Writes OUT.svg with .json and .csv beside it, and returns the three.
+    """Write OUT.svg, OUT.json and OUT.csv, and return the three paths.
 
     Raises:
-        OptionError: `out` does not end in .svg. StorageError: a file beside it is not of a figure,
-            so it would be lost.
+        OptionError: `out` does not end in .svg.
+        StorageError: one of the files exists and belongs to no figure.
     """
     if out.suffix != ".svg":
-        raise OptionError(f"{out} should end in .svg; the data go beside it as .json and .csv")
-    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+        raise OptionError(
+            f"{out} does not end in .svg; choose such an --out, the data are written beside it as"
+            " .json and .csv"
+        )
+    xml_declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
+
+    # the JSON file comes first: _check_overwritten recognises an interrupted figure by it
     texts = {
-        out.with_suffix(".json"): chart.to_json()
-        + "\n",  # first: by it the next call knows what an interrupted one left
+        out.with_suffix(".json"): chart.to_json() + "\n",
         out.with_suffix(".csv"): chart_csv(chart),
-        out: head + _standalone_svg(render_chart(chart, _svg_id(out))) + "\n",
+        out: xml_declaration + _standalone_svg(render_chart(chart, _svg_id(out))) + "\n",
     }
     _check_overwritten(out)
     for path, text in texts.items():
@@ -39,38 +41,40 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
 
 
 def _check_overwritten(out: Path) -> None:
-    """Refuse to write over data that are no figure's; a figure is drawn again over its earlier
-    self.
+    """Raise StorageError if files of another origin would be overwritten.
+
+    The files of an earlier figure may be overwritten.
     """
-    data = out.with_suffix(".json")
-    present = [path for path in map(out.with_suffix, (".svg", ".json", ".csv")) if path.exists()]
-    if not present:
+    data_path = out.with_suffix(".json")
+    existing_paths = [
+        path for path in map(out.with_suffix, (".svg", ".json", ".csv")) if path.exists()
+    ]
+    if not existing_paths:
         return
     try:
-        read_chart(data)
+        read_chart(data_path)
     except BenchError as error:
-        names = ", ".join(path.name for path in present)
+        names = ", ".join(path.name for path in existing_paths)
         raise StorageError(
             f"{out.parent} holds {names}, which no figure wrote; choose another --out"
         ) from error
 
 
 def read_figures(runs: Path) -> dict[str, Chart]:
-    """The figures of a runs folder by the name of their data; a picture that lies there is never
-    read.
-    """
+    """Return the figures of a runs folder by name, read from their JSON data."""
     return {path.stem: read_chart(path) for path in sorted((runs / FIGURES_FOLDER).glob("*.json"))}
 
 
 def _svg_id(out: Path) -> str:
+    """Return the prefix of every id in the SVG."""
     return re.sub(r"[^A-Za-z0-9-]", "-", out.stem)
 
 
 def _standalone_svg(svg: str) -> str:
-    """With a text colour and a ground of its own, which a page would give."""
+    """Return the SVG with a text colour and a background, which a page would provide."""
     return svg.replace("<svg", '<svg style="color:#1b1d21;background:#fff"', 1)
 
 
 def chart_csv(chart: Chart) -> str:
-    """The figure's numbers as csv."""
+    """Return the figure's numbers as CSV."""
     return csv_text([CSV_COLUMNS[chart.kind], *chart_rows(chart)])

@@ -1,5 +1,6 @@
-"""The images that a benchmark of prompts holds wrong, one row each, with the reason in words and
-what was seen.
+"""The images that a prompt benchmark scores as wrong: one row per image.
+
+A row has the reason as a text and the detections or answers behind it.
 """
 
 from __future__ import annotations
@@ -35,17 +36,20 @@ ROW_FIELDS = (
 
 
 def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, object]]:
-    """Rows of all results below a folder: images that failed, are unread or scored below 1, or
-    every image.
+    """Return the rows of images that failed, were not scored or scored below 1.
+
+    Args:
+        runs: folder with run folders.
+        include_all: return the rows of all images.
 
     Raises:
-        StorageError: no result there holds rows of single images.
+        StorageError: no result below the folder has scores of single images.
     """
     paths = sample_scores_paths_below(runs)
     if not paths:
         raise StorageError(
-            f"{runs} holds no verdicts on single images (results/*{SAMPLE_SCORES_SUFFIX}); eval a"
-            " suite of prompts there first"
+            f"{runs} has no scores of single images (results/*{SAMPLE_SCORES_SUFFIX}); evaluate a"
+            " prompt suite there first"
         )
     return [
         row for path in paths for row in _read_rows(path, runs) if include_all or _is_wrong(row)
@@ -53,37 +57,31 @@ def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, objec
 
 
 def read_warnings(runs: Path) -> list[str]:
-    """Return what the results that hold these rows say of themselves, each line behind the result's
-    name.
-    """
+    """Return the warnings of the results below a folder, each after the result's name."""
     lines = []
     for path in sample_scores_paths_below(runs):
         name = str(path.relative_to(runs)).removesuffix(SAMPLE_SCORES_SUFFIX)
-        result = result_path_beside(path)
-        lines += (
-            [f"{name}: {line}" for line in read_result(result).warning_texts]
-            if result.is_file()
-            else []
-        )
+        result_path = result_path_beside(path)
+        if result_path.is_file():
+            lines += [f"{name}: {line}" for line in read_result(result_path).warning_texts]
     return lines
 
 
 def _read_rows(path: Path, runs: Path) -> Iterator[dict[str, object]]:
+    """Yield the rows of one file of sample scores, each with the name of its result."""
     name = str(path.relative_to(runs)).removesuffix(SAMPLE_SCORES_SUFFIX)
     check_recorded_hash(path, ALTERED_ADVICE)
     for number, row in enumerate(read_lines(path), 1):
         if not _is_row(row):
             raise StorageError(
-                f"{path} row {number} is not what eval writes (scores by metric, finite numbers);"
-                " run eval --rescore"
+                f"{path} line {number} is not a row of sample scores (scores by metric, finite"
+                " numbers); run eval --rescore"
             )
         yield {"result": name, **row}
 
 
 def _is_row(row: Mapping[str, object]) -> bool:
-    """Return whether scores are numbers by metric, or there are none, and no number of the row is
-    infinite or NaN.
-    """
+    """Return whether the scores of a row are numbers by metric, and all its numbers are finite."""
     scores = row.get("scores") or {}
     try:
         json.dumps(row, allow_nan=False)
@@ -95,9 +93,9 @@ def _is_row(row: Mapping[str, object]) -> bool:
 
 
 def _is_wrong(row: Mapping[str, object]) -> bool:
-    """Whether an image failed, has no score by the rules (unread) or is not fully right.
+    """Return whether an image failed, was not scored, or has a score below the best one.
 
-    Scores are shares, or percent for metrics that count so.
+    The best score is 1, or 100 for metrics in percent.
     """
     scores = row.get("scores")
     if not isinstance(scores, dict) or not scores:
@@ -106,13 +104,15 @@ def _is_wrong(row: Mapping[str, object]) -> bool:
 
 
 def rows_jsonl(rows: list[dict[str, object]]) -> str:
-    """A JSON object a line, keys sorted."""
+    """Return one JSON object per line, with sorted keys."""
     return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
 
 
 def rows_csv(rows: list[dict[str, object]]) -> str:
-    """Columns as FIELDS; values that are no single word or number stand as JSON. A leading = + - @
-    is quoted against spreadsheets.
+    """Return the rows as CSV with the columns ROW_FIELDS.
+
+    Values that are neither text nor number are written as JSON. A leading = + - @ is quoted so that
+    a spreadsheet does not run it.
     """
     return csv_text(
         [ROW_FIELDS, *([_csv_value(row.get(name)) for name in ROW_FIELDS] for row in rows)]
@@ -120,10 +120,7 @@ def rows_csv(rows: list[dict[str, object]]) -> str:
 
 
 def _csv_value(value: object) -> str:
-    return (
-        ""
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, sort_keys=True)
-    )
+    """Return a value as a CSV cell, empty for None."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,6 +1,4 @@
-"""Samples as pictures: the same indices of every run of a suite, so that eyes compare like with
-like.
-"""
+"""Sheets of samples: the same sample indices of every run of a suite, for comparison by eye."""
 
 from __future__ import annotations
 
@@ -20,21 +18,19 @@ from harope_bench.reports.runs import ReportedRun
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-N_COLUMNS = 10  # the labels of the digits suite run through a row
-# samples of a run: four rows of ten without captions, two with
-MAX_SAMPLES = 40
-MAX_CAPTIONED_SAMPLES = 20
-MAX_THUMBNAIL_SIDE = 96  # pixels a side of one thumbnail
-MAX_SHEETS = 24  # keeps the file under 5 MB: a full grid of noise has 0.2 MB or less
-# characters of a caption in an image's description; the list under the pictures has it whole
-MAX_CAPTION_CHARACTERS = 80
+N_COLUMNS = 10  # the digits suite has ten labels in this order
+MAX_SAMPLES = 40  # of a run without prompts: four rows
+MAX_CAPTIONED_SAMPLES = 20  # of a run with prompts: two rows
+MAX_THUMBNAIL_SIDE = 96  # pixels
+MAX_SHEETS = 24  # keeps the page under 5 MB: a sheet of noise has 0.2 MB or less
+MAX_CAPTION_CHARACTERS = 80  # of a prompt in the alt text; the list below the sheets has all
 GAP_PIXELS = 2
 MISSING_COLOUR = (128, 128, 128)
 
 
 @dataclass(frozen=True)
 class SampleSheet:
-    """One run's samples as one picture."""
+    """The samples of one run as one image, with its text and a data URI."""
 
     run: str
     title: str
@@ -48,11 +44,11 @@ class SampleSheet:
 
 @dataclass(frozen=True)
 class SamplePanel:
-    """Pictures with the same samples in the same places, one a run.
+    """One sheet per run, with the same samples at the same positions.
 
-    captions: index and prompt of each column, pictures being rows of one table; empty where samples
-    have no prompts, and
-    pictures have rows of ten. step: pixels from one column to the next.
+    captions: index and prompt of each column, where each sheet is one row of a table. Empty for
+        samples without prompts, whose sheets have rows of ten.
+    column_step: pixels from one column to the next.
     """
 
     title: str
@@ -62,7 +58,7 @@ class SamplePanel:
 
 
 class _LoadedSamples(NamedTuple):
-    """A run with its samples by index: records, images, and why an image is missing."""
+    """The samples of a run by index: records, images, and the reason where an image is missing."""
 
     run: ReportedRun
     records: Mapping[int, SampleRecord]
@@ -71,229 +67,245 @@ class _LoadedSamples(NamedTuple):
 
 
 def build_panels(runs: Sequence[ReportedRun]) -> list[SamplePanel]:
-    """The panels of every suite, of the first MOST_GRIDS runs that have samples."""
-    drawn = [run for run in runs if run.samples][:MAX_SHEETS]
-    return [panel for group in _group_runs(drawn) for panel in _build_panels(group)]
+    """Return the panels of every suite, for the first MAX_SHEETS runs that have samples."""
+    runs_with_samples = [run for run in runs if run.samples][:MAX_SHEETS]
+    return [panel for group in _group_runs(runs_with_samples) for panel in _build_panels(group)]
 
 
 def count_excluded_runs(runs: Sequence[ReportedRun]) -> int:
-    """How many runs with samples have no picture for want of room."""
+    """Return how many runs with samples are not shown because of MAX_SHEETS."""
     return max(0, sum(bool(run.samples) for run in runs) - MAX_SHEETS)
 
 
 def _group_runs(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
-    """Runs of one suite that share samples, together; a run without a plan, or that shares none,
-    alone.
+    """Return groups of runs of one suite that have samples in common.
+
+    A run without a plan is a group of its own, and so is each run of a suite without common
+    samples.
     """
-    suites: dict[object, list[ReportedRun]] = {}
+    runs_by_suite: dict[object, list[ReportedRun]] = {}
     for run in runs:
-        suites.setdefault(
-            (run.plan.suite, run.plan.suite_version) if run.plan else run.id, []
-        ).append(run)
-    return [
-        part
-        for group in suites.values()
-        for part in ([group] if _shared_indices(group) else [[run] for run in group])
-    ]
+        suite = (run.plan.suite, run.plan.suite_version) if run.plan else run.id
+        runs_by_suite.setdefault(suite, []).append(run)
+
+    groups = []
+    for suite_runs in runs_by_suite.values():
+        if _shared_indices(suite_runs):
+            groups.append(suite_runs)
+        else:
+            groups += [[run] for run in suite_runs]
+    return groups
 
 
 def _shared_indices(group: Sequence[ReportedRun]) -> list[int]:
-    """The samples that every run of a group has, drawn or failed."""
+    """Return the sorted sample indices that every run of a group has, generated or failed."""
     return sorted(set.intersection(*({record.index for record in run.samples} for run in group)))
 
 
 def evenly_spaced_indices(indices: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the indices, in even steps from the first to the last.
+    """Return at most `count` of the indices, evenly spaced from the first to the last.
 
-    >>> evenly(range(10), 4), evenly([5, 7], 4)
+    >>> evenly_spaced_indices(range(10), 4), evenly_spaced_indices([5, 7], 4)
     ([0, 3, 6, 9], [5, 7])
     """
-    last = len(indices) - 1
-    return (
-        list(indices) if last < count else [indices[k * last // (count - 1)] for k in range(count)]
-    )
+    if len(indices) <= count:
+        return list(indices)
+    last_position = len(indices) - 1
+    return [indices[k * last_position // (count - 1)] for k in range(count)]
 
 
 def _build_panels(group: Sequence[ReportedRun]) -> list[SamplePanel]:
+    """Return the panels of one group: one without prompts, or one per ten prompts."""
     prompts = _prompts_by_index(group)
-    shared = _shared_indices(group)
+    shared_indices = _shared_indices(group)
     title = f"suite {group[0].plan.suite}" if group[0].plan else group[0].title
-    if not all(prompts[index] for index in shared):
-        opened = [_load_samples(run, _shown_indices(run, shared)) for run in group]
-        sheets = tuple(_make_sheet(one, list(one.images), _thumbnail_side([one])) for one in opened)
-        return [SamplePanel(title, (), 0, sheets)]
-    shown = evenly_spaced_indices(shared, MAX_CAPTIONED_SAMPLES)
-    opened = [_load_samples(run, shown) for run in group]
-    side = _thumbnail_side(opened)
-    bands = [shown[k : k + N_COLUMNS] for k in range(0, len(shown), N_COLUMNS)]
-    return [
-        SamplePanel(
-            title,
-            tuple((i, prompts[i]) for i in band),
-            side + GAP_PIXELS,
-            tuple(_make_sheet(one, band, side) for one in opened),
+
+    # without prompts each run chooses its samples and its thumbnail size
+    if not all(prompts[index] for index in shared_indices):
+        loaded_runs = [_load_samples(run, _sheet_indices(run, shared_indices)) for run in group]
+        sheets = tuple(
+            _make_sheet(loaded_run, list(loaded_run.images), _thumbnail_side([loaded_run]))
+            for loaded_run in loaded_runs
         )
-        for band in bands
-    ]
+        return [SamplePanel(title, (), 0, sheets)]
+
+    # with prompts all runs show the same samples, in panels of ten columns
+    indices = evenly_spaced_indices(shared_indices, MAX_CAPTIONED_SAMPLES)
+    loaded_runs = [_load_samples(run, indices) for run in group]
+    side = _thumbnail_side(loaded_runs)
+    panels = []
+    for start in range(0, len(indices), N_COLUMNS):
+        panel_indices = indices[start : start + N_COLUMNS]
+        captions = tuple((i, prompts[i]) for i in panel_indices)
+        sheets = tuple(_make_sheet(loaded_run, panel_indices, side) for loaded_run in loaded_runs)
+        panels.append(SamplePanel(title, captions, side + GAP_PIXELS, sheets))
+    return panels
 
 
 def _prompts_by_index(group: Sequence[ReportedRun]) -> dict[int, str]:
-    """The prompt of each index, empty where there is none; all of them should runs not agree."""
-    told: dict[int, dict[str, None]] = {}
-    for record in (record for run in group for record in run.samples):
-        told.setdefault(record.index, {})[record.prompt or ""] = None
-    return {index: " / ".join(filter(None, prompts)) for index, prompts in told.items()}
+    """Return the prompt of each index, empty without one.
 
-
-def _shown_indices(run: ReportedRun, shared: Sequence[int]) -> list[int]:
-    """What a picture without captions shows: the first samples if that puts one class in each
-    column, else even steps.
+    Different prompts of several runs are joined by a slash.
     """
-    first = list(shared[:MAX_SAMPLES])
-    return (
-        first
-        if _column_classes([record.label for record in run.samples if record.index in set(first)])
-        else evenly_spaced_indices(shared, MAX_SAMPLES)
-    )
+    # a dict keeps the prompts of an index unique and in order
+    prompts_by_index: dict[int, dict[str, None]] = {}
+    for run in group:
+        for record in run.samples:
+            prompts_by_index.setdefault(record.index, {})[record.prompt or ""] = None
+    return {index: " / ".join(filter(None, prompts)) for index, prompts in prompts_by_index.items()}
+
+
+def _sheet_indices(run: ReportedRun, shared_indices: Sequence[int]) -> list[int]:
+    """Return the samples of a sheet without prompts.
+
+    They are the first ones if each column then has one class, else evenly spaced ones.
+    """
+    leading_indices = list(shared_indices[:MAX_SAMPLES])
+    index_set = set(leading_indices)
+    labels = [record.label for record in run.samples if record.index in index_set]
+    if _column_classes(labels):
+        return leading_indices
+    return evenly_spaced_indices(shared_indices, MAX_SAMPLES)
 
 
 def _column_classes(labels: Sequence[int | None]) -> list[int]:
-    """The class of each column of rows of ten; empty where a column has several or none."""
-    found = [set(labels[column::N_COLUMNS]) for column in range(min(N_COLUMNS, len(labels)))]
-    return (
-        [label for one in found for label in one if label is not None]
-        if all(len(one) == 1 for one in found)
-        else []
-    )
+    """Return the class of each column of rows of ten; empty where a column has several or none."""
+    n_columns = min(N_COLUMNS, len(labels))
+    column_labels = [set(labels[column::N_COLUMNS]) for column in range(n_columns)]
+    if any(len(labels_of_column) != 1 for labels_of_column in column_labels):
+        return []
+    return [label for (label,) in column_labels if label is not None]
 
 
 def _load_samples(run: ReportedRun, indices: Sequence[int]) -> _LoadedSamples:
-    known = {record.index: record for record in run.samples}
-    records = {index: known[index] for index in indices}
-    missing = dict[int, str]()
-    pictures = {index: _load_image(run, record, missing) for index, record in records.items()}
-    return _LoadedSamples(run, records, pictures, missing)
+    """Load the images of these samples; a missing one is None and has a reason."""
+    records_by_index = {record.index: record for record in run.samples}
+    records = {index: records_by_index[index] for index in indices}
+    missing_reasons: dict[int, str] = {}
+    images = {index: _load_image(run, record, missing_reasons) for index, record in records.items()}
+    return _LoadedSamples(run, records, images, missing_reasons)
 
 
-def _make_sheet(loaded: _LoadedSamples, indices: Sequence[int], side: int) -> SampleSheet:
-    missing = tuple(
-        f"sample {index}: {loaded.missing_reasons[index]}"
+def _make_sheet(loaded_run: _LoadedSamples, indices: Sequence[int], side: int) -> SampleSheet:
+    """Return the sheet of these samples, with thumbnails of `side` pixels."""
+    missing_samples = tuple(
+        f"sample {index}: {loaded_run.missing_reasons[index]}"
         for index in indices
-        if index in loaded.missing_reasons
+        if index in loaded_run.missing_reasons
     )
-    page = _paste_images([loaded.images[index] for index in indices], side)
+    sheet_image = _paste_images([loaded_run.images[index] for index in indices], side)
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    alt = _alt_text(loaded.run, [loaded.records[index] for index in indices], len(missing))
+    sheet_image.save(buffer, "PNG", optimize=True)
+    records = [loaded_run.records[index] for index in indices]
     return SampleSheet(
-        loaded.run.id,
-        loaded.run.title,
-        _caption(loaded.run),
-        alt,
-        uri,
-        page.width,
-        page.height,
-        missing,
+        run=loaded_run.run.id,
+        title=loaded_run.run.title,
+        caption=_caption(loaded_run.run),
+        alt_text=_alt_text(loaded_run.run, records, len(missing_samples)),
+        uri="data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        width=sheet_image.width,
+        height=sheet_image.height,
+        missing_samples=missing_samples,
     )
 
 
-def _load_image(run: ReportedRun, record: SampleRecord, missing: dict[int, str]) -> Image | None:
-    """The image, or None with the reason added to `missing`."""
-
+def _load_image(
+    run: ReportedRun, record: SampleRecord, missing_reasons: dict[int, str]
+) -> Image | None:
+    """Return the image of a sample, or None; the reason is then added to `missing_reasons`."""
     path = run.image_path(record)
     if path is None:
-        missing[record.index] = (
-            record.reason or "failed" if record.status != "ok" else "no file inside the run"
-        )
+        reason = "no file inside the run"
+        if record.status != "ok":
+            reason = record.reason or "failed"
+        missing_reasons[record.index] = reason
         return None
     try:
-        with open_image(read_image_bytes(path), path.name) as picture:
-            return picture.convert("RGB")
+        with open_image(read_image_bytes(path), path.name) as image:
+            return image.convert("RGB")
     except SampleError as error:
-        missing[record.index] = (
-            "not there"
-            if isinstance(error.__cause__, FileNotFoundError)
-            else "not a readable image"
-        )
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        missing_reasons[record.index] = "file missing" if is_missing else "not a readable image"
         return None
 
 
 def _thumbnail_side(loaded_runs: Sequence[_LoadedSamples]) -> int:
-    """Pixels of a thumbnail for these runs, of the first picture of each: small ones are doubled,
-    large ones reduced.
+    """Return the side of the thumbnails in pixels, from the first image of each run.
+
+    Images that fit twice into the largest side are doubled, larger ones are reduced to it.
     """
-    firsts = [
-        next((picture.width for picture in one.images.values() if picture is not None), 28)
-        for one in loaded_runs
-    ]
-    return max(
-        2 * width if 2 * width <= MAX_THUMBNAIL_SIDE else min(width, MAX_THUMBNAIL_SIDE)
-        for width in firsts
-    )
+    sides = []
+    for loaded_run in loaded_runs:
+        images = [image for image in loaded_run.images.values() if image is not None]
+        width = images[0].width if images else 28
+        is_small = 2 * width <= MAX_THUMBNAIL_SIDE
+        sides.append(2 * width if is_small else min(width, MAX_THUMBNAIL_SIDE))
+    return max(sides)
 
 
 def _paste_images(images: Sequence[Image | None], side: int) -> Image:
+    """Return the thumbnails in rows of ten; the gaps between them are transparent."""
     from PIL import Image
 
     step = side + GAP_PIXELS
-    columns = min(N_COLUMNS, len(images))
-    rows = -(-len(images) // N_COLUMNS)
-    page = Image.new(
-        "RGBA", (columns * step - GAP_PIXELS, rows * step - GAP_PIXELS)
-    )  # gaps show the page, light or dark
-    for place, picture in enumerate(images):
-        page.paste(_thumbnail(picture, side), (place % N_COLUMNS * step, place // N_COLUMNS * step))
-    return page
+    n_columns = min(N_COLUMNS, len(images))
+    n_rows = -(-len(images) // N_COLUMNS)
+    sheet = Image.new("RGBA", (n_columns * step - GAP_PIXELS, n_rows * step - GAP_PIXELS))
+    for i, image in enumerate(images):
+        corner = (i % N_COLUMNS * step, i // N_COLUMNS * step)
+        sheet.paste(_thumbnail(image, side), corner)
+    return sheet
 
 
-def _thumbnail(picture: Image | None, side: int) -> Image:
+def _thumbnail(image: Image | None, side: int) -> Image:
+    """Return the image at this size, a crossed box for a missing image."""
     from PIL import Image, ImageDraw
 
-    if picture is not None:
-        kind = Image.Resampling.NEAREST if picture.width <= side else Image.Resampling.LANCZOS
-        return picture.resize((side, side), kind)
-    blank = Image.new("RGB", (side, side), MISSING_COLOUR)
-    pen = ImageDraw.Draw(blank)
+    if image is not None:
+        filter_kind = Image.Resampling.NEAREST if image.width <= side else Image.Resampling.LANCZOS
+        return image.resize((side, side), filter_kind)
+    crossed_box = Image.new("RGB", (side, side), MISSING_COLOUR)
+    pen = ImageDraw.Draw(crossed_box)
     pen.line((0, 0, side, side), fill=(0, 0, 0))
     pen.line((0, side, side, 0), fill=(0, 0, 0))
-    return blank
+    return crossed_box
 
 
 def _caption(run: ReportedRun) -> str:
+    """Return the encoding and the generation settings of a run."""
     if run.plan is None:
-        return "images without a plan: how they were drawn is not known"
+        return "images without a plan: how they were generated is not known"
     settings = run.plan.settings
-    scaled = (
-        f", scaling {settings.pos_scaling}" if settings.pos_scaling not in (None, "none") else ""
-    )
+    scaling = ""
+    if settings.pos_scaling not in (None, "none"):
+        scaling = f", scaling {settings.pos_scaling}"
     return (
-        f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed},"
+        f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaling}; seed {settings.seed},"
         f" {settings.sampling_text}"
     )
 
 
-def _alt_text(run: ReportedRun, records: Sequence[SampleRecord], missing: int) -> str:
-    """The picture in words: which samples, and the prompt of each, or the classes."""
-    lost = f"; {missing} missing, shown as crossed boxes" if missing else ""
+def _alt_text(run: ReportedRun, records: Sequence[SampleRecord], n_missing: int) -> str:
+    """Return the alternative text of a sheet: the samples with their prompts or classes."""
+    missing_text = f"; {n_missing} missing, shown as crossed boxes" if n_missing else ""
     if all(record.prompt for record in records):
-        told = "; ".join(
+        prompts = "; ".join(
             f"{record.index}:"
             f" {shorten(record.prompt or '', MAX_CAPTION_CHARACTERS, placeholder=' ...')}"
             for record in records
         )
-        return f"{run.title}, samples from left to right: {told}{lost}"
-    which = ", ".join(
-        f"{first} to {last}" if last > first else str(first)
-        for first, last in consecutive_ranges(record.index for record in records)
+        return f"{run.title}, samples from left to right: {prompts}{missing_text}"
+
+    ranges = ", ".join(
+        f"{start} to {end}" if end > start else str(start)
+        for start, end in consecutive_ranges(record.index for record in records)
     )
-    return (
-        f"{run.title}: samples {which} in rows of"
-        f" {N_COLUMNS}{_classes_text([record.label for record in records])}{lost}"
-    )
+    classes = _classes_text([record.label for record in records])
+    return f"{run.title}: samples {ranges} in rows of {N_COLUMNS}{classes}{missing_text}"
 
 
 def _classes_text(labels: Sequence[int | None]) -> str:
-    if columns := _column_classes(labels):
-        return f", columns by class {', '.join(map(str, columns))}"
+    """Return the classes of the columns or of the samples as a text, empty without labels."""
+    if column_classes := _column_classes(labels):
+        return f", columns by class {', '.join(map(str, column_classes))}"
     return "" if None in labels else f", of classes {', '.join(map(str, labels))}"

@@ -1,4 +1,4 @@
-"""Boards as LaTeX with booktabs."""
+"""Boards as LaTeX tables with booktabs."""
 
 from __future__ import annotations
 
@@ -44,27 +44,30 @@ ESCAPES = {
 
 
 def escape_latex(text: str) -> str:
-    """Text in which LaTeX reads no command; one line."""
-    straight = re.sub(r'"([^"]*)"', r"``\1''", " ".join(text.split()))
-    return "".join(ESCAPES.get(character, character) for character in straight)
+    """Return the text on one line with every LaTeX command character escaped."""
+    # straight quotes become ``...''
+    quoted_text = re.sub(r'"([^"]*)"', r"``\1''", " ".join(text.split()))
+    return "".join(ESCAPES.get(character, character) for character in quoted_text)
 
 
 def render_latex(board: Board) -> str:
-    """A table environment; needs booktabs, and amssymb where verdicts are shown."""
-    grid = lay_out_board(board)
-    left = sum(leaf.kind == "head" for leaf in grid.columns)
+    """Return a table environment. It needs booktabs, and amssymb where verdicts are shown."""
+    layout = lay_out_board(board)
+    n_header_columns = sum(column.kind == "head" for column in layout.columns)
+    alignment = "l" * n_header_columns + "r" * (len(layout.columns) - n_header_columns)
+    caption = escape_latex(board_title(board)) + _superscript(board.table_note_numbers)
     lines = [
         "% needs \\usepackage{booktabs}"
         + (" and \\usepackage{amssymb}" if board.show == "both" else ""),
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escape_latex(board_title(board))}{_superscript(board.table_note_numbers)}}}",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', board.table.id)}}}",
-        rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.columns) - left)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
-        *_header_lines(grid),
+        *_header_lines(layout),
         r"\midrule",
-        *_body_lines(grid),
+        *_body_lines(layout),
         r"\bottomrule",
         r"\end{tabular}",
         *_footnote_lines(board),
@@ -73,63 +76,74 @@ def render_latex(board: Board) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _header_lines(grid: TableLayout) -> list[str]:
+def _header_lines(layout: TableLayout) -> list[str]:
+    """Return the header rows, with a rule under each cell that spans several columns."""
     lines = []
-    covered = [0] * len(grid.columns)
-    for level in grid.header_rows:
-        cells = []
+    # rows of each column that a header cell above still covers
+    n_covered_rows = [0] * len(layout.columns)
+    for header_row in layout.header_rows:
+        texts = []
         rules = []
-        at = 0
-        spans = list(level)
-        while at < len(grid.columns):
-            if covered[at]:
-                covered[at] -= 1
-                cells.append("")
-                at += 1
+        column = 0
+        cells = list(header_row)
+        while column < len(layout.columns):
+            if n_covered_rows[column]:
+                n_covered_rows[column] -= 1
+                texts.append("")
+                column += 1
                 continue
-            span = spans.pop(0)
-            cells.append(_head_cell(span))
-            if span.column_span > 1:
-                rules.append(rf"\cmidrule(lr){{{at + 1}-{at + span.column_span}}}")
-            for i in range(at, at + span.column_span):
-                covered[i] = span.row_span - 1
-            at += span.column_span
-        lines.append(_table_row(cells))
+
+            cell = cells.pop(0)
+            texts.append(_header_text(cell))
+            end = column + cell.column_span
+            if cell.column_span > 1:
+                rules.append(rf"\cmidrule(lr){{{column + 1}-{end}}}")
+            n_covered_rows[column:end] = [cell.row_span - 1] * cell.column_span
+            column = end
+        lines.append(_table_row(texts))
         if rules:
             lines.append(" ".join(rules))
     return lines
 
 
-def _head_cell(span: HeaderCell) -> str:
-    text = escape_latex(span.text)
-    return rf"\multicolumn{{{span.column_span}}}{{c}}{{{text}}}" if span.column_span > 1 else text
+def _header_text(cell: HeaderCell) -> str:
+    r"""Return a header cell, as \multicolumn where it spans several columns."""
+    text = escape_latex(cell.text)
+    if cell.column_span > 1:
+        return rf"\multicolumn{{{cell.column_span}}}{{c}}{{{text}}}"
+    return text
 
 
-def _body_lines(grid: TableLayout) -> list[str]:
+def _body_lines(layout: TableLayout) -> list[str]:
+    """Return the body rows, with a rule between blocks."""
     lines: list[str] = []
-    for block in grid.blocks:
+    for block in layout.blocks:
         if lines:
             lines.append(r"\midrule")
-        lines += [_table_row([_cell_text(view) for view in row]) for row in block]
+        lines += [_table_row([_cell_text(cell) for cell in row]) for row in block]
     return lines
 
 
-def _table_row(cells: list[str]) -> str:
-    return re.sub(r" +", " ", " & ".join(cells)).strip() + r" \\"
+def _table_row(texts: list[str]) -> str:
+    """Return one table row with its line end."""
+    return re.sub(r" +", " ", " & ".join(texts)).strip() + r" \\"
 
 
-def _cell_text(view: BodyCell) -> str:
-    if view.row_span == 0:
+def _cell_text(cell: BodyCell) -> str:
+    """Return a body cell with its note numbers, empty where a cell above covers it."""
+    if cell.row_span == 0:
         return ""
-    text = escape_latex(view.text)
-    return (rf"\textbf{{{text}}}" if view.is_bold else text) + _superscript(view.note_numbers)
+    text = escape_latex(cell.text)
+    return (rf"\textbf{{{text}}}" if cell.is_bold else text) + _superscript(cell.note_numbers)
 
 
-def _superscript(marks: tuple[int, ...]) -> str:
-    return rf"\textsuperscript{{{','.join(map(str, marks))}}}" if marks else ""
+def _superscript(numbers: tuple[int, ...]) -> str:
+    """Return note numbers as a superscript, empty without numbers."""
+    return rf"\textsuperscript{{{','.join(map(str, numbers))}}}" if numbers else ""
 
 
 def _footnote_lines(board: Board) -> list[str]:
+    """Return the legend and the notes as a minipage below the table, empty without any."""
     texts = [escape_latex(text) for text in legend(board)]
     texts += [
         rf"\textsuperscript{{{note.number}}}\,{escape_latex(note.full_text)}"

@@ -1,5 +1,6 @@
-"""A leaderboard as static pages: an index with a section a protocol, and a page a run. Equal bytes
-for equal records.
+"""The leaderboard as static pages: an index with a section per protocol, and a page per run.
+
+Equal records give pages with equal bytes.
 """
 
 from __future__ import annotations
@@ -35,19 +36,28 @@ from harope_bench.reports.table_layout import format_difference, format_standard
 from harope_bench.reports.tables import template_environment
 from harope_bench.statistics.significance import format_p_value
 
-# by which a later build knows a page as its own
+# a page with this line may be overwritten or removed by a later build
 PAGE_MARKER = '<meta name="generator" content="harope-bench leaderboard">'
+# interval bars, in SVG units
 BAR_WIDTH = 120.0
 BAR_EDGE = 4.0
 PROTOCOL_LABELS = {
-    "suite": "Suite", "resolution": "Resolution", "images": "Images", "evaluator": "Evaluator", "profile": "Profile",
-    "rules": "Rules", "judge": "Judge", "judge_class": "Judge class", "reference": "Reference", "scale": "Scale",
-}  # fmt: skip
+    "suite": "Suite",
+    "resolution": "Resolution",
+    "image_counts": "Images",
+    "evaluator": "Evaluator",
+    "profile": "Profile",
+    "rules": "Rules",
+    "judge": "Judge",
+    "judge_class": "Judge class",
+    "reference": "Reference",
+    "scale": "Scale",
+}
 
 
 @dataclass(frozen=True)
 class IntervalBar:
-    """An interval and its point on the section's common axis, in units of the drawing."""
+    """An interval and its value as positions on the column's axis, in SVG units."""
 
     low: float
     value: float
@@ -56,7 +66,11 @@ class IntervalBar:
 
 @dataclass(frozen=True)
 class LeaderboardCell:
-    """One number: text, raw value for sorting, place, and what was said of the row above."""
+    """One number of a row.
+
+    sort_value: the number in full, empty for none. rank: "#1", with "=" if tied.
+    difference_text: difference from the result ranked before it.
+    """
 
     text: str
     sort_value: str
@@ -67,7 +81,7 @@ class LeaderboardCell:
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One row of a section."""
+    """One row of a section. `page` is the file name of the run's page."""
 
     page: str
     run: str
@@ -78,20 +92,20 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class LeaderboardSection:
-    """One section as printed."""
+    """One section as printed. `order_title` is the title of the metric that orders the rows."""
 
     anchor: str
     title: str
     protocol: tuple[tuple[str, str], ...]
     column_titles: tuple[str, ...]
-    ordered_by: str
+    order_title: str
     rows: tuple[LeaderboardRow, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RunRanking:
-    """Where a run stands in one section, for the run's own page."""
+    """The cells of a run in one section, for the run's page."""
 
     anchor: str
     title: str
@@ -100,7 +114,7 @@ class RunRanking:
 
 @dataclass(frozen=True)
 class RunPage:
-    """One run's page."""
+    """The page of one run."""
 
     name: str
     run: ReportedRun
@@ -111,7 +125,7 @@ class RunPage:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Everything the templates ask for."""
+    """The data of all pages."""
 
     version: str
     evidence: str
@@ -123,291 +137,328 @@ class Leaderboard:
 
 
 def write_leaderboard(runs: Path, out: Path) -> list[Path]:
-    """Writes index.html and runs/*.html; pages of runs that are gone are removed. Returns the
-    pages.
+    """Write index.html and runs/*.html, remove the pages of removed runs, and return the paths.
 
     Raises:
-        StorageError: the folder holds no result, or a file of a run is broken (named).
+        StorageError: the folder has no result, a file of a run is invalid (the message names it),
+            or index.html is not a leaderboard page.
     """
-    site = build_leaderboard(runs)
+    leaderboard = build_leaderboard(runs)
     index = out / "index.html"
-    if (page := _read_page(index)) is not None and PAGE_MARKER not in page:
-        raise StorageError(f"{index} is a page of something else; choose another --out")
-    written = [_write_page(out / "index.html", "site.html", site=site)]
-    written += [
-        _write_page(out / "runs" / page.name, "site_run.html", site=site, page=page)
-        for page in site.run_pages
-    ]
-    for old in sorted((out / "runs").glob("*.html")):
-        if old not in written and PAGE_MARKER in (_read_page(old) or ""):
-            with convert_os_errors(old):
-                old.unlink(missing_ok=True)
-    return written
+    old_index = _read_page(index)
+    if old_index is not None and PAGE_MARKER not in old_index:
+        raise StorageError(f"{index} is not a leaderboard page; choose another --out")
+
+    paths = [_write_page(index, "leaderboard.html", leaderboard=leaderboard)]
+    for page in leaderboard.run_pages:
+        path = out / "runs" / page.name
+        paths.append(_write_page(path, "leaderboard_run.html", leaderboard=leaderboard, page=page))
+
+    # remove the pages of runs that no longer exist
+    for path in sorted((out / "runs").glob("*.html")):
+        if path not in paths and PAGE_MARKER in (_read_page(path) or ""):
+            with convert_os_errors(path):
+                path.unlink(missing_ok=True)
+    return paths
 
 
-def _write_page(path: Path, template: str, **facts: object) -> Path:
-    write_text(
-        path, template_environment().get_template(template).render(mark=PAGE_MARKER, **facts)
-    )
+def _write_page(path: Path, template: str, **context: object) -> Path:
+    """Write a page from a template and return its path."""
+    html = template_environment().get_template(template).render(page_marker=PAGE_MARKER, **context)
+    write_text(path, html)
     return path
 
 
 def _read_page(path: Path) -> str | None:
-    """Return a page's text, None where there is none (any more)."""
+    """Return a page's text, None if the file is missing."""
     data = read_if_present(path)
     return None if data is None else data.decode(errors="replace")
 
 
 def build_leaderboard(runs: Path) -> Leaderboard:
-    """The data of the pages."""
-    folders = read_runs(runs)
-    scored = [run for run in folders if run.results]
-    if not scored:
+    """Return the data of the pages.
+
+    Raises:
+        StorageError: the folder has no result, or a file of a run is invalid.
+    """
+    all_runs = read_runs(runs)
+    evaluated_runs = [run for run in all_runs if run.results]
+    if not evaluated_runs:
         raise StorageError(
-            f"{runs} holds no result (**/results/*.json); harope-bench eval makes one"
+            f"{runs} has no result (**/results/*.json); `harope-bench eval` writes one"
         )
-    found = [item for run in scored for item in run.results]
-    of_path = {item.path: run for run in scored for item in run.results}
-    built = build_sections(found)
-    blocks = _with_unique_titles(
-        [
-            _build_section(
-                section, [of_path[entry.stored_result.path] for entry in section.results]
-            )
-            for section in built
-        ]
-    )
-    pages = tuple(_make_run_page(run, built, blocks) for run in scored)
+    results = [item for run in evaluated_runs for item in run.results]
+    runs_by_path = {item.path: run for run in evaluated_runs for item in run.results}
+
+    protocol_sections = build_sections(results)
+    page_sections = []
+    for section in protocol_sections:
+        section_runs = [runs_by_path[entry.stored_result.path] for entry in section.results]
+        page_sections.append(_build_section(section, section_runs))
+    sections = _with_unique_titles(page_sections)
+
     return Leaderboard(
-        __version__,
-        CHECKPOINT_EVIDENCE,
-        time_range(scored),
-        len(found),
-        blocks,
-        pages,
-        tuple(run.id for run in folders if not run.results),
+        version=__version__,
+        evidence=CHECKPOINT_EVIDENCE,
+        time_range=time_range(evaluated_runs),
+        n_results=len(results),
+        sections=sections,
+        run_pages=tuple(_make_run_page(run, protocol_sections, sections) for run in evaluated_runs),
+        runs_without_results=tuple(run.id for run in all_runs if not run.results),
     )
 
 
-def page_name(run: str) -> str:
-    """The file name of a run's page: readable, plain, and different for different runs."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', run.lower()).strip('-')[:60] or 'run'}-{sha256_bytes(run.encode())[:8]}.html"
+def page_name(run_id: str) -> str:
+    """Return the file name of a run's page: readable characters and a hash of the run's id."""
+    readable_name = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")[:60] or "run"
+    return f"{readable_name}-{sha256_bytes(run_id.encode())[:8]}.html"
 
 
 def _build_section(section: ProtocolSection, runs: Sequence[ReportedRun]) -> LeaderboardSection:
-    scales = {metric.name: _axis_range(section, metric.name) for metric in section.metrics}
-    ids = _short_names(section, runs)
-    lines = [
+    """Return the printed section of a protocol; `runs` are those of its results, in their order."""
+    axis_ranges = {metric.name: _axis_range(section, metric.name) for metric in section.metrics}
+    short_names = _short_names(section, runs)
+    rows = [
         LeaderboardRow(
             page_name(run.id),
             run.id,
             _model_text(run),
             _generation_text(run),
-            tuple(_make_cell(entry, m, scales[m.name], ids) for m in section.metrics),
+            tuple(_make_cell(entry, m, axis_ranges[m.name], short_names) for m in section.metrics),
         )
         for entry, run in zip(section.results, runs, strict=True)
     ]
-    names = {
+
+    # titles carry the measurement's name, as in fid-500
+    measurement_names = {
         m.metric: m.name
         for entry in section.results
         for m in entry.stored_result.result.measurements
     }
-    heads = tuple(
-        _column_title(metric, names[metric.name], metric.name in section.ranked_metrics)
-        for metric in section.metrics
+    column_titles = tuple(
+        _column_title(m, measurement_names[m.name], m.name in section.ranked_metrics)
+        for m in section.metrics
     )
-    ordered = next(
-        (metric.title for metric in section.metrics if metric.name in section.ranked_metrics),
-        "nothing",
-    )
+    ranked_titles = [m.title for m in section.metrics if m.name in section.ranked_metrics]
     return LeaderboardSection(
-        _section_anchor(section.protocol),
-        _section_title(section.protocol),
-        _protocol_fields(section.protocol),
-        heads,
-        ordered,
-        tuple(lines),
-        _section_notes(section),
+        anchor=_section_anchor(section.protocol),
+        title=_section_title(section.protocol),
+        protocol=_protocol_fields(section.protocol),
+        column_titles=column_titles,
+        order_title=ranked_titles[0] if ranked_titles else "nothing",
+        rows=tuple(rows),
+        notes=_section_notes(section),
     )
 
 
 def _short_names(section: ProtocolSection, runs: Sequence[ReportedRun]) -> dict[Path, str]:
-    """What a row is called by its neighbours: the last part of its id, or the whole where two share
-    that part.
+    """Return a short name of each run by result path: the last part of its id, or the whole id.
+
+    The whole id is taken where two runs share the last part.
     """
-    ends = [run.id.rsplit("/", 1)[-1] for run in runs]
+    last_parts = [run.id.rsplit("/", 1)[-1] for run in runs]
     return {
-        entry.stored_result.path: run.id if ends.count(end) > 1 else end
-        for entry, run, end in zip(section.results, runs, ends, strict=True)
+        entry.stored_result.path: run.id if last_parts.count(last_part) > 1 else last_part
+        for entry, run, last_part in zip(section.results, runs, last_parts, strict=True)
     }
 
 
-def _section_anchor(key: LeaderboardProtocol) -> str:
-    return f"p-{sha256_bytes(repr(tuple(key)).encode())[:10]}"
+def _section_anchor(protocol: LeaderboardProtocol) -> str:
+    """Return the id by which links point to a section."""
+    return f"p-{sha256_bytes(repr(tuple(protocol)).encode())[:10]}"
 
 
-def _section_title(key: LeaderboardProtocol) -> str:
-    images = ", ".join(f"{n:,}" for n in key.image_counts) or "no"
-    drawn = (
-        f"{key.suite} at {key.resolution}" if key.suite != NOT_RECORDED else f"suite {NOT_RECORDED}"
-    )
-    return f"{drawn}, {key.evaluator}, {images} images, {key.scale}"
+def _section_title(protocol: LeaderboardProtocol) -> str:
+    """Return the suite, resolution, evaluator, number of images and scale as a title."""
+    image_counts = ", ".join(f"{n:,}" for n in protocol.image_counts) or "no"
+    suite_text = f"{protocol.suite} at {protocol.resolution}"
+    if protocol.suite == NOT_RECORDED:
+        suite_text = f"suite {NOT_RECORDED}"
+    return f"{suite_text}, {protocol.evaluator}, {image_counts} images, {protocol.scale}"
 
 
-def _with_unique_titles(blocks: Sequence[LeaderboardSection]) -> tuple[LeaderboardSection, ...]:
-    """Sections of one title get the end of their anchor, and a note of what sets them apart."""
-    told = []
-    for block in blocks:
-        alike = [other for other in blocks if other.title == block.title]
-        differing = [
-            name
-            for i, (name, _) in enumerate(block.protocol)
-            if len({other.protocol[i] for other in alike}) > 1
+def _with_unique_titles(sections: Sequence[LeaderboardSection]) -> tuple[LeaderboardSection, ...]:
+    """Return the sections with unique titles.
+
+    Sections of one title get the end of their anchor, and a note on the fields that differ.
+    """
+    unique_sections = []
+    for section in sections:
+        namesakes = [s for s in sections if s.title == section.title]
+        differing_fields = [
+            f"{name}: {value}"
+            for i, (name, value) in enumerate(section.protocol)
+            if len({s.protocol[i] for s in namesakes}) > 1
         ]
-        if differing:
-            said = "; ".join(f"{name}: {dict(block.protocol)[name]}" for name in differing)
-            note = f"Set apart from the other section of this title by {said}."
-            block = replace(
-                block, title=f"{block.title} ({block.anchor[-4:]})", notes=(note, *block.notes)
-            )
-        told.append(block)
-    return tuple(told)
+        if differing_fields:
+            note = f"Differs from the other section of this title: {'; '.join(differing_fields)}."
+            title = f"{section.title} ({section.anchor[-4:]})"
+            section = replace(section, title=title, notes=(note, *section.notes))
+        unique_sections.append(section)
+    return tuple(unique_sections)
 
 
-def _protocol_fields(key: LeaderboardProtocol) -> tuple[tuple[str, str], ...]:
-    texts = key._asdict() | {"images": ", ".join(f"{n:,}" for n in key.image_counts) or "none"}
+def _protocol_fields(protocol: LeaderboardProtocol) -> tuple[tuple[str, str], ...]:
+    """Return (label, value) of every field of a protocol."""
+    texts = protocol._asdict() | {
+        "image_counts": ", ".join(f"{n:,}" for n in protocol.image_counts) or "none"
+    }
     return tuple((PROTOCOL_LABELS[name], text) for name, text in texts.items())
 
 
-def _column_title(metric: Metric, name: str, ranked: bool) -> str:
-    end = name.removeprefix(metric.name)
-    return f"{metric.title}{end.upper()}{f', {metric.direction} is better' if ranked else ''}"
+def _column_title(metric: Metric, measurement_name: str, is_ranked: bool) -> str:
+    """Return the metric's title with the count of its measurement, and its direction if ranked."""
+    count_suffix = measurement_name.removeprefix(metric.name)
+    direction_text = f", {metric.direction} is better" if is_ranked else ""
+    return f"{metric.title}{count_suffix.upper()}{direction_text}"
 
 
 def _section_notes(section: ProtocolSection) -> tuple[str, ...]:
+    """Return the notes on metrics that are not ranked, missing fields and differing settings."""
     notes = []
     if len(section.ranked_metrics) < len(section.metrics):
         notes.append(
             "Numbers of an evaluator that is not installed here have no known direction and are not"
             " ranked."
         )
-    if len(section.results) > 1 and (missing := unrecorded_protocol_fields(section)):
+    missing_fields = unrecorded_protocol_fields(section)
+    if len(section.results) > 1 and missing_fields:
         notes.append(
-            f"Not recorded, so nobody knows whether these rows agree in it: {', '.join(missing)}."
+            f"These rows may differ in fields that were not recorded: {', '.join(missing_fields)}."
         )
     if len({_sampling_settings(entry) for entry in section.results} - {None}) > 1:
         notes.append(
-            "Rows differ in sampler, steps or guidance; these are the entrant's choice and stand in"
-            " the column Drawn with."
+            "Rows differ in sampler, steps or guidance. A protocol leaves these open; see the"
+            " column Generated with."
         )
     return tuple(notes)
 
 
 def _sampling_settings(entry: RankedResult) -> tuple[object, ...] | None:
+    """Return sampler, steps and guidance of a result, None without a plan."""
     plan = entry.stored_result.result.plan
     return (plan.settings.sampler, plan.settings.steps, plan.settings.guidance) if plan else None
 
 
 def _model_text(run: ReportedRun) -> str:
-    """Encoding and backbone, and the checkpoint where the run does not have its name."""
+    """Return encoding and backbone, after the checkpoint where the run has another name."""
     if run.plan is None:
         return run.title
-    who = run.plan.checkpoint
-    return (
-        f"{'' if who.name == run.id.rsplit('/', 1)[-1] else f'{who.name}: '}{who.encoding} on"
-        f" {who.backbone}"
-    )
+    checkpoint = run.plan.checkpoint
+    text = f"{checkpoint.encoding} on {checkpoint.backbone}"
+    if checkpoint.name == run.id.rsplit("/", 1)[-1]:
+        return text
+    return f"{checkpoint.name}: {text}"
 
 
 def _generation_text(run: ReportedRun) -> str:
+    """Return the sampling settings and the seed of a run."""
     if run.plan is None:
         return "no plan"
     return f"{run.plan.settings.sampling_text}, seed {run.plan.settings.seed}"
 
 
 def _axis_range(section: ProtocolSection, metric: str) -> tuple[float, float] | None:
-    """The lowest and highest end of any interval of this column."""
-    found = [
+    """Return the lowest and the highest end of the intervals of a column, None for one point."""
+    measurements = [
         m
         for entry in section.results
         if (m := entry.find_measurement(metric)) and m.value is not None
     ]
-    ends = [end for m in found for end in (m.value, m.low, m.high) if end is not None]
+    ends = [end for m in measurements for end in (m.value, m.low, m.high) if end is not None]
     return (min(ends), max(ends)) if ends and max(ends) > min(ends) else None
 
 
 def _make_cell(
     entry: RankedResult,
     metric: Metric,
-    scale: tuple[float, float] | None,
+    axis_range: tuple[float, float] | None,
     names: Mapping[Path, str],
 ) -> LeaderboardCell:
-    m = entry.find_measurement(metric.name)
-    if m is None or m.value is None:
-        return LeaderboardCell(f"no value: {m.reason}" if m else DASH, "")
-    error = (
-        f" ± {format_standard_error(m.se, metric.decimals)}" if m.se is not None else ", no error"
-    )
-    rank = entry.ranks.get(metric.name)
-    place = f"#{rank.rank}{'=' if rank.is_tied else ''}" if rank else ""
+    """Return one cell: value, standard error, rank, interval bar and difference.
+
+    Args:
+        axis_range: range of the column's axis.
+        names: short names of the runs by result path.
+    """
+    measurement = entry.find_measurement(metric.name)
+    if measurement is None:
+        return LeaderboardCell(DASH, "")
+    if measurement.value is None:
+        return LeaderboardCell(f"no value: {measurement.reason}", "")
+
+    error_text = ", no standard error"
+    if measurement.se is not None:
+        error_text = f" ± {format_standard_error(measurement.se, metric.decimals)}"
+    position = entry.ranks.get(metric.name)
+    rank_text = f"#{position.rank}{'=' if position.is_tied else ''}" if position else ""
     return LeaderboardCell(
-        f"{m.value:.{metric.decimals}f}{error}",
-        repr(m.value),
-        place,
-        _make_bar(m, scale),
-        _difference_text(entry, metric, names),
+        text=f"{measurement.value:.{metric.decimals}f}{error_text}",
+        sort_value=repr(measurement.value),
+        rank=rank_text,
+        bar=_make_bar(measurement, axis_range),
+        difference_text=_difference_text(entry, metric, names),
     )
 
 
 def _difference_text(entry: RankedResult, metric: Metric, names: Mapping[Path, str]) -> str:
-    """The difference from the result ranked before, in words."""
-    rank = entry.ranks.get(metric.name)
-    if rank is None or rank.difference is None or rank.previous_result is None:
+    """Return the difference from the result ranked before as a text, empty for the first one."""
+    position = entry.ranks.get(metric.name)
+    if position is None or position.difference is None or position.previous_result is None:
         return ""
-    name = names[rank.previous_result.path]
-    if rank.difference.delta is None:
-        errors = [
+    name = names[position.previous_result.path]
+    difference = position.difference
+    if difference.delta is None:
+        standard_errors = [
             m.se
-            for item in (rank.previous_result, entry.stored_result)
+            for item in (position.previous_result, entry.stored_result)
             if (m := item.result.find_measurement(metric.name))
         ]
-        return (
-            f"not comparable with {name}:"
-            f" {'a standard error is missing' if None in errors else rank.difference.reason}"
-        )
-    p = "" if rank.p_adjusted is None else f", p {format_p_value(rank.p_adjusted)}"
-    return (
-        f"{format_difference(rank.difference.delta, metric.decimals + 1)} from {name},"
-        f" {'paired' if rank.difference.is_paired else 'unpaired'}{p}"
-    )
+        reason = difference.reason
+        if None in standard_errors:
+            reason = "a standard error is missing"
+        return f"not comparable with {name}: {reason}"
+
+    delta_text = format_difference(difference.delta, metric.decimals + 1)
+    pairing_text = "paired" if difference.is_paired else "unpaired"
+    p_text = "" if position.p_adjusted is None else f", p {format_p_value(position.p_adjusted)}"
+    return f"{delta_text} from {name}, {pairing_text}{p_text}"
 
 
-def _make_bar(m: Measurement, scale: tuple[float, float] | None) -> IntervalBar | None:
-    if scale is None or m.value is None:
+def _make_bar(
+    measurement: Measurement, axis_range: tuple[float, float] | None
+) -> IntervalBar | None:
+    """Return the bar of a measurement on its column's axis, None without axis or value."""
+    if axis_range is None or measurement.value is None:
         return None
-    ends = (m.value if m.low is None else m.low, m.value, m.value if m.high is None else m.high)
-    room = (BAR_WIDTH - 2 * BAR_EDGE) / (scale[1] - scale[0])
-    return IntervalBar(*(round(BAR_EDGE + (end - scale[0]) * room, 1) for end in ends))
+    axis_start, axis_end = axis_range
+    units_per_value = (BAR_WIDTH - 2 * BAR_EDGE) / (axis_end - axis_start)
+
+    def position(value: float) -> float:
+        return round(BAR_EDGE + (value - axis_start) * units_per_value, 1)
+
+    # a measurement without an interval is a point
+    low = measurement.value if measurement.low is None else measurement.low
+    high = measurement.value if measurement.high is None else measurement.high
+    return IntervalBar(position(low), position(measurement.value), position(high))
 
 
 def _make_run_page(
-    run: ReportedRun, sections: Sequence[ProtocolSection], blocks: Sequence[LeaderboardSection]
+    run: ReportedRun,
+    protocol_sections: Sequence[ProtocolSection],
+    sections: Sequence[LeaderboardSection],
 ) -> RunPage:
-    places = []
-    for section, block in zip(sections, blocks, strict=True):
-        for entry, line in zip(section.results, block.rows, strict=True):
+    """Return the page of a run, with its row of every section."""
+    rankings = []
+    for protocol_section, section in zip(protocol_sections, sections, strict=True):
+        for entry, row in zip(protocol_section.results, section.rows, strict=True):
             if entry.stored_result in run.results:
-                places.append(
-                    RunRanking(
-                        block.anchor,
-                        block.title,
-                        tuple(zip(block.column_titles, line.cells, strict=True)),
-                    )
-                )
+                cells = tuple(zip(section.column_titles, row.cells, strict=True))
+                rankings.append(RunRanking(section.anchor, section.title, cells))
     return RunPage(
         page_name(run.id),
         run,
-        tuple(places),
+        tuple(rankings),
         tuple(build_cards([run])),
         tuple(collect_checks([run])),
     )

@@ -1,5 +1,6 @@
-"""Training logs as curves: ours (step,loss), the release's text lines, or csv of several runs
-(step,loss,run).
+"""Training logs as loss curves.
+
+Formats: our CSV (step,loss), the log lines of the DiT release, CSV of several runs (step,loss,run).
 """
 
 from __future__ import annotations
@@ -19,28 +20,32 @@ from harope_bench.core.text_file import read_text
 RELEASE_LOG_LINE = re.compile(
     r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),"
 )  # facebookresearch/DiT:train.py
-MAX_POINTS = 400  # points kept of a curve
+MAX_POINTS = 400  # of one curve
 
 
 def read_losses(paths: Iterable[Path], ema: float) -> LossChart:
-    """The curves of the logs; ema: weight of the past in a running average, 0 for none.
+    """Return the loss curves of the logs.
+
+    Args:
+        ema: weight of the past in the running average; 0 for no average.
 
     Raises:
-        StorageError: a file is no log, or has no finite losses; it is named.
+        StorageError: a file is not a log, has no finite losses, or two runs have one name.
     """
-    found = [(label, points) for path in paths for label, points in _read_curves(path)]
-    labels = [label for label, _ in found]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+    curves = [(label, points) for path in paths for label, points in _read_curves(path)]
+    labels = [label for label, _ in curves]
+    if duplicates := sorted({label for label in labels if labels.count(label) > 1}):
         raise StorageError(
-            f"two runs are called {twice[0]}; rename a file, or give them names in a run column"
+            f"two runs have the name {duplicates[0]}; rename a file, or add a column `run` with"
+            " other names"
         )
     return LossChart(
-        smoothing=ema, curves=tuple(_make_curve(label, points, ema) for label, points in found)
+        smoothing=ema, curves=tuple(_make_curve(label, points, ema) for label, points in curves)
     )
 
 
 def _read_curves(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(run, points (lines, step and loss)) of a file, by the form of its text."""
+    """Yield the name and the points (N, 2) of each run of a file: step and loss, float64."""
     text = read_text(path)
     runs = (
         _parse_csv(path, text)
@@ -48,29 +53,27 @@ def _read_curves(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         else _parse_release_log(path, text)
     )
     for label, rows in runs.items():
-        points = np.array(rows, dtype=np.float64).reshape(-1, 2)
+        points = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (N, 2)
         if not len(points) or not np.isfinite(points).all():
             raise StorageError(
-                f"{path} has no finite losses of {label}; wanted step,loss or lines of (step=...)"
-                " Train Loss: ..."
+                f"{path} has no finite losses of {label}; expected CSV step,loss or lines"
+                " (step=...) Train Loss: ..."
             )
         if (np.diff(points[:, 0]) <= 0).any():
             raise StorageError(
-                f"{path}: the steps of {label} do not grow; a resumed run was appended, keep one"
-                " line a step"
+                f"{path}: the steps of {label} do not increase, as after a resumed run; keep one"
+                " line per step"
             )
         yield label, points
 
 
 def _column_names(text: str) -> list[str]:
-    """Names of the columns in the first line, in any order."""
+    """Return the column names in the first line of a text."""
     return [name.strip() for name in (text.splitlines() or [""])[0].split(",")]
 
 
 def _parse_release_log(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
-    """DiT's own log: one line every so many steps, a bracketed date before it; other lines are
-    passed over.
-    """
+    """Return the (step, loss) rows of a log of the DiT release; other lines are ignored."""
     rows = [
         (float(match[1]), _parse_number(path, match[2]))
         for line in text.splitlines()
@@ -80,6 +83,7 @@ def _parse_release_log(path: Path, text: str) -> dict[str, list[tuple[float, flo
 
 
 def _parse_csv(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
+    """Return the (step, loss) rows of a CSV text by run."""
     runs: dict[str, list[tuple[float, float]]] = {}
     for row in _csv_rows(path, text):
         if None in row or row.get("loss") is None:
@@ -93,8 +97,10 @@ def _parse_csv(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows under the first line; StorageError where a line is no csv, a cell longer than
-    the library takes for example.
+    """Yield the rows below the first line.
+
+    Raises:
+        StorageError: a line is not valid CSV, for example because a cell is too long.
     """
     rows = csv.DictReader(text.splitlines()[1:], _column_names(text))
     try:
@@ -106,6 +112,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[dict[str, str]]:
 
 
 def _parse_number(path: Path, text: str) -> float:
+    """Return a number.
+
+    Raises:
+        StorageError: the text is not a number.
+    """
     try:
         return float(text)
     except ValueError as error:
@@ -115,27 +126,33 @@ def _parse_number(path: Path, text: str) -> float:
 
 
 def _run_name(path: Path) -> str:
-    """A run's name from its file: log.csv and log.txt are named by their folder."""
+    """Return a run's name from its file; log.csv and log.txt are named by their folder."""
     stem = path.name.split(".")[0]
     return path.resolve().parent.name if stem in ("log", "") else stem
 
 
 def _make_curve(label: str, points: np.ndarray, ema: float) -> LossCurve:
-    smooth = running_average(points[:, 1], ema) if ema else None
-    columns = [points, smooth[:, None]] if smooth is not None else [points]
+    """Return a curve of at most MAX_POINTS points, each the mean of a part of the log.
+
+    Args:
+        points: step and loss, (N, 2) float64.
+    """
+    smoothed_loss = running_average(points[:, 1], ema) if ema else None
+    columns = [points, smoothed_loss[:, None]] if smoothed_loss is not None else [points]
     pieces = np.array_split(np.hstack(columns), min(MAX_POINTS, len(points)))
-    thin = np.stack([piece.mean(axis=0) for piece in pieces])
+    mean_points = np.stack([piece.mean(axis=0) for piece in pieces])
     return LossCurve(
         label=label,
-        steps=tuple(thin[:, 0].tolist()),
-        loss=tuple(thin[:, 1].tolist()),
-        smoothed_loss=tuple(thin[:, 2].tolist()) if smooth is not None else None,
+        steps=tuple(mean_points[:, 0].tolist()),
+        loss=tuple(mean_points[:, 1].tolist()),
+        smoothed_loss=tuple(mean_points[:, 2].tolist()) if smoothed_loss is not None else None,
     )
 
 
 def running_average(values: np.ndarray, ema: float) -> np.ndarray:
-    """Exponential running average (N,) without the pull of its start: sum of ema^j x_(i-j) over sum
-    of ema^j.
+    """Return the bias-corrected exponential running average (N,).
+
+    With weight e of the past: sum_j e^j x_(i-j) / sum_j e^j.
     """
     out = np.empty_like(values)
     total = 0.0

@@ -1,5 +1,6 @@
-"""Figures as inline SVG: readable without scripts, in the page's own colours, equal bytes for equal
-input.
+"""Figures as inline SVG, readable without scripts and in the page's text colour.
+
+Equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEXT_COLOUR = "#010203"  # stands for the page's text colour and is replaced by currentColor
+TEXT_COLOUR = "#010203"  # replaced by currentColor, the text colour of the page
 VERDICT_COLOURS = {
     "better": "#1478b8",
     "worse": "#cf5a00",
@@ -29,7 +30,7 @@ VERDICT_MARKERS = {"better": "^", "worse": "v", "not resolved": "o", "not compar
 LINE_STYLES = ("-", "--", ":", "-.")
 LINE_COLOURS = ("#1478b8", "#cf5a00", "#218a5b", "#b0559a", "#8a7400", "#6a6fd0")
 MAX_CURVE_POINTS = 120  # of a loss curve
-# Any: matplotlib types the keys as literals, other ones in each version
+# Any: matplotlib types the keys as literals that change with its version
 RC_PARAMS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -44,50 +45,56 @@ RC_PARAMS: dict[Any, Any] = {
 def forest_svg(
     name: str, heading: str, direction: str, rows: Sequence[tuple[str, RowComparison]]
 ) -> str:
-    """Differences with 95% intervals against the zero line; ticks show the smallest detectable
-    difference.
+    """Return a forest plot: differences with 95% intervals around the zero line.
+
+    Thin ticks show the smallest detectable difference.
 
     Args:
         name: prefix of every id in the SVG.
-        heading: the number's name.
-        better: "higher" or "lower".
-        rows: label and comparison, top to bottom; those without a difference are left out.
+        heading: name of the measurement.
+        direction: "higher" or "lower", whichever is better.
+        rows: label and comparison, from top to bottom. Those without a difference are omitted.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    shown = [
+    plotted_rows = [
         (label, item)
         for label, item in rows
         if item.difference.delta is not None and item.difference.low is not None
     ]
     with matplotlib.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(4.6, 0.85 + 0.32 * max(1, len(shown))), layout="constrained")
+        figure = Figure(
+            figsize=(4.6, 0.85 + 0.32 * max(1, len(plotted_rows))), layout="constrained"
+        )
         axes = figure.add_subplot()
-        for y, (_, item) in enumerate(reversed(shown)):
+        for y, (_, item) in enumerate(reversed(plotted_rows)):
             _add_interval(axes, y, item)
         axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8)
         axes.set_yticks(
-            range(len(shown)), [label for label, _ in reversed(shown)], parse_math=False
+            range(len(plotted_rows)),
+            [label for label, _ in reversed(plotted_rows)],
+            parse_math=False,
         )
-        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_ylim(-0.6, len(plotted_rows) - 0.4)
         axes.set_xlabel(f"{heading}, difference ({direction} is better)", parse_math=False)
         _remove_spines(axes)
         return figure_svg(figure, name)
 
 
 def _add_interval(axes: Axes, y: int, item: RowComparison) -> None:
-    found = item.difference
+    """Add the interval, the value and the detectable difference of one comparison at height y."""
+    difference = item.difference
     colour = VERDICT_COLOURS[item.verdict]
-    ends = [value for value in (found.low, found.high) if value is not None]
+    ends = [value for value in (difference.low, difference.high) if value is not None]
     axes.plot(ends, [y] * len(ends), color=colour, linewidth=1.6, solid_capstyle="butt")
-    face = "none" if item.verdict == "not resolved" else colour
+    face_colour = "none" if item.verdict == "not resolved" else colour
     axes.plot(
-        [found.delta or 0.0],
+        [difference.delta or 0.0],
         [y],
         VERDICT_MARKERS[item.verdict],
         color=colour,
-        markerfacecolor=face,
+        markerfacecolor=face_colour,
         markersize=7,
     )
     if item.detectable_difference is not None:
@@ -103,7 +110,12 @@ def _add_interval(axes: Axes, y: int, item: RowComparison) -> None:
 
 
 def loss_svg(name: str, curves: Mapping[str, np.ndarray]) -> str:
-    """Training loss against step, one line a checkpoint; curves hold rows of (step, loss)."""
+    """Return a figure of training loss against step, one line per checkpoint.
+
+    Args:
+        name: prefix of every id in the SVG.
+        curves: rows of (step, loss) by checkpoint, (N, 2).
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
@@ -112,18 +124,17 @@ def loss_svg(name: str, curves: Mapping[str, np.ndarray]) -> str:
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
         for i, (label, curve) in enumerate(curves.items()):
-            thin = _thin_curve(curve)
-            tone = LINE_COLOURS[i % len(LINE_COLOURS)]
-            line = (
-                LINE_STYLES[i // len(LINE_COLOURS) % len(LINE_STYLES)]
-                if i >= len(LINE_COLOURS)
-                else LINE_STYLES[i % len(LINE_STYLES)]
-            )
+            points = _thin_curve(curve)
+            colour = LINE_COLOURS[i % len(LINE_COLOURS)]
+
+            # beyond the number of colours the style tells lines of one colour apart
+            style_index = i if i < len(LINE_COLOURS) else i // len(LINE_COLOURS)
+            line_style = LINE_STYLES[style_index % len(LINE_STYLES)]
             axes.plot(
-                thin[:, 0],
-                thin[:, 1],
-                color=tone,
-                linestyle=line,
+                points[:, 0],
+                points[:, 1],
+                color=colour,
+                linestyle=line_style,
                 linewidth=1.3,
                 label=label.replace("$", r"\$"),
             )
@@ -139,19 +150,20 @@ def loss_svg(name: str, curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _thin_curve(curve: np.ndarray) -> np.ndarray:
-    """At most POINTS rows, each the mean of a stretch of the log."""
+    """Return at most MAX_CURVE_POINTS rows (step, loss), each the mean of a part of the curve."""
     pieces = np.array_split(curve, min(MAX_CURVE_POINTS, len(curve)))
     return np.stack([piece.mean(axis=0) for piece in pieces])
 
 
 def _remove_spines(axes: Axes) -> None:
+    """Remove the frame at the top and at the right."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(width=0.6, length=3)
 
 
 def _strip_control_characters(figure: Figure) -> None:
-    """Take control characters out of a figure's names, for which the font has no shape either."""
+    """Replace the control characters in a figure's texts, which its font cannot show."""
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter
 
@@ -163,17 +175,28 @@ def _strip_control_characters(figure: Figure) -> None:
 
 
 def figure_svg(figure: Figure, name: str) -> str:
-    """The <svg> element alone, without date, with ids that no other figure has."""
+    """Return the <svg> element of a figure, without date, size, styles and comments.
+
+    Args:
+        name: prefix of every id, so that several figures fit on one page.
+    """
     _strip_control_characters(figure)
     buffer = io.StringIO()
-    nothing: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    no_metadata: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     text = page_text(buffer.getvalue())
     text = text[text.index("<svg") :].strip()
+
+    # unique ids, and links to them
     text = re.sub(r'(\sid=")', rf"\g<1>{name}-", text)
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)
+
+    # the page sets size and fonts
     text = re.sub(
-        r"<svg[^>]*>", lambda m: re.sub(r' (?:width|height)="[^"]*"', "", m[0]), text, count=1
+        r"<svg[^>]*>",
+        lambda match: re.sub(r' (?:width|height)="[^"]*"', "", match[0]),
+        text,
+        count=1,
     )
     text = re.sub(r"(font: [\d.]+px|font-family:) [^;\"]*", r"\1 system-ui, sans-serif", text)
     text = re.sub(

@@ -1,4 +1,4 @@
-"""The report: one offline HTML file, equal bytes for equal records."""
+"""The report: one offline HTML file. Equal records give equal bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ from harope_bench.leaderboards.entries import (
     check_entries,
     unmatched_runs_note,
 )
-from harope_bench.leaderboards.match_runs import SCALES, Scale, match_measurements, undecided_cells
+from harope_bench.leaderboards.match_runs import (
+    SCALES,
+    Matches,
+    Scale,
+    match_measurements,
+    undecided_cells,
+)
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
 from harope_bench.reports import charts_svg, gallery, page_figures
 from harope_bench.reports.chart_files import chart_csv, read_figures
@@ -53,16 +59,15 @@ from harope_bench.reports.tables import (
 )
 from harope_bench.statistics.significance import format_p_value
 
-PAGE_MARKER = (  # by which a later call knows its own page
-    '<p class="kicker">harope-bench report</p>'
-)
+# a file with this line may be overwritten by a later report
+PAGE_MARKER = '<p class="kicker">harope-bench report</p>'
 VERDICT_ORDER = ("better", "worse", "not resolved", "not comparable")
 COPY_FORMATS = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
 
 
 @dataclass(frozen=True)
 class VerdictSummary:
-    """One line of the header: a verdict and what has it."""
+    """One line of the summary: a verdict, how often it occurs, and the rows and metrics with it."""
 
     verdict: str
     glyph: str
@@ -73,7 +78,7 @@ class VerdictSummary:
 
 @dataclass(frozen=True)
 class ForestPlot:
-    """One metric's figure."""
+    """The forest plot of one metric."""
 
     heading: str
     svg: str
@@ -81,9 +86,9 @@ class ForestPlot:
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of the runs folder, drawn from its data now; `width` in rem.
+    """A figure of the runs folder, rendered from its data.
 
-    `numbers` is its table as csv, empty for a loss curve's thousands.
+    width: in rem. csv_text: its numbers, empty for loss curves (too many).
     """
 
     name: str
@@ -95,7 +100,7 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the comparison table, as text and as raw values for sorting."""
+    """One row of the comparison table as text. `sort_values` are the numbers in full."""
 
     row: str
     baseline: str
@@ -114,7 +119,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class TableSection:
-    """One board with all that is said of it."""
+    """One board with its summary, plots, comparisons and the texts to copy."""
 
     board: Board
     title: str
@@ -130,13 +135,13 @@ class TableSection:
 
     @property
     def baseline_labels(self) -> str:
-        """The rows that differences are taken from."""
+        """Return the labels of the rows that differences are taken from."""
         return ", ".join(dict.fromkeys(line.baseline for line in self.comparisons))
 
 
 @dataclass(frozen=True)
 class MeasurementRow:
-    """One measurement in the plain list of all results."""
+    """One measurement in the list of all results."""
 
     run: str
     target: str
@@ -153,7 +158,7 @@ class MeasurementRow:
 
 @dataclass(frozen=True)
 class ReportPage:
-    """Everything the template asks for."""
+    """The data of the page."""
 
     question: str
     version: str
@@ -175,113 +180,126 @@ class ReportPage:
 
 
 def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
-    """Writes the report of all runs under a folder; returns `out`.
+    """Write the report of all runs under a folder and return its path.
 
     Args:
-        entries: rows that a user enters into the tables.
+        entries: rows that the user adds to the tables.
 
     Raises:
-        StorageError: the folder holds no run, or a file of a run is broken (named); something other
-            than a report stands at `out`.
-            UnknownName, OptionError: an entry that no run or no table has.
+        StorageError: the folder has no run, a file of a run is invalid (the message names it), or
+            `out` exists and is not a report.
+        UnknownNameError, OptionError: an entry fits no run or no table.
     """
     check_overwrite(out, PAGE_MARKER, "report")
     page = build_report_page(runs, entries)
-    write_text(
-        out, template_environment().get_template("report.html").render(page=page, mark=PAGE_MARKER)
-    )
+    template = template_environment().get_template("report.html")
+    write_text(out, template.render(page=page, page_marker=PAGE_MARKER))
     return out
 
 
 def build_report_page(runs: Path, entries: Entries = NO_ENTRIES) -> ReportPage:
-    """The data of the page."""
-    folders = read_runs(runs)
-    if not folders:
+    """Return the data of the page. Errors are those of write_report."""
+    reported_runs = read_runs(runs)
+    if not reported_runs:
         raise StorageError(
-            f"{runs} holds no run (a folder with plan.json or results/); harope-bench eval or"
-            " reproduce makes one"
+            f"{runs} has no run (a folder with plan.json or results/); `harope-bench eval` or"
+            " `reproduce` writes one"
         )
-    found = [item for run in folders for item in run.results]
-    chosen = tables_with_results(found, entries)
+    results = [item for run in reported_runs for item in run.results]
+
+    # a section for each table and scale that the results fill
+    tables_and_scales = tables_with_results(results, entries)
     sections = tuple(
-        _build_section(build_board(table, found, "both", scale, entries), found)
-        for table, scale in chosen
+        _build_section(build_board(table, results, "both", scale, entries))
+        for table, scale in tables_and_scales
     )
-    tables = list({table.id: table for table, _ in chosen}.values())
-    folders = _sort_by_table(folders, sections)
-    curves = _read_loss_curves(folders)
+    tables = list({table.id: table for table, _ in tables_and_scales}.values())
+    reported_runs = _sort_by_table(reported_runs, sections)
+
+    # every measurement, and those that no table shows
+    measurements = []
+    measurements_outside_tables = []
+    for run in reported_runs:
+        for item in run.results:
+            rows = _measurement_rows(run, item)
+            measurements += rows
+            if not _is_in_sections(item, sections):
+                measurements_outside_tables += rows
+
+    curves = _read_loss_curves(reported_runs)
     return ReportPage(
         question=_page_heading([s.board for s in sections if s.board.table.question]),
         version=__version__,
         evidence=CHECKPOINT_EVIDENCE,
-        runs=tuple(folders),
-        n_results=len(found),
-        time_range=time_range(folders),
+        runs=tuple(reported_runs),
+        n_results=len(results),
+        time_range=time_range(reported_runs),
         sections=sections,
-        unmatched_runs_note=unmatched_runs_note(tables, found, entries) if tables else None,
-        measurements_outside_tables=tuple(
-            m
-            for run in folders
-            for item in run.results
-            if not _is_in_sections(item, sections)
-            for m in _measurement_rows(run, item)
-        ),
-        measurements=tuple(
-            m for run in folders for item in run.results for m in _measurement_rows(run, item)
-        ),
-        panels=tuple(gallery.build_panels(folders)),
-        n_excluded_runs=gallery.count_excluded_runs(folders),
+        unmatched_runs_note=unmatched_runs_note(tables, results, entries) if tables else None,
+        measurements_outside_tables=tuple(measurements_outside_tables),
+        measurements=tuple(measurements),
+        panels=tuple(gallery.build_panels(reported_runs)),
+        n_excluded_runs=gallery.count_excluded_runs(reported_runs),
         figures=tuple(_page_figures(runs)),
         loss_svg=page_figures.loss_svg("losses", curves) if curves else None,
         final_losses=tuple(
             (name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()
         ),
-        cards=tuple(build_cards(folders)),
-        checks=tuple(collect_checks(folders)),
+        cards=tuple(build_cards(reported_runs)),
+        checks=tuple(collect_checks(reported_runs)),
     )
 
 
 def _page_heading(boards: Sequence[Board]) -> str:
-    """The page's heading: the question of the table that these runs fill, or one for several; runs
-    of one table stand in others too.
+    """Return the question of the table that the runs fill, or a general one for several tables.
+
+    Runs of one table fill parts of other tables too, so a table without a gap comes first.
     """
-    filled = [board for board in boards if board.n_measured == len(board.cells)] or boards[:1]
-    asked = {board.table.question for board in filled}
-    if len(asked) > 1:
+    complete_boards = [board for board in boards if board.n_measured == len(board.cells)] or boards[
+        :1
+    ]
+    questions = {board.table.question for board in complete_boards}
+    if len(questions) > 1:
         return "What does the positional encoding change?"
-    return next(iter(asked), None) or "What was measured in these runs?"
+    return next(iter(questions), None) or "What was measured in these runs?"
 
 
 def tables_with_results(
-    found: Sequence[StoredResult], entries: Entries = NO_ENTRIES
+    results: Sequence[StoredResult], entries: Entries = NO_ENTRIES
 ) -> list[tuple[Table, Scale]]:
-    """Return every registered table and scale that a result belongs to, and those that an added run
-    needs to have a row at all.
+    """Return every registered table and scale that shows a result.
+
+    Those that an added run needs to be shown at all are included.
 
     Raises:
-        UnknownName, OptionError: an entry that no run or no table has.
+        UnknownNameError, OptionError: an entry fits no run or no table.
     """
     tables = load_tables()
-    check_entries(tables, found, entries)
-    every = [(table, scale) for table in tables for scale in SCALES]
-    shown = [
-        (t, scale)
-        for t, scale in every
-        if match_measurements(t, found, scale) or undecided_cells(t, found, scale)
+    check_entries(tables, results, entries)
+    candidates = [(table, scale) for table in tables for scale in SCALES]
+    tables_with_runs = [
+        (table, scale)
+        for table, scale in candidates
+        if match_measurements(table, results, scale) or undecided_cells(table, results, scale)
     ]
-    added = {
-        t.id + scale: _entry_names(add_entries(t, found, scale, entries)) for t, scale in every
+
+    # entries that no table with runs shows bring their own tables
+    entries_by_table = {
+        (table.id, scale): _entry_names(add_entries(table, results, scale, entries))
+        for table, scale in candidates
     }
-    present = {name for t, scale in shown for name in added[t.id + scale]}
+    shown_entries = {
+        name for table, scale in tables_with_runs for name in entries_by_table[table.id, scale]
+    }
     return [
-        (t, scale) for t, scale in every if (t, scale) in shown or added[t.id + scale] - present
+        (table, scale)
+        for table, scale in candidates
+        if (table, scale) in tables_with_runs or entries_by_table[table.id, scale] - shown_entries
     ]
 
 
 def _entry_names(table: Table) -> set[tuple[str, str]]:
-    """Return what was entered into a table: the name, and the table's own row where it stands in
-    one.
-    """
+    """Return (row id, run name) of the entered rows of a table; the id of an added row is empty."""
     return {
         ("" if row.is_added else row.id, row.run_name)
         for row in table.rows
@@ -292,77 +310,79 @@ def _entry_names(table: Table) -> set[tuple[str, str]]:
 def _sort_by_table(
     runs: Sequence[ReportedRun], sections: Sequence[TableSection]
 ) -> list[ReportedRun]:
-    """Runs as the rows of the first table stand; the others after them, by path."""
+    """Return the runs in the order of the first table's rows, the others after them by path."""
+    results = [item for run in runs for item in run.results]
     order: dict[Path, int] = {}
     for section in sections:
-        found = [item for run in runs for item in run.results]
-        picks = (
-            match_measurements(section.board.table, found, section.board.scale)
-            if section.board.scale
-            else {}
-        )
-        for picked in picks.values():
-            order.setdefault(run_folder_of(picked.stored_result.path), len(order))
+        for match in _section_matches(section, results).values():
+            order.setdefault(run_folder_of(match.stored_result.path), len(order))
     return sorted(runs, key=lambda run: order.get(run.folder, len(order)))
 
 
+def _section_matches(section: TableSection, results: Sequence[StoredResult]) -> Matches:
+    """Return the measurements that fill a section's cells, none without a scale."""
+    board = section.board
+    return match_measurements(board.table, results, board.scale) if board.scale else {}
+
+
 def _is_in_sections(item: StoredResult, sections: Sequence[TableSection]) -> bool:
-    return any(
-        picked.stored_result.path == item.path
-        for section in sections
-        if section.board.scale
-        for picked in match_measurements(section.board.table, [item], section.board.scale).values()
-    )
+    """Return whether a result, considered alone, fills a cell of a section."""
+    return any(_section_matches(section, [item]) for section in sections)
 
 
-def _build_section(board: Board, found: Sequence[StoredResult]) -> TableSection:
-    lines = tuple(_comparison_row(board, item) for item in board.comparisons)
-    paired = sum(item.difference.is_paired for item in board.comparisons)
+def _build_section(board: Board) -> TableSection:
+    """Return the section of a board."""
+    comparison_rows = tuple(_comparison_row(board, item) for item in board.comparisons)
+    n_paired = sum(item.difference.is_paired for item in board.comparisons)
     return TableSection(
-        board,
-        board_title(board),
-        board_anchor(board),
-        table_context(board),
-        tuple((name, render_table(board, kind)) for name, kind in COPY_FORMATS),
-        column_kinds(board),
-        tuple(_summaries(board)),
-        tuple(_forest_plots(board)),
-        lines,
-        f"{paired} of {len(lines)} differences are paired",
-        cost_agreement(board),
+        board=board,
+        title=board_title(board),
+        anchor=board_anchor(board),
+        table_context=table_context(board),
+        copy_texts=tuple((name, render_table(board, suffix)) for name, suffix in COPY_FORMATS),
+        column_kinds=column_kinds(board),
+        summary=tuple(_summaries(board)),
+        forests=tuple(_forest_plots(board)),
+        comparisons=comparison_rows,
+        pairing_text=f"{n_paired} of {len(comparison_rows)} differences are paired",
+        cost_agreement=cost_agreement(board),
     )
 
 
 def _summaries(board: Board) -> list[VerdictSummary]:
-    """A line for each verdict that occurs: the rows, and the numbers in which they have it."""
-    lines = []
-    for word in VERDICT_ORDER:
-        having = [item for item in board.comparisons if item.verdict == word]
-        if having:
-            rows = dict.fromkeys(item.row for item in having)
-            parts = [
-                f"{_row_label(board, row)}"
-                f" ({', '.join(_column_title(board, item) for item in having if item.row == row)})"
-                for row in rows
-            ]
-            lines.append(
-                VerdictSummary(
-                    word,
-                    VERDICT_GLYPHS[word],
-                    len(having),
-                    len(board.comparisons),
-                    "; ".join(parts),
-                )
+    """Return a summary of each verdict that occurs: its rows and their metrics."""
+    summaries = []
+    for verdict in VERDICT_ORDER:
+        comparisons = [item for item in board.comparisons if item.verdict == verdict]
+        if not comparisons:
+            continue
+        titles_by_row: dict[str, list[str]] = {}
+        for item in comparisons:
+            titles_by_row.setdefault(item.row, []).append(_column_title(board, item))
+        row_texts = [
+            f"{_row_label(board, row_id)} ({', '.join(titles)})"
+            for row_id, titles in titles_by_row.items()
+        ]
+        summaries.append(
+            VerdictSummary(
+                verdict,
+                VERDICT_GLYPHS[verdict],
+                len(comparisons),
+                len(board.comparisons),
+                "; ".join(row_texts),
             )
-    return lines
+        )
+    return summaries
 
 
 def _column_title(board: Board, item: RowComparison) -> str:
+    """Return the title of the column that a comparison is of."""
     return board.measured_column_titles[item.column]
 
 
 def _forest_plots(board: Board) -> list[ForestPlot]:
-    made = []
+    """Return a forest plot for each column that has a difference."""
+    plots = []
     for column in board.table.columns:
         rows = [
             (_row_label(board, item.row), item)
@@ -371,74 +391,73 @@ def _forest_plots(board: Board) -> list[ForestPlot]:
         ]
         if rows:
             heading = board.measured_column_titles[column.key]
-            made.append(
-                ForestPlot(
-                    heading,
-                    page_figures.forest_svg(
-                        f"{board_anchor(board)}-{column.key}", heading, column.direction, rows
-                    ),
-                )
-            )
-    return made
+            svg_id = f"{board_anchor(board)}-{column.key}"
+            svg = page_figures.forest_svg(svg_id, heading, column.direction, rows)
+            plots.append(ForestPlot(heading, svg))
+    return plots
 
 
-def _row_label(board: Board, name: str) -> str:
-    """A row as it is printed, after the model or the resolution or both where these tell it from
-    others printed alike.
-    """
-    row = board.table.find_row(name)
-    alike = [other for other in board.table.rows if other.printed == row.printed]
-    choices = [(), ("model",), ("res",), ("model", "res")]
-    telling = next(
-        (c for c in choices if len({_row_fields(other, c) for other in alike}) == len(alike)),
-        choices[-1],
-    )
-    return " ".join((*_row_fields(row, telling), row.printed))
+def _row_label(board: Board, row_id: str) -> str:
+    """Return a row's title, after model, resolution or both where several rows have this title."""
+    row = board.table.find_row(row_id)
+    namesakes = [r for r in board.table.rows if r.title == row.title]
+    for fields in ((), ("model",), ("resolution",), ("model", "resolution")):
+        is_unique = len({_row_fields(r, fields) for r in namesakes}) == len(namesakes)
+        if is_unique:
+            break
+    return " ".join((*_row_fields(row, fields), row.title))
 
 
 def _row_fields(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(value) for field in fields if (value := row.head_facts[field]) is not None)
+    """Return the values of these fields that are not None, as texts."""
+    values = [row.header_fields[field] for field in fields]
+    return tuple(str(value) for value in values if value is not None)
 
 
 def _comparison_row(board: Board, item: RowComparison) -> ComparisonRow:
+    """Return a comparison as the texts of one table row."""
     column = board.table.find_column(item.column)
-    found = item.difference
-    digits = _count_digits(column)
-    interval = (
-        DASH
-        if found.low is None or found.high is None
-        else f"{format_difference(found.low, digits)} to {format_difference(found.high, digits)}"
+    difference = item.difference
+    decimals = _count_digits(column)
+    interval = DASH
+    if difference.low is not None and difference.high is not None:
+        low_text = format_difference(difference.low, decimals)
+        high_text = format_difference(difference.high, decimals)
+        interval = f"{low_text} to {high_text}"
+    detectable_text = DASH
+    if item.detectable_difference is not None:
+        detectable_text = format_standard_error(item.detectable_difference, decimals)
+    numbers = (
+        difference.delta,
+        difference.se,
+        difference.p,
+        item.p_adjusted,
+        item.detectable_difference,
     )
-    raw = (found.delta, found.se, found.p, item.p_adjusted, item.detectable_difference)
     return ComparisonRow(
         _row_label(board, item.row),
         _row_label(board, item.baseline),
         _column_title(board, item),
         item.verdict,
         VERDICT_GLYPHS[item.verdict],
-        DASH if found.delta is None else format_difference(found.delta, digits),
+        DASH if difference.delta is None else format_difference(difference.delta, decimals),
         interval,
-        DASH if found.se is None else format_standard_error(found.se, digits),
-        format_p_value(found.p, DASH),
+        DASH if difference.se is None else format_standard_error(difference.se, decimals),
+        format_p_value(difference.p, DASH),
         format_p_value(item.p_adjusted, DASH),
-        (
-            DASH
-            if item.detectable_difference is None
-            else format_standard_error(item.detectable_difference, digits)
-        ),
-        found.reason,
-        tuple("" if value is None else repr(value) for value in raw),
+        detectable_text,
+        difference.reason,
+        tuple("" if value is None else repr(value) for value in numbers),
     )
 
 
 def _count_digits(column: Column) -> int:
-    """One digit more than the paper prints: differences are smaller than what they are taken
-    from.
-    """
+    """Return one decimal more than the paper prints, since differences are small."""
     return (2 if column.decimals is None else column.decimals) + 1
 
 
 def _measurement_rows(run: ReportedRun, item: StoredResult) -> list[MeasurementRow]:
+    """Return the rows of a result's measurements."""
     return [
         MeasurementRow(
             run.id,
@@ -458,46 +477,53 @@ def _measurement_rows(run: ReportedRun, item: StoredResult) -> list[MeasurementR
 
 
 def _page_figures(runs: Path) -> list[PageFigure]:
-    made = []
+    """Return the figures of the runs folder, rendered from their data."""
+    figures = []
     for i, (name, chart) in enumerate(read_figures(runs).items()):
         svg = charts_svg.render_chart(chart, f"figure-{i}")
-        numbers = "" if chart.kind == "loss" else chart_csv(chart)
-        made.append(
+        numbers_csv = "" if chart.kind == "loss" else chart_csv(chart)
+        figures.append(
             PageFigure(
-                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers
+                name, charts_svg.chart_caption(chart), svg, charts_svg.page_width(svg), numbers_csv
             )
         )
-    return made
+    return figures
 
 
 def _read_loss_curves(runs: Sequence[ReportedRun]) -> dict[str, np.ndarray]:
-    """Training logs that lie beside registered checkpoints (NAME.log.csv), where the weights are
-    the run's.
+    """Return the training logs of the runs' checkpoints by checkpoint name, (N, 2) each.
+
+    A log is NAME.log.csv beside a registered checkpoint with the weights of the run.
     """
-    known = registry.list_entries("checkpoints")
+    checkpoints = registry.list_entries("checkpoints")
     curves: dict[str, np.ndarray] = {}
     for run in runs:
-        entry = known.get(run.plan.checkpoint.name) if run.plan else None
+        entry = checkpoints.get(run.plan.checkpoint.name) if run.plan else None
         if run.plan is None or entry is None or entry.path is None or entry.name in curves:
             continue
-        log = entry.path.with_name(f"{entry.name}.log.csv")
+        log_path = entry.path.with_name(f"{entry.name}.log.csv")
         if (
-            log.is_file()
+            log_path.is_file()
             and registry.read_toml(entry.path).get("sha256") == run.plan.checkpoint.sha256
         ):
-            curves[entry.name] = _read_log(log)
+            curves[entry.name] = _read_log(log_path)
     return curves
 
 
 def _read_log(path: Path) -> np.ndarray:
+    """Return the steps and losses of a training log, (N, 2) float64.
+
+    Raises:
+        StorageError: the file is not a training log.
+    """
     try:
         table = csv.DictReader(read_text(path).splitlines())
         rows = [(float(row["step"]), float(row["loss"])) for row in table]
-        curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
+        curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (N, 2): step and loss
     except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(
-            f"{path} is not a training log (step,loss); delete it or bring the file back"
+            f"{path} is not a training log (step,loss); delete or restore it"
         ) from error
     if not len(curve) or not np.isfinite(curve).all():
-        raise StorageError(f"{path} has no finite losses; delete it or bring the file back")
+        raise StorageError(f"{path} has no finite losses; delete or restore it")
     return curve

@@ -1,6 +1,4 @@
-"""The run card: every fact by which somebody else could make the same numbers, and what was
-checked.
-"""
+"""The run card: everything that is needed to reproduce the numbers, and what was checked."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ NOT_RECORDED = "not recorded"
 
 @dataclass(frozen=True)
 class RunCard:
-    """Facts that all runs share, and a row for each fact in which they differ."""
+    """The fields that all runs share, and the values of each field in which they differ."""
 
     heading: str
     runs: tuple[str, ...]
@@ -27,8 +25,10 @@ class RunCard:
 
 @dataclass(frozen=True)
 class ReportCheck:
-    """One thing looked at. `state` is yes, no or open (nobody looked, or not every result records
-    it).
+    """One statement on the runs.
+
+    status: "yes", "no", "open" (not checked, or not recorded by every result) or "claim" (stated by
+        an evaluator or judge).
     """
 
     status: str
@@ -36,195 +36,211 @@ class ReportCheck:
 
 
 def build_cards(runs: Sequence[ReportedRun]) -> list[RunCard]:
-    """A card for the runs with a plan and one for those without: they share next to nothing."""
-    planned = [run for run in runs if run.plan]
-    others = [run for run in runs if not run.plan]
-    made = (("Runs with a plan", planned), ("Images without a plan", others))
-    return [_build_card(f"{heading} ({len(group)})", group) for heading, group in made if group]
+    """Return a card of the runs with a plan and a card of those without one.
+
+    The two kinds share hardly any field.
+    """
+    groups = (
+        ("Runs with a plan", [run for run in runs if run.plan]),
+        ("Images without a plan", [run for run in runs if not run.plan]),
+    )
+    return [_build_card(f"{heading} ({len(group)})", group) for heading, group in groups if group]
 
 
 def _build_card(heading: str, runs: Sequence[ReportedRun]) -> RunCard:
-    """All facts of these runs, each stated once where it is common."""
-    facts = [run_fields(run) for run in runs]
-    names = list(dict.fromkeys(name for one in facts for name in one))
-    shared = []
-    differing = []
+    """Return a card of these runs; a field in which all agree is listed once."""
+    fields_by_run = [run_fields(run) for run in runs]
+    names = list(dict.fromkeys(name for fields in fields_by_run for name in fields))
+    shared_fields = []
+    differing_fields = []
     for name in names:
-        values = tuple(one.get(name, NOT_RECORDED) for one in facts)
+        values = tuple(fields.get(name, NOT_RECORDED) for fields in fields_by_run)
         if len(set(values)) == 1:
-            shared.append((name, values[0]))
+            shared_fields.append((name, values[0]))
         else:
-            differing.append((name, values))
-    return RunCard(heading, tuple(run.id for run in runs), tuple(shared), tuple(differing))
+            differing_fields.append((name, values))
+    run_ids = tuple(run.id for run in runs)
+    return RunCard(heading, run_ids, tuple(shared_fields), tuple(differing_fields))
 
 
 def run_fields(run: ReportedRun) -> FieldTexts:
-    """Every fact of a run by name: plan, samples, and each result's judge, reference, counts and
-    provenance.
-    """
-    facts: FieldTexts = {}
+    """Return every field of a run by name: plan, samples, and the fields of each result."""
+    fields: FieldTexts = {}
     if run.plan is not None:
         plan = run.plan.model_dump(mode="json")
-        plan["settings"] = run.plan.digest_fields()[
-            "settings"
-        ]  # without those that the backbone has no use for
-        facts |= _flatten_fields("", plan)
-        facts["plan digest"] = run.plan.digest
+        # digest_fields leaves out settings that do not apply to the backbone
+        plan["settings"] = run.plan.digest_fields()["settings"]
+        fields |= _flatten_fields("", plan)
+        fields["plan digest"] = run.plan.digest
     if run.samples:
-        facts["samples drawn"] = (
-            f"{sum(s.status == 'ok' for s in run.samples):,} ok,"
-            f" {sum(s.status != 'ok' for s in run.samples):,} failed"
-        )
+        n_ok = sum(sample.status == "ok" for sample in run.samples)
+        fields["samples generated"] = f"{n_ok:,} ok, {len(run.samples) - n_ok:,} failed"
     for item in run.results:
-        facts |= _flatten_fields(item.path.stem, _result_fields(item))
-    return facts
+        fields |= _flatten_fields(item.path.stem, _result_fields(item))
+    return fields
 
 
 def _result_fields(item: StoredResult) -> dict[str, object]:
-    """The result without its plan (stated once, with suite and side) and with its measurements as
-    counts; a label is no fact.
+    """Return a result's fields without plan, label and measured values.
+
+    Suite and resolution are omitted too where the plan has them. Measurements become counts.
     """
-    stated = {"suite", "resolution"} if item.result.plan else set()
-    facts = item.result.model_dump(
-        mode="json", exclude={"plan", "measurements", "plan_digest", "label", *stated}
-    )
-    facts["judge"]["class"] = facts["judge"].pop("judge_class")
-    facts["judge_errors"] = {
+    excluded_fields = {"plan", "measurements", "plan_digest", "label"}
+    if item.result.plan:
+        excluded_fields |= {"suite", "resolution"}
+    fields = item.result.model_dump(mode="json", exclude=excluded_fields)
+    fields["judge"]["class"] = fields["judge"].pop("judge_class")
+    fields["judge_errors"] = {
         name: [rate.text for rate in rates] for name, rates in item.result.judge_error_rates.items()
     }
-    facts["counts"] = {
+    fields["counts"] = {
         m.name: (
             f"{m.n_asked:,} asked, {m.n_scored:,} scored, {m.n_failed:,} failed, {m.n_abstained:,}"
             " abstained"
         )
         for m in item.result.measurements
     }
-    return facts
+    return fields
 
 
 def _flatten_fields(prefix: str, value: object) -> FieldTexts:
-    """Nested facts as 'a b c' names in a fixed order."""
+    """Return nested fields as texts by names such as 'judge weights sha256'.
+
+    Underscores in names become blanks, except in package names.
+    """
     if isinstance(value, dict) and value:
-        named = {
-            key if prefix.endswith("packages") else key.replace("_", " "): inner
-            for key, inner in value.items()
-        }
-        return {
-            name: text
-            for key, inner in named.items()
-            for name, text in _flatten_fields(f"{prefix} {key}".strip(), inner).items()
-        }
+        fields: FieldTexts = {}
+        for key, inner_value in value.items():
+            name = key if prefix.endswith("packages") else key.replace("_", " ")
+            fields |= _flatten_fields(f"{prefix} {name}".strip(), inner_value)
+        return fields
     if isinstance(value, list | tuple):
         return {prefix: "; ".join(map(str, value)) or "none"}
     return {prefix: _field_text(value)}
 
 
 def _field_text(value: object) -> str:
+    """Return a single value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return NOT_RECORDED if value is None else "none" if value == {} else str(value)
+    if value is None:
+        return NOT_RECORDED
+    return "none" if value == {} else str(value)
 
 
 def time_range(runs: Iterable[ReportedRun]) -> tuple[str, str] | None:
-    """First start and last finish among the records; None without results."""
-    made = [item.result.provenance for run in runs for item in run.results]
-    return (min(p.started for p in made), max(p.finished for p in made)) if made else None
+    """Return the first start and the last end of all results, None without results."""
+    provenances = [item.result.provenance for run in runs for item in run.results]
+    return (
+        (min(p.started for p in provenances), max(p.finished for p in provenances))
+        if provenances
+        else None
+    )
 
 
 def collect_checks(runs: Sequence[ReportedRun]) -> list[ReportCheck]:
-    """What was compared with what, what was warned of, and what this page did not look at."""
-    found = [item for run in runs for item in run.results]
+    """Return statements of evaluators and judges, agreement of results, warnings, open points."""
+    results = [item for run in runs for item in run.results]
     return [
-        *_parity_checks(found),
-        *_agreement_checks(found),
+        *_parity_checks(results),
+        *_agreement_checks(results),
         *_warning_checks(runs),
         *_open_checks(runs),
     ]
 
 
-def _parity_checks(found: Sequence[StoredResult]) -> Iterator[ReportCheck]:
-    claims = {
-        (f.result.evaluator, f.result.version, f.result.profile, f.result.rules, f.result.parity)
-        for f in found
-    }
-    for evaluator, version, profile, rules, parity in sorted(claims):
+def _parity_checks(stored_results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
+    """Yield each evaluator's statement on parity, and the class and error rates of each judge."""
+    results = [item.result for item in stored_results]
+    evaluators = {(r.evaluator, r.version, r.profile, r.rules, r.parity) for r in results}
+    for evaluator, version, profile, rules, parity in sorted(evaluators):
         yield ReportCheck("claim", f"{evaluator}@{version} ({profile}, {rules} rules): {parity}")
-    judges = {
-        (f.result.judge.name, f.result.judge.version, f.result.judge.judge_class) for f in found
-    }
-    for name, version, kind in sorted(judges):
-        own = "; its numbers compare only with its own" if kind in ("micro", "substitute") else ""
-        yield ReportCheck("claim", f"judge {name}@{version} is of class {kind}{own}")
-    known = {(name, rates) for f in found for name, rates in f.result.judge_error_rates.items()}
-    for name, rates in sorted(known, key=lambda one: one[0]):
+
+    judges = {(r.judge.name, r.judge.version, r.judge.judge_class) for r in results}
+    for name, version, judge_class in sorted(judges):
+        limit = ""
+        if judge_class in ("micro", "substitute"):
+            limit = "; compare its numbers only with numbers of the same judge"
+        yield ReportCheck("claim", f"judge {name}@{version} is of class {judge_class}{limit}")
+
+    error_rates = {item for r in results for item in r.judge_error_rates.items()}
+    for name, rates in sorted(error_rates, key=lambda item: item[0]):
         yield ReportCheck(
-            "claim", f"judge {name} on cases whose truth is known: {highest_error_text(rates)}"
+            "claim", f"judge {name} on cases with a known answer: {highest_error_text(rates)}"
         )
 
 
-def _agreement_checks(found: Sequence[StoredResult]) -> Iterator[ReportCheck]:
-    if len(found) < 2:
+def _agreement_checks(results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
+    """Yield whether all results share judge weights, reference, count, seed and settings."""
+    if len(results) < 2:
         return
-    same: dict[str, Callable[[Result], object]] = {
-        "judge weights": lambda r: r.judge.weights_sha256 if r.judge.has_known_weights else None,
-        "reference": lambda r: r.reference_sha256,
-        "number of images scored": lambda r: max(
-            (m.n_scored for m in r.measurements), default=None
+    getters: dict[str, Callable[[Result], object]] = {
+        "judge weights": lambda result: (
+            result.judge.weights_sha256 if result.judge.has_known_weights else None
         ),
-        "seed": lambda r: r.plan.settings.seed if r.plan else None,
+        "reference": lambda result: result.reference_sha256,
+        "number of images scored": lambda result: max(
+            (m.n_scored for m in result.measurements), default=None
+        ),
+        "seed": lambda result: result.plan.settings.seed if result.plan else None,
         "sampler, steps and guidance": _sampling_settings,
-        "version of this package": lambda r: r.provenance.version,
-        "commit of this package": lambda r: r.provenance.commit,
+        "version of this package": lambda result: result.provenance.version,
+        "commit of this package": lambda result: result.provenance.commit,
     }
-    for what, of in same.items():
-        yield check_agreement(what, [of(item.result) for item in found])
+    for field, getter in getters.items():
+        yield check_agreement(field, [getter(item.result) for item in results])
 
 
 def check_agreement(field: str, values: Sequence[object]) -> ReportCheck:
-    """Return whether all results share a value; None is a value that a result does not record, and
-    agrees with nothing.
+    """Return whether all results share a value.
+
+    None is a value that a result does not record. It agrees with nothing.
     """
-    recorded = [repr(value) for value in values if value is not None]
-    missing = len(values) - len(recorded)
-    if not recorded:
+    recorded_values = [repr(value) for value in values if value is not None]
+    n_missing = len(values) - len(recorded_values)
+    if not recorded_values:
         return ReportCheck("open", f"{field} is {NOT_RECORDED} in any result")
-    rest = f"; it is {NOT_RECORDED} in {missing:,} of {len(values):,}" if missing else ""
-    if (count := len(set(recorded))) > 1:
-        return ReportCheck("no", f"results differ in {field} ({count} values){rest}")
-    if missing:
+    missing_text = (
+        f"; it is {NOT_RECORDED} in {n_missing:,} of {len(values):,}" if n_missing else ""
+    )
+    n_values = len(set(recorded_values))
+    if n_values > 1:
+        return ReportCheck("no", f"results differ in {field} ({n_values} values){missing_text}")
+    if n_missing:
         return ReportCheck(
-            "open", f"{len(recorded):,} of {len(values):,} results share one {field}{rest}"
+            "open",
+            f"{len(recorded_values):,} of {len(values):,} results share one {field}{missing_text}",
         )
     return ReportCheck("yes", f"all results share one {field}")
 
 
 def _sampling_settings(result: Result) -> object:
+    """Return sampler, steps and guidance of a result, None without a plan."""
     settings = result.plan.settings if result.plan else None
     return settings and (settings.sampler, settings.steps, settings.guidance)
 
 
 def _warning_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:
+    """Yield warnings of results, uncommitted changes and failed samples."""
     for run in runs:
         for item in run.results:
+            source = f"{run.id}, {item.result.evaluator}"
             for warning in item.result.warning_texts:
-                yield ReportCheck("no", f"{run.id}, {item.result.evaluator}: {warning}")
+                yield ReportCheck("no", f"{source}: {warning}")
             if item.result.provenance.dirty:
-                yield ReportCheck(
-                    "no",
-                    f"{run.id}, {item.result.evaluator}: made with uncommitted changes in the"
-                    " package",
-                )
+                text = f"{source}: the package had uncommitted changes"
+                yield ReportCheck("no", text)
             elif item.result.provenance.dirty is None:
-                yield ReportCheck(
-                    "open",
-                    f"{run.id}, {item.result.evaluator}: whether the package had uncommitted"
-                    f" changes is {NOT_RECORDED}",
-                )
-        if failed := sum(sample.status != "ok" for sample in run.samples):
-            yield ReportCheck("no", f"{run.id}: {failed:,} of {len(run.samples):,} samples failed")
+                text = f"{source}: whether the package had uncommitted changes is {NOT_RECORDED}"
+                yield ReportCheck("open", text)
+        n_failed = sum(sample.status != "ok" for sample in run.samples)
+        if n_failed:
+            text = f"{run.id}: {n_failed:,} of {len(run.samples):,} samples failed"
+            yield ReportCheck("no", text)
 
 
 def _open_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:
+    """Yield what the page does not check, and what is missing from each run."""
     yield ReportCheck(
         "open",
         "Nothing was recomputed for this page; harope-bench verify RUN recomputes hashes and"
@@ -233,12 +249,12 @@ def _open_checks(runs: Sequence[ReportedRun]) -> Iterator[ReportCheck]:
     for run in runs:
         if run.plan is None:
             yield ReportCheck(
-                "open", f"{run.id}: there is no plan, so how these images were made is not known"
+                "open", f"{run.id}: without a plan, how these images were generated is not known"
             )
         if not run.results:
-            yield ReportCheck("open", f"{run.id}: drawn, not scored yet")
+            yield ReportCheck("open", f"{run.id}: generated, not evaluated yet")
     if any(run.results for run in runs):
         yield ReportCheck(
             "open",
-            "Whether training again with another seed gives the same numbers was not looked at.",
+            "The variation between training seeds was not measured.",
         )

@@ -1,4 +1,7 @@
-"""Run folders as they lie on disk: plan, samples, results. Folders without a plan are runs too."""
+"""Run folders as a report reads them: plan, samples and results.
+
+A folder with results but without a plan is a run too.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from harope_bench.data.run_folder import PLAN_FILE, RECORDS_FILE
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """One folder with a plan, results, or both."""
+    """One folder with a plan, results, or both. `id` is its path below the folder of all runs."""
 
     folder: Path
     id: str
@@ -32,14 +35,15 @@ class ReportedRun:
 
     @property
     def title(self) -> str:
-        """What was run: the checkpoint's name, or the target that was scored."""
+        """Return the name of the checkpoint, or of the target that was evaluated."""
         if self.plan is not None:
             return self.plan.checkpoint.name
         return self.results[0].result.target if self.results else self.id
 
     def image_path(self, record: SampleRecord) -> Path | None:
-        """Path of a sample's image if there is one inside this folder; a record cannot point out of
-        it.
+        """Return the path of a sample's image, None without a file inside this folder.
+
+        A record cannot lead out of the folder.
         """
         if record.status != "ok" or record.file is None:
             return None
@@ -48,30 +52,40 @@ class ReportedRun:
 
 
 def read_runs(runs: Path) -> list[ReportedRun]:
-    """All runs under a folder, in the order of their paths.
+    """Return all runs under a folder, sorted by path.
 
     Raises:
-        StorageError: the folder is not there, or a file of a run is broken; the file is named.
+        StorageError: the folder is missing, or a file of a run is invalid. The message names it.
     """
-    found = read_results(runs)
+    results = read_results(runs)
     folders = {path.parent for path in runs.glob(f"**/{PLAN_FILE}")} | {
-        run_folder_of(item.path) for item in found
+        run_folder_of(item.path) for item in results
     }
-    return [_read_run(runs, folder, found) for folder in sorted(folders)]
+    return [_read_run(runs, folder, results) for folder in sorted(folders)]
 
 
 def _read_run(runs: Path, folder: Path, results: Sequence[StoredResult]) -> ReportedRun:
-    own = tuple(item for item in results if run_folder_of(item.path) == folder)
+    """Return the run of a folder; without plan.json the plan of one of its results is taken."""
+    run_results = tuple(item for item in results if run_folder_of(item.path) == folder)
     plan = _read_plan(folder / PLAN_FILE) or next(
-        (item.result.plan for item in own if item.result.plan), None
+        (item.result.plan for item in run_results if item.result.plan), None
     )
-    name = folder.relative_to(runs).as_posix()
+    run_id = folder.relative_to(runs).as_posix()
     return ReportedRun(
-        folder, runs.resolve().name if name == "." else name, plan, _read_samples(folder), own
+        folder,
+        runs.resolve().name if run_id == "." else run_id,
+        plan,
+        _read_samples(folder),
+        run_results,
     )
 
 
 def _read_plan(path: Path) -> Plan | None:
+    """Return the plan of a file, None if the file is missing.
+
+    Raises:
+        StorageError: the file was changed or is not a plan.
+    """
     check_recorded_hash(path, "restore it or move the run away")
     data = read_if_present(path)
     if data is None:
@@ -79,15 +93,18 @@ def _read_plan(path: Path) -> Plan | None:
     try:
         return Plan.from_json(data, path)
     except ValueError as error:
-        why = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
+        reason = first_line(error)
+        if isinstance(error, ValidationError):
+            reason = validation_summary(error)
         raise StorageError(
-            f"{path} is not a plan ({why}); restore it or move the run away"
+            f"{path} is not a plan ({reason}); restore it or move the run away"
         ) from error
 
 
 def _read_samples(folder: Path) -> tuple[SampleRecord, ...]:
-    """By index; the last line of an index counts. Without a list, the folder's PNG files in
-    order.
+    """Return the samples of a run by index; the last record of an index counts.
+
+    Without records, the PNG files of the folder in natural order.
     """
     path = folder / RECORDS_FILE
     check_recorded_hash(path, "restore it or move the run away")
@@ -97,13 +114,14 @@ def _read_samples(folder: Path) -> tuple[SampleRecord, ...]:
         }
     except ValidationError as error:
         raise StorageError(
-            f"{path} holds a line that is not a sample ({validation_summary(error)}); delete the"
-            " line"
+            f"{path} has a line that is not a sample ({validation_summary(error)}); delete the line"
         ) from error
     if records or path.exists():
         return tuple(records[index] for index in sorted(records))
-    pictures = sort_naturally(folder.glob("images/*.png")) or sort_naturally(folder.glob("*.png"))
+    image_paths = sort_naturally(folder.glob("images/*.png")) or sort_naturally(
+        folder.glob("*.png")
+    )
     return tuple(
-        SampleRecord(index=i, file=picture.relative_to(folder).as_posix())
-        for i, picture in enumerate(pictures)
+        SampleRecord(index=i, file=image_path.relative_to(folder).as_posix())
+        for i, image_path in enumerate(image_paths)
     )

@@ -1,6 +1,4 @@
-"""A board laid out as printed: header levels, blocks of rows, texts. Every text format renders
-this.
-"""
+"""The layout of a board: header rows, blocks of rows and cell texts, for every output format."""
 
 from __future__ import annotations
 
@@ -9,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harope_bench.leaderboards.board import CHECKPOINT_EVIDENCE, Board, Cell, PaperWord
-from harope_bench.leaderboards.table_spec import DASH, Column, Row, count_decimals
+from harope_bench.leaderboards.table_spec import DASH, Column, Row, RowHeader, count_decimals
 
-ColumnKind = Literal["head", "published", "measured", "delta"]
-BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."
+ColumnKind = Literal["head", "published", "measured", "delta"]  # head: a row header
+BOLD_RULE = (
+    "Bold: best of its block by printed value (ours; the paper's bold type is not recorded)."
+)
 MINUS = "\N{MINUS SIGN}"
 VERDICT_GLYPHS = {
     "better": "▲",
@@ -25,8 +25,9 @@ COST_GLYPHS = {"as printed": "=", "differs": "\N{NOT EQUAL TO}"}
 
 @dataclass(frozen=True)
 class LayoutColumn:
-    """One leaf column: its header texts from the top (empty means covered by the one above), and
-    what it shows.
+    """One column of the layout.
+
+    titles: one text per header row, from the top; an empty one is covered by the cell above.
     """
 
     titles: tuple[str, ...]
@@ -35,13 +36,13 @@ class LayoutColumn:
 
     @property
     def flat_title(self) -> str:
-        """The header in one line."""
+        """Return the titles in one line."""
         return " ".join(part for part in self.titles if part)
 
 
 @dataclass(frozen=True)
 class HeaderCell:
-    """One header cell."""
+    """One header cell and the columns and rows that it spans."""
 
     text: str
     column_span: int
@@ -51,8 +52,9 @@ class HeaderCell:
 
 @dataclass(frozen=True)
 class BodyCell:
-    """One body cell as text, and the raw value for sorting. `rows` is 0 where a cell above covers
-    it.
+    """One body cell as text.
+
+    sort_value: the number in full. row_span: 0 where a cell above covers this one.
     """
 
     text: str
@@ -67,7 +69,7 @@ class BodyCell:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Leaves, header levels and blocks of rows."""
+    """The columns, header rows and blocks of body rows of a board."""
 
     columns: tuple[LayoutColumn, ...]
     header_rows: tuple[tuple[HeaderCell, ...], ...]
@@ -75,24 +77,24 @@ class TableLayout:
 
     @property
     def rows(self) -> list[tuple[BodyCell, ...]]:
-        """All rows, top to bottom."""
+        """Return all body rows from top to bottom."""
         return [row for block in self.blocks for row in block]
 
     @property
     def has_row_spans(self) -> bool:
-        """Whether a row header stands for several rows."""
+        """Return whether a row header spans several rows."""
         return any(view.row_span != 1 for row in self.rows for view in row)
 
 
 def lay_out_board(board: Board) -> TableLayout:
-    """The grid of a board, in the paper's order of rows and columns."""
-    leaves = tuple(_layout_columns(board))
-    blocks = tuple(_layout_block(board, leaves, rows) for rows in _row_blocks(board))
-    return TableLayout(leaves, tuple(_header_rows(leaves)), blocks)
+    """Return the layout of a board, in the paper's order of rows and columns."""
+    columns = tuple(_layout_columns(board))
+    blocks = tuple(_layout_block(board, columns, rows) for rows in _row_blocks(board))
+    return TableLayout(columns, tuple(_header_rows(columns)), blocks)
 
 
 def column_kinds(board: Board) -> tuple[ColumnKind, ...]:
-    """Which sources stand side by side."""
+    """Return the kinds of columns that a board shows side by side."""
     return {
         "published": ("published",),
         "measured": ("measured",),
@@ -101,101 +103,123 @@ def column_kinds(board: Board) -> tuple[ColumnKind, ...]:
 
 
 def column_kind_title(board: Board, kind: ColumnKind) -> str:
-    """The header over all columns of one source."""
+    """Return the header over all columns of one kind."""
     if kind == "delta":
-        return f"measured {MINUS} published" + (
-            " (not comparable: micro)" if board.scale == "micro" else ""
-        )
+        note = " (not comparable: micro)" if board.scale == "micro" else ""
+        return f"measured {MINUS} published{note}"
     return board.measured_title if kind == "measured" else "published"
 
 
 def _layout_columns(board: Board) -> Iterator[LayoutColumn]:
+    """Yield the row headers, then the columns of each kind."""
     table = board.table
-    shown = column_kinds(board)
-    sourced = shown != ("published",)
-    grouped = any(column.group for column in table.columns)
-    depth = sourced + grouped + 1
-    for head in table.heads:
-        yield LayoutColumn((head.printed, *[""] * (depth - 1)), "head")
-    for kind in shown:
+    kinds = column_kinds(board)
+    has_kind_titles = kinds != ("published",)
+    has_groups = any(column.group for column in table.columns)
+    n_header_rows = 1 + has_kind_titles + has_groups
+
+    for header in table.row_headers:
+        yield LayoutColumn((header.title, *[""] * (n_header_rows - 1)), "head")
+    for kind in kinds:
         for column in table.columns:
-            text = (
-                column.printed if kind == "published" else board.measured_column_titles[column.key]
-            )
-            names = (
-                ([column_kind_title(board, kind)] if sourced else [])
-                + ([column.group] if column.group else [])
-                + [text]
-            )
-            yield LayoutColumn((*names, *[""] * (depth - len(names))), kind, column)
-
-
-def _header_rows(leaves: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell, ...]]:
-    depth = len(leaves[0].titles)
-    for level in range(depth):
-        spans: list[HeaderCell] = []
-        previous: LayoutColumn | None = None
-        for leaf in leaves:
-            text = leaf.titles[level]
-            below = leaf.titles[level + 1 :]
-            ends = not any(below)
-            if not text and (level or leaf.kind != "head"):
-                previous = leaf
-                continue
-            joined = (
-                previous is not None
-                and not ends
-                and spans
-                and previous.titles[: level + 1] == leaf.titles[: level + 1]
-            )
-            if joined:
-                spans[-1] = HeaderCell(text, spans[-1].column_span + 1, 1, leaf.kind)
+            titles = []
+            if has_kind_titles:
+                titles.append(column_kind_title(board, kind))
+            if column.group:
+                titles.append(column.group)
+            if kind == "published":
+                titles.append(column.title)
             else:
-                spans.append(HeaderCell(text, 1, depth - level if ends else 1, leaf.kind))
-            previous = leaf
-        yield tuple(spans)
+                titles.append(board.measured_column_titles[column.key])
+            padding = [""] * (n_header_rows - len(titles))
+            yield LayoutColumn((*titles, *padding), kind, column)
+
+
+def _header_rows(columns: tuple[LayoutColumn, ...]) -> Iterator[tuple[HeaderCell, ...]]:
+    """Yield the header rows.
+
+    A title without titles below it spans the rows down to the body. Equal titles of neighbouring
+    columns are joined where titles follow below.
+    """
+    n_header_rows = len(columns[0].titles)
+    for level in range(n_header_rows):
+        cells: list[HeaderCell] = []
+        left_column: LayoutColumn | None = None
+        for column in columns:
+            text = column.titles[level]
+            is_lowest = not any(column.titles[level + 1 :])
+            is_covered = not text and (level > 0 or column.kind != "head")
+            is_joined = (
+                left_column is not None
+                and not is_lowest
+                and bool(cells)
+                and left_column.titles[: level + 1] == column.titles[: level + 1]
+            )
+            left_column = column
+            if is_covered:
+                continue
+            if is_joined:
+                cells[-1] = HeaderCell(text, cells[-1].column_span + 1, 1, column.kind)
+            else:
+                row_span = n_header_rows - level if is_lowest else 1
+                cells.append(HeaderCell(text, 1, row_span, column.kind))
+        yield tuple(cells)
 
 
 def _row_blocks(board: Board) -> list[list[Row]]:
-    """Rows cut where the ranked block changes; one block where the table has none."""
+    """Return the rows in blocks that are ranked together, one block where the table has none."""
     blocks: list[list[Row]] = []
-    key = None
+    previous_value = None
     for row in board.table.rows:
-        now = board.table.block_fact(row)
-        if not blocks or now != key:
+        value = board.table.block_value(row)
+        if not blocks or value != previous_value:
             blocks.append([])
-        key = now
+        previous_value = value
         blocks[-1].append(row)
     return blocks
 
 
 def _layout_block(
-    board: Board, leaves: tuple[LayoutColumn, ...], rows: list[Row]
+    board: Board, columns: tuple[LayoutColumn, ...], rows: list[Row]
 ) -> tuple[tuple[BodyCell, ...], ...]:
+    """Return the body rows of a block."""
     return tuple(
         (
             *_row_header_cells(board, rows, i),
-            *[_body_cell(board, leaf, row) for leaf in leaves if leaf.column],
+            *[_body_cell(board, column, row) for column in columns if column.column],
         )
         for i, row in enumerate(rows)
     )
 
 
 def _row_header_cells(board: Board, rows: list[Row], i: int) -> Iterator[BodyCell]:
-    for head in board.table.heads:
-        text = rows[i].header_text(head)
-        run = next(
-            (k for k, row in enumerate(rows[i:]) if row.header_text(head) != text), len(rows) - i
-        )
-        covered = head.span and i > 0 and rows[i - 1].header_text(head) == text
-        yield BodyCell(text, text, "head", row_span=0 if covered else run if head.span else 1)
+    """Yield the row-header cells of row i of a block; merged headers span equal neighbours."""
+    for header in board.table.row_headers:
+        text = rows[i].header_text(header)
+        row_span = 1
+        if header.is_merged:
+            is_covered = i > 0 and rows[i - 1].header_text(header) == text
+            row_span = 0 if is_covered else _count_equal_texts(rows[i:], header)
+        yield BodyCell(text, text, "head", row_span=row_span)
 
 
-def _body_cell(board: Board, leaf: LayoutColumn, row: Row) -> BodyCell:
-    assert leaf.column is not None
-    cell = board.cells[row.id, leaf.column.key]
-    flagged = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
-    if leaf.kind == "published":
+def _count_equal_texts(rows: list[Row], header: RowHeader) -> int:
+    """Return how many rows from the first on have its header text."""
+    text = rows[0].header_text(header)
+    for i, row in enumerate(rows):
+        if row.header_text(header) != text:
+            return i
+    return len(rows)
+
+
+def _body_cell(board: Board, layout_column: LayoutColumn, row: Row) -> BodyCell:
+    """Return one published, measured or delta cell of a row."""
+    assert layout_column.column is not None
+    cell = board.cells[row.id, layout_column.column.key]
+
+    # flags of the paper belong to the published cell, notes on runs to the measured one
+    flag_numbers = tuple(n for n in cell.note_numbers if board.notes[n - 1].id is not None)
+    if layout_column.kind == "published":
         text = DASH if cell.published is None else cell.published
         return BodyCell(
             text,
@@ -203,82 +227,89 @@ def _body_cell(board: Board, leaf: LayoutColumn, row: Row) -> BodyCell:
             "published",
             cell.is_best_published,
             cell.published is None,
-            flagged,
+            flag_numbers,
         )
-    if leaf.kind == "measured":
-        own = tuple(n for n in cell.note_numbers if n not in flagged)
-        raw = "" if cell.measured is None else repr(cell.measured)
+
+    if layout_column.kind == "measured":
+        note_numbers = tuple(n for n in cell.note_numbers if n not in flag_numbers)
+        sort_value = "" if cell.measured is None else repr(cell.measured)
         return BodyCell(
-            _measured_text(cell, leaf.column),
-            raw,
+            _measured_text(cell, layout_column.column),
+            sort_value,
             "measured",
             cell.is_best_measured,
             cell.measured is None,
-            own,
-            _interval_text(cell, leaf.column),
+            note_numbers,
+            _interval_text(cell, layout_column.column),
         )
-    raw = "" if cell.delta is None else repr(cell.delta)
-    words = "" if cell.verdict is None else str(cell.verdict)
-    text = _delta_text(cell, leaf.column, board.scale == "micro")
-    return BodyCell(text, raw, "delta", is_absent=cell.delta is None, tooltip=words)
+
+    sort_value = "" if cell.delta is None else repr(cell.delta)
+    verdict = "" if cell.verdict is None else str(cell.verdict)
+    text = _delta_text(cell, layout_column.column, board.scale == "micro")
+    return BodyCell(text, sort_value, "delta", is_absent=cell.delta is None, tooltip=verdict)
 
 
 def _decimals(cell: Cell, column: Column) -> int:
+    """Return the column's decimals; where the paper mixes them, those of the printed cell."""
     if column.decimals is not None:
         return column.decimals
     return count_decimals(cell.published) if cell.published else 2
 
 
 def _measured_text(cell: Cell, column: Column) -> str:
+    """Return the measured number with percentage and standard error, or the cell's status."""
     if cell.measured is None:
         return cell.status
-    digits = _decimals(cell, column)
-    small = (
-        column.of == "network" and cell.scale == "micro"
-    )  # the paper's decimals would round a micro network to nothing
-    value = (f"{cell.measured:.4g}" if small else f"{cell.measured:.{digits}f}").replace("-", MINUS)
+    decimals = _decimals(cell, column)
+    text = f"{cell.measured:.{decimals}f}"
+    if column.measured_on == "network" and cell.scale == "micro":
+        # the paper's decimals would round the count of a micro network to zero
+        text = f"{cell.measured:.4g}"
+    text = text.replace("-", MINUS)
     if cell.percent_above_baseline is not None:
-        value += f" (+{cell.percent_above_baseline:.1f}%)"
+        text += f" (+{cell.percent_above_baseline:.1f}%)"
     if cell.se is None:
-        return value
-    return f"{value} ± {format_standard_error(cell.se, digits)}"
+        return text
+    return f"{text} ± {format_standard_error(cell.se, decimals)}"
 
 
-def format_standard_error(se: float, digits: int) -> str:
-    """A standard error at the column's decimals; one that would print as zero says that it is
-    smaller.
-    """
-    text = f"{se:.{digits}f}"
-    return f"<{10.0**-digits:.{digits}f}" if se > 0 and float(text) == 0 else text
+def format_standard_error(standard_error: float, decimals: int) -> str:
+    """Return a standard error with this many decimals, "<0.01" where it would round to zero."""
+    text = f"{standard_error:.{decimals}f}"
+    if standard_error > 0 and float(text) == 0:
+        return f"<{10.0**-decimals:.{decimals}f}"
+    return text
 
 
 def _interval_text(cell: Cell, column: Column) -> str:
+    """Return the 95% interval as a text, empty where there is none."""
     if cell.low is None or cell.high is None:
         return ""
-    digits = _decimals(cell, column)
-    return f"95% interval {cell.low:.{digits}f} to {cell.high:.{digits}f}".replace("-", MINUS)
+    decimals = _decimals(cell, column)
+    return f"95% interval {cell.low:.{decimals}f} to {cell.high:.{decimals}f}".replace("-", MINUS)
 
 
-def format_difference(value: float, digits: int) -> str:
-    """A difference with its sign; one that rounds to nothing has none."""
-    text = f"{value:+.{digits}f}"
+def format_difference(difference: float, decimals: int) -> str:
+    """Return a difference with its sign, without a sign where it rounds to zero."""
+    text = f"{difference:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text.replace("-", MINUS)
 
 
-def _delta_text(cell: Cell, column: Column, micro: bool) -> str:
+def _delta_text(cell: Cell, column: Column, is_micro: bool) -> str:
+    """Return measured minus published with its verdict, a dash where a number is missing."""
     if cell.delta is None:
         return DASH
     text = format_difference(cell.delta, _decimals(cell, column))
-    return text if micro or not cell.verdict else f"{text} {verdict_text(cell.verdict.word)}"
+    return text if is_micro or not cell.verdict else f"{text} {verdict_text(cell.verdict.word)}"
 
 
-def verdict_text(word: PaperWord) -> str:
+def verdict_text(verdict: PaperWord) -> str:
     """Return the sign of a verdict and its word."""
-    return f"{(VERDICT_GLYPHS | COST_GLYPHS)[word]} {word}"
+    return f"{(VERDICT_GLYPHS | COST_GLYPHS)[verdict]} {verdict}"
 
 
 def legend(board: Board) -> list[str]:
-    """Sentences under the table that belong to no cell."""
+    """Return the sentences under the table that belong to no cell."""
     lines = [board.table.note] if board.table.note else []
     if board.show != "measured" and board.table.best_by_value:
         lines.append(BOLD_RULE)
@@ -288,7 +319,7 @@ def legend(board: Board) -> list[str]:
 
 
 def board_title(board: Board) -> str:
-    """Number and title of the table."""
+    """Return the number and the title of the table."""
     return (
         f"{board.table.display_name}. {board.table.title}"
         if board.table.number
@@ -297,24 +328,25 @@ def board_title(board: Board) -> str:
 
 
 def cost_agreement(board: Board) -> str | None:
-    """How many cells that are of the network itself come out as printed, and which do not; None
-    without such cells at paper scale.
+    """Return how many cost cells come out as printed, and which differ, as a sentence.
+
+    None without cost cells at paper scale.
     """
     if board.scale != "paper":
         return None
-    places = [
-        (row, column)
-        for row in board.table.rows
-        for column in board.table.columns
-        if column.of == "network"
-    ]
-    said = [
-        (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
-        for row, column in places
-        if (verdict := board.cells[row.id, column.key].verdict)
-    ]
-    if not said:
+    verdicts_by_cell = {}
+    for row in board.table.rows:
+        for column in board.table.columns:
+            verdict = board.cells[row.id, column.key].verdict
+            if column.measured_on == "network" and verdict is not None:
+                label = " ".join(filter(None, (row.model, row.title, column.title)))
+                verdicts_by_cell[row.id, column.key] = (label, verdict.word)
+    if not verdicts_by_cell:
         return None
-    differing = [place for place, verdict in said if verdict.word != "as printed"]
-    rest = f"; differing: {', '.join(differing)}" if differing else ""
-    return f"{len(said) - len(differing)} of {len(said)} cost cells come out as printed{rest}."
+
+    differing = [label for label, word in verdicts_by_cell.values() if word != "as printed"]
+    n_agreeing = len(verdicts_by_cell) - len(differing)
+    differing_text = f"; differing: {', '.join(differing)}" if differing else ""
+    return (
+        f"{n_agreeing} of {len(verdicts_by_cell)} cost cells come out as printed{differing_text}."
+    )

@@ -1,4 +1,4 @@
-"""Boards as text: Markdown, CSV, LaTeX, HTML, JSON."""
+"""Boards as Markdown, CSV, LaTeX, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from harope_bench.leaderboards.table_spec import EntryRow
 from harope_bench.reports.latex import render_latex
 from harope_bench.reports.table_layout import (
     BodyCell,
+    ColumnKind,
     LayoutColumn,
     TableLayout,
     board_title,
@@ -34,149 +35,168 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render_table(board: Board, format: str) -> str:
-    """The board in one of the formats md, csv, tex, html, json, ending in a newline.
+def render_table(board: Board, format_name: str) -> str:
+    """Return a board in one of TABLE_FORMATS, ending in a newline.
 
     Raises:
-        UnknownName: no such format.
+        UnknownNameError: there is no such format.
     """
-    if format not in TABLE_FORMATS:
-        raise UnknownNameError("format", format, TABLE_FORMATS)
-    return TABLE_FORMATS[format](board)
+    if format_name not in TABLE_FORMATS:
+        raise UnknownNameError("format", format_name, TABLE_FORMATS)
+    return TABLE_FORMATS[format_name](board)
 
 
 def render_markdown(board: Board) -> str:
-    """A GitHub table, aligned; numbers to the right. Group headers stand before the column's
-    own.
+    """Return a GitHub table with aligned columns, a legend and numbered notes.
+
+    Numbers are right-aligned. The titles of a column and of its group are joined.
     """
-    grid = lay_out_board(board)
-    shown = [_column_title(board, leaf) for leaf in grid.columns]
-    rows = [[_markdown_cell(view) for view in row] for row in grid.rows]
-    widths = [max(3, len(head), *(len(row[i]) for row in rows)) for i, head in enumerate(shown)]
-    left = [leaf.kind == "head" for leaf in grid.columns]
+    layout = lay_out_board(board)
+    titles = [_column_title(board, column) for column in layout.columns]
+    rows = [[_markdown_cell(cell) for cell in row] for row in layout.rows]
+    widths = [max(3, len(title), *(len(row[i]) for row in rows)) for i, title in enumerate(titles)]
+
+    # row headers are aligned to the left, numbers to the right
+    is_left = [column.kind == "head" for column in layout.columns]
     rule = [
         "-" * width if to_left else "-" * (width - 1) + ":"
-        for width, to_left in zip(widths, left, strict=True)
+        for width, to_left in zip(widths, is_left, strict=True)
     ]
     lines = [
         f"**{_markdown(board_title(board))}**{_note_reference(board.table_note_numbers)}",
         "",
-        _markdown_row(shown, widths, left),
-        _markdown_row(rule, widths, left),
+        _markdown_row(titles, widths, is_left),
+        _markdown_row(rule, widths, is_left),
     ]
-    lines += [_markdown_row(row, widths, left) for row in rows]
-    if wide := [
-        column_kind_title(board, kind)
-        for kind in ("measured", "delta")
-        if board.show in ("both", kind)
-    ]:
-        lines += ["", _markdown("; ".join(wide)) + "."]
-    lines += [line for text in legend(board) for line in ("", _markdown(text))]
+    lines += [_markdown_row(row, widths, is_left) for row in rows]
+
+    # the long titles of the kinds, the legend and the notes stand below the table
+    kinds: tuple[ColumnKind, ...] = ("measured", "delta")
+    kind_titles = [column_kind_title(board, kind) for kind in kinds if board.show in ("both", kind)]
+    if kind_titles:
+        lines += ["", _markdown("; ".join(kind_titles)) + "."]
+    for text in legend(board):
+        lines += ["", _markdown(text)]
     if board.notes:
         lines += ["", *[f"{note.number}. {_markdown(note.full_text)}" for note in board.notes]]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_row(cells: list[str], widths: list[int], left: list[bool]) -> str:
-    padded = [
+def _markdown_row(cells: list[str], widths: list[int], is_left: list[bool]) -> str:
+    """Return one line of a Markdown table with the cells padded to their widths."""
+    padded_cells = [
         cell.ljust(width) if to_left else cell.rjust(width)
-        for cell, width, to_left in zip(cells, widths, left, strict=True)
+        for cell, width, to_left in zip(cells, widths, is_left, strict=True)
     ]
-    return f"| {' | '.join(padded)} |"
+    return f"| {' | '.join(padded_cells)} |"
 
 
-def _column_title(board: Board, leaf: LayoutColumn) -> str:
-    """The long source title would widen every column; the line under the table has it whole."""
-    if leaf.kind == "head" or board.show == "published":
-        return _markdown(leaf.flat_title)
-    short = {
+def _column_title(board: Board, column: LayoutColumn) -> str:
+    """Return a column's title with a short name of its kind.
+
+    The full name of the measured kind is long, so it is printed below the table instead.
+    """
+    if column.kind == "head" or board.show == "published":
+        return _markdown(column.flat_title)
+    short_names = {
         "published": "published",
         "measured": f"measured ({board.scale})" if board.scale else "measured",
         "delta": "delta",
     }
-    return _markdown(" ".join([short[leaf.kind], *[part for part in leaf.titles[1:] if part]]))
+    return _markdown(
+        " ".join([short_names[column.kind], *[title for title in column.titles[1:] if title]])
+    )
 
 
-def _markdown_cell(view: BodyCell) -> str:
-    text = _markdown(view.text)
-    return (f"**{text}**" if view.is_bold else text) + _note_reference(view.note_numbers)
+def _markdown_cell(cell: BodyCell) -> str:
+    """Return a cell with its note numbers."""
+    text = _markdown(cell.text)
+    return (f"**{text}**" if cell.is_bold else text) + _note_reference(cell.note_numbers)
 
 
 def _markdown(text: str) -> str:
-    """One line in which nothing is read as markup: neither Markdown's, nor HTML's, nor a formula
-    between dollars.
-    """
+    """Return the text on one line with Markdown, HTML and math characters escaped."""
     return re.sub(
         r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split())
     )
 
 
-def _note_reference(marks: tuple[int, ...]) -> str:
-    return f" [{', '.join(map(str, marks))}]" if marks else ""
+def _note_reference(numbers: tuple[int, ...]) -> str:
+    """Return note numbers in square brackets, empty without numbers."""
+    return f" [{', '.join(map(str, numbers))}]" if numbers else ""
 
 
 def render_csv(board: Board) -> str:
-    """One header row; published strings as printed, measured numbers in full, empty where there is
-    none.
+    """Return the board as CSV with one header row.
+
+    Published strings are as printed, measured numbers in full, missing ones empty.
     """
     table = board.table
-    parts = _csv_columns(board)
-    heads = [head.printed or "row" for head in table.heads]
+    cell_texts = _csv_columns(board)
+    header_titles = [header.title or "row" for header in table.row_headers]
     rows: list[list[str]] = [
-        ["id", *heads, *[column.key + end for column in table.columns for end in parts]]
+        [
+            "id",
+            *header_titles,
+            *[column.key + suffix for column in table.columns for suffix in cell_texts],
+        ]
     ]
     for row in table.rows:
         cells = [
-            part(board.cells[row.id, column.key])
+            cell_text(board.cells[row.id, column.key])
             for column in table.columns
-            for part in parts.values()
+            for cell_text in cell_texts.values()
         ]
-        rows.append([row.id, *[row.header_text(head) for head in table.heads], *cells])
+        rows.append([row.id, *[row.header_text(header) for header in table.row_headers], *cells])
     return csv_text(rows)
 
 
 def _csv_columns(board: Board) -> dict[str, Callable[[Cell], str]]:
-    published: dict[str, Callable[[Cell], str]] = {".published": lambda cell: cell.published or ""}
+    """Return the CSV columns of one table column: suffix of the title, and the cell's text."""
+    published_texts: dict[str, Callable[[Cell], str]] = {
+        ".published": lambda cell: cell.published or ""
+    }
     if board.show == "published":
-        return {"": published[".published"]}
-    measured: dict[str, Callable[[Cell], str]] = {
+        return {"": published_texts[".published"]}
+    measured_texts: dict[str, Callable[[Cell], str]] = {
         ".measured": lambda cell: _number_text(cell.measured),
-        ".se": lambda cell: _number_text(cell.se),
+        ".standard_error": lambda cell: _number_text(cell.se),
         ".low": lambda cell: _number_text(cell.low),
         ".high": lambda cell: _number_text(cell.high),
-        ".n": lambda cell: "" if cell.n_scored is None else str(cell.n_scored),
-        ".name": lambda cell: cell.measurement_name or "",
+        ".n_scored": lambda cell: "" if cell.n_scored is None else str(cell.n_scored),
+        ".measurement_name": lambda cell: cell.measurement_name or "",
         ".scale": lambda cell: cell.scale or "",
         ".note": lambda cell: cell.note or ("" if cell.status == "measured" else cell.status),
     }
     if board.show == "measured":
-        return measured
-    delta: dict[str, Callable[[Cell], str]] = {
+        return measured_texts
+    delta_texts: dict[str, Callable[[Cell], str]] = {
         ".delta": lambda cell: _number_text(cell.delta),
         ".half_unit": lambda cell: cell.half_unit or "",
-        ".verdict": lambda cell: _shown(cell.verdict),
+        ".verdict": lambda cell: _verdict_text(cell.verdict),
     }
-    return published | measured | delta
+    return published_texts | measured_texts | delta_texts
 
 
-def _shown(verdict: PaperVerdict | None) -> str:
+def _verdict_text(verdict: PaperVerdict | None) -> str:
+    """Return a verdict with its reason, empty for None."""
     return "" if verdict is None else str(verdict)
 
 
 def _number_text(value: float | None) -> str:
+    """Return a number in full, empty for None."""
     return "" if value is None else repr(value)
 
 
 def render_json(board: Board) -> str:
-    """Everything the board knows: sorted keys, no NaN, published numbers as printed strings."""
-    return (
-        json.dumps(board_json(board), sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+    """Return the board as JSON with sorted keys; published numbers are the printed strings."""
+    values = board_json(board)
+    text = json.dumps(values, sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False)
+    return text + "\n"
 
 
 def board_json(board: Board) -> dict[str, object]:
-    """The board as plain values."""
+    """Return the board as plain values."""
     table = board.table
     return {
         "table": table.id,
@@ -189,10 +209,10 @@ def board_json(board: Board) -> dict[str, object]:
         "rows": [
             {
                 "id": row.id,
-                "printed": row.printed,
-                "heads": [row.header_text(head) for head in table.heads],
+                "title": row.title,
+                "row_headers": [row.header_text(header) for header in table.row_headers],
                 "encoding": row.encoding,
-                "same_as": row.same_as,
+                "repeated_row": row.repeated_row,
                 "is_added": isinstance(row, EntryRow) and row.is_added,
                 "cells": {
                     column.key: _cell_json(board, board.cells[row.id, column.key])
@@ -207,66 +227,60 @@ def board_json(board: Board) -> dict[str, object]:
 
 
 def _cell_json(board: Board, cell: Cell) -> dict[str, object]:
-    facts = {**asdict(cell), "verdict": None if cell.verdict is None else str(cell.verdict)}
+    """Return the fields of a cell that the board shows."""
+    fields = {**asdict(cell), "verdict": None if cell.verdict is None else str(cell.verdict)}
+    published_fields = {"published", "half_unit", "flags", "is_best_published"}
     if board.show == "published":
-        return {
-            key: facts[key]
-            for key in ("published", "half_unit", "flags", "best_published", "marks")
-        }
+        return {key: fields[key] for key in (*published_fields, "note_numbers")}
     if board.show == "measured":
-        return {
-            key: value
-            for key, value in facts.items()
-            if key not in ("published", "half_unit", "best_published", "flags", "delta", "verdict")
-        }
-    return facts
+        excluded_fields = published_fields | {"delta", "verdict"}
+        return {key: value for key, value in fields.items() if key not in excluded_fields}
+    return fields
 
 
 def row_comparison_json(item: RowComparison) -> dict[str, object]:
-    """A comparison as plain values."""
-    facts = asdict(item)
-    return {**facts, "difference": item.difference._asdict()}
+    """Return a comparison as plain values."""
+    return {**asdict(item), "difference": item.difference._asdict()}
 
 
 def render_html(board: Board) -> str:
-    """A <table> fragment with caption, scopes, column groups, raw values in data-v, and its
-    notes.
-    """
+    """Return the board as an HTML <table> with caption and notes; data-v holds the full numbers."""
     return template_environment().get_template("board.html").render(**table_context(board)) + "\n"
 
 
 def table_context(board: Board) -> dict[str, object]:
-    """What the table template asks for."""
-    grid = lay_out_board(board)
+    """Return the variables of the table template."""
+    layout = lay_out_board(board)
     return {
         "board": board,
         "anchor": board_anchor(board),
-        "grid": grid,
+        "layout": layout,
         "title": board_title(board),
         "legend": legend(board),
-        "groups": _column_groups(grid),
-        "sortable": not grid.has_row_spans and len(grid.blocks) == 1,
+        "column_groups": _column_groups(layout),
+        "is_sortable": not layout.has_row_spans and len(layout.blocks) == 1,
     }
 
 
 def board_anchor(board: Board) -> str:
-    """The id by which a page links to this board."""
+    """Return the id by which a page links to this board."""
     return f"{board.table.id}-{board.scale}" if board.scale else board.table.id
 
 
-def _column_groups(grid: TableLayout) -> list[tuple[str, int]]:
+def _column_groups(layout: TableLayout) -> list[tuple[str, int]]:
+    """Return (kind, number of columns) for neighbouring columns of one kind."""
     groups: list[tuple[str, int]] = []
-    for leaf in grid.columns:
-        if groups and groups[-1][0] == leaf.kind:
-            groups[-1] = (leaf.kind, groups[-1][1] + 1)
+    for column in layout.columns:
+        if groups and groups[-1][0] == column.kind:
+            groups[-1] = (column.kind, groups[-1][1] + 1)
         else:
-            groups.append((leaf.kind, 1))
+            groups.append((column.kind, 1))
     return groups
 
 
 @lru_cache(maxsize=1)
 def template_environment() -> Environment:
-    """Templates with escaping on; all of their files end in .html, by which jinja2 knows."""
+    """Return the Jinja environment of the pages. Text is escaped; unknown names are errors."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(
@@ -280,14 +294,11 @@ def template_environment() -> Environment:
 
 
 def _page_value(value: object) -> object:
-    """Return a value as a page shows it, markup or not: text without control characters, which is
-    escaped after.
-    """
-    return (
-        type(value)(page_text(value))
-        if isinstance(value, str) and not value.isprintable()
-        else value
-    )
+    """Return a value without control characters; Jinja escapes it afterwards."""
+    if isinstance(value, str) and not value.isprintable():
+        # the type is kept: markup that is already escaped must not be escaped twice
+        return type(value)(page_text(value))
+    return value
 
 
 TABLE_FORMATS: dict[str, Callable[[Board], str]] = {

@@ -106,7 +106,7 @@ class _TableContract:
     def has_unique_titles(self) -> None:
         """Rows and columns have something to print, and rows can be told apart."""
         heads = [
-            tuple(row.header_text(head) for head in self.table.heads) for row in self.table.rows
+            tuple(row.header_text(head) for head in self.table.row_headers) for row in self.table.rows
         ]
         for row, texts in zip(self.table.rows, heads, strict=True):
             self.expect(any(text.strip() for text in texts), f"row {row.id} prints no name")
@@ -114,4 +114,4 @@ class _TableContract:
                 heads.count(texts) == 1, f"row {row.id} prints the same name as another: {texts}"
             )
         for column in self.table.columns:
-            self.expect(column.printed.strip(), f"column {column.key} prints no head")
+            self.expect(column.title.strip(), f"column {column.key} prints no head")

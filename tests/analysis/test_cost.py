@@ -160,7 +160,7 @@ def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None
         if row.encoding == "rope-axial" and row.backbone:
             arrays = load_arrays(
                 reproduced
-                / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz"
+                / f"counted-{row.backbone}-{row.resolution}-rope-axial/cost/observations/forwards.npz"
             )
             layer = PAPER_LAYERS[row.backbone]
             assert [arrays[name][0] for name in LAYER_ARRAYS[:3]] == [
@@ -476,7 +476,7 @@ def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
 def micro_table9(names: dict[str, str]) -> Any:
     table = load_table("9")
     rows = tuple(row.model_copy(update={"micro": names.get(row.id)}) for row in table.rows)
-    scope = table.paper.model_copy(update={"suite": "digits", "baseline": ("dit-rope",)})
+    scope = table.paper_scale.model_copy(update={"suite": "digits", "baseline": ("dit-rope",)})
     return table.model_copy(update={"rows": rows, "micro": scope})
 
 

@@ -593,7 +593,7 @@ def test_table_1_is_reproduced_at_micro_scale(
     from harope_bench.pipeline import reproduce as conductor
 
     shipped = set(registry.list_names("checkpoints"))
-    rows = [row.micro for row in load_table("1").rows]
+    rows = [row.micro_checkpoint for row in load_table("1").rows]
     assert [name in shipped for name in rows] == [True] * 5 + [
         False
     ] * 5  # the Large rows have no small stand-in

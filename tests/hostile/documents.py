@@ -166,9 +166,9 @@ PAINTER: Mapping[str, Any] = {
     "kind": "painter", "suite": "shapes", "text_drop": 0.1, "scenes": 100, "keep": [7, 14], "base": {"default": "digits-ape"},
 }  # fmt: skip
 TABLE: Mapping[str, Any] = {
-    "id": "mine", "number": 9, "title": "Ours", "block": "none", "heads": [{"printed": "Method", "text": "{printed} {model}"}],
-    "columns": [{"key": "fid", "printed": "FID", "metric": "fid", "direction": "lower", "suite": "digits", "config": {"size": 28}}],
-    "rows": [{"id": "one", "printed": "Ours", "published": {"fid": "2.46 (+4.1%)"}}],
+    "id": "mine", "number": 9, "title": "Ours", "block": "none", "row_headers": [{"title": "Method", "text": "{title} {model}"}],
+    "columns": [{"key": "fid", "title": "FID", "metric": "fid", "direction": "lower", "suite": "digits", "config": {"size": 28}}],
+    "rows": [{"id": "one", "title": "Ours", "published": {"fid": "2.46 (+4.1%)"}}],
 }  # fmt: skip
 POLICY: Mapping[str, Any] = {
     "default": {"margin": "5%", "confidence": 0.9},

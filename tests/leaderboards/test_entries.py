@@ -111,7 +111,7 @@ def board(
 
 
 def heads(shown: Board) -> list[str]:
-    return [row.header_text(shown.table.heads[-1]) for row in shown.table.rows]
+    return [row.header_text(shown.table.row_headers[-1]) for row in shown.table.rows]
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -173,11 +173,11 @@ def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     own_run(micro / "x/y", "her-pe")
     text = render_table(board(micro, "2"), "md")
     assert (
-        "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts"
-        " one in." in text
+        "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME"
+        " adds one." in text
     )
     assert (
-        "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in."
+        "1 run fits no row of Table 2: her-pe (suite digits); --add NAME adds it."
         in render_table(board(micro, "2", "my-pe"), "md")
     )
     assert "fit no row" not in render_table(board(micro, "2", "my-pe", "x/y"), "md")
@@ -243,7 +243,7 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
         "the side 768 is of no row"
     )
     apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
-    assert (apart.printed, apart.res) == ("At 768", None)
+    assert (apart.title, apart.resolution) == ("At 768", None)
 
 
 def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(
@@ -279,8 +279,8 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     )
     for name in ("FLUX + ours", "results.jsonl", "import"):
         shown = board(runs, "4", name)
-        added = next(row for row in shown.table.rows if row.printed == "FLUX + ours")
-        assert (added.res, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
+        added = next(row for row in shown.table.rows if row.title == "FLUX + ours")
+        assert (added.resolution, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
         assert shown.cells[added.id, "dpg"].status == "not run"
     shown = board(runs, "4", row=("r1024-harope=import",))
     assert shown.cells["r1024-harope", "overall"].measured == 0.75
@@ -300,9 +300,9 @@ def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_i
     tmp_path: Path, name: str
 ) -> None:
     foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
-    assert board(tmp_path, "4", name).table.rows[-1].printed == name
+    assert board(tmp_path, "4", name).table.rows[-1].title == name
     foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
-    printed = board(tmp_path, "4", name).table.rows[-1].printed
+    printed = board(tmp_path, "4", name).table.rows[-1].title
     assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
 
 
@@ -313,12 +313,12 @@ def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)
     shown = board(tmp_path, "4", "a=Ours")
     added = shown.table.rows[-1]
-    assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == (
+    assert (added.title, added.resolution, shown.cells[added.id, "overall"].measured) == (
         "Ours",
         None,
         0.6,
     )
-    assert shown.comparisons == () and any("was not recorded" in note.text for note in shown.notes)
+    assert shown.comparisons == () and any("were not recorded" in note.text for note in shown.notes)
     shown = board(tmp_path, "4", row=("r512-harope=a",))
     assert shown.cells["r512-harope", "overall"].measured == 0.6
     assert {(item.row, item.baseline) for item in shown.comparisons} == {
@@ -349,7 +349,7 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     path = runs / "scored/results/fidelity_adm.json"
     first = read_result(path)
     assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
-    assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
+    assert board(runs, "2", "pictures").table.rows[-1].title == "pictures"
     monkeypatch.setattr(
         "harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again")
     )
@@ -401,7 +401,7 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
         )
         fake.write_result(tmp_path / name, made, name="geneval")
     shown = board(tmp_path, "7", "own-harope=Early HARoPE")
-    assert shown.table.rows[-1].printed == "Early HARoPE"
+    assert shown.table.rows[-1].title == "Early HARoPE"
     assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
         ("own-harope", "rope_svd"): "not run", ("own-harope", "harope"): "measured",
     }  # fmt: skip
@@ -521,8 +521,8 @@ def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
     assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(
         attacked, "tex"
     )
-    assert json.loads(render_table(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
-    assert heads(board(micro, "2", "my-pe={res}"))[-1] == "{res}"
+    assert json.loads(render_table(attacked, "json"))["rows"][-1]["title"] == HOSTILE
+    assert heads(board(micro, "2", "my-pe={resolution}"))[-1] == "{resolution}"
 
 
 def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
@@ -561,7 +561,7 @@ def test_a_name_that_holds_an_equals_sign_is_found(
 def test_two_names_with_equals_signs_are_not_one_given_twice(micro: Path) -> None:
     for folder in ("cfg=1.5", "cfg=2"):
         own_run(micro / folder, name=f"own-{folder[-1]}")
-    assert [row.printed for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == [
+    assert [row.title for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == [
         "cfg=1.5",
         "cfg=2",
     ]
@@ -574,7 +574,7 @@ def test_a_text_that_names_two_runs_is_an_error_and_one_run_by_two_names_is_none
     path = own_run(micro / "c", name="own-c") / "results/fidelity.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "a=b"}))
     with pytest.raises(
-        OptionError, match=r"'a=b' names run 'a' or 'a=b'; give the one that is meant by its folder"
+        OptionError, match=r"'a=b' may mean run 'a' or 'a=b'; name the run by its folder"
     ):
         parse_entries(["a=b"], [], micro)
     path.write_text(json.dumps({**json.loads(path.read_text()), "label": "c=b"}))
@@ -610,7 +610,7 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     fake.write_result(micro / "z", made)
     note = next(note.text for note in board(micro, "2", "my-pe").notes if "no row of" in note.text)
     assert note.isprintable() and len(note) < 200
-    label = board(micro, "2", target).table.rows[-1].printed
+    label = board(micro, "2", target).table.rows[-1].title
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
     found, entries = (
         read_results(micro),

@@ -91,19 +91,19 @@ def test_table_is_the_transcription_string_for_string(
     assert (table.id, table.title, table.block) == (
         wanted["id"],
         wanted["title"],
-        wanted["emphasis"]["best_by_value"]["block"],
+        wanted["emphasis"]["best_by_value"]["block"].replace("res", "resolution"),
     )
     assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
     for row, other in zip(table.rows, wanted["rows"], strict=True):
         assert row.published == {k: v for k, v in other["values"].items() if v is not None}
-        facts = (row.printed, row.model, row.res, row.training_steps, row.same_as)
+        facts = (row.title, row.model, row.resolution, row.training_steps, row.repeated_row)
         assert facts == tuple(
             other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as")
         )
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (row.encoding, row.options.items() >= options.items()) == (encoding, True)
     for column, other in zip(table.columns, wanted["columns"], strict=True):
-        assert column.printed.replace("×", "") == other["printed"]
+        assert column.title.replace("×", "") == other["printed"]
         assert (column.key, column.direction, column.unit) == (
             other["key"],
             other["direction"],
@@ -124,7 +124,7 @@ def test_table_is_the_transcription_string_for_string(
     assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
-    assert [(c.row, c.column, c.claim, c.against) for c in table.emphasis] == [
+    assert [(c.row, c.column, c.claim, c.compared_row) for c in table.claims] == [
         (e["row"], e["column"], e["as"], e.get("from")) for e in wanted["emphasis"]["text"]
     ]
 
@@ -175,8 +175,8 @@ def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
     seen = 0
     for number in NUMBERS:
         for row in load_table(number).rows:
-            if row.same_as:
-                other, name = row.same_as.split("/")
+            if row.repeated_row:
+                other, name = row.repeated_row.split("/")
                 original = load_table(other[1:]).find_row(name).published
                 renamed = {
                     "overall" if key == "geneval" else key: text
@@ -215,8 +215,8 @@ def test_rounding_is_half_of_the_last_printed_digit() -> None:
 SMALL: dict[str, Any] = {
     "id": "mine",
     "title": "My table",
-    "columns": [{"key": "fid", "printed": "FID-10K", "direction": "lower", "decimals": 1}],
-    "rows": [{"id": "a", "printed": "A", "published": {"fid": "3.1"}}],
+    "columns": [{"key": "fid", "title": "FID-10K", "direction": "lower", "decimals": 1}],
+    "rows": [{"id": "a", "title": "A", "published": {"fid": "3.1"}}],
 }
 
 
@@ -233,21 +233,21 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"rows": [*SMALL["rows"], *SMALL["rows"]]}, "row id 'a' stands twice"),
+        ({"rows": [*SMALL["rows"], *SMALL["rows"]]}, "row id 'a' occurs twice"),
         (
-            {"rows": [{"id": "a", "printed": "A", "published": {"fdi": "3.1"}}]},
+            {"rows": [{"id": "a", "title": "A", "published": {"fdi": "3.1"}}]},
             "cell a/fdi is not in the table",
         ),
         (
-            {"rows": [{"id": "a", "printed": "A", "published": {"fid": "about 3"}}]},
+            {"rows": [{"id": "a", "title": "A", "published": {"fid": "about 3"}}]},
             "'about 3' does not begin with a number",
         ),
         (
-            {"rows": [{"id": "a", "printed": "A", "published": {"fid": 3.1}}]},
+            {"rows": [{"id": "a", "title": "A", "published": {"fid": 3.1}}]},
             "rows.0.published.fid",
         ),
         ({"best_by_value": {"all": {"fid": ["b"]}}}, "cell b/fid is not in the table"),
-        ({"micro": {"suite": "digits", "baseline": "b"}}, "cell b/fid is not in the table"),
+        ({"micro_scale": {"suite": "digits", "baseline": "b"}}, "cell b/fid is not in the table"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -304,7 +304,7 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
     fake.write_result(tmp_path / "b", fake.result(None, [fake.measurement("fid", 1.0)]))
     board = build_board(load_table("2"), read_results(tmp_path))
     assert board.n_measured == 0
-    assert board.notes[-1].text == "No run that was found belongs to this table."
+    assert board.notes[-1].text == "No run belongs to this table."
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     fake.micro_table(tmp_path / "micro")
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
     table = load_table("2")
-    assert table.readings
+    assert table.assumptions
 
     def said(scale: Any) -> set[str]:
         return {
@@ -371,7 +371,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
 
     assert said("micro") == set()
     assert said("paper") == {
-        f"The paper does not say; our runs: {reading}" for reading in table.readings
+        f"The paper does not say; our runs: {reading}" for reading in table.assumptions
     }
 
 
@@ -382,8 +382,8 @@ def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     assert cell.n_scored == 500
     assert (
         cell.note
-        == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the"
-        " most images (500)"
+        == "2 results fit HARoPE; the cell shows the one over the most images (500), without"
+        " position scaling if there is one"
     )
 
 
@@ -417,7 +417,7 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
     found = read_results(tmp_path)
     both = build_board(load_table("2"), found)
     assert (both.scale, both.n_measured) == ("paper", 1)
-    assert any("micro scale were found too" in note.text for note in both.notes)
+    assert any("There are results at micro scale too" in note.text for note in both.notes)
     assert build_board(load_table("2"), found, scale="micro").n_measured == 24
 
 
@@ -515,7 +515,9 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
     board = build_board(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert not cell.is_best_measured
-    assert "not ranked with the others: number fid-300 against fid-500" in (cell.note or "")
+    assert "not ranked with the others: measurement name fid-300 against fid-500" in (
+        cell.note or ""
+    )
     assert board.cells["string", "fid"].is_best_measured
     assert board.measured_column_titles["fid"] == "FID-N"
     assert {item.verdict for item in board.comparisons if item.row == "harope"} == {

@@ -102,7 +102,7 @@ def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(
         f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.harope_parameters / 1e9:.2f}"
         == "0.71 0.74 0.73"
     )  # operators, operators, parameters
-    flags = {flag.id: flag.beside for flag in load_published_flags() if flag.beside}
+    flags = {flag.id: flag.recount_note for flag in load_published_flags() if flag.recount_note}
     assert set(flags) == {"F11", "F13", "F14"}
     assert (
         f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024"
@@ -117,7 +117,7 @@ def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(
         text
         for table in tables
         if table.id == "T9"
-        for text in table.readings
+        for text in table.assumptions
         if "operators" in text
     )
     cost = next(finding for finding in findings if finding.flag_id == "F11")
@@ -493,7 +493,7 @@ def test_every_table_names_its_constants_and_its_level(number: int) -> None:
         CliRunner().invoke(main, ["paper", "noise", f"table{number}", "--json"]).output
     )
     assert facts["differences"]
-    assert facts["assumed"]
+    assert facts["assumptions"]
 
 
 def test_unknown_tables_are_one_line() -> None:

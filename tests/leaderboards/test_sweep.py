@@ -125,7 +125,7 @@ def test_training_resolutions_are_one_line_of_an_encoding_and_the_silent_are_nam
     assert [(line.label, [p.axis_value for p in line.points]) for line in found.lines] == [
         ("ape", ["16", "28", "40"])
     ]
-    assert found.excluded == ("foreign does not say its training-resolution",)
+    assert found.excluded == ("foreign does not record its training-resolution",)
 
 
 def test_of_two_runs_at_a_place_the_one_over_more_images_counts(tmp_path: Path) -> None:
@@ -137,7 +137,9 @@ def test_of_two_runs_at_a_place_the_one_over_more_images_counts(tmp_path: Path) 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     run(tmp_path, "digits-ape", 20.0)
-    with pytest.raises(OptionError, match="no result has a value of overall; known there: fid"):
+    with pytest.raises(
+        OptionError, match="no result has a value of overall; the results have: fid"
+    ):
         build_sweep_chart(read_results(tmp_path), None, "overall", "resolution")
     write_result(tmp_path / "x", result(plan(checkpoint(), "digits-16"), [measurement("fid", 1.0)]))
     with pytest.raises(OptionError, match="on suites digits, digits-16; name one with --suite"):

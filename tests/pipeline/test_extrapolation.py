@@ -220,7 +220,8 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         found = read(path)
         if path.name not in ("table4.toml", "table5.toml"):
             return found
-        return {**found, "rows": [{**row, "res": PAPER[row["res"]]} for row in found["rows"]]}
+        rows = [{**row, "resolution": PAPER[row["resolution"]]} for row in found["rows"]]
+        return {**found, "rows": rows}
 
     monkeypatch.setattr(registry, "read_toml", small)
 

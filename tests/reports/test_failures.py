@@ -111,5 +111,5 @@ def test_the_verb_writes_json_lines(runs: Path) -> None:
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no verdicts on single images"):
+    with pytest.raises(StorageError, match="no scores of single images"):
         read_failures(tmp_path)

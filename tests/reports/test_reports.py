@@ -184,8 +184,8 @@ def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
 def test_images_without_a_plan_appear_with_what_is_not_known(page: str) -> None:
     text = Document(page).text
     assert "Results that belong to no table" in text
-    assert "my pictures images without a plan: how they were drawn is not known" in text
-    assert "theirs: there is no plan" in text
+    assert "my pictures images without a plan: how they were generated is not known" in text
+    assert "theirs: without a plan" in text
     assert "theirs, fidelity: labels are sorted" in text
 
 
@@ -226,7 +226,7 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
     )
     ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).panels]
     assert sheet.missing_samples == (
-        "sample 1: not there",
+        "sample 1: file missing",
         "sample 2: not a readable image",
         "sample 3: no file inside the run",
         "sample 4: out of memory",
@@ -277,12 +277,12 @@ def test_a_run_drawn_but_not_scored_is_in_the_report(tmp_path: Path) -> None:
     run = fake.micro_run(tmp_path / "run", "harope", samples=3)
     shutil.rmtree(run / "results")
     text = Document(write_report(tmp_path, tmp_path / "r.html").read_text()).text
-    assert "run: drawn, not scored yet" in text
+    assert "run: generated, not evaluated yet" in text
     assert "Nothing has been scored yet." in text
 
 
 def test_a_folder_without_runs_and_a_broken_plan_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="holds no run"):
+    with pytest.raises(StorageError, match="has no run"):
         write_report(tmp_path, tmp_path / "r.html")
     write_text(tmp_path / "run/plan.json", '{"format": 1}')
     with pytest.raises(StorageError, match=r"plan\.json is not a plan \(checkpoint: "):

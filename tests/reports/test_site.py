@@ -183,7 +183,7 @@ def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
     assert places(section) == {"a": (1, True), "b": (1, True)}
     write_leaderboard(tmp_path, tmp_path / "site")
     text = (tmp_path / "site/index.html").read_text()
-    assert "99.00, no error" in text
+    assert "99.00, no standard error" in text
     assert "not comparable with a: a standard error is missing" in text
 
 
@@ -307,7 +307,7 @@ def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path)
 
 
 def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="holds no result"):
+    with pytest.raises(StorageError, match="has no result"):
         write_leaderboard(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
     put(tmp_path, "a", 1.0).write_text('{"format": 1}')
@@ -319,7 +319,10 @@ def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
     put(tmp_path, "a", 1.0)
     fake_runs.write_text(tmp_path / "later/plan.json", plan(checkpoint()).to_json())
     write_leaderboard(tmp_path, tmp_path / "site")
-    assert "Drawn, not scored later" in Document((tmp_path / "site/index.html").read_text()).text
+    assert (
+        "Generated, not evaluated later"
+        in Document((tmp_path / "site/index.html").read_text()).text
+    )
 
 
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import fake_runs as fake
 import pytest
 from document import HOSTILE, Document
-from harope_bench.reports.render_latex import escape_latex
 
 from harope_bench.core.errors import UnknownNameError
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import Board, build_board, load_table
 from harope_bench.leaderboards.table_spec import Table, parse_table
+from harope_bench.reports.latex import escape_latex
 from harope_bench.reports.table_layout import format_difference, format_standard_error
 from harope_bench.reports.tables import TABLE_FORMATS, render_table
 from harope_bench.statistics.significance import format_p_value
@@ -144,7 +144,7 @@ def test_html_table_is_well_formed_and_labelled(number: str) -> None:
     spans = sum(
         int(v) for tag, name, v in document.attributes if (tag, name) == ("colgroup", "span")
     )
-    assert spans == len(table.heads) + len(table.columns)
+    assert spans == len(table.row_headers) + len(table.columns)
     assert {link for link in document.links if link[0] == "#"} <= {
         f"#{name}" for name in document.ids
     }

@@ -1,9 +1,8 @@
-"""Arithmetic audit of published tables: what the printed digits alone say of each other.
+"""Arithmetic audit of the published tables: whether the printed numbers agree with each other.
 
-A finding states what is printed, what the arithmetic gives, and the arithmetic. The rules (one
-module a kind) read the
-tables' cells and never the recorded flags; flags are looked up at the end, to name the finding
-(`label`).
+A finding has the printed value, the recomputed value, and the arithmetic. The rules (one module
+per kind) read only the cells of the tables. The recorded flags are looked up afterwards to give
+a finding its flag id.
 """
 
 from __future__ import annotations
@@ -35,29 +34,45 @@ SEVERITY_ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")
 def audit_tables(
     tables: Sequence[Table], flags: Iterable[Flag] | None = None
 ) -> list[AuditFinding]:
-    """All findings, conflicts first, then by table.
+    """Return all findings, conflicts first, then by table.
 
     Args:
-        flags: the recorded flags by which findings are named; the published ones if None.
+        flags: recorded flags that give findings their ids; None takes the published ones.
     """
-    known = load_published_flags() if flags is None else tuple(flags)
-    found = [finding for rule in AUDIT_RULES for finding in rule(tables)]
-    place = {table.id: i for i, table in enumerate(tables)}
-    found.sort(key=lambda finding: (SEVERITY_ORDER.index(finding.severity), place[finding.table]))
-    return [replace(finding, flag_id=find_flag_id(finding, known)) for finding in found]
+    known_flags = load_published_flags() if flags is None else tuple(flags)
+    findings = [finding for rule in AUDIT_RULES for finding in rule(tables)]
+    table_order = {table.id: i for i, table in enumerate(tables)}
+    findings.sort(
+        key=lambda finding: (SEVERITY_ORDER.index(finding.severity), table_order[finding.table])
+    )
+    return [replace(finding, flag_id=find_flag_id(finding, known_flags)) for finding in findings]
 
 
 def find_flag_id(finding: AuditFinding, flags: Iterable[Flag]) -> str | None:
-    """The id of the flag of the same severity that names one of the cells, or the table where there
-    are no cells.
+    """Return the id of the flag on a finding's cells, None where there is none.
+
+    Severity and table must agree. A finding without cells matches a flag without cells.
     """
     for flag in flags:
-        named = set(finding.cells) & set(flag.cells) or not (finding.cells or flag.cells)
-        if named and flag.severity == finding.severity and finding.table in flag.tables:
+        has_shared_cell = bool(set(finding.cells) & set(flag.cells))
+        has_no_cells = not finding.cells and not flag.cells
+        if (
+            (has_shared_cell or has_no_cells)
+            and flag.severity == finding.severity
+            and finding.table in flag.tables
+        ):
             return flag.id
     return None
 
 
 AUDIT_RULES: tuple[Callable[[Sequence[Table]], Iterable[AuditFinding]], ...] = (
-    find_wrong_means, find_impossible_counts, find_cost_conflicts, find_truncated_percentages, find_duplicates, count_possible_fractions, count_cost_agreements, check_repeated_rows, find_equalities,
-)  # fmt: skip
+    find_wrong_means,
+    find_impossible_counts,
+    find_cost_conflicts,
+    find_truncated_percentages,
+    find_duplicates,
+    count_possible_fractions,
+    count_cost_agreements,
+    check_repeated_rows,
+    find_equalities,
+)

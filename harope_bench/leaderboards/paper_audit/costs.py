@@ -1,5 +1,6 @@
-"""Audit of the cost columns: the counts that the shapes of the networks give, and the percentages
-printed beside them.
+"""Audit of the cost columns: parameters, FLOPs, and the percentages printed beside them.
+
+The expected counts follow from the shapes of the networks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from harope_bench.metrics.attention_cost import (
 
 
 class ExpectedCost(NamedTuple):
-    """What a cost cell should hold: the count in the column's unit, the count of its base row, and
-    the arithmetic.
+    """The expected value of a cost cell and of its baseline, in the column's unit.
+
+    arithmetic: how the value was computed, as a text.
     """
 
     value: Fraction
@@ -41,88 +43,90 @@ class ExpectedCost(NamedTuple):
 
 
 def expected_cost(cell: PublishedCell) -> ExpectedCost | None:
-    """The count that the shapes give; None for cells whose counting rule is not known (the DiT
-    FLOPs).
-    """
+    """Return the expected cost of a cell, None where the counting rule is unknown (DiT FLOPs)."""
     if cell.column.evaluator != "cost" or cell.row.backbone not in PAPER_LAYERS:
         return None
     if cell.column.key == "params_m":
         return _expected_parameters(cell)
-    return (
-        _expected_flops(cell)
-        if cell.column.key == "flops_g" and cell.row.backbone == "flux" and cell.row.res
-        else None
-    )
+    if cell.column.key == "flops_g" and cell.row.backbone == "flux" and cell.row.resolution:
+        return _expected_flops(cell)
+    return None
 
 
 def _expected_parameters(cell: PublishedCell) -> ExpectedCost:
+    """Return the parameters of the attention projections of one layer, in millions.
+
+    projections (hidden^2 + hidden), plus heads (2 width^2 + width) for the matrices of an encoding.
+    """
     layer = PAPER_LAYERS[cell.row.backbone or ""]
-    added = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
+    added_parameters = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
     terms = f"{layer.projections} x ({layer.hidden}^2 + {layer.hidden})"
-    if added:
+    if added_parameters:
         terms += f" + {layer.heads} x (2 x {layer.width}^2 + {layer.width})"
-    total = layer.parameters + added
+    total = layer.parameters + added_parameters
     return ExpectedCost(
         Fraction(total, 10**6), Fraction(layer.parameters, 10**6), f"{terms} = {total:,}"
     )
 
 
 def _expected_flops(cell: PublishedCell) -> ExpectedCost:
+    """Return the multiply-adds of one layer by parameters x tokens, in billions."""
     layer = PAPER_LAYERS["flux"]
-    tokens = flux_tokens(cell.row.res or 0)
-    added = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
-    total = tokens * (layer.weights + added)
-    weights = (
-        f"({layer.projections} x"
-        f" {layer.hidden}^2{f' + {layer.harope_parameters:,}' if added else ''})"
+    tokens = flux_tokens(cell.row.resolution or 0)
+    added_parameters = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
+    total = tokens * (layer.weights + added_parameters)
+    matrix_term = f" + {layer.harope_parameters:,}" if added_parameters else ""
+    weights = f"({layer.projections} x {layer.hidden}^2{matrix_term})"
+    prefix = "by added parameters x tokens: " if added_parameters else ""
+    arithmetic = (
+        f"{prefix}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x"
+        f" {weights} = {total / 1e9:.4f} G"
     )
-    by = "by added parameters x tokens: " if added else ""
-    words = (
-        f"{by}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x {weights} ="
-        f" {total / 1e9:.4f} G"
-    )
-    return ExpectedCost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), words)
+    return ExpectedCost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), arithmetic)
 
 
 def find_cost_conflicts(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Cost cells that do not follow the rule of their own column; equal cells of a column make one
-    finding.
+    """Yield a finding for cost cells that differ from their expected value.
+
+    Cells of a column with equal text are one finding.
     """
     for table in tables:
-        for cells in _group_by_text(
+        wrong_cells = [
             cell
             for cell in published_cells(table)
             if (cost := expected_cost(cell)) and not _is_equal_rounded(cell, cost.value)
-        ):
+        ]
+        for cells in _group_by_text(wrong_cells):
             cost = expected_cost(cells[0])
             assert cost is not None
-            ratio = _added_percent(cells[0])
-            recomputed = format_fraction(cost.value, count_decimals(cells[0].text)) + (
-                f" (+{format_fraction(ratio, 1)}%)" if ratio else ""
-            )
-            ids = tuple(cell.id for cell in cells)
+            recomputed_value = format_fraction(cost.value, count_decimals(cells[0].text))
+            if percent := _added_percent(cells[0]):
+                recomputed_value += f" (+{format_fraction(percent, 1)}%)"
             yield AuditFinding(
                 "cost",
                 "conflict",
                 table.id,
-                ids,
+                tuple(cell.id for cell in cells),
                 cells[0].text,
-                recomputed,
+                recomputed_value,
                 cost.arithmetic + _operator_count_text(cells[0]),
             )
 
 
 def _operator_count_text(cell: PublishedCell) -> str:
-    """The count by operators, which is the cost columns' own, for a FLOPs cell of a row with the
-    matrix.
+    """Return the FLOPs counted by operators, as a text; empty for cells without the matrix.
+
+    `harope-bench` fills its own cost columns by this rule.
     """
     if cell.column.key != "flops_g" or cell.row.encoding not in MATRIX_ENCODINGS:
         return ""
     layer = PAPER_LAYERS["flux"]
-    sides = sorted({row.res for row in cell.table.rows if row.backbone == "flux" and row.res})
+    resolutions = sorted(
+        {row.resolution for row in cell.table.rows if row.backbone == "flux" and row.resolution}
+    )
     totals = ", ".join(
         f"{format_fraction(Fraction(_count_with_construction(side), 10**9), 2)} at {side}"
-        for side in sides
+        for side in resolutions
     )
     per_token = (
         f"2 x {layer.heads} x {layer.width}^2 a token (q and k) and 2 x {layer.heads} x"
@@ -131,66 +135,65 @@ def _operator_count_text(cell: PublishedCell) -> str:
     return f"; by operators, as the cost columns are computed here, {per_token}: {totals}"
 
 
-def _count_with_construction(side: int) -> int:
+def _count_with_construction(resolution: int) -> int:
+    """Return the multiply-adds of one layer, with application and construction of the matrices."""
     layer = PAPER_LAYERS["flux"]
-    applied = 2 * layer.heads * layer.width**2
-    return flux_tokens(side) * (layer.weights + applied) + layer.construction_flops
+    application_flops = 2 * layer.heads * layer.width**2
+    return flux_tokens(resolution) * (layer.weights + application_flops) + layer.construction_flops
 
 
 def count_cost_agreements(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """How many cost cells follow from the shapes."""
+    """Yield a finding with the number of cost cells that have their expected value."""
     for table in tables:
-        known = [(cell, cost) for cell in published_cells(table) if (cost := expected_cost(cell))]
-        if known:
-            agreeing = sum(_is_equal_rounded(cell, cost.value) for cell, cost in known)
-            other = sum(cell.column.evaluator == "cost" for cell in published_cells(table)) - len(
-                known
-            )
-            said = f"{agreeing} of {len(known)} cost cells follow from the shapes"
-            shapes = "; ".join(
-                f"{name}: hidden {layer.hidden}, {layer.heads} heads"
-                for name, layer in PAPER_LAYERS.items()
-            )
-            more = (
-                f"; {other} cells have no stated counting rule and were not checked"
-                if other
-                else ""
-            )
-            yield AuditFinding(
-                "cost census", "info", table.id, (), f"{len(known)} cells", said, shapes + more
-            )
+        cost_cells = [cell for cell in published_cells(table) if cell.column.evaluator == "cost"]
+        expected_costs = [(cell, cost) for cell in cost_cells if (cost := expected_cost(cell))]
+        if not expected_costs:
+            continue
+        n_expected = len(expected_costs)
+        n_agreeing = sum(_is_equal_rounded(cell, cost.value) for cell, cost in expected_costs)
+        n_unchecked = len(cost_cells) - n_expected
+
+        arithmetic = "; ".join(
+            f"{name}: hidden {layer.hidden}, {layer.heads} heads"
+            for name, layer in PAPER_LAYERS.items()
+        )
+        if n_unchecked:
+            arithmetic += f"; {n_unchecked} cells have no stated counting rule and were not checked"
+        recomputed_value = f"{n_agreeing} of {n_expected} cost cells follow from the shapes"
+        yield AuditFinding(
+            "cost census", "info", table.id, (), f"{n_expected} cells", recomputed_value, arithmetic
+        )
 
 
 def _is_equal_rounded(cell: PublishedCell, value: Fraction) -> bool:
+    """Return whether a value rounds to the printed number; a tie may be rounded either way."""
     return abs(value - cell.value) <= Fraction(half_unit(cell.text))
 
 
 def find_truncated_percentages(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Bracketed percentages that are the exact ratio cut, where rounding gives another digit."""
+    """Yield a finding for printed percentages that were cut where rounding gives another digit."""
     for table in tables:
         for cells in _group_by_text(cell for cell in published_cells(table) if _is_truncated(cell)):
-            ids = tuple(cell.id for cell in cells)
-            ratio = _added_percent(cells[0])
-            printed = f"+{_percent(cells[0].text)}%"
-            recomputed = f"+{format_fraction(ratio, 1)}%"
             yield AuditFinding(
                 "percentage",
                 "warn",
                 table.id,
-                ids,
-                printed,
-                recomputed,
+                tuple(cell.id for cell in cells),
+                f"+{_percent(cells[0].text)}%",
+                f"+{format_fraction(_added_percent(cells[0]), 1)}%",
                 _ratio_text(cells[0]) + _printed_ratio_text(cells[0]),
             )
 
 
 def _added_percent(cell: PublishedCell) -> Fraction:
+    """Return by how many percent the expected cost exceeds its baseline, exactly."""
     cost = expected_cost(cell)
     assert cost is not None
     return (cost.value / cost.baseline - 1) * 100
 
 
 def _ratio_text(cell: PublishedCell) -> str:
+    """Return the arithmetic of the expected percentage, in whole parameters or FLOPs."""
     cost = expected_cost(cell)
     unit = 10**6 if cell.column.unit == "million" else 10**9
     assert cost is not None
@@ -201,27 +204,28 @@ def _ratio_text(cell: PublishedCell) -> str:
 
 
 def _is_truncated(cell: PublishedCell) -> bool:
-    """Whether the count agrees, and its percentage is the exact one cut and not the exact one
-    rounded.
-    """
-    percent = _percent(cell.text)
+    """Return whether a cell's count agrees, but its percentage was cut instead of rounded."""
+    printed_percent = _percent(cell.text)
     cost = expected_cost(cell)
-    if percent is None or cost is None or not _is_equal_rounded(cell, cost.value):
+    if printed_percent is None or cost is None or not _is_equal_rounded(cell, cost.value):
         return False
-    ratio = _added_percent(cell)
-    cut = Fraction(floor(ratio * 10), 10)
-    return Fraction(percent) == cut and percent != format_fraction(ratio, 1)
+    expected_percent = _added_percent(cell)
+    truncated_percent = Fraction(floor(expected_percent * 10), 10)
+    return Fraction(printed_percent) == truncated_percent and printed_percent != format_fraction(
+        expected_percent, 1
+    )
 
 
 def _percent(text: str) -> str | None:
+    """Return the percentage in the brackets of a cell, None where there is none."""
     match = PERCENT_PATTERN.search(text)
     return match[1] if match else None
 
 
 def _printed_ratio_text(cell: PublishedCell) -> str:
-    """The ratio of the two printed numbers, in words."""
+    """Return the percentage that the two printed numbers give, as a text."""
     block = cell.table.block_key(cell.row, cell.column)
-    base = next(
+    baseline_cell = next(
         (
             c
             for c in published_cells(cell.table)
@@ -229,17 +233,17 @@ def _printed_ratio_text(cell: PublishedCell) -> str:
         ),
         None,
     )
-    if base is None:
+    if baseline_cell is None:
         return ""
-    ratio = (cell.value / base.value - 1) * 100
+    percent = (cell.value / baseline_cell.value - 1) * 100
     return (
-        f"; from the printed numbers {leading_number(cell.text)} / {leading_number(base.text)} ="
-        f" +{format_fraction(ratio, 2)}%"
+        f"; from the printed numbers {leading_number(cell.text)} /"
+        f" {leading_number(baseline_cell.text)} = +{format_fraction(percent, 2)}%"
     )
 
 
 def _group_by_text(cells: Iterable[PublishedCell]) -> list[list[PublishedCell]]:
-    """Cells of a column that print the same text, together."""
+    """Return the cells in groups of one column and text."""
     groups: dict[tuple[str, str], list[PublishedCell]] = {}
     for cell in cells:
         groups.setdefault((cell.column.key, cell.text), []).append(cell)

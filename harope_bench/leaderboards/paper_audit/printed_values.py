@@ -1,4 +1,4 @@
-"""One published cell in its place, and what a finding says of such cells."""
+"""The published cells, and the findings of the audit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ Severity = Literal["conflict", "warn", "info"]
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One statement about printed cells (table/row/column). `flag` is the recorded flag on the same
-    cells, if any.
+    """One statement on printed cells (TABLE/ROW/COLUMN).
+
+    arithmetic: how the recomputed value follows, as a text.
+    flag_id: the recorded flag on the same cells, None where there is none.
     """
 
     rule: str
@@ -31,7 +33,7 @@ class AuditFinding:
 
 
 class PublishedCell(NamedTuple):
-    """One published cell in its place."""
+    """One published cell with its table, row and column. `text` is the string as printed."""
 
     table: Table
     row: Row
@@ -40,27 +42,27 @@ class PublishedCell(NamedTuple):
 
     @property
     def id(self) -> str:
-        """table/row/column."""
+        """Return the cell's id, TABLE/ROW/COLUMN."""
         return f"{self.table.id}/{self.row.id}/{self.column.key}"
 
     @property
     def value(self) -> Fraction:
-        """The leading number, exactly."""
+        """Return the leading number exactly."""
         return Fraction(leading_number(self.text))
 
     @property
     def encoding(self) -> str | None:
-        """The encoding of the row, or of the column where columns are the variants."""
+        """Return the encoding of the row, or of the column where each column is an encoding."""
         return self.row.encoding or self.column.encoding
 
     @property
     def options(self) -> dict[str, Option]:
-        """Options of that encoding that the row or the column asks for."""
+        """Return the encoding's options that the row and the column state."""
         return {**self.column.options, **self.row.options}
 
 
 def published_cells(table: Table) -> Iterator[PublishedCell]:
-    """Every cell that holds a number, row by row."""
+    """Yield every cell that has a number, row by row."""
     for row in table.rows:
         for column in table.columns:
             if column.key in row.published:
@@ -68,6 +70,6 @@ def published_cells(table: Table) -> Iterator[PublishedCell]:
 
 
 def format_fraction(value: Fraction, decimals: int) -> str:
-    """A fraction rounded half up to so many decimals."""
-    exact = Decimal(value.numerator) / Decimal(value.denominator)
-    return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+    """Return a fraction rounded half up to this many decimals."""
+    quotient = Decimal(value.numerator) / Decimal(value.denominator)
+    return str(quotient.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))

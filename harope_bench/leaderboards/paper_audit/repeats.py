@@ -1,6 +1,4 @@
-"""Audit of repeated values: equal numbers of different models, and rows that stand in several
-tables.
-"""
+"""Audit of repeated values: equal numbers of different models, and rows of several tables."""
 
 from __future__ import annotations
 
@@ -22,41 +20,33 @@ from harope_bench.leaderboards.table_spec import (
     leading_number,
 )
 
-MAX_EXPECTED_PAIRS = Fraction(
-    1, 10
-)  # equal pairs expected by chance in a column, below which an equal pair is listed
-MIN_SIGNIFICANT_DIGITS = (
-    3  # digits that two tables must share before an unlinked equality is listed
-)
+# an equal pair is reported where fewer equal pairs than this are expected by chance
+MAX_EXPECTED_PAIRS = Fraction(1, 10)
+# an equality between tables is reported where both numbers have this many digits
+MIN_SIGNIFICANT_DIGITS = 3
 
 
 def find_duplicates(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Equal values of different models in one table, where the column is fine enough for that to be
-    rare by chance.
-    """
-    roots = _original_rows(tables)
+    """Yield a finding for equal values of different models where that is rare by chance."""
+    originals = _original_rows(tables)
     for table in tables:
         for column in table.columns:
-            cells = [
-                cell
-                for cell in published_cells(table)
-                if cell.column is column and column.evaluator != "cost"
-            ]
-            expected = expected_pairs(cells)
-            for one, other in combinations(cells, 2):
-                same_model = roots[table.id, one.row.id] == roots[table.id, other.row.id]
-                if (
-                    one.value == other.value
-                    and not same_model
-                    and expected is not None
-                    and expected < MAX_EXPECTED_PAIRS
-                ):
-                    yield _duplicate_finding(one, other, cells, expected)
+            if column.evaluator == "cost":
+                continue
+            cells = [cell for cell in published_cells(table) if cell.column is column]
+            n_expected = expected_pairs(cells)
+            if n_expected is None or n_expected >= MAX_EXPECTED_PAIRS:
+                continue
+            for a, b in combinations(cells, 2):
+                is_same_model = originals[table.id, a.row.id] == originals[table.id, b.row.id]
+                if a.value == b.value and not is_same_model:
+                    yield _duplicate_finding(a, b, cells, n_expected)
 
 
 def expected_pairs(cells: Sequence[PublishedCell]) -> Fraction | None:
-    """Equal pairs expected if the values were spread evenly over the column's range; None where the
-    range is 0.
+    """Return how many equal pairs are expected if the values were uniform over their range.
+
+    With n values, n (n - 1) / 2 * (unit of the last digit) / (max - min). None for a range of 0.
     """
     values = [cell.value for cell in cells]
     if len(values) < 2 or max(values) == min(values):
@@ -66,153 +56,159 @@ def expected_pairs(cells: Sequence[PublishedCell]) -> Fraction | None:
 
 
 def _duplicate_finding(
-    one: PublishedCell, other: PublishedCell, cells: Sequence[PublishedCell], expected: Fraction
+    a: PublishedCell, b: PublishedCell, cells: Sequence[PublishedCell], n_expected: Fraction
 ) -> AuditFinding:
-    table = one.table
-    digits = count_decimals(one.text)
-    pairs = len(cells) * (len(cells) - 1) // 2
-    differ = [
-        f"{c.printed} {one.row.published[c.key]} and {other.row.published[c.key]}"
+    """Return the finding on two equal cells, with the columns in which the rows differ."""
+    table = a.table
+    decimals = count_decimals(a.text)
+    n_pairs = len(cells) * (len(cells) - 1) // 2
+    differing_columns = [
+        f"{c.title} {a.row.published[c.key]} and {b.row.published[c.key]}"
         for c in table.columns
-        if c.key in one.row.published
-        and one.row.published[c.key] != other.row.published.get(c.key, one.row.published[c.key])
+        if c.key in a.row.published
+        and c.key in b.row.published
+        and a.row.published[c.key] != b.row.published[c.key]
     ]
-    low, high = (format_fraction(f(cell.value for cell in cells), digits) for f in (min, max))
-    words = (
-        f"{pairs} pairs in {low} to {high}: {float(expected):.2f} equal pairs expected of evenly"
-        " spread values"
+    low = format_fraction(min(cell.value for cell in cells), decimals)
+    high = format_fraction(max(cell.value for cell in cells), decimals)
+    arithmetic = (
+        f"{n_pairs} pairs in {low} to {high}: {float(n_expected):.2f} equal pairs expected of"
+        " uniform values"
     )
-    said = f"{one.row.printed}; {other.row.printed}" + (
-        f"; other columns: {', '.join(differ)}" if differ else ""
+    recomputed_value = f"{a.row.title}; {b.row.title}" + (
+        f"; other columns: {', '.join(differing_columns)}" if differing_columns else ""
     )
     return AuditFinding(
-        "duplicate", "warn", table.id, (one.id, other.id), f"{one.text} twice", said, words
+        "duplicate", "warn", table.id, (a.id, b.id), f"{a.text} twice", recomputed_value, arithmetic
     )
 
 
 def _original_rows(tables: Sequence[Table]) -> dict[tuple[str, str], tuple[str, str]]:
-    """For each (table, row) the row that it repeats in the end, itself where it repeats none."""
-    linked = {
-        (t.id, r.id): (r.same_as.split("/")[0], r.same_as.split("/")[1])
-        for t in tables
-        for r in t.rows
-        if r.same_as
+    """Return for each (table id, row id) the row that it repeats in the end, itself if none."""
+    repeated_rows = {
+        (table.id, row.id): (row.repeated_row.split("/")[0], row.repeated_row.split("/")[1])
+        for table in tables
+        for row in table.rows
+        if row.repeated_row
     }
-    roots = {}
+    originals = {}
     for table in tables:
         for row in table.rows:
-            place = (table.id, row.id)
-            passed = set()
-            while place in linked and place not in passed:
-                passed.add(place)
-                place = linked[place]
-            roots[table.id, row.id] = place
-    return roots
+            original = (table.id, row.id)
+            visited_rows = set()
+            # visited guards against rows that repeat each other
+            while original in repeated_rows and original not in visited_rows:
+                visited_rows.add(original)
+                original = repeated_rows[original]
+            originals[table.id, row.id] = original
+    return originals
 
 
 def check_repeated_rows(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Rows that are said to repeat a row of another table: cells that agree, and cells that do
-    not.
-    """
-    known = {(table.id, row.id): (table, row) for table in tables for row in table.rows}
+    """Yield findings on rows that repeat a row of another table: cells that agree or differ."""
+    rows_by_id = {(table.id, row.id): (table, row) for table in tables for row in table.rows}
     for table in tables:
         pairs = [
-            pair for row in table.rows if row.same_as for pair in _shared_cells(table, row, known)
+            pair
+            for row in table.rows
+            if row.repeated_row
+            for pair in _shared_cells(table, row, rows_by_id)
         ]
-        for mine, theirs in (pair for pair in pairs if not _is_equal_rounded(*pair)):
+        for repeated_cell, original_cell in (
+            pair for pair in pairs if not _is_equal_rounded(*pair)
+        ):
             yield AuditFinding(
                 "repeat",
                 "conflict",
                 table.id,
-                (mine.id, theirs.id),
-                mine.text,
-                theirs.text,
-                f"{mine.id} repeats {theirs.id}",
+                (repeated_cell.id, original_cell.id),
+                repeated_cell.text,
+                original_cell.text,
+                f"{repeated_cell.id} repeats {original_cell.id}",
             )
-        if agreeing := [mine.id for mine, theirs in pairs if _is_equal_rounded(mine, theirs)]:
-            said = f"{len(agreeing)} of {len(pairs)} repeated cells agree"
-            rows = ", ".join(f"{row.id} = {row.same_as}" for row in table.rows if row.same_as)
+        if agreeing_ids := [
+            repeated_cell.id
+            for repeated_cell, original_cell in pairs
+            if _is_equal_rounded(repeated_cell, original_cell)
+        ]:
+            recomputed_value = f"{len(agreeing_ids)} of {len(pairs)} repeated cells agree"
+            row_texts = ", ".join(
+                f"{row.id} = {row.repeated_row}" for row in table.rows if row.repeated_row
+            )
             yield AuditFinding(
-                "repeat", "info", table.id, tuple(agreeing), f"{len(pairs)} cells", said, rows
+                "repeat",
+                "info",
+                table.id,
+                tuple(agreeing_ids),
+                f"{len(pairs)} cells",
+                recomputed_value,
+                row_texts,
             )
 
 
 def _shared_cells(
     table: Table, row: Row, rows_by_id: dict[tuple[str, str], tuple[Table, Row]]
 ) -> Iterator[tuple[PublishedCell, PublishedCell]]:
-    """Cells of the two rows that measure the same."""
-    first, second = (row.same_as or "").split("/")
-    if (first, second) not in rows_by_id:
+    """Yield the pairs of cells of both rows with one evaluator and metric."""
+    table_id, row_id = (row.repeated_row or "").split("/")
+    if (table_id, row_id) not in rows_by_id:
         return
-    other, source = rows_by_id[first, second]
-    for mine in (cell for cell in published_cells(table) if cell.row is row):
-        for theirs in (cell for cell in published_cells(other) if cell.row is source):
-            if (mine.column.evaluator, mine.column.metric_name) == (
-                theirs.column.evaluator,
-                theirs.column.metric_name,
+    original_table, original_row = rows_by_id[table_id, row_id]
+    for repeated_cell in (cell for cell in published_cells(table) if cell.row is row):
+        for original_cell in (
+            cell for cell in published_cells(original_table) if cell.row is original_row
+        ):
+            if (repeated_cell.column.evaluator, repeated_cell.column.metric_name) == (
+                original_cell.column.evaluator,
+                original_cell.column.metric_name,
             ):
-                yield mine, theirs
+                yield repeated_cell, original_cell
 
 
-def _is_equal_rounded(one: PublishedCell, other: PublishedCell) -> bool:
-    """Whether the finer of two printed numbers rounds to the coarser."""
-    fine, coarse = sorted((one, other), key=lambda cell: -count_decimals(cell.text))
-    return abs(fine.value - coarse.value) <= (
-        0
-        if count_decimals(fine.text) == count_decimals(coarse.text)
-        else Fraction(half_unit(coarse.text))
-    )
+def _is_equal_rounded(a: PublishedCell, b: PublishedCell) -> bool:
+    """Return whether the more precise of two printed numbers rounds to the other."""
+    more_precise, less_precise = sorted((a, b), key=lambda cell: -count_decimals(cell.text))
+    if count_decimals(more_precise.text) == count_decimals(less_precise.text):
+        return more_precise.value == less_precise.value
+    return abs(more_precise.value - less_precise.value) <= Fraction(half_unit(less_precise.text))
 
 
 def find_equalities(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Cells of one encoding and metric that agree across tables without being declared the same
-    row.
-    """
-    roots = _original_rows(tables)
+    """Yield a finding for equal cells of one encoding and metric in rows that are not linked."""
+    originals = _original_rows(tables)
     cells = [
         cell
         for table in tables
         for cell in published_cells(table)
         if cell.encoding and cell.column.evaluator not in (None, "cost")
     ]
-    said: set[tuple[frozenset[tuple[str, str]], str]] = set()
-    for first, other in combinations(cells, 2):
-        rows = frozenset(roots[cell.table.id, cell.row.id] for cell in (first, other))
-        unlinked = first.table.id != other.table.id and len(rows) == 2
-        key = (rows, first.column.metric_name)
-        if (
-            unlinked
-            and key not in said
-            and _is_same_metric(first, other)
-            and _is_equal_rounded(first, other)
-            and _has_enough_digits(first, other)
-        ):
-            said.add(key)
-            words = (
-                f"{other.id} and {first.id} measure {first.column.metric_name} of {first.encoding}"
-            )
+    reported_keys: set[tuple[frozenset[tuple[str, str]], str]] = set()
+    for a, b in combinations(cells, 2):
+        rows = frozenset(originals[cell.table.id, cell.row.id] for cell in (a, b))
+        is_unlinked = a.table.id != b.table.id and len(rows) == 2
+        key = (rows, a.column.metric_name)
+        if not is_unlinked or key in reported_keys:
+            continue
+        if _is_same_metric(a, b) and _is_equal_rounded(a, b) and _has_enough_digits(a, b):
+            reported_keys.add(key)
+            arithmetic = f"{b.id} and {a.id} measure {a.column.metric_name} of {a.encoding}"
             yield AuditFinding(
-                "equality",
-                "info",
-                other.table.id,
-                (other.id, first.id),
-                other.text,
-                first.text,
-                words,
+                "equality", "info", b.table.id, (b.id, a.id), b.text, a.text, arithmetic
             )
 
 
-def _is_same_metric(one: PublishedCell, other: PublishedCell) -> bool:
-    first, second = (
-        (cell.encoding, cell.options, cell.column.evaluator, cell.column.metric_name)
-        for cell in (one, other)
-    )
-    return first == second
+def _is_same_metric(a: PublishedCell, b: PublishedCell) -> bool:
+    """Return whether two cells measure one metric of one encoding with equal options."""
+    a_key = (a.encoding, a.options, a.column.evaluator, a.column.metric_name)
+    b_key = (b.encoding, b.options, b.column.evaluator, b.column.metric_name)
+    return a_key == b_key
 
 
 def _has_enough_digits(*cells: PublishedCell) -> bool:
+    """Return whether every cell has MIN_SIGNIFICANT_DIGITS digits or more."""
     return all(_count_significant_digits(cell.text) >= MIN_SIGNIFICANT_DIGITS for cell in cells)
 
 
 def _count_significant_digits(text: str) -> int:
+    """Return how many digits a number has without leading zeros and decimal point."""
     return len(str(leading_number(text)).lstrip("-0.").replace(".", ""))
