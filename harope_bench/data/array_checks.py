@@ -18,7 +18,7 @@ INTEGER_KINDS = "iu"
 TEXT_KINDS = "U"
 MAX_COLUMN_VALUE = 1e18  # of a count, of seconds or of bytes
 PAIRING_KEYS = ("indices", "prompts", "labels")
-IMAGE_HASHES = "pictures"  # hashes of a classifier's pictures, (N, 32) uint8
+IMAGE_HASHES = "image_hashes"  # array of the sha256 of the classified images, (N, 32) uint8
 
 
 def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> None:

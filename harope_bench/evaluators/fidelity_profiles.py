@@ -40,8 +40,8 @@ METRICS = {
             unit="effective classes",
             decimals=2,
         ),
-        Metric(name="precision", title="Precision", direction="higher", unit="share", decimals=2),
-        Metric(name="recall", title="Recall", direction="higher", unit="share", decimals=2),
+        Metric(name="precision", title="Precision", direction="higher", unit="fraction", decimals=2),
+        Metric(name="recall", title="Recall", direction="higher", unit="fraction", decimals=2),
         Metric(
             name="kid",
             title="KID",

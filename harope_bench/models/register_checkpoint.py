@@ -228,7 +228,7 @@ def _default_sampling(
     Raises:
         OptionError: A network that generates, and no sampler that tells what it predicts.
     """
-    if backbone.task != "draw":
+    if backbone.task != "generate":
         return {}
     if "sampler" not in stated:
         known = ", ".join(

@@ -342,7 +342,7 @@ def read_judge_record(folder: Path) -> JudgeRecord | None:
     if data is None:
         return None
     try:
-        return JudgeRecord.model_validate(parse_versioned_json("answers", data, path))
+        return JudgeRecord.model_validate(parse_versioned_json("annotations", data, path))
     except (StorageError, ValueError) as error:
         why = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
         raise PlanMismatchError(
@@ -372,7 +372,7 @@ def _write_judge_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
         found = read_judge_record(folder)
         if found is None:
             write_text(
-                folder / JUDGE_FILE, versioned_json_text("answers", record.model_dump(mode="json"))
+                folder / JUDGE_FILE, versioned_json_text("annotations", record.model_dump(mode="json"))
             )
         return found or record
 

@@ -35,6 +35,8 @@ from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results
 from harope_bench.suites.base import Suite, load_suite
 
 SEED_COUNTS = (1, 2, 3, 5, 10)  # rows of the table of designs
+# Metrics that are fractions of independent images, so that their value gives their variance.
+BINOMIAL_METRICS = frozenset({"precision", "recall"})
 RAW_BYTES_PER_PIXEL = 3  # bytes a pixel of an uncompressed image
 
 
@@ -150,10 +152,10 @@ def find_metric_noise(
     own = [item for item in found if _is_comparable(plan, metric, item)]
     if own:
         return _measured_noise(plan, metric, own)
-    if metric.unit == "share" and value is not None:
+    if metric.name in BINOMIAL_METRICS and value is not None:
         if not 0 < value < 1:
             raise OptionError(
-                f"{metric.name} is a share, --value {value:g} is not between 0 and 1; correct it"
+                f"{metric.name} is a fraction, --value {value:g} is not between 0 and 1; correct it"
             )
         told = (
             f"drawing: binomial at {value:g}, images independent; training: not known, give --runs"
@@ -162,7 +164,7 @@ def find_metric_noise(
         return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (told,))
     if metric.name == "fid" and value is not None:
         return MetricNoise(value, assumed_fid_noise(value), (_training_words(), _sampling_words()))
-    ask = "--value" if metric.name == "fid" or metric.unit == "share" else "runs that measured it"
+    ask = "--value" if metric.name == "fid" or metric.name in BINOMIAL_METRICS else "runs that measured it"
     raise OptionError(
         f"nothing tells the noise of {metric.name} for suite {plan.suite}; give --runs DIR, or"
         f" {ask}"

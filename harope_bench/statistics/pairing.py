@@ -24,6 +24,7 @@ from harope_bench.core.json_lines import read_lines, read_lines_by_field
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result
 from harope_bench.core.storage import file_stamp
+from harope_bench.data.array_checks import IMAGE_HASHES
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_arrays, recorded_arrays_path
 from harope_bench.data.run_folder import RECORDS_FILE
@@ -397,7 +398,7 @@ def pair_contributions(metric: str, old: StoredResult, new: StoredResult) -> Pai
     name = f"{metric}_halves" if has_halves else metric
     if any(name not in a or "indices" not in a for a in arrays):
         return PairedContributions(None, None, f"no per-sample values of {metric}")
-    if all("pictures" in a for a in arrays):
+    if all(IMAGE_HASHES in a for a in arrays):
         return _pair_equal_images(name, *arrays)
     other = _request_difference(old, new)
     if all("prompts" in a for a in arrays):
@@ -424,8 +425,8 @@ def _pair_equal_images(
     """Return the rows of equal pictures in the order of their hashes, whatever they are called and
     wherever they lie.
     """
-    before, after = (np.lexsort((arrays["labels"], *arrays["pictures"].T)) for arrays in (old, new))
-    hashes = old["pictures"][before], new["pictures"][after]
+    before, after = (np.lexsort((arrays["labels"], *arrays[IMAGE_HASHES].T)) for arrays in (old, new))
+    hashes = old[IMAGE_HASHES][before], new[IMAGE_HASHES][after]
     if not np.array_equal(hashes[0], hashes[1]):
         shared = len({*map(bytes, hashes[0])} & {*map(bytes, hashes[1])})
         return PairedContributions(

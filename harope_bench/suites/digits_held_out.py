@@ -19,7 +19,7 @@ class DigitsHeldOutSuite(ClassificationSuite):
     title = "handwritten digits to be named, 28 x 28"
     count = 1000
     classes = CLASSES
-    asks = Conditioning("pictures", CLASSES)
+    asks = Conditioning("images", CLASSES)
     resolution = SIDE
     crop_ratio = 1.0
     judges: dict[str, str] = {}

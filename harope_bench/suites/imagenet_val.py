@@ -75,7 +75,7 @@ class ImageNetValSuite(ClassificationSuite):
     title = "ImageNet-1k validation pictures to be named, 224 x 224"
     count = 50_000
     classes = 1000
-    asks = Conditioning("pictures", 1000)
+    asks = Conditioning("images", 1000)
     resolution = 224
     crop_ratio = 1.0
     judges: dict[str, str] = {}

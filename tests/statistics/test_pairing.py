@@ -702,7 +702,7 @@ def pictures(
         "indices": np.arange(100),
         "top1": right[order],
         "labels": labels[order],
-        "pictures": hashes,
+        "image_hashes": hashes,
     }
     path = fake_runs.write_result(folder, made, arrays, "top1")
     return StoredResult(read_result(path), path)

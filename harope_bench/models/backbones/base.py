@@ -151,7 +151,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
 
     # padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`
     tile: int
-    task: Task = "draw"  # "draw" opens a Drawer, "classify" a Classifier
+    task: Task = "generate"  # "generate" opens a generator, "classify" a classifier
     packages: tuple[str, ...] = ()  # optional packages that opening a checkpoint imports
     has_lora: bool = False  # whether a network may carry LoRA, which `merge` adds into its weights
     conflicting_file_names: re.Pattern[str] | None = (

@@ -353,7 +353,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return the classes that pictures are named by."""
-        return Conditioning("pictures", parse_config(config).classes)
+        return Conditioning("images", parse_config(config).classes)
 
     def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every classifier reads, and `fold` where there are matrices."""
@@ -369,7 +369,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
     def process(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return its classes and its side at training."""
         config = parse_config(checkpoint.config)
-        return NetworkDescription(f"one of {config.classes:,} classes", "pictures", config.size)
+        return NetworkDescription(f"one of {config.classes:,} classes", "images", config.size)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""
