@@ -261,7 +261,7 @@ def flip(room: Room) -> None:
 CHANGED = [
     Case("registered-flip", flip, GENERATE, 1, "has sha256 "),
     Case("registered-cut", lambda room: os.truncate(room.folder / TINY, 100), GENERATE, 1, "has sha256 "),
-    Case("registered-missing", odd_file(TINY, "missing"), GENERATE, 1, "is not there"),
+    Case("registered-missing", odd_file(TINY, "missing"), GENERATE, 1, "is missing"),
     Case("registered-pipe", odd_file(TINY, "pipe"), GENERATE, 1, "tiny.safetensors"),
     Case("registered-device", odd_file(TINY, "device"), GENERATE, 1, "/dev/zero"),
     Case("export-flip", flip, ("export", "tiny", "out.safetensors"), 1, "has sha256 "),
