@@ -70,27 +70,29 @@ def check_conditioning(title: str, conditioning: Conditioning, suite_name: str) 
     Args:
         title: The checkpoint or the recipe, for the message.
     """
-    requested = suite_conditioning(suite_name)
-    if conditioning.is_compatible_with(requested):
+    requested_conditioning = suite_conditioning(suite_name)
+    if conditioning.is_compatible_with(requested_conditioning):
         return
 
     # A classifier for a generative suite, or the reverse, gets a message of its own.
-    kinds = (conditioning.kind, requested.kind)
-    is_wrong_task = "images" in kinds and conditioning.kind != requested.kind
+    kinds = (conditioning.kind, requested_conditioning.kind)
+    is_wrong_task = "images" in kinds and conditioning.kind != requested_conditioning.kind
     if is_wrong_task and conditioning.kind == "images":
         raise OptionError(
             f"{title} is a classifier of {conditioning.classes or 'some'} classes and cannot"
-            f" generate images, suite {suite_name} asks for {requested};"
+            f" generate images, suite {suite_name} asks for {requested_conditioning};"
             f" {_suite_advice(conditioning)}"
         )
     if is_wrong_task:
         raise OptionError(
             f"{title} generates images from {conditioning} and is no classifier, suite"
-            f" {suite_name} asks for {requested}; {_suite_advice(conditioning)}"
+            f" {suite_name} asks for {requested_conditioning};"
+            f" {_suite_advice(conditioning)}"
         )
     raise OptionError(
-        f"{title} takes {conditioning}, suite {suite_name} asks for {requested};"
-        f" {_suite_advice(conditioning)}{_null_label_advice(conditioning, requested)}"
+        f"{title} takes {conditioning}, suite {suite_name} asks for {requested_conditioning};"
+        f" {_suite_advice(conditioning)}"
+        f"{_null_label_advice(conditioning, requested_conditioning)}"
     )
 
 
@@ -119,18 +121,19 @@ def _suite_advice(conditioning: Conditioning) -> str:
     return f"choose a suite of {conditioning}: {', '.join(names)}"
 
 
-def _null_label_advice(conditioning: Conditioning, requested: Conditioning) -> str:
+def _null_label_advice(conditioning: Conditioning, requested_conditioning: Conditioning) -> str:
     """Return advice for a network that has one class less than the suite; else an empty text.
 
     The last row of a label table is assumed to be the null label of classifier-free guidance. A
     network without a null label is therefore registered with one class too few.
     """
-    are_labels = conditioning.kind == requested.kind == "labels"
-    is_one_class_less = requested.classes == (conditioning.classes or 0) + 1
+    are_labels = conditioning.kind == requested_conditioning.kind == "labels"
+    n_suite_classes = requested_conditioning.classes
+    is_one_class_less = n_suite_classes == (conditioning.classes or 0) + 1
     if are_labels and conditioning.is_optional and is_one_class_less:
         return (
-            f", or register it with --config classes={requested.classes} if it has no row for no"
-            " label"
+            f", or register it with --config classes={n_suite_classes} if it has no"
+            " row for no label"
         )
     return ""
 

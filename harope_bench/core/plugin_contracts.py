@@ -71,8 +71,8 @@ class SuiteContract:
 
     Attributes:
         task: How the images of the suite are evaluated.
-        requested_conditioning: Labels, prompts or images of the requests. None: `suite_conditioning`
-            derives it from the task or the first request.
+        requested_conditioning: What the requests contain. None: `suite_conditioning` derives it
+            from the task or from the first request.
         parent_suite: Suite of which this one contains whole categories. Its numbers share the
             columns of that suite.
     """

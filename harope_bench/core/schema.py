@@ -185,7 +185,7 @@ class SampleRecord(Record):
     reason: str | None = None
 
     def model_post_init(self, _: object) -> None:
-        """Raise ValueError for a generated sample without a file, or a failed one without a reason."""
+        """Raise ValueError if a generated sample has no file or a failed one no reason."""
         if self.status == "ok" and not self.file:
             raise ValueError(f"sample {self.index}: generated, without a file")
         if self.status == "failed" and not self.reason:

@@ -76,12 +76,12 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> UnwrappedWei
         return strip_prefixes(state)
     if path.suffix == ".safetensors":
         return strip_prefixes(_load_safetensors(path))
-    unwrapped = unwrap_state_dict(_load_torch_file(path))
-    if unwrapped is None or not unwrapped.state:
+    weights = unwrap_state_dict(_load_torch_file(path))
+    if weights is None or not weights.state:
         raise WeightsError(
             f"{path} is not a bare state dict (names to tensors); save only the model's state dict"
         )
-    return unwrapped
+    return weights
 
 
 def is_shard_index(path: Path) -> bool:

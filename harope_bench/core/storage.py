@@ -262,5 +262,5 @@ def git_blob_id(path: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message; the name of its class if the message is empty."""
+    """Return the first line of an error's message; its class name if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

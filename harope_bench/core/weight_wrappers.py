@@ -99,11 +99,11 @@ def unwrap_state_dict(contents: object) -> UnwrappedWeights | None:
     if not is_state_dict(contents):
         return None
 
-    stripped = strip_prefixes(contents)
+    network = strip_prefixes(contents)
     return UnwrappedWeights(
-        stripped.state,
-        (*wrappers, *stripped.wrappers),
-        (*other_networks, *stripped.other_networks),
+        network.state,
+        (*wrappers, *network.wrappers),
+        (*other_networks, *network.other_networks),
     )
 
 
@@ -143,10 +143,12 @@ def strip_prefixes(state: Mapping[str, torch.Tensor]) -> UnwrappedWeights:
         if not weight_keys or n_prefixed_keys != len(weight_keys):
             break
         prefixes = [prefix for prefix, keys in keys_by_prefix.items() if keys]
-        preferred = prefixes[0]
-        new_keys = {key: key.removeprefix(preferred) for key in keys_by_prefix[preferred]}
+        preferred_prefix = prefixes[0]
+        new_keys = {
+            key: key.removeprefix(preferred_prefix) for key in keys_by_prefix[preferred_prefix]
+        }
         network = _rename_keys(network, new_keys)
-        wrappers.append(preferred)
+        wrappers.append(preferred_prefix)
         other_networks.extend(prefixes[1:])
     return UnwrappedWeights(network, tuple(wrappers), tuple(other_networks))
 
