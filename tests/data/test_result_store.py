@@ -115,7 +115,7 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
         np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS
     )
     assert read_lines(sample_scores_path(path)) == [{"index": 0}, {"index": 1}]
-    assert checksums.read_checksums(path.parent).keys() == {"toy.json", "toy.npz", "toy.rows.jsonl"}
+    assert checksums.read_checksums(path.parent).keys() == {"toy.json", "toy.npz", "toy.sample_scores.jsonl"}
     assert all(
         checksums.file_state(path.parent, name) == "same"
         for name in checksums.read_checksums(path.parent)

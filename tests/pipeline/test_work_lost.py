@@ -87,7 +87,7 @@ def test_guidance_stands_in_words_where_there_is_one() -> None:
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
     assert run_folder.plan_differences(one, two) == [
-        "settings.guidance is 3.0 there, not set asked"
+        "settings.guidance is 3.0 in the folder, not set requested"
     ]
 
 

@@ -110,9 +110,9 @@ def scored(
             json.dumps({"index": i, "prompt": i, "text": text}) + "\n"
             for i, text in enumerate(texts)
         ]
-        write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
+        write_text(path.with_suffix(".sample_scores.jsonl"), "".join(lines))
         write_text(
-            path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json()
+            path, read_result(path).model_copy(update={"rows": "geneval.sample_scores.jsonl"}).to_json()
         )
     return StoredResult(read_result(path), path)
 
