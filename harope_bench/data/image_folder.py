@@ -38,7 +38,7 @@ def check_finished(folder: Path) -> None:
 
 
 def list_images(folder: Path) -> ImageListing:
-    """Return the images of a folder. Hidden files are skipped, other ignored files are a warning."""
+    """Return the images of a folder, and a warning about further files that are not hidden."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     folders = [path for path in entries if path.is_dir() and path.name not in RESERVED_FOLDERS]
     files = [path for path in entries if not path.is_dir() and path.name != FILE_LIST]
@@ -125,7 +125,7 @@ def _file_order_warnings(images: list[Path]) -> tuple[str, ...]:
 
 
 def folders_with_images(folder: Path) -> dict[str, int]:
-    """Return the number of images directly in each subfolder, by relative path, in natural order."""
+    """Return the number of images in each subfolder itself, by relative path, naturally sorted."""
     counts = Counter(path.parent for path in images_below(folder) if path.parent != folder)
     return {path.relative_to(folder).as_posix(): count for path, count in counts.items()}
 

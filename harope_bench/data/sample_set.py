@@ -163,8 +163,8 @@ class SampleSet:
             batch_indices = list(indices[start : start + size])
             hashed_images = [self._read_image(i, self.files[i]) for i in batch_indices]
             images = self._stack(batch_indices, [h.decoded_image.image for h in hashed_images])
-            hashes = [hashed.sha256 for hashed in hashed_images]
-            modes = tuple(hashed.decoded_image.mode for hashed in hashed_images)
+            hashes = [h.sha256 for h in hashed_images]
+            modes = tuple(h.decoded_image.mode for h in hashed_images)
             # Free the unstacked images, 600 MB for 50 images of 2,048 pixels, before a network
             # processes the batch.
             del hashed_images
@@ -209,11 +209,12 @@ class SampleSet:
                 f"{image_name} is not the one that was generated; delete it and run generate again"
             )
 
-        decoded = decode_image(data, image_name)
-        decoded = crop_to_box(decoded, (self.boxes or {}).get(index), image_name)
+        decoded_image = decode_image(data, image_name)
+        decoded_image = crop_to_box(decoded_image, (self.boxes or {}).get(index), image_name)
         if self.crop_side is not None:
-            decoded = decoded._replace(image=centre_crop(decoded.image, self.crop_side))
-        return HashedImage(sha256, decoded)
+            cropped_pixels = centre_crop(decoded_image.image, self.crop_side)
+            decoded_image = decoded_image._replace(image=cropped_pixels)
+        return HashedImage(sha256, decoded_image)
 
     def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
         """Return images of one size as an array (B, H, W, 3); raise SampleError if sizes differ."""

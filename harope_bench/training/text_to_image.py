@@ -76,11 +76,11 @@ def render_scenes(recipe: TextToImageRecipe, indices: Sequence[int]) -> Captione
     """Scenes of the training split with their captions as words."""
     drawn = render_pool("train", indices, int(recipe.config["size"]))
     known = {word: i + 1 for i, word in enumerate(str(recipe.config["words"]).split())}
-    words = torch.zeros(len(drawn.cases), int(recipe.config["places"]), dtype=torch.long)
-    for row, case in enumerate(drawn.cases):
+    words = torch.zeros(len(drawn.captions), int(recipe.config["places"]), dtype=torch.long)
+    for row, case in enumerate(drawn.captions):
         for place, word in enumerate(case.prompt.split()):
             words[row, place] = known[word]
-    alone = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in drawn.cases])
+    alone = torch.tensor([case.task in SINGLE_OBJECT_TASKS for case in drawn.captions])
     return CaptionedScenes(torch.from_numpy(drawn.images).permute(0, 3, 1, 2), words, alone)
 
 
