@@ -1,18 +1,18 @@
-"""What a judge is asked about one image, and what it answers: JSON values by role. Rules read these
-alone, so they run without a network.
+"""Queries to annotators and their annotations, by role. Evaluators read only these records, so they
+run without a network.
 
-| role | asked | answered |
+| role | query | annotation |
 |---|---|---|
-| `detector`, `detector-2d` | `Names`: what may be in the image | `Sighting`: what was found |
-| `colours` | `Objects`: found things to be named a colour | `Colours`: of each, a share for each colour |
-| `vqa` | `Questions` | `Answers`: the text of each, and the share of yes where the judge has one |
-| `depth` | `Boxes` | `Depths`: mean nearness in each |
-| `similarity` | `Texts` | `Cosines` of image and text |
+| `detector`, `detector-2d` | `DetectionQuery`: class names | `DetectionAnnotation`: detections |
+| `colours` | `ColourQuery`: objects, colours | `ColourAnnotation`: probability of each colour |
+| `vqa` | `VqaQuery`: questions | `VqaAnnotation`: answers, probability of yes if available |
+| `depth` | `DepthQuery`: boxes | `DepthAnnotation`: mean nearness in each box |
+| `similarity` | `SimilarityQuery`: texts | `SimilarityAnnotation`: cosine of image and text |
 
-A protocol that has two detectors of its own (T2I-CompBench's 2D score) calls the second
-`detector-2d`.
-Pixels count from 0 at the top left, x to the right; a box is (x0, y0, x1, y1) with x1 and y1 one
-past the last pixel.
+A protocol with two detectors (T2I-CompBench's 2D score) calls the second one `detector-2d`.
+
+Pixel coordinates start at 0 in the top left corner, x to the right. A box is (x0, y0, x1, y1),
+where x1 and y1 are one past the last pixel.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ Box = tuple[float, float, float, float]
 
 
 class Mask(Record):
-    """A mask as COCO's uncompressed run lengths: column by column, zeros first. size is (height,
-    width).
+    """A mask in COCO's uncompressed run-length encoding: column by column, background first.
+
+    `size` is (height, width).
     """
 
     size: tuple[int, int]
@@ -40,15 +41,13 @@ class Mask(Record):
 
 
 class DetectionQuery(Record):
-    """What may be in the image; a detector of a closed set finds its own classes whatever is
-    asked.
-    """
+    """Class names to detect. A detector with fixed classes ignores them and reports its classes."""
 
     names: tuple[str, ...] = ()
 
 
 class Detection(Record):
-    """One thing found: its class, how sure (0 to 1), where."""
+    """One detected object: class, confidence (0 to 1), box and mask."""
 
     label: str
     score: float = Field(ge=0, le=1)
@@ -57,14 +56,14 @@ class Detection(Record):
 
 
 class DetectionAnnotation(Record):
-    """Everything a detector found in an image of that (width, height), the surest first."""
+    """All detections in an image of `size` (width, height), by descending confidence."""
 
     size: tuple[int, int]
     detections: tuple[Detection, ...]
 
 
 class ColourObject(Record):
-    """A found thing whose colour is asked: its class name, box and mask."""
+    """A detected object whose colour is queried: class name, box and mask."""
 
     name: str
     box: Box
@@ -72,46 +71,47 @@ class ColourObject(Record):
 
 
 class ColourQuery(Record):
-    """Things whose colours are asked, out of these candidates."""
+    """Objects whose colours are queried, and the candidate colours."""
 
     objects: tuple[ColourObject, ...]
     candidates: tuple[str, ...]
 
 
 class ColourAnnotation(Record):
-    """Of each object, the share of each candidate in the order asked; they sum to 1."""
+    """The probability of each candidate colour, by object, in the query's order. Rows sum to 1."""
 
     probabilities: tuple[tuple[float, ...], ...]
 
 
 class VqaQuery(Record):
-    """Questions in words."""
+    """Questions about the image, as text."""
 
     questions: tuple[str, ...]
 
 
 class VqaAnswer(Record):
-    """One answer: its text, and the share of yes against no where the judge has one."""
+    """One answer: its text, and the probability of yes against no if the annotator reports it."""
 
     text: str
     yes_probability: float | None = Field(default=None, ge=0, le=1)
 
 
 class VqaAnnotation(Record):
-    """An answer to each question, in order."""
+    """The answer to each question, in the query's order."""
 
     answers: tuple[VqaAnswer, ...]
 
 
 class DepthQuery(Record):
-    """Places whose depth is asked."""
+    """Boxes whose depth is queried."""
 
     boxes: tuple[Box, ...]
 
 
 class BoxDepth(Record):
-    """Mean nearness (larger is nearer, 0 to 255) in a box, and in the box with x and y exchanged;
-    None where that holds no pixel.
+    """Mean nearness (0 to 255, larger is nearer) in a box, and in the box with x and y exchanged.
+
+    A mean is None if the box contains no pixel.
     """
 
     mean: float | None
@@ -119,19 +119,19 @@ class BoxDepth(Record):
 
 
 class DepthAnnotation(Record):
-    """The depth of each box, in order."""
+    """The depth of each box, in the query's order."""
 
     depths: tuple[BoxDepth, ...]
 
 
 class SimilarityQuery(Record):
-    """Texts an image is compared with."""
+    """Texts that are compared with the image."""
 
     texts: tuple[str, ...]
 
 
 class SimilarityAnnotation(Record):
-    """Cosine of image and each text, -1 to 1."""
+    """The cosine similarity of the image and each text, -1 to 1."""
 
     cosines: tuple[float, ...]
 
@@ -159,8 +159,9 @@ ANNOTATION_TYPES: dict[str, type[Annotation]] = {
 
 
 def is_complete_annotation(query: Query, annotation: Annotation) -> bool:
-    """Return whether an answer has as many parts as were asked for; names may be answered with any
-    number of detections.
+    """Return whether an annotation has one entry for each entry of its query.
+
+    A detection query may have any number of detections.
     """
     match query, annotation:
         case ColourQuery(), ColourAnnotation():
@@ -176,26 +177,35 @@ def is_complete_annotation(query: Query, annotation: Annotation) -> bool:
 
 
 def encode_mask(mask: np.ndarray) -> Mask:
-    """Run lengths of a mask (H, W) bool."""
-    flat = np.asarray(mask, dtype=bool).ravel(order="F")
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8)))
-    ends = np.concatenate([edges, [flat.size]]) if not flat.size or not flat[-1] else edges
+    """Return the run lengths of a mask (H, W) bool."""
+    pixels = np.asarray(mask, dtype=bool).ravel(order="F")  # (H * W,), column by column
+
+    # A run ends where the value changes; the background after the last run ends with the image.
+    padded_pixels = np.concatenate([[False], pixels, [False]]).astype(np.int8)  # (H * W + 2,)
+    ends = np.flatnonzero(np.diff(padded_pixels))
+    ends_in_background = not pixels.size or not pixels[-1]
+    if ends_in_background:
+        ends = np.concatenate([ends, [pixels.size]])
+
     counts = np.diff(np.concatenate([[0], ends]))
     return Mask(size=(mask.shape[0], mask.shape[1]), counts=tuple(int(c) for c in counts))
 
 
 def decode_mask(mask: Mask) -> np.ndarray:
-    """The mask (H, W) bool; ShapeError if its runs do not fill it."""
+    """Return the mask as an array (H, W) bool.
+
+    Raises:
+        ShapeError: The runs do not add up to the size of the mask.
+    """
     height, width = mask.size
     if min(mask.counts, default=0) < 0 or sum(mask.counts) != height * width:
         raise ShapeError(
             f"a mask of {height}x{width} has runs of {sum(mask.counts)} pixels; ask the detector"
             " again"
         )
-    flat = np.zeros(height * width, dtype=bool)
+    pixels = np.zeros(height * width, dtype=bool)
     ends = list(accumulate(mask.counts))
-    for start, stop in zip(
-        ends[0::2], ends[1::2], strict=False
-    ):  # a last run of background has no partner
-        flat[start:stop] = True
-    return flat.reshape((height, width), order="F")
+    # Runs of background and of object alternate. The last run of background has no successor.
+    for start, stop in zip(ends[0::2], ends[1::2], strict=False):
+        pixels[start:stop] = True
+    return pixels.reshape((height, width), order="F")  # (H, W)

@@ -1,4 +1,4 @@
-"""Named arrays in one file (.npz): read without pickles, equal bytes for equal arrays."""
+"""Named arrays in one file (.npz), read without pickle and written with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from harope_bench.core.storage import convert_os_errors, first_line, write_atomi
 if TYPE_CHECKING:
     import numpy as np
 
-NPY_MAGIC = b"\x93NUMPY"  # how a single array begins
+NPY_MAGIC = b"\x93NUMPY"  # the first bytes of a file with a single array
 
 
-def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz (of these names `only`, where given: the others are not read), never
-    unpickling.
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz by name, read without pickle.
+
+    Args:
+        names: Names of the arrays to read; None reads all. Names that are not in the file are
+            ignored.
 
     Raises:
-        StorageError: not an npz, cut short, one name twice, or holding Python objects; names the
-            array.
+        StorageError: The file is not an .npz or is cut short, contains one name twice, or contains
+            Python objects. The message names the array.
     """
     import numpy as np
 
     from harope_bench.core.array_file import array_bytes, check_unpacked_size
 
     arrays: dict[str, np.ndarray] = {}
-    name = "archive"
+    current_name = "archive"  # what an unexpected error below is about
     try:
         with convert_os_errors(path), open_regular(path) as file:
             start = file.read(len(NPY_MAGIC))
@@ -43,55 +46,55 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
                     f"{path} holds a single array (.npy), not an archive of named arrays; save it"
                     " with np.savez"
                 )
-            zipped = archive.zip
-            assert zipped is not None  # None once it is closed
-            members = zipped.namelist()
-            if twice := repeated_member(members):
+
+            zip_file = archive.zip
+            assert zip_file is not None  # it is None only after the archive is closed
+            members = zip_file.namelist()
+            if duplicate := repeated_member(members):
                 raise StorageError(
-                    f"{path} holds {twice} twice, readers differ in which they take; save it once"
-                    " with np.savez"
+                    f"{path} holds {duplicate} twice, readers differ in which they take; save it"
+                    " once with np.savez"
                 )
-            names = archive.files if only is None else [n for n in archive.files if n in only]
-            total = 0
-            size = os.fstat(file.fileno()).st_size
-            for name in names:
-                total += array_bytes(zipped, _member_name(members, name), size)
-            name = "archive"
-            check_unpacked_size(total, size)
-            for name in names:
-                arrays[name] = archive[name]
+
+            # Check the unpacked size before anything is unpacked.
+            selected_names = [n for n in archive.files if names is None or n in names]
+            unpacked_bytes = 0
+            file_bytes = os.fstat(file.fileno()).st_size
+            for current_name in selected_names:
+                member = _member_name(members, current_name)
+                unpacked_bytes += array_bytes(zip_file, member, file_bytes)
+            current_name = "archive"
+            check_unpacked_size(unpacked_bytes, file_bytes)
+
+            for current_name in selected_names:
+                arrays[current_name] = archive[current_name]
     except BenchError:
         raise
-    except (
-        Exception
-    ) as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
-        # numpy's own words advise to unpickle, which is the one thing not to do
-        why = (
-            "it is no array, or one of Python objects"
-            if "allow_pickle" in str(error)
-            else first_line(error)
+    except Exception as error:  # zipfile, zlib and numpy raise many types on damaged bytes
+        # numpy's own message recommends pickle, which can run code.
+        is_object_array = "allow_pickle" in str(error)
+        reason = (
+            "it is no array, or one of Python objects" if is_object_array else first_line(error)
         )
         raise StorageError(
-            f"{path}: {name} cannot be read ({why}); make the file again with np.savez"
+            f"{path}: {current_name} cannot be read ({reason}); make the file again with np.savez"
         ) from error
     return arrays
 
 
 def _member_name(members: Collection[str], name: str) -> str:
-    """Return the name in the zip of an array; numpy leaves .npy out."""
+    """Return the name of an array's member in the zip file; numpy's array names omit ".npy"."""
     return name if name in members else f"{name}.npy"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
-    """Atomic .npz whose bytes depend on the arrays alone (member times are fixed)."""
+    """Write an .npz atomically. Equal arrays give equal bytes: the times in the zip are fixed."""
     with write_atomically(path) as file:
         _write_npz(file, arrays, compress)
 
 
 def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the bytes that `write_arrays` writes, for small arrays whose hash is recorded before
-    their file.
-    """
+    """Return the bytes that `write_arrays` writes, so that their hash can be recorded first."""
     buffer = io.BytesIO()
     _write_npz(buffer, arrays, False)
     return buffer.getvalue()
@@ -100,26 +103,25 @@ def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray], compress: bool) -> None:
     import numpy as np
 
-    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with zipfile.ZipFile(file, "w", kind) as archive:
+    compression = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name in sorted(arrays):
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = kind
+            info.compress_type = compression
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(
-                    member, np.asarray(arrays[name], order="C"), allow_pickle=False
-                )
+                array = np.asarray(arrays[name], order="C")
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def repeated_member(names: Iterable[str]) -> str | None:
-    """Return the first array name that stands twice in an .npz; readers differ in which of the two
-    they take.
+def repeated_member(members: Iterable[str]) -> str | None:
+    """Return the first array name that occurs twice in an .npz; None if every name is unique.
 
-    `arr_0` and `arr_0.npy` are one name: numpy leaves the suffix out.
+    `arr_0` and `arr_0.npy` are the same name, because numpy omits the suffix.
     """
-    known: set[str] = set()
-    for name in (member.removesuffix(".npy") for member in names):
-        if name in known:
+    previous_names: set[str] = set()
+    for member in members:
+        name = member.removesuffix(".npy")
+        if name in previous_names:
             return name
-        known.add(name)
+        previous_names.add(name)
     return None

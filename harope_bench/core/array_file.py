@@ -1,4 +1,4 @@
-"""What an .npz claims to hold, looked at before any of it is unpacked."""
+"""Headers of the arrays in an .npz, checked before any array is unpacked."""
 
 from __future__ import annotations
 
@@ -19,65 +19,72 @@ from harope_bench.core.formats import FORMAT_KEY, FileKind, add_format_version, 
 from harope_bench.core.regular_file import open_regular
 
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
-MAX_DEFLATE_RATIO = 1100  # deflate packs at most 1,032 bytes into one
-SMALL_ARCHIVE_BYTES = 256 << 20  # bytes that any file may unpack to
-MAX_UNPACK_RATIO = (
-    32  # and a larger one so many times its own size: features are hardly packed at all
-)
-ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
+MAX_DEFLATE_RATIO = 1100  # deflate compresses at most 1,032 bytes into one
+# The unpacked size may be SMALL_ARCHIVE_BYTES for any file, and MAX_UNPACK_RATIO times the file's
+# size for a large one. Features hardly compress at all.
+SMALL_ARCHIVE_BYTES = 256 << 20
+MAX_UNPACK_RATIO = 32
+ARRAYS_BYTES = 16 << 30  # maximum unpacked size, because the arrays are in memory at once
 
-
-# Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from
-# outside.
-# RuntimeError is also an encrypted member.
+# What zipfile, zlib and numpy's header parsers raise on damaged bytes. RuntimeError also stands for
+# an encrypted member.
 ARCHIVE_ERRORS = (
-    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
-    struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
+    *(ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError),
+    *(SyntaxError, ArithmeticError),
+    *(struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
+)
 
 
 class ArrayHeader(NamedTuple):
-    """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran
-    order).
-    """
+    """Shape, dtype and memory order (Fortran order: the first axis varies fastest) of an array."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]  # whatever the header says
+    dtype: np.dtype[Any]  # any dtype can stand in a header
     is_fortran: bool
 
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """Open a regular file as a zip archive, with its size; errors are those of `zipfile` and of
-    `open_regular`.
+    """Yield a regular file as a zip archive, and the size of the file in bytes.
+
+    Raises:
+        OSError, IrregularFileError: As `open_regular`.
+        zipfile.BadZipFile: The file is not a zip archive.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         yield archive, os.fstat(file.fileno()).st_size
 
 
 def read_header(member: IO[bytes]) -> ArrayHeader:
-    """Return the header of an array; ValueError where it is damaged, or one of objects."""
+    """Return the header of an array.
+
+    Raises:
+        ValueError: The header is damaged, or the array contains Python objects.
+    """
     try:
         version = np.lib.format.read_magic(member)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(member)
+        if version == (1, 0):
+            header_fields = np.lib.format.read_array_header_1_0(member)
+        else:
+            header_fields = np.lib.format.read_array_header_2_0(member)
+        shape, is_fortran, dtype = header_fields
     except ARCHIVE_ERRORS as error:
-        raise ValueError(
-            "its header is damaged"
-            f" ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"its header is damaged ({reason})") from error
     if dtype.hasobject:
         raise ValueError("it is an array of Python objects")
-    return ArrayHeader(shape, dtype, bool(fortran))
+    return ArrayHeader(shape, dtype, bool(is_fortran))
 
 
-def read_member_header(archive: zipfile.ZipFile, name: str, size: int) -> ArrayHeader:
-    """Return the header of a member of a file of `size` bytes; ValueError where the bytes cannot be
-    there that it claims.
+def read_member_header(archive: zipfile.ZipFile, name: str, file_bytes: int) -> ArrayHeader:
+    """Return the header of one array of an .npz.
+
+    Args:
+        name: Name of the member in the zip archive.
+        file_bytes: Size of the archive file.
+
+    Raises:
+        ValueError: The header is damaged, or the file cannot contain an array of this shape.
     """
     info = archive.getinfo(name)
     if info.compress_type not in ZIP_METHODS:
@@ -85,38 +92,39 @@ def read_member_header(archive: zipfile.ZipFile, name: str, size: int) -> ArrayH
     with archive.open(info) as member:
         header = read_header(member)
         start = member.tell()
-    claimed = math.prod(header.shape) * header.dtype.itemsize
-    present = info.file_size - start
-    if claimed != present or info.file_size > MAX_DEFLATE_RATIO * size:
+
+    header_bytes = math.prod(header.shape) * header.dtype.itemsize
+    member_bytes = info.file_size - start
+    max_member_bytes = MAX_DEFLATE_RATIO * file_bytes
+    if header_bytes != member_bytes or info.file_size > max_member_bytes:
         raise ValueError(
-            f"{name} claims {header.shape}, {claimed:,} bytes, and holds"
-            f" {min(present, MAX_DEFLATE_RATIO * size):,} at most"
+            f"{name} claims {header.shape}, {header_bytes:,} bytes, and holds"
+            f" {min(member_bytes, max_member_bytes):,} at most"
         )
     return header
 
 
-def array_bytes(archive: zipfile.ZipFile, name: str, size: int) -> int:
-    """Return how many bytes the array of a member takes, in any order of its axes; errors as
-    `claim`.
-    """
-    header = read_member_header(archive, name, size)
+def array_bytes(archive: zipfile.ZipFile, name: str, file_bytes: int) -> int:
+    """Return the unpacked size of an array in bytes. Arguments and errors: `read_member_header`."""
+    header = read_member_header(archive, name, file_bytes)
     return math.prod(header.shape) * header.dtype.itemsize
 
 
 def arrays_with_format(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz with the format version of its kind beside them, () int64."""
+    """Return the arrays and one more array () int64 with the format version of the file's kind."""
     return {name: np.asarray(array) for name, array in add_format_version(kind, arrays).items()}
 
 
 def check_arrays_format(kind: FileKind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raise FormatError unless the arrays of an .npz hold the format version of this package."""
+    """Raise FormatError unless the arrays of an .npz contain the current format version."""
     version = arrays.get(FORMAT_KEY)
     check_format(kind, None if version is None else version.tolist(), path)
 
 
-def check_unpacked_size(total: int, size: int) -> None:
-    """Refuse arrays of `total` bytes out of a file of `size` bytes where that fills the memory;
-    raise ValueError.
-    """
-    if total > (most := min(max(SMALL_ARCHIVE_BYTES, MAX_UNPACK_RATIO * size), ARRAYS_BYTES)):
-        raise ValueError(f"its {size:,} bytes unpack to {total:,}, at most {most:,} are read")
+def check_unpacked_size(unpacked_bytes: int, file_bytes: int) -> None:
+    """Raise ValueError if the arrays of a file would fill the memory once they are unpacked."""
+    max_bytes = min(max(SMALL_ARCHIVE_BYTES, MAX_UNPACK_RATIO * file_bytes), ARRAYS_BYTES)
+    if unpacked_bytes > max_bytes:
+        raise ValueError(
+            f"its {file_bytes:,} bytes unpack to {unpacked_bytes:,}, at most {max_bytes:,} are read"
+        )

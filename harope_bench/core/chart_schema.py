@@ -1,4 +1,4 @@
-"""What a figure shows, as data: measured once, kept as JSON, drawn again wherever it is shown."""
+"""The data of figures as records: measured once, stored as JSON, plotted from there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 class CheckpointDistances(Record):
-    """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of
-    attention spread evenly over all tokens.
+    """Mean attention distance of one checkpoint, in pixels.
 
-    times: of the noise process out of 1,000 at which it was looked at, as close to those asked for
-    as the sampler's steps come.
-    Empty for a classifier, which has neither sampler, steps nor guidance. left_out: tokens that are
-    no part of the image.
-    spread: standard deviation over the heads of a layer, in pixels.
+    Attributes:
+        pixels: Distance by layer and head.
+        standard_deviation: Over the heads of a layer, by layer, in pixels.
+        uniform_distance: Distance of attention with equal weight on all tokens.
+        token_pixels: Side of a token in pixels.
+        excluded_tokens: Tokens that are not part of the image, in words.
+        images: Number of images.
+        timesteps: Noise levels (0 to 1,000) at which the attention was recorded: the sampler's
+            steps that are nearest to the requested ones. Empty for a classifier, which also has no
+            sampler, steps or guidance.
     """
 
     checkpoint: str
@@ -45,7 +49,9 @@ class CheckpointDistances(Record):
 
 
 class AttentionDistanceChart(Record):
-    """Figure 5 of the paper: distance by layer, a dot a head, one panel a checkpoint."""
+    """Figure 5 of the paper: attention distance by layer, one dot per head, one panel per
+    checkpoint.
+    """
 
     kind: Literal["attention-distance"] = "attention-distance"
     settings_text: str
@@ -53,8 +59,9 @@ class AttentionDistanceChart(Record):
 
 
 class HeadMatrix(Record):
-    """One learned matrix: what is drawn, and numbers of M itself. moved: |M^T R_D M_k - R_D|_F at
-    each offset D.
+    """One learned matrix M of an encoding: the plotted values and numbers about M.
+
+    operator_change: |M^T R_D M_k - R_D|_F at each offset D of the chart, where R_D is the rotation.
     """
 
     layer: int
@@ -69,7 +76,7 @@ class HeadMatrix(Record):
 
 
 class MatrixChart(Record):
-    """Figure 6: the matrices of one checkpoint, one diverging scale for all."""
+    """Figure 6 of the paper: the matrices of one checkpoint on one diverging colour scale."""
 
     kind: Literal["matrices"] = "matrices"
     checkpoint: str
@@ -82,7 +89,7 @@ class MatrixChart(Record):
 
 
 class LossCurve(Record):
-    """One run's training loss; `smooth` is the running average where smoothing was asked for."""
+    """Training loss of one run by step; `smoothed_loss` is its running average, if requested."""
 
     label: str
     steps: tuple[float, ...] = Field(min_length=1)
@@ -91,7 +98,7 @@ class LossCurve(Record):
 
 
 class LossChart(Record):
-    """Figure 7: training loss against step."""
+    """Figure 7 of the paper: training loss against step."""
 
     kind: Literal["loss"] = "loss"
     smoothing: float
@@ -99,7 +106,7 @@ class LossChart(Record):
 
 
 class SweepPoint(Record):
-    """One run's number at a place of the axis; low and high are its interval where it has one."""
+    """The metric of one run at one value of the axis; low and high are its confidence interval."""
 
     axis_value: str
     value: float
@@ -109,15 +116,18 @@ class SweepPoint(Record):
 
 
 class SweepLine(Record):
-    """The runs of one checkpoint that differ in the axis alone, in the axis's order."""
+    """The runs of one checkpoint that differ only in the axis value, in the order of the axis."""
 
     label: str
     points: tuple[SweepPoint, ...] = Field(min_length=1)
 
 
 class SweepChart(Record):
-    """A metric along resolution, training resolution or position scaling. numeric: the places are
-    numbers, drawn to a log scale.
+    """A metric against resolution, training resolution or position scaling.
+
+    Attributes:
+        is_numeric: Whether the axis values are numbers, which are plotted on a log scale.
+        excluded: Runs that are not plotted, each with the reason.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -137,7 +147,11 @@ CHART_ADAPTER: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discrimin
 
 
 def read_chart(path: Path) -> Chart:
-    """A figure's data; StorageError names the file and the field."""
+    """Return the data of a figure.
+
+    Raises:
+        StorageError: The file cannot be read or is no such data. The message names file and field.
+    """
     with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
     try:

@@ -1,9 +1,8 @@
-"""Whether a checkpoint can generate, or classify, what a suite asks for: labels, prompts, pictures
-or nothing.
+"""Checks that a checkpoint can generate, or classify, what a suite requests.
 
-A backbone declares what its network takes (`conditioning`), a suite what it asks for (`asks`).
-Plans, runs and trainings
-compare the two here, before anything is written.
+A backbone declares the input of its network (`conditioning`). A suite declares what it requests
+(`requested_conditioning`): labels, prompts, images to classify, or nothing. Both are compared here
+before anything is written.
 """
 
 from __future__ import annotations
@@ -14,158 +13,174 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.plugin_contracts import BackboneContract, SuiteContract
 from harope_bench.core.plugin_contracts import (
-    Conditioning as Conditioning,
-)  # plug-ins take it from here
+    Conditioning as Conditioning,  # plug-ins import it from here
+)
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Request
 
 
 def backbone_conditioning(backbone: str, config: Mapping[str, Option]) -> Conditioning:
-    """Return what the networks of a backbone take at these sizes.
+    """Return the conditioning that the networks of a backbone take.
+
+    Args:
+        backbone: Name of the backbone.
+        config: Sizes of the network.
 
     Raises:
-        OptionError: The sizes are wrong. PluginError: The backbone does not declare it.
+        OptionError: The sizes are invalid.
+        PluginError: The backbone does not declare its conditioning.
     """
     return registry.load_plugin("backbones", backbone, BackboneContract).conditioning(config)
 
 
-def suite_conditioning(suite: str) -> Conditioning:
-    """Return what a suite asks for: its `asks`, else what its task or its first request shows.
+def suite_conditioning(suite_name: str) -> Conditioning:
+    """Return the conditioning that a suite requests.
+
+    A suite that does not declare it is judged by its task or by its first request.
 
     Raises:
-        UnknownName: No such suite. BenchError: Its prompts are not here.
+        UnknownNameError: There is no such suite.
+        BenchError: The prompts of the suite are not installed.
     """
-    return _suite_conditioning(registry.load_plugin("suites", suite, SuiteContract))
+    return _suite_conditioning(registry.load_plugin("suites", suite_name, SuiteContract))
 
 
 def _suite_conditioning(suite: SuiteContract) -> Conditioning:
     if suite.requested_conditioning is not None:
         return suite.requested_conditioning
-    if suite.task != "draw":
-        return Conditioning("pictures" if suite.task == "classify" else "prompts")
+    if suite.task != "generate":
+        return Conditioning("images" if suite.task == "classify" else "prompts")
+
     (request,) = suite.requests([0])
     if request.prompt is not None:
         return Conditioning("prompts")
     return Conditioning("nothing" if request.label is None else "labels")
 
 
-def check_checkpoint_suite(checkpoint: Checkpoint, suite: str) -> None:
-    """Raise OptionError unless the checkpoint takes what the suite asks for; both sides are
-    named.
-    """
-    taken = backbone_conditioning(checkpoint.backbone, checkpoint.config)
-    check_conditioning(f"checkpoint {checkpoint.name} ({checkpoint.backbone})", taken, suite)
+def check_checkpoint_suite(checkpoint: Checkpoint, suite_name: str) -> None:
+    """Raise OptionError unless the checkpoint takes what the suite requests."""
+    conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
+    title = f"checkpoint {checkpoint.name} ({checkpoint.backbone})"
+    check_conditioning(title, conditioning, suite_name)
 
 
-def check_conditioning(what: str, conditioning: Conditioning, suite: str) -> None:
-    """Raise OptionError unless a network that takes `taken` can serve the suite.
+def check_conditioning(title: str, conditioning: Conditioning, suite_name: str) -> None:
+    """Raise OptionError unless a network with this conditioning can serve the suite.
 
     Args:
-        what: The checkpoint or the recipe, for the message.
+        title: The checkpoint or the recipe, for the message.
     """
-    asked = suite_conditioning(suite)
-    if conditioning.is_compatible_with(asked):
+    requested_conditioning = suite_conditioning(suite_name)
+    if conditioning.is_compatible_with(requested_conditioning):
         return
-    is_classifier = (
-        "pictures" in (conditioning.kind, asked.kind) and conditioning.kind != asked.kind
-    )
-    if is_classifier and conditioning.kind == "pictures":
+
+    # A classifier for a generative suite, or the reverse, gets a message of its own.
+    kinds = (conditioning.kind, requested_conditioning.kind)
+    is_wrong_task = "images" in kinds and conditioning.kind != requested_conditioning.kind
+    if is_wrong_task and conditioning.kind == "images":
         raise OptionError(
-            f"{what} is a classifier of {conditioning.classes or 'some'} classes and cannot"
-            f" generate images, suite {suite} asks for {asked}; {_suite_advice(conditioning)}"
+            f"{title} is a classifier of {conditioning.classes or 'some'} classes and cannot"
+            f" generate images, suite {suite_name} asks for {requested_conditioning};"
+            f" {_suite_advice(conditioning)}"
         )
-    if is_classifier:
+    if is_wrong_task:
         raise OptionError(
-            f"{what} generates images from {conditioning} and is no classifier, suite {suite} asks"
-            f" for {asked}; {_suite_advice(conditioning)}"
+            f"{title} generates images from {conditioning} and is no classifier, suite"
+            f" {suite_name} asks for {requested_conditioning};"
+            f" {_suite_advice(conditioning)}"
         )
     raise OptionError(
-        f"{what} takes {conditioning}, suite {suite} asks for {asked};"
-        f" {_suite_advice(conditioning)}{_off_by_one(conditioning, asked)}"
+        f"{title} takes {conditioning}, suite {suite_name} asks for {requested_conditioning};"
+        f" {_suite_advice(conditioning)}"
+        f"{_null_label_advice(conditioning, requested_conditioning)}"
     )
 
 
-def check_rescored_suite(folder: str, generated_for: str, suite: str) -> None:
-    """Raise OptionError for a run of one suite that is to be scored by another one that asks for
-    something else.
+def check_rescored_suite(folder: str, generated_for: str, suite_name: str) -> None:
+    """Raise OptionError if a run cannot be scored by another suite than that of its plan.
 
     Args:
+        folder: The run folder, for the message.
         generated_for: The suite of the run's plan.
+        suite_name: The suite that will score the run.
     """
-    asked = suite_conditioning(generated_for)
-    other = suite_conditioning(suite)
-    if not asked.is_compatible_with(other):
+    plan_conditioning = suite_conditioning(generated_for)
+    new_conditioning = suite_conditioning(suite_name)
+    if not plan_conditioning.is_compatible_with(new_conditioning):
         raise OptionError(
-            f"{folder} was generated for suite {generated_for}, which asks for {asked}, suite"
-            f" {suite} asks for {other}; leave --suite out or generate for that suite"
+            f"{folder} was generated for suite {generated_for}, which asks for"
+            f" {plan_conditioning}, suite {suite_name} asks for {new_conditioning}; leave --suite"
+            " out or generate for that suite"
         )
 
 
-def _suite_advice(taken: Conditioning) -> str:
-    names = compatible_suites(taken)
-    return (
-        f"choose a suite of {taken}: {', '.join(names)}"
-        if names
-        else f"no registered suite asks for {taken}"
-    )
+def _suite_advice(conditioning: Conditioning) -> str:
+    names = compatible_suites(conditioning)
+    if not names:
+        return f"no registered suite asks for {conditioning}"
+    return f"choose a suite of {conditioning}: {', '.join(names)}"
 
 
-def _off_by_one(taken: Conditioning, asked: Conditioning) -> str:
-    """The hint for a network whose last label was taken for "no label", because its file does not
-    tell.
+def _null_label_advice(conditioning: Conditioning, requested_conditioning: Conditioning) -> str:
+    """Return advice for a network that has one class less than the suite; else an empty text.
+
+    The last row of a label table is assumed to be the null label of classifier-free guidance. A
+    network without a null label is therefore registered with one class too few.
     """
-    if (
-        taken.kind == asked.kind == "labels"
-        and taken.is_optional
-        and asked.classes == (taken.classes or 0) + 1
-    ):
+    are_labels = conditioning.kind == requested_conditioning.kind == "labels"
+    n_suite_classes = requested_conditioning.classes
+    is_one_class_less = n_suite_classes == (conditioning.classes or 0) + 1
+    if are_labels and conditioning.is_optional and is_one_class_less:
         return (
-            f", or register it with --config classes={asked.classes} if it has no row for no label"
+            f", or register it with --config classes={n_suite_classes} if it has no"
+            " row for no label"
         )
     return ""
 
 
-def compatible_suites(taken: Conditioning) -> list[str]:
-    """Return the names of registered suites that a network can serve, leaving out those that do not
-    load.
+def compatible_suites(conditioning: Conditioning) -> list[str]:
+    """Return the names of the registered suites that a network can serve.
+
+    Suites that do not load, because of an error or because their prompts are not installed, are
+    omitted.
     """
     names = []
     for name in registry.list_names("suites"):
         try:
-            if taken.is_compatible_with(suite_conditioning(name)):
-                names.append(name)
-        except (
-            BenchError
-        ):  # a plug-in that is broken or whose prompts are not here cannot be advised
+            is_compatible = conditioning.is_compatible_with(suite_conditioning(name))
+        except BenchError:
             continue
+        if is_compatible:
+            names.append(name)
     return names
 
 
 def check_requests(checkpoint: Checkpoint, requests: Iterable[Request]) -> None:
-    """Raise OptionError for a request that the checkpoint's network cannot serve, named by its
-    index.
-    """
-    taken = backbone_conditioning(checkpoint.backbone, checkpoint.config)
+    """Raise OptionError for the first request that the checkpoint's network cannot serve."""
+    conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
     backbone = registry.load_plugin("backbones", checkpoint.backbone, BackboneContract)
     for request in requests:
-        _check_request(checkpoint, taken, request)
+        _check_request(checkpoint, conditioning, request)
         backbone.check_request(checkpoint, request)
 
 
-def _check_request(checkpoint: Checkpoint, taken: Conditioning, request: Request) -> None:
-    what = f"checkpoint {checkpoint.name} ({checkpoint.backbone}) takes {taken}"
-    if request.prompt is not None and taken.kind != "prompts":
-        raise OptionError(f"{what}, sample {request.index} has a prompt; choose another suite")
-    if request.label is not None and taken.kind != "labels":
-        raise OptionError(f"{what}, sample {request.index} has a label; choose another suite")
-    if (
-        request.prompt is None
-        and request.label is None
-        and not taken.is_compatible_with(Conditioning("nothing"))
-    ):
-        raise OptionError(f"{what}, sample {request.index} has none; choose another suite")
-    if request.label is not None and not 0 <= request.label < (taken.classes or request.label + 1):
-        raise OptionError(
-            f"{what} from 0 on, sample {request.index} has label {request.label}; choose another"
-            " suite"
-        )
+def _check_request(checkpoint: Checkpoint, conditioning: Conditioning, request: Request) -> None:
+    start = f"checkpoint {checkpoint.name} ({checkpoint.backbone}) takes {conditioning}"
+    sample = f"sample {request.index}"
+
+    # The kind of the request: prompt, label or neither.
+    if request.prompt is not None and conditioning.kind != "prompts":
+        raise OptionError(f"{start}, {sample} has a prompt; choose another suite")
+    if request.label is not None and conditioning.kind != "labels":
+        raise OptionError(f"{start}, {sample} has a label; choose another suite")
+    is_unconditional = request.prompt is None and request.label is None
+    if is_unconditional and not conditioning.is_compatible_with(Conditioning("nothing")):
+        raise OptionError(f"{start}, {sample} has none; choose another suite")
+
+    # The range of the label; any label passes where the number of classes is not known.
+    if request.label is not None:
+        n_classes = conditioning.classes or request.label + 1
+        if not 0 <= request.label < n_classes:
+            raise OptionError(
+                f"{start} from 0 on, {sample} has label {request.label}; choose another suite"
+            )

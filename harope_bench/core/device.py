@@ -1,4 +1,4 @@
-"""Where networks run: asked for by name, refused by name where it is not here."""
+"""The check that the requested compute device is available."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from harope_bench.core.errors import OptionError
 
 
 def require_device(device: str) -> None:
-    """OptionError unless the device is here; torch is asked only for something other than the
-    CPU.
+    """Raise OptionError unless the device ("cpu", "cuda" or "mps") is available.
+
+    torch is imported only for a device other than the CPU.
     """
     if device == "cpu":
         return
     import torch
 
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here[device]:
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_available[device]:
         raise OptionError(
             f"--device {device} asked for, this machine has none that torch {torch.__version__} can"
             " use; --device cpu works"

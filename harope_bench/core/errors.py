@@ -1,4 +1,6 @@
-"""The kinds of error a user can meet. Each message is one line: wanted, found, what to do."""
+"""The errors a user can meet. Each message is one line: what was wanted, what was found, what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ SHOWN_NAME_LENGTH = 100  # characters of an unknown name in a message
 
 
 class BenchError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it and exits 1.
+    """Base of every error that this package raises on purpose. The command line prints it and
+    exits with status 1.
 
     Args:
         message: What was wanted and what was found, or the whole line.
-        advice: What to do about it; it ends the line behind a semicolon.
+        advice: What to do about it. It follows the message after a semicolon.
     """
 
     def __init__(self, message: object = "", advice: str = ""):
@@ -25,46 +28,49 @@ class BenchError(Exception):
 
     @property
     def detail(self) -> str:
-        """Return what is wrong; the whole line where the advice is not apart."""
+        """Return what is wrong; the whole line if the error was raised without separate advice."""
         return printable_line(self._message)
 
     @property
     def advice(self) -> str:
-        """Return what to do; empty where it is not apart."""
+        """Return what to do; empty if the error was raised without separate advice."""
         return printable_line(self._advice)
 
     def __str__(self) -> str:
-        """Return the message on one line: a name or field of a file that it quotes cannot steer a
-        terminal or forge a second line.
+        """Return the message as one printable line.
+
+        A name or field that the message quotes from a file can then neither control a terminal
+        nor look like a second line.
         """
         return printable_line(super().__str__())
 
 
 class UnknownNameError(BenchError):
-    """A name that no room of the registry knows."""
+    """A name that is not registered. The message suggests similar names."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
-        known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-        )
-        shown = f"{name[:SHOWN_NAME_LENGTH]}..." if len(name) > SHOWN_NAME_LENGTH else name
-        super().__init__(f"no {kind} named {shown!r}; {hint}")
+    def __init__(self, kind: str, name: str, known_names: Iterable[str]):
+        sorted_names = sorted(known_names)
+        similar_names = difflib.get_close_matches(name, sorted_names, n=3, cutoff=0.5)
+        if similar_names:
+            hint = f"did you mean {', '.join(similar_names)}?"
+        else:
+            hint = f"known: {', '.join(sorted_names) or 'none'}"
+
+        is_long = len(name) > SHOWN_NAME_LENGTH
+        short_name = f"{name[:SHOWN_NAME_LENGTH]}..." if is_long else name
+        super().__init__(f"no {kind} named {short_name!r}; {hint}")
 
 
 class NameClashError(BenchError):
-    """Two places claim one name."""
+    """One name that is registered twice."""
 
 
 class PluginError(BenchError):
-    """A plug-in that is not derived from the base class of its kind, or does not define what it
-    must.
-    """
+    """A plug-in that is not derived from the base class of its kind, or lacks a required member."""
 
 
 class MissingMemberError(PluginError):
-    """A plug-in that does not define what every plug-in of its kind must."""
+    """A plug-in that does not define a member that its kind requires."""
 
     def __init__(self, plugin: object, member: str):
         kind = type(plugin)
@@ -75,15 +81,15 @@ class MissingMemberError(PluginError):
 
 
 class OptionError(BenchError):
-    """An option nobody knows, or a value it does not take."""
+    """An unknown option, or a value that the option does not accept."""
 
 
 class ShapeError(BenchError):
-    """Arrays or grids that do not fit together."""
+    """Arrays or grids whose shapes do not match."""
 
 
 class MissingVaeError(OptionError):
-    """A network of latents without its autoencoder."""
+    """A latent diffusion network without its autoencoder."""
 
 
 class WeightsError(BenchError):
@@ -91,39 +97,41 @@ class WeightsError(BenchError):
 
 
 class MissingAssetError(WeightsError):
-    """Something that is not shipped and was not brought yet; the message names the command that
-    brings it.
-    """
+    """An asset or model that is not installed. The message names the command that installs it."""
 
 
 class MissingRequirementsError(MissingAssetError):
-    """Several things that a run needs are missing; the message names each with the command that
-    brings it.
+    """Several assets or models that a run needs and that are not installed.
+
+    The message names each of them with the command that installs it.
     """
 
 
 class PlanMismatchError(BenchError):
-    """A folder holds work of another plan."""
+    """A folder that holds the run of another plan."""
 
 
 class SampleError(BenchError):
-    """Images that are missing, corrupt or not what they were recorded to be."""
+    """Images that are missing, corrupt or different from their record."""
 
 
 class InvalidMomentsError(SampleError):
-    """Arrays that are no mean and covariance: of another kind or shape, not finite, asymmetric, or
-    with negative eigenvalues.
+    """Arrays that are not a mean and a covariance.
+
+    Their dtype or shape is wrong, or they are not finite, not symmetric or have negative
+    eigenvalues.
     """
 
 
 class JudgeError(BenchError):
-    """A judge that fails whatever it is shown, or an environment of its own that does not
-    answer.
-    """
+    """A judge that fails for every image, or whose external Python environment does not answer."""
 
 
 class PendingAnswersError(JudgeError):
-    """Questions that a judge of another environment has still to answer; other work may go on."""
+    """Queries that an annotator in another Python environment has not answered yet.
+
+    Work that does not need the answers can continue.
+    """
 
 
 class TooFewImagesError(BenchError):
@@ -131,36 +139,36 @@ class TooFewImagesError(BenchError):
 
 
 class TooManyImagesError(BenchError):
-    """More images than the protocol scores, and nobody said which."""
+    """More images than the protocol scores, and no option says which of them to take."""
 
 
 class MissingExtraError(BenchError):
-    """A part that an optional install brings."""
+    """A package of an optional install ("extra") that is not installed."""
 
 
 class StorageError(BenchError):
-    """The disk refused: full, unwritable or not there; or a file on it is not what it should be."""
+    """A file that cannot be read or written, or whose content is not what it should be."""
 
 
 class DiskError(StorageError):
-    """The disk itself refused, which says nothing of what lies on it."""
+    """A failure of the disk or of permissions, whatever the content of the file is."""
 
 
 class FormatError(BenchError):
-    """A file that the package writes and reads back, of a format version that is not this one's."""
+    """A file of this package that has another format version."""
 
 
 class FetchError(BenchError):
-    """A file that did not come, came cut short, or is not the one that was wanted."""
+    """A download that failed, was cut short or gave another file than the expected one."""
 
 
 class AlteredFileError(StorageError):
-    """A file that is not the one whose sha256 was recorded beside it."""
+    """A file whose sha256 differs from the one recorded beside it."""
 
 
 class IrregularFileError(StorageError):
-    """A pipe, a device, a socket or a link where a regular file is read or written."""
+    """A pipe, device, socket or link where a regular file is read or written."""
 
 
 class FileTooLargeError(StorageError):
-    """A file larger than the stated bound of what is read of its kind."""
+    """A file larger than the maximum that is read of its kind."""

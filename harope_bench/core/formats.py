@@ -1,11 +1,9 @@
-"""Format versions of the files that this package writes for itself and reads back: the one owner of
-the numbers.
+"""Format versions of the files that this package writes and reads back.
 
-A number rises when files of the kind are written in a way that the reader before would misread. A
-file of another number, or of none,
-is an error that names both and says what to do. Some files need no number. Those of other people's
-formats (images, ADM's npz,
-SHA256SUMS) have none. The files that lie beside a numbered one belong to it: FORMATS names them.
+A version number is increased when an earlier reader would misread the new files. A file with
+another number, or without one, is an error that names both numbers and says what to do. Files in
+public formats (images, ADM's npz, SHA256SUMS) have no version number. A file with a version number
+also stands for the files beside it, which the comments in FILE_FORMATS name.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ from harope_bench.core.errors import FormatError, StorageError
 from harope_bench.core.escaping import printable_line
 from harope_bench.core.json_file import JsonObject, parse_json
 
-FORMAT_KEY: Final = "format"  # the field, key or array that holds the number
-SHOWN_VERSION_LENGTH = 40  # characters of another number, in a message
+FORMAT_KEY: Final = "format"  # the field, key or array with the version number
+SHOWN_VERSION_LENGTH = 40  # characters of a wrong version number in a message
 FileKind = Literal[
     "plan",
     "result",
     "features",
-    "answers",
+    "annotations",
     "predictions",
     "forwards",
     "baseline",
@@ -40,8 +38,12 @@ FileKind = Literal[
 
 
 class FileFormat(NamedTuple):
-    """The format version of a kind of file, what the file is called in messages, and what to do
-    about a file of another version.
+    """The format of a kind of file.
+
+    Attributes:
+        version: Current version number.
+        title: What the file is called in messages.
+        advice: What to do about a file of another version.
     """
 
     version: int
@@ -50,22 +52,27 @@ class FileFormat(NamedTuple):
 
 
 FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
-    # plan.json, with samples.jsonl and requests.jsonl of its folder
+    # plan.json, with samples.jsonl and requests.jsonl in the same folder.
     "plan": FileFormat(1, "a plan", "choose another --out, or use that version"),
-    # results/*.json, with the .npz and .rows.jsonl beside each
+    # results/*.json, with the .npz and .sample_scores.jsonl beside each.
     "result": FileFormat(1, "a result", "evaluate again into another folder, or use that version"),
-    # judge.json of a feature extractor, with its records of shards, rows and moments
+    # judge.json of a feature extractor, with its records of shards, rows and moments.
     "features": FileFormat(
-        1, "the record of who looked", "delete its folder and run eval again, or use that version"
+        1,
+        "the record of a feature extractor",
+        "delete its folder and run eval again, or use that version",
     ),
-    # judge.json of an annotator, with queries.jsonl and annotations.jsonl; judges/runners/common.py writes
-    # it too
-    "answers": FileFormat(
-        1, "the record of who answered", "delete its folder and run eval again, or use that version"
+    # judge.json of an annotator, with its queries and annotations. judges/runners/common.py writes
+    # it too.
+    "annotations": FileFormat(
+        1,
+        "the record of an annotator",
+        "delete its folder and run eval again, or use that version",
     ),
     "predictions": FileFormat(
         1, "predictions", "delete its folder and run eval again, or use that version"
     ),
+    # The measured cost of forward passes.
     "forwards": FileFormat(1, "timed forwards", "choose another --out, or use that version"),
     "baseline": FileFormat(
         3, "a baseline", "write it again: harope-bench gate BASELINE RUN --update --reason ..."
@@ -75,7 +82,7 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
         "a snapshot of a training",
         "choose another --out or pass --no-resume, or use that version",
     ),
-    # SUITE.toml that `train` writes, and the .npz that `reference` writes
+    # SUITE.toml, written by `train`, and the .npz, written by `reference`.
     "reference": FileFormat(
         1, "a reference", "make it again with `harope-bench train` or `harope-bench reference`"
     ),
@@ -85,10 +92,10 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     "checkpoint": FileFormat(
         1, "a checkpoint", "register it again with --replace, or use that version"
     ),
-    # manifest.json, with the weights that it lists
+    # manifest.json, with the weights that it lists.
     "adapter": FileFormat(1, "an adapter manifest", "write it again, or use that version"),
     "receipt": FileFormat(1, "the receipt of fetched files", "delete it and run fetch again"),
-    # every line of the list that `convert` writes beside images
+    # Every line of the list that `convert` writes beside images.
     "image-list": FileFormat(
         1, "a list of images", "convert the images again, or use that version"
     ),
@@ -96,57 +103,61 @@ FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
 
 
 def format_version(kind: FileKind) -> int:
-    """Return the format version in which files of a kind are written."""
+    """Return the current format version of a kind of file."""
     return FILE_FORMATS[kind].version
 
 
 def add_format_version(kind: FileKind, fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the facts of a file with the format version of its kind in front."""
+    """Return the fields of a file, preceded by the format version of its kind."""
     return {FORMAT_KEY: format_version(kind), **fields}
 
 
-def versioned_json_text(kind: FileKind, facts: Mapping[str, object]) -> str:
-    """Return the text of a JSON file of a kind: keys sorted, with its format version, no NaN."""
-    return (
-        json.dumps(add_format_version(kind, facts), sort_keys=True, allow_nan=False, indent=1)
-        + "\n"
-    )
+def versioned_json_text(kind: FileKind, fields: Mapping[str, object]) -> str:
+    """Return the text of a JSON file with its format version: sorted keys, no NaN."""
+    versioned_fields = add_format_version(kind, fields)
+    return json.dumps(versioned_fields, sort_keys=True, allow_nan=False, indent=1) + "\n"
 
 
-def strip_format_version(kind: FileKind, facts: Mapping[str, object], path: Path) -> JsonObject:
-    """Return the facts of a file without its format version; raise FormatError where that is
-    another one, or missing.
+def strip_format_version(kind: FileKind, fields: Mapping[str, object], path: Path) -> JsonObject:
+    """Return the fields of a file without its format version.
+
+    Raises:
+        FormatError: The format version is missing or not the current one.
     """
-    check_format(kind, facts.get(FORMAT_KEY), path)
-    return {name: value for name, value in facts.items() if name != FORMAT_KEY}
+    check_format(kind, fields.get(FORMAT_KEY), path)
+    return {name: value for name, value in fields.items() if name != FORMAT_KEY}
 
 
 def check_format(kind: FileKind, version: object, path: Path) -> None:
-    """Raise FormatError unless a file of a kind has the format version of this package; None stands
-    for a file that has none.
+    """Raise FormatError unless `version` is the current format version of a kind of file.
+
+    Args:
+        version: What the file states; None for a file without a format version.
+        path: The file, for the message.
     """
-    expected = FILE_FORMATS[kind]
-    if type(version) is int and version == expected.version:  # True equals 1 and is no version
+    file_format = FILE_FORMATS[kind]
+    if type(version) is int and version == file_format.version:  # True equals 1 but is no version
         return
-    shown = "none" if version is None else printable_line(str(version))[:SHOWN_VERSION_LENGTH]
+    version_text = printable_line(str(version))[:SHOWN_VERSION_LENGTH]
     raise FormatError(
-        f"{path} is not {expected.title} of this version: wanted format {expected.version}, found"
-        f" {shown}; made by another version of harope-bench: {expected.advice}"
+        f"{path} is not {file_format.title} of this version: wanted format {file_format.version},"
+        f" found {'none' if version is None else version_text}; made by another version of"
+        f" harope-bench: {file_format.advice}"
     )
 
 
 def parse_versioned_json(kind: FileKind, data: bytes, path: Path) -> JsonObject:
-    """Return the facts of a JSON file of a kind, without its format version.
+    """Return the fields of a JSON file without its format version.
 
     Raises:
-        ValueError: The bytes are no JSON.
-        StorageError: They are no JSON object.
-        FormatError: The file is of another format version.
+        ValueError: The bytes are not JSON.
+        StorageError: The value is not a JSON object.
+        FormatError: The format version is missing or not the current one.
     """
-    facts = parse_json(data)
-    if not isinstance(facts, dict):
+    fields = parse_json(data)
+    if not isinstance(fields, dict):
         raise StorageError(
             f"{path} is not {FILE_FORMATS[kind].title}: wanted a JSON object, found another value;"
             " bring the file back"
         )
-    return strip_format_version(kind, facts, path)
+    return strip_format_version(kind, fields, path)

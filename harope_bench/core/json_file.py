@@ -1,4 +1,4 @@
-"""Parse JSON that comes from outside, so that every fault of it is one kind of error."""
+"""JSON from outside: every fault of the text is one kind of error."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from typing import Any
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 
-# Any: an object of a JSON or TOML file; whoever reads it checks what it takes
+# Any: the values of a JSON or TOML file have any type; each reader checks those that it uses.
 JsonObject = dict[str, Any]
 
 
-def parse_json(data: bytes | str) -> Any:  # as json.loads: its readers narrow the value
+def parse_json(data: bytes | str) -> Any:  # Any as for json.loads: its callers narrow the value
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is no JSON, not UTF-8, nested deeper than Python recurses, or holds half a
-            character (a lone surrogate),
-            which no file and no terminal takes.
+        ValueError: The text is not JSON or not UTF-8, is nested deeper than Python's recursion
+            limit, or contains a lone surrogate, which can be neither written nor printed.
     """
     try:
         value = json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if (b"\\u" if isinstance(data, bytes) else "\\u") in data:  # type: ignore[operator]
-        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+
+    escape_start = b"\\u" if isinstance(data, bytes) else "\\u"
+    if escape_start in data:  # type: ignore[operator]
+        # A lone surrogate raises UnicodeEncodeError, which is a ValueError.
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-def read_json(path: Path, advice: str = "copy it again") -> Any:  # as parse_json
+def read_json(path: Path, advice: str = "copy it again") -> Any:  # Any as for parse_json
     """Return the value of a JSON file.
 
+    Args:
+        advice: What to do about a file that is not JSON, for the message.
+
     Raises:
-        StorageError: It cannot be opened, is no regular file, is larger than JSON_BYTES, or is no
-            JSON; `advice` says what to do.
+        StorageError: The file cannot be opened, is not a regular file, is larger than JSON_BYTES,
+            or is not JSON.
     """
     try:
         return parse_json(read_regular(path, JSON_BYTES))
@@ -44,6 +49,5 @@ def read_json(path: Path, advice: str = "copy it again") -> Any:  # as parse_jso
             f"cannot read {path}: {error.strerror or error}; check the path"
         ) from error
     except ValueError as error:
-        raise StorageError(
-            f"{path} is not JSON ({(str(error).splitlines() or ['it is damaged'])[0]}); {advice}"
-        ) from error
+        reason = (str(error).splitlines() or ["it is damaged"])[0]
+        raise StorageError(f"{path} is not JSON ({reason}); {advice}") from error

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line (.jsonl), which several processes may add to."""
+"""Files with one JSON object per line (.jsonl). Several processes may append to one file."""
 
 from __future__ import annotations
 
@@ -19,65 +19,62 @@ Key = TypeVar("Key", int, str)
 
 
 def append_line(path: Path, line: str) -> None:
-    """One line added in a single write, so that processes can share the file; whole or not at
-    all.
-    """
+    """Append one line to a file. Arguments and errors: `append_text`."""
     append_text(path, line + "\n")
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add text to a file in a single write, whole or not at all; the file is made where there is
-    none.
+    """Append text to a file in a single write, complete or not at all.
+
+    The file is created if it does not exist.
 
     Raises:
-        StorageError: The disk refuses, something other than a regular file is there, or the text
-            holds half a character.
+        StorageError: The file cannot be written or is not a regular file, or the text contains a
+            lone surrogate.
     """
     data = encode_utf8(path, text)
     with convert_os_errors(path):
         handle = open_for_append(path)
         try:
-            part_files.lock_handle_exclusively(
-                handle
-            )  # against `mend_lines`, and a taken back line between two others
-            written = os.write(handle, data)
-            if written < len(
-                data
-            ):  # the last bytes of a full disk; the next line must not be glued to this piece
-                os.ftruncate(handle, os.fstat(handle).st_size - written)
+            # The lock keeps out `drop_partial_line`, and other writers if the write is taken back.
+            part_files.lock_handle_exclusively(handle)
+            n_written = os.write(handle, data)
+            if n_written < len(data):
+                # The disk is full. Take the incomplete text back, so that no line continues it.
+                os.ftruncate(handle, os.fstat(handle).st_size - n_written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)
 
 
 def drop_partial_line(path: Path) -> None:
-    """Drops a last line that a power cut left without its newline, so that the next line does not
-    grow onto it.
-    """
+    """Remove a last line without newline, which a power failure left, before lines are appended."""
     with (
         suppress(FileNotFoundError),
         convert_os_errors(path, missing_ok=True),
         open_regular_for_update(path) as file,
     ):
-        part_files.lock_handle_exclusively(
-            file.fileno()
-        )  # what another process is writing is no cut line
+        # With the lock held, no other process is in the middle of writing a line.
+        part_files.lock_handle_exclusively(file.fileno())
         data = file.read()
         if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)
 
 
 def read_lines(path: Path) -> list[JsonObject]:
-    """The JSON objects of a .jsonl file; a last line cut by a kill is left out.
+    """Return the JSON objects of a .jsonl file; no objects if there is no file.
+
+    A last line that is not JSON is skipped, because an interrupted write leaves one.
 
     Raises:
-        StorageError: a line that is not JSON anywhere else, named with its number.
+        StorageError: Another line is not JSON, or a line is not a JSON object. The message names
+            its number.
     """
     data = read_if_present(path, LINES_BYTES)
     if data is None:
         return []
     lines = _split_lines(data, path)
-    found = []
+    objects = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -93,32 +90,34 @@ def read_lines(path: Path) -> list[JsonObject]:
             raise StorageError(
                 f"{path} line {number} is not a JSON object; delete the line and run again"
             )
-        found.append(value)
-    return found
+        objects.append(value)
+    return objects
 
 
-def read_lines_by_field(path: Path, field: str, kind: type[Key]) -> dict[Key, JsonObject]:
-    """Return the objects of a .jsonl file by the field that names each; the last of a name counts.
+def read_lines_by_field(path: Path, field: str, key_type: type[Key]) -> dict[Key, JsonObject]:
+    """Return the objects of a .jsonl file by the value of one field.
+
+    Of several objects with the same value the last one counts.
 
     Raises:
-        StorageError: As `read_lines`; also an object whose field is missing or of another type.
+        StorageError: As `read_lines`, or the field of an object is missing or of another type.
     """
     objects: dict[Key, JsonObject] = {}
     for number, line in enumerate(read_lines(path), 1):
-        name = line.get(field)
-        if not isinstance(name, kind) or isinstance(name, bool):
-            wanted = "a whole number" if kind is int else "a text"
+        key = line.get(field)
+        if not isinstance(key, key_type) or isinstance(key, bool):
+            type_text = "a whole number" if key_type is int else "a text"
             raise StorageError(
-                f"{path} object {number} has no {field} that is {wanted}; delete the line and run"
-                " again"
+                f"{path} object {number} has no {field} that is {type_text}; delete the line and"
+                " run again"
             )
-        objects[name] = line
+        objects[key] = line
     return objects
 
 
 def _split_lines(data: bytes, path: Path) -> list[bytes]:
-    """Return the UTF-8 lines of a file's bytes; only a file with a byte order mark is decoded
-    first.
-    """
-    marked = detect_charset(data) != "utf-8"
-    return (decode_text(data, path).encode() if marked else data).split(b"\n")
+    """Return the lines of a file as UTF-8 bytes."""
+    # Decoding costs time and is needed only for a file with a byte order mark.
+    if detect_charset(data) != "utf-8":
+        data = decode_text(data, path).encode()
+    return data.split(b"\n")

@@ -1,6 +1,4 @@
-"""Upper bounds of the numbers that a small file or a short option states and that cost memory or
-time; each is named in its error.
-"""
+"""Upper bounds of numbers from options and files that cost memory or time."""
 
 from __future__ import annotations
 
@@ -11,21 +9,21 @@ from harope_bench.core.errors import OptionError
 
 Config = TypeVar("Config", bound=Mapping[str, object])
 
-MAX_RESOLUTION = 8192  # pixels of a side
+MAX_RESOLUTION = 8192  # side in pixels
 MAX_STEPS = 10_000  # of a sampler
 MAX_GUIDANCE = 1_000.0
-MAX_SEED = 2**63 - 1  # of a torch generator
-MAX_PADDED_BATCH_SIZE = 4096  # images of one padded batch
-MAX_PADDED_BATCH_PIXELS = 2**28  # pixels of one padded batch: 3 GB of float32 RGB
+MAX_SEED = 2**63 - 1  # the largest seed of a torch generator
+MAX_PADDED_BATCH_SIZE = 4096  # images
+MAX_PADDED_BATCH_PIXELS = 2**28  # 3 GB of float32 RGB
 MAX_THREADS = 256
-MAX_TRAINING_BATCH_SIZE = 65_536  # images of one training step
+MAX_TRAINING_BATCH_SIZE = 65_536  # images
 MAX_TRAINING_STEPS = 100_000_000
-MAX_SCENES = 1_000_000  # rendered scenes, held in memory
-MAX_REFERENCE_IMAGES = 1_000_000  # real images kept in a reference
-MAX_ATTENTION_IMAGES = 10_000  # requests or pictures whose attention is measured
+MAX_SCENES = 1_000_000  # rendered scenes that are in memory at once
+MAX_REFERENCE_IMAGES = 1_000_000  # real images that are stored in a reference
+MAX_ATTENTION_IMAGES = 10_000  # images whose attention is recorded
 
-MAX_CONFIG_NUMBER = 1_000_000  # any number of a network's config
-# By key of a network's config; what is not here is held to CONFIG.
+# Bounds of the sizes in a network's config, by key. Other keys have the bound MAX_CONFIG_NUMBER.
+MAX_CONFIG_NUMBER = 1_000_000
 MAX_CONFIG_NUMBERS: Mapping[str, int] = {
     "hidden": 16_384,
     "depth": 512,
@@ -38,21 +36,23 @@ MAX_CONFIG_NUMBERS: Mapping[str, int] = {
     "classes": 100_000,
     "places": 4_096,
 }
-MAX_BLOCK_WEIGHTS = 2**28  # hidden squared times blocks: about 5 billion weights in DiT's blocks
-MAX_TABLE_WEIGHTS = 2**28  # hidden times classes or positions
+# hidden squared times the number of blocks; a DiT of this bound has about 5 billion weights.
+MAX_BLOCK_WEIGHTS = 2**28
+# hidden times the number of classes or positions.
+MAX_TABLE_WEIGHTS = 2**28
 
 
 def format_bound(number: float) -> str:
-    """Return a number for a message; an integer of very many digits by how many bits it has."""
+    """Return a number for a message; a huge integer is described by its number of bits."""
     if isinstance(number, float):
         return f"{number:g}"
-    return (
-        f"{number:,}" if number.bit_length() <= 128 else f"a number of {number.bit_length():,} bits"
-    )
+    if number.bit_length() <= 128:
+        return f"{number:,}"
+    return f"a number of {number.bit_length():,} bits"
 
 
 def check_maximum(option_name: str, number: int, maximum: int) -> None:
-    """Raise OptionError where a number that `what` states is beyond its bound."""
+    """Raise OptionError if the number of an option is larger than its maximum."""
     if number > maximum:
         raise OptionError(
             f"{option_name} {format_bound(number)} is more than {maximum:,}; give a smaller number"
@@ -60,17 +60,18 @@ def check_maximum(option_name: str, number: int, maximum: int) -> None:
 
 
 def check_config(config: Config) -> Config:
-    """Return a network's config; raise ValueError where a number or a product of them is beyond its
-    bound.
-    """
+    """Return the config of a network; raise ValueError if the network would be too large."""
     numbers = {
         key: value
         for key, value in config.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
     for key, value in numbers.items():
-        if abs(value) > (most := MAX_CONFIG_NUMBERS.get(key, MAX_CONFIG_NUMBER)):
-            raise ValueError(f"{key} = {format_bound(value)} is too large, at most {most:,}")
+        maximum = MAX_CONFIG_NUMBERS.get(key, MAX_CONFIG_NUMBER)
+        if abs(value) > maximum:
+            raise ValueError(f"{key} = {format_bound(value)} is too large, at most {maximum:,}")
+
+    # The matrices of the transformer blocks.
     hidden = numbers.get("hidden", 1)
     blocks = sum(numbers.get(key, 0) for key in ("depth", "double", "single"))
     if hidden * hidden * blocks > MAX_BLOCK_WEIGHTS:
@@ -78,10 +79,12 @@ def check_config(config: Config) -> Config:
             f"hidden {hidden} squared times {blocks} blocks is more than {MAX_BLOCK_WEIGHTS:,},"
             " such a network is not built here"
         )
+
+    # The tables of position and class embeddings.
     positions = (numbers.get("size", 1) / max(1, numbers.get("patch", 1))) ** 2
-    if hidden * max(positions, numbers.get("classes", 1)) > MAX_TABLE_WEIGHTS:
+    table_rows = max(positions, numbers.get("classes", 1))
+    if hidden * table_rows > MAX_TABLE_WEIGHTS:
         raise ValueError(
-            f"hidden {hidden} times {max(positions, numbers.get('classes', 1)):,.0f} table rows is"
-            f" more than {MAX_TABLE_WEIGHTS:,}"
+            f"hidden {hidden} times {table_rows:,.0f} table rows is more than {MAX_TABLE_WEIGHTS:,}"
         )
     return config

@@ -1,7 +1,7 @@
-"""What the lower rooms read of plug-ins whose base classes are in rooms above them.
+"""The members of plug-ins that lower rooms of the package read.
 
-`models/backbones/base.py`, `suites/base.py` and `evaluators/base.py` derive the whole contracts
-from these.
+The complete base classes are in `models/backbones/base.py`, `suites/base.py` and
+`evaluators/base.py`. They derive from the classes here.
 """
 
 from __future__ import annotations
@@ -14,79 +14,84 @@ from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Metric, Request, Settings
 
-Task = Literal[
-    "draw", "prompts", "classify"
-]  # images as a set, prompt by prompt, or real pictures that are classified
+# generate: images that are evaluated as a set. prompts: images that are scored one by one against
+# their prompts. classify: real images that the network classifies.
+Task = Literal["generate", "prompts", "classify"]
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a network takes beside noise, or what a suite asks for.
+    """The input of a network beside noise, or the input that a suite requests.
 
     Attributes:
-        kind: labels, prompts, pictures (of a classifier, which answers with a label) or nothing.
-        classes: number of labels; None where it is not known.
-        is_optional: of a network, whether it also generates without label or prompt.
+        kind: labels, prompts, images (the input of a classifier, which returns labels) or nothing.
+        classes: Number of labels; None if it is not known.
+        is_optional: Whether the network can also generate without label or prompt.
     """
 
-    kind: Literal["labels", "prompts", "pictures", "nothing"]
+    kind: Literal["labels", "prompts", "images", "nothing"]
     classes: int | None = None
     is_optional: bool = False
 
     def __str__(self) -> str:
+        """Return the conditioning in words, such as "1,000 labels"."""
         count = "" if self.classes is None else f"{self.classes:,} "
-        words = {
+        texts = {
             "labels": f"{count}labels",
-            "pictures": f"pictures of {count}classes",
+            "images": f"images of {count}classes",
             "nothing": "no labels and no prompts",
         }
-        return words.get(self.kind, self.kind)
+        return texts.get(self.kind, self.kind)
 
-    def is_compatible_with(self, requested: Conditioning) -> bool:
-        """Return whether a network that takes this can serve a suite that asks for `asked`."""
-        if requested.kind == "nothing":
+    def is_compatible_with(self, suite_conditioning: Conditioning) -> bool:
+        """Return whether a network with this conditioning can serve what a suite requests."""
+        if suite_conditioning.kind == "nothing":
             return self.kind == "nothing" or self.is_optional
-        counts = {self.classes, requested.classes} - {None}
-        return self.kind == requested.kind and len(counts) < 2
+        known_counts = {self.classes, suite_conditioning.classes} - {None}
+        return self.kind == suite_conditioning.kind and len(known_counts) < 2
 
 
 class BackboneContract:
-    """The part of a backbone that says what its networks take."""
+    """The conditioning of a backbone's networks."""
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return what a network of these sizes takes beside noise, or what a classifier looks at;
-        OptionError for wrong sizes.
+        """Return the conditioning of a network of these sizes.
+
+        Raises:
+            OptionError: The sizes are invalid.
         """
         raise MissingMemberError(self, "conditioning")
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
-        """Raise OptionError for a request that the network cannot read; by default it reads every
-        one.
-        """
+        """Raise OptionError for a request that the network cannot read. By default it reads all."""
 
 
 class SuiteContract:
-    """The part of a suite that says what it asks for."""
+    """The task and the requests of a suite.
 
-    task: Task = "draw"  # how its images are evaluated
-    requested_conditioning: Conditioning | None = (
-        None  # what it asks of a network; None: what its task or its first request shows
-    )
-    parent_suite: str | None = (
-        # the suite of which it has whole categories, so that its numbers stand in that suite's
-        # columns
-        None
-    )
+    Attributes:
+        task: How the images of the suite are evaluated.
+        requested_conditioning: What the requests contain. None: `suite_conditioning` derives it
+            from the task or from the first request.
+        parent_suite: Suite of which this one contains whole categories. Its numbers share the
+            columns of that suite.
+    """
+
+    task: Task = "generate"
+    requested_conditioning: Conditioning | None = None
+    parent_suite: str | None = None
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Return the request of each index, a function of the index and the plan's settings
-        alone.
-        """
+        """Return the request of each index. It depends only on the index and on the settings."""
         raise MissingMemberError(self, "requests")
 
 
 class EvaluatorContract:
-    """The part of an evaluator that says what it measures."""
+    """The metrics of an evaluator and the version of its numbers.
 
-    version: int  # raised where its numbers or intervals move
+    Attributes:
+        version: Increased whenever values or intervals change.
+    """
+
+    version: int
     metrics: tuple[Metric, ...]

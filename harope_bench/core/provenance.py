@@ -1,4 +1,4 @@
-"""Who made a record: versions, commit, machine, flags, command, times."""
+"""The provenance of a record: versions, commit, machine, flags, command and times."""
 
 from __future__ import annotations
 
@@ -19,34 +19,39 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "
 
 
 def utc_now() -> str:
-    """The time in UTC, ISO 8601, whole seconds."""
+    """Return the time in UTC, ISO 8601, in whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def make_provenance(
-    started: str, device: str, flags: Mapping[str, Option] | None = None
+    start_time: str, device: str, flags: Mapping[str, Option] | None = None
 ) -> Provenance:
-    """Provenance of work that began at `started` (from `now`) and ends at this call; `flags` stand
-    beside those of the process.
+    """Return the provenance of work that ends now.
+
+    Args:
+        start_time: When the work began, from `utc_now`.
+        device: Where networks ran.
+        flags: Further flags beside those of torch.
     """
-    commit, dirty = _git_state()
+    commit, has_changes = _git_state()
+    versions = {name: package_version(name) for name in PACKAGES}
     return Provenance(
         version=__version__,
         commit=commit,
-        dirty=dirty,
+        dirty=has_changes,
         python=platform.python_version(),
         platform=platform.platform(),
         device=device,
-        packages={name: found for name in PACKAGES if (found := package_version(name))},
+        packages={name: version for name, version in versions.items() if version},
         flags={**_torch_flags(), **(flags or {})},
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        started=started,
+        started=start_time,
         finished=utc_now(),
     )
 
 
 def package_version(package: str) -> str | None:
-    """Installed version of a package, or None."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -54,7 +59,7 @@ def package_version(package: str) -> str | None:
 
 
 def _torch_flags() -> dict[str, Option]:
-    """Settings of torch that can move a bit; empty where torch was never needed."""
+    """Return the settings of torch that can change the last bits; empty if torch is not loaded."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
@@ -67,25 +72,27 @@ def _torch_flags() -> dict[str, Option]:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of this package's checkout; None where it is installed without one."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    """Return the commit of this package's git checkout and whether it has uncommitted changes.
+
+    Both are None if the package was installed without a checkout.
+    """
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
         return None, None
     try:
-        commit = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        status = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        commit = _git_output(folder, "rev-parse", "HEAD")
+        status = _git_output(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return commit.stdout.strip(), bool(status.stdout.strip())
+    return commit, bool(status)
+
+
+def _git_output(folder: Path, *arguments: str) -> str:
+    process = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return process.stdout.strip()

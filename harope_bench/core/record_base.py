@@ -1,7 +1,4 @@
-"""Base of all records, and the types of names and labels in them.
-
-A record is frozen, validated, and written as JSON with sorted keys and no NaN.
-"""
+"""The base class of all records, and the types of the names and labels in them."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def validate_name(name: str) -> str:
-    """The name itself if it can never choose a path; ValueError otherwise."""
+    """Return the name; raise ValueError for a name that could lead out of a folder."""
     if not NAME_PATTERN.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{name[:SHOWN_NAME_LENGTH]!r} is not a plain name (letters, digits, dot, dash,"
@@ -31,14 +28,11 @@ def validate_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(validate_name)]
 
-
-LABEL_LENGTH = 100
+LABEL_LENGTH = 100  # maximum characters of a label
 
 
 def validate_label(text: str) -> str:
-    """Return the text if it is a label: one printable line of 1 to 100 characters; raise ValueError
-    otherwise.
-    """
+    """Return a label without outer blanks; raise ValueError unless it is one printable line."""
     if not text.strip() or len(text) > LABEL_LENGTH or not text.isprintable():
         raise ValueError(f"a label is one printable line of 1 to {LABEL_LENGTH} characters")
     return text.strip()
@@ -48,14 +42,18 @@ Label = Annotated[str, AfterValidator(validate_label)]
 
 
 def check_label(text: str) -> str:
-    """Return the text of a label; raise OptionError where it is none."""
+    """Return a label that the user gave, without outer blanks.
+
+    Raises:
+        OptionError: The text is not one printable line of 1 to LABEL_LENGTH characters.
+    """
     try:
         return validate_label(text)
     except ValueError as error:
         raise OptionError(f"label {shorten(text, 40)!r}: {error}; give another text") from error
 
 
-Option = str | bool | int | float
+Option = str | bool | int | float  # the value of an option of an encoding, backbone or plug-in
 
 
 def shorten(text: str, length: int = LABEL_LENGTH) -> str:
@@ -65,46 +63,47 @@ def shorten(text: str, length: int = LABEL_LENGTH) -> str:
 
 
 def validation_summary(error: ValidationError) -> str:
-    """The first thing a validation found, as `field: what is wrong with it`."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+    """Return the first error of a validation, as `field: message`."""
+    details = error.errors()[0]
+    return f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}"
 
 
 class Record(BaseModel):
-    """Base of the nouns: frozen, unknown fields refused, non-finite floats refused."""
+    """Base class of records: immutable, without unknown fields and without non-finite floats."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_json(self, indent: int | None = None) -> str:
-        """JSON text with sorted keys; equal records give equal bytes."""
+        """Return the record as JSON with sorted keys. Equal records give equal text."""
         return json.dumps(
             self.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=indent
         )
 
 
 class FileRecord(Record):
-    """Base of the nouns that are a JSON file of their own: it begins with the format version of its
-    kind.
+    """Base class of records that are JSON files, which contain the format version of their kind.
 
-    As a part of another record it has none.
+    A FileRecord that is a field of another record is written without the format version.
     """
 
     kind: ClassVar[formats.FileKind]
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return the text of the file: sorted keys, with the format version; equal records give
-        equal bytes.
-        """
-        facts = formats.add_format_version(self.kind, self.model_dump(mode="json"))
-        return json.dumps(facts, sort_keys=True, allow_nan=False, indent=indent)
+        """Return the text of the file: sorted keys, with the format version."""
+        fields = formats.add_format_version(self.kind, self.model_dump(mode="json"))
+        return json.dumps(fields, sort_keys=True, allow_nan=False, indent=indent)
 
     @classmethod
     def from_json(cls, data: bytes, path: Path) -> Self:
-        """Return the record of a file's bytes.
+        """Return the record that a file contains.
+
+        Args:
+            data: The bytes of the file.
+            path: The file, for messages.
 
         Raises:
-            FormatError: The file is of another format version.
-            StorageError: It is no JSON object.
-            ValueError: It is no JSON, or (ValidationError) a field is wrong.
+            FormatError: The file has another format version.
+            StorageError: The file is not a JSON object.
+            ValueError: The file is not JSON, or (ValidationError) a field is invalid.
         """
         return cls.model_validate(formats.parse_versioned_json(cls.kind, data, path))

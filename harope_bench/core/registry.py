@@ -1,11 +1,11 @@
-"""Names to things: a file's stem is its name, a module's PLUGIN is the thing.
+"""The registry: plug-ins and TOML files by kind and name.
 
-Listing reads files and entry points and imports nothing. Each is read once a process; `clear_cache`
-forgets them.
+The name of an entry is the stem of its file. A Python module defines the plug-in as PLUGIN. Other
+packages add plug-ins through entry points. Listing names imports nothing. Files and entry points
+are read once per process (`clear_cache`).
 
-The typed accessors (`load_backbone`, `load_suite`, ...) are beside the base class of each kind, in
-its room's `base`: they
-call `load_plugin` or `load_plugin_class`, which reject what is not derived from that class.
+Each kind has a typed loader (`load_backbone`, `load_suite`, ...) beside its base class. The loaders
+call `load_plugin` or `load_plugin_class`, which check the base class.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ Plugin = TypeVar("Plugin")
 
 @dataclass(frozen=True)
 class PluginKind:
-    """One room of named things: where it lies and which entry-point group adds to it."""
+    """A kind of registered names.
+
+    Attributes:
+        folder: Folder of the package that is searched.
+        suffix: Suffix of the files.
+        group: Entry-point group by which other packages add names; None if they cannot.
+    """
 
     folder: str
     suffix: str
@@ -60,8 +66,13 @@ PLUGIN_KINDS: Mapping[str, PluginKind] = {
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One registered name. `module` is a dotted name for plug-ins in Python, `path` a file of
-    facts.
+    """One registered name.
+
+    Attributes:
+        origin: Where it is defined, for messages.
+        path: The file; None for an entry point.
+        module: Dotted name of the module; None for a TOML file.
+        attribute: Name of the plug-in in the module.
     """
 
     kind: str
@@ -73,61 +84,65 @@ class RegistryEntry:
 
 
 def list_entries(kind: str) -> dict[str, RegistryEntry]:
-    """All entries of a kind by name, sorted; nothing is imported.
+    """Return the entries of a kind by name, sorted. Nothing is imported.
 
     Raises:
-        UnknownName: no such kind.
-        NameClash: two places claim one name; both are named.
+        UnknownNameError: There is no such kind.
+        NameClashError: A name is registered twice.
     """
     if kind not in PLUGIN_KINDS:
         raise UnknownNameError("kind", kind, PLUGIN_KINDS)
-    found: dict[str, RegistryEntry] = {}
+    entries: dict[str, RegistryEntry] = {}
     for entry in [*_built_in_entries(kind), *_user_entries(kind), *_installed_entries(kind)]:
-        if other := found.get(entry.name):
+        if same_name_entry := entries.get(entry.name):
             raise NameClashError(
-                f"{singular_name(kind)} {entry.name!r} is claimed by {other.origin} and by"
-                f" {entry.origin}; rename one of them"
+                f"{singular_name(kind)} {entry.name!r} is claimed by {same_name_entry.origin} and"
+                f" by {entry.origin}; rename one of them"
             )
-        found[entry.name] = entry
-    return dict(sorted(found.items(), key=lambda item: natural_sort_key(item[0])))
+        entries[entry.name] = entry
+    return dict(sorted(entries.items(), key=lambda item: natural_sort_key(item[0])))
 
 
 def singular_name(kind: str) -> str:
-    """A kind's name in the singular."""
+    """Return the name of a kind in the singular."""
     return kind.removesuffix("s")
 
 
 def natural_sort_key(name: str) -> tuple[object, ...]:
-    """Sort key that puts table10 after table9."""
+    """Return a sort key by which table10 follows table9."""
     digits = "".join(c for c in name if c in "0123456789")[:INDEX_DIGITS]
     return (name.rstrip("0123456789"), int(digits) if digits else -1, name)
 
 
 def list_names(kind: str) -> list[str]:
-    """The names of a kind, sorted."""
+    """Return the sorted names of a kind."""
     return list(list_entries(kind))
 
 
 def find_entry(kind: str, name: str) -> RegistryEntry:
-    """The entry of that name; UnknownName offers the nearest."""
-    known = list_entries(kind)
-    if name not in known:
-        raise UnknownNameError(singular_name(kind), name, known)
-    return known[name]
+    """Return the entry of a name.
+
+    Raises:
+        UnknownNameError: There is no such name. The message suggests similar ones.
+    """
+    entries = list_entries(kind)
+    if name not in entries:
+        raise UnknownNameError(singular_name(kind), name, entries)
+    return entries[name]
 
 
-def load_by_name(kind: str, name: str) -> Any:  # of any kind; the accessors of the kinds are typed
-    """The thing itself: a module's PLUGIN (imported now), or the parsed facts of a TOML file."""
+def load_by_name(kind: str, name: str) -> Any:  # Any: the loaders of the kinds are typed
+    """Return the PLUGIN of a module, which is imported, or the fields of a TOML file."""
     return load_entry(find_entry(kind, name))
 
 
 def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
-    """Return the plug-in of that name, an instance of the base class of its kind.
+    """Return the plug-in of a name, an instance of the base class of its kind.
 
     Raises:
-        UnknownName: No such plug-in; the nearest are offered.
-        PluginError: Its class is not derived from `base`.
-        BenchError: Its module does not load.
+        UnknownNameError: There is no such plug-in. The message suggests similar names.
+        PluginError: The plug-in is not an instance of `base`.
+        BenchError: The module cannot be imported.
     """
     plugin = load_by_name(kind, name)
     if not isinstance(plugin, base):
@@ -136,9 +151,7 @@ def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
 
 
 def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
-    """Return the plug-in of that name where it is a class derived from `base`; errors as
-    `load_plugin` raises them.
-    """
+    """Return the plug-in of a name that is a class derived from `base`. Errors: `load_plugin`."""
     plugin = load_by_name(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise _base_class_error(kind, name, plugin, base, "a class")
@@ -146,14 +159,14 @@ def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
 
 
 def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
-    """Return the plug-in where it is of that narrower kind.
+    """Return the plug-in if it is an instance of a more specific base class.
 
     Args:
-        base: Base class of the narrower kind.
-        message: What is wrong and what to do, for a plug-in of another kind.
+        base: The more specific base class.
+        message: Message of the error.
 
     Raises:
-        OptionError: It is of another kind.
+        OptionError: The plug-in is not an instance of `base`.
     """
     if not isinstance(plugin, base):
         raise OptionError(message)
@@ -161,66 +174,70 @@ def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
 
 
 def _base_class_error(
-    kind: str, name: str, plugin: object, base: type[object], needed: str
+    kind: str, name: str, plugin: object, base: type[object], type_text: str
 ) -> PluginError:
-    actual = (
-        f"the class {plugin.__name__}"
-        if isinstance(plugin, type)
-        else f"of type {type(plugin).__name__}"
-    )
+    if isinstance(plugin, type):
+        plugin_text = f"the class {plugin.__name__}"
+    else:
+        plugin_text = f"of type {type(plugin).__name__}"
     return PluginError(
-        f"PLUGIN of {singular_name(kind)} {name!r} must be {needed} derived from"
-        f" {base.__module__}.{base.__name__}, it is {actual}"
+        f"PLUGIN of {singular_name(kind)} {name!r} must be {type_text} derived from"
+        f" {base.__module__}.{base.__name__}, it is {plugin_text}"
     )
 
 
-def load_entry(entry: RegistryEntry) -> Any:  # as load
-    """Return what an entry stands for; BenchError if it does not load."""
-    kind = entry.kind
-    name = entry.name
+def load_entry(entry: RegistryEntry) -> Any:  # Any as for load_by_name
+    """Return the plug-in of an entry, or the fields of its TOML file.
+
+    Raises:
+        BenchError: The module or the file cannot be loaded.
+    """
     if entry.module is None:
         assert entry.path is not None
         return read_toml(entry.path)
     try:
         module = importlib.import_module(entry.module)
-        return getattr(module, entry.attribute)  # the entry point names it
+        return getattr(module, entry.attribute)  # an entry point may name another attribute
     except (ImportError, AttributeError) as error:
         raise BenchError(
-            f"{singular_name(kind)} {name!r} of {entry.origin} does not load: {error}"
+            f"{singular_name(entry.kind)} {entry.name!r} of {entry.origin} does not load: {error}"
         ) from error
 
 
 def clear_cache() -> None:
-    """Forget which entry points were found and which files have a PLUGIN, for a process that
-    installs or adds plug-ins while it runs.
-    """
+    """Clear the cache of files and entry points, for a process that adds plug-ins while it runs."""
     _is_plugin_file.cache_clear()
     _entry_points.cache_clear()
 
 
 def _built_in_entries(kind: str) -> list[RegistryEntry]:
-    room = PLUGIN_KINDS[kind]
-    listed = []
-    folder = PACKAGE / room.folder
-    for file in sorted(folder.rglob(f"*{room.suffix}")):
+    """Return the entries of the package's own files."""
+    plugin_kind = PLUGIN_KINDS[kind]
+    entries = []
+    folder = PACKAGE / plugin_kind.folder
+    for file in sorted(folder.rglob(f"*{plugin_kind.suffix}")):
         if not _is_plugin_file(file):
             continue
-        path = f"harope_bench/{room.folder}/{file.relative_to(folder).as_posix()}"
-        module = path.removesuffix(".py").replace("/", ".") if room.suffix == ".py" else None
-        listed.append(RegistryEntry(kind, file.stem.replace("_", "-"), path, file, module))
-    return listed
+        origin = f"harope_bench/{plugin_kind.folder}/{file.relative_to(folder).as_posix()}"
+        is_module = plugin_kind.suffix == ".py"
+        module = origin.removesuffix(".py").replace("/", ".") if is_module else None
+        entries.append(RegistryEntry(kind, file.stem.replace("_", "-"), origin, file, module))
+    return entries
 
 
 @lru_cache(maxsize=4096)
 def _is_plugin_file(file: Path) -> bool:
-    """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms
-    share has none.
+    """Return whether a file is an entry.
+
+    A module without PLUGIN is shared code. `flags.toml` is shared by tables.
     """
-    return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"
+    if file.suffix == ".py":
+        return b"\nPLUGIN" in file.read_bytes()
+    return file.stem != "flags"
 
 
 def _user_entries(kind: str) -> list[RegistryEntry]:
-    """A user's own checkpoints, read anew each time; other kinds come as packages."""
+    """Return the user's own checkpoints. Entries of other kinds come from installed packages."""
     folder = home() / "checkpoints"
     if kind != "checkpoints" or not os.path.isdir(folder):
         return []
@@ -230,31 +247,26 @@ def _user_entries(kind: str) -> list[RegistryEntry]:
 
 
 def _installed_entries(kind: str) -> list[RegistryEntry]:
+    """Return the entries that installed packages add by entry points."""
     group = PLUGIN_KINDS[kind].group
     if group is None:
         return []
-    points = _entry_points(group, metadata.entry_points, tuple(sys.path))
-    return [
-        RegistryEntry(
-            kind,
-            point.name,
-            f"{point.dist.name if point.dist else 'a package'} ({point.value})",
-            None,
-            point.module,
-            point.attr or "PLUGIN",
-        )
-        for point in points
-    ]
+    entries = []
+    for point in _entry_points(group, metadata.entry_points, tuple(sys.path)):
+        package = point.dist.name if point.dist else "a package"
+        origin = f"{package} ({point.value})"
+        attribute = point.attr or "PLUGIN"
+        entries.append(RegistryEntry(kind, point.name, origin, None, point.module, attribute))
+    return entries
 
 
 @lru_cache(maxsize=64)
 def _entry_points(
     group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]
 ) -> tuple[metadata.EntryPoint, ...]:
-    """Return the entry points of a group; a scan takes 25 to 100 ms.
+    """Return the entry points of a group. The result is cached, because a scan takes 25 to 100 ms.
 
     Args:
-        scan, path: `metadata.entry_points` and where it looks. Part of the key, so that another
-            function or path is looked at anew.
+        scan, path: `metadata.entry_points` and `sys.path`. They are part of the cache's key.
     """
     return tuple(scan(group=group))

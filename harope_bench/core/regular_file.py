@@ -1,8 +1,7 @@
-"""Open files that come from outside: regular files only, opened once, read up to a stated bound.
+"""Open files from outside: only regular files, read up to a maximum size.
 
-A pipe would wait for ever and a device has no end. The kind of a file is asked of the open handle,
-so that nobody can put another file
-in its place between the question and the read.
+Reading a pipe can wait forever, and a device has no end. The type of a file is read from the open
+handle, so that the file cannot be replaced between the check and the read.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from pathlib import Path
 from harope_bench.core.errors import FileTooLargeError, IrregularFileError
 
 MIB = 1 << 20
-TOML_BYTES = MIB  # of a TOML file: recipes, checkpoints, assets
-JSON_BYTES = 64 * MIB  # of one JSON document: plans, results, manifests
-TEXT_BYTES = 256 * MIB  # of a text file: prompts, labels, logs
-LINES_BYTES = 1024 * MIB  # of a file of JSON lines: records of a million samples
-IMAGE_BYTES = 256 * MIB  # of an image file: a bitmap of the largest image that is read is smaller
-# Flags that not every platform has.
+# Maximum sizes in bytes.
+TOML_BYTES = MIB  # a TOML file: recipes, checkpoints, assets
+JSON_BYTES = 64 * MIB  # a JSON document: plans, results, manifests
+TEXT_BYTES = 256 * MIB  # a text file: prompts, labels, logs
+LINES_BYTES = 1024 * MIB  # a file of JSON lines: records of a million samples
+IMAGE_BYTES = 256 * MIB  # an image file: larger than any uncompressed image that is read
+# Flags of os.open that some platforms do not have.
 NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # not on Windows
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 BINARY = getattr(os, "O_BINARY", 0)  # on Windows alone
@@ -31,17 +31,17 @@ def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises:
-        OSError: It cannot be opened, or is a folder.
-        IrregularFileError: It is a pipe, a device or a socket, itself or at the end of a link.
+        OSError: The file cannot be opened, or is a folder.
+        IrregularFileError: The file is a pipe, a device or a socket, or a link to one.
     """
     return os.fdopen(_open_handle(path, os.O_RDONLY), "rb")
 
 
 def _open_handle(path: Path, flags: int) -> int:
-    """Return a handle of a regular file; errors as `open_regular`."""
+    """Return the descriptor of a regular file. Errors: `open_regular`."""
     try:
         handle = os.open(path, flags | NONBLOCK | BINARY, 0o666)
-    except ValueError as error:  # a NUL or half a character, in a name out of a file
+    except ValueError as error:  # the name contains a NUL or a lone surrogate
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
         mode = os.fstat(handle).st_mode
@@ -61,24 +61,26 @@ def read_regular(path: Path, limit: int) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: It cannot be read.
-        IrregularFileError: It is no regular file.
-        FileTooLargeError: It is larger.
+        OSError: The file cannot be read.
+        IrregularFileError: The file is not a regular file.
+        FileTooLargeError: The file is larger than `limit`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(limit + 1) if size <= limit else b""
-    if max(size, len(data)) > limit:
+    actual_size = max(size, len(data))  # the file may have grown since its size was read
+    if actual_size > limit:
         raise FileTooLargeError(
-            f"{path} has {max(size, len(data)):,} bytes, at most {limit:,} are read; check that it"
+            f"{path} has {actual_size:,} bytes, at most {limit:,} are read; check that it"
             " is the right file"
         )
     return data
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there, for a name out of a file: also False where no file can be
-    called so (too long, NUL).
+    """Return whether there is a file; False also for a path that no file can have.
+
+    A name that is read from a file may be too long or contain a NUL.
     """
     try:
         return path.is_file()
@@ -89,35 +91,32 @@ def is_file(path: Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file, before a library opens it by its path; errors as
-    `open_regular`.
-    """
+    """Raise the errors of `open_regular`, before a library opens the file by its path."""
     open_regular(path).close()
 
 
 def open_regular_for_update(path: Path) -> BufferedRandom:
-    """Open a regular file to change it in place; errors as `open_regular`."""
+    """Open a regular file to change it in place. Errors: `open_regular`."""
     return os.fdopen(_open_handle(path, os.O_RDWR), "r+b")
 
 
 def open_for_append(path: Path) -> int:
-    """Return a handle that adds to a regular file, which is made where there is none.
+    """Return a descriptor that appends to a regular file, which is created if it is missing.
 
     Raises:
-        OSError: It cannot be opened.
-        IrregularFileError: A link, a device, a pipe or a socket is there.
+        OSError: The file cannot be opened.
+        IrregularFileError: A link, a device, a pipe or a socket has this path.
     """
     check_replaceable(path)
     return _open_handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW)
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to write over anything but a regular file: a link, a device or a pipe would be
-    replaced.
+    """Raise an error unless the path is free or a regular file, which may be overwritten.
 
     Raises:
-        OSError: It cannot be looked at.
-        IrregularFileError: Something else than a regular file is there.
+        OSError: The path is a folder, or its type cannot be read.
+        IrregularFileError: The path is a link, a device, a pipe or a socket.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -133,8 +132,8 @@ def check_replaceable(path: Path) -> None:
 
 
 def file_type_text(mode: int) -> str:
-    """Return in words what a file of this mode is."""
-    kinds = {
+    """Return the type of a file in words, from its mode (st_mode)."""
+    type_texts = {
         stat.S_IFIFO: "a pipe",
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
@@ -142,4 +141,4 @@ def file_type_text(mode: int) -> str:
         stat.S_IFLNK: "a link",
         stat.S_IFDIR: "a folder",
     }
-    return kinds.get(stat.S_IFMT(mode), "no regular file")
+    return type_texts.get(stat.S_IFMT(mode), "no regular file")

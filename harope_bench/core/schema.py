@@ -1,6 +1,6 @@
-"""The nouns of the house: frozen, validated, written as JSON with sorted keys and no NaN.
+"""The records that the stages exchange: frozen, validated, written as JSON with sorted keys.
 
-Every stage reads what the stage before wrote; these classes are the whole of that agreement.
+Each stage reads records of the stage before: plan, samples, measurements, results.
 """
 
 from __future__ import annotations
@@ -16,32 +16,36 @@ from harope_bench.core import limits
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
-Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]  # of a network
-DIGEST_FIELDS = (
-    "name",
-    "backbone",
-    "encoding",
-    "options",
-    "config",
-    "sha256",
-)  # of a checkpoint, for the pixels of a plan
+# Sizes of a network, by the name of the parameter.
+Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]
+# The fields of a checkpoint that go into the digest of a plan.
+DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 
 
 class Settings(Record):
-    """How a sample is drawn; everything here changes pixels and is part of the plan.
+    """How samples are generated. Every field can change pixels and is part of the plan.
 
-    `tile` is the padded batch shape of the network: sample i always sits in row i % tile, so its
-    bits do not depend on what was asked for beside it. What is None has no meaning for the
-    backbone.
+    A field is None if it does not apply to the backbone.
 
-    pos_scaling: how positions beyond the training grid are met (encodings/scaling.py).
-    guidance_channels: of a latent, guided as
-    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or
-    hub id of the autoencoder, vae_sha256
-    what it holds, which decides pixels in its place. fold: matrices before the rotation are moved
-    into the projections (last bits differ).
-    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own
-    way (models/samplers/ddpm.py).
+    Attributes:
+        resolution: Side of the image in pixels.
+        sampler, steps, guidance: Sampler, its number of steps, and the scale of classifier-free
+            guidance.
+        seed: Seed of the initial noise.
+        tile: Padded batch size of the network. Sample i is always computed in row i % tile, so its
+            pixels do not depend on which other samples are requested.
+        device, dtype: Where and in which precision the network runs.
+        pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
+        guidance_channels: Latent channels that are guided: the first three, as in DiT, or all.
+        mu_policy: FLUX's time shift for image sizes beyond its training sizes.
+        vae: Folder or hub id of the autoencoder.
+        vae_sha256: Hash of the autoencoder's weights. The digest contains it instead of `vae`.
+        vae_tiling: Whether the autoencoder decodes the latent in tiles.
+        fold: Whether matrices before the rotation are folded into the query and key projections.
+            Results differ in the last bits.
+        spacing: Which training timesteps a sampler with fewer steps uses, if not the sampler's
+            default (models/samplers/ddpm.py).
+        labels: Distribution of the class labels.
     """
 
     resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
@@ -67,7 +71,7 @@ class Settings(Record):
     @field_validator("tile")
     @classmethod
     def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
-        """Refuse a padded batch whose images alone fill the memory."""
+        """Return the padded batch size; raise ValueError if its images alone fill the memory."""
         if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
             raise ValueError(
                 f"a tile of {tile} images of this resolution has more than"
@@ -77,23 +81,31 @@ class Settings(Record):
 
     @property
     def sampling_text(self) -> str:
-        """Return sampler, steps and guidance in words; a classifier has none of them, some networks
-        take no guidance.
+        """Return sampler, steps and guidance in words.
+
+        A classifier has no sampler. Some networks take no guidance.
         """
         if self.sampler is None:
             return "no sampler"
         steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
-        return (
-            f"{self.sampler}, {steps},"
-            f" {'no guidance' if self.guidance is None else f'guidance {self.guidance:g}'}"
-        )
+        guidance = "no guidance" if self.guidance is None else f"guidance {self.guidance:g}"
+        return f"{self.sampler}, {steps}, {guidance}"
 
 
 class Checkpoint(Record):
-    """Registered weights and all that is needed to run them. `drawing` holds defaults of further
-    Settings, by field.
+    """Registered weights and everything that is needed to run them.
 
-    A classifier draws nothing: it has no sampler, steps or guidance.
+    A classifier generates no images: it has no sampler, steps or guidance.
+
+    Attributes:
+        options: Options of the encoding.
+        config: Sizes of the network.
+        weights: Path of the weights, sha256: their hash.
+        source: Where the weights come from, for the reader.
+        scale: Small model of this project ("micro") or a model of the paper ("paper").
+        suite, sampler, steps, guidance: Defaults of a run.
+        drawing: Defaults of further fields of Settings, by field name.
+        recipe, recipe_sha256, training_seed, training_steps: How the weights were trained.
     """
 
     name: Name
@@ -117,7 +129,7 @@ class Checkpoint(Record):
 
 
 class Request(Record):
-    """One image that is asked for."""
+    """One requested image: its index in the suite, and its class label or prompt."""
 
     index: int = Field(ge=0)
     label: int | None = None
@@ -125,8 +137,9 @@ class Request(Record):
 
 
 class Plan(FileRecord):
-    """What every sample of a run is a function of, together with its index. `preset` names where
-    the settings came from.
+    """Everything that, together with its index, decides the pixels of a sample.
+
+    `preset` names the set of settings that the user chose. It decides nothing itself.
     """
 
     kind = "plan"
@@ -138,30 +151,30 @@ class Plan(FileRecord):
     preset: Name | None = None
 
     def digest_fields(self) -> JsonObject:
-        """The fields that decide pixels, and the checkpoint's name; not where its weights or its
-        base lie nor its defaults.
+        """Return the fields that decide pixels, and the checkpoint's name.
+
+        Paths of files and the defaults of the checkpoint are not among them.
         """
-        body = self.model_dump(mode="json")
-        body["settings"] = {
-            field: value for field, value in body["settings"].items() if value is not None
-        }
-        if "vae_sha256" in body["settings"]:
-            body["settings"].pop("vae", None)  # where it lies decides nothing
-        body["checkpoint"] = {field: body["checkpoint"][field] for field in DIGEST_FIELDS}
-        body["checkpoint"]["config"].pop(
-            "base", None
-        )  # the base is known by its hash, which the manifest holds
-        del body["preset"]  # a name for the settings, which decide
-        return body
+        fields = self.model_dump(mode="json")
+        settings = {name: value for name, value in fields["settings"].items() if value is not None}
+        if "vae_sha256" in settings:
+            settings.pop("vae", None)  # the path of the autoencoder decides nothing
+        fields["settings"] = settings
+
+        fields["checkpoint"] = {name: fields["checkpoint"][name] for name in DIGEST_FIELDS}
+        # The base model is identified by its hash, which the adapter's manifest contains.
+        fields["checkpoint"]["config"].pop("base", None)
+        del fields["preset"]  # a name for the settings, which are in the digest themselves
+        return fields
 
     @property
     def digest(self) -> str:
-        """Hex sha256 of the deciding fields."""
+        """Return the hex sha256 of the fields that decide pixels."""
         return hashlib.sha256(json.dumps(self.digest_fields(), sort_keys=True).encode()).hexdigest()
 
 
 class SampleRecord(Record):
-    """One line of samples.jsonl: written after the image is in its place."""
+    """One line of samples.jsonl, written after the image file is complete."""
 
     index: int = Field(ge=0)
     file: str | None = None
@@ -172,27 +185,28 @@ class SampleRecord(Record):
     reason: str | None = None
 
     def model_post_init(self, _: object) -> None:
-        """Holds that a drawn sample names its image and a failed one its reason."""
+        """Raise ValueError if a generated sample has no file or a failed one no reason."""
         if self.status == "ok" and not self.file:
-            raise ValueError(f"sample {self.index}: drawn, without a file")
+            raise ValueError(f"sample {self.index}: generated, without a file")
         if self.status == "failed" and not self.reason:
             raise ValueError(f"sample {self.index}: failed without a reason")
 
 
+# The least and the greatest value of each unit.
 UNIT_BOUNDS = {
     "fraction": (0.0, 1.0),
     "score0-1": (0.0, 1.0),
     "clip-cosine": (-1.0, 1.0),
     "percent": (0.0, 100.0),
     "score0-100": (0.0, 100.0),
-}  # by unit: no value of it lies outside
+}
 
 
 class Metric(Record):
-    """What a measurement's name means.
+    """A metric: its title, direction, unit and the number of decimals that are printed.
 
-    needs_equal_copies: Its value moves with the number of images of a prompt, so that values of
-    other numbers never compare.
+    needs_equal_copies: The value depends on the number of images per prompt, so values are
+    comparable only for equal numbers.
     """
 
     name: Name
@@ -204,14 +218,18 @@ class Metric(Record):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The least and the most that a value can be, by its unit; None where the unit has no such
-        bounds.
-        """
+        """Return the least and the greatest possible value; None for a unit without bounds."""
         return UNIT_BOUNDS.get(self.unit)
 
 
 class Measurement(Record):
-    """One number with its error, or None with a reason. asked = scored + failed + abstained."""
+    """One value of a metric with its standard error and confidence interval, or None with a reason.
+
+    Attributes:
+        name: The metric's name with the number of images, such as fid-50k.
+        se: Standard error. low, high: Confidence interval. interval: Its method.
+        n_asked: Number of requested images; equals n_scored + n_failed + n_abstained.
+    """
 
     metric: Name
     name: Name
@@ -227,7 +245,7 @@ class Measurement(Record):
     reason: str | None = None
 
     def model_post_init(self, _: object) -> None:
-        """Holds asked = scored + failed + abstained, and a reason beside each missing value."""
+        """Raise ValueError if the counts do not add up or a missing value has no reason."""
         if self.n_asked != self.n_scored + self.n_failed + self.n_abstained:
             raise ValueError(
                 f"{self.name}: asked {self.n_asked} is not scored + failed + abstained"
@@ -237,7 +255,10 @@ class Measurement(Record):
 
 
 class Provenance(Record):
-    """Who made a record, with what, where and when (ISO 8601, UTC)."""
+    """How a record was made: package version, machine, command, and times (ISO 8601, UTC).
+
+    dirty: Whether the git checkout had uncommitted changes.
+    """
 
     version: str
     commit: str | None
@@ -252,36 +273,36 @@ class Provenance(Record):
     finished: str
 
 
-UNKNOWN_SHA256 = "0" * 64  # hash of a judge's weights that a file of results does not tell
-NO_JUDGE = "none"  # name of the record of images that no judge had to look at
+UNKNOWN_SHA256 = "0" * 64  # stands for the weights' hash of a judge that a result does not state
+NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
-# a result's warning
 LENIENT_WARNING = (
     "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
 )
+# What a warning of a result is about.
 WarningCode = Literal[
-    "images",  # their format, order, placing or colours
-    "protocol",  # their number or size is not the suite's, or several are of one prompt
-    "judge",  # its weights, its class, or how it computed
-    "judge-changed",  # the judge that is here now is not the one that looked
-    "judge-paths",  # shards were looked at in different ways
-    "substitute",  # a judge stands in for the official one
-    "imported",  # the numbers are of an official script that ran elsewhere
-    "reference",  # what it holds, or who made it
-    "lenient",  # scored although something may be missing
-    "evaluator",  # what the rule says of its own numbers
+    "images",  # format, order, layout or colours of the images
+    "protocol",  # number or size of the images, or several images of one prompt
+    "judge",  # weights, class or numerics of the judge
+    "judge-changed",  # the judge now installed is not the one that made the features
+    "judge-paths",  # shards of features were computed on different code paths
+    "substitute",  # another judge replaces the official one
+    "imported",  # the numbers come from an official script that ran elsewhere
+    "reference",  # content or origin of the reference
+    "lenient",  # scored although images or answers may be missing
+    "evaluator",  # a remark of the evaluator on its own numbers
 ]
-JUDGE_CLASSES: tuple[JudgeClass, ...] = (
-    "official",
-    "equivalent",
-    "micro",
-    "substitute",
-)  # the paper's own first
+# From the judge of the paper to the least similar one.
+JUDGE_CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")
 
 
 class JudgeRecord(Record):
-    """Which network looked at the images; `model` is the folder or hub id of one that the user
-    named.
+    """The network that extracted features or annotated images.
+
+    Attributes:
+        judge_class: How close it is to the judge of the paper.
+        preprocessing: How images are resized and normalised, in words.
+        model: Folder or hub id of a network that the user chose.
     """
 
     name: Name
@@ -293,12 +314,12 @@ class JudgeRecord(Record):
 
     @property
     def has_known_weights(self) -> bool:
-        """Whether the network is known: its weights have a hash, or no image needed one."""
+        """Return whether the weights have a hash, or no judge was needed."""
         return self.weights_sha256 != UNKNOWN_SHA256 or self.name == NO_JUDGE
 
 
 class ErrorRate(Record):
-    """How often a judge was wrong where the truth is known: `wrong` of `of` cases of a kind."""
+    """How often a judge was wrong on cases of one kind whose ground truth is known."""
 
     case_kind: str
     n_wrong: int = Field(ge=0)
@@ -306,32 +327,33 @@ class ErrorRate(Record):
 
     @property
     def rate(self) -> float:
-        """Of one."""
+        """Return the fraction of wrong cases."""
         return self.n_wrong / self.n_cases
 
     @property
     def text(self) -> str:
-        """Count and kind."""
+        """Return the counts and the kind of cases in words."""
         return f"{self.n_wrong:,} of {self.n_cases:,} {self.case_kind}"
 
 
 def highest_error_text(rates: Sequence[ErrorRate]) -> str:
-    """The most frequent error in words, or that there was none in any case."""
-    most = max(rates, key=lambda rate: rate.rate)
-    return (
-        f"at worst {most.text}"
-        if most.n_wrong
-        else f"no error in {sum(rate.n_cases for rate in rates):,} cases of {len(rates)} kinds"
-    )
+    """Return the highest error rate in words, or that no case of any kind was wrong."""
+    highest = max(rates, key=lambda rate: rate.rate)
+    if highest.n_wrong:
+        return f"at worst {highest.text}"
+    n_cases = sum(rate.n_cases for rate in rates)
+    return f"no error in {n_cases:,} cases of {len(rates)} kinds"
 
 
 class ImageSource(Record):
-    """Where the images of a result lie that are not in its own run folder, so that `verify` can
-    score them again.
+    """The location of images outside the run folder, so that `verify` can score them again.
 
-    suite: whose protocol. path: from the run folder. count, subset: which of them were scored.
-    order, pattern, file_list (from the run
-    folder), side, tiles: what the user stated of a folder's images.
+    Attributes:
+        suite: Suite whose protocol was used.
+        path: Folder or file of the images, relative to the run folder.
+        count, subset_seed: Which of the images were scored.
+        order, pattern, file_list, side, tiles: Layout of the image folder as the user stated it.
+            The path of `file_list` is relative to the run folder.
     """
 
     suite: Name
@@ -346,9 +368,7 @@ class ImageSource(Record):
 
 
 class ResultWarning(Record):
-    """What a reader must know of a result: the text for people, and a code by which programs tell
-    warnings apart.
-    """
+    """A warning about a result: a text for people and a code for programs."""
 
     code: WarningCode
     text: str
@@ -359,15 +379,15 @@ class ResultWarning(Record):
 
 
 def make_warnings(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarning, ...]:
-    """Return warnings of one code, in the order of their texts."""
+    """Return one warning per text, all with the same code."""
     return tuple(ResultWarning(code=code, text=text) for text in texts)
 
 
 class RuleDifference(Record):
-    """The values of one metric under both sets of rules, where they differ; None where no image
-    counts under a set.
+    """The two values of a metric whose official and corrected rules disagree.
 
-    decimals: how many of each value are printed.
+    A value is None if no image counts under that set of rules. `decimals` is the number of
+    decimals that are printed.
     """
 
     metric: Name
@@ -378,32 +398,37 @@ class RuleDifference(Record):
     @property
     def text(self) -> str:
         """Return both values in words, the official one first."""
-        values = {"official": self.official, "corrected": self.corrected}
-        shown = (
-            f"{'none' if value is None else f'{value:.{self.decimals}f}'} {rules}"
-            for rules, value in values.items()
-        )
-        return f"{self.metric} is {', '.join(shown)}"
+        official_text = f"{self._format_value(self.official)} official"
+        corrected_text = f"{self._format_value(self.corrected)} corrected"
+        return f"{self.metric} is {official_text}, {corrected_text}"
+
+    def _format_value(self, value: float | None) -> str:
+        return "none" if value is None else f"{value:.{self.decimals}f}"
 
 
 class Result(FileRecord):
-    """What one evaluator said of one sample set. judges: by role, where several looked; `judge`
-    then stands for them together.
+    """The measurements of one evaluator on one sample set.
 
-    judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
-
-    rows: name of the file beside the result that holds verdict and reason of each image. source: of
-    images that lie elsewhere.
-
-    suite: for which the images were evaluated, resolution: their side in pixels where they are
-    square; a result without a plan
-    has no other record of them. label: the text of its row in tables, as the user gave it.
-
-    is_lenient: It was scored although images, answers or whole tasks may be missing
-    (--allow-missing).
-
-    rule_differences: the metrics to which the other set of rules gives another value; `warnings` do
-    not repeat them.
+    Attributes:
+        version: Version of the evaluator.
+        profile: Implementation of the metrics that is imitated.
+        rules: Official rules of the benchmark, or the corrected ones.
+        parity: How closely the evaluator reproduces the official implementation.
+        target: Path of the run folder or of the images.
+        label: Text of its row in tables, if the user gave one.
+        suite, resolution: Suite and side in pixels (square images) of a result without a plan.
+        samples_sha256: Digest of the sample set.
+        judge: The judge, or one record that stands for all of `judges`.
+        judges: By role, if the evaluator uses several.
+        judge_error_rates: By name of the judge, if measured on images with known ground truth.
+        annotations_sha256: Hash of the annotations that were scored.
+        reference, reference_sha256: Name and hash of what the images are measured against.
+        is_lenient: Whether images, answers or whole tasks may be missing (--allow-missing).
+        rule_differences: Metrics whose value differs under the other set of rules. `warnings` do
+            not repeat them.
+        arrays_file: Name of the .npz with per-sample arrays beside the result.
+        sample_scores_file: Name of the file with score and reason of each image.
+        source: Location of the images if they are not in the run folder.
     """
 
     kind = "result"
@@ -438,22 +463,20 @@ class Result(FileRecord):
 
     @property
     def warning_texts(self) -> tuple[str, ...]:
-        """Return what its warnings say, in order, and behind them the differences between the
-        rules.
-        """
+        """Return the texts of the warnings, followed by the differences between the rules."""
         differences = (f"rules: {difference.text}" for difference in self.rule_differences)
         return (*(warning.text for warning in self.warnings), *differences)
 
     @property
     def suite_name(self) -> str | None:
-        """Return the suite that the images were evaluated for; None where that is not recorded."""
+        """Return the suite that the images were evaluated for; None if it is not recorded."""
         return self.plan.suite if self.plan else self.suite
 
     @property
     def side(self) -> int | None:
-        """Return the side of the images in pixels; None where it is not recorded."""
+        """Return the side of the images in pixels; None if it is not recorded."""
         return self.plan.settings.resolution if self.plan else self.resolution
 
     def find_measurement(self, metric: str) -> Measurement | None:
-        """The measurement of that metric, whatever number of images its name carries."""
+        """Return the measurement of a metric, for any number of images; None if there is none."""
         return next((m for m in self.measurements if m.metric == metric), None)

@@ -1,6 +1,4 @@
-"""State dicts: read from files that cannot run code, written as .safetensors, loaded into
-networks.
-"""
+"""State dicts: read without running code, written as .safetensors, loaded into networks."""
 
 from __future__ import annotations
 
@@ -29,93 +27,86 @@ if TYPE_CHECKING:
     import torch
 
 SHOWN_KEY_LENGTH = 200  # characters of an unknown key in a message
-
-
-METADATA_KEY = "__metadata__"  # of a .safetensors header
-
-
+METADATA_KEY = "__metadata__"  # key of the metadata in a .safetensors header
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-def check_sha256(path: Path, wanted: str) -> None:
-    """Raises WeightsError unless the file is there and has this sha256."""
+def check_sha256(path: Path, expected_sha256: str) -> None:
+    """Raise WeightsError unless the file exists and has the expected sha256."""
     if not path.is_file():
+        raise WeightsError(f"{path} is missing", advice="register it again or bring the file back")
+    actual_sha256 = weights_sha256(path)
+    if actual_sha256 != expected_sha256:
         raise WeightsError(
-            f"{path} is not there", advice="register it again or bring the file back"
-        )
-    found = weights_sha256(path)
-    if found != wanted:
-        raise WeightsError(
-            f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...",
+            f"{path} has sha256 {actual_sha256[:12]}..., recorded {expected_sha256[:12]}...",
             advice="register it again if the change is yours",
         )
 
 
-def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:
-    """Return the state dict of `read_weights`."""
-    return read_weights(path, wanted).state
+def load_weights(path: Path, expected_sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """Return the state dict of a weights file. Arguments and errors: `read_weights`."""
+    return read_weights(path, expected_sha256).state
 
 
-def read_weights(path: Path, wanted: str | None = None) -> UnwrappedWeights:
-    """Read a state dict from .safetensors, from shards by their index, or from a torch file with
-    weights_only=True.
+def read_weights(path: Path, expected_sha256: str | None = None) -> UnwrappedWeights:
+    """Return the state dict of a weights file, without wrappers (weight_wrappers.py).
+
+    If the file contains a network and its running average (EMA), the average is returned.
 
     Args:
-        path: The file, or the .safetensors.index.json of shards beside it. Wrappers of training
-            tools are stripped
-            (weight_wrappers.py); of a running average and a plain network the average is taken.
-        wanted: The recorded sha256 of the file, checked before it is opened.
+        path: A .safetensors file, the .safetensors.index.json of shards beside it, or a torch file,
+            which is read with weights_only=True.
+        expected_sha256: Recorded sha256, checked before the file is opened.
 
     Raises:
-        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and
-            plain training arguments.
+        WeightsError: The file is missing, has another hash, is damaged, or is a pickle that
+            contains more than tensors and plain training arguments.
     """
-    if wanted is not None:
-        check_sha256(path, wanted)
+    if expected_sha256 is not None:
+        check_sha256(path, expected_sha256)
     if not path.exists():
-        raise WeightsError(f"{path} is not there; give the weights file's path")
+        raise WeightsError(f"{path} is missing; give the weights file's path")
     with convert_os_errors(path):
         check_regular(path)
+
     if is_shard_index(path):
-        return strip_prefixes(
-            {
-                key: tensor
-                for shard in weight_shard_paths(path)
-                for key, tensor in _load_safetensors(shard).items()
-            }
-        )
+        state: dict[str, torch.Tensor] = {}
+        for shard_path in weight_shard_paths(path):
+            state.update(_load_safetensors(shard_path))
+        return strip_prefixes(state)
     if path.suffix == ".safetensors":
         return strip_prefixes(_load_safetensors(path))
-    unwrapped = unwrap_state_dict(_load_torch_file(path))
-    if unwrapped is None or not unwrapped.state:
+    weights = unwrap_state_dict(_load_torch_file(path))
+    if weights is None or not weights.state:
         raise WeightsError(
             f"{path} is not a bare state dict (names to tensors); save only the model's state dict"
         )
-    return unwrapped
+    return weights
 
 
 def is_shard_index(path: Path) -> bool:
-    """Return whether this is the index of weights in several .safetensors files."""
+    """Return whether a path is the index of weights in several .safetensors files."""
     return path.name.endswith(INDEX_SUFFIX)
 
 
 def weight_shard_paths(index: Path) -> list[Path]:
-    """Return the files that an index of .safetensors shards names, in order.
+    """Return the paths of the .safetensors shards of an index, sorted by name.
 
     Raises:
-        WeightsError: The index is damaged, a name is not that of a file beside it, a shard is
-            missing, or a key is in
-            another shard than the index says.
+        WeightsError: The index is damaged, a shard is missing or not in the folder of the index, or
+            the keys of a shard differ from those that the index states.
     """
     with convert_os_errors(index):
         data = read_regular(index, JSON_BYTES)
     try:
-        places: dict[str, str] = dict(parse_json(data)["weight_map"])
+        shard_by_key: dict[str, str] = dict(parse_json(data)["weight_map"])
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(
             f"{index} is not an index of weights ({first_line(error)}); copy it again"
         ) from error
-    names = sorted(set(map(str, places.values())))
+
+    # A name must not lead out of the folder of the index.
+    names = sorted(set(map(str, shard_by_key.values())))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise WeightsError(
@@ -125,31 +116,40 @@ def weight_shard_paths(index: Path) -> list[Path]:
             raise WeightsError(
                 f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it"
             )
+
     for name in names:
-        keys = weights_header(index.parent / name).keys()
-        if odd := sorted(keys ^ {key for key, place in places.items() if place == name}):
-            raise WeightsError(f"{index} and {name} disagree about {odd[0]!r}; copy both again")
+        actual_keys = weights_header(index.parent / name).keys()
+        index_keys = {key for key, shard in shard_by_key.items() if shard == name}
+        if differing_keys := sorted(actual_keys ^ index_keys):
+            raise WeightsError(
+                f"{index} and {name} disagree about {differing_keys[0]!r}; copy both again"
+            )
     return [index.parent / name for name in names]
 
 
 def weights_sha256(path: Path) -> str:
-    """Return the hex sha256 of a file of weights; of an index that of itself and of every shard."""
+    """Return the hex sha256 of a weights file.
+
+    The hash of an index is the sha256 of the joined hex hashes of the index and of its shards.
+    """
     if not is_shard_index(path):
         return sha256_file(path)
-    return sha256_bytes("".join(map(sha256_file, (path, *weight_shard_paths(path)))).encode())
+    hashes = [sha256_file(file) for file in (path, *weight_shard_paths(path))]
+    return sha256_bytes("".join(hashes).encode())
 
 
 def training_arguments(path: Path) -> dict[str, object]:
-    """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty
-    for any other file.
+    """Return the command-line arguments in a training checkpoint (`args` of DiT's train.py).
+
+    Any other file has none: the result is empty.
 
     Raises:
-        WeightsError: as `load_weights`.
+        WeightsError: The torch file cannot be read.
     """
     if path.suffix == ".safetensors" or is_shard_index(path):
         return {}
-    found = _load_torch_file(path)
-    args = found.get("args") if isinstance(found, dict) else None
+    contents = _load_torch_file(path)
+    args = contents.get("args") if isinstance(contents, dict) else None
     if isinstance(args, argparse.Namespace):
         return dict(vars(args))
     return dict(args) if isinstance(args, dict) else {}
@@ -170,59 +170,62 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_torch_file(path: Path) -> object:
-    """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if
-    nothing else asks to be.
+    """Return the contents of a torch file, unpickled with weights_only=True.
+
+    Beside tensors and plain values only argparse.Namespace is allowed, because DiT's train.py
+    stores one. A file with any further class is rejected.
     """
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        archive = zipfile.is_zipfile(
-            path
-        )  # torch's older format can neither be mapped nor looked into
-        foreign = get_unsafe_globals_in_checkpoint(str(path)) if archive else []
-        with safe_globals([argparse.Namespace] if foreign == ["argparse.Namespace"] else []):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        # Before version 1.6 torch wrote no zip archives. Those files can be neither memory-mapped
+        # nor searched for classes.
+        is_archive = zipfile.is_zipfile(path)
+        class_names = get_unsafe_globals_in_checkpoint(str(path)) if is_archive else []
+        has_only_namespace = class_names == ["argparse.Namespace"]
+        with safe_globals([argparse.Namespace] if has_only_namespace else []):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds Python objects beside tensors, or no tensors at all, and was not opened;"
             " save its state dict as .safetensors"
         ) from error
-    except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
+    except Exception as error:  # the unpickler raises many types on damaged bytes
         raise WeightsError(
             f"{path} is not a readable torch file ({first_line(error)}); copy it again"
         ) from error
 
 
-def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) -> bytes:
-    """A .safetensors file with a note in its header; equal weights and notes give equal bytes."""
+def weights_bytes(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a .safetensors file. Equal weights and metadata give equal bytes."""
     from safetensors.torch import save
 
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
-    (size,) = struct.unpack("<Q", data[:8])
-    # safetensors writes a note in the order of a hash table, another one every time; so the note is
-    # put in here, sorted
-    header = json.dumps(
-        {METADATA_KEY: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])},
-        separators=(",", ":"),
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + data[8 + size :]
+    (header_length,) = struct.unpack("<Q", data[:8])
+    header_end = 8 + header_length
+
+    # safetensors writes the metadata in random order. Insert it here in sorted order instead.
+    entries = json.loads(data[8:header_end])
+    header_fields = {METADATA_KEY: dict(sorted(metadata.items())), **entries}
+    header = json.dumps(header_fields, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors start at a multiple of 8 bytes
+    return struct.pack("<Q", len(header)) + header + data[header_end:]
 
 
 def weights_header(path: Path) -> JsonObject:
-    """What a .safetensors header says, by key and without its note; empty for any other file or a
-    damaged one.
+    """Return the header entry (dtype, shape, offsets) of each tensor of a .safetensors file.
+
+    The result is empty for another or a damaged file.
     """
-    return {
-        key: facts for key, facts in _read_safetensors_header(path).items() if key != METADATA_KEY
-    }
+    header = _read_safetensors_header(path)
+    return {key: entry for key, entry in header.items() if key != METADATA_KEY}
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a .safetensors header; empty for any other file or a damaged one."""
-    note = _read_safetensors_header(path).get(METADATA_KEY)
-    return dict(note) if isinstance(note, dict) else {}
+    """Return the metadata of a .safetensors file; empty for another or a damaged file."""
+    metadata = _read_safetensors_header(path).get(METADATA_KEY)
+    return dict(metadata) if isinstance(metadata, dict) else {}
 
 
 def _read_safetensors_header(path: Path) -> JsonObject:
@@ -230,48 +233,57 @@ def _read_safetensors_header(path: Path) -> JsonObject:
         return {}
     try:
         with open_regular(path) as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = parse_json(file.read(min(size, 100_000_000)))
+            (header_length,) = struct.unpack("<Q", file.read(8))
+            header = parse_json(file.read(min(header_length, 100_000_000)))
     except (OSError, ValueError, struct.error, IrregularFileError):
         return {}
     return header if isinstance(header, dict) else {}
 
 
 def check_state_dict(
-    wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str
+    expected_state: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], title: str
 ) -> None:
-    """Raise WeightsError unless both have the same keys, shapes and kinds of number.
+    """Raise WeightsError unless a state dict has the expected keys, shapes and kinds of number.
 
-    It lists every key that is missing, unexpected, mis-shaped, or holds integers where the network
-    has floats (quantised weights,
-    whose scales would be lost).
+    A tensor of integers is rejected where the network has floats: quantised weights would lose
+    their scales.
+
+    Args:
+        expected_state: State dict of the network.
+        state: State dict of the weights.
+        title: The weights, for the message, which lists every key that differs.
     """
-    complaints = []
-    if missing := sorted(wanted.keys() - state.keys()):
-        complaints.append(f"missing {', '.join(missing)}")
-    if unexpected := sorted(key[:SHOWN_KEY_LENGTH] for key in state.keys() - wanted.keys()):
-        complaints.append(f"unexpected {', '.join(unexpected)}")
-    shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
-        for k, v in sorted(wanted.items())
-        if k in state and state[k].shape != v.shape
-    ]
-    if shapes:
-        complaints.append(f"mis-shaped {', '.join(shapes)}")
-    kinds = [
-        f"{k} {_dtype_name(state[k])} for {_dtype_name(v)}"
-        for k, v in sorted(wanted.items())
-        if k in state
-        and (state[k].is_floating_point(), state[k].is_complex())
-        != (v.is_floating_point(), v.is_complex())
-    ]
-    if kinds:
-        complaints.append(f"of another kind {', '.join(kinds)}")
-    if complaints:
+    problems = []
+    if missing_keys := sorted(expected_state.keys() - state.keys()):
+        problems.append(f"missing {', '.join(missing_keys)}")
+    unexpected_keys = sorted(key[:SHOWN_KEY_LENGTH] for key in state.keys() - expected_state.keys())
+    if unexpected_keys:
+        problems.append(f"unexpected {', '.join(unexpected_keys)}")
+
+    shape_texts = []
+    dtype_texts = []
+    for key, expected in sorted(expected_state.items()):
+        if key not in state:
+            continue
+        if state[key].shape != expected.shape:
+            shape_texts.append(f"{key} {tuple(state[key].shape)} for {tuple(expected.shape)}")
+        if _number_kind(state[key]) != _number_kind(expected):
+            dtype_texts.append(f"{key} {_dtype_name(state[key])} for {_dtype_name(expected)}")
+    if shape_texts:
+        problems.append(f"mis-shaped {', '.join(shape_texts)}")
+    if dtype_texts:
+        problems.append(f"of another kind {', '.join(dtype_texts)}")
+
+    if problems:
         raise WeightsError(
-            f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and"
+            f"{title} does not fit: {'; '.join(problems)}; check --backbone, --encoding and"
             " --option"
         )
+
+
+def _number_kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Return whether the dtype is floating point, and whether it is complex."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
@@ -279,12 +291,15 @@ def _dtype_name(tensor: torch.Tensor) -> str:
 
 
 def load_state_strictly(
-    module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str
+    module: torch.nn.Module, state: Mapping[str, torch.Tensor], title: str
 ) -> None:
-    """Loads a state dict strictly, casting to the module's dtypes.
+    """Load a state dict into a module, converted to the module's dtypes.
+
+    Args:
+        title: The weights, for the message.
 
     Raises:
-        WeightsError: lists every missing, unexpected and mis-shaped key.
+        WeightsError: Keys are missing, unexpected or of another shape. The message lists them all.
     """
-    check_state_dict(module.state_dict(), state, what)
+    check_state_dict(module.state_dict(), state, title)
     module.load_state_dict(dict(state), strict=True)

@@ -1,4 +1,4 @@
-"""Safe bytes: atomic writes, reads of regular files, and hashes."""
+"""Files as bytes: atomic writes, reads, hashes, and errors of the system as one line."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ from harope_bench.core.regular_file import (
     read_regular,
 )
 
-# Errors of the disk or of the process, whatever the bytes of a file are.
+# Error numbers that say nothing about the content of a file.
 DISK_ERRNOS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
-    errno.EMFILE, errno.ENFILE, errno.ESTALE,
-)  # fmt: skip
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+)
+# What to do about an error number, in the message.
+ERRNO_ADVICE = {
+    errno.ENOSPC: "free some space or choose another --out; the finished work is kept",
+    errno.EDQUOT: "free some space or choose another --out; the finished work is kept",
+    errno.EACCES: "choose a folder you may write",
+    errno.EPERM: "choose a folder you may write",
+    errno.EROFS: "choose a folder you may write",
+}
 
 
 def home() -> Path:
-    """Return where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench.
+    """Return the folder of the user's own files: HAROPE_BENCH_HOME, or ~/.harope-bench.
 
     Raises:
-        StorageError: Neither names a folder: there is no such user, or the system knows no home of
-            this one.
+        StorageError: The variable is not set and the user has no home folder.
     """
     try:
         return Path(
@@ -50,30 +57,28 @@ def home() -> Path:
 
 @contextmanager
 def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
-    """Turns a refusal of the disk into one line that names the place; with `missing_ok` a file that
-    is not there stays FileNotFoundError.
+    """Convert an OSError in the block into a StorageError that names the path.
+
+    Args:
+        missing_ok: Raise FileNotFoundError unchanged.
 
     Raises:
-        DiskError: no space, no permission, read-only, or a file where a folder should be.
+        DiskError: The error is one of DISK_ERRNOS: no space, no permission, a read-only disk, or a
+            file where a folder is needed.
+        StorageError: Any other OSError.
     """
     try:
         yield
     except OSError as error:
         if missing_ok and isinstance(error, FileNotFoundError):
             raise
-        advice = {
-            errno.ENOSPC: "free some space or choose another --out; the finished work is kept",
-            errno.EDQUOT: "free some space or choose another --out; the finished work is kept",
-            errno.EACCES: "choose a folder you may write",
-            errno.EPERM: "choose a folder you may write",
-            errno.EROFS: "choose a folder you may write",
-        }.get(error.errno or 0, "choose another place")
-        kind = DiskError if error.errno in DISK_ERRNOS else StorageError
-        raise kind(f"cannot use {path}: {error.strerror or error}; {advice}") from error
+        advice = ERRNO_ADVICE.get(error.errno or 0, "choose another place")
+        error_type = DiskError if error.errno in DISK_ERRNOS else StorageError
+        raise error_type(f"cannot use {path}: {error.strerror or error}; {advice}") from error
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made with its parents if it was not there."""
+    """Create a folder and its parents unless they exist; return its path."""
     with convert_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -81,15 +86,18 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` whole or not at all, even when the process is killed;
-    parts that a kill left are removed.
+    """Yield a binary file that appears at `path` complete or not at all.
 
-    `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that
-    stands there stays.
+    The bytes go to a temporary file ("part") beside `path`, which is renamed at the end. Parts that
+    a killed process left in the folder are removed.
+
+    Args:
+        sync: Wait until the bytes are on the disk, so that they survive a power failure.
+        replace: Replace an existing file.
 
     Raises:
-        StorageError: the disk refuses; without `replace` also: a file with other bytes stands
-            there.
+        StorageError: The file cannot be written. Without `replace` also: a file with other bytes
+            exists.
     """
     make_folder(path.parent)
     part_files.remove_stale_parts_beside(path)
@@ -112,11 +120,12 @@ def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Ite
 
 
 def _link_new_file(part: Path, path: Path) -> bool:
-    """Give a part its name unless a file has it; False where neither is so and this file system has
-    no second names.
+    """Move a part to `path` unless a file exists there; return whether that is done.
+
+    A file with equal bytes counts as done. A file system without hard links returns False.
 
     Raises:
-        StorageError: A file with other bytes has the name.
+        StorageError: A file with other bytes exists.
     """
     try:
         os.link(part, path)
@@ -134,19 +143,20 @@ def _link_new_file(part: Path, path: Path) -> bool:
 
 
 def check_output_path(path: Path, *inputs: Path) -> None:
-    """Raise StorageError where something other than a file stands at `path`, or where it is one of
-    the inputs.
-    """
+    """Raise StorageError if `path` exists and is not a file, or if it is one of the input files."""
     with convert_os_errors(path):
         if path.exists() and not path.is_file():
             raise StorageError(f"{path} is not a file; choose another place")
         if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
-            raise StorageError(f"{path} is what is read; choose another place")
+            raise StorageError(f"{path} is also an input file; choose another place")
 
 
 def check_overwrite(path: Path, signature: str, title: str) -> None:
-    """Raise StorageError where a file stands at `path` that does not hold `mark`, text of every
-    `what` that this program writes.
+    """Raise StorageError if the file at `path` was not written by this program.
+
+    Args:
+        signature: Text that every such file contains within its first MiB.
+        title: What such a file is called in the message.
     """
     check_output_path(path)
     with (
@@ -161,44 +171,52 @@ def check_overwrite(path: Path, signature: str, title: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Atomic write of bytes."""
+    """Write bytes to a file atomically."""
     with write_atomically(path) as file:
         file.write(data)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Writes the bytes of a file at another place, whole or not at all."""
-    with convert_os_errors(source), open_regular(source) as found, write_atomically(target) as file:
-        shutil.copyfileobj(found, file)
+    """Copy the bytes of a regular file to `target` atomically."""
+    with (
+        convert_os_errors(source),
+        open_regular(source) as source_file,
+        write_atomically(target) as target_file,
+    ):
+        shutil.copyfileobj(source_file, target_file)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic write of UTF-8 text; StorageError where it holds half a character, as the name of a
-    file that is not UTF-8 does.
+    """Write text to a file atomically, as UTF-8.
+
+    Raises:
+        StorageError: The file cannot be written, or the text contains a lone surrogate, as the name
+            of a file does that is not UTF-8.
     """
     write_bytes(path, encode_utf8(path, text))
 
 
 def encode_utf8(path: Path, text: str) -> bytes:
-    """Return text as bytes for the file at `path`; StorageError where it holds half a character (a
-    lone surrogate).
+    """Return the UTF-8 bytes of a text that will be written to `path`.
+
+    Raises:
+        StorageError: The text contains a lone surrogate. The message names the path.
     """
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        shown = ascii(text[max(0, error.start - 20) : error.end])
+        excerpt = ascii(text[max(0, error.start - 20) : error.end])
         raise StorageError(
-            f"{ascii(str(path))[1:-1]} would hold {shown}, which is no Unicode text; rename what is"
-            " called so"
+            f"{ascii(str(path))[1:-1]} would contain {excerpt}, which is not Unicode text; rename"
+            " the file or label with that name"
         ) from error
 
 
 def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
-    """Return a file's bytes, None where there is no file; one that another process removes
-    meanwhile is no error.
+    """Return the bytes of a file; None if there is no file.
 
     Raises:
-        StorageError: The disk refuses, or it is no regular file or has more than `limit` bytes.
+        StorageError: The file cannot be read, is not a regular file or has more than `limit` bytes.
     """
     with convert_os_errors(path):
         try:
@@ -208,9 +226,7 @@ def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Return when a file was last written (ns) and its size (bytes), None where there is no
-    file.
-    """
+    """Return the modification time (ns) and the size (bytes) of a file; None if there is none."""
     with convert_os_errors(path):
         try:
             status = path.stat()
@@ -220,29 +236,31 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex sha256 of bytes."""
+    """Return the hex sha256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path, missing_ok: bool = False) -> str:
-    """Return the hex sha256 of a file, read in pieces; errors as `disk`."""
+    """Return the hex sha256 of a file, read in blocks.
+
+    Raises:
+        FileNotFoundError: With `missing_ok`, the file does not exist.
+        StorageError: The file cannot be read or is not a regular file.
+    """
     with convert_os_errors(path, missing_ok), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob_id(path: Path) -> str:
-    """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in
-    pieces.
-    """
+    """Return git's id of a file: the hex sha1 of "blob ", the size, a NUL byte and the content."""
     with convert_os_errors(path), open_regular(path) as file:
-        found = hashlib.sha1(
-            f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False
-        )
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind where the message is empty."""
+    """Return the first line of an error's message; its class name if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Read text files as editors on any system save them."""
+"""Text files in the encodings and line endings that editors on any system write."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 
-BYTE_ORDER_MARK = "\ufeff"  # a byte order mark once it is decoded
-# UTF-32 comes first: its little-endian mark begins with that of UTF-16.
+BYTE_ORDER_MARK = "\ufeff"  # a decoded byte order mark
+# UTF-32 precedes UTF-16, because its little-endian mark begins with that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -20,12 +20,11 @@ BYTE_ORDER_MARKS = (
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file without a byte order mark, its lines ending in a line feed.
+    """Return the text of a file without byte order marks, with line feeds as line endings.
 
     Raises:
-        StorageError: The file cannot be read, is no regular file, is larger than TEXT_BYTES, or is
-            neither UTF-8
-            nor marked as UTF-16 or UTF-32.
+        StorageError: The file cannot be read, is not a regular file, is larger than TEXT_BYTES, or
+            is neither UTF-8 nor UTF-16 or UTF-32 with a byte order mark.
     """
     try:
         data = read_regular(path, TEXT_BYTES)
@@ -37,9 +36,7 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(data: bytes, path: Path) -> str:
-    """Return the text of a file's bytes; `path` names the file in errors, which are those of
-    `read_text`.
-    """
+    """Return the text of a file's bytes. `path` is for messages. Errors: `read_text`."""
     encoding = detect_charset(data)
     if encoding == "utf-8" and b"\0" in data:
         raise StorageError(
@@ -53,16 +50,15 @@ def decode_text(data: bytes, path: Path) -> str:
         raise StorageError(
             f"{path} line {line} is not {encoding.upper()} text; save the file as UTF-8"
         ) from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Files that were joined, or marked twice, have further marks, which would be part of the first
-    # name of a line.
-    return lines.lstrip(BYTE_ORDER_MARK).replace(f"\n{BYTE_ORDER_MARK}", "\n")
+
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # A file that was joined from several ones has a mark at the start of some lines, too.
+    return text.lstrip(BYTE_ORDER_MARK).replace(f"\n{BYTE_ORDER_MARK}", "\n")
 
 
-def detect_charset(start: bytes) -> str:
-    """Return the encoding that a file's first bytes state, UTF-8 if they hold no byte order
-    mark.
-    """
-    return next(
-        (encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8"
-    )
+def detect_charset(data: bytes) -> str:
+    """Return the encoding that the byte order mark states; UTF-8 without such a mark."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return encoding
+    return "utf-8"

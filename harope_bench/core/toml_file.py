@@ -1,6 +1,4 @@
-"""Facts to TOML and back. The standard library reads the format and does not write it; tomli-w
-does.
-"""
+"""TOML files: read with the standard library, written with tomli-w."""
 
 from __future__ import annotations
 
@@ -17,54 +15,51 @@ from harope_bench.core.regular_file import TOML_BYTES, read_regular
 from harope_bench.core.text_file import decode_text
 
 
-def toml_text(facts: Mapping[str, object]) -> str:
-    """Return facts as TOML: keys in their order, tables last, every character escaped that TOML
-    asks to be.
+def toml_text(fields: Mapping[str, object]) -> str:
+    """Return fields as TOML: keys in their order, tables last.
 
     Raises:
-        StorageError: A text holds half a character (a lone surrogate), as a name that is not UTF-8
-            does.
+        StorageError: A text contains a lone surrogate, as the name of a file does that is not
+            UTF-8.
     """
-    text = tomli_w.dumps(facts)
+    text = tomli_w.dumps(fields)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        shown = text[max(0, error.start - 30) : error.end].split("\n")[-1]
+        excerpt = text[max(0, error.start - 30) : error.end].split("\n")[-1]
         raise StorageError(
-            f"{shown!a} is not Unicode text; rename the file or correct the name"
+            f"{excerpt!a} is not Unicode text; rename the file or correct the name"
         ) from error
     return text
 
 
-def versioned_toml_text(kind: FileKind, facts: Mapping[str, object]) -> str:
-    """Return the TOML of a file of a kind, its format version first; errors as `toml_text`."""
-    return toml_text(add_format_version(kind, facts))
+def versioned_toml_text(kind: FileKind, fields: Mapping[str, object]) -> str:
+    """Return fields as TOML, preceded by the format version of the kind. Errors: `toml_text`."""
+    return toml_text(add_format_version(kind, fields))
 
 
 def read_versioned_toml(kind: FileKind, path: Path) -> JsonObject:
-    """Return the facts of a TOML file of a kind, without its format version.
+    """Return the fields of a TOML file without its format version.
 
     Raises:
         BenchError: As `read_toml`.
-        FormatError: The file is of another format version.
+        FormatError: The format version is missing or not the current one.
     """
     return strip_format_version(kind, read_toml(path), path)
 
 
 def read_toml(path: Path) -> JsonObject:
-    """Return the facts of a TOML file.
+    """Return the fields of a TOML file.
 
     Raises:
-        BenchError: It cannot be opened, is no regular file, is larger than FACTS_BYTES, or is no
-            TOML; names the file and the fault.
+        BenchError: The file cannot be opened, is not a regular file, is larger than TOML_BYTES, or
+            is not TOML. The message names the file and the reason.
     """
     return parse_toml(read_toml_bytes(path), path)
 
 
 def read_toml_bytes(path: Path) -> bytes:
-    """Return the bytes of a TOML file, whose hash somebody wants too; errors of opening are those
-    of `read_toml`.
-    """
+    """Return the bytes of a TOML file, for callers that also hash them. Errors: `read_toml`."""
     try:
         return read_regular(path, TOML_BYTES)
     except OSError as error:
@@ -72,7 +67,7 @@ def read_toml_bytes(path: Path) -> bytes:
 
 
 def parse_toml(data: bytes, path: Path) -> JsonObject:
-    """Return the facts of a TOML file's bytes; BenchError names the file and the fault."""
+    """Return the fields of a TOML file's bytes. Errors: `read_toml`."""
     try:
         return tomllib.loads(decode_text(data, path))
     except (StorageError, ValueError) as error:

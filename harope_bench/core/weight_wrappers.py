@@ -1,17 +1,19 @@
-"""Wrappers that training tools leave around a network's weights: dicts around the state, and
-prefixes of its keys.
+"""Removal of the wrappers that training tools put around a network's weights: dicts around the
+state dict, and prefixes of its keys.
 
-Stripped here for every reader of weights. Layouts: DiT's and DeiT's train.py ({"model", "ema",
-...}), timm ("state_dict",
-"state_dict_ema"), Lightning ("state_dict", keys `model.`), torch.optim.swa_utils.AveragedModel
-(`n_averaged`, `module.`),
-ema_pytorch (`initted`, `step`, `ema_model.`, `online_model.`), torch.compile (`_orig_mod.`), DDP
-(`module.`), FSDP.
+These layouts are known:
+- train.py of DiT and DeiT: {"model", "ema", ...}
+- timm: "state_dict", "state_dict_ema"
+- Lightning: "state_dict", prefix `model.`
+- torch.optim.swa_utils.AveragedModel: `n_averaged`, prefix `module.`
+- ema_pytorch: `initted`, `step`, prefixes `ema_model.` and `online_model.`
+- torch.compile: prefix `_orig_mod.`; DDP: prefix `module.`; FSDP
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
@@ -20,31 +22,29 @@ from harope_bench.core.errors import WeightsError
 if TYPE_CHECKING:
     import torch
 
-# A running average comes first: it is what a paper's numbers are of.
+# A running average (EMA) is preferred to the plain network, because papers report its numbers.
 EMA_KEYS = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
 NETWORK_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "params")
+# Prefixes that all keys may have, in the order of preference.
 PREFIXES = (
     *("ema_model.", "model_ema.", "ema.", "averaged_model."),
     *("module.", "model.", "online_model.", "net.", "network.", "diffusion_model."),
 )
-# Names that stand anywhere in a key, because a part of a network can be wrapped alone.
+# Wrappers of a part of a network, whose names can be anywhere in a key.
 INNER_WRAPPER_PATTERN = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
+# Keys of counters beside the weights, each a tensor of one element.
 COUNTER_KEYS = {"n_averaged", "initted", "step", "num_updates", "decay"}
-ADAPTER_KEY_PARTS = (
-    "lora",
-    "lokr_",
-    "hada_",
-    "oft_",
-    "ia3_",
-)  # keys of adapters keep their prefixes, by which they are known
-MAX_WRAPPERS = 4  # wrappers around one network; more is no training file
+# Parts of the keys of adapters (LoRA and others). Their prefixes tell which network they adapt, so
+# they are not removed.
+ADAPTER_KEY_PARTS = ("lora", "lokr_", "hada_", "oft_", "ia3_")
+MAX_WRAPPERS = 4  # nested wrappers of one network
 
 
 @runtime_checkable
 class TensorLike(Protocol):
-    """What is taken for a tensor without importing torch."""
+    """A tensor, recognised without importing torch."""
 
     def numel(self) -> int:
         """Return the number of elements."""
@@ -54,8 +54,9 @@ class UnwrappedWeights(NamedTuple):
     """A state dict without its wrappers.
 
     Attributes:
-        taken: The wrappers that were removed, outermost first.
-        others: Other networks that the file holds beside the one taken.
+        state: Tensors by key.
+        wrappers: The wrappers that were removed, outermost first.
+        other_networks: Names of further networks in the file, which were ignored.
     """
 
     state: dict[str, torch.Tensor]
@@ -63,42 +64,51 @@ class UnwrappedWeights(NamedTuple):
     other_networks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        beside = f"; it also holds {', '.join(self.other_networks)}" if self.other_networks else ""
-        return f"weights taken from {' > '.join(self.wrappers) or 'the whole file'}{beside}"
+        """Return in words which network of the file was loaded."""
+        source = " > ".join(self.wrappers) or "the whole file"
+        if not self.other_networks:
+            return f"weights taken from {source}"
+        return f"weights taken from {source}; it also holds {', '.join(self.other_networks)}"
 
 
 def unwrap_state_dict(contents: object) -> UnwrappedWeights | None:
-    """Return the network of a file's contents; None where there is no state dict.
+    """Return the network in a file's contents; None if there is no state dict.
 
     Args:
-        contents: A state dict (names to tensors), or dicts around it.
+        contents: A state dict (names to tensors), or nested dicts around it.
 
     Raises:
-        WeightsError: Two keys are the same one without their wrappers.
+        WeightsError: Two keys are equal without their prefixes.
     """
-    taken: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    wrappers: list[str] = []
+    other_networks: list[str] = []
     for _ in range(MAX_WRAPPERS):
         if is_state_dict(contents) or not isinstance(contents, Mapping):
             break
-        names = [
-            name
-            for name in (*EMA_KEYS, *NETWORK_KEYS)
-            if isinstance(contents.get(name), Mapping) and contents[name]
+        network_keys = [
+            key
+            for key in (*EMA_KEYS, *NETWORK_KEYS)
+            if isinstance(contents.get(key), Mapping) and contents[key]
         ]
-        if not names:
+        if not network_keys:
             return None
-        taken = (*taken, names[0])
-        others = (*others, *names[1:])
-        contents = contents[names[0]]
+        preferred_key = network_keys[0]
+        wrappers.append(preferred_key)
+        other_networks.extend(network_keys[1:])
+        contents = contents[preferred_key]
     if not is_state_dict(contents):
         return None
-    bare = strip_prefixes(contents)
-    return UnwrappedWeights(bare.state, (*taken, *bare.wrappers), (*others, *bare.other_networks))
+
+    network = strip_prefixes(contents)
+    return UnwrappedWeights(
+        network.state,
+        (*wrappers, *network.wrappers),
+        (*other_networks, *network.other_networks),
+    )
 
 
 def is_state_dict(contents: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
-    """Return whether this is a dict of names to tensors."""
+    """Return whether an object maps names to tensors."""
     if not isinstance(contents, Mapping):
         return False
     pairs = contents.items()
@@ -106,39 +116,61 @@ def is_state_dict(contents: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
 
 
 def strip_prefixes(state: Mapping[str, torch.Tensor]) -> UnwrappedWeights:
-    """Return the state dict without the prefixes that all its keys have; of an average and a plain
-    network the average.
+    """Return the state dict without the prefixes of wrappers.
+
+    A prefix is removed only if every key has one. If there are several prefixes, the keys of the
+    preferred one are returned, which are those of a running average.
 
     Raises:
-        WeightsError: Two keys are the same one without their wrappers.
+        WeightsError: Two keys are equal without their prefixes.
     """
-    if any(mark in key for key in state for mark in ADAPTER_KEY_PARTS):
+    if any(part in key for key in state for part in ADAPTER_KEY_PARTS):
         return UnwrappedWeights(dict(state))
-    bare = _rename_keys(state, {key: INNER_WRAPPER_PATTERN.sub("", key) for key in state})
-    taken: tuple[str, ...] = ("_orig_mod.",) if any("_orig_mod." in key for key in state) else ()
-    others: tuple[str, ...] = ()
+
+    # Wrappers of parts of the network, anywhere in a key.
+    network = _rename_keys(state, {key: INNER_WRAPPER_PATTERN.sub("", key) for key in state})
+    is_compiled = any("_orig_mod." in key for key in state)
+    wrappers = ["_orig_mod."] if is_compiled else []
+
+    # Wrappers of the whole network, at the start of every key.
+    other_networks: list[str] = []
     for _ in range(MAX_WRAPPERS):
-        names = [key for key in bare if not (key in COUNTER_KEYS and bare[key].numel() == 1)]
-        groups = {prefix: [key for key in names if key.startswith(prefix)] for prefix in PREFIXES}
-        present = [prefix for prefix, keys in groups.items() if keys]
-        if not names or sum(map(len, groups.values())) != len(names):
+        weight_keys = [key for key in network if not _is_counter(key, network[key])]
+        keys_by_prefix = {
+            prefix: [key for key in weight_keys if key.startswith(prefix)] for prefix in PREFIXES
+        }
+        n_prefixed_keys = sum(len(keys) for keys in keys_by_prefix.values())
+        if not weight_keys or n_prefixed_keys != len(weight_keys):
             break
-        prefix = present[0]
-        bare = _rename_keys(bare, {key: key.removeprefix(prefix) for key in groups[prefix]})
-        taken = (*taken, prefix)
-        others = (*others, *present[1:])
-    return UnwrappedWeights(bare, taken, others)
+        prefixes = [prefix for prefix, keys in keys_by_prefix.items() if keys]
+        preferred_prefix = prefixes[0]
+        new_keys = {
+            key: key.removeprefix(preferred_prefix) for key in keys_by_prefix[preferred_prefix]
+        }
+        network = _rename_keys(network, new_keys)
+        wrappers.append(preferred_prefix)
+        other_networks.extend(prefixes[1:])
+    return UnwrappedWeights(network, tuple(wrappers), tuple(other_networks))
+
+
+def _is_counter(key: str, tensor: torch.Tensor) -> bool:
+    return key in COUNTER_KEYS and tensor.numel() == 1
 
 
 def _rename_keys(
-    state: Mapping[str, torch.Tensor], names: Mapping[str, str]
+    state: Mapping[str, torch.Tensor], new_keys: Mapping[str, str]
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors of `names` under their new names."""
-    renamed = {new: state[old] for old, new in names.items()}
-    if len(renamed) != len(names):
-        twice = sorted({new for new in names.values() if list(names.values()).count(new) > 1})[0]
+    """Return the tensors whose keys are in `new_keys` (old to new), under their new keys.
+
+    Raises:
+        WeightsError: Two new keys are equal.
+    """
+    renamed_state = {new_key: state[old_key] for old_key, new_key in new_keys.items()}
+    if len(renamed_state) != len(new_keys):
+        key_counts = Counter(new_keys.values())
+        duplicate = min(key for key, count in key_counts.items() if count > 1)
         raise WeightsError(
-            f"{twice} is in the file twice, with and without a wrapper's prefix; save the network"
-            " alone"
+            f"{duplicate} is in the file twice, with and without a wrapper's prefix; save the"
+            " network alone"
         )
-    return renamed
+    return renamed_state

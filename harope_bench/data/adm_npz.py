@@ -1,8 +1,7 @@
-"""ADM's .npz of images, read and written in the memory of one batch.
+"""ADM's .npz of images, read and written one batch at a time.
 
-Format: openai/guided-diffusion:evaluations/evaluator.py; arr_0 uint8 (N, H, W, 3), optional arr_1
-labels; a reference also carries
-mu, sigma, mu_s, sigma_s.
+Format: openai/guided-diffusion:evaluations/evaluator.py. `arr_0` are images (N, H, W, 3) uint8,
+`arr_1` are optional labels. A reference also contains mu, sigma, mu_s and sigma_s.
 """
 
 from __future__ import annotations
@@ -24,24 +23,25 @@ from harope_bench.data.image_io import MAX_PIXELS
 
 IMAGES_MEMBER = "arr_0.npy"
 LABELS_MEMBER = "arr_1.npy"
-MAX_FORTRAN_BYTES = (
-    1 << 30
-)  # bytes of an array in Fortran order, which cannot be read piece by piece
-MAX_LABEL = 2**31 - 1  # of a class; a larger number of 64 bits without sign would come out negative
-BATCH_BYTES = 1 << 30  # of the images that are read at once
+# An array in Fortran order cannot be read in batches, so all of it is in memory at once.
+MAX_FORTRAN_BYTES = 1 << 30
+MAX_LABEL = 2**31 - 1  # far below the uint64 values that become negative as int64
+BATCH_BYTES = 1 << 30  # maximum bytes of images that are in memory at once
 
 
 def _member_names(archive: zipfile.ZipFile) -> list[str]:
-    """Return the members' names; ValueError where one stands twice."""
+    """Return the names of the archive's members; raise ValueError if an array occurs twice."""
     names = archive.namelist()
-    if twice := repeated_member(names):
-        raise ValueError(f"it holds {twice} twice, and readers differ in which they take")
+    if duplicate := repeated_member(names):
+        raise ValueError(f"it holds {duplicate} twice, and readers differ in which they take")
     return names
 
 
 def array_names(path: Path) -> set[str]:
-    """Names of the arrays in the file, as they are called without .npy; SampleError if it is no
-    npz.
+    """Return the names of the arrays in a file, without ".npy".
+
+    Raises:
+        SampleError: The file is not an .npz.
     """
     try:
         with open_npz(path) as (archive, _):
@@ -53,31 +53,36 @@ def array_names(path: Path) -> set[str]:
 
 
 def images_shape(path: Path, is_reference: bool = False) -> tuple[int, int, int, int]:
-    """(N, H, W, 3) of the images in the file, each at least 1.
+    """Return the shape (N, H, W, 3) of the images in a file, each number at least 1.
+
+    A sample file that contains `mu` is rejected, because ADM would score those statistics instead
+    of the images (evaluator.py:164-172).
+
+    Args:
+        is_reference: Whether the file is a reference, which may contain `mu`.
 
     Raises:
-        SampleError: not such a file, one whose header claims more than it holds, or one that
-            carries `mu` and is no `reference`:
-            ADM would then score the stored statistics in place of the images
-            (evaluator.py:164-172).
+        SampleError: The file is not an ADM file, its header does not fit its size, or it is a
+            sample file that contains `mu`.
     """
     try:
-        with open_npz(path) as (archive, size):
+        with open_npz(path) as (archive, file_bytes):
             names = _member_names(archive)
             if "mu.npy" in names and not is_reference:
                 raise SampleError(
-                    f"{path} carries mu: it is a reference, or samples with foreign statistics;"
+                    f"{path} contains mu: it is a reference, or samples with foreign statistics;"
                     " give a file with arr_0 only"
                 )
             if IMAGES_MEMBER not in names:
                 raise SampleError(
                     f"{path} has no arr_0 (found {shorten_list(names)}); give an ADM sample file"
                 )
-            shape, dtype, is_fortran = read_member_header(archive, IMAGES_MEMBER, size)
+            shape, dtype, is_fortran = read_member_header(archive, IMAGES_MEMBER, file_bytes)
     except ARCHIVE_ERRORS as error:
         raise SampleError(
             f"{path} is not a readable npz ({first_line(error)}); make the file again"
         ) from error
+
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise SampleError(
             f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3); convert the images first"
@@ -99,67 +104,73 @@ def images_shape(path: Path, is_reference: bool = False) -> tuple[int, int, int,
     return shape
 
 
-def read_batches(path: Path, size: int, reference: bool = False) -> Iterator[np.ndarray]:
-    """The images in order, `size` at a time, (B, H, W, 3) uint8; SampleError names the row where
-    the file breaks.
+def read_batches(path: Path, batch_size: int, is_reference: bool = False) -> Iterator[np.ndarray]:
+    """Yield the images in order, in batches (B, H, W, 3) uint8 of at most `batch_size` images.
+
+    Raises:
+        SampleError: As `images_shape`, or the file is damaged. The message names the first image
+            that cannot be read.
     """
-    n, *rest = images_shape(path, reference)
-    size = max(1, min(size, BATCH_BYTES // math.prod(rest)))
-    each = math.prod(rest)
-    done = 0
+    n_images, *image_shape = images_shape(path, is_reference)
+    image_bytes = math.prod(image_shape)
+    batch_size = max(1, min(batch_size, BATCH_BYTES // image_bytes))
+    n_read = 0
     try:
         with open_npz(path) as (archive, _), archive.open(IMAGES_MEMBER) as member:
             if read_header(member).is_fortran:
-                yield from _fortran_batches(member, (n, *rest), size)
+                yield from _fortran_batches(member, (n_images, *image_shape), batch_size)
                 return
-            while done < n:
-                wanted = min(size, n - done)
-                data = member.read(wanted * each)
-                if len(data) < wanted * each:
+            while n_read < n_images:
+                n_batch = min(batch_size, n_images - n_read)
+                data = member.read(n_batch * image_bytes)
+                if len(data) < n_batch * image_bytes:
                     raise EOFError("cut short")
-                yield np.frombuffer(data, np.uint8).reshape(wanted, *rest)
-                done += wanted
+                yield np.frombuffer(data, np.uint8).reshape(n_batch, *image_shape)  # (B, H, W, 3)
+                n_read += n_batch
     except ARCHIVE_ERRORS as error:
         raise SampleError(
-            f"{path} cannot be read from image {done} on ({first_line(error)}); make the file again"
+            f"{path} cannot be read from image {n_read} on ({first_line(error)}); make the file"
+            " again"
         ) from error
 
 
-def _fortran_batches(member: IO[bytes], shape: tuple[int, ...], size: int) -> Iterator[np.ndarray]:
-    """Yield the rows of an array whose first axis runs fastest; all of it is in memory, at most
-    WHOLE bytes.
-    """
+def _fortran_batches(
+    member: IO[bytes], shape: tuple[int, ...], batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield the batches of an array in Fortran order, at most MAX_FORTRAN_BYTES in memory."""
     data = member.read(math.prod(shape))
     if len(data) < math.prod(shape):
         raise EOFError("cut short")
-    images = np.frombuffer(data, np.uint8).reshape(shape, order="F")
-    for start in range(0, shape[0], size):
-        yield np.ascontiguousarray(images[start : start + size])
+    images = np.frombuffer(data, np.uint8).reshape(shape, order="F")  # (N, H, W, 3)
+    for start in range(0, shape[0], batch_size):
+        yield np.ascontiguousarray(images[start : start + batch_size])  # (B, H, W, 3)
 
 
 def read_labels(path: Path) -> np.ndarray | None:
-    """Labels (N,) int64, one an image, if the file carries them; SampleError if they are anything
-    else.
+    """Return the labels (N,) int64, one per image; None if the file contains no labels.
+
+    Raises:
+        SampleError: The labels are not integers from 0 to MAX_LABEL, or not one per image.
     """
-    n = images_shape(path)[0]
+    n_images = images_shape(path)[0]
     try:
-        with open_npz(path) as (archive, size):
+        with open_npz(path) as (archive, file_bytes):
             if LABELS_MEMBER not in archive.namelist():
                 return None
-            shape, dtype, _ = read_member_header(archive, LABELS_MEMBER, size)
-            if shape != (n,) or dtype.kind not in "iu":
+            shape, dtype, _ = read_member_header(archive, LABELS_MEMBER, file_bytes)
+            if shape != (n_images,) or dtype.kind not in "iu":
                 raise SampleError(
-                    f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1"
-                    " out or correct it"
+                    f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n_images},); leave"
+                    " arr_1 out or correct it"
                 )
             with archive.open(LABELS_MEMBER) as member:
-                found = np.lib.format.read_array(member, allow_pickle=False)
-        if found.min() < 0 or found.max() > MAX_LABEL:
+                labels = np.lib.format.read_array(member, allow_pickle=False)
+        if labels.min() < 0 or labels.max() > MAX_LABEL:
+            invalid_label = labels.min() if labels.min() < 0 else labels.max()
             raise SampleError(
-                f"{path} arr_1 holds label {found.min() if found.min() < 0 else found.max()},"
-                f" wanted 0 to {MAX_LABEL:,}"
+                f"{path} arr_1 holds label {invalid_label}, wanted 0 to {MAX_LABEL:,}"
             )
-        return found.astype(np.int64)
+        return labels.astype(np.int64)
     except ARCHIVE_ERRORS as error:
         raise SampleError(
             f"{path}: labels cannot be read ({first_line(error)}); make the file again"
@@ -174,30 +185,36 @@ def write_npz(
     extra_arrays: Mapping[str, np.ndarray] | None = None,
     replace: bool = True,
 ) -> None:
-    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or
-    none. Equal images give equal bytes.
+    """Write an ADM file atomically. Equal arrays give equal bytes.
+
+    Args:
+        batches: The images, in batches (B, H, W, 3) uint8, which are written as they arrive.
+        shape: The shape (N, H, W, 3) of all images.
+        labels: The labels (N,).
+        extra_arrays: Further arrays by name, such as mu and sigma.
+        replace: Replace an existing file.
 
     Raises:
-        StorageError: without `replace`: a file with other bytes stands there.
+        StorageError: Without `replace`, a file with other bytes exists.
     """
+    small_arrays = {f"{name}.npy": array for name, array in (extra_arrays or {}).items()}
+    if labels is not None:
+        small_arrays = {LABELS_MEMBER: labels.astype(np.int64), **small_arrays}
+
     with (
         write_atomically(path, replace=replace) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         with archive.open(_zip_info(IMAGES_MEMBER), "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(
-                member, {"descr": "|u1", "fortran_order": False, "shape": shape}
-            )
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
             for batch in batches:
                 member.write(np.ascontiguousarray(batch).tobytes())
-        small = {
-            **({LABELS_MEMBER: labels.astype(np.int64)} if labels is not None else {}),
-            **{f"{k}.npy": v for k, v in (extra_arrays or {}).items()},
-        }
-        for name, array in small.items():
+        for name, array in small_arrays.items():
             with archive.open(_zip_info(name), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _zip_info(name: str) -> zipfile.ZipInfo:
+    """Return a member's zip entry with a fixed time, so that equal arrays give equal bytes."""
     return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

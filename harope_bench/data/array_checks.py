@@ -1,6 +1,4 @@
-"""What arrays out of a file must be before anything is computed of them: their kind, their axes and
-their lengths.
-"""
+"""Checks of arrays from files before they are used: dtype, number of axes and length."""
 
 from __future__ import annotations
 
@@ -12,79 +10,93 @@ import numpy as np
 from harope_bench.core.errors import StorageError
 
 Arrays = Mapping[str, np.ndarray]
-# numpy's kinds
+# Characters of `numpy.dtype.kind`.
 NUMBER_KINDS = "biuf"
 INTEGER_KINDS = "iu"
 TEXT_KINDS = "U"
+KIND_TEXTS = {NUMBER_KINDS: "numbers", INTEGER_KINDS: "whole numbers", TEXT_KINDS: "texts"}
 MAX_COLUMN_VALUE = 1e18  # of a count, of seconds or of bytes
-PAIRING_KEYS = ("indices", "prompts", "labels")
-IMAGE_HASHES = "image_hashes"  # hashes of a classifier's pictures, (N, 32) uint8
+PAIRING_KEYS = ("indices", "prompts", "labels")  # arrays by which samples of two runs are paired
+IMAGE_HASHES = "image_hashes"  # array of the sha256 of the classified images, (N, 32) uint8
 
 
 def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> None:
-    """Refuse per-sample arrays of a result that are not what an evaluator writes.
+    """Raise StorageError unless the per-sample arrays of a result can be paired with another run's.
 
-    Of prompts and of pictures all arrays have a row a sample; others may be of halves or of
-    reference images. Arrays that pairing does
-    not read, as other people's evaluators keep them, may be anything.
+    If samples are paired by prompt or by image hash, all arrays must have one row per sample.
+    Otherwise arrays of halves or of reference images may have other lengths. Further arrays of
+    other people's evaluators are not checked.
+
+    Args:
+        path: The file, for the message.
+        metrics: Names of the metrics of the result.
 
     Raises:
-        StorageError: An array has another kind, other axes or another length.
+        StorageError: An array has another dtype, number of axes or length.
     """
-    kinds = {**dict.fromkeys(PAIRING_KEYS, INTEGER_KINDS), IMAGE_HASHES: NUMBER_KINDS}
+    expected_kinds = dict.fromkeys(PAIRING_KEYS, INTEGER_KINDS)
+    expected_kinds[IMAGE_HASHES] = NUMBER_KINDS
     for metric in metrics:
-        kinds |= {
-            f"{metric}_tasks": NUMBER_KINDS + TEXT_KINDS,
-            **{f"{metric}{end}": NUMBER_KINDS for end in ("", "_total", "_weight", "_halves")},
-        }
-    read = {name: arrays[name] for name in kinds if name in arrays}
-    for name, array in read.items():
-        _check_array(path, name, array, kinds[name], 2 if name == IMAGE_HASHES else 1)
-    if "prompts" in read or IMAGE_HASHES in read:
-        _check_lengths(path, read)
+        expected_kinds[f"{metric}_tasks"] = NUMBER_KINDS + TEXT_KINDS
+        for suffix in ("", "_total", "_weight", "_halves"):
+            expected_kinds[f"{metric}{suffix}"] = NUMBER_KINDS
+
+    checked_arrays = {name: arrays[name] for name in expected_kinds if name in arrays}
+    for name, array in checked_arrays.items():
+        n_axes = 2 if name == IMAGE_HASHES else 1
+        _check_array(path, name, array, expected_kinds[name], n_axes)
+    if "prompts" in checked_arrays or IMAGE_HASHES in checked_arrays:
+        _check_lengths(path, checked_arrays)
 
 
-def check_columns(path: Path, arrays: Arrays, numbers: Iterable[str], texts: Iterable[str]) -> int:
-    """Return how many rows the named arrays have, each (N,) of numbers from 0 to MOST (NaN: not
-    known) or of texts.
+def check_columns(
+    path: Path, arrays: Arrays, number_columns: Iterable[str], text_columns: Iterable[str]
+) -> int:
+    """Return the common length N of the given columns.
+
+    Args:
+        path: The file, for the message.
+        number_columns: Names of arrays (N,) of numbers from 0 to MAX_COLUMN_VALUE, or NaN for an
+            unknown value.
+        text_columns: Names of arrays (N,) of texts.
 
     Raises:
-        StorageError: One is missing or has another kind, other axes, another length or a number out
-            of range.
+        StorageError: A column is missing, has another dtype, number of axes or length, or contains
+            a number out of range.
     """
-    kinds = {**dict.fromkeys(numbers, NUMBER_KINDS), **dict.fromkeys(texts, TEXT_KINDS)}
-    if missing := sorted(kinds.keys() - arrays.keys()):
-        raise StorageError(f"{path} lacks {missing[0]}; delete it and run eval again")
-    for name, kind in kinds.items():
-        _check_array(path, name, arrays[name], kind, 1)
-        if kind != TEXT_KINDS and ((arrays[name] < 0) | (arrays[name] > MAX_COLUMN_VALUE)).any():
+    expected_kinds = {
+        **dict.fromkeys(number_columns, NUMBER_KINDS),
+        **dict.fromkeys(text_columns, TEXT_KINDS),
+    }
+    if missing_names := sorted(expected_kinds.keys() - arrays.keys()):
+        raise StorageError(f"{path} lacks {missing_names[0]}; delete it and run eval again")
+
+    for name, kinds in expected_kinds.items():
+        column = arrays[name]
+        _check_array(path, name, column, kinds, 1)
+        if kinds != TEXT_KINDS and ((column < 0) | (column > MAX_COLUMN_VALUE)).any():
             raise StorageError(
                 f"{path}: {name} holds a number below 0 or above {MAX_COLUMN_VALUE:g}; delete it"
                 " and run eval again"
             )
-    return _check_lengths(path, {name: arrays[name] for name in kinds})
+    return _check_lengths(path, {name: arrays[name] for name in expected_kinds})
 
 
-def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, axes: int) -> None:
-    if array.dtype.kind not in kinds or array.ndim != axes:
-        wanted = (
-            "texts"
-            if kinds == TEXT_KINDS
-            else "whole numbers"
-            if kinds == INTEGER_KINDS
-            else "numbers"
-        )
+def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: int) -> None:
+    if array.dtype.kind not in kinds or array.ndim != n_axes:
         raise StorageError(
-            f"{path}: {name} is {array.dtype} {array.shape}, wanted {wanted} of {axes} axes;"
-            " evaluate the run again"
+            f"{path}: {name} is {array.dtype} {array.shape}, wanted"
+            f" {KIND_TEXTS.get(kinds, 'numbers')} of {n_axes} axes; evaluate the run again"
         )
 
 
 def _check_lengths(path: Path, arrays: Arrays) -> int:
-    lengths = {len(array): name for name, array in arrays.items()}
-    if len(lengths) > 1:
-        shown = ", ".join(f"{name} {length:,}" for length, name in sorted(lengths.items()))
+    """Return the common length of arrays, 0 without arrays; raise StorageError if they differ."""
+    name_by_length = {len(array): name for name, array in arrays.items()}
+    if len(name_by_length) > 1:
+        lengths = sorted(name_by_length.items())
+        lengths_text = ", ".join(f"{name} {length:,}" for length, name in lengths)
         raise StorageError(
-            f"{path} has arrays of different lengths ({shown}); evaluate the run again"
+            f"{path} has arrays of different lengths ({lengths_text}); evaluate the run again"
         )
-    return next(iter(lengths), 0)
+    return next(iter(name_by_length), 0)

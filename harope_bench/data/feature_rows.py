@@ -1,5 +1,6 @@
-"""Rows of one shape in a .npy file that is filled in pieces and read as a memory map, so that no
-array need fit in memory.
+"""Arrays of rows in a .npy file that is written in blocks and read as a memory map.
+
+No array has to fit in memory. A row is the value of one sample, an array of any shape.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ from harope_bench.core.errors import ShapeError, StorageError
 from harope_bench.core.regular_file import check_regular, open_regular, open_regular_for_update
 from harope_bench.core.storage import convert_os_errors, make_folder
 
-HASH_CHUNK_BYTES = 1 << 24  # bytes hashed at once
+HASH_CHUNK_BYTES = 1 << 24  # bytes that are hashed at once
 
 
 class RowsHeader(NamedTuple):
-    """What a file says of its rows, the byte where they begin, and how many bytes the file has."""
+    """The header of a file of rows.
+
+    Attributes:
+        shape: Shape of the array; the first number is that of the rows.
+        dtype: Type of its elements.
+        start: Offset of the first row in bytes.
+        size: Size of the file in bytes.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -31,19 +39,21 @@ class RowsHeader(NamedTuple):
     size: int
 
     def has_rows(self, count: int) -> bool:
-        """Return whether the file claims and holds that many rows whole."""
+        """Return whether header and size of the file cover that many complete rows."""
         return count <= self.shape[0] and self.size >= self.start + count * self.row_bytes
+
+    def has_rows_like(self, row_shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bool:
+        """Return whether the rows of the file have this shape and dtype."""
+        return (self.shape[1:], self.dtype) == (row_shape, dtype)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
+        """Return the size of one row in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 def read_rows_header(path: Path) -> RowsHeader | None:
-    """The header of the file, or None where there is no such file or it is not one of plain
-    rows.
-    """
+    """Return the header of a file of rows; None if there is no file or it is not one of rows."""
     try:
         with convert_os_errors(path, missing_ok=True), open_regular(path) as file:
             return _parse_header(file)
@@ -53,114 +63,119 @@ def read_rows_header(path: Path) -> RowsHeader | None:
 
 def _parse_header(file: IO[bytes]) -> RowsHeader | None:
     try:
-        found = read_header(file)
+        header = read_header(file)
     except ValueError:
         return None
-    if found.is_fortran or not found.shape or min(found.shape) < 0:
+    if header.is_fortran or not header.shape or min(header.shape) < 0:
         return None
-    return RowsHeader(found.shape, found.dtype, file.tell(), os.fstat(file.fileno()).st_size)
+    file_bytes = os.fstat(file.fileno()).st_size
+    return RowsHeader(header.shape, header.dtype, file.tell(), file_bytes)
 
 
 def reserve_rows(path: Path, count: int, row: np.ndarray) -> None:
-    """Makes the file long enough for `count` rows of `row`'s shape and dtype.
+    """Make a file long enough for `count` rows with the shape and dtype of `row`.
 
-    Rows that stand there are kept and the file never gets shorter: another process may have it
-    mapped. A file of rows of another
-    shape or dtype begins anew.
+    Existing rows stay, and the file never becomes shorter, because another process may have mapped
+    it. A file whose rows have another shape or dtype is replaced.
     """
     make_folder(path.parent)
     with convert_os_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
-        found = read_rows_header(path)
-        fits = found is not None and (found.shape[1:], found.dtype) == (row.shape, row.dtype)
-        held = found.shape[0] if found is not None and fits else 0
-        if fits and held >= count and found is not None and found.has_rows(held):
+        header = read_rows_header(path)
+        if header is not None and not header.has_rows_like(row.shape, row.dtype):
+            header = None
+        n_existing = header.shape[0] if header is not None else 0
+        if header is not None and n_existing >= count and header.has_rows(n_existing):
             return
-        if not fits:
+
+        if header is None:
             path.unlink(missing_ok=True)
+        n_rows = max(count, n_existing)
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-            # numpy pads the header so that a larger count fits in the same place
-            facts = {
+            # numpy pads the header, so that one with a larger count has the same length.
+            header_fields = {
                 "descr": np.lib.format.dtype_to_descr(row.dtype),
                 "fortran_order": False,
-                "shape": (max(count, held), *row.shape),
+                "shape": (n_rows, *row.shape),
             }
-            np.lib.format.write_array_header_1_0(file, facts)
-            file.truncate(file.tell() + max(count, held) * row.nbytes)
+            np.lib.format.write_array_header_1_0(file, header_fields)
+            file.truncate(file.tell() + n_rows * row.nbytes)
 
 
-def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
-    """Writes rows from place `first` on and waits for the disk, so that a record written afterwards
-    tells the truth.
+def write_rows(path: Path, start_row: int, rows: np.ndarray) -> None:
+    """Write rows (N, ...) from row `start_row` on, and wait until they are on the disk.
+
+    A record that is written afterwards is then true even after a power failure.
 
     Raises:
-        ShapeError: the file has no such rows; `reserve` first.
+        ShapeError: The file has no such rows. Call `reserve_rows` first.
     """
-    found = read_rows_header(path)
+    header = read_rows_header(path)
+    stop_row = start_row + len(rows)
     if (
-        found is None
-        or (found.shape[1:], found.dtype) != (rows.shape[1:], rows.dtype)
-        or first + len(rows) > found.shape[0]
+        header is None
+        or not header.has_rows_like(rows.shape[1:], rows.dtype)
+        or stop_row > header.shape[0]
     ):
         raise ShapeError(
-            f"{path} has no place for rows {first} to {first + len(rows)} of {rows.dtype}"
+            f"{path} has no place for rows {start_row} to {stop_row} of {rows.dtype}"
             f" {rows.shape[1:]}; reserve them first"
         )
     with convert_os_errors(path), open_regular_for_update(path) as file:
-        file.seek(found.start + first * found.row_bytes)
+        file.seek(header.start + start_row * header.row_bytes)
         file.write(np.ascontiguousarray(rows).tobytes())
         file.flush()
         os.fsync(file.fileno())
 
 
-def rows_sha256(path: Path, first: int, stop: int) -> str | None:
-    """Hex sha256 of rows `first` to `stop`, with their shape and dtype; None if the file does not
-    hold them whole.
+def rows_sha256(path: Path, start_row: int, stop_row: int) -> str | None:
+    """Return the hex sha256 of rows `start_row` to `stop_row` - 1, their shape and dtype.
+
+    The result is None if the file does not contain all of them.
     """
     try:
-        with (
-            convert_os_errors(path, missing_ok=True),
-            open_regular(path) as file,
-        ):  # opened once: another process may begin the file anew meanwhile
-            found = _parse_header(file)
-            return (
-                None
-                if found is None or not found.has_rows(stop)
-                else _sha256_of_rows(file, found, first, stop)
-            )
+        # The file is opened only once, because another process may replace it.
+        with convert_os_errors(path, missing_ok=True), open_regular(path) as file:
+            header = _parse_header(file)
+            if header is None or not header.has_rows(stop_row):
+                return None
+            return _hash_rows(file, header, start_row, stop_row)
     except FileNotFoundError:
         return None
 
 
-def _sha256_of_rows(file: IO[bytes], found: RowsHeader, first: int, stop: int) -> str:
-    told = hashlib.sha256(f"{found.dtype.str} {found.shape[1:]}".encode())
-    file.seek(found.start + first * found.row_bytes)
-    for piece in _read_chunks(file, (stop - first) * found.row_bytes):
-        told.update(piece)
-    return told.hexdigest()
+def _hash_rows(file: IO[bytes], header: RowsHeader, start_row: int, stop_row: int) -> str:
+    digest = hashlib.sha256(f"{header.dtype.str} {header.shape[1:]}".encode())
+    file.seek(header.start + start_row * header.row_bytes)
+    for chunk in _read_chunks(file, (stop_row - start_row) * header.row_bytes):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_complete(path: Path) -> bool:
-    """Return whether the file has a header and is exactly as long as that says."""
-    found = read_rows_header(path)
-    return (
-        found is not None and path.stat().st_size == found.start + found.shape[0] * found.row_bytes
-    )
+    """Return whether a file has a header and exactly the size that the header states."""
+    header = read_rows_header(path)
+    if header is None:
+        return False
+    return path.stat().st_size == header.start + header.shape[0] * header.row_bytes
 
 
-def _read_chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
-    while size > 0 and (piece := file.read(min(HASH_CHUNK_BYTES, size))):
-        size -= len(piece)
-        yield piece
+def _read_chunks(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
+    """Yield the next `n_bytes` of a file, or fewer at its end, in chunks."""
+    while n_bytes > 0 and (chunk := file.read(min(HASH_CHUNK_BYTES, n_bytes))):
+        n_bytes -= len(chunk)
+        yield chunk
 
 
 def map_rows(path: Path, count: int) -> np.ndarray:
-    """The first `count` rows as a read-only memory map; StorageError if the file does not hold
-    them.
+    """Return the first `count` rows as a read-only memory map (count, ...).
+
+    Raises:
+        StorageError: The file does not contain them, or is cut short.
     """
-    found = read_rows_header(path)
-    if found is None or found.shape[0] < count or not found.has_rows(found.shape[0]):
+    header = read_rows_header(path)
+    if header is None or header.shape[0] < count or not header.has_rows(header.shape[0]):
         raise StorageError(f"{path} does not hold {count:,} rows; delete it and run eval again")
     with convert_os_errors(path):
         check_regular(path)
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(mapped[:count])  # still the map, without the subclass
+        memory_map = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.asarray(memory_map[:count])  # it shares the mapped memory, without the memmap class

@@ -1,5 +1,6 @@
-"""Write a folder of images so that a killed run goes on: what stands there already must be a part
-of what is written.
+"""Writing of image folders, so that an interrupted conversion resumes.
+
+Files that are already in the folder must be equal to those that would be written.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from harope_bench.core.storage import (
 from harope_bench.data.image_folder import UNFINISHED_MARKER
 from harope_bench.data.image_io import decode_image, encode_png
 
-ImageReader = Callable[
-    [list[str]], Iterator[np.ndarray]
-]  # names to images (H, W, 3) uint8, in the order of the names
-SHOWN_FILES = 3  # files that an error names
+# A function from file names to images (H, W, 3) uint8, in the order of the names.
+ImageReader = Callable[[list[str]], Iterator[np.ndarray]]
+SHOWN_FILES = 3  # files in a message
 UNFINISHED_TEXT = (
     "harope-bench convert has not written all of this folder; run the same convert again\n"
 )
@@ -37,45 +37,50 @@ def write_folder(
     texts: Mapping[str, str] | None = None,
     later_files: Sequence[str] = (),
 ) -> None:
-    """Write each image as PNG under its name, and the texts, below a folder; files that are there
-    and right are kept.
+    """Write images as PNG files, and text files, into a folder. Equal existing files stay.
 
-    Until all of them are there the folder holds UNFINISHED, and no reader takes it for a set.
+    While files are missing, the folder contains UNFINISHED_MARKER and readers reject it.
 
     Args:
-        names: Of image files, relative to the folder, each once. pictures: Is asked for some of
-            them.
-        texts: Contents of further files by name. later: Names of files that may be there and that
-            the caller writes, by `write_same`.
+        names: Paths of the image files relative to the folder, each once.
+        read_images: Called with some of the names; yields their images.
+        texts: Contents of text files, by name.
+        later_files: Names of files that may exist and that the caller writes afterwards, by
+            `write_or_compare_text`.
 
     Raises:
-        SampleError: The folder holds a file that is not one of these, or one of them with another
-            content. Nothing is written then.
+        SampleError: The folder contains other files, or files with other content. Nothing is
+            written then.
     """
     texts = texts or {}
-    present = _files_below(folder)
-    if others := sorted(present - set(names) - set(texts) - {*later_files, UNFINISHED_MARKER}):
-        more = f" and {len(others) - SHOWN_FILES:,} more" if len(others) > SHOWN_FILES else ""
+
+    # Everything that exists must be a file of this conversion with the same content.
+    existing_names = _files_below(folder)
+    allowed_names = {*names, *texts, *later_files, UNFINISHED_MARKER}
+    if foreign_names := sorted(existing_names - allowed_names):
+        n_further = len(foreign_names) - SHOWN_FILES
+        further_text = f" and {n_further:,} more" if n_further > 0 else ""
         raise SampleError(
-            f"{folder} is not an empty folder: {', '.join(others[:SHOWN_FILES])}{more} is no file"
-            " of this conversion; choose another place"
+            f"{folder} is not an empty folder: {', '.join(foreign_names[:SHOWN_FILES])}"
+            f"{further_text} is no file of this conversion; choose another place"
         )
-    _check_present(folder, [name for name in names if name in present], read_images, texts)
+    existing_images = [name for name in names if name in existing_names]
+    _check_existing_files(folder, existing_images, read_images, texts)
 
     make_folder(folder)
-    missing = [name for name in names if name not in present]
-    if missing or texts.keys() - present:
+    missing_images = [name for name in names if name not in existing_names]
+    if missing_images or texts.keys() - existing_names:
         write_text(folder / UNFINISHED_MARKER, UNFINISHED_TEXT)
     for name, text in texts.items():
         write_or_compare_text(folder / name, text)
-    for name, image in zip(missing, read_images(missing), strict=True):
+    for name, image in zip(missing_images, read_images(missing_images), strict=True):
         write_bytes(folder / name, encode_png(image))
     with convert_os_errors(folder):
         (folder / UNFINISHED_MARKER).unlink(missing_ok=True)
 
 
 def write_or_compare_text(path: Path, text: str) -> None:
-    """Write a text, which a file there must hold already; SampleError where it holds another."""
+    """Write a text file unless it exists; raise SampleError if it exists with another content."""
     data = read_if_present(path)
     if data is None:
         write_text(path, text)
@@ -84,30 +89,32 @@ def write_or_compare_text(path: Path, text: str) -> None:
 
 
 def _files_below(folder: Path) -> set[str]:
-    """Return the files below a folder by relative name, without the parts that a kill left;
-    SampleError where it is a file.
+    """Return the relative paths of all files below a folder, without temporary parts.
+
+    Raises:
+        SampleError: The path is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise SampleError(f"{folder} is not an empty folder; choose another place")
-    present: set[str] = set()
+    relative_paths: set[str] = set()
     with convert_os_errors(folder):
-        for place, _, names in os.walk(folder):
-            paths = [
-                Path(place, name)
-                for name in names
-                if not (name.startswith(".") and name.endswith(".part"))
-            ]
-            present.update(path.relative_to(folder).as_posix() for path in paths)
-    return present
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                is_part = name.startswith(".") and name.endswith(".part")
+                if not is_part:
+                    relative_paths.add(Path(parent, name).relative_to(folder).as_posix())
+    return relative_paths
 
 
-def _check_present(
-    folder: Path, names: list[str], pictures: ImageReader, texts: Mapping[str, str]
+def _check_existing_files(
+    folder: Path, image_names: list[str], read_images: ImageReader, texts: Mapping[str, str]
 ) -> None:
+    """Raise SampleError if an existing file has another content than would be written."""
     for name, text in texts.items():
-        if (data := read_if_present(folder / name)) is not None and data != text.encode():
+        data = read_if_present(folder / name)
+        if data is not None and data != text.encode():
             raise _other_content_error(folder / name)
-    for name, image in zip(names, pictures(names), strict=True):
+    for name, image in zip(image_names, read_images(image_names), strict=True):
         data = read_if_present(folder / name)
         if data is None or not np.array_equal(decode_image(data, str(folder / name)).image, image):
             raise _other_content_error(folder / name)

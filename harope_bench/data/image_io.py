@@ -1,4 +1,4 @@
-"""One image: file bytes to pixels and back, and the crop that references are made with."""
+"""One image: decoding and encoding of its file, and the centre crop of references."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from harope_bench.core.escaping import printable_line
 from harope_bench.core.regular_file import IMAGE_BYTES, open_regular, read_regular
 from harope_bench.core.storage import convert_os_errors
 
+# Formats by the first bytes of a file.
 FORMAT_SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -34,79 +35,80 @@ FORMAT_SIGNATURES = {
     b"\xff\x4f\xff\x51": "JPEG2000",
 }
 SUFFIX_FORMATS = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-IMAGE_FORMATS = (
-    "PNG",
-    "JPEG",
-    "BMP",
-    "WEBP",
-)  # that are read; judges/runners/common.py has the same
-MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 200 MB as RGB
-# Pillow's decoders fail in all these ways on damaged bytes; of many pixels it warns before it
-# refuses.
+# Formats that are read. judges/runners/common.py has the same list.
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+MAX_PIXELS = 2**26  # 8192 x 8192 pixels, 200 MB as RGB
+# What Pillow raises on damaged bytes, or warns of for an image with too many pixels.
 DECODE_ERRORS = (
-    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-RIFF_HEADER_BYTES = 12  # bytes before the first chunk of a WebP
-LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")  # formats that may have lost something
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError),
+    *(OverflowError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+RIFF_HEADER_BYTES = 12  # bytes before the first chunk of a WebP file
+LOSSY_FORMATS = ("JPEG", "WEBP", "JPEG2000")  # formats that can be lossy
 
 
 class DecodedImage(NamedTuple):
-    """An image (H, W, 3) uint8 and the mode of its file: RGB, L (grey), P (palette) or 1."""
+    """An image (H, W, 3) uint8 and the mode of its file: RGB, L (grey), P (palette) or 1 (black
+    and white).
+    """
 
     image: np.ndarray
     mode: str
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG bytes of an image (H, W, 3) uint8."""
+    """Return the PNG bytes of an image (H, W, 3) uint8."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 @contextmanager
-def open_image(data: bytes, what: str) -> Iterator[Image.Image]:
-    """Open the bytes of an image file, by the one plug-in of Pillow that reads the format which
-    they show.
+def open_image(data: bytes, image_name: str) -> Iterator[Image.Image]:
+    """Yield the Pillow image in the bytes of a file.
 
-    Pillow has plug-ins for 40 formats. One of them starts Ghostscript, and a file's name does not
-    choose among them.
+    Only Pillow's decoder of the format that the bytes show is allowed. Pillow has decoders for 40
+    formats, one of which starts Ghostscript.
+
+    Args:
+        image_name: The image, for messages.
 
     Raises:
-        SampleError: Names `what`: of another format than FORMATS, of more than PIXELS pixels, or
-            damaged, also where that shows
-            only as the caller decodes.
+        SampleError: The format is not one of IMAGE_FORMATS, the image has more than MAX_PIXELS
+            pixels, or it is damaged, even if that shows only while the caller decodes it.
     """
-    form = detect_image_format(data[:16])
-    if form not in IMAGE_FORMATS:
-        shown = f"it is {form}" if form else "it begins like none"
+    image_format = detect_image_format(data[:16])
+    if image_format not in IMAGE_FORMATS:
+        format_text = f"it is {image_format}" if image_format else "its format is not known"
         raise SampleError(
-            f"{what} is not a readable image ({shown}, wanted {', '.join(IMAGE_FORMATS)}); draw or"
-            " copy it again"
+            f"{image_name} is not a readable image ({format_text}, wanted"
+            f" {', '.join(IMAGE_FORMATS)}); generate or copy it again"
         )
     try:
-        with Image.open(io.BytesIO(data), formats=[form]) as image:
+        with Image.open(io.BytesIO(data), formats=[image_format]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise SampleError(
-                    f"{what} is {image.width}x{image.height}, at most {MAX_PIXELS:,} pixels are"
-                    " read; make it smaller"
+                    f"{image_name} is {image.width}x{image.height}, at most {MAX_PIXELS:,} pixels"
+                    " are read; make it smaller"
                 )
             yield image
     except DECODE_ERRORS as error:
-        why = (
-            "its bytes hold no such image"
-            if isinstance(error, UnidentifiedImageError)
-            else printable_line(str(error))
-        )
+        if isinstance(error, UnidentifiedImageError):
+            reason = "its bytes hold no such image"
+        else:
+            reason = printable_line(str(error))
         raise SampleError(
-            f"{what} is not a readable image ({form}: {why}); draw or copy it again"
+            f"{image_name} is not a readable image ({image_format}: {reason}); generate or copy it"
+            " again"
         ) from error
 
 
 def read_image_bytes(path: Path) -> bytes:
-    """Return the bytes of an image file; SampleError where it cannot be read, is no regular file or
-    has more than IMAGE_BYTES.
+    """Return the bytes of an image file.
+
+    Raises:
+        SampleError: The file cannot be read, is not a regular file or has more than IMAGE_BYTES.
     """
     try:
         return read_regular(path, IMAGE_BYTES)
@@ -119,94 +121,108 @@ def read_image_bytes(path: Path) -> bytes:
 
 
 def decode_image(data: bytes, image_name: str) -> DecodedImage:
-    """Return the image in file bytes as (H, W, 3) uint8; SampleError names `what`, as `open_image`.
+    """Return the image in the bytes of a file.
 
-    Also where the image carries alpha, CMYK, 16 bits or frames.
+    Args:
+        image_name: The image, for messages.
+
+    Raises:
+        SampleError: As `open_image`, or the image has alpha, CMYK, 16 bits or several frames.
     """
     with open_image(data, image_name) as image:
-        mode = (
-            image.mode
-            + " with transparency" * ("transparency" in image.info)
-            + ", 16 bits" * _is_16_bit_png(data)
-        )
+        mode = image.mode
+        if "transparency" in image.info:
+            mode += " with transparency"
+        if _is_16_bit_png(data):
+            mode += ", 16 bits"
         if mode not in ("RGB", "L", "P", "1"):
             raise SampleError(
                 f"{image_name} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and"
                 " CMYK are not guessed"
             )
-        if (frames := getattr(image, "n_frames", 1)) > 1:  # of formats with frames alone
+
+        n_frames = getattr(image, "n_frames", 1)  # only formats with frames have the attribute
+        if n_frames > 1:
             raise SampleError(
-                f"{image_name} has {frames} frames, wanted one picture; save the frame that is"
+                f"{image_name} has {n_frames} frames, wanted one image; save the frame that is"
                 " meant"
             )
-        return DecodedImage(np.asarray(image.convert("RGB")), mode)
+        return DecodedImage(np.asarray(image.convert("RGB")), mode)  # (H, W, 3)
 
 
-def detect_image_format(head: bytes) -> str | None:
-    """Return the format that the first 16 bytes of a file show, by Pillow's name; None where it is
-    none of these.
-    """
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+def detect_image_format(start: bytes) -> str | None:
+    """Return Pillow's name of the format that the first 16 bytes show; None if it is not known."""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
-    return next((name for start, name in FORMAT_SIGNATURES.items() if head.startswith(start)), None)
+    for signature, image_format in FORMAT_SIGNATURES.items():
+        if start.startswith(signature):
+            return image_format
+    return None
 
 
 class ImageFileFormat(NamedTuple):
-    """A file and the format that its first bytes show; None where they show none that is known, or
-    cannot be read.
-    """
+    """A file and the format that its first bytes show; None if it is unknown or unreadable."""
 
     path: Path
     format: str | None
 
     @property
+    def suffix_format(self) -> str | None:
+        """Return the format that the suffix of the file names; None for another suffix."""
+        return SUFFIX_FORMATS.get(self.path.suffix.lower())
+
+    @property
     def is_misnamed(self) -> bool:
-        """Whether the suffix names another format."""
-        named = SUFFIX_FORMATS.get(self.path.suffix.lower())
-        return None not in (self.format, named) and self.format != named
+        """Return whether the suffix names another format than the bytes show."""
+        if self.format is None or self.suffix_format is None:
+            return False
+        return self.format != self.suffix_format
 
     @property
     def is_lossy(self) -> bool:
-        """Whether its format loses detail: by its bytes, by its suffix where these show none. A
-        WebP may be of the lossless kind.
-        """
-        form = self.format or SUFFIX_FORMATS.get(self.path.suffix.lower())
-        return form in LOSSY_FORMATS and not (form == "WEBP" and _is_lossless_webp(self.path))
+        """Return whether the format is lossy. The suffix counts if the bytes show no format."""
+        image_format = self.format or self.suffix_format
+        if image_format == "WEBP":
+            return not _is_lossless_webp(self.path)
+        return image_format in LOSSY_FORMATS
 
 
 def _is_lossless_webp(path: Path) -> bool:
+    """Return whether the image chunk of a WebP file is VP8L (lossless) and not VP8 (lossy)."""
     with convert_os_errors(path), open_regular(path) as file:
         file.seek(RIFF_HEADER_BYTES)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, os.SEEK_CUR)
+        while len(chunk_header := file.read(8)) == 8:
+            chunk_name = chunk_header[:4]
+            if chunk_name in (b"VP8 ", b"VP8L"):
+                return chunk_name == b"VP8L"
+            chunk_bytes = int.from_bytes(chunk_header[4:], "little")
+            file.seek(chunk_bytes + chunk_bytes % 2, os.SEEK_CUR)  # chunks have an even length
     return False
 
 
 def file_formats(paths: Iterable[Path]) -> list[ImageFileFormat]:
-    """Return the format of each file by its first 16 bytes; one that cannot be opened raises its
-    error where it is decoded.
+    """Return the format of each file by its first 16 bytes.
+
+    A file that cannot be opened has the format None. Decoding it raises the error.
     """
     return [ImageFileFormat(path, _read_image_format(path)) for path in paths]
 
 
 def misnamed_files_text(paths: Iterable[Path]) -> str | None:
-    """Return in words how many files hold another format than their suffix names, and the first;
-    None where all agree.
-    """
+    """Return in words how many files have another format than their suffix names; None if none."""
     formats = file_formats(paths)
-    wrong = [file for file in formats if file.is_misnamed]
-    if not wrong:
+    misnamed_files = [file for file in formats if file.is_misnamed]
+    if not misnamed_files:
         return None
+    example = misnamed_files[0]
     return (
-        f"{len(wrong):,} of {len(formats):,} hold another format than their names say"
-        f" ({wrong[0].path.name} is {wrong[0].format})"
+        f"{len(misnamed_files):,} of {len(formats):,} hold another format than their names say"
+        f" ({example.path.name} is {example.format})"
     )
 
 
 def _read_image_format(path: Path) -> str | None:
+    """Return the format that the first bytes of a file show; None if it cannot be read."""
     try:
         with open_regular(path) as file:
             return detect_image_format(file.read(16))
@@ -215,10 +231,12 @@ def _read_image_format(path: Path) -> str | None:
 
 
 def crop_to_box(
-    image: DecodedImage, box: tuple[int, int, int, int] | None, what: str
+    image: DecodedImage, box: tuple[int, int, int, int] | None, image_name: str
 ) -> DecodedImage:
-    """The part (x0, y0, x1, y1) of an image, all of it where None; SampleError names `what` if it
-    does not reach so far.
+    """Return the part (x0, y0, x1, y1) of an image; the complete image if the box is None.
+
+    Raises:
+        SampleError: The box reaches beyond the image. The message names the image.
     """
     if box is None:
         return image
@@ -226,34 +244,38 @@ def crop_to_box(
     height, width = image.image.shape[:2]
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise SampleError(
-            f"{what} is part {box} of a picture, which is {width}x{height}; it changed, open the"
-            " folder again"
+            f"{image_name} is part {box} of an image, which is {width}x{height}; it changed, open"
+            " the folder again"
         )
-    return image._replace(image=image.image[y0:y1, x0:x1])
+    return image._replace(image=image.image[y0:y1, x0:x1])  # (y1 - y0, x1 - x0, 3)
 
 
 def _is_16_bit_png(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel (the bit depth of its IHDR), which pillow would cut to 8
-    in silence.
+    """Return whether a PNG has 16 bits per channel (the bit depth in its IHDR chunk).
+
+    Pillow would reduce such an image to 8 bits without a warning.
     """
     return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of an image (H, W, 3) uint8 at `side` pixels, as ADM prepares ImageNet.
+    """Return the central square of an image (H, W, 3) uint8, resized to `side` pixels.
 
-    Halved by box filters while the shorter side is at least twice as long, then bicubic to it, then
-    cut.
+    ADM prepares ImageNet in this way.
 
     Source: openai/guided-diffusion:guided_diffusion/image_datasets.py, `center_crop_arr`.
     """
-    picture = Image.fromarray(image)
-    while min(picture.size) >= 2 * side:
-        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    scale = side / min(picture.size)
-    picture = picture.resize(
-        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
-    )
-    left = (picture.width - side) // 2
-    top = (picture.height - side) // 2
-    return np.asarray(picture)[top : top + side, left : left + side]
+    # Halve the image with a box filter while its shorter side is at least twice the target.
+    pil_image = Image.fromarray(image)
+    while min(pil_image.size) >= 2 * side:
+        half_size = (pil_image.width // 2, pil_image.height // 2)
+        pil_image = pil_image.resize(half_size, Image.Resampling.BOX)
+
+    # Resize the shorter side to the target.
+    scale = side / min(pil_image.size)
+    size = (round(pil_image.width * scale), round(pil_image.height * scale))
+    pil_image = pil_image.resize(size, Image.Resampling.BICUBIC)
+
+    left = (pil_image.width - side) // 2
+    top = (pil_image.height - side) // 2
+    return np.asarray(pil_image)[top : top + side, left : left + side]  # (side, side, 3)

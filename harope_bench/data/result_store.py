@@ -1,9 +1,8 @@
-"""Results on disk: how they are built, written and read, and whether they are still current.
+"""Results on disk: building, writing, reading, and the check that a result is still current.
 
-A result is RUN/results/NAME.json. Beside it lie NAME.npz, its per-sample arrays, and, where it has
-verdicts on single images,
-NAME.rows.jsonl; SHA256SUMS vouches for all. No other module builds a Result or writes into a folder
-of results.
+A result is RUN/results/NAME.json. Beside it are NAME.npz with per-sample arrays and, for evaluators
+that score single images, NAME.sample_scores.jsonl. SHA256SUMS contains the hashes of all of them.
+No other module builds a Result or writes into a folder of results.
 """
 
 from __future__ import annotations
@@ -53,21 +52,19 @@ from harope_bench.data.result_paths import (
 )
 from harope_bench.data.sample_set import SampleSet
 
-ALTERED_ADVICE = (  # about a file that is not the recorded one
-    "bring that one back, or run eval again"
-)
-NO_SAMPLES_SHA256 = sha256_bytes(b"")  # of a result that looked at no image
+ALTERED_ADVICE = "bring that one back, or run eval again"  # for a file with another hash
+NO_SAMPLES_SHA256 = sha256_bytes(b"")  # samples_sha256 of a result without images
 
 
 class StoredResult(NamedTuple):
-    """A result and the file it was read from (its per-sample arrays lie beside it)."""
+    """A result and the file from which it was read."""
 
     result: Result
     path: Path
 
 
 class EvaluatedResult(NamedTuple):
-    """A result, its file, and whether this call had to work for it."""
+    """A result, its file, and whether this call computed it or found it up to date."""
 
     result: Result
     path: Path
@@ -79,7 +76,7 @@ class EvaluatedResult(NamedTuple):
 
 
 class EvaluatorProtocol(Protocol):
-    """What a result records of its evaluator; an evaluator is one."""
+    """The members of an evaluator that a result records."""
 
     version: int
     profile: str
@@ -87,26 +84,29 @@ class EvaluatorProtocol(Protocol):
 
 
 class EvaluatorOutputProtocol(Protocol):
-    """What a result records of an evaluator's answer; `evaluators.base.Score` is one."""
+    """The members of an evaluator's output that a result records (`evaluators.base`)."""
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """Return the numbers."""
+        """Return the measurements."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what a reader must know of the numbers, in words."""
+        """Return warnings about the measurements."""
 
     @property
     def rule_differences(self) -> tuple[RuleDifference, ...]:
-        """Return the metrics to which the other set of rules gives another value."""
+        """Return the metrics whose value differs under the other set of rules."""
 
 
 class ResultSubject(NamedTuple):
-    """What a result is of: images (or none) of a plan, or of a suite where there is no plan.
+    """The images that a result is about, generated under a plan or for a suite without a plan.
 
-    resolution: side of the images in pixels where they are square. source: where they lie if not in
-    the run folder.
+    Attributes:
+        target: Path of the run folder or of the images.
+        samples_sha256: Digest of the sample set (`sample_set_digest`).
+        resolution: Side of the images in pixels; None if they are not square.
+        source: Location of the images if they are not in the run folder.
     """
 
     target: str
@@ -118,10 +118,16 @@ class ResultSubject(NamedTuple):
 
 
 class ResultMethod(NamedTuple):
-    """How a subject was measured: evaluator, rules, judges and reference.
+    """How the images were measured: evaluator, rules, judges and reference.
 
-    judges: by role, where several looked; `judge` then stands for them together. answers_sha256: of
-    what annotators answered.
+    Attributes:
+        evaluator: Name of the evaluator.
+        evaluator_object: The evaluator itself.
+        judge: The judge, or one record that stands for all of `judges`.
+        reference, reference_sha256: Name and hash of the reference.
+        judges: By role, if the evaluator uses several.
+        annotations_sha256: Hash of the annotations that were scored.
+        is_lenient: Whether images, answers or whole tasks may be missing.
     """
 
     evaluator: str
@@ -147,15 +153,16 @@ def build_result(
     has_arrays: bool = True,
     has_sample_scores: bool = False,
 ) -> Result:
-    """Return the result that belongs at a path.
+    """Return the Result that will be written to a path.
 
     Args:
-        warnings: What must be said of images, judges and reference; the score's own warnings
-            follow.
-        judge_errors: How often judges were wrong on known cases, by name.
-        scale: That of the judge if None.
-        has_arrays, has_rows: Whether there are per-sample arrays, and verdicts on single images, to
-            write beside it.
+        subject, method: The images, and how they were measured.
+        score: Output of the evaluator.
+        provenance: When and how the result was computed.
+        warnings: Warnings about images, judges and reference. Those of the evaluator follow them.
+        judge_error_rates: Error rates of judges on images with known ground truth, by judge.
+        scale: Scale of the result; None takes that of the judge.
+        has_arrays, has_sample_scores: Which files will be written beside the result.
     """
     return Result(
         evaluator=method.evaluator,
@@ -192,18 +199,19 @@ def _plan_digest(subject: ResultSubject) -> str | None:
 
 
 def sample_set_digest(samples: SampleSet) -> str:
-    """Return the hex sha256 of indices, image hashes and failures: two equal sets have one
-    digest.
-    """
-    rows = list(zip(samples.indices, samples.hashes, strict=True))
-    return hashlib.sha256(repr((rows, sorted(samples.failed.items()))).encode()).hexdigest()
+    """Return the hex sha256 of indices, image hashes and failures of a sample set."""
+    indexed_hashes = list(zip(samples.indices, samples.hashes, strict=True))
+    contents = (indexed_hashes, sorted(samples.failed.items()))
+    return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 
 def make_subject(
     samples: SampleSet, suite: str, source: ImageSource | None = None
 ) -> ResultSubject:
-    """Return the images of a set, evaluated for a suite, as the subject of a result; SampleError
-    where one of them is altered.
+    """Return a sample set that is evaluated for a suite as the subject of a result.
+
+    Raises:
+        SampleError: An image cannot be read or does not have its recorded hash.
     """
     return ResultSubject(
         samples.name, sample_set_digest(samples), samples.plan, suite, _image_side(samples), source
@@ -211,14 +219,12 @@ def make_subject(
 
 
 def _image_side(samples: SampleSet) -> int | None:
-    """Return the side of a set's images in pixels; None where they are not square, or the first is
-    not readable.
-    """
+    """Return the side of the images in pixels; None if they are not square or not readable."""
     if samples.plan is not None:
         return samples.plan.settings.resolution
     try:
         height, width, _ = samples.shape
-    except (SampleError, IndexError):  # the first image is damaged, or there is none
+    except (SampleError, IndexError):  # the first image is damaged, or the set is empty
         return None
     return height if height == width else None
 
@@ -231,13 +237,13 @@ def read_result(path: Path, is_checked: bool = True) -> Result:
     """Return the result in a file.
 
     Args:
-        is_checked: The file must be the recorded one. `verify` alone reads others, to say what is
-            wrong.
+        is_checked: Whether the file must have its recorded hash. Only `verify` reads altered files,
+            in order to report them.
 
     Raises:
-        StorageError: It is not there or not a result; names the file and the field.
-        AlteredFileError: It is not the one that was recorded.
-        FormatError: Another version of this package wrote it.
+        StorageError: The file is missing or not a result. The message names the file and field.
+        AlteredFileError: The file does not have its recorded hash.
+        FormatError: The file has another format version.
     """
     if is_checked:
         checksums.check_recorded_hash(path, ALTERED_ADVICE)
@@ -247,8 +253,10 @@ def read_result(path: Path, is_checked: bool = True) -> Result:
 
 
 def find_result(path: Path) -> Result | None:
-    """Return the result in a file, None where there is none or it is damaged; errors of another
-    version as `read_result`.
+    """Return the result in a file; None if the file is missing or damaged.
+
+    Raises:
+        FormatError: The file has another format version.
     """
     data = read_if_present(path)
     try:
@@ -261,19 +269,21 @@ def read_results(folder: Path) -> list[StoredResult]:
     """Return every result of the run folders at and below a folder, in the order of the paths.
 
     Raises:
-        StorageError: The folder is not there, or a file is not a result; the file is named.
-        AlteredFileError: A result is not the one that was recorded.
-        FormatError: Another version of this package wrote a file.
+        StorageError: The folder is missing, or a file is not a result.
+        AlteredFileError: A file does not have its recorded hash.
+        FormatError: A file has another format version.
     """
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder; give the folder that holds the runs")
     paths = result_paths_below(folder)
     for path in paths:
         checksums.check_recorded_hash(path, ALTERED_ADVICE)
-    files = [
-        (path, data) for path in paths if (data := read_if_present(path)) is not None
-    ]  # one may be cleared meanwhile
-    return [StoredResult(_parse_result(data, path), path) for path, data in files]
+    results = []
+    for path in paths:
+        data = read_if_present(path)
+        if data is not None:  # another process may remove a file meanwhile
+            results.append(StoredResult(_parse_result(data, path), path))
+    return results
 
 
 def _parse_result(data: bytes, path: Path) -> Result:
@@ -291,8 +301,10 @@ def _parse_result(data: bytes, path: Path) -> Result:
 
 
 def recorded_arrays_path(item: StoredResult) -> Path:
-    """Return where the arrays lie that a result names: a plain file name beside it, never a path of
-    its choosing.
+    """Return the path of the arrays file that a result records, which is in the same folder.
+
+    Raises:
+        StorageError: The recorded name leads out of the folder.
     """
     name = item.result.arrays_file or ""
     if Path(name).name != name:
@@ -304,23 +316,23 @@ def recorded_arrays_path(item: StoredResult) -> Path:
 
 
 def read_arrays(item: StoredResult) -> dict[str, np.ndarray]:
-    """Return the per-sample arrays of a result; they are read once as long as the file does not
-    change.
+    """Return the per-sample arrays of a result. They are cached until the file changes.
 
     Raises:
-        StorageError: They are gone, or not what an evaluator writes.
-        AlteredFileError: They are not the ones that were recorded.
+        StorageError: The file is missing, or the arrays do not have the expected dtype or shape.
+        AlteredFileError: The file does not have its recorded hash.
     """
     path = recorded_arrays_path(item)
-    arrays = _read_arrays(path, file_stamp(path) or (0, 0))  # where it is gone, reading it says so
-    check_sample_arrays(
-        path, arrays, [measurement.metric for measurement in item.result.measurements]
-    )
+    stamp = file_stamp(path) or (0, 0)  # reading a missing file raises the error below
+    arrays = _read_arrays(path, stamp)
+    metrics = [measurement.metric for measurement in item.result.measurements]
+    check_sample_arrays(path, arrays, metrics)
     return arrays
 
 
 @lru_cache(maxsize=32)
 def _read_arrays(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file. `stamp`, time and size of the file, is a key of the cache."""
     checksums.check_recorded_hash(path, ALTERED_ADVICE, ARRAYS_BYTES)
     return load_arrays(path)
 
@@ -330,57 +342,59 @@ def _read_arrays(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 def find_current_result(path: Path, subject: ResultSubject, method: ResultMethod) -> Result | None:
-    """Return the result at a path if it is of exactly this work, and it and its arrays are as they
-    were written; None otherwise.
+    """Return the result at a path if it need not be computed again; else None.
+
+    It must be of the same images, measured by the same method, and its files must be unaltered.
     """
     if not is_unaltered(path):
         return None
-    stored = find_result(path)
-    if stored is None or (stored.arrays_file is not None and not is_unaltered(arrays_path(path))):
+    result = find_result(path)
+    if result is None or (result.arrays_file is not None and not is_unaltered(arrays_path(path))):
         return None
-    return stored if _matches_work(stored, subject, method) else None
+    return result if _matches_work(result, subject, method) else None
 
 
 def is_unaltered(path: Path) -> bool:
-    """Return whether a file is there and is the one whose hash its folder records."""
+    """Return whether a file exists and has its recorded hash."""
     return checksums.has_checksums(path.parent) and checksums.is_intact(path.parent, path.name)
 
 
-def _matches_work(stored: Result, subject: ResultSubject, method: ResultMethod) -> bool:
-    """Return whether a result is of this subject by this method."""
-    decisive: list[tuple[object, object]] = [
-        (stored.evaluator, method.evaluator),
-        (stored.version, method.evaluator_object.version),
-        (stored.profile, method.evaluator_object.profile),
-        (stored.rules, method.rules),
-        (stored.target, subject.target),
-        (stored.samples_sha256, subject.samples_sha256),
-        (stored.plan_digest, _plan_digest(subject)),
-        (stored.judge, method.judge),
-        (stored.judges, method.judges),
-        (stored.annotations_sha256, method.annotations_sha256),
-        (stored.reference_sha256, method.reference_sha256),
-        (stored.is_lenient, method.is_lenient),
+def _matches_work(result: Result, subject: ResultSubject, method: ResultMethod) -> bool:
+    """Return whether a result is of these images, measured by this method."""
+    value_pairs: list[tuple[object, object]] = [
+        (result.evaluator, method.evaluator),
+        (result.version, method.evaluator_object.version),
+        (result.profile, method.evaluator_object.profile),
+        (result.rules, method.rules),
+        (result.target, subject.target),
+        (result.samples_sha256, subject.samples_sha256),
+        (result.plan_digest, _plan_digest(subject)),
+        (result.judge, method.judge),
+        (result.judges, method.judges),
+        (result.annotations_sha256, method.annotations_sha256),
+        (result.reference_sha256, method.reference_sha256),
+        (result.is_lenient, method.is_lenient),
     ]
-    if subject.plan is None:  # images without a plan have no other record of it
-        decisive += [(stored.suite, subject.suite), (stored.resolution, subject.resolution)]
-    return all(recorded == expected for recorded, expected in decisive)
+    if subject.plan is None:  # the plan would contain suite and resolution
+        value_pairs.append((result.suite, subject.suite))
+        value_pairs.append((result.resolution, subject.resolution))
+    return all(recorded_value == expected for recorded_value, expected in value_pairs)
 
 
 def check_results_belong(folder: Path, samples: SampleSet) -> None:
-    """Raise PlanMismatch if a run folder holds a result of other images, whose observations would
-    be lost.
+    """Raise PlanMismatchError if a run folder contains a result of other images.
 
-    A run that grew is the same work.
+    Features and annotations of those images would be lost. Results of the same plan with fewer or
+    more samples are allowed.
     """
     digest = sample_set_digest(samples)
     for path in result_paths(folder):
-        stored = find_result(path)
-        if stored is None or stored.samples_sha256 in (digest, NO_SAMPLES_SHA256):
+        result = find_result(path)
+        if result is None or result.samples_sha256 in (digest, NO_SAMPLES_SHA256):
             continue
-        if samples.plan is None or stored.plan_digest != samples.plan.digest:
+        if samples.plan is None or result.plan_digest != samples.plan.digest:
             raise PlanMismatchError(
-                f"{path} is of other images ({stored.target}), asked for {samples.name}; choose"
+                f"{path} is of other images ({result.target}), asked for {samples.name}; choose"
                 " another --out"
             )
 
@@ -390,37 +404,37 @@ def check_results_belong(folder: Path, samples: SampleSet) -> None:
 
 
 def result_text(result: Result) -> str:
-    """Return the text of a result's file."""
+    """Return the text of the file of a result."""
     return result.to_json(indent=1) + "\n"
 
 
 def write_result(
     path: Path, result: Result, arrays: Mapping[str, np.ndarray], sample_scores: str | None = None
 ) -> Result:
-    """Write a result, its per-sample arrays and, where it has them, its rows, and return it;
-    SHA256SUMS beside them vouches for all.
+    """Write a result, its per-sample arrays and its sample scores, and record their hashes.
 
-    The label of the result that it replaces stays unless it has one.
+    A result without a label takes the label of the result that it replaces.
 
     Args:
-        rows: Text of the file of verdicts that `result.rows` names.
+        arrays: Per-sample arrays, written if `result.arrays_file` is set.
+        sample_scores: Text of the file `result.sample_scores_file`.
+
+    Returns:
+        The result as it was written.
     """
-    previous = find_result(path) if result.label is None else None
-    if previous is not None and previous.label is not None:
-        result = result.model_copy(update={"label": previous.label})
+    old_result = find_result(path) if result.label is None else None
+    if old_result is not None and old_result.label is not None:
+        result = result.model_copy(update={"label": old_result.label})
     text = result_text(result)
+
+    # A reader that finds a new file with an old hash waits for the lock and checks again.
     names = [path.name]
     make_folder(path.parent)
-    with (
-        convert_os_errors(path),
-        checksums.lock_folder(path.parent),
-    ):  # nobody takes files for altered whose hashes are written next
+    with convert_os_errors(path), checksums.lock_folder(path.parent):
         if result.arrays_file is not None:
             names.append(result.arrays_file)
-            write_arrays(
-                path.with_name(result.arrays_file),
-                {name: np.asarray(array) for name, array in arrays.items()},
-            )
+            numpy_arrays = {name: np.asarray(array) for name, array in arrays.items()}
+            write_arrays(path.with_name(result.arrays_file), numpy_arrays)
         if result.sample_scores_file is not None and sample_scores is not None:
             names.append(result.sample_scores_file)
             write_text(path.with_name(result.sample_scores_file), sample_scores)
@@ -430,17 +444,17 @@ def write_result(
 
 
 def set_label(path: Path, result: Result, label: str) -> Result:
-    """Return the result with this label, written to its file if it had another; nothing is scored
-    again.
+    """Return the result with a label, and write it to its file if the label is new.
 
     Raises:
-        OptionError: The text is no label.
+        OptionError: The text is not a valid label.
     """
-    labelled = result.model_copy(update={"label": check_label(label)})
-    if labelled != result:
+    new_result = result.model_copy(update={"label": check_label(label)})
+    if new_result != result:
         with convert_os_errors(path), checksums.lock_folder(path.parent):
-            was_recorded = is_unaltered(path)
-            write_text(path, result_text(labelled))
-            if was_recorded:
+            # An altered file keeps its old hash, so that `verify` still reports it.
+            has_recorded_hash = is_unaltered(path)
+            write_text(path, result_text(new_result))
+            if has_recorded_hash:
                 checksums.record_file_hashes(path.parent, [path.name])
-    return labelled
+    return new_result

@@ -1,6 +1,4 @@
-"""Run folders: the plan that a folder is tied to, and the samples that were asked for and generated
-under it.
-"""
+"""Run folders: the plan that a folder is tied to, and its requested and generated samples."""
 
 from __future__ import annotations
 
@@ -39,37 +37,43 @@ RESULTS_FOLDER = "results"
 OBSERVATIONS = "observations"
 
 
-def plan_differences(wanted: Plan, found: Plan) -> list[str]:
-    """The fields in which two plans differ, as `settings.steps 32 here, 50 asked`."""
+def plan_differences(requested_plan: Plan, folder_plan: Plan) -> list[str]:
+    """Return the fields in which two plans differ, with both values."""
+    requested_fields = _flatten_fields(requested_plan.digest_fields())
+    folder_fields = _flatten_fields(folder_plan.digest_fields())
+    differences = []
+    for name in sorted(requested_fields.keys() | folder_fields.keys()):
+        requested_value = requested_fields.get(name)
+        folder_value = folder_fields.get(name)
+        if requested_value != folder_value:
+            differences.append(
+                f"{name} is {_value_text(folder_value)} in the folder,"
+                f" {_value_text(requested_value)} requested"
+            )
+    return differences
 
-    def flat(value: object, name: str = "") -> dict[str, object]:
-        if not isinstance(value, dict):
-            return {name: value}
-        return {
-            k: v
-            for key, inner in value.items()
-            for k, v in flat(inner, f"{name}.{key}".strip(".")).items()
-        }
 
-    a = flat(wanted.digest_fields())
-    b = flat(found.digest_fields())
+def _flatten_fields(value: object, name: str = "") -> dict[str, object]:
+    """Return the leaves of nested dicts by dotted name, such as `settings.steps`."""
+    if not isinstance(value, dict):
+        return {name: value}
+    leaves: dict[str, object] = {}
+    for key, child in value.items():
+        leaves.update(_flatten_fields(child, f"{name}.{key}".strip(".")))
+    return leaves
 
-    def shown(value: object) -> object:
-        return "not set" if value is None else value
 
-    return [
-        f"{k} is {shown(b.get(k))} there, {shown(a.get(k))} asked"
-        for k in sorted(a.keys() | b.keys())
-        if a.get(k) != b.get(k)
-    ]
+def _value_text(value: object) -> object:
+    return "not set" if value is None else value
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds, or will hold, the samples of one plan.
+    """A folder for the samples of one plan.
 
-    is_checked: Plan and records must be the recorded ones, or AlteredFileError. `verify` alone
-    reads others, to say what is wrong.
+    Attributes:
+        is_checked: Whether plan and records must have their recorded hashes. Only `verify` reads
+            altered files, in order to report them.
     """
 
     folder: Path
@@ -77,11 +81,12 @@ class RunFolder:
 
     @property
     def plan(self) -> Plan | None:
-        """The folder's plan, or None before there is one.
+        """Return the plan of the folder; None if it has none yet.
 
         Raises:
-            PlanMismatch: it is not readable. FormatError: another version of this package wrote it.
-            AlteredFileError: it is not the recorded one.
+            PlanMismatchError: The plan is not readable.
+            FormatError: The plan has another format version.
+            AlteredFileError: The plan does not have its recorded hash.
         """
         path = self.folder / PLAN_FILE
         self._check_hash(path)
@@ -100,37 +105,46 @@ class RunFolder:
             checksums.check_recorded_hash(path, "bring that one back, or choose another --out")
 
     def tie_to_plan(self, plan: Plan) -> None:
-        """Makes the folder this plan's; PlanMismatch names every differing field if it is
-        another's.
+        """Write the plan into the folder, or check that the folder already has this plan.
+
+        Files that an interrupted process left incomplete are repaired.
+
+        Raises:
+            PlanMismatchError: The folder has another plan. The message names every differing field.
         """
         make_folder(self.folder / IMAGES_FOLDER)
         with self.lock():
-            found = self.plan
-            if found is None:
+            folder_plan = self.plan
+            if folder_plan is None:
                 text = plan.to_json(indent=1) + "\n"
-                checksums.record_hashes(
-                    self.folder, {PLAN_FILE: sha256_bytes(text.encode())}
-                )  # first: a kill leaves no plan unvouched
+                # The hash comes first: an interruption then leaves no plan without a hash.
+                checksums.record_hashes(self.folder, {PLAN_FILE: sha256_bytes(text.encode())})
                 write_text(self.folder / PLAN_FILE, text)
-            elif found.digest != plan.digest:
+            elif folder_plan.digest != plan.digest:
+                differences = plan_differences(plan, folder_plan)
                 raise PlanMismatchError(
-                    f"{self.folder} holds another plan: {'; '.join(plan_differences(plan, found))};"
+                    f"{self.folder} holds another plan: {'; '.join(differences)};"
                     " choose another --out"
                 )
-            elif not checksums.has_checksums(self.folder):  # of a version before them
+            elif not checksums.has_checksums(self.folder):  # early versions recorded no hashes
                 checksums.record_file_hashes(self.folder, [PLAN_FILE])
             for name in (RECORDS_FILE, REQUESTS_FILE):
                 drop_partial_line(self.folder / name)
             remove_stale_parts(self.folder / IMAGES_FOLDER)
 
     def lock(self) -> BaseFileLock:
-        """A lock that several processes on one folder take in turn, for a moment each."""
+        """Return the lock that a process holds for a moment while it changes records."""
         return FileLock(self.folder / LOCK_FILE)
 
     def read_records(self) -> dict[int, SampleRecord]:
-        """Records by index; the last one counts. SampleError names a line that is no record."""
+        """Return the sample records by index. The last record of an index counts.
+
+        Raises:
+            SampleError: A line is not a record.
+            AlteredFileError: The file does not have its recorded hash.
+        """
         self._check_hash(self.folder / RECORDS_FILE)
-        found: dict[int, SampleRecord] = {}
+        records: dict[int, SampleRecord] = {}
         for number, line in enumerate(read_lines(self.folder / RECORDS_FILE), 1):
             try:
                 record = SampleRecord.model_validate(line)
@@ -139,69 +153,80 @@ class RunFolder:
                     f"{self.folder / RECORDS_FILE} line {number} is no record"
                     f" ({validation_summary(error)}); delete the line"
                 ) from error
-            found[record.index] = record
-        return found
+            records[record.index] = record
+        return records
 
     def record_request(self, indices: Sequence[int]) -> None:
-        """Notes that these indices were asked for, so that missing ones can be told from unasked
-        ones.
+        """Record that samples are requested, unless all of them already were.
+
+        The record distinguishes a missing sample from one that was never requested.
         """
         with self.lock():
-            wanted = IndexRanges.from_indices(indices)
-            if wanted.difference(self.requested_indices()):
+            requested_indices = IndexRanges.from_indices(indices)
+            if requested_indices.difference(self.requested_indices()):
                 self._reopen_records()
-                append_line(self.folder / REQUESTS_FILE, f'{{"indices": "{wanted}"}}')
+                append_line(self.folder / REQUESTS_FILE, f'{{"indices": "{requested_indices}"}}')
 
     def requested_indices(self) -> IndexRanges:
-        """Return every index ever asked for in this folder; SampleError names a line that says no
-        indices.
+        """Return the indices of all recorded requests.
+
+        Raises:
+            SampleError: A line contains no indices.
         """
-        runs: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         for number, line in enumerate(read_lines(self.folder / REQUESTS_FILE), 1):
             try:
-                runs += parse_ranges(line["indices"]).ranges
+                ranges += parse_ranges(line["indices"]).ranges
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise SampleError(
-                    f"{self.folder / REQUESTS_FILE} line {number} says no indices; delete the line"
+                    f"{self.folder / REQUESTS_FILE} line {number} contains no indices; delete the"
+                    " line"
                 ) from error
-        return IndexRanges(runs)
+        return IndexRanges(ranges)
 
     def missing_indices(self, indices: Iterable[int]) -> IndexRanges:
-        """Return the indices without a record, or whose image is gone."""
-        wanted = IndexRanges.from_indices(indices)
-        records = self.read_records()
-        return wanted.difference(
-            [i for i, record in records.items() if i in wanted and self._is_finished(record)]
-        )
+        """Return those of the indices that have no record, or whose image file is missing."""
+        index_ranges = IndexRanges.from_indices(indices)
+        finished_indices = [
+            index
+            for index, record in self.read_records().items()
+            if index in index_ranges and self._is_finished(record)
+        ]
+        return index_ranges.difference(finished_indices)
 
     def _is_finished(self, record: SampleRecord) -> bool:
-        return record.status == "failed" or (
-            record.file is not None and is_file(self.folder / record.file)
-        )
+        """Return whether a sample failed or its image file exists."""
+        if record.status == "failed":
+            return True
+        return record.file is not None and is_file(self.folder / record.file)
 
     def add_sample(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
-        """Image first, then its line: a line always has its image. A fault is a failed sample
-        without one.
+        """Write the image of a sample and append its record.
+
+        The image is written first, so that a record always has its image.
+
+        Args:
+            image: The image (H, W, 3) uint8; None if the sample failed.
+            reason: Why the sample failed.
         """
-        facts: dict[str, str | None] = {"status": "failed", "reason": reason}
+        fields: dict[str, str | None] = {"status": "failed", "reason": reason}
         if image is not None:
             data = encode_png(image)
             name = f"{IMAGES_FOLDER}/{request.index:06d}.png"
-            facts = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
+            fields = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
             with write_atomically(self.folder / name, sync=False) as file:
                 file.write(data)
-        record = SampleRecord.model_validate({**request.model_dump(), **facts})
+        record = SampleRecord.model_validate({**request.model_dump(), **fields})
         with self.lock():
             self._reopen_records()
             append_line(self.folder / RECORDS_FILE, record.to_json())
 
     def _reopen_records(self) -> None:
-        """Drop the hash of the records before lines are added; `settle` vouches for the whole
-        again.
+        """Drop the hash of the records before lines are appended. `finalize_records` restores it.
 
         Raises:
-            AlteredFileError: They are not the recorded ones, and would be vouched for together with
-                the new lines.
+            AlteredFileError: The records do not have their recorded hash. The new hash would cover
+                up the alteration.
         """
         if self.is_final:
             self._check_hash(self.folder / RECORDS_FILE)
@@ -209,15 +234,14 @@ class RunFolder:
 
     @property
     def is_final(self) -> bool:
-        """Whether the records are whole, in order and vouched for."""
+        """Return whether the records are complete, sorted and their hash is recorded."""
         return RECORDS_FILE in checksums.read_checksums(self.folder)
 
     def finalize_records(self) -> None:
-        """Rewrites the records in index order, so that interrupted and straight runs end in equal
-        bytes.
+        """Sort the records by index, and record their hash once no sample is missing.
 
-        Once nothing is missing their hash is recorded: another process may still be adding lines
-        before that.
+        Interrupted and uninterrupted runs then end with equal files. While samples are missing,
+        another process may still append records.
         """
         with self.lock():
             records = self.read_records()

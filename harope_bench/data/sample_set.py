@@ -1,4 +1,4 @@
-"""Sample sets: the images of a run, of a foreign folder, or of an ADM npz, behind one door."""
+"""Sample sets: the images of a run folder, of an image folder or of an ADM .npz."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harope_bench.core.errors import SampleError, StorageError, TooFewImagesErro
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.limits import MAX_RESOLUTION, check_maximum
 from harope_bench.core.regular_file import IMAGE_BYTES, read_regular
-from harope_bench.core.schema import Plan
+from harope_bench.core.schema import Plan, SampleRecord
 from harope_bench.core.storage import check_output_path, sha256_bytes
 from harope_bench.data import adm_npz
 from harope_bench.data.folder_writer import ImageReader, write_folder
@@ -30,8 +30,13 @@ from harope_bench.data.run_folder import PLAN_FILE, RECORDS_FILE, REQUESTS_FILE,
 
 
 class Batch(NamedTuple):
-    """Some samples of a set: indices, sha256 of each image's bytes, images (B, H, W, 3) uint8, and
-    the mode each file had.
+    """Some samples of a set.
+
+    Attributes:
+        indices: Index of each sample.
+        hashes: Hex sha256 of each image.
+        images: Images (B, H, W, 3) uint8.
+        modes: Mode of each image file, such as RGB.
     """
 
     indices: list[int]
@@ -41,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class HashedImage(NamedTuple):
-    """One file: sha256 of its bytes and what they are an image of."""
+    """A decoded image file and the hex sha256 of its bytes."""
 
     sha256: str
     decoded_image: DecodedImage
@@ -49,13 +54,23 @@ class HashedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Images to be judged. `files` maps index to image file; None for an npz, whose rows are the
-    indices.
+    """Images that are evaluated, by index.
 
-    reference: an npz of real images may carry statistics beside them. crop: files are
-    centre-cropped to this side as they are read.
-    boxes: (x0, y0, x1, y1) of each index whose image is a part of its file; such an image is known
-    by the file's bytes and its box.
+    Attributes:
+        name: Name of the set in results.
+        path: The folder or file.
+        plan: The plan of a run folder; None for other images.
+        n_asked: Number of requested samples, failed ones included.
+        failed: Reason of each sample that has no image, by index.
+        indices: Ascending indices of the samples with an image.
+        files: Image file of each index; None for an .npz, whose rows are the indices.
+        recorded_hashes: Hex sha256 of the images, by index, as far as it is recorded.
+        labels: Class labels, by index.
+        warnings: Warnings about the images for the results.
+        is_reference: Whether the .npz may contain statistics beside the images.
+        crop_side: Side to which the files are centre-cropped as they are read; None does not crop.
+        boxes: Box (x0, y0, x1, y1) of each image that is a part of its file, by index. The hash of
+            such an image is that of the file's hash and the box.
     """
 
     name: str
@@ -73,87 +88,91 @@ class SampleSet:
     boxes: Mapping[int, tuple[int, int, int, int]] | None = None
 
     def take_first(self, count: int) -> SampleSet:
-        """The same set, cut after its first `count` samples; one of these that has no image stays
-        failed.
-        """
-        cut = sorted({*self.indices, *self.failed})[:count]
-        held = self._select([i for i in cut if i not in self.failed])
-        return replace(
-            held, n_asked=len(cut), failed={i: self.failed[i] for i in cut if i in self.failed}
-        )
+        """Return the set of the first `count` samples, failed ones included."""
+        first_indices = sorted({*self.indices, *self.failed})[:count]
+        failed = {i: self.failed[i] for i in first_indices if i in self.failed}
+        subset = self._select([i for i in first_indices if i not in self.failed])
+        return replace(subset, n_asked=len(first_indices), failed=failed)
 
     def random_subset(self, count: int, seed: int) -> SampleSet:
-        """`count` images of the set, chosen by the seed alone, in their order; its warnings say
-        so.
+        """Return a random subset of `count` images, which depends only on the seed.
+
+        The subset has a warning that says so.
         """
-        places = np.random.default_rng(seed).choice(len(self.indices), count, replace=False)
-        told = f"images: a random choice of {count:,} out of {len(self.indices):,}, seed {seed}"
-        return replace(
-            self._select([self.indices[k] for k in np.sort(places)]),
-            warnings=(*self.warnings, told),
-        )
+        positions = np.random.default_rng(seed).choice(len(self.indices), count, replace=False)
+        subset = self._select([self.indices[k] for k in np.sort(positions)])
+        warning = f"images: a random choice of {count:,} out of {len(self.indices):,}, seed {seed}"
+        return replace(subset, warnings=(*self.warnings, warning))
 
     def _select(self, indices: list[int]) -> SampleSet:
-        kept = set(indices)
-        recorded = {i: h for i, h in self.recorded_hashes.items() if i in kept}
+        """Return the set of these indices, without failed samples."""
+        index_set = set(indices)
         return replace(
-            self, n_asked=len(kept), failed={}, indices=sorted(kept), recorded_hashes=recorded
+            self,
+            n_asked=len(index_set),
+            failed={},
+            indices=sorted(index_set),
+            recorded_hashes={i: h for i, h in self.recorded_hashes.items() if i in index_set},
         )
 
     @property
     def n_excluded(self) -> int:
-        """How many samples were asked for and have no image, so that no copy can hold them."""
+        """Return the number of requested samples without an image."""
         return len(self.failed)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """(H, W, 3) of the set's first image, which every other must have too."""
+        """Return the shape (H, W, 3) of the first image. All others must have the same."""
         if self.files is None:
             return adm_npz.images_shape(self.path, self.is_reference)[1:]
-        return self._read_image(
-            self.indices[0], self.files[self.indices[0]]
-        ).decoded_image.image.shape
+        first_index = self.indices[0]
+        return self._read_image(first_index, self.files[first_index]).decoded_image.image.shape
 
     def check_image(self, index: int) -> None:
-        """SampleError unless the image of a file can be read and is the recorded one; an npz is
-        checked by reading it.
+        """Raise SampleError if an image file cannot be read or does not have its recorded hash.
+
+        The images of an .npz are checked when they are read.
         """
         if self.files is not None:
             self._read_image(index, self.files[index])
 
     def image(self, index: int) -> np.ndarray:
-        """The image (H, W, 3) uint8 of an index, whatever size the others have; SampleError where
-        it cannot be read.
+        """Return the image (H, W, 3) uint8 of an index. Its size may differ from the others'.
+
+        Raises:
+            SampleError: The image cannot be read or does not have its recorded hash.
         """
         if self.files is not None:
-            return np.array(
-                self._read_image(index, self.files[index]).decoded_image.image
-            )  # torch wants an array that it may write
+            image = self._read_image(index, self.files[index]).decoded_image.image
+            return np.array(image)  # a copy, because torch needs a writable array
         (batch,) = self.batches([index], 1)
-        alone: np.ndarray = batch.images[0]
-        return alone
+        npz_image: np.ndarray = batch.images[0]  # (H, W, 3)
+        return npz_image
 
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
-        """The images of these (ascending) indices; SampleError names the index of a bad one, or of
-        one with a size of its own.
+        """Yield the samples of ascending indices in batches of at most `size`.
+
+        Raises:
+            SampleError: An image cannot be read, does not have its recorded hash, or has another
+                size than the first image. The message names its index.
         """
         if self.files is None:
             yield from self._npz_batches(set(indices), size)
             return
         for start in range(0, len(indices), size):
-            chosen = list(indices[start : start + size])
-            read = [self._read_image(i, self.files[i]) for i in chosen]
-            images = self._stack(chosen, [one.decoded_image.image for one in read])
-            hashes = [one.sha256 for one in read]
-            modes = tuple(one.decoded_image.mode for one in read)
-            # else a second copy of the images stands beside the judge's network, 600 MB for 50 at
-            # 2,048 pixels
-            del read
-            yield Batch(chosen, hashes, images, modes)
+            batch_indices = list(indices[start : start + size])
+            hashed_images = [self._read_image(i, self.files[i]) for i in batch_indices]
+            images = self._stack(batch_indices, [h.decoded_image.image for h in hashed_images])
+            hashes = [h.sha256 for h in hashed_images]
+            modes = tuple(h.decoded_image.mode for h in hashed_images)
+            # Free the unstacked images, 600 MB for 50 images of 2,048 pixels, before a network
+            # processes the batch.
+            del hashed_images
+            yield Batch(batch_indices, hashes, images, modes)
 
     @cached_property
     def hashes(self) -> list[str]:
-        """sha256 of every image in index order, recorded where that is so, else read."""
+        """Return the hex sha256 of every image in index order, recorded or computed now."""
         if len(self.recorded_hashes) == len(self.indices):
             return [self.recorded_hashes[i] for i in self.indices]
         if self.files is None:
@@ -161,6 +180,7 @@ class SampleSet:
         return [self._image_sha256(i, self._read_bytes(i, self.files[i])) for i in self.indices]
 
     def _image_sha256(self, index: int, data: bytes) -> str:
+        """Return the hex sha256 of an image, from the bytes of its file."""
         box = (self.boxes or {}).get(index)
         return sha256_bytes(data if box is None else f"{sha256_bytes(data)} {box}".encode())
 
@@ -169,93 +189,114 @@ class SampleSet:
             return read_regular(path, IMAGE_BYTES)
         except OSError as error:
             raise SampleError(
-                f"image {index} ({path}) cannot be read: {error.strerror}; draw or copy it again"
+                f"image {index} ({path}) cannot be read: {error.strerror}; generate or copy it"
+                " again"
             ) from error
         except StorageError as error:
             raise SampleError(f"image {index}: {error}") from error
 
     def _read_image(self, index: int, path: Path) -> HashedImage:
+        """Return the image of an index, cut to its box and centre-cropped.
+
+        Raises:
+            SampleError: The image cannot be read or does not have its recorded hash.
+        """
+        image_name = f"image {index} ({path})"
         data = self._read_bytes(index, path)
-        digest = self._image_sha256(index, data)
-        if self.recorded_hashes.get(index, digest) != digest:
+        sha256 = self._image_sha256(index, data)
+        if self.recorded_hashes.get(index, sha256) != sha256:
             raise SampleError(
-                f"image {index} ({path}) is not the one that was drawn; delete it and run generate"
-                " again"
+                f"{image_name} is not the one that was generated; delete it and run generate again"
             )
-        found = crop_to_box(
-            decode_image(data, f"image {index} ({path})"),
-            (self.boxes or {}).get(index),
-            f"image {index} ({path})",
-        )
-        return HashedImage(
-            digest,
-            (
-                found
-                if self.crop_side is None
-                else found._replace(image=centre_crop(found.image, self.crop_side))
-            ),
-        )
+
+        decoded_image = decode_image(data, image_name)
+        decoded_image = crop_to_box(decoded_image, (self.boxes or {}).get(index), image_name)
+        if self.crop_side is not None:
+            cropped_pixels = centre_crop(decoded_image.image, self.crop_side)
+            decoded_image = decoded_image._replace(image=cropped_pixels)
+        return HashedImage(sha256, decoded_image)
 
     def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
+        """Return images of one size as an array (B, H, W, 3); raise SampleError if sizes differ."""
         for index, image in zip(indices, images, strict=True):
             if image.shape != self.shape:
                 raise SampleError(
                     f"image {index} of {self.path} is {image.shape[1]}x{image.shape[0]}, "
-                    f"image {self.indices[0]} is {self.shape[1]}x{self.shape[0]}; one size a set"
+                    f"image {self.indices[0]} is {self.shape[1]}x{self.shape[0]}; give images of"
+                    " one size"
                 )
-        return np.stack(images)
+        return np.stack(images)  # (B, H, W, 3)
 
-    def _npz_batches(self, wanted: set[int], size: int) -> Iterator[Batch]:
-        first = 0
-        for images in adm_npz.read_batches(self.path, size, self.is_reference):
-            keep = [k for k in range(len(images)) if first + k in wanted]
-            if keep:
-                chosen = images[keep]
-                hashes = [hashlib.sha256(i.tobytes()).hexdigest() for i in chosen]
-                yield Batch([first + k for k in keep], hashes, chosen, ("RGB",) * len(chosen))
-            first += len(images)
+    def _npz_batches(self, requested_indices: set[int], size: int) -> Iterator[Batch]:
+        start = 0
+        for npz_images in adm_npz.read_batches(self.path, size, self.is_reference):
+            rows = [k for k in range(len(npz_images)) if start + k in requested_indices]
+            if rows:
+                images = npz_images[rows]  # (B, H, W, 3)
+                hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+                indices = [start + k for k in rows]
+                yield Batch(indices, hashes, images, ("RGB",) * len(images))
+            start += len(npz_images)
 
 
 def open_samples(path: Path, count: int | None = None, is_checked: bool = True) -> SampleSet:
-    """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
+    """Return the samples of a run folder, a folder of images, or an ADM .npz.
 
-    A folder's images count by name, by number where every name is one (9.png before 10.png).
+    The images of a folder are numbered in natural order of their names: 9.png precedes 10.png.
+
+    Args:
+        count: Number of samples to take from the start; None takes all.
+        is_checked: Whether plan and records must have their recorded hashes.
 
     Raises:
-        SampleError: nothing there, no images, or a run that is not finished.
-        AlteredFileError: plan or records are not the recorded ones, unless `is_checked` is False.
+        SampleError: The path is none of these, contains no images, or the run is unfinished.
+        TooFewImagesError: The path contains fewer than `count` images.
+        AlteredFileError: Plan or records do not have their recorded hash.
     """
     if path.is_dir():
+        if not (path / PLAN_FILE).exists():
+            return limit_samples(_folder_set(path), count)
         run = RunFolder(path, is_checked)
-        return (
-            _run_set(run, run.plan, count)
-            if (path / PLAN_FILE).exists()
-            else limit_samples(_folder_set(path), count)
-        )
+        return _run_set(run, run.plan, count)
     if path.is_file() and path.suffix == ".npz":
-        n = adm_npz.images_shape(path)[0]
-        found = adm_npz.read_labels(path)
-        labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
-        return limit_samples(
-            SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count
-        )
+        n_images = adm_npz.images_shape(path)[0]
+        label_array = adm_npz.read_labels(path)
+        labels = {} if label_array is None else {i: int(v) for i, v in enumerate(label_array)}
+        return limit_samples(_npz_set(path, n_images, labels), count)
     raise SampleError(
         f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name"
     )
 
 
 def open_reference_images(path: Path) -> SampleSet:
-    """The images of a reference npz, which may carry statistics beside them."""
-    n = adm_npz.images_shape(path, is_reference=True)[0]
-    return SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, {}, is_reference=True)
+    """Return the images of a reference .npz, which may also contain statistics."""
+    n_images = adm_npz.images_shape(path, is_reference=True)[0]
+    return _npz_set(path, n_images, {}, is_reference=True)
+
+
+def _npz_set(
+    path: Path, n_images: int, labels: dict[int, int], is_reference: bool = False
+) -> SampleSet:
+    return SampleSet(
+        name=path.stem,
+        path=path,
+        plan=None,
+        n_asked=n_images,
+        failed={},
+        indices=list(range(n_images)),
+        files=None,
+        recorded_hashes={},
+        labels=labels,
+        is_reference=is_reference,
+    )
 
 
 def crop_samples(samples: SampleSet, side: int) -> SampleSet:
-    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for
-    an npz, whose images have one size.
+    """Return the same files, centre-cropped as they are read. Their sizes may differ.
 
     Raises:
-        OptionError: The side is more than RESOLUTION pixels.
+        OptionError: The side has more than MAX_RESOLUTION pixels.
+        SampleError: The set is an .npz, whose images have one size.
     """
     check_maximum("--crop", side, MAX_RESOLUTION)
     if samples.files is None:
@@ -270,7 +311,11 @@ def crop_samples(samples: SampleSet, side: int) -> SampleSet:
 
 
 def limit_samples(samples: SampleSet, count: int | None) -> SampleSet:
-    """The set's first `count` images, all where None; TooFewImages where it has fewer."""
+    """Return the set of the first `count` samples; None takes all.
+
+    Raises:
+        TooFewImagesError: The set has fewer samples.
+    """
     if count is not None and count > len(samples.indices) + len(samples.failed):
         raise TooFewImagesError(
             f"{samples.path} holds {len(samples.indices):,} images, --count asks for {count:,};"
@@ -280,58 +325,75 @@ def limit_samples(samples: SampleSet, count: int | None) -> SampleSet:
 
 
 def _run_set(run: RunFolder, plan: Plan | None, count: int | None) -> SampleSet:
-    held = run.read_records()
-    requested = run.requested_indices()
-    if (
-        requested
-        and run.is_checked
-        and (extra := IndexRanges.from_indices(held).difference(requested))
-    ):
-        line = f'{{"indices": "{extra}"}}'
-        raise SampleError(
-            f"{run.folder / REQUESTS_FILE} asks for {requested}, but {RECORDS_FILE} also has"
-            f" samples {extra}; a line is lost, add {line}"
+    """Return the samples of a run folder that is finished.
+
+    Args:
+        count: Number of samples to take from the start; None takes all that were requested.
+    """
+    all_records = run.read_records()
+    request_ranges = run.requested_indices()
+    warnings: tuple[str, ...] = ()
+    if not request_ranges:
+        warnings = (
+            f"{REQUESTS_FILE} is missing or empty: the requested indices are those of the records",
         )
-    asked = (
-        (requested or IndexRanges.from_indices(held))
-        if count is None
-        else IndexRanges.from_count(count)
-    )
-    if missing := run.missing_indices(asked):
+    elif run.is_checked:
+        _check_requests_complete(run, all_records, request_ranges)
+
+    # All samples that belong to the set must exist.
+    if count is not None:
+        set_indices = IndexRanges.from_count(count)
+    else:
+        set_indices = request_ranges or IndexRanges.from_indices(all_records)
+    if missing_indices := run.missing_indices(set_indices):
         raise SampleError(
-            f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run"
-            " generate again with the same --out"
+            f"{run.folder} is unfinished: {len(set_indices):,} requested,"
+            f" {len(missing_indices):,} missing; run generate again with the same --out"
         )
-    records = {i: held[i] for i in asked}
-    good = {i: r for i, r in records.items() if r.status == "ok"}
-    if records and not good:
+
+    records = {i: all_records[i] for i in set_indices}
+    ok_records = {i: record for i, record in records.items() if record.status == "ok"}
+    if records and not ok_records:
         reason = next(iter(records.values())).reason
         raise SampleError(
             f"all {len(records):,} samples of {run.folder} failed ({reason}); check the"
             " checkpoint's weights"
         )
-    if not good:
+    if not ok_records:
         raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
     return SampleSet(
         name=run.folder.name,
         path=run.folder,
         plan=plan,
-        n_asked=len(asked),
+        n_asked=len(set_indices),
         failed={i: r.reason or "failed" for i, r in records.items() if r.status == "failed"},
-        indices=list(good),
-        files={i: path_inside(run.folder, str(r.file), i) for i, r in good.items()},
-        recorded_hashes={i: str(r.sha256) for i, r in good.items()},
-        labels={i: r.label for i, r in good.items() if r.label is not None},
-        warnings=(
-            ()
-            if requested
-            else (f"{REQUESTS_FILE} is missing or empty: what was asked is taken from the records",)
-        ),
+        indices=list(ok_records),
+        files={i: path_inside(run.folder, str(r.file), i) for i, r in ok_records.items()},
+        recorded_hashes={i: str(r.sha256) for i, r in ok_records.items()},
+        labels={i: r.label for i, r in ok_records.items() if r.label is not None},
+        warnings=warnings,
     )
 
 
+def _check_requests_complete(
+    run: RunFolder, records: Mapping[int, SampleRecord], request_ranges: IndexRanges
+) -> None:
+    """Raise SampleError if a run folder has records of samples that were never requested."""
+    extra_indices = IndexRanges.from_indices(records).difference(request_ranges)
+    if extra_indices:
+        line = f'{{"indices": "{extra_indices}"}}'
+        raise SampleError(
+            f"{run.folder / REQUESTS_FILE} asks for {request_ranges}, but {RECORDS_FILE} also has"
+            f" samples {extra_indices}; a line is lost, add {line}"
+        )
+
+
 def path_inside(folder: Path, name: str, index: int) -> Path:
-    """The file `name` of the folder; SampleError if a record points out of it."""
+    """Return the path of a record's file in a folder.
+
+    Raises:
+        SampleError: The name leads out of the folder.
+    """
     path = (folder / name.replace("\0", "")).resolve()
     if "\0" in name or not path.is_relative_to(folder.resolve()):
         raise SampleError(
@@ -341,69 +403,72 @@ def path_inside(folder: Path, name: str, index: int) -> Path:
 
 
 def _folder_set(folder: Path) -> SampleSet:
+    """Return the images of a folder without a plan."""
     check_finished(folder)
-    found, warnings = list_images(folder)
-    if not found and (below := nested_folders_text(folder)):
+    image_files, warnings = list_images(folder)
+    if not image_files and (subfolders_text := nested_folders_text(folder)):
         raise SampleError(
-            f"{folder} holds no images itself, folders below it do: {below}; give one of these, or"
-            " move the images to one folder"
+            f"{folder} holds no images itself, folders below it do: {subfolders_text}; give one of"
+            " these, or move the images to one folder"
         )
-    if not found:
+    if not image_files:
         raise SampleError(
             f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no {PLAN_FILE}; give a run"
             " or image folder"
         )
     return SampleSet(
-        folder.name,
-        folder,
-        None,
-        len(found),
-        {},
-        list(range(len(found))),
-        dict(enumerate(found)),
-        {},
-        {},
-        warnings,
+        name=folder.name,
+        path=folder,
+        plan=None,
+        n_asked=len(image_files),
+        failed={},
+        indices=list(range(len(image_files))),
+        files=dict(enumerate(image_files)),
+        recorded_hashes={},
+        labels={},
+        warnings=warnings,
     )
 
 
 def write_adm_npz(samples: SampleSet, path: Path, replace: bool = False) -> None:
-    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are
-    left out.
+    """Write a set as an ADM .npz in index order, without failed samples.
+
+    Labels are written if every sample has one.
 
     Raises:
-        StorageError: something else stands at `path` and `replace` is not given, or it is a part of
-            the set.
+        StorageError: Another file exists and `replace` is not given, or the file is a part of the
+            set.
     """
     _check_adm_target(samples, path, replace)
-    labels = (
-        np.array([samples.labels[i] for i in samples.indices])
-        if samples.labels.keys() >= set(samples.indices)
-        else None
-    )
+    labels = None
+    if samples.labels.keys() >= set(samples.indices):
+        labels = np.array([samples.labels[i] for i in samples.indices])  # (N,)
     height, width, channels = samples.shape
+    shape = (len(samples.indices), height, width, channels)
     images = (batch.images for batch in samples.batches(samples.indices, 256))
-    adm_npz.write_npz(
-        path, images, (len(samples.indices), height, width, channels), labels, replace=replace
-    )
+    adm_npz.write_npz(path, images, shape, labels, replace=replace)
 
 
 def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
-    """Refuse at once a target that no earlier run of the same conversion can have written."""
+    """Raise StorageError if a file exists that may not be replaced.
+
+    Without `replace`, a file of the same shape is allowed here, because an earlier run of the same
+    conversion may have written it. Its bytes are compared after writing.
+    """
     check_output_path(path, samples.path)
     if not path.exists():
         return
     if replace and path.resolve().is_relative_to(samples.path.resolve()):
         raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
-    if not replace and (
-        path.suffix != ".npz" or _shape_if_npz(path) != (len(samples.indices), *samples.shape)
-    ):
+    set_shape = (len(samples.indices), *samples.shape)
+    if not replace and (path.suffix != ".npz" or _shape_if_npz(path) != set_shape):
         raise StorageError(
             f"{path} exists and holds something else; give --replace, or choose another place"
         )
 
 
 def _shape_if_npz(path: Path) -> tuple[int, ...] | None:
+    """Return the shape (N, H, W, 3) of an ADM .npz; None for another file."""
     try:
         return adm_npz.images_shape(path)
     except SampleError:
@@ -411,34 +476,37 @@ def _shape_if_npz(path: Path) -> tuple[int, ...] | None:
 
 
 def write_png_folder(samples: SampleSet, folder: Path) -> None:
-    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; what an
-    interrupted run wrote there is kept.
+    """Write a set as PNG files 000000.png, ... in index order, without failed samples.
+
+    Files that an interrupted conversion wrote stay.
 
     Raises:
-        SampleError: the folder holds anything else, or is the one that is read.
+        SampleError: The folder contains other files, or is the folder of the set.
     """
     check_not_source(samples, folder)
-    names = {f"{place:06d}.png": index for place, index in enumerate(samples.indices)}
-    write_folder(folder, list(names), image_reader(samples, names))
+    index_by_name = {f"{k:06d}.png": index for k, index in enumerate(samples.indices)}
+    write_folder(folder, list(index_by_name), image_reader(samples, index_by_name))
 
 
 def check_not_source(samples: SampleSet, folder: Path) -> None:
-    """Raise SampleError where a set would be written into the folder that holds it."""
+    """Raise SampleError if a set would be written into its own folder."""
     if folder.exists() and samples.path.exists() and folder.samefile(samples.path):
         raise SampleError(
             f"{folder} is not an empty folder but the one that is read; choose another place"
         )
 
 
-def image_reader(samples: SampleSet, indices: Mapping[str, int]) -> ImageReader:
-    """Return what reads the images of names, whose indices ascend."""
+def image_reader(samples: SampleSet, index_by_name: Mapping[str, int]) -> ImageReader:
+    """Return a function that yields the images of file names, for `write_folder`.
 
-    def read(names: list[str]) -> Iterator[np.ndarray]:
-        chosen = [indices[name] for name in names]
-        return (
-            (image for batch in samples.batches(chosen, 4) for image in batch.images)
-            if chosen
-            else iter(())
-        )
+    Args:
+        index_by_name: Index of the sample of each name. The indices ascend.
+    """
 
-    return read
+    def read_images(names: list[str]) -> Iterator[np.ndarray]:
+        indices = [index_by_name[name] for name in names]
+        if not indices:
+            return iter(())
+        return (image for batch in samples.batches(indices, 4) for image in batch.images)
+
+    return read_images

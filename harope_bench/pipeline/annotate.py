@@ -473,7 +473,7 @@ def read_judge_record(folder: Path) -> JudgeRecord | None:
     if data is None:
         return None
     try:
-        return JudgeRecord.model_validate(parse_versioned_json("answers", data, path))
+        return JudgeRecord.model_validate(parse_versioned_json("annotations", data, path))
     except (StorageError, ValueError) as error:
         if isinstance(error, ValidationError):
             reason = validation_summary(error)

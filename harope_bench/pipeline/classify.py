@@ -40,6 +40,7 @@ from harope_bench.core.schema import (
 )
 from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
+from harope_bench.data.array_checks import IMAGE_HASHES
 from harope_bench.data.result_paths import arrays_path, result_path, result_paths
 from harope_bench.data.result_store import (
     EvaluatedResult,
@@ -126,7 +127,7 @@ def make_classifier_plan(
             f"checkpoint {name} has no suite of its own; add --suite, one of: {known}"
         )
     check_checkpoint_suite(found, chosen)
-    if taken.kind != "pictures":
+    if taken.kind != "images":
         raise OptionError(
             f"checkpoint {name} ({found.backbone}) generates images and is no classifier;"
             f" harope-bench generate {name}"

@@ -65,7 +65,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
         )
     plugin = load_suite(chosen)
     check_checkpoint_suite(found, chosen)
-    if backbone_conditioning(found.backbone, found.config).kind == "pictures":
+    if backbone_conditioning(found.backbone, found.config).kind == "images":
         raise OptionError(
             f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images;"
             f" harope-bench eval {name}"

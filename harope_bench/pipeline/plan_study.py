@@ -35,6 +35,8 @@ from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results
 from harope_bench.suites.base import Suite, load_suite
 
 SEED_COUNTS = (1, 2, 3, 5, 10)  # rows of the table of designs
+# Metrics that are fractions of independent images, so that their value gives their variance.
+BINOMIAL_METRICS = frozenset({"precision", "recall"})
 RAW_BYTES_PER_PIXEL = 3  # bytes a pixel of an uncompressed image
 
 
@@ -153,7 +155,7 @@ def find_metric_noise(
     if metric.unit == "fraction" and value is not None:
         if not 0 < value < 1:
             raise OptionError(
-                f"{metric.name} is a share, --value {value:g} is not between 0 and 1; correct it"
+                f"{metric.name} is a fraction, --value {value:g} is not between 0 and 1; correct it"
             )
         told = (
             f"drawing: binomial at {value:g}, images independent; training: not known, give --runs"

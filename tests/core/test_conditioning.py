@@ -70,7 +70,7 @@ def first_request(name: str, suite: str, out: Path, steps: int | None) -> None:
         backbone_conditioning(
             load_checkpoint_record(name).backbone, load_checkpoint_record(name).config
         ).kind
-        == "pictures"
+        == "images"
     ):
         classify.classify(make_classifier_plan(name, suite, {}), out, RealImageSelection(count=1))
         return
@@ -165,7 +165,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "digits-harope",
             "digits-held-out",
-            "is no classifier, suite digits-held-out asks for pictures of 10 classes",
+            "is no classifier, suite digits-held-out asks for images of 10 classes",
         ),
         (
             "shapes-harope",
@@ -185,7 +185,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "digits-deit-harope",
             "imagenet-val",
-            "takes pictures of 10 classes, suite imagenet-val asks for pictures of 1,000 classes",
+            "takes images of 10 classes, suite imagenet-val asks for images of 1,000 classes",
         ),
     ],
 )

@@ -197,7 +197,7 @@ def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -
         lambda: storage.write_text(tmp_path / "a", "x\udc80"),
         lambda: json_lines.append_line(tmp_path / "a", "x\udc80"),
     ):
-        with pytest.raises(StorageError, match="no Unicode text"):
+        with pytest.raises(StorageError, match="not Unicode text"):
             write()
     with pytest.raises(StorageError, match="not Unicode text"):
         toml_file.toml_text({"name": "x\ud800"})

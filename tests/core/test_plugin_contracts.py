@@ -81,7 +81,7 @@ NARROWER: list[tuple[str, Callable[[str], object], type]] = [
 # What the liars below are made of: they have the members of a plug-in, and are not derived from its
 # base class.
 DUCK = SimpleNamespace(
-    task="draw",
+    task="generate",
     asks=None,
     metrics=(),
     requests=lambda indices: [],
@@ -210,7 +210,7 @@ def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> N
         ("conditioning", lambda: BARE.conditioning({})),
         ("sample", lambda: Sampler().sample(lambda x, time: x, None, 1, [])),
         ("requests", lambda: Suite().requests([0])),
-        ("draw", lambda: ImageGenerator().generate([], Settings(resolution=8, tile=1))),
+        ("generate", lambda: ImageGenerator().generate([], Settings(resolution=8, tile=1))),
         ("classify", lambda: Classifier().classify(None)),
     ],
 )

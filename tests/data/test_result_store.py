@@ -95,7 +95,7 @@ def build(
 
 def write(folder: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD) -> Path:
     path = result_path(folder, "toy")
-    write_result(path, build(path, subject, method, has_rows=True), ARRAYS, ROWS)
+    write_result(path, build(path, subject, method, has_sample_scores=True), ARRAYS, ROWS)
     return path
 
 
@@ -107,7 +107,7 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
     tmp_path: Path,
 ) -> None:
     path = write(tmp_path)
-    made = build(path, has_rows=True)
+    made = build(path, has_sample_scores=True)
     assert read_result(path) == made == find_result(path)
     assert read_results(tmp_path) == [StoredResult(made, path)]
     arrays = read_arrays(StoredResult(made, path))
@@ -115,7 +115,11 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
         np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS
     )
     assert read_lines(sample_scores_path(path)) == [{"index": 0}, {"index": 1}]
-    assert checksums.read_checksums(path.parent).keys() == {"toy.json", "toy.npz", "toy.rows.jsonl"}
+    assert checksums.read_checksums(path.parent).keys() == {
+        "toy.json",
+        "toy.npz",
+        "toy.sample_scores.jsonl",
+    }
     assert all(
         checksums.file_state(path.parent, name) == "same"
         for name in checksums.read_checksums(path.parent)
@@ -177,7 +181,7 @@ def test_a_label_survives_a_new_result_and_is_written_alone(tmp_path: Path) -> N
     path = write(tmp_path)
     assert set_label(path, read_result(path), "mine").label == "mine"
     assert read_result(path).label == "mine" and checksums.is_intact(path.parent, path.name)
-    write(tmp_path, method=METHOD._replace(rule=Toy(version=4)))
+    write(tmp_path, method=METHOD._replace(evaluator_object=Toy(version=4)))
     assert read_result(path).label == "mine" and read_result(path).version == 4
     with pytest.raises(OptionError, match="label"):
         set_label(path, read_result(path), " ")
@@ -201,12 +205,12 @@ OTHERS: dict[str, tuple[ResultSubject, ResultMethod]] = {
     "target": (SUBJECT._replace(target="other"), METHOD),
     "plan": (SUBJECT._replace(plan=OTHER_PLAN), METHOD),
     "evaluator": (SUBJECT, METHOD._replace(evaluator="other")),
-    "version": (SUBJECT, METHOD._replace(rule=Toy(version=4))),
-    "profile": (SUBJECT, METHOD._replace(rule=Toy(profile="other"))),
+    "version": (SUBJECT, METHOD._replace(evaluator_object=Toy(version=4))),
+    "profile": (SUBJECT, METHOD._replace(evaluator_object=Toy(profile="other"))),
     "rules": (SUBJECT, METHOD._replace(rules="corrected")),
     "judge": (SUBJECT, METHOD._replace(judge=OTHER_JUDGE)),
     "judges": (SUBJECT, METHOD._replace(judges={"detector": OTHER_JUDGE})),
-    "answers": (SUBJECT, METHOD._replace(answers_sha256="0" * 64)),
+    "answers": (SUBJECT, METHOD._replace(annotations_sha256="0" * 64)),
     "reference": (SUBJECT, METHOD._replace(reference_sha256="0" * 64)),
     "leniency": (SUBJECT, METHOD._replace(is_lenient=True)),
 }
@@ -387,11 +391,18 @@ WRITERS = {
     "write_bytes",
     "write_arrays",
     "append_line",
-    "writing",
-    "copy",
-    "record_files",
+    "write_atomically",
+    "copy_file",
+    "record_file_hashes",
 }
-PLACES = {"RESULTS", "result_path", "rows_path", "arrays_path", "named_arrays_path", "result_text"}
+PLACES = {
+    "RESULTS_FOLDER",
+    "result_path",
+    "sample_scores_path",
+    "arrays_path",
+    "recorded_arrays_path",
+    "result_text",
+}
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -451,7 +462,7 @@ def test_no_module_outside_the_store_builds_a_result_or_writes_where_results_are
 def test_the_finder_of_writers_finds_them() -> None:
     source = """
 def one(out, data):
-    path = out / RESULTS / "a.json"
+    path = out / RESULTS_FOLDER / "a.json"
     storage.write_text(path, data)
 def two(out):
     write_arrays(result_path(out, "a").with_suffix(".npz"), {})

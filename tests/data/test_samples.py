@@ -86,7 +86,7 @@ def test_some_indices_of_an_npz_are_the_right_ones(images: np.ndarray, tmp_path:
 
 def test_sample_npz_with_statistics_is_refused(images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", arr_0=images, mu=np.zeros(3), sigma=np.eye(3))
-    with pytest.raises(SampleError, match="carries mu"):
+    with pytest.raises(SampleError, match="contains mu"):
         open_samples(tmp_path / "d.npz")
 
 
@@ -443,7 +443,7 @@ def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> N
 
 def test_moving_pictures_are_refused() -> None:
     frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
-    with pytest.raises(SampleError, match="x.png has 3 frames, wanted one picture"):
+    with pytest.raises(SampleError, match="x.png has 3 frames, wanted one image"):
         decode_image(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
 
 

@@ -198,7 +198,7 @@ def test_a_scene_is_a_function_of_split_and_index() -> None:
         != compose_indexed_scene("test", 7)
     )
     both, late = render_pool("train", [3, 9], 32), render_pool("train", [9], 32)
-    assert np.array_equal(both.images[1], late.images[0]) and both.cases[1] == late.cases[0]
+    assert np.array_equal(both.images[1], late.images[0]) and both.captions[1] == late.captions[0]
 
 
 @pytest.mark.parametrize("index", range(60))
@@ -233,7 +233,7 @@ def test_a_scene_keeps_its_layout_at_any_size() -> None:
 def test_edges_are_mixtures_of_ground_and_paint() -> None:
     circle = SceneObject("circle", "red", 0.5, 0.5, 0.3, (200.0, 40.0, 40.0))
     levels = np.unique(
-        render_scene(Scene(Background(dark=40.0, light=40.0), (circle,)), 32)[..., 0]
+        render_scene(Scene(Background(low_level=40.0, high_level=40.0), (circle,)), 32)[..., 0]
     )
     assert {levels.min(), levels.max()} == {40, 200} and len(levels) > 4
 
@@ -275,7 +275,7 @@ def test_a_picture_of_one_colour_holds_nothing(level: int) -> None:
 
 def test_measured_sees_a_parser_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "harope_bench.data.shapes_scenes.parser_errors.parse",
+        "harope_bench.data.shapes_scenes.parser_errors.detect_shapes",
         lambda image: detect_shapes(image)[1:],
     )
     errors = measure_parser_errors(12, (32,))[32, "sharp"]

@@ -212,5 +212,5 @@ def test_a_lossless_webp_is_not_called_lossy(tmp_path: Path) -> None:
     image.save(tmp_path / "3.jpg")
     (tmp_path / "4.webp").write_bytes(b"no picture")
     assert list_images(tmp_path).warnings == (
-        "3 of 5 images are of a lossy format, which moves FID",
+        "3 of 5 images have a lossy format, which changes FID",
     )

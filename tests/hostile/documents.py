@@ -110,7 +110,7 @@ def run_files() -> Files:
         "requests.jsonl": as_lines({"indices": "0-1"}, {"indices": "2,3"}),
         "results/fidelity.json": file_of("result", result()),
         "results/fidelity.npz": npz_bytes(arrays),
-        "results/fidelity.rows.jsonl": as_lines(
+        "results/fidelity.sample_scores.jsonl": as_lines(
             {"index": 0, "prompt": 0, "copy": 0, "task": "one", "text": "a cat", "verdict": "right", "scores": {"one": 1.0}},
             {"index": 1, "prompt": 1, "copy": 0, "task": "one", "text": "a dog", "verdict": "wrong", "scores": {"one": 0}, "reason": "no"},
         ),

@@ -179,7 +179,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "reference-onto-itself": (
         ("reference", "x.npz", "x.npz", "--judge", "digits-net", "--replace"),
         NAMED,
-        "is what is read",
+        "is also an input file",
     ),
     # figures, plans, tables
     "figure-images-huge": (

@@ -298,11 +298,14 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
         {"scores": {"a": None}},
         {"index": float("nan")},
     ):
-        put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, row))
+        put(
+            tmp_path / "results/x.sample_scores.jsonl",
+            d.as_lines({"index": 0, "scores": {"a": 0.5}}, row),
+        )
         with pytest.raises(StorageError, match="row 2 is not what eval writes"):
             failures.read_failures(tmp_path)
     put(
-        tmp_path / "results/x.rows.jsonl",
+        tmp_path / "results/x.sample_scores.jsonl",
         d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}),
     )
     assert len(failures.read_failures(tmp_path)) == 2

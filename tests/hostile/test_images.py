@@ -146,7 +146,7 @@ RIGHT = [
 RECORDED = "run/images/000001.png"
 SCORE = ("eval", "run", "--reference", "reference.npz")
 RUNS = [
-    Case(f"{verb}-{kind}", build, call, code, "000001.png|is unfinished: 4 asked, 1 missing")
+    Case(f"{verb}-{kind}", build, call, code, "000001.png|is unfinished: 4 requested, 1 missing")
     for kind, build in {
         "eps": put(RECORDED, EPS),
         "empty": put(RECORDED, b""),

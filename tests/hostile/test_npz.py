@@ -141,7 +141,7 @@ SAMPLES = [
     Case("other-names", saved(images=IMAGES), TO_PNG, 1, "has no arr_0"),
     Case("names-that-steer", zipped(("\x1b[2J\u202e.npy", BODY)), TO_PNG, 1, "has no arr_0"),
     Case("names-that-are-many", zipped(*((f"member-{n}.npy", b"") for n in range(2000))), TO_PNG, 1, "has no arr_0"),
-    Case("statistics-among-samples", saved(arr_0=IMAGES, mu=np.zeros(2)), TO_PNG, 1, "carries mu"),
+    Case("statistics-among-samples", saved(arr_0=IMAGES, mu=np.zeros(2)), TO_PNG, 1, "contains mu"),
     Case("pipe", odd_file("x.npz", "pipe"), TO_PNG, 1, "x.npz"),
     Case("device", odd_file("x.npz", "device"), TO_PNG, 1, "x.npz"),
     Case("sparse", odd_file("x.npz", "sparse"), TO_PNG, 1, "x.npz"),

@@ -72,8 +72,8 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(rows="x.rows.jsonl"),
-            "rows is x.rows.jsonl, should be absent",
+            lambda facts: facts.update(rows="x.sample_scores.jsonl"),
+            "rows is x.sample_scores.jsonl, should be absent",
         ),
         (
             "features/digits-net/judge.json",

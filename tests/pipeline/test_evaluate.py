@@ -146,7 +146,7 @@ def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
     findings = verify(run, 0)
     assert any("image 7" in line for line in findings.altered_messages)
     (run / "observations/digits-net" / shard_name(0)).unlink()
-    with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
+    with pytest.raises(SampleError, match="image 7 .* is not the one that was generated"):
         score(run, run)
 
 
@@ -269,7 +269,7 @@ def test_count_scores_exactly_the_first_so_many_or_says_why_not(run: Path, tmp_p
 
 def test_a_killed_run_can_be_scored_as_far_as_it_came(run: Path, tmp_path: Path) -> None:
     RunFolder(run).record_request(range(80))
-    with pytest.raises(SampleError, match="80 asked, 30 missing"):
+    with pytest.raises(SampleError, match="80 requested, 30 missing"):
         score(run, run)
     (part,) = score(run, tmp_path / "part", count=50)
     assert part.result.find_measurement("fid").n_asked == 50  # type: ignore[union-attr]
@@ -315,7 +315,7 @@ def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Pa
     ("name", "line", "complaint"),
     [
         ("samples.jsonl", '{"index": "x"}', "line 51 is no record"),
-        ("requests.jsonl", '{"x": 1}', "line 2 says no indices"),
+        ("requests.jsonl", '{"x": 1}', "line 2 contains no indices"),
         ("requests.jsonl", "[1]", "line 2 is not a JSON object"),
     ],
 )

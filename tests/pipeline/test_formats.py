@@ -193,8 +193,8 @@ FILES = {
         lambda path: find_extractor_record("digits-net", path.parent, True),
     ),
     "who answered": File(
-        "answers",
-        placed("judge.json", lambda: versioned_json_text("answers", JUDGE.model_dump())),
+        "annotations",
+        placed("judge.json", lambda: versioned_json_text("annotations", JUDGE.model_dump())),
         lambda path: read_judge_record(path.parent),
     ),
     "predictions": File(
@@ -342,7 +342,7 @@ def test_the_format_decides_no_pixel() -> None:
 
 
 def test_a_runner_of_another_python_writes_the_format_of_the_package() -> None:
-    assert format_version("answers") == common.FORMAT
+    assert format_version("annotations") == common.FORMAT
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "judge"])

@@ -127,7 +127,7 @@ def test_another_plan_in_the_folder_names_the_field(
     )
     with pytest.raises(
         PlanMismatchError,
-        match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked",
+        match=r"settings.guidance is 1.5 in the folder, 2.0 requested; settings.steps is 3 in the folder, 4 requested",
     ):
         generate(other, range(60), tmp_path / "straight")
     assert bits(tmp_path / "straight") == straight
@@ -166,7 +166,7 @@ def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(
 def test_an_unfinished_run_is_not_scored(plan: Plan, tmp_path: Path) -> None:
     generate(plan, range(30), tmp_path / "run")
     RunFolder(tmp_path / "run").record_request(range(40))
-    with pytest.raises(SampleError, match="40 asked, 10 missing"):
+    with pytest.raises(SampleError, match="40 requested, 10 missing"):
         open_samples(tmp_path / "run")
 
 

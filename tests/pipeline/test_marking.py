@@ -128,7 +128,7 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
     assert len(toy.asked) == 8 + 4  # every image is looked at once, the four red ones asked once
     straight = marked(folder, tmp_path / "p")
     assert killed == straight
-    rows = [(tmp_path / x / "results" / "toy-rule.rows.jsonl").read_bytes() for x in "op"]
+    rows = [(tmp_path / x / "results" / "toy-rule.sample_scores.jsonl").read_bytes() for x in "op"]
     assert rows[0] == rows[1]
     asked = len(toy.asked)
     assert marked(folder, tmp_path / "o") == straight and len(toy.asked) == asked
@@ -165,7 +165,9 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
-        for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()
+        for line in (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl")
+        .read_text()
+        .splitlines()
     ]
     assert rows[7]["verdict"] == "failed" and "thirteen" in rows[7]["reason"]
 
@@ -299,7 +301,9 @@ def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     assert bright is not None and bright.value == 3 / 4
     rows = [
         json.loads(line)
-        for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()
+        for line in (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl")
+        .read_text()
+        .splitlines()
     ]
     assert rows[2]["reason"] == "no image of number 2" and [row["index"] for row in rows] == list(
         range(8)
@@ -424,7 +428,7 @@ def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(
         samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere
     )
     assert (
-        "is not the one that was drawn" in str(sights[0].failure)
+        "is not the one that was generated" in str(sights[0].failure)
         and [s.failure for s in sights[1:]] == [None] * 7
     )
 

@@ -59,7 +59,7 @@ def test_bytes_of_another_format_than_the_name_says_are_told(
     Image.fromarray(images[1]).save(tmp_path / "1.png", format=form)
     warnings = list_images(tmp_path).warnings
     assert f"images: 1 of 3 hold another format than their names say (1.png is {form})" in warnings
-    assert lossy == ("1 of 3 images are of a lossy format, which moves FID" in warnings)
+    assert lossy == ("1 of 3 images have a lossy format, which changes FID" in warnings)
 
 
 def test_an_exact_suite_rejects_bytes_of_another_format_than_the_name_says(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(
     assert 0 < numbers(ours)["overall"][0] < 1
     verdicts = []
     for place in ("ours", "theirs"):
-        rows = read_lines(tmp_path / place / "results" / "geneval.rows.jsonl")
+        rows = read_lines(tmp_path / place / "results" / "geneval.sample_scores.jsonl")
         verdicts.append({row["index"]: row["scores"]["images_correct"] for row in rows})
     assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 48
 

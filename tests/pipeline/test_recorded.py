@@ -189,10 +189,10 @@ def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
     )
     assert call("failures", tmp_path).exit_code == 0
     edit(
-        tmp_path / "out/results/toy-rule.rows.jsonl",
+        tmp_path / "out/results/toy-rule.sample_scores.jsonl",
         lambda row: row.update(verdict="right", scores={"toy": 1.0}),
     )
-    assert "toy-rule.rows.jsonl was altered" in call("failures", tmp_path).output
+    assert "toy-rule.sample_scores.jsonl was altered" in call("failures", tmp_path).output
 
 
 def test_results_without_recorded_hashes_are_read(place: Path) -> None:

@@ -105,10 +105,10 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
         Image.fromarray(image[..., 0]).save(folder / f"{i:02d}.jpg", quality=20)
     path = tmp_path / "few.npz"
     told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
-    with pytest.raises(SampleError, match="carries mu"):
+    with pytest.raises(SampleError, match="contains mu"):
         adm_npz.images_shape(path)
     wanted = (
-        "30 of 30 images are of a lossy format",
+        "30 of 30 images have a lossy format",
         "centre-cropped to 28x28",
         "30 of 30 are grey",
         "N <= D (30 images, ",
@@ -300,7 +300,7 @@ def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> No
 def test_a_sample_file_that_carries_mu_is_refused(real: Path, tmp_path: Path) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     with pytest.raises(
-        SampleError, match="carries mu: it is a reference, or samples with foreign statistics"
+        SampleError, match="contains mu: it is a reference, or samples with foreign statistics"
     ):
         score(path, tmp_path / "out")
 
@@ -337,7 +337,7 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
         extra_arrays={"mu": np.zeros(64), "sigma": np.eye(64)},
     )
     total = sum(
-        int(images[0, 0, 0, 0]) for images in adm_npz.read_batches(path, 10, reference=True)
+        int(images[0, 0, 0, 0]) for images in adm_npz.read_batches(path, 10, is_reference=True)
     )
     arrays = load_arrays(path, ("mu", "sigma"))
     peak = tracemalloc.get_traced_memory()[1]
@@ -382,7 +382,7 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
         (folder / f"{i}.png").write_bytes(
             encode_png(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         )
-    with pytest.raises(SampleError, match="one size a set"):
+    with pytest.raises(SampleError, match="give images of one size"):
         build_reference(open_samples(folder), tmp_path / "no.npz", JUDGE)
     path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
     assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
@@ -417,7 +417,7 @@ def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
     Image.fromarray(digits("train", 1)[0]).save(drawn / "00003.jpg")
     (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
     told = " | ".join(score(drawn, tmp_path / "out").result.warning_texts)
-    assert "1 of 61 images are of a lossy format" in told
+    assert "1 of 61 images have a lossy format" in told
     assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in told
 
 

@@ -87,7 +87,7 @@ def test_guidance_stands_in_words_where_there_is_one() -> None:
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
     assert run_folder.plan_differences(one, two) == [
-        "settings.guidance is 3.0 there, not set asked"
+        "settings.guidance is 3.0 in the folder, not set requested"
     ]
 
 
@@ -439,7 +439,7 @@ def test_export_writes_over_nothing_and_never_over_its_own_weights(tmp_path: Pat
     register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     data = weights.read_bytes()
     for more in ((), ("--replace",)):
-        assert "is what is read" in run("export", "mine", weights, *more, exit_code=1).output
+        assert "is also an input file" in run("export", "mine", weights, *more, exit_code=1).output
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"precious")
     assert "exists and holds something else" in run("export", "mine", other, exit_code=1).output
@@ -458,7 +458,7 @@ def test_converting_to_npz_writes_over_nothing_and_never_over_its_input(tmp_path
     data = out.read_bytes()
     run("convert", source, out, "--to", "adm")  # the same again
     assert (
-        "is what is read"
+        "is also an input file"
         in run("convert", out, out, "--to", "adm", "--count", 2, "--replace", exit_code=1).output
     )
     assert (
@@ -507,7 +507,7 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
         "--replace",
         exit_code=1,
     ).output
-    assert "is what is read" in own and (tmp_path / "mine.npz").read_bytes() == mine
+    assert "is also an input file" in own and (tmp_path / "mine.npz").read_bytes() == mine
     assert "exists and holds something else" in run(*words, "--images", 4, exit_code=1).output
     run(*words, "--images", 4, "--replace")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]

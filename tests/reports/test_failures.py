@@ -82,7 +82,7 @@ ROWS = [
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    path = tmp_path / "a" / "results" / "geneval.rows.jsonl"
+    path = tmp_path / "a" / "results" / "geneval.sample_scores.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path

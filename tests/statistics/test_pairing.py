@@ -110,7 +110,7 @@ def scored(
             json.dumps({"index": i, "prompt_index": i, "prompt": text}) + "\n"
             for i, text in enumerate(texts)
         ]
-        write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
+        write_text(path.with_suffix(".sample_scores.jsonl"), "".join(lines))
         write_text(
             path, read_result(path).model_copy(update={"sample_scores_file": "geneval.rows.jsonl"}).to_json()
         )

@@ -572,7 +572,7 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
     )
 
     Image.new("RGB", (32, 32)).save(tmp_path / "png" / "000005.png")
-    with pytest.raises(SampleError, match="image 5 .* is not the one that was drawn"):
+    with pytest.raises(SampleError, match="image 5 .* is not the one that was generated"):
         open_prompt_images(tmp_path / "png", "shapes", suite).image(5)
     (tmp_path / "png" / "000005.png").unlink()
     assert open_prompt_images(tmp_path / "png", "shapes", suite).failed == {

@@ -43,7 +43,7 @@ def test_every_shipped_suite_is_of_one_kind(name: str) -> None:
         if isinstance(suite, PromptSuite)
         else "classify"
         if isinstance(suite, ClassificationSuite)
-        else "draw"
+        else "generate"
     )
     assert suite.count >= 1 and suite.requested_conditioning is not None
 
@@ -92,7 +92,7 @@ def test_a_suite_that_only_looks_like_one_or_has_no_prompts_is_refused(
     with pytest.raises(OptionError, match="suite digits has no prompts"):
         load_prompt_suite("digits")
     monkeypatch.setattr(
-        registry, "load", lambda kind, name: type("Duck", (), {"task": "draw", "count": 4})()
+        registry, "load", lambda kind, name: type("Duck", (), {"task": "generate", "count": 4})()
     )
     with pytest.raises(
         PluginError,

@@ -1,4 +1,4 @@
-"""What a scene holds, as one number: the shapes with their counts, and which colours there are."""
+"""The class label of a scene: its shapes with their counts, and its set of colours."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ Content = tuple[tuple[str, int], ...]  # (shape, count) in the order of SHAPES
 CONTENTS: tuple[Content, ...] = (
     *(((shape, 1),) for shape in SHAPES),
     *(((shape, count),) for shape in SHAPES for count in NUMBERS),
-    *(((one, 1), (other, 1)) for one, other in combinations(SHAPES, 2)),
+    *(((shape_a, 1), (shape_b, 1)) for shape_a, shape_b in combinations(SHAPES, 2)),
 )
 N_COLOUR_SETS = 2 ** len(COLOURS)
 
 
 def scene_label(scene: Scene) -> int:
-    """Number of its content in CONTENTS, times 64, plus a bit for each colour that occurs."""
-    shapes = Counter(thing.shape for thing in scene.objects)
-    content = tuple((shape, shapes[shape]) for shape in SHAPES if shapes[shape])
-    painted = {thing.colour for thing in scene.objects}
-    return CONTENTS.index(content) * N_COLOUR_SETS + sum(
-        1 << i for i, colour in enumerate(COLOURS) if colour in painted
-    )
+    """Return the class label of a scene.
+
+    It is the position of the scene's content in CONTENTS times N_COLOUR_SETS, plus one bit for each
+    colour in the scene.
+    """
+    shape_counts = Counter(item.shape for item in scene.objects)
+    content = tuple((shape, shape_counts[shape]) for shape in SHAPES if shape_counts[shape])
+    scene_colours = {item.colour for item in scene.objects}
+    colour_bits = sum(1 << i for i, colour in enumerate(COLOURS) if colour in scene_colours)
+    return CONTENTS.index(content) * N_COLOUR_SETS + colour_bits

@@ -1,11 +1,10 @@
-"""Reads a drawn scene back: which shapes of which colours lie where. Exact on rendered scenes,
-cautious on anything else.
+"""Detection of the shapes in a rendered scene, with their colours and positions.
 
-Pixels that differ from the ground are grouped by colour and by touch; a group is the shape whose
-ideal silhouette, drawn into the
-group's own box, it overlaps most. The score follows that overlap (intersection over union): 0.5 at
-0.6, 0.9 at 0.72, so a smear scores low
-and a clean shape passes the threshold of GenEval's counting.
+Pixels that differ from the background are grouped by colour into connected groups. The shape of a
+group is the one whose ideal silhouette, scaled to the group's box, has the highest overlap
+(intersection over union, IoU) with the group. The score is a logistic function of the overlap: 0.5
+at IoU 0.6 and 0.9 at IoU 0.72. A smear therefore has a low score, and a clean shape passes the
+threshold of GenEval's counting. Detection is exact on rendered scenes.
 """
 
 from __future__ import annotations
@@ -20,25 +19,31 @@ from scipy import ndimage
 from harope_bench.data.shapes_scenes.scene_images import COLOUR_RGB, shape_mask
 from harope_bench.data.shapes_scenes.words import COLOURS, SHAPES
 
-# RGB distance from the line between ground and paint within which a pixel is a mixture of the two
+# A pixel is a mixture of background and an object's colour if its RGB distance from the line
+# between the two is at most this.
 COLOUR_TOLERANCE = 54.0
-MIN_SIDE = 64  # smaller pictures are read enlarged to this side at least
-MAX_GREY_RANGE = 60.0  # largest difference between channels of ground, noise included
-MAX_BACKGROUND_LEVEL = 150.0  # ground is darker than this, white paint brighter
-OVERLAP_OF_HALF_SCORE = 0.6  # overlap at which a detection scores 0.5
+MIN_SIDE = 64  # smaller images are enlarged to at least this side
+MAX_GREY_RANGE = 60.0  # largest difference between the channels of a background pixel, with noise
+MAX_BACKGROUND_LEVEL = 150.0  # the background is darker, white objects are brighter
+OVERLAP_OF_HALF_SCORE = 0.6  # IoU at which the score is 0.5
 SCORE_SLOPE = 18.0
-MAX_ASPECT_RATIO = 1.2  # a box this much longer than wide is still a square's
-MIN_SPLIT_GAIN = 0.15  # overlap that two halves must have more than the whole
-MIN_AREA_FRACTION = (
-    0.025  # share of the picture that a thing covers at least; the smallest drawn one covers 0.055
-)
-CONNECTIVITY = np.ones((3, 3), dtype=bool)
+MAX_ASPECT_RATIO = 1.2  # a box with a larger ratio of its sides lowers the overlap
+MIN_SPLIT_GAIN = 0.15  # by how much the IoU of both halves must exceed that of the undivided group
+# Minimum fraction of the image that an object covers. The smallest rendered one covers 0.055.
+MIN_AREA_FRACTION = 0.025
+CONNECTIVITY = np.ones((3, 3), dtype=bool)  # diagonal neighbours are connected
 
 
 @dataclass(frozen=True, eq=False)
 class ShapeDetection:
-    """One thing: shape, colour, score in [0, 1], box (x0, y0, x1, y1) in pixels, ends exclusive,
-    and mask (H, W) bool.
+    """A detected object.
+
+    Attributes:
+        label: Name of the shape.
+        colour: Name of the colour.
+        score: Confidence, 0 to 1.
+        box: (x0, y0, x1, y1) in pixels; x1 and y1 are one past the last pixel.
+        mask: Pixels of the object, (H, W) bool.
     """
 
     label: str
@@ -49,131 +54,166 @@ class ShapeDetection:
 
 
 def detect_shapes(image: np.ndarray, min_score: float = 0.0) -> list[ShapeDetection]:
-    """Things in an image (H, W, 3) uint8, the surest first; those below `least` are left out.
-    Garbage gives few or low scores.
+    """Return the objects in an image (H, W, 3) uint8, by descending score.
+
+    An image that is no scene gives few or low scores.
+
+    Args:
+        min_score: Objects with a lower score are omitted.
     """
-    times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
+    # Enlarge a small image by a whole factor, rounded up.
+    scale = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     pixels = ndimage.zoom(
-        image.astype(np.float64), (times, times, 1), order=1, mode="nearest", grid_mode=True
-    )
-    found = [
-        _detect_group(part, colour, times)
-        for colour, masks in _colour_groups(pixels)
-        for mask in masks
-        for part in _split_touching(mask)
-    ]
-    return sorted(
-        (one for one in found if one.score >= min_score), key=lambda one: (-one.score, one.box)
-    )
+        image.astype(np.float64), (scale, scale, 1), order=1, mode="nearest", grid_mode=True
+    )  # (scale * H, scale * W, 3)
+
+    detections = []
+    for colour, masks in _colour_groups(pixels):
+        for mask in masks:
+            for object_mask in _split_touching(mask):
+                detection = _detect_group(object_mask, colour, scale)
+                if detection.score >= min_score:
+                    detections.append(detection)
+    return sorted(detections, key=lambda detection: (-detection.score, detection.box))
 
 
 def _colour_groups(pixels: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Masks of connected pixels of each colour, those large enough."""
-    ground = _background_colour(pixels)
-    paints = np.array([COLOUR_RGB[colour] for colour in COLOURS], dtype=np.float64)
-    share = _colour_fractions(pixels, ground, paints)  # (colours, H, W)
-    best = share.argmax(0)
-    inked = share.max(0) >= 0.5
+    """Yield each colour with the masks (H, W) bool of its connected groups of sufficient size."""
+    background_rgb = _background_colour(pixels)  # (3,)
+    object_rgbs = np.array([COLOUR_RGB[colour] for colour in COLOURS], dtype=np.float64)
+    fractions = _colour_fractions(pixels, background_rgb, object_rgbs)  # (colours, H, W)
+    best_colour = fractions.argmax(0)  # (H, W)
+    is_object_pixel = fractions.max(0) >= 0.5
     for index, colour in enumerate(COLOURS):
-        labels, count = ndimage.label(inked & (best == index), CONNECTIVITY)
-        masks = [labels == i for i in range(1, count + 1)]
+        group_numbers, n_groups = ndimage.label(
+            is_object_pixel & (best_colour == index), CONNECTIVITY
+        )
+        masks = [group_numbers == i for i in range(1, n_groups + 1)]
         yield colour, [mask for mask in masks if mask.sum() >= MIN_AREA_FRACTION * mask.size]
 
 
 def _background_colour(pixels: np.ndarray) -> np.ndarray:
-    """Median colour of the grey and dark pixels, since things may cover more than half; of all
-    where there are hardly any such.
+    """Return the median colour (3,) of the dark grey pixels, or of all pixels if there are few.
+
+    The median of all pixels would be wrong where objects cover more than half of the image.
     """
-    flat = pixels.reshape(-1, 3)
-    grey = flat[(np.ptp(flat, axis=1) <= MAX_GREY_RANGE) & (flat.max(1) <= MAX_BACKGROUND_LEVEL)]
-    return np.asarray(
-        np.median(grey if len(grey) >= MIN_AREA_FRACTION * len(flat) else flat, axis=0)
-    )
+    rgb_rows = pixels.reshape(-1, 3)  # (H * W, 3)
+    is_grey = np.ptp(rgb_rows, axis=1) <= MAX_GREY_RANGE
+    is_dark = rgb_rows.max(1) <= MAX_BACKGROUND_LEVEL
+    background_rows = rgb_rows[is_grey & is_dark]
+    if len(background_rows) < MIN_AREA_FRACTION * len(rgb_rows):
+        background_rows = rgb_rows
+    return np.asarray(np.median(background_rows, axis=0))
 
 
-def _colour_fractions(pixels: np.ndarray, ground: np.ndarray, paints: np.ndarray) -> np.ndarray:
-    """How much of each paint a pixel holds, as a mixture of it and the ground; 0 where it is no
-    such mixture. (colours, H, W)
+def _colour_fractions(
+    pixels: np.ndarray, background_rgb: np.ndarray, object_rgbs: np.ndarray
+) -> np.ndarray:
+    """Return the fraction of each object colour in each pixel, (colours, H, W).
+
+    A pixel at an edge is a mixture of background and object colour, so it lies on the line between
+    the two in RGB space. The fraction is the position on the line, reduced by the distance from the
+    line; 0 for a pixel that is too far from it. The reduction decides between colours on one line.
     """
-    shares = []
-    for paint in paints:
-        way = paint - ground
-        along = ((pixels - ground) @ way) / max(way @ way, 1.0)  # a picture may be all of one paint
-        off = np.linalg.norm(pixels - ground - along[..., None] * way, axis=-1)
-        shares.append(
-            np.where(off <= COLOUR_TOLERANCE, along - 0.3 * off / COLOUR_TOLERANCE, 0.0)
-        )  # of two paints on one line the nearer one
-    return np.stack(shares)
+    fractions = []
+    for object_rgb in object_rgbs:
+        direction = object_rgb - background_rgb  # (3,)
+        squared_length = max(direction @ direction, 1.0)  # 0 if the object fills the image
+        position = ((pixels - background_rgb) @ direction) / squared_length  # (H, W)
+        nearest_rgb = position[..., None] * direction  # (H, W, 3), relative to the background
+        distance = np.linalg.norm(pixels - background_rgb - nearest_rgb, axis=-1)  # (H, W)
+        reduced_position = position - 0.3 * distance / COLOUR_TOLERANCE
+        fractions.append(np.where(distance <= COLOUR_TOLERANCE, reduced_position, 0.0))
+    return np.stack(fractions)  # (colours, H, W)
 
 
-def _detect_group(fine: np.ndarray, colour: str, times: int) -> ShapeDetection:
-    """A group seen `times` as large, in the picture's own pixels."""
-    label, overlap = _best_shape(fine)
-    height, width = (side // times for side in fine.shape)
-    blocks = fine.reshape(height, times, width, times)
-    half = np.asarray(blocks.mean((1, 3)) >= 0.5)
-    mask = half if half.any() else np.asarray(blocks.any((1, 3)))
-    return ShapeDetection(
-        label,
-        colour,
-        float(1 / (1 + np.exp(-SCORE_SLOPE * (overlap - OVERLAP_OF_HALF_SCORE)))),
-        _box(mask),
-        mask,
-    )
+def _detect_group(mask: np.ndarray, colour: str, scale: int) -> ShapeDetection:
+    """Return the detection of a group of pixels, in the pixels of the image before enlargement.
+
+    Args:
+        mask: The group in the enlarged image, (scale * H, scale * W) bool.
+        scale: Factor of the enlargement.
+    """
+    label, overlap = _best_shape(mask)
+    score = float(1 / (1 + np.exp(-SCORE_SLOPE * (overlap - OVERLAP_OF_HALF_SCORE))))
+
+    # A pixel of the image belongs to the object if at least half of its block does.
+    height, width = (side // scale for side in mask.shape)
+    blocks = mask.reshape(height, scale, width, scale)  # (H, scale, W, scale)
+    image_mask = np.asarray(blocks.mean((1, 3)) >= 0.5)  # (H, W)
+    if not image_mask.any():
+        image_mask = np.asarray(blocks.any((1, 3)))  # (H, W)
+    return ShapeDetection(label, colour, score, _box(image_mask), image_mask)
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the bounding box (x0, y0, x1, y1) of a mask."""
     rows = np.flatnonzero(mask.any(1))
     columns = np.flatnonzero(mask.any(0))
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def _best_shape(mask: np.ndarray) -> tuple[str, float]:
-    """The shape that a mask overlaps most, and how much; less where its box is no square."""
+    """Return the shape with the highest overlap with a mask, and the overlap.
+
+    The overlap is reduced if the box of the mask is not nearly a square.
+    """
     x0, y0, x1, y1 = _box(mask)
-    inner = mask[y0:y1, x0:x1]
-    overlaps = [_overlap(inner, _silhouette(shape, *inner.shape)) for shape in SHAPES]
-    best = int(np.argmax(overlaps))
-    return SHAPES[best], overlaps[best] * min(
-        1.0, MAX_ASPECT_RATIO * min(inner.shape) / max(inner.shape)
-    )
+    box_mask = mask[y0:y1, x0:x1]  # (box height, box width)
+    overlaps = [_overlap(box_mask, _silhouette(shape, *box_mask.shape)) for shape in SHAPES]
+    best_index = int(np.argmax(overlaps))
+    squareness = min(1.0, MAX_ASPECT_RATIO * min(box_mask.shape) / max(box_mask.shape))
+    return SHAPES[best_index], overlaps[best_index] * squareness
 
 
 def _split_touching(mask: np.ndarray) -> list[np.ndarray]:
-    """The mask, or its two halves where they are two things of one colour that touch: better read
-    apart than as one.
+    """Return the masks of two touching objects of one colour, or the undivided mask.
+
+    The mask is cut across its longer side, near the middle. It is divided if both halves overlap a
+    shape clearly better than the undivided mask does.
     """
     x0, y0, x1, y1 = _box(mask)
-    across = x1 - x0 > y1 - y0
-    first, last = (x0, x1) if across else (y0, y1)
-    cuts = range(first + (last - first) * 2 // 5, first + (last - first) * 3 // 5 + 1)
-    halves = [_split_at(mask, cut, across) for cut in cuts]
-    likely = [
-        pair for pair in halves if min(half.sum() for half in pair) >= MIN_AREA_FRACTION * mask.size
-    ]
-    if not likely:
-        return [mask]
-    apart, pair = max(
-        ((min(_best_shape(half)[1] for half in pair), pair) for pair in likely),
-        key=lambda one: one[0],
-    )
-    return list(pair) if apart > _best_shape(mask)[1] + MIN_SPLIT_GAIN else [mask]
+    is_wide = x1 - x0 > y1 - y0
+    start, end = (x0, x1) if is_wide else (y0, y1)
+    length = end - start
+    cuts = range(start + length * 2 // 5, start + length * 3 // 5 + 1)
+
+    # The overlap of a pair is that of its worse half.
+    best_pair = None
+    best_overlap = -1.0
+    for cut in cuts:
+        halves = _split_at(mask, cut, is_wide)
+        if min(half.sum() for half in halves) < MIN_AREA_FRACTION * mask.size:
+            continue
+        overlap = min(_best_shape(half)[1] for half in halves)
+        if overlap > best_overlap:
+            best_pair = halves
+            best_overlap = overlap
+
+    if best_pair is not None and best_overlap > _best_shape(mask)[1] + MIN_SPLIT_GAIN:
+        return list(best_pair)
+    return [mask]
 
 
-def _split_at(mask: np.ndarray, at: int, across: bool) -> tuple[np.ndarray, np.ndarray]:
-    before = np.zeros_like(mask)
-    before[(slice(None), slice(at)) if across else slice(at)] = True
-    return mask & before, mask & ~before
+def _split_at(mask: np.ndarray, position: int, is_wide: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of a mask before and after a column (is_wide) or a row."""
+    is_before = np.zeros_like(mask)
+    if is_wide:
+        is_before[:, :position] = True
+    else:
+        is_before[:position] = True
+    return mask & is_before, mask & ~is_before
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    return float((one & other).sum() / (one | other).sum())
+def _overlap(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
+    """Return the intersection over union of two masks."""
+    return float((mask_a & mask_b).sum() / (mask_a | mask_b).sum())
 
 
 @lru_cache(maxsize=4096)
 def _silhouette(shape: str, height: int, width: int) -> np.ndarray:
-    """The shape drawn to fill a box."""
-    reach = 0.9 if shape == "square" else 1.0
-    v = (2 * np.arange(height) + 1 - height) / height * reach
-    u = (2 * np.arange(width) + 1 - width) / width * reach
-    return shape_mask(shape, u[None, :], v[:, None])
+    """Return the mask (height, width) bool of a shape that fills its box."""
+    half_side = 0.9 if shape == "square" else 1.0  # of the shape, in the coordinates of shape_mask
+    v = (2 * np.arange(height) + 1 - height) / height * half_side  # (height,)
+    u = (2 * np.arange(width) + 1 - width) / width * half_side  # (width,)
+    return shape_mask(shape, u[None, :], v[:, None])  # (height, width)

@@ -1,9 +1,7 @@
-"""From a caption's clauses to a scene that fulfils them; what the caption leaves open is drawn by a
-generator.
+"""Scenes that fulfil a caption. What the caption leaves open is random.
 
-One thing stands near the middle. Two named things stand side by side or one above the other: as the
-relation says, and in reading
-order where the caption names none. Things that are counted fill cells of a 2 x 2 grid.
+One object is near the centre. Two different objects are beside or above each other: as the relation
+says, or in reading order without a relation. Counted objects fill cells of a 2 x 2 grid.
 """
 
 from __future__ import annotations
@@ -23,103 +21,114 @@ from harope_bench.data.shapes_scenes.scene_images import (
 )
 from harope_bench.data.shapes_scenes.words import COLOURS
 
+# Lengths are fractions of the side of the image.
 CELLS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # centres (x, y) of a 2 x 2 grid
-JITTER = 0.03
-SMALL_RADII = (0.17, 0.21)  # radii in a scene of several things
-LARGE_RADII = (0.24, 0.30)  # of one thing alone
-MAX_COLOUR_SHIFT = 10.0  # largest change of a channel of a colour
-READING_DIRECTIONS = ((1, 0), (0, 1))  # the second thing to the right of the first, or below it
+JITTER = 0.03  # maximum random shift of a centre
+SMALL_RADII = (0.17, 0.21)  # range of the radius in a scene of several objects
+LARGE_RADII = (0.24, 0.30)  # range of the radius of a single object
+MAX_COLOUR_SHIFT = 10.0  # maximum random change of an RGB channel, of 255
+# Directions (x, y) from the first object to the second.
+READING_DIRECTIONS = ((1, 0), (0, 1))
 RELATION_DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
 @dataclass(frozen=True)
 class Style:
-    """How varied scenes are: the share of textured grounds, the darkest and lightest grey of a
-    plain one, one colour for counted things.
+    """The variety of scenes.
+
+    Attributes:
+        textured_fraction: Fraction of scenes with a textured background.
+        min_level, max_level: Range of the grey level of a plain background, 0 to 255.
+        has_one_colour: Whether counted objects all have the same colour.
     """
 
     textured_fraction: float = 0.0
-    dark: float = 30.0
-    light: float = 60.0
+    min_level: float = 30.0
+    max_level: float = 60.0
     has_one_colour: bool = False
 
 
 def scene_rng(split: str, index: int) -> np.random.Generator:
-    """The generator of one scene of a split."""
+    """Return the random generator of one scene of a split."""
     digest = hashlib.sha256(f"scene/{split}/{index}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def compose_scene(
-    case: SceneCaption, rng: np.random.Generator, style: Style | None = None
+    caption: SceneCaption, rng: np.random.Generator, style: Style | None = None
 ) -> Scene:
-    """A scene in which everything the case asks for is true, and nothing else is drawn."""
-    wanted = [clause for clause in case.clauses for _ in range(clause.count)]
-    places = _object_centres(case.clauses, len(wanted), rng)
-    radii = LARGE_RADII if len(wanted) == 1 else SMALL_RADII
+    """Return a random scene that fulfils all clauses of a caption and contains nothing else."""
     style = style or Style()
-    if style.has_one_colour and case.task == "counting":
-        wanted = [replace(wanted[0], colour=COLOURS[int(rng.integers(len(COLOURS)))])] * len(wanted)
-    things = tuple(
-        _make_object(clause, place, radii, rng)
-        for clause, place in zip(wanted, places, strict=True)
+    # One clause for each object.
+    object_clauses = [clause for clause in caption.clauses for _ in range(clause.count)]
+    n_objects = len(object_clauses)
+    centres = _object_centres(caption.clauses, n_objects, rng)
+    radius_range = LARGE_RADII if n_objects == 1 else SMALL_RADII
+    if style.has_one_colour and caption.task == "counting":
+        object_clauses = [replace(object_clauses[0], colour=_random_colour(rng))] * n_objects
+    objects = tuple(
+        _make_object(clause, centre, radius_range, rng)
+        for clause, centre in zip(object_clauses, centres, strict=True)
     )
-    return Scene(_make_background(rng, style), things)
+    return Scene(_make_background(rng, style), objects)
 
 
 def _object_centres(
-    include: tuple[CaptionClause, ...], count: int, rng: np.random.Generator
+    clauses: tuple[CaptionClause, ...], n_objects: int, rng: np.random.Generator
 ) -> list[tuple[float, float]]:
-    """Centres, one for each thing in the order of the clauses."""
-    if count == 1:
+    """Return the centre (x, y) of each object, in the order of the clauses."""
+    if n_objects == 1:
         return [_jitter((0.5, 0.5), rng)]
-    if len(include) == 1:
-        return [_jitter(CELLS[i], rng) for i in rng.permutation(len(CELLS))[:count]]
-    relation = next((clause.position[0] for clause in include if clause.position), None)
-    right, down = (
-        RELATION_DIRECTIONS[relation]
-        if relation
-        else READING_DIRECTIONS[int(rng.integers(len(READING_DIRECTIONS)))]
-    )
-    return [_jitter((0.5 + side * 0.25 * right, 0.5 + side * 0.25 * down), rng) for side in (-1, 1)]
+    if len(clauses) == 1:  # counted objects
+        return [_jitter(CELLS[i], rng) for i in rng.permutation(len(CELLS))[:n_objects]]
+
+    relation = next((clause.position[0] for clause in clauses if clause.position), None)
+    if relation:
+        x_step, y_step = RELATION_DIRECTIONS[relation]
+    else:
+        x_step, y_step = READING_DIRECTIONS[int(rng.integers(len(READING_DIRECTIONS)))]
+    return [
+        _jitter((0.5 + sign * 0.25 * x_step, 0.5 + sign * 0.25 * y_step), rng) for sign in (-1, 1)
+    ]
 
 
-def _jitter(place: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:
-    return (
-        place[0] + float(rng.uniform(-JITTER, JITTER)),
-        place[1] + float(rng.uniform(-JITTER, JITTER)),
-    )
+def _jitter(centre: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:
+    """Return a centre (x, y) with a random shift."""
+    x = centre[0] + float(rng.uniform(-JITTER, JITTER))
+    y = centre[1] + float(rng.uniform(-JITTER, JITTER))
+    return x, y
+
+
+def _random_colour(rng: np.random.Generator) -> str:
+    return COLOURS[int(rng.integers(len(COLOURS)))]
 
 
 def _make_object(
     clause: CaptionClause,
-    place: tuple[float, float],
-    radii: tuple[float, float],
+    centre: tuple[float, float],
+    radius_range: tuple[float, float],
     rng: np.random.Generator,
 ) -> SceneObject:
-    colour = clause.colour or COLOURS[int(rng.integers(len(COLOURS)))]
-    paint = np.clip(
-        np.array(COLOUR_RGB[colour]) + rng.uniform(-MAX_COLOUR_SHIFT, MAX_COLOUR_SHIFT, 3), 0, 255
-    )
-    return SceneObject(
-        clause.shape,
-        colour,
-        *place,
-        float(rng.uniform(*radii)),
-        (float(paint[0]), float(paint[1]), float(paint[2])),
-    )
+    """Return an object of a clause with random radius and shade, and colour if it has none."""
+    colour = clause.colour or _random_colour(rng)
+    colour_shift = rng.uniform(-MAX_COLOUR_SHIFT, MAX_COLOUR_SHIFT, 3)
+    red, green, blue = np.clip(np.array(COLOUR_RGB[colour]) + colour_shift, 0, 255)
+    radius = float(rng.uniform(*radius_range))
+    rgb = (float(red), float(green), float(blue))
+    return SceneObject(clause.shape, colour, *centre, radius, rgb)
 
 
 def _make_background(rng: np.random.Generator, style: Style) -> Background:
-    dark = float(rng.uniform(style.dark, style.light))
+    """Return a random plain or textured background."""
+    low_level = float(rng.uniform(style.min_level, style.max_level))
     if rng.random() >= style.textured_fraction:
-        return Background(dark=dark, light=dark)
-    pattern = PATTERNS[int(rng.integers(1, len(PATTERNS)))]
+        return Background(low_level=low_level, high_level=low_level)
+    pattern = PATTERNS[int(rng.integers(1, len(PATTERNS)))]  # pattern 0 is the plain one
     return Background(
         pattern,
-        dark,
-        dark + float(rng.uniform(12, 30)),
-        float(rng.uniform(0.2, 0.5)),
-        bool(rng.integers(2)),
-        int(rng.integers(2**31)),
+        low_level=low_level,
+        high_level=low_level + float(rng.uniform(12, 30)),
+        period=float(rng.uniform(0.2, 0.5)),
+        is_vertical=bool(rng.integers(2)),
+        seed=int(rng.integers(2**31)),
     )

@@ -1,8 +1,7 @@
-"""What other benchmarks would ask of a case: DPG-Bench's questions with their dependencies, and
-T2I-CompBench's facts.
+"""Prompt metadata of other benchmarks for the captions of scenes: DPG-Bench's questions with their
+dependencies, and T2I-CompBench's items.
 
-Forms follow TencentQQGYLab/ELLA:dpg_bench/dpg_bench.csv and Karine-Huang/T2I-CompBench; the scenes
-are ours.
+The formats follow TencentQQGYLab/ELLA:dpg_bench/dpg_bench.csv and Karine-Huang/T2I-CompBench.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from harope_bench.data.shapes_scenes.grammar import CaptionClause, SceneCaption
 from harope_bench.data.shapes_scenes.words import NUMBERS, PLURALS
 
-NO_PARENT = 0  # the parent of a question that depends on no other
+NO_PARENT = 0  # the parent of a question that depends on no other question
 RELATION_PHRASES = {
     "left of": "on the left of",
     "right of": "on the right of",
@@ -23,8 +22,13 @@ RELATION_PHRASES = {
 
 @dataclass(frozen=True)
 class CaptionQuestion:
-    """One question about a case: its number from 1, the numbers it depends on, its words, and its
-    category with arguments.
+    """One question about a caption.
+
+    Attributes:
+        id: Number of the question in its caption, from 1.
+        parents: Numbers of the questions on which it depends.
+        text: The question.
+        dpg_tuple: Category and arguments, DPG-Bench's column `tuple`.
     """
 
     id: int
@@ -34,74 +38,74 @@ class CaptionQuestion:
 
     @property
     def category_broad(self) -> str:
-        """entity, attribute, relation or other."""
+        """Return the broad category: entity, attribute, relation or other."""
         return self.dpg_tuple.split(" - ")[0]
 
     @property
     def category_detailed(self) -> str:
-        """The second level: whole, color, spatial or count."""
+        """Return the detailed category: whole, color, spatial or count."""
         return self.dpg_tuple.split(" - ")[1].split(" (")[0]
 
 
-def caption_questions(case: SceneCaption) -> tuple[CaptionQuestion, ...]:
-    """Everything the caption says, parents first: that things are there, how many, their colours,
-    their places.
+def caption_questions(caption: SceneCaption) -> tuple[CaptionQuestion, ...]:
+    """Return a question for each statement of a caption, parents first.
+
+    The first questions are about the presence of the objects. Those about number, colour and
+    position depend on them.
     """
-    found: list[CaptionQuestion] = []
-    entities = []
-    for clause in case.clauses:
-        entities.append(_append_question(found, (NO_PARENT,), *_presence_question(clause)))
-    for parent, clause in zip(entities, case.clauses, strict=True):
+    questions: list[CaptionQuestion] = []
+    presence_ids = []
+    for clause in caption.clauses:
+        presence_ids.append(_append_question(questions, (NO_PARENT,), *_presence_question(clause)))
+
+    for presence_id, clause in zip(presence_ids, caption.clauses, strict=True):
+        shape = clause.shape
         if clause.count > 1:
-            number = NUMBERS[clause.count]
-            many = PLURALS[clause.shape]
-            _append_question(
-                found,
-                (parent,),
-                f"Are there {number} {many}?",
-                f"other - count ({many}, =={clause.count})",
-            )
+            plural = PLURALS[shape]
+            text = f"Are there {NUMBERS[clause.count]} {plural}?"
+            dpg_tuple = f"other - count ({plural}, =={clause.count})"
+            _append_question(questions, (presence_id,), text, dpg_tuple)
         if clause.colour is not None:
-            _append_question(
-                found,
-                (parent,),
-                f"Is the {clause.shape} {clause.colour}?",
-                f"attribute - color ({clause.shape}, {clause.colour})",
-            )
+            text = f"Is the {shape} {clause.colour}?"
+            dpg_tuple = f"attribute - color ({shape}, {clause.colour})"
+            _append_question(questions, (presence_id,), text, dpg_tuple)
         if clause.position is not None:
-            relation, place = clause.position
-            other = case.clauses[place].shape
-            phrase = f"relation - spatial ({clause.shape}, {other}, {relation})"
-            _append_question(
-                found,
-                (entities[place], parent),
-                f"Is the {clause.shape} {relation} the {other}?",
-                phrase,
-            )
-    return tuple(found)
+            relation, reference_number = clause.position
+            reference = caption.clauses[reference_number].shape
+            parents = (presence_ids[reference_number], presence_id)
+            text = f"Is the {shape} {relation} the {reference}?"
+            dpg_tuple = f"relation - spatial ({shape}, {reference}, {relation})"
+            _append_question(questions, parents, text, dpg_tuple)
+    return tuple(questions)
 
 
 def _presence_question(clause: CaptionClause) -> tuple[str, str]:
+    """Return the text and DPG-Bench's tuple of the question whether the objects are present."""
     if clause.count > 1:
         return f"Are there {PLURALS[clause.shape]}?", f"entity - whole ({PLURALS[clause.shape]})"
     return f"Is there a {clause.shape}?", f"entity - whole ({clause.shape})"
 
 
 def _append_question(
-    found: list[CaptionQuestion], parents: tuple[int, ...], text: str, phrase: str
+    questions: list[CaptionQuestion], parents: tuple[int, ...], text: str, dpg_tuple: str
 ) -> int:
-    found.append(CaptionQuestion(len(found) + 1, parents, text, phrase))
-    return len(found)
+    """Append a question to the list and return its id."""
+    question_id = len(questions) + 1
+    questions.append(CaptionQuestion(question_id, parents, text, dpg_tuple))
+    return question_id
 
 
-def dpg_item(case: SceneCaption, name: str, first_row: int) -> dict[str, object]:
-    """Return the case as evaluators/rules/dpg.py reads an item.
+def dpg_item(caption: SceneCaption, name: str, first_row: int) -> dict[str, object]:
+    """Return a caption as an item of DPG-Bench (evaluators/rules/dpg.py).
 
-    first: the row of its first question in the whole table; row 0 the official rules skip.
+    Args:
+        name: Name of the item.
+        first_row: Number of its first question in the table of all items. The official rules skip
+            row 0.
     """
-    rows = [
+    questions = [
         {
-            "row": first_row + place,
+            "row": first_row + k,
             "id": question.id,
             "question": question.text,
             "parents": list(question.parents),
@@ -109,29 +113,32 @@ def dpg_item(case: SceneCaption, name: str, first_row: int) -> dict[str, object]
             "detailed": question.category_detailed,
             "tuple": question.dpg_tuple,
         }
-        for place, question in enumerate(caption_questions(case))
+        for k, question in enumerate(caption_questions(caption))
     ]
-    return {"item": name, "official_text": None, "questions": rows}
+    return {"item": name, "official_text": None, "questions": questions}
 
 
-def compbench_item(case: SceneCaption, position: int) -> dict[str, object] | None:
-    """The case as T2I-CompBench's rules read it: numeracy, 2D relation or colour binding; None for
-    the other tasks.
+def compbench_item(caption: SceneCaption, position: int) -> dict[str, object] | None:
+    """Return a caption as an item of T2I-CompBench; None for a task that it does not have.
+
+    Counting and two_object become numeracy, position becomes a 2D relation (spatial), colors and
+    color_attr become colour binding (color).
+
+    Args:
+        position: Number of the item in its category.
     """
-    if case.task in ("counting", "two_object"):
-        known = [[clause.shape, PLURALS[clause.shape]] for clause in case.clauses]
-        return {"category": "numeracy", "place": position, "text": case.prompt, "known": known}
-    if case.task == "position":
-        reference, target = case.clauses
+    common_fields: dict[str, object] = {"place": position, "text": caption.prompt}
+    if caption.task in ("counting", "two_object"):
+        countable_objects = [[clause.shape, PLURALS[clause.shape]] for clause in caption.clauses]
+        return {"category": "numeracy", **common_fields, "known": countable_objects}
+    if caption.task == "position":
+        reference, target = caption.clauses
         assert target.position is not None
-        text = f"a {target.shape} {RELATION_PHRASES[target.position[0]]} a {reference.shape}"
-        return {
-            "category": "spatial",
-            "place": position,
-            "text": text,
-            "nouns": [target.shape, reference.shape],
-        }
-    if case.task in ("colors", "color_attr"):
-        chunks = [f"a {clause.colour} {clause.shape}" for clause in case.clauses]
-        return {"category": "color", "place": position, "text": case.prompt, "chunks": chunks}
+        relation_phrase = RELATION_PHRASES[target.position[0]]
+        text = f"a {target.shape} {relation_phrase} a {reference.shape}"
+        nouns = [target.shape, reference.shape]
+        return {"category": "spatial", **common_fields, "text": text, "nouns": nouns}
+    if caption.task in ("colors", "color_attr"):
+        chunks = [f"a {clause.colour} {clause.shape}" for clause in caption.clauses]
+        return {"category": "color", **common_fields, "chunks": chunks}
     return None

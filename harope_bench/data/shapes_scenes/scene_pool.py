@@ -1,6 +1,4 @@
-"""Rendered scenes in bulk, each with the case it was drawn for. Scene i of a split is a function of
-the split and i.
-"""
+"""Many rendered scenes with their captions. Scene i of a split depends only on the split and i."""
 
 from __future__ import annotations
 
@@ -16,34 +14,35 @@ from harope_bench.data.shapes_scenes.scene_images import Scene, render_scene
 
 
 class ScenePool(NamedTuple):
-    """Pictures (N, side, side, 3) uint8 and their cases."""
+    """Images (N, side, side, 3) uint8 and the caption of each."""
 
     images: np.ndarray
-    cases: Sequence[SceneCaption]
+    captions: Sequence[SceneCaption]
 
 
 def compose_indexed_scene(
     split: Split, index: int, style: Style | None = None
 ) -> tuple[SceneCaption, Scene]:
-    """Scene `index` of a split: its task is index mod 6, its caption one of that task's, drawn
-    evenly.
+    """Return the caption and the scene of an index.
+
+    The task is index mod 6. The caption is a random one of the task.
     """
     rng = scene_rng(split, index)
-    of_task = _captions_by_task(split)[TASKS[index % len(TASKS)]]
-    case = of_task[int(rng.integers(len(of_task)))]
-    return case, compose_scene(case, rng, style)
+    task_captions = _captions_by_task(split)[TASKS[index % len(TASKS)]]
+    caption = task_captions[int(rng.integers(len(task_captions)))]
+    return caption, compose_scene(caption, rng, style)
 
 
 def render_pool(
     split: Split, indices: Iterable[int], side: int, style: Style | None = None
 ) -> ScenePool:
-    """These scenes of a split, drawn at a side in pixels."""
-    found = [compose_indexed_scene(split, index, style) for index in indices]
-    return ScenePool(
-        np.stack([render_scene(one, side) for _, one in found]), [case for case, _ in found]
-    )
+    """Return the rendered scenes of the given indices, with a side in pixels."""
+    pairs = [compose_indexed_scene(split, index, style) for index in indices]
+    images = np.stack([render_scene(scene, side) for _, scene in pairs])  # (N, side, side, 3)
+    return ScenePool(images, [caption for caption, _ in pairs])
 
 
 @lru_cache(maxsize=2)
 def _captions_by_task(split: Split) -> dict[str, list[SceneCaption]]:
-    return {task: [case for case in list_captions(split) if case.task == task] for task in TASKS}
+    captions = list_captions(split)
+    return {task: [caption for caption in captions if caption.task == task] for task in TASKS}

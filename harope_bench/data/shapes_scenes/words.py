@@ -1,5 +1,6 @@
-"""The words of captions and questions about drawn scenes; a judge that reads or answers them
-depends on no split of captions.
+"""The words of captions and questions about rendered scenes.
+
+Annotators import this module alone, so they do not depend on how captions are split.
 """
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")

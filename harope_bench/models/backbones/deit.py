@@ -421,7 +421,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
     def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return the number of classes and the side of the training images in pixels."""
         config = parse_config(checkpoint.config)
-        return NetworkDescription(f"one of {config.classes:,} classes", "pictures", config.size)
+        return NetworkDescription(f"one of {config.classes:,} classes", "images", config.size)
 
     def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a resolution or a position scaling that the network cannot take."""

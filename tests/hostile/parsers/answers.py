@@ -29,7 +29,7 @@ parser = TABLE.add
 
 KEY = "k" * 8
 RECORD = d.file_of(
-    "answers", {"name": "toy", "version": 1, "judge_class": "micro", "weights_sha256": d.HASH, "preprocessing": "none"}
+    "annotations", {"name": "toy", "version": 1, "judge_class": "micro", "weights_sha256": d.HASH, "preprocessing": "none"}
 )  # fmt: skip
 BOX = [0.0, 0.0, 5.0, 5.0]
 ANSWERS = d.as_lines(

@@ -92,7 +92,12 @@ def two_prompt_runs() -> Files:
         "prompts": np.arange(4),
     }
     record = d.json.loads(d.run_files()["results/fidelity.json"])
-    record |= {"plan": None, "plan_digest": None, "rows": "fidelity.rows.jsonl", "suite": "geneval"}
+    record |= {
+        "plan": None,
+        "plan_digest": None,
+        "rows": "fidelity.sample_scores.jsonl",
+        "suite": "geneval",
+    }
     files = {
         **d.run_files(),
         "results/fidelity.json": d.json_bytes(record),
@@ -106,7 +111,7 @@ parser(
     "two runs of prompts",
     two_prompt_runs,
     read_comparison,
-    "new/results/fidelity.rows.jsonl",
+    "new/results/fidelity.sample_scores.jsonl",
     "new/results/fidelity.npz",
 )
 parser(
@@ -114,14 +119,14 @@ parser(
     d.run_files,
     lambda f: other_result(f),
     "results/fidelity.npz",
-    "results/fidelity.rows.jsonl",
+    "results/fidelity.sample_scores.jsonl",
 )
 
 
 def other_result(folder: Path) -> object:
     path = folder / "results/fidelity.json"
     (again := folder / "again").mkdir()
-    for name in ("fidelity.npz", "fidelity.rows.jsonl"):
+    for name in ("fidelity.npz", "fidelity.sample_scores.jsonl"):
         (again / name).write_bytes(d.run_files()[f"results/{name}"])
     files = rescore_prompts.file_differences(path, again / "fidelity.json")
     return files, list(
@@ -135,7 +140,11 @@ def read_failures(folder: Path) -> object:
 
 
 parser(
-    "failures", d.run_files, read_failures, "results/fidelity.rows.jsonl", "results/fidelity.json"
+    "failures",
+    d.run_files,
+    read_failures,
+    "results/fidelity.sample_scores.jsonl",
+    "results/fidelity.json",
 )
 parser(
     "report's runs",
