@@ -297,7 +297,7 @@ def join_predictions(shards: Sequence[PredictionShard]) -> Features:
     return Features(
         indices,
         labels,
-        {"ranked": ranked, "logits": logits},
+        {"ranked_classes": ranked, "logits": logits},
         failed=sum(len(s.failed) for s in shards),
     )
 

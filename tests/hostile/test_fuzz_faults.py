@@ -368,7 +368,7 @@ def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
         "reasons": d.np.array(["x"]),
         "indices": d.np.arange(2),
     }
-    good |= {"ranked": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
+    good |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
     assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
     for name in ("failed", "reasons"):
         assert (

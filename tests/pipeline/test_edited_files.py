@@ -82,7 +82,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ),
         (
             "observations/digits-net/00000.json",
-            lambda facts: facts.update(odd={"L": 6}),
+            lambda facts: facts.update(unusual_images={"L": 6}),
             "odd is not what digits-net records now",
         ),
         (

@@ -191,12 +191,12 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
 def test_shards_that_were_looked_at_in_different_ways_are_told(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_features, "SHARD", 20)
+    monkeypatch.setattr(extract_features, "SHARD_SIZE", 20)
     monkeypatch.setattr(
-        LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False
+        LoadedMicroExtractor, "numerics", {"path": "folded", "tf32": False}, raising=False
     )
     first = score(run).result
-    assert not any("different ways" in line for line in first.warning_texts)
+    assert not any("different numerics" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
         "judge_device": "cpu",
         "judge_path": "folded",
@@ -210,12 +210,12 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         ),
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": way}))
         checksums.record_file_hashes(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
         assert (
-            f"judge: shards were looked at in different ways {told}, so their last bits may differ"
+            f"judge: shards were extracted with different numerics {told}, so their last bits may differ"
             in again.warning_texts
         )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
@@ -223,11 +223,11 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         verify(run, 0).altered_messages == []
     )  # the numbers stand; how they were come by is no fault
     path.write_text(
-        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"})
+        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "numerics"})
     )
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # of an older version
     assert not any(
-        "different ways" in line for line in score(run, rescore=True).result.warning_texts
+        "different numerics" in line for line in score(run, rescore=True).result.warning_texts
     )
 
 

@@ -76,7 +76,7 @@ parser(
     lambda: {
         "x.npz": d.npz_of(
             "predictions",
-            {"key": np.array("k"), "failed": np.array([1]), "reasons": np.array(["x"]), "indices": np.arange(2), "ranked": np.zeros((2, 5)),
+            {"key": np.array("k"), "failed": np.array([1]), "reasons": np.array(["x"]), "indices": np.arange(2), "ranked_classes": np.zeros((2, 5)),
              "logits": np.zeros((2, 5))}
         )
     },
