@@ -274,11 +274,10 @@ class ClassifierRunner:
         available_count = len(real_images.names)
         if available_count < images:
             raise OptionError(
-                f"suite {plan.suite} has {available_count:,} images here, --images requests {images:,};"
-                " lower it"
-            )
                 f"suite {plan.suite} has {available_count:,} images here, --images requests"
-                f" {images:,};"
+                f" {images:,}; lower it"
+            )
+
         def record_image_tokens(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
             image_q = q[:, :, n_prefix:]  # (B, heads, image tokens, head_dim)
             image_k = k[:, :, n_prefix:]  # (B, heads, image tokens, head_dim)

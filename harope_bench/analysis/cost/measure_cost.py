@@ -1,4 +1,4 @@
-"""Cost of a network: operations are counted, forward passes are timed, and `cost` evaluates them."""
+"""Measurement of a network's cost: operations are counted and forward passes are timed."""
 
 from __future__ import annotations
 
