@@ -65,7 +65,7 @@ class Top1Evaluator(FeatureEvaluator):
 
 
 def _check_predictions(seen: Features) -> tuple[np.ndarray, np.ndarray]:
-    ranked = seen.arrays.get("ranked_classes")
+    ranked = seen.arrays.get("ranked")
     if (
         ranked is None
         or seen.labels is None

@@ -297,7 +297,7 @@ def join_predictions(shards: Sequence[PredictionShard]) -> Features:
     return Features(
         indices,
         labels,
-        {"ranked_classes": ranked, "logits": logits},
+        {"ranked": ranked, "logits": logits},
         failed=sum(len(s.failed) for s in shards),
     )
 

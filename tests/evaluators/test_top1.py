@@ -83,7 +83,7 @@ def registered(
 def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
     ranked = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
-    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked_classes": ranked}, failed)
+    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_top1_keeps_its_promises() -> None:
 
 def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
     ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
-    score = PLUGIN.score(Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked}, failed=1), {})
+    score = PLUGIN.score(Features(np.arange(4), np.full(4, 3), {"ranked": ranked}, failed=1), {})
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
     assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
@@ -112,7 +112,7 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     for m, k in zip(
-        PLUGIN.score(Features(np.arange(300), labels, {"ranked_classes": ranked}), {}).measurements,
+        PLUGIN.score(Features(np.arange(300), labels, {"ranked": ranked}), {}).measurements,
         (1, 5),
         strict=True,
     ):
@@ -529,7 +529,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
         result.write_text(json.dumps(facts))
     else:
         arrays = load_arrays(target)
-        name = "ranked_classes" if what == "prediction" else "top1"
+        name = "ranked" if what == "prediction" else "top1"
         arrays[name] = arrays[name][::-1].copy()
         np.savez(target, **arrays)
     assert verify(run, 0, 0).altered_messages

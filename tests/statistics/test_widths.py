@@ -89,7 +89,7 @@ def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
 def test_top1_has_no_interval_without_width(pictures: int, right: int) -> None:
     ranked = np.tile(np.arange(5), (pictures, 1))
     labels = np.where(np.arange(pictures) < right, 0, 7)
-    seen = Features(np.arange(pictures), labels, {"ranked_classes": ranked})
+    seen = Features(np.arange(pictures), labels, {"ranked": ranked})
     score = registry.load_by_name("evaluators", "top1").score(seen, {})
     assert all(is_honest(measurement, score.warnings) for measurement in score.measurements)
 
