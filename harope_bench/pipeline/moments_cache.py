@@ -39,6 +39,7 @@ class ShardHashes(NamedTuple):
 
     def hashes_before(self, block: int) -> list[str]:
         """Return the hashes of the shards in the first `block` blocks."""
+        return list(self.digests[: block * (BLOCK // self.size)])
 
 
 def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Moments:

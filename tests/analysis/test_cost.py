@@ -308,8 +308,8 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
     def absent(*_: Any) -> Any:
         raise MissingExtraError("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
-    monkeypatch.setattr(published_shapes, "_whole", absent)
-    monkeypatch.setattr(registry, "names", lambda kind: [])
+    monkeypatch.setattr(published_shapes, "_published_counts", absent)
+    monkeypatch.setattr(registry, "list_names", lambda kind: [])
     made = measure_cost.count_cost(
         measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path
     ).result

@@ -206,7 +206,7 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
 def test_the_same_command_again_does_no_work(
     place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunFolder, "add", lambda *_: pytest.fail("an image was drawn again"))
+    monkeypatch.setattr(RunFolder, "add_sample", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
     assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
 

@@ -75,7 +75,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return honest(cls, block)  # type: ignore[no-any-return]
 
     with monkeypatch.context() as watched:
-        watched.setattr(summing.Moments, "_of_block", classmethod(of_block))
+        watched.setattr(summing.Moments, "_from_block", classmethod(of_block))
         yield found
 
 

@@ -148,7 +148,9 @@ def test_a_build_goes_on_only_with_the_same_crop(
         build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE),
     )
     with monkeypatch.context() as killed:
-        killed.setattr(adm_npz, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(
+            adm_npz, "write_npz", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             build_reference(crop_samples(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.observations").is_dir()

@@ -65,7 +65,7 @@ def caption_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         for task in grammar.TASKS
     ]
     chosen = tuple(case for of_task in captions for case in of_task)
-    monkeypatch.setattr(shapes, "cases", lambda: chosen)
+    monkeypatch.setattr(shapes, "caption_cases", lambda: chosen)
     shapes.prompt_metadata.cache_clear()
     yield len(chosen)
     shapes.prompt_metadata.cache_clear()
@@ -144,8 +144,8 @@ def test_all_is_every_table_with_each_run_once(
         made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         RunFolder(folder).tie_to_plan(plan)
 
-    monkeypatch.setattr(reproduce, "_make", make)
-    monkeypatch.setattr(reproduce, "_weigh", lambda plan, folder: False)
+    monkeypatch.setattr(reproduce, "_generate_and_score", make)
+    monkeypatch.setattr(reproduce, "_measure_cost", lambda plan, folder: False)
     done = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
     assert len(made) == len(set(made)) == done.n_rows
     assert {suite for _, suite, _ in made} >= {"digits", "digits-held-out", "shapes"}
@@ -196,17 +196,17 @@ def paper_runs(
         )
         fake.write_result(folder, result, name=plan.suite)
 
-    def plan_of(item: Any, device: str, seed: int, scaling: Any) -> Any:
+    def plan_of(item: Any, options: Any) -> Any:
         return fake.plan(
             load_checkpoint.load_checkpoint_record(item.checkpoint),
             item.suite,
             resolution=item.resolution,
-            seed=seed,
+            seed=options.seed,
         )
 
-    monkeypatch.setattr(reproduce, "_make", make)
+    monkeypatch.setattr(reproduce, "_generate_and_score", make)
     monkeypatch.setattr(reproduce, "_plan", plan_of)
-    monkeypatch.setattr(reproduce, "_markings", lambda *_: {})
+    monkeypatch.setattr(reproduce, "_prompt_scorings", lambda *_: {})
     monkeypatch.setattr(reproduce, "missing_requirements", lambda *_: [])
 
     def prepare(*checkpoints: tuple[str, str, str]) -> list[tuple[str, str, int | None]]:

@@ -491,7 +491,9 @@ def test_several_suites_and_resolutions_are_runs_in_folders_of_their_own() -> No
 
 
 def test_the_cost_of_several_runs_needs_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_prompts, "ready", lambda *_: pytest.fail("judges were looked for"))
+    monkeypatch.setattr(
+        evaluate_prompts, "check_prompt_scoring", lambda *_: pytest.fail("judges were looked for")
+    )
     runs = [
         resolve_run("shapes-ape", o)
         for o in options_of_runs("shapes-ape", EvalOptions(evaluators=("cost",)), [], [28, 56])

@@ -41,7 +41,9 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
         raise DiskError("cannot use /tmp/x: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_rows, "put", full)  # the first write below the temporary folder
+        patch.setattr(
+            feature_rows, "write_rows", full
+        )  # the first write below the temporary folder
         told = run(
             "verify",
             result_folder.folder,
