@@ -267,9 +267,9 @@ class _EncodingContract:
         inputs_and_outputs = [("embed", tokens, encoding.embed(tokens, positions))]
         q, k = self.project(tokens)
         for layer in range(N_LAYERS):
-            encoded_q, encoded_k = encoding.rotate(*self.project(tokens), positions, layer)
-            inputs_and_outputs.append(("rotate q", q, encoded_q))
-            inputs_and_outputs.append(("rotate k", k, encoded_k))
+            output_q, output_k = encoding.rotate(*self.project(tokens), positions, layer)
+            inputs_and_outputs.append(("rotate q", q, output_q))
+            inputs_and_outputs.append(("rotate k", k, output_k))
         for call, call_input, output in inputs_and_outputs:
             self.expect(
                 output.shape == call_input.shape and output.dtype == call_input.dtype,
@@ -290,12 +290,12 @@ class _EncodingContract:
         tokens = self.random_tokens(len(positions)).bfloat16()
         q, k = self.project(tokens)
         embedded_tokens = bfloat16_encoding.embed(tokens, positions)
-        encoded_q, encoded_k = bfloat16_encoding.rotate(q, k, positions, 0)
+        output_q, output_k = bfloat16_encoding.rotate(q, k, positions, 0)
         expected_q, expected_k = float32_encoding.rotate(q.float(), k.float(), positions, 0)
         for call, output, expected in (
             ("embed", embedded_tokens, float32_encoding.embed(tokens.float(), positions)),
-            ("rotate q", encoded_q, expected_q),
-            ("rotate k", encoded_k, expected_k),
+            ("rotate q", output_q, expected_q),
+            ("rotate k", output_k, expected_k),
         ):
             difference = relative_difference(output, expected)
             self.expect(
@@ -577,7 +577,7 @@ class _EncodingContract:
         inputs = (tokens, q, k, positions)
         copies = [x.clone() for x in inputs]
         embedded_tokens = encoding.embed(tokens, positions)
-        encoded_q, encoded_k = encoding.rotate(q, k, positions, 0)
+        output_q, output_k = encoding.rotate(q, k, positions, 0)
         self.expect(all(map(torch.equal, copies, inputs)), "changes its inputs in place")
         token_copy, q_copy, k_copy, _ = copies
         if self.encoding_class.embed is Encoding.embed:
@@ -587,7 +587,7 @@ class _EncodingContract:
             )
         if not self.is_rotary:
             self.expect(
-                torch.equal(encoded_q, q_copy) and torch.equal(encoded_k, k_copy),
+                torch.equal(output_q, q_copy) and torch.equal(output_k, k_copy),
                 "does not override `rotate`, yet it changes q or k",
             )
 

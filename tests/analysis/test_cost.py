@@ -290,7 +290,7 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
     assert plain.parameters == parameters
     assert (
         matrix.parameters - parameters
-        == published_shapes.PUBLISHED[backbone].n_layers
+        == published_shapes.PUBLISHED_TRANSFORMERS[backbone].n_layers
         * layers["harope"].attention.harope_matrices.parameters
     )
     if backbone == "flux":

@@ -202,14 +202,14 @@ class ForwardCounts(NamedTuple):
     """Counts of a network that are known without running it.
 
     counts: of the whole network; None where it cannot be built.
-    learned: parameters of the encoding in one layer.
+    learned_parameters: parameters of the encoding in one layer.
     attention: sizes of the counted layer; None where they are unknown.
     tokens: of that layer's sequence.
     reason: why a count is missing.
     """
 
     counts: OperationCounts | None
-    learned: LearnedParameters
+    learned_parameters: LearnedParameters
     attention: AttentionSizes | None
     tokens: int
     reason: str = ""
@@ -228,7 +228,7 @@ def _forward_counts(plan: Plan, batch: int) -> ForwardCounts:
     model, so its sizes are the published ones.
     """
     checkpoint = plan.checkpoint
-    is_published = checkpoint.backbone in published_shapes.PUBLISHED
+    is_published = checkpoint.backbone in published_shapes.PUBLISHED_TRANSFORMERS
     has_sizes = not is_published or "base" in checkpoint.config
     if has_sizes and checkpoint.backbone in registry.list_names("backbones"):
         probed_network = _build_probed(plan, batch)
@@ -250,8 +250,10 @@ def _forward_counts(plan: Plan, batch: int) -> ForwardCounts:
     try:
         counts = published_shapes.count_published(checkpoint.backbone, layer, resolution)
     except MissingExtraError as error:
-        return ForwardCounts(None, layer.learned, layer.attention, layer.tokens, str(error))
-    return ForwardCounts(counts, layer.learned, layer.attention, layer.tokens)
+        return ForwardCounts(
+            None, layer.learned_parameters, layer.attention, layer.tokens, str(error)
+        )
+    return ForwardCounts(counts, layer.learned_parameters, layer.attention, layer.tokens)
 
 
 class ProbedNetwork(NamedTuple):
@@ -310,13 +312,13 @@ def _arrays(
     layer_sizes: tuple[float, ...] = (nan,) * 4
     if layer:
         layer_sizes = (layer.hidden, layer.heads, layer.projections, counts.tokens)
-    learned = counts.learned
+    learned_parameters = counts.learned_parameters
     values = (
         *layer_sizes,
-        learned.parameters,
-        learned.matrices,
-        learned.width,
-        learned.factors,
+        learned_parameters.parameters,
+        learned_parameters.matrices,
+        learned_parameters.width,
+        learned_parameters.factors,
         batch,
         *(counts.counts or (nan, nan, nan)),
         0.0,

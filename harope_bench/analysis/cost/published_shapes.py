@@ -54,12 +54,12 @@ class PublishedTransformer(NamedTuple):
 class CountedLayer(NamedTuple):
     """The counted layer of a published transformer with an encoding; it needs no diffusers.
 
-    learned: what the encoding learns in this layer.
+    learned_parameters: what the encoding learns in this layer.
     parameters: what the encoding learns in all layers.
     """
 
     attention: AttentionSizes
-    learned: LearnedParameters
+    learned_parameters: LearnedParameters
     parameters: int
     tokens: int
 
@@ -68,7 +68,7 @@ def counted_layer(
     backbone: str, encoding: str, options: Mapping[str, Option], resolution: int
 ) -> CountedLayer:
     """Return the layer of a published transformer that Table 9 counts."""
-    transformer = PUBLISHED[backbone]
+    transformer = PUBLISHED_TRANSFORMERS[backbone]
     with torch.device("meta"):
         layer_encoding = encodings.build_encoding(
             encodings.load_encoding(encoding), _shape(transformer), options
@@ -89,13 +89,13 @@ def count_published(backbone: str, layer: CountedLayer, resolution: int) -> Oper
     """
     counts = _published_counts(backbone, resolution)
     attention = layer.attention
-    encoding_macs = attention.flops(layer.tokens, layer.learned) - attention.plain_flops(
+    encoding_macs = attention.flops(layer.tokens, layer.learned_parameters) - attention.plain_flops(
         layer.tokens
     )
     return OperationCounts(
         counts.parameters + layer.parameters,
         counts.frozen_parameters,
-        counts.macs + PUBLISHED[backbone].n_layers * encoding_macs,
+        counts.macs + PUBLISHED_TRANSFORMERS[backbone].n_layers * encoding_macs,
     )
 
 
@@ -103,7 +103,10 @@ def count_published(backbone: str, layer: CountedLayer, resolution: int) -> Oper
 def _published_counts(backbone: str, resolution: int) -> OperationCounts:
     """Return the counts of the published network, which are the same for every encoding."""
     with torch.device("meta"):
-        return count_operations(PUBLISHED[backbone].build(), PUBLISHED[backbone].inputs(resolution))
+        return count_operations(
+            PUBLISHED_TRANSFORMERS[backbone].build(),
+            PUBLISHED_TRANSFORMERS[backbone].inputs(resolution),
+        )
 
 
 def _shape(transformer: PublishedTransformer) -> encodings.ModelShape:
@@ -173,7 +176,7 @@ def _sd3_inputs(side: int) -> dict[str, torch.Tensor]:
     }
 
 
-PUBLISHED = {
+PUBLISHED_TRANSFORMERS = {
     "flux": PublishedTransformer(
         _flux, _flux_inputs, PAPER_LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)
     ),
