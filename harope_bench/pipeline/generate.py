@@ -115,7 +115,7 @@ def _explicit_settings(
     checkpoint: Checkpoint, overrides: Mapping[str, SettingValue]
 ) -> dict[str, SettingValue]:
     """Return the settings that the user gave, without the preset."""
-    settings = {
+    settings: dict[str, SettingValue] = {
         field: value
         for field, value in overrides.items()
         if value is not None and field != "preset"

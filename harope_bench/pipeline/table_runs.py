@@ -192,7 +192,7 @@ def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]
     substitutes = {entry.row: entry.name for entry in entries.substitutions}
     checkpoint_names = registry.list_entries("checkpoints")
     cells = dict.fromkeys(
-        (table.micro_checkpoint_name(row, column), table.micro_res, row.id)
+        (table.micro_checkpoint_name(row, column), row.micro_res, row.id)
         for row in table.rows
         for column in table.columns
     )

@@ -459,7 +459,7 @@ def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> No
     assert (tmp_path / "run/results/fidelity.json").is_file()
     assert (tmp_path / "run/cost/results/cost.json").is_file()
     run("eval", tmp_path / "run", "--with", "cost", "--count", 12)
-    assert "0 wrong" in run("verify", tmp_path / "run", "--redraw", 1).stdout
+    assert "0 differences" in run("verify", tmp_path / "run", "--redraw", 1).stdout
 
 
 def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> 
         "--out",
         tmp_path / "d.svg",
     )
-    assert "has 1,000 pictures here, --images asks for 1,001" in run(*words, exit_code=1).output
+    assert "has 1,000 images here, --images requests 1,001" in run(*words, exit_code=1).output
 
 
 def test_a_figure_says_what_it_leaves_out(

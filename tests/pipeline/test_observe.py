@@ -154,7 +154,7 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
     with pytest.raises(
         SampleError,
         match=(
-            "does not tell which weights inception-2015 looked with, and they are not here; run"
+            "does not record the weights of inception-2015, and they are not installed; run"
             " eval"
         ),
     ):
@@ -169,8 +169,8 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
     after = score(run, rescore=True).result
     assert after.judge == before.judge and after.measurements == before.measurements
     assert [line for line in after.warning_texts if line not in before.warning_texts] == [
-        "judge: digits-net here is another one (weights_sha256); scored is what the recorded"
-        " one saw"
+        "judge: the installed digits-net differs from the recorded one in weights_sha256; the"
+        " scores are of the recorded features"
     ]
 
 
@@ -246,6 +246,6 @@ def test_a_reference_seen_by_another_judge_since_is_not_scored_against(
         other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
         evaluate(run, tmp_path / "out", FeatureScoring("digits", tmp_path / "images.npz"))
     with pytest.raises(
-        SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"
+        SampleError, match="lacks the digits-net features of 90 images; run eval without --rescore"
     ):
         score(run, reference=tmp_path / "images.npz", rescore=True)

@@ -225,8 +225,8 @@ def test_what_goes_wrong_is_one_line(
     folder = ask("a")
     cases = {
         "rude": r"ended with code 1: no weights here; ",
-        "odd": "ended with code 7: it said nothing",
-        "silent": "did not say who answers",
+        "odd": "ended with code 7: it printed nothing",
+        "silent": "did not write its judge record",
     }
     for mood, said in cases.items():
         with pytest.raises(JudgeError, match=said) as caught:

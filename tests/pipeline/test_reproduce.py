@@ -298,7 +298,7 @@ def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(
         "r1024-mine",
         "r2048-mine",
     ]
-    with pytest.raises(OptionError, match="checkpoint mine .* has no row beside those of Table 2"):
+    with pytest.raises(OptionError, match="checkpoint mine .* fits no table of Table 2"):
         again(tmp_path, "mine", tables=("2",))
     with pytest.raises(UnknownNameError, match="did you mean mine"):
         again(tmp_path / "new", "minee")
@@ -329,7 +329,7 @@ def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) ->
     for name, table in (("digits-ape", "4"), ("shapes-ape", "2"), ("digits-ape", "1")):
         with pytest.raises(
             OptionError,
-            match=f"checkpoint {name} .* has no row beside those of Table {table} at micro scale",
+            match=f"checkpoint {name} .* fits no table of Table {table} at micro scale",
         ):
             reproduce.reproduce(
                 [table], "micro", 3, tmp_path / "out", "cpu", 0, entries=parse_entries([name], [])

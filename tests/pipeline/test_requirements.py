@@ -272,11 +272,11 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
         raise_missing([prompts, judge])
     assert (
         str(error.value)
-        == "2 things are missing: prompts are not here, harope-bench fetch x; weights, of two"
+        == "2 requirements are missing: prompts are not here, harope-bench fetch x; weights, of two"
         " parts, harope-bench fetch y"
     )
     raise_missing([later])
-    with pytest.raises(MissingRequirementsError, match="2 things are missing"):
+    with pytest.raises(MissingRequirementsError, match="2 requirements are missing"):
         raise_missing([prompts, later])
 
 
