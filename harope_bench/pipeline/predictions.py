@@ -47,7 +47,7 @@ class PredictionShard(NamedTuple):
 
 def predict(
     plan: Plan,
-    pictures: RealImages,
+    real_images: RealImages,
     count: int,
     judge: JudgeRecord,
     folder: Path,
@@ -73,7 +73,7 @@ def predict(
             # Look for a stored shard of the same plan and the same image bytes.
             indices = range(first_index, min(count, first_index + SHARD_SIZE))
             path = shard_path(folder, first_index)
-            image_bytes = read_image_bytes(pictures, indices)
+            image_bytes = read_image_bytes(real_images, indices)
             key = shard_key(plan, judge, image_bytes.image_rows)
             shard = find_shard(path, key, image_bytes.image_rows)
             if shard is None and rescore:
@@ -84,7 +84,7 @@ def predict(
 
             if shard is None:
                 classifier = classifier or open_classifier(plan.checkpoint, plan.settings)
-                shard = classify_images(classifier, plan, pictures, image_bytes, crop_ratio)
+                shard = classify_images(classifier, plan, real_images, image_bytes, crop_ratio)
                 _write_shard(path, shard, key)
             shards.append(shard)
             bar.update(len(indices))
@@ -112,16 +112,16 @@ class ImageBytes(NamedTuple):
     image_rows: tuple[tuple[str, int, str], ...]
 
 
-def read_image_bytes(pictures: RealImages, indices: Sequence[int]) -> ImageBytes:
+def read_image_bytes(real_images: RealImages, indices: Sequence[int]) -> ImageBytes:
     """Return the bytes of these images; an unreadable one has a reason instead."""
     data = {}
     failed = {}
     rows = []
-    names = pictures.names
-    labels = pictures.labels
+    names = real_images.names
+    labels = real_images.labels
     for i in indices:
         try:
-            data[i] = pictures.read_bytes(i)
+            data[i] = real_images.read_bytes(i)
             hash_or_reason = sha256_bytes(data[i])
         except SampleError as error:
             hash_or_reason = str(error)
@@ -180,7 +180,7 @@ def find_shard(
 def classify_images(
     classifier: Classifier,
     plan: Plan,
-    pictures: RealImages,
+    real_images: RealImages,
     image_bytes: ImageBytes,
     crop_ratio: float,
 ) -> PredictionShard:
@@ -198,7 +198,7 @@ def classify_images(
         decoded_indices = []
         for i in (i for i in image_bytes.data if i // tile == batch_number):
             try:
-                images[i % tile] = pictures.decode(i, image_bytes.data[i], side, crop_ratio)
+                images[i % tile] = real_images.decode(i, image_bytes.data[i], side, crop_ratio)
                 decoded_indices.append(i)
             except SampleError as error:
                 failed[i] = str(error)

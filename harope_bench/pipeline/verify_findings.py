@@ -43,8 +43,6 @@ ABSENCE_ERRORS = (
 class Check(NamedTuple):
     """One check: its status, the checked file or folder, and a complete sentence."""
 
-    """One check: its status, the file or thing it is of, and a sentence that stands alone."""
-
     status: Status
     subject: str
     message: str
