@@ -19,9 +19,9 @@ from harope_bench.core.escaping import progress_text
 from harope_bench.core.json_lines import drop_partial_line, read_lines, read_lines_by_field
 from harope_bench.core.storage import convert_os_errors
 
-ASKS = "asks.jsonl"
-ANSWERS = "answers.jsonl"
-JUDGE = "judge.json"
+QUERIES_FILE = "asks.jsonl"
+ANNOTATIONS_FILE = "answers.jsonl"
+JUDGE_FILE = "judge.json"
 # Environment variables for the other Python: where programs, libraries, caches and devices are.
 # PYTHONPATH is not passed, because it would import our packages there.
 PASSED_VARIABLES = (
@@ -138,18 +138,18 @@ def count_annotations(folder: Path, runner: Path) -> AnnotationCounts:
         JudgeError: A query has neither, or the script did not write its judge record.
         StorageError: The queries are missing.
     """
-    if not (folder / JUDGE).is_file():
+    if not (folder / JUDGE_FILE).is_file():
         raise JudgeError(
-            f"{runner.name} did not write its judge record {folder / JUDGE}; mend the runner"
+            f"{runner.name} did not write its judge record {folder / JUDGE_FILE}; mend the runner"
         )
-    if not (folder / ASKS).is_file():
-        raise StorageError(f"{folder / ASKS} is not there; run eval again")
+    if not (folder / QUERIES_FILE).is_file():
+        raise StorageError(f"{folder / QUERIES_FILE} is not there; run eval again")
     with convert_os_errors(folder):
-        drop_partial_line(folder / ANSWERS)
-    query_keys = read_lines_by_field(folder / ASKS, "key", str).keys()
+        drop_partial_line(folder / ANNOTATIONS_FILE)
+    query_keys = read_lines_by_field(folder / QUERIES_FILE, "key", str).keys()
     lines = [
         line
-        for line in read_lines(folder / ANSWERS)
+        for line in read_lines(folder / ANNOTATIONS_FILE)
         if isinstance(line.get("key"), str) and line["key"] in query_keys
     ]
     annotated_keys = {line["key"] for line in lines if "answer" in line}

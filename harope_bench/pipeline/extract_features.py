@@ -47,7 +47,7 @@ from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline import moments_cache
 
 SHARD_SIZE = 1000  # images for each record; divides the block that moments are summed in
-JUDGE = "judge.json"
+JUDGE_FILE = "judge.json"
 MAX_NAMED_IMAGES = 5  # images that an error names
 UNUSUAL_MODES = {
     "L": "grey, read as three equal channels",
@@ -154,8 +154,8 @@ def _read_extractor_record(folder: Path) -> ExtractorRecord | None:
     Raises:
         FormatError: Another version of this package wrote it.
     """
-    path = folder / JUDGE
-    fields = read_record(path) if checksums.is_intact(folder, JUDGE) else {}
+    path = folder / JUDGE_FILE
+    fields = read_record(path) if checksums.is_intact(folder, JUDGE_FILE) else {}
     if not fields:
         return None
     fields = strip_format_version("features", fields, path)
@@ -282,7 +282,7 @@ def _write_extractor_record(folder: Path, extractor: ExtractorRecord) -> None:
         "warnings": [warning.text for warning in extractor.warnings],
     }
     text = json.dumps(add_format_version("features", fields), sort_keys=True)
-    _write_hashed(folder, JUDGE, text + "\n")
+    _write_hashed(folder, JUDGE_FILE, text + "\n")
 
 
 def _write_hashed(folder: Path, name: str, text: str) -> None:
@@ -528,7 +528,7 @@ def delete_features(folder: Path, names: Sequence[str]) -> None:
             folder / checksums.CHECKSUMS_FILE,
             folder / f".{checksums.CHECKSUMS_FILE}.lock",
         ]
-        record_files = [folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]
+        record_files = [folder / JUDGE_FILE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]
         for path in [*array_files, *sums_files, *record_files]:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # other files are in it, or another process removed it

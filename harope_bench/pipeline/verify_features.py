@@ -15,7 +15,7 @@ from harope_bench.data import feature_rows
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
-from harope_bench.pipeline.extract_features import JUDGE, changed_arrays, read_record
+from harope_bench.pipeline.extract_features import JUDGE_FILE, changed_arrays, read_record
 from harope_bench.pipeline.verify_findings import CAUSES, Findings, status_of
 
 NUMERICS = "numerics"  # field of a shard record that may differ on another device
@@ -33,12 +33,12 @@ def check_features(
         extracted_folder: holds one folder of new features for each judge.
     """
     for new_folder in sorted(
-        path for path in extracted_folder.glob("*") if (path / JUDGE).is_file()
+        path for path in extracted_folder.glob("*") if (path / JUDGE_FILE).is_file()
     ):
         stored_folder = folder / OBSERVATIONS / new_folder.name
-        if not _is_of_this_format(stored_folder / JUDGE, findings):
+        if not _is_of_this_format(stored_folder / JUDGE_FILE, findings):
             continue
-        _check_judge_record(stored_folder / JUDGE, new_folder / JUDGE, findings)
+        _check_judge_record(stored_folder / JUDGE_FILE, new_folder / JUDGE_FILE, findings)
 
         new_paths = sorted(new_folder.glob("[0-9]*.json"))
         new_paths = [path for path in new_paths if (stored_folder / path.name).is_file()]

@@ -24,7 +24,7 @@ from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.judges.micro.micro_extractor import LoadedMicroExtractor
 from harope_bench.pipeline import extract_features
 from harope_bench.pipeline.evaluate import FeatureScoring, evaluate, evaluate_profiles
-from harope_bench.pipeline.extract_features import JUDGE, shard_name
+from harope_bench.pipeline.extract_features import JUDGE_FILE, shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.reference_stats import build_reference
 from harope_bench.pipeline.verify import verify
@@ -150,12 +150,11 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
         "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare"
         " with nothing published" in again[0].result.warning_texts
     )
-    (out / "observations/inception-2015" / JUDGE).unlink()
+    (out / "observations/inception-2015" / JUDGE_FILE).unlink()
     with pytest.raises(
         SampleError,
         match=(
-            "does not record the weights of inception-2015, and they are not installed; run"
-            " eval"
+            "does not record the weights of inception-2015, and they are not installed; run eval"
         ),
     ):
         evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)])
@@ -176,7 +175,7 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
 
 def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
     score(run)
-    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE
+    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE_FILE
     for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
         told.unlink() if damage is None else told.write_bytes(damage)
         score(run, rescore=True)
