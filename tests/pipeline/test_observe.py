@@ -91,7 +91,7 @@ def test_values_that_are_not_finite_are_not_kept(
     )
     assert sorted(
         p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."
-    ) == [checksums.CHECKSUMS_FILE, JUDGE]
+    ) == [checksums.CHECKSUMS_FILE, JUDGE_FILE]
     assert (
         score(run).result.measurements[0].value is not None
     )  # with a sound judge nothing need be deleted
@@ -214,8 +214,8 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
         assert (
-            f"judge: shards were extracted with different numerics {told}, so their last bits may differ"
-            in again.warning_texts
+            f"judge: shards were extracted with different numerics {told}, so their last bits may"
+            " differ" in again.warning_texts
         )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert (

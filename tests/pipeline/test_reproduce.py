@@ -245,7 +245,8 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(
         "Not run, no registered checkpoint fits: r512-harope (HARoPE)" in text
         and "harope-bench register NAME" in text
     )
-    assert {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items() if row.startswith("r512")} == {
+    statuses = {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items()}
+    assert {row: status for row, status in statuses.items() if row.startswith("r512")} == {
         "r512-rope": "measured", "r512-harope": "not run",
     }  # fmt: skip
 

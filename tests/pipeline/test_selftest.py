@@ -135,8 +135,8 @@ def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
         ("imagenet-128", "missing"),
     ]
     assert (
-        "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not found"
-        in found[0].detail
+        "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not"
+        " found" in found[0].detail
     )
     assert (
         "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference"

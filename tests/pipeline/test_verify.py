@@ -159,7 +159,8 @@ def test_observations_altered_together_with_the_result_are_found(run: Path) -> N
     assert any(f"fid-{COUNT}.value is" in line for line in wrong)
     assert any("fidelity.npz: is is not" in line for line in wrong)
     assert any(
-        f"{shard_name(0)}: features, logits not what digits-net extracts now" in line for line in wrong
+        f"{shard_name(0)}: features, logits not what digits-net extracts now" in line
+        for line in wrong
     )
 
 
