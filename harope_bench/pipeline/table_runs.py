@@ -17,7 +17,7 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, find_runs, table_suites
 from harope_bench.leaderboards.match_runs import Scale, is_checkpoint_of_cell
-from harope_bench.leaderboards.table_spec import Row, Table
+from harope_bench.leaderboards.table_spec import Column, Row, Table
 from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline.requirements import Requirement, raise_missing
 
@@ -158,15 +158,10 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
                 runs.append(PlannedRun(substitutes[row.id], str(suite), row.res))
             continue
 
-        # Of several fitting checkpoints, those with added rows of their own are left out.
-        fitting_names = [
-            c.name
-            for c in checkpoints
-            if c.scale == "paper" and is_checkpoint_of_cell(table, row, column, c)
-        ]
+        fitting_names = _fitting_checkpoints(table, row, column, checkpoints)
         if fitting_names:
             served_rows.add(row.id)
-        if len(fitting_names) > 1:
+        if len(fitting_names) > 1:  # those with added rows of their own do not compete
             fitting_names = [name for name in fitting_names if name not in added_names]
         if len(fitting_names) > 1:
             ambiguous_rows.append(_ambiguous_row_message(table, row, fitting_names))
@@ -176,6 +171,17 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
     return TableRuns(
         tuple(dict.fromkeys(runs)), missing_rows, suites, tuple(dict.fromkeys(ambiguous_rows))
     )
+
+
+def _fitting_checkpoints(
+    table: Table, row: Row, column: Column, checkpoints: Sequence[Checkpoint]
+) -> list[str]:
+    """Return the names of the paper-scale checkpoints that fit a cell of a table."""
+    return [
+        checkpoint.name
+        for checkpoint in checkpoints
+        if checkpoint.scale == "paper" and is_checkpoint_of_cell(table, row, column, checkpoint)
+    ]
 
 
 def _ambiguous_row_message(table: Table, row: Row, names: Sequence[str]) -> str:
