@@ -291,7 +291,7 @@ def test_a_figure_says_what_it_leaves_out(
     assert said.strip().endswith("px; class token left out")
     chart = read_chart(tmp_path / "d.json")
     assert (
-        "classifiers on real pictures spread evenly over the suite, class token left out of queries"
+        "classifiers on real images spread evenly over the suite, class token left out of queries"
         " and keys" in chart.settings_text
     )
     assert "without class token" in (tmp_path / "d.svg").read_text()

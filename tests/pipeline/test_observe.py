@@ -86,8 +86,8 @@ def test_values_that_are_not_finite_are_not_kept(
     assert (
         str(error.value)
         == "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13"
-        " and 1 more, which were not kept; look at these images, bring the judge's weights again"
-        " or choose another --device, and run eval again"
+        " and 1 more, so nothing of them was stored; check these images, fetch the judge's weights"
+        " again or use another --device, then run eval again"
     )
     assert sorted(
         p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."

@@ -267,7 +267,7 @@ def test_questions_without_answer_are_found(
     (folder / "judge.json").write_text("{}")
     key = read_lines(folder / "asks.jsonl")[0]["key"]
     (folder / "answers.jsonl").write_text(json.dumps({"key": key, "index": 0, "answer": {}}) + "\n")
-    with pytest.raises(JudgeError, match="left 1 of 2 questions without an answer"):
+    with pytest.raises(JudgeError, match="left 1 of 2 queries without an annotation"):
         external_annotator.count_annotations(folder, runner)
 
 
