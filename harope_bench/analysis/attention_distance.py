@@ -1,8 +1,7 @@
-"""How far attention looks: queries and keys as they meet in a network that draws, softmax written
-out.
+"""Mean attention distance of each head, from queries and keys recorded during generation.
 
-Source: Figure 5 of the paper, which states neither model, times, images nor guidance; the defaults
-here are ours and are recorded.
+Source: Figure 5 of the paper, which states neither model, timesteps, images nor guidance. The
+defaults here are this package's, and the figure records them.
 """
 
 from __future__ import annotations
@@ -20,102 +19,105 @@ from harope_bench.core.limits import MAX_ATTENTION_IMAGES, check_maximum
 from harope_bench.core.schema import Plan
 from harope_bench.models.load_checkpoint import open_checkpoint
 
-TIMES = (100.0, 300.0, 500.0, 700.0, 900.0)  # of 1,000; a flow's time is the same share of its way
-MAX_PROBABILITIES = 2**24  # probabilities held at once
+TIMES = (100.0, 300.0, 500.0, 700.0, 900.0)  # of 1,000; a flow's time is the same fraction of 1
+MAX_PROBABILITIES = 2**24  # attention probabilities in memory at once
 
 
 def attention_distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
-    """Mean over queries of sum_j P_ij |pos_i - pos_j|, P the softmax of the scaled scores.
+    """Return the mean over queries i of sum_j P_ij |pos_i - pos_j|, P = softmax(Q K^T / sqrt(d)).
+
+    It is computed head by head and in chunks of queries, so N x N is never in memory.
 
     Args:
-        q, k: (B, heads, N, head_dim) after everything that acts on them. positions: (N, axes) in
-            tokens; the last two axes count.
-            Where tokens are left out of both, the rows of P are those of the whole sequence
-            renormalised.
+        q, k: (B, heads, N, head_dim), after everything that acts on them. Where some tokens are
+            left out of both, the rows of P are those of all tokens, renormalised.
+        positions: (N, axes) in tokens; the last two axes count.
 
     Returns:
-        (B, heads), float64, in tokens. Taken head by head and in chunks of queries, so that N x N
-        is never held whole.
+        (B, heads), float64, in tokens.
     """
-    found = torch.zeros(q.shape[:2], dtype=torch.float64)
-    for part, apart in _token_distances(
-        positions, max(1, MAX_PROBABILITIES // (q.shape[0] * q.shape[2]))
-    ):
-        far = apart.to(q.device, torch.float32)
-        for head in range(q.shape[1]):
-            scores = (
-                q[:, head, part].float() @ k[:, head].float().mT / math.sqrt(q.shape[-1])
-            )  # (B, rows, N)
-            found[:, head] += (scores.softmax(-1) * far).sum((-1, -2)).double().cpu()
-    return found / q.shape[2]
+    batch, heads, token_count, head_dim = q.shape
+    sums = torch.zeros((batch, heads), dtype=torch.float64)
+    chunk_size = max(1, MAX_PROBABILITIES // (batch * token_count))
+    for chunk, chunk_distances in _token_distances(positions, chunk_size):
+        distances = chunk_distances.to(q.device, torch.float32)  # (chunk, N)
+        for head in range(heads):
+            products = q[:, head, chunk].float() @ k[:, head].float().mT  # (B, chunk, N)
+            probabilities = (products / math.sqrt(head_dim)).softmax(-1)  # (B, chunk, N)
+            sums[:, head] += (probabilities * distances).sum((-1, -2)).double().cpu()  # (B,)
+    return sums / token_count
 
 
-def _token_distances(positions: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
-    """Distances (rows, N) of each chunk of tokens from all, in tokens."""
-    places = positions[:, -2:].double()
-    for start in range(0, len(places), rows):
-        part = slice(start, start + rows)
-        yield part, torch.cdist(places[part], places)
+def _token_distances(positions: Tensor, chunk_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield chunks of tokens with their distances (chunk, N) from all tokens, in tokens."""
+    coordinates = positions[:, -2:].double()  # (N, 2)
+    for start in range(0, len(coordinates), chunk_size):
+        chunk = slice(start, start + chunk_size)
+        yield chunk, torch.cdist(coordinates[chunk], coordinates)
 
 
 def uniform_distance(positions: Tensor) -> float:
-    """The distance of attention spread evenly over all tokens, in tokens."""
-    rows = max(1, MAX_PROBABILITIES // len(positions))
-    return (
-        float(sum(apart.sum() for _, apart in _token_distances(positions, rows)))
-        / len(positions) ** 2
-    )
+    """Return the mean attention distance of uniform attention, in tokens."""
+    chunk_size = max(1, MAX_PROBABILITIES // len(positions))
+    total = sum(distances.sum() for _, distances in _token_distances(positions, chunk_size))
+    return float(total) / len(positions) ** 2
 
 
 class _DistanceSums:
-    """Distances summed by layer and head over all rows that were seen."""
+    """Sums of distances and numbers of images, by layer."""
 
     def __init__(self) -> None:
         self.total: dict[int, Tensor] = {}
         self.count: dict[int, int] = {}
 
     def add(self, layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
-        found = attention_distances(q, k, positions)  # (rows, heads)
-        self.total[layer] = self.total.get(layer, 0) + found.sum(0)
-        self.count[layer] = self.count.get(layer, 0) + len(found)
+        """Add the distances of a batch: q and k (B, heads, N, head_dim), positions (N, axes)."""
+        distances = attention_distances(q, k, positions)  # (B, heads)
+        self.total[layer] = self.total.get(layer, 0) + distances.sum(0)  # (heads,)
+        self.count[layer] = self.count.get(layer, 0) + len(distances)
 
 
 def measure_distances(
-    plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path | None = None
+    plan: Plan, images: int, times: Sequence[float] = TIMES, images_folder: Path | None = None
 ) -> CheckpointDistances:
-    """Distances of a checkpoint, mean over the first `images` requests and the times on its own way
-    from noise to image.
+    """Return the attention distances of a checkpoint, as a mean over images and timesteps.
 
-    A classifier has no times: the mean is over so many pictures of its suite, in `place` where the
-    suite ships none. Text and class
-    tokens are left out.
+    Text and class tokens are left out.
+
+    Args:
+        images: the first so many requests; for a classifier, images spread evenly over its suite.
+        times: requested timesteps of 1,000; a classifier has none.
+        images_folder: images of a classifier's suite that ships none.
 
     Raises:
-        BenchError: the backbone's network shows no queries and keys. OptionError: more than
-            WATCHED_IMAGES images.
+        BenchError: The backbone does not expose queries and keys.
+        OptionError: There are more than MAX_ATTENTION_IMAGES images.
     """
     check_maximum("--images", images, MAX_ATTENTION_IMAGES)
-    opened = open_checkpoint(plan.checkpoint, plan.settings)
+    loaded_checkpoint = open_checkpoint(plan.checkpoint, plan.settings)
     sums = _DistanceSums()
-    way = make_runner(opened, plan, place)
-    watch = QueryKeyRecorder(times, sums.add)
-    way.run(plan, images, watch)
-    assert watch.positions is not None
+    runner = make_runner(loaded_checkpoint, plan, images_folder)
+    recorder = QueryKeyRecorder(times, sums.add)
+    runner.run(plan, images, recorder)
+    assert recorder.positions is not None
+
+    # Convert tokens to pixels: the side of the image over the number of tokens in a row.
     settings = plan.settings
-    stride = settings.resolution / (float(watch.positions[:, -1].max()) + 1)
-    pixels = [sums.total[layer] / sums.count[layer] * stride for layer in sorted(sums.total)]
+    token_pixels = settings.resolution / (float(recorder.positions[:, -1].max()) + 1)
+    layers = sorted(sums.total)
+    pixels = [sums.total[layer] / sums.count[layer] * token_pixels for layer in layers]  # (heads,)
     return CheckpointDistances(
         checkpoint=plan.checkpoint.name,
         encoding=plan.checkpoint.encoding,
         sha256=plan.checkpoint.sha256,
         pixels=tuple(tuple(layer.tolist()) for layer in pixels),
         standard_deviation=tuple(float(layer.std(correction=0)) for layer in pixels),
-        uniform_distance=uniform_distance(watch.positions) * stride,
-        token_pixels=stride,
-        tokens=len(watch.positions),
-        excluded_tokens=way.excluded_tokens,
+        uniform_distance=uniform_distance(recorder.positions) * token_pixels,
+        token_pixels=token_pixels,
+        tokens=len(recorder.positions),
+        excluded_tokens=runner.excluded_tokens,
         images=images,
-        timesteps=tuple(watch.recorded_times),
+        timesteps=tuple(recorder.recorded_times),
         resolution=settings.resolution,
         sampler=settings.sampler,
         steps=settings.steps,
@@ -124,23 +126,19 @@ def measure_distances(
     )
 
 
-def settings_text(runs: Sequence[CheckpointDistances], images: int, asked: Sequence[float]) -> str:
-    """What was looked at, with the settings that the paper leaves open."""
-    drawing = [run for run in runs if run.timesteps]
-    said = [f"{images} images"]
-    if drawing:
-        said.append(
-            f"mean over times {', '.join(f'{time:g}' for time in asked)} of 1,000 (nearest steps)"
-        )
-        said.append(
-            "labelled branch"
-            if all(not run.excluded_tokens for run in drawing)
-            else "branch with the label or the prompt"
-        )
-    if len(drawing) < len(runs):
-        said.append("classifiers on real pictures spread evenly over the suite")
-    said += [
-        f"{one} left out of queries and keys"
-        for one in sorted({run.excluded_tokens for run in runs} - {""})
-    ]
-    return f"{', '.join(said)}; the paper states none of these."
+def settings_text(
+    runs: Sequence[CheckpointDistances], images: int, requested_times: Sequence[float]
+) -> str:
+    """Return the settings of a figure as one sentence, because the paper leaves them open."""
+    parts = [f"{images} images"]
+    generator_runs = [run for run in runs if run.timesteps]
+    if generator_runs:
+        times_text = ", ".join(f"{time:g}" for time in requested_times)
+        parts.append(f"mean over times {times_text} of 1,000 (nearest steps)")
+        has_text = any(run.excluded_tokens for run in generator_runs)
+        parts.append("branch with the label or the prompt" if has_text else "branch with the label")
+    if len(generator_runs) < len(runs):
+        parts.append("classifiers on real images spread evenly over the suite")
+    excluded_tokens = sorted({run.excluded_tokens for run in runs} - {""})
+    parts += [f"{tokens} left out of queries and keys" for tokens in excluded_tokens]
+    return f"{', '.join(parts)}; the paper states none of these."

@@ -1,5 +1,6 @@
-"""Networks at work, watched: which forward is at one of the asked times, and the queries and keys
-of the image's own tokens.
+"""Recording of queries and keys at requested timesteps while a network generates or classifies.
+
+Only the image's tokens are recorded.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from harope_bench.models.samplers.base import load_settings_sampler
 from harope_bench.models.samplers.noise import index_generator
 from harope_bench.suites.base import load_classification_suite, load_suite
 
-RecordQueryKey = Callable[
-    [int, Tensor, Tensor, Tensor], None
-]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
+# Called with layer, queries and keys (B, heads, N, head_dim), and positions (N, axes).
+RecordQueryKey = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
 class StopForwardError(Exception):
-    """All times were seen; the rest of the way need not be drawn."""
+    """All requested timesteps were recorded, so the rest of the generation is not needed."""
 
 
 @contextmanager
-def record_rotations(encoding: Encoding, see: RecordQueryKey) -> Iterator[None]:
-    """Shows `see` what `rotate` returns, with its layer and positions; the encoding is as before
-    afterwards.
-    """
+def record_rotations(encoding: Encoding, callback: RecordQueryKey) -> Iterator[None]:
+    """Call `callback` inside the context with the layer, results and positions of each `rotate`."""
     rotate = encoding.rotate
 
-    def seen(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def recording_rotate(
+        q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
         q, k = rotate(q, k, positions, layer)
-        see(layer, q, k, positions)
+        callback(layer, q, k, positions)
         return q, k
 
-    encoding.__dict__["rotate"] = seen  # in front of the method of its class
+    # An attribute of the instance takes precedence over the method of its class.
+    encoding.__dict__["rotate"] = recording_rotate
     try:
         yield
     finally:
@@ -59,58 +60,67 @@ def record_rotations(encoding: Encoding, see: RecordQueryKey) -> Iterator[None]:
 
 
 def sampler_times(plan: Plan) -> list[float]:
-    """The times that the plan's sampler calls its network with, in their order."""
-    called: list[float] = []
+    """Return the times that the plan's sampler calls its network with, in order."""
+    network_times: list[float] = []
 
     def network(x: Tensor, time: Tensor) -> Tensor:
-        called.append(float(time[0]))
+        network_times.append(float(time[0]))
         return x
 
-    assert plan.settings.steps is not None  # the networks looked at here draw
+    assert plan.settings.steps is not None  # a classifier has no sampler and is not passed here
     load_settings_sampler(plan.settings).sample(
         network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)]
     )
-    return called
+    return network_times
 
 
-def nearest_times(wanted: Sequence[float], called: Sequence[float]) -> list[float]:
-    """For each wanted time the called one closest to it, each once, falling."""
-    return sorted(
-        {min(called, key=lambda time: (abs(time - want), time)) for want in wanted}, reverse=True
-    )
+def nearest_times(requested_times: Sequence[float], network_times: Sequence[float]) -> list[float]:
+    """Return the network time nearest to each requested time, each once, in falling order."""
+    nearest = {
+        min(network_times, key=lambda time: (abs(time - requested_time), time))
+        for requested_time in requested_times
+    }
+    return sorted(nearest, reverse=True)
 
 
 class QueryKeyRecorder:
-    """Hands queries and keys of the asked rows at the chosen times to `take`, and keeps the
-    positions.
+    """Passes queries and keys of some rows of a batch, at the requested times, to a consumer.
 
-    `chosen` is empty for a network that knows no times: then every forward counts.
+    For a network without times every forward pass is recorded.
     """
 
-    def __init__(
-        self, wanted: Sequence[float], take: Callable[[int, Tensor, Tensor, Tensor], None]
-    ):
-        self.wanted = wanted
-        self.consume = take
+    def __init__(self, requested_times: Sequence[float], consume: RecordQueryKey):
+        self.requested_times = requested_times
+        self.consume = consume
         self.recorded_times: list[float] = []
         self.remaining_times: list[float] = []
         self.rows: list[int] = []
         self.is_recording = False
         self.positions: Tensor | None = None
 
-    def start(self, rows: list[int], called: Sequence[float] = ()) -> None:
-        """A new way from noise to image, whose network is called at these times, or one forward
-        that has none.
+    def start(self, rows: list[int], network_times: Sequence[float] = ()) -> None:
+        """Start recording a batch.
+
+        Args:
+            rows: of the batch, to record.
+            network_times: the times that the network will be called with; empty for one forward
+                pass without a time.
         """
         self.rows = rows
-        self.is_recording = not called
-        self.recorded_times = nearest_times(self.wanted, called) if called else []
+        self.is_recording = not network_times
+        self.recorded_times = []
+        if network_times:
+            self.recorded_times = nearest_times(self.requested_times, network_times)
         self.remaining_times = list(self.recorded_times)
 
-    def start_forward(self, now: float) -> None:
-        """At the start of a forward: is this one of the times?"""
+    def start_forward(self, time: float) -> None:
+        """Decide at the start of a forward pass whether it is recorded.
+
+        Raises:
+            StopForwardError: All times were recorded.
+        """
         self.is_recording = bool(self.remaining_times) and math.isclose(
-            now, self.remaining_times[0], abs_tol=1e-3
+            time, self.remaining_times[0], abs_tol=1e-3
         )
         if self.is_recording:
             self.remaining_times.pop(0)
@@ -118,155 +128,169 @@ class QueryKeyRecorder:
             raise StopForwardError
 
     def record(self, layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
-        """Queries and keys of the image's tokens (B, heads, N, head_dim) of a layer, and where
-        these are.
-        """
+        """Pass on the rows of q and k (B, heads, N, head_dim) with their positions (N, axes)."""
         if self.is_recording:
             self.positions = positions
             self.consume(layer, q[self.rows], k[self.rows], positions)
 
 
 class RecordedRunner(Protocol):
-    """How an opened network is run while it is watched. `left_out`: tokens that are no part of the
-    image.
+    """A runner of a network whose queries and keys are recorded.
+
+    excluded_tokens: name of the tokens that are no part of the image; empty where there are none.
     """
 
     excluded_tokens: str
 
-    def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Runs it on the first `images` requests or pictures of the plan's suite."""
+    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+        """Run the network on `images` requests or real images of the plan's suite."""
 
 
-def make_runner(opened: LoadedCheckpoint, plan: Plan, place: Path | None) -> RecordedRunner:
-    """The way of what `open_checkpoint` returned; BenchError for a network that shows no queries
-    and keys.
+def make_runner(
+    loaded_checkpoint: LoadedCheckpoint, plan: Plan, images_folder: Path | None
+) -> RecordedRunner:
+    """Return the runner that fits a loaded checkpoint.
+
+    Raises:
+        BenchError: The network does not expose queries and keys.
     """
-    network = opened.network
+    network = loaded_checkpoint.network
     if isinstance(network, EncodedNetwork):
-        if isinstance(opened, PipelineImageGenerator):
-            return PromptRunner(opened)
-        if isinstance(opened, Classifier):
-            return ClassifierRunner(opened, network, place)
-        if isinstance(opened, ImageGenerator):
-            return LabelRunner(opened, network)
+        if isinstance(loaded_checkpoint, PipelineImageGenerator):
+            return PromptRunner(loaded_checkpoint)
+        if isinstance(loaded_checkpoint, Classifier):
+            return ClassifierRunner(loaded_checkpoint, network, images_folder)
+        if isinstance(loaded_checkpoint, ImageGenerator):
+            return LabelRunner(loaded_checkpoint, network)
     raise BenchError(
-        f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of"
+        f"backbone {plan.checkpoint.backbone} does not expose queries and keys; use a checkpoint of"
         " dit, deit, flux or sd3"
     )
 
 
 class LabelRunner:
-    """A network that draws from labels; the labelled branch stands first in a guided batch, so the
-    asked rows are the same in both.
+    """Runner of a network that generates from labels.
+
+    In a guided batch the branch with labels is first, so its rows are those of the requests.
     """
 
     excluded_tokens = ""
 
-    def __init__(self, opened: ImageGenerator, network: EncodedNetwork):
-        self.loaded = opened
+    def __init__(self, generator: ImageGenerator, network: EncodedNetwork):
+        self.generator = generator
         self.network = network
 
-    def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Tiles of requests, as they are drawn; the padding is not looked at."""
+    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+        """Generate the requests in padded batches; padding rows are not recorded."""
         tile = plan.settings.tile
-        called = sampler_times(plan)
+        network_times = sampler_times(plan)
         requests = {r.index: r for r in load_suite(plan.suite).requests(range(images))}
         hook = self.network.register_forward_pre_hook(
-            lambda _, given: watch.start_forward(float(given[1][0]))
+            lambda _, inputs: recorder.start_forward(float(inputs[1][0]))
         )
         try:
-            with record_rotations(self.network.encoding, watch.record):
-                for group in group_by_padded_batch(list(requests), tile):
-                    rows = [requests[group[0]]] * tile
-                    for index in group:
+            with record_rotations(self.network.encoding, recorder.record):
+                for indices in group_by_padded_batch(list(requests), tile):
+                    # Index i is in row i % tile; other rows repeat a request.
+                    rows = [requests[indices[0]]] * tile
+                    for index in indices:
                         rows[index % tile] = requests[index]
-                    watch.start([index % tile for index in group], called)
+                    recorder.start([index % tile for index in indices], network_times)
                     with suppress(StopForwardError):
-                        self.loaded.generate(rows, plan.settings)
+                        self.generator.generate(rows, plan.settings)
         finally:
             hook.remove()
 
 
 class PromptRunner:
-    """A pipeline that draws one prompt at a time; where it guides by a second branch, the prompt's
-    stands last.
+    """Runner of a pipeline that generates one prompt at a time.
+
+    With guidance by a second branch, the branch with the prompt is last.
     """
 
     excluded_tokens = "text tokens"
 
-    def __init__(self, opened: PipelineImageGenerator):
-        self.opened = opened
+    def __init__(self, generator: PipelineImageGenerator):
+        self.generator = generator
 
-    def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Requests one by one; the scheduler's times are known when the transformer is first
-        called.
+    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+        """Generate the requests one by one.
+
+        The scheduler's times are known when the transformer is first called.
         """
-        opened = self.opened
-        network = self.opened.network
-        steps: Iterator[float] = iter(())
+        generator = self.generator
+        network = generator.network
+        remaining_times: Iterator[float] = iter(())
         load_backbone(plan.checkpoint.backbone).expose_attention(network)
 
-        def before(_: nn.Module, __: object) -> None:
-            nonlocal steps
-            if not watch.rows:
-                called = [float(time) for time in opened.pipe.scheduler.timesteps]
-                watch.start([-1], called)
-                steps = iter(called)
-            watch.start_forward(next(steps))
+        def start_forward(_: nn.Module, __: object) -> None:
+            nonlocal remaining_times
+            if not recorder.rows:
+                network_times = [float(time) for time in generator.pipe.scheduler.timesteps]
+                recorder.start([-1], network_times)
+                remaining_times = iter(network_times)
+            recorder.start_forward(next(remaining_times))
 
-        def see(layer: int, q: Tensor, k: Tensor) -> None:
-            assert network.token_positions is not None  # set by the hook of every forward
-            whole, image, of_image = network.token_positions
-            if q.shape[2] == len(whole):  # SD3.5 has a second attention, of the image alone
-                watch.record(layer, q[:, :, image], k[:, :, image], of_image)
+        def record_attention(layer: int, q: Tensor, k: Tensor) -> None:
+            assert network.token_positions is not None  # set by the hook of every forward pass
+            positions, image_slice, image_positions = network.token_positions
+            # SD3.5 has a second attention, of image tokens alone, which is not recorded.
+            if q.shape[2] == len(positions):
+                image_q = q[:, :, image_slice]  # (B, heads, image tokens, head_dim)
+                image_k = k[:, :, image_slice]  # (B, heads, image tokens, head_dim)
+                recorder.record(layer, image_q, image_k, image_positions)
 
-        hook = network.transformer.register_forward_pre_hook(before)
-        network.attention_callback = see
+        hook = network.transformer.register_forward_pre_hook(start_forward)
+        network.attention_callback = record_attention
         try:
             for request in load_suite(plan.suite).requests(range(images)):
-                watch.rows = []
+                recorder.rows = []
                 with suppress(StopForwardError):
-                    opened.generate([request], plan.settings)
+                    generator.generate([request], plan.settings)
         finally:
             hook.remove()
             network.attention_callback = None
 
 
 class ClassifierRunner:
-    """A network that names pictures: one forward each, no times."""
+    """Runner of a classifier: one forward pass for each image, without times."""
 
     excluded_tokens = "class token"
 
-    def __init__(self, opened: Classifier, network: EncodedNetwork, place: Path | None):
-        self.opened = opened
+    def __init__(self, classifier: Classifier, network: EncodedNetwork, images_folder: Path | None):
+        self.classifier = classifier
         self.network = network
-        self.place = place
+        self.images_folder = images_folder
 
-    def run(self, plan: Plan, images: int, watch: QueryKeyRecorder) -> None:
-        """Pictures spread evenly over the suite; the network's `extra` tokens, if it has some,
-        stand before those of the patches.
+    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+        """Classify images spread evenly over the suite.
+
+        Prefix tokens of the network, such as a class token, are before those of the image.
         """
         suite = load_classification_suite(plan.suite)
-        tile = plan.settings.tile
-        skip = self.network.num_prefix_tokens
-        pictures = suite.real_images(self.place, None)
-        if (held := len(pictures.names)) < images:
+        settings = plan.settings
+        n_prefix = self.network.num_prefix_tokens
+        real_images = suite.real_images(self.images_folder, None)
+        available_count = len(real_images.names)
+        if available_count < images:
             raise OptionError(
-                f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,};"
-                " lower it"
+                f"suite {plan.suite} has {available_count:,} images here, --images requests"
+                f" {images:,}; lower it"
             )
 
-        def see(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
-            watch.record(layer, q[:, :, skip:], k[:, :, skip:], positions[skip:])
+        def record_image_tokens(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
+            image_q = q[:, :, n_prefix:]  # (B, heads, image tokens, head_dim)
+            image_k = k[:, :, n_prefix:]  # (B, heads, image tokens, head_dim)
+            recorder.record(layer, image_q, image_k, positions[n_prefix:])
 
-        with record_rotations(self.network.encoding, see):
-            for group in group_by_padded_batch(list(range(images)), tile):
-                chosen = [i * held // images for i in group]
-                looks = [
-                    pictures.decode(
-                        i, pictures.read_bytes(i), plan.settings.resolution, suite.crop_ratio
+        with record_rotations(self.network.encoding, record_image_tokens):
+            for group in group_by_padded_batch(list(range(images)), settings.tile):
+                decoded_images = []
+                for i in (number * available_count // images for number in group):
+                    data = real_images.read_bytes(i)
+                    decoded_images.append(
+                        real_images.decode(i, data, settings.resolution, suite.crop_ratio)
                     )
-                    for i in chosen
-                ]
-                watch.start(list(range(len(looks))))
-                self.opened.classify(np.stack([*looks, *[looks[0]] * (tile - len(looks))]))
+                recorder.start(list(range(len(decoded_images))))
+                padding = [decoded_images[0]] * (settings.tile - len(decoded_images))
+                self.classifier.classify(np.stack([*decoded_images, *padding]))  # (tile, H, W, 3)

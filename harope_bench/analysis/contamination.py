@@ -1,12 +1,16 @@
-"""Contamination audit: training captions that repeat, contain, or are formed like a benchmark's
-prompts. Streams; no torch.
+"""Contamination audit: training captions that repeat, contain, or resemble a benchmark's prompts.
+
+Captions are read as a stream, and torch is not imported.
 
 Texts are compared as words: lower case, punctuation dropped, spaces single. A caption counts once,
-as the first of: exact (it is a
-prompt), template (the whole caption is one of GenEval's six forms, filled with the benchmark's own
-objects, colours and relations, but no
-prompt), contained (a prompt stands in it, word for word). Templates are GenEval's; other suites
-have exact and contained alone.
+as the first of these kinds:
+
+- exact: it is a prompt;
+- template: it is no prompt, and the whole caption is one of GenEval's six templates with the
+  benchmark's objects, colours and relations;
+- contained: it contains a prompt word for word.
+
+Templates are GenEval's; other suites have exact and contained only.
 """
 
 from __future__ import annotations
@@ -48,29 +52,24 @@ TEXT_FIELDS = ("text", "caption", "prompt")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMBERS = ("two", "three", "four", "2", "3", "4")
 RELATIONS = ("left of", "right of", "above", "below")
-EXAMPLE_LENGTH = 200  # letters of a caption shown as an example
-ENCODING_BYTES = 4096  # bytes of a file that show its encoding
-MAX_LINE_LENGTH = (
-    1 << 20
-)  # characters of a line; a packed file of one line may be small and have no end
-READ_ERRORS = (
-    ValueError,
-    EOFError,
-    gzip.BadGzipFile,
-    zlib.error,
-)  # of text, packed or not, from outside
+EXAMPLE_LENGTH = 200  # characters of a caption that is shown as an example
+ENCODING_BYTES = 4096  # bytes of a file that its encoding is detected from
+MAX_LINE_LENGTH = 1 << 20  # characters; a small compressed file may unpack to an endless line
+# Errors of reading text from outside, compressed or not.
+READ_ERRORS = (ValueError, EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class BenchmarkPrompt(NamedTuple):
-    """One benchmark prompt and the task it belongs to."""
+    """A benchmark prompt and its task."""
 
     text: str
     task: str
 
 
 class CaptionMatch(NamedTuple):
-    """How a caption meets the benchmark; `prompt` is None for a template, which is nobody's
-    prompt.
+    """A match of a caption with the benchmark.
+
+    prompt: None for a template, which is no prompt of the benchmark.
     """
 
     kind: Kind
@@ -79,7 +78,7 @@ class CaptionMatch(NamedTuple):
 
 
 class MatchedCaption(NamedTuple):
-    """One caption that matched, with its place."""
+    """A caption that matched, with its file and line."""
 
     kind: Kind
     task: str
@@ -91,7 +90,13 @@ class MatchedCaption(NamedTuple):
 
 @dataclass
 class Audit:
-    """What was read and what was met. `prompts_met` counts distinct prompts by kind."""
+    """Counts and examples of one audit.
+
+    prompts: distinct prompts of the benchmark.
+    captions: captions that were read.
+    counts: captions by kind and task.
+    matched_prompts: distinct prompts by kind.
+    """
 
     suite: str
     prompts: int
@@ -104,11 +109,11 @@ class Audit:
 
     @property
     def n_matched(self) -> int:
-        """Captions that matched in any way."""
+        """Return the number of captions that matched."""
         return sum(self.counts.values())
 
     def count_kind(self, kind: Kind) -> int:
-        """Captions that matched in this way."""
+        """Return the number of captions with this kind of match."""
         return sum(n for (k, _), n in self.counts.items() if k == kind)
 
 
@@ -117,149 +122,148 @@ def audit_captions(
     suite: str,
     prompts: Path | None = None,
     column: str | None = None,
-    keep: int = 3,
+    max_examples: int = 3,
 ) -> Audit:
-    """Reads all captions once and counts how they meet the suite's prompts.
+    """Read all captions once and count their matches with the suite's prompts.
 
     Args:
-        prompts: the official prompt file or folder; looked for below HAROPE_BENCH_HOME if None.
-        column: field of a .jsonl or column of a .csv; the first of text, caption, prompt if None.
-        keep: examples of each kind and task.
+        captions: files of captions.
+        prompts: the official prompt file or folder; None for the one in HAROPE_BENCH_HOME.
+        column: field of a .jsonl or column of a .csv; None for the first of text, caption, prompt.
+        max_examples: of each kind and task.
 
     Raises:
-        UnknownName: a suite of another name without `prompts`. StorageError, OptionError: a file
-            that cannot be read so.
+        UnknownNameError: The suite has no known prompts and `prompts` is None.
+        StorageError, OptionError: A file cannot be read.
     """
-    known = read_prompts(prompts or find_prompts(suite), suite)
-    matcher = Matcher(known, templates=suite == "geneval")
-    found = Audit(suite, len(matcher.prompts))
+    benchmark_prompts = read_prompts(prompts or find_prompts(suite), suite)
+    matcher = Matcher(benchmark_prompts, has_templates=suite == "geneval")
+    audit = Audit(suite, len(matcher.prompts))
     for path in captions:
         for line, caption in read_captions(path, column):
-            found.captions += 1
-            if match := matcher.match(caption):
-                _count_match(
-                    found,
-                    match,
-                    MatchedCaption(
-                        match.kind,
-                        match.task,
-                        path.name,
-                        line,
-                        shorten_caption(caption),
-                        match.prompt,
-                    ),
-                    keep,
+            audit.captions += 1
+            match = matcher.match(caption)
+            if match is not None:
+                text = shorten_caption(caption)
+                example = MatchedCaption(
+                    match.kind, match.task, path.name, line, text, match.prompt
                 )
-    return found
+                _count_match(audit, match, example, max_examples)
+    return audit
 
 
-def _count_match(found: Audit, match: CaptionMatch, example: MatchedCaption, keep: int) -> None:
-    found.counts[match.kind, match.task] += 1
+def _count_match(
+    audit: Audit, match: CaptionMatch, example: MatchedCaption, max_examples: int
+) -> None:
+    """Count a match, and add it to the examples while there are few."""
+    audit.counts[match.kind, match.task] += 1
     if match.prompt is not None:
-        found.matched_prompts[match.kind].add(match.prompt)
-    if found.counts[match.kind, match.task] <= keep:
-        found.examples.append(example)
+        audit.matched_prompts[match.kind].add(match.prompt)
+    if audit.counts[match.kind, match.task] <= max_examples:
+        audit.examples.append(example)
 
 
 def shorten_caption(text: str) -> str:
-    """A caption on one line, cut where it is long."""
+    """Return a caption on one line of at most EXAMPLE_LENGTH characters."""
     line = printable_line(text).encode("utf-8", "replace").decode()
     return line if len(line) <= EXAMPLE_LENGTH else line[: EXAMPLE_LENGTH - 3] + "..."
 
 
 def normalized_words(text: str) -> tuple[str, ...]:
-    """The words of a text as they are compared.
+    """Return the words of a text as they are compared.
 
-    >>> words("A photo of  a Tennis-racket!")
+    >>> normalized_words("A photo of  a Tennis-racket!")
     ('a', 'photo', 'of', 'a', 'tennis', 'racket')
     """
-    return tuple(
-        re.findall(
-            r"\w+",
-            unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("\u2019", ""),
-        )
-    )
+    lower_text = unicodedata.normalize("NFKC", text).lower()
+    without_apostrophes = lower_text.replace("'", "").replace("\u2019", "")
+    return tuple(re.findall(r"\w+", without_apostrophes))
 
 
-# -------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # matching
 
 
 class Matcher:
-    """Prompts made ready: a caption costs a handful of look-ups, however many prompts there are."""
+    """Index of prompts; a caption takes a few look-ups, however many prompts there are."""
 
-    def __init__(self, prompts: Iterable[BenchmarkPrompt], templates: bool):
+    def __init__(self, prompts: Iterable[BenchmarkPrompt], has_templates: bool):
         self.prompts: dict[tuple[str, ...], BenchmarkPrompt] = {}
         for prompt in prompts:
             self.prompts.setdefault(normalized_words(prompt.text), prompt)
         self.prompts.pop((), None)
         self.by_ending: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-        for form in self.prompts:
-            self.by_ending.setdefault(form[-2:], []).append(form)
-        self.has_single_words = any(len(form) == 1 for form in self.prompts)
-        self.templates = Templates(self.prompts) if templates else None
+        for words in self.prompts:
+            self.by_ending.setdefault(words[-2:], []).append(words)
+        self.has_single_words = any(len(words) == 1 for words in self.prompts)
+        self.templates = Templates(self.prompts) if has_templates else None
 
     def match(self, caption: str) -> CaptionMatch | None:
-        """How a caption meets the prompts; None where it does not."""
-        said = normalized_words(caption)
-        if prompt := self.prompts.get(said):
+        """Return the match of a caption with the prompts; None where there is none."""
+        words = normalized_words(caption)
+        if prompt := self.prompts.get(words):
             return CaptionMatch("exact", prompt.task, prompt.text)
-        if self.templates and (task := self.templates.task(said)):
+        if self.templates and (task := self.templates.task(words)):
             return CaptionMatch("template", task, None)
-        inside = self._contained_prompt(said)
-        return CaptionMatch("contained", inside.task, inside.text) if inside else None
+        if prompt := self._contained_prompt(words):
+            return CaptionMatch("contained", prompt.task, prompt.text)
+        return None
 
-    def _contained_prompt(self, said: tuple[str, ...]) -> BenchmarkPrompt | None:
-        """The longest prompt that stands in these words."""
-        best: tuple[str, ...] = ()
-        tails: list[tuple[int, tuple[str, ...]]] = [
-            (end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.by_ending
+    def _contained_prompt(self, words: tuple[str, ...]) -> BenchmarkPrompt | None:
+        """Return the longest prompt that these words contain; None where they contain none."""
+        # Ends of the caption's words where a prompt may end: by its last two words, or its only.
+        endings: list[tuple[int, tuple[str, ...]]] = [
+            (end, pair) for end, pair in enumerate(pairwise(words), 2) if pair in self.by_ending
         ]
         if self.has_single_words:
-            tails += [
-                (end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.by_ending
+            endings += [
+                (end, (word,)) for end, word in enumerate(words, 1) if (word,) in self.by_ending
             ]
-        for end, tail in tails:
-            for form in self.by_ending[tail]:
-                if len(best) < len(form) <= end and said[end - len(form) : end] == form:
-                    best = form
-        return self.prompts[best] if best else None
+        longest: tuple[str, ...] = ()
+        for end, ending in endings:
+            for prompt_words in self.by_ending[ending]:
+                length = len(prompt_words)
+                if len(longest) < length <= end and words[end - length : end] == prompt_words:
+                    longest = prompt_words
+        return self.prompts[longest] if longest else None
 
 
 class Templates:
-    """GenEval's six forms over the objects that its prompts name."""
+    """GenEval's six templates with the objects of its prompts."""
 
-    def __init__(self, known: Iterable[tuple[str, ...]]):
+    def __init__(self, prompts: Iterable[tuple[str, ...]]):
         self.objects: set[str] = set()
         self.plurals: set[str] = set()
-        for form in known:
-            self._learn(form)
+        for words in prompts:
+            self._add_objects(words)
         self.plurals |= {plural for name in self.objects for plural in plurals(name)}
 
-    def _learn(self, form: tuple[str, ...]) -> None:
-        """The objects of one prompt; a prompt of another form teaches nothing."""
-        for task, slots in _template_slots(form):
-            (self.plurals if task == "counting" else self.objects).update(slots)
+    def _add_objects(self, words: tuple[str, ...]) -> None:
+        """Add the objects of one prompt, if it has the form of a template."""
+        if match := _match_template(words):
+            self._objects_of_task(match.task).update(match.objects)
 
-    def task(self, said: tuple[str, ...]) -> str | None:
-        """The task whose form the words have, filled with known objects; None for any other
-        words.
-        """
-        for task, slots in _template_slots(said):
-            if all(
-                slot in (self.plurals if task == "counting" else self.objects) for slot in slots
-            ):
-                return task
+    def _objects_of_task(self, task: str) -> set[str]:
+        return self.plurals if task == "counting" else self.objects
+
+    def task(self, words: tuple[str, ...]) -> str | None:
+        """Return the task whose template the words are, with known objects; None otherwise."""
+        match = _match_template(words)
+        if match and self._objects_of_task(match.task).issuperset(match.objects):
+            return match.task
         return None
 
 
 ARTICLE = "(?:an?|the|one)"
 SLOT = r"(\w+(?: \w+)?)"
-COLOUR, RELATION, NUMBER = (f"(?:{'|'.join(each)})" for each in (COLOURS, RELATIONS, NUMBERS))
+COLOUR = f"(?:{'|'.join(COLOURS)})"
+RELATION = f"(?:{'|'.join(RELATIONS)})"
+NUMBER = f"(?:{'|'.join(NUMBERS)})"
 START = r"(?:an? )?(?:photo|photograph|picture|image) of "
-FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (task, re.compile(START + form))
-    for task, form in (
+# The most specific template is first.
+TEMPLATE_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (task, re.compile(START + template))
+    for task, template in (
         ("color_attr", f"{ARTICLE} {COLOUR} {SLOT} and {ARTICLE} {COLOUR} {SLOT}"),
         ("position", f"{ARTICLE} {SLOT} (?:to the )?{RELATION} {ARTICLE} {SLOT}"),
         ("two_object", f"{ARTICLE} {SLOT} and {ARTICLE} {SLOT}"),
@@ -268,113 +272,121 @@ FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("single_object", f"{ARTICLE} {SLOT}"),
     )
 )
+MAX_TEMPLATE_WORDS = 16  # no template is longer
 
 
-def _template_slots(said: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The form that the words have, the most particular first, with what stands in its slots.
+class TemplateMatch(NamedTuple):
+    """The task of a template, and the objects in its slots."""
 
-    A colour is never read as part of an object: "a red car" is of the form colors alone.
+    task: str
+    objects: tuple[str, ...]
+
+
+def _match_template(words: tuple[str, ...]) -> TemplateMatch | None:
+    """Return the first template that the words match.
+
+    A colour is never part of an object: "a red car" matches the template of colors only.
     """
-    if len(said) > 16:  # no form is longer
-        return
-    text = " ".join(said)
-    for task, form in FORMS:
-        if match := form.fullmatch(text):
-            yield task, match.groups()
-            return
+    if len(words) > MAX_TEMPLATE_WORDS:
+        return None
+    text = " ".join(words)
+    for task, pattern in TEMPLATE_PATTERNS:
+        if match := pattern.fullmatch(text):
+            return TemplateMatch(task, match.groups())
+    return None
 
 
 def plurals(name: str) -> set[str]:
-    """How several of an object may be written, by the rules of English spelling; the name itself
-    for sheep and scissors.
+    """Return possible plurals of an object's name by the rules of English spelling.
+
+    The name itself is one, for words like sheep and scissors.
     """
-    made = {name, f"{name}s", f"{name}es"}
+    forms = {name, f"{name}s", f"{name}es"}
     if name.endswith("y"):
-        made.add(f"{name[:-1]}ies")
+        forms.add(f"{name[:-1]}ies")
     if name.endswith("fe"):
-        made.add(f"{name[:-2]}ves")
+        forms.add(f"{name[:-2]}ves")
     if name.endswith("person"):
-        made.add(f"{name[:-6]}people")
+        forms.add(f"{name[:-6]}people")
     if name.endswith("mouse"):
-        made.add(f"{name[:-5]}mice")
-    return made
+        forms.add(f"{name[:-5]}mice")
+    return forms
 
 
-# --------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # reading
 
 
 def find_prompts(suite: str) -> Path:
-    """Where a suite's prompts lie if the user brought them: HAROPE_BENCH_HOME/prompts/SUITE, a file
-    or a folder.
+    """Return the user's copy of a suite's prompts: HAROPE_BENCH_HOME/prompts/SUITE.
 
     Raises:
-        UnknownName, StorageError: nothing is there; the official file is named.
+        UnknownNameError: The suite has no known prompts.
+        StorageError: The file is missing; the message names the official one.
     """
-    place = home() / "prompts" / suite
-    if place.exists():
-        return place
+    path = home() / "prompts" / suite
+    if path.exists():
+        return path
     if suite not in OFFICIAL_FILES:
         raise UnknownNameError("suite with known prompts", suite, OFFICIAL_FILES)
     raise StorageError(
-        f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with"
-        f" {OFFICIAL_FILES[suite]}"
+        f"the prompts of {suite} are not at {path} and are not part of this package; pass --prompts"
+        f" with {OFFICIAL_FILES[suite]}"
     )
 
 
 def read_prompts(path: Path, suite: str) -> list[BenchmarkPrompt]:
-    """Prompts of a metadata .jsonl (prompt, tag), a .txt with one a line, or a folder of those.
+    """Return the prompts of a metadata .jsonl (prompt, tag), a .txt with one a line, or a folder.
 
-    The task is the tag, or the file's stem; in a folder of one-line files (DPG-Bench) it is the
+    The task is the tag, or the file's stem. In a folder of one-line files (DPG-Bench) it is the
     suite.
 
     Raises:
-        StorageError: not there, not readable, or without a prompt.
+        StorageError: The path is missing, not readable, or has no prompt.
     """
     if not path.exists():
         raise StorageError(
-            f"{path} is not there; pass --prompts with"
+            f"{path} is missing; pass --prompts with"
             f" {OFFICIAL_FILES.get(suite, 'a .jsonl or .txt of prompts')}"
         )
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix in (".txt", ".jsonl")]
-        found = [prompt for file in files for prompt in _read_prompt_file(file, suite, inside=True)]
+        prompts = [p for file in files for p in _read_prompt_file(file, suite, is_in_folder=True)]
     else:
-        found = _read_prompt_file(path, suite)
-    if not found:
+        prompts = _read_prompt_file(path, suite, is_in_folder=False)
+    if not prompts:
         raise StorageError(
             f"{path} holds no prompts; pass a .jsonl with a field prompt, a .txt with one a line,"
             " or a folder of those"
         )
-    return found
+    return prompts
 
 
-def _read_prompt_file(path: Path, suite: str, inside: bool = False) -> list[BenchmarkPrompt]:
+def _read_prompt_file(path: Path, suite: str, is_in_folder: bool) -> list[BenchmarkPrompt]:
     if path.suffix == ".jsonl":
         return [
-            BenchmarkPrompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite)))
-            for n, facts in _json_lines(path)
+            BenchmarkPrompt(_field(path, n, fields, "prompt"), str(fields.get("tag", suite)))
+            for n, fields in _json_lines(path)
         ]
     lines = [line.strip() for _, line in _read_lines(path) if line.strip()]
-    return [
-        BenchmarkPrompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines
-    ]
+    task = suite if is_in_folder and len(lines) == 1 else path.stem
+    return [BenchmarkPrompt(line, task) for line in lines]
 
 
 def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, str]]:
-    """(line number, caption) of a .jsonl, .csv, .tsv or .txt, also .gz, one at a time.
+    """Yield (line number, caption) of a .jsonl, .csv, .tsv or .txt, each also as .gz.
 
     Raises:
-        StorageError: not there or not readable; the line is named. OptionError: no such field, or
-            another kind of file.
+        StorageError: The file is missing or not readable; the message names the line.
+        OptionError: The file has no such field, or another suffix.
     """
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind == ".jsonl":
-        for line, facts in _json_lines(path):
-            yield line, _field(path, line, facts, column)
-    elif kind in (".csv", ".tsv"):
-        yield from _table_rows(path, "\t" if kind == ".tsv" else ",", column)
-    elif kind == ".txt":
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix == ".jsonl":
+        for line, fields in _json_lines(path):
+            yield line, _field(path, line, fields, column)
+    elif suffix in (".csv", ".tsv"):
+        yield from _table_rows(path, "\t" if suffix == ".tsv" else ",", column)
+    elif suffix == ".txt":
         yield from ((line, text) for line, text in _read_lines(path) if text.strip())
     else:
         raise OptionError(
@@ -383,17 +395,19 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, 
         )
 
 
-def _field(path: Path, line: int, facts: dict[str, object], column: str | None) -> str:
-    name = column or next((each for each in TEXT_FIELDS if each in facts), None)
-    if name is None or not isinstance(facts.get(name), str):
+def _field(path: Path, line: int, fields: dict[str, object], column: str | None) -> str:
+    """Return the text in a column, or in the first of TEXT_FIELDS that a line has."""
+    name = column or next((field for field in TEXT_FIELDS if field in fields), None)
+    if name is None or not isinstance(fields.get(name), str):
         raise OptionError(
             f"{path} line {line} has no text in {name or ', '.join(TEXT_FIELDS)}; name the field"
-            f" with --field, here: {_first_names(facts)}"
+            f" with --field, here: {_name_list(fields)}"
         )
-    return str(facts[name])
+    return str(fields[name])
 
 
-def _first_names(names: Iterable[str]) -> str:
+def _name_list(names: Iterable[str]) -> str:
+    """Return up to 8 names as text."""
     return ", ".join(sorted(names)[:8]) or "none"
 
 
@@ -402,28 +416,28 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         if not line.strip():
             continue
         try:
-            facts = parse_json(line)
+            fields = parse_json(line)
         except ValueError as error:
             raise StorageError(
                 f"{path} line {number} is not JSON; correct or delete the line"
             ) from error
-        if not isinstance(facts, dict):
+        if not isinstance(fields, dict):
             raise StorageError(
                 f"{path} line {number} is not a JSON object; correct or delete the line"
             )
-        yield number, facts
+        yield number, fields
 
 
 def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tuple[int, str]]:
     with _open_text(path) as file:
         rows = csv.DictReader(_bounded_lines(file), delimiter=separator)
         try:
-            heads = rows.fieldnames or []
-            name = column or next((each for each in TEXT_FIELDS if each in heads), None)
-            if name not in heads:
+            columns = rows.fieldnames or []
+            name = column or next((field for field in TEXT_FIELDS if field in columns), None)
+            if name not in columns:
                 raise OptionError(
                     f"{path} has no column {name or ' or '.join(TEXT_FIELDS)}; name one with"
-                    f" --field, here: {_first_names(heads)}"
+                    f" --field, here: {_name_list(columns)}"
                 )
             for row in rows:
                 yield rows.line_num, row[name] or ""
@@ -446,9 +460,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _bounded_lines(file: IO[str]) -> Iterator[str]:
-    """Return the lines of a file; ValueError at one that is longer than LINE characters, whose end
-    may be far.
-    """
+    """Yield the lines of a file; raise ValueError for one longer than MAX_LINE_LENGTH."""
     while line := file.readline(MAX_LINE_LENGTH + 1):
         if len(line) > MAX_LINE_LENGTH:
             raise ValueError(f"it is longer than {MAX_LINE_LENGTH:,} characters")
@@ -456,20 +468,21 @@ def _bounded_lines(file: IO[str]) -> Iterator[str]:
 
 
 def _open_text(path: Path) -> IO[str]:
-    """Open text for reading, unpacked where the name ends in .gz; its encoding is UTF-8 or what its
-    byte order mark states.
+    """Open a text file, uncompressed where its name ends in .gz.
+
+    The encoding is UTF-8, or what the byte order mark states.
 
     Raises:
         StorageError: The file cannot be opened, or looks like UTF-16 without a mark.
     """
     with convert_os_errors(path):
         check_regular(path)
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else open_regular(path)  # noqa: SIM115 (the caller closes it)
-    file: BinaryIO = opened  # type: ignore[assignment]
+        raw_file = gzip.open(path, "rb") if path.suffix == ".gz" else open_regular(path)  # noqa: SIM115 (the caller closes it)
+    file: BinaryIO = raw_file  # type: ignore[assignment]
     try:
         start = file.read(ENCODING_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        start = b""  # reading on raises again, with the line
+        start = b""  # the error is raised again, with a line number, when lines are read
     encoding = detect_charset(start)
     if encoding == "utf-8" and b"\0" in start:
         file.close()

@@ -1,5 +1,7 @@
-"""Runs a judge's runner in another Python: the questions lie in a folder, the answers appear beside
-them (judges/runners/common.py).
+"""Annotators that run in another Python environment.
+
+Queries are written to a folder. A stand-alone script (judges/runners/common.py) reads them and
+writes the annotations beside them.
 """
 
 from __future__ import annotations
@@ -17,71 +19,91 @@ from harope_bench.core.escaping import progress_text
 from harope_bench.core.json_lines import drop_partial_line, read_lines, read_lines_by_field
 from harope_bench.core.storage import convert_os_errors
 
-ASKS = "queries.jsonl"
-ANSWERS = "annotations.jsonl"
-JUDGE = "judge.json"
-# What the other Python gets of our environment: where it finds programs, libraries, caches and
-# devices; never our PYTHONPATH.
+QUERIES_FILE = "asks.jsonl"
+ANNOTATIONS_FILE = "answers.jsonl"
+JUDGE_FILE = "judge.json"
+# Environment variables for the other Python: where programs, libraries, caches and devices are.
+# PYTHONPATH is not passed, because it would import our packages there.
 PASSED_VARIABLES = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "MODELSCOPE_CACHE",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "HF_HOME",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+    "MODELSCOPE_CACHE",
+)
 SET_VARIABLES = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-TAIL_BYTES = 4000  # bytes of its output that are kept for the error
+TAIL_BYTES = 4000  # bytes of the script's last output, for the error message
 
 
 class AnnotationCounts(NamedTuple):
-    """How many questions have an answer now, and how many an error in its place."""
+    """Numbers of queries with an annotation, and of queries with an error instead."""
 
     n_annotated: int
     n_failed: int
 
 
 def run_annotator(
-    python: Path, runner: Path, folder: Path, extra: Mapping[str, str]
+    python: Path, runner: Path, folder: Path, runner_options: Mapping[str, str]
 ) -> AnnotationCounts:
-    """Has another Python answer the folder's questions; what it says goes to our standard error as
-    it comes.
+    """Run a stand-alone script in another Python that annotates the queries of a folder.
+
+    The output of the script is passed on to standard error.
 
     Args:
-        python: the other environment's interpreter. runner: the file it executes. folder: holds
-            asks.jsonl. extra: `--name value` each.
+        python: the interpreter of the other environment.
+        runner: the script.
+        folder: holds the queries.
+        runner_options: options of the script, `--name value` each.
 
     Raises:
-        OptionError: no such interpreter. JudgeError: it failed, with its last line, or a question
-            is without answer and error.
+        OptionError: There is no such interpreter.
+        JudgeError: The script failed (the message has its last line), or left a query without
+            annotation or error.
     """
-    words = [interpreter_path(python), str(runner.resolve()), "--folder", str(folder.resolve())]
-    words += [word for name, value in extra.items() for word in (f"--{name}", value)]
-    code, last = _run_and_stream(words)
-    if code:
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    command = [interpreter_path(python), str(runner.resolve()), "--folder", str(folder.resolve())]
+    command += [word for name, value in runner_options.items() for word in (f"--{name}", value)]
+    exit_code, last_line = _run_and_stream(command)
+    if exit_code:
+        ending = (
+            f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
+        )
         raise JudgeError(
-            f"{runner.name} in {python} {how}: {last or 'it said nothing'}; the answers so far are"
-            " kept, run eval again"
+            f"{runner.name} in {python} {ending}: {last_line or 'it printed nothing'}; finished"
+            " annotations are stored, run eval again"
         )
     return count_annotations(folder, runner)
 
 
 def interpreter_path(python: Path) -> str:
-    """Where an interpreter lies; OptionError where there is none."""
+    """Return the absolute path of an interpreter; raise OptionError where there is none."""
     if not python.is_file() or not os.access(python, os.X_OK):
         raise OptionError(
             f"--judge-python {python} is no program; give an environment's bin/python"
         )
-    return os.path.abspath(
-        python
-    )  # with its links: a virtual environment is known by the place of the link
+    # Links are not resolved: Python finds its virtual environment by the path of the link.
+    return os.path.abspath(python)
 
 
-def _run_and_stream(words: list[str]) -> tuple[int, str]:
-    """Exit code and last line of a program; its output is passed on."""
-    environment = {
-        name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ
-    } | SET_VARIABLES
+def _run_and_stream(command: list[str]) -> tuple[int, str]:
+    """Run a program, pass its output on, and return its exit code and last line of output."""
+    environment = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    environment |= SET_VARIABLES
     try:
         process = subprocess.Popen(
-            words,
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -89,51 +111,53 @@ def _run_and_stream(words: list[str]) -> tuple[int, str]:
         )
     except OSError as error:
         raise OptionError(
-            f"--judge-python {words[0]} does not start ({error.strerror}); give an environment's"
+            f"--judge-python {command[0]} does not start ({error.strerror}); give an environment's"
             " bin/python"
         ) from error
+
     tail = b""
     with process:
         try:
             assert isinstance(process.stdout, BufferedReader)
-            while piece := process.stdout.read1(65536):
-                tail = (tail + piece)[-TAIL_BYTES:]
-                sys.stderr.write(progress_text(piece.decode("utf-8", "replace")))
+            while chunk := process.stdout.read1(65536):
+                tail = (tail + chunk)[-TAIL_BYTES:]
+                sys.stderr.write(progress_text(chunk.decode("utf-8", "replace")))
                 sys.stderr.flush()
-        except BaseException:  # our own end, by Ctrl-C too, must not leave it at work
+        except BaseException:  # when this process is interrupted, the script must stop too
             process.kill()
             raise
-    lines = [
-        line.strip()
-        for line in tail.decode("utf-8", "replace").replace("\r", "\n").split("\n")
-        if line.strip()
-    ]
+    text = tail.decode("utf-8", "replace").replace("\r", "\n")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return process.returncode, lines[-1] if lines else ""
 
 
 def count_annotations(folder: Path, runner: Path) -> AnnotationCounts:
-    """Counts what the folder's questions got; JudgeError where one got nothing, or nobody
-    signed.
+    """Return how many queries of a folder were annotated and how many failed.
+
+    Raises:
+        JudgeError: A query has neither, or the script did not write its judge record.
+        StorageError: The queries are missing.
     """
-    if not (folder / JUDGE).is_file():
+    if not (folder / JUDGE_FILE).is_file():
         raise JudgeError(
-            f"{runner.name} did not say who answers ({folder / JUDGE} is missing); mend the runner"
+            f"{runner.name} did not write its judge record {folder / JUDGE_FILE}; mend the runner"
         )
-    if not (folder / ASKS).is_file():
-        raise StorageError(f"{folder / ASKS} is not there; run eval again")
+    if not (folder / QUERIES_FILE).is_file():
+        raise StorageError(f"{folder / QUERIES_FILE} is not there; run eval again")
     with convert_os_errors(folder):
-        drop_partial_line(folder / ANSWERS)
-    asked = read_lines_by_field(folder / ASKS, "key", str).keys()
+        drop_partial_line(folder / ANNOTATIONS_FILE)
+    query_keys = read_lines_by_field(folder / QUERIES_FILE, "key", str).keys()
     lines = [
         line
-        for line in read_lines(folder / ANSWERS)
-        if isinstance(line.get("key"), str) and line["key"] in asked
+        for line in read_lines(folder / ANNOTATIONS_FILE)
+        if isinstance(line.get("key"), str) and line["key"] in query_keys
     ]
-    answered = {line["key"] for line in lines if "annotation" in line}
-    failed = {line["key"] for line in lines} - answered
-    if silent := len(asked) - len(answered) - len(failed):
+    annotated_keys = {line["key"] for line in lines if "answer" in line}
+    failed_keys = {line["key"] for line in lines} - annotated_keys
+    missing_count = len(query_keys) - len(annotated_keys) - len(failed_keys)
+    if missing_count:
         raise JudgeError(
-            f"{runner.name} left {silent:,} of {len(asked):,} questions without an answer; run eval"
-            " again"
+            f"{runner.name} left {missing_count:,} of {len(query_keys):,} queries without an"
+            " annotation; run eval again"
         )
-    return AnnotationCounts(len(answered), len(failed))
+    return AnnotationCounts(len(annotated_keys), len(failed_keys))

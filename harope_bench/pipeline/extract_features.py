@@ -1,12 +1,12 @@
-"""Sample set to observations: a judge looks at every image once; what it saw lies on disk, shard by
-shard, and is read as a map.
+"""Feature extraction from a sample set, stored on disk shard by shard.
 
-A judge's folder holds who looked (judge.json), one .npy of N rows for each of its arrays and, for
-each shard of images, a small record
-that is written after its rows: the key of judge and images, and the hash of the rows. A kill loses
-the shard at hand and nothing else.
-SHA256SUMS vouches for judge.json, the records and the moments; what it does not vouch for is made
-again.
+The folder of a feature extractor holds `judge.json` (the record of the extractor), one `.npy` of N
+rows for each of its arrays, and one small record for each shard of images. A shard's record is
+written after its rows. It holds a key of extractor and images, and the hash of the rows. An
+interruption therefore loses the current shard only.
+
+SHA256SUMS lists `judge.json`, the shard records and the moments. A file without a matching hash is
+computed again.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from harope_bench.judges.base import (
 from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline import moments_cache
 
-SHARD_SIZE = 1000  # images between two records, a divisor of the block that moments are summed in
-JUDGE = "judge.json"
+SHARD_SIZE = 1000  # images for each record; divides the block that moments are summed in
+JUDGE_FILE = "judge.json"
 MAX_NAMED_IMAGES = 5  # images that an error names
 UNUSUAL_MODES = {
     "L": "grey, read as three equal channels",
@@ -58,10 +58,12 @@ EXPECTED_MODE = "RGB"
 
 
 class ExtractedFeatures(NamedTuple):
-    """Observations, who made them, how many images were judged just now, and what was odd about
-    images or judge.
+    """Features of a sample set, with the record of their extractor.
 
-    flags: how the judge computed, for the provenance; several values where shards differ.
+    extracted_count: images that this call extracted; the others were on disk.
+    warnings: what was unusual about the images or the extractor.
+    flags: device and numerics of the extractor, for the provenance; several values where shards
+        differ.
     """
 
     features: Features
@@ -72,7 +74,7 @@ class ExtractedFeatures(NamedTuple):
 
 
 class ExtractorRecord(NamedTuple):
-    """A judge that looked or will look, and what a result must say of it."""
+    """A feature extractor, and the warnings that a result of it carries."""
 
     record: JudgeRecord
     warnings: tuple[ResultWarning, ...] = ()
@@ -80,7 +82,7 @@ class ExtractorRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureShard:
-    """Consecutive images of a set: their number, indices, and the key of judge and images."""
+    """Consecutive images of a sample set, with a key of extractor and images."""
 
     number: int
     indices: list[int]
@@ -88,91 +90,100 @@ class FeatureShard:
 
     @property
     def first_row(self) -> int:
-        """Row of its first image."""
+        """Return the row of the first image."""
         return self.number * SHARD_SIZE
 
     @property
     def stop_row(self) -> int:
-        """Row after its last image."""
+        """Return the row after the last image."""
         return self.first_row + len(self.indices)
 
 
 def judge_error_rates(records: Iterable[JudgeRecord]) -> dict[str, tuple[ErrorRate, ...]]:
-    """How often these judges were wrong where the truth is known, by name; without those of whom
-    nothing is known here.
+    """Return the measured error rates of judges by name, without judges that have none.
+
+    A judge whose installed version or weights differ from its record is left out.
     """
-    known = registry.list_entries("judges")
-    rates = {}
+    installed_names = registry.list_entries("judges")
+    rates_by_judge = {}
     for record in records:
-        judge = load_judge(record.name) if record.name in known else None
-        found = judge.error_rates() if judge is not None else ()
-        if (
-            judge is not None
-            and found
-            and (judge.version, judge.weights_sha256()) == (record.version, record.weights_sha256)
-        ):
-            rates[record.name] = found
-    return rates
+        if record.name not in installed_names:
+            continue
+        judge = load_judge(record.name)
+        rates = judge.error_rates()
+        if not rates:
+            continue
+        if (judge.version, judge.weights_sha256()) == (record.version, record.weights_sha256):
+            rates_by_judge[record.name] = rates
+    return rates_by_judge
 
 
 def find_extractor_record(judge: str, folder: Path, rescore: bool) -> ExtractorRecord:
-    """The judge as it is here; when rescoring the one that looked, as the folder tells, and its
-    weights may be gone.
+    """Return the record of the installed extractor, or with `rescore` the one that `folder` holds.
+
+    A rescore needs no weights when the folder holds a record.
 
     Raises:
-        WeightsError: its weights are not here and it shall look. SampleError: the folder does not
-            tell who looked, nor are they here.
+        WeightsError: Features must be extracted and the weights are missing.
+        SampleError: `rescore` is set, the folder has no record, and the weights are missing.
     """
     if not rescore:
         return _installed_extractor(judge)
-    if (found := _read_extractor_record(folder)) is not None and found.record.name == judge:
-        return found._replace(warnings=(*found.warnings, *_changed_judge_warnings(found.record)))
+
+    stored_extractor = _read_extractor_record(folder)
+    if stored_extractor is not None and stored_extractor.record.name == judge:
+        changes = _changed_judge_warnings(stored_extractor.record)
+        return stored_extractor._replace(warnings=(*stored_extractor.warnings, *changes))
     try:
         return _installed_extractor(judge)
     except WeightsError as error:
         raise SampleError(
-            f"{folder} does not tell which weights {judge} looked with, and they are not here; run"
+            f"{folder} does not record the weights of {judge}, and they are not installed; run"
             " eval without --rescore once"
         ) from error
 
 
 def _installed_extractor(judge: str) -> ExtractorRecord:
-    return ExtractorRecord(
-        judge_record(judge), make_warnings("judge", load_judge(judge).warnings())
-    )
+    warnings = make_warnings("judge", load_judge(judge).warnings())
+    return ExtractorRecord(judge_record(judge), warnings)
 
 
 def _read_extractor_record(folder: Path) -> ExtractorRecord | None:
-    """Return who looked, None where the folder does not tell; FormatError where another version of
-    this package wrote it.
+    """Return the extractor record of a folder, or None where it has no valid one.
+
+    Raises:
+        FormatError: Another version of this package wrote it.
     """
-    path = folder / JUDGE
-    facts = read_record(path) if checksums.is_intact(folder, JUDGE) else {}
-    if not facts:
+    path = folder / JUDGE_FILE
+    fields = read_record(path) if checksums.is_intact(folder, JUDGE_FILE) else {}
+    if not fields:
         return None
-    facts = strip_format_version("features", facts, path)
-    warnings = facts.get("warnings")
+    fields = strip_format_version("features", fields, path)
+    texts = fields.get("warnings")
     try:
-        record = JudgeRecord.model_validate(facts.get("judge"))
+        record = JudgeRecord.model_validate(fields.get("judge"))
     except ValidationError:
         return None
     return ExtractorRecord(
-        record, make_warnings("judge", map(str, warnings) if isinstance(warnings, list) else ())
+        record, make_warnings("judge", map(str, texts) if isinstance(texts, list) else ())
     )
 
 
 def _changed_judge_warnings(record: JudgeRecord) -> tuple[ResultWarning, ...]:
-    """A warning where the judge that is here is not the one that looked; none where it cannot be
-    told because its weights are gone.
+    """Return a warning where the installed extractor differs from `record`.
+
+    Missing weights give no warning, because nothing can be compared.
     """
     try:
-        here = judge_record(record.name).model_dump()
+        installed_fields = judge_record(record.name).model_dump()
     except WeightsError:
         return ()
-    fields = [name for name, value in record.model_dump().items() if here[name] != value]
+    fields = [
+        name for name, value in record.model_dump().items() if installed_fields[name] != value
+    ]
     text = (
-        f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the"
-        " recorded one saw"
+        f"judge: the installed {record.name} differs from the recorded one in"
+        f" {', '.join(fields)}; the scores are of the recorded features"
     )
     return make_warnings("judge-changed", [text] if fields else [])
 
@@ -183,106 +194,117 @@ def extract_features(
     folder: Path,
     device: str,
     rescore: bool,
-    looked: JudgeRecord | None = None,
+    recorded_judge: JudgeRecord | None = None,
 ) -> ExtractedFeatures:
-    """What the judge saw of the set, from `folder` where that is of these images and this judge;
-    arrays are read-only maps.
+    """Return the features of a sample set, extracting only the shards that `folder` lacks.
+
+    Arrays are read-only memory maps.
 
     Args:
-        looked: when rescoring, the judge that these observations must be of; the one that `folder`
-            tells of if left out.
+        folder: where the features are stored.
+        rescore: read stored features only.
+        recorded_judge: with `rescore`, the extractor that the features must be of; by default the
+            one that `folder` records.
 
     Raises:
-        SampleError: an image is bad (named by index), or `rescore` is set and something was never
-            judged.
-        WeightsError: the judge's weights are not here, and it is not a rescoring.
-        FormatError: another version of this package wrote what `folder` holds.
+        SampleError: An image is unreadable (the message gives its index), or `rescore` is set and
+            features are missing.
+        WeightsError: The extractor's weights are missing and `rescore` is not set.
+        FormatError: Another version of this package wrote `folder`.
     """
-    _read_extractor_record(
-        folder
-    )  # of another version nothing is read, and nothing is written over it
-    who = (
-        ExtractorRecord(looked)
-        if looked is not None
-        else find_extractor_record(judge, folder, rescore)
-    )
+    _read_extractor_record(folder)  # raises FormatError before anything is overwritten
+    if recorded_judge is None:
+        extractor = find_extractor_record(judge, folder, rescore)
+    else:
+        extractor = ExtractorRecord(recorded_judge)
+
+    # Extract the shards that are missing or of other images.
     names = load_feature_extractor(judge).arrays
-    shards = split_into_shards(samples, who.record)
-    stale = [shard for shard in shards if find_shard_record(folder, shard, names) is None]
-    fresh = sum(len(shard.indices) for shard in stale)
-    if stale and rescore:
+    shards = split_into_shards(samples, extractor.record)
+    missing_shards = [s for s in shards if find_shard_record(folder, s, names) is None]
+    missing_count = sum(len(shard.indices) for shard in missing_shards)
+    if missing_shards and rescore:
         raise SampleError(
-            f"{folder} lacks what {judge} saw of {fresh:,} images; run eval without --rescore once"
+            f"{folder} lacks the {judge} features of {missing_count:,} images; run eval without"
+            " --rescore once"
         )
     if not rescore:
-        _write_extractor_record(folder, who)
-    if stale:
-        _extract_shards(samples, judge, stale, folder, device)
-    arrays = {
-        name: feature_rows.map_rows(folder / f"{name}.npy", len(samples.indices)) for name in names
-    }
-    labels = (
-        np.array([samples.labels[i] for i in samples.indices])
-        if samples.labels.keys() >= set(samples.indices)
-        else None
-    )
+        _write_extractor_record(folder, extractor)
+    if missing_shards:
+        _extract_shards(samples, judge, missing_shards, folder, device)
+
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
-    summed = partial(_moments, folder, arrays, records)
-    seen = Features(
-        np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), summed
+    features = _map_features(samples, folder, names, records)
+    warnings = extractor.warnings + _record_warnings(records, len(samples.indices))
+    return ExtractedFeatures(
+        features, extractor.record, missing_count, warnings, numerics_flags(records)
     )
-    odd = make_warnings("images", image_warnings(records, len(samples.indices)))
-    warnings = (
-        *who.warnings,
-        *odd,
+
+
+def _map_features(
+    samples: SampleSet, folder: Path, names: Sequence[str], records: Sequence[JsonObject]
+) -> Features:
+    """Return the stored features of all samples as memory maps (N, ...)."""
+    indices = samples.indices
+    arrays = {name: feature_rows.map_rows(folder / f"{name}.npy", len(indices)) for name in names}
+    labels = None
+    if samples.labels.keys() >= set(indices):
+        labels = np.array([samples.labels[i] for i in indices])  # (N,)
+    load_moments = partial(_cached_moments, folder, arrays, records)
+    return Features(
+        np.array(indices, dtype=np.int64), labels, arrays, len(samples.failed), load_moments
+    )
+
+
+def _record_warnings(records: Sequence[JsonObject], image_count: int) -> tuple[ResultWarning, ...]:
+    """Return the warnings that the shard records give about images and extractor."""
+    return (
+        *make_warnings("images", image_warnings(records, image_count)),
         *make_warnings("judge", judge_notes(records)),
         *make_warnings("judge-paths", mixed_numerics_warnings(records)),
     )
-    return ExtractedFeatures(seen, who.record, fresh, warnings, numerics_flags(records))
 
 
-def _moments(
+def _cached_moments(
     folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[JsonObject], name: str
 ) -> Moments:
-    """Those of an array, kept with the hashes of its rows, which the shards' records tell."""
+    """Return the moments of one array, cached under the row hashes of the shard records."""
     shards = moments_cache.ShardHashes([record["sha256"][name] for record in records], SHARD_SIZE)
     return moments_cache.sum_cached_moments(folder / moments_name(name), arrays[name], shards)
 
 
-def _write_extractor_record(folder: Path, who: ExtractorRecord) -> None:
-    """Who looks is written before the first shard, so that a rescoring needs no weights."""
-    if _read_extractor_record(folder) != who:
-        facts = {
-            "judge": who.record.model_dump(mode="json"),
-            "warnings": [warning.text for warning in who.warnings],
-        }
-        _write_hashed(
-            folder, JUDGE, json.dumps(add_format_version("features", facts), sort_keys=True) + "\n"
-        )
+def _write_extractor_record(folder: Path, extractor: ExtractorRecord) -> None:
+    """Write the extractor record before the first shard, so that a rescore needs no weights."""
+    if _read_extractor_record(folder) == extractor:
+        return
+    fields = {
+        "judge": extractor.record.model_dump(mode="json"),
+        "warnings": [warning.text for warning in extractor.warnings],
+    }
+    text = json.dumps(add_format_version("features", fields), sort_keys=True)
+    _write_hashed(folder, JUDGE_FILE, text + "\n")
 
 
 def _write_hashed(folder: Path, name: str, text: str) -> None:
-    """Write a file after its hash is recorded, so that no kill leaves a file that nothing vouches
-    for.
-    """
-    if not checksums.has_checksums(folder):  # shards of a version before them stay
+    """Write a file after recording its hash, so that an interruption leaves no unlisted file."""
+    if not checksums.has_checksums(folder):  # records of a version without SHA256SUMS stay valid
         checksums.record_file_hashes(folder, [path.name for path in folder.glob("*.json")])
     checksums.record_hashes(folder, {name: sha256_bytes(text.encode())})
     write_text(folder / name, text)
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard's record."""
+    """Return the file name of a shard's record."""
     return f"{number:05d}.json"
 
 
 def moments_name(array: str) -> str:
-    """File name of the moments of an array."""
+    """Return the file name of the moments of an array."""
     return f"{array}.moments.npz"
 
 
 def split_into_shards(samples: SampleSet, record: JudgeRecord) -> list[FeatureShard]:
-    """The set's shards, in order."""
+    """Return the shards of a sample set in order of its indices."""
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     parts = [
         samples.indices[i : i + SHARD_SIZE] for i in range(0, len(samples.indices), SHARD_SIZE)
@@ -296,207 +318,218 @@ def split_into_shards(samples: SampleSet, record: JudgeRecord) -> list[FeatureSh
 def shard_key(
     record: JudgeRecord, images: Sequence[tuple[int, str]], crop: int | None = None
 ) -> str:
-    """Hex digest of judge, images, and the crop where there is one: a shard with another key is of
-    other work and is made again.
-    """
-    seen_as = (
-        "" if crop is None else f"crop {crop}"
-    )  # images are known by the bytes of their files, which are cropped later
-    return hashlib.sha256(f"{record.to_json()}{images}{seen_as}".encode()).hexdigest()
+    """Return the hex digest of extractor, images and centre crop; features are cached under it."""
+    # Images are identified by the hash of their files, which are cropped after reading.
+    crop_text = "" if crop is None else f"crop {crop}"
+    return hashlib.sha256(f"{record.to_json()}{images}{crop_text}".encode()).hexdigest()
 
 
 def read_record(path: Path) -> JsonObject:
-    """A shard's record; empty where there is none or it is damaged, for its images can be judged
-    again.
-    """
+    """Return a JSON record; empty if it is missing or damaged, because it can be made again."""
     try:
-        found = parse_json(read_if_present(path) or b"{}")
+        record = parse_json(read_if_present(path) or b"{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def find_shard_record(folder: Path, shard: FeatureShard, names: Sequence[str]) -> JsonObject | None:
-    """The shard's record if it is vouched for, of this judge and these images, and its rows are
-    whole; None otherwise.
-    """
-    found = (
-        read_record(folder / shard_name(shard.number))
-        if checksums.is_intact(folder, shard_name(shard.number))
-        else {}
-    )
-    if found.get("key") != shard.key or not isinstance(found.get("sha256"), dict):
+    """Return a shard's record, or None unless its hash, its key and all its rows match."""
+    file_name = shard_name(shard.number)
+    if not checksums.is_intact(folder, file_name):
         return None
-    whole = all(
-        found["sha256"].get(name)
-        == feature_rows.rows_sha256(folder / f"{name}.npy", shard.first_row, shard.stop_row)
-        for name in names
-    )
-    return found if whole else None
+    record = read_record(folder / file_name)
+    hashes = record.get("sha256")
+    if record.get("key") != shard.key or not isinstance(hashes, dict):
+        return None
+    for name in names:
+        path = folder / f"{name}.npy"
+        if hashes.get(name) != feature_rows.rows_sha256(path, shard.first_row, shard.stop_row):
+            return None
+    return record
 
 
-def changed_arrays(kept: Path, wanted: Path) -> list[str]:
-    """Names of the arrays whose rows beside record `kept` are not those that record `wanted` tells
-    of.
+def changed_arrays(stored_path: Path, expected_path: Path) -> list[str]:
+    """Return the names of the arrays whose rows differ between two shard records.
+
+    Args:
+        stored_path: a shard record; the rows beside it are hashed.
+        expected_path: a shard record with the expected hashes.
     """
-    told = read_record(wanted)
-    first, stop = told["rows"]
+    expected = read_record(expected_path)
+    start, stop = expected["rows"]
     return [
         name
-        for name, sha256 in sorted(told["sha256"].items())
-        if feature_rows.rows_sha256(kept.parent / f"{name}.npy", first, stop) != sha256
+        for name, sha256 in sorted(expected["sha256"].items())
+        if feature_rows.rows_sha256(stored_path.parent / f"{name}.npy", start, stop) != sha256
     ]
 
 
 def _extract_shards(
-    samples: SampleSet, judge: str, todo: Sequence[FeatureShard], folder: Path, device: str
+    samples: SampleSet, judge: str, shards: Sequence[FeatureShard], folder: Path, device: str
 ) -> None:
     plugin = load_feature_extractor(judge)
-    opened = open_judge(judge, plugin, device)
+    extractor = open_judge(judge, plugin, device)
     with tqdm(
-        total=sum(len(s.indices) for s in todo),
+        total=sum(len(s.indices) for s in shards),
         desc=f"judge {judge}",
         unit="image",
         file=sys.stderr,
         disable=None,
     ) as bar:
-        for shard in todo:
-            odd: Counter[str] = Counter()
-            parts = []
+        for shard in shards:
+            # Extract the shard batch by batch and count its unusual images.
+            unusual_counts: Counter[str] = Counter()
+            batch_arrays = []
             for batch in samples.batches(shard.indices, plugin.batch_size):
-                parts.append(opened.extract(batch.images))
-                odd.update(_unusual_properties(batch))
+                batch_arrays.append(extractor.extract(batch.images))
+                unusual_counts.update(_unusual_properties(batch))
                 bar.update(len(batch.indices))
-            seen = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
-            _check_finite(judge, shard, seen)
-            _write_shard(
-                folder, shard, seen, len(samples.indices), _record_fields(opened, device, odd)
-            )
+
+            arrays = {
+                name: np.concatenate([part[name] for part in batch_arrays])
+                for name in plugin.arrays
+            }
+            _check_finite(judge, shard, arrays)
+            fields = _record_fields(extractor, device, unusual_counts)
+            _write_shard(folder, shard, arrays, len(samples.indices), fields)
 
 
-def _record_fields(opened: LoadedFeatureExtractor, device: str, odd: Counter[str]) -> JsonObject:
-    """What a shard's record tells beside its rows: oddities of the images, the judge's notes, and
-    how it computed.
-    """
+def _record_fields(
+    extractor: LoadedFeatureExtractor, device: str, unusual_counts: Counter[str]
+) -> JsonObject:
+    """Return the fields of a shard record that describe images and extractor, not rows."""
     return {
-        "odd": dict(odd),
-        "notes": list(opened.notes),
-        "way": {"device": device, **opened.numerics},
+        "unusual_images": dict(unusual_counts),
+        "notes": list(extractor.notes),
+        "numerics": {"device": device, **extractor.numerics},
     }
 
 
-def _check_finite(judge: str, shard: FeatureShard, seen: dict[str, np.ndarray]) -> None:
-    """SampleError for values that are not finite: kept, they would be scored again and again."""
-    bad = {
-        name: ~np.isfinite(part).reshape(len(part), -1).all(axis=1) for name, part in seen.items()
+def _check_finite(judge: str, shard: FeatureShard, arrays: dict[str, np.ndarray]) -> None:
+    """Raise SampleError for values that are not finite; stored, they would be scored each time."""
+    bad_rows = {
+        name: ~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)  # (shard images,)
+        for name, rows in arrays.items()
     }
-    if names := [name for name, rows_ in bad.items() if rows_.any()]:
-        found = [
-            shard.indices[i]
-            for i in np.flatnonzero(np.logical_or.reduce([bad[name] for name in names]))
-        ]
-        more = (
-            f" and {len(found) - MAX_NAMED_IMAGES:,} more" if len(found) > MAX_NAMED_IMAGES else ""
-        )
-        raise SampleError(
-            f"judge {judge} gave {', '.join(names)} that are not finite for images"
-            f" {', '.join(map(str, found[:MAX_NAMED_IMAGES]))}{more}, which were not kept; look at"
-            " these images, bring the judge's weights again or choose another --device, and run"
-            " eval again"
-        )
+    names = [name for name, is_bad in bad_rows.items() if is_bad.any()]
+    if not names:
+        return
+    is_bad = np.logical_or.reduce([bad_rows[name] for name in names])
+    images = [shard.indices[i] for i in np.flatnonzero(is_bad)]
+    image_text = ", ".join(map(str, images[:MAX_NAMED_IMAGES]))
+    if len(images) > MAX_NAMED_IMAGES:
+        image_text += f" and {len(images) - MAX_NAMED_IMAGES:,} more"
+    raise SampleError(
+        f"judge {judge} gave {', '.join(names)} that are not finite for images {image_text}, so"
+        " nothing of them was stored; check these images, fetch the judge's weights again or use"
+        " another --device, then run eval again"
+    )
 
 
 def _write_shard(
-    folder: Path, shard: FeatureShard, seen: dict[str, np.ndarray], count: int, facts: JsonObject
+    folder: Path,
+    shard: FeatureShard,
+    arrays: dict[str, np.ndarray],
+    row_count: int,
+    fields: JsonObject,
 ) -> None:
-    """Rows first, then their record: a record always tells of rows that are there."""
-    told = {}
-    for name, part in seen.items():
-        if len(part) != len(shard.indices):
+    """Write the rows of a shard, then its record, so that a record never precedes its rows.
+
+    Args:
+        row_count: rows of the whole sample set.
+    """
+    hashes = {}
+    for name, rows in arrays.items():
+        if len(rows) != len(shard.indices):
             raise ShapeError(
-                f"the judge gave {len(part)} rows of {name} for {len(shard.indices)} images; mend"
+                f"the judge gave {len(rows)} rows of {name} for {len(shard.indices)} images; mend"
                 " the judge"
             )
         path = folder / f"{name}.npy"
-        feature_rows.reserve_rows(path, count, part[0])
-        feature_rows.write_rows(path, shard.first_row, part)
-        told[name] = feature_rows.rows_sha256(path, shard.first_row, shard.stop_row)
-    facts |= {"key": shard.key, "rows": [shard.first_row, shard.stop_row], "sha256": told}
-    _write_hashed(folder, shard_name(shard.number), json.dumps(facts, sort_keys=True) + "\n")
+        feature_rows.reserve_rows(path, row_count, rows[0])
+        feature_rows.write_rows(path, shard.first_row, rows)
+        hashes[name] = feature_rows.rows_sha256(path, shard.first_row, shard.stop_row)
+    fields |= {"key": shard.key, "rows": [shard.first_row, shard.stop_row], "sha256": hashes}
+    _write_hashed(folder, shard_name(shard.number), json.dumps(fields, sort_keys=True) + "\n")
 
 
 def _unusual_properties(batch: Batch) -> Iterator[str]:
-    """What is odd about images: the mode of a file that is not RGB, and images of one colour."""
+    """Yield the mode of each file that is not RGB, and "constant" for each one-colour image."""
     yield from (mode for mode in batch.modes if mode != EXPECTED_MODE)
-    yield from (
-        "constant" for image in batch.images if (image == image[0, 0]).all()
-    )  # one by one: a batch at 2048 pixels is 600 MB
+    for image in batch.images:  # image by image, because a batch at 2048 pixels is 600 MB
+        if (image == image[0, 0]).all():
+            yield "constant"
 
 
-def image_warnings(records: Sequence[JsonObject], images: int) -> tuple[str, ...]:
-    """What the records of all shards tell of the images, as warnings."""
-    odd: Counter[str] = Counter()
+def image_warnings(records: Sequence[JsonObject], image_count: int) -> tuple[str, ...]:
+    """Return one warning for each unusual property that the shard records count."""
+    counts: Counter[str] = Counter()
     for record in records:
-        odd.update(record.get("odd", {}))
-    told = {
+        counts.update(record.get("unusual_images", {}))
+    templates = {
         **{mode: f"images: {{}} of {{}} are {words}" for mode, words in UNUSUAL_MODES.items()},
         "constant": "images: {} of {} are of one colour",
     }
     return tuple(
-        words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]
+        template.format(f"{counts[key]:,}", f"{image_count:,}")
+        for key, template in templates.items()
+        if counts[key]
     )
 
 
 def judge_notes(records: Sequence[JsonObject]) -> tuple[str, ...]:
-    """What the judge noted of itself while it looked, each line once, in order."""
+    """Return the notes of the extractor in order, each once."""
     return tuple(dict.fromkeys(note for record in records for note in record.get("notes", ())))
 
 
 def mixed_numerics_warnings(records: Sequence[JsonObject]) -> tuple[str, ...]:
-    """A warning where shards were not all looked at in one way; shards that do not tell are left
-    out.
+    """Return a warning where shards were extracted on different devices or code paths.
+
+    Shards that do not record it are left out.
     """
-    ways = Counter(
-        f"{way.get('network', 'plain')} on {way.get('device')}"
-        for record in records
-        if (way := _numerics(record))
-    )
-    told = ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))
+    numerics = [_numerics(record) for record in records]
+    counts = Counter(f"{n.get('path', 'plain')} on {n.get('device')}" for n in numerics if n)
+    if len(counts) < 2:
+        return ()
+    counts_text = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
     return (
-        (f"judge: shards were looked at in different ways ({told}), so their last bits may differ",)
-        if len(ways) > 1
-        else ()
+        f"judge: shards were extracted with different numerics ({counts_text}), so their last bits"
+        " may differ",
     )
 
 
 def numerics_flags(records: Sequence[JsonObject]) -> dict[str, Option]:
-    """How the judge computed: `judge_device`, `judge_path`, `judge_tf32`, as far as the records
-    tell.
-    """
-    found: dict[str, list[Option]] = {}
-    for key, value in (pair for record in records for pair in _numerics(record).items()):
-        found.setdefault(f"judge_{key}", []).append(value)
+    """Return `judge_device`, `judge_path` and `judge_tf32`, as far as the shards record them."""
+    values_by_flag: dict[str, list[Option]] = {}
+    for record in records:
+        for key, value in _numerics(record).items():
+            values_by_flag.setdefault(f"judge_{key}", []).append(value)
     return {
-        key: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values))))
-        for key, values in sorted(found.items())
+        flag: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values))))
+        for flag, values in sorted(values_by_flag.items())
     }
 
 
 def _numerics(record: JsonObject) -> dict[str, Option]:
-    found = record.get("way")
-    return found if isinstance(found, dict) else {}
+    numerics = record.get("numerics")
+    return numerics if isinstance(numerics, dict) else {}
 
 
 def delete_features(folder: Path, names: Sequence[str]) -> None:
-    """Removes what `observe` made there of these arrays, and the folder if it held nothing else."""
+    """Delete the files that `extract_features` wrote of these arrays, and the folder if empty."""
     with convert_os_errors(folder):
-        made = [
+        array_files = [
             folder / file
             for name in names
             for file in (f"{name}.npy", f".{name}.npy.lock", moments_name(name))
         ]
-        sums = [folder / checksums.CHECKSUMS_FILE, folder / f".{checksums.CHECKSUMS_FILE}.lock"]
-        for path in [*made, *sums, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+        sums_files = [
+            folder / checksums.CHECKSUMS_FILE,
+            folder / f".{checksums.CHECKSUMS_FILE}.lock",
+        ]
+        record_files = [folder / JUDGE_FILE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]
+        for path in [*array_files, *sums_files, *record_files]:
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # files of something else, or another process cleared it first
+        with suppress(OSError):  # other files are in it, or another process removed it
             folder.rmdir()

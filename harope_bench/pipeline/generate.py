@@ -1,4 +1,7 @@
-"""Plan to sample set: draws what is missing, tile by tile. Knows no model and no metric."""
+"""Image generation: a plan in, a run folder out, padded batch by padded batch.
+
+This module knows no model and no metric.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ from harope_bench.suites.base import Suite, load_suite
 
 @dataclass(frozen=True)
 class GenerationSummary:
-    """What a call of `generate` did."""
+    """Counts of one call of `generate`."""
 
     folder: Path
     plan: Plan
@@ -51,69 +54,86 @@ class GenerationSummary:
 
 
 def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue]) -> Plan:
-    """The plan of a checkpoint and a suite; None values in `overrides` take the checkpoint's
-    defaults.
+    """Return the plan of a checkpoint and a suite.
+
+    Args:
+        name: name of a registered checkpoint.
+        suite: name of a suite; None takes the checkpoint's default.
+        overrides: settings; None values take the checkpoint's defaults.
 
     Raises:
-        UnknownName, OptionError: before anything is loaded or written.
+        UnknownNameError: No such checkpoint or suite.
+        OptionError: A setting does not apply. Both are raised before anything is loaded or written.
     """
-    found = load_checkpoint_record(name)
-    chosen = suite or found.suite
-    if chosen is None:
+    checkpoint = load_checkpoint_record(name)
+    suite_name = suite or checkpoint.suite
+    if suite_name is None:
         raise OptionError(
-            f"checkpoint {name} has no suite of its own; add --suite, one of: {suites_for(found)}"
+            f"checkpoint {name} has no default suite; add --suite, one of: {suites_for(checkpoint)}"
         )
-    plugin = load_suite(chosen)
-    check_checkpoint_suite(found, chosen)
-    if backbone_conditioning(found.backbone, found.config).kind == "images":
+    plugin = load_suite(suite_name)
+    check_checkpoint_suite(checkpoint, suite_name)
+    if backbone_conditioning(checkpoint.backbone, checkpoint.config).kind == "pictures":
         raise OptionError(
-            f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images;"
+            f"checkpoint {name} ({checkpoint.backbone}) is a classifier and cannot generate images;"
             f" harope-bench eval {name}"
         )
-    backbone = load_backbone(found.backbone)
-    chosen_preset = _optional_text(overrides.get("preset"))
-    if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
-        overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
-    stated = {
+
+    # Later settings win: defaults, then the preset, then the options of the user.
+    backbone = load_backbone(checkpoint.backbone)
+    preset_name = _optional_text(overrides.get("preset"))
+    explicit = _explicit_settings(checkpoint, overrides)
+    preset = preset_settings(suite_name, plugin, preset_name)
+    explicit = drop_neutral_settings(checkpoint, {**preset, **explicit})
+    defaults = {
+        "resolution": plugin.resolution,
+        "sampler": checkpoint.sampler,
+        "steps": checkpoint.steps,
+        "guidance": checkpoint.guidance,
+        "tile": backbone.tile,
+        **checkpoint.drawing,
+    }
+    check_settings(checkpoint, {**defaults, **explicit})
+    labels = label_policy(suite_name, plugin, _optional_text(explicit.get("labels")))
+    settings = _validate_settings({**defaults, **explicit, "labels": labels})
+
+    # Reject what the sampler, the device or the network cannot do.
+    settings = _check_sampler(checkpoint, settings)
+    require_device(settings.device)
+    backbone.check_inputs(checkpoint, settings)
+    settings = backbone.resolve_settings(checkpoint, settings)
+    return Plan(
+        checkpoint=checkpoint,
+        suite=suite_name,
+        suite_version=plugin.version,
+        settings=settings,
+        preset=preset_name,
+    )
+
+
+def _explicit_settings(
+    checkpoint: Checkpoint, overrides: Mapping[str, SettingValue]
+) -> dict[str, SettingValue]:
+    """Return the settings that the user gave, without the preset."""
+    settings: dict[str, SettingValue] = {
         field: value
         for field, value in overrides.items()
         if value is not None and field != "preset"
     }
-    said = drop_neutral_settings(
-        found, {**preset_settings(chosen, plugin, chosen_preset), **stated}
-    )
-    defaults = {
-        "resolution": plugin.resolution,
-        "sampler": found.sampler,
-        "steps": found.steps,
-        "guidance": found.guidance,
-        "tile": backbone.tile,
-        **found.drawing,
-    }
-    check_settings(found, {**defaults, **said})
+    # `none` means no scaling, which is the default unless the checkpoint has one.
+    if settings.get("pos_scaling") == "none" and "pos_scaling" not in checkpoint.drawing:
+        del settings["pos_scaling"]
+    return settings
+
+
+def _validate_settings(values: Mapping[str, SettingValue]) -> Settings:
+    """Return validated settings; raise OptionError that names the first invalid option."""
     try:
-        settings = Settings(
-            **{
-                **defaults,
-                **said,
-                "labels": label_policy(chosen, plugin, _optional_text(said.get("labels"))),
-            }
-        )
+        return Settings(**values)
     except ValidationError as error:
         raise OptionError(
             f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value"
         ) from error
-    settings = _check_sampler(found, settings)
-    require_device(settings.device)
-    backbone.check_inputs(found, settings)
-    settings = backbone.resolve_settings(found, settings)
-    return Plan(
-        checkpoint=found,
-        suite=chosen,
-        suite_version=plugin.version,
-        settings=settings,
-        preset=chosen_preset,
-    )
 
 
 def _optional_text(value: SettingValue) -> str | None:
@@ -121,55 +141,65 @@ def _optional_text(value: SettingValue) -> str | None:
 
 
 def preset_settings(suite: str, plugin: Suite, name: str | None) -> dict[str, Option]:
-    """The settings that a suite's preset stands for; OptionError if it has none of that name."""
-    known = plugin.presets
-    if name is not None and name not in known:
+    """Return the settings of a suite's preset; raise OptionError if it has none of that name."""
+    presets = plugin.presets
+    if name is not None and name not in presets:
         raise OptionError(
-            f"suite {suite} has {', '.join(known) or 'no'} presets, not {name}; leave --preset out"
-            " or choose one of these"
+            f"suite {suite} has {', '.join(presets) or 'no'} presets, not {name}; leave --preset"
+            " out or choose one of these"
         )
-    return dict(known[name]) if name else {}
+    return dict(presets[name]) if name else {}
 
 
-def label_policy(suite: str, plugin: Suite, asked: str | None) -> str | None:
-    """What the plan records of the labels; None for a suite that leaves no choice."""
-    recorded = plugin.label_policy(asked)
-    if recorded is None and asked is not None:
-        raise OptionError(f"suite {suite} leaves no choice of labels; leave --labels out")
-    return recorded
+def label_policy(suite: str, plugin: Suite, requested_policy: str | None) -> str | None:
+    """Return the label policy for the plan; None for a suite that has only one.
 
-
-def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
-    """Return the settings, without a spacing that is the sampler's own; OptionError where the
-    sampler does not fit.
+    Raises:
+        OptionError: A policy is requested of a suite that has only one.
     """
-    read = load_backbone(found.backbone).supported_settings(found).fields
-    said = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
-    missing = [field for field, value in said.items() if field in read and value is None]
-    if missing or found.sampler is None or settings.sampler is None or settings.steps is None:
+    policy = plugin.label_policy(requested_policy)
+    if policy is None and requested_policy is not None:
+        raise OptionError(f"suite {suite} leaves no choice of labels; leave --labels out")
+    return policy
+
+
+def _check_sampler(checkpoint: Checkpoint, settings: Settings) -> Settings:
+    """Return the settings without a spacing that is the sampler's default.
+
+    Raises:
+        OptionError: The checkpoint lacks a setting that sampling needs, or the sampler needs
+            another prediction type than the checkpoint's.
+    """
+    supported_fields = load_backbone(checkpoint.backbone).supported_settings(checkpoint).fields
+    values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
+    missing = [
+        field for field, value in values.items() if field in supported_fields and value is None
+    ]
+    default_name = checkpoint.sampler
+    if missing or default_name is None or settings.sampler is None or settings.steps is None:
         raise OptionError(
-            f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it"
-            " with one"
+            f"checkpoint {checkpoint.name} does not record its {(missing or ['sampler'])[0]};"
+            " register it with one"
         )
-    trained = found.sampler
+
     sampler = load_sampler(settings.sampler)
-    own = load_sampler(trained)
+    default_sampler = load_sampler(default_name)
     load_settings_sampler(settings).check_steps(settings.steps)
-    if sampler.prediction_type != own.prediction_type:
+    if sampler.prediction_type != default_sampler.prediction_type:
         raise OptionError(
-            f"the checkpoint predicts {own.prediction_type} (sampler {trained}), {settings.sampler}"
-            f" needs {sampler.prediction_type}; leave --sampler out"
+            f"the checkpoint predicts {default_sampler.prediction_type} (sampler {default_name}),"
+            f" {settings.sampler} needs {sampler.prediction_type}; leave --sampler out"
         )
-    is_own = settings.spacing is not None and settings.spacing == sampler.spacings[0]
-    return settings.model_copy(update={"spacing": None}) if is_own else settings
+    if settings.spacing is not None and settings.spacing == sampler.spacings[0]:
+        return settings.model_copy(update={"spacing": None})
+    return settings
 
 
-def suites_for(found: Checkpoint) -> str:
-    """Return the suites that the checkpoint can serve, as one line."""
-    return (
-        ", ".join(compatible_suites(backbone_conditioning(found.backbone, found.config)))
-        or "none is registered that it can serve"
-    )
+def suites_for(checkpoint: Checkpoint) -> str:
+    """Return the names of the suites that fit the checkpoint's conditioning, as one line."""
+    conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
+    names = compatible_suites(conditioning)
+    return ", ".join(names) or "no registered suite fits it"
 
 
 def requested_indices(suite: str, count: int | None) -> IndexRanges:
@@ -180,54 +210,56 @@ def requested_indices(suite: str, count: int | None) -> IndexRanges:
 def generate(
     plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None
 ) -> GenerationSummary:
-    """Draws the missing ones of `indices` into the folder; a finished folder is left as it is.
+    """Generate the missing samples of `indices` into a run folder; a complete folder is unchanged.
 
     Args:
-        batch: samples between two writes, rounded up to whole tiles; it never changes a pixel.
+        batch: samples between two writes, rounded up to whole padded batches. It changes no pixel.
 
     Raises:
-        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not
-            fitting. OptionError: more than
-            MOST samples.
+        PlanMismatchError: The folder belongs to another plan.
+        WeightsError: The weights are missing, altered or do not fit.
+        OptionError: More than MAX_INDICES samples.
     """
     check_maximum("a request of samples:", len(indices), MAX_INDICES)
     run = RunFolder(out)
     indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    absent = missing_requests(plan, indices, run)
-    if run.plan is not None:
-        run.tie_to_plan(plan)  # another plan's folder is rejected before a network is loaded
-    drawer = open_generator(plan.checkpoint, plan.settings) if absent else None
-
-    # Nothing is written above this line: what cannot be generated leaves no folder behind.
-    run.tie_to_plan(plan)
     requests = missing_requests(plan, indices, run)
+    if run.plan is not None:
+        run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded
+    generator = open_generator(plan.checkpoint, plan.settings) if requests else None
+
+    # Nothing is written above this line: an error leaves no folder behind.
+    run.tie_to_plan(plan)
+    requests = missing_requests(plan, indices, run)  # another process may have generated some
     run.record_request(indices)
     if requests:
-        _generate_tiles(run, plan, requests, batch or plan.settings.tile, drawer)
-    if requests or not run.is_final:  # a kill may fall between the last image and this
+        _generate_tiles(run, plan, requests, batch or plan.settings.tile, generator)
+    if requests or not run.is_final:  # an interruption may fall between the last image and this
         run.finalize_records()
+
     records = run.read_records()
-    return GenerationSummary(
-        out, plan, len(indices), len(requests), sum(records[i].status == "failed" for i in indices)
-    )
+    failed_count = sum(records[i].status == "failed" for i in indices)
+    return GenerationSummary(out, plan, len(indices), len(requests), failed_count)
 
 
 def missing_requests(plan: Plan, indices: Sequence[int], run: RunFolder) -> dict[int, Request]:
-    """What is still to be drawn of `indices`, by index.
+    """Return the requests of `indices` that the run folder has no sample of, by index.
 
     Raises:
-        OptionError: the suite has no such sample, or the network cannot serve it. NotHere: its
-            prompts are not fetched.
+        OptionError: The suite has no such sample, or the network cannot generate it.
+        MissingAssetError: The suite's prompts are not fetched.
     """
-    absent = run.missing_indices(indices)
-    return {r.index: r for r in _requests(plan, absent)} if absent else {}
+    missing_indices = run.missing_indices(indices)
+    return {r.index: r for r in _requests(plan, missing_indices)} if missing_indices else {}
 
 
 def _requests(plan: Plan, indices: Sequence[int]) -> list[Request]:
-    """Return the suite's requests of these indices; OptionError for one that the checkpoint's
-    network cannot serve.
+    """Return the suite's requests of these indices.
+
+    Raises:
+        OptionError: The checkpoint's network cannot generate one of them.
     """
     requests = load_suite(plan.suite).requests(indices, plan.settings)
     check_requests(plan.checkpoint, requests)
@@ -239,59 +271,66 @@ def _generate_tiles(
     plan: Plan,
     requests: Mapping[int, Request],
     batch: int,
-    drawer: ImageGenerator | None,
+    generator: ImageGenerator | None,
 ) -> None:
-    drawer = drawer or open_generator(plan.checkpoint, plan.settings)
-    waiting: list[GeneratedImage] = []
+    """Generate the requests in padded batches, and write every `batch` images."""
+    generator = generator or open_generator(plan.checkpoint, plan.settings)
+    pending_images: list[GeneratedImage] = []
     with tqdm(
         total=len(requests),
-        desc=f"draw {plan.checkpoint.name}",
+        desc=f"generate {plan.checkpoint.name}",
         unit="image",
         file=sys.stderr,
         disable=None,
     ) as bar:
-        for tile in group_by_padded_batch([*requests], plan.settings.tile):
-            waiting += _tile(drawer, [requests[i] for i in tile], plan.settings)
-            if len(waiting) >= batch:
-                _store_images(run, waiting, bar)
-                waiting = []
-        _store_images(run, waiting, bar)
+        for tile_indices in group_by_padded_batch([*requests], plan.settings.tile):
+            pending_images += _generate_tile(
+                generator, [requests[i] for i in tile_indices], plan.settings
+            )
+            if len(pending_images) >= batch:
+                _store_images(run, pending_images, bar)
+                pending_images = []
+        _store_images(run, pending_images, bar)
 
 
-def _store_images(run: RunFolder, made: Sequence[GeneratedImage], bar: tqdm[NoReturn]) -> None:
-    for one in made:
-        run.add_sample(*one)
-    bar.update(len(made))
+def _store_images(run: RunFolder, images: Sequence[GeneratedImage], bar: tqdm[NoReturn]) -> None:
+    for generated in images:
+        run.add_sample(*generated)
+    bar.update(len(images))
 
 
 class GeneratedImage(NamedTuple):
-    """One request drawn: its image (H, W, 3) uint8, or why there is none."""
+    """A request with its image (H, W, 3) uint8, or with the reason why generation failed."""
 
     request: Request
     image: np.ndarray | None
     reason: str | None
 
 
-def _tile(
-    drawer: ImageGenerator, requests: Sequence[Request], settings: Settings
+def _generate_tile(
+    generator: ImageGenerator, requests: Sequence[Request], settings: Settings
 ) -> list[GeneratedImage]:
-    """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are
-    dropped.
+    """Generate one padded batch of `settings.tile` rows.
+
+    Index i is in row i % tile, so that an image does not depend on its batch. Rows without a
+    request repeat the first one and are dropped.
     """
     rows = [requests[0]] * settings.tile
     for request in requests:
         rows[request.index % settings.tile] = request
-    drawn = drawer.generate(rows, settings)
-    done = []
+    output = generator.generate(rows, settings)
+
+    generated = []
     for request in requests:
         row = request.index % settings.tile
-        reason = drawn.failures.get(row)
-        done.append(GeneratedImage(request, None if reason else drawn.images[row], reason))
-    return done
+        reason = output.failures.get(row)
+        image = None if reason else output.images[row]  # (H, W, 3)
+        generated.append(GeneratedImage(request, image, reason))
+    return generated
 
 
-def generate_one(drawer: ImageGenerator, plan: Plan, index: int) -> np.ndarray | None:
-    """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
+def generate_one(generator: ImageGenerator, plan: Plan, index: int) -> np.ndarray | None:
+    """Return the image (H, W, 3) uint8 of one index, generated now; None if generation fails."""
     (request,) = _requests(plan, [index])
-    (made,) = _tile(drawer, [request], plan.settings)
-    return made.image
+    (generated,) = _generate_tile(generator, [request], plan.settings)
+    return generated.image

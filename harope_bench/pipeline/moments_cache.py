@@ -1,13 +1,13 @@
-"""Moments of rows on disk, kept beside them and added to block by block, so that a scoring that was
-killed or has more images adds
-only what is missing.
+"""Cache of the moments of feature rows, extended block by block.
 
-One file holds the sums of the leading whole blocks, and the hashes of the rows they are of. Its own
-hash stands in the folder's
-SHA256SUMS, recorded before the file is written: sums that nothing vouches for are made again. Sums
-of each shard for itself would take
-four times the room of the rows: 32 MB for 1,000 rows of width 2048. Blocks are merged in their
-order alone, so no kill moves a bit.
+One file holds the sums of the leading whole blocks and the hashes of their rows. A run that was
+interrupted, or that has more images now, adds only the missing blocks. The hash of the file is
+recorded in the folder's SHA256SUMS before the file is written, and a file without a matching hash
+is computed again.
+
+There is one file for all shards because sums of each shard would take four times the space of its
+rows: 32 MB for 1,000 rows of width 2048. Blocks are merged in order, so an interruption changes no
+bit of the sums.
 """
 
 from __future__ import annotations
@@ -25,78 +25,80 @@ from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.metrics.moments import BLOCK, Moments
 
 ROWS_KEY = "rows_sha256"
-BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and a second of work at width 2048
+BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and about a second at width 2048
 
 
 class ShardHashes(NamedTuple):
-    """Hashes of the rows of consecutive shards, and the rows of each (the last may have fewer), a
-    divisor of BLOCK.
+    """Row hashes of consecutive shards.
+
+    size: rows of each shard, a divisor of BLOCK; the last shard may have fewer.
     """
 
     digests: Sequence[str]
     size: int
 
     def hashes_before(self, block: int) -> list[str]:
-        """Hashes of the shards that the first so many blocks are made of."""
+        """Return the hashes of the shards in the first `block` blocks."""
         return list(self.digests[: block * (BLOCK // self.size)])
 
 
 def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Moments:
-    """Moments of rows (N, D), bit for bit `Moments.of(rows)`, from `path` as far as that is of the
-    same rows; `path` then holds all.
+    """Return the moments of rows (N, D), bit for bit those of `Moments.from_rows`.
 
-    A file that is damaged, altered or of other rows is made again.
+    Blocks that the file at `path` holds are not summed again. All whole blocks are in it
+    afterwards. A file that is damaged, altered or of other rows is computed again.
     """
-    whole = len(rows) // BLOCK
-    done, found = _load_moments(path, rows.shape[1], shards, whole)
-    for number in range(done, whole):
-        found = found.merge(Moments.from_rows(rows[number * BLOCK : (number + 1) * BLOCK]))
-        if (number + 1) % BLOCKS_PER_WRITE == 0 or number + 1 == whole:
-            data = encode_npz(
-                {**found.to_arrays(), ROWS_KEY: np.array(shards.hashes_before(number + 1))}
-            )
-            checksums.record_hashes(path.parent, {path.name: sha256_bytes(data)})
-            write_bytes(path, data)
-    return found.merge(Moments.from_rows(rows[whole * BLOCK :])) if len(rows) % BLOCK else found
+    block_count = len(rows) // BLOCK
+    cached = _load_moments(path, rows.shape[1], shards, block_count)
+    moments = cached or Moments.from_rows(np.zeros((0, rows.shape[1])))
+
+    for number in range(moments.count // BLOCK, block_count):
+        block = rows[number * BLOCK : (number + 1) * BLOCK]  # (BLOCK, D)
+        moments = moments.merge(Moments.from_rows(block))
+        if (number + 1) % BLOCKS_PER_WRITE == 0 or number + 1 == block_count:
+            _write_moments(path, moments, shards.hashes_before(number + 1))
+
+    if len(rows) % BLOCK:
+        moments = moments.merge(Moments.from_rows(rows[block_count * BLOCK :]))
+    return moments
 
 
-def _load_moments(path: Path, width: int, shards: ShardHashes, whole: int) -> tuple[int, Moments]:
-    """How many leading blocks the file is of, and their moments; none where it is not of these
-    rows.
-    """
-    nothing = 0, Moments.from_rows(np.zeros((0, width)))
-    if (
-        not path.is_file()
-        or not checksums.has_checksums(path.parent)
-        or not checksums.is_intact(path.parent, path.name)
-    ):
-        return nothing
+def _write_moments(path: Path, moments: Moments, hashes: list[str]) -> None:
+    """Record the hash of the cache file, then write the file."""
+    data = encode_npz({**moments.to_arrays(), ROWS_KEY: np.array(hashes)})
+    checksums.record_hashes(path.parent, {path.name: sha256_bytes(data)})
+    write_bytes(path, data)
+
+
+def _load_moments(path: Path, width: int, shards: ShardHashes, block_count: int) -> Moments | None:
+    """Return the cached moments of leading blocks; None where the file is not of these rows."""
+    folder = path.parent
+    if not path.is_file() or not checksums.has_checksums(folder):
+        return None
+    if not checksums.is_intact(folder, path.name):
+        return None
     try:
         arrays = load_arrays(path)
-        found = Moments.from_arrays(arrays)
-        of = arrays[ROWS_KEY].tolist()
+        moments = Moments.from_arrays(arrays)
+        row_hashes = arrays[ROWS_KEY].tolist()
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
-        return nothing
-    done = found.count // BLOCK
-    return (
-        (done, found)
-        if found.mean.shape == (width,) and 0 < done <= whole and of == shards.hashes_before(done)
-        else nothing
-    )
+        return None
+    cached_blocks = moments.count // BLOCK
+    if moments.mean.shape != (width,) or not 0 < cached_blocks <= block_count:
+        return None
+    return moments if row_hashes == shards.hashes_before(cached_blocks) else None
 
 
 def are_sums_of(path: Path, rows: np.ndarray) -> bool:
-    """Return whether a moments file holds the sums of the leading blocks of rows (N, D), to the
-    last bit.
-    """
+    """Return whether a cache file holds the exact sums of the leading blocks of rows (N, D)."""
     try:
-        stored = Moments.from_arrays(load_arrays(path))
+        cached = Moments.from_arrays(load_arrays(path))
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return False
-    if stored.count > len(rows) or stored.count % BLOCK or stored.mean.shape != rows.shape[1:]:
+    if cached.count > len(rows) or cached.count % BLOCK or cached.mean.shape != rows.shape[1:]:
         return False
-    summed = Moments.from_rows(rows[: stored.count])
+    moments = Moments.from_rows(rows[: cached.count])
     return (
-        summed.mean.tobytes() == stored.mean.tobytes()
-        and summed.scatter.tobytes() == stored.scatter.tobytes()
+        moments.mean.tobytes() == cached.mean.tobytes()
+        and moments.scatter.tobytes() == cached.scatter.tobytes()
     )

@@ -1,4 +1,4 @@
-"""Before a run: images, training seeds, disk and time that a wanted difference costs."""
+"""Estimates for a study: images, training seeds, disk and time to detect a given difference."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ from harope_bench.statistics.intervals.power import (
 from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results
 from harope_bench.suites.base import Suite, load_suite
 
-SEED_COUNTS = (1, 2, 3, 5, 10)  # rows of the table of designs
-# Metrics that are fractions of independent images, so that their value gives their variance.
-BINOMIAL_METRICS = frozenset({"precision", "recall"})
-RAW_BYTES_PER_PIXEL = 3  # bytes a pixel of an uncompressed image
+SEED_COUNTS = (1, 2, 3, 5, 10)  # training seeds of the table of designs
+RAW_BYTES_PER_PIXEL = 3  # of an uncompressed image
 
 
 @dataclass(frozen=True)
 class MetricNoise:
-    """The metric's noise and where it is known from, in words; the value it belongs to."""
+    """The noise of a metric at a value of it, and a text for each source of the noise."""
 
     value: float
     noise: NoiseLevels
@@ -51,7 +49,7 @@ class MetricNoise:
 
 @dataclass(frozen=True)
 class ImageCost:
-    """Seconds and bytes an image, each with how it is known; None where it is not."""
+    """Seconds and bytes for an image, and a text for the source of each; None where unknown."""
 
     seconds: float | None
     bytes: float
@@ -60,8 +58,11 @@ class ImageCost:
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """What so many training seeds a method can see with `images` each, and images a run for the
-    wanted difference.
+    """Power of a design with this number of training seeds of each method.
+
+    smallest_difference: detectable with the given images; spread over seeds known.
+    smallest_difference_estimated: the same with the spread estimated from these seeds.
+    images: of a run, to detect the requested difference; None where more images do not help.
     """
 
     seeds: int
@@ -72,8 +73,11 @@ class StudyDesign:
 
 @dataclass(frozen=True)
 class Budget:
-    """The answer of `plan`. images: a run's, by which disk and time are counted; seeds: of each
-    method, None where nobody knows.
+    """The answer of the command `plan`.
+
+    images: of a run, which disk and time are computed from.
+    images_pair: of each of two checkpoints, to detect the difference between them.
+    seeds_per_method: training seeds; None where their spread is unknown.
     """
 
     metric: Metric
@@ -97,34 +101,41 @@ def estimate_budget(
     images: int | None = None,
     rate: float | None = None,
 ) -> Budget:
-    """What it takes to find a difference of that size between this checkpoint and another.
+    """Return what it takes to detect a difference between this checkpoint and another.
 
     Args:
-        runs: folder of runs to measure the noise from; without it the published constants stand.
-            value: the metric's value, where no
-            run tells it. images: of each run; the suite's own number if None. rate: images a
-            second; a tile is drawn now if None.
+        runs: folder of runs that the noise is measured from; None for published constants.
+        value: of the metric, where no run gives it.
+        images: of each run; None for the suite's count.
+        rate: images a second; None to measure it by generating one padded batch.
 
     Raises:
-        UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells
-            its noise, or more than MOST images.
+        UnknownNameError: The suite has no such metric.
+        OptionError: Neither a run nor a constant gives the metric's noise, or there are more than
+            MAX_INDICES images.
     """
     check_maximum("--count", images or 0, MAX_INDICES)
     suite = load_suite(plan.suite)
-    facts = find_metric(suite, metric)
-    found = read_results(runs) if runs else []
-    known = find_metric_noise(plan, facts, found, value)
-    count = images or suite.count
-    designs = tuple(_design(known.noise, seeds, count, difference, power) for seeds in SEED_COUNTS)
-    pair = images_for_pair(known.noise, difference, power)
-    seeds = seeds_for_method(known.noise, difference, count, power)
+    metric_record = find_metric(suite, metric)
+    results = read_results(runs) if runs else []
+    metric_noise = find_metric_noise(plan, metric_record, results, value)
+    noise = metric_noise.noise
+    image_count = images or suite.count
     return Budget(
-        facts, difference, power, known, image_cost(plan, rate), count, pair, seeds, designs
+        metric_record,
+        difference,
+        power,
+        metric_noise,
+        image_cost(plan, rate),
+        image_count,
+        images_for_pair(noise, difference, power),
+        seeds_for_method(noise, difference, image_count, power),
+        tuple(_design(noise, seeds, image_count, difference, power) for seeds in SEED_COUNTS),
     )
 
 
 def find_metric(suite: Suite, name: str) -> Metric:
-    """The metric of that name among those of the suite's evaluators."""
+    """Return the metric of that name among those of the suite's evaluators."""
     metrics = {
         m.name: m for evaluator in suite.evaluators for m in load_evaluator(evaluator).metrics
     }
@@ -136,231 +147,230 @@ def find_metric(suite: Suite, name: str) -> Metric:
 def _design(
     noise: NoiseLevels, seeds: int, images: int, difference: float, power: float
 ) -> StudyDesign:
-    known = detectable_method_difference(noise, images, seeds, power)
-    estimated = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
-    return StudyDesign(seeds, known, estimated, images_for_method(noise, difference, seeds, power))
+    smallest = detectable_method_difference(noise, images, seeds, power)
+    smallest_estimated = detectable_method_difference(noise, images, seeds, power, estimated=True)
+    images_needed = images_for_method(noise, difference, seeds, power)
+    return StudyDesign(seeds, smallest, smallest_estimated, images_needed)
 
 
 def find_metric_noise(
-    plan: Plan, metric: Metric, found: Sequence[StoredResult], value: float | None
+    plan: Plan, metric: Metric, results: Sequence[StoredResult], value: float | None
 ) -> MetricNoise:
-    """The noise from runs of this suite where there are some, completed by the constants.
+    """Return the noise measured from runs of this suite, or else from published constants.
 
     Raises:
-        OptionError: nothing tells the metric's value or its noise.
+        OptionError: Nothing gives the metric's value or its noise.
     """
-    own = [item for item in found if _is_comparable(plan, metric, item)]
-    if own:
-        return _measured_noise(plan, metric, own)
-    if metric.unit == "fraction" and value is not None:
-        if not 0 < value < 1:
-            raise OptionError(
-                f"{metric.name} is a fraction, --value {value:g} is not between 0 and 1; correct it"
-            )
-        told = (
-            f"drawing: binomial at {value:g}, images independent; training: not known, give --runs"
-            " with several training seeds"
-        )
-        return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (told,))
+    comparable_results = [item for item in results if _is_comparable(plan, metric, item)]
+    if comparable_results:
+        return _measured_noise(plan, metric, comparable_results)
+    if metric.unit == "share" and value is not None:
+        return _binomial_noise(metric, value)
     if metric.name == "fid" and value is not None:
-        return MetricNoise(value, assumed_fid_noise(value), (_training_words(), _sampling_words()))
-    ask = "--value" if metric.name == "fid" or metric.unit == "fraction" else "runs that measured it"
+        sources = (_training_text(), _sampling_text())
+        return MetricNoise(value, assumed_fid_noise(value), sources)
+
+    needs_value = metric.name == "fid" or metric.unit == "share"
     raise OptionError(
-        f"nothing tells the noise of {metric.name} for suite {plan.suite}; give --runs DIR, or"
-        f" {ask}"
+        f"the noise of {metric.name} for suite {plan.suite} is unknown; give --runs DIR, or"
+        f" {'--value' if needs_value else 'runs that measured it'}"
     )
 
 
-def _training_words() -> str:
+def _binomial_noise(metric: Metric, value: float) -> MetricNoise:
+    """Return the noise of a fraction of independent images: sqrt(p (1 - p)) for one image."""
+    if not 0 < value < 1:
+        raise OptionError(
+            f"{metric.name} is a fraction, --value {value:g} is not between 0 and 1; correct it"
+        )
+    source = (
+        f"sampling: binomial at {value:g}, images independent; training: unknown, give --runs with"
+        " several training seeds"
+    )
+    return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (source,))
+
+
+def _training_text() -> str:
     return f"training: {TRAINING_COV:.1%} of FID, assumed (arXiv 2606.20536)"
 
 
-def _sampling_words() -> str:
+def _sampling_text() -> str:
     return (
-        f"drawing: {SAMPLING_COV:.1%} of FID at {SAMPLING_IMAGES:,} images, assumed (clean-fid's"
+        f"sampling: {SAMPLING_COV:.1%} of FID at {SAMPLING_IMAGES:,} images, assumed (clean-fid's"
         " README)"
     )
 
 
 def _is_comparable(plan: Plan, metric: Metric, item: StoredResult) -> bool:
-    measured = item.result.find_measurement(metric.name)
-    of = item.result.plan
-    same = (
-        of is not None
-        and of.suite == plan.suite
-        and of.settings.resolution == plan.settings.resolution
+    """Return whether a result measured the metric on the plan's suite at its resolution."""
+    measurement = item.result.find_measurement(metric.name)
+    if measurement is None or measurement.value is None or measurement.se is None:
+        return False
+    result_plan = item.result.plan
+    return (
+        result_plan is not None
+        and result_plan.suite == plan.suite
+        and result_plan.settings.resolution == plan.settings.resolution
     )
-    return same and measured is not None and measured.value is not None and measured.se is not None
 
 
-def _measured_noise(plan: Plan, metric: Metric, found: Sequence[StoredResult]) -> MetricNoise:
-    own = [
+def _measured_noise(plan: Plan, metric: Metric, results: Sequence[StoredResult]) -> MetricNoise:
+    """Return the noise from comparable results, those of the plan's checkpoint first."""
+    checkpoint_results = [
         item
-        for item in found
+        for item in results
         if item.result.plan and item.result.plan.checkpoint.sha256 == plan.checkpoint.sha256
     ]
-    first = (own or list(found))[0]
-    about = _measurement_of(metric, (own or list(found))[0])
-    value = float(about.value or 0.0)
-    images = about.n_scored
-    sampling = float(about.se or 0.0) * math.sqrt(images)
+    base_result = (checkpoint_results or list(results))[0]
+    measurement = _measurement_of(metric, base_result)
+    value = float(measurement.value or 0.0)
+    image_count = measurement.n_scored
+
+    # Standard deviation of one image: the standard error times sqrt(N).
+    sampling_noise = float(measurement.se or 0.0) * math.sqrt(image_count)
     sources = [
-        f"drawing: measured, standard error {about.se:.3g} at {images:,} images of"
-        f" {first.result.target}"
+        f"sampling: measured, standard error {measurement.se:.3g} at {image_count:,} images of"
+        f" {base_result.result.target}"
     ]
-    training, told = _training_noise(plan, metric, found)
-    if training is None and metric.name == "fid":
-        training = TRAINING_COV * value
-        told = _training_words()
-    paired = _paired_noise(metric, first, found)
-    if paired is not None:
+    training_noise, training_source = _training_noise(plan, metric, results)
+    if training_noise is None and metric.name == "fid":
+        training_noise = TRAINING_COV * value
+        training_source = _training_text()
+    paired_noise = _paired_noise(metric, base_result, results)
+    if paired_noise is not None:
         sources.append(
-            f"pairs: measured, {paired / math.sqrt(images):.3g} at {images:,} images, median over"
-            " pairs of checkpoints"
+            f"pairs: measured, {paired_noise / math.sqrt(image_count):.3g} at {image_count:,}"
+            " images, median over pairs of checkpoints"
         )
-    return MetricNoise(value, NoiseLevels(training, sampling, paired), (told, *sources))
+    noise = NoiseLevels(training_noise, sampling_noise, paired_noise)
+    return MetricNoise(value, noise, (training_source, *sources))
 
 
 def _measurement_of(metric: Metric, item: StoredResult) -> Measurement:
-    measured = item.result.find_measurement(metric.name)
-    assert measured is not None
-    return measured
+    measurement = item.result.find_measurement(metric.name)
+    assert measurement is not None
+    return measurement
 
 
 def _training_noise(
-    plan: Plan, metric: Metric, found: Sequence[StoredResult]
+    plan: Plan, metric: Metric, results: Sequence[StoredResult]
 ) -> tuple[float | None, str]:
-    """Spread over training seeds of this encoding, the drawing noise in it left in: it cannot make
-    the answer too small.
+    """Return the standard deviation over training seeds of this encoding, and its source.
+
+    Sampling noise is included, so the estimate of seeds can be too large and not too small.
     """
     values: dict[str, float | None] = {}
-    for item in found:
-        of = item.result.plan
-        if of and (of.checkpoint.encoding, of.checkpoint.options) == (
-            plan.checkpoint.encoding,
-            plan.checkpoint.options,
-        ):
-            values.setdefault(of.checkpoint.sha256, _measurement_of(metric, item).value)
+    encoding = (plan.checkpoint.encoding, plan.checkpoint.options)
+    for item in results:
+        if item.result.plan is None:
+            continue
+        checkpoint = item.result.plan.checkpoint
+        if (checkpoint.encoding, checkpoint.options) == encoding:
+            values.setdefault(checkpoint.sha256, _measurement_of(metric, item).value)
     if len(values) < 2:
-        return None, "training: not known, give --runs with several training seeds"
-    spread = float(np.std(np.array(list(values.values()), dtype=np.float64), ddof=1))
-    return (
-        spread,
-        f"training: measured over {len(values)} training seeds of {plan.checkpoint.encoding}",
-    )
+        return None, "training: unknown, give --runs with several training seeds"
+    deviation = float(np.std(np.array(list(values.values()), dtype=np.float64), ddof=1))
+    source = f"training: measured over {len(values)} training seeds of {plan.checkpoint.encoding}"
+    return deviation, source
 
 
 def _paired_noise(
-    metric: Metric, first: StoredResult, found: Sequence[StoredResult]
+    metric: Metric, base_result: StoredResult, results: Sequence[StoredResult]
 ) -> float | None:
-    """Spread of one sample's difference between `first` and each other checkpoint of the same
-    requests or prompts; the median.
+    """Return the standard deviation of one sample's paired difference between two checkpoints.
+
+    It is the median over all checkpoints with the same requests as `base_result`; None without one.
     """
-    spreads = []
-    for other in found:
-        if other.path == first.path:
+    deviations = []
+    image_count = _measurement_of(metric, base_result).n_scored
+    for item in results:
+        if item.path == base_result.path:
             continue
         difference = compare_results(
-            metric.name, metric.direction, first, other, MEASUREMENT_FIELDS
+            metric.name, metric.direction, base_result, item, MEASUREMENT_FIELDS
         )
         if difference.is_paired and difference.se:
-            spreads.append(difference.se * math.sqrt(_measurement_of(metric, first).n_scored))
-    return float(np.median(spreads)) if spreads else None
+            deviations.append(difference.se * math.sqrt(image_count))
+    return float(np.median(deviations)) if deviations else None
 
 
 def image_cost(plan: Plan, rate: float | None) -> ImageCost:
-    """Seconds and bytes an image: from one tile drawn now, or from the rate that is given."""
+    """Return seconds and bytes for an image, from the given rate or by generating one batch."""
+    settings = plan.settings
+    raw_bytes = RAW_BYTES_PER_PIXEL * settings.resolution * settings.resolution
     if rate is not None:
-        side = plan.settings.resolution
-        return ImageCost(
-            1 / rate,
-            RAW_BYTES_PER_PIXEL * side * side,
-            (f"time: {rate:g} images a second, given", "disk: uncompressed, a PNG is smaller"),
-        )
-    drawer = open_generator(load_checkpoint_record(plan.checkpoint.name), plan.settings)
-    generate_one(drawer, plan, 0)  # the first tile also pays for warming up
-    started = time.perf_counter()
-    image = generate_one(drawer, plan, 0)  # one row is kept, the whole tile is drawn
-    seconds = (time.perf_counter() - started) / plan.settings.tile
-    size = (
-        len(encode_png(image))
-        if image is not None
-        else RAW_BYTES_PER_PIXEL * plan.settings.resolution**2
+        sources = (f"time: {rate:g} images a second, given", "disk: uncompressed, a PNG is smaller")
+        return ImageCost(1 / rate, raw_bytes, sources)
+
+    generator = open_generator(load_checkpoint_record(plan.checkpoint.name), settings)
+    generate_one(generator, plan, 0)  # the first batch includes one-time costs
+    start_time = time.perf_counter()
+    image = generate_one(generator, plan, 0)  # generates a whole padded batch and returns one row
+    seconds = (time.perf_counter() - start_time) / settings.tile
+    byte_count = raw_bytes if image is None else len(encode_png(image))
+    sources = (
+        f"time: a batch of {settings.tile} generated now on {settings.device},"
+        f" {1 / seconds:.3g} images a second",
+        "disk: one PNG generated now",
     )
-    told = f"a tile of {plan.settings.tile} drawn now on {plan.settings.device}"
-    return ImageCost(
-        seconds,
-        size,
-        (f"time: {told}, {1 / seconds:.3g} images a second", "disk: one PNG drawn now"),
-    )
+    return ImageCost(seconds, byte_count, sources)
 
 
 def plan_for(name: str, suite: str | None, resolution: int | None, device: str) -> Plan:
-    """The plan whose cost is asked."""
+    """Return the plan whose cost is estimated."""
     return make_plan(name, suite, {"resolution": resolution, "device": device})
 
 
-def budget_lines(found: Budget) -> list[str]:
-    """The budget as lines of text."""
-    unit = found.metric.title
-    digits = found.metric.decimals + 1
-    told = [
-        f"wanted: a difference of {found.difference:g} in {unit} (about"
-        f" {found.metric_noise.value:.4g}), found with {found.power:.0%} power at 5%"
-    ]
-    told += [f"  {source}" for source in (*found.metric_noise.sources, *found.cost.sources)]
-    how = "paired" if found.metric_noise.noise.paired_deviation is not None else "unpaired"
-    told += [
-        "",
-        (
-            f"this checkpoint against that one (L1): {found.images_pair:,} images from each, {how};"
-            f" {_cost_text(found, 2, found.images_pair)}"
-        ),
-    ]
-    told.append(
-        f"this method against that one (L2), {found.images:,} images a run: {_seeds_words(found)}"
-    )
-    head = (
+def budget_lines(budget: Budget) -> list[str]:
+    """Return the budget as lines of text."""
+    metric_noise = budget.metric_noise
+    sources = [f"  {source}" for source in (*metric_noise.sources, *budget.cost.sources)]
+    pairing = "unpaired" if metric_noise.noise.paired_deviation is None else "paired"
+    header = (
         "training seeds a method",
         "smallest, spread known",
         "smallest, spread from these seeds",
         "images a run for the difference, spread known",
         "cost",
     )
+    decimals = budget.metric.decimals + 1
+    rows = [_design_row(budget, design, decimals) for design in budget.designs]
     return [
-        *told,
+        f"target: a difference of {budget.difference:g} in {budget.metric.title} (about"
+        f" {metric_noise.value:.4g}), detected with {budget.power:.0%} power at 5%",
+        *sources,
         "",
-        *align_columns([head, *(_design_row(found, design, digits) for design in found.designs)]),
+        f"this checkpoint against another checkpoint (L1): {budget.images_pair:,} images from each,"
+        f" {pairing}; {_cost_text(budget, 2, budget.images_pair)}",
+        f"this method against another method (L2), {budget.images:,} images a run:"
+        f" {_seeds_text(budget)}",
+        "",
+        *align_columns([header, *rows]),
     ]
 
 
-def _seeds_words(found: Budget) -> str:
-    if found.seeds_per_method is None:
-        return "training seeds cannot be told, the training spread is not known"
-    return (
-        f"{found.seeds_per_method:,} training seeds of each;"
-        f" {_cost_text(found, 2 * found.seeds_per_method, found.images)}"
-    )
+def _seeds_text(budget: Budget) -> str:
+    seeds = budget.seeds_per_method
+    if seeds is None:
+        return "the number of training seeds is unknown, because the training spread is unknown"
+    return f"{seeds:,} training seeds of each; {_cost_text(budget, 2 * seeds, budget.images)}"
 
 
-def _design_row(found: Budget, design: StudyDesign, digits: int) -> tuple[str, ...]:
-    images = "-" if design.images is None else f"{design.images:,}"
-    spent = _cost_text(found, 2 * design.seeds, found.images)
+def _design_row(budget: Budget, design: StudyDesign, decimals: int) -> tuple[str, ...]:
     return (
         str(design.seeds),
-        format_number(design.smallest_difference, digits),
-        format_number(design.smallest_difference_estimated, digits),
-        images,
-        spent,
+        format_number(design.smallest_difference, decimals),
+        format_number(design.smallest_difference_estimated, decimals),
+        "-" if design.images is None else f"{design.images:,}",
+        _cost_text(budget, 2 * design.seeds, budget.images),
     )
 
 
-def _cost_text(found: Budget, runs: int, images: int) -> str:
-    seconds = None if found.cost.seconds is None else found.cost.seconds * runs * images
-    return (
-        f"{runs * images:,} images, {_bytes_text(found.cost.bytes * runs * images)},"
-        f" {_time_text(seconds)}"
-    )
+def _cost_text(budget: Budget, runs: int, images: int) -> str:
+    """Return images, disk and time of so many runs of so many images."""
+    total = runs * images
+    seconds = None if budget.cost.seconds is None else budget.cost.seconds * total
+    return f"{total:,} images, {_bytes_text(budget.cost.bytes * total)}, {_time_text(seconds)}"
 
 
 def _bytes_text(count: float) -> str:
@@ -370,25 +380,23 @@ def _bytes_text(count: float) -> str:
 
 def _time_text(seconds: float | None) -> str:
     if seconds is None:
-        return "time not known"
+        return "time unknown"
     return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min"
 
 
-def budget_fields(found: Budget) -> dict[str, object]:
-    """The budget as plain JSON values."""
-    noise = found.metric_noise.noise
-    designs = [vars(design) for design in found.designs]
+def budget_fields(budget: Budget) -> dict[str, object]:
+    """Return the budget as plain JSON values."""
     return {
-        "metric": found.metric.name,
-        "difference": found.difference,
-        "power": found.power,
-        "value": found.metric_noise.value,
-        "noise": noise._asdict(),
-        "sources": [*found.metric_noise.sources, *found.cost.sources],
-        "images": found.images,
-        "images_pair": found.images_pair,
-        "seeds": found.seeds_per_method,
-        "designs": designs,
-        "seconds_per_image": found.cost.seconds,
-        "bytes_per_image": found.cost.bytes,
+        "metric": budget.metric.name,
+        "difference": budget.difference,
+        "power": budget.power,
+        "value": budget.metric_noise.value,
+        "noise": budget.metric_noise.noise._asdict(),
+        "sources": [*budget.metric_noise.sources, *budget.cost.sources],
+        "images": budget.images,
+        "images_pair": budget.images_pair,
+        "seeds": budget.seeds_per_method,
+        "designs": [vars(design) for design in budget.designs],
+        "seconds_per_image": budget.cost.seconds,
+        "bytes_per_image": budget.cost.bytes,
     }

@@ -1,5 +1,6 @@
-"""What a checkpoint says of real pictures, shard by shard: kept beside the run, resumed after a
-kill, made again where altered.
+"""Predictions of a classifier for real images, stored shard by shard beside the run.
+
+An interrupted run resumes at the first missing shard. An altered shard is computed again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.suites.base import RealImages
 
-SHARD_SIZE = 250  # pictures a file of predictions: what a kill may cost
-TOP_K = 5  # classes kept of each picture, the most likely first
+SHARD_SIZE = 250  # images in one file of predictions, which is what an interruption may lose
+TOP_K = 5  # classes stored for each image, the most likely first
 
 
 class PredictionShard(NamedTuple):
-    """What a checkpoint said of some pictures: indices and ranked classes and logits of those that
-    could be read, reasons of the rest.
+    """Predictions for consecutive images.
+
+    indices: (N,) int64, the images that could be classified.
+    ranked_classes: (N, TOP_K) int64, the most likely class first.
+    logits: (N, TOP_K) float32, of the ranked classes.
+    failed: reason by index of each image that could not be classified.
+    image_rows: (name, label, sha256 or reason) of every image.
     """
 
     indices: np.ndarray
@@ -41,58 +47,64 @@ class PredictionShard(NamedTuple):
 
 def predict(
     plan: Plan,
-    pictures: RealImages,
+    real_images: RealImages,
     count: int,
     judge: JudgeRecord,
     folder: Path,
-    ratio: float,
+    crop_ratio: float,
     rescore: bool,
 ) -> list[PredictionShard]:
-    """Return the shards of the first `count` pictures: those on disk that are of these bytes, the
-    rest made now.
+    """Return the predictions for the first `count` images, classifying only what is missing.
 
     Raises:
-        SampleError: `rescore` is set and a shard is missing. FormatError: another version of this
-            package wrote one.
+        SampleError: `rescore` is set and a shard is missing.
+        FormatError: Another version of this package wrote a shard.
     """
-    done: list[PredictionShard] = []
-    reader: Classifier | None = None
+    shards: list[PredictionShard] = []
+    classifier: Classifier | None = None
     with tqdm(
         total=count,
-        desc=f"name {plan.checkpoint.name}",
-        unit="picture",
+        desc=f"classify {plan.checkpoint.name}",
+        unit="image",
         file=sys.stderr,
         disable=None,
     ) as bar:
-        for first in range(0, count, SHARD_SIZE):
-            indices = range(first, min(count, first + SHARD_SIZE))
-            path = shard_path(folder, first)
-            taken = read_image_bytes(pictures, indices)
-            key = shard_key(plan, judge, taken.image_rows)
-            shard = find_shard(path, key, taken.image_rows)
+        for first_index in range(0, count, SHARD_SIZE):
+            # Look for a stored shard of the same plan and the same image bytes.
+            indices = range(first_index, min(count, first_index + SHARD_SIZE))
+            path = shard_path(folder, first_index)
+            image_bytes = read_image_bytes(real_images, indices)
+            key = shard_key(plan, judge, image_bytes.image_rows)
+            shard = find_shard(path, key, image_bytes.image_rows)
             if shard is None and rescore:
                 raise SampleError(
-                    f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run"
-                    " eval without --rescore"
+                    f"{folder} lacks the predictions of {plan.checkpoint.name} from image"
+                    f" {first_index:,} on; run eval without --rescore"
                 )
+
             if shard is None:
-                reader = reader or open_classifier(plan.checkpoint, plan.settings)
-                shard = classify_images(reader, plan, pictures, taken, ratio)
-                data = encode_npz(
-                    arrays_with_format("predictions", {**_arrays(shard), "key": np.array(key)})
-                )
-                checksums.record_hashes(
-                    folder, {path.name: sha256_bytes(data)}
-                )  # first: a kill leaves no shard that nothing vouches for
-                write_bytes(path, data)
-            done.append(shard)
+                classifier = classifier or open_classifier(plan.checkpoint, plan.settings)
+                shard = classify_images(classifier, plan, real_images, image_bytes, crop_ratio)
+                _write_shard(path, shard, key)
+            shards.append(shard)
             bar.update(len(indices))
-    return done
+    return shards
+
+
+def _write_shard(path: Path, shard: PredictionShard, key: str) -> None:
+    """Record the hash of a shard, then write it, so that no interruption leaves an unlisted one."""
+    arrays = {**_arrays(shard), "key": np.array(key)}
+    data = encode_npz(arrays_with_format("predictions", arrays))
+    checksums.record_hashes(path.parent, {path.name: sha256_bytes(data)})
+    write_bytes(path, data)
 
 
 class ImageBytes(NamedTuple):
-    """The bytes of some pictures, why some have none, and a row (name, label, sha256 or reason) of
-    each.
+    """File contents of consecutive images.
+
+    data: bytes by index.
+    failed: reason by index of each image that could not be read.
+    image_rows: (name, label, sha256 or reason) of every image.
     """
 
     data: dict[int, bytes]
@@ -100,32 +112,31 @@ class ImageBytes(NamedTuple):
     image_rows: tuple[tuple[str, int, str], ...]
 
 
-def read_image_bytes(pictures: RealImages, indices: Sequence[int]) -> ImageBytes:
-    """Return the bytes of these pictures; one that cannot be read has a reason in their place."""
+def read_image_bytes(real_images: RealImages, indices: Sequence[int]) -> ImageBytes:
+    """Return the bytes of these images; an unreadable one has a reason instead."""
     data = {}
     failed = {}
     rows = []
-    names = pictures.names
-    labels = pictures.labels
+    names = real_images.names
+    labels = real_images.labels
     for i in indices:
         try:
-            data[i] = pictures.read_bytes(i)
-            told = sha256_bytes(data[i])
+            data[i] = real_images.read_bytes(i)
+            hash_or_reason = sha256_bytes(data[i])
         except SampleError as error:
-            failed[i] = told = str(error)
-        rows.append((names[i], int(labels[i]), told))
+            hash_or_reason = str(error)
+            failed[i] = hash_or_reason
+        rows.append((names[i], int(labels[i]), hash_or_reason))
     return ImageBytes(data, failed, tuple(rows))
 
 
-def shard_path(folder: Path, first: int) -> Path:
-    """Return where the shard that begins with a picture lies."""
-    return folder / f"{first // SHARD_SIZE:05d}.npz"
+def shard_path(folder: Path, first_index: int) -> Path:
+    """Return the path of the shard that begins with an image."""
+    return folder / f"{first_index // SHARD_SIZE:05d}.npz"
 
 
 def shard_key(plan: Plan, judge: JudgeRecord, rows: Sequence[tuple[str, int, str]]) -> str:
-    """Hex digest of plan, preprocessing and pictures: a shard with another key is of other work and
-    is made again.
-    """
+    """Return the hex digest of plan, preprocessing and images that a shard is cached under."""
     return hashlib.sha256(f"{plan.digest}{judge.preprocessing}{list(rows)}".encode()).hexdigest()
 
 
@@ -145,8 +156,7 @@ def _arrays(shard: PredictionShard) -> dict[str, np.ndarray]:
 def find_shard(
     path: Path, key: str, rows: tuple[tuple[str, int, str], ...]
 ) -> PredictionShard | None:
-    """Return the shard on disk if it is of exactly this work; a damaged or altered one is made
-    again.
+    """Return the stored shard with this key; None where it is missing, damaged, altered or another.
 
     Raises:
         FormatError: Another version of this package wrote it.
@@ -154,58 +164,68 @@ def find_shard(
     if not path.is_file() or not checksums.is_intact(path.parent, path.name):
         return None
     try:
-        a = load_arrays(path)
-        check_arrays_format("predictions", a, path)
-        if str(a["key"]) != key:
+        arrays = load_arrays(path)
+        check_arrays_format("predictions", arrays, path)
+        if str(arrays["key"]) != key:
             return None
-        failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
-        return PredictionShard(a["indices"], a["ranked_classes"], a["logits"], failed, rows)
+        reasons = map(str, arrays["reasons"])
+        failed = dict(zip(arrays["failed"].tolist(), reasons, strict=True))
+        return PredictionShard(
+            arrays["indices"], arrays["ranked_classes"], arrays["logits"], failed, rows
+        )
     except (StorageError, KeyError, TypeError, ValueError):
         return None
 
 
 def classify_images(
-    reader: Classifier, plan: Plan, pictures: RealImages, taken: ImageBytes, ratio: float
+    classifier: Classifier,
+    plan: Plan,
+    real_images: RealImages,
+    image_bytes: ImageBytes,
+    crop_ratio: float,
 ) -> PredictionShard:
-    """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours
-    change nothing.
+    """Return the predictions for the images of a shard, classified in padded batches.
+
+    Image i is in row i % tile of its batch, so that a prediction does not depend on the batch.
     """
     tile = plan.settings.tile
     side = plan.settings.resolution
-    failed = dict(taken.failed)
+    failed = dict(image_bytes.failed)
     logits: dict[int, np.ndarray] = {}
-    for number in sorted({i // tile for i in taken.data}):
+    for batch_number in sorted({i // tile for i in image_bytes.data}):
+        # Decode the images of this batch; other rows stay black.
         images = np.zeros((tile, side, side, 3), dtype=np.uint8)
-        for i in (i for i in taken.data if i // tile == number):
+        decoded_indices = []
+        for i in (i for i in image_bytes.data if i // tile == batch_number):
             try:
-                images[i % tile] = pictures.decode(i, taken.data[i], side, ratio)
-                logits[i] = images[i % tile]  # a place, filled below
+                images[i % tile] = real_images.decode(i, image_bytes.data[i], side, crop_ratio)
+                decoded_indices.append(i)
             except SampleError as error:
                 failed[i] = str(error)
-        said = reader.classify(images)
-        for i in [i for i in logits if i // tile == number]:
-            logits[i] = said[i % tile]
-            if not np.isfinite(logits[i]).all():
+
+        batch_logits = classifier.classify(images)  # (tile, classes)
+        for i in decoded_indices:
+            if np.isfinite(batch_logits[i % tile]).all():
+                logits[i] = batch_logits[i % tile]
+            else:
                 failed[i] = "the network's output is not finite"
-                del logits[i]
-    return _shard(logits, failed, taken.image_rows)
+    return _rank_classes(logits, failed, image_bytes.image_rows)
 
 
-def _shard(
+def _rank_classes(
     logits: dict[int, np.ndarray], failed: dict[int, str], rows: tuple[tuple[str, int, str], ...]
 ) -> PredictionShard:
+    """Return a shard with the TOP_K classes of every image; ties keep the order of the classes."""
     indices = sorted(logits)
-    whole = (
-        np.stack([logits[i] for i in indices])
-        if indices
-        else np.zeros((0, TOP_K), dtype=np.float32)
-    )
-    ranked = np.argsort(-whole, axis=1, kind="stable")[:, :TOP_K]
-    best = np.take_along_axis(whole, ranked, 1).astype(np.float32)
+    all_logits = np.zeros((0, TOP_K), dtype=np.float32)
+    if indices:
+        all_logits = np.stack([logits[i] for i in indices])  # (N, classes)
+    ranked_classes = np.argsort(-all_logits, axis=1, kind="stable")[:, :TOP_K]  # (N, TOP_K)
+    top_logits = np.take_along_axis(all_logits, ranked_classes, 1).astype(np.float32)  # (N, TOP_K)
     return PredictionShard(
         np.array(indices, dtype=np.int64),
-        ranked.astype(np.int64),
-        best,
+        ranked_classes.astype(np.int64),
+        top_logits,
         dict(sorted(failed.items())),
         rows,
     )

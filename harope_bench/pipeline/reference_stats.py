@@ -1,11 +1,9 @@
-"""References: statistics of real images and the images themselves, opened, built, and seen once by
-each judge.
+"""References: statistics and features of real images, opened from files or built from images.
 
-Format: ADM's npz, openai/guided-diffusion:evaluations/evaluator.py; `mu`, `sigma` (pool_3), `mu_s`,
-`sigma_s` (sFID), and `arr_0`, the
-real images that precision and recall compare with. Files made here also say their judge, how many
-images the statistics are of, and
-what was odd about them.
+The format is ADM's npz (openai/guided-diffusion:evaluations/evaluator.py): `mu`, `sigma` (pool_3),
+`mu_s`, `sigma_s` (sFID), and `arr_0`, the real images for precision and recall. Files that this
+package writes also record the judge, the number of images behind the statistics, and warnings about
+these images.
 """
 
 from __future__ import annotations
@@ -43,26 +41,24 @@ from harope_bench.pipeline.extract_features import (
 )
 from harope_bench.suites.base import Suite
 
-DEFAULT_IMAGES = 10_000  # in ADM's references
+DEFAULT_IMAGES = 10_000  # number of images in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
-# members that name who looked
+# Members of the archive that record the feature extractor.
 JUDGE_MEMBER = "judge"
 JUDGE_SHA256_MEMBER = "judge_sha256"
-# members: how many images the statistics are of, and what was odd about them
+# Members of the archive that record the number of images and the warnings about them.
 COUNT_MEMBER = "images"
 WARNINGS_MEMBER = "warnings"
 METADATA_MEMBERS = (JUDGE_MEMBER, JUDGE_SHA256_MEMBER, COUNT_MEMBER, WARNINGS_MEMBER, FORMAT_KEY)
 SMALL_MEMBERS = ("mu", "sigma", "mu_s", "sigma_s", "features", *METADATA_MEMBERS)
 REBUILD_ADVICE = "make it with `harope-bench reference`"
-# warnings that are read from a file, and characters of each
+# Limits for the warnings of a file: how many are read, and characters of each.
 MAX_WARNINGS = 20
 MAX_WARNING_LENGTH = 300
 
 
 class LoadedReference(NamedTuple):
-    """A reference as an evaluator wants it: name, sha256 of its file, arrays, and what a result
-    must say of it.
-    """
+    """A reference for evaluators: its name, the sha256 of its file, its arrays and its warnings."""
 
     name: str
     sha256: str
@@ -71,8 +67,10 @@ class LoadedReference(NamedTuple):
 
 
 class ReferenceOrigin(NamedTuple):
-    """What a reference says of the images behind its statistics: how many (None if it does not
-    say), and what was odd about them.
+    """The images behind a reference's statistics, as the file records them.
+
+    image_count: None where the file does not record it.
+    warnings: what was unusual about the images.
     """
 
     image_count: int | None
@@ -80,11 +78,10 @@ class ReferenceOrigin(NamedTuple):
 
 
 class ReferenceExtraction(NamedTuple):
-    """How a judge sees a reference's images where nobody has looked yet.
+    """Options for extracting the features of a reference's images.
 
-    looked: when rescoring, the judge that saw the samples, whose weights may be gone. cache: where
-    that is kept, the user's home if
-    None.
+    recorded_judge: when rescoring, the extractor of the samples; its weights may be missing.
+    cache_folder: where the features are stored; None for the user's home.
     """
 
     device: str = "cpu"
@@ -93,62 +90,60 @@ class ReferenceExtraction(NamedTuple):
     cache_folder: Path | None = None
 
     def judge_weights_sha256(self, judge: str) -> str:
-        """Hash of the weights that look, or that looked."""
-        return (
-            load_judge(judge).weights_sha256()
-            if self.recorded_judge is None
-            else self.recorded_judge.weights_sha256
-        )
+        """Return the hash of the recorded or the installed weights."""
+        if self.recorded_judge is None:
+            return load_judge(judge).weights_sha256()
+        return self.recorded_judge.weights_sha256
 
 
 def open_reference(
     suite: Suite,
     judge: str,
     path: Path | None,
-    looking: ReferenceExtraction | None = None,
+    extraction: ReferenceExtraction | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> LoadedReference:
-    """The suite's reference, or the file given in its place, as this judge sees it.
+    """Return the suite's reference, or the given file, with statistics and features of a judge.
 
     Args:
-        shape: (H, W, 3) of the samples; a reference of another size is warned of.
+        path: a file to use instead of the suite's reference.
+        shape: (H, W, 3) of the samples; images of another size in the reference give a warning.
 
     Raises:
-        StorageError: the file is not an npz with statistics or images. OptionError: it was made
-            with another judge or other weights.
-        InvalidMomentsError: its statistics are no mean and covariance. SampleError: its features
-            are no finite rows.
-        ShapeError: its statistics or features are of another width than the judge's.
+        StorageError: The file is not an npz with statistics or images.
+        OptionError: It was made with another judge or other weights.
+        InvalidMomentsError: Its statistics are no mean and covariance.
+        SampleError: Its features are no finite rows.
+        ShapeError: Its statistics or features are of another width than the judge's.
     """
-    looking = looking or ReferenceExtraction()
+    extraction = extraction or ReferenceExtraction()
     if path is not None:
-        return _open_reference_file(path, judge, looking, shape)
-    found = suite.reference(judge)
-    if found is None:
+        return _open_reference_file(path, judge, extraction, shape)
+
+    reference = suite.reference(judge)
+    if reference is None:
         raise OptionError(
             f"the suite has no reference for {judge} ({suite.title}); give --reference FILE"
         )
-    if found.judge_sha256 != looking.judge_weights_sha256(judge):
+    if reference.judge_sha256 != extraction.judge_weights_sha256(judge):
         raise OptionError(
-            f"reference {found.name} was made with other weights of {judge}; build one,"
+            f"reference {reference.name} was made with other weights of {judge}; build one,"
             " `harope-bench reference --help`"
         )
-    arrays = load_arrays(found.path, SMALL_MEMBERS)
-    _check_judge(
-        found.path, arrays, judge, looking
-    )  # judges share weights, so their hash does not tell whose statistics these are
-    return LoadedReference(
-        found.name,
-        found.sha256,
-        *_add_image_features(found.path, found.sha256, arrays, judge, looking, shape),
+    arrays = load_arrays(reference.path, SMALL_MEMBERS)
+    # Judges share weights, so their hash alone does not identify the judge of the statistics.
+    _check_judge(reference.path, arrays, judge, extraction)
+    arrays, warnings = _add_image_features(
+        reference.path, reference.sha256, arrays, judge, extraction, shape
     )
+    return LoadedReference(reference.name, reference.sha256, arrays, warnings)
 
 
 def _open_reference_file(
-    path: Path, judge: str, looking: ReferenceExtraction, shape: tuple[int, ...] | None
+    path: Path, judge: str, extraction: ReferenceExtraction, shape: tuple[int, ...] | None
 ) -> LoadedReference:
     if not path.is_file():
-        raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
+        raise StorageError(f"reference {path} is missing; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL_MEMBERS)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm_npz.array_names(path):
         raise StorageError(
@@ -156,32 +151,32 @@ def _open_reference_file(
             f" or arr_0; {REBUILD_ADVICE}"
         )
     sha256 = sha256_file(path)
-    unsaid = _check_judge(path, arrays, judge, looking)
-    found, warnings = _add_image_features(path, sha256, arrays, judge, looking, shape)
-    return LoadedReference(path.name, sha256, found, (*unsaid, *warnings))
+    judge_warnings = _check_judge(path, arrays, judge, extraction)
+    arrays, warnings = _add_image_features(path, sha256, arrays, judge, extraction, shape)
+    return LoadedReference(path.name, sha256, arrays, (*judge_warnings, *warnings))
 
 
 def _check_judge(
-    path: Path, arrays: Mapping[str, np.ndarray], judge: str, looking: ReferenceExtraction
+    path: Path, arrays: Mapping[str, np.ndarray], judge: str, extraction: ReferenceExtraction
 ) -> tuple[str, ...]:
-    """A warning where the file does not say which judge made its statistics.
+    """Return a warning where the file does not record the judge of its statistics.
 
     Raises:
-        OptionError: another judge made them. FormatError: another version of this package made the
-            file.
+        OptionError: Another judge made the statistics.
+        FormatError: Another version of this package made the file.
     """
     if JUDGE_MEMBER not in arrays:
-        return (
-            (f"reference: the file does not say which judge made it, taken as {judge}",)
-            if "mu" in arrays
-            else ()
-        )
+        if "mu" not in arrays:
+            return ()
+        return (f"reference: the file does not record its judge, {judge} is assumed",)
+
     check_arrays_format("reference", arrays, path)
-    said = (str(arrays[JUDGE_MEMBER]), str(arrays.get(JUDGE_SHA256_MEMBER, "")))
-    if said != (judge, looking.judge_weights_sha256(judge)):
+    file_judge = str(arrays[JUDGE_MEMBER])
+    file_sha256 = str(arrays.get(JUDGE_SHA256_MEMBER, ""))
+    if (file_judge, file_sha256) != (judge, extraction.judge_weights_sha256(judge)):
         raise OptionError(
-            f"reference {path} was made by {said[0]} ({said[1][:12]}...), not by {judge} with its"
-            " weights; build it again"
+            f"reference {path} was made by {file_judge} ({file_sha256[:12]}...), not by {judge}"
+            " with its weights; build it again"
         )
     return ()
 
@@ -189,44 +184,49 @@ def _check_judge(
 def _add_image_features(
     path: Path,
     sha256: str,
-    arrays: dict[str, np.ndarray],
+    file_arrays: Mapping[str, np.ndarray],
     judge: str,
-    looking: ReferenceExtraction,
+    extraction: ReferenceExtraction,
     shape: tuple[int, ...] | None,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays, with the features of the images in the file and, where it has no statistics,
-    those of these images.
+    """Return the arrays of a reference with the features of its images, and warnings.
+
+    Where the file has no statistics, those of its images are added.
     """
-    found = {name: array for name, array in arrays.items() if name not in METADATA_MEMBERS}
-    _check_arrays(path, found, judge)
+    arrays = {name: array for name, array in file_arrays.items() if name not in METADATA_MEMBERS}
+    _check_arrays(path, arrays, judge)
     warnings = tuple(
-        f"reference: {line.removeprefix('images: ')}" for line in _parse_origin(arrays).warnings
+        f"reference: {line.removeprefix('images: ')}"
+        for line in _parse_origin(file_arrays).warnings
     )
-    if "features" in found:
-        return found, warnings
+    if "features" in arrays:
+        return arrays, warnings
     if "arr_0" not in adm_npz.array_names(path):
-        return found, (
-            *warnings,
+        warnings += (
             "reference: statistics without images (arr_0), so no precision, recall or KID",
         )
-    n, *size = adm_npz.images_shape(path, is_reference=True)
-    seen = extract_reference_features(path, sha256, judge, looking).features
-    if "mu" in found:
-        _check_width(path, "mu", len(found["mu"]), judge, seen.arrays["features"].shape[1])
+        return arrays, warnings
+
+    # Extract the features of the images in the file.
+    image_count, *size = adm_npz.images_shape(path, is_reference=True)  # (N, H, W, 3)
+    features = extract_reference_features(path, sha256, judge, extraction).features
+    feature_rows = features.arrays["features"]  # (N, D)
+    if "mu" in arrays:
+        _check_width(path, "mu", len(arrays["mu"]), judge, feature_rows.shape[1])
     if shape is not None and tuple(size) != shape:
         warnings += (
             f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",
         )
-    if "mu" not in found:
-        found |= adm_statistics(seen)
-        warnings += (f"reference: it carries no statistics, they are of its own {n:,} images",)
-    return {**found, "features": seen.arrays["features"]}, warnings
+    if "mu" not in arrays:
+        arrays |= adm_statistics(features)
+        warnings += (
+            f"reference: it has no statistics, they were computed from its {image_count:,} images",
+        )
+    return {**arrays, "features": feature_rows}, warnings
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> None:
-    """Raise unless statistics and features of a file are what they are called, and as wide as the
-    judge's arrays.
-    """
+    """Raise unless statistics and features are valid and of the widths of the judge's arrays."""
     widths = load_feature_extractor(judge).widths
     for array, names in STATISTICS.items():
         if any(name in arrays for name in names):
@@ -239,15 +239,16 @@ def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> N
 
 
 def _check_statistics(
-    path: Path, arrays: Mapping[str, np.ndarray], mean: str, covariance: str
+    path: Path, arrays: Mapping[str, np.ndarray], mean_name: str, covariance_name: str
 ) -> None:
-    if missing := [name for name in (mean, covariance) if name not in arrays]:
+    if missing := [name for name in (mean_name, covariance_name) if name not in arrays]:
         raise InvalidMomentsError(
-            f"reference {path} lacks {missing[0]}, wanted {mean} and {covariance}; {REBUILD_ADVICE}"
+            f"reference {path} lacks {missing[0]}, wanted {mean_name} and {covariance_name};"
+            f" {REBUILD_ADVICE}"
         )
-    if complaint := moments_complaint(arrays[mean], arrays[covariance]):
+    if complaint := moments_complaint(arrays[mean_name], arrays[covariance_name]):
         raise InvalidMomentsError(
-            f"{mean} and {covariance} of reference {path} {complaint}; {REBUILD_ADVICE}"
+            f"{mean_name} and {covariance_name} of reference {path} {complaint}; {REBUILD_ADVICE}"
         )
 
 
@@ -259,44 +260,45 @@ def _check_features(path: Path, rows: np.ndarray) -> None:
             f"features of reference {path} are of no image, wanted at least one row;"
             f" {REBUILD_ADVICE}"
         )
-    if (bad := first_bad_row(rows)) is not None:
+    bad_row = first_bad_row(rows)
+    if bad_row is not None:
         raise SampleError(
-            f"features of reference {path} are not finite, first in row {bad}; {REBUILD_ADVICE}"
+            f"features of reference {path} are not finite, first in row {bad_row}; {REBUILD_ADVICE}"
         )
 
 
-def _check_width(path: Path, name: str, found: int, judge: str, width: int | None) -> None:
-    if width is not None and found != width:
+def _check_width(path: Path, name: str, actual_width: int, judge: str, width: int | None) -> None:
+    """Raise ShapeError if an array has another width than the judge's; None allows any width."""
+    if width is not None and actual_width != width:
         raise ShapeError(
-            f"{name} of reference {path} has width {found}, judge {judge} gives {width}; use the"
-            " reference of the same judge"
+            f"{name} of reference {path} has width {actual_width}, judge {judge} gives {width}; use"
+            " the reference of the same judge"
         )
 
 
 def extract_reference_features(
-    path: Path, sha256: str, judge: str, looking: ReferenceExtraction
+    path: Path, sha256: str, judge: str, extraction: ReferenceExtraction
 ) -> ExtractedFeatures:
-    """What the judge saw of a reference's images; looked at once, kept in the user's home, resumed
-    after a kill.
-    """
-    folder = (looking.cache_folder or home() / "references") / sha256[:16] / judge
+    """Return the features of a reference's images, cached in the user's home by hash and judge."""
+    folder = (extraction.cache_folder or home() / "references") / sha256[:16] / judge
     return extract_features(
         open_reference_images(path),
         judge,
         folder,
-        looking.device,
-        looking.is_rescored,
-        looking.recorded_judge,
+        extraction.device,
+        extraction.is_rescored,
+        extraction.recorded_judge,
     )
 
 
-def adm_statistics(seen: Features) -> dict[str, np.ndarray]:
-    """Mean and unbiased covariance (float64) of the rows, under ADM's names."""
-    found = {}
-    for name, (mean, covariance) in STATISTICS.items():
-        if name in seen.arrays:
-            found[mean], found[covariance] = seen.moments(name).to_gaussian()
-    return found
+def adm_statistics(features: Features) -> dict[str, np.ndarray]:
+    """Return mean (D,) and unbiased covariance (D, D) of each array, float64, under ADM's names."""
+    statistics = {}
+    for array_name, (mean_name, covariance_name) in STATISTICS.items():
+        if array_name in features.arrays:
+            gaussian = features.moments(array_name).to_gaussian()
+            statistics[mean_name], statistics[covariance_name] = gaussian
+    return statistics
 
 
 def build_reference(
@@ -308,101 +310,111 @@ def build_reference(
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
-    """Writes a reference npz: statistics over every image of the set, and a random choice of them
-    as arr_0.
+    """Write a reference npz: statistics of every image, and a random subset of the images.
 
-    What the judge saw lies beside the file until that is written, so that a kill loses little.
+    Features are stored beside the file until it is written, so that an interrupted call resumes.
 
     Args:
-        images: how many go into arr_0 (all if there are fewer), chosen by `seed`. replace: write
-            over a file that holds something else.
+        images: size of the subset (`arr_0`), chosen by `seed`; all images if there are fewer.
+        replace: overwrite an existing file that is no reference of these images.
 
     Raises:
-        StorageError: something else stands at the target and `replace` is not given, or the target
-            is what is read.
+        StorageError: Another file exists at the target and `replace` is not set, or the target is
+            what is read.
     """
     load_feature_extractor(judge)
     check_maximum("--images", images, MAX_REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
-    work = target.with_name(f".{target.name}.observations")
-    seen = extract_features(samples, judge, work, device, rescore=False)
-    chosen = samples.random_subset(images, seed) if images < len(samples.indices) else samples
-    height, width, channels = samples.shape
-    found = adm_statistics(seen.features)
-    texts = [
-        warning.text for warning in seen.warnings if warning.code == "images"
-    ]  # of the judge, whoever uses it says
-    lines = [
-        printable_line(line)
-        for line in (*samples.warnings, *texts, *_singular_warnings(found, len(samples.indices)))
-    ]
-    note = {
+
+    # Statistics of all images, with what the file records about them.
+    features_folder = target.with_name(f".{target.name}.features")
+    extraction_result = extract_features(samples, judge, features_folder, device, rescore=False)
+    statistics = adm_statistics(extraction_result.features)
+    metadata = {
         JUDGE_MEMBER: np.array(judge),
-        JUDGE_SHA256_MEMBER: np.array(seen.judge.weights_sha256),
+        JUDGE_SHA256_MEMBER: np.array(extraction_result.judge.weights_sha256),
         COUNT_MEMBER: np.array(len(samples.indices)),
+        WARNINGS_MEMBER: np.array(
+            _origin_warnings(samples, extraction_result, statistics), dtype=np.str_
+        ),
     }
-    fitting = max(1, adm_npz.BATCH_BYTES // (height * width * channels))
-    batches = (batch.images for batch in chosen.batches(chosen.indices, min(256, fitting)))
-    more = arrays_with_format(
-        "reference", {**found, **note, WARNINGS_MEMBER: np.array(lines, dtype=np.str_)}
-    )
+
+    # Write them with a random subset of the images, batch by batch.
+    subset = samples
+    if images < len(samples.indices):
+        subset = samples.random_subset(images, seed)
+    height, width, channels = samples.shape
+    batch_size = min(256, max(1, adm_npz.BATCH_BYTES // (height * width * channels)))
     adm_npz.write_npz(
         target,
-        batches,
-        (len(chosen.indices), height, width, channels),
-        extra_arrays=more,
+        (batch.images for batch in subset.batches(subset.indices, batch_size)),
+        (len(subset.indices), height, width, channels),
+        extra_arrays=arrays_with_format("reference", {**statistics, **metadata}),
         replace=replace,
     )
-    delete_features(work, list(seen.features.arrays))
+    delete_features(features_folder, list(extraction_result.features.arrays))
     return target
 
 
+def _origin_warnings(
+    samples: SampleSet, extraction_result: ExtractedFeatures, statistics: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Return the warnings about images that a reference records.
+
+    Warnings about the judge are left out, because every use of the reference repeats them.
+    """
+    image_texts = [
+        warning.text for warning in extraction_result.warnings if warning.code == "images"
+    ]
+    singular_texts = _singular_warnings(statistics, len(samples.indices))
+    return [printable_line(text) for text in (*samples.warnings, *image_texts, *singular_texts)]
+
+
 def _check_target(target: Path, samples: SampleSet, judge: str, replace: bool) -> None:
-    """Refuse, before anything is judged, a file that the same command cannot have written."""
+    """Raise StorageError, before any extraction, for a file that the same command did not write."""
     check_output_path(target, samples.path)
     if not target.exists() or replace:
         return
     try:
-        found = load_arrays(target, (JUDGE_MEMBER, COUNT_MEMBER))
+        members = load_arrays(target, (JUDGE_MEMBER, COUNT_MEMBER))
     except StorageError:
-        found = {}
-    if (str(found.get(JUDGE_MEMBER)), str(found.get(COUNT_MEMBER))) != (
-        judge,
-        str(len(samples.indices)),
-    ):
+        members = {}
+    judge_and_count = (str(members.get(JUDGE_MEMBER)), str(members.get(COUNT_MEMBER)))
+    if judge_and_count != (judge, str(len(samples.indices))):
         raise StorageError(
             f"{target} exists and is no reference of these images by {judge}; give --replace, or"
-            " choose another place"
+            " choose another path"
         )
 
 
 def reference_origin(path: Path) -> ReferenceOrigin:
-    """What a reference file says of the images behind its statistics; StorageError if it cannot be
-    read.
+    """Return what a reference file records of the images behind its statistics.
+
+    Raises:
+        StorageError: The file cannot be read.
     """
     return _parse_origin(load_arrays(path, (COUNT_MEMBER, WARNINGS_MEMBER)))
 
 
 def _parse_origin(arrays: Mapping[str, np.ndarray]) -> ReferenceOrigin:
-    count = arrays.get(COUNT_MEMBER)
-    told = arrays.get(WARNINGS_MEMBER)
-    lines = (
-        ()
-        if told is None or told.dtype.kind != "U"
-        else tuple(
-            printable_line(str(line))[:MAX_WARNING_LENGTH] for line in told.ravel()[:MAX_WARNINGS]
+    warning_array = arrays.get(WARNINGS_MEMBER)
+    lines: tuple[str, ...] = ()
+    if warning_array is not None and warning_array.dtype.kind == "U":
+        lines = tuple(
+            printable_line(str(line))[:MAX_WARNING_LENGTH]
+            for line in warning_array.ravel()[:MAX_WARNINGS]
         )
-    )
+    count = arrays.get(COUNT_MEMBER)
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
         return ReferenceOrigin(None, lines)
     return ReferenceOrigin(int(count.item()), lines)
 
 
-def _singular_warnings(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:
-    """A warning for each covariance that so few images leave singular."""
+def _singular_warnings(statistics: Mapping[str, np.ndarray], image_count: int) -> tuple[str, ...]:
+    """Return a warning for each covariance that is singular because there are too few images."""
     return tuple(
-        f"images: N <= D ({images:,} images, {len(found[mean]):,} dimensions of {mean}); the"
-        " statistics lean on N"
-        for mean, _ in STATISTICS.values()
-        if mean in found and images <= len(found[mean])
+        f"images: N <= D ({image_count:,} images, {len(statistics[mean_name]):,} dimensions of"
+        f" {mean_name}); the statistics depend on N"
+        for mean_name, _ in STATISTICS.values()
+        if mean_name in statistics and image_count <= len(statistics[mean_name])
     )

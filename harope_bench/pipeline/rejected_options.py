@@ -1,4 +1,4 @@
-"""Options of `eval` that do not apply to a kind of target are rejected, before any work."""
+"""Rejection of `eval` options that do not apply to a kind of target, before any work."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CLASSIFIER_OPTIONS = ("images", "truth", "crop_ratio")
 ORDER_OPTIONS = ("order", "pattern", "file_list", "tiles")
 PROMPT_OPTIONS = ("allow_missing", "judge_python", *ORDER_OPTIONS)
 
-# A reason, and the options that do not apply: names of `EvalOptions.conditional_options`.
+# A reason, and the options that do not apply for it: names of `EvalOptions.conditional_options`.
 _NO_CLASSIFIER = ("is no classifier", CLASSIFIER_OPTIONS)
-_CLASSIFIER = ("names real pictures", ("reference", "batch", "labels", *ORDER_OPTIONS))
-_NO_PROMPTS = ("asks for no prompts", PROMPT_OPTIONS)
+_CLASSIFIER = ("classifies real images", ("reference", "batch", "labels", *ORDER_OPTIONS))
+_NO_PROMPTS = ("has no prompts", PROMPT_OPTIONS)
 REJECTED_OPTIONS: dict[TargetKind, tuple[tuple[str, tuple[str, ...]], ...]] = {
     TargetKind.CHECKPOINT: (_NO_CLASSIFIER, _NO_PROMPTS),
     TargetKind.PROMPT_CHECKPOINT: (_NO_CLASSIFIER, ("is no folder of images", ORDER_OPTIONS)),
@@ -37,31 +37,35 @@ REJECTED_OPTIONS: dict[TargetKind, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 
 def check_options(target: Target, options: EvalOptions) -> None:
-    """Raise OptionError for an option that does not apply to this target, or a missing suite.
-
-    Raises:
-        OptionError: One line, with the option and what the target is.
-    """
+    """Raise OptionError for an option that does not apply to this target, or a missing suite."""
     for reason, names in REJECTED_OPTIONS[target.kind]:
-        if target.suite is not None or names is not PROMPT_OPTIONS:  # they may apply to the suite
+        # Without a suite, prompt options may still apply.
+        if target.suite is not None or names is not PROMPT_OPTIONS:
             _reject(target, reason, names, options)
     if target.kind in CHECKPOINTS or target.kind is TargetKind.OFFICIAL_RESULTS:
         return
 
-    # Images are there already, so what would generate others is a mistake.
-    if stated := options.generation.stated_options:
-        state = "has its plan already" if target.kind in CLASSIFIERS else "is drawn already"
-        raise OptionError(f"{target.name} {state}, {stated[0]} would change nothing; leave it out")
+    # The images exist already, so options of generation have no effect.
+    explicit_options = options.generation.stated_options
+    if explicit_options:
+        state = "has a plan" if target.kind in CLASSIFIERS else "is generated"
+        raise OptionError(
+            f"{target.name} {state} already, {explicit_options[0]} would have no effect; leave it"
+            " out"
+        )
     if target.suite is None:
-        known = ", ".join(registry.list_names("suites"))
-        raise OptionError(f"{target.name} does not say its suite; add --suite, one of: {known}")
+        suite_names = ", ".join(registry.list_names("suites"))
+        raise OptionError(
+            f"{target.name} does not record its suite; add --suite, one of: {suite_names}"
+        )
     if target.kind in RUN_FOLDERS and target.plan is not None and target.suite != target.plan.suite:
         check_rescored_suite(target.name, target.plan.suite, target.suite)
 
 
 def _reject(target: Target, reason: str, names: Iterable[str], options: EvalOptions) -> None:
+    """Raise OptionError if any of these options was given."""
     values = options.conditional_options()
-    stated = [name for name in names if values[name] is not None]
-    if stated:
-        option = f"--{stated[0].replace('_', '-')}"
-        raise OptionError(f"{target.name} {reason}, {option} means nothing to it; leave it out")
+    explicit_names = [name for name in names if values[name] is not None]
+    if explicit_names:
+        option = f"--{explicit_names[0].replace('_', '-')}"
+        raise OptionError(f"{target.name} {reason}, {option} does not apply; leave it out")

@@ -1,5 +1,6 @@
-"""Every row of a table: draw, score, tabulate, report. Calls the other conductors; resumes by
-theirs.
+"""Reproduction of tables: generate and score every row, write the tables and a report.
+
+The stages resume by themselves after an interruption.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,23 +60,24 @@ from harope_bench.pipeline.table_runs import (
     PlannedRun,
     TableRuns,
     added_runs,
-    check_work,
+    check_table_runs,
     has_network_columns,
     plan_table_runs,
-    suites_lacking,
+    suites_without_checkpoint,
 )
-from harope_bench.reports import tables
 from harope_bench.reports.report_page import write_report
+from harope_bench.reports.tables import render_table
 from harope_bench.suites.base import load_suite
 
-ALL_TABLES = "all"  # in place of names: every registered table
+ALL_TABLES = "all"  # instead of names: every registered table
 FORMATS = ("md", "csv", "tex", "html", "json")
 
 
 @dataclass
 class ReproduceSummary:
-    """What a call had to do. lacking: a line for each table some of whose rows no registered
-    checkpoint fits.
+    """Counts of one call of `reproduce`.
+
+    missing_checkpoints: a line for each table with rows that no registered checkpoint fits.
     """
 
     n_rows: int = 0
@@ -92,113 +95,123 @@ def reproduce(
     device: str,
     seed: int,
     judge: str | None = None,
-    terms: AnnotatorOptions | None = None,
+    annotator_options: AnnotatorOptions | None = None,
     scaling: str | None = None,
     entries: Entries = NO_ENTRIES,
 ) -> ReproduceSummary:
-    """Makes every row of the tables, then the tables in all formats and one report, below `out`.
+    """Generate and score every row of the tables, and write the tables and one report below `out`.
 
-    Rows that tables share are drawn once. What stands already is kept. At paper scale the columns
-    that are of the network itself are
-    counted without weights; a table that has them needs no registered checkpoint, and its other
-    cells then say that they were not run.
-    Rows that no registered checkpoint fits are listed, the others run.
+    Rows that tables share are generated once, and finished work is skipped. Rows that no registered
+    checkpoint fits are listed, and the others run.
+
+    At paper scale, columns of the network itself are counted without weights. A table with such
+    columns needs no registered checkpoint; its other cells then say that they were not run.
 
     Args:
-        names: tables, or `all` alone. count: samples of each run, of prompts at most the suite's
-            own number.
-        judge: `role=NAME` in place of the suites' own judges of prompts. terms: how these are
-            asked; on the device, here, if None.
-        scaling: how rows that are larger than their training meet positions beyond its grid; the
-            other rows stay as trained.
-        entries: registered checkpoints that get rows of their own, or decide who stands in a row;
-            or runs that are below `out`.
+        names: tables, or `all` alone.
+        count: samples of each run; for prompts at most the suite's count.
+        judge: `role=NAME` instead of the suites' default annotators.
+        annotator_options: how annotators run; by default on the device, in this process.
+        scaling: position scaling of rows that are larger than the training resolution of their
+            checkpoint.
+        entries: checkpoints or runs below `out` with rows of their own, or that decide a row.
 
     Raises:
-        BenchError: a table has no such scale, no row a registered checkpoint, a row several,
-            something that a run needs is missing,
-            or the scaling has nothing to act on; said before anything is drawn.
+        BenchError: A table has no such scale, a row has several checkpoints or none has one,
+            something that a run needs is missing, or the scaling applies to no row. It is raised
+            before anything is generated.
     """
     check_maximum("--count", count or 0, MAX_INDICES)
     is_all = list(names) == [ALL_TABLES]
-    wanted = registry.list_names("tables") if is_all else names
-    chosen = [board.load_table(name) for name in wanted]
-    terms = terms or AnnotatorOptions(device)
+    table_names = registry.list_names("tables") if is_all else names
+    tables = [board.load_table(name) for name in table_names]
+    annotator_options = annotator_options or AnnotatorOptions(device)
     entries = replace(entries, runs_folder=out)
-    works = [plan_table_runs(table, scale, entries) for table in chosen]
-    lacking = check_work(chosen, works, scale, is_all)
-    own_work = added_runs(chosen, scale, entries)
-    work = list(dict.fromkeys([*(item for each in works for item in each.runs), *own_work]))
-    _check_scaling(scaling, work, wanted)
-    weighed = _weighed_runs(chosen, works, own_work, scale)
+
+    # Find every run, and what is missing, before anything is generated.
+    runs_by_table = [plan_table_runs(table, scale, entries) for table in tables]
+    missing_checkpoints = check_table_runs(tables, runs_by_table, scale, is_all)
+    entry_runs = added_runs(tables, scale, entries)
+    table_runs = [run for table_work in runs_by_table for run in table_work.runs]
+    runs = list(dict.fromkeys([*table_runs, *entry_runs]))
+    _check_scaling(scaling, runs, table_names)
+    measured_runs = _measured_runs(tables, runs_by_table, entry_runs, scale)
+    options = _RunOptions(device, seed, scaling, judge, annotator_options)
     plans = _make_plans(
-        work, _RunOptions(device, seed, scaling, judge, terms), lacking, suites_lacking(works)
+        runs, options, missing_checkpoints, suites_without_checkpoint(runs_by_table)
     )
-    markings = _prompt_scorings(
-        list(dict.fromkeys(plan.suite for plan in plans.values())), judge, terms
+    suites = list(dict.fromkeys(plan.suite for plan in plans.values()))
+    prompt_scorings = _prompt_scorings(suites, judge, annotator_options)
+
+    # Run everything, then write the tables.
+    summary = ReproduceSummary(
+        n_rows=len(plans), missing_checkpoints=[item.text for item in missing_checkpoints]
     )
-    done = ReproduceSummary(n_rows=len(plans), missing_checkpoints=[item.text for item in lacking])
     if scale == "paper":
-        _count_rows([table for table in chosen if has_network_columns(table)], out, done)
-    several = Counter(item.checkpoint for item in work)
-    for item, plan in plans.items():
-        folder = item.folder(out, several[item.checkpoint] > 1 or item.resolution is not None)
-        _generate_and_score(plan, folder, count, done, markings.get(plan.suite))
-        if item in weighed:
-            done.n_scored += _measure_cost(plan, folder)
-    done.written_paths += _write_tables(chosen, scale, out, entries, works)
-    return done
+        _count_rows([table for table in tables if has_network_columns(table)], out, summary)
+    run_counts = Counter(run.checkpoint for run in runs)
+    for run, plan in plans.items():
+        needs_subfolder = run_counts[run.checkpoint] > 1 or run.resolution is not None
+        folder = run.folder(out, needs_subfolder)
+        _generate_and_score(plan, folder, count, summary, prompt_scorings.get(plan.suite))
+        if run in measured_runs:
+            summary.n_scored += _measure_cost(plan, folder)
+    summary.written_paths += _write_tables(tables, scale, out, entries, runs_by_table)
+    return summary
 
 
-def _check_scaling(scaling: str | None, work: Sequence[PlannedRun], names: Sequence[str]) -> None:
-    """Raise OptionError where no run of these tables is larger than its training."""
-    if scaling is not None and not any(map(_exceeds_training_size, work)):
+def _check_scaling(scaling: str | None, runs: Sequence[PlannedRun], names: Sequence[str]) -> None:
+    """Raise OptionError where no run of these tables is larger than its training resolution."""
+    if scaling is not None and not any(map(_exceeds_training_size, runs)):
         raise OptionError(
-            f"no row of {', '.join(names)} is larger than its training, so --pos-scaling has"
-            " nothing to do; leave it out"
+            f"no row of {', '.join(names)} is larger than its training resolution, so --pos-scaling"
+            " has no effect; leave it out"
         )
 
 
-def _weighed_runs(
-    tables: Sequence[Table], works: Sequence[TableRuns], added: Sequence[PlannedRun], scale: Scale
+def _measured_runs(
+    tables: Sequence[Table],
+    runs_by_table: Sequence[TableRuns],
+    entry_runs: Sequence[PlannedRun],
+    scale: Scale,
 ) -> set[PlannedRun]:
-    """Return the runs whose network is measured: at paper scale the added ones alone, the tables'
-    rows are counted without weights.
+    """Return the runs whose network's cost is measured.
+
+    At paper scale these are the runs of entries only, because the tables' rows are counted without
+    weights.
     """
-    runs = set(added) if any(map(has_network_columns, tables)) else set()
+    runs = set(entry_runs) if any(map(has_network_columns, tables)) else set()
     if scale == "micro":
-        runs |= {
-            item
-            for table, work in zip(tables, works, strict=True)
-            if has_network_columns(table)
-            for item in work.runs
-        }
+        for table, table_work in zip(tables, runs_by_table, strict=True):
+            if has_network_columns(table):
+                runs.update(table_work.runs)
     return runs
 
 
 def _write_tables(
-    chosen: Sequence[Table], scale: Scale, out: Path, entries: Entries, works: Sequence[TableRuns]
+    tables: Sequence[Table],
+    scale: Scale,
+    out: Path,
+    entries: Entries,
+    runs_by_table: Sequence[TableRuns],
 ) -> list[Path]:
-    """The tables in all formats and the report, of everything below `out`."""
+    """Write the tables in all formats and the report, from every result below `out`."""
     results = read_results(out)
-    written = []
-    check_entries(chosen, results, entries, (scale,))
-    strangers = unmatched_runs_note(chosen, results, entries)
-    for table, work in zip(chosen, works, strict=True):
-        notes = [text for text in (work.missing_rows_note(table), strangers) if text]
-        built = board.build_board(table, results, "both", scale, entries, notes)
-        written += [
-            _write(
-                out / f"table{table.number or table.id}.{kind}", tables.render_table(built, kind)
-            )
-            for kind in FORMATS
-        ]
+    paths = []
+    check_entries(tables, results, entries, (scale,))
+    unmatched_note = unmatched_runs_note(tables, results, entries)
+    for table, table_work in zip(tables, runs_by_table, strict=True):
+        notes = [text for text in (table_work.missing_rows_note(table), unmatched_note) if text]
+        measured_table = board.build_board(table, results, "both", scale, entries, notes)
+        for file_format in FORMATS:
+            path = out / f"table{table.number or table.id}.{file_format}"
+            paths.append(_write(path, render_table(measured_table, file_format)))
     write_report(out, out / "report.html", entries)
-    return [*written, out / "report.html"]
+    return [*paths, out / "report.html"]
 
 
 class _RunOptions(NamedTuple):
-    """How the runs of a call are drawn and judged."""
+    """Options of all runs of a call: how images are generated and annotated."""
 
     device: str
     seed: int
@@ -208,152 +221,143 @@ class _RunOptions(NamedTuple):
 
 
 def _make_plans(
-    work: Sequence[PlannedRun],
-    drawing: _RunOptions,
-    lacking: Sequence[Requirement],
+    runs: Sequence[PlannedRun],
+    options: _RunOptions,
+    missing_checkpoints: Sequence[Requirement],
     suites: Sequence[str],
 ) -> dict[PlannedRun, Plan]:
     """Return the plan of each run.
 
     Args:
-        lacking: rows without a checkpoint; suites: of these rows, whose prompts and judges they
-            will need.
+        missing_checkpoints: requirements of rows without a checkpoint.
+        suites: of these rows; their prompts and judges will be needed.
 
     Raises:
-        MissingRequirementsError: something that a run needs is missing, or no row has a checkpoint;
-            everything is named at once.
+        MissingRequirementsError: Something that a run needs is missing, or no row has a checkpoint.
+            The message lists everything at once.
     """
     plans: dict[PlannedRun, Plan] = {}
     missing: list[Requirement] = []
-    for item in work:
-        plan = plan_or_requirement(
-            lambda item=item: _plan(item, drawing.device, drawing.seed, drawing.scaling)
-        )  # type: ignore[misc]
+    for run in runs:
+        plan = plan_or_requirement(partial(_plan, run, options))
         if isinstance(plan, Requirement):
             missing.append(plan)
         else:
-            plans[item] = plan
-    missing += missing_requirements(
-        list(plans.values()),
-        RequiredScoring(judge=drawing.judge, python=drawing.annotator_options.python),
-    )
-    is_empty = bool(lacking) and not work
-    if is_empty:
-        missing += suite_requirements(
-            suites, RequiredScoring(judge=drawing.judge, python=drawing.annotator_options.python)
-        )
-    if is_empty or blocking_requirements(missing):
-        raise_missing([*lacking, *missing])
+            plans[run] = plan
+
+    scoring = RequiredScoring(judge=options.judge, python=options.annotator_options.python)
+    missing += missing_requirements(list(plans.values()), scoring)
+    has_no_run = bool(missing_checkpoints) and not runs
+    if has_no_run:
+        missing += suite_requirements(suites, scoring)
+    if has_no_run or blocking_requirements(missing):
+        raise_missing([*missing_checkpoints, *missing])
     return plans
 
 
 def _measure_cost(plan: Plan, out: Path) -> bool:
+    """Measure the cost of a plan's network; return whether it was not measured before."""
     from harope_bench.analysis.cost.measure_cost import measure_cost
 
     return measure_cost(plan, out).is_new
 
 
-def _count_rows(tables: Sequence[Table], out: Path, done: ReproduceSummary) -> None:
-    """Counts every row's network on the meta device."""
+def _count_rows(tables: Sequence[Table], out: Path, summary: ReproduceSummary) -> None:
+    """Count the operations of every row's network on the meta device."""
     from harope_bench.analysis.cost.measure_cost import count_cost, plan_without_weights
 
     for table in tables:
         for row in table.rows:
             if not (row.backbone and row.encoding and row.resolution):
                 continue
+            config = {**table.paper.config, **row.config}
             plan = plan_without_weights(
-                row.backbone,
-                row.encoding,
-                row.options,
-                {**table.paper_scale.config, **row.config},
-                row.resolution,
-                "none",
+                row.backbone, row.encoding, row.options, config, row.res, "none"
             )
-            done.n_rows += 1
-            done.n_scored += count_cost(plan, out / plan.checkpoint.name).is_new
+            summary.n_rows += 1
+            summary.n_scored += count_cost(plan, out / plan.checkpoint.name).is_new
 
 
-def _plan(item: PlannedRun, device: str, seed: int, scaling: str | None) -> Plan:
-    """A classifier's run has no seed: it draws nothing."""
-    if is_classification_suite(item.suite):
-        return make_classifier_plan(item.checkpoint, item.suite, {"device": device})
-    said: dict[str, Option | None] = {"device": device, "seed": seed, "resolution": item.resolution}
-    return make_plan(
-        item.checkpoint,
-        item.suite,
-        {**said, "pos_scaling": scaling if _exceeds_training_size(item) else None},
-    )
+def _plan(run: PlannedRun, options: _RunOptions) -> Plan:
+    """Return the plan of a run; a classifier's has no seed, because it generates nothing."""
+    if is_classification_suite(run.suite):
+        return make_classifier_plan(run.checkpoint, run.suite, {"device": options.device})
+    overrides: dict[str, Option | None] = {
+        "device": options.device,
+        "seed": options.seed,
+        "resolution": run.resolution,
+        "pos_scaling": options.scaling if _exceeds_training_size(run) else None,
+    }
+    return make_plan(run.checkpoint, run.suite, overrides)
 
 
-def _exceeds_training_size(item: PlannedRun) -> bool:
-    """Whether a run is drawn at a larger side than its network was trained at, as far as the
-    checkpoint tells.
-    """
-    return item.resolution is not None and item.resolution > int(
-        load_checkpoint_record(item.checkpoint).config.get("size", 0)
-    )
+def _exceeds_training_size(run: PlannedRun) -> bool:
+    """Return whether a run is larger than the recorded training size of its checkpoint."""
+    if run.resolution is None:
+        return False
+    return run.resolution > int(load_checkpoint_record(run.checkpoint).config.get("size", 0))
 
 
 def _prompt_scorings(
-    suites: Sequence[str], judge: str | None, terms: AnnotatorOptions
+    suites: Sequence[str], judge: str | None, annotator_options: AnnotatorOptions
 ) -> dict[str, PromptScoring]:
-    """How the images of each suite of prompts are marked, once its prompts and judges are known to
-    be here.
-    """
-    asked = [suite for suite in suites if is_prompt_suite(suite)]
-    judges = judges_by_suite(judge, asked) if judge else {}
-    found = {
-        suite: PromptScoring(suite, judge=judges.get(suite), annotator_options=terms)
-        for suite in asked
+    """Return how each suite of prompts is scored, after checking that prompts and judges exist."""
+    prompt_suites = [suite for suite in suites if is_prompt_suite(suite)]
+    judges = judges_by_suite(judge, prompt_suites) if judge else {}
+    scorings = {
+        suite: PromptScoring(suite, judge=judges.get(suite), annotator_options=annotator_options)
+        for suite in prompt_suites
     }
-    for marking in found.values():
-        check_prompt_scoring(marking, None)
-    return found
+    for scoring in scorings.values():
+        check_prompt_scoring(scoring, None)
+    return scorings
 
 
 def _generate_and_score(
     plan: Plan,
     folder: Path,
     count: int | None,
-    done: ReproduceSummary,
-    marking: PromptScoring | None,
+    summary: ReproduceSummary,
+    prompt_scoring: PromptScoring | None,
 ) -> None:
-    """One row drawn and scored, or its pictures named and scored."""
+    """Generate and score one run, or classify real images and score the predictions."""
     if is_classification_suite(plan.suite):
-        done.n_scored += sum(
-            s.is_new for s in classify(plan, folder, RealImageSelection(count=count))
-        )
+        results = classify(plan, folder, RealImageSelection(count=count))
+        summary.n_scored += sum(result.is_new for result in results)
         return
-    own = load_suite(plan.suite).count
-    indices = range(min(count or own, own) if is_prompt_suite(plan.suite) else count or own)
-    done.n_generated += generate(plan, indices, folder).n_generated
-    done.n_scored += sum(s.is_new for s in _score_run(plan, folder, len(indices), marking))
+
+    sample_count = count or load_suite(plan.suite).count
+    if is_prompt_suite(plan.suite):
+        sample_count = min(sample_count, load_suite(plan.suite).count)
+    summary.n_generated += generate(plan, range(sample_count), folder).n_generated
+    results = _score_run(plan, folder, sample_count, prompt_scoring)
+    summary.n_scored += sum(result.is_new for result in results)
 
 
 def _score_run(
-    plan: Plan, folder: Path, count: int, marking: PromptScoring | None
+    plan: Plan, folder: Path, count: int, prompt_scoring: PromptScoring | None
 ) -> list[EvaluatedResult]:
-    """Everything that the suite measures of a run; of prompts, those tasks that the count leaves
-    out are None with a reason.
+    """Return the results of all evaluators of the suite for a run.
+
+    Tasks of a prompt suite beyond `count` have the value None with a reason.
     """
     suite = load_suite(plan.suite)
-    device = plan.settings.device
-    rules = [name for name in suite.evaluators if marking is not None and scores_annotations(name)]
-    others = [name for name in suite.evaluators if name not in rules]
-    found = (
-        evaluate_prompts(folder, folder, marking, rules, count)
-        if marking is not None and rules
-        else []
-    )
-    return found + (
-        evaluate(folder, folder, FeatureScoring(plan.suite, device=device), others, count)
-        if others
-        else []
-    )
+    prompt_evaluators: list[str] = []
+    if prompt_scoring is not None:
+        prompt_evaluators = [name for name in suite.evaluators if scores_annotations(name)]
+    feature_evaluators = [name for name in suite.evaluators if name not in prompt_evaluators]
+
+    results: list[EvaluatedResult] = []
+    if prompt_scoring is not None and prompt_evaluators:
+        results += evaluate_prompts(folder, folder, prompt_scoring, prompt_evaluators, count)
+    if feature_evaluators:
+        scoring = FeatureScoring(plan.suite, device=plan.settings.device)
+        results += evaluate(folder, folder, scoring, feature_evaluators, count)
+    return results
 
 
 def _write(path: Path, text: str) -> Path:
-    """Writes only what changed, so that a second call leaves the files alone."""
+    """Write a file if its content changes, so that a second call leaves it untouched."""
     if read_if_present(path) != text.encode():
         write_text(path, text)
     return path

@@ -1,8 +1,8 @@
-"""What a run needs and lacks, all at once and before any work: checkpoints, prompts, judges,
-references, optional packages.
+"""Requirements of runs that are missing, found before any work.
 
-`doctor` looks at everything that is registered with the same functions; `eval` and `reproduce` ask
-for what their runs need.
+Requirements are checkpoints, prompts, judges, references and optional packages. `doctor` checks
+everything that is registered with these functions. `eval` and `reproduce` check what their runs
+need, and list everything that is missing at once.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv
 
 
 class Requirement(NamedTuple):
-    """Something that a run lacks, and the one command that brings it.
+    """Something that a run needs and that is missing, and the command that provides it.
 
-    state: missing, or broken where it is there and altered or damaged. is_blocking: a run cannot
-    start without it; a judge of another
-    Python can still answer when the images are drawn.
+    status: broken where it exists and is altered or damaged.
+    is_blocking: a run cannot start without it. An annotator that runs in another Python is not
+        blocking, because it can annotate after generation.
     """
 
     area: str
@@ -62,18 +62,16 @@ class Requirement(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Return what lacks and the command in one line without a semicolon."""
-        return (
-            f"{self.detail}, {self.command}".replace(";", ",")
-            if self.command
-            else self.detail.replace(";", ",")
-        )
+        """Return detail and command in one line without a semicolon."""
+        text = f"{self.detail}, {self.command}" if self.command else self.detail
+        return text.replace(";", ",")
 
 
 @dataclass(frozen=True)
 class RequiredScoring:
-    """How runs are to be scored: what decides which judges, references and packages they need; None
-    is the suite's own.
+    """Options of scoring that decide which judges, references and packages are needed.
+
+    None stands for the suite's default.
     """
 
     evaluators: Sequence[str] | None = None
@@ -88,121 +86,121 @@ class RequiredScoring:
 def missing_requirements(
     plans: Plan | Sequence[Plan], scoring: RequiredScoring | None = None
 ) -> list[Requirement]:
-    """Return everything that runs of these plans lack, each once; empty where they can start.
+    """Return everything that runs of these plans need and that is missing, each once.
 
     Raises:
-        OptionError, UnknownName: a judge, profile or evaluator that the suites do not have.
+        OptionError, UnknownNameError: A judge, profile or evaluator that the suites do not have.
     """
-    several = [plans] if isinstance(plans, Plan) else list(plans)
-    lacking: list[Requirement | None] = [
-        checkpoint_requirement(plan.checkpoint) for plan in several
+    plan_list = [plans] if isinstance(plans, Plan) else list(plans)
+    missing: list[Requirement | None] = [
+        checkpoint_requirement(plan.checkpoint) for plan in plan_list
     ]
-    for plan in several:
-        lacking += backbone_packages(plan)
-        lacking += [requests_requirement(plan)]
-    return _unique([*lacking, *suite_requirements([plan.suite for plan in several], scoring)])
+    for plan in plan_list:
+        missing += backbone_packages(plan)
+        missing.append(requests_requirement(plan))
+    missing += suite_requirements([plan.suite for plan in plan_list], scoring)
+    return _unique(missing)
 
 
 def suite_requirements(
     suites: Iterable[str], scoring: RequiredScoring | None = None
 ) -> list[Requirement]:
-    """Return the prompts, judges, references and packages that scoring images of these suites
-    lacks, each once.
-    """
+    """Return the missing prompts, judges, references and packages for scoring these suites."""
     scoring = scoring or RequiredScoring()
-    lacking: list[Requirement | None] = []
+    missing: list[Requirement | None] = []
     for name in dict.fromkeys(suites):
         suite = load_suite(name)
         if isinstance(suite, ClassificationSuite):
             continue
-        lacking += [prompts_requirement(name)] if is_prompt_suite(name) else []
+        if is_prompt_suite(name):
+            missing.append(prompts_requirement(name))
         if not scoring.is_rescored:
-            lacking += _scoring_requirements(name, suite, scoring)
-    return _unique(lacking)
+            missing += _scoring_requirements(name, suite, scoring)
+    return _unique(missing)
 
 
 def _scoring_requirements(
     name: str, suite: Suite, scoring: RequiredScoring
 ) -> list[Requirement | None]:
-    """Return what the evaluators of one suite lack: judges of each role, or one judge and its
-    reference.
+    """Return what the evaluators of one suite need and that is missing.
+
+    An evaluator of prompts needs an annotator for each role. An evaluator of features needs one
+    feature extractor and its reference.
     """
-    lacking: list[Requirement | None] = []
-    on_prompts: list[str] = []
+    missing: list[Requirement | None] = []
+    prompt_evaluator_names: list[str] = []
     if is_prompt_suite(name):
-        marking = PromptScoring(
+        prompt_scoring = PromptScoring(
             name,
             scoring.rules,
             scoring.judge,
             annotator_options=AnnotatorOptions(python=scoring.python),
         )
-        rules = select_prompt_evaluators(suite, marking, scoring.evaluators)
-        on_prompts = [rule.name for rule in rules]
-        for chosen in dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values()):
-            lacking += judge_requirements(chosen, scoring.python)
-    others = [
+        evaluators = select_prompt_evaluators(suite, prompt_scoring, scoring.evaluators)
+        prompt_evaluator_names = [evaluator.name for evaluator in evaluators]
+        judge_choices = [choice for e in evaluators for choice in e.judges.values()]
+        for judge_choice in dict.fromkeys(judge_choices):
+            missing += judge_requirements(judge_choice, scoring.python)
+
+    feature_evaluators = [
         evaluator
         for evaluator in scoring.evaluators or suite.evaluators
-        if evaluator not in on_prompts
+        if evaluator not in prompt_evaluator_names
     ]
-    judge = None if on_prompts else scoring.judge
-    for profile in scoring.profiles if others else ():
-        for evaluator in others:
-            chosen_way = resolve_profile(
-                suite,
-                evaluator,
-                FeatureScoring(
-                    name, scoring.reference, scoring.rules, profile=profile, judge=judge
-                ),
-            )
-            lacking += judge_requirements(JudgeChoice(chosen_way.judge), scoring.python)
-            lacking += [] if scoring.reference else [reference_requirement(name, chosen_way.judge)]
-    return lacking
+    judge = None if prompt_evaluator_names else scoring.judge
+    for profile in scoring.profiles if feature_evaluators else ():
+        feature_scoring = FeatureScoring(
+            name, scoring.reference, scoring.rules, profile=profile, judge=judge
+        )
+        for evaluator in feature_evaluators:
+            extractor = resolve_profile(suite, evaluator, feature_scoring).judge
+            missing += judge_requirements(JudgeChoice(extractor), scoring.python)
+            if not scoring.reference:
+                missing.append(reference_requirement(name, extractor))
+    return missing
 
 
-# -------------------------------------------------------------------------------------------- one
-# thing each
+# ------------------------------------------------------------------------------------------------
+# single requirements
 
 
-def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
-    """Return what a registered checkpoint lacks: its weights, a file of its adapter folder, or its
-    base; None where all is there.
+def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
+    """Return what a checkpoint lacks; None where it is complete.
+
+    It may lack its registration, its weights, or for an adapter a file of its folder or its base.
     """
-    command = f"harope-bench register {found.name} --weights FILE"
-    if found.name not in registry.list_entries("checkpoints"):
-        return Requirement(
-            "checkpoint", found.name, f"checkpoint {found.name} is not registered here", command
-        )
-    path = weights_path(found)
+    name = checkpoint.name
+    command = f"harope-bench register {name} --weights FILE"
+    if name not in registry.list_entries("checkpoints"):
+        detail = f"checkpoint {name} is not registered here"
+        return Requirement("checkpoint", name, detail, command)
+    path = weights_path(checkpoint)
     if not path.is_file():
-        return Requirement(
-            "checkpoint",
-            found.name,
-            f"weights {path} of checkpoint {found.name} are not there",
-            command,
-        )
+        detail = f"weights {path} of checkpoint {name} are missing"
+        return Requirement("checkpoint", name, detail, command)
     if path.name != lora_manifest.MANIFEST:
         return None
     return _requirement(
-        "checkpoint", found.name, lambda: lora_manifest.check_adapter(path, found), command
+        "checkpoint", name, lambda: lora_manifest.check_adapter(path, checkpoint), command
     )
 
 
 def backbone_packages(plan: Plan) -> list[Requirement]:
-    """Return the packages that a plan's network, or its autoencoder, needs and that are not
-    installed.
-    """
-    needed = load_backbone(plan.checkpoint.backbone).packages
-    return package_requirements((*needed, "diffusers") if plan.settings.vae else needed)
+    """Return the missing packages that a plan's network or autoencoder needs."""
+    packages = load_backbone(plan.checkpoint.backbone).packages
+    if plan.settings.vae:
+        packages = (*packages, "diffusers")
+    return package_requirements(packages)
 
 
 def requests_requirement(plan: Plan) -> Requirement | None:
-    """Return the prompts that a suite's first request needs; None where they are there or the suite
-    has none.
+    """Return what the suite needs to make its first request; None where nothing is missing.
+
+    Suites of prompts and of classification are left out; `prompts_requirement` checks prompts.
     """
     suite = load_suite(plan.suite)
     if isinstance(suite, PromptSuite | ClassificationSuite):
-        return None  # `prompts_requirement` looks at those of a suite of prompts
+        return None
     return _requirement(
         "prompts",
         plan.suite,
@@ -219,8 +217,9 @@ def prompts_requirement(name: str) -> Requirement | None:
 
 
 def reference_requirement(name: str, judge: str) -> Requirement | None:
-    """Return the reference of a suite for a judge if it is missing or altered; None also where the
-    suite has none.
+    """Return the reference of a suite for a judge if it is missing or altered.
+
+    A suite without a reference for the judge gives None.
     """
     suite = load_suite(name)
     return _requirement(
@@ -228,51 +227,54 @@ def reference_requirement(name: str, judge: str) -> Requirement | None:
     )
 
 
-def judge_requirements(chosen: JudgeChoice, python: Path | None = None) -> list[Requirement]:
-    """Return the weights and packages that a judge lacks; one of another Python lacks nothing here
-    but that Python.
+def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[Requirement]:
+    """Return the missing weights and packages of a judge.
+
+    A judge that runs in another Python needs nothing here if that Python is given.
     """
-    judge = chosen.judge
-    is_elsewhere = judge.runner is not None
-    if is_elsewhere and python is not None:
+    judge = choice.judge
+    is_external = judge.runner is not None
+    if is_external and python is not None:
         return []
-    weights = _requirement("judge", chosen.name, judge.weights_sha256, "reinstall harope-bench")
-    found = [weights._replace(is_blocking=not is_elsewhere)] if weights else []
-    return [*found, *package_requirements(judge.packages)]
+    missing = package_requirements(judge.packages)
+    weights = _requirement("judge", choice.name, judge.weights_sha256, "reinstall harope-bench")
+    if weights is not None:
+        missing.insert(0, weights._replace(is_blocking=not is_external))
+    return missing
 
 
 def package_requirements(modules: Iterable[str]) -> list[Requirement]:
-    """Return the extras that bring those of these packages which are not installed."""
-    return [
-        Requirement(
-            "extra",
-            extra,
-            f"{', '.join(absent)} {'are' if len(absent) > 1 else 'is'} not installed",
-            _install(extra),
-        )
-        for extra, brought in EXTRAS.items()
-        if (
-            absent := [
-                module for module in brought if module in modules and find_spec(module) is None
-            ]
-        )
-    ]
+    """Return the extras that install the missing ones of these packages."""
+    requirements = []
+    for extra_name, extra_modules in EXTRAS.items():
+        missing_modules = [
+            module for module in extra_modules if module in modules and find_spec(module) is None
+        ]
+        if missing_modules:
+            verb = "are" if len(missing_modules) > 1 else "is"
+            detail = f"{', '.join(missing_modules)} {verb} not installed"
+            requirements.append(
+                Requirement("extra", extra_name, detail, _install_command(extra_name))
+            )
+    return requirements
 
 
-def extra_requirement(extra: str) -> Requirement | None:
-    """Return an extra if any package that it brings is not installed."""
-    return next(iter(r for r in package_requirements(EXTRAS[extra]) if r.name == extra), None)
+def extra_requirement(extra_name: str) -> Requirement | None:
+    """Return an extra if any of its packages is not installed."""
+    requirements = package_requirements(EXTRAS[extra_name])
+    return next((item for item in requirements if item.name == extra_name), None)
 
 
-def _install(extra: str) -> str:
-    return f"pip install 'harope-bench[{extra}]'"
+def _install_command(extra_name: str) -> str:
+    return f"pip install 'harope-bench[{extra_name}]'"
 
 
 def _requirement(
     area: str, name: str, probe: Callable[[], object], command: str
 ) -> Requirement | None:
-    """Return what a probe says is missing; what it says is damaged comes with `command` unless the
-    error names one.
+    """Return the requirement for the error that a probe raises; None where it raises none.
+
+    Advice of the error takes precedence over `command`.
     """
     try:
         probe()
@@ -286,20 +288,20 @@ def _requirement(
 
 
 def _requirement_of_error(
-    area: str, name: str, error: BenchError, command: str, state: Literal["missing", "broken"]
+    area: str, name: str, error: BenchError, command: str, status: Literal["missing", "broken"]
 ) -> Requirement:
-    return Requirement(area, name, error.detail, error.advice or command, state)
+    return Requirement(area, name, error.detail, error.advice or command, status)
 
 
-# --------------------------------------------------------------------------------------------------
-# together
+# ------------------------------------------------------------------------------------------------
+# errors about all missing requirements
 
 
 def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
-    """Return the plan, or what is missing to make it: a base, an autoencoder, an optional package.
+    """Return the plan, or what is missing to make it: a base, an autoencoder, a package.
 
     Raises:
-        OptionError, UnknownName: the plan itself is wrong.
+        OptionError, UnknownNameError: The plan itself is wrong.
     """
     try:
         return make()
@@ -310,26 +312,25 @@ def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
 
 
 def blocking_requirements(missing: Iterable[Requirement]) -> list[Requirement]:
-    """Return those without which no run can start."""
+    """Return the requirements without which no run can start."""
     return [requirement for requirement in missing if requirement.is_blocking]
 
 
 def raise_missing(missing: Sequence[Requirement]) -> None:
-    """Raise one error that names everything, if anything that is missing keeps a run from starting.
+    """Raise one error about all missing requirements, if any keeps a run from starting.
 
     Raises:
-        MissingRequirementsError: one line, with the count and the command of each.
+        MissingRequirementsError: One line with the count, and the command of each requirement.
     """
-    listed = _unique(missing)
-    if not blocking_requirements(listed):
+    requirements = _unique(missing)
+    if not blocking_requirements(requirements):
         return
-    if len(listed) == 1:
-        raise MissingRequirementsError(listed[0].detail, listed[0].command)
-    raise MissingRequirementsError(
-        f"{len(listed)} things are missing: {'; '.join(item.text for item in listed)}"
-    )
+    if len(requirements) == 1:
+        raise MissingRequirementsError(requirements[0].detail, requirements[0].command)
+    texts = "; ".join(requirement.text for requirement in requirements)
+    raise MissingRequirementsError(f"{len(requirements)} requirements are missing: {texts}")
 
 
 def _unique(missing: Iterable[Requirement | None]) -> list[Requirement]:
-    """Return each requirement once: by what it says, packages by their extra."""
+    """Return each requirement once; two are equal in area and detail."""
     return list({(item.area, item.detail): item for item in missing if item is not None}.values())

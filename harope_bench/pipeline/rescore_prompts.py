@@ -1,5 +1,7 @@
-"""Results of prompts, marked again from the images: for `verify`. Judges that run elsewhere cannot
-be asked again here; that is said.
+"""Results of prompts, scored again from the images for `verify`.
+
+Annotators that run in another Python are not asked again. Their stored annotations are used, and
+the finding says so.
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ from harope_bench.pipeline.evaluate_prompts import (
 )
 from harope_bench.pipeline.extract_features import read_record
 
-# Of a result, what need not come out the same: who scored it, where its images lay, and what it and
-# its files are called.
+# Fields of a result that may differ when it is scored again: who scored it, where its images were,
+# and the names of the result and its files.
 EXEMPT_FIELDS = ("provenance", "source", "target", "label", "per_sample", "rows")
 
 
 class RescoredResult(NamedTuple):
-    """What is wrong in a result, how many images were judged again, and the judges whose stored
-    answers had to be believed.
+    """Differences of a result of prompts from the same work done again.
+
+    judged_count: images that were annotated again.
+    trusted_judges: annotators whose stored annotations were used.
     """
 
     differences: list[str]
@@ -44,97 +48,101 @@ class RescoredResult(NamedTuple):
     trusted_judges: tuple[str, ...]
 
 
-def is_prompt_result(stored: Result) -> bool:
-    """Whether a result is one of prompts."""
-    known = registry.list_entries("evaluators")
+def is_prompt_result(stored_result: Result) -> bool:
+    """Return whether a result is of prompts, scored by an installed evaluator."""
     return (
-        stored.judge != OFFICIAL_RUN
-        and stored.evaluator in known
-        and scores_annotations(stored.evaluator)
+        stored_result.judge != OFFICIAL_RUN
+        and stored_result.evaluator in registry.list_entries("evaluators")
+        and scores_annotations(stored_result.evaluator)
     )
 
 
 def rescore_result(
-    folder: Path, path: Path, stored: Result, room: Path, images: Path | None = None
+    folder: Path, path: Path, stored_result: Result, scratch: Path, images: Path | None = None
 ) -> RescoredResult:
-    """Marks the run again into `room`, with the judges that the result names, and compares.
+    """Score a run again into `scratch` with the judges of the stored result, and compare.
 
     Args:
-        images: where the images lie, the run folder itself if None.
+        folder: the run folder.
+        path: the stored result.
+        images: where the images are; None for the run folder itself.
 
     Raises:
-        BenchError: a judge that is not here, or images that are not the recorded ones.
+        BenchError: A judge is not installed, or images are not the recorded ones.
     """
-    source = stored.source
-    suite = (
-        stored.plan.suite if stored.plan is not None else source.suite if source is not None else ""
-    )
-    believed = tuple(
-        sorted({record.name for record in stored.judges.values() if _is_external(record)})
-    )
-    for name in believed:
-        with convert_os_errors(room):
+    # Copy the annotations of judges that run in another Python.
+    records = stored_result.judges
+    external_judges = tuple(sorted({r.name for r in records.values() if _is_external(r)}))
+    for name in external_judges:
+        with convert_os_errors(scratch):
             shutil.copytree(
-                folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True
+                folder / OBSERVATIONS / name, scratch / OBSERVATIONS / name, dirs_exist_ok=True
             )
-    judge = ",".join(
-        f"{role}={_judge_option(record)}" for role, record in sorted(stored.judges.items())
-    )
-    asked = PromptScoring(
-        suite,
-        stored.rules,
+
+    # Annotate with the other judges and score again.
+    source = stored_result.source
+    judge = ",".join(f"{role}={_judge_option(r)}" for role, r in sorted(records.items()))
+    scoring = PromptScoring(
+        _suite_of(stored_result),
+        stored_result.rules,
         judge or None,
-        stored.is_lenient,
+        stored_result.is_lenient,
         AnnotatorOptions(),
         folder_options_of(source, folder, images),
     )
-    (again,) = evaluate_prompts(
-        images or folder, room, asked, [stored.evaluator], source.count if source else None
-    )
-    wrong = [*field_differences(stored, again.result), *file_name_differences(stored, path)]
-    judged = (
-        again.result.measurements[0].n_asked
-        if len(believed) < len(stored.judges) or not stored.judges
-        else 0
-    )
-    wrong += file_differences(path, again.path)
-    wrong += _annotation_differences(folder / OBSERVATIONS, room / OBSERVATIONS)
-    return RescoredResult(wrong, judged, believed)
+    count = source.count if source else None
+    evaluators = [stored_result.evaluator]
+    (rescored_result,) = evaluate_prompts(images or folder, scratch, scoring, evaluators, count)
+
+    differences = [
+        *field_differences(stored_result, rescored_result.result),
+        *file_name_differences(stored_result, path),
+        *file_differences(path, rescored_result.path),
+        *_annotation_differences(folder / OBSERVATIONS, scratch / OBSERVATIONS),
+    ]
+    is_annotated_again = len(external_judges) < len(records) or not records
+    judged_count = rescored_result.result.measurements[0].n_asked if is_annotated_again else 0
+    return RescoredResult(differences, judged_count, external_judges)
 
 
-def field_differences(stored: Result, again: Result) -> list[str]:
+def _suite_of(result: Result) -> str:
+    """Return the suite of a result's plan, or else of its images."""
+    if result.plan is not None:
+        return result.plan.suite
+    return result.source.suite if result.source is not None else ""
+
+
+def field_differences(stored_result: Result, rescored_result: Result) -> list[str]:
     """Return a line for each field in which a result differs from the same work done again."""
     return [
         f"{name} is {_shorten_text(difference.stored)}, should be"
         f" {_shorten_text(difference.expected)}"
-        for name, difference in differing_fields(stored, again).items()
+        for name, difference in differing_fields(stored_result, rescored_result).items()
         if name not in EXEMPT_FIELDS
     ]
 
 
-def file_name_differences(stored: Result, path: Path) -> list[str]:
-    """Return a line for each file that a result does not name by its own name."""
+def file_name_differences(stored_result: Result, path: Path) -> list[str]:
+    """Return a line for each recorded file name that does not follow from the result's path."""
     names = {
-        "per_sample": (stored.arrays_file, arrays_path(path).name),
-        "rows": (stored.sample_scores_file, sample_scores_path(path).name),
+        "per_sample": (stored_result.arrays_file, arrays_path(path).name),
+        "rows": (stored_result.sample_scores_file, sample_scores_path(path).name),
     }
     return [
-        f"{field} is {_shorten_text(name)}, should be {own_name}"
-        for field, (name, own_name) in names.items()
-        if name not in (None, own_name)
+        f"{field} is {_shorten_text(recorded_name)}, should be {expected_name}"
+        for field, (recorded_name, expected_name) in names.items()
+        if recorded_name not in (None, expected_name)
     ]
 
 
-def file_differences(path: Path, again: Path) -> list[str]:
-    """Return a line for each array, and for verdicts, that are not those of the same work done
-    again.
-    """
-    lines = _array_differences(arrays_path(path), arrays_path(again))
-    return lines + (
-        _sample_score_differences(sample_scores_path(path), sample_scores_path(again))
-        if sample_scores_path(again).is_file()
-        else []
-    )
+def file_differences(path: Path, rescored_path: Path) -> list[str]:
+    """Return a line for each array, and for sample scores, that differ from the rescored result."""
+    lines = _array_differences(arrays_path(path), arrays_path(rescored_path))
+    if sample_scores_path(rescored_path).is_file():
+        lines += _sample_score_differences(
+            sample_scores_path(path), sample_scores_path(rescored_path)
+        )
+    return lines
 
 
 def _is_external(record: JudgeRecord) -> bool:
@@ -142,7 +150,7 @@ def _is_external(record: JudgeRecord) -> bool:
 
 
 def _judge_option(record: JudgeRecord) -> str:
-    """A judge as --judge takes it."""
+    """Return a judge as the option --judge takes it: NAME or NAME:MODEL."""
     return record.name + (f":{record.model}" if record.model else "")
 
 
@@ -151,60 +159,69 @@ def _shorten_text(value: object) -> str:
     return text if len(text) < 80 else f"{text[:77]}..."
 
 
-def _array_differences(stored: Path, again: Path) -> list[str]:
-    if not stored.is_file():
-        return [f"{stored.name} beside it is gone; run eval --rescore"]
-    one = load_arrays(stored)
-    two = load_arrays(again)
-    if one.keys() != two.keys():
-        return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
+def _array_differences(stored_path: Path, rescored_path: Path) -> list[str]:
+    if not stored_path.is_file():
+        return [f"{stored_path.name} beside it is missing; run eval --rescore"]
+    stored_arrays = load_arrays(stored_path)
+    new_arrays = load_arrays(rescored_path)
+    if stored_arrays.keys() != new_arrays.keys():
+        return [
+            f"{stored_path.name} holds {sorted(stored_arrays)}, should hold {sorted(new_arrays)}"
+        ]
     return [
-        f"{stored.name}: {name} differs"
-        for name in one
-        if not np.array_equal(one[name], two[name], equal_nan=True)
+        f"{stored_path.name}: {name} differs"
+        for name, values in stored_arrays.items()
+        if not np.array_equal(values, new_arrays[name], equal_nan=True)
     ]
 
 
-def _sample_score_differences(stored: Path, again: Path) -> list[str]:
-    """Images whose row of verdict and reason is another one now."""
-    if not stored.is_file():
-        return [f"{stored.name} beside it is gone; run eval --rescore"]
-    one, two = (read_lines_by_field(path, "index", int) for path in (stored, again))
-    other = sorted(index for index in {*one, *two} if one.get(index) != two.get(index))
-    return (
-        [f"{stored.name}: verdicts on {len(other):,} images differ, first on image {other[0]}"]
-        if other
-        else []
+def _sample_score_differences(stored_path: Path, rescored_path: Path) -> list[str]:
+    """Return a line with the count of images whose sample score differs."""
+    if not stored_path.is_file():
+        return [f"{stored_path.name} beside it is missing; run eval --rescore"]
+    stored_rows = read_lines_by_field(stored_path, "index", int)
+    new_rows = read_lines_by_field(rescored_path, "index", int)
+    indices = sorted(
+        index
+        for index in {*stored_rows, *new_rows}
+        if stored_rows.get(index) != new_rows.get(index)
     )
-
-
-def _annotation_differences(stored: Path, again: Path) -> list[str]:
-    """Judges whose kept answers are not what they say now; one that is gone is no fault, eval asks
-    again.
-    """
-    wrong = []
-    for path in sorted(again.glob(f"*/{ANNOTATIONS_FILE}")):
-        kept, now = (
-            read_lines_by_field(place / path.parent.name / ANNOTATIONS_FILE, "key", str)
-            for place in (stored, again)
-        )
-        other = [now[key].get("index") for key in now if key in kept and kept[key] != now[key]]
-        wrong += (
-            [
-                f"{stored.name}/{path.parent.name}/{ANNOTATIONS_FILE}: {len(other):,} answers"
-                f" differ, first on image {other[0]}"
-            ]
-            if other
-            else []
-        )
-        wrong += _judge_differences(
-            stored / path.parent.name / JUDGE_FILE, path.parent / JUDGE_FILE
-        )
-    return wrong
-
-
-def _judge_differences(stored: Path, again: Path) -> list[str]:
-    """Return a line where the record of who answered is not that of the judge that answers now."""
-    if not stored.is_file() or not again.is_file() or read_record(stored) == read_record(again):
+    if not indices:
         return []
-    return [f"{stored.parent.name}/{JUDGE_FILE}: is not the record of the judge that answers now"]
+    return [
+        f"{stored_path.name}: sample scores of {len(indices):,} images differ, first of image"
+        f" {indices[0]}"
+    ]
+
+
+def _annotation_differences(stored_folder: Path, rescored_folder: Path) -> list[str]:
+    """Return a line for each annotator whose stored annotations or record differ.
+
+    Missing annotations are no fault, because eval annotates again.
+    """
+    lines = []
+    for path in sorted(rescored_folder.glob(f"*/{ANNOTATIONS_FILE}")):
+        judge = path.parent.name
+        stored_lines = read_lines_by_field(stored_folder / judge / ANNOTATIONS_FILE, "key", str)
+        rescored_lines = read_lines_by_field(path, "key", str)
+        indices = [
+            rescored_lines[key].get("index")
+            for key in rescored_lines
+            if key in stored_lines and stored_lines[key] != rescored_lines[key]
+        ]
+        if indices:
+            lines.append(
+                f"{stored_folder.name}/{judge}/{ANNOTATIONS_FILE}: {len(indices):,} annotations"
+                f" differ, first of image {indices[0]}"
+            )
+        lines += _judge_differences(stored_folder / judge / JUDGE_FILE, path.parent / JUDGE_FILE)
+    return lines
+
+
+def _judge_differences(stored_path: Path, rescored_path: Path) -> list[str]:
+    """Return a line where the stored judge record is not that of the installed judge."""
+    if not stored_path.is_file() or not rescored_path.is_file():
+        return []
+    if read_record(stored_path) == read_record(rescored_path):
+        return []
+    return [f"{stored_path.parent.name}/{JUDGE_FILE}: is not the record of the installed judge"]

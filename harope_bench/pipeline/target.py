@@ -1,7 +1,8 @@
-"""What a target is. The question is answered here, once, and nowhere else.
+"""Kinds of targets of `eval`, and how the text of a target is resolved.
 
-A target is a text: the name of a registered checkpoint, or a path to a run folder, to images or to
-the results file of an official script. A path that exists goes before a checkpoint of that name.
+A target is a text: the name of a registered checkpoint, or a path to a run folder, to images, or to
+the results file of an official script. An existing path takes precedence over a checkpoint of the
+same name.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ RUN_FOLDERS = frozenset({TargetKind.RUN, TargetKind.PROMPT_RUN, TargetKind.CLASS
 
 @dataclass(frozen=True)
 class Target:
-    """A target that is resolved.
+    """A resolved target.
 
-    name: As the user typed it. path: What is evaluated; of a checkpoint the run folder that its
-    images go to. out: Folder of the results. suite: None where nothing names one.
-    plan: Of a run folder the plan in it; of a checkpoint None until `plan_target` makes it.
+    name: as the user typed it.
+    path: what is evaluated; for a checkpoint, the run folder that its images are written to.
+    out: folder of the results.
+    suite: None where neither the options nor a plan give one.
+    plan: of a run folder, its plan; of a checkpoint, None until `plan_target` makes it.
     """
 
     kind: TargetKind
@@ -68,20 +71,20 @@ class Target:
 
 
 def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
-    """Return what a target is, under the suite and the output folder of the options.
+    """Return the resolved target for the suite and the output folder of the options.
 
     Raises:
-        UnknownName: Neither a path nor a checkpoint has this name, or no suite has the suite's.
-        PlanMismatch: The folder holds a plan.json that is no plan.
-        StorageError: The path cannot be looked at, as one that is too long.
+        UnknownNameError: Neither a path nor a checkpoint has this name, or the suite is unknown.
+        PlanMismatchError: The folder's plan.json is no plan.
+        StorageError: The path cannot be read, for example because it is too long.
     """
     options = options or EvalOptions()
     if options.suite is not None:
         registry.find_entry("suites", options.suite)
     path = Path(text)
     with convert_os_errors(path):
-        is_there = path.exists()
-    if is_there:
+        exists = path.exists()
+    if exists:
         return _resolve_path(text, path, options)
     if text not in registry.list_entries("checkpoints"):
         raise UnknownNameError(
@@ -91,15 +94,15 @@ def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
 
 
 def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
-    """Return the target that a registered checkpoint is, whatever paths are called like it.
+    """Return the target of a registered checkpoint, even if a path has the same name.
 
     Raises:
-        UnknownName: No checkpoint has this name.
+        UnknownNameError: No checkpoint has this name.
     """
-    registered = load_checkpoint_record(name)
-    suite = options.suite or registered.suite
+    checkpoint = load_checkpoint_record(name)
+    suite = options.suite or checkpoint.suite
     folder = options.out or RUNS / name
-    if is_classifier(registered):
+    if is_classifier(checkpoint):
         kind = TargetKind.CLASSIFIER
     elif suite is not None and is_prompt_suite(suite):
         kind = TargetKind.PROMPT_CHECKPOINT
@@ -109,12 +112,12 @@ def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
 
 
 def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
-    """Return the target that an existing file or folder is."""
+    """Return the target of an existing file or folder."""
     plan = RunFolder(path).plan if path.is_dir() else None
     suite = options.suite or (plan.suite if plan is not None else None)
     kind = _kind_of_path(path, plan, suite)
     if kind is TargetKind.CLASSIFIER_RUN and plan is not None:
-        suite = plan.suite  # real pictures are those of the plan, whatever else is asked for
+        suite = plan.suite  # a classifier's plan decides its images, whatever suite is requested
     out = options.out or (path if kind in RUN_FOLDERS else RUNS / f"eval-{path.stem}")
     return Target(kind, text, path, out, suite, plan)
 
@@ -133,11 +136,11 @@ def _kind_of_path(path: Path, plan: Plan | None, suite: str | None) -> TargetKin
 
 
 def plan_target(target: Target, options: EvalOptions) -> Plan:
-    """Return the plan by which a checkpoint's target generates, or classifies real pictures.
+    """Return the plan by which a checkpoint generates images, or classifies real images.
 
     Raises:
-        UnknownName, OptionError: A suite or a setting does not fit. WeightsError: The checkpoint
-            lacks its base or its autoencoder.
+        UnknownNameError, OptionError: A suite or a setting does not fit.
+        WeightsError: The checkpoint lacks its base or its autoencoder.
     """
     assert target.kind in CHECKPOINTS
     make = make_classifier_plan if target.kind is TargetKind.CLASSIFIER else make_plan
@@ -145,10 +148,10 @@ def plan_target(target: Target, options: EvalOptions) -> Plan:
 
 
 def plan_checkpoint(name: str, suite: str | None, generation: GenerationOptions) -> Plan:
-    """Return the plan of a checkpoint by its name, of a classifier as of one that generates.
+    """Return the plan of a checkpoint by its name, for a classifier or a generator.
 
     Raises:
-        UnknownName, OptionError, WeightsError: As `resolve_checkpoint` and `plan_target`.
+        UnknownNameError, OptionError, WeightsError: See `resolve_checkpoint` and `plan_target`.
     """
     options = EvalOptions(suite=suite, generation=generation)
     return plan_target(resolve_checkpoint(name, options), options)

@@ -1,9 +1,8 @@
-"""Checks folders of results against what vouches for them: hashes, images, results judged and
-scored again, samples drawn again.
+"""Verification of run folders and results.
 
 Each check ends as ok, altered, or could-not-check. What can be recomputed is recomputed: labels and
-prompts from the suite, features
-and annotations from the images, measurements from these. The rest has its hash in another file,
+prompts from the suite, features and annotations from the images, measurements from features and
+annotations, and some images from the checkpoint. Everything else is compared with its hash in
 SHA256SUMS.
 """
 
@@ -61,16 +60,16 @@ from harope_bench.pipeline.verify_results import (
     given_reference,
 )
 
-COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
+COST = "cost"  # evaluator of the network itself; its results are in a folder of the same name
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What a verify is given beside the folder.
+    """Options of a verification beside the folder.
 
-    redraw: how many samples of each run are drawn again, chosen by `seed`, at random if None.
-    source: where images lie now that a
-    result was made of elsewhere.
+    redraw: number of samples of each run to generate again.
+    seed: of the choice of these samples; None chooses at random.
+    source: where the images of an external result are now.
     """
 
     redraw: int
@@ -91,44 +90,42 @@ def verify(
 ) -> Findings:
     """Check every run and every result at or below a folder.
 
-    Images are hashed, judged and scored again, and `redraw` samples of each run are drawn again. A
-    classifier's run has its predictions
-    compared and scored again instead, and `redraw` pictures named again. A result of images
-    elsewhere is scored again from these.
+    Images are hashed, features and annotations are computed again, and `redraw` samples of each run
+    are generated again. For a classifier's run, predictions are compared and scored again, and
+    `redraw` images are classified again. A result of external images is scored again from them.
 
     Args:
-        seed: which samples are drawn again; None chooses at random.
-        reference: the file that `eval --reference` was given; a result of a reference that is
-            neither the suite's nor this is not checked.
-        images, labels, crop_ratio: where a classifier's pictures lie and how they were cut, as
-            `eval` was told.
-        source: where the images of a result without a run lie, if no longer where they were scored.
+        seed: of the choice of samples to generate again; None chooses at random.
+        reference: the file that `eval --reference` was given. A result against a reference that is
+            neither the suite's nor this one is not checked.
+        images, labels, crop_ratio: a classifier's images, their labels and their crop, as `eval`
+            was given.
+        source: where the images of a result without a run are, if they were moved.
 
     Raises:
-        SampleError: nothing there is a run or a result. StorageError: the reference is not
-            readable.
+        SampleError: The folder has no run and no result.
+        StorageError: The reference is not readable.
     """
     folders = run_folders(folder)
     if not folders:
         raise SampleError(
             f"{folder} holds no {PLAN_FILE} and no results; give a folder that `generate` or `eval`"
-            " made"
+            " wrote"
         )
     options = VerifyOptions(
         redraw, seed, source, RealImageSelection(images, labels, crop_ratio=crop_ratio)
     )
-    given_reference(reference, folder)  # cheap, and may fail: before all images are judged
+    given_reference(reference, folder)  # an unreadable reference fails before any image is read
     findings = Findings()
-    for place in folders:
-        _check_folder(place, options, reference, findings)
+    for run_folder in folders:
+        _check_folder(run_folder, options, reference, findings)
     return findings
 
 
 def run_folders(folder: Path) -> list[Path]:
     """Return every folder at or below this one that holds a plan or results, in order.
 
-    A folder that is named as results itself, or is named by one of its results, counts as the
-    folder that holds it.
+    A results folder, given itself or found below, counts as the run folder that holds it.
     """
     if folder.name == RESULTS_FOLDER and result_paths(folder.parent):
         return [folder.parent]
@@ -140,39 +137,44 @@ def run_folders(folder: Path) -> list[Path]:
 def _check_folder(
     folder: Path, options: VerifyOptions, reference: Path | None, findings: Findings
 ) -> None:
-    """Check one run folder; what stops a part of it is told and does not stop the rest."""
+    """Check one run folder; an error in one part becomes a finding and the others are checked."""
     check_sums(folder, findings)
     check_rows(folder, findings)
     plan = open_plan(folder, findings)
     try:
-        with _scratch() as temporary:
-            references = given_reference(reference, temporary / "references")
+        with _scratch_folder() as scratch:
+            references = given_reference(reference, scratch / "references")
             if plan is not None and is_classification_suite(plan.suite):
                 _check_classifier(folder, options, findings)
             elif plan is not None:
-                _check_run(folder, plan, references, options, temporary, findings)
+                _check_run(folder, plan, references, options, scratch, findings)
             else:
-                _check_results_alone(folder, references, options, temporary, findings)
+                _check_results_alone(folder, references, options, scratch, findings)
     except BenchError as error:
         findings.add(status_of(error, True), folder, f"{folder}: {error}")
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for what is made again; that it cannot be had says nothing of the run."""
+def _scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder for recomputed files.
+
+    Raises:
+        NotCheckedError: The folder cannot be made or written, which says nothing about the run.
+    """
     try:
-        with TemporaryDirectory(prefix="harope-bench-", ignore_cleanup_errors=True) as temporary:
-            yield Path(temporary)
+        with TemporaryDirectory(prefix="harope-bench-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
     except OSError as error:
         raise NotCheckedError(
-            f"no room for what is made again ({error.strerror or error}); free some, or set TMPDIR"
+            f"no temporary space for recomputed files ({error.strerror or error}); free some, or"
+            " set TMPDIR"
         ) from error
 
 
 def _check_classifier(folder: Path, options: VerifyOptions, findings: Findings) -> None:
     check_archives(folder, findings)
-    chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
-    outcome = recheck_classifier(folder, options.real_image_selection, options.redraw, chooser)
+    rng = random.SystemRandom() if options.seed is None else random.Random(options.seed)
+    outcome = recheck_classifier(folder, options.real_image_selection, options.redraw, rng)
     findings.add("ok", folder, *outcome.passed_messages)
     findings.add("altered", folder, *outcome.altered_messages)
     findings.add("could-not-check", folder, *outcome.unchecked_messages)
@@ -182,34 +184,30 @@ def _check_results_alone(
     folder: Path,
     references: GivenReference,
     options: VerifyOptions,
-    temporary: Path,
+    scratch: Path,
     findings: Findings,
 ) -> None:
-    """Check results without a plan beside them: of images elsewhere, of an official file, or of a
-    network.
-    """
+    """Check results without a plan: of external images, of an official file, or of a network."""
     check_archives(folder, findings)
     parent = _plan_above(folder)
     for path in result_paths(folder):
-        stored = _read_result_or_none(path)
-        if stored is not None and stored.evaluator == COST:
+        result = _read_result_or_none(path)
+        if result is not None and result.evaluator == COST:
             check_cost(folder, path, parent, findings)
         else:
-            check_external_images(folder, path, options.source, references, temporary, findings)
+            check_external_images(folder, path, options.source, references, scratch, findings)
 
 
 def _plan_above(folder: Path) -> Plan | None:
-    """Return the plan of the run that a folder of costs belongs to, where there is one that can be
-    read.
-    """
+    """Return the plan of the run above a folder of costs; None where there is no readable plan."""
     try:
         return RunFolder(folder.parent, is_checked=False).plan if folder.name == COST else None
     except BenchError:
-        return None  # told of that folder itself
+        return None  # the check of that folder reports the error
 
 
-# ------------------------------------------------------------------------------------------------ a
-# run
+# ------------------------------------------------------------------------------------------------
+# a run
 
 
 def _check_run(
@@ -217,20 +215,22 @@ def _check_run(
     plan: Plan,
     references: GivenReference,
     options: VerifyOptions,
-    temporary: Path,
+    scratch: Path,
     findings: Findings,
 ) -> None:
     samples = open_run(folder, findings)
     if samples is None:
         return
     check_requests(samples, plan, findings)
-    given = RunToCheck(samples, plan, references, _check_images(samples, findings))
+    run = RunToCheck(samples, plan, references, _check_images(samples, findings))
+
+    # Results of the run's images, then results of images outside the run folder.
     paths = result_paths(folder)
-    own = [path for path in paths if not _has_external_images(_read_result_or_none(path))]
-    check_results(folder, own, given, temporary / OBSERVATIONS, findings)
-    for path in [path for path in paths if path not in own]:
+    run_paths = [path for path in paths if not _has_external_images(_read_result_or_none(path))]
+    check_results(folder, run_paths, run, scratch / OBSERVATIONS, findings)
+    for path in [path for path in paths if path not in run_paths]:
         check_external_images(
-            folder, path, options.source, references, temporary / "elsewhere", findings
+            folder, path, options.source, references, scratch / "elsewhere", findings
         )
     if not paths:
         findings.add("ok", folder, "no results to check")
@@ -239,19 +239,19 @@ def _check_run(
 
 
 def _read_result_or_none(path: Path) -> Result | None:
-    """Return a result, None where it cannot be read; whoever checks it tells why."""
+    """Return a result; None where it cannot be read, which its own check reports."""
     try:
         return read_result(path, is_checked=False)
     except BenchError:
         return None
 
 
-def _has_external_images(stored: Result | None) -> bool:
-    return stored is not None and stored.source is not None
+def _has_external_images(result: Result | None) -> bool:
+    return result is not None and result.source is not None
 
 
 def _check_images(samples: SampleSet, findings: Findings) -> Status:
-    """Hash every image again; the worst status of any."""
+    """Hash every image again and return the worst status."""
     statuses: list[Status] = []
     for index in samples.indices:
         try:
@@ -263,22 +263,28 @@ def _check_images(samples: SampleSet, findings: Findings) -> Status:
     findings.add(
         "ok", samples.path, f"{count - len(statuses):,} of {count:,} image hashes are as recorded"
     )
-    return "altered" if "altered" in statuses else "could-not-check" if statuses else "ok"
+    if "altered" in statuses:
+        return "altered"
+    return "could-not-check" if statuses else "ok"
 
 
 def _status_of_image(error: SampleError) -> Status:
-    """An image that is gone was recorded; one that the disk does not give says nothing."""
+    """Return the status for an image error.
+
+    A missing image is altered, because it was recorded. An image that the disk refuses to read
+    could not be checked.
+    """
     cause = error.__cause__
-    refused = isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT)
-    return "could-not-check" if refused else "altered"
+    is_unreadable = isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT)
+    return "could-not-check" if is_unreadable else "altered"
 
 
-# -----------------------------------------------------------------------------------------------
-# redraw
+# ------------------------------------------------------------------------------------------------
+# samples generated again
 
 
 class Regeneration(NamedTuple):
-    """What draws a run's samples again, and their records."""
+    """A generator of a run's checkpoint, and the records of the run's samples."""
 
     generator: ImageGenerator
     records: dict[int, SampleRecord]
@@ -287,47 +293,46 @@ class Regeneration(NamedTuple):
 def _check_regenerated(
     samples: SampleSet, plan: Plan, options: VerifyOptions, findings: Findings
 ) -> None:
-    """Draw some samples again, failed ones among them, and compare with their records."""
+    """Generate some samples again, including failed ones, and compare them with their records."""
     try:
-        drawing = Regeneration(
+        regeneration = Regeneration(
             open_generator(_find_checkpoint(plan), plan.settings),
             RunFolder(samples.path, is_checked=False).read_records(),
         )
-        chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
-        known = sorted({*samples.indices, *samples.failed})
-        chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))
-        for index in chosen:
-            if not _matches_record(
-                drawing.records[index], generate_one(drawing.generator, plan, index)
-            ):
+        rng = random.SystemRandom() if options.seed is None else random.Random(options.seed)
+        all_indices = sorted({*samples.indices, *samples.failed})
+        indices = sorted(rng.sample(all_indices, min(options.redraw, len(all_indices))))
+        for index in indices:
+            image = generate_one(regeneration.generator, plan, index)
+            if not _matches_record(regeneration.records[index], image):
                 findings.add(
                     "altered",
                     samples.path,
-                    f"sample {index} drawn again is another image ({CAUSES})",
+                    f"sample {index} generated again is another image ({CAUSES})",
                 )
     except BenchError as error:
         findings.add(
-            "could-not-check", samples.path, f"{samples.path}: nothing drawn again: {error}"
+            "could-not-check", samples.path, f"{samples.path}: nothing generated again: {error}"
         )
         return
-    findings.add(
-        "ok", samples.path, f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}"
-    )
+    index_text = ", ".join(map(str, indices))
+    findings.add("ok", samples.path, f"{len(indices)} samples generated again: {index_text}")
 
 
 def _find_checkpoint(plan: Plan) -> Checkpoint:
-    """The run's checkpoint, if it is here with the run's weights."""
-    found = load_checkpoint_record(plan.checkpoint.name)
-    if found.sha256 != plan.checkpoint.sha256:
+    """Return the registered checkpoint of a plan; raise SampleError if its weights are others."""
+    checkpoint = load_checkpoint_record(plan.checkpoint.name)
+    if checkpoint.sha256 != plan.checkpoint.sha256:
         raise SampleError(
-            f"checkpoint {found.name} is registered with other weights than this run's, nothing can"
-            " be drawn again; --redraw 0 checks the rest"
+            f"checkpoint {checkpoint.name} is registered with other weights than this run's, so no"
+            " sample can be generated again; --redraw 0 checks the rest"
         )
-    check_sha256(weights_path(found), found.sha256)
-    return found
+    check_sha256(weights_path(checkpoint), checkpoint.sha256)
+    return checkpoint
 
 
 def _matches_record(record: SampleRecord, image: np.ndarray | None) -> bool:
+    """Return whether an image (H, W, 3) uint8, or a failure (None), is what the record says."""
     if image is None:
         return record.status == "failed"
     return record.status == "ok" and record.sha256 == sha256_bytes(encode_png(image))

@@ -1,5 +1,6 @@
-"""Observations against the same judge looking again: its record, the records of shards, their rows,
-and the moments of these.
+"""Comparison of stored features with features that the same judge extracts now.
+
+Compared are the judge's record, the records of shards, their rows, and the moments of the rows.
 """
 
 from __future__ import annotations
@@ -14,86 +15,96 @@ from harope_bench.data import feature_rows
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
-from harope_bench.pipeline.extract_features import JUDGE, changed_arrays, read_record
+from harope_bench.pipeline.extract_features import JUDGE_FILE, changed_arrays, read_record
 from harope_bench.pipeline.verify_findings import CAUSES, Findings, status_of
 
-NUMERICS = (
-    "way"  # of a shard's record: how the judge computed, which another device may do otherwise
-)
+NUMERICS = "numerics"  # field of a shard record that may differ on another device
 
 
-def check_features(folder: Path, fresh: Path, samples: SampleSet, findings: Findings) -> None:
-    """Compare what the run keeps of its judges with what they see now; what is gone is no fault,
-    eval makes it again.
+def check_features(
+    folder: Path, extracted_folder: Path, samples: SampleSet, findings: Findings
+) -> None:
+    """Compare the stored features of a run with features extracted again.
+
+    Missing features are no fault, because eval extracts them again.
+
+    Args:
+        folder: the run folder.
+        extracted_folder: holds one folder of new features for each judge.
     """
-    for judge in sorted(path for path in fresh.glob("*") if (path / JUDGE).is_file()):
-        stored = folder / OBSERVATIONS / judge.name
-        name = judge.name
-        if not _is_of_this_format(stored / JUDGE, findings):
+    for new_folder in sorted(
+        path for path in extracted_folder.glob("*") if (path / JUDGE_FILE).is_file()
+    ):
+        stored_folder = folder / OBSERVATIONS / new_folder.name
+        if not _is_of_this_format(stored_folder / JUDGE_FILE, findings):
             continue
-        if (stored / JUDGE).is_file() and read_record(stored / JUDGE) != read_record(judge / JUDGE):
-            findings.add(
-                "altered",
-                stored / JUDGE,
-                f"{stored / JUDGE}: is not the record of the judge that looks now",
-            )
-        pairs = [
-            (stored / path.name, path)
-            for path in sorted(judge.glob("[0-9]*.json"))
-            if (stored / path.name).is_file()
-        ]
-        for old, new in pairs:
-            if names := changed_arrays(old, new):
-                line = f"{old}: {', '.join(names)} not what {name} sees now ({CAUSES})"
-                findings.add("altered", old, line)
-            if fields := _differing_fields(read_record(old), read_record(new)):
-                findings.add(
-                    "altered", old, f"{old}: {', '.join(fields)} is not what {name} records now"
-                )
-        check_moments(stored, judge, len(samples.indices), findings)
-        if pairs:
+        _check_judge_record(stored_folder / JUDGE_FILE, new_folder / JUDGE_FILE, findings)
+
+        new_paths = sorted(new_folder.glob("[0-9]*.json"))
+        new_paths = [path for path in new_paths if (stored_folder / path.name).is_file()]
+        for path in new_paths:
+            _check_shard(stored_folder / path.name, path, findings)
+        check_moments(stored_folder, new_folder, len(samples.indices), findings)
+        if new_paths:
             findings.add(
                 "ok",
-                stored,
-                f"{len(pairs):,} shards of observations compared with what the judge sees now",
+                stored_folder,
+                f"{len(new_paths):,} shards of features compared with features extracted again",
             )
+
+
+def _check_judge_record(stored_path: Path, new_path: Path, findings: Findings) -> None:
+    if stored_path.is_file() and read_record(stored_path) != read_record(new_path):
+        findings.add(
+            "altered", stored_path, f"{stored_path}: is not the record of the installed judge"
+        )
+
+
+def _check_shard(stored_path: Path, new_path: Path, findings: Findings) -> None:
+    """Compare the rows and the record of one shard with the same shard extracted again."""
+    judge = new_path.parent.name
+    if names := changed_arrays(stored_path, new_path):
+        message = f"{stored_path}: {', '.join(names)} not what {judge} extracts now ({CAUSES})"
+        findings.add("altered", stored_path, message)
+    if fields := _differing_fields(read_record(stored_path), read_record(new_path)):
+        message = f"{stored_path}: {', '.join(fields)} is not what {judge} records now"
+        findings.add("altered", stored_path, message)
 
 
 def _is_of_this_format(path: Path, findings: Findings) -> bool:
-    """Return whether observations can be compared at all; those of another version of this package
-    cannot.
-    """
-    facts = read_record(path)
+    """Return whether this version of the package can read the features beside a judge record."""
+    fields = read_record(path)
     try:
-        if facts:
-            strip_format_version("features", facts, path)
+        if fields:
+            strip_format_version("features", fields, path)
     except FormatError as error:
-        findings.add(
-            status_of(error, checksums.is_intact(path.parent, path.name)), path, str(error)
-        )
+        status = status_of(error, checksums.is_intact(path.parent, path.name))
+        findings.add(status, path, str(error))
         return False
     return True
 
 
-def _differing_fields(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    fields = ({*old, *new}) - {NUMERICS, "sha256"}
-    return sorted(name for name in fields if old.get(name) != new.get(name))
+def _differing_fields(
+    stored_record: Mapping[str, object], new_record: Mapping[str, object]
+) -> list[str]:
+    fields = {*stored_record, *new_record} - {NUMERICS, "sha256"}
+    return sorted(name for name in fields if stored_record.get(name) != new_record.get(name))
 
 
-def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
-    """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
-    for path in sorted(stored.glob("*.moments.npz")):
-        array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
+def check_moments(stored_folder: Path, new_folder: Path, count: int, findings: Findings) -> None:
+    """Compare the cached moments of a run with sums of the rows that its judge extracts now."""
+    for path in sorted(stored_folder.glob("*.moments.npz")):
+        array = new_folder / f"{path.name.removesuffix('.moments.npz')}.npy"
         if array.is_file() and not _are_sums_of(path, array, count):
             findings.add(
-                "altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})"
+                "altered",
+                path,
+                f"{path}: are not the sums of the features extracted now ({CAUSES})",
             )
 
 
 def _are_sums_of(path: Path, array: Path, count: int) -> bool:
-    """Return whether moments are of the first `count` rows of a file; False where that is no file
-    of rows of numbers.
-    """
+    """Return whether moments are of the first `count` rows of a file; False if it holds no rows."""
     header = feature_rows.read_rows_header(array)
     if (
         header is None

@@ -1,6 +1,4 @@
-"""Files of a run against what vouches for them, without any network: hashes, rows, labels and
-prompts.
-"""
+"""Checks of a run's files that need no network: hashes, rows, labels and prompts."""
 
 from __future__ import annotations
 
@@ -28,129 +26,124 @@ from harope_bench.suites.base import load_suite
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
 RESULT_FILES = ("*.json", "*.npz", f"*{SAMPLE_SCORES_SUFFIX}")
-VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of observations
-MAX_SHOWN = 5  # of many alike, in a message
+LISTED_FILES = ("*.json", "*.jsonl", "*.npz")  # files of features that SHA256SUMS must list
+MAX_SHOWN = 5  # names in one message
 
 
 def check_sums(folder: Path, findings: Findings) -> None:
-    """Compare every file of a run folder that has a recorded hash, and tell which files have
-    none.
-    """
-    homes = [
+    """Compare every file of a run folder with its recorded hash, and report files without one."""
+    folders = [
         folder,
         folder / RESULTS_FOLDER,
         *sorted(path.parent for path in (folder / OBSERVATIONS).glob(f"*/{CHECKSUMS_FILE}")),
     ]
-    homes += [folder / OBSERVATIONS] if (folder / OBSERVATIONS / CHECKSUMS_FILE).is_file() else []
-    for home in homes:
-        check_folder(home, findings, may_be_gone=OBSERVATIONS in home.relative_to(folder).parts)
+    if (folder / OBSERVATIONS / CHECKSUMS_FILE).is_file():
+        folders.append(folder / OBSERVATIONS)
+    for listed_folder in folders:
+        can_be_missing = OBSERVATIONS in listed_folder.relative_to(folder).parts
+        check_folder(listed_folder, findings, can_be_missing=can_be_missing)
     if (folder / RESULTS_FOLDER).is_dir():
         check_listed(folder / RESULTS_FOLDER, findings)
 
 
-def check_folder(home: Path, findings: Findings, may_be_gone: bool = False) -> None:
+def check_folder(folder: Path, findings: Findings, can_be_missing: bool = False) -> None:
     """Compare the files of one folder with its SHA256SUMS.
 
     Args:
-        may_be_gone: A file that is gone is no fault, because eval makes it again.
+        can_be_missing: A missing file is no fault, because eval makes it again.
     """
-    if not checksums.has_checksums(home):
+    sums_path = folder / CHECKSUMS_FILE
+    if not checksums.has_checksums(folder):
         return
     try:
-        sums = checksums.read_checksums(home)
+        sums = checksums.read_checksums(folder)
     except BenchError as error:
-        findings.add(status_of(error, False), home / CHECKSUMS_FILE, str(error))
+        findings.add(status_of(error, False), sums_path, str(error))
         return
-    states = {name: checksums.file_state(home, name) for name in sums}
-    unlisted = sorted(
-        {path.name for pattern in VOUCHED_FILES for path in home.glob(pattern)} - sums.keys()
-    )
-    if (
-        may_be_gone and unlisted and "missing" in states.values()
-    ):  # a name in the list was altered: it vouches for nothing now
+
+    # If listed files are missing and others are unlisted, names in the list were altered.
+    states = {name: checksums.file_state(folder, name) for name in sums}
+    file_names = {path.name for pattern in LISTED_FILES for path in folder.glob(pattern)}
+    unlisted_names = sorted(file_names - sums.keys())
+    if can_be_missing and unlisted_names and "missing" in states.values():
         findings.add(
             "altered",
-            home / CHECKSUMS_FILE,
-            f"{home / CHECKSUMS_FILE}: names files that are gone, and not"
-            f" {', '.join(unlisted[:MAX_SHOWN])}",
+            sums_path,
+            f"{sums_path}: lists files that are missing, but not"
+            f" {', '.join(unlisted_names[:MAX_SHOWN])}",
         )
+
     for name, state in states.items():
+        path = folder / name
         if state == "altered":
-            findings.add(
-                "altered",
-                home / name,
-                f"{home / name}: its sha256 is not the one in {CHECKSUMS_FILE}",
-            )
-        elif state == "missing" and not may_be_gone:
-            findings.add(
-                "altered", home / name, f"{home / name}: is gone, {CHECKSUMS_FILE} has its sha256"
-            )
-    good = sum(state == "same" for state in states.values())
+            findings.add("altered", path, f"{path}: its sha256 is not the one in {CHECKSUMS_FILE}")
+        elif state == "missing" and not can_be_missing:
+            findings.add("altered", path, f"{path}: is missing, {CHECKSUMS_FILE} has its sha256")
+    same_count = sum(state == "same" for state in states.values())
     findings.add(
         "ok",
-        home / CHECKSUMS_FILE,
-        f"{home / CHECKSUMS_FILE}: {good:,} of {len(sums):,} files have the recorded sha256",
+        sums_path,
+        f"{sums_path}: {same_count:,} of {len(sums):,} files have the recorded sha256",
     )
 
 
 def check_listed(results: Path, findings: Findings) -> None:
-    """Tell of files of results that no SHA256SUMS vouches for."""
+    """Report files of a results folder that SHA256SUMS does not list."""
     try:
         sums = checksums.read_checksums(results)
     except BenchError:
-        return  # told by `check_folder`
+        return  # `check_folder` reports it
     names = sorted(
         {path.name for pattern in RESULT_FILES for path in results.glob(pattern)} - sums.keys()
     )
     if names:
+        name_text = ", ".join(names[:MAX_SHOWN]) + " and more" * (len(names) > MAX_SHOWN)
         findings.add(
             "could-not-check",
             results,
-            f"{results}: no sha256 of"
-            f" {', '.join(names[:MAX_SHOWN])}{' and more' * (len(names) > MAX_SHOWN)} is recorded,"
-            " so who made them and when is not vouched for; run eval again",
+            f"{results}: no sha256 of {name_text} is recorded, so their origin cannot be checked;"
+            " run eval again",
         )
 
 
 def has_recorded_hashes(path: Path) -> bool:
-    """Return whether a result and what lies beside it have the recorded hashes."""
-    beside = [file for file in (arrays_path(path), sample_scores_path(path)) if file.is_file()]
+    """Return whether a result, its arrays and its sample scores have the recorded hashes."""
+    companions = [file for file in (arrays_path(path), sample_scores_path(path)) if file.is_file()]
     return checksums.has_checksums(path.parent) and all(
-        checksums.is_intact(file.parent, file.name) for file in (path, *beside)
+        checksums.is_intact(file.parent, file.name) for file in (path, *companions)
     )
 
 
 def open_plan(folder: Path, findings: Findings) -> Plan | None:
-    """Return the plan of a run folder; None, and a finding, where it has none that can be read."""
+    """Return the plan of a run folder; None, and a finding, where it has no readable plan."""
     try:
         return RunFolder(folder, is_checked=False).plan
     except PlanMismatchError as error:
-        vouched = checksums.has_checksums(folder) and checksums.is_intact(folder, PLAN_FILE)
-        findings.add(status_of(error, vouched), folder / PLAN_FILE, str(error))
+        is_intact = checksums.has_checksums(folder) and checksums.is_intact(folder, PLAN_FILE)
+        findings.add(status_of(error, is_intact), folder / PLAN_FILE, str(error))
     return None
 
 
 def open_run(folder: Path, findings: Findings) -> SampleSet | None:
-    """Return the images of a run folder; None, and a finding, where they cannot be had.
+    """Return the images of a run folder; None, and a finding, where they cannot be opened.
 
-    A run that was never finished could not be checked. One that was finished once has lost
-    something since.
+    A run that was never finished could not be checked. A run that was finished is altered, because
+    something is missing since.
     """
     try:
         samples = open_samples(folder, is_checked=False)
-        extra = RunFolder(folder, is_checked=False).read_records().keys() - {
-            *samples.indices,
-            *samples.failed,
-        }
+        records = RunFolder(folder, is_checked=False).read_records()
     except BenchError as error:
         findings.add(_status_of_unfinished(folder, error), folder, str(error))
         return None
-    if extra:
-        few = ", ".join(map(str, sorted(extra)[:MAX_SHOWN]))
+
+    unrequested_indices = sorted(records.keys() - {*samples.indices, *samples.failed})
+    if unrequested_indices:
+        index_text = ", ".join(map(str, unrequested_indices[:MAX_SHOWN]))
         findings.add(
             "altered",
             folder / REQUESTS_FILE,
-            f"{folder / REQUESTS_FILE}: samples {few} were drawn and not asked for",
+            f"{folder / REQUESTS_FILE}: samples {index_text} were generated and not requested",
         )
     return samples
 
@@ -164,7 +157,7 @@ def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
 
 
 def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
-    """Compare label and prompt of every record with what suite, settings and index give."""
+    """Compare label and prompt of every record with the suite's request of its index."""
     path = samples.path / RECORDS_FILE
     records = RunFolder(samples.path, is_checked=False).read_records()
     try:
@@ -178,15 +171,16 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
             f"{path}: labels and prompts not compared with suite {plan.suite}: {error}",
         )
         return
-    different = [
+    wrong_indices = [
         i for i, record in sorted(records.items()) if not _is_request(record, requests.get(i))
     ]
-    if different:
-        few = ", ".join(map(str, different[:MAX_SHOWN]))
+    if wrong_indices:
+        index_text = ", ".join(map(str, wrong_indices[:MAX_SHOWN]))
         findings.add(
             "altered",
             path,
-            f"{path}: label or prompt of samples {few} is not what suite {plan.suite} asks for",
+            f"{path}: label or prompt of samples {index_text} is not what suite {plan.suite}"
+            " requests",
         )
     else:
         findings.add(
@@ -199,31 +193,33 @@ def _is_request(record: SampleRecord, request: Request | None) -> bool:
 
 
 def check_rows(folder: Path, findings: Findings) -> None:
-    """Compare the rows of every judge with the records of their shards, and the size of their files
-    with their headers.
+    """Compare the rows of every judge with the hashes in their shard records.
+
+    The size of each `.npy` file is compared with its header.
     """
     for judge in sorted(path for path in (folder / OBSERVATIONS).glob("*") if path.is_dir()):
         records = [(path, read_record(path)) for path in sorted(judge.glob(SHARDS))]
         for path, record in records:
-            names = _other_rows(judge, record)
+            names = _changed_rows(judge, record)
             if names is None:
                 findings.add("altered", path, f"{path}: is no record of a shard")
             elif names:
                 findings.add(
                     "altered", path, f"{path}: {', '.join(names)} are not the rows that it records"
                 )
-        short = [path for path in sorted(judge.glob("*.npy")) if not feature_rows.is_complete(path)]
-        for path in short:
-            findings.add("altered", path, f"{path}: its header is not of its size")
+        for path in sorted(judge.glob("*.npy")):
+            if not feature_rows.is_complete(path):
+                findings.add("altered", path, f"{path}: its size does not match its header")
         if records:
             findings.add(
                 "ok", judge, f"{judge}: rows compared with {len(records):,} records of shards"
             )
 
 
-def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
-    """Return the names of arrays whose rows are not the recorded ones; None where the record cannot
-    be read.
+def _changed_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
+    """Return the names of arrays whose rows differ from their recorded hash.
+
+    Returns None where the record has no valid range of rows or no hashes.
     """
     span = record.get("rows")
     hashes = record.get("sha256")
@@ -242,7 +238,7 @@ def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
 
 
 def check_archives(folder: Path, findings: Findings) -> None:
-    """Read every .npz below observations, whose members carry checks of their own."""
+    """Read every .npz file below the features, whose members carry their own checksums."""
     for path in sorted((folder / OBSERVATIONS).glob("**/*.npz")):
         try:
             load_arrays(path)

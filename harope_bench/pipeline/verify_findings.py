@@ -1,5 +1,6 @@
-"""What `verify` finds: a status for each check, told apart so that "altered" is never said of what
-could not be checked.
+"""Findings of `verify`: a status and a message for each check.
+
+What could not be checked is never reported as altered.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from harope_bench.core.errors import (
     WeightsError,
 )
 
-CAUSES = "altered, or other hardware, threads or library versions"  # of a difference
+CAUSES = (
+    "altered, or other hardware, threads or library versions"  # possible causes of a difference
+)
 Status = Literal["ok", "altered", "could-not-check"]
 
 
 class NotCheckedError(BenchError):
-    """What a check needs is not here: images, a reference, or the version that made a result."""
+    """Something that a check needs is missing: images, a reference, or a package version."""
 
 
-# Something that is needed for the check is not here; of the files in question this says nothing.
+# Errors about missing prerequisites of a check. They say nothing about the checked files.
 ABSENCE_ERRORS = (
     NotCheckedError,
     DiskError,
@@ -38,7 +41,7 @@ ABSENCE_ERRORS = (
 
 
 class Check(NamedTuple):
-    """One check: its status, the file or thing it is of, and a sentence that stands alone."""
+    """One check: its status, the checked file or folder, and a complete sentence."""
 
     status: Status
     subject: str
@@ -47,13 +50,13 @@ class Check(NamedTuple):
 
 @dataclass
 class Findings:
-    """Every check of one call, in order."""
+    """All checks of one verification, in order."""
 
     checks: list[Check] = field(default_factory=list)
 
-    def add(self, status: Status, what: object, *messages: str) -> None:
+    def add(self, status: Status, subject: object, *messages: str) -> None:
         """Add a check of one status for each message."""
-        self.checks += [Check(status, str(what), message) for message in messages]
+        self.checks += [Check(status, str(subject), message) for message in messages]
 
     def messages(self, status: Status) -> list[str]:
         """Return the messages of one status."""
@@ -61,42 +64,38 @@ class Findings:
 
     @property
     def passed_messages(self) -> list[str]:
-        """What was checked and is as recorded, in words."""
+        """Return what was checked and is as recorded."""
         return self.messages("ok")
 
     @property
     def altered_messages(self) -> list[str]:
-        """What was altered."""
+        """Return what was altered."""
         return self.messages("altered")
 
     @property
     def unchecked_messages(self) -> list[str]:
-        """What could not be checked, and why."""
+        """Return what could not be checked, and why."""
         return self.messages("could-not-check")
 
     @property
     def status(self) -> Status:
-        """The worst of all: altered, then could-not-check."""
-        return (
-            "altered"
-            if self.altered_messages
-            else "could-not-check"
-            if self.unchecked_messages
-            else "ok"
-        )
+        """Return the worst status of all checks: altered before could-not-check before ok."""
+        if self.altered_messages:
+            return "altered"
+        return "could-not-check" if self.unchecked_messages else "ok"
 
-    def merge(self, others: Iterable[Check]) -> None:
+    def merge(self, checks: Iterable[Check]) -> None:
         """Add the checks of another part."""
-        self.checks += others
+        self.checks += checks
 
 
-def status_of(error: BenchError, is_vouched: bool) -> Status:
-    """Return what an error during a check means for what is checked.
+def status_of(error: BenchError, is_intact: bool) -> Status:
+    """Return the status that an error during a check gives to the checked files.
 
     Args:
-        is_vouched: The files in question are as they were recorded, so that an error is of what is
-            needed to check them.
+        is_intact: The checked files have their recorded hashes, so the error is about something
+            else that the check needs.
     """
     if isinstance(error, AlteredFileError):
         return "altered"
-    return "could-not-check" if is_vouched or isinstance(error, ABSENCE_ERRORS) else "altered"
+    return "could-not-check" if is_intact or isinstance(error, ABSENCE_ERRORS) else "altered"

@@ -1,5 +1,7 @@
-"""Results against the same work done again: judged and scored anew, read anew from an official
-file, or counted anew.
+"""Verification of results by doing their work again.
+
+Features and annotations are computed again from the images, official files are read again, and
+costs are counted again.
 """
 
 from __future__ import annotations
@@ -88,13 +90,11 @@ from harope_bench.suites.official_layouts.prompt_folder import (
     open_prompt_images,
 )
 
-IMAGES_ALTERED = "not judged again, because images are wrong"
+IMAGES_ALTERED = "not evaluated again, because image hashes differ from the records"
 
 
 class GivenReference(NamedTuple):
-    """The file that results may have been scored against, its hash, and where a judge's view of it
-    is kept meanwhile.
-    """
+    """A reference file that the user gave, its hash, and a cache folder for its features."""
 
     path: Path | None
     sha256: str | None
@@ -102,8 +102,9 @@ class GivenReference(NamedTuple):
 
 
 class RunToCheck(NamedTuple):
-    """A run, what its results are checked with, and whether its images are the recorded ones,
-    without which none is judged again.
+    """A run, and what its results are checked with.
+
+    images_status: result of hashing the images; results are only scored again where it is ok.
     """
 
     samples: SampleSet
@@ -113,8 +114,10 @@ class RunToCheck(NamedTuple):
 
 
 class ResultDifferences(NamedTuple):
-    """What is wrong in a result, how many images were judged to know it, and what else a reader
-    must know.
+    """Differences of a result from the same work done again.
+
+    judged_count: images that were evaluated again to find them.
+    note: what else the summary line says.
     """
 
     lines: list[str]
@@ -122,192 +125,207 @@ class ResultDifferences(NamedTuple):
     note: str = ""
 
 
-# ---------------------------------------------------------------------------------------- images of
-# a run
+# ------------------------------------------------------------------------------------------------
+# images of a run
 
 
 def check_results(
-    folder: Path, paths: Sequence[Path], given: RunToCheck, temporary: Path, findings: Findings
+    folder: Path, paths: Sequence[Path], run: RunToCheck, scratch: Path, findings: Findings
 ) -> None:
-    """Check every result of a run's own images; these are judged again once per judge, never read
-    from the run's observations.
+    """Check every result of a run's images.
+
+    Features are extracted again once for each judge, and never read from the run folder.
     """
 
     @cache
-    def look(judge: str) -> ExtractedFeatures:
-        return extract_features(given.samples, judge, temporary / judge, "cpu", rescore=False)
+    def extract(judge: str) -> ExtractedFeatures:
+        return extract_features(run.samples, judge, scratch / judge, "cpu", rescore=False)
 
     for path in paths:
-        check_result(path, findings, partial(_rescore, path, given, look, temporary / "prompts"))
-    check_features(folder, temporary, given.samples, findings)
+        check_result(path, findings, partial(_rescore, path, run, extract, scratch / "prompts"))
+    check_features(folder, scratch, run.samples, findings)
 
 
 def check_result(
-    path: Path, findings: Findings, redo: Callable[[Result], ResultDifferences]
+    path: Path, findings: Findings, rescore: Callable[[Result], ResultDifferences]
 ) -> None:
-    """Check one result by doing its work again; what cannot be done again is told apart from what
-    is altered.
+    """Check one result by doing its work again.
+
+    An error becomes a finding: could-not-check where the files have their recorded hashes.
     """
-    vouched = has_recorded_hashes(path)
+    is_intact = has_recorded_hashes(path)
     try:
-        stored = read_result(path, is_checked=False)
+        stored_result = read_result(path, is_checked=False)
     except BenchError as error:
-        findings.add(
-            status_of(error, vouched), path, f"{path}: is not a result this version reads: {error}"
+        message = f"{path}: is not a result this version reads: {error}"
+        findings.add(status_of(error, is_intact), path, message)
+        return
+    try:
+        if is_intact:
+            _check_same_software(stored_result)
+        differences = rescore(stored_result)
+    except BenchError as error:
+        findings.add(status_of(error, is_intact), path, f"{path}: {error}")
+        return
+
+    findings.add("altered", path, *(f"{path}: {line}" for line in differences.lines))
+    if differences.lines:
+        return
+    work_text = "images not evaluated again"
+    if differences.judged_count:
+        work_text = (
+            f"{differences.judged_count:,} images evaluated again, measurements and arrays"
+            " recomputed"
         )
-        return
-    try:
-        if vouched:
-            _check_same_software(stored)
-        outcome = redo(stored)
-    except BenchError as error:
-        findings.add(status_of(error, vouched), path, f"{path}: {error}")
-        return
-    findings.add("altered", path, *(f"{path}: {line}" for line in outcome.lines))
-    again = (
-        f"{outcome.judged_count:,} images judged again, measurements and arrays scored again"
-        if outcome.judged_count
-        else "images not judged again"
+    summary = (
+        f"{path.name}: plan, judge, reference and versions compared; {work_text}"
+        f"{differences.note}; 0 differences"
     )
-    if not outcome.lines:
-        summary = (
-            f"{path.name}: plan, judge, reference and versions compared; {again}{outcome.note}; 0"
-            " wrong"
-        )
-        findings.add("ok", path, summary)
+    findings.add("ok", path, summary)
 
 
-def _check_same_software(stored: Result) -> None:
-    """Raise NotCheckedError where evaluator or judge are of another version here, so that nothing
-    can be done again.
+def _check_same_software(stored_result: Result) -> None:
+    """Raise NotCheckedError where the installed evaluator or judge differs from the recorded one.
+
+    A judge that runs in another Python, or with a model of its own, is not compared.
     """
-    if stored.evaluator not in registry.list_entries("evaluators"):
-        raise UnknownNameError("evaluator", stored.evaluator, registry.list_names("evaluators"))
-    version = load_evaluator(stored.evaluator).version
-    if version != stored.version:
+    evaluator_name = stored_result.evaluator
+    if evaluator_name not in registry.list_entries("evaluators"):
+        raise UnknownNameError("evaluator", evaluator_name, registry.list_names("evaluators"))
+    version = load_evaluator(evaluator_name).version
+    if version != stored_result.version:
         raise NotCheckedError(
-            f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again"
+            f"scored by {evaluator_name}@{stored_result.version}, installed is @{version}; run eval"
+            " again"
         )
-    names = registry.list_entries("judges")
-    for record in stored.judges.values() or [stored.judge]:
-        if (
-            record.name not in names
-            or record.model is not None
-            or load_judge(record.name).runner is not None
-        ):
+
+    judge_names = registry.list_entries("judges")
+    for record in stored_result.judges.values() or [stored_result.judge]:
+        if record.name not in judge_names or record.model is not None:
             continue
-        here = judge_record(record.name)
-        if here != record:
-            fields = ", ".join(differing_fields(record, here))
+        if load_judge(record.name).runner is not None:
+            continue
+        installed_record = judge_record(record.name)
+        if installed_record != record:
+            fields = ", ".join(differing_fields(record, installed_record))
             raise NotCheckedError(
-                f"judge {record.name} here is another one ({fields}); bring the recorded one, or"
-                " run eval again"
+                f"the installed judge {record.name} differs from the recorded one in {fields};"
+                " install the recorded one, or run eval again"
             )
 
 
 def _rescore(
     path: Path,
-    given: RunToCheck,
-    look: Callable[[str], ExtractedFeatures],
-    room: Path,
-    stored: Result,
+    run: RunToCheck,
+    extract: Callable[[str], ExtractedFeatures],
+    scratch: Path,
+    stored_result: Result,
 ) -> ResultDifferences:
-    if given.images_status == "could-not-check":
-        raise NotCheckedError("not judged again, because images cannot be read")
-    if is_prompt_result(stored):
-        if given.images_status == "altered":
+    """Score a result of a run again, by prompts or by features."""
+    if run.images_status == "could-not-check":
+        raise NotCheckedError("not evaluated again, because images cannot be read")
+    has_images = run.images_status == "ok"
+    if is_prompt_result(stored_result):
+        if not has_images:
             return ResultDifferences([IMAGES_ALTERED])
-        remarked = rescore_result(given.samples.path, path, stored, room / path.stem)
-        return ResultDifferences(
-            remarked.differences, remarked.judged_count, _trusted_judges_text(remarked)
+        return _prompt_result_differences(
+            rescore_result(run.samples.path, path, stored_result, scratch / path.stem)
         )
-    return _feature_result_differences(
-        path, stored, given, look if given.images_status == "ok" else None
-    )
+    return _feature_result_differences(path, stored_result, run, extract if has_images else None)
 
 
-def _trusted_judges_text(remarked: RescoredResult) -> str:
-    """Return in words whose answers had to be believed."""
-    return (
-        f"; answers of {', '.join(remarked.trusted_judges)} believed, which run elsewhere"
-        if remarked.trusted_judges
-        else ""
-    )
+def _prompt_result_differences(rescored_result: RescoredResult) -> ResultDifferences:
+    """Return the differences of a result of prompts, with a note on trusted annotations."""
+    note = ""
+    if rescored_result.trusted_judges:
+        note = (
+            f"; stored annotations of {', '.join(rescored_result.trusted_judges)} used, which run"
+            " in another Python"
+        )
+    return ResultDifferences(rescored_result.differences, rescored_result.judged_count, note)
 
 
 def _feature_result_differences(
-    path: Path, stored: Result, given: RunToCheck, look: Callable[[str], ExtractedFeatures] | None
+    path: Path,
+    stored_result: Result,
+    run: RunToCheck,
+    extract: Callable[[str], ExtractedFeatures] | None,
 ) -> ResultDifferences:
-    chosen = _profile_of_result(stored, given.plan.suite)
-    lines = list(_field_differences(stored, path, chosen, given))
-    if look is None:
+    """Return the differences of a result of features.
+
+    Args:
+        extract: features of the run by judge; None where the images are altered.
+
+    Raises:
+        NotCheckedError: An intact result is of a reference that was not given.
+    """
+    evaluator_profile = _profile_of_result(stored_result, run.plan.suite)
+    lines = list(_field_differences(stored_result, path, evaluator_profile, run))
+    if extract is None:
         return ResultDifferences([*lines, IMAGES_ALTERED])
-    reference = _open_result_reference(stored, chosen, given)
-    lines += _reference_differences(stored, reference, given.references)
-    if reference.sha256 != stored.reference_sha256:
+
+    reference = _open_result_reference(stored_result, evaluator_profile, run)
+    lines += _reference_differences(stored_result, reference, run.references)
+    if reference.sha256 != stored_result.reference_sha256:
         if has_recorded_hashes(path) and not lines[:-1]:
             raise NotCheckedError(lines[-1])
         return ResultDifferences(lines)
-    seen = look(chosen.judge)
-    return ResultDifferences(
-        [*lines, *_score_differences(stored, path, chosen, reference, given, seen)],
-        seen.extracted_count,
-    )
+
+    extraction = extract(evaluator_profile.judge)
+    lines += _score_differences(stored_result, path, evaluator_profile, reference, run, extraction)
+    return ResultDifferences(lines, extraction.extracted_count)
 
 
-def _profile_of_result(stored: Result, suite_name: str) -> EvaluatorProfile:
-    """Return the evaluator in the profile of a result, and its judge; the suite's own where this
-    version has none of that name.
-    """
+def _profile_of_result(stored_result: Result, suite_name: str) -> EvaluatorProfile:
+    """Return the evaluator and judge of a result; the suite's defaults where they are unknown."""
     suite = load_suite(suite_name)
-    if stored.evaluator not in suite.judges:
+    if stored_result.evaluator not in suite.judges:
         raise OptionError(
-            f"evaluator {stored.evaluator} has no judge in this suite; it has"
+            f"evaluator {stored_result.evaluator} has no judge in this suite; it has"
             f" {', '.join(suite.judges) or 'none'}"
         )
-    profile = (
-        stored.profile
-        if stored.profile in load_feature_evaluator(stored.evaluator).profiles
-        else None
-    )
-    judge = stored.judge.name if stored.judge.name in registry.list_entries("judges") else None
-    return resolve_profile(
-        suite, stored.evaluator, FeatureScoring(suite_name, profile=profile, judge=judge)
-    )
+    profile: str | None = stored_result.profile
+    if profile not in load_feature_evaluator(stored_result.evaluator).profiles:
+        profile = None
+    judge: str | None = stored_result.judge.name
+    if judge not in registry.list_entries("judges"):
+        judge = None
+    scoring = FeatureScoring(suite_name, profile=profile, judge=judge)
+    return resolve_profile(suite, stored_result.evaluator, scoring)
 
 
 def _open_result_reference(
-    stored: Result, chosen: EvaluatorProfile, given: RunToCheck
+    stored_result: Result, evaluator_profile: EvaluatorProfile, run: RunToCheck
 ) -> LoadedReference:
-    """The file given if the result is of it, else the suite's; its images are judged again like
-    those of the run.
+    """Return the given reference if the result is of it, else the suite's.
+
+    Features of the reference's images are extracted again.
     """
-    suite = load_suite(given.plan.suite)
-    references = given.references
-    theirs = references.path if references.sha256 == stored.reference_sha256 else None
+    references = run.references
+    is_given = references.sha256 == stored_result.reference_sha256
     return open_reference(
-        suite,
-        chosen.judge,
-        theirs,
+        load_suite(run.plan.suite),
+        evaluator_profile.judge,
+        references.path if is_given else None,
         ReferenceExtraction(cache_folder=references.cache_folder),
-        given.samples.shape,
+        run.samples.shape,
     )
 
 
 def _field_differences(
-    stored: Result, path: Path, chosen: EvaluatorProfile, given: RunToCheck
+    stored_result: Result, path: Path, evaluator_profile: EvaluatorProfile, run: RunToCheck
 ) -> Iterator[str]:
-    """Everything a result says that no network is needed for."""
-    evaluator = chosen.evaluator
-    record = judge_record(chosen.judge)
-    facts = {
+    """Yield the differences in fields that need no network: plan, versions, hashes and names."""
+    evaluator = evaluator_profile.evaluator
+    record = judge_record(evaluator_profile.judge)
+    expected = {
         "version": evaluator.version,
         "profile": evaluator.profile,
         "parity": evaluator.parity,
         "scale": "micro" if record.judge_class == "micro" else "paper",
-        "plan": given.plan.model_dump(mode="json"),
-        "plan_digest": given.plan.digest,
-        "samples_sha256": sample_set_digest(given.samples),
+        "plan": run.plan.model_dump(mode="json"),
+        "plan_digest": run.plan.digest,
+        "samples_sha256": sample_set_digest(run.samples),
         "judge": record.model_dump(mode="json"),
         "judges": {},
         "judge_errors": {
@@ -317,77 +335,80 @@ def _field_differences(
         "answers_sha256": None,
         "per_sample": arrays_path(path).name,
         "rows": None,
-        "suite": given.plan.suite,
-        "resolution": given.plan.settings.resolution,
+        "suite": run.plan.suite,
+        "resolution": run.plan.settings.resolution,
         "is_lenient": False,
     }
-    yield from mapping_differences(stored.model_dump(mode="json", include=set(facts)), facts)
-    if stored.rules not in evaluator.rules:
+    stored_fields = stored_result.model_dump(mode="json", include=set(expected))
+    yield from mapping_differences(stored_fields, expected)
+    if stored_result.rules not in evaluator.rules:
         yield (
-            f"rules is {stored.rules}, evaluator {stored.evaluator} has"
+            f"rules is {stored_result.rules}, evaluator {stored_result.evaluator} has"
             f" {', '.join(evaluator.rules)}"
         )
 
 
 def _reference_differences(
-    stored: Result, reference: LoadedReference, references: GivenReference
+    stored_result: Result, reference: LoadedReference, references: GivenReference
 ) -> Iterator[str]:
-    if reference.sha256 != stored.reference_sha256:
-        found = stored.reference_sha256[:12]
-        own = reference.sha256[:12]
+    stored_name = stored_result.reference
+    if reference.sha256 != stored_result.reference_sha256:
+        stored_hash = stored_result.reference_sha256[:12]
+        suite_hash = reference.sha256[:12]
         yield (
-            f"reference {stored.reference} ({found}...) is not the suite's ({own}...); give the"
-            " file it was scored against"
+            f"reference {stored_name} ({stored_hash}...) is not the suite's ({suite_hash}...); give"
+            " the file it was scored against"
         )
-    elif (
-        reference.sha256 != references.sha256 and reference.name != stored.reference
-    ):  # a user's file may move, its hash decides
-        yield f"reference is {stored.reference}, should be {reference.name}"
+    elif reference.sha256 != references.sha256 and reference.name != stored_name:
+        # The name of a given file is not compared: a user may move it.
+        yield f"reference is {stored_name}, should be {reference.name}"
 
 
 def _score_differences(
-    stored: Result,
+    stored_result: Result,
     path: Path,
-    chosen: EvaluatorProfile,
+    evaluator_profile: EvaluatorProfile,
     reference: LoadedReference,
-    given: RunToCheck,
-    seen: ExtractedFeatures,
+    run: RunToCheck,
+    extraction: ExtractedFeatures,
 ) -> Iterator[str]:
-    """Measurements, warnings and per-sample arrays against a score of what the judge saw just
-    now.
-    """
-    score = chosen.evaluator.evaluate(seen.features, reference.arrays)
-    name = given.plan.suite
-    told = image_notes(given.samples, load_suite(name), name, given.references.path)
-    yield from (
-        f"{line} ({CAUSES})"
-        for line in mapping_differences(_by_name(stored.measurements), _by_name(score.measurements))
-    )
-    before = warnings_before(given.samples, told, seen, reference)
+    """Yield the differences in measurements, warnings and per-sample arrays."""
+    score = evaluator_profile.evaluator.evaluate(extraction.features, reference.arrays)
+    stored_measurements = _measurements_by_name(stored_result.measurements)
+    new_measurements = _measurements_by_name(score.measurements)
+    for line in mapping_differences(stored_measurements, new_measurements):
+        yield f"{line} ({CAUSES})"
+
+    # Build the whole result again to compare its warnings and the order of its metrics.
+    suite_name = run.plan.suite
+    notes = image_notes(run.samples, load_suite(suite_name), suite_name, run.references.path)
     method = ResultMethod(
-        stored.evaluator, chosen.evaluator, stored.judge, reference.name, reference.sha256
+        stored_result.evaluator,
+        evaluator_profile.evaluator,
+        stored_result.judge,
+        reference.name,
+        reference.sha256,
     )
-    again = build_result(
+    new_result = build_result(
         path,
-        ResultSubject(stored.target, stored.samples_sha256),
+        ResultSubject(stored_result.target, stored_result.samples_sha256),
         method,
         score,
-        stored.provenance,
-        before,
+        stored_result.provenance,
+        warnings_before(run.samples, notes, extraction, reference),
     )
-    then = [
-        w for w in stored.warnings if w.code != "judge-paths"
-    ]  # of how it was looked at then, which is over
+    # Mixed numerics are a property of the former extraction, so that warning is not compared.
+    stored_warnings = [w for w in stored_result.warnings if w.code != "judge-paths"]
     yield from mapping_differences(
-        _warnings_and_order(stored, then), _warnings_and_order(again, again.warnings)
+        _warnings_and_order(stored_result, stored_warnings),
+        _warnings_and_order(new_result, new_result.warnings),
     )
-    yield from _array_differences(
-        arrays_path(path), {**score.per_sample, "indices": seen.features.indices}
-    )
+    new_arrays = {**score.per_sample, "indices": extraction.features.indices}
+    yield from _array_file_differences(arrays_path(path), new_arrays)
 
 
 def _warnings_and_order(result: Result, warnings: Iterable[ResultWarning]) -> dict[str, object]:
-    """Return what a result says in words and in which order."""
+    """Return a result's texts and the order of its metrics, as plain values to compare."""
     return {
         "warnings": [(warning.code, warning.text) for warning in warnings],
         "rule_differences": [
@@ -397,20 +418,17 @@ def _warnings_and_order(result: Result, warnings: Iterable[ResultWarning]) -> di
     }
 
 
-def _array_differences(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _array_file_differences(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     if not path.is_file():
-        yield f"{path.name} beside it is gone; run eval --rescore"
+        yield f"{path.name} beside it is missing; run eval --rescore"
         return
-    different = array_differences(
-        load_arrays(path), {name: np.asarray(row) for name, row in arrays.items()}
-    )
-    yield from (
-        f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different
-    )
+    new_arrays = {name: np.asarray(values) for name, values in arrays.items()}
+    for name in array_differences(load_arrays(path), new_arrays):
+        yield f"{path.name}: {name} is not what was recomputed ({CAUSES})"
 
 
-# ------------------------------------------------------------------------------- images that lie
-# elsewhere
+# ------------------------------------------------------------------------------------------------
+# images outside a run folder
 
 
 def check_external_images(
@@ -418,216 +436,243 @@ def check_external_images(
     path: Path,
     source: Path | None,
     references: GivenReference,
-    temporary: Path,
+    scratch: Path,
     findings: Findings,
 ) -> None:
-    """Check a result whose images are not in its run folder, from where they lie; could-not-check
-    where that is gone.
+    """Check a result whose images are outside its run folder; could-not-check if they are missing.
+
+    Args:
+        source: where the images are now; None if they were not moved.
     """
-    check_result(
-        path,
-        findings,
-        lambda stored: _rescore_external(
-            folder, path, stored, source, references, temporary / path.stem
-        ),
-    )
+    rescore = partial(_rescore_external, folder, path, source, references, scratch / path.stem)
+    check_result(path, findings, rescore)
 
 
 def _rescore_external(
     folder: Path,
     path: Path,
-    stored: Result,
     source: Path | None,
     references: GivenReference,
-    room: Path,
+    scratch: Path,
+    stored_result: Result,
 ) -> ResultDifferences:
-    place, origin = _locate_images(folder, stored, source)
-    form = folder_options_of(origin, folder, place)
-    if line := _images_difference(place, origin, stored, form):
+    """Score a result of external images again, and return the differences."""
+    images_path, origin = _locate_images(folder, stored_result, source)
+    folder_options = folder_options_of(origin, folder, images_path)
+    images = ExternalImages(images_path, origin, folder_options)
+    if line := _images_difference(images, stored_result):
         return ResultDifferences([line])
-    if is_prompt_result(stored):
-        remarked = rescore_result(folder, path, stored, room, place)
-        return ResultDifferences(
-            remarked.differences, remarked.judged_count, _trusted_judges_text(remarked)
+    if is_prompt_result(stored_result):
+        return _prompt_result_differences(
+            rescore_result(folder, path, stored_result, scratch, images_path)
         )
-    if stored.judge == OFFICIAL_RUN:
-        again = _import_again(place, origin, stored, form, room)
+
+    if stored_result.judge == OFFICIAL_RUN:
+        new_result = _import_again(images, stored_result, scratch)
     else:
-        again = _score_again(place, origin, stored, form, references, room)
+        new_result = _score_again(images, stored_result, references, scratch)
     lines = [
-        *field_differences(stored, again.result),
-        *file_name_differences(stored, path),
-        *file_differences(path, again.path),
+        *field_differences(stored_result, new_result.result),
+        *file_name_differences(stored_result, path),
+        *file_differences(path, new_result.path),
     ]
     return ResultDifferences(
-        [f"{line} ({CAUSES})" for line in lines], again.result.measurements[0].n_asked
+        [f"{line} ({CAUSES})" for line in lines], new_result.result.measurements[0].n_asked
     )
 
 
-def _import_again(
-    place: Path, origin: ImageSource, stored: Result, form: PromptFolderOptions, room: Path
-) -> EvaluatedResult:
-    """An official results file read again."""
-    again = import_official_results(
-        place,
-        room,
-        PromptScoring(
-            origin.suite, stored.rules, is_lenient=stored.is_lenient, folder_options=form
-        ),
+class ExternalImages(NamedTuple):
+    """Images outside a run folder: their path now, their recorded origin, and how to open them."""
+
+    path: Path
+    origin: ImageSource
+    folder_options: PromptFolderOptions
+
+
+def _import_again(images: ExternalImages, stored_result: Result, scratch: Path) -> EvaluatedResult:
+    """Return the result of an official results file, read again."""
+    scoring = PromptScoring(
+        images.origin.suite,
+        stored_result.rules,
+        is_lenient=stored_result.is_lenient,
+        folder_options=images.folder_options,
     )
-    if again is None:
+    imported_result = import_official_results(images.path, scratch, scoring)
+    if imported_result is None:
         raise NotCheckedError(
-            f"{place} is not read as results of {stored.evaluator} by this version"
+            f"{images.path} is not read as results of {stored_result.evaluator} by this version"
         )
-    return again
+    return imported_result
 
 
 def _score_again(
-    place: Path,
-    origin: ImageSource,
-    stored: Result,
-    form: PromptFolderOptions,
-    references: GivenReference,
-    room: Path,
+    images: ExternalImages, stored_result: Result, references: GivenReference, scratch: Path
 ) -> EvaluatedResult:
-    """Images elsewhere judged and scored again."""
-    chosen = _profile_of_result(stored, origin.suite)
-    theirs = references.path if references.sha256 == stored.reference_sha256 else None
-    options = FeatureScoring(
+    """Return a result of external images, with features extracted and scored again."""
+    origin = images.origin
+    evaluator_profile = _profile_of_result(stored_result, origin.suite)
+    is_given = references.sha256 == stored_result.reference_sha256
+    scoring = FeatureScoring(
         origin.suite,
-        theirs,
-        stored.rules,
-        profile=chosen.evaluator.profile,
-        judge=chosen.judge,
+        references.path if is_given else None,
+        stored_result.rules,
+        profile=evaluator_profile.evaluator.profile,
+        judge=evaluator_profile.judge,
         subset=origin.subset_seed,
-        folder_options=form,
+        folder_options=images.folder_options,
     )
-    (again,) = evaluate(place, room, options, [stored.evaluator], origin.count)
-    if again.result.reference_sha256 != stored.reference_sha256:
+    (evaluated_result,) = evaluate(
+        images.path, scratch, scoring, [stored_result.evaluator], origin.count
+    )
+    if evaluated_result.result.reference_sha256 != stored_result.reference_sha256:
         raise NotCheckedError(
-            f"reference {stored.reference} is not the suite's; give the file it was scored against"
+            f"reference {stored_result.reference} is not the suite's; give the file it was scored"
+            " against"
         )
-    return again
+    return evaluated_result
 
 
-def _images_difference(
-    place: Path, origin: ImageSource, stored: Result, form: PromptFolderOptions
-) -> str | None:
-    """Return a line where what lies elsewhere is not what was scored, by its hashes alone; None
-    where it is.
-    """
+def _images_difference(images: ExternalImages, stored_result: Result) -> str | None:
+    """Return a line where the hash of external images is not the recorded one; None otherwise."""
+    path = images.path
     try:
-        if stored.judge == OFFICIAL_RUN:
-            digest = files_digest(place)
-        elif is_prompt_result(stored):
-            suite = load_prompt_suite(origin.suite)
-            digest = sample_set_digest(
-                open_prompt_images(place, origin.suite, suite, origin.count, form)
-            )
-        else:
-            digest = sample_set_digest(
-                select_samples(
-                    place,
-                    FeatureScoring(origin.suite, subset=origin.subset_seed, folder_options=form),
-                    origin.count,
-                )
-            )
+        digest = _external_images_digest(images, stored_result)
     except SampleError as error:
-        return f"{place} is not what was scored: {error}"
-    return (
-        None
-        if digest == stored.samples_sha256
-        else f"{place} is not what was scored: its sha256 is another one"
+        return f"{path} is not what was scored: {error}"
+    if digest == stored_result.samples_sha256:
+        return None
+    return f"{path} is not what was scored: its sha256 is another one"
+
+
+def _external_images_digest(images: ExternalImages, stored_result: Result) -> str:
+    """Return the hex digest of an official file, of images of prompts, or of other images."""
+    origin = images.origin
+    if stored_result.judge == OFFICIAL_RUN:
+        return files_digest(images.path)
+    if is_prompt_result(stored_result):
+        suite = load_prompt_suite(origin.suite)
+        return sample_set_digest(
+            open_prompt_images(
+                images.path, origin.suite, suite, origin.count, images.folder_options
+            )
+        )
+    scoring = FeatureScoring(
+        origin.suite, subset=origin.subset_seed, folder_options=images.folder_options
     )
+    return sample_set_digest(select_samples(images.path, scoring, origin.count))
 
 
-def _locate_images(folder: Path, stored: Result, source: Path | None) -> tuple[Path, ImageSource]:
-    """Where the images lie; NotCheckedError where nothing says so or they are gone."""
-    if stored.source is None:
+def _locate_images(
+    folder: Path, stored_result: Result, source: Path | None
+) -> tuple[Path, ImageSource]:
+    """Return where external images are now, and their recorded origin.
+
+    Raises:
+        NotCheckedError: The result records no origin, or the images are missing.
+    """
+    if stored_result.source is None:
         raise NotCheckedError(
-            "does not say where its images lie, so only its sha256 is checked; run eval on the"
+            "does not record where its images are, so only its sha256 is checked; run eval on the"
             " images again"
         )
-    place = source or folder / stored.source.path
-    if not place.exists():
+    images_path = source or folder / stored_result.source.path
+    if not images_path.exists():
         raise NotCheckedError(
-            f"its images are not at {place}; give --source with where they are now"
+            f"its images are not at {images_path}; give --source with where they are now"
         )
-    return place, stored.source
+    return images_path, stored_result.source
 
 
-# -------------------------------------------------------------------------------------------- the
-# network
+# ------------------------------------------------------------------------------------------------
+# costs of a network
 
 
 def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) -> None:
-    """Check a result of the network itself: its numbers from the forwards that are kept; what was
-    timed cannot be timed again.
+    """Check a result of the network's cost against the stored forward passes.
+
+    Latencies cannot be checked, because they cannot be measured again.
     """
-    check_result(path, findings, lambda stored: _cost_differences(folder, stored, plan))
+    check_result(path, findings, lambda result: _cost_differences(folder, result, plan))
 
 
-def _cost_differences(folder: Path, stored: Result, plan: Plan | None) -> ResultDifferences:
-    evaluator = load_feature_evaluator(stored.evaluator)
-    score = evaluator.evaluate(read_forwards(folder / OBSERVATIONS / FORWARDS_FILE, evaluator), {})
-    facts = {
+def _cost_differences(
+    folder: Path, stored_result: Result, run_plan: Plan | None
+) -> ResultDifferences:
+    evaluator = load_feature_evaluator(stored_result.evaluator)
+    forwards = read_forwards(folder / OBSERVATIONS / FORWARDS_FILE, evaluator)
+    score = evaluator.evaluate(forwards, {})
+    plan = run_plan or stored_result.plan
+    warnings = make_warnings("evaluator", score.warnings)
+    expected = {
         "version": evaluator.version,
         "profile": evaluator.profile,
         "parity": evaluator.parity,
         "rules": "official",
         "samples_sha256": NO_SAMPLES_SHA256,
-        "plan_digest": (plan or stored.plan).digest if plan or stored.plan else None,  # type: ignore[union-attr]
-        "warnings": [
-            warning.model_dump() for warning in make_warnings("evaluator", score.warnings)
-        ],
+        "plan_digest": plan.digest if plan else None,
+        "warnings": [warning.model_dump() for warning in warnings],
         "rule_differences": [],
         "is_lenient": False,
     }
-    lines = list(mapping_differences(stored.model_dump(mode="json", include=set(facts)), facts))
-    lines += mapping_differences(_by_name(stored.measurements), _by_name(score.measurements))
-    return ResultDifferences(lines, 0, "; measurements scored again from the forwards")
+    stored_fields = stored_result.model_dump(mode="json", include=set(expected))
+    lines = [
+        *mapping_differences(stored_fields, expected),
+        *mapping_differences(
+            _measurements_by_name(stored_result.measurements),
+            _measurements_by_name(score.measurements),
+        ),
+    ]
+    return ResultDifferences(lines, 0, "; measurements recomputed from the forward passes")
 
 
-# -----------------------------------------------------------------------------------------------
-# compared
+# ------------------------------------------------------------------------------------------------
+# comparison of values
 
 
 def given_reference(path: Path | None, cache_folder: Path) -> GivenReference:
-    """Return the reference that the user names; StorageError where it cannot be read."""
+    """Return the reference that the user gave; raise StorageError where it cannot be read."""
     return GivenReference(path, sha256_file(path) if path else None, cache_folder)
 
 
-def _by_name(measurements: Sequence[Measurement]) -> dict[str, object]:
+def _measurements_by_name(measurements: Sequence[Measurement]) -> dict[str, object]:
     return {m.name: m.model_dump(mode="json") for m in measurements}
 
 
 def mapping_differences(
-    found: Mapping[str, object], wanted: Mapping[str, object], name: str = ""
+    actual_values: Mapping[str, object], expected_values: Mapping[str, object], prefix: str = ""
 ) -> Iterator[str]:
-    """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
-    for key in {**wanted, **found}:
-        a = found.get(key)
-        b = wanted.get(key)
-        here = f"{name}.{key}".strip(".")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from mapping_differences(a, b, here)
-        elif a != b:
-            yield f"{here} is {_shorten_text(a)}, should be {_shorten_text(b)}"
+    """Yield a line for each differing leaf, such as `judge.version is 2, should be 1`."""
+    for key in {**expected_values, **actual_values}:
+        actual_value = actual_values.get(key)
+        expected_value = expected_values.get(key)
+        key_path = f"{prefix}.{key}".strip(".")
+        if isinstance(actual_value, Mapping) and isinstance(expected_value, Mapping):
+            yield from mapping_differences(actual_value, expected_value, key_path)
+        elif actual_value != expected_value:
+            yield (
+                f"{key_path} is {_shorten_text(actual_value)},"
+                f" should be {_shorten_text(expected_value)}"
+            )
 
 
 def _shorten_text(value: object) -> str:
-    text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
+    """Return a value as text of at most 120 characters."""
+    if value is None:
+        return "absent"
+    text = "there" if isinstance(value, Mapping) else str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def array_differences(
-    found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
+    actual_values: Mapping[str, np.ndarray], expected_values: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """Names of arrays that are missing, too many, or differ in dtype, shape or any value."""
+    """Return the names of arrays that are missing or unexpected, or differ in any bit."""
     return [
-        k
-        for k in sorted({*found, *wanted})
-        if k not in found or k not in wanted or not _is_same_array(found[k], wanted[k])
+        name
+        for name in sorted({*actual_values, *expected_values})
+        if name not in actual_values
+        or name not in expected_values
+        or not _is_same_array(actual_values[name], expected_values[name])
     ]
 
 

@@ -1,10 +1,8 @@
-"""Public contracts: what an encoding, backbone, judge, evaluator or table must keep. Plug-ins use
-them in their own tests.
+"""Public contracts of plug-ins: encodings, backbones, judges, evaluators and tables.
 
-Each check takes a registered name or the thing itself, returns nothing when every promise holds,
-and
-raises one AssertionError that lists everything that does not. Nothing heavy is imported before a
-check runs.
+Plug-ins call these checks in their own tests. Each check takes a registered name or the plug-in
+itself. It returns nothing when the contract holds, and otherwise raises one AssertionError that
+lists every violation. Heavy packages are imported when a check runs.
 """
 
 from __future__ import annotations

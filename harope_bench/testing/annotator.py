@@ -1,4 +1,4 @@
-"""The contract of an annotator, and of an evaluator on annotations."""
+"""Contracts of an annotator and of an evaluator of annotations."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harope_bench.core.annotations import Query
+    from harope_bench.core.schema import Measurement
     from harope_bench.evaluators.base import AnnotatedImage, AnnotationEvaluator, EvaluatorOutput
     from harope_bench.judges.base import Annotator, LoadedAnnotator
 
 
 def default_queries() -> dict[str, Query]:
-    """Something to ask in each role."""
-    from harope_bench.core import annotations as p
+    """Return a query for each role."""
+    from harope_bench.core import annotations
 
-    whole = (0.0, 0.0, 20.0, 20.0)
+    box = (0.0, 0.0, 20.0, 20.0)
     return {
-        "detector": p.DetectionQuery(names=("circle", "square")),
-        "detector-2d": p.DetectionQuery(names=("circle", "square")),
-        "colours": p.ColourQuery(
-            objects=(p.ColourObject(name="circle", box=whole),), candidates=("red", "green")
+        "detector": annotations.DetectionQuery(names=("circle", "square")),
+        "detector-2d": annotations.DetectionQuery(names=("circle", "square")),
+        "colours": annotations.ColourQuery(
+            objects=(annotations.ColourObject(name="circle", box=box),), candidates=("red", "green")
         ),
-        "vqa": p.VqaQuery(questions=("is there a circle?", "is the square red?")),
-        "depth": p.DepthQuery(boxes=(whole, (4.0, 4.0, 12.0, 9.0))),
-        "similarity": p.SimilarityQuery(texts=("a circle", "a red square")),
+        "vqa": annotations.VqaQuery(questions=("is there a circle?", "is the square red?")),
+        "depth": annotations.DepthQuery(boxes=(box, (4.0, 4.0, 12.0, 9.0))),
+        "similarity": annotations.SimilarityQuery(texts=("a circle", "a red square")),
     }
 
 
 def check_annotator(
     name: str | Annotator,
     images: Sequence[np.ndarray] | None = None,
-    asks: Mapping[str, Query] | None = None,
+    queries: Mapping[str, Query] | None = None,
     device: str = "cpu",
 ) -> None:
-    """Holds a judge that is asked in roles to the contract of judges/base.py.
+    """Check an annotator against the contract of judges/base.py.
 
     Args:
         name: a registered judge, or the plug-in itself, bound to its model where it needs one.
-        images: at least two of (H, W, 3) uint8; random ones of 32 x 40 if not given. asks: by role,
-            in place of `usual_asks`.
+        images: at least two of (H, W, 3) uint8; by default random ones of 32 x 40.
+        queries: by role, instead of `default_queries`.
 
     Raises:
-        AssertionError: lists every promise that does not hold. WeightsError: its weights are not
-            here.
+        AssertionError: The annotator violates the contract; every violation is listed.
+        WeightsError: Its weights are missing.
     """
     import numpy as np
 
@@ -59,37 +60,42 @@ def check_annotator(
 
     plugin = JudgeChoice(name).annotator if isinstance(name, str) else name
     rng = np.random.default_rng(0)
-    shown = images or [rng.integers(0, 256, (32, 40, 3), dtype=np.uint8) for _ in range(2)]
-    complaints = ContractViolations(
+    test_images = images or [rng.integers(0, 256, (32, 40, 3), dtype=np.uint8) for _ in range(2)]
+    violations = ContractViolations(
         f"judge {name if isinstance(name, str) else type(name).__qualname__}"
     )
-    bench = _AnnotatorContract(
-        plugin, plugin.open(device), shown, {**default_queries(), **(asks or {})}, complaints
+    test_queries = {**default_queries(), **(queries or {})}
+    contract = _AnnotatorContract(
+        plugin, plugin.open(device), test_images, test_queries, violations
     )
-    complaints.run_checks(
-        [bench.declares_required_members, bench.annotates_every_query, bench.is_deterministic]
+    violations.run_checks(
+        [
+            contract.declares_required_members,
+            contract.annotates_every_query,
+            contract.is_deterministic,
+        ]
     )
 
 
 class _AnnotatorContract:
-    """One annotator on the bench, one method a promise."""
+    """The contract of one annotator, one method for each requirement."""
 
     def __init__(
         self,
         plugin: Annotator,
-        opened: LoadedAnnotator,
+        annotator: LoadedAnnotator,
         images: Sequence[np.ndarray],
-        asks: Mapping[str, Query],
-        complaints: ContractViolations,
+        queries: Mapping[str, Query],
+        violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.loaded = opened
+        self.annotator = annotator
         self.images = images
-        self.queries = asks
-        self.expect = complaints.expect
+        self.queries = queries
+        self.expect = violations.expect
 
     def declares_required_members(self) -> None:
-        """Version, class, preprocessing, roles, and the hash of its weights."""
+        """Check version, class, preprocessing, roles, and the hash of the weights."""
         from harope_bench.core.annotations import QUERY_TYPES
 
         expect = self.expect
@@ -104,7 +110,7 @@ class _AnnotatorContract:
         )
         expect(
             isinstance(plugin.preprocessing, str) and plugin.preprocessing.strip(),
-            "says nothing of its preprocessing",
+            "does not describe its preprocessing",
         )
         expect(
             isinstance(plugin.roles, tuple) and plugin.roles,
@@ -112,94 +118,100 @@ class _AnnotatorContract:
         )
         for role in plugin.roles:
             expect(role in QUERY_TYPES, f"role {role!r} is none of {', '.join(QUERY_TYPES)}")
+        loaded_sha256 = self.annotator.weights_sha256
         expect(
-            SHA256_PATTERN.fullmatch(str(self.loaded.weights_sha256)),
-            f"weights_sha256 is {self.loaded.weights_sha256!r}, wanted 64 hex digits",
+            SHA256_PATTERN.fullmatch(str(loaded_sha256)),
+            f"weights_sha256 is {loaded_sha256!r}, wanted 64 hex digits",
         )
-        recorded = plugin.weights_sha256()
+        recorded_sha256 = plugin.weights_sha256()
         expect(
-            recorded == self.loaded.weights_sha256,
-            f"records weights {recorded}, opens {self.loaded.weights_sha256}",
+            recorded_sha256 == loaded_sha256,
+            f"records weights {recorded_sha256}, loads {loaded_sha256}",
         )
 
     def annotates_every_query(self) -> None:
-        """In each role an answer of that role's kind, with a part for each thing asked; the image
-        stays as it was.
+        """Check each role's annotation: its type, its completeness, and a round trip through JSON.
+
+        The image must not change.
         """
         from harope_bench.core.annotations import ANNOTATION_TYPES, is_complete_annotation
 
+        image = self.images[0]
         for role in self.plugin.roles:
-            before = self.images[0].copy()
-            answer = self.loaded.annotate(role, self.images[0], self.queries[role])
-            self.expect((before == self.images[0]).all(), f"{role} changes the image it is shown")
+            image_copy = image.copy()
+            annotation = self.annotator.annotate(role, image, self.queries[role])
+            self.expect((image_copy == image).all(), f"{role} changes its input image")
             self.expect(
-                isinstance(answer, ANNOTATION_TYPES[role]),
-                f"{role} answers {type(answer).__name__}, wanted {ANNOTATION_TYPES[role].__name__}",
+                isinstance(annotation, ANNOTATION_TYPES[role]),
+                f"{role} returns {type(annotation).__name__}, wanted"
+                f" {ANNOTATION_TYPES[role].__name__}",
             )
             self.expect(
-                is_complete_annotation(self.queries[role], answer),
-                f"{role} answers another number of things than are asked",
+                is_complete_annotation(self.queries[role], annotation),
+                f"{role} returns an annotation of another number of items than the query has",
             )
-            again = ANNOTATION_TYPES[role].model_validate_json(answer.to_json())
-            self.expect(again == answer, f"{role} gives an answer that JSON does not keep")
+            reloaded_annotation = ANNOTATION_TYPES[role].model_validate_json(annotation.to_json())
+            self.expect(
+                reloaded_annotation == annotation,
+                f"{role} returns an annotation that changes in JSON",
+            )
 
     def is_deterministic(self) -> None:
-        """The same image gets the same answer, whatever was shown between."""
+        """Check that an image gets equal annotations before and after another image."""
         for role in self.plugin.roles:
-            one = self.loaded.annotate(role, self.images[0], self.queries[role])
-            self.loaded.annotate(role, self.images[1], self.queries[role])
+            query = self.queries[role]
+            annotation = self.annotator.annotate(role, self.images[0], query)
+            self.annotator.annotate(role, self.images[1], query)
             self.expect(
-                self.loaded.annotate(role, self.images[0], self.queries[role]) == one,
-                f"{role} says something else the second time",
+                self.annotator.annotate(role, self.images[0], query) == annotation,
+                f"{role} returns another annotation at the second call",
             )
 
 
 def check_annotation_evaluator(
-    name: str | AnnotationEvaluator, sights: Sequence[AnnotatedImage]
+    name: str | AnnotationEvaluator, annotated_images: Sequence[AnnotatedImage]
 ) -> None:
-    """Holds an evaluator of prompts to the contract of evaluators/base.py.
+    """Check an evaluator of annotations against the contract of evaluators/base.py.
 
     Args:
         name: a registered evaluator, or the plug-in itself.
-        sights: answered images of every task, at least two prompts of each, none of them failed.
+        annotated_images: images of every task, of at least two prompts each, without failures.
 
     Raises:
-        AssertionError: lists every promise that does not hold.
+        AssertionError: The evaluator violates the contract; every violation is listed.
     """
     from harope_bench.evaluators.base import load_annotation_evaluator
 
     plugin = load_annotation_evaluator(name) if isinstance(name, str) else name
-    complaints = ContractViolations(
+    violations = ContractViolations(
         f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"
     )
-    bench = _AnnotationEvaluatorContract(plugin, sights, complaints)
-    complaints.run_checks(
+    contract = _AnnotationEvaluatorContract(plugin, annotated_images, violations)
+    violations.run_checks(
         [
-            bench.declares_required_members,
-            bench.measures_every_metric,
-            bench.counts_failures_without_scoring,
-            bench.is_deterministic,
+            contract.declares_required_members,
+            contract.measures_every_metric,
+            contract.counts_failures_without_scoring,
+            contract.is_deterministic,
         ]
     )
 
 
 class _AnnotationEvaluatorContract:
-    """One evaluator of prompts on the bench, one method a promise."""
+    """The contract of one evaluator of annotations, one method for each requirement."""
 
     def __init__(
         self,
         plugin: AnnotationEvaluator,
-        sights: Sequence[AnnotatedImage],
-        complaints: ContractViolations,
+        annotated_images: Sequence[AnnotatedImage],
+        violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.annotated_images = sights
-        self.expect = complaints.expect
+        self.annotated_images = annotated_images
+        self.expect = violations.expect
 
     def declares_required_members(self) -> None:
-        """Version, profile, parity, both sets of rules, form, looks, and metrics with plain, unique
-        names.
-        """
+        """Check version, profile, parity, rules, metadata key, roles, and names of metrics."""
         from harope_bench.core.annotations import QUERY_TYPES
 
         expect = self.expect
@@ -208,12 +220,12 @@ class _AnnotationEvaluatorContract:
             isinstance(plugin.version, int) and plugin.version >= 1,
             f"version is {plugin.version!r}, wanted an integer from 1",
         )
-        for what, text in (
+        for member, text in (
             ("profile", plugin.profile),
             ("parity", plugin.parity),
-            ("form", plugin.metadata_key),
+            ("metadata_key", plugin.metadata_key),
         ):
-            expect(isinstance(text, str) and text.strip(), f"says nothing of its {what}")
+            expect(isinstance(text, str) and text.strip(), f"declares no {member}")
         expect(
             set(plugin.rules) <= {"official", "corrected"} and plugin.rules,
             f"rules are {plugin.rules}, wanted official or corrected",
@@ -224,88 +236,98 @@ class _AnnotationEvaluatorContract:
         )
         for metric in names:
             expect(PLAIN_NAME_PATTERN.fullmatch(metric), f"metric name {metric!r} is not plain")
-        for look in plugin.annotator_roles:
+        for annotator_role in plugin.annotator_roles:
             expect(
-                look.role in QUERY_TYPES,
-                f"looks for role {look.role!r}, which is none of {', '.join(QUERY_TYPES)}",
+                annotator_role.role in QUERY_TYPES,
+                f"needs role {annotator_role.role!r}, which is none of {', '.join(QUERY_TYPES)}",
             )
 
     def measures_every_metric(self) -> None:
-        """Under each set of rules each declared metric once, finite, inside its interval, with
-        honest counts and a row an image.
-        """
+        """Check the measurements, per-sample arrays and sample scores under each set of rules."""
+        for rules in self.plugin.rules:
+            output: EvaluatorOutput = self.plugin.evaluate(self.annotated_images, rules, False)
+            measured_metrics = [m.metric for m in output.measurements]
+            declared_metrics = [m.name for m in self.plugin.metrics]
+            self.expect(
+                sorted(measured_metrics) == sorted(declared_metrics),
+                f"under {rules} rules it measures {measured_metrics}, declares {declared_metrics}",
+            )
+            for measurement in output.measurements:
+                self._check_measurement(measurement, rules)
+            self._check_rows(output, rules)
+
+    def _check_measurement(self, measurement: Measurement, rules: str) -> None:
+        """Check that a value is there, finite, and inside its interval."""
+        metric = measurement.metric
+        value = measurement.value
+        low = measurement.low
+        high = measurement.high
+        self.expect(
+            value is not None,
+            f"{metric} has no value under {rules} rules on good images: {measurement.reason}",
+        )
+        numbers = [x for x in (value, measurement.se, low, high) if x is not None]
+        self.expect(
+            all(map(math.isfinite, numbers)),
+            f"{metric} has a number that is not finite: {numbers}",
+        )
+        if value is not None and low is not None and high is not None:
+            self.expect(
+                low <= value <= high,
+                f"{metric}: {value} is outside its interval {low} to {high}",
+            )
+
+    def _check_rows(self, output: EvaluatorOutput, rules: str) -> None:
+        """Check that per-sample arrays and sample scores have a row for each image."""
         import numpy as np
 
-        for rules in self.plugin.rules:
-            score: EvaluatorOutput = self.plugin.evaluate(self.annotated_images, rules, False)
-            found = [m.metric for m in score.measurements]
-            declared = [m.name for m in self.plugin.metrics]
+        image_count = len(self.annotated_images)
+        for key, rows in output.per_sample.items():
             self.expect(
-                sorted(found) == sorted(declared),
-                f"under {rules} rules it measures {found}, declares {declared}",
+                len(np.asarray(rows)) == image_count,
+                f"{key} has {len(rows)} rows for {image_count} images",
             )
-            for m in score.measurements:
-                self.expect(
-                    m.value is not None,
-                    f"{m.metric} has no value under {rules} rules on good images: {m.reason}",
-                )
-                numbers = [x for x in (m.value, m.se, m.low, m.high) if x is not None]
-                self.expect(
-                    all(map(math.isfinite, numbers)),
-                    f"{m.metric} holds a number that is not finite: {numbers}",
-                )
-                if m.value is not None and m.low is not None and m.high is not None:
-                    self.expect(
-                        m.low <= m.value <= m.high,
-                        f"{m.metric}: {m.value} is outside its interval {m.low} to {m.high}",
-                    )
-            for key, rows in score.per_sample.items():
-                self.expect(
-                    len(np.asarray(rows)) == len(self.annotated_images),
-                    f"{key} has {len(rows)} rows for {len(self.annotated_images)} images",
-                )
-            self.expect(
-                len(score.sample_scores) == len(self.annotated_images),
-                f"tells of {len(score.sample_scores)} of {len(self.annotated_images)} images",
-            )
-            self.expect(
-                all(str(row.get("reason", "")).strip() for row in score.sample_scores),
-                f"under {rules} rules an image has no reason",
-            )
+        self.expect(
+            len(output.sample_scores) == image_count,
+            f"has {len(output.sample_scores)} sample scores for {image_count} images",
+        )
+        self.expect(
+            all(str(row.get("reason", "")).strip() for row in output.sample_scores),
+            f"under {rules} rules an image has no reason",
+        )
 
     def counts_failures_without_scoring(self) -> None:
-        """A failed image is counted; its metrics are None unless asked for what is left, and never
-        a 0.
+        """Check that a failed image is counted and never scored as 0.
+
+        Metrics of its prompt are None unless the evaluator is lenient.
         """
-        broken = [
-            replace(self.annotated_images[0], failure="no answer", annotations={}),
-            *self.annotated_images[1:],
-        ]
-        own = set(self.plugin.metrics_of_prompt(self.annotated_images[0].metadata))
-        strict = {
-            m.metric: m
-            for m in self.plugin.evaluate(broken, self.plugin.rules[0], False).measurements
+        failed_image = replace(self.annotated_images[0], failure="no answer", annotations={})
+        images = [failed_image, *self.annotated_images[1:]]
+        rules = self.plugin.rules[0]
+        strict_measurements = {
+            m.metric: m for m in self.plugin.evaluate(images, rules, False).measurements
         }
-        for metric in own:
-            m = strict[metric]
+        for metric in set(self.plugin.metrics_of_prompt(failed_image.metadata)):
+            measurement = strict_measurements[metric]
             self.expect(
-                m.value is None and m.n_failed >= 1,
-                f"{metric} is {m.value} with {m.n_failed} failed, wanted None and the failure"
-                " counted",
+                measurement.value is None and measurement.n_failed >= 1,
+                f"{metric} is {measurement.value} with {measurement.n_failed} failed, wanted None"
+                " and the failure counted",
             )
-        for m in self.plugin.evaluate(broken, self.plugin.rules[0], True).measurements:
+        for m in self.plugin.evaluate(images, rules, True).measurements:
             self.expect(
                 m.n_asked == m.n_scored + m.n_failed + m.n_abstained,
                 f"{m.metric}: asked is not scored + failed + abstained",
             )
 
     def is_deterministic(self) -> None:
-        """The same answers give the same score."""
-        one, other = (
+        """Check that equal annotations give equal results."""
+        output_a, output_b = (
             self.plugin.evaluate(self.annotated_images, self.plugin.rules[0], False)
             for _ in range(2)
         )
         self.expect(
-            one.measurements == other.measurements and one.sample_scores == other.sample_scores,
-            "says something else the second time",
+            output_a.measurements == output_b.measurements
+            and output_a.sample_scores == output_b.sample_scores,
+            "gives another result at the second call",
         )

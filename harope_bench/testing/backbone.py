@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from harope_bench.testing.contract_violations import ContractViolations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _TrialModel(NamedTuple):
-    """What a backbone is tried with."""
+    """A checkpoint with its weights and settings, for a test."""
 
     checkpoint: Checkpoint
     settings: Settings
@@ -34,55 +35,55 @@ def check_backbone(
     resolution: int | None = None,
     sampler: str = "flow",
     request: Callable[[int], Request] | None = None,
-    drawing: Mapping[str, Option] | None = None,
+    settings: Mapping[str, Option] | None = None,
 ) -> None:
-    """Holds a registered backbone to the contract of models/backbones/base.py: built small, given
-    random weights, drawn from or read with.
+    """Check a registered backbone against the contract of models/backbones/base.py.
+
+    A small network is built with random weights, and generates or classifies a few images.
 
     Args:
         name: a registered backbone.
         config: sizes of a small network.
-        encoding: the encoding it is built with.
+        encoding: the encoding that it is built with.
         options: of that encoding.
-        resolution: of the images; the config's `size` if not given.
-        sampler: what it is drawn with, in two steps.
-        request: the request of an index; by default labels run through the config's `classes`,
-            prompts name the index.
-        drawing: further Settings, by field, without which it does not draw (an autoencoder).
+        resolution: of the images; by default the config's `size`.
+        sampler: generates the images, in two steps.
+        request: returns the request of an index. By default labels run through the config's
+            `classes`, and prompts contain the index.
+        settings: further Settings by field that generation needs, such as an autoencoder.
 
     Raises:
-        AssertionError: lists every promise that does not hold.
+        AssertionError: The backbone violates the contract; every violation is listed.
     """
     from harope_bench.models.backbones.base import load_backbone
 
     is_classifier = load_backbone(name).task == "classify"
-    kind = _ClassifierContract if is_classifier else _BackboneContract
-    side = resolution or int(config["size"])
-    bench = kind(
+    contract_class = _ClassifierContract if is_classifier else _BackboneContract
+    contract = contract_class(
         name,
         dict(config),
         encoding,
         dict(options or {}),
-        side,
+        resolution or int(config["size"]),
         sampler,
         request,
-        dict(drawing or {}),
+        dict(settings or {}),
     )
-    shared = [
-        bench.declares_its_tile,
-        bench.declares_conditioning_and_settings,
-        bench.builds_the_same_from_one_seed,
-        bench.loads_strictly,
-        bench.recognises_its_state_dict,
-        bench.rejects_foreign_weights,
+    shared_checks = [
+        contract.declares_its_tile,
+        contract.declares_conditioning_and_settings,
+        contract.builds_the_same_from_one_seed,
+        contract.loads_strictly,
+        contract.recognises_its_state_dict,
+        contract.rejects_foreign_weights,
     ]
-    bench.complaints.run_checks([*shared, *bench.task_checks()])
+    contract.violations.run_checks([*shared_checks, *contract.task_checks()])
 
 
 class _BackboneContract:
-    """One backbone on the bench, one method a promise."""
+    """The contract of one backbone, one method for each requirement."""
 
-    BATCH_ROWS = 4  # a tile small enough for a test
+    BATCH_ROWS = 4  # a padded batch that is small enough for a test
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class _BackboneContract:
         resolution: int,
         sampler: str,
         request: Callable[[int], Request] | None,
-        drawing: dict[str, Option],
+        settings: dict[str, Option],
     ):
         from harope_bench.models.backbones.base import load_backbone
 
@@ -104,13 +105,13 @@ class _BackboneContract:
         self.options = options
         self.resolution = resolution
         self.sampler = sampler
-        self.drawing = drawing
+        self.extra_settings = settings
         self.request = request or self.default_request
-        self.complaints = ContractViolations(f"backbone {name} with {encoding}")
-        self.expect = self.complaints.expect
+        self.violations = ContractViolations(f"backbone {name} with {encoding}")
+        self.expect = self.violations.expect
 
     def default_request(self, index: int) -> Request:
-        """A request whose label and prompt follow from the index."""
+        """Return a request whose label and prompt depend on the index."""
         from harope_bench.core.schema import Request
 
         return Request(
@@ -120,7 +121,7 @@ class _BackboneContract:
         )
 
     def build(self, seed: int = 0) -> EncodedNetwork:
-        """A fresh network, the same for the same seed."""
+        """Return a new network, the same for the same seed."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -128,8 +129,9 @@ class _BackboneContract:
             return self.backbone.build(self.encoding, self.options, self.config)
 
     def make_trial(self, seed: int = 0, weights: int = 0) -> _TrialModel:
-        """A checkpoint with noise on all weights, because a fresh network may draw nothing
-        (adaLN-Zero).
+        """Return a checkpoint with noise on all weights.
+
+        Without noise a new network may generate nothing (adaLN-Zero).
         """
         import torch
 
@@ -141,38 +143,50 @@ class _BackboneContract:
             for k, v in self.build().state_dict().items()
         }
         checkpoint = Checkpoint(
-            name="trial", backbone=self.name, encoding=self.encoding, options=self.options, config=self.config,
-            weights="trial.safetensors", sha256="0" * 64, source="check_backbone", sampler=self.sampler, steps=2, guidance=1.5,
-        )  # fmt: skip
+            name="trial",
+            backbone=self.name,
+            encoding=self.encoding,
+            options=self.options,
+            config=self.config,
+            weights="trial.safetensors",
+            sha256="0" * 64,
+            source="check_backbone",
+            sampler=self.sampler,
+            steps=2,
+            guidance=1.5,
+        )
         settings = Settings(
-            resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.BATCH_ROWS, seed=seed, **self.drawing
-        )  # fmt: skip
+            resolution=self.resolution,
+            sampler=self.sampler,
+            steps=2,
+            guidance=1.5,
+            tile=self.BATCH_ROWS,
+            seed=seed,
+            **self.extra_settings,
+        )
         return _TrialModel(checkpoint, settings, state)
 
     def load(self, trial: _TrialModel) -> LoadedCheckpoint:
-        """The trial's network, ready to draw or to classify."""
+        """Return the trial's loaded network, ready to generate or to classify."""
         return self.backbone.open(trial.checkpoint, trial.state, trial.settings)
 
     def load_generator(self, trial: _TrialModel) -> ImageGenerator:
-        """The trial's drawer; AssertionError where the backbone opens something else."""
+        """Return the trial's generator; raise AssertionError for an object of another type."""
         from harope_bench.models.backbones.base import ImageGenerator
 
-        opened = self.load(trial)
-        assert isinstance(opened, ImageGenerator), (
-            f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
+        generator = self.load(trial)
+        assert isinstance(generator, ImageGenerator), (
+            f"`open` returns a {type(generator).__name__}, wanted a subclass of ImageGenerator"
         )
-        return opened
+        return generator
 
     def generate(self, trial: _TrialModel, indices: Sequence[int]) -> np.ndarray:
-        """Images of these indices, one tile."""
-        return (
-            self.load_generator(trial)
-            .generate([self.request(i) for i in indices], trial.settings)
-            .images
-        )
+        """Return the images (B, H, W, 3) of these indices, generated as one padded batch."""
+        requests = [self.request(i) for i in indices]
+        return self.load_generator(trial).generate(requests, trial.settings).images
 
     def task_checks(self) -> list[Callable[[], None]]:
-        """The promises of a backbone that draws."""
+        """Return the checks of a backbone that generates images."""
         return [
             self.generates_images,
             self.generates_rows_independently,
@@ -180,130 +194,137 @@ class _BackboneContract:
             self.leaves_global_generators_alone,
         ]
 
-    # Each method below is one promise.
+    # Each method below checks one requirement.
 
     def declares_its_tile(self) -> None:
-        """The padded batch shape is a positive number."""
-        tile = getattr(
-            self.backbone, "tile", None
-        )  # getattr: a plug-in that forgets it is what is looked for
+        """Check that the padded batch size is a positive number."""
+        tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in may lack it
         self.expect(
             isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer"
         )
 
     def declares_conditioning_and_settings(self) -> None:
-        """Plans learn from the backbone alone what its networks take, which settings they read, and
-        what registration prints.
-        """
+        """Check conditioning, supported settings and training resolution, which plans depend on."""
         from harope_bench.core.conditioning import Conditioning
         from harope_bench.core.schema import Settings
 
-        taken = self.backbone.conditioning(self.config)
+        conditioning = self.backbone.conditioning(self.config)
         self.expect(
-            isinstance(taken, Conditioning),
-            f"`conditioning` gives {taken!r}, wanted a Conditioning",
+            isinstance(conditioning, Conditioning),
+            f"`conditioning` returns {conditioning!r}, wanted a Conditioning",
         )
         checkpoint = self.make_trial().checkpoint
-        read = self.backbone.supported_settings(checkpoint).fields
+        fields = self.backbone.supported_settings(checkpoint).fields
         self.expect(
-            read <= Settings.model_fields.keys(),
-            f"reads settings that nobody has: {sorted(read - Settings.model_fields.keys())}",
+            fields <= Settings.model_fields.keys(),
+            f"reads settings that do not exist: {sorted(fields - Settings.model_fields.keys())}",
         )
         self.expect(
-            {"resolution", "tile", "device", "dtype"} <= read,
+            {"resolution", "tile", "device", "dtype"} <= fields,
             "does not read resolution, tile, device and dtype",
         )
-        side = self.backbone.describe_network(checkpoint).resolution
-        self.expect(side is None or side > 0, f"was trained at {side} pixels")
+        resolution = self.backbone.describe_network(checkpoint).resolution
+        self.expect(resolution is None or resolution > 0, f"was trained at {resolution} pixels")
 
     def builds_the_same_from_one_seed(self) -> None:
-        """Initial weights follow from torch's seed; unknown options and encodings are refused."""
+        """Check that a seed decides the weights, and that unknown names are rejected."""
         import torch
 
         from harope_bench.core.errors import OptionError, UnknownNameError
 
-        one = self.build().state_dict()
-        other = self.build().state_dict()
+        state_a = self.build().state_dict()
+        state_b = self.build().state_dict()
         self.expect(
-            one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one),
+            state_a.keys() == state_b.keys()
+            and all(torch.equal(state_a[k], state_b[k]) for k in state_a),
             "two builds from one seed differ",
         )
-        for kind, what, arguments in (
-            (
-                OptionError,
-                "option no_such_option",
-                (self.encoding, {"no_such_option": 1}, self.config),
-            ),
-            (
-                OptionError,
-                "config field no_such_field",
-                (self.encoding, self.options, {**self.config, "no_such_field": 1}),
-            ),
-            (UnknownNameError, "encoding no-such-encoding", ("no-such-encoding", {}, self.config)),
+        unknown_option = (self.encoding, {"no_such_option": 1}, self.config)
+        unknown_field = (self.encoding, self.options, {**self.config, "no_such_field": 1})
+        unknown_encoding: tuple[str, dict[str, Option], dict[str, Option]]
+        unknown_encoding = ("no-such-encoding", {}, self.config)
+        for error_class, description, arguments in (
+            (OptionError, "option no_such_option", unknown_option),
+            (OptionError, "config field no_such_field", unknown_field),
+            (UnknownNameError, "encoding no-such-encoding", unknown_encoding),
         ):
             self._expect_rejected(
-                kind,
-                lambda a=arguments: self.backbone.build(*a),
-                f"build with {what}",
-                what.split()[-1],
-            )  # type: ignore[misc]
+                error_class,
+                partial(self.backbone.build, *arguments),
+                f"build with {description}",
+                description.split()[-1],
+            )
 
     def loads_strictly(self) -> None:
-        """A missing, an unexpected and a mis-shaped key are each refused by name."""
+        """Check that a missing, an unexpected and a mis-shaped key are each rejected by name."""
         from harope_bench.core.errors import WeightsError
 
         trial = self.make_trial()
         key = sorted(trial.state)[0]
-        without = {k: v for k, v in trial.state.items() if k != key}
-        for what, state, named in (
-            ("a missing key", without, key),
+        without_key = {k: v for k, v in trial.state.items() if k != key}
+        for description, state, expected_name in (
+            ("a missing key", without_key, key),
             ("an unexpected key", {**trial.state, "no.such.key": trial.state[key]}, "no.such.key"),
             ("a mis-shaped key", {**trial.state, key: trial.state[key][None]}, key),
         ):
-            bad = trial._replace(state=state)
             self._expect_rejected(
-                WeightsError, lambda t=bad: self.load(t), f"open with {what}", named
-            )  # type: ignore[misc]
+                WeightsError,
+                partial(self.load, trial._replace(state=state)),
+                f"open with {description}",
+                expected_name,
+            )
 
     def _expect_rejected(
-        self, kind: type[Exception], call: Callable[[], object], what: str, named: str = ""
+        self,
+        error_class: type[Exception],
+        call: Callable[[], object],
+        description: str,
+        expected_name: str,
     ) -> None:
+        """Expect a call to raise an error of this class that contains the name."""
         try:
             call()
-        except kind as error:
-            self.expect(named in str(error), f"{what} is refused without naming {named}: {error}")
+        except error_class as error:
+            self.expect(
+                expected_name in str(error),
+                f"{description} is rejected without naming {expected_name}: {error}",
+            )
         except Exception as error:  # noqa: BLE001 - the wrong kind of error is the finding
             self.expect(
-                False, f"{what} ends in {type(error).__name__} ({error}), wanted {kind.__name__}"
+                False,
+                f"{description} ends in {type(error).__name__} ({error}), wanted"
+                f" {error_class.__name__}",
             )
         else:
-            self.expect(False, f"{what} is taken, wanted {kind.__name__}")
+            self.expect(False, f"{description} is accepted, wanted {error_class.__name__}")
 
     def recognises_its_state_dict(self) -> None:
-        """`recognise` tells sizes that build the same network again, and never a wrong encoding."""
+        """Check that fields detected from a state dict build the same network again."""
         from harope_bench.core.state_dicts import load_state_strictly
 
         trial = self.make_trial()
-        clue = self.backbone.detect_fields(trial.state)
-        if clue is None:
+        detected_fields = self.backbone.detect_fields(trial.state)
+        if detected_fields is None:
             self.expect(False, "does not recognise its own state dict")
             return
         self.expect(
-            clue.encoding in (None, self.encoding),
-            f"takes its {self.encoding} weights for {clue.encoding}",
+            detected_fields.encoding in (None, self.encoding),
+            f"takes its {self.encoding} weights for {detected_fields.encoding}",
         )
-        wrong = {k: v for k, v in clue.config.items() if self.config.get(k) != v}
+        wrong_fields = {k: v for k, v in detected_fields.config.items() if self.config.get(k) != v}
+        config_fields = {k: self.config.get(k) for k in wrong_fields}
         self.expect(
-            not wrong,
-            f"reads {wrong} off its keys, built with { {k: self.config.get(k) for k in wrong} }",
+            not wrong_fields, f"detects {wrong_fields} from its keys, built with {config_fields}"
         )
-        again = self.backbone.build(
-            clue.encoding or self.encoding, self.options, {**self.config, **clue.config}
+        network = self.backbone.build(
+            detected_fields.encoding or self.encoding,
+            self.options,
+            {**self.config, **detected_fields.config},
         )
-        load_state_strictly(again, trial.state, "its own weights")
+        load_state_strictly(network, trial.state, "its own weights")
 
     def rejects_foreign_weights(self) -> None:
-        """Foreign keys are not recognised, and settings it can draw are not refused."""
+        """Check that foreign keys are not recognised, and that valid settings are accepted."""
         import torch
 
         self.expect(self.backbone.detect_fields({}) is None, "recognises an empty state dict")
@@ -315,97 +336,97 @@ class _BackboneContract:
         self.backbone.check_inputs(trial.checkpoint, trial.settings)
 
     def generates_images(self) -> None:
-        """A tile comes out as uint8 (B, H, W, 3), and its images differ."""
+        """Check shape, dtype and variety of a batch, and that non-finite rows are failures."""
         import numpy as np
 
         images = self.generate(self.make_trial(), range(self.BATCH_ROWS))
-        wanted = (self.BATCH_ROWS, self.resolution, self.resolution, 3)
+        expected_shape = (self.BATCH_ROWS, self.resolution, self.resolution, 3)
         self.expect(
-            images.shape == wanted and images.dtype == np.uint8,
-            f"draws {images.shape} {images.dtype}, wanted {wanted} uint8",
+            images.shape == expected_shape and images.dtype == np.uint8,
+            f"generates {images.shape} {images.dtype}, wanted {expected_shape} uint8",
         )
         self.expect(
             len({image.tobytes() for image in images}) == self.BATCH_ROWS,
-            "draws equal images for different indices",
+            "generates equal images for different indices",
         )
+
         trial = self.make_trial()
-        spoiled = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
-        faults = (
-            self.load_generator(spoiled)
-            .generate([self.request(i) for i in range(self.BATCH_ROWS)], spoiled.settings)
-            .failures
-        )
+        nan_trial = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
+        requests = [self.request(i) for i in range(self.BATCH_ROWS)]
+        output = self.load_generator(nan_trial).generate(requests, nan_trial.settings)
         self.expect(
-            set(faults) == set(range(self.BATCH_ROWS)),
-            "does not call a row that is not finite a fault",
+            set(output.failures) == set(range(self.BATCH_ROWS)),
+            "does not report a row that is not finite as a failure",
         )
 
     def generates_rows_independently(self) -> None:
-        """The request in row i has the same bits whatever stands in the other rows, and whenever it
-        is drawn.
-        """
+        """Check that an image has the same bits whatever the other rows are, at any call."""
         import numpy as np
 
         trial = self.make_trial()
-        drawer = self.load_generator(trial)
-        wanted = self.generate(trial, range(self.BATCH_ROWS))
+        generator = self.load_generator(trial)
+        expected = self.generate(trial, range(self.BATCH_ROWS))
         for row in range(self.BATCH_ROWS):
-            rows = [row if i == row else 100 + i for i in range(self.BATCH_ROWS)]
-            for indices in (rows, [row] * self.BATCH_ROWS):
-                images = drawer.generate([self.request(i) for i in indices], trial.settings).images
-                same = np.array_equal(images[row], wanted[row])
+            other_requests = [row if i == row else 100 + i for i in range(self.BATCH_ROWS)]
+            for indices in (other_requests, [row] * self.BATCH_ROWS):
+                requests = [self.request(i) for i in indices]
+                images = generator.generate(requests, trial.settings).images
                 self.expect(
-                    same,
+                    np.array_equal(images[row], expected[row]),
                     f"row {row} changes with its neighbours {indices}: a sample may depend on its"
                     " own request alone",
                 )
 
     def generates_from_seed_and_weights(self) -> None:
-        """Another seed or other weights: other images; the same: the same."""
+        """Check that images depend on seed and weights, and on nothing else."""
         import numpy as np
 
-        wanted = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         indices = range(self.BATCH_ROWS)
+        expected = self.generate(self.make_trial(), indices)
         self.expect(
-            not np.array_equal(self.generate(self.make_trial(seed=1), indices), wanted),
-            "another seed draws the same images",
+            not np.array_equal(self.generate(self.make_trial(seed=1), indices), expected),
+            "another seed generates the same images",
         )
         self.expect(
-            not np.array_equal(self.generate(self.make_trial(weights=1), indices), wanted),
-            "other weights draw the same images",
+            not np.array_equal(self.generate(self.make_trial(weights=1), indices), expected),
+            "other weights generate the same images",
         )
         self.expect(
-            np.array_equal(self.generate(self.make_trial(), indices), wanted),
-            "a checkpoint opened again draws other images",
+            np.array_equal(self.generate(self.make_trial(), indices), expected),
+            "a checkpoint loaded again generates other images",
         )
 
     def leaves_global_generators_alone(self) -> None:
-        """Opening and drawing neither read nor move torch's or numpy's global generators."""
+        """Check that loading and generating neither read nor move torch's or numpy's generators."""
         import numpy as np
         import torch
 
-        wanted = self.generate(self.make_trial(), range(self.BATCH_ROWS))
+        expected = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         torch.manual_seed(99)
-        # type: ignore[index]
-        state = torch.get_rng_state()
-        numpy_state = np.random.get_state()[1].tobytes()
-        trial = self.make_trial()
-        images = self.generate(trial, range(self.BATCH_ROWS))
-        moved = (
-            not torch.equal(state, torch.get_rng_state())
-            or np.random.get_state()[1].tobytes() != numpy_state
-        )  # type: ignore[index]
-        self.expect(not moved, "moves a global random generator")
+        torch_state = torch.get_rng_state()
+        numpy_state = _numpy_state()
+        images = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         self.expect(
-            np.array_equal(images, wanted), "its images depend on a global random generator"
+            torch.equal(torch_state, torch.get_rng_state()) and _numpy_state() == numpy_state,
+            "moves a global random generator",
+        )
+        self.expect(
+            np.array_equal(images, expected), "its images depend on a global random generator"
         )
 
 
+def _numpy_state() -> bytes:
+    """Return the state of numpy's global random generator."""
+    import numpy as np
+
+    return np.random.get_state()[1].tobytes()  # type: ignore[index]
+
+
 class _ClassifierContract(_BackboneContract):
-    """A backbone that names pictures."""
+    """The contract of a backbone that classifies images."""
 
     def task_checks(self) -> list[Callable[[], None]]:
-        """The promises of a backbone that names pictures."""
+        """Return the checks of a backbone that classifies images."""
         return [
             self.returns_logits,
             self.classifies_rows_independently,
@@ -413,7 +434,7 @@ class _ClassifierContract(_BackboneContract):
         ]
 
     def random_images(self, seed: int = 0) -> np.ndarray:
-        """Random pictures (ROWS, H, W, 3) uint8."""
+        """Return random images (BATCH_ROWS, H, W, 3) uint8."""
         import numpy as np
 
         return np.random.default_rng(seed).integers(
@@ -421,63 +442,65 @@ class _ClassifierContract(_BackboneContract):
         )
 
     def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
-        """What an opened classifier says of images."""
+        """Return the logits (B, classes) of images (B, H, W, 3)."""
         from harope_bench.models.backbones.base import Classifier
 
-        opened = self.load(self.make_trial(weights=weights))
-        assert isinstance(opened, Classifier), (
-            f"`open` gives a {type(opened).__name__}, wanted one derived from Classifier"
+        classifier = self.load(self.make_trial(weights=weights))
+        assert isinstance(classifier, Classifier), (
+            f"`open` returns a {type(classifier).__name__}, wanted a subclass of Classifier"
         )
-        return opened.classify(images)
+        return classifier.classify(images)
 
     def returns_logits(self) -> None:
-        """Finite float32 (B, classes) that differ between pictures; the global generators stay as
-        they are.
+        """Check the logits: (B, classes), finite, float32, different for different images.
+
+        torch's global generator must not move.
         """
         import numpy as np
         import torch
 
-        state = torch.get_rng_state()
-        found = self.logits(self.random_images())
+        torch_state = torch.get_rng_state()
+        logits = self.logits(self.random_images())
         self.expect(
-            torch.equal(state, torch.get_rng_state()), "moves torch's global random generator"
+            torch.equal(torch_state, torch.get_rng_state()),
+            "moves torch's global random generator",
         )
-        wanted = (self.BATCH_ROWS, int(self.config["classes"]))
+        expected_shape = (self.BATCH_ROWS, int(self.config["classes"]))
         self.expect(
-            found.shape == wanted and found.dtype == np.float32,
-            f"gives {found.shape} {found.dtype}, wanted {wanted} float32",
+            logits.shape == expected_shape and logits.dtype == np.float32,
+            f"gives {logits.shape} {logits.dtype}, wanted {expected_shape} float32",
         )
-        self.expect(np.isfinite(found).all(), "gives logits that are not finite")
+        self.expect(np.isfinite(logits).all(), "gives logits that are not finite")
         self.expect(
-            len({row.tobytes() for row in found}) == self.BATCH_ROWS,
-            "says the same of different pictures",
+            len({row.tobytes() for row in logits}) == self.BATCH_ROWS,
+            "gives the same logits for different images",
         )
 
     def classifies_rows_independently(self) -> None:
-        """What is said of row i has the same bits whatever stands in the other rows."""
+        """Check that the logits of row i have the same bits whatever the other rows are."""
         import numpy as np
 
         images = self.random_images()
-        others = self.random_images(1)
-        wanted = self.logits(images)
+        other_images = self.random_images(1)
+        expected = self.logits(images)
         for row in range(self.BATCH_ROWS):
-            mixed = others.copy()
-            mixed[row] = images[row]
+            batch = other_images.copy()
+            batch[row] = images[row]
             self.expect(
-                np.array_equal(self.logits(mixed)[row], wanted[row]),
+                np.array_equal(self.logits(batch)[row], expected[row]),
                 f"row {row} changes with its neighbours",
             )
 
     def classifies_by_its_weights(self) -> None:
-        """Other weights say something else; the same, opened again, the same."""
+        """Check that logits depend on the weights, and are equal when these are loaded again."""
         import numpy as np
 
         images = self.random_images()
         self.expect(
             not np.array_equal(self.logits(images), self.logits(images, weights=1)),
-            "other weights say the same",
+            "other weights give the same logits",
         )
         self.expect(
             np.array_equal(self.logits(images), self.logits(images)),
-            "a checkpoint opened again says something else",
+            "a checkpoint loaded again gives other logits",
         )

@@ -1,4 +1,4 @@
-"""Collecting what does not hold."""
+"""Collection of the violations of a contract."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ PLAIN_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ContractViolations:
-    """Collects what does not hold, so that an author sees all of it at once."""
+    """Violations of one contract, so that an author sees all of them at once."""
 
-    def __init__(self, what: str):
-        self.subject = what
+    def __init__(self, subject: str):
+        self.subject = subject
         self.messages: list[str] = []
 
-    def expect(self, holds: object, line: str) -> None:
-        """Notes `line` unless it holds."""
-        if not holds:
-            self.messages.append(line)
+    def expect(self, condition: object, message: str) -> None:
+        """Add `message` unless the condition holds."""
+        if not condition:
+            self.messages.append(message)
 
-    def run_checks(self, promises: Iterable[Callable[[], None]]) -> None:
-        """Runs every promise; one that crashes is a complaint, not the end.
+    def run_checks(self, checks: Iterable[Callable[[], None]]) -> None:
+        """Run every check; an exception in one is a violation, and the others still run.
 
         Raises:
-            AssertionError: listing every complaint.
+            AssertionError: It lists every violation.
         """
-        for promise in promises:
+        for check in checks:
             try:
-                promise()
+                check()
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises belongs in the list
-                self.messages.append(
-                    f"{promise.__name__.strip('_')}: {type(error).__name__}: {error}"
-                )
+                check_name = check.__name__.strip("_")
+                self.messages.append(f"{check_name}: {type(error).__name__}: {error}")
         if self.messages:
             raise AssertionError(
                 f"{self.subject} breaks its contract:\n"
-                + "\n".join(f"- {line}" for line in self.messages)
+                + "\n".join(f"- {message}" for message in self.messages)
             )
 
 
-def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest wanted magnitude; infinite where shapes differ
-    or something is not finite.
+def relative_difference(output: Tensor, expected: Tensor) -> float:
+    """Return max |output - expected| / max |expected|.
+
+    Infinite where shapes differ or a value is not finite.
     """
-    if actual.shape != expected.shape or not (
-        actual.isfinite().all() and expected.isfinite().all()
+    if output.shape != expected.shape or not (
+        output.isfinite().all() and expected.isfinite().all()
     ):
         return math.inf
-    actual = actual.detach().double()
+    output = output.detach().double()
     expected = expected.detach().double()
-    return float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    return float((output - expected).abs().max() / expected.abs().max().clamp(min=1e-12))

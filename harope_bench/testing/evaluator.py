@@ -1,4 +1,4 @@
-"""The contract of an evaluator."""
+"""The contract of an evaluator of features."""
 
 from __future__ import annotations
 
@@ -11,75 +11,73 @@ from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, Contrac
 if TYPE_CHECKING:
     import numpy as np
 
+    from harope_bench.core.schema import Measurement
     from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 
 
 def check_evaluator(
-    name: str | FeatureEvaluator, seen: Features, reference: Mapping[str, np.ndarray]
+    name: str | FeatureEvaluator, features: Features, reference: Mapping[str, np.ndarray]
 ) -> None:
-    """Holds an evaluator to the contract of evaluators/base.py on synthetic observations.
+    """Check an evaluator against the contract of evaluators/base.py on synthetic features.
 
     Args:
         name: a registered evaluator, or the plug-in itself.
-        seen: enough rows that every metric has a value.
-        reference: the arrays it compares with.
+        features: enough rows that every metric has a value.
+        reference: the arrays that it compares with.
 
     Raises:
-        AssertionError: lists every promise that does not hold.
+        AssertionError: The evaluator violates the contract; every violation is listed.
     """
     from harope_bench.evaluators.base import load_feature_evaluator
 
     plugin = load_feature_evaluator(name) if isinstance(name, str) else name
-    bench = _FeatureEvaluatorContract(
-        plugin,
-        seen,
-        reference,
-        ContractViolations(
-            f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"
-        ),
+    violations = ContractViolations(
+        f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"
     )
-    bench.complaints.run_checks(
+    contract = _FeatureEvaluatorContract(plugin, features, reference, violations)
+    violations.run_checks(
         [
-            bench.declares_required_members,
-            bench.measures_every_metric,
-            bench.counts_failures,
-            bench.gives_reasons_for_missing_values,
-            bench.is_deterministic,
+            contract.declares_required_members,
+            contract.measures_every_metric,
+            contract.counts_failures,
+            contract.gives_reasons_for_missing_values,
+            contract.is_deterministic,
         ]
     )
 
 
 class _FeatureEvaluatorContract:
-    """One evaluator on the bench, one method a promise."""
+    """The contract of one evaluator of features, one method for each requirement."""
 
     def __init__(
         self,
         plugin: FeatureEvaluator,
-        seen: Features,
+        features: Features,
         reference: Mapping[str, np.ndarray],
-        complaints: ContractViolations,
+        violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.features = seen
+        self.features = features
         self.reference = reference
-        self.complaints = complaints
-        self.expect = complaints.expect
+        self.expect = violations.expect
 
-    def evaluate(self, seen: Features) -> EvaluatorOutput:
-        """What the evaluator says of these observations."""
-        return self.plugin.evaluate(seen, self.reference)
+    def evaluate(self, features: Features) -> EvaluatorOutput:
+        """Return the evaluator's output for these features."""
+        return self.plugin.evaluate(features, self.reference)
 
     def first_rows(self, n: int) -> Features:
-        """The first n rows alone."""
-        seen = self.features
-        arrays = {name: array[:n] for name, array in seen.arrays.items()}
-        labels = None if seen.labels is None else seen.labels[:n]
-        return seen._replace(
-            indices=seen.indices[:n], labels=labels, arrays=arrays, failed=0, cached_moments=None
+        """Return the features of the first n samples."""
+        features = self.features
+        return features._replace(
+            indices=features.indices[:n],
+            labels=None if features.labels is None else features.labels[:n],
+            arrays={name: array[:n] for name, array in features.arrays.items()},
+            failed=0,
+            cached_moments=None,
         )
 
     def declares_required_members(self) -> None:
-        """Version, profile, parity claim, and metrics with plain, unique names."""
+        """Check version, profile, parity claim, and names of metrics."""
         expect = self.expect
         plugin = self.plugin
         expect(
@@ -88,11 +86,11 @@ class _FeatureEvaluatorContract:
         )
         expect(
             isinstance(plugin.profile, str) and plugin.profile.strip(),
-            "says nothing of its profile",
+            "declares no profile",
         )
         expect(
             isinstance(plugin.parity, str) and plugin.parity.strip(),
-            "makes no parity claim; say against what, or that there is none",
+            "declares no parity; state what it was compared with, or that there is nothing",
         )
         expect(plugin.metrics, "declares no metric")
         names = [metric.name for metric in plugin.metrics]
@@ -105,125 +103,138 @@ class _FeatureEvaluatorContract:
             expect(metric.decimals >= 0, f"metric {metric.name} has {metric.decimals} decimals")
 
     def measures_every_metric(self) -> None:
-        """Each declared metric once, with a finite value, honest counts and an ordered interval."""
-        self._check_measurements(
-            "on all rows",
-            self.evaluate(self.features),
-            len(self.features.indices),
-            self.features.failed,
-        )
-        for m in self.evaluate(self.features).measurements:
+        """Check the measurements on all rows; each declared metric must have a value."""
+        row_count = len(self.features.indices)
+        output = self.evaluate(self.features)
+        self._check_output("on all rows", output, row_count, self.features.failed)
+        for m in output.measurements:
             self.expect(
-                m.value is not None,
-                f"{m.metric} has no value on {len(self.features.indices)} good rows: {m.reason}",
+                m.value is not None, f"{m.metric} has no value on {row_count} good rows: {m.reason}"
             )
 
-    def _check_measurements(
-        self, when: str, score: EvaluatorOutput, rows: int, failed: int
+    def _check_output(
+        self, call_text: str, output: EvaluatorOutput, row_count: int, failed_count: int
     ) -> None:
+        """Check measurements and per-sample arrays of one call.
+
+        Args:
+            call_text: the call, as a message begins.
+        """
+        declared_names = [m.name for m in self.plugin.metrics]
+        measured_names = [m.metric for m in output.measurements]
+        self.expect(
+            sorted(declared_names) == sorted(measured_names),
+            f"{call_text} it measures {measured_names}, declares {declared_names}",
+        )
+        for measurement in output.measurements:
+            label = f"{call_text} {measurement.name}"
+            self.expect(
+                PLAIN_NAME_PATTERN.fullmatch(measurement.name),
+                f"{call_text} measurement name {measurement.name!r} is not plain",
+            )
+            self._check_counts(label, measurement, row_count, failed_count)
+            self._check_value(label, measurement)
+        self._check_per_sample(call_text, output, row_count)
+
+    def _check_counts(
+        self, label: str, measurement: Measurement, row_count: int, failed_count: int
+    ) -> None:
+        """Check the numbers of asked, scored, failed and abstained samples."""
+        asked_count = measurement.n_asked
+        self.expect(
+            asked_count == row_count + failed_count,
+            f"{label} says {asked_count} asked, there were {row_count} rows and {failed_count}"
+            " failed",
+        )
+        self.expect(
+            asked_count == measurement.n_scored + measurement.n_failed + measurement.n_abstained,
+            f"{label}: asked is not scored + failed + abstained",
+        )
+        self.expect(
+            measurement.n_failed >= failed_count,
+            f"{label} says {measurement.n_failed} failed, there were {failed_count}",
+        )
+
+    def _check_value(self, label: str, measurement: Measurement) -> None:
+        """Check that the value is finite or has a reason, and that its interval is valid."""
+        value = measurement.value
+        low = measurement.low
+        high = measurement.high
+        numbers = [x for x in (value, measurement.se, low, high) if x is not None]
+        self.expect(
+            all(map(math.isfinite, numbers)), f"{label} has a number that is not finite: {numbers}"
+        )
+        self.expect(
+            value is not None or (measurement.reason or "").strip(),
+            f"{label} is None without a reason",
+        )
+        if value is None or low is None or high is None:
+            return
+
+        self.expect(
+            low <= value <= high, f"{label}: {value} is outside its interval {low} to {high}"
+        )
+        self.expect(
+            low < high,
+            f"{label}: an interval of width 0 claims certainty; give no interval, and a warning",
+        )
+        self.expect(measurement.interval, f"{label} has an interval without a name")
+        bounds = {m.name: m.bounds for m in self.plugin.metrics}.get(measurement.metric)
+        lower_bound, upper_bound = bounds or (-math.inf, math.inf)
+        self.expect(
+            lower_bound <= low and high <= upper_bound,
+            f"{label}: {low} to {high} leaves {lower_bound} to {upper_bound}, the range of its"
+            " unit",
+        )
+
+    def _check_per_sample(self, call_text: str, output: EvaluatorOutput, row_count: int) -> None:
+        """Check names, lengths and values of the per-sample arrays."""
         import numpy as np
 
-        declared = [m.name for m in self.plugin.metrics]
-        found = [m.metric for m in score.measurements]
-        bounds = {m.name: m.bounds for m in self.plugin.metrics}
-        self.expect(
-            sorted(declared) == sorted(found), f"{when} it measures {found}, declares {declared}"
-        )
-        for m in score.measurements:
+        declared_names = [m.name for m in self.plugin.metrics]
+        suffixed_names = [f"{name}_{end}" for name in declared_names for end in ("halves", "tasks")]
+        allowed_names = {*declared_names, *suffixed_names, "indices", "prompts"}
+        # Some arrays, such as recall's, have a row for each reference image.
+        reference_lengths = (len(array) for array in self.reference.values() if array.ndim)
+        allowed_lengths = {row_count, *reference_lengths}
+        for name, values in output.per_sample.items():
             self.expect(
-                PLAIN_NAME_PATTERN.fullmatch(m.name),
-                f"{when} measurement name {m.name!r} is not plain",
+                name in allowed_names,
+                f"{call_text} per_sample has {name!r}, which is no declared metric",
             )
             self.expect(
-                m.n_asked == rows + failed,
-                f"{when} {m.name} says {m.n_asked} asked, there were {rows} rows and {failed}"
-                " failed",
+                name.endswith("_halves") or len(values) in allowed_lengths,
+                f"{call_text} per_sample of {name} has {len(values)} rows for {row_count} samples",
             )
+            # With prompts, NaN marks samples that the metric excludes.
+            is_excluded = np.zeros(len(values), dtype=bool)
+            if "prompts" in output.per_sample:
+                is_excluded = np.isnan(values)
             self.expect(
-                m.n_asked == m.n_scored + m.n_failed + m.n_abstained,
-                f"{when} {m.name}: asked is not scored + failed + abstained",
-            )
-            self.expect(
-                m.n_failed >= failed,
-                f"{when} {m.name} says {m.n_failed} failed, there were {failed}",
-            )
-            numbers = [x for x in (m.value, m.se, m.low, m.high) if x is not None]
-            self.expect(
-                all(map(math.isfinite, numbers)),
-                f"{when} {m.name} holds a number that is not finite: {numbers}",
-            )
-            self.expect(
-                m.value is not None or (m.reason or "").strip(),
-                f"{when} {m.name} is None without a reason",
-            )
-            if m.low is not None and m.high is not None and m.value is not None:
-                self.expect(
-                    m.low <= m.value <= m.high,
-                    f"{when} {m.name}: {m.value} is outside its interval {m.low} to {m.high}",
-                )
-                self.expect(
-                    m.low < m.high,
-                    f"{when} {m.name}: an interval of width 0 claims to be certain; give none, and"
-                    " a warning",
-                )
-                self.expect(m.interval, f"{when} {m.name} has an interval without a name")
-                low, high = bounds.get(m.metric) or (-math.inf, math.inf)
-                self.expect(
-                    low <= m.low and m.high <= high,
-                    f"{when} {m.name}: {m.low} to {m.high} leaves {low} to {high}, its unit's"
-                    " range",
-                )
-        lengths = {
-            rows,
-            *(len(array) for array in self.reference.values() if array.ndim),
-        }  # recall has a row a reference image
-        for metric, contributions in score.per_sample.items():
-            known = {
-                *declared,
-                *(f"{name}_{what}" for name in declared for what in ("halves", "tasks")),
-                "indices",
-                "prompts",
-            }
-            self.expect(
-                metric in known, f"{when} per_sample has {metric!r}, which is no declared metric"
-            )
-            fits = metric.endswith("_halves") or len(contributions) in lengths
-            self.expect(
-                fits,
-                f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples",
-            )
-            left_out = (
-                np.isnan(contributions)
-                if "prompts" in score.per_sample
-                else np.zeros(len(contributions), dtype=bool)
-            )
-            self.expect(
-                np.isfinite(contributions[~left_out]).all(),
-                f"{when} per_sample of {metric} is not finite",
+                np.isfinite(values[~is_excluded]).all(),
+                f"{call_text} per_sample of {name} is not finite",
             )
 
     def counts_failures(self) -> None:
-        """Images that could not be judged are counted and change no value."""
-        good = self.evaluate(self.features)
-        worse = self.evaluate(self.features._replace(failed=self.features.failed + 3))
-        self._check_measurements(
-            "with three more failures", worse, len(self.features.indices), self.features.failed + 3
-        )
-        values = {m.metric: m.value for m in good.measurements}
-        for m in worse.measurements:
-            wanted = values.get(m.metric)
+        """Check that failed images are counted and change no value."""
+        row_count = len(self.features.indices)
+        failed_count = self.features.failed + 3
+        output = self.evaluate(self.features)
+        failing_output = self.evaluate(self.features._replace(failed=failed_count))
+        self._check_output("with three more failures", failing_output, row_count, failed_count)
+        values = {m.metric: m.value for m in output.measurements}
+        for m in failing_output.measurements:
+            expected = values.get(m.metric)
             self.expect(
-                m.value == wanted,
-                f"{m.metric} is {m.value} with three failures, {wanted} without: a failure must not"
-                " be scored",
+                m.value == expected,
+                f"{m.metric} is {m.value} with three failures, {expected} without: a failure must"
+                " not be scored",
             )
 
     def gives_reasons_for_missing_values(self) -> None:
-        """No rows, one row, two rows: None with a reason where nothing can be said, never a crash
-        or a made-up number.
-        """
+        """Check that zero, one and two rows give None with a reason where there is no value."""
         for n in (0, 1, 2):
-            self._check_measurements(f"on {n} rows", self.evaluate(self.first_rows(n)), n, 0)
+            self._check_output(f"on {n} rows", self.evaluate(self.first_rows(n)), n, 0)
         for m in self.evaluate(self.first_rows(0)).measurements:
             self.expect(
                 m.value is None,
@@ -231,16 +242,19 @@ class _FeatureEvaluatorContract:
             )
 
     def is_deterministic(self) -> None:
-        """The same observations give the same score, and are not changed."""
+        """Check that equal features give equal results, and that inputs do not change."""
         import numpy as np
 
-        held = {
-            **{f"seen {k}": v for k, v in self.features.arrays.items()},
+        inputs = {
+            **{f"features {k}": v for k, v in self.features.arrays.items()},
             **{f"reference {k}": v for k, v in self.reference.items()},
         }
-        kept = {name: array.copy() for name, array in held.items()}
-        one = self.evaluate(self.features)
-        other = self.evaluate(self.features)
-        self.expect(one.measurements == other.measurements, "says something else the second time")
-        for name, array in held.items():
-            self.expect(np.array_equal(array, kept[name]), f"changes its input {name}")
+        copies = {name: array.copy() for name, array in inputs.items()}
+        output_a = self.evaluate(self.features)
+        output_b = self.evaluate(self.features)
+        self.expect(
+            output_a.measurements == output_b.measurements,
+            "gives another result at the second call",
+        )
+        for name, array in inputs.items():
+            self.expect(np.array_equal(array, copies[name]), f"changes its input {name}")

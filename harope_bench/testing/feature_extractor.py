@@ -20,62 +20,59 @@ SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 def check_judge(
     name: str | FeatureExtractor, images: np.ndarray | None = None, device: str = "cpu"
 ) -> None:
-    """Holds a judge to the contract of judges/base.py.
+    """Check a feature extractor against the contract of judges/base.py.
 
     Args:
         name: a registered feature extractor, or the plug-in itself.
-        images: (B, H, W, 3) uint8 it is shown, at least three; random ones of 28 x 28 if not given.
-        device: where it is opened.
+        images: (B, H, W, 3) uint8, at least three; by default random ones of 28 x 28.
+        device: where it is loaded.
 
     Raises:
-        AssertionError: lists every promise that does not hold. WeightsError: its weights are not
-            here.
+        AssertionError: The extractor violates the contract; every violation is listed.
+        WeightsError: Its weights are missing.
     """
     import numpy as np
 
     from harope_bench.judges.base import load_feature_extractor
 
     plugin = load_feature_extractor(name) if isinstance(name, str) else name
-    complaints = ContractViolations(
+    violations = ContractViolations(
         f"judge {name if isinstance(name, str) else type(name).__qualname__}"
     )
-    shown = (
-        np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
-        if images is None
-        else images
-    )
-    opened = plugin.open(device)
-    bench = _FeatureExtractorContract(plugin, opened, shown, complaints)
-    complaints.run_checks(
+    if images is None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
+    contract = _FeatureExtractorContract(plugin, plugin.open(device), images, violations)
+    violations.run_checks(
         [
-            bench.declares_required_members,
-            bench.returns_declared_arrays,
-            bench.extracts_images_independently,
+            contract.declares_required_members,
+            contract.returns_declared_arrays,
+            contract.extracts_images_independently,
         ]
     )
 
 
 class _FeatureExtractorContract:
-    """One judge on the bench, one method a promise."""
+    """The contract of one feature extractor, one method for each requirement."""
 
-    # A batch of another size may take another kernel; 1e-4 of the largest value is far below what a
-    # score shows.
+    # Relative to the largest value. A batch of another size may use another kernel; this is far
+    # below what changes a metric.
     BATCH_TOLERANCE = 1e-4
 
     def __init__(
         self,
         plugin: FeatureExtractor,
-        opened: LoadedFeatureExtractor,
+        extractor: LoadedFeatureExtractor,
         images: np.ndarray,
-        complaints: ContractViolations,
+        violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.loaded = opened
+        self.extractor = extractor
         self.images = images
-        self.expect = complaints.expect
+        self.expect = violations.expect
 
     def declares_required_members(self) -> None:
-        """Version, class, preprocessing, names of arrays, and the hash of its weights."""
+        """Check version, class, preprocessing, names of arrays, and the hash of the weights."""
         expect = self.expect
         plugin = self.plugin
         expect(
@@ -89,7 +86,7 @@ class _FeatureExtractorContract:
         )
         expect(
             isinstance(plugin.preprocessing, str) and plugin.preprocessing.strip(),
-            "says nothing of its preprocessing",
+            "does not describe its preprocessing",
         )
         expect(
             isinstance(plugin.arrays, tuple) and plugin.arrays,
@@ -100,32 +97,36 @@ class _FeatureExtractorContract:
         expect(
             len(set(plugin.arrays)) == len(plugin.arrays), f"array names repeat: {plugin.arrays}"
         )
+        loaded_sha256 = self.extractor.weights_sha256
         expect(
-            SHA256_PATTERN.fullmatch(str(self.loaded.weights_sha256)),
-            f"weights_sha256 is {self.loaded.weights_sha256!r}, wanted 64 hex digits",
+            SHA256_PATTERN.fullmatch(str(loaded_sha256)),
+            f"weights_sha256 is {loaded_sha256!r}, wanted 64 hex digits",
         )
-        recorded = plugin.weights_sha256()
+        recorded_sha256 = plugin.weights_sha256()
         expect(
-            recorded == self.loaded.weights_sha256,
-            f"records weights {recorded}, opens {self.loaded.weights_sha256}",
+            recorded_sha256 == loaded_sha256,
+            f"records weights {recorded_sha256}, loads {loaded_sha256}",
         )
         expect(
             isinstance(plugin.batch_size, int) and plugin.batch_size > 0,
-            f"batch is {plugin.batch_size!r}, wanted a positive integer",
+            f"batch_size is {plugin.batch_size!r}, wanted a positive integer",
         )
 
     def returns_declared_arrays(self) -> None:
-        """Exactly the arrays it names: float32, finite, one row an image, images untouched."""
+        """Check the arrays: exactly the declared ones, float32, finite, one row for each image.
+
+        The input images must not change.
+        """
         import numpy as np
 
-        before = self.images.copy()
-        seen = self.loaded.extract(self.images)
-        self.expect(np.array_equal(before, self.images), "changes the images it is shown")
+        images_copy = self.images.copy()
+        features = self.extractor.extract(self.images)
+        self.expect(np.array_equal(images_copy, self.images), "changes its input images")
         self.expect(
-            set(seen) == set(self.plugin.arrays),
-            f"returns {sorted(seen)}, declares {sorted(self.plugin.arrays)}",
+            set(features) == set(self.plugin.arrays),
+            f"returns {sorted(features)}, declares {sorted(self.plugin.arrays)}",
         )
-        for name, array in seen.items():
+        for name, array in features.items():
             self.expect(array.dtype == np.float32, f"{name} is {array.dtype}, wanted float32")
             self.expect(
                 len(array) == len(self.images),
@@ -141,31 +142,30 @@ class _FeatureExtractorContract:
                 len(array) < 2 or not np.array_equal(array[0], array[1]),
                 f"{name} is the same for different images",
             )
-        again = self.loaded.extract(self.images)
+        repeated_features = self.extractor.extract(self.images)
         self.expect(
-            all(np.array_equal(seen[k], again[k]) for k in seen),
-            "sees something else at the second look",
+            all(np.array_equal(features[k], repeated_features[k]) for k in features),
+            "gives other features at the second call",
         )
 
     def extracts_images_independently(self) -> None:
-        """What it says of an image does not depend on the images beside it."""
+        """Check that the features of an image do not depend on the other images of its batch."""
         import numpy as np
 
-        seen = self.loaded.extract(self.images)
+        features = self.extractor.extract(self.images)
         order = np.roll(np.arange(len(self.images)), 1)
-        turned = self.loaded.extract(self.images[order])
-        alone = self.loaded.extract(self.images[:1])
-        for name, array in seen.items():
-            for what, found, wanted in (
-                ("in another order", turned[name], array[order]),
-                ("on its own", alone[name], array[:1]),
+        reordered_features = self.extractor.extract(self.images[order])
+        single_features = self.extractor.extract(self.images[:1])
+        for name, array in features.items():
+            scale = max(float(np.abs(array).max()), 1e-12)
+            for batch_text, output, expected in (
+                ("in another order", reordered_features[name], array[order]),
+                ("alone", single_features[name], array[:1]),
             ):
-                scale = max(float(np.abs(array).max()), 1e-12)
-                off = (
-                    float(np.abs(found - wanted).max()) / scale
-                    if found.shape == wanted.shape
-                    else math.inf
-                )
+                deviation = math.inf
+                if output.shape == expected.shape:
+                    deviation = float(np.abs(output - expected).max()) / scale
                 self.expect(
-                    off <= self.BATCH_TOLERANCE, f"{name} of an image shown {what} is {off:.2e} off"
+                    deviation <= self.BATCH_TOLERANCE,
+                    f"{name} of an image extracted {batch_text} is {deviation:.2e} off",
                 )

@@ -290,7 +290,7 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
     assert plain.parameters == parameters
     assert (
         matrix.parameters - parameters
-        == published_shapes.PUBLISHED[backbone].n_layers
+        == published_shapes.PUBLISHED_TRANSFORMERS[backbone].n_layers
         * layers["harope"].attention.harope_matrices.parameters
     )
     if backbone == "flux":
@@ -308,8 +308,8 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
     def absent(*_: Any) -> Any:
         raise MissingExtraError("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
-    monkeypatch.setattr(published_shapes, "_whole", absent)
-    monkeypatch.setattr(registry, "names", lambda kind: [])
+    monkeypatch.setattr(published_shapes, "_published_counts", absent)
+    monkeypatch.setattr(registry, "list_names", lambda kind: [])
     made = measure_cost.count_cost(
         measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path
     ).result
@@ -459,7 +459,7 @@ def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> No
     assert (tmp_path / "run/results/fidelity.json").is_file()
     assert (tmp_path / "run/cost/results/cost.json").is_file()
     run("eval", tmp_path / "run", "--with", "cost", "--count", 12)
-    assert "0 wrong" in run("verify", tmp_path / "run", "--redraw", 1).stdout
+    assert "0 differences" in run("verify", tmp_path / "run", "--redraw", 1).stdout
 
 
 def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_equals_a_slow_sum() -> None:
     q, k = some_heads()
-    found = attention_distance.distances(q, k, GRID)
+    found = attention_distance.attention_distances(q, k, GRID)
     wanted = [
         [
             slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy())
@@ -73,23 +73,25 @@ def test_distance_equals_a_slow_sum() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = some_heads()
-    whole = attention_distance.distances(q, k, GRID)
+    whole = attention_distance.attention_distances(q, k, GRID)
     monkeypatch.setattr(
-        attention_distance, "LARGEST", 2 * 16 * 3
+        attention_distance, "MAX_PROBABILITIES", 2 * 16 * 3
     )  # three queries at a time, the last chunk is short
-    torch.testing.assert_close(attention_distance.distances(q, k, GRID), whole, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        attention_distance.attention_distances(q, k, GRID), whole, rtol=1e-6, atol=0
+    )
 
 
 def test_even_attention_has_the_reference_distance() -> None:
     q = torch.zeros(1, 1, 16, 8)
-    assert float(attention_distance.distances(q, some_heads()[1][:1, :1], GRID)) == pytest.approx(
-        attention_distance.uniform_distance(GRID), rel=1e-6
-    )
+    assert float(
+        attention_distance.attention_distances(q, some_heads()[1][:1, :1], GRID)
+    ) == pytest.approx(attention_distance.uniform_distance(GRID), rel=1e-6)
 
 
 def test_attention_on_itself_has_distance_zero() -> None:
     one_hot = 1000 * torch.eye(16)[None, None]
-    assert float(attention_distance.distances(one_hot, one_hot, GRID)) == 0
+    assert float(attention_distance.attention_distances(one_hot, one_hot, GRID)) == 0
 
 
 def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
@@ -99,7 +101,9 @@ def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
     places = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
     q, k = 1000 * torch.eye(16)[None, None], 1000 * torch.eye(16).roll(1, 0)[None, None]
     k = k.roll(-2, 2)  # key j + 1 answers query j
-    assert float(attention_distance.distances(q, k, places)) == pytest.approx((15 * 1 + 15) / 16)
+    assert float(attention_distance.attention_distances(q, k, places)) == pytest.approx(
+        (15 * 1 + 15) / 16
+    )
 
 
 def test_even_reference_of_two_tokens() -> None:
@@ -111,7 +115,8 @@ def test_only_places_in_the_image_count() -> None:
     q, k = some_heads()
     three = torch.cat((7 * torch.ones(16, 1), GRID), -1)
     assert torch.equal(
-        attention_distance.distances(q, k, three), attention_distance.distances(q, k, GRID)
+        attention_distance.attention_distances(q, k, three),
+        attention_distance.attention_distances(q, k, GRID),
     )
 
 
@@ -262,7 +267,7 @@ def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> 
         "--out",
         tmp_path / "d.svg",
     )
-    assert "has 1,000 pictures here, --images asks for 1,001" in run(*words, exit_code=1).output
+    assert "has 1,000 images here, --images requests 1,001" in run(*words, exit_code=1).output
 
 
 def test_a_figure_says_what_it_leaves_out(
@@ -286,7 +291,7 @@ def test_a_figure_says_what_it_leaves_out(
     assert said.strip().endswith("px; class token left out")
     chart = read_chart(tmp_path / "d.json")
     assert (
-        "classifiers on real pictures spread evenly over the suite, class token left out of queries"
+        "classifiers on real images spread evenly over the suite, class token left out of queries"
         " and keys" in chart.settings_text
     )
     assert "without class token" in (tmp_path / "d.svg").read_text()
@@ -294,7 +299,7 @@ def test_a_figure_says_what_it_leaves_out(
 
 def test_even_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = attention_distance.uniform_distance(GRID)
-    monkeypatch.setattr(attention_distance, "LARGEST", 16 * 3)
+    monkeypatch.setattr(attention_distance, "MAX_PROBABILITIES", 16 * 3)
     assert attention_distance.uniform_distance(GRID) == pytest.approx(whole, rel=1e-12)
 
 
@@ -396,9 +401,9 @@ def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int
     )
     m = torch.eye(8, dtype=torch.float64)
     m[inside] = 1.0
-    assert learned_matrices.matrix_statistics(m, encoding)["coupling"] == 0
+    assert learned_matrices.matrix_statistics(m, encoding)["axis_coupling"] == 0
     m[0, 2 if layout == "half-split" else 4] = 3.0
-    assert learned_matrices.matrix_statistics(m, encoding)["coupling"] == pytest.approx(9 / 18)
+    assert learned_matrices.matrix_statistics(m, encoding)["axis_coupling"] == pytest.approx(9 / 18)
 
 
 def test_a_singular_matrix_has_no_condition_number() -> None:

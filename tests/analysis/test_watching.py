@@ -175,13 +175,15 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     kept = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
-        "take",
+        "add",
         lambda self, *given: seen.append(given) or kept(self, *given),
     )
     attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
-    pair = network.encoding.control_matrices(layer)
-    wanted = attention_distance.distances(q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions)
+    pair = network.encoding.matrices(layer)
+    wanted = attention_distance.attention_distances(
+        q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions
+    )
     np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
 
 
@@ -195,7 +197,7 @@ def test_a_second_attention_of_the_image_alone_does_not_count(
     kept = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
-        "take",
+        "add",
         lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given),
     )
     found = attention_distance.measure_distances(planned("dual", monkeypatch), 1, TIMES)

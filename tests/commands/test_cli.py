@@ -389,7 +389,7 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
 
 def test_options_that_would_change_nothing_are_refused(drawn: Path) -> None:
     for words in (["--seed", 7], ["--dtype", "float16"], ["--steps", 3]):
-        assert "would change nothing" in run("eval", drawn, *words, exit_code=1).stderr
+        assert "would have no effect" in run("eval", drawn, *words, exit_code=1).stderr
     assert "would score a part" in run("eval", drawn, "--count", 10, exit_code=1).stderr
 
 

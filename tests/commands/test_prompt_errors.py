@@ -65,7 +65,7 @@ def refused(*words: str | Path) -> str:
         (("--suite", "dpg-bench", "--with", "geneval"), "has no judges for evaluator geneval"),
         (
             ("--suite", "geneval", "--resolution", "64"),
-            "is drawn already, --resolution would change nothing",
+            "is generated already, --resolution would have no effect",
         ),
         (
             (

@@ -650,13 +650,13 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
         in run_verb("eval", "tiny", "--steps", 3, "--out", tmp_path / "y", exit_code=1).stderr
     )
     assert (
-        "--reference means nothing"
+        "--reference does not apply"
         in run_verb(
             "eval", "tiny", "--reference", "a.npz", "--out", tmp_path / "y", exit_code=1
         ).stderr
     )
     assert (
-        "--images means nothing"
+        "--images does not apply"
         in run_verb(
             "eval", "digits-ape", "--images", tmp_path, "--out", tmp_path / "y", exit_code=1
         ).stderr

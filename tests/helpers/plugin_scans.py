@@ -15,7 +15,7 @@ def cache_scans(patch: pytest.MonkeyPatch) -> None:
     """List the package's own plug-ins of each kind once, until `patch` is undone; no test here adds
     one.
     """
-    patch.setattr(registry, "_built_in", cache(registry._built_in_entries))
+    patch.setattr(registry, "_built_in_entries", cache(registry._built_in_entries))
 
 
 @pytest.fixture(autouse=True)

@@ -286,7 +286,7 @@ def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_pat
     assert annotate.read_annotations(tmp_path, "detector", [question]) == {}
     put(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
     put(tmp_path / "judge.json", b"{}")
-    with pytest.raises(BenchError, match="left 1 of 1 questions without an answer"):
+    with pytest.raises(BenchError, match="left 1 of 1 queries without an annotation"):
         external_annotator.count_annotations(tmp_path, Path("runner.py"))
 
 

@@ -211,7 +211,7 @@ def test_files_are_hashed_while_no_other_process_can_record_them(
 def test_every_shard_of_predictions_is_vouched_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int
 ) -> None:
-    monkeypatch.setattr(predictions, "SHARD", 8)
+    monkeypatch.setattr(predictions, "SHARD_SIZE", 8)
     words = ("eval", "digits-deit-harope", "--count", "16", "--out")
     run(*words, tmp_path / "straight")
     real = predictions.write_bytes

@@ -179,7 +179,7 @@ REFERENCES = [
     Case("reference-empty", zipped(), AGAINST, 1, "x.npz"),
     Case("reference-no-zip", lambda room: (room.folder / "x.npz").write_bytes(b"hello"), AGAINST, 1, "x.npz"),
     Case("reference-pipe", odd_file("x.npz", "pipe"), AGAINST, 1, "x.npz"),
-    Case("reference-missing", None, AGAINST, 1, "x.npz is not there"),
+    Case("reference-missing", None, AGAINST, 1, "x.npz is missing"),
     Case("mean-alone", saved(mu=MU), AGAINST, 1, "wanted mu and sigma"),
     Case("covariance-alone", saved(sigma=SIGMA), AGAINST, 1, "wanted mu and sigma"),
     Case("mean-not-finite", saved(mu=MU * np.nan, sigma=SIGMA), AGAINST, 1, "finite"),

@@ -181,7 +181,7 @@ def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
         "guidance_channels": "3",
         "fold": True if encoding == "harope" else None,
     }
-    check_backbone("dit", SMALL, encoding=encoding, resolution=64, sampler="ddpm", drawing=drawing)
+    check_backbone("dit", SMALL, encoding=encoding, resolution=64, sampler="ddpm", settings=drawing)
 
 
 def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path: Path) -> None:

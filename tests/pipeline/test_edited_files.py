@@ -81,8 +81,8 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             "not the record of the judge",
         ),
         (
-            "features/digits-net/00000.json",
-            lambda facts: facts.update(odd={"L": 6}),
+            "observations/digits-net/00000.json",
+            lambda facts: facts.update(unusual_images={"L": 6}),
             "odd is not what digits-net records now",
         ),
         (
@@ -260,6 +260,6 @@ def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(
     sums = result_folder.folder / "annotations/toy-eye" / checksums.CHECKSUMS_FILE
     sums.write_text(sums.read_text().replace("annotations.jsonl", "annotations.jsonm"))
     assert any(
-        "names files that are gone, and not annotations.jsonl" in line
+        "lists files that are missing, but not answers.jsonl" in line
         for line in result_folder.verify().altered_messages
     )

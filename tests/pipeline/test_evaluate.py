@@ -168,7 +168,7 @@ def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     checksums.record_file_hashes(run, ["samples.jsonl"])
     assert verify(run, 0).altered_messages == []
-    assert any("drawn again" in line for line in verify(run, 5).altered_messages)
+    assert any("generated again" in line for line in verify(run, 5).altered_messages)
 
 
 def test_own_reference_is_used_and_named(run: Path, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
 def test_the_same_command_again_does_no_work(
     place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunFolder, "add", lambda *_: pytest.fail("an image was drawn again"))
+    monkeypatch.setattr(RunFolder, "add_sample", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
     assert said(*place.words("plain", runs / "plain")).count("(up to date)") == 9
 
@@ -293,8 +293,8 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
 
     run = tmp_path / "run"
     shutil.copytree(runs / "turned/geneval/r32", run)
-    assert "0 wrong" in said("verify", run, "--redraw", "2")
-    rows = run / "results" / next(p.name for p in (run / "results").glob("*.sample_scores.jsonl"))
+    assert "0 differences" in said("verify", run, "--redraw", "2")
+    rows = run / "results" / next(p.name for p in (run / "results").glob("*.rows.jsonl"))
     kept = rows.read_text()
     rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
     assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)

@@ -305,7 +305,7 @@ def test_a_finished_run_is_read_once_however_long(
     plan: Plan, straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, records = [], RunFolder.read_records
-    monkeypatch.setattr(RunFolder, "records", lambda self: calls.append(1) or records(self))
+    monkeypatch.setattr(RunFolder, "read_records", lambda self: calls.append(1) or records(self))
     generate(plan, range(60), tmp_path / "straight")
     assert len(calls) <= 3
 

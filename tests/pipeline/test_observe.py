@@ -24,7 +24,7 @@ from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.judges.micro.micro_extractor import LoadedMicroExtractor
 from harope_bench.pipeline import extract_features
 from harope_bench.pipeline.evaluate import FeatureScoring, evaluate, evaluate_profiles
-from harope_bench.pipeline.extract_features import JUDGE, shard_name
+from harope_bench.pipeline.extract_features import JUDGE_FILE, shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.reference_stats import build_reference
 from harope_bench.pipeline.verify import verify
@@ -86,12 +86,12 @@ def test_values_that_are_not_finite_are_not_kept(
     assert (
         str(error.value)
         == "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13"
-        " and 1 more, which were not kept; look at these images, bring the judge's weights again"
-        " or choose another --device, and run eval again"
+        " and 1 more, so nothing of them was stored; check these images, fetch the judge's weights"
+        " again or use another --device, then run eval again"
     )
     assert sorted(
         p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."
-    ) == [checksums.CHECKSUMS_FILE, JUDGE]
+    ) == [checksums.CHECKSUMS_FILE, JUDGE_FILE]
     assert (
         score(run).result.measurements[0].value is not None
     )  # with a sound judge nothing need be deleted
@@ -150,12 +150,11 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
         "judge: other weights than Inception of 2015's, or a copy with another hash; numbers do"
         " not compare with published ones" in again[0].result.warning_texts
     )
-    (out / "observations/inception-2015" / JUDGE).unlink()
+    (out / "observations/inception-2015" / JUDGE_FILE).unlink()
     with pytest.raises(
         SampleError,
         match=(
-            "does not tell which weights inception-2015 looked with, and they are not here; run"
-            " eval"
+            "does not record the weights of inception-2015, and they are not installed; run eval"
         ),
     ):
         evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)])
@@ -169,14 +168,14 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
     after = score(run, rescore=True).result
     assert after.judge == before.judge and after.measurements == before.measurements
     assert [line for line in after.warning_texts if line not in before.warning_texts] == [
-        "judge: digits-net here is another one (weights_sha256); scored is what the recorded"
-        " one saw"
+        "judge: the installed digits-net differs from the recorded one in weights_sha256; the"
+        " scores are of the recorded features"
     ]
 
 
 def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
     score(run)
-    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE
+    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE_FILE
     for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
         told.unlink() if damage is None else told.write_bytes(damage)
         score(run, rescore=True)
@@ -191,12 +190,12 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
 def test_shards_that_were_looked_at_in_different_ways_are_told(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_features, "SHARD", 20)
+    monkeypatch.setattr(extract_features, "SHARD_SIZE", 20)
     monkeypatch.setattr(
-        LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False
+        LoadedMicroExtractor, "numerics", {"path": "folded", "tf32": False}, raising=False
     )
     first = score(run).result
-    assert not any("different ways" in line for line in first.warning_texts)
+    assert not any("different numerics" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
         "judge_device": "cpu",
         "judge_path": "folded",
@@ -210,24 +209,24 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         ),
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": way}))
         checksums.record_file_hashes(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
         assert (
-            f"judge: shards were looked at in different ways {told}, so their last bits may differ"
-            in again.warning_texts
+            f"judge: shards were extracted with different numerics {told}, so their last bits may"
+            " differ" in again.warning_texts
         )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert (
         verify(run, 0).altered_messages == []
     )  # the numbers stand; how they were come by is no fault
     path.write_text(
-        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"})
+        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "numerics"})
     )
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # of an older version
     assert not any(
-        "different ways" in line for line in score(run, rescore=True).result.warning_texts
+        "different numerics" in line for line in score(run, rescore=True).result.warning_texts
     )
 
 
@@ -246,6 +245,6 @@ def test_a_reference_seen_by_another_judge_since_is_not_scored_against(
         other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
         evaluate(run, tmp_path / "out", FeatureScoring("digits", tmp_path / "images.npz"))
     with pytest.raises(
-        SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"
+        SampleError, match="lacks the digits-net features of 90 images; run eval without --rescore"
     ):
         score(run, reference=tmp_path / "images.npz", rescore=True)

@@ -225,8 +225,8 @@ def test_what_goes_wrong_is_one_line(
     folder = ask("a")
     cases = {
         "rude": r"ended with code 1: no weights here; ",
-        "odd": "ended with code 7: it said nothing",
-        "silent": "did not write",
+        "odd": "ended with code 7: it printed nothing",
+        "silent": "did not write its judge record",
     }
     for mood, said in cases.items():
         with pytest.raises(JudgeError, match=said) as caught:
@@ -265,9 +265,9 @@ def test_questions_without_answer_are_found(
 ) -> None:
     folder = ask("a", "b")
     (folder / "judge.json").write_text("{}")
-    key = read_lines(folder / "queries.jsonl")[0]["key"]
-    (folder / "annotations.jsonl").write_text(json.dumps({"key": key, "index": 0, "annotation": {}}) + "\n")
-    with pytest.raises(JudgeError, match="left 1 of 2 questions without an answer"):
+    key = read_lines(folder / "asks.jsonl")[0]["key"]
+    (folder / "answers.jsonl").write_text(json.dumps({"key": key, "index": 0, "answer": {}}) + "\n")
+    with pytest.raises(JudgeError, match="left 1 of 2 queries without an annotation"):
         external_annotator.count_annotations(folder, runner)
 
 

@@ -65,7 +65,7 @@ def test_a_share_needs_its_value_alone_and_says_what_it_lacks(plan: Plan) -> Non
         found.images_pair == pytest.approx(2 * 0.21 * (2.8016 / 0.05) ** 2, abs=2)
         and found.seeds_per_method is None
     )
-    assert "the training spread is not known" in "\n".join(budget_lines(found))
+    assert "the training spread is unknown" in "\n".join(budget_lines(found))
 
 
 def test_a_tile_is_drawn_and_timed(plan: Plan) -> None:

@@ -44,7 +44,7 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
             ),
         ),
         (["--judge", "inception-2015"], "harope-bench fetch inception-2015"),
-        (["--reference", "gone.npz"], "reference gone.npz is not there"),
+        (["--reference", "gone.npz"], "reference gone.npz is missing"),
     ],
 )
 def test_what_cannot_be_scored_is_not_drawn(

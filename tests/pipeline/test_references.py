@@ -94,7 +94,7 @@ def test_a_built_reference_is_adms_format_and_scores(
     assert all(m.value is not None for m in result.result.measurements)
     told = [w for w in result.result.warning_texts if w.startswith("reference")]
     assert told == [
-        "reference: N <= D (120 images, 196 dimensions of mu_s); the statistics lean on N"
+        "reference: N <= D (120 images, 196 dimensions of mu_s); the statistics depend on N"
     ]
 
 
@@ -148,7 +148,9 @@ def test_a_build_goes_on_only_with_the_same_crop(
         build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE),
     )
     with monkeypatch.context() as killed:
-        killed.setattr(adm_npz, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(
+            adm_npz, "write_npz", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             build_reference(crop_samples(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.observations").is_dir()
@@ -263,7 +265,7 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
         in scored.result.warning_texts
     )
     assert (
-        "reference: the file does not say which judge made it, taken as digits-net"
+        "reference: the file does not record its judge, digits-net is assumed"
         in scored.result.warning_texts
     )
     whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
@@ -276,7 +278,7 @@ def test_images_without_statistics_give_their_own_and_it_is_said(
     adm_npz.write_npz(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
     assert (
-        "reference: it carries no statistics, they are of its own 120 images"
+        "reference: it has no statistics, they were computed from its 120 images"
         in scored.result.warning_texts
     )
     whole = score(
@@ -321,7 +323,7 @@ def test_what_is_no_reference_says_what_was_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", arr_0=np.zeros((2, 3)))
     with pytest.raises(SampleError, match=r"arr_0 is float64 \(2, 3\)"):
         open_reference(DIGITS, JUDGE, tmp_path / "b.npz", ReferenceExtraction())
-    with pytest.raises(StorageError, match="is not there"):
+    with pytest.raises(StorageError, match="is missing"):
         open_reference(DIGITS, JUDGE, tmp_path / "c.npz")
 
 

@@ -65,7 +65,7 @@ def caption_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         for task in grammar.TASKS
     ]
     chosen = tuple(case for of_task in captions for case in of_task)
-    monkeypatch.setattr(shapes, "cases", lambda: chosen)
+    monkeypatch.setattr(shapes, "caption_cases", lambda: chosen)
     shapes.prompt_metadata.cache_clear()
     yield len(chosen)
     shapes.prompt_metadata.cache_clear()
@@ -144,8 +144,8 @@ def test_all_is_every_table_with_each_run_once(
         made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         RunFolder(folder).tie_to_plan(plan)
 
-    monkeypatch.setattr(reproduce, "_make", make)
-    monkeypatch.setattr(reproduce, "_weigh", lambda plan, folder: False)
+    monkeypatch.setattr(reproduce, "_generate_and_score", make)
+    monkeypatch.setattr(reproduce, "_measure_cost", lambda plan, folder: False)
     done = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
     assert len(made) == len(set(made)) == done.n_rows
     assert {suite for _, suite, _ in made} >= {"digits", "digits-held-out", "shapes"}
@@ -196,17 +196,17 @@ def paper_runs(
         )
         fake.write_result(folder, result, name=plan.suite)
 
-    def plan_of(item: Any, device: str, seed: int, scaling: Any) -> Any:
+    def plan_of(item: Any, options: Any) -> Any:
         return fake.plan(
             load_checkpoint.load_checkpoint_record(item.checkpoint),
             item.suite,
             resolution=item.resolution,
-            seed=seed,
+            seed=options.seed,
         )
 
-    monkeypatch.setattr(reproduce, "_make", make)
+    monkeypatch.setattr(reproduce, "_generate_and_score", make)
     monkeypatch.setattr(reproduce, "_plan", plan_of)
-    monkeypatch.setattr(reproduce, "_markings", lambda *_: {})
+    monkeypatch.setattr(reproduce, "_prompt_scorings", lambda *_: {})
     monkeypatch.setattr(reproduce, "missing_requirements", lambda *_: [])
 
     def prepare(*checkpoints: tuple[str, str, str]) -> list[tuple[str, str, int | None]]:
@@ -245,7 +245,8 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(
         "Not run, no registered checkpoint fits: r512-harope (HARoPE)" in text
         and "harope-bench register NAME" in text
     )
-    assert {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items() if row.startswith("r512")} == {
+    statuses = {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items()}
+    assert {row: status for row, status in statuses.items() if row.startswith("r512")} == {
         "r512-rope": "measured", "r512-harope": "not run",
     }  # fmt: skip
 
@@ -298,7 +299,7 @@ def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(
         "r1024-mine",
         "r2048-mine",
     ]
-    with pytest.raises(OptionError, match="checkpoint mine .* has no row beside those of Table 2"):
+    with pytest.raises(OptionError, match="checkpoint mine .* fits no table of Table 2"):
         again(tmp_path, "mine", tables=("2",))
     with pytest.raises(UnknownNameError, match="did you mean mine"):
         again(tmp_path / "new", "minee")
@@ -329,7 +330,7 @@ def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) ->
     for name, table in (("digits-ape", "4"), ("shapes-ape", "2"), ("digits-ape", "1")):
         with pytest.raises(
             OptionError,
-            match=f"checkpoint {name} .* has no row beside those of Table {table} at micro scale",
+            match=f"checkpoint {name} .* fits no table of Table {table} at micro scale",
         ):
             reproduce.reproduce(
                 [table], "micro", 3, tmp_path / "out", "cpu", 0, entries=parse_entries([name], [])

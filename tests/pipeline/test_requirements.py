@@ -230,7 +230,7 @@ def test_the_parts_of_a_message_cannot_steer_a_terminal() -> None:
     )
 
 
-ABSENCE_ERRORS = ("NotHere", "MissingExtra", "MissingVaeError")
+ABSENCE_ERRORS = ("MissingAssetError", "MissingExtraError", "MissingVaeError")
 COPY_FORMATS = sorted(Path(harope_bench.__file__).parent.rglob("*.py"))
 
 
@@ -256,8 +256,8 @@ def test_everything_that_is_missing_has_its_advice_apart() -> None:
     hidden = {
         str(path): lines for path in COPY_FORMATS if (lines := hidden_advice(path.read_text()))
     }
-    assert hidden == {}, "write NotHere(what, advice=command): nothing is parsed out of a message"
-    assert hidden_advice('raise NotHere("weights are not here; harope-bench fetch x")') == [1]
+    assert hidden == {}, "write MissingAssetError(what, advice=command): nothing is parsed out of a message"
+    assert hidden_advice('raise MissingAssetError("weights are not here; harope-bench fetch x")') == [1]
 
 
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
@@ -272,11 +272,11 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
         raise_missing([prompts, judge])
     assert (
         str(error.value)
-        == "2 things are missing: prompts are not here, harope-bench fetch x; weights, of two"
+        == "2 requirements are missing: prompts are not here, harope-bench fetch x; weights, of two"
         " parts, harope-bench fetch y"
     )
     raise_missing([later])
-    with pytest.raises(MissingRequirementsError, match="2 things are missing"):
+    with pytest.raises(MissingRequirementsError, match="2 requirements are missing"):
         raise_missing([prompts, later])
 
 
@@ -284,7 +284,7 @@ def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
-    assert told.startswith("harope-bench: 3 things are missing") or "3 things are missing" in told
+    assert told.startswith("harope-bench: 3 requirements are missing") or "3 requirements are missing" in told
     assert all(
         f"harope-bench fetch {name}" in told for name in ("geneval", "mask2former", "clip-vit-l-14")
     )

@@ -34,14 +34,17 @@ def test_the_formulas_agree_with_slow_ones() -> None:
     ("name", "wrong"),
     [
         (
-            "frechet",
+            "frechet_distance",
             lambda drawn, real: frechet.frechet_distance(
                 drawn, Gaussian(real.mean, real.covariance * 1.001)
             ),
         ),
-        ("balls", lambda drawn, real: selftest.float16_balls(np.rint(drawn), np.rint(real))),
         (
-            "half_balls",
+            "neighbour_balls",
+            lambda drawn, real: selftest.float16_balls(np.rint(drawn), np.rint(real)),
+        ),
+        (
+            "float16_balls",
             lambda drawn, real: selftest.neighbour_balls(
                 drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real
             ),
@@ -58,7 +61,7 @@ def test_a_wrong_formula_is_found(name: str, wrong: Any, monkeypatch: pytest.Mon
 def test_shares_without_float16_are_found() -> None:
     """The check that ADM's rounding is there must not pass for a version without it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selftest, "half_balls", selftest.neighbour_balls)
+        patch.setattr(selftest, "float16_balls", selftest.neighbour_balls)
         assert any("float16" in wrong for wrong in selftest.check_formulas())
     with pytest.MonkeyPatch.context() as patch:  # probabilities that are no probabilities
         patch.setattr(
@@ -120,8 +123,8 @@ def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     result: Result = scored.result
     numbers = {m.metric: float(m.value) for m in result.measurements if m.value is not None}
-    golden = selftest.GOLDEN_SETS[0]._replace(suite="digits", published=numbers)
-    monkeypatch.setattr(selftest, "GOLDEN", (golden,))
+    golden = selftest.GOLDEN_SETS[0]._replace(suite="digits", published_values=numbers)
+    monkeypatch.setattr(selftest, "GOLDEN_SETS", (golden,))
     return numbers
 
 
@@ -132,8 +135,8 @@ def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
         ("imagenet-128", "missing"),
     ]
     assert (
-        "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not here"
-        in found[0].detail
+        "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not"
+        " found" in found[0].detail
     )
     assert (
         "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference"
@@ -152,7 +155,7 @@ def test_the_published_numbers_are_right_within_their_tolerances(
     for metric, tolerance in selftest.TOLERANCE.items():
         other = {**published, metric: published[metric] + 1.01 * tolerance}
         monkeypatch.setattr(
-            selftest, "GOLDEN", (selftest.GOLDEN_SETS[0]._replace(published=other),)
+            selftest, "GOLDEN_SETS", (selftest.GOLDEN_SETS[0]._replace(published_values=other),)
         )
         (wrong,) = selftest.check_golden_sets(folder)
         assert (

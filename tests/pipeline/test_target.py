@@ -170,7 +170,7 @@ def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
     target = resolve_target("tiny")
     assert (target.kind, target.suite) == (TargetKind.CHECKPOINT, None)
-    with pytest.raises(OptionError, match="has no suite of its own; add --suite"):
+    with pytest.raises(OptionError, match="has no default suite; add --suite"):
         evaluate_target("tiny", EvalOptions(is_lenient=True, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -288,8 +288,8 @@ def test_options_of_generation_are_named_as_they_are_typed() -> None:
 
 # --------------------------------------------------------------- options that are rejected
 
-NO_CLASSIFIER, REAL = "is no classifier, ", "names real pictures, "
-NO_PROMPTS, NOTHING = "asks for no prompts, ", " means nothing to it; leave it out"
+NO_CLASSIFIER, REAL = "is no classifier, ", "classifies real images, "
+NO_PROMPTS, NOTHING = "has no prompts, ", " does not apply; leave it out"
 FORM = PromptFolderOptions(order="copy-major")
 
 REJECTIONS: list[tuple[str, EvalOptions, str]] = [
@@ -347,40 +347,40 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
     (
         "classifier-run",
         EvalOptions(generation=GenerationOptions(resolution=56)),
-        "has its plan already, --resolution would change",
+        "has a plan already, --resolution would have",
     ),
     (
         "run",
         EvalOptions(generation=GenerationOptions(seed=0)),
-        "is drawn already, --seed would change nothing",
+        "is generated already, --seed would have no effect",
     ),
     (
         "prompt-run",
         EvalOptions(generation=GenerationOptions(fold=False)),
-        "is drawn already, --fold would change nothing",
+        "is generated already, --fold would have no effect",
     ),
     (
         "images",
         EvalOptions(suite="geneval", generation=GenerationOptions(steps=1)),
-        "is drawn already, --steps would change nothing",
+        "is generated already, --steps would have no effect",
     ),
     (
         "images.npz",
         EvalOptions(suite="digits", generation=GenerationOptions(vae="x")),
-        "is drawn already, --vae would change nothing",
+        "is generated already, --vae would have no effect",
     ),
     (
         "images",
         EvalOptions(generation=GenerationOptions(seed=7)),
-        "is drawn already, --seed would change nothing",
+        "is generated already, --seed would have no effect",
     ),
-    ("images", EvalOptions(), "does not say its suite; add --suite, one of: "),
+    ("images", EvalOptions(), "does not record its suite; add --suite, one of: "),
     (
         "images",
         EvalOptions(is_lenient=True, folder_options=FORM),
-        "does not say its suite; add --suite, one of: ",
+        "does not record its suite; add --suite, one of: ",
     ),
-    ("results.jsonl", EvalOptions(), "does not say its suite; add --suite, one of: "),
+    ("results.jsonl", EvalOptions(), "does not record its suite; add --suite, one of: "),
     (
         "run",
         EvalOptions(suite="shapes"),
@@ -408,7 +408,7 @@ def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
     options = EvalOptions(
         suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out"
     )
-    with pytest.raises(OptionError, match="--order means nothing to it"):
+    with pytest.raises(OptionError, match="--order does not apply"):
         evaluate_target(located(place, name), options)
     assert not (place / "out").exists() and not (place / name / "results").exists()
 
@@ -491,7 +491,9 @@ def test_several_suites_and_resolutions_are_runs_in_folders_of_their_own() -> No
 
 
 def test_the_cost_of_several_runs_needs_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_prompts, "ready", lambda *_: pytest.fail("judges were looked for"))
+    monkeypatch.setattr(
+        evaluate_prompts, "check_prompt_scoring", lambda *_: pytest.fail("judges were looked for")
+    )
     runs = [
         resolve_run("shapes-ape", o)
         for o in options_of_runs("shapes-ape", EvalOptions(evaluators=("cost",)), [], [28, 56])
@@ -521,5 +523,5 @@ def test_an_option_that_only_a_later_suite_rejects_is_rejected_before_the_first_
         resolve_run("tiny", EvalOptions(suite="digits")),
         resolve_run("tiny", EvalOptions(suite="digits", is_lenient=True)),
     ]
-    with pytest.raises(OptionError, match="--allow-missing means nothing"):
+    with pytest.raises(OptionError, match="--allow-missing does not apply"):
         prepare_runs(runs)

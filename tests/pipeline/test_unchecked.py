@@ -41,7 +41,9 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
         raise DiskError("cannot use /tmp/x: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_rows, "put", full)  # the first write below the temporary folder
+        patch.setattr(
+            feature_rows, "write_rows", full
+        )  # the first write below the temporary folder
         told = run(
             "verify",
             result_folder.folder,
@@ -86,7 +88,7 @@ def test_an_image_that_the_disk_does_not_give_could_not_be_checked(
         "Input/output error" in line for line in findings.unchecked_messages
     )
     assert any(
-        "not judged again, because images cannot be read" in line
+        "not evaluated again, because images cannot be read" in line
         for line in findings.unchecked_messages
     )
 
@@ -120,7 +122,7 @@ def test_a_judge_of_other_weights_could_not_check(
     findings = result_folder.verify()
     assert findings.status == "could-not-check"
     assert any(
-        "judge digits-net here is another one (weights_sha256)" in line
+        "the installed judge digits-net differs from the recorded one in weights_sha256" in line
         for line in findings.unchecked_messages
     )
 
@@ -165,7 +167,7 @@ def test_images_with_their_results_beside_them_and_a_part_of_a_run_elsewhere_are
     )
     findings = verify(tmp_path / "part", 0, reference=result_folder.reference)
     assert findings.status == "ok" and any(
-        "3 images judged again" in line for line in findings.passed_messages
+        "3 images evaluated again" in line for line in findings.passed_messages
     )
 
 
@@ -175,7 +177,7 @@ def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Pa
     for folder in (tmp_path / "alone", tmp_path / "alone/results"):
         findings = verify(folder, 0)
         assert findings.status == "could-not-check" and any(
-            "does not say where its images lie" in line for line in findings.unchecked_messages
+            "does not record where its images are" in line for line in findings.unchecked_messages
         )
     (path,) = (tmp_path / "alone/results").glob("*.json")
     path.write_text(path.read_text().replace('"cpu"', '"gpu"'))

@@ -54,8 +54,8 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
     findings = verify(run, 3, seed=1)
     assert findings.altered_messages == []
     told = "\n".join(findings.passed_messages)
-    assert f"{COUNT} images judged again" in told
-    assert "3 samples drawn again: " in told
+    assert f"{COUNT} images evaluated again" in told
+    assert "3 samples generated again: " in told
     assert "1 shards of observations compared" in told
 
 
@@ -137,7 +137,7 @@ def test_an_altered_per_sample_array_is_found_to_the_last_bit(name: str, run: Pa
     write_arrays(path, spoil(load_arrays(path), name))
     checksums.record_file_hashes(path.parent, [path.name])  # as somebody would who knows the format
     (line,) = verify(run, 0).altered_messages
-    assert f"fidelity.npz: {name} is not what was scored again" in line
+    assert f"fidelity.npz: {name} is not what was recomputed" in line
 
 
 def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
@@ -145,8 +145,8 @@ def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
     assert any("cannot be read" in line for line in verify(run, 0).altered_messages)
     (run / "results/fidelity.npz").unlink()
     wrong = verify(run, 0).altered_messages
-    assert any("fidelity.npz beside it is gone" in line for line in wrong)
-    assert any("fidelity.npz: is gone, SHA256SUMS has its sha256" in line for line in wrong)
+    assert any("fidelity.npz beside it is missing" in line for line in wrong)
+    assert any("fidelity.npz: is missing, SHA256SUMS has its sha256" in line for line in wrong)
 
 
 def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
@@ -159,7 +159,8 @@ def test_observations_altered_together_with_the_result_are_found(run: Path) -> N
     assert any(f"fid-{COUNT}.value is" in line for line in wrong)
     assert any("fidelity.npz: is is not" in line for line in wrong)
     assert any(
-        f"{shard_name(0)}: features, logits not what digits-net sees now" in line for line in wrong
+        f"{shard_name(0)}: features, logits not what digits-net extracts now" in line
+        for line in wrong
     )
 
 
@@ -172,7 +173,7 @@ def test_observations_may_be_gone_and_are_not_written(run: Path) -> None:
 def test_observations_that_no_result_shows_are_found(run: Path) -> None:
     rewrite(run, "spatial", lambda rows: spoil({"spatial": rows}, "spatial")["spatial"])
     (line,) = verify(run, 0).altered_messages
-    assert "spatial not what digits-net sees now" in line
+    assert "spatial not what digits-net extracts now" in line
 
 
 def test_another_reference_must_be_shown(run: Path, reference: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_a_wrong_image_is_named_alone_and_nothing_is_judged(run: Path) -> None:
     (run / "images/000000.png").write_bytes((run / "images/000001.png").read_bytes())
     findings = verify(run, 0)
     assert ["image 0 " in line for line in findings.altered_messages] == [True, False]
-    assert "not judged again" in findings.altered_messages[1]
+    assert "not evaluated again" in findings.altered_messages[1]
     assert f"{COUNT - 1} of {COUNT} image hashes are as recorded" in findings.passed_messages
 
 
@@ -220,7 +221,7 @@ def test_a_result_of_fewer_samples_than_were_drawn_is_found(run: Path) -> None:
 
 
 def drawn_again(run: Path, **how: Any) -> str:
-    return next(line for line in verify(run, 5, **how).passed_messages if "drawn again" in line)
+    return next(line for line in verify(run, 5, **how).passed_messages if "generated again" in line)
 
 
 def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
     shutil.rmtree(run / "results")
     assert verify(run, 0).altered_messages == []
     (line,) = verify(run, COUNT).altered_messages
-    assert "sample 4 drawn again is another image" in line
+    assert "sample 4 generated again is another image" in line
 
 
 def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(

@@ -398,9 +398,9 @@ def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy:
     for arguments, told in (
         (
             ["digits-harope", "--suite", "digits", "--order", "copy-major"],
-            "asks for no prompts, --order means nothing to it",
+            "has no prompts, --order does not apply",
         ),
-        (["shapes-harope", "--tiles", "4"], "is no folder of images, --tiles means nothing to it"),
+        (["shapes-harope", "--tiles", "4"], "is no folder of images, --tiles does not apply"),
     ):
         done = CliRunner().invoke(main, ["eval", *arguments, "--out", str(tmp_path / "o")])
         assert done.exit_code == 1 and told in done.output and not (tmp_path / "o").exists()

@@ -56,7 +56,7 @@ def judge(
         "judge_class": "micro",
         "preprocessing": "none",
         "arrays": ("colour",),
-        "batch": 10,
+        "batch_size": 10,
     }
     members = {
         **plain,
@@ -88,7 +88,7 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
     [
         (judge(version=0), "version is 0"),
         (judge(judge_class="real"), "judge_class is 'real'"),
-        (judge(preprocessing=" "), "says nothing of its preprocessing"),
+        (judge(preprocessing=" "), "does not describe its preprocessing"),
         (judge(arrays=()), "wanted a tuple of names"),
         (judge(arrays=("col our",)), "array name 'col our' is not plain"),
         (judge(arrays=("colour", "shape")), "declares ['colour', 'shape']"),
@@ -97,7 +97,7 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
         (judge(lambda i: {"colour": colour(i).astype(np.float64)}), "is float64, wanted float32"),
         (judge(lambda i: {"colour": colour(i)[1:]}), "has 4 rows for 5 images"),
         (judge(lambda i: {"colour": colour(i) * np.float32(np.nan)}), "is not finite"),
-        (judge(lambda i: {"colour": colour(i) - colour(i).mean(0)}), "on its own is"),
+        (judge(lambda i: {"colour": colour(i) - colour(i).mean(0)}), "extracted alone is"),
         (
             judge(lambda i: {"colour": colour(i) + np.arange(len(i), dtype=np.float32)[:, None]}),
             "in another order is",
@@ -108,9 +108,9 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
         ),
         (
             judge(lambda i: {"colour": colour(i) + np.float32(np.random.default_rng().random())}),
-            "at the second look",
+            "at the second call",
         ),
-        (judge(overwriting), "changes the images it is shown"),
+        (judge(overwriting), "changes its input images"),
     ],
 )
 def test_the_contract_catches_a_judge_that_breaks_it(liar: Any, said: str) -> None:
@@ -199,7 +199,7 @@ METRIC = ToyEvaluator.metrics[0]
     ("liar", "said"),
     [
         (evaluator(version="1"), "version is '1'"),
-        (evaluator(parity=""), "makes no parity claim"),
+        (evaluator(parity=""), "declares no parity"),
         (evaluator(metrics=()), "declares no metric"),
         (evaluator(metrics=(METRIC, METRIC)), "metric names repeat"),
         (
@@ -220,7 +220,7 @@ METRIC = ToyEvaluator.metrics[0]
         ),
         (
             evaluator(lambda rows, failed: measured(float(rows[0]), len(rows), failed)),
-            "says why a value is missing: IndexError",
+            "gives_reasons_for_missing_values: IndexError",
         ),
         (
             evaluator(lambda rows, failed: measured(None, len(rows), failed)),
@@ -242,9 +242,9 @@ METRIC = ToyEvaluator.metrics[0]
             evaluator(
                 lambda rows, failed: measured(np.random.default_rng().random(), len(rows), failed)
             ),
-            "says something else the second time",
+            "gives another result at the second call",
         ),
-        (evaluator(evaluate=clobbering), "changes its input seen features"),
+        (evaluator(evaluate=clobbering), "changes its input features features"),
         (
             evaluator(
                 evaluate=lambda self, seen, ref: ToyEvaluator.evaluate(self, seen, ref)._replace(
@@ -270,7 +270,7 @@ def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) 
             {"best_by_value": {"all": {"fid": ["one"]}}},
             "one/fid is marked best with 9.49, the best of its block is 8.90",
         ),
-        ({"printed": "Two"}, "prints the same name as another"),
+        ({"printed": "Two"}, "has the same title as another"),
         ({}, None),
         ({"published": {"fid": "9.49 (+4.1%)"}}, None),
     ],
@@ -293,7 +293,7 @@ def test_the_contract_reads_a_table_as_a_reader_does(
     }  # fmt: skip
     monkeypatch.setattr(
         "harope_bench.leaderboards.board.load_table",
-        lambda name: layout.check_table(facts, "a test"),
+        lambda name: layout.parse_table(facts, "a test"),
     )
     if said is None:
         testing.check_table("table99")
@@ -304,16 +304,16 @@ def test_the_contract_reads_a_table_as_a_reader_does(
 
 
 def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -> None:
-    complaints = ContractViolations("thing x")
+    violations = ContractViolations("thing x")
 
     def crashes() -> None:
         raise KeyError("gone")
 
     def lies() -> None:
-        complaints.expect(False, "lies")
-        complaints.expect(True, "holds")
+        violations.expect(False, "lies")
+        violations.expect(True, "holds")
 
     with pytest.raises(AssertionError) as caught:
-        complaints.run_checks([crashes, lies])
+        violations.run_checks([crashes, lies])
     assert str(caught.value) == "thing x breaks its contract:\n- crashes: KeyError: 'gone'\n- lies"
     ContractViolations("thing y").run_checks([])

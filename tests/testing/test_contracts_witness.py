@@ -34,12 +34,12 @@ def test_honest_ones_pass() -> None:
     testing.check_annotation_evaluator(ToyRule(), sights())
 
 
-def count(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnotation:
+def count(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
     self.asked.append(role)
     return DetectionAnnotation(size=(8, 8), detections=FOUND.detections * (len(self.asked) % 3))
 
 
-def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnotation:
+def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
     image[0] = 0
     return FOUND
 
@@ -54,18 +54,23 @@ def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnota
             altered(
                 ToyEye,
                 roles=("detector",),
-                see=lambda self, role, image, ask: VqaAnnotation(answers=()),
+                annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
             ),
-            "wanted Sighting",
+            "wanted DetectionAnnotation",
         ),
         (
             altered(
-                ToyEye, roles=("vqa",), see=lambda self, role, image, ask: VqaAnnotation(answers=())
+                ToyEye,
+                roles=("vqa",),
+                annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
             ),
-            "another number of things",
+            "another number of items",
         ),
-        (altered(ToyEye, roles=("detector",), see=count), "something else the second time"),
-        (altered(ToyEye, roles=("detector",), see=darken), "changes the image"),
+        (
+            altered(ToyEye, roles=("detector",), annotate=count),
+            "returns another annotation at the second call",
+        ),
+        (altered(ToyEye, roles=("detector",), annotate=darken), "changes its input image"),
         (altered(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
     ],
 )
@@ -78,13 +83,13 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
 @pytest.mark.parametrize(
     ("liar", "said"),
     [
-        (altered(ToyRule, parity=" "), "says nothing of its parity"),
+        (altered(ToyRule, parity=" "), "declares no parity"),
         (altered(ToyRule, rules=("mine",)), "wanted official or corrected"),
         (altered(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
         (
             altered(
                 ToyRule,
-                mark=lambda self, facts, seen, rules: SampleScore(
+                score_sample=lambda self, facts, seen, rules: SampleScore(
                     facts["task"], {facts["task"]: WeightedScore(1.0)}, " "
                 ),
             ),
@@ -93,7 +98,9 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
         (
             altered(
                 ToyRule,
-                mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {}, "none"),
+                score_sample=lambda self, facts, seen, rules: SampleScore(
+                    facts["task"], {}, "none"
+                ),
             ),
             "has no value",
         ),

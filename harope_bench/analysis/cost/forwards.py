@@ -1,5 +1,6 @@
-"""The forwards of a network that were timed, as they are kept in forwards.npz: one row a forward.
-Needs no network.
+"""Reader of `forwards.npz`: timed forward passes of a network, one row for each.
+
+It needs no network.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ FORWARDS_FILE = "forwards.npz"
 
 
 def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Features:
-    """Return the forwards in a file, with the arrays that an evaluator reads.
+    """Return the forward passes in a file, with the arrays that an evaluator reads.
 
     Raises:
-        FormatError: Another version of this package wrote them.
-        StorageError: An array is missing, or not what it is called.
+        FormatError: Another version of this package wrote the file.
+        StorageError: An array is missing or invalid.
     """
-    stored = load_arrays(path)
-    check_arrays_format("forwards", stored, path)
-    arrays = {name: array for name, array in stored.items() if name != FORMAT_KEY}
+    file_arrays = load_arrays(path)
+    check_arrays_format("forwards", file_arrays, path)
+    arrays = {name: array for name, array in file_arrays.items() if name != FORMAT_KEY}
     count = check_columns(path, arrays, evaluator.arrays, evaluator.text_arrays)
     return Features(np.arange(count), None, arrays)

@@ -1,4 +1,4 @@
-"""Time and memory of a network that really runs."""
+"""Latency and peak memory of forward passes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Operator = Callable[..., object]  # one of torch's
-WARM_UP_FORWARDS = 3  # forwards before the first one that counts
+Operator = Callable[..., object]  # an operator of torch
+WARM_UP_FORWARDS = 3  # forward passes before the first measured one
 
 
 def time_forwards(run: Callable[[], object], count: int, device: torch.device) -> list[float]:
-    """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both
-    sides of each.
+    """Return the wall times of `count` forward passes in seconds, after warming up.
+
+    The device is synchronised before and after each.
     """
     for _ in range(WARM_UP_FORWARDS):
         run()
@@ -40,30 +41,29 @@ def _synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(run: Callable[[], object], network: nn.Module, device: torch.device) -> int:
-    """Most bytes held at once in one forward, weights included.
+    """Return the peak memory of one forward pass in bytes, weights included.
 
-    On CUDA what torch's allocator says. Elsewhere the storages of all tensors alive, as torch's
-    operators make them: the scratch space
-    inside a kernel is not seen.
+    On CUDA it is what torch's allocator reports. Elsewhere it is the sum of the storages of all
+    living tensors that operators return; scratch memory inside a kernel is not counted.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         run()
         _synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    with LiveMemory() as live:
+    with LiveMemory() as live_memory:
         run()
-    return live.peak_bytes + sum(
-        t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers())
-    )
+    weights = (*network.parameters(), *network.buffers())
+    return live_memory.peak_bytes + sum(t.untyped_storage().nbytes() for t in weights)
 
 
 class LiveMemory(TorchDispatchMode):
-    """Bytes of the storages that operators made and that are still alive, and their peak."""
+    """Counter of the bytes in living storages that operators allocated, and of their peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.current_bytes = self.peak_bytes = 0
+        self.current_bytes = 0
+        self.peak_bytes = 0
         self.storages: set[int] = set()
 
     def __torch_dispatch__(
@@ -73,18 +73,18 @@ class LiveMemory(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Runs the operator and counts what it made; a view shares its storage and counts
-        nothing.
-        """
-        known = {
+        """Run the operator and count the storages that it allocates; a view allocates none."""
+        input_storages = {
             t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
         }
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if not isinstance(tensor, Tensor):
+                continue
+            if tensor.untyped_storage()._cdata not in input_storages:
                 self._add_storage(tensor.untyped_storage())
         self.peak_bytes = max(self.peak_bytes, self.current_bytes)
-        return out
+        return output
 
     def _add_storage(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata

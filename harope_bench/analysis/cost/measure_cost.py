@@ -1,6 +1,4 @@
-"""A network to its cost: what a forward takes is observed here, the evaluator `cost` makes numbers
-of it.
-"""
+"""Measurement of a network's cost: operations are counted and forward passes are timed."""
 
 from __future__ import annotations
 
@@ -55,31 +53,36 @@ COUNTED_TEXT = "counted on the meta device in one forward of one image; nothing 
 def measure_cost(
     plan: Plan, out: Path, count: int | None = None, batch: int | None = None, rescore: bool = False
 ) -> EvaluatedResult:
-    """Counts a checkpoint's network and times `count` forwards of `batch` images on the plan's
-    device; goes to `out`/cost.
+    """Count a checkpoint's operations, time its forward passes, and write the result to `out`/cost.
 
-    The counts are those of the network as trained, without LoRA; what runs is what draws, which may
-    have its matrices folded and has
-    LoRA merged into its weights. What stands for the same plan, device and software is kept.
+    Operations are those of the network as trained, without LoRA. The timed network is the one that
+    generates images: it may have folded matrices, and LoRA is merged into its weights. A result of
+    the same plan, device and software is returned without measuring again.
+
+    Args:
+        count: number of timed forward passes; None for FORWARDS.
+        batch: images of each; None for 1.
 
     Raises:
-        SampleError: `rescore` is set and nothing was observed. WeightsError: weights missing,
-            altered or not fitting.
+        SampleError: `rescore` is set and no forward passes are stored.
+        WeightsError: The weights are missing, altered or do not fit.
     """
-    size = batch or 1
-    forwards = count or FORWARDS
-    merged = ", LoRA merged" if load_backbone(plan.checkpoint.backbone).has_lora else ""
+    batch_size = batch or 1
+    forward_count = count or FORWARDS
+    setup_text = describe_setup(plan.settings, batch_size, forward_count)
+    if load_backbone(plan.checkpoint.backbone).has_lora:
+        setup_text += ", LoRA merged"
     return _cached_or_measured(
         plan,
         out,
-        describe_setup(plan.settings, size, forwards) + merged,
+        setup_text,
         rescore,
-        lambda: _measure_arrays(plan, forwards, size),
+        lambda: _measure_arrays(plan, forward_count, batch_size),
     )
 
 
 def count_cost(plan: Plan, out: Path) -> EvaluatedResult:
-    """Counts a plan's network without weights; goes to `out`/cost."""
+    """Count the operations of a plan's network without weights, and write to `out`/cost."""
     return _cached_or_measured(plan, out, COUNTED_TEXT, False, lambda: _count_arrays(plan))
 
 
@@ -91,21 +94,22 @@ def plan_without_weights(
     resolution: int,
     suite: str,
 ) -> Plan:
-    """The plan of one forward of a network that has no weights; its sha256 is that of these
-    facts.
+    """Return a plan of one forward pass of a network without weights.
+
+    The sha256 of its checkpoint is that of backbone, encoding, options and config.
     """
-    facts = {
+    sizes = {
         "backbone": backbone,
         "encoding": encoding,
         "options": dict(options),
         "config": dict(config),
     }
-    found = Checkpoint.model_validate(
+    checkpoint = Checkpoint.model_validate(
         {
-            **facts,
+            **sizes,
             "name": f"counted-{backbone}-{resolution}-{encoding}",
             "weights": "none",
-            "sha256": sha256_bytes(json.dumps(facts, sort_keys=True).encode()),
+            "sha256": sha256_bytes(json.dumps(sizes, sort_keys=True).encode()),
             "source": (
                 "built on the meta device from its sizes, without weights; sha256 is of these sizes"
             ),
@@ -115,7 +119,7 @@ def plan_without_weights(
         }
     )
     return Plan(
-        checkpoint=found,
+        checkpoint=checkpoint,
         suite=suite,
         suite_version=0,
         settings=Settings(resolution=resolution, sampler="none", steps=1, guidance=1, tile=1),
@@ -123,14 +127,14 @@ def plan_without_weights(
 
 
 def describe_setup(settings: Settings, batch: int, count: int) -> str:
-    """What measured: device, software and how often; latencies of two instruments are not
-    compared.
+    """Return device, software and number of forward passes as text.
+
+    Latencies with different texts are not comparable.
     """
-    device = (
-        torch.cuda.get_device_name()
-        if settings.device == "cuda"
-        else f"{platform.processor() or platform.machine()} {settings.device}"
-    )
+    if settings.device == "cuda":
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{platform.processor() or platform.machine()} {settings.device}"
     if settings.device == "cpu":
         device += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
     return (
@@ -144,137 +148,141 @@ def _cached_or_measured(
     out: Path,
     preprocessing: str,
     rescore: bool,
-    observe: Callable[[], dict[str, np.ndarray]],
+    make_arrays: Callable[[], dict[str, np.ndarray]],
 ) -> EvaluatedResult:
-    started = utc_now()
+    """Return the stored result of the same plan and setup, or make its arrays and evaluate them."""
+    start_time = utc_now()
     evaluator = load_feature_evaluator(EVALUATOR)
     path = result_path(out / FOLDER, EVALUATOR)
-    seen_at = out / FOLDER / OBSERVATIONS / FORWARDS_FILE
+    forwards_path = out / FOLDER / OBSERVATIONS / FORWARDS_FILE
     judge = JudgeRecord(
-        name="meter",
+        name="profiler",
         version=1,
         judge_class="equivalent",
         weights_sha256=sha256_bytes(preprocessing.encode()),
         preprocessing=preprocessing,
     )
-    subject = ResultSubject(plan.checkpoint.name, NO_SAMPLES_SHA256, plan)
-    method = ResultMethod(EVALUATOR, evaluator, judge, "none", sha256_bytes(b""))
-    stored = _stored_result(path, seen_at)
-    same = stored is not None and (stored.plan_digest, stored.judge) == (plan.digest, judge)
-    if stored is not None and same and stored.version == evaluator.version and not rescore:
-        return EvaluatedResult(stored, path, False)
-    if rescore and not same:
+
+    # Return the stored result if it is up to date.
+    stored_result = _stored_result(path, forwards_path)
+    has_forwards = stored_result is not None and (
+        (stored_result.plan_digest, stored_result.judge) == (plan.digest, judge)
+    )
+    is_up_to_date = has_forwards and not rescore
+    if stored_result is not None and is_up_to_date and stored_result.version == evaluator.version:
+        return EvaluatedResult(stored_result, path, False)
+    if rescore and not has_forwards:
         raise SampleError(
-            f"{seen_at} holds no forwards of this plan on this device; run eval --with {EVALUATOR}"
-            " without --rescore once"
+            f"{forwards_path} holds no forwards of this plan on this device; run eval --with"
+            f" {EVALUATOR} without --rescore once"
         )
-    if not rescore and not same:
-        write_arrays(seen_at, arrays_with_format("forwards", observe()))
-        checksums.record_file_hashes(seen_at.parent, [seen_at.name])
-    score = evaluator.evaluate(read_forwards(seen_at, evaluator), {})
-    made_by = make_provenance(started, plan.settings.device)
+    if not rescore and not has_forwards:
+        write_arrays(forwards_path, arrays_with_format("forwards", make_arrays()))
+        checksums.record_file_hashes(forwards_path.parent, [forwards_path.name])
+
+    score = evaluator.evaluate(read_forwards(forwards_path, evaluator), {})
     result = build_result(
-        path, subject, method, score, made_by, scale=plan.checkpoint.scale, has_arrays=False
+        path,
+        ResultSubject(plan.checkpoint.name, NO_SAMPLES_SHA256, plan),
+        ResultMethod(EVALUATOR, evaluator, judge, "none", sha256_bytes(b"")),
+        score,
+        make_provenance(start_time, plan.settings.device),
+        scale=plan.checkpoint.scale,
+        has_arrays=False,
     )
     return EvaluatedResult(write_result(path, result, {}), path, True)
 
 
-def _stored_result(path: Path, seen: Path) -> Result | None:
-    """Return the result of forwards that are as they were written, whatever plan and device it is
-    of.
-    """
-    return find_result(path) if all(is_unaltered(file) for file in (path, seen)) else None
+def _stored_result(path: Path, forwards_path: Path) -> Result | None:
+    """Return the stored result, whatever its plan and device; None if a file was altered."""
+    return find_result(path) if is_unaltered(path) and is_unaltered(forwards_path) else None
 
 
 class ForwardCounts(NamedTuple):
-    """What is known of a forward before it is run: the whole network if it could be built, its
-    layer, and why something lacks.
+    """Counts of a network that are known without running it.
+
+    counts: of the whole network; None where it cannot be built.
+    learned_parameters: parameters of the encoding in one layer.
+    attention: sizes of the counted layer; None where they are unknown.
+    tokens: of that layer's sequence.
+    reason: why a count is missing.
     """
 
     counts: OperationCounts | None
-    learned: LearnedParameters
+    learned_parameters: LearnedParameters
     attention: AttentionSizes | None
     tokens: int
     reason: str = ""
 
 
 def _count_arrays(plan: Plan) -> dict[str, np.ndarray]:
-    return _arrays(
-        _forward_counts(plan, 1), 1, [float("nan")], float("nan"), f"not run: {COUNTED_TEXT}"
-    )
+    """Return the evaluator's arrays with counts, and NaN for what must be measured."""
+    nan = float("nan")
+    return _arrays(_forward_counts(plan, 1), 1, [nan], nan, f"not run: {COUNTED_TEXT}")
 
 
 def _forward_counts(plan: Plan, batch: int) -> ForwardCounts:
-    """The counts of a plan's network: by its backbone, else by the published class, else of the
-    counted layer alone.
+    """Return the counts of a plan's network: by its backbone, else by the published transformer.
 
-    A plan without weights names no base, so its sizes are those that are published.
+    Where neither can be built, the counts are of one layer. A plan without weights has no base
+    model, so its sizes are the published ones.
     """
-    found = plan.checkpoint
-    is_sized = found.backbone not in published_shapes.PUBLISHED or "base" in found.config
-    built = (
-        _build_probed(plan, batch)
-        if is_sized and found.backbone in registry.list_names("backbones")
-        else None
-    )
-    if built is not None:
-        network, probe = built
-        return ForwardCounts(
-            count_operations(network, probe.inputs),
-            count_learned(network.encoding),
-            probe.layer,
-            probe.tokens,
-        )
-    if found.backbone not in published_shapes.PUBLISHED:
-        return ForwardCounts(
-            None,
-            LearnedParameters(),
-            None,
-            0,
-            f"backbone {found.backbone} gives no forward to count",
-        )
-    one = published_shapes.counted_layer(
-        found.backbone, found.encoding, found.options, plan.settings.resolution
+    checkpoint = plan.checkpoint
+    is_published = checkpoint.backbone in published_shapes.PUBLISHED_TRANSFORMERS
+    has_sizes = not is_published or "base" in checkpoint.config
+    if has_sizes and checkpoint.backbone in registry.list_names("backbones"):
+        probed_network = _build_probed(plan, batch)
+        if probed_network is not None:
+            return ForwardCounts(
+                count_operations(probed_network.network, probed_network.probe.inputs),
+                count_learned(probed_network.network.encoding),
+                probed_network.probe.layer,
+                probed_network.probe.tokens,
+            )
+    if not is_published:
+        reason = f"backbone {checkpoint.backbone} gives no forward to count"
+        return ForwardCounts(None, LearnedParameters(), None, 0, reason)
+
+    resolution = plan.settings.resolution
+    layer = published_shapes.counted_layer(
+        checkpoint.backbone, checkpoint.encoding, checkpoint.options, resolution
     )
     try:
-        whole = published_shapes.count_published(found.backbone, one, plan.settings.resolution)
+        counts = published_shapes.count_published(checkpoint.backbone, layer, resolution)
     except MissingExtraError as error:
-        return ForwardCounts(None, one.learned, one.attention, one.tokens, str(error))
-    return ForwardCounts(whole, one.learned, one.attention, one.tokens)
+        return ForwardCounts(
+            None, layer.learned_parameters, layer.attention, layer.tokens, str(error)
+        )
+    return ForwardCounts(counts, layer.learned_parameters, layer.attention, layer.tokens)
 
 
 class ProbedNetwork(NamedTuple):
-    """A network on the meta device and one forward of it."""
+    """A network on the meta device and the inputs of one forward pass."""
 
     network: EncodedNetwork
     probe: ProfilingInputs
 
 
 def _build_probed(plan: Plan, batch: int) -> ProbedNetwork | None:
-    """Return a plan's network with the forward that is counted; None where its backbone gives
-    none.
-    """
-    found = plan.checkpoint
-    backbone = load_backbone(plan.checkpoint.backbone)
+    """Return a plan's network on the meta device; None where its backbone gives no inputs."""
+    checkpoint = plan.checkpoint
+    backbone = load_backbone(checkpoint.backbone)
     with torch.device("meta"):
-        network = backbone.build(found.encoding, found.options, found.config)
+        network = backbone.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         probe = backbone.profiling_inputs(network, plan.settings.resolution, batch)
     return None if probe is None else ProbedNetwork(network, probe)
 
 
 def _measure_arrays(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:
-    """Counts on the meta device, then the opened network's times and memory."""
-    seen = _forward_counts(plan, batch)
+    """Return the evaluator's arrays: counts on the meta device, then measured time and memory."""
+    counts = _forward_counts(plan, batch)
     device = torch.device(plan.settings.device)
     network = open_checkpoint(plan.checkpoint, plan.settings).network
     backbone = load_backbone(plan.checkpoint.backbone)
+    probe = None
     if network is not None:
         backbone.merge_lora(network)
-    probe = (
-        None
-        if network is None
-        else backbone.profiling_inputs(network, plan.settings.resolution, batch)
-    )
+        probe = backbone.profiling_inputs(network, plan.settings.resolution, batch)
     if network is None or probe is None:
         raise BenchError(
             f"backbone {plan.checkpoint.backbone} gives no network to time; evaluate another"
@@ -286,42 +294,43 @@ def _measure_arrays(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]
         with torch.inference_mode():
             network(**inputs)
 
-    return _arrays(
-        seen,
-        batch,
-        latency.time_forwards(forward, count, device),
-        latency.peak_bytes(forward, network, device),
-        "",
-    )
+    seconds = latency.time_forwards(forward, count, device)
+    peak_bytes = latency.peak_bytes(forward, network, device)
+    return _arrays(counts, batch, seconds, peak_bytes, "")
 
 
 def _arrays(
-    seen: ForwardCounts, batch: int, seconds: list[float], peak: float, why_run: str
+    counts: ForwardCounts,
+    batch: int,
+    seconds: list[float],
+    peak_bytes: float,
+    reason_not_run: str,
 ) -> dict[str, np.ndarray]:
-    """The evaluator's arrays, a row a forward."""
+    """Return the evaluator's arrays, one row for each forward pass."""
     nan = float("nan")
-    layer = seen.attention
-    own = seen.learned
-    whole = seen.counts or (nan, nan, nan)
-    sizes = (layer.hidden, layer.heads, layer.projections, seen.tokens) if layer else (nan,) * 4
+    layer = counts.attention
+    layer_sizes: tuple[float, ...] = (nan,) * 4
+    if layer:
+        layer_sizes = (layer.hidden, layer.heads, layer.projections, counts.tokens)
+    learned_parameters = counts.learned_parameters
     values = (
-        *sizes,
-        own.parameters,
-        own.matrices,
-        own.width,
-        own.factors,
+        *layer_sizes,
+        learned_parameters.parameters,
+        learned_parameters.matrices,
+        learned_parameters.width,
+        learned_parameters.factors,
         batch,
-        *whole,
+        *(counts.counts or (nan, nan, nan)),
         0.0,
-        peak,
+        peak_bytes,
     )
     names = load_feature_evaluator(EVALUATOR).arrays
     rows = {
         name: np.full(len(seconds), value, dtype=np.float64)
         for name, value in zip(names, values, strict=True)
     }
-    whys = {
-        "reason_model": np.array([seen.reason] * len(seconds)),
-        "reason_run": np.array([why_run] * len(seconds)),
+    reasons = {
+        "why_model": np.array([counts.reason] * len(seconds)),
+        "why_run": np.array([reason_not_run] * len(seconds)),
     }
-    return {**rows, "seconds": np.array(seconds), **whys}
+    return {**rows, "seconds": np.array(seconds), **reasons}

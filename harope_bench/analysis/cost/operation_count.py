@@ -1,6 +1,4 @@
-"""Counts of a network on the meta device, where shapes are real and numbers are not: nothing is
-loaded, nothing is run.
-"""
+"""Counts of a network on the meta device, which has shapes and no numbers: nothing is run."""
 
 from __future__ import annotations
 
@@ -16,8 +14,11 @@ from harope_bench.metrics.attention_cost import LearnedParameters
 
 
 class OperationCounts(NamedTuple):
-    """Parameters (learned ones, and frozen ones among all) and multiply-adds of one forward, each
-    counted once.
+    """Parameters and multiply-adds of one forward pass.
+
+    parameters: all, each counted once.
+    frozen_parameters: those among them that are not trained.
+    macs: multiply-adds.
     """
 
     parameters: int
@@ -26,31 +27,33 @@ class OperationCounts(NamedTuple):
 
 
 def count_operations(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> OperationCounts:
-    """Counts of a network on the meta device.
+    """Return the counts of a network on the meta device.
 
-    Multiply-adds are those of matrix products and convolutions, halved from torch's operator
-    counter. On the meta device scaled dot
-    product attention is taken apart into its two products, so both are counted; on a real device
-    some fused kernels would be missed.
-    Not counted: additions, norms, softmax, rotations, Fourier transforms, matrix exponentials,
-    solves and inverses.
+    Multiply-adds are those of matrix products and convolutions: half of what torch's operator
+    counter reports. On the meta device scaled dot product attention is two products, which are both
+    counted; on a real device some fused kernels would be missed. Not counted are additions, norms,
+    softmax, rotations, Fourier transforms, matrix exponentials, solves and inverses.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(**inputs)
-    every = list(network.parameters())
-    frozen = sum(p.numel() for p in every if not p.requires_grad)
-    return OperationCounts(sum(p.numel() for p in every), frozen, counter.get_total_flops() // 2)
+    parameters = list(network.parameters())
+    total_count = sum(p.numel() for p in parameters)
+    frozen_count = sum(p.numel() for p in parameters if not p.requires_grad)
+    return OperationCounts(total_count, frozen_count, counter.get_total_flops() // 2)
 
 
 def count_learned(encoding: encodings.Encoding) -> LearnedParameters:
-    """What an encoding learns in one attention layer, by the shapes of its parameters (an added
-    table is not in the layer).
+    """Return what an encoding learns in one attention layer, by the shapes of its parameters.
+
+    A table that is added to the tokens is in no layer.
     """
     shape = encoding.shape
-    own = list(encoding.parameters())
-    total = sum(p.numel() for p in own if shape.layers in p.shape[:2])
-    squares = [p for p in own if p.dim() >= 3 and p.shape[-2:] == (shape.head_dim, shape.head_dim)]
-    if not squares:
-        return LearnedParameters(total // shape.layers)
-    matrices = squares[0].numel() // (shape.layers * shape.head_dim**2)
-    return LearnedParameters(total // shape.layers, matrices, shape.head_dim, len(squares))
+    head_dim = shape.head_dim
+    parameters = list(encoding.parameters())
+    layer_parameters = sum(p.numel() for p in parameters if shape.layers in p.shape[:2])
+    layer_parameters //= shape.layers
+    matrices = [p for p in parameters if p.dim() >= 3 and p.shape[-2:] == (head_dim, head_dim)]
+    if not matrices:
+        return LearnedParameters(layer_parameters)
+    matrices_per_layer = matrices[0].numel() // (shape.layers * head_dim**2)
+    return LearnedParameters(layer_parameters, matrices_per_layer, head_dim, len(matrices))

@@ -1,10 +1,8 @@
-"""The text-to-image transformers as their authors publish them, built by diffusers on the meta
-device for rows without weights.
+"""Published text-to-image transformers, built by diffusers on the meta device for uncounted rows.
 
-Counts are those of the published network plus what an encoding adds to its layers. Sizes:
-FLUX.1-dev are the class's own defaults; SD3
-medium are its published config's, which diffusers does not hold and which was not checked here
-against a downloaded one.
+Counts are those of the published network plus what an encoding adds to its layers. The sizes of
+FLUX.1-dev are the defaults of its class. The sizes of SD3 medium are those of its published config,
+which diffusers does not contain and which was not compared with a downloaded one.
 """
 
 from __future__ import annotations
@@ -38,8 +36,11 @@ SD3_TEXT_TOKENS = 77 + 256
 
 
 class PublishedTransformer(NamedTuple):
-    """A transformer: how it is built, what its forward takes at a side in pixels, its counted
-    layer, layers and text tokens.
+    """A published transformer.
+
+    build: returns the network.
+    inputs: returns the inputs of a forward pass at a side in pixels.
+    layer: sizes of the counted layer.
     """
 
     build: Callable[[], nn.Module]
@@ -51,12 +52,14 @@ class PublishedTransformer(NamedTuple):
 
 
 class CountedLayer(NamedTuple):
-    """The counted layer, what an encoding learns in it and in all layers, and its tokens: known
-    without diffusers.
+    """The counted layer of a published transformer with an encoding; it needs no diffusers.
+
+    learned_parameters: what the encoding learns in this layer.
+    parameters: what the encoding learns in all layers.
     """
 
     attention: AttentionSizes
-    learned: LearnedParameters
+    learned_parameters: LearnedParameters
     parameters: int
     tokens: int
 
@@ -64,53 +67,60 @@ class CountedLayer(NamedTuple):
 def counted_layer(
     backbone: str, encoding: str, options: Mapping[str, Option], resolution: int
 ) -> CountedLayer:
-    """The layer of a published transformer that Table 9 counts."""
-    network = PUBLISHED[backbone]
+    """Return the layer of a published transformer that Table 9 counts."""
+    transformer = PUBLISHED_TRANSFORMERS[backbone]
     with torch.device("meta"):
-        own = encodings.build_encoding(encodings.load_encoding(encoding), _shape(network), options)
-    parameters = sum(p.numel() for p in own.parameters())
+        layer_encoding = encodings.build_encoding(
+            encodings.load_encoding(encoding), _shape(transformer), options
+        )
     return CountedLayer(
-        network.layer,
-        count_learned(own),
-        parameters,
-        (resolution // PIXELS_PER_TOKEN) ** 2 + network.text_tokens,
+        transformer.layer,
+        count_learned(layer_encoding),
+        sum(p.numel() for p in layer_encoding.parameters()),
+        (resolution // PIXELS_PER_TOKEN) ** 2 + transformer.text_tokens,
     )
 
 
-def count_published(backbone: str, found: CountedLayer, resolution: int) -> OperationCounts:
-    """One forward of one image of the whole transformer with what an encoding adds to its layers.
+def count_published(backbone: str, layer: CountedLayer, resolution: int) -> OperationCounts:
+    """Return the counts of one forward pass of one image, with what an encoding adds to all layers.
 
     Raises:
-        MissingExtra: diffusers is not installed.
+        MissingExtraError: diffusers is not installed.
     """
-    whole = _published_counts(backbone, resolution)
-    one = found.attention
-    extra = one.flops(found.tokens, found.learned) - one.plain_flops(found.tokens)
+    counts = _published_counts(backbone, resolution)
+    attention = layer.attention
+    encoding_macs = attention.flops(layer.tokens, layer.learned_parameters) - attention.plain_flops(
+        layer.tokens
+    )
     return OperationCounts(
-        whole.parameters + found.parameters,
-        whole.frozen_parameters,
-        whole.macs + PUBLISHED[backbone].n_layers * extra,
+        counts.parameters + layer.parameters,
+        counts.frozen_parameters,
+        counts.macs + PUBLISHED_TRANSFORMERS[backbone].n_layers * encoding_macs,
     )
 
 
 @lru_cache
 def _published_counts(backbone: str, resolution: int) -> OperationCounts:
-    """Counts of the published network, which are the same for every encoding's row."""
+    """Return the counts of the published network, which are the same for every encoding."""
     with torch.device("meta"):
-        return count_operations(PUBLISHED[backbone].build(), PUBLISHED[backbone].inputs(resolution))
+        return count_operations(
+            PUBLISHED_TRANSFORMERS[backbone].build(),
+            PUBLISHED_TRANSFORMERS[backbone].inputs(resolution),
+        )
 
 
-def _shape(network: PublishedTransformer) -> encodings.ModelShape:
-    one = network.layer
-    axes = network.axes_dims
+def _shape(transformer: PublishedTransformer) -> encodings.ModelShape:
+    """Return the shape that encodings are built with; only the last two axes are of the image."""
+    layer = transformer.layer
+    axes_dims = transformer.axes_dims
     return encodings.ModelShape(
-        one.hidden,
-        one.heads,
-        one.width,
-        network.n_layers,
-        len(axes),
-        axes,
-        static_axes=len(axes) - 2,
+        layer.hidden,
+        layer.heads,
+        layer.width,
+        transformer.n_layers,
+        len(axes_dims),
+        axes_dims,
+        static_axes=len(axes_dims) - 2,
     )
 
 
@@ -131,16 +141,15 @@ def _flux() -> nn.Module:
 
 def _flux_inputs(side: int) -> dict[str, torch.Tensor]:
     tokens = (side // PIXELS_PER_TOKEN) ** 2
-    one = torch.empty(1, device="meta")
+    meta_tensor = torch.empty(1, device="meta")
     return {
-        "hidden_states": one.new_empty(1, tokens, 64),
-        "encoder_hidden_states": one.new_empty(1, TEXT_TOKENS, 4096),
-        "pooled_projections": one.new_empty(1, 768),
-        "timestep": one,
-        "guidance": one,
-        "img_ids": torch.zeros(
-            tokens, 3, device="cpu"
-        ),  # tables of angles are made where the ids lie
+        "hidden_states": meta_tensor.new_empty(1, tokens, 64),
+        "encoder_hidden_states": meta_tensor.new_empty(1, TEXT_TOKENS, 4096),
+        "pooled_projections": meta_tensor.new_empty(1, 768),
+        "timestep": meta_tensor,
+        "guidance": meta_tensor,
+        # On the CPU, because tables of angles are made on the device of the ids.
+        "img_ids": torch.zeros(tokens, 3, device="cpu"),
         "txt_ids": torch.zeros(TEXT_TOKENS, 3, device="cpu"),
     }
 
@@ -158,16 +167,16 @@ def _sd3() -> nn.Module:
 
 
 def _sd3_inputs(side: int) -> dict[str, torch.Tensor]:
-    one = torch.empty(1, device="meta")
+    meta_tensor = torch.empty(1, device="meta")
     return {
-        "hidden_states": one.new_empty(1, 16, side // 8, side // 8),
-        "encoder_hidden_states": one.new_empty(1, SD3_TEXT_TOKENS, 4096),
-        "pooled_projections": one.new_empty(1, 2048),
-        "timestep": one,
+        "hidden_states": meta_tensor.new_empty(1, 16, side // 8, side // 8),
+        "encoder_hidden_states": meta_tensor.new_empty(1, SD3_TEXT_TOKENS, 4096),
+        "pooled_projections": meta_tensor.new_empty(1, 2048),
+        "timestep": meta_tensor,
     }
 
 
-PUBLISHED = {
+PUBLISHED_TRANSFORMERS = {
     "flux": PublishedTransformer(
         _flux, _flux_inputs, PAPER_LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)
     ),

@@ -130,7 +130,7 @@ def other_result(folder: Path) -> object:
         (again / name).write_bytes(d.run_files()[f"results/{name}"])
     files = rescore_prompts.file_differences(path, again / "fidelity.json")
     return files, list(
-        verify_results._array_differences(path.with_suffix(".npz"), {"fid": np.arange(4.0)})
+        verify_results._array_file_differences(path.with_suffix(".npz"), {"fid": np.arange(4.0)})
     )
 
 
