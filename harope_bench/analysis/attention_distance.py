@@ -94,7 +94,7 @@ def measure_distances(
         BenchError: the backbone's network shows no queries and keys. OptionError: more than
             WATCHED_IMAGES images.
     """
-    check_maximum("--images", images, MAX_ATTENTION_IMAGES)
+    check_maximum("--count", images, MAX_ATTENTION_IMAGES)
     opened = open_checkpoint(plan.checkpoint, plan.settings)
     sums = _DistanceSums()
     way = make_runner(opened, plan, place)

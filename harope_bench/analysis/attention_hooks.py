@@ -252,7 +252,7 @@ class ClassifierRunner:
         pictures = suite.real_images(self.place, None)
         if (held := len(pictures.names)) < images:
             raise OptionError(
-                f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,};"
+                f"suite {plan.suite} has {held:,} pictures here, --count asks for {images:,};"
                 " lower it"
             )
 

@@ -51,7 +51,7 @@ from harope_bench.data.result_store import (
     read_result,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS_FILE, RunFolder
+from harope_bench.data.run_folder import PREDICTIONS_FOLDER, REQUESTS_FILE, RunFolder
 from harope_bench.evaluators.base import EvaluatorOutput, Features, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import (
@@ -195,7 +195,7 @@ def classify(
         pictures,
         count,
         judge,
-        out / OBSERVATIONS / plan.checkpoint.name,
+        out / PREDICTIONS_FOLDER / plan.checkpoint.name,
         ratio,
         wanted.is_rescored,
     )
@@ -481,7 +481,7 @@ def _find_stored_shards(
 ) -> list[PredictionShard]:
     shards = []
     for first in range(0, count, SHARD_SIZE):
-        path = shard_path(folder / OBSERVATIONS / plan.checkpoint.name, first)
+        path = shard_path(folder / PREDICTIONS_FOLDER / plan.checkpoint.name, first)
         rows = read_image_bytes(pictures, range(first, min(count, first + SHARD_SIZE))).image_rows
         shard = find_shard(path, shard_key(plan, judge, rows), rows)
         if shard is None:

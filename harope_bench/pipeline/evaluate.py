@@ -25,7 +25,7 @@ from harope_bench.data.result_store import (
     make_subject,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, RunFolder
+from harope_bench.data.run_folder import FEATURES_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.evaluators.base import FeatureEvaluator, load_feature_evaluator
 from harope_bench.judges.base import load_feature_extractor, open_judge
@@ -207,7 +207,7 @@ def reference_extraction(out: Path, judge: str, asked: FeatureScoring) -> Refere
     need not be here.
     """
     looked = (
-        find_extractor_record(judge, out / OBSERVATIONS / judge, rescore=True).record
+        find_extractor_record(judge, out / FEATURES_FOLDER / judge, rescore=True).record
         if asked.is_rescored
         else None
     )
@@ -384,7 +384,7 @@ def _score(
         out, result_name(way, asked.rules, None if asked.reference is None else reference.sha256)
     )
     seen = extract_features(
-        samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.is_rescored
+        samples, way.judge, out / FEATURES_FOLDER / way.judge, asked.device, asked.is_rescored
     )
     subject = make_subject(samples, asked.suite, source)
     method = ResultMethod(

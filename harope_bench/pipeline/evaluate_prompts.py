@@ -44,7 +44,7 @@ from harope_bench.data.result_store import (
     make_subject,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, RunFolder
+from harope_bench.data.run_folder import ANNOTATIONS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import (
     AnnotatedImage,
@@ -362,7 +362,7 @@ def _evaluate_one(
         evaluator.metadata_key,
         evaluator.annotator_roles,
         rule.judges,
-        out / OBSERVATIONS,
+        out / ANNOTATIONS_FOLDER,
         asked.annotator_options,
     )
     if not sights:

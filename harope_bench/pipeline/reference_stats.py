@@ -322,9 +322,9 @@ def build_reference(
             is what is read.
     """
     load_feature_extractor(judge)
-    check_maximum("--images", images, MAX_REFERENCE_IMAGES)
+    check_maximum("--image-count", images, MAX_REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
-    work = target.with_name(f".{target.name}.observations")
+    work = target.with_name(f".{target.name}.features")
     seen = extract_features(samples, judge, work, device, rescore=False)
     chosen = samples.random_subset(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape

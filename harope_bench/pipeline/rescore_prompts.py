@@ -16,7 +16,7 @@ from harope_bench.core.json_lines import read_lines_by_field
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
-from harope_bench.data.run_folder import OBSERVATIONS
+from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE, AnnotatorOptions
 from harope_bench.pipeline.differing_fields import differing_fields
@@ -75,7 +75,7 @@ def rescore_result(
     for name in believed:
         with convert_os_errors(room):
             shutil.copytree(
-                folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True
+                folder / ANNOTATIONS_FOLDER / name, room / ANNOTATIONS_FOLDER / name, dirs_exist_ok=True
             )
     judge = ",".join(
         f"{role}={_judge_option(record)}" for role, record in sorted(stored.judges.items())
@@ -98,7 +98,7 @@ def rescore_result(
         else 0
     )
     wrong += file_differences(path, again.path)
-    wrong += _annotation_differences(folder / OBSERVATIONS, room / OBSERVATIONS)
+    wrong += _annotation_differences(folder / ANNOTATIONS_FOLDER, room / ANNOTATIONS_FOLDER)
     return RescoredResult(wrong, judged, believed)
 
 

@@ -11,7 +11,7 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import FormatError
 from harope_bench.core.formats import strip_format_version
 from harope_bench.data import feature_rows
-from harope_bench.data.run_folder import OBSERVATIONS
+from harope_bench.data.run_folder import FEATURES_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.extract_features import JUDGE, changed_arrays, read_record
@@ -27,7 +27,7 @@ def check_features(folder: Path, fresh: Path, samples: SampleSet, findings: Find
     eval makes it again.
     """
     for judge in sorted(path for path in fresh.glob("*") if (path / JUDGE).is_file()):
-        stored = folder / OBSERVATIONS / judge.name
+        stored = folder / FEATURES_FOLDER / judge.name
         name = judge.name
         if not _is_of_this_format(stored / JUDGE, findings):
             continue

@@ -14,7 +14,8 @@ from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
 from harope_bench.data.run_folder import (
-    OBSERVATIONS,
+    FEATURES_FOLDER,
+    JUDGE_OUTPUT_FOLDERS,
     PLAN_FILE,
     RECORDS_FILE,
     REQUESTS_FILE,
@@ -28,7 +29,7 @@ from harope_bench.suites.base import load_suite
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
 RESULT_FILES = ("*.json", "*.npz", f"*{SAMPLE_SCORES_SUFFIX}")
-VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of observations
+VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of judges
 MAX_SHOWN = 5  # of many alike, in a message
 
 
@@ -36,14 +37,12 @@ def check_sums(folder: Path, findings: Findings) -> None:
     """Compare every file of a run folder that has a recorded hash, and tell which files have
     none.
     """
-    homes = [
-        folder,
-        folder / RESULTS_FOLDER,
-        *sorted(path.parent for path in (folder / OBSERVATIONS).glob(f"*/{CHECKSUMS_FILE}")),
-    ]
-    homes += [folder / OBSERVATIONS] if (folder / OBSERVATIONS / CHECKSUMS_FILE).is_file() else []
-    for home in homes:
-        check_folder(home, findings, may_be_gone=OBSERVATIONS in home.relative_to(folder).parts)
+    check_folder(folder, findings)
+    check_folder(folder / RESULTS_FOLDER, findings)
+    for output_folder in (folder / name for name in JUDGE_OUTPUT_FOLDERS):
+        judge_folders = sorted(path.parent for path in output_folder.glob(f"*/{CHECKSUMS_FILE}"))
+        for judge_folder in [*judge_folders, output_folder]:
+            check_folder(judge_folder, findings, may_be_gone=True)
     if (folder / RESULTS_FOLDER).is_dir():
         check_listed(folder / RESULTS_FOLDER, findings)
 
@@ -202,7 +201,7 @@ def check_rows(folder: Path, findings: Findings) -> None:
     """Compare the rows of every judge with the records of their shards, and the size of their files
     with their headers.
     """
-    for judge in sorted(path for path in (folder / OBSERVATIONS).glob("*") if path.is_dir()):
+    for judge in sorted(path for path in (folder / FEATURES_FOLDER).glob("*") if path.is_dir()):
         records = [(path, read_record(path)) for path in sorted(judge.glob(SHARDS))]
         for path, record in records:
             names = _other_rows(judge, record)
@@ -242,8 +241,9 @@ def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
 
 
 def check_archives(folder: Path, findings: Findings) -> None:
-    """Read every .npz below observations, whose members carry checks of their own."""
-    for path in sorted((folder / OBSERVATIONS).glob("**/*.npz")):
+    """Read every .npz that judges and classifiers wrote; a damaged member raises an error."""
+    archives = (path for name in JUDGE_OUTPUT_FOLDERS for path in (folder / name).glob("**/*.npz"))
+    for path in sorted(archives):
         try:
             load_arrays(path)
         except StorageError as error:

@@ -34,7 +34,7 @@ from harope_bench.data.result_store import (
     read_result,
     sample_set_digest,
 )
-from harope_bench.data.run_folder import OBSERVATIONS
+from harope_bench.data.run_folder import FORWARDS_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import load_evaluator, load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge
@@ -569,7 +569,7 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 def _cost_differences(folder: Path, stored: Result, plan: Plan | None) -> ResultDifferences:
     evaluator = load_feature_evaluator(stored.evaluator)
-    score = evaluator.evaluate(read_forwards(folder / OBSERVATIONS / FORWARDS_FILE, evaluator), {})
+    score = evaluator.evaluate(read_forwards(folder / FORWARDS_FOLDER / FORWARDS_FILE, evaluator), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

@@ -29,7 +29,7 @@ class DigitsHeldOutSuite(ClassificationSuite):
         """All 1,000; they ship with the package, so no folder is taken."""
         if place is not None or labels is not None:
             raise OptionError(
-                "suite digits-held-out brings its own pictures; leave --images and --truth out"
+                "suite digits-held-out brings its own pictures; leave --images and --ground-truth out"
             )
         images, named = DIGITS.images("held-out")
         return ArrayImages(images, named.tolist())

@@ -145,7 +145,7 @@ class ImageNetValSuite(ClassificationSuite):
         if not path.is_file():
             raise OptionError(
                 f"{folder} holds no class folders and {path.name} is not there; bring caffe's"
-                f" {LIST_FILE} (lines 'name index') or give --truth"
+                f" {LIST_FILE} (lines 'name index') or give --ground-truth"
             )
         lines = read_text(path).split("\n")
         pairs = [

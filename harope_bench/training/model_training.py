@@ -145,5 +145,5 @@ def training_command(model: ModelTraining) -> str:
     return (
         said
         if model.base is None
-        else f"{said} --from {model.base.name} ({sha256_file(model.base)[:12]})"
+        else f"{said} --base {model.base.name} ({sha256_file(model.base)[:12]})"
     )

@@ -41,12 +41,12 @@ def run_recipe(
 
     Raises:
         OptionError: --encoding missing for a model of one encoding, or given for something else;
-            --from likewise.
+            --base likewise.
         StorageError: a file that no training wrote stands where one of this training would go.
     """
     recipe, digest = read_recipe(name)
     if base_weights is not None and not isinstance(recipe, TextToImageRecipe):
-        raise OptionError(f"recipe {recipe.name} starts from nothing; leave --from out")
+        raise OptionError(f"recipe {recipe.name} starts from nothing; leave --base out")
     if base_weights is not None:
         with convert_os_errors(base_weights):
             check_regular(base_weights)

@@ -558,11 +558,11 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
     told = CliRunner().invoke(main, ["fetch", "thing"])
     assert told.exit_code == 0
     assert (
-        f"here now, sha256 {SHA256} (no hash is published" in told.stdout
+        f"fetched, sha256 {SHA256} (no hash is published" in told.stdout
         and "Licence: CC0" in told.stdout
     )
-    assert "was here, whole" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
-    assert '"kept": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
+    assert "up to date" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
+    assert '"is_unchanged": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
 
 
 @pytest.mark.parametrize("name", registry.list_names("assets"))

@@ -518,7 +518,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
     run = tmp_path / "run"
     classify.classify(plan, run, RealImageSelection(count=60))
     assert verify(run, 2, 0).altered_messages == []
-    shard, result = run / "observations/tiny/00000.npz", run / "results/top1.json"
+    shard, result = run / "predictions/tiny/00000.npz", run / "results/top1.json"
     target = {"prediction": shard, "row": run / "results/top1.npz"}.get(what, result)
     if target is result:
         facts = json.loads(result.read_text())
@@ -631,7 +631,7 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
     ).stdout
     assert "top1" in out and "60 of 60 images, Wilson" in out
     again = json.loads(run_verb("eval", tmp_path / "runs/r", "--json").stdout)
-    assert [r["fresh"] for r in again["results"]] == [False]
+    assert [r["is_new"] for r in again["results"]] == [False]
     assert (
         Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval
         == "Wilson"

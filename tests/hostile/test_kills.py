@@ -78,7 +78,7 @@ class Straight(NamedTuple):
 
 
 SUMS = "SHA256SUMS"
-OBSERVATIONS = (SUMS, ".npy", ".moments.npz")
+FEATURES = (SUMS, ".npy", ".moments.npz")
 SMALL = "--config size=28 --suite digits --sampler flow --steps 2"
 GENERATE = "generate tiny --suite digits --batch 10 --out out {}"
 VERIFY = Reader(
@@ -90,13 +90,13 @@ VERBS = {
         (VERIFY, Reader("eval out --with fidelity --out read")),
         growing=(SUMS, "samples.jsonl", "requests.jsonl"),
     ),
-    "extract": Verb("eval in/pictures --suite digits --out out", (VERIFY,), "out/observations/", OBSERVATIONS),
-    "annotate": Verb("eval in/scenes --with geneval --out out", (VERIFY,), "out/observations/", (SUMS, "answers.jsonl")),
+    "extract": Verb("eval in/pictures --suite digits --out out", (VERIFY,), "out/features/", FEATURES),
+    "annotate": Verb("eval in/scenes --with geneval --out out", (VERIFY,), "out/annotations/", (SUMS, "answers.jsonl")),
     "evaluate": Verb(
         "eval in/pictures --suite digits --out out",
         (VERIFY, Reader("report --runs out --out read/report.html")),
         "out/results/",
-        OBSERVATIONS,
+        FEATURES,
     ),
     "train": Verb(
         "train in/recipe.toml --encoding rope-axial --out out",
@@ -115,10 +115,10 @@ VERBS = {
     "reference": Verb(
         "reference in/pictures out/reference.npz --judge digits-net",
         (Reader("eval in/pictures --suite digits --reference out/reference.npz --out read"),),
-        growing=OBSERVATIONS,
+        growing=FEATURES,
     ),
     "figure": Verb("figure loss in/log.csv --out out/loss.svg"),
-    "classify": Verb("eval digits-deit-harope --count 50 --out out", (VERIFY,), growing=OBSERVATIONS),
+    "classify": Verb("eval digits-deit-harope --count 50 --out out", (VERIFY,), growing=FEATURES),
     "baseline": Verb("gate out/baseline.json in/runs/ape --update --reason first", (Reader("gate out/baseline.json in/runs/ape"),)),
     "fetch": Verb("fetch thing --from in/asset", (Reader("fetch thing --from nowhere"),), growing=("receipt.json",)),
 }  # fmt: skip

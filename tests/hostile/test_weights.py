@@ -265,7 +265,7 @@ CHANGED = [
     Case("registered-pipe", odd_file(TINY, "pipe"), GENERATE, 1, "tiny.safetensors"),
     Case("registered-device", odd_file(TINY, "device"), GENERATE, 1, "/dev/zero"),
     Case("export-flip", flip, ("export", "tiny", "out.safetensors"), 1, "has sha256 "),
-    Case("figure-flip", flip, ("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.svg"), 1, "has sha256 "),
+    Case("figure-flip", flip, ("figure", "attention-distance", "tiny", "--count", "1", "--out", "a.svg"), 1, "has sha256 "),
     Case("export-onto-weights", None, ("export", "tiny", TINY, "--replace"), 1, "is what is read"),
     Case("export-onto-file", put("out.safetensors", b"mine"), ("export", "tiny", "out.safetensors"), 1, "holds something else"),
     Case("export-onto-pipe", odd_file("out.safetensors", "pipe"), ("export", "tiny", "out.safetensors", "--replace"), 1, "not a file"),

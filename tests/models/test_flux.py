@@ -492,8 +492,8 @@ def test_register_and_generate_through_the_command_line(
             out,
         )
         said = cli_run(*map(str, words))
-        assert "2 asked, 2 drawn now, 0 failed" in said
-        assert "2 asked, 0 drawn now" in cli_run(*map(str, words))
+        assert "2 requested, 2 generated, 0 failed" in said
+        assert "2 requested, 0 generated" in cli_run(*map(str, words))
         plan = json.loads((out / "plan.json").read_text())
         assert plan["settings"]["mu_policy"] == "extrapolate"
         assert plan["settings"]["vae_tiling"] is True

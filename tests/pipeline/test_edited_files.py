@@ -76,17 +76,17 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             "rows is x.rows.jsonl, should be absent",
         ),
         (
-            "observations/digits-net/judge.json",
+            "features/digits-net/judge.json",
             lambda facts: facts.update(warnings=["judge: of 2015"]),
             "not the record of the judge",
         ),
         (
-            "observations/digits-net/00000.json",
+            "features/digits-net/00000.json",
             lambda facts: facts.update(odd={"L": 6}),
             "odd is not what digits-net records now",
         ),
         (
-            "observations/digits-net/00000.json",
+            "features/digits-net/00000.json",
             lambda facts: facts.update(notes=["none"]),
             "notes is not what digits-net records now",
         ),
@@ -112,8 +112,8 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
                 judge_errors={"toy-eye": [{"cases": "lights", "wrong": 0, "of": 9}]}
             ),
         ),
-        ("observations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),
-        ("observations/toy-eye/answers.jsonl", lambda line: line.update(index=7)),
+        ("annotations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),
+        ("annotations/toy-eye/answers.jsonl", lambda line: line.update(index=7)),
     ):
         (tmp_path / name.replace("/", "-")).mkdir(exist_ok=True)
         result_folder = make_prompt_results(tmp_path / name.replace("/", "-"))
@@ -149,7 +149,7 @@ def test_a_folder_is_verified_as_it_was_stated_to_be_read(
 
 def test_answers_that_were_edited_are_not_scored_again(tmp_path: Path, toy: ToyEye) -> None:
     result_folder = make_prompt_results(tmp_path)
-    answers = result_folder.folder / "observations/toy-eye/answers.jsonl"
+    answers = result_folder.folder / "annotations/toy-eye/answers.jsonl"
     answers.write_text(answers.read_text().replace('"text": "no"', '"text": "yes"'))
     with pytest.raises(StorageError, match=r"answers\.jsonl is not the recorded one"):
         evaluate_prompts(
@@ -257,7 +257,7 @@ def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(
     tmp_path: Path, toy: ToyEye
 ) -> None:
     result_folder = make_prompt_results(tmp_path)
-    sums = result_folder.folder / "observations/toy-eye" / checksums.CHECKSUMS_FILE
+    sums = result_folder.folder / "annotations/toy-eye" / checksums.CHECKSUMS_FILE
     sums.write_text(sums.read_text().replace("answers.jsonl", "answers.jsonm"))
     assert any(
         "names files that are gone, and not answers.jsonl" in line

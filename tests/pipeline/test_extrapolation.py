@@ -150,7 +150,7 @@ def runs(place: Place) -> Path:
     assert not (place.runs / "plain/geneval/r64").exists()
     killed(words, vlm.LoadedVlm, "see", 5)
     answers = read_lines(
-        next((place.runs / "plain/dpg-bench/r32/observations").glob("*/answers.jsonl"))
+        next((place.runs / "plain/dpg-bench/r32/annotations").glob("*/answers.jsonl"))
     )
     assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
     said(*words)
@@ -197,7 +197,7 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
             run = runs / name / suite / f"r{side}"
             drawn = [line["index"] for line in read_lines(run / "samples.jsonl")]
             assert sorted(drawn) == list(range(IMAGES))
-            for path in run.glob("observations/*/answers.jsonl"):
+            for path in run.glob("annotations/*/answers.jsonl"):
                 keys = [line["key"] for line in read_lines(path)]
                 assert len(keys) == len(set(keys)) > 0
                 assert all("answer" in line for line in read_lines(path))
@@ -208,7 +208,7 @@ def test_the_same_command_again_does_no_work(
 ) -> None:
     monkeypatch.setattr(RunFolder, "add", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
-    assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
+    assert said(*place.words("plain", runs / "plain")).count("(up to date)") == 9
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
     rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
     assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)
     rows.write_text(kept)
-    answers = next(p for p in run.glob("observations/detector-*/answers.jsonl"))
+    answers = next(p for p in run.glob("annotations/detector-*/answers.jsonl"))
     lines = answers.read_text().splitlines()
     first = json.loads(lines[0])
     first["answer"]["found"] = []

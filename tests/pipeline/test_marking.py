@@ -210,7 +210,7 @@ def test_answers_of_another_judge_are_never_mixed_in(
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
-    (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").unlink()
+    (tmp_path / "o" / "annotations" / "toy-eye" / "answers.jsonl").unlink()
     with pytest.raises(
         PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"
     ):
@@ -442,15 +442,15 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         "preprocessing": "x",
         "weights_sha256": "5" * 64,
     }
-    (tmp_path / "o/observations/toy-eye/judge.json").write_text(
+    (tmp_path / "o/annotations/toy-eye/judge.json").write_text(
         versioned_json_text("answers", record)
     )
-    lines = (tmp_path / "o/observations/toy-eye/asks.jsonl").read_text().splitlines()
+    lines = (tmp_path / "o/annotations/toy-eye/asks.jsonl").read_text().splitlines()
     told = [
         {"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}}
         for line in lines
     ]
-    (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text(
+    (tmp_path / "o/annotations/toy-eye/answers.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in told)
     )
     with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):

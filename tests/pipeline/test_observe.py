@@ -90,7 +90,7 @@ def test_values_that_are_not_finite_are_not_kept(
         " or choose another --device, and run eval again"
     )
     assert sorted(
-        p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."
+        p.name for p in (run / "features/digits-net").iterdir() if p.name[0] != "."
     ) == [checksums.CHECKSUMS_FILE, JUDGE]
     assert (
         score(run).result.measurements[0].value is not None
@@ -150,7 +150,7 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
         "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare"
         " with nothing published" in again[0].result.warning_texts
     )
-    (out / "observations/inception-2015" / JUDGE).unlink()
+    (out / "features/inception-2015" / JUDGE).unlink()
     with pytest.raises(
         SampleError,
         match=(
@@ -176,7 +176,7 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
 
 def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
     score(run)
-    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE
+    before, told = bytes_of(run), run / "features/digits-net" / JUDGE
     for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
         told.unlink() if damage is None else told.write_bytes(damage)
         score(run, rescore=True)
@@ -202,7 +202,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         "judge_path": "folded",
         "judge_tf32": False,
     }
-    path = run / "observations/digits-net" / shard_name(1)
+    path = run / "features/digits-net" / shard_name(1)
     for way, told in (
         (
             {"device": "cuda", "path": "compiled", "tf32": False},

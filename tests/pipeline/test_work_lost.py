@@ -508,8 +508,8 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
         exit_code=1,
     ).output
     assert "is what is read" in own and (tmp_path / "mine.npz").read_bytes() == mine
-    assert "exists and holds something else" in run(*words, "--images", 4, exit_code=1).output
-    run(*words, "--images", 4, "--replace")
+    assert "exists and holds something else" in run(*words, "--image-count", 4, exit_code=1).output
+    run(*words, "--image-count", 4, "--replace")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]
 
 

@@ -199,7 +199,7 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
         ), key
     checkpoint = train(recipe, tmp_path / "on", "harope", base)
     assert checkpoint.source.endswith(
-        f"--encoding harope --from tiny-rope-axial.safetensors ({sha256_file(base)[:12]})"
+        f"--encoding harope --base tiny-rope-axial.safetensors ({sha256_file(base)[:12]})"
     )
 
 
@@ -317,7 +317,7 @@ def test_the_rate_stays_where_it_is_not_to_decay() -> None:
 
 
 def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--from"):
+    with pytest.raises(OptionError, match="--base"):
         run_recipe.run_recipe("digits-dit", "harope", {}, None, tmp_path, True, tmp_path)
 
 

@@ -1,7 +1,7 @@
 """Runner of judge mplug, DPG-Bench's own network: answers questions in an environment that has
 modelscope.
 
-    PYTHON runners/mplug.py --folder OBSERVATIONS --weights MODEL-FOLDER [--device cuda] [--sha256
+    PYTHON runners/mplug.py --folder ANNOTATIONS --weights MODEL-FOLDER [--device cuda] [--sha256
     HEX]
 
 The model's folder is brought in that environment by `modelscope download --model

@@ -1,7 +1,7 @@
 """Runner of judges unidet and unidet-rs200, T2I-CompBench's own detectors, in an environment that
 has detectron2 and the benchmark's code.
 
-    PYTHON runners/unidet.py --folder OBSERVATIONS --checkout T2I-CompBench [--weights
+    PYTHON runners/unidet.py --folder ANNOTATIONS --checkout T2I-CompBench [--weights
     FILE-OR-FOLDER] [--device cuda] [--sha256 HEX]
 
 The checkout is the user's own: its network and label list are used where they lie (UniDet_eval),
