@@ -13,13 +13,14 @@ from harope_bench.commands.terminal import echo
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option(
     "--format",
+    "format_",
     type=click.Choice(["jsonl", "csv"]),
     default="jsonl",
     show_default=True,
     help="Output format.",
 )
 @click.option("--all", "include_all", is_flag=True, help="Also list images with a full score.")
-def failures(runs: Path, format: str, include_all: bool) -> None:
+def failures(runs: Path, format_: str, include_all: bool) -> None:
     """List the images of prompt suites below RUNS that scored below the maximum.
 
     Each row has the reason, the detected boxes and the annotations. Warnings go to stderr.
@@ -37,5 +38,5 @@ def failures(runs: Path, format: str, include_all: bool) -> None:
     rows = read_failures(runs, include_all)
     for line in read_warnings(runs):
         echo(f"warning: {line}", err=True)
-    text = rows_csv(rows) if format == "csv" else rows_jsonl(rows)
+    text = rows_csv(rows) if format_ == "csv" else rows_jsonl(rows)
     echo(text, nl=False)

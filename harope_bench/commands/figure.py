@@ -180,10 +180,8 @@ def _matrix_line(matrix: HeadMatrix) -> str:
     """Return the statistics of one learned matrix as text."""
     head = "all heads" if matrix.head is None else f"head {matrix.head}"
     changes = " ".join(f"{value:.3g}" for value in matrix.operator_change)
-    if matrix.condition_number is None:
-        condition = "singular"
-    else:
-        condition = f"{matrix.condition_number:.4g}"
+    number = matrix.condition_number
+    condition = "singular" if number is None else f"{number:.4g}"
     return (
         f"layer {matrix.layer}, {head}: |M-I| {matrix.distance_from_identity:.4g}, cond"
         f" {condition}, coupling {matrix.axis_coupling:.2%}, |M^T R_D M_k - R_D| {changes}"

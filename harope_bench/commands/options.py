@@ -63,7 +63,7 @@ class ResolutionList(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Return the resolutions in pixels; raise a usage error unless all are positive integers."""
+        """Return the resolutions in pixels; raise a usage error if one is not positive."""
         from harope_bench.core.index_ranges import whole_number
 
         sides = [whole_number(part.strip()) for part in str(value).split(",")]

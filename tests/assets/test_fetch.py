@@ -420,7 +420,7 @@ def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, registe
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
-    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._assets())
+    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._asset_findings())
 
 
 def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:
