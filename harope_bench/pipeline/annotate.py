@@ -1,10 +1,11 @@
-"""Sample set to answers: witnesses are asked about each image, one line of JSON an answer, and
-nothing is asked twice.
+"""From samples to annotations: an annotator answers a query about each image.
 
-A judge's folder holds judge.json (who answered), answers.jsonl (`key`, `index`, and `answer` or
-`error`) and, for a judge that runs in
-another Python, asks.jsonl. The key is the sha256 of role, image and ask, so answers survive a kill,
-a longer run and another evaluator.
+A judge's folder holds three files. judge.json is the record of the judge. annotations.jsonl has
+one line for each query: `key`, `index`, and `annotation` or `error`. queries.jsonl has the queries
+for a judge that runs in another Python.
+
+The key is the sha256 of role, image and query. So a stored annotation is reused after an
+interruption, in a longer run, and by another evaluator.
 """
 
 from __future__ import annotations
@@ -58,22 +59,45 @@ from harope_bench.core.storage import (
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole
-from harope_bench.judges.base import Annotator, JudgeChoice, judge_record, load_judge, open_judge
+from harope_bench.judges.base import (
+    Annotator,
+    JudgeChoice,
+    LoadedAnnotator,
+    judge_record,
+    load_judge,
+    open_judge,
+)
 from harope_bench.pipeline import external_annotator
 from harope_bench.suites.base import PromptCase
 
-ANNOTATIONS_FILE = "answers.jsonl"
-QUERIES_FILE = "asks.jsonl"
+ANNOTATIONS_FILE = "annotations.jsonl"
+QUERIES_FILE = "queries.jsonl"
 JUDGE_FILE = "judge.json"
-MAX_FIRST_FAILURES = (
-    5  # failures in a row from the start after which the judge, not the image, is at fault
+HASHED_FILES = (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
+
+# After so many failures and no success, the judge and not the image is the cause.
+MAX_FIRST_FAILURES = 5
+
+# Errors of one image. Others, such as MemoryError, end the run.
+IMAGE_ERRORS = (
+    ArithmeticError,
+    BenchError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
 @dataclass(frozen=True)
 class AnnotatorOptions:
-    """How witnesses are asked: device, whether only stored answers count, and the Python that runs
-    a judge of another environment.
+    """How annotators run.
+
+    Attributes:
+        is_rescored: Only stored annotations are used; no judge is loaded.
+        python: Python interpreter that runs an external judge.
+        runner_options: Options of the external judge's script, by name.
     """
 
     device: str = "cpu"
@@ -83,7 +107,13 @@ class AnnotatorOptions:
 
 
 class ImageQuery(NamedTuple):
-    """One ask about one image, by place in the sample set."""
+    """One query about one image.
+
+    Attributes:
+        position: Position of the image among those that the evaluator scores.
+        sample_index: Index of the image in the sample set.
+        key: The query's key in annotations.jsonl.
+    """
 
     position: int
     sample_index: int
@@ -93,214 +123,316 @@ class ImageQuery(NamedTuple):
 
 
 class StoredAnnotation(NamedTuple):
-    """An answer, or why there is none."""
+    """An annotation, or the error that replaces it."""
 
     annotation: Annotation | None
     error: str | None
 
 
-def parse_judges(text: str | None, usual: Mapping[str, str]) -> dict[str, JudgeChoice]:
-    """The judge of each role: the suite's, or those of `role=NAME`, `role=NAME:MODEL`,
-    comma-separated, or NAME alone for a single role.
+# -------------------------------------------------------------------------------- choice of judges
+
+
+def parse_judges(text: str | None, default_judges: Mapping[str, str]) -> dict[str, JudgeChoice]:
+    """Return the judge of each role.
+
+    Args:
+        text: `--judge`: comma-separated `ROLE=NAME` or `ROLE=NAME:MODEL`, or NAME alone if there
+            is one role. None selects the default judges.
+        default_judges: The suite's judges by role.
 
     Raises:
-        OptionError: a role that the evaluator has not, or a judge that does not take the role.
+        OptionError: A role does not exist, or a judge does not have its role.
     """
-    found = {role: JudgeChoice(*_parse_judge(name)) for role, name in usual.items()}
-    for part in (text or "").split(",") if text else ():
+    judges = {role: _parse_judge(name) for role, name in default_judges.items()}
+    for part in text.split(",") if text else ():
         role, equals, name = part.strip().partition("=")
         if not equals:
-            role, name = (next(iter(usual)) if len(usual) == 1 else ""), role
-        if role not in usual or not name:
-            raise OptionError(
-                f"--judge {part!r} names no role; write one of"
-                f" {', '.join(f'{r}=NAME' for r in usual)}"
-            )
-        found[role] = JudgeChoice(*_parse_judge(name))
-    for role, chosen in found.items():
-        roles = load_judge(chosen.name).roles
-        if role not in roles:
-            raise OptionError(
-                f"judge {chosen.name} is no {role}; its roles are"
-                f" {', '.join(roles) or 'none, it gives features'}"
-            )
-    return found
+            name = role
+            role = next(iter(default_judges)) if len(default_judges) == 1 else ""
+        if role not in default_judges or not name:
+            forms = ", ".join(f"{known_role}=NAME" for known_role in default_judges)
+            raise OptionError(f"--judge {part!r} names no role; write one of {forms}")
+        judges[role] = _parse_judge(name)
+    for role, judge_choice in judges.items():
+        _check_role(role, judge_choice)
+    return judges
 
 
-def _parse_judge(text: str) -> tuple[str, str | None]:
+def _parse_judge(text: str) -> JudgeChoice:
+    """Return the judge NAME or NAME:MODEL."""
     name, colon, model = text.partition(":")
-    return name, model if colon else None
+    return JudgeChoice(name, model if colon else None)
+
+
+def _check_role(role: str, judge_choice: JudgeChoice) -> None:
+    """Raise OptionError if a judge does not have a role."""
+    roles = load_judge(judge_choice.name).roles
+    if role not in roles:
+        raise OptionError(
+            f"judge {judge_choice.name} is no {role}; its roles are"
+            f" {', '.join(roles) or 'none, it extracts features'}"
+        )
+
+
+# ------------------------------------------------------------------------------ images and queries
 
 
 def annotate_samples(
     samples: SampleSet,
     cases: Mapping[int, PromptCase],
-    form: str,
-    looks: Sequence[AnnotatorRole],
+    metadata_key: str,
+    annotator_roles: Sequence[AnnotatorRole],
     judges: Mapping[str, JudgeChoice],
     out: Path,
-    terms: AnnotatorOptions,
+    annotator_options: AnnotatorOptions,
 ) -> tuple[list[AnnotatedImage], dict[str, JudgeRecord]]:
-    """Every image of the set that has this form, with what was answered; and who answered, by role.
+    """Annotate every image whose prompt has metadata of an evaluator.
+
+    The roles are processed in order, because a query may depend on the annotations of an earlier
+    role.
 
     Args:
-        cases: by index, also of images that failed. out: folder of observations, one below it for
-            each judge.
+        cases: Prompt cases by sample index, also of failed samples.
+        metadata_key: Key of the evaluator's metadata in a case.
+        judges: Judges by role.
+        out: Parent of the judges' folders.
+
+    Returns:
+        The images with their annotations, in ascending order, and the judges' records by role.
 
     Raises:
-        SampleError: `rescore` is set and something was never answered. JudgeError: the judge fails
-            on every image.
-        PlanMismatch: the folder holds another judge's answers.
+        SampleError: With `is_rescored`, an annotation is missing.
+        JudgeError: The judge fails on every image.
+        PlanMismatchError: The folder holds annotations of another judge.
     """
-    wanted = [i for i in sorted({*samples.indices, *samples.failed}) if form in cases[i].metadata]
-    faults: dict[int, str] = {i: reason for i, reason in samples.failed.items() if i in set(wanted)}
-    seen: dict[int, dict[str, Annotation]] = {i: {} for i in wanted}
+    all_indices = sorted({*samples.indices, *samples.failed})
+    indices = [i for i in all_indices if metadata_key in cases[i].metadata]
+    annotations: dict[int, dict[str, Annotation]] = {i: {} for i in indices}
+    failures = {i: reason for i, reason in samples.failed.items() if i in annotations}
+    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     records: dict[str, JudgeRecord] = {}
-    images = {i: h for i, h in zip(samples.indices, samples.hashes, strict=True) if i in seen}
-    for look in looks:
-        asked = list(_make_queries(look, wanted, cases, form, seen, faults, images))
-        if not asked and look.role not in judges:
-            continue  # a suite needs no judge for what none of its prompts asks
-        chosen = judges[look.role]
-        folder = out / judges[look.role].folder_name
-        told, record = _annotate_role(samples, chosen, look.role, asked, folder, terms)
+
+    for annotator_role in annotator_roles:
+        role = annotator_role.role
+        queries = list(
+            _make_queries(
+                annotator_role, indices, cases, metadata_key, annotations, failures, hashes
+            )
+        )
+        if not queries and role not in judges:
+            continue  # no prompt of this suite needs the role, so the suite names no judge for it
+        judge_choice = judges[role]
+        folder = out / judge_choice.folder_name
+        stored_annotations, record = _annotate_role(
+            samples, judge_choice, role, queries, folder, annotator_options
+        )
         if record is not None:
-            records[look.role] = record
-        for question in asked:
-            answer, error = told[question.key]
-            if answer is None:
-                faults[question.sample_index] = f"{chosen.name}: {error}"
+            records[role] = record
+
+        # An image without one annotation fails, and later roles skip it.
+        for query in queries:
+            stored = stored_annotations[query.key]
+            if stored.annotation is None:
+                failures[query.sample_index] = f"{judge_choice.name}: {stored.error}"
             else:
-                seen[question.sample_index][look.role] = answer
-    return [_annotated_image(i, cases[i], form, seen[i], faults.get(i)) for i in wanted], records
+                annotations[query.sample_index][role] = stored.annotation
+
+    images = [
+        _annotated_image(i, cases[i], metadata_key, annotations[i], failures.get(i))
+        for i in indices
+    ]
+    return images, records
 
 
 def _annotated_image(
-    index: int, case: PromptCase, form: str, seen: dict[str, Annotation], fault: str | None
+    index: int,
+    case: PromptCase,
+    metadata_key: str,
+    annotations: dict[str, Annotation],
+    failure: str | None,
 ) -> AnnotatedImage:
+    metadata = case.metadata[metadata_key]
     return AnnotatedImage(
-        index, case.prompt_index, case.copy, case.prompt, case.metadata[form], seen, fault
+        index, case.prompt_index, case.copy, case.prompt, metadata, annotations, failure
     )
 
 
 def _make_queries(
-    look: AnnotatorRole,
-    wanted: Sequence[int],
+    annotator_role: AnnotatorRole,
+    indices: Sequence[int],
     cases: Mapping[int, PromptCase],
-    form: str,
-    seen: Mapping[int, Mapping[str, Annotation]],
-    faults: Mapping[int, str],
-    images: Mapping[int, str],
+    metadata_key: str,
+    annotations: Mapping[int, Mapping[str, Annotation]],
+    failures: Mapping[int, str],
+    hashes: Mapping[int, str],
 ) -> Iterator[ImageQuery]:
-    for place, i in enumerate(wanted):
-        if i in faults:
+    """Yield the queries of one role; skip failed images and images that need no query.
+
+    Args:
+        annotations: Annotations of earlier roles, by sample index and role.
+        failures, hashes: Reasons of failures and sha256 of images, by sample index.
+    """
+    for position, i in enumerate(indices):
+        if i in failures:
             continue
-        ask = look.make_query(cases[i].metadata[form], seen[i])
-        if ask is not None:
-            yield ImageQuery(place, i, images[i], ask, query_key(look.role, images[i], ask))
+        query = annotator_role.make_query(cases[i].metadata[metadata_key], annotations[i])
+        if query is not None:
+            key = query_key(annotator_role.role, hashes[i], query)
+            yield ImageQuery(position, i, hashes[i], query, key)
 
 
-def query_key(role: str, image: str, ask: Query) -> str:
-    """Hex sha256 of role, image hash and ask."""
-    return hashlib.sha256(f"{role}\n{image}\n{ask.to_json()}".encode()).hexdigest()
+def query_key(role: str, image_sha256: str, query: Query) -> str:
+    """Return the hex sha256 of role, image hash and query."""
+    return hashlib.sha256(f"{role}\n{image_sha256}\n{query.to_json()}".encode()).hexdigest()
 
 
 def _annotate_role(
     samples: SampleSet,
-    chosen: JudgeChoice,
+    judge_choice: JudgeChoice,
     role: str,
-    asked: Sequence[ImageQuery],
+    queries: Sequence[ImageQuery],
     folder: Path,
-    terms: AnnotatorOptions,
+    annotator_options: AnnotatorOptions,
 ) -> tuple[dict[str, StoredAnnotation], JudgeRecord | None]:
-    """Answers by key: those of the folder, and of the judge where one is missing or failed."""
+    """Return the annotations of one role by key, and the judge's record; None without a query.
+
+    Stored annotations are reused. Missing and failed ones are made, unless the run is rescored.
+    """
     _check_recorded_hashes(folder)
-    if asked:
-        read_judge_record(folder)  # of another version nothing is read, and nothing is added to it
-    told = read_annotations(folder, role, asked)
-    missing = [
-        q
-        for q in asked
-        if q.key not in told or (told[q.key].annotation is None and not terms.is_rescored)
-    ]
-    if terms.is_rescored and (never := [q for q in missing if q.key not in told]):
-        raise SampleError(
-            f"{folder} lacks {chosen.name}'s answers on {len(never):,} images; run eval without"
-            " --rescore once"
-        )
-    if missing and not terms.is_rescored:
-        annotator = chosen.annotator
-        checksums.drop_hashes(
-            folder, [ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE]
-        )  # another Python may write them; `_vouch` vouches for the whole again
-        if annotator.runner is not None:
-            _annotate_externally(samples, chosen, annotator.runner, role, missing, folder, terms)
-        else:
-            claim_judge_folder(folder, judge_record(chosen.name, chosen.model))
-            _annotate_here(
+    if not queries:
+        return {}, None
+    read_judge_record(folder)  # raises an error for a folder of another format version
+    stored_annotations = read_annotations(folder, role, queries)
+
+    if annotator_options.is_rescored:
+        _check_all_stored(queries, stored_annotations, judge_choice, folder)
+    else:
+        incomplete_queries = _incomplete_queries(queries, stored_annotations)
+        if incomplete_queries:
+            has_succeeded = any(stored.annotation for stored in stored_annotations.values())
+            _annotate_queries(
                 samples,
-                chosen,
-                annotator,
+                judge_choice,
                 role,
-                missing,
+                incomplete_queries,
                 folder,
-                terms.device,
-                any(one.annotation for one in told.values()),
+                annotator_options,
+                has_succeeded,
             )
-        told = read_annotations(folder, role, asked)
-    elif asked and not terms.is_rescored:
-        _check_same_judge(chosen, folder)
-    if asked and not terms.is_rescored:
-        _record_hashes(folder, has_written=bool(missing))
-    record = read_judge_record(folder) if asked else None
-    if record is not None and record.name != chosen.name:
+            stored_annotations = read_annotations(folder, role, queries)
+        else:
+            _check_same_judge(judge_choice, folder)
+        _record_hashes(folder, has_written=bool(incomplete_queries))
+
+    record = read_judge_record(folder)
+    if record is not None and record.name != judge_choice.name:
         raise PlanMismatchError(
-            f"{folder / JUDGE_FILE} is of {record.name}, asked for {chosen.name}; bring the answers"
-            f" of {chosen.name}"
+            f"{folder / JUDGE_FILE} is of judge {record.name}, not of {judge_choice.name}; copy the"
+            f" annotations of {judge_choice.name} there"
         )
-    return told, record
+    return stored_annotations, record
+
+
+def _incomplete_queries(
+    queries: Sequence[ImageQuery], stored_annotations: Mapping[str, StoredAnnotation]
+) -> list[ImageQuery]:
+    """Return the queries whose annotation is missing or failed."""
+    return [
+        query
+        for query in queries
+        if query.key not in stored_annotations or stored_annotations[query.key].annotation is None
+    ]
+
+
+def _check_all_stored(
+    queries: Sequence[ImageQuery],
+    stored_annotations: Mapping[str, StoredAnnotation],
+    judge_choice: JudgeChoice,
+    folder: Path,
+) -> None:
+    """Raise SampleError if the folder has neither an annotation nor an error for a query."""
+    n_missing = sum(query.key not in stored_annotations for query in queries)
+    if n_missing:
+        raise SampleError(
+            f"{folder} lacks annotations of {judge_choice.name} for {n_missing:,} images; run eval"
+            " without --rescore once"
+        )
+
+
+def _annotate_queries(
+    samples: SampleSet,
+    judge_choice: JudgeChoice,
+    role: str,
+    queries: Sequence[ImageQuery],
+    folder: Path,
+    annotator_options: AnnotatorOptions,
+    has_succeeded: bool,
+) -> None:
+    """Have a judge answer queries, in this process or in another Python."""
+    annotator = judge_choice.annotator
+    # Another Python may write the files; `_record_hashes` records them afterwards.
+    checksums.drop_hashes(folder, HASHED_FILES)
+    if annotator.runner is not None:
+        _annotate_externally(
+            samples, judge_choice, annotator.runner, role, queries, folder, annotator_options
+        )
+        return
+    claim_judge_folder(folder, judge_record(judge_choice.name, judge_choice.model))
+    _annotate_here(
+        samples,
+        judge_choice,
+        annotator,
+        role,
+        queries,
+        folder,
+        annotator_options.device,
+        has_succeeded,
+    )
+
+
+# ------------------------------------------------------------------------------ the judge's folder
 
 
 def _check_recorded_hashes(folder: Path) -> None:
-    """Raise StorageError where answers, or who gave them, are not those that were recorded."""
-    for name in (ANNOTATIONS_FILE, JUDGE_FILE) if folder.is_dir() else ():
-        if not _has_other_hash(folder, name):
+    """Raise StorageError if the annotations or the judge's record differ from their hash."""
+    if not folder.is_dir():
+        return
+    for name in (ANNOTATIONS_FILE, JUDGE_FILE):
+        if not _is_altered(folder, name):
             continue
-        with (
-            suppress(DiskError),
-            _folder_lock(folder),
-        ):  # another process may have added an answer between the two reads
-            if not _has_other_hash(folder, name):
+        # Another process may have written an annotation, but not its hash yet: look again, locked.
+        with suppress(DiskError), _folder_lock(folder):
+            if not _is_altered(folder, name):
                 continue
         raise StorageError(
-            f"{folder / name} is not the recorded one ({checksums.CHECKSUMS_FILE} beside it); bring"
-            " that back, or delete the folder to ask again"
+            f"{folder / name} differs from its hash in {checksums.CHECKSUMS_FILE}; restore the"
+            " file, or delete the folder to annotate again"
         )
 
 
-def _has_other_hash(folder: Path, name: str) -> bool:
+def _is_altered(folder: Path, name: str) -> bool:
     return checksums.has_checksums(folder) and checksums.file_state(folder, name) == "altered"
 
 
 def _record_hashes(folder: Path, has_written: bool) -> None:
-    """Record answers and judge once they are whole; what is recorded already stays as it is, unless
-    this process has written.
+    """Record the hashes of the folder's files.
+
+    A hash that is recorded already is kept, unless this process has written the files.
     """
     with _folder_lock(folder):
-        sums = {} if has_written else checksums.read_checksums(folder)
-        checksums.record_file_hashes(
-            folder,
-            [
-                name
-                for name in (ANNOTATIONS_FILE, QUERIES_FILE, JUDGE_FILE)
-                if name not in sums and (folder / name).is_file()
-            ],
-        )
+        recorded_hashes = {} if has_written else checksums.read_checksums(folder)
+        unrecorded_files = [
+            name
+            for name in HASHED_FILES
+            if name not in recorded_hashes and (folder / name).is_file()
+        ]
+        checksums.record_file_hashes(folder, unrecorded_files)
 
 
 def _append_annotation(folder: Path, line: Mapping[str, object]) -> None:
-    """Add a line to the answers; the hash that a faster process recorded of them without it is
-    dropped first.
+    """Append a line to the annotations.
+
+    A hash of the file that another process has recorded meanwhile is dropped first.
     """
     with _folder_lock(folder):
         if ANNOTATIONS_FILE in checksums.read_checksums(folder):
@@ -310,32 +442,31 @@ def _append_annotation(folder: Path, line: Mapping[str, object]) -> None:
 
 @contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a judge's folder for a moment, so that no answer comes between the hash of
-    the answers and its record.
-    """
+    """Lock a judge's folder, so that nothing is appended between hashing and recording the hash."""
     with convert_os_errors(folder), FileLock(make_folder(folder) / f".{JUDGE_FILE}.lock"):
         yield
 
 
-def _check_same_judge(chosen: JudgeChoice, folder: Path) -> None:
-    """PlanMismatch if the judge is another one now than the one that answered; weights that are not
-    here say nothing.
+def _check_same_judge(judge_choice: JudgeChoice, folder: Path) -> None:
+    """Raise PlanMismatchError if the installed judge differs from the one that annotated.
+
+    An external judge, and one whose weights are missing, cannot be compared.
     """
-    if chosen.judge.runner is not None:
+    if judge_choice.judge.runner is not None:
         return
     try:
-        record = judge_record(chosen.name, chosen.model)
+        record = judge_record(judge_choice.name, judge_choice.model)
     except MissingAssetError:
         return
     claim_judge_folder(folder, record)
 
 
 def read_judge_record(folder: Path) -> JudgeRecord | None:
-    """Who answered in this folder; None before anyone did.
+    """Return the record of the judge whose annotations a folder holds; None for a new folder.
 
     Raises:
-        PlanMismatch: the record cannot be read. FormatError: another version of this package wrote
-            it.
+        PlanMismatchError: The record cannot be read.
+        FormatError: Another version of this package wrote it.
     """
     path = folder / JUDGE_FILE
     data = read_if_present(path)
@@ -344,172 +475,208 @@ def read_judge_record(folder: Path) -> JudgeRecord | None:
     try:
         return JudgeRecord.model_validate(parse_versioned_json("answers", data, path))
     except (StorageError, ValueError) as error:
-        why = validation_summary(error) if isinstance(error, ValidationError) else first_line(error)
+        if isinstance(error, ValidationError):
+            reason = validation_summary(error)
+        else:
+            reason = first_line(error)
         raise PlanMismatchError(
-            f"{path} is no judge's record ({why}); delete {folder} and judge again"
+            f"{path} is not the record of a judge ({reason}); delete {folder} and run eval again"
         ) from error
 
 
 def claim_judge_folder(folder: Path, record: JudgeRecord) -> None:
-    """Makes the folder this judge's; PlanMismatch names the field in which another judge's
-    differs.
+    """Write the judge's record to a new folder, or compare it with the record there.
+
+    Raises:
+        PlanMismatchError: The folder is of another judge; names the first field that differs.
     """
-    kept = read_judge_record(folder) or _write_judge_record(folder, record)
-    if kept != record:
-        one = kept.model_dump()
-        two = record.model_dump()
-        name = next(name for name in one if one[name] != two[name])
+    stored_record = read_judge_record(folder) or _write_judge_record(folder, record)
+    if stored_record != record:
+        stored_fields = stored_record.model_dump()
+        fields = record.model_dump()
+        name = next(name for name in fields if stored_fields[name] != fields[name])
         raise PlanMismatchError(
-            f"{folder} has answers of another judge: {name} {one[name]!s:.40} there,"
-            f" {two[name]!s:.40} now; delete the folder or give another --out"
+            f"{folder} has annotations of another judge: {name} is {stored_fields[name]!s:.40}"
+            f" there and {fields[name]!s:.40} now; delete the folder or give another --out"
         )
     drop_partial_line(folder / ANNOTATIONS_FILE)
 
 
 def _write_judge_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
-    """Write who answers, unless another process was faster; return the record that stands there."""
+    """Write a judge's record unless another process has; return the record in the folder."""
     with _folder_lock(folder):
-        found = read_judge_record(folder)
-        if found is None:
-            write_text(
-                folder / JUDGE_FILE, versioned_json_text("answers", record.model_dump(mode="json"))
-            )
-        return found or record
+        stored_record = read_judge_record(folder)
+        if stored_record is not None:
+            return stored_record
+        text = versioned_json_text("answers", record.model_dump(mode="json"))
+        write_text(folder / JUDGE_FILE, text)
+        return record
 
 
 def read_annotations(
-    folder: Path, role: str, asked: Sequence[ImageQuery]
+    folder: Path, role: str, queries: Sequence[ImageQuery]
 ) -> dict[str, StoredAnnotation]:
-    """What the folder holds on these questions; an answer that does not fit its question counts as
-    an error.
+    """Return the stored annotations of these queries, by key.
+
+    Of several lines with one key, an annotation precedes an error, and a later line an earlier
+    one. An annotation that does not match its query becomes an error.
     """
-    wanted = {q.key: q.query for q in asked}
-    told: dict[str, StoredAnnotation] = {}
+    queries_by_key = {query.key: query.query for query in queries}
+    stored_annotations: dict[str, StoredAnnotation] = {}
     for line in read_lines(folder / ANNOTATIONS_FILE):
         key = line.get("key")
-        if not isinstance(key, str) or key not in wanted:
+        if not isinstance(key, str) or key not in queries_by_key:
             continue
-        if "answer" in line:
-            told[key] = _parse_annotation(role, wanted[key], line["answer"])
-        elif key not in told or told[key].annotation is None:
-            told[key] = StoredAnnotation(None, str(line.get("error", "no answer")))
-    return told
+        if "annotation" in line:
+            stored_annotations[key] = _parse_annotation(
+                role, queries_by_key[key], line["annotation"]
+            )
+        elif key not in stored_annotations or stored_annotations[key].annotation is None:
+            error = str(line.get("error", "no annotation"))
+            stored_annotations[key] = StoredAnnotation(None, error)
+    return stored_annotations
 
 
-def _parse_annotation(role: str, ask: Query, answer: object) -> StoredAnnotation:
+def _parse_annotation(role: str, query: Query, value: object) -> StoredAnnotation:
+    """Return a stored value as an annotation; an error if it is invalid or incomplete."""
     try:
-        found = ANNOTATION_TYPES[role].model_validate(answer)
+        annotation = ANNOTATION_TYPES[role].model_validate(value)
     except ValidationError as error:
-        return StoredAnnotation(None, f"its answer cannot be read ({validation_summary(error)})")
-    return (
-        StoredAnnotation(found, None)
-        if is_complete_annotation(ask, found)
-        else StoredAnnotation(None, "it answered another number of things than were asked")
-    )
+        return StoredAnnotation(None, f"its annotation is invalid ({validation_summary(error)})")
+    if not is_complete_annotation(query, annotation):
+        return StoredAnnotation(None, "its annotation does not answer every part of the query")
+    return StoredAnnotation(annotation, None)
+
+
+# --------------------------------------------------------------------------------------- annotation
 
 
 def _annotate_here(
     samples: SampleSet,
-    chosen: JudgeChoice,
+    judge_choice: JudgeChoice,
     annotator: Annotator,
     role: str,
-    missing: Sequence[ImageQuery],
+    queries: Sequence[ImageQuery],
     folder: Path,
     device: str,
-    good: bool,
+    has_succeeded: bool,
 ) -> None:
-    """Asks the judge here; each answer is on disk before the next question. good: it has answered
-    here before.
+    """Annotate in this process; write each annotation before the next query.
+
+    Args:
+        has_succeeded: The folder has an annotation of this judge already.
+
+    Raises:
+        JudgeError: The judge fails on each of the first `MAX_FIRST_FAILURES` images.
     """
-    judge = open_judge(chosen.name, annotator, device)
-    crashes = 0
-    for question in tqdm(
-        missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None
-    ):
-        line: JsonObject = {"key": question.key, "index": question.sample_index}
-        try:
-            line["answer"] = judge.annotate(
-                role, samples.image(question.sample_index), question.query
-            ).model_dump(mode="json", exclude_none=True)
-            good = True
-        except (
-            ArithmeticError,
-            BenchError,
-            LookupError,
-            OSError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            line["error"] = f"{type(error).__name__}: {first_line(error)}"
-            crashes += 1
+    judge = open_judge(judge_choice.name, annotator, device)
+    n_failures = 0
+    progress = tqdm(
+        queries, desc=f"annotate {judge_choice.name}", unit="image", file=sys.stderr, disable=None
+    )
+    for query in progress:
+        line = _annotation_line(judge, role, samples, query)
         _append_annotation(folder, line)
-        if crashes == MAX_FIRST_FAILURES and not good:
+        if "error" not in line:
+            has_succeeded = True
+            continue
+        n_failures += 1
+        if n_failures == MAX_FIRST_FAILURES and not has_succeeded:
             raise JudgeError(
-                f"{chosen.name} failed on each of its first {MAX_FIRST_FAILURES} images"
-                f" ({line['error']}); mend that and run again"
+                f"{judge_choice.name} failed on each of its first {MAX_FIRST_FAILURES} images"
+                f" ({line['error']}); fix the cause and run again"
             )
+
+
+def _annotation_line(
+    judge: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
+) -> JsonObject:
+    """Annotate one image; return the line for annotations.jsonl, with an error if it fails."""
+    line: JsonObject = {"key": query.key, "index": query.sample_index}
+    try:
+        annotation = judge.annotate(role, samples.image(query.sample_index), query.query)
+        line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
+    except IMAGE_ERRORS as error:
+        line["error"] = f"{type(error).__name__}: {first_line(error)}"
+    return line
 
 
 def _annotate_externally(
     samples: SampleSet,
-    chosen: JudgeChoice,
+    judge_choice: JudgeChoice,
     runner: Path,
     role: str,
-    missing: Sequence[ImageQuery],
+    queries: Sequence[ImageQuery],
     folder: Path,
-    terms: AnnotatorOptions,
+    annotator_options: AnnotatorOptions,
 ) -> None:
-    """Writes the questions down and has another Python answer them; an image that cannot be read is
-    an error and no question.
+    """Write the queries and have a script in another Python answer them.
+
+    Args:
+        runner: The judge's script.
+
+    Raises:
+        PendingAnswersError: No Python interpreter is given; the error names the command to run.
+        JudgeError: The script fails or does not write its record.
     """
     drop_partial_line(folder / ANNOTATIONS_FILE)
-    lines = []
-    for question in missing:
-        try:
-            lines.append(_query_line(samples, role, question, folder))
-        except SampleError as error:
-            told = {"key": question.key, "index": question.sample_index, "error": first_line(error)}
-            _append_annotation(folder, told)
+    lines = _readable_query_lines(samples, role, queries, folder)
     write_text(
         folder / QUERIES_FILE, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     )
     if not lines:
         return
-    if terms.python is None:
+    if annotator_options.python is None:
         raise PendingAnswersError(
-            f"{chosen.name} runs in an environment of its own; {len(lines):,} questions stand in"
+            f"{judge_choice.name} runs in another Python; {len(lines):,} queries are in"
             f" {folder / QUERIES_FILE}: give --judge-python, or run PYTHON {runner} --folder"
             f" {folder} and eval again"
         )
-    external_annotator.run_annotator(
-        terms.python, runner, folder, {"device": terms.device, **terms.runner_options}
-    )
+
+    runner_options = {"device": annotator_options.device, **annotator_options.runner_options}
+    external_annotator.run_annotator(annotator_options.python, runner, folder, runner_options)
     if read_judge_record(folder) is None:
         raise JudgeError(
-            f"{runner.name} did not say who answers ({folder / JUDGE_FILE} is missing); use the"
-            " runner of this package"
+            f"{runner.name} did not write {folder / JUDGE_FILE}; use the script of this package"
         )
 
 
-def _query_line(samples: SampleSet, role: str, question: ImageQuery, folder: Path) -> JsonObject:
-    """A question as the runner reads it, its image by the way from the folder; one that is no whole
-    file is written beside it.
+def _readable_query_lines(
+    samples: SampleSet, role: str, queries: Sequence[ImageQuery], folder: Path
+) -> list[JsonObject]:
+    """Return the lines for queries.jsonl; write an error for each image that cannot be read."""
+    lines = []
+    for query in queries:
+        try:
+            lines.append(_query_line(samples, role, query, folder))
+        except SampleError as error:
+            error_line = {
+                "key": query.key,
+                "index": query.sample_index,
+                "error": first_line(error),
+            }
+            _append_annotation(folder, error_line)
+    return lines
+
+
+def _query_line(samples: SampleSet, role: str, query: ImageQuery, folder: Path) -> JsonObject:
+    """Return a line of queries.jsonl, with the path of the image relative to the folder.
+
+    An image that has no file of its own (from an .npz, cropped, or cut from a tiled file) is
+    written below the folder.
     """
-    samples.check_image(question.sample_index)
-    path = samples.files.get(question.sample_index) if samples.files is not None else None
-    if (
-        path is None
-        or samples.crop_side is not None
-        or question.sample_index in (samples.boxes or {})
-    ):
-        path = folder / "images" / f"{question.sample_index:06d}.png"
-        write_bytes(path, encode_png(samples.image(question.sample_index)))
+    index = query.sample_index
+    samples.check_image(index)
+    path = samples.files.get(index) if samples.files is not None else None
+    is_part_of_file = samples.crop_side is not None or index in (samples.boxes or {})
+    if path is None or is_part_of_file:
+        path = folder / "images" / f"{index:06d}.png"
+        write_bytes(path, encode_png(samples.image(index)))
     return {
-        "key": question.key,
-        "index": question.sample_index,
+        "key": query.key,
+        "index": index,
         "role": role,
         "image": os.path.relpath(path.resolve(), folder.resolve()),
         "sha256": sha256_file(path),
-        "ask": question.query.model_dump(mode="json", exclude_none=True),
+        "query": query.query.model_dump(mode="json", exclude_none=True),
     }

@@ -426,7 +426,7 @@ def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) 
     for read in (lambda: json_lines.read_lines(path), RunFolder(tmp_path).requested_indices):
         with pytest.raises(StorageError, match="line 2 is not a JSON object"):
             read()
-    (asks := tmp_path / "asks.jsonl").write_bytes(line + b"\n")
+    (asks := tmp_path / "queries.jsonl").write_bytes(line + b"\n")
     with pytest.raises(SystemExit):
         list(common.read_lines(asks))
 

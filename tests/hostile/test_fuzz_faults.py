@@ -281,10 +281,10 @@ def test_lines_without_the_field_that_names_them_are_named_errors(
 
 @pytest.mark.parametrize("line", ODD_LINES)
 def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
-    put(tmp_path / "answers.jsonl", d.as_lines({**line, "answer": {}}))
+    put(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
     question = annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), "a")
     assert annotate.read_annotations(tmp_path, "detector", [question]) == {}
-    put(tmp_path / "asks.jsonl", d.as_lines({"key": "a"}))
+    put(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
     put(tmp_path / "judge.json", b"{}")
     with pytest.raises(BenchError, match="left 1 of 1 questions without an answer"):
         external_annotator.count_annotations(tmp_path, Path("runner.py"))

@@ -180,7 +180,7 @@ def test_altered_answers_are_refused_still(tmp_path: Path, toy: ToyEye) -> None:
     answers.write_text(
         answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n"
     )
-    with pytest.raises(storage.StorageError, match="is not the recorded one"):
+    with pytest.raises(storage.StorageError, match="differs from its hash"):
         asked(folder, out)
 
 

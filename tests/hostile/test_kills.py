@@ -91,7 +91,7 @@ VERBS = {
         growing=(SUMS, "samples.jsonl", "requests.jsonl"),
     ),
     "extract": Verb("eval in/pictures --suite digits --out out", (VERIFY,), "out/features/", FEATURES),
-    "annotate": Verb("eval in/scenes --with geneval --out out", (VERIFY,), "out/annotations/", (SUMS, "answers.jsonl")),
+    "annotate": Verb("eval in/scenes --with geneval --out out", (VERIFY,), "out/annotations/", (SUMS, "annotations.jsonl")),
     "evaluate": Verb(
         "eval in/pictures --suite digits --out out",
         (VERIFY, Reader("report --runs out --out read/report.html")),

@@ -114,10 +114,10 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
                 "role": role,
                 "image": path.name,
                 "sha256": sha256_file(path),
-                "ask": {"names": ["cat"]},
+                "query": {"names": ["cat"]},
             }
             lines.append(json.dumps({**facts, "key": f"{index:064d}"}))
-        (folder / "asks.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / "queries.jsonl").write_text("\n".join(lines) + "\n")
         return folder
 
     return write
@@ -125,8 +125,8 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
 
 def sightings(folder: Path) -> list[DetectionAnnotation]:
     return [
-        DetectionAnnotation.model_validate(line["answer"])
-        for line in read_lines(folder / "answers.jsonl")
+        DetectionAnnotation.model_validate(line["annotation"])
+        for line in read_lines(folder / "annotations.jsonl")
     ]
 
 

@@ -113,7 +113,7 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
             ),
         ),
         ("annotations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),
-        ("annotations/toy-eye/answers.jsonl", lambda line: line.update(index=7)),
+        ("annotations/toy-eye/annotations.jsonl", lambda line: line.update(index=7)),
     ):
         (tmp_path / name.replace("/", "-")).mkdir(exist_ok=True)
         result_folder = make_prompt_results(tmp_path / name.replace("/", "-"))
@@ -149,9 +149,9 @@ def test_a_folder_is_verified_as_it_was_stated_to_be_read(
 
 def test_answers_that_were_edited_are_not_scored_again(tmp_path: Path, toy: ToyEye) -> None:
     result_folder = make_prompt_results(tmp_path)
-    answers = result_folder.folder / "annotations/toy-eye/answers.jsonl"
+    answers = result_folder.folder / "annotations/toy-eye/annotations.jsonl"
     answers.write_text(answers.read_text().replace('"text": "no"', '"text": "yes"'))
-    with pytest.raises(StorageError, match=r"answers\.jsonl is not the recorded one"):
+    with pytest.raises(StorageError, match=r"annotations\.jsonl differs from its hash"):
         evaluate_prompts(
             tmp_path / "images",
             result_folder.folder,
@@ -258,8 +258,8 @@ def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(
 ) -> None:
     result_folder = make_prompt_results(tmp_path)
     sums = result_folder.folder / "annotations/toy-eye" / checksums.CHECKSUMS_FILE
-    sums.write_text(sums.read_text().replace("answers.jsonl", "answers.jsonm"))
+    sums.write_text(sums.read_text().replace("annotations.jsonl", "annotations.jsonm"))
     assert any(
-        "names files that are gone, and not answers.jsonl" in line
+        "names files that are gone, and not annotations.jsonl" in line
         for line in result_folder.verify().altered_messages
     )

@@ -150,7 +150,7 @@ def runs(place: Place) -> Path:
     assert not (place.runs / "plain/geneval/r64").exists()
     killed(words, vlm.LoadedVlm, "see", 5)
     answers = read_lines(
-        next((place.runs / "plain/dpg-bench/r32/annotations").glob("*/answers.jsonl"))
+        next((place.runs / "plain/dpg-bench/r32/annotations").glob("*/annotations.jsonl"))
     )
     assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
     said(*words)
@@ -197,10 +197,10 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
             run = runs / name / suite / f"r{side}"
             drawn = [line["index"] for line in read_lines(run / "samples.jsonl")]
             assert sorted(drawn) == list(range(IMAGES))
-            for path in run.glob("annotations/*/answers.jsonl"):
+            for path in run.glob("annotations/*/annotations.jsonl"):
                 keys = [line["key"] for line in read_lines(path)]
                 assert len(keys) == len(set(keys)) > 0
-                assert all("answer" in line for line in read_lines(path))
+                assert all("annotation" in line for line in read_lines(path))
 
 
 def test_the_same_command_again_does_no_work(
@@ -298,12 +298,12 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
     rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
     assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)
     rows.write_text(kept)
-    answers = next(p for p in run.glob("annotations/detector-*/answers.jsonl"))
+    answers = next(p for p in run.glob("annotations/detector-*/annotations.jsonl"))
     lines = answers.read_text().splitlines()
     first = json.loads(lines[0])
-    first["answer"]["found"] = []
+    first["annotation"]["found"] = []
     answers.write_text("\n".join([json.dumps(first, sort_keys=True), *lines[1:]]) + "\n")
-    assert "answers.jsonl" in said("verify", run, "--redraw", "0", code=3)
+    assert "annotations.jsonl" in said("verify", run, "--redraw", "0", code=3)
 
 
 @pytest.mark.parametrize(("suite", "judge"), [("geneval", "clip-vit-l-14"), ("dpg-bench", "vlm")])

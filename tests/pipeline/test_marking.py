@@ -136,7 +136,7 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
 
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    with pytest.raises(SampleError, match="lacks toy-eye's answers on 8 images"):
+    with pytest.raises(SampleError, match="lacks annotations of toy-eye for 8 images"):
         marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))
     first = marked(folder, tmp_path / "o")
     asked = len(toy.asked)
@@ -210,7 +210,7 @@ def test_answers_of_another_judge_are_never_mixed_in(
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
-    (tmp_path / "o" / "annotations" / "toy-eye" / "answers.jsonl").unlink()
+    (tmp_path / "o" / "annotations" / "toy-eye" / "annotations.jsonl").unlink()
     with pytest.raises(
         PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"
     ):
@@ -404,7 +404,7 @@ def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(
     )
     assert [len(s.annotations["detector"].detections) for s in sights] == [0, 1]  # type: ignore[union-attr]
     asks = [
-        json.loads(line) for line in (tmp_path / "o/toy-eye/asks.jsonl").read_text().splitlines()
+        json.loads(line) for line in (tmp_path / "o/toy-eye/queries.jsonl").read_text().splitlines()
     ]
     assert [ask["image"] for ask in asks] == [
         "images/000000.png",
@@ -445,12 +445,12 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     (tmp_path / "o/annotations/toy-eye/judge.json").write_text(
         versioned_json_text("answers", record)
     )
-    lines = (tmp_path / "o/annotations/toy-eye/asks.jsonl").read_text().splitlines()
+    lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [
-        {"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}}
+        {"key": json.loads(line)["key"], "index": 0, "annotation": {"size": [8, 8], "found": []}}
         for line in lines
     ]
-    (tmp_path / "o/annotations/toy-eye/answers.jsonl").write_text(
+    (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in told)
     )
     with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):

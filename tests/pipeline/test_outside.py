@@ -92,10 +92,10 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
                 "role": "vqa",
                 "image": place,
                 "sha256": sha256_file(image),
-                "ask": {"questions": [question]},
+                "query": {"questions": [question]},
             }
             lines.append({**facts, "key": sha256_bytes(json.dumps(facts).encode())})
-        (folder / "asks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return folder
 
     return write
@@ -103,9 +103,9 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
 
 def answered(folder: Path) -> dict[int, Any]:
     return {
-        line["index"]: line["answer"]["answers"][0]["text"]
-        for line in read_lines(folder / "answers.jsonl")
-        if "answer" in line
+        line["index"]: line["annotation"]["answers"][0]["text"]
+        for line in read_lines(folder / "annotations.jsonl")
+        if "annotation" in line
     }
 
 
@@ -131,8 +131,8 @@ def test_a_bare_environment_answers_every_question(
         "counts bytes on cpu",
     )
     assert "4 of 4 images, 0 failed" in capsys.readouterr().err
-    for line in read_lines(folder / "answers.jsonl"):
-        KINDS["vqa"].model_validate(line["answer"])
+    for line in read_lines(folder / "annotations.jsonl"):
+        KINDS["vqa"].model_validate(line["annotation"])
 
 
 def test_a_kill_loses_nothing_and_nothing_is_asked_twice(
@@ -144,16 +144,16 @@ def test_a_kill_loses_nothing_and_nothing_is_asked_twice(
     ):
         external_annotator.run_annotator(python, runner, folder, {"mood": "mortal"})
     assert answered(folder) == {0: "1 bytes", 1: "2 bytes"}
-    with (folder / "answers.jsonl").open("ab") as file:
+    with (folder / "annotations.jsonl").open("ab") as file:
         file.write(b'{"key": "half a li')  # as a power cut leaves it
-    first = (folder / "answers.jsonl").read_bytes().rpartition(b"\n")[0]
+    first = (folder / "annotations.jsonl").read_bytes().rpartition(b"\n")[0]
     assert external_annotator.run_annotator(
         python, runner, folder, {"mood": "calm"}
     ) == external_annotator.AnnotationCounts(4, 0)
-    whole = (folder / "answers.jsonl").read_bytes()
+    whole = (folder / "annotations.jsonl").read_bytes()
     assert whole.startswith(first + b"\n") and len(whole.splitlines()) == 4
     external_annotator.run_annotator(python, runner, folder, {"mood": "calm"})
-    assert (folder / "answers.jsonl").read_bytes() == whole
+    assert (folder / "annotations.jsonl").read_bytes() == whole
 
 
 def test_our_own_end_ends_the_runner(
@@ -189,7 +189,7 @@ def test_failures_are_lines_and_are_asked_again(
     ) == external_annotator.AnnotationCounts(1, 3)
     errors = {
         line["index"]: line["error"]
-        for line in read_lines(folder / "answers.jsonl")
+        for line in read_lines(folder / "annotations.jsonl")
         if "error" in line
     }
     assert errors[1] == "RuntimeError: cannot see this"
@@ -226,7 +226,7 @@ def test_what_goes_wrong_is_one_line(
     cases = {
         "rude": r"ended with code 1: no weights here; ",
         "odd": "ended with code 7: it said nothing",
-        "silent": "did not say who answers",
+        "silent": "did not write",
     }
     for mood, said in cases.items():
         with pytest.raises(JudgeError, match=said) as caught:
@@ -256,7 +256,7 @@ def test_answers_of_another_judge_are_not_mixed(
         record := read_judge_record(folder)
     ) is not None and record.weights_sha256 == sha256_file(weights)
     weights.write_bytes(b"two")
-    with pytest.raises(JudgeError, match="has answers of another judge: weights_sha256"):
+    with pytest.raises(JudgeError, match="has annotations of another judge: weights_sha256"):
         external_annotator.run_annotator(python, runner, folder, {"weights": str(weights)})
 
 
@@ -265,8 +265,8 @@ def test_questions_without_answer_are_found(
 ) -> None:
     folder = ask("a", "b")
     (folder / "judge.json").write_text("{}")
-    key = read_lines(folder / "asks.jsonl")[0]["key"]
-    (folder / "answers.jsonl").write_text(json.dumps({"key": key, "index": 0, "answer": {}}) + "\n")
+    key = read_lines(folder / "queries.jsonl")[0]["key"]
+    (folder / "annotations.jsonl").write_text(json.dumps({"key": key, "index": 0, "annotation": {}}) + "\n")
     with pytest.raises(JudgeError, match="left 1 of 2 questions without an answer"):
         external_annotator.count_annotations(folder, runner)
 

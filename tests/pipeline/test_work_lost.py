@@ -148,7 +148,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
         lambda path: run_folder.RunFolder(path.parent).requested_indices(),
         IndexRanges(),
     ),
-    "answers.jsonl": (json_lines.drop_partial_line, None),
+    "annotations.jsonl": (json_lines.drop_partial_line, None),
     "rows.npy": (feature_rows.read_rows_header, None),
     "digest.npy": (lambda path: feature_rows.rows_sha256(path, 0, 1), None),
     "stamp": (storage.file_stamp, None),
@@ -219,7 +219,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
     """`mend_lines` waits for the writer's lock; without it the half line would be taken for one
     that a power cut left.
     """
-    path = tmp_path / "answers.jsonl"
+    path = tmp_path / "annotations.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
     code = (
         "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines;"

@@ -36,7 +36,7 @@ ANSWERS = d.as_lines(
     {
         "key": KEY,
         "index": 0,
-        "answer": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]},
+        "annotation": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]},
     },
     {"key": "other", "index": 1, "error": "no image"},
 )
@@ -54,46 +54,46 @@ def read_answers(folder: Path) -> object:
     )
 
 
-parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
+parser("answers", {"judge.json": RECORD, "annotations.jsonl": ANSWERS}, read_answers)
 
 
 def append_answer(folder: Path) -> object:
-    annotate._append_annotation(folder, {"key": "new", "index": 2, "answer": "yes"})
+    annotate._append_annotation(folder, {"key": "new", "index": 2, "annotation": "yes"})
     return annotate.read_annotations(
         folder, "detector", [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)]
     )
 
 
 VOUCHED_ANSWERS = {
-    "answers.jsonl": ANSWERS,
-    "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode(),
+    "annotations.jsonl": ANSWERS,
+    "SHA256SUMS": f"{d.HASH}  annotations.jsonl\n{d.HASH}  judge.json\n".encode(),
 }
 parser("answers to add to", VOUCHED_ANSWERS, append_answer)
 ASKS = d.as_lines(
-    {"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}},
+    {"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "query": {}},
     {"key": "other", "index": 1},
 )
 parser(
-    "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},
-    lambda f: external_annotator.count_annotations(f, Path("runner.py")), "asks.jsonl", "answers.jsonl",
+    "answers of another Python", {"queries.jsonl": ASKS, "annotations.jsonl": ANSWERS, "judge.json": RECORD},
+    lambda f: external_annotator.count_annotations(f, Path("runner.py")), "queries.jsonl", "annotations.jsonl",
 )  # fmt: skip
 parser(
     "kept answers",
-    {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS},
+    {"a/vlm/annotations.jsonl": ANSWERS, "b/vlm/annotations.jsonl": ANSWERS},
     lambda f: rescore_prompts._annotation_differences(f / "a", f / "b"),
 )
 
 
 def read_questions(folder: Path) -> object:
     with redirect_stderr(StringIO()):
-        return list(common.read_lines(folder / "asks.jsonl")), common._annotated_keys(
-            folder / "answers.jsonl"
+        return list(common.read_lines(folder / "queries.jsonl")), common._annotated_keys(
+            folder / "annotations.jsonl"
         )
 
 
 parser(
     "questions",
-    {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS},
+    {"queries.jsonl": ASKS, "annotations.jsonl": ANSWERS},
     read_questions,
     errors=(SystemExit,),
 )
