@@ -296,7 +296,7 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
             1,
         )
         assert metric.reason is not None and metric.reason.startswith(
-            "1 pictures are missing, damaged or without an answer; mend"
+            "1 images are missing, damaged or without a prediction; fix"
         )
     assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
     (lenient,) = classify.classify(
@@ -333,7 +333,7 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
     assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [
         (None, None, 3, 1)
     ] * 2
-    assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
+    assert any(line.startswith("image 2 failed: ") for line in part.result.warning_texts)
     assert verify(tmp_path / "run", 0, 0, images=folder).altered_messages == []
     (lenient,) = classify.classify(
         plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True)
@@ -451,7 +451,7 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
         )
     with pytest.raises(OptionError, match="--count 20 would score a part"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=20))
-    with pytest.raises(OptionError, match="999 pictures here, --count asks for 2,000"):
+    with pytest.raises(OptionError, match="999 images here, --count asks for 2,000"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=2000))
     with pytest.raises(PlanMismatchError, match="resolution"):
         classify.classify(
@@ -636,7 +636,7 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
         Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval
         == "Wilson"
     )
-    assert "2 pictures named again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
+    assert "2 images classified again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
     assert (
         "is a classifier and cannot generate images"
         in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
