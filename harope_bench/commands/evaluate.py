@@ -138,11 +138,13 @@ def print_results(results: Sequence[EvaluatedResult], as_json: bool) -> None:
         ]
         echo(json_object_text({"results": entries}))
         return
-    for evaluated in results:
-        state = "" if evaluated.is_new else " (up to date)"
-        echo(f"{evaluated.path}: {result_title(evaluated.result)}{state}")
-        is_of_network = is_network_evaluator(evaluated.result.evaluator)
-        for line in result_lines(evaluated.result, "forwards" if is_of_network else "images"):
+    for evaluated_result in results:
+        state = "" if evaluated_result.is_new else " (up to date)"
+        echo(f"{evaluated_result.path}: {result_title(evaluated_result.result)}{state}")
+        is_of_network = is_network_evaluator(evaluated_result.result.evaluator)
+        for line in result_lines(
+            evaluated_result.result, "forwards" if is_of_network else "images"
+        ):
             echo("  " + line)
 
 

@@ -134,9 +134,9 @@ def make_classifier_plan(
     suite_name = suite or checkpoint.suite
     conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
     if suite_name is None:
-        known = ", ".join(compatible_suites(conditioning)) or "no registered suite fits it"
+        suite_names = ", ".join(compatible_suites(conditioning)) or "no registered suite fits it"
         raise OptionError(
-            f"checkpoint {name} has no suite of its own; add --suite, one of: {known}"
+            f"checkpoint {name} has no suite of its own; add --suite, one of: {suite_names}"
         )
     check_checkpoint_suite(checkpoint, suite_name)
     if not is_classifier(checkpoint):
@@ -164,11 +164,11 @@ def _make_settings(
         OptionError: A setting does not apply or has an invalid value.
     """
     backbone = load_backbone(checkpoint.backbone)
-    stated = {key: value for key, value in overrides.items() if value is not None}
-    check_settings(checkpoint, {**checkpoint.drawing, **stated})
+    given_settings = {key: value for key, value in overrides.items() if value is not None}
+    check_settings(checkpoint, {**checkpoint.drawing, **given_settings})
     defaults = {"resolution": resolution, "tile": backbone.tile}
     try:
-        settings = Settings.model_validate({**defaults, **checkpoint.drawing, **stated})
+        settings = Settings.model_validate({**defaults, **checkpoint.drawing, **given_settings})
     except ValidationError as error:
         option = error.errors()[0]["loc"][0]
         raise OptionError(f"{validation_summary(error)}; give --{option} another value") from error
@@ -302,11 +302,11 @@ def _check_unclaimed(path: Path, judge: JudgeRecord) -> None:
         )
 
 
-def _different_inputs(stored: JudgeRecord, judge: JudgeRecord) -> str:
+def _different_inputs(stored_judge: JudgeRecord, judge: JudgeRecord) -> str:
     """Return in words how two records of ground-truth labels differ."""
-    if stored.preprocessing != judge.preprocessing:
+    if stored_judge.preprocessing != judge.preprocessing:
         return "another crop"
-    if stored.weights_sha256 != judge.weights_sha256:
+    if stored_judge.weights_sha256 != judge.weights_sha256:
         return "other images or labels"
     return "other labels"
 
@@ -413,7 +413,7 @@ def _score(
     is_lenient: bool,
 ) -> EvaluatedResult:
     """Evaluate the predictions and write the result; return one that is up to date."""
-    started = utc_now()
+    start_time = utc_now()
     path = result_path(out, name)
     subject = _subject(plan, shards, out)
     method = _method(plan, shards, name, judge, is_lenient and n_missing > 0)
@@ -425,7 +425,7 @@ def _score(
             return EvaluatedResult(current_result, path, False)
 
     predictions, output = _evaluate_predictions(name, shards)
-    provenance = make_provenance(started, plan.settings.device)
+    provenance = make_provenance(start_time, plan.settings.device)
     result = _make_result(path, subject, method, output, shards, n_missing, provenance)
     arrays = _per_sample_arrays(output, predictions, shards)
     return EvaluatedResult(write_result(path, result, arrays), path, True)
@@ -573,27 +573,29 @@ def _result_differences(
 ) -> list[str]:
     """Return in which parts a stored result differs from one computed from the predictions."""
     try:
-        stored = read_result(path, is_checked=False)
+        stored_result = read_result(path, is_checked=False)
     except BenchError as error:
         return [f"is not a result that this version can read: {error}"]
-    if stored.evaluator not in load_suite(plan.suite).evaluators:
-        return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
+    if stored_result.evaluator not in load_suite(plan.suite).evaluators:
+        return [f"evaluator {stored_result.evaluator} is not one of suite {plan.suite}"]
 
     n_missing = count_missing_images(shards)
     subject = _subject(plan, shards, folder)
-    is_lenient = stored.is_lenient and n_missing > 0
-    method = _method(plan, shards, stored.evaluator, judge, is_lenient)
-    predictions, output = _evaluate_predictions(stored.evaluator, shards)
-    expected = _make_result(path, subject, method, output, shards, n_missing, stored.provenance)
+    is_lenient = stored_result.is_lenient and n_missing > 0
+    method = _method(plan, shards, stored_result.evaluator, judge, is_lenient)
+    predictions, output = _evaluate_predictions(stored_result.evaluator, shards)
+    expected_result = _make_result(
+        path, subject, method, output, shards, n_missing, stored_result.provenance
+    )
 
     # A folder may have moved, a label is the user's, and measurements are compared below.
     exempt_fields = {"target", "label", "measurements"}
     differences = [
         f"{name} differs from what the predictions give"
-        for name in differing_fields(stored, expected)
+        for name in differing_fields(stored_result, expected_result)
         if name not in exempt_fields
     ]
-    if stored.measurements != expected.measurements:
+    if stored_result.measurements != expected_result.measurements:
         differences.append("measurements differ from what the predictions give")
     expected_arrays = _per_sample_arrays(output, predictions, shards)
     if not _are_equal_arrays(_stored_arrays(path), expected_arrays):

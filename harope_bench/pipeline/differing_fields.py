@@ -14,15 +14,17 @@ class FieldDifference(NamedTuple):
     expected: object
 
 
-def differing_fields(stored: BaseModel, expected: BaseModel) -> dict[str, FieldDifference]:
+def differing_fields(
+    stored_record: BaseModel, expected_record: BaseModel
+) -> dict[str, FieldDifference]:
     """Return both values of each field that differs, by field name, in the order of the fields.
 
     Args:
-        stored, expected: Records of the same model.
+        stored_record, expected_record: Records of the same model.
     """
     differences = {}
-    expected_values = dict(expected)
-    for name, value in stored:
+    expected_values = dict(expected_record)
+    for name, value in stored_record:
         if value != expected_values[name]:
             differences[name] = FieldDifference(value, expected_values[name])
     return differences

@@ -118,8 +118,7 @@ def _package_finding(name: str) -> Finding:
 
 def _extra_findings() -> list[Finding]:
     return [
-        _requirement_finding("extra", extra, extra_requirement(extra), "installed")
-        for extra in EXTRAS
+        _requirement_finding("extra", name, extra_requirement(name), "installed") for name in EXTRAS
     ]
 
 

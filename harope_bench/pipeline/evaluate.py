@@ -460,12 +460,12 @@ def _score(
     Args:
         notes: Warnings about the images.
     """
-    started = utc_now()
+    start_time = utc_now()
     profile = job.evaluator_profile
     reference = job.reference
     reference_sha256 = None if scoring.reference is None else reference.sha256
     path = result_path(out, result_name(profile, scoring.rules, reference_sha256))
-    extracted = extract_features(
+    extraction = extract_features(
         samples,
         profile.judge,
         out / FEATURES_FOLDER / profile.judge,
@@ -477,7 +477,7 @@ def _score(
     method = ResultMethod(
         profile.name,
         profile.evaluator,
-        extracted.judge,
+        extraction.judge,
         reference.name,
         reference.sha256,
         scoring.rules,
@@ -487,24 +487,24 @@ def _score(
         if current_result is not None:
             return EvaluatedResult(current_result, path, False)
 
-    output = profile.evaluator.evaluate(extracted.features, reference.arrays)
+    output = profile.evaluator.evaluate(extraction.features, reference.arrays)
     result = build_result(
         path,
         subject,
         method,
         output,
-        make_provenance(started, scoring.device, extracted.flags),
-        warnings_before(samples, notes, extracted, reference),
-        judge_error_rates([extracted.judge]),
+        make_provenance(start_time, scoring.device, extraction.flags),
+        warnings_before(samples, notes, extraction, reference),
+        judge_error_rates([extraction.judge]),
     )
-    arrays = {**output.per_sample, "indices": extracted.features.indices}
+    arrays = {**output.per_sample, "indices": extraction.features.indices}
     return EvaluatedResult(write_result(path, result, arrays), path, True)
 
 
 def warnings_before(
     samples: SampleSet,
     notes: Sequence[str],
-    extracted: ExtractedFeatures,
+    extraction: ExtractedFeatures,
     reference: LoadedReference,
 ) -> tuple[ResultWarning, ...]:
     """Return the warnings about images, judge and reference; those of the evaluator follow them.
@@ -515,7 +515,7 @@ def warnings_before(
     return (
         *make_warnings("images", samples.warnings),
         *make_warnings("protocol", notes),
-        *extracted.warnings,
+        *extraction.warnings,
         *make_warnings("reference", reference.warnings),
     )
 

@@ -225,7 +225,7 @@ def check_prompt_scoring(
     """
     suite = load_prompt_suite(scoring.suite)
     selected_evaluators = select_prompt_evaluators(suite, scoring, evaluators)
-    names = [selected.name for selected in selected_evaluators]
+    names = [evaluator_choice.name for evaluator_choice in selected_evaluators]
     if selected_evaluators:
         suite.prompts_source()
     if scoring.annotator_options.is_rescored or not selected_evaluators:
@@ -234,8 +234,8 @@ def check_prompt_scoring(
     # A dictionary keeps the order of the judges, so the same error is raised each time.
     judge_choices = dict.fromkeys(
         judge_choice
-        for selected in selected_evaluators
-        for judge_choice in selected.judges.values()
+        for evaluator_choice in selected_evaluators
+        for judge_choice in evaluator_choice.judges.values()
     )
     judges = {judge_choice: judge_choice.judge for judge_choice in judge_choices}
     has_external_judge = any(judge.runner is not None for judge in judges.values())
@@ -264,9 +264,9 @@ def _needed_judges(
     """Return the judges that may be needed for these cases; all if the cases are not known."""
     return {
         judge_choice
-        for selected in selected_evaluators
-        for role, judge_choice in selected.judges.items()
-        if cases is None or _is_role_needed(selected.evaluator, role, cases)
+        for evaluator_choice in selected_evaluators
+        for role, judge_choice in evaluator_choice.judges.items()
+        if cases is None or _is_role_needed(evaluator_choice.evaluator, role, cases)
     }
 
 
@@ -337,7 +337,9 @@ def _check_roles_used(
     scoring: PromptScoring, selected_evaluators: Sequence[EvaluatorWithJudges]
 ) -> None:
     """Raise OptionError if `--judge` names a role that no evaluator has."""
-    known_roles = {role for selected in selected_evaluators for role in selected.judges}
+    known_roles = {
+        role for evaluator_choice in selected_evaluators for role in evaluator_choice.judges
+    }
     for part in scoring.judge.split(",") if scoring.judge else ():
         role = _role_of(part)
         if role is not None and role not in known_roles:
@@ -381,20 +383,22 @@ def evaluate_prompts(
     check_results_belong(out, samples)
 
     with_prompts = [
-        selected
-        for selected in selected_evaluators
-        if any(selected.evaluator.metadata_key in case.metadata for case in cases.values())
+        evaluator_choice
+        for evaluator_choice in selected_evaluators
+        if any(evaluator_choice.evaluator.metadata_key in case.metadata for case in cases.values())
     ]
     source = make_source(target, out, scoring.suite, samples.plan, scoring.folder_options, count)
     return [
-        _evaluate_one(samples, selected, out, scoring, cases, suite.prompts_source(), source)
-        for selected in with_prompts or selected_evaluators
+        _evaluate_one(
+            samples, evaluator_choice, out, scoring, cases, suite.prompts_source(), source
+        )
+        for evaluator_choice in with_prompts or selected_evaluators
     ]
 
 
 def _evaluate_one(
     samples: SampleSet,
-    selected_evaluator: EvaluatorWithJudges,
+    evaluator_choice: EvaluatorWithJudges,
     out: Path,
     scoring: PromptScoring,
     cases: Mapping[int, PromptCase],
@@ -407,11 +411,11 @@ def _evaluate_one(
         prompts_source: Name and sha256 of the prompts' file.
         source: Where the images are, if not in `out`.
     """
-    started = utc_now()
-    name = selected_evaluator.name
-    evaluator = selected_evaluator.evaluator
-    judges = selected_evaluator.judges
-    path = result_path(out, f"{name}{selected_evaluator.suffix}")
+    start_time = utc_now()
+    name = evaluator_choice.name
+    evaluator = evaluator_choice.evaluator
+    judges = evaluator_choice.judges
+    path = result_path(out, f"{name}{evaluator_choice.suffix}")
     images, records = annotate_samples(
         samples,
         cases,
@@ -451,7 +455,7 @@ def _evaluate_one(
         subject,
         method,
         output,
-        make_provenance(started, scoring.annotator_options.device),
+        make_provenance(start_time, scoring.annotator_options.device),
         (
             *make_warnings("images", samples.warnings),
             *make_warnings("substitute", substitute_warnings(records)),
@@ -575,7 +579,7 @@ def import_official_results(
         PlanMismatchError: `out` holds a result of other images.
     """
     suite = load_prompt_suite(scoring.suite)
-    started = utc_now()
+    start_time = utc_now()
     reader = find_results_reader(path)
     if reader is None:
         return None
@@ -612,7 +616,7 @@ def import_official_results(
         subject,
         method,
         output,
-        make_provenance(started, scoring.annotator_options.device),
+        make_provenance(start_time, scoring.annotator_options.device),
         (*make_warnings("imported", [OFFICIAL_RUN.preprocessing]), *lenient_warnings(scoring)),
         has_sample_scores=True,
     )

@@ -64,8 +64,8 @@ class Evaluation:
         if not self.pending:
             return None
         n_others = len(self.pending) - 1
-        others = f" (and {n_others} more runs wait)" if n_others else ""
-        return PendingAnswersError(f"{self.pending[0]}{others}")
+        suffix = f" (and {n_others} more runs wait)" if n_others else ""
+        return PendingAnswersError(f"{self.pending[0]}{suffix}")
 
 
 def evaluate_target(
