@@ -215,7 +215,7 @@ def convert(
 
     \b
     harope-bench convert runs/harope harope.npz --to adm
-    harope-bench convert pictures/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
+    harope-bench convert images/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
     """
     from harope_bench.suites.official_layouts.conversion import convert
 

@@ -379,7 +379,7 @@ def _method(
         is_lenient: Images are missing, and the user allows it.
     """
     image_rows = _image_rows(shards)
-    reference = f"labels of {len(image_rows):,} pictures of {plan.suite}"
+    reference = f"labels of {len(image_rows):,} images of {plan.suite}"
     return ResultMethod(
         name,
         load_feature_evaluator(name),

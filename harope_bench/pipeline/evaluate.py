@@ -229,7 +229,7 @@ def _open_reference(
     judge: str,
     scoring: FeatureScoring,
     out: Path,
-    shape: tuple[int, int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> LoadedReference:
     """Open the suite's reference for a judge, or the file that the user gives.
 
