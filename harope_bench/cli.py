@@ -109,8 +109,9 @@ def _exit_with(ctx: click.Context, message: str, exit_code: int = 1) -> NoReturn
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 def main(debug: bool) -> None:
-    """Compare positional encodings of image transformers: generate images, compute metrics, and
-    render tables and reports.
+    """Compare positional encodings of image transformers.
+
+    The commands generate images, compute metrics, and render tables and reports.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2

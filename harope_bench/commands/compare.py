@@ -25,12 +25,13 @@ from harope_bench.commands.terminal import echo
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: bool) -> None:
-    """Compare NEW with BASELINE: difference, confidence interval and verdict of each metric.
+    """Compare the metrics of NEW with those of BASELINE.
 
-    BASELINE and NEW are run folders, or folders with several runs of one method (one training seed
-    each). A difference is NEW minus BASELINE. It is paired by sample if both runs generated the
-    same requests, by prompt if both scored the same prompts, and by image if both are classifiers
-    on the same images.
+    The output has the difference, its confidence interval and a verdict for each metric. BASELINE
+    and NEW are run folders, or folders with several runs of one method (one training seed each). A
+    difference is NEW minus BASELINE. It is paired by sample if both runs generated the same
+    requests, by prompt if both scored the same prompts, and by image if both are classifiers on the
+    same images.
 
     \b
     harope-bench compare runs/rope-axial runs/harope
@@ -84,10 +85,10 @@ def gate(
     reason: str | None,
     json_: bool,
 ) -> None:
-    """Test whether NEW is worse than BASELINE by more than a margin.
+    """Test NEW for a regression against BASELINE.
 
-    BASELINE is a run folder or a baseline.json. Exit code 0: pass. 3: regression. 4: inconclusive
-    or not comparable.
+    It is a regression if a metric is worse by more than a margin. BASELINE is a run folder or a
+    baseline.json. Exit code 0: pass. 3: regression. 4: inconclusive or not comparable.
 
     \b
     harope-bench gate baseline.json runs/new --config gate.toml --junit gate.xml

@@ -21,9 +21,10 @@ from harope_bench.commands.terminal import echo
 )
 @click.option("--all", "include_all", is_flag=True, help="Also list images with a full score.")
 def failures(runs: Path, format_: str, include_all: bool) -> None:
-    """List the images of prompt suites below RUNS that scored below the maximum.
+    """List images that scored below the maximum.
 
-    Each row has the reason, the detected boxes and the annotations. Warnings go to stderr.
+    RUNS is a folder with runs of prompt suites. Each row has the reason, the detected boxes and the
+    annotations. Warnings go to stderr.
 
     \b
     harope-bench failures runs/shapes-harope --format csv > wrong.csv

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def fetch(asset: str, source: Path | None, json_: bool) -> None:
-    """Download ASSET (see `list assets`) to HAROPE_BENCH_HOME and check its hashes.
+    """Download an ASSET (see `list assets`).
 
-    This is the only command that uses the network. An interrupted download resumes.
+    The files are stored in HAROPE_BENCH_HOME, and their hashes are checked. This is the only
+    command that uses the network. An interrupted download resumes.
 
     \b
     harope-bench fetch inception-2015
@@ -101,9 +102,10 @@ def reference(
     device: str,
     replace: bool,
 ) -> None:
-    """Build the reference TARGET (.npz) from the real images in SOURCE (folder, run or .npz).
+    """Build a reference file from real images.
 
-    The reference holds the feature statistics of all images, and some of the images.
+    SOURCE is an image folder, a run folder or an .npz file. The reference TARGET (.npz) holds the
+    feature statistics of all images, and some of the images.
 
     \b
     harope-bench reference photos/ photos.npz --judge inception-2015 --crop 256

@@ -43,7 +43,7 @@ out_option = click.option(
 
 @click.group()
 def figure() -> None:
-    """Plot attention distances, learned matrices, loss curves or sweeps.
+    """Plot attention, matrices, loss curves or sweeps.
 
     The report includes every figure in RUNS/figures.
 

@@ -63,7 +63,9 @@ def generate(
     dry_run: bool,
     generation: GenerationOptions,
 ) -> None:
-    """Generate the samples of a registered CHECKPOINT that the run folder does not have yet.
+    """Generate samples of a registered CHECKPOINT.
+
+    Samples that the run folder has already are not generated again.
 
     \b
     harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
@@ -126,10 +128,11 @@ def verify(
     real_images: RealImageOptions,
     json_: bool,
 ) -> None:
-    """Check every run and result below the folder RUN against its files.
+    """Check runs and results for alterations.
 
-    Results are scored again and some samples are generated again. Exit code 3: something was
-    altered. 1: something could not be checked.
+    Every run and result below the folder RUN is compared with the recorded hashes. Results are
+    scored again and some samples are generated again. Exit code 3: something was altered. 1:
+    something could not be checked.
 
     \b
     harope-bench verify runs/harope --redraw 5
@@ -209,9 +212,10 @@ def convert(
     count: int | None,
     replace: bool,
 ) -> None:
-    """Convert the samples in SOURCE to another layout at TARGET.
+    """Convert samples to another layout.
 
     SOURCE is a run folder, an image folder, an .npz file, or the folder of an official benchmark.
+    TARGET is written in the layout --to.
 
     \b
     harope-bench convert runs/harope harope.npz --to adm

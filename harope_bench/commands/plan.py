@@ -73,10 +73,11 @@ def plan(
     device: str,
     json_: bool,
 ) -> None:
-    """Estimate the images, training seeds, disk space and time that a comparison needs.
+    """Estimate the cost of resolving a difference.
 
-    The study compares two methods on CHECKPOINT's suite and must detect --difference with
-    probability --power.
+    The output states the images, training seeds, disk space and time that are needed. The study
+    compares two methods on CHECKPOINT's suite and must detect --difference with probability
+    --power.
 
     \b
     harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 --runs runs/table2

@@ -24,8 +24,10 @@ LISTED_FIELDS = ("name", "origin", "version", "parity", "trust")
 @click.option("-v", "--verbose", is_flag=True, help="Also print origin, version and parity.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def list_(kind: str | None, verbose: bool, json_: bool) -> None:
-    """List what is registered: encodings, backbones, checkpoints, suites, judges, evaluators and
-    more, or only those of one KIND.
+    """List checkpoints, encodings, suites, judges and more.
+
+    KIND limits the list to one kind: backbones, checkpoints, encodings, evaluators, judges, suites
+    and so on.
 
     \b
     harope-bench list encodings -v
@@ -95,7 +97,10 @@ def entry_json(entry: RegistryEntry, verbose: bool) -> dict[str, str | int]:
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def doctor(has_golden_sets: bool, folder: Path | None, device: str, json_: bool) -> None:
-    """Check the installation: what works, what is missing, and the command that fixes it.
+    """Check the installation.
+
+    The output states what works, what is missing, what is broken, and the command that fixes it.
+    The exit code is 3 if something is broken.
 
     \b
     harope-bench doctor
@@ -262,9 +267,9 @@ def register(
 )
 @click.option("--replace", is_flag=True, help="Overwrite a TARGET with other content.")
 def export(name: str, target: Path, is_folded: bool, replace: bool) -> None:
-    """Write checkpoint NAME to TARGET, a .safetensors file that `register` can read.
+    """Write checkpoint NAME to the .safetensors file TARGET.
 
-    The metadata of the file holds the settings that `register` needs.
+    The command `register` can read the file. Its metadata holds the settings that `register` needs.
 
     \b
     harope-bench export digits-harope plain.safetensors --folded

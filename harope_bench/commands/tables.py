@@ -45,9 +45,10 @@ def table(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """Print tables of the paper, with measured values next to the published ones.
+    """Print tables of the paper with measured values.
 
-    Rows, columns and decimals are those of the paper. NAMES are 2, table2 and so on.
+    Rows, columns and decimals are those of the paper, and measured values are next to the published
+    ones. NAMES are 2, table2 and so on.
 
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
@@ -141,9 +142,10 @@ def reproduce(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """Generate and evaluate every row of tables NAMES (or `all`), then write tables and report.
+    """Generate and evaluate all rows of tables.
 
-    An interrupted call resumes, and a finished one does nothing.
+    NAMES are table2 and so on, or `all`. The tables and a report are written to --out. An
+    interrupted call resumes, and a finished one does nothing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
@@ -194,7 +196,9 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .html file.")
 @entry_options
 def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:
-    """Write one HTML file, readable offline, about all runs below a folder.
+    """Write a report of all runs below a folder.
+
+    The report is one HTML file that needs no network.
 
     \b
     harope-bench report --runs runs/table2 --out report.html
