@@ -218,13 +218,13 @@ def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
         "shapes-mmdit",
         "--encoding",
         "harope",
-        "--from",
+        "--base",
         tmp_path,
         "--out",
         tmp_path / "out",
         exit_code=2,
     )
-    assert "'--from'" in done.stderr and "is a directory" in done.stderr
+    assert "'--base'" in done.stderr and "is a directory" in done.stderr
 
 
 def test_verify_answers_no_with_three(drawn: Path) -> None:
@@ -466,7 +466,7 @@ def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.M
 
 def test_doctor_knows_the_shipped_things() -> None:
     findings = json.loads(run("doctor", "--json").stdout)["findings"]
-    states = {(f["area"], f["name"]): f["state"] for f in findings}
+    states = {(f["area"], f["name"]): f["status"] for f in findings}
     assert (
         states["judge", "digits-net"]
         == states["reference", "digits"]
