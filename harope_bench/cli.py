@@ -1,14 +1,15 @@
-"""The command line: one group, and the one place where a named error becomes a line and an exit
-code.
+"""The command line: one click group, which turns errors into one line and an exit code.
 
-The commands are in commands/: each parses, calls one function, prints. Answers go to stdout,
-progress to stderr.
-Exit 0 done, 1 a named error, 2 wrong usage, 3 the answer is no, 4 the gate cannot tell.
+The commands are in commands/. Each command parses its options, calls one function and prints.
+Results go to stdout, progress and warnings to stderr.
+
+Exit codes: 0 success; 1 an error; 2 wrong usage; 3 a negative result (an altered file, a
+regression, a broken installation); 4 the gate could not decide.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -34,62 +35,67 @@ from harope_bench.core.escaping import message_line, printable_line, usage_text
 
 
 class ErrorReportingGroup(click.Group):
-    """Catches named errors at the one place where they become a line and an exit code."""
+    """A group of commands that reports every error in one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse words that are no Unicode text, which no plan and no result could hold; see
-        click.
+        """Parse the arguments like click; reject one that is not UTF-8.
+
+        A plan or a result could not store such a text.
         """
-        if odd := [
-            word
-            for word in args
-            if not word.isascii() and word.encode("utf-8", "replace").decode() != word
-        ]:
-            raise click.UsageError(f"{odd[0]!a} is not UTF-8; rename the file or folder")
+        for argument in args:
+            if not _is_utf8(argument):
+                raise click.UsageError(f"{argument!a} is not UTF-8; rename the file or folder")
         return super().parse_args(ctx, args)
 
+    # Any: the return type of click's own method
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the verb; a BenchError is one line and exit 1 unless --debug asks for the
-        traceback.
+        """Run the command; print an error as one line and exit.
+
+        With --debug the error is raised, so that Python prints its traceback.
         """
+        is_debugging = bool(ctx.params.get("debug"))
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            if ctx.params.get("debug"):
+            if is_debugging:
                 raise
-            echo(f"harope-bench: {message_line(str(error))}", err=True)
-            ctx.exit(1)
+            _exit_with(ctx, message_line(str(error)))
         except (KeyboardInterrupt, click.Abort):
-            echo(
-                "harope-bench: interrupted; what was reported done is kept, the same command goes"
-                " on from there",
-                err=True,
-            )
-            ctx.exit(130)
+            _exit_with(ctx, "interrupted; run the same command again to resume", exit_code=130)
         except click.ClickException as error:
             error.message = usage_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
             raise
         except click.exceptions.Exit:
             raise
         except OSError as error:
-            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+            if is_debugging or isinstance(error, BrokenPipeError):
                 raise
-            echo(
-                f"harope-bench: {printable_line(str(error.filename or 'the system'))}:"
-                f" {error.strerror or error}; check the path and the disk",
-                err=True,
-            )
-            ctx.exit(1)
+            subject = printable_line(str(error.filename or "the system"))
+            _exit_with(ctx, f"{subject}: {error.strerror or error}; check the path and the disk")
         except Exception as error:
-            if ctx.params.get("debug"):
+            if is_debugging:
                 raise
-            first = printable_line(str(error).splitlines()[0]) if str(error) else ""
-            echo(
-                f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug"
-                " and report what it prints",
-                err=True,
+            _exit_with(
+                ctx,
+                f"unexpected {type(error).__name__}: {_error_headline(error)}; run again with"
+                " --debug and report what it prints",
             )
-            ctx.exit(1)
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
+
+
+def _error_headline(error: Exception) -> str:
+    """Return the first line of an error's text; empty if it has none."""
+    lines = str(error).splitlines()
+    return printable_line(lines[0]) if lines else ""
+
+
+def _exit_with(ctx: click.Context, message: str, exit_code: int = 1) -> NoReturn:
+    """Print a message to stderr and exit."""
+    echo(f"harope-bench: {message}", err=True)
+    ctx.exit(exit_code)
 
 
 @click.group(
@@ -101,16 +107,18 @@ class ErrorReportingGroup(click.Group):
     },
 )
 @click.version_option(__version__)
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 def main(debug: bool) -> None:
-    """Compare positional encodings of image transformers: draw, judge, tabulate, report.
+    """Compare positional encodings of image transformers.
+
+    The commands generate images, compute metrics, and render tables and reports.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
     """
 
 
-for verb in (
+for command in (
     setup.list_,
     setup.doctor,
     setup.register,
@@ -134,7 +142,7 @@ for verb in (
     figure.figure,
     failures.failures,
 ):
-    main.add_command(verb)
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

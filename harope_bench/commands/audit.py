@@ -1,4 +1,4 @@
-"""The verb audit."""
+"""The command `audit`: training captions that match a benchmark's prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harope_bench.commands.options import json_object_text
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
-    from harope_bench.analysis.contamination import Audit
+    from harope_bench.analysis.contamination import Audit, Kind
 
 CAPTIONS_PATH = click.Path(path_type=Path)
 
@@ -22,24 +22,29 @@ CAPTIONS_PATH = click.Path(path_type=Path)
     type=CAPTIONS_PATH,
     multiple=True,
     required=True,
-    help=".jsonl, .csv, .tsv or .txt, also .gz; may be repeated.",
+    help="Caption file (.jsonl, .csv, .tsv or .txt, also .gz); may be repeated.",
 )
 @click.option(
-    "--suite", required=True, help="geneval, dpg-bench, t2i-compbench, or any name with --prompts."
+    "--suite",
+    required=True,
+    help="Prompt suite: geneval, dpg-bench, t2i-compbench, or any name together with --prompts.",
 )
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
-    help="The suite's official prompt file or folder; it does not ship here.",
+    help="Official prompt file or folder of the suite, which this package does not include.",
 )
 @click.option(
     "--field",
-    help="Field or column of the captions; the first of text, caption, prompt if left out.",
+    help="Field or column with the caption. Default: the first of text, caption, prompt.",
 )
 @click.option(
-    "--examples", type=click.IntRange(0), default=3, help="Captions shown of each kind and task."
+    "--examples",
+    type=click.IntRange(0),
+    default=3,
+    help="Number of matching captions to print for each kind of match and task.",
 )
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def audit(
     captions: tuple[Path, ...],
     suite: str,
@@ -48,68 +53,74 @@ def audit(
     examples: int,
     json_: bool,
 ) -> None:
-    """Training captions that repeat, contain, or are formed like a benchmark's prompts.
+    """Find training captions that match a benchmark's prompts.
+
+    A caption matches when it equals a prompt, contains one, or follows the template of the
+    benchmark's prompts.
 
     \b
     harope-bench audit --captions captions.jsonl --suite geneval --prompts evaluation_metadata.jsonl
     """
     from harope_bench.analysis.contamination import audit_captions
 
-    found = audit_captions(captions, suite, prompts, field, examples)
+    caption_audit = audit_captions(captions, suite, prompts, field, examples)
     if json_:
-        echo(json_object_text(audit_json(found)))
-    else:
-        for line in audit_lines(found):
-            echo(line)
+        echo(json_object_text(audit_json(caption_audit)))
+        return
+    for line in audit_lines(caption_audit):
+        echo(line)
 
 
-def audit_json(found: Audit) -> dict[str, object]:
-    """The audit as JSON values."""
+def audit_json(audit: Audit) -> dict[str, object]:
+    """Return the audit as JSON values."""
     from harope_bench.analysis.contamination import KINDS
 
-    tasks = {
-        kind: {task: n for (k, task), n in sorted(found.counts.items()) if k == kind}
+    kinds = {
+        kind: {
+            "n_captions": audit.count_kind(kind),
+            "tasks": _captions_by_task(audit, kind),
+            "n_distinct_prompts": len(audit.matched_prompts[kind]),
+        }
         for kind in KINDS
     }
-    kinds = {
-        k: {
-            "captions": found.count_kind(k),
-            "tasks": tasks[k],
-            "distinct_prompts": len(found.matched_prompts[k]),
-        }
-        for k in KINDS
-    }
     return {
-        "suite": found.suite,
-        "prompts": found.prompts,
-        "captions": found.captions,
-        "matched": found.n_matched,
+        "suite": audit.suite,
+        "n_prompts": audit.prompts,
+        "n_captions": audit.captions,
+        "n_matched": audit.n_matched,
         "kinds": kinds,
-        "examples": [example._asdict() for example in found.examples],
+        "examples": [example._asdict() for example in audit.examples],
     }
 
 
-def audit_lines(found: Audit) -> list[str]:
-    """The audit in words: counts by kind and task, then examples."""
+def _captions_by_task(audit: Audit, kind: Kind) -> dict[str, int]:
+    """Return the number of captions with one kind of match, by task, in alphabetical order."""
+    return {
+        task: n_captions
+        for (task_kind, task), n_captions in sorted(audit.counts.items())
+        if task_kind == kind
+    }
+
+
+def audit_lines(audit: Audit) -> list[str]:
+    """Return the audit as text: the number of captions by kind and task, then examples."""
     from harope_bench.analysis.contamination import KINDS
 
     lines = [
-        f"{found.captions:,} captions against {found.prompts:,} prompts of {found.suite}:"
-        f" {found.n_matched:,} match"
+        f"{audit.captions:,} captions against {audit.prompts:,} prompts of {audit.suite}:"
+        f" {audit.n_matched:,} match"
     ]
     for kind in KINDS:
-        met = (
-            f", {len(found.matched_prompts[kind]):,} of {found.prompts:,} prompts"
-            if kind != "template"
-            else ""
-        )
-        lines.append(f"{kind:10} {found.count_kind(kind):>10,} captions{met}")
-        lines += [
-            f"  {task:16} {n:>10,}" for (k, task), n in sorted(found.counts.items()) if k == kind
-        ]
-    if found.examples:
+        # A template has no single prompt that a caption could match.
+        n_prompts = f"{len(audit.matched_prompts[kind]):,} of {audit.prompts:,} prompts"
+        prompts_text = "" if kind == "template" else f", {n_prompts}"
+        lines.append(f"{kind:10} {audit.count_kind(kind):>10,} captions{prompts_text}")
+        for task, n_captions in _captions_by_task(audit, kind).items():
+            lines.append(f"  {task:16} {n_captions:>10,}")
+
+    if audit.examples:
         lines.append("examples:")
-    for example in sorted(found.examples, key=lambda e: (KINDS.index(e.kind), e.task)):
+    for example in sorted(audit.examples, key=lambda e: (KINDS.index(e.kind), e.task)):
         prompt = f"  <- {example.prompt}" if example.kind == "contained" else ""
         lines.append(
             f"  {example.kind}, {example.task}, {example.file}:{example.line} "

@@ -1,6 +1,4 @@
-"""The command eval: images of a folder, of a file or of a checkpoint, a classifier's answers, and
-what a network costs.
-"""
+"""The command `eval`: evaluate images, a classifier, or the cost of a network."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from harope_bench.commands.options import (
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
-    from harope_bench.core.schema import Result
+    from harope_bench.core.schema import Measurement, Result
     from harope_bench.data.result_store import EvaluatedResult
     from harope_bench.pipeline.eval_options import (
         GenerationOptions,
@@ -39,25 +37,27 @@ if TYPE_CHECKING:
     "--suite",
     "suites",
     help=(
-        "Suite, several comma-separated for a checkpoint; the run's or the checkpoint's own if left"
-        " out."
+        "Suite, or for a checkpoint several, comma-separated. Default: the suite of the run or of"
+        " the checkpoint."
     ),
 )
 @scoring_options
 @generation_options
 @click.option(
     "--resolution",
-    "sides",
+    "resolutions",
     type=ResolutionList(),
     multiple=True,
-    help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
+    help=(
+        "Image side in pixels; several (28,56) make one run each. Default: the suite's resolution."
+    ),
 )
 @click.option(
     "--count",
     type=click.IntRange(1),
     help=(
-        "Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left"
-        " out."
+        "Evaluate samples 0 to COUNT - 1. Default: all samples of a target; for a checkpoint, the"
+        " suite's number."
     ),
 )
 @real_image_options
@@ -65,14 +65,16 @@ if TYPE_CHECKING:
 @click.option(
     "--label",
     help=(
-        "Text of the row that these results get in tables; kept in the results, also of finished"
-        " runs."
+        "Row label of these results in tables. It is stored in the results, also in those that are"
+        " up to date."
     ),
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the results. Default: the target itself, or runs/NAME.",
 )
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def eval_(
     target: str,
     suites: str | None,
@@ -87,8 +89,11 @@ def eval_(
     out: Path | None,
     json_: bool,
 ) -> None:
-    """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first;
-    a classifier names real pictures).
+    """Evaluate TARGET and print its metrics.
+
+    TARGET is a run folder, an image folder, an ADM .npz file, the results file of an official
+    script, or the name of a checkpoint. A generator's images are generated first. A classifier
+    classifies the suite's real images.
 
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
@@ -112,10 +117,10 @@ def eval_(
         label=None if label is None else check_label(label),
         out=out,
     )
-    names = [name.strip() for name in suites.split(",")] if suites else []
-    evaluation = evaluate_target(
-        target, options, names, [side for group in resolutions for side in group]
-    )
+    suite_names = [name.strip() for name in suites.split(",")] if suites else []
+    sides = [side for group in resolutions for side in group]
+    evaluation = evaluate_target(target, options, suite_names, sides)
+
     pending = evaluation.pending_error
     print_results(evaluation.results, json_ and pending is None)
     if pending is not None:
@@ -123,54 +128,50 @@ def eval_(
 
 
 def print_results(results: Sequence[EvaluatedResult], as_json: bool) -> None:
-    """Print results: one JSON object, or each in words."""
+    """Print results as one JSON object, or as text."""
     from harope_bench.pipeline.evaluate_target import is_network_evaluator
 
     if as_json:
-        echo(
-            json_object_text(
-                {
-                    "results": [
-                        {"path": str(s.path), "fresh": s.is_new, "result": record_json(s.result)}
-                        for s in results
-                    ]
-                }
-            )
-        )
+        entries = [
+            {"path": str(r.path), "is_new": r.is_new, "result": record_json(r.result)}
+            for r in results
+        ]
+        echo(json_object_text({"results": entries}))
         return
-    for scored in results:
-        echo(
-            f"{scored.path}:"
-            f" {result_title(scored.result)}{'' if scored.is_new else ' (stood already, no work done)'}"
-        )
+    for evaluated_result in results:
+        state = "" if evaluated_result.is_new else " (up to date)"
+        echo(f"{evaluated_result.path}: {result_title(evaluated_result.result)}{state}")
+        is_of_network = is_network_evaluator(evaluated_result.result.evaluator)
         for line in result_lines(
-            scored.result, "forwards" if is_network_evaluator(scored.result.evaluator) else "images"
+            evaluated_result.result, "forwards" if is_of_network else "images"
         ):
             echo("  " + line)
 
 
 def result_title(result: Result) -> str:
-    """Return which implementation of a metric and which judge a result is of."""
+    """Return the evaluator with its version, the profile and the judge of a result."""
     return (
         f"{result.evaluator}@{result.version}, profile {result.profile}, judge {result.judge.name}"
     )
 
 
 def result_lines(result: Result, samples: str) -> list[str]:
-    """Return a result in words, one measurement a line, full precision.
+    """Return a result as text: one line for each measurement, then the warnings.
 
     Args:
         samples: What the evaluator counts, `images` or `forwards`.
     """
     lines = []
     for m in result.measurements:
-        value = (
-            f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "")
-            if m.value is not None
-            else f"none: {m.reason}"
-        )
-        lines.append(
-            f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,}"
-            f" {samples}{', ' + m.interval if m.interval else ''})"
-        )
+        interval = f", {m.interval}" if m.interval else ""
+        counts = f"{m.n_scored:,} of {m.n_asked:,} {samples}{interval}"
+        lines.append(f"{m.name:14} {_value_text(m)}  ({counts})")
     return [*lines, *(f"warning: {text}" for text in result.warning_texts)]
+
+
+def _value_text(measurement: Measurement) -> str:
+    """Return the value and its standard error, or the reason why there is no value."""
+    if measurement.value is None:
+        return f"none: {measurement.reason}"
+    error = "" if measurement.se is None else f" +- {measurement.se:.2g}"
+    return f"{measurement.value:.6g}{error}"

@@ -1,4 +1,4 @@
-"""The verb failures: which images of prompts were held wrong, and why."""
+"""The command `failures`: the generated images that scored below the maximum, and why."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from harope_bench.commands.terminal import echo
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option(
     "--format",
-    "kind",
+    "format_",
     type=click.Choice(["jsonl", "csv"]),
     default="jsonl",
     show_default=True,
-    help="Form of the rows.",
+    help="Output format.",
 )
-@click.option("--all", "everything", is_flag=True, help="Images held right too.")
-def failures(runs: Path, format: str, include_all: bool) -> None:
-    """List the images below RUNS that scored less than all, with reason, boxes and answers;
-    warnings go to stderr.
+@click.option("--all", "include_all", is_flag=True, help="Also list images with a full score.")
+def failures(runs: Path, format_: str, include_all: bool) -> None:
+    """List images that scored below the maximum.
+
+    RUNS is a folder with runs of prompt suites. Each row has the reason, the detected boxes and the
+    annotations. Warnings go to stderr.
 
     \b
     harope-bench failures runs/shapes-harope --format csv > wrong.csv
     """
-    from harope_bench.reports import failures as found
+    from harope_bench.reports.failures import (
+        read_failures,
+        read_warnings,
+        rows_csv,
+        rows_jsonl,
+    )
 
-    rows = found.read_failures(runs, include_all)
-    for line in found.read_warnings(runs):
+    rows = read_failures(runs, include_all)
+    for line in read_warnings(runs):
         echo(f"warning: {line}", err=True)
-    echo((found.rows_csv if format == "csv" else found.rows_jsonl)(rows), nl=False)
+    text = rows_csv(rows) if format_ == "csv" else rows_jsonl(rows)
+    echo(text, nl=False)

@@ -1,27 +1,33 @@
-"""Verbs that bring what judging needs: fetch, reference."""
+"""The commands `fetch` and `reference`, which provide the files that evaluation needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import json_object_text
 from harope_bench.commands.terminal import echo
 
+if TYPE_CHECKING:
+    from harope_bench.assets.download import FetchedFile
+
 
 @click.command()
-@click.argument("thing")
+@click.argument("asset")
 @click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="A file or folder that you have; checked in the same way, nothing is downloaded.",
+    help="Copy from this file or folder instead of downloading; the same checks apply.",
 )
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def fetch(asset: str, source: Path | None, json_: bool) -> None:
-    """Bring THING (see `list assets`) into HAROPE_BENCH_HOME; the only verb that uses the network.
-    It resumes.
+    """Download an ASSET (see `list assets`).
+
+    The files are stored in HAROPE_BENCH_HOME, and their hashes are checked. This is the only
+    command that uses the network. An interrupted download resumes.
 
     \b
     harope-bench fetch inception-2015
@@ -29,64 +35,77 @@ def fetch(asset: str, source: Path | None, json_: bool) -> None:
     from harope_bench.assets.download import fetch_asset
     from harope_bench.assets.local_files import load_asset
 
-    brought = fetch_asset(asset, source)
+    fetched_files = fetch_asset(asset, source)
     if json_:
-        echo(json_object_text({"files": [{**b._asdict(), "path": str(b.path)} for b in brought]}))
+        entries = [{**file._asdict(), "path": str(file.path)} for file in fetched_files]
+        echo(json_object_text({"files": entries}))
         return
-    for b in brought:
-        told = "was here, whole" if b.is_unchanged else "here now"
-        unvouched = (
-            "no hash is published and it came by --from, so nothing shows that it is the published"
-            " file: a judge on it is a substitute"
-        )
-        recorded = (
-            "no hash is published: trust on first use, this one is recorded and binding from now on"
-            if b.is_from_url
-            else unvouched
-        )
-        hash_ = f"hash checked: {b.verification}" if b.has_known_hash else recorded
-        echo(f"{b.path}: {told}, sha256 {b.sha256} ({hash_})")
-    known = load_asset(asset)
-    echo(f"{known.title}. Licence: {known.licence}.{f' {known.note}' if known.note else ''}")
+    for file in fetched_files:
+        state = "up to date" if file.is_unchanged else "fetched"
+        echo(f"{file.path}: {state}, sha256 {file.sha256} ({_hash_text(file)})")
+    record = load_asset(asset)
+    note = f" {record.note}" if record.note else ""
+    echo(f"{record.title}. Licence: {record.licence}.{note}")
+
+
+def _hash_text(file: FetchedFile) -> str:
+    """Return how the hash of a fetched file was checked."""
+    if file.has_known_hash:
+        return f"hash checked: {file.verification}"
+    if file.is_from_url:
+        return "no hash is published: trust on first use; later fetches must give the same hash"
+    return (
+        "no hash is published and the file came by --from, so nothing shows that it is the"
+        " published file: a judge that uses it counts as a substitute"
+    )
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
-    "--judge", required=True, help="Judge that looks; the reference is good for it alone."
+    "--judge",
+    required=True,
+    help="Feature extractor; the reference can be used with this judge only.",
 )
 @click.option(
-    "--images",
+    "--image-count",
     type=click.IntRange(4),
     default=10_000,
-    help="Real images kept for precision and recall.",
+    help="Number of real images to store for precision and recall.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice of these images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    help="Seed of the random choice of the stored images.",
+)
 @click.option(
     "--crop",
     type=click.IntRange(8),
-    help="Centre-crop every file to this side first, as ADM prepares ImageNet.",
+    help="Centre-crop every image to this side first, as ADM prepares ImageNet.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Where the judge runs.",
+    help="Device of the judge.",
 )
-@click.option("--replace", is_flag=True, help="Write over a TARGET that holds something else.")
+@click.option("--replace", is_flag=True, help="Overwrite a TARGET with other content.")
 def reference(
     source: Path,
     target: Path,
     judge: str,
-    images: int,
+    image_count: int,
     seed: int,
     crop: int | None,
     device: str,
     replace: bool,
 ) -> None:
-    """Build the reference TARGET.npz from real images in SOURCE (folder, run or .npz): statistics
-    of all, and some of the images.
+    """Build a reference file from real images.
+
+    SOURCE is an image folder, a run folder or an .npz file. The reference TARGET (.npz) holds the
+    feature statistics of all images, and some of the images.
 
     \b
     harope-bench reference photos/ photos.npz --judge inception-2015 --crop 256
@@ -100,19 +119,19 @@ def reference(
     registry.find_entry("judges", judge)
     require_device(device)
     if target.suffix != ".npz":
-        raise OptionError(f"a reference is an .npz, {target} is not called so; add .npz")
+        raise OptionError(f"a reference is an .npz file, {target} has another ending; add .npz")
     samples = open_samples(source)
     build_reference(
         samples if crop is None else crop_samples(samples, crop),
         target,
         judge,
         device,
-        images,
+        image_count,
         seed,
         replace,
     )
     echo(
-        f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to"
+        f"{target}: statistics of {len(samples.indices):,} images, features of {judge}; use it with"
         " `eval --reference`"
     )
     for line in reference_origin(target).warnings:

@@ -1,6 +1,4 @@
-"""The verb figure: the paper's figures 5, 6 and 7 of registered checkpoints and of training
-logs.
-"""
+"""The command `figure`: the paper's figures 5, 6 and 7 for checkpoints and training logs."""
 
 from __future__ import annotations
 
@@ -14,38 +12,40 @@ from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.analysis.learned_matrices import Show
+    from harope_bench.core.chart_schema import HeadMatrix, SweepChart, SweepPoint
     from harope_bench.leaderboards.sweep import Axis
     from harope_bench.pipeline.eval_options import GenerationOptions
 
 
 class NumberList(click.ParamType):
-    """`100,500,900`."""
+    """The option type of a list of numbers: `100,500,900`."""
 
     name = "numbers"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """A tuple of floats; a usage error otherwise."""
+        """Return the numbers; raise a usage error if one is not a finite number."""
+        parts = str(value).split(",")
         try:
-            found = tuple(FiniteFloat().convert(part, param, ctx) for part in str(value).split(","))
+            return tuple(FiniteFloat().convert(part, param, ctx) for part in parts)
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers", param, ctx)
-        return found
 
 
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="The .svg; .json and .csv go beside it.",
+    help="The .svg file; .json and .csv files of the same name are written too.",
 )
 
 
 @click.group()
 def figure() -> None:
-    """Draw attention distances, learned matrices, loss curves or sweeps. What lies in RUNS/figures
-    is shown by the report.
+    """Plot attention, matrices, loss curves or sweeps.
+
+    The report includes every figure in RUNS/figures.
 
     \b
     harope-bench figure attention-distance digits-rope-axial digits-harope --out
@@ -58,47 +58,49 @@ def figure() -> None:
 @figure.command("attention-distance")
 @click.argument("checkpoints", nargs=-1, required=True)
 @click.option(
-    "--images",
+    "--count",
     type=click.IntRange(1),
     default=64,
-    help="Requests 0 to IMAGES - 1; or so many real pictures.",
+    help="Number of samples (0 to COUNT - 1), or of real images for a classifier.",
 )
 @click.option(
-    "--times",
+    "--timesteps",
     type=NumberList(),
     default="100,300,500,700,900",
-    help="Of 1,000, from clean to noise; the nearest step is taken.",
+    help="Timesteps between 0 (clean) and 1,000 (noise); the nearest sampler step is used.",
 )
-@click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
+@click.option("--suite", help="Suite with the labels or prompts. Default: the checkpoint's suite.")
 @click.option(
-    "--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out."
+    "--resolution",
+    type=click.IntRange(1),
+    help="Image side in pixels. Default: the suite's resolution.",
 )
 @click.option(
-    "--pictures",
+    "--images",
     type=click.Path(path_type=Path),
-    help="Folder of real pictures for a classifier whose suite ships none.",
+    help="Folder of real images, for a classifier whose suite includes none.",
 )
 @generation_options
 @out_option
 def attention_distance(
     checkpoints: tuple[str, ...],
-    images: int,
-    times: tuple[float, ...],
+    count: int,
+    timesteps: tuple[float, ...],
     suite: str | None,
-    pictures: Path | None,
+    images: Path | None,
     out: Path,
     batch: int | None,
     generation: GenerationOptions,
 ) -> None:
-    """How far each head looks, by layer (Figure 5): post-rotation queries and keys on the model's
-    own way, labelled or prompted branch.
+    """Plot the mean attention distance of each head by layer (Figure 5).
+
+    The distances are computed from the rotated queries and keys, while the model generates with
+    its sampler; of the two guidance branches, the conditional one is used. Text tokens (flux, sd3)
+    and the class token (deit) are excluded. A classifier processes real images.
 
     \b
     harope-bench figure attention-distance digits-rope-axial digits-harope --out
     runs/figures/distance.svg
-
-    Text tokens (flux, sd3) and the class token (deit) are left out. A classifier looks at real
-    pictures.
     """
     from harope_bench.analysis.attention_distance import measure_distances, settings_text
     from harope_bench.core.chart_schema import AttentionDistanceChart
@@ -106,18 +108,18 @@ def attention_distance(
     from harope_bench.reports.chart_files import write_figure
 
     plans = [plan_checkpoint(name, suite, generation) for name in checkpoints]
-    runs = tuple(measure_distances(plan, images, times, pictures) for plan in plans)
-    for path in write_figure(
-        AttentionDistanceChart(settings_text=settings_text(runs, images, times), checkpoints=runs),
-        out,
-    ):
+    runs = tuple(measure_distances(plan, count, timesteps, images) for plan in plans)
+    chart = AttentionDistanceChart(
+        settings_text=settings_text(runs, count, timesteps), checkpoints=runs
+    )
+    for path in write_figure(chart, out):
         echo(path)
     for run in runs:
-        spread = " ".join(f"{value:.2f}" for value in run.standard_deviation)
-        without = f"; {run.excluded_tokens} left out" if run.excluded_tokens else ""
+        deviations = " ".join(f"{value:.2f}" for value in run.standard_deviation)
+        excluded = f"; {run.excluded_tokens} excluded" if run.excluded_tokens else ""
         echo(
-            f"{run.checkpoint}: spread over heads by layer {spread} px; even attention"
-            f" {run.uniform_distance:.2f} px{without}"
+            f"{run.checkpoint}: standard deviation over heads by layer {deviations} px; uniform"
+            f" attention {run.uniform_distance:.2f} px{excluded}"
         )
 
 
@@ -127,16 +129,22 @@ def attention_distance(
     "--show",
     type=click.Choice(["m", "m-i", "m-inverse-t", "operator"]),
     default="m",
-    help="operator: M^T R_D M_k.",
+    help="Matrix to plot: M, M - I, the inverse transpose of M, or operator (M^T R_D M_k).",
 )
 @click.option(
     "--offset",
     "offsets",
     type=NumberList(),
     multiple=True,
-    help="D as row,column; (1,0) and (0,1) if left out.",
+    help="Offset D of the operator as row,column; may be repeated. Default: 1,0 and 0,1.",
 )
-@click.option("--layer", "layers", type=click.IntRange(0), multiple=True, help="Only these layers.")
+@click.option(
+    "--layer",
+    "layers",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Layer to plot; may be repeated. Default: all.",
+)
 @out_option
 def matrices(
     checkpoint: str,
@@ -145,7 +153,7 @@ def matrices(
     layers: tuple[int, ...],
     out: Path,
 ) -> None:
-    """The learned matrices by layer and head, with their numbers (Figure 6).
+    """Plot the learned matrices by layer and head, and print their statistics (Figure 6).
 
     \b
     harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
@@ -155,65 +163,72 @@ def matrices(
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.charts_svg import MATRIX_AMBIGUITY_NOTE
 
-    found = measure_matrices(
+    chart = measure_matrices(
         load_checkpoint.load_checkpoint_record(checkpoint),
         show,
         offsets or ((1.0, 0.0), (0.0, 1.0)),
         layers or None,
     )
-    for path in write_figure(found, out):
+    for path in write_figure(chart, out):
         echo(path)
-    for one in found.matrices:
-        condition = "singular" if one.condition_number is None else f"{one.condition_number:.4g}"
-        moved = " ".join(f"{value:.3g}" for value in one.operator_change)
-        place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
-        echo(
-            f"{place}: |M-I| {one.distance_from_identity:.4g}, cond {condition}, coupling"
-            f" {one.axis_coupling:.2%}, |M^T R_D M_k - R_D| {moved}"
-        )
+    for matrix in chart.matrices:
+        echo(_matrix_line(matrix))
     echo(f"note: {MATRIX_AMBIGUITY_NOTE}")
+
+
+def _matrix_line(matrix: HeadMatrix) -> str:
+    """Return the statistics of one learned matrix as text."""
+    head = "all heads" if matrix.head is None else f"head {matrix.head}"
+    changes = " ".join(f"{value:.3g}" for value in matrix.operator_change)
+    number = matrix.condition_number
+    condition = "singular" if number is None else f"{number:.4g}"
+    return (
+        f"layer {matrix.layer}, {head}: |M-I| {matrix.distance_from_identity:.4g}, cond"
+        f" {condition}, coupling {matrix.axis_coupling:.2%}, |M^T R_D M_k - R_D| {changes}"
+    )
 
 
 @figure.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--suite", help="Of which suite; needed where the runs have several.")
-@click.option(
-    "--metric", required=True, help="Of which metric, as a result names it (overall, fid)."
-)
+@click.option("--suite", help="Suite of the results; required if the runs have several suites.")
+@click.option("--metric", required=True, help="Metric as named in the results (overall, fid).")
 @click.option(
     "--axis",
     type=click.Choice(["resolution", "training-resolution", "pos-scaling"]),
     default="resolution",
-    help="What the runs differ in.",
+    help="Setting on the horizontal axis.",
 )
 @out_option
 def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> None:
-    """A metric along an axis, a line for each checkpoint and what else differs; the table goes to
-    the terminal.
+    """Plot a metric against a setting, with one line for each checkpoint.
+
+    Runs of one checkpoint that differ in another setting have a line each. The values are printed
+    too.
 
     \b
     harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
     """
     from harope_bench.data.result_store import read_results
-    from harope_bench.leaderboards.sweep import build_sweep_chart as swept
+    from harope_bench.leaderboards.sweep import build_sweep_chart
     from harope_bench.reports.chart_files import write_figure
 
-    found = swept(read_results(runs), suite, metric, axis)
-    for path in write_figure(found, out):
+    chart = build_sweep_chart(read_results(runs), suite, metric, axis)
+    for path in write_figure(chart, out):
         echo(path)
-    for line in found.lines:
+    for line in chart.lines:
         for point in line.points:
-            interval = (
-                ""
-                if point.low is None or point.high is None
-                else f"  {point.low:.{found.decimals}f} to {point.high:.{found.decimals}f}"
-            )
-            echo(
-                f"{line.label:40} {point.axis_value:>14} {point.value:.{found.decimals}f}{interval}"
-                f"  ({point.images:,} images)"
-            )
-    for told in found.excluded:
-        echo(f"left out: {told}")
+            echo(f"{line.label:40} {_point_text(point, chart)}")
+    for reason in chart.excluded:
+        echo(f"excluded: {reason}")
+
+
+def _point_text(point: SweepPoint, chart: SweepChart) -> str:
+    """Return the value and the confidence interval of one point of a sweep."""
+    interval = ""
+    if point.low is not None and point.high is not None:
+        interval = f"  {point.low:.{chart.decimals}f} to {point.high:.{chart.decimals}f}"
+    value = f"{point.value:.{chart.decimals}f}"
+    return f"{point.axis_value:>14} {value}{interval}  ({point.images:,} images)"
 
 
 @figure.command()
@@ -224,12 +239,14 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
     "--ema",
     type=FiniteFloat(0, 1, max_open=True),
     default=0.0,
-    help="Weight of the past in a running average; 0 draws the log as it is.",
+    help="Decay of the exponential moving average; 0 plots the raw losses.",
 )
 @out_option
 def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
-    """Training loss against step (Figure 7), from our log.csv, DiT's log.txt, or csv of step, loss,
-    run.
+    """Plot the training loss against the step (Figure 7).
+
+    LOGS are log.csv files of this package, log.txt files of DiT, or .csv files with the columns
+    step, loss and run.
 
     \b
     harope-bench figure loss runs/train/*/log.csv --ema 0.9 --out runs/figures/loss.svg
@@ -237,11 +254,9 @@ def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.loss_logs import read_losses
 
-    found = read_losses(logs, ema)
-    for path in write_figure(found, out):
+    chart = read_losses(logs, ema)
+    for path in write_figure(chart, out):
         echo(path)
-    for run in found.curves:
-        echo(
-            f"{run.label}: step {run.steps[-1]:,.0f}, loss"
-            f" {(run.smoothed_loss or run.loss)[-1]:.4f}"
-        )
+    for curve in chart.curves:
+        losses = curve.smoothed_loss or curve.loss
+        echo(f"{curve.label}: step {curve.steps[-1]:,.0f}, loss {losses[-1]:.4f}")

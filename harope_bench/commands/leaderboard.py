@@ -1,4 +1,4 @@
-"""The verb group leaderboard."""
+"""The command group `leaderboard`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from harope_bench.commands.terminal import echo
 
 @click.group()
 def leaderboard() -> None:
-    """A folder of result JSON, in git or anywhere, as a leaderboard.
+    """Build leaderboard pages from a folder of result files.
 
     \b
     harope-bench leaderboard build runs --out site
     """
 
 
-@leaderboard.command()
+@leaderboard.command("build")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of the pages; index.html is the start.",
+    help="Folder for the HTML pages; index.html is the first page.",
 )
 def build_pages(folder: Path, out: Path) -> None:
-    """Static pages from every results/*.json below FOLDER: a section a protocol, a page a run, no
-    server.
+    """Write static HTML pages of every results/*.json below FOLDER.
+
+    The pages have one section for each protocol and one page for each run. They need no server.
 
     \b
     harope-bench leaderboard build runs --out site
     """
     from harope_bench.reports.leaderboard_pages import write_leaderboard
 
-    written = write_leaderboard(folder, out)
-    echo(f"{written[0]}: {len(written) - 1} {'run' if len(written) == 2 else 'runs'}")
+    page_paths = write_leaderboard(folder, out)
+    n_runs = len(page_paths) - 1  # the first page is the index
+    echo(f"{page_paths[0]}: {n_runs} {'run' if n_runs == 1 else 'runs'}")

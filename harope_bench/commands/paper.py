@@ -1,4 +1,4 @@
-"""Verbs of the published tables: paper check, paper noise."""
+"""The commands `paper check` and `paper noise`, which examine the published tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harope_bench.commands.terminal import echo
 
 @click.group()
 def paper() -> None:
-    """What the published tables say of themselves, from the printed digits alone.
+    """Examine the published tables, using only the printed digits.
 
     \b
     harope-bench paper check
@@ -19,10 +19,11 @@ def paper() -> None:
 
 
 @paper.command()
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def check(json_: bool) -> None:
-    """Arithmetic audit of the published tables: printed, recomputed, arithmetic. Exits 0 whatever
-    it finds.
+    """Recompute the published tables and list the printed values that do not follow.
+
+    The exit code is 0 whatever the check finds.
 
     \b
     harope-bench paper check --json
@@ -32,19 +33,19 @@ def check(json_: bool) -> None:
     from harope_bench.reports import audit_text
 
     findings = audit.audit_tables(table_spec.load_tables())
-    echo(
-        json_object_text(audit_text.findings_json(findings))
-        if json_
-        else audit_text.findings_text(findings)
-    )
+    if json_:
+        echo(json_object_text(audit_text.findings_json(findings)))
+    else:
+        echo(audit_text.findings_text(findings))
 
 
 @paper.command()
 @click.argument("name")
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def noise(name: str, json_: bool) -> None:
-    """Which differences of a published table (2 or table2) exceed the noise assumed for them, with
-    the constants.
+    """List the differences of published table NAME (2 or table2) that exceed the assumed noise.
+
+    The output states the constants that the noise is computed from.
 
     \b
     harope-bench paper noise 2
@@ -52,5 +53,10 @@ def noise(name: str, json_: bool) -> None:
     from harope_bench.leaderboards import assumed_noise, table_spec
     from harope_bench.reports import audit_text
 
-    found = assumed_noise.assess_differences(table_spec.load_table(name), table_spec.load_tables())
-    echo(json_object_text(audit_text.noise_json(found)) if json_ else audit_text.noise_text(found))
+    assessment = assumed_noise.assess_differences(
+        table_spec.load_table(name), table_spec.load_tables()
+    )
+    if json_:
+        echo(json_object_text(audit_text.noise_json(assessment)))
+    else:
+        echo(audit_text.noise_text(assessment))

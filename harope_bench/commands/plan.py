@@ -1,4 +1,4 @@
-"""The verb plan."""
+"""The command `plan`, which estimates what it costs to resolve a difference."""
 
 from __future__ import annotations
 
@@ -12,49 +12,53 @@ from harope_bench.commands.terminal import echo
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--suite", help="What to draw; the checkpoint's own if left out.")
-@click.option("--metric", default="fid", help="The metric that shall tell.")
+@click.option("--suite", help="Suite to generate. Default: the checkpoint's suite.")
+@click.option("--metric", default="fid", help="Metric that is compared.")
 @click.option(
     "--difference",
     type=FiniteFloat(1e-9),
     required=True,
-    help="The difference to find, in the metric's unit.",
+    help="Smallest true difference to detect, in the metric's unit.",
 )
 @click.option(
     "--power",
     type=FiniteFloat(0.5, 0.9999),
     default=0.8,
-    help="How often a true difference shall be found.",
+    help="Probability of detecting a true difference of that size.",
 )
 @click.option(
     "--runs",
     type=click.Path(path_type=Path),
-    help="Runs to measure the noise from; else published constants.",
+    help="Folder of runs to measure the noise from. Default: published constants.",
 )
 @click.option(
     "--value",
     type=FiniteFloat(0, min_open=True),
-    help="The metric's value to expect, where no run tells it.",
+    help="Expected value of the metric, if no run has measured it.",
 )
 @click.option(
     "--count",
     "images",
     type=click.IntRange(2),
-    help="Images of each run; the suite's own number if left out.",
+    help="Images of each run. Default: the suite's number.",
 )
 @click.option(
-    "--rate", type=FiniteFloat(1e-9), help="Images a second; a tile is drawn and timed if left out."
+    "--rate",
+    type=FiniteFloat(1e-9),
+    help="Images generated per second. Default: one batch is generated and timed.",
 )
 @click.option(
-    "--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out."
+    "--resolution",
+    type=click.IntRange(1),
+    help="Image side in pixels. Default: the suite's resolution.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Where the tile is drawn.",
+    help="Device for the timed batch.",
 )
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def plan(
     checkpoint: str,
     suite: str | None,
@@ -69,7 +73,11 @@ def plan(
     device: str,
     json_: bool,
 ) -> None:
-    """Images, training seeds, disk and time that a wanted difference costs, before anything runs.
+    """Estimate the cost of resolving a difference.
+
+    The output states the images, training seeds, disk space and time that are needed. The study
+    compares two methods on CHECKPOINT's suite and must detect --difference with probability
+    --power.
 
     \b
     harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 --runs runs/table2
@@ -81,7 +89,7 @@ def plan(
         plan_for,
     )
 
-    found = estimate_budget(
+    budget = estimate_budget(
         plan_for(checkpoint, suite, resolution, device),
         metric,
         difference,
@@ -91,4 +99,7 @@ def plan(
         images,
         rate,
     )
-    echo(json_object_text(budget_fields(found)) if json_ else "\n".join(budget_lines(found)))
+    if json_:
+        echo(json_object_text(budget_fields(budget)))
+    else:
+        echo("\n".join(budget_lines(budget)))

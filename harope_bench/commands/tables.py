@@ -1,4 +1,4 @@
-"""Verbs of tables: table, reproduce, report."""
+"""The commands `table`, `reproduce` and `report`, which render tables and reports."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harope_bench.core.record_base import Option
     from harope_bench.leaderboards.board import Show
     from harope_bench.leaderboards.match_runs import Scale
+    from harope_bench.pipeline.reproduce import ReproduceSummary
 
 
 @click.command()
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with runs to measure from.",
+    help="Folder of runs whose results are the measured values.",
 )
 @click.option(
     "--format",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--show",
     type=click.Choice(["published", "measured", "both"]),
-    help="Default: both with --runs, else published.",
+    help="Values to show. Default: both with --runs, otherwise published.",
 )
 @entry_options
 def table(
@@ -44,7 +45,10 @@ def table(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """The paper's tables, same rows, columns and decimals, with measured values beside them.
+    """Print tables of the paper with measured values.
+
+    Rows, columns and decimals are those of the paper, and measured values are next to the published
+    ones. NAMES are 2, table2 and so on.
 
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
@@ -61,15 +65,16 @@ def table(
         raise click.UsageError(
             "--add and --row show measured runs; give --runs DIR and leave --show published out"
         )
-    chosen = [board.load_table(name) for name in names]
+
+    specs = [board.load_table(name) for name in names]
     entries = parse_entries(add, row, runs)
     results = read_results(runs) if runs else []
-    boards = board.build_boards(
-        chosen, results, show or ("both" if runs else "published"), None, entries
-    )
-    texts = [tables.render_table(each, format_) for each in boards]
+    shown_values = show or ("both" if runs else "published")
+    boards = board.build_boards(specs, results, shown_values, None, entries)
+
+    texts = [tables.render_table(filled_board, format_) for filled_board in boards]
     if format_ == "json" and len(texts) > 1:
-        texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
+        texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # one JSON object for all tables
     echo("\n".join(texts), nl=False)
 
 
@@ -79,48 +84,48 @@ def table(
     "--scale",
     type=click.Choice(["micro", "paper"]),
     required=True,
-    help="micro: shipped checkpoints, two CPU cores.",
+    help="micro: the small checkpoints of this package, on two CPU cores. paper: registered ones.",
 )
 @click.option(
     "--count",
     type=click.IntRange(2),
-    help="Samples of each row; the suite's own number if left out.",
+    help="Samples of each row. Default: the suite's number.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of all runs, tables and the report.",
+    help="Folder for all runs, tables and the report.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Where the networks run.",
+    help="Device of the networks.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
 @scaling_option(
-    "How rows larger than their training meet positions beyond its grid; none if left out."
+    "Scaling of positions beyond the training grid, in rows larger than the training resolution."
+    " Default: none."
 )
 @click.option(
     "--judge",
     help=(
-        "For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own"
-        " judges."
+        "Judges instead of those of the prompt suites: ROLE=NAME or ROLE=NAME:MODEL,"
+        " comma-separated."
     ),
 )
 @click.option(
     "--judge-python",
-    "python",
     type=click.Path(path_type=Path),
-    help="Python that runs a judge of another environment.",
+    help="Python interpreter of the environment in which an external judge runs.",
 )
 @click.option(
     "--judge-option",
-    "runner",
+    "judge_options",
     type=KeyValueType(),
     multiple=True,
-    help="key=value for that judge's runner (weights=F, checkout=DIR).",
+    help="key=value for the script of the external judge (weights=FILE, checkout=FOLDER).",
 )
 @entry_options
 def reproduce(
@@ -137,8 +142,10 @@ def reproduce(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does
-    what is missing.
+    """Generate and evaluate all rows of tables.
+
+    NAMES are table2 and so on, or `all`. The tables and a report are written to --out. An
+    interrupted call resumes, and a finished one does nothing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
@@ -148,12 +155,12 @@ def reproduce(
     from harope_bench.pipeline.annotate import AnnotatorOptions
     from harope_bench.pipeline.reproduce import reproduce
 
-    terms = AnnotatorOptions(
+    annotator_options = AnnotatorOptions(
         device,
         python=judge_python,
         runner_options={key: str(value) for key, value in judge_options},
     )
-    done = reproduce(
+    summary = reproduce(
         names,
         scale,
         count,
@@ -161,18 +168,22 @@ def reproduce(
         device,
         seed,
         judge,
-        terms,
+        annotator_options,
         pos_scaling,
         parse_entries(add, row, out),
     )
-    for path in done.written_paths:
-        echo(path)
-    echo(
-        f"{done.n_rows} rows: {done.n_generated:,} images drawn, {done.n_scored} results scored"
-        + ("" if done.n_generated or done.n_scored else "; everything stood already, no work done")
-    )
-    for line in done.missing_checkpoints:
+    for line in reproduce_lines(summary):
         echo(line)
+
+
+def reproduce_lines(summary: ReproduceSummary) -> list[str]:
+    """Return what `reproduce` prints: written files, counts, then the missing checkpoints."""
+    has_worked = bool(summary.n_generated or summary.n_scored)
+    counts = (
+        f"{summary.n_rows} rows: {summary.n_generated:,} images generated,"
+        f" {summary.n_scored} results computed{'' if has_worked else '; up to date'}"
+    )
+    return [*map(str, summary.written_paths), counts, *summary.missing_checkpoints]
 
 
 @click.command()
@@ -180,12 +191,14 @@ def reproduce(
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     required=True,
-    help="Folder with runs.",
+    help="Folder of runs.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The HTML file.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .html file.")
 @entry_options
 def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:
-    """One offline HTML file about all runs below a folder.
+    """Write a report of all runs below a folder.
+
+    The report is one HTML file that needs no network.
 
     \b
     harope-bench report --runs runs/table2 --out report.html

@@ -1,4 +1,4 @@
-"""The one door to the terminal: names and texts from outside cannot steer it."""
+"""Safe printing to the terminal: control characters in names and texts are neutralized."""
 
 from __future__ import annotations
 
@@ -8,7 +8,5 @@ from harope_bench.core.escaping import terminal_text
 
 
 def echo(message: object = "", err: bool = False, nl: bool = True) -> None:
-    """Print lines of text, to standard error with `err`; characters that steer a terminal become
-    blanks.
-    """
+    """Print text to stdout, or to stderr with `err`; replace control characters with blanks."""
     click.echo(terminal_text(str(message)), err=err, nl=nl)

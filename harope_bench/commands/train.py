@@ -1,4 +1,4 @@
-"""The verb train."""
+"""The command `train`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe")
-@click.option("--encoding", help="Encoding to train, for recipes of a denoiser.")
+@click.option("--encoding", help="Positional encoding to train with; for recipes of a generator.")
 @click.option(
     "--option",
     "options",
     type=KeyValueType(),
     multiple=True,
-    help="Option of the encoding, key=value.",
+    help="Option of the encoding as key=value; may be repeated.",
 )
-@click.option("--name", "called", help="Of the checkpoint; SUITE-ENCODING if left out.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
 @click.option(
-    "--from",
-    "base",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Weights file to start from, for recipes of a painter.",
+    "--name", "checkpoint_name", help="Name of the new checkpoint. Default: SUITE-ENCODING."
 )
-@click.option("--resume/--no-resume", default=True, help="Go on from the folder's snapshot.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Output folder. Default: runs/train/NAME."
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Weights file to start from; for text-to-image recipes.",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    help="Resume from the snapshot in the output folder, or start over.",
+)
 def train(
     recipe: str,
     encoding: str | None,
@@ -42,12 +49,16 @@ def train(
     base: Path | None,
     resume: bool,
 ) -> None:
-    """Carry out a RECIPE (name or .toml): a micro checkpoint, a judge, or reference statistics.
+    """Run the training RECIPE (a name or a .toml file).
+
+    A recipe produces a micro checkpoint, a micro judge or reference statistics.
 
     \b
     harope-bench train digits-dit --encoding harope --out runs/train/harope
     """
     from harope_bench.training.run_recipe import run_recipe
 
-    folder, what = run_recipe(recipe, encoding, dict(options), checkpoint_name, out, resume, base)
-    echo(f"{folder}: {what}")
+    folder, summary = run_recipe(
+        recipe, encoding, dict(options), checkpoint_name, out, resume, base
+    )
+    echo(f"{folder}: {summary}")

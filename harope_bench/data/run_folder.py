@@ -32,9 +32,13 @@ RECORDS_FILE = "samples.jsonl"
 REQUESTS_FILE = "requests.jsonl"
 IMAGES_FOLDER = "images"
 LOCK_FILE = ".lock"
-# what `eval` puts beside the images
+# Folders that `eval` writes beside the images.
 RESULTS_FOLDER = "results"
-OBSERVATIONS = "observations"
+FEATURES_FOLDER = "features"
+ANNOTATIONS_FOLDER = "annotations"
+PREDICTIONS_FOLDER = "predictions"
+FORWARDS_FOLDER = "forwards"
+JUDGE_OUTPUT_FOLDERS = (FEATURES_FOLDER, ANNOTATIONS_FOLDER, PREDICTIONS_FOLDER, FORWARDS_FOLDER)
 
 
 def plan_differences(requested_plan: Plan, folder_plan: Plan) -> list[str]:

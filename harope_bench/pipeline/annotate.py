@@ -231,11 +231,11 @@ def annotate_samples(
 
         # An image without one annotation fails, and later roles skip it.
         for query in queries:
-            stored = stored_annotations[query.key]
-            if stored.annotation is None:
-                failures[query.sample_index] = f"{judge_choice.name}: {stored.error}"
+            annotation, error = stored_annotations[query.key]
+            if annotation is None:
+                failures[query.sample_index] = f"{judge_choice.name}: {error}"
             else:
-                annotations[query.sample_index][role] = stored.annotation
+                annotations[query.sample_index][role] = annotation
 
     images = [
         _annotated_image(i, cases[i], metadata_key, annotations[i], failures.get(i))
@@ -309,7 +309,7 @@ def _annotate_role(
     else:
         incomplete_queries = _incomplete_queries(queries, stored_annotations)
         if incomplete_queries:
-            has_succeeded = any(stored.annotation for stored in stored_annotations.values())
+            has_succeeded = any(a.annotation for a in stored_annotations.values())
             _annotate_queries(
                 samples,
                 judge_choice,

@@ -1,12 +1,14 @@
-"""Checkpoint and real pictures to predictions, and these to a result. Knows no network and no rule.
+"""From a classifier and real images to predictions and results.
 
-A run folder holds plan.json, what the checkpoint said of each picture (observations/NAME/00000.npz,
-a file a shard, kept and
-resumed) and results/. The pictures themselves stay where they are; their hashes are in the shards.
+Backbones, suites and evaluators are called by name; this module knows no network and no metric.
+
+A run folder holds plan.json, the predictions (predictions/NAME/00000.npz and so on, one file for
+each shard of images) and results/. The images stay where they are; the shards hold their hashes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,7 @@ from harope_bench.data.result_store import (
     read_result,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS_FILE, RunFolder
+from harope_bench.data.run_folder import PREDICTIONS_FOLDER, REQUESTS_FILE, RunFolder
 from harope_bench.evaluators.base import EvaluatorOutput, Features, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import (
@@ -80,15 +82,20 @@ from harope_bench.suites.base import (
 )
 
 TASK = "classify"
-IMAGE_HASHES = "image_hashes"  # per-sample array of the pictures' hashes
 
 
 @dataclass(frozen=True)
 class RealImageSelection:
-    """Which pictures are named, and how they are cut: a folder and a list where the suite ships
-    none; `count` takes the first.
+    """Which real images are classified, and how.
 
-    lenient: Score although listed pictures are missing or damaged.
+    Attributes:
+        folder: Folder of the images, if the suite includes none.
+        labels: Label file, for images that are not in class folders.
+        count: Number of images from the start. None selects all.
+        crop_ratio: Resolution divided by the side that images are resized to before the crop. None
+            selects the suite's ratio.
+        is_rescored: Only stored predictions are used; no network is loaded.
+        is_lenient: Scores are computed although listed images are missing or damaged.
     """
 
     folder: Path | None = None
@@ -100,130 +107,182 @@ class RealImageSelection:
 
 
 def is_classification_suite(name: str) -> bool:
-    """Whether a suite's pictures are named instead of drawn."""
+    """Return whether a suite's images are classified, not generated."""
     return isinstance(load_suite(name), ClassificationSuite)
 
 
-def is_classifier(found: Checkpoint) -> bool:
-    """Whether a checkpoint is a classifier's."""
-    return load_backbone(found.backbone).task == TASK
+def is_classifier(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is a classifier."""
+    return load_backbone(checkpoint.backbone).task == TASK
 
 
 def make_classifier_plan(
     name: str, suite: str | None, overrides: Mapping[str, Option | None]
 ) -> Plan:
-    """The plan of a classifier and a suite of real pictures.
+    """Return the plan of a classifier on a suite of real images.
+
+    Args:
+        name: Name of the checkpoint.
+        suite: Name of the suite. None selects the checkpoint's.
+        overrides: Settings by field name; None where the checkpoint decides.
 
     Raises:
-        OptionError: no classifier, no such suite, another number of classes, or a setting that
-            means nothing here.
+        OptionError: The checkpoint is no classifier, the suite does not exist or has another
+            number of classes, or a setting does not apply.
     """
-    found = load_checkpoint_record(name)
-    chosen = suite or found.suite
-    taken = backbone_conditioning(found.backbone, found.config)
-    if chosen is None:
-        known = ", ".join(compatible_suites(taken)) or "none is registered that it can serve"
+    checkpoint = load_checkpoint_record(name)
+    suite_name = suite or checkpoint.suite
+    conditioning = backbone_conditioning(checkpoint.backbone, checkpoint.config)
+    if suite_name is None:
+        suite_names = ", ".join(compatible_suites(conditioning)) or "no registered suite fits it"
         raise OptionError(
-            f"checkpoint {name} has no suite of its own; add --suite, one of: {known}"
+            f"checkpoint {name} has no suite of its own; add --suite, one of: {suite_names}"
         )
-    check_checkpoint_suite(found, chosen)
-    if taken.kind != "images":
+    check_checkpoint_suite(checkpoint, suite_name)
+    if not is_classifier(checkpoint):
         raise OptionError(
-            f"checkpoint {name} ({found.backbone}) generates images and is no classifier;"
+            f"checkpoint {name} ({checkpoint.backbone}) generates images and is no classifier;"
             f" harope-bench generate {name}"
         )
-    plugin = load_suite(chosen)
-    backbone = load_backbone(found.backbone)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    check_settings(found, {**found.drawing, **given})
+
+    loaded_suite = load_suite(suite_name)
+    settings = _make_settings(checkpoint, loaded_suite.resolution, overrides)
+    return Plan(
+        checkpoint=checkpoint,
+        suite=suite_name,
+        suite_version=loaded_suite.version,
+        settings=settings,
+    )
+
+
+def _make_settings(
+    checkpoint: Checkpoint, resolution: int, overrides: Mapping[str, Option | None]
+) -> Settings:
+    """Return the settings of a classifier: defaults, the checkpoint's, then the user's.
+
+    Raises:
+        OptionError: A setting does not apply or has an invalid value.
+    """
+    backbone = load_backbone(checkpoint.backbone)
+    given_settings = {key: value for key, value in overrides.items() if value is not None}
+    check_settings(checkpoint, {**checkpoint.drawing, **given_settings})
+    defaults = {"resolution": resolution, "tile": backbone.tile}
     try:
-        settings = Settings.model_validate(
-            {"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given}
-        )
+        settings = Settings.model_validate({**defaults, **checkpoint.drawing, **given_settings})
     except ValidationError as error:
-        raise OptionError(
-            f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value"
-        ) from error
+        option = error.errors()[0]["loc"][0]
+        raise OptionError(f"{validation_summary(error)}; give --{option} another value") from error
     require_device(settings.device)
-    backbone.check_inputs(found, settings)
-    return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
+    backbone.check_inputs(checkpoint, settings)
+    return settings
 
 
 def classify(
-    plan: Plan, out: Path, wanted: RealImageSelection, evaluators: Sequence[str] | None = None
+    plan: Plan, out: Path, selection: RealImageSelection, evaluators: Sequence[str] | None = None
 ) -> list[EvaluatedResult]:
-    """Names every picture that is not named yet, then scores; results and predictions go below
-    `out`.
+    """Classify every image without a stored prediction, then score all predictions.
+
+    Predictions and results are written below `out`.
+
+    Args:
+        evaluators: Names of evaluators. None selects the suite's.
 
     Raises:
-        OptionError: pictures missing or not fitting, an evaluator this suite has not. PlanMismatch:
-            `out` is another plan's, or
-            holds predictions of other pictures. WeightsError: weights missing, altered or not
-            fitting.
+        OptionError: Images are missing or do not fit, or the suite does not have an evaluator.
+        PlanMismatchError: `out` is of another plan, or holds results of other images.
+        WeightsError: The weights are missing, altered or do not fit.
     """
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     suite = load_classification_suite(plan.suite)
+    names = _check_evaluators(plan.suite, suite, evaluators)
+    real_images = suite.real_images(selection.folder, selection.labels)
+    count = _check_count(real_images, selection.count, plan.suite)
+    check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    judge = label_judge_record(plan, real_images, selection.crop_ratio)
+    run = RunFolder(out)
+    _check_run_folder(run, plan, count)
+    for name in names:
+        _check_unclaimed(result_path(out, name), judge)
+
+    # Nothing is written before this line, so that a rejected call does not change a run.
+    run.tie_to_plan(plan)
+    run.record_request(range(count))
+    checksums.record_file_hashes(out, [REQUESTS_FILE])
+    shards = predict(
+        plan,
+        real_images,
+        count,
+        judge,
+        out / PREDICTIONS_FOLDER / plan.checkpoint.name,
+        _crop_ratio(suite, selection),
+        selection.is_rescored,
+    )
+    n_missing = count_missing_images(shards)
+    return [
+        _score(plan, shards, name, judge, out, n_missing, selection.is_lenient) for name in names
+    ]
+
+
+def _check_evaluators(
+    suite_name: str, suite: ClassificationSuite, evaluators: Sequence[str] | None
+) -> list[str]:
+    """Return the names of the evaluators; raise OptionError if the suite does not have one."""
     names = list(evaluators or suite.evaluators)
     for name in names:
         registry.find_entry("evaluators", name)
         if name not in suite.evaluators:
             raise OptionError(
-                f"suite {plan.suite} is scored by {', '.join(suite.evaluators)}, not by {name};"
+                f"suite {suite_name} is scored by {', '.join(suite.evaluators)}, not by {name};"
                 " leave --with out"
             )
-    pictures = suite.real_images(wanted.folder, wanted.labels)
-    count = _count(pictures, wanted.count, plan.suite)
-    check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    run = RunFolder(out)
-    judge = label_judge_record(plan, pictures, wanted.crop_ratio)
-    if run.plan is not None:
-        run.tie_to_plan(plan)  # another plan's folder is rejected as that
-    if (more := len(run.requested_indices())) > count:
-        raise OptionError(
-            f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it"
-            " out or give another --out"
-        )
-    for name in names:
-        _check_unclaimed(result_path(out, name), judge)
+    return names
 
-    # Nothing is written above this line: what is refused changes no run that stands there.
-    run.tie_to_plan(plan)
-    run.record_request(range(count))
-    checksums.record_file_hashes(out, [REQUESTS_FILE])
-    ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
-    shards = predict(
-        plan,
-        pictures,
-        count,
-        judge,
-        out / OBSERVATIONS / plan.checkpoint.name,
-        ratio,
-        wanted.is_rescored,
-    )
-    missing = count_missing_images(shards)
-    return [_score(plan, shards, name, judge, out, missing, wanted.is_lenient) for name in names]
+
+def _check_run_folder(run: RunFolder, plan: Plan, count: int) -> None:
+    """Check that a run folder is of this plan and did not request more than `count` images.
+
+    Raises:
+        PlanMismatchError: The folder is of another plan.
+        OptionError: Only a part of the run would be scored.
+    """
+    if run.plan is not None:
+        run.tie_to_plan(plan)
+    n_requested = len(run.requested_indices())
+    if n_requested > count:
+        raise OptionError(
+            f"{run.folder} was asked for {n_requested:,} images, --count {count:,} would score a"
+            " part; leave --count out or give another --out"
+        )
+
+
+def _crop_ratio(suite: ClassificationSuite, selection: RealImageSelection) -> float:
+    """Return the user's crop ratio, or the suite's."""
+    return suite.crop_ratio if selection.crop_ratio is None else selection.crop_ratio
 
 
 def count_missing_images(shards: Sequence[PredictionShard]) -> int:
-    """Return how many pictures have no answer: not there, damaged, or the network's output was not
-    finite.
+    """Return the number of images without a prediction.
+
+    They are missing or damaged, or the output of the network was not finite.
     """
     return sum(len(shard.failed) for shard in shards)
 
 
 def drop_values(
-    measurements: Sequence[Measurement], missing: int, lenient: bool
+    measurements: Sequence[Measurement], n_missing: int, is_lenient: bool
 ) -> tuple[Measurement, ...]:
-    """Return the measurements, without values where pictures have no answer and nobody said to
-    score the rest.
+    """Return the measurements; without values if images are missing and scoring is not lenient.
+
+    Args:
+        n_missing: Number of images without a prediction.
     """
-    if not missing or lenient:
+    if not n_missing or is_lenient:
         return tuple(measurements)
     reason = (
-        f"{missing:,} pictures are missing, damaged or without an answer; mend them or the list, or"
-        " --allow-missing scores the rest"
+        f"{n_missing:,} images are missing, damaged or without a prediction; fix the images or the"
+        " list, or score the others with --allow-missing"
     )
-    absent = {
+    no_value = {
         "value": None,
         "se": None,
         "low": None,
@@ -231,113 +290,117 @@ def drop_values(
         "interval": None,
         "reason": reason,
     }
-    return tuple(Measurement.model_validate({**m.model_dump(), **absent}) for m in measurements)
+    return tuple(Measurement.model_validate({**m.model_dump(), **no_value}) for m in measurements)
 
 
 def _check_unclaimed(path: Path, judge: JudgeRecord) -> None:
-    """PlanMismatch if a result of other pictures, labels or another crop lies where this one would
-    go.
-    """
-    found = find_result(path)
-    if found is not None and found.judge != judge:
+    """Raise PlanMismatchError if a result of other images, labels or another crop is stored."""
+    stored_result = find_result(path)
+    if stored_result is not None and stored_result.judge != judge:
         raise PlanMismatchError(
-            f"{path} is of {_different_pictures(found.judge, judge)}; choose another --out"
+            f"{path} is of {_different_inputs(stored_result.judge, judge)}; choose another --out"
         )
 
 
-def _different_pictures(stored: JudgeRecord, judge: JudgeRecord) -> str:
-    """Return in words in what the labels that judge a classifier differ."""
-    if stored.preprocessing != judge.preprocessing:
+def _different_inputs(stored_judge: JudgeRecord, judge: JudgeRecord) -> str:
+    """Return in words how two records of ground-truth labels differ."""
+    if stored_judge.preprocessing != judge.preprocessing:
         return "another crop"
-    return (
-        "other pictures or labels"
-        if stored.weights_sha256 != judge.weights_sha256
-        else "other labels"
-    )
+    if stored_judge.weights_sha256 != judge.weights_sha256:
+        return "other images or labels"
+    return "other labels"
 
 
-def _count(pictures: RealImages, count: int | None, suite: str) -> int:
-    held = len(pictures.names)
-    if count is not None and count > held:
+def _check_count(real_images: RealImages, count: int | None, suite: str) -> int:
+    """Return the number of images to classify; raise OptionError if there are fewer."""
+    n_images = len(real_images.names)
+    if count is not None and count > n_images:
         raise OptionError(
-            f"suite {suite} has {held:,} pictures here, --count asks for {count:,}; lower it"
+            f"suite {suite} has {n_images:,} images here, --count asks for {count:,}; lower it"
         )
-    return count or held
+    return count or n_images
 
 
-def label_judge_record(plan: Plan, pictures: RealImages, crop_ratio: float | None) -> JudgeRecord:
-    """Who judges a classifier: the labels. The hash is that of all pictures' names and labels."""
+def label_judge_record(
+    plan: Plan, real_images: RealImages, crop_ratio: float | None
+) -> JudgeRecord:
+    """Return the judge record of a classifier's result, which stands for the ground-truth labels.
+
+    Its hash is that of the names and labels of all images.
+    """
     suite = load_classification_suite(plan.suite)
     ratio = suite.crop_ratio if crop_ratio is None else crop_ratio
     side = plan.settings.resolution
-    kind = (
-        "official" if pictures.is_complete and len(pictures.names) == suite.count else "substitute"
-    )
+    is_official = real_images.is_complete and len(real_images.names) == suite.count
+    judge_class = "official" if is_official else "substitute"
+    labelled_names = list(zip(real_images.names, real_images.labels, strict=True))
     return JudgeRecord(
         name=f"{plan.suite}-labels",
         version=plan.suite_version,
-        judge_class="micro" if plan.checkpoint.scale == "micro" else kind,
-        weights_sha256=sha256_bytes(
-            repr(list(zip(pictures.names, pictures.labels, strict=True))).encode()
-        ),
+        judge_class="micro" if plan.checkpoint.scale == "micro" else judge_class,
+        weights_sha256=sha256_bytes(repr(labelled_names).encode()),
         preprocessing=f"RGB; shorter side to {side}/{ratio:g}, bicubic; middle {side} x {side}",
     )
 
 
-# ---------------------------------------------------------------------------------------------------
-# results
+# ---------------------------------------------------------------------------------------- results
 
 
 def join_predictions(shards: Sequence[PredictionShard]) -> Features:
-    """All predictions in index order, with the labels of the pictures."""
-    rows = _rows(shards)
-    indices = np.concatenate([shard.indices for shard in shards])
-    ranked = np.concatenate([shard.ranked_classes for shard in shards])
-    logits = np.concatenate([shard.logits for shard in shards])
-    labels = np.array([label for _, label, _ in rows], dtype=np.int64)[indices]
+    """Return the predictions of all shards in index order, with the labels of the images.
+
+    The arrays are ranked_classes (N, 5) int64 and logits (N, 5) float32, the highest first.
+    """
+    indices = np.concatenate([shard.indices for shard in shards])  # (N,)
+    ranked_classes = np.concatenate([shard.ranked_classes for shard in shards])  # (N, 5)
+    logits = np.concatenate([shard.logits for shard in shards])  # (N, 5)
+    all_labels = np.array([label for _, label, _ in _image_rows(shards)], dtype=np.int64)
     return Features(
         indices,
-        labels,
-        {"ranked_classes": ranked, "logits": logits},
-        failed=sum(len(s.failed) for s in shards),
+        all_labels[indices],
+        {"ranked_classes": ranked_classes, "logits": logits},
+        failed=count_missing_images(shards),
     )
 
 
 def _subject(plan: Plan, shards: Sequence[PredictionShard], out: Path) -> ResultSubject:
-    """Return the pictures as the subject of a result."""
-    failed = sorted((i, why) for shard in shards for i, why in shard.failed.items())
-    sha256 = sha256_bytes(f"{plan.digest}{_rows(shards)}{failed}".encode())
+    """Return the classified images as the subject of a result."""
+    failures = sorted(item for shard in shards for item in shard.failed.items())
+    sha256 = sha256_bytes(f"{plan.digest}{_image_rows(shards)}{failures}".encode())
     return ResultSubject(out.name, sha256, plan, plan.suite, plan.settings.resolution)
 
 
 def _method(
     plan: Plan, shards: Sequence[PredictionShard], name: str, judge: JudgeRecord, is_lenient: bool
 ) -> ResultMethod:
-    """Return how an evaluator scores the predictions; is_lenient: pictures are missing and may
-    be.
+    """Return how an evaluator scores the predictions.
+
+    Args:
+        is_lenient: Images are missing, and the user allows it.
     """
-    rows = _rows(shards)
-    reference = f"labels of {len(rows):,} pictures of {plan.suite}"
+    image_rows = _image_rows(shards)
+    reference = f"labels of {len(image_rows):,} images of {plan.suite}"
     return ResultMethod(
         name,
         load_feature_evaluator(name),
         judge,
         reference,
-        sha256_bytes(repr(rows).encode()),
+        sha256_bytes(repr(image_rows).encode()),
         is_lenient=is_lenient,
     )
 
 
-def _rows(shards: Sequence[PredictionShard]) -> list[tuple[str, int, str]]:
+def _image_rows(shards: Sequence[PredictionShard]) -> list[tuple[str, int, str]]:
+    """Return name, label, and sha256 or failure of every image."""
     return [row for shard in shards for row in shard.image_rows]
 
 
-def _score_predictions(
+def _evaluate_predictions(
     name: str, shards: Sequence[PredictionShard]
 ) -> tuple[Features, EvaluatorOutput]:
-    """All predictions, and what an evaluator gives for them."""
-    seen = join_predictions(shards)
-    return seen, load_feature_evaluator(name).evaluate(seen, {})
+    """Return all predictions, and the output of an evaluator for them."""
+    predictions = join_predictions(shards)
+    return predictions, load_feature_evaluator(name).evaluate(predictions, {})
 
 
 def _score(
@@ -346,83 +409,84 @@ def _score(
     name: str,
     judge: JudgeRecord,
     out: Path,
-    missing: int,
-    lenient: bool,
+    n_missing: int,
+    is_lenient: bool,
 ) -> EvaluatedResult:
-    started = utc_now()
+    """Evaluate the predictions and write the result; return one that is up to date."""
+    start_time = utc_now()
     path = result_path(out, name)
     subject = _subject(plan, shards, out)
-    method = _method(plan, shards, name, judge, lenient and missing > 0)
-    current = find_current_result(path, subject, method)
-    # A version before scored the rest where a picture was damaged.
-    is_of_rest = current is not None and any(m.value is not None for m in current.measurements)
-    if current is not None and (lenient or not (missing and is_of_rest)):
-        return EvaluatedResult(current, path, False)
-    seen, score = _score_predictions(name, shards)
-    result = _result(
-        path,
-        subject,
-        method,
-        score,
-        shards,
-        missing,
-        make_provenance(started, plan.settings.device),
-    )
-    return EvaluatedResult(write_result(path, result, _per_sample(score, seen, shards)), path, True)
+    method = _method(plan, shards, name, judge, is_lenient and n_missing > 0)
+    current_result = find_current_result(path, subject, method)
+    if current_result is not None:
+        # An earlier version computed values although images were missing.
+        has_value = any(m.value is not None for m in current_result.measurements)
+        if is_lenient or not (n_missing and has_value):
+            return EvaluatedResult(current_result, path, False)
+
+    predictions, output = _evaluate_predictions(name, shards)
+    provenance = make_provenance(start_time, plan.settings.device)
+    result = _make_result(path, subject, method, output, shards, n_missing, provenance)
+    arrays = _per_sample_arrays(output, predictions, shards)
+    return EvaluatedResult(write_result(path, result, arrays), path, True)
 
 
-def _result(
+def _make_result(
     path: Path,
     subject: ResultSubject,
     method: ResultMethod,
-    score: EvaluatorOutput,
+    output: EvaluatorOutput,
     shards: Sequence[PredictionShard],
-    missing: int,
-    made_by: Provenance,
+    n_missing: int,
+    provenance: Provenance,
 ) -> Result:
-    """Return the result of these predictions; all of it but target and provenance follows from what
-    is here.
-    """
-    valued = score._replace(
-        measurements=drop_values(score.measurements, missing, method.is_lenient)
-    )
+    """Return the result record of these predictions."""
+    measurements = drop_values(output.measurements, n_missing, method.is_lenient)
     warnings = (
         *make_warnings("lenient", [LENIENT_WARNING] if method.is_lenient else []),
-        *make_warnings("images", _first_reasons(shards)),
+        *make_warnings("images", _failure_warnings(shards)),
     )
     scale = subject.plan.checkpoint.scale if subject.plan is not None else None
-    return build_result(path, subject, method, valued, made_by, warnings, scale=scale)
+    return build_result(
+        path,
+        subject,
+        method,
+        output._replace(measurements=measurements),
+        provenance,
+        warnings,
+        scale=scale,
+    )
 
 
-def _per_sample(
-    score: EvaluatorOutput, seen: Features, shards: Sequence[PredictionShard]
+def _per_sample_arrays(
+    output: EvaluatorOutput, predictions: Features, shards: Sequence[PredictionShard]
 ) -> dict[str, np.ndarray]:
-    """Return the scores with what each picture is: its hash as `pictures` (N, 32) uint8, and its
-    label, so that equal pictures pair.
+    """Return the per-sample arrays of a result.
+
+    Indices, labels and hashes identify the images, so that two results of equal images can be
+    compared in pairs.
     """
-    rows = _rows(shards)
-    hashes = b"".join(bytes.fromhex(rows[i][2]) for i in seen.indices.tolist())
-    arrays = {k: np.asarray(v) for k, v in score.per_sample.items()}
-    pictures = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)
+    image_rows = _image_rows(shards)
+    hashes = b"".join(bytes.fromhex(image_rows[i][2]) for i in predictions.indices.tolist())
+    arrays = {name: np.asarray(array) for name, array in output.per_sample.items()}
     return arrays | {
-        "indices": seen.indices,
-        "labels": np.asarray(seen.labels, dtype=np.int64),
-        IMAGE_HASHES: pictures,
+        "indices": predictions.indices,
+        "labels": np.asarray(predictions.labels, dtype=np.int64),
+        IMAGE_HASHES: np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32),  # (N, 32)
     }
 
 
-def _first_reasons(shards: Sequence[PredictionShard]) -> tuple[str, ...]:
-    """Why the first few pictures failed."""
-    failed = [(i, why) for shard in shards for i, why in shard.failed.items()]
-    return tuple(f"picture {i} failed: {why}" for i, why in failed[:3])
+def _failure_warnings(shards: Sequence[PredictionShard]) -> tuple[str, ...]:
+    """Return why the first three failed images failed."""
+    failures = [item for shard in shards for item in shard.failed.items()]
+    return tuple(f"image {i} failed: {reason}" for i, reason in failures[:3])
 
 
-# ----------------------------------------------------------------------------------------------------
-# verify
+# ----------------------------------------------------------------------------------------- verify
 
 
 class RecheckOutcome(NamedTuple):
-    """What was checked, in words, what was wrong, and what could not be checked."""
+    """The messages of a check: what passed, what was altered, and what could not be checked."""
 
     passed_messages: list[str]
     altered_messages: list[str]
@@ -430,136 +494,160 @@ class RecheckOutcome(NamedTuple):
 
 
 def recheck_classifier(
-    folder: Path, wanted: RealImageSelection, chosen: int, chooser: Random
+    folder: Path, selection: RealImageSelection, sample_count: int, rng: Random
 ) -> RecheckOutcome:
-    """Pictures hashed again, predictions scored again, `chosen` shards' worth of pictures named
-    again, all compared with the records.
+    """Compare a classifier's run with its images.
+
+    The images are hashed again, the stored predictions are scored again, and some images are
+    classified again.
+
+    Args:
+        sample_count: Number of images to classify again.
+        rng: Chooses these images.
 
     Raises:
-        OptionError: the pictures are not there.
+        OptionError: The images are missing.
     """
     run = RunFolder(folder, is_checked=False)
     plan = run.plan
     assert plan is not None
     suite = load_classification_suite(plan.suite)
-    pictures = suite.real_images(wanted.folder, wanted.labels)
+    real_images = suite.real_images(selection.folder, selection.labels)
     count = len(run.requested_indices())
-    judge = label_judge_record(plan, pictures, wanted.crop_ratio)
-    told = RecheckOutcome([], [], [])
+    judge = label_judge_record(plan, real_images, selection.crop_ratio)
+    outcome = RecheckOutcome([], [], [])
     if not count:
-        told.altered_messages.append(
-            f"{folder / REQUESTS_FILE} asks for no picture, and a classifier's run names at"
-            " least one"
+        outcome.altered_messages.append(
+            f"{folder / REQUESTS_FILE} requests no image, and a classifier's run has at least one"
         )
-        return told
-    shards = _find_stored_shards(plan, pictures, count, judge, folder, told)
-    missing = count_missing_images(shards)
-    if len(shards) == -(-count // SHARD_SIZE):
+        return outcome
+
+    shards = _find_stored_shards(plan, real_images, count, judge, folder, outcome)
+    n_shards = math.ceil(count / SHARD_SIZE)
+    if len(shards) == n_shards:
         for path in result_paths(folder):
-            told.altered_messages.extend(
-                f"{path}: {line}"
-                for line in _result_differences(path, plan, shards, judge, folder, missing)
+            lines = _result_differences(path, plan, shards, judge, folder)
+            outcome.altered_messages.extend(f"{path}: {line}" for line in lines)
+            outcome.passed_messages.append(
+                f"{path.name}: record, measurements and arrays compared with those computed from"
+                " the predictions"
             )
-            told.passed_messages.append(
-                f"{path.name}: facts, measurements and arrays scored again from the predictions"
-            )
-    if chosen and shards:
-        ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
+    if sample_count and shards:
+        ratio = _crop_ratio(suite, selection)
         try:
-            _classify_again(plan, pictures, shards, chosen, chooser, ratio, told)
+            _classify_again(plan, real_images, shards, sample_count, rng, ratio, outcome)
         except WeightsError as error:
-            told.unchecked_messages.append(f"{folder}: nothing named again: {error}")
-    return told
+            outcome.unchecked_messages.append(f"{folder}: no image classified again: {error}")
+    return outcome
 
 
 def _find_stored_shards(
     plan: Plan,
-    pictures: RealImages,
+    real_images: RealImages,
     count: int,
     judge: JudgeRecord,
     folder: Path,
-    told: RecheckOutcome,
+    outcome: RecheckOutcome,
 ) -> list[PredictionShard]:
+    """Return the stored shards that are of these images; report the others as altered."""
     shards = []
-    for first in range(0, count, SHARD_SIZE):
-        path = shard_path(folder / OBSERVATIONS / plan.checkpoint.name, first)
-        rows = read_image_bytes(pictures, range(first, min(count, first + SHARD_SIZE))).image_rows
-        shard = find_shard(path, shard_key(plan, judge, rows), rows)
+    for start in range(0, count, SHARD_SIZE):
+        path = shard_path(folder / PREDICTIONS_FOLDER / plan.checkpoint.name, start)
+        indices = range(start, min(count, start + SHARD_SIZE))
+        image_rows = read_image_bytes(real_images, indices).image_rows
+        shard = find_shard(path, shard_key(plan, judge, image_rows), image_rows)
         if shard is None:
-            told.altered_messages.append(
-                f"{path} is missing, damaged, or of other pictures or another crop than are"
-                " here now"
+            outcome.altered_messages.append(
+                f"{path} is missing, damaged, or of other images or another crop than now"
             )
         else:
             shards.append(shard)
-    told.passed_messages.append(
-        f"{count:,} picture hashes and labels compared with those that were named"
+    outcome.passed_messages.append(
+        f"{count:,} image hashes and labels compared with those of the predictions"
     )
     return shards
 
 
 def _result_differences(
-    path: Path,
-    plan: Plan,
-    shards: Sequence[PredictionShard],
-    judge: JudgeRecord,
-    folder: Path,
-    missing: int,
+    path: Path, plan: Plan, shards: Sequence[PredictionShard], judge: JudgeRecord, folder: Path
 ) -> list[str]:
+    """Return in which parts a stored result differs from one computed from the predictions."""
     try:
-        stored = read_result(path, is_checked=False)
+        stored_result = read_result(path, is_checked=False)
     except BenchError as error:
-        return [f"is not a result this version reads: {error}"]
-    if stored.evaluator not in load_suite(plan.suite).evaluators:
-        return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
+        return [f"is not a result that this version can read: {error}"]
+    if stored_result.evaluator not in load_suite(plan.suite).evaluators:
+        return [f"evaluator {stored_result.evaluator} is not one of suite {plan.suite}"]
+
+    n_missing = count_missing_images(shards)
     subject = _subject(plan, shards, folder)
-    method = _method(plan, shards, stored.evaluator, judge, stored.is_lenient and missing > 0)
-    seen, score = _score_predictions(stored.evaluator, shards)
-    again = _result(path, subject, method, score, shards, missing, stored.provenance)
-    exempt = {
-        "target",
-        "label",
-        "measurements",
-    }  # a folder may be moved, a label is the user's; measurements are compared below
-    wrong = [
-        f"{name} is not what is here now"
-        for name in differing_fields(stored, again)
-        if name not in exempt
+    is_lenient = stored_result.is_lenient and n_missing > 0
+    method = _method(plan, shards, stored_result.evaluator, judge, is_lenient)
+    predictions, output = _evaluate_predictions(stored_result.evaluator, shards)
+    expected_result = _make_result(
+        path, subject, method, output, shards, n_missing, stored_result.provenance
+    )
+
+    # A folder may have moved, a label is the user's, and measurements are compared below.
+    exempt_fields = {"target", "label", "measurements"}
+    differences = [
+        f"{name} differs from what the predictions give"
+        for name in differing_fields(stored_result, expected_result)
+        if name not in exempt_fields
     ]
-    if stored.measurements != again.measurements:
-        wrong.append("measurements are not what the predictions give")
-    held = load_arrays(arrays_path(path)) if arrays_path(path).is_file() else {}
-    fresh = _per_sample(score, seen, shards)
-    if held.keys() != fresh.keys() or any(not np.array_equal(held[k], fresh[k]) for k in fresh):
-        wrong.append("per-sample arrays are not what the predictions give")
-    return wrong
+    if stored_result.measurements != expected_result.measurements:
+        differences.append("measurements differ from what the predictions give")
+    expected_arrays = _per_sample_arrays(output, predictions, shards)
+    if not _are_equal_arrays(_stored_arrays(path), expected_arrays):
+        differences.append("per-sample arrays differ from what the predictions give")
+    return differences
+
+
+def _stored_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """Return the per-sample arrays of a stored result; empty if their file is missing."""
+    return load_arrays(arrays_path(path)) if arrays_path(path).is_file() else {}
+
+
+def _are_equal_arrays(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    """Return whether two sets of arrays have the same names and values."""
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in b)
 
 
 def _classify_again(
     plan: Plan,
-    pictures: RealImages,
+    real_images: RealImages,
     shards: Sequence[PredictionShard],
-    count: int,
-    chooser: Random,
+    sample_count: int,
+    rng: Random,
     ratio: float,
-    told: RecheckOutcome,
+    outcome: RecheckOutcome,
 ) -> None:
-    """Some pictures named again; the same five classes and logits must come out."""
-    known = {
-        int(i): (s.ranked_classes[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)
+    """Classify randomly chosen images again and compare with their predictions.
+
+    The five classes must be equal, and their logits within 1e-4.
+    """
+    stored_predictions = {
+        int(index): (shard.ranked_classes[row], shard.logits[row])
+        for shard in shards
+        for row, index in enumerate(shard.indices)
     }
-    chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))
-    reader = open_classifier(plan.checkpoint, plan.settings)
-    for i in chosen:
-        again = classify_images(reader, plan, pictures, read_image_bytes(pictures, [i]), ratio)
-        if i in again.failed or not (
-            np.array_equal(again.ranked_classes[0], known[i][0])
-            and np.allclose(again.logits[0], known[i][1], atol=1e-4)
-        ):
-            told.altered_messages.append(
-                f"picture {i} named again gives other classes or logits (altered, or other"
-                " hardware, threads or libraries)"
+    n_chosen = min(sample_count, len(stored_predictions))
+    chosen_indices = sorted(rng.sample(sorted(stored_predictions), n_chosen))
+    classifier = open_classifier(plan.checkpoint, plan.settings)
+    for i in chosen_indices:
+        ranked_classes, logits = stored_predictions[i]
+        image_bytes = read_image_bytes(real_images, [i])
+        shard = classify_images(classifier, plan, real_images, image_bytes, ratio)
+        is_equal = (
+            i not in shard.failed
+            and np.array_equal(shard.ranked_classes[0], ranked_classes)
+            and np.allclose(shard.logits[0], logits, atol=1e-4)
+        )
+        if not is_equal:
+            outcome.altered_messages.append(
+                f"image {i} classified again gives other classes or logits (it was altered, or the"
+                " hardware, threads or libraries are others)"
             )
-    told.passed_messages.append(
-        f"{len(chosen)} pictures named again: {', '.join(map(str, chosen))}"
+    outcome.passed_messages.append(
+        f"{len(chosen_indices)} images classified again: {', '.join(map(str, chosen_indices))}"
     )

@@ -1,4 +1,4 @@
-"""In which fields two records of one kind differ."""
+"""Comparison of two records of one model, field by field."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 
-class Difference(NamedTuple):
-    """The two values of one field."""
+class FieldDifference(NamedTuple):
+    """The two values of a field that differs."""
 
     stored: object
     expected: object
 
 
-def differing_fields(stored: BaseModel, expected: BaseModel) -> dict[str, Difference]:
-    """Return both values of each field that differs, by its name, in the record's own order.
+def differing_fields(
+    stored_record: BaseModel, expected_record: BaseModel
+) -> dict[str, FieldDifference]:
+    """Return both values of each field that differs, by field name, in the order of the fields.
 
     Args:
-        stored, expected: Records of one model.
+        stored_record, expected_record: Records of the same model.
     """
     differences = {}
-    fields = dict(expected)
-    for name, value in stored:
-        if value != fields[name]:
-            differences[name] = Difference(value, fields[name])
+    expected_values = dict(expected_record)
+    for name, value in stored_record:
+        if value != expected_values[name]:
+            differences[name] = FieldDifference(value, expected_values[name])
     return differences

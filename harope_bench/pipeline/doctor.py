@@ -1,4 +1,4 @@
-"""What can run here, what is missing, and the command that brings it."""
+"""The check of an installation: what works, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from harope_bench.pipeline.requirements import (
     prompts_requirement,
     reference_requirement,
 )
-from harope_bench.suites.base import PromptSuite, load_suite
+from harope_bench.suites.base import PromptSuite, Suite, load_suite
 
 REQUIRED_PACKAGES = (
     "torch",
@@ -54,7 +54,13 @@ REQUIRED_PACKAGES = (
 
 
 class Finding(NamedTuple):
-    """One line of the doctor: state is ok, missing (optional) or broken."""
+    """One line of `doctor`.
+
+    Attributes:
+        area: Kind of the object: package, extra, device, checkpoint, judge and so on.
+        status: ok, missing (optional) or broken.
+        fix: Command that fixes it; empty if nothing has to be fixed.
+    """
 
     area: str
     name: str
@@ -64,249 +70,224 @@ class Finding(NamedTuple):
 
 
 def check_installation(
-    golden: bool = False, folder: Path | None = None, device: str = "cpu"
+    has_golden_sets: bool = False, folder: Path | None = None, device: str = "cpu"
 ) -> list[Finding]:
-    """Everything, without the network; weights and references are hashed.
+    """Return the findings of every area; hash weights and references, without the network.
 
     Args:
-        golden: also score OpenAI's public samples where they are here (`folder`, what fetch
-            brought), which takes hours on a CPU.
+        has_golden_sets: Also score OpenAI's public samples, which takes hours on a CPU.
+        folder: Folder with these samples. None selects those that `fetch` downloaded.
+        device: Device of the judge that scores them.
     """
-    areas = (
-        _packages,
-        _extras,
-        _devices,
-        _checkpoints,
-        _judges,
-        _references,
-        _self_test,
-        _assets,
-        _home,
-    )
-    found = [finding for area in areas for finding in _safely(area.__name__.strip("_"), area)]
-    return [*found, *_safely("golden", lambda: _check_golden(folder, device))] if golden else found
+    areas = dict(AREAS)
+    if has_golden_sets:
+        areas["golden"] = lambda: _golden_findings(folder, device)
+    return [finding for name, check in areas.items() for finding in _safe_findings(name, check)]
 
 
-def _check_golden(folder: Path | None, device: str) -> list[Finding]:
-    states = {None: "missing", True: "ok", False: "broken"}
+def _golden_findings(folder: Path | None, device: str) -> list[Finding]:
+    """Return whether OpenAI's samples score as published; missing where they are not fetched."""
+    statuses = {None: "missing", True: "ok", False: "broken"}
     return [
-        Finding("golden", o.name, states[o.is_within_tolerance], o.message, o.command)
+        Finding("golden", o.name, statuses[o.is_within_tolerance], o.message, o.command)
         for o in selftest.check_golden_sets(folder, device)
     ]
 
 
-def _safely(name: str, area: Callable[[], list[Finding]]) -> list[Finding]:
-    """What an area finds; a fault of the whole area, such as a name claimed twice, is a finding
-    too.
+def _safe_findings(area: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return the findings of an area; an error of the whole area is one broken finding.
+
+    An example of such an error is a name that two plug-ins register.
     """
     try:
-        return area()
+        return check()
     except BenchError as error:
-        return [Finding(name, "-", "broken", str(error), "")]
+        return [Finding(area, "-", "broken", str(error), "")]
 
 
-def _packages() -> list[Finding]:
-    found = []
-    for name in REQUIRED_PACKAGES:
-        installed = package_version(name)
-        found.append(
-            Finding(
-                "package",
-                name,
-                "ok" if installed else "broken",
-                installed or "not installed",
-                "" if installed else f"pip install {name}",
-            )
-        )
-    return found
+def _package_findings() -> list[Finding]:
+    return [_package_finding(name) for name in REQUIRED_PACKAGES]
 
 
-def _extras() -> list[Finding]:
+def _package_finding(name: str) -> Finding:
+    version = package_version(name)
+    if not version:
+        return Finding("package", name, "broken", "not installed", f"pip install {name}")
+    return Finding("package", name, "ok", version, "")
+
+
+def _extra_findings() -> list[Finding]:
     return [
-        _finding_of_requirement("extra", extra, extra_requirement(extra), "installed")
-        for extra in EXTRAS
+        _requirement_finding("extra", name, extra_requirement(name), "installed") for name in EXTRAS
     ]
 
 
-def _finding_of_requirement(
-    area: str, name: str, lacking: Requirement | None, detail: str
+def _requirement_finding(
+    area: str, name: str, requirement: Requirement | None, detail: str
 ) -> Finding:
-    """Return what a run that needs this thing would be told of it."""
-    if lacking is None:
+    """Return the unmet requirement as a finding; ok with `detail` if there is none."""
+    if requirement is None:
         return Finding(area, name, "ok", detail, "")
-    return Finding(area, name, lacking.status, lacking.detail, lacking.command)
+    return Finding(area, name, requirement.status, requirement.detail, requirement.command)
 
 
-def _devices() -> list[Finding]:
+def _device_findings() -> list[Finding]:
     try:
         import torch
     except ImportError as error:
-        return [
-            Finding(
-                "device",
-                "cpu",
-                "broken",
-                f"torch does not import: {error}",
-                "pip install --force-reinstall torch",
-            )
-        ]
-    found = [Finding("device", "cpu", "ok", f"{torch.get_num_threads()} threads", "")]
+        detail = f"torch cannot be imported: {error}"
+        return [Finding("device", "cpu", "broken", detail, "pip install --force-reinstall torch")]
+
+    findings = [Finding("device", "cpu", "ok", f"{torch.get_num_threads()} threads", "")]
     for i in range(torch.cuda.device_count()):
-        found.append(Finding("device", f"cuda:{i}", "ok", torch.cuda.get_device_name(i), ""))
+        findings.append(Finding("device", f"cuda:{i}", "ok", torch.cuda.get_device_name(i), ""))
     if not torch.cuda.is_available():
-        found.append(
-            Finding("device", "cuda", "missing", "none here; the micro scale does not need one", "")
-        )
-    return found
+        detail = "no CUDA device; the micro scale does not need one"
+        findings.append(Finding("device", "cuda", "missing", detail, ""))
+    return findings
 
 
-def _checkpoints() -> list[Finding]:
-    return [_checkpoint(name) for name in registry.list_names("checkpoints")]
+def _checkpoint_findings() -> list[Finding]:
+    return [_checkpoint_finding(name) for name in registry.list_names("checkpoints")]
 
 
-def _checkpoint(name: str) -> Finding:
-    """Return what a run would lack of a checkpoint, or whether its weights are the recorded
-    ones.
-    """
+def _checkpoint_finding(name: str) -> Finding:
+    """Return whether the weights of a checkpoint are present and have the recorded hash."""
     try:
-        known = load_checkpoint_record(name)
-        if lacking := checkpoint_requirement(known):
-            return Finding("checkpoint", name, "broken", lacking.detail, lacking.command)
-        check_sha256(weights_path(known), known.sha256)
+        checkpoint = load_checkpoint_record(name)
+        if requirement := checkpoint_requirement(checkpoint):
+            return Finding("checkpoint", name, "broken", requirement.detail, requirement.command)
+        check_sha256(weights_path(checkpoint), checkpoint.sha256)
     except BenchError as error:
-        return Finding(
-            "checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE"
-        )
-    return Finding(
-        "checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", ""
-    )
+        fix = f"harope-bench register {name} --weights FILE"
+        return Finding("checkpoint", name, "broken", str(error), fix)
+    detail = f"{checkpoint.scale}, {checkpoint.backbone}, {checkpoint.encoding}"
+    return Finding("checkpoint", name, "ok", detail, "")
 
 
-def _judges() -> list[Finding]:
-    found = []
-    for name in registry.list_names("judges"):
-        judge = load_judge(name)
-        if judge.needs_model:
-            found.append(
-                Finding(
-                    "judge",
-                    name,
-                    "ok",
-                    f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER",
-                    "",
-                )
-            )
-            continue
-        found.append(_judge(name, judge))
-    return found
+def _judge_findings() -> list[Finding]:
+    return [_judge_finding(name) for name in registry.list_names("judges")]
 
 
-def _judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> Finding:
-    """Return what a run would lack of a judge, or what opening it and its self-check say."""
-    if lacking := judge_requirements(JudgeChoice(name)):
-        return _finding_of_requirement("judge", name, lacking[0], "")
+def _judge_finding(name: str) -> Finding:
+    """Return whether a judge can be loaded and passes its self-check."""
+    judge = load_judge(name)
+    if judge.needs_model:
+        detail = f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER"
+        return Finding("judge", name, "ok", detail, "")
+    if requirements := judge_requirements(JudgeChoice(name)):
+        return _requirement_finding("judge", name, requirements[0], "")
     try:
         return Finding("judge", name, "ok", _describe_judge(name, judge), "")
     except JudgeError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras")
     except (MissingAssetError, MissingExtraError) as error:
-        return _missing_finding("judge", name, error)
+        return Finding("judge", name, "missing", error.detail, error.advice)
     except BenchError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench")
 
 
 def _describe_judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> str:
-    """Return what is said of a judge that opens and passes its self-check; its errors are the
-    caller's.
+    """Load a judge, which runs its self-check; return its class, weights and checks as text.
+
+    Raises:
+        BenchError: The judge cannot be loaded or fails its self-check.
     """
     checks = [case.name for case in judge.self_checks()]
-    loaded = open_judge(name, judge, "cpu")
-    told = f", self-check: {', '.join(checks)}" if checks else ""
+    loaded_judge = open_judge(name, judge, "cpu")
+    description = f"{judge.judge_class}, weights {loaded_judge.weights_sha256[:12]}"
+    if checks:
+        description += f", self-check: {', '.join(checks)}"
     if rates := judge.error_rates():
-        told += f"; on known cases {highest_error_text(rates)}"
-    return f"{judge.judge_class}, weights {loaded.weights_sha256[:12]}{told}"
+        description += f"; on known cases {highest_error_text(rates)}"
+    return description
 
 
-def _missing_finding(area: str, name: str, error: BenchError) -> Finding:
-    """Something optional that is not here: what it is, and the command that the error names."""
-    return Finding(area, name, "missing", error.detail, error.advice)
-
-
-def _self_test() -> list[Finding]:
-    """The formulas on small synthetic sets, against values worked out another way."""
-    wrong = selftest.check_formulas()
-    if wrong:
-        return [
-            Finding(
-                "self-test",
-                "fidelity",
-                "broken",
-                "; ".join(wrong),
-                "reinstall harope-bench and its numpy",
-            )
-        ]
-    return [
-        Finding(
-            "self-test", "fidelity", "ok", f"{selftest.CHECKS} formulas agree with slow ones", ""
-        )
-    ]
-
-
-def _references() -> list[Finding]:
-    found = []
+def _reference_findings() -> list[Finding]:
+    """Return whether the prompts and references of every suite are present."""
+    findings = []
     for name in registry.list_names("suites"):
         suite = load_suite(name)
         if isinstance(suite, PromptSuite):
-            found.append(_prompts(name, suite))
-        for judge in sorted(
-            {
-                judge
-                for key, judge in suite.judges.items()
-                if isinstance(judge, str) and "/" not in key
-            }
-        ):  # of the suites' own profiles
-            lacking = reference_requirement(name, judge)
-            reference = suite.reference(judge) if lacking is None else None
-            if lacking is not None or reference is not None:
-                found.append(
-                    _finding_of_requirement(
-                        "reference",
-                        name,
-                        lacking,
-                        f"{reference.name}, seen by {judge}" if reference else "",
-                    )
-                )
-    return found
+            findings.append(_prompts_finding(name, suite))
+        for judge in _feature_judges(suite):
+            findings += _reference_finding(name, suite, judge)
+    return findings
 
 
-def _prompts(name: str, suite: PromptSuite) -> Finding:
-    lacking = prompts_requirement(name)
-    detail = "" if lacking else "{}, {:.12}".format(*suite.prompts_source())
-    return _finding_of_requirement("prompts", name, lacking, detail)
+def _feature_judges(suite: Suite) -> list[str]:
+    """Return the feature extractors of a suite's own profiles, in alphabetical order.
+
+    A key EVALUATOR/PROFILE names the judge of another profile.
+    """
+    judges = {
+        judge for key, judge in suite.judges.items() if isinstance(judge, str) and "/" not in key
+    }
+    return sorted(judges)
 
 
-def _assets() -> list[Finding]:
-    """Return what was fetched, and what shows of each file that it is the published one."""
-    found = []
+def _reference_finding(name: str, suite: Suite, judge: str) -> list[Finding]:
+    """Return whether a suite's reference for a judge is present; nothing if it has none."""
+    requirement = reference_requirement(name, judge)
+    if requirement is not None:
+        return [_requirement_finding("reference", name, requirement, "")]
+    reference = suite.reference(judge)
+    if reference is None:
+        return []
+    return [Finding("reference", name, "ok", f"{reference.name}, features of {judge}", "")]
+
+
+def _prompts_finding(name: str, suite: PromptSuite) -> Finding:
+    requirement = prompts_requirement(name)
+    if requirement is not None:
+        return _requirement_finding("prompts", name, requirement, "")
+    source, sha256 = suite.prompts_source()
+    return Finding("prompts", name, "ok", f"{source}, {sha256:.12}", "")
+
+
+def _self_test_findings() -> list[Finding]:
+    """Return whether the metrics agree with slow reference formulas on small synthetic sets."""
+    mismatches = selftest.check_formulas()
+    if mismatches:
+        fix = "reinstall harope-bench and its numpy"
+        return [Finding("self-test", "fidelity", "broken", "; ".join(mismatches), fix)]
+    detail = f"{selftest.CHECKS} formulas agree with slow reference formulas"
+    return [Finding("self-test", "fidelity", "ok", detail, "")]
+
+
+def _asset_findings() -> list[Finding]:
+    """Return every fetched file, and how it was checked that it is the published file."""
+    findings = []
     for name in registry.list_names("assets"):
         receipts = local_files.read_receipts(name)
         for file in local_files.load_asset(name).files:
-            if file.name in receipts and (local_files.asset_folder(name) / file.name).is_file():
-                how = (
-                    ""
-                    if file.is_pinned or receipts[file.name].is_from_url
-                    else "; it came by --from"
-                )
-                found.append(
-                    Finding("asset", name, "ok", f"{file.name}: {file.verification}{how}", "")
-                )
-    return found
+            is_present = (local_files.asset_folder(name) / file.name).is_file()
+            if file.name not in receipts or not is_present:
+                continue
+            is_verifiable = file.is_pinned or receipts[file.name].is_from_url
+            origin = "" if is_verifiable else "; copied with fetch --from"
+            detail = f"{file.name}: {file.verification}{origin}"
+            findings.append(Finding("asset", name, "ok", detail, ""))
+    return findings
 
 
-def _home() -> list[Finding]:
-    place = home()
-    at = next(p for p in [place, *place.parents] if p.exists())
-    free = shutil.disk_usage(at).free / 2**30
-    return [
-        Finding("disk", str(place), "ok", f"your own checkpoints go here; {free:.0f} GiB free", "")
-    ]
+def _disk_findings() -> list[Finding]:
+    """Return the free space of HAROPE_BENCH_HOME, or of its nearest parent that exists."""
+    home_folder = home()
+    existing_folder = next(p for p in [home_folder, *home_folder.parents] if p.exists())
+    free_gib = shutil.disk_usage(existing_folder).free / 2**30
+    detail = f"folder of your registered checkpoints; {free_gib:.0f} GiB free"
+    return [Finding("disk", str(home_folder), "ok", detail, "")]
+
+
+AREAS: dict[str, Callable[[], list[Finding]]] = {
+    "packages": _package_findings,
+    "extras": _extra_findings,
+    "devices": _device_findings,
+    "checkpoints": _checkpoint_findings,
+    "judges": _judge_findings,
+    "references": _reference_findings,
+    "self-test": _self_test_findings,
+    "assets": _asset_findings,
+    "disk": _disk_findings,
+}

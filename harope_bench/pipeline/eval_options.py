@@ -1,6 +1,6 @@
-"""Everything that a user can tell `eval` as one typed record, and what the pipeline makes of it.
+"""The options of `eval` as one typed record, and their conversion to the pipeline's records.
 
-None means that the user did not say it: the target, the suite or the checkpoint decides.
+None means that the user did not give the option; the target, the suite or the checkpoint decides.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from harope_bench.pipeline.evaluate_prompts import PromptScoring, judges_by_suit
 from harope_bench.pipeline.requirements import RequiredScoring
 from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
-RUNS = Path("runs")  # where results go if the user does not say
+RUNS = Path("runs")  # parent folder of results without --out
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How samples are generated: fields of a plan's settings, a preset among them."""
+    """How samples are generated: the fields of a plan's settings, and the name of a preset."""
 
     steps: int | None = None
     guidance: float | None = None
@@ -44,22 +44,26 @@ class GenerationOptions:
     resolution: int | None = None
 
     def overrides(self) -> dict[str, Option | None]:
-        """Return the settings by field, as `make_plan` takes them."""
+        """Return all settings by field name, for `make_plan`; None where one is not given."""
         return asdict(self)
 
     @property
     def stated_options(self) -> list[str]:
-        """Return the options that would change images, as they are typed, in alphabetical order."""
+        """Return the given options that would change images, as typed, in alphabetical order."""
         names = [name for name, value in self.overrides().items() if value is not None]
         return [f"--{name.replace('_', '-')}" for name in sorted(names) if name != "device"]
 
 
 @dataclass(frozen=True)
 class RealImageOptions:
-    """Which real pictures a classifier is shown: folder, list of labels and crop."""
+    """The real images of a classifier: their folder, their label file and the crop.
+
+    Attributes:
+        crop_ratio: Resolution divided by the side that images are resized to before the crop.
+    """
 
     images: Path | None = None
-    truth: Path | None = None
+    ground_truth: Path | None = None
     crop_ratio: float | None = None
 
 
@@ -67,10 +71,16 @@ class RealImageOptions:
 class ScoringOptions:
     """How images are scored.
 
-    evaluators: None is the suite's own. profiles: each is evaluated; None is the suite's own.
-    judge: a NAME, or `ROLE=NAME,...` for suites of prompts. subset: seed of a random choice of
-    `count` images. is_rescored: only stored features and annotations count. is_lenient: scores
-    although images are missing. python, runner_options: run a judge of another environment.
+    Attributes:
+        evaluators: Names of evaluators. None selects the suite's.
+        subset: Seed of a random choice of `count` images. None selects the first `count`.
+        reference: An .npz file to use instead of the suite's reference.
+        profiles: Each profile makes a result of its own. None selects the suite's profile.
+        judge: NAME, or `ROLE=NAME,...` for prompt suites.
+        is_rescored: Only stored features and annotations are used; no judge is loaded.
+        is_lenient: Scores are computed although images are missing.
+        python: Python interpreter that runs an external judge.
+        runner_options: Options of the external judge's script, by name.
     """
 
     evaluators: tuple[str, ...] | None = None
@@ -87,10 +97,14 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class EvalOptions(ScoringOptions):
-    """What a user tells `eval` beside the target.
+    """All options of `eval`.
 
-    batch: samples between two writes, or images of a timed forward. form: which file of a folder
-    is of which prompt. out: folder of the results.
+    Attributes:
+        count: Number of samples. None selects all of a target, or the suite's number.
+        batch: Samples generated before each write, or images in a timed forward.
+        folder_options: How the files of an image folder match prompts.
+        label: Row label of the results in tables.
+        out: Folder for the results. None selects the target or a folder below `RUNS`.
     """
 
     suite: str | None = None
@@ -103,7 +117,10 @@ class EvalOptions(ScoringOptions):
     out: Path | None = None
 
     def conditional_options(self) -> dict[str, object]:
-        """Return the options that apply to some targets alone, by name on the command line."""
+        """Return the options that apply to some kinds of targets only.
+
+        Keys are the option names with underscores; a value is None where the option is not given.
+        """
         return {
             **asdict(self.real_images),
             **asdict(self.folder_options),
@@ -121,19 +138,20 @@ def parse_scoring(
     rules: Literal["official", "corrected"],
     profiles: str | None,
     judge: str | None,
-    lenient: bool,
-    python: Path | None,
-    runner: Sequence[tuple[str, Option]],
+    allow_missing: bool,
+    judge_python: Path | None,
+    judge_options: Sequence[tuple[str, Option]],
     subset: int | None,
     rescore: bool,
 ) -> ScoringOptions:
-    """Return the options of scoring as they are typed.
+    """Return the scoring options of the command line.
 
     Args:
-        evaluators, profiles: Names separated by commas. runner: Options of a runner, by key.
+        evaluators, profiles: Names, separated by commas.
+        judge_options: Options of the external judge's script: (name, value).
 
     Raises:
-        OptionError: A profile's name is empty.
+        OptionError: The name of a profile is empty.
     """
     return ScoringOptions(
         evaluators=tuple(evaluators.split(",")) if evaluators else None,
@@ -143,14 +161,16 @@ def parse_scoring(
         profiles=parse_profiles(profiles),
         judge=judge,
         is_rescored=rescore,
-        is_lenient=lenient,
-        python=python,
-        runner_options={key: str(value) for key, value in runner},
+        is_lenient=allow_missing,
+        python=judge_python,
+        runner_options={key: str(value) for key, value in judge_options},
     )
 
 
 def parse_profiles(text: str | None) -> tuple[str | None, ...]:
-    """Return the profiles of `adm,clean`, each once; of None the suite's own.
+    """Return the profile names in `adm,clean` without repetitions.
+
+    The result is (None,) for None, which selects the suite's profile.
 
     Raises:
         OptionError: A name is empty.
@@ -159,7 +179,7 @@ def parse_profiles(text: str | None) -> tuple[str | None, ...]:
         return (None,)
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     if not all(names):
-        raise OptionError(f"--profile {text!r} has an empty name; write one or more, as adm,clean")
+        raise OptionError(f"--profile {text!r} has an empty name; write it as adm,clean")
     return names
 
 
@@ -169,26 +189,32 @@ def parse_profiles(text: str | None) -> tuple[str | None, ...]:
 def options_of_runs(
     name: str, options: EvalOptions, suites: Sequence[str], resolutions: Sequence[int]
 ) -> list[EvalOptions]:
-    """Return the options of every run that several suites and resolutions ask for.
+    """Return the options of each run: one run for each pair of suite and resolution.
 
-    Each run has at most one suite and one resolution, its part of `--judge`, and, where there are
-    several runs, a folder of its own below `options.out`.
+    A run has at most one suite and one resolution, and the judges of its suite. If there are
+    several runs, each has a subfolder of `options.out`.
 
     Args:
-        name: The target, after which the folder is named if the user does not say it.
+        name: The target; names the folder of the results if `options.out` is None.
+        suites, resolutions: If empty, the suite and the resolution in `options` are used.
 
     Raises:
-        UnknownName: No such suite. OptionError: A role of `--judge` that no suite has.
+        UnknownNameError: A suite does not exist.
+        OptionError: No suite has a role that `options.judge` names.
     """
-    names: list[str | None] = [*dict.fromkeys(suites)] or [options.suite]
+    suite_names: list[str | None] = [*dict.fromkeys(suites)] or [options.suite]
     sides: list[int | None] = [*resolutions] or [options.generation.resolution]
-    judges = _judges_of_suites(options.judge, names)
+    judges = _judges_of_suites(options.judge, suite_names)
     runs = []
-    for suite in names:
+    for suite in suite_names:
         for side in sides:
-            parts = [suite] if suite is not None and len(names) > 1 else []
-            parts += [f"r{side}"] if len(sides) > 1 else []
-            out = (options.out or RUNS / Path(name).stem).joinpath(*parts) if parts else options.out
+            # The subfolder names only what the runs differ in: suite, resolution or both.
+            subfolders = [suite] if suite is not None and len(suite_names) > 1 else []
+            subfolders += [f"r{side}"] if len(sides) > 1 else []
+            out = options.out
+            if subfolders:
+                out = (options.out or RUNS / Path(name).stem).joinpath(*subfolders)
+
             generation = replace(options.generation, resolution=side)
             runs.append(
                 replace(options, suite=suite, judge=judges[suite], generation=generation, out=out)
@@ -199,21 +225,25 @@ def options_of_runs(
 def _judges_of_suites(
     judge: str | None, suites: Sequence[str | None]
 ) -> Mapping[str | None, str | None]:
-    """Return what of `--judge` goes to each suite: of several suites, the roles that each has."""
-    names = [suite for suite in suites if suite is not None]
-    if judge is None or len(names) < 2:
+    """Return the value of `--judge` for each suite.
+
+    Of several suites, each receives the roles that it has.
+    """
+    suite_names = [suite for suite in suites if suite is not None]
+    if judge is None or len(suite_names) < 2:
         return dict.fromkeys(suites, judge)
-    return judges_by_suite(judge, names)
+    return judges_by_suite(judge, suite_names)
 
 
-# --------------------------------------------------------------------------- the pipeline's records
+# ----------------------------------------------------------------- conversion to pipeline records
 
 
 def feature_scorings(options: EvalOptions, suite: str, judge: str | None) -> list[FeatureScoring]:
-    """Return how evaluators of features score images of a suite, one record for each profile.
+    """Return how evaluators of features score a suite's images: one record for each profile.
 
     Args:
-        judge: In place of the suite's own; None for images of prompts, whose `--judge` names roles.
+        judge: The feature extractor. None selects the suite's, as for images of prompts, where
+            `--judge` names annotators by role.
     """
     return [
         FeatureScoring(
@@ -232,8 +262,8 @@ def feature_scorings(options: EvalOptions, suite: str, judge: str | None) -> lis
 
 
 def prompt_scoring(options: EvalOptions, suite: str) -> PromptScoring:
-    """Return how evaluators of annotations score images of a suite of prompts."""
-    terms = AnnotatorOptions(
+    """Return how evaluators of annotations score the images of a prompt suite."""
+    annotator_options = AnnotatorOptions(
         device=options.generation.device,
         is_rescored=options.is_rescored,
         python=options.python,
@@ -244,16 +274,16 @@ def prompt_scoring(options: EvalOptions, suite: str) -> PromptScoring:
         rules=options.rules,
         judge=options.judge,
         is_lenient=options.is_lenient,
-        annotator_options=terms,
+        annotator_options=annotator_options,
         folder_options=options.folder_options,
     )
 
 
 def real_image_selection(options: EvalOptions, count: int | None) -> RealImageSelection:
-    """Return which real pictures a classifier is shown; `count` takes the first, None all."""
+    """Return which real images a classifier classifies: the first `count`, or all if None."""
     return RealImageSelection(
         folder=options.real_images.images,
-        labels=options.real_images.truth,
+        labels=options.real_images.ground_truth,
         count=count,
         crop_ratio=options.real_images.crop_ratio,
         is_rescored=options.is_rescored,
@@ -262,7 +292,7 @@ def real_image_selection(options: EvalOptions, count: int | None) -> RealImageSe
 
 
 def required_scoring(options: EvalOptions, evaluators: Sequence[str] | None) -> RequiredScoring:
-    """Return what decides the judges, references and packages that scoring requires."""
+    """Return the options that decide which judges, references and packages scoring needs."""
     return RequiredScoring(
         evaluators=evaluators,
         judge=options.judge,

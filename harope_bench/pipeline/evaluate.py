@@ -1,9 +1,12 @@
-"""Sample set to results: calls judges and evaluators by name. Knows no metric and no model."""
+"""From samples to results with evaluators of features.
+
+Suites, judges and evaluators are called by name; this module knows no metric and no model.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,7 +28,7 @@ from harope_bench.data.result_store import (
     make_subject,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, RunFolder
+from harope_bench.data.run_folder import FEATURES_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.evaluators.base import FeatureEvaluator, load_feature_evaluator
 from harope_bench.judges.base import load_feature_extractor, open_judge
@@ -49,8 +52,15 @@ from harope_bench.suites.official_layouts.prompt_folder import (
 
 @dataclass(frozen=True)
 class FeatureScoring:
-    """How a sample set is to be scored. None takes the suite's own profile and judge; `subset` is
-    the seed of a random choice.
+    """How a sample set is scored.
+
+    Attributes:
+        reference: An .npz file instead of the suite's reference.
+        is_rescored: Only stored features are used; no judge is loaded.
+        profile: Profile of the evaluators. None selects the suite's.
+        judge: Feature extractor. None selects the suite's.
+        subset: Seed of a random choice of images. None selects the first ones.
+        folder_options: How the files of an image folder match prompts.
     """
 
     suite: str
@@ -65,8 +75,11 @@ class FeatureScoring:
 
 
 class EvaluatorProfile(NamedTuple):
-    """One evaluator in the profile asked for, the judge it reads, and what its result's file is
-    called beside the evaluator.
+    """An evaluator in one profile, with its judge.
+
+    Attributes:
+        judge: The feature extractor whose features the evaluator reads.
+        suffix: What the name of the result's file has after the evaluator's name.
     """
 
     name: str
@@ -76,7 +89,7 @@ class EvaluatorProfile(NamedTuple):
 
 
 class ScoringJob(NamedTuple):
-    """A way to score, and the reference that it scores against."""
+    """An evaluator in one profile, and the reference that it compares with."""
 
     evaluator_profile: EvaluatorProfile
     reference: LoadedReference
@@ -85,159 +98,190 @@ class ScoringJob(NamedTuple):
 def evaluate(
     target: Path,
     out: Path,
-    asked: FeatureScoring,
+    scoring: FeatureScoring,
     evaluators: Sequence[str] | None = None,
     count: int | None = None,
 ) -> list[EvaluatedResult]:
-    """Scores a sample set with each evaluator; results and observations go below `out`.
+    """Score a sample set with each evaluator; write results and features below `out`.
 
-    A result of the same images, judge, reference and evaluator version is kept, unless asked to
-    rescore.
+    A stored result of the same images, judge, reference and evaluator version is up to date and
+    is not computed again, unless `scoring.is_rescored`.
 
     Args:
-        count: only the first so many samples, or so many chosen at random. A run's own folder holds
-            the score of all that was asked for.
+        evaluators: Names of evaluators. None selects the suite's.
+        count: Number of samples: the first, or a random choice. None selects all. If `out` is the
+            run folder, all requested samples must be scored.
 
     Raises:
-        SampleError: images missing, corrupt or altered. UnknownName: a name nobody knows.
-        PlanMismatch: `out` holds results of other images. OptionError: rules, a profile or a judge
-            that are not there.
-        TooManyImages: the suite is scored on fewer images than the target holds.
+        SampleError: Images are missing, corrupt or altered.
+        UnknownNameError: A suite, judge or evaluator does not exist.
+        PlanMismatchError: `out` holds results of other images.
+        OptionError: The rules, profile or judge do not apply.
+        TooManyImagesError: The target holds more images than the suite is scored on.
     """
-    return evaluate_profiles(target, out, (asked,), evaluators, count)
+    return evaluate_profiles(target, out, (scoring,), evaluators, count)
 
 
 def evaluate_profiles(
     target: Path,
     out: Path,
-    wanted: Sequence[FeatureScoring],
+    scorings: Sequence[FeatureScoring],
     evaluators: Sequence[str] | None = None,
     count: int | None = None,
 ) -> list[EvaluatedResult]:
-    """`evaluate` in several profiles: each is known, has its reference and may be written before
-    the first image is looked at.
+    """Score a sample set in several profiles, like `evaluate`.
+
+    All profiles, references and stored results are checked before the first image is read.
 
     Args:
-        wanted: not empty; they differ in their profile alone.
+        scorings: At least one; they differ in their profile only.
     """
-    asked = wanted[0]
-    plugin = load_suite(wanted[0].suite)
-    ways = _resolve_profiles(plugin, wanted, evaluators)
-    samples = select_samples(target, asked, count)
-    if samples.plan is not None and samples.plan.suite != asked.suite:
-        raise OptionError(
-            f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave"
-            " --suite out"
-        )
-    if (
-        count is not None
-        and out == target
-        and (more := len(RunFolder(out).requested_indices())) > count
-    ):
-        raise OptionError(
-            f"{out} was asked for {more:,} samples, --count {count:,} would score a part; leave"
-            " --count out or give another --out"
-        )
-    told = image_notes(samples, plugin, asked.suite, asked.reference)
+    scoring = scorings[0]
+    suite = load_suite(scoring.suite)
+    evaluator_profiles = _resolve_profiles(suite, scorings, evaluators)
+    samples = select_samples(target, scoring, count)
+    check_run_suite(target, samples, scoring.suite)
+    check_whole_run(target, out, count)
+
+    notes = image_notes(samples, suite, scoring.suite, scoring.reference)
     jobs = [
-        ScoringJob(
-            chosen,
-            open_reference(
-                plugin,
-                chosen.judge,
-                asked.reference,
-                reference_extraction(out, chosen.judge, asked),
-                samples.shape,
-            ),
-        )
-        for chosen in ways
+        ScoringJob(profile, _open_reference(suite, profile.judge, scoring, out, samples.shape))
+        for profile in evaluator_profiles
     ]
     check_results_belong(out, samples)
     source = make_source(
-        target, out, asked.suite, samples.plan, asked.folder_options, count, asked.subset
+        target, out, scoring.suite, samples.plan, scoring.folder_options, count, scoring.subset
     )
-    return [_score(samples, job, out, asked, told, source) for job in jobs]
+    return [_score(samples, job, out, scoring, notes, source) for job in jobs]
+
+
+def check_run_suite(target: Path, samples: SampleSet, suite: str) -> None:
+    """Raise OptionError if a run was generated for another suite."""
+    if samples.plan is not None and samples.plan.suite != suite:
+        raise OptionError(
+            f"{target} was generated for suite {samples.plan.suite}, not for {suite}; leave"
+            " --suite out"
+        )
+
+
+def check_whole_run(target: Path, out: Path, count: int | None) -> None:
+    """Raise OptionError if only a part of a run would be scored in the run's own folder."""
+    if count is None or out != target:
+        return
+    n_requested = len(RunFolder(out).requested_indices())
+    if n_requested > count:
+        raise OptionError(
+            f"{out} was asked for {n_requested:,} samples, --count {count:,} would score a part;"
+            " leave --count out or give another --out"
+        )
 
 
 def check_feature_scoring(
     out: Path,
-    wanted: Sequence[FeatureScoring],
+    scorings: Sequence[FeatureScoring],
     evaluators: Sequence[str] | None = None,
     count: int | None = None,
 ) -> None:
-    """`evaluate_each` as far as it needs no sample: before images are drawn, all else that it will
-    need is known, opened and fits.
+    """Check everything that `evaluate_profiles` needs except the samples.
+
+    It is called before a checkpoint generates images.
 
     Raises:
-        as `evaluate_each`; WeightsError: the judge's weights are not here, altered, or of another
-        network.
+        WeightsError: The judge's weights are missing, altered or do not fit.
+        BenchError: An error of `evaluate_profiles` that does not depend on the samples.
     """
-    asked = wanted[0]
-    plugin = load_suite(wanted[0].suite)
-    ways = _resolve_profiles(plugin, wanted, evaluators)
-    if asked.subset is not None and count is None:
+    scoring = scorings[0]
+    suite = load_suite(scoring.suite)
+    evaluator_profiles = _resolve_profiles(suite, scorings, evaluators)
+    if scoring.subset is not None and count is None:
         raise OptionError(
             "--subset chooses --count images, and no --count is given; give one, or leave"
             " --subset out"
         )
-    if count is not None and plugin.has_exact_count and count > plugin.count:
+    if count is not None and suite.has_exact_count and count > suite.count:
         raise TooManyImagesError(
-            f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give"
-            f" --count {plugin.count}"
+            f"{scoring.suite} is scored on {suite.count:,} images, --count asks for {count:,}; give"
+            f" --count {suite.count}"
         )
-    for judge in () if asked.is_rescored else dict.fromkeys(chosen.judge for chosen in ways):
-        open_judge(judge, load_feature_extractor(judge), asked.device)
-    for judge in dict.fromkeys(chosen.judge for chosen in ways):
-        open_reference(plugin, judge, asked.reference, reference_extraction(out, judge, asked))
+
+    judges = list(dict.fromkeys(profile.judge for profile in evaluator_profiles))
+    if not scoring.is_rescored:
+        for judge in judges:
+            open_judge(judge, load_feature_extractor(judge), scoring.device)
+    for judge in judges:
+        _open_reference(suite, judge, scoring, out)
 
 
 def _resolve_profiles(
-    plugin: Suite, wanted: Sequence[FeatureScoring], evaluators: Sequence[str] | None
+    suite: Suite, scorings: Sequence[FeatureScoring], evaluators: Sequence[str] | None
 ) -> list[EvaluatorProfile]:
-    require_device(wanted[0].device)
+    """Return every evaluator in every profile."""
+    require_device(scorings[0].device)
     return [
-        resolve_profile(plugin, name, each)
-        for each in wanted
-        for name in evaluators or plugin.evaluators
+        resolve_profile(suite, name, scoring)
+        for scoring in scorings
+        for name in evaluators or suite.evaluators
     ]
 
 
-def reference_extraction(out: Path, judge: str, asked: FeatureScoring) -> ReferenceExtraction:
-    """How references are looked at; when rescoring by the judge that saw the samples, whose weights
-    need not be here.
+def _open_reference(
+    suite: Suite,
+    judge: str,
+    scoring: FeatureScoring,
+    out: Path,
+    shape: tuple[int, ...] | None = None,
+) -> LoadedReference:
+    """Open the suite's reference for a judge, or the file that the user gives.
+
+    Args:
+        shape: Shape of the samples (H, W, 3), if they are known.
     """
-    looked = (
-        find_extractor_record(judge, out / OBSERVATIONS / judge, rescore=True).record
-        if asked.is_rescored
-        else None
-    )
-    return ReferenceExtraction(asked.device, asked.is_rescored, looked)
+    extraction = reference_extraction(out, judge, scoring)
+    return open_reference(suite, judge, scoring.reference, extraction, shape)
 
 
-def select_samples(target: Path, asked: FeatureScoring, count: int | None) -> SampleSet:
-    """The images to score: all, the first, or a random choice."""
-    if asked.subset is None:
-        return _open_images(target, asked, count)
-    samples = _open_images(target, asked)
-    if count is None or count > len(samples.indices):
+def reference_extraction(out: Path, judge: str, scoring: FeatureScoring) -> ReferenceExtraction:
+    """Return how the features of a reference are extracted.
+
+    When rescoring, they must be of the judge whose features of the samples are stored; its weights
+    may be missing.
+    """
+    extractor_record = None
+    if scoring.is_rescored:
+        folder = out / FEATURES_FOLDER / judge
+        extractor_record = find_extractor_record(judge, folder, rescore=True).record
+    return ReferenceExtraction(scoring.device, scoring.is_rescored, extractor_record)
+
+
+# --------------------------------------------------------------------------------------- the images
+
+
+def select_samples(target: Path, scoring: FeatureScoring, count: int | None) -> SampleSet:
+    """Return the images to score: all, the first `count`, or a random choice of `count`."""
+    if scoring.subset is None:
+        return _open_images(target, scoring, count)
+    samples = _open_images(target, scoring)
+    n_images = len(samples.indices)
+    if count is None or count > n_images:
         raise OptionError(
-            f"--subset chooses --count images of {target}, which holds {len(samples.indices):,};"
-            " give a --count up to that"
+            f"--subset chooses --count images of {target}, which holds {n_images:,}; give a"
+            " --count up to that"
         )
-    return samples.random_subset(count, asked.subset)
+    return samples.random_subset(count, scoring.subset)
 
 
-def _open_images(target: Path, asked: FeatureScoring, count: int | None = None) -> SampleSet:
-    """Return the images of a target; those of prompts at the suite's indices, so that all
-    evaluators see one set.
+def _open_images(target: Path, scoring: FeatureScoring, count: int | None = None) -> SampleSet:
+    """Open the images of a target.
+
+    Images of prompts get the suite's indices, so that all evaluators score the same set.
     """
-    suite = load_suite(asked.suite)
+    suite = load_suite(scoring.suite)
     if isinstance(suite, PromptSuite):
-        return open_prompt_images(target, asked.suite, suite, count, asked.folder_options)
-    if asked.folder_options.stated_options:
+        return open_prompt_images(target, scoring.suite, suite, count, scoring.folder_options)
+    if scoring.folder_options.stated_options:
         raise OptionError(
-            f"suite {asked.suite} has no prompts to place images at; leave"
-            f" {' and '.join(asked.folder_options.stated_options)} out"
+            f"suite {scoring.suite} has no prompts to match images with; leave"
+            f" {' and '.join(scoring.folder_options.stated_options)} out"
         )
     return open_samples(target, count)
 
@@ -245,7 +289,15 @@ def _open_images(target: Path, asked: FeatureScoring, count: int | None = None) 
 def image_notes(
     samples: SampleSet, suite: Suite, name: str, reference: Path | None = None
 ) -> tuple[str, ...]:
-    """What a result must say of the images themselves; errors as `protocol` and `sized`."""
+    """Return the warnings about number, size and prompts of the images.
+
+    Args:
+        name: Name of the suite.
+        reference: The file that the user gives instead of the suite's reference.
+
+    Raises:
+        TooManyImagesError, SampleError: See `count_notes` and `size_notes`.
+    """
     return (
         *count_notes(samples, suite, name),
         *size_notes(samples, suite, name, reference),
@@ -254,74 +306,73 @@ def image_notes(
 
 
 def repeated_prompts_notes(samples: SampleSet, suite: Suite) -> tuple[str, ...]:
-    """What a result must say whose errors count images, where several of these were drawn from one
-    prompt.
-    """
+    """Return a warning if several images have one prompt; their features are not independent."""
     if not isinstance(suite, PromptSuite):
         return ()
-    found = len(samples.indices)
-    prompts = len({i % (suite.count // suite.copies) for i in samples.indices})
-    told = (
-        f"prompts: {found:,} images of {prompts:,} prompts count as independent draws; errors are"
-        " too small where images of one prompt are alike"
+    n_images = len(samples.indices)
+    n_prompts = len({i % (suite.count // suite.copies) for i in samples.indices})
+    if n_prompts == n_images:
+        return ()
+    return (
+        f"prompts: {n_images:,} images of {n_prompts:,} prompts count as independent samples;"
+        " standard errors are too small if images of one prompt are alike",
     )
-    return (told,) if prompts < found else ()
 
 
 def count_notes(samples: SampleSet, suite: Suite, name: str) -> tuple[str, ...]:
-    """What a result must say of the number of images where the suite's is exact.
+    """Return a warning if the protocol states the number of images and there are fewer.
 
     Raises:
-        TooManyImages: the target holds more. SampleError: files are of another format than their
-            names say.
+        TooManyImagesError: The target holds more images than the protocol states.
+        SampleError: The format of a file is not that of its name.
     """
-    found = len(samples.indices)
     if not suite.has_exact_count:
         return ()
-    if samples.files is not None and (line := misnamed_files_text(samples.files.values())):
+    n_images = len(samples.indices)
+    misnamed_text = None if samples.files is None else misnamed_files_text(samples.files.values())
+    if misnamed_text:
         raise SampleError(
-            f"{samples.path}: {line}; {name} is scored on lossless images, save them as PNG and"
-            " name them so"
+            f"{samples.path}: {misnamed_text}; {name} is scored on lossless images, save them as"
+            " PNG with the ending .png"
         )
-    if found == suite.count:
-        return ()
-    if found > suite.count:
+    if n_images > suite.count:
         raise TooManyImagesError(
-            f"{samples.path} holds {found:,} images, {name} is scored on {suite.count:,}; --count"
-            f" {suite.count} takes the first, --count {suite.count} --subset 0 a random choice"
+            f"{samples.path} holds {n_images:,} images, {name} is scored on {suite.count:,};"
+            f" --count {suite.count} takes the first, --count {suite.count} --subset 0 a random"
+            " choice"
         )
+    if n_images == suite.count:
+        return ()
     return (
-        (
-            f"images: {found:,}, the protocol of {name} asks for {suite.count:,}; FID rises as"
-            " images get fewer"
-        ),
+        f"images: {n_images:,}, the protocol of {name} asks for {suite.count:,}; FID rises as"
+        " images get fewer",
     )
 
 
 def size_notes(
     samples: SampleSet, suite: Suite, name: str, reference: Path | None = None
 ) -> tuple[str, ...]:
-    """What a result must say of the images' size where it is neither the suite's nor, unless the
-    protocol is exact, the plan's.
+    """Return a warning if the images do not have the suite's resolution.
+
+    If the protocol does not state the number of images, the resolution of the run's plan is
+    accepted too.
 
     Raises:
-        SampleError: the protocol is exact, no plan asked for that size, and no `reference` is given
-            that holds images of it.
+        SampleError: The protocol states the number of images, no plan has this size, and
+            `reference` does not hold images of this size.
     """
     height, width, _ = samples.shape
     side = suite.resolution
-    planned = samples.plan is not None and height == width == samples.plan.settings.resolution
-    exact = suite.has_exact_count
-    if height == width == side or (planned and not exact):
+    if height == width == side:
+        return ()
+    plan = samples.plan
+    is_planned = plan is not None and height == width == plan.settings.resolution
+    if is_planned and not suite.has_exact_count:
         return ()
     if (
-        exact
-        and not planned
-        and not (
-            reference
-            and "arr_0" in array_names(reference)
-            and images_shape(reference, True)[1:] == samples.shape
-        )
+        suite.has_exact_count
+        and not is_planned
+        and not _has_images_of_shape(reference, samples.shape)
     ):
         raise SampleError(
             f"{samples.path} holds images of {width}x{height}, {name} is scored at {side}x{side};"
@@ -330,100 +381,146 @@ def size_notes(
     return (f"images: {width}x{height}, the protocol of {name} is for {side}x{side}",)
 
 
-def resolve_profile(suite: Suite, name: str, asked: FeatureScoring) -> EvaluatorProfile:
-    """The evaluator, profile and judge that are asked for; OptionError where the suite or the
-    evaluator has no such thing.
+def _has_images_of_shape(reference: Path | None, shape: tuple[int, ...]) -> bool:
+    """Return whether a reference file holds images (arr_0) of a shape (H, W, 3)."""
+    if not reference or "arr_0" not in array_names(reference):
+        return False
+    return images_shape(reference, True)[1:] == shape
+
+
+# ------------------------------------------------------------------------------------ the evaluator
+
+
+def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> EvaluatorProfile:
+    """Return an evaluator in the requested profile, with its judge.
+
+    Raises:
+        OptionError: The suite or the evaluator does not have the rules, profile or judge.
     """
     registry.find_entry("evaluators", name)
     if name not in suite.judges:
         raise OptionError(
-            f"suite {asked.suite} has no judge for evaluator {name}; it has"
+            f"suite {scoring.suite} has no judge for evaluator {name}; it has"
             f" {', '.join(suite.judges) or 'none'}"
         )
-    plugin = load_feature_evaluator(name)
-    if asked.rules not in plugin.rules:
+    evaluator = load_feature_evaluator(name)
+    if scoring.rules not in evaluator.rules:
         raise OptionError(
-            f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave"
+            f"evaluator {name} has {', '.join(evaluator.rules)} rules, not {scoring.rules}; leave"
             " --rules out"
         )
-    own = suite.profiles.get(name, plugin.profile)
-    profile = asked.profile or own
-    if profile not in plugin.profiles:
+
+    suite_profile = suite.profiles.get(name, evaluator.profile)
+    profile = scoring.profile or suite_profile
+    if profile not in evaluator.profiles:
         raise OptionError(
-            f"evaluator {name} has profiles {', '.join(plugin.profiles)}, not {profile}; choose one"
-            " of these"
+            f"evaluator {name} has profiles {', '.join(evaluator.profiles)}, not {profile}; choose"
+            " one of these"
         )
-    evaluator = plugin if profile == plugin.profile else plugin.with_profile(profile)
-    theirs = suite.judges.get(
-        f"{name}/{profile}",
-        None if profile in plugin.profiles_with_own_judge else suite.judges[name],
-    )
-    if asked.judge is None and theirs is None:
+    suite_judge = _suite_judge(suite, name, evaluator, profile)
+    if scoring.judge is None and suite_judge is None:
         raise OptionError(
-            f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give"
+            f"profile {profile} needs a judge of its own, suite {scoring.suite} has none; give"
             " --judge"
         )
-    judge = asked.judge or str(theirs)
+    judge = scoring.judge or str(suite_judge)
     load_feature_extractor(judge)
-    suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
-    return EvaluatorProfile(name, evaluator, judge, suffix)
+
+    # A result of another profile or judge has a file of its own.
+    profile_suffix = "" if profile == suite_profile else f"_{profile}"
+    judge_suffix = "" if judge == suite_judge else f"_{judge}"
+    if profile != evaluator.profile:
+        evaluator = evaluator.with_profile(profile)
+    return EvaluatorProfile(name, evaluator, judge, profile_suffix + judge_suffix)
+
+
+def _suite_judge(
+    suite: Suite, name: str, evaluator: FeatureEvaluator, profile: str
+) -> str | Mapping[str, str] | None:
+    """Return the suite's judge for an evaluator's profile; None if the suite has none.
+
+    A suite names a profile's judge by the key EVALUATOR/PROFILE.
+    """
+    profile_key = f"{name}/{profile}"
+    if profile_key in suite.judges or profile in evaluator.profiles_with_own_judge:
+        return suite.judges.get(profile_key)
+    return suite.judges[name]
 
 
 def _score(
     samples: SampleSet,
     job: ScoringJob,
     out: Path,
-    asked: FeatureScoring,
-    told: tuple[str, ...],
+    scoring: FeatureScoring,
+    notes: tuple[str, ...],
     source: ImageSource | None,
 ) -> EvaluatedResult:
-    started = utc_now()
-    way, reference = job
-    evaluator = job.evaluator_profile.evaluator
-    path = result_path(
-        out, result_name(way, asked.rules, None if asked.reference is None else reference.sha256)
-    )
-    seen = extract_features(
-        samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.is_rescored
-    )
-    subject = make_subject(samples, asked.suite, source)
-    method = ResultMethod(
-        way.name, evaluator, seen.judge, reference.name, reference.sha256, asked.rules
-    )
-    if (
-        not asked.is_rescored
-        and (current := find_current_result(path, subject, method)) is not None
-    ):
-        return EvaluatedResult(current, path, False)
+    """Extract features, evaluate them and write the result; return a result that is up to date.
 
-    score = evaluator.evaluate(seen.features, reference.arrays)
+    Args:
+        notes: Warnings about the images.
+    """
+    start_time = utc_now()
+    profile = job.evaluator_profile
+    reference = job.reference
+    reference_sha256 = None if scoring.reference is None else reference.sha256
+    path = result_path(out, result_name(profile, scoring.rules, reference_sha256))
+    extraction = extract_features(
+        samples,
+        profile.judge,
+        out / FEATURES_FOLDER / profile.judge,
+        scoring.device,
+        scoring.is_rescored,
+    )
+
+    subject = make_subject(samples, scoring.suite, source)
+    method = ResultMethod(
+        profile.name,
+        profile.evaluator,
+        extraction.judge,
+        reference.name,
+        reference.sha256,
+        scoring.rules,
+    )
+    if not scoring.is_rescored:
+        current_result = find_current_result(path, subject, method)
+        if current_result is not None:
+            return EvaluatedResult(current_result, path, False)
+
+    output = profile.evaluator.evaluate(extraction.features, reference.arrays)
     result = build_result(
         path,
         subject,
         method,
-        score,
-        make_provenance(started, asked.device, seen.flags),
-        warnings_before(samples, told, seen, reference),
-        judge_error_rates([seen.judge]),
+        output,
+        make_provenance(start_time, scoring.device, extraction.flags),
+        warnings_before(samples, notes, extraction, reference),
+        judge_error_rates([extraction.judge]),
     )
-    arrays = {**score.per_sample, "indices": seen.features.indices}
+    arrays = {**output.per_sample, "indices": extraction.features.indices}
     return EvaluatedResult(write_result(path, result, arrays), path, True)
 
 
 def warnings_before(
-    samples: SampleSet, told: Sequence[str], seen: ExtractedFeatures, reference: LoadedReference
+    samples: SampleSet,
+    notes: Sequence[str],
+    extraction: ExtractedFeatures,
+    reference: LoadedReference,
 ) -> tuple[ResultWarning, ...]:
-    """Return what a result must say of images, judge and reference, before what its evaluator says.
+    """Return the warnings about images, judge and reference; those of the evaluator follow them.
 
     Args:
-        told: the lines of `notes`.
+        notes: The warnings of `image_notes`.
     """
     return (
         *make_warnings("images", samples.warnings),
-        *make_warnings("protocol", told),
-        *seen.warnings,
+        *make_warnings("protocol", notes),
+        *extraction.warnings,
         *make_warnings("reference", reference.warnings),
     )
+
+
+# --------------------------------------------------------------------------- the record of a result
 
 
 def make_source(
@@ -431,69 +528,75 @@ def make_source(
     out: Path,
     suite: str,
     plan: Plan | None = None,
-    form: PromptFolderOptions | None = None,
+    folder_options: PromptFolderOptions | None = None,
     count: int | None = None,
     subset: int | None = None,
 ) -> ImageSource | None:
-    """Return where the images lie and what was stated of them; None for those of a run in its own
-    folder.
+    """Return where the images are and the options they were read with.
+
+    Paths are relative to `out`. The result is None for a run that is scored in its own folder.
     """
     if out.resolve() == target.resolve() and plan is not None:
         return None
-    form = form or PromptFolderOptions()
-    listed = None if form.file_list is None else _relative_path(out, form.file_list)
-    stated = {
-        "order": form.order,
-        "pattern": form.pattern,
-        "file_list": listed,
-        "side": form.side,
-        "tiles": form.tiles,
-    }
+    folder_options = folder_options or PromptFolderOptions()
+    file_list = folder_options.file_list
     return ImageSource.model_validate(
         {
             "suite": suite,
             "path": _relative_path(out, target),
             "count": count,
             "subset_seed": subset,
-            **stated,
+            "order": folder_options.order,
+            "pattern": folder_options.pattern,
+            "file_list": None if file_list is None else _relative_path(out, file_list),
+            "side": folder_options.side,
+            "tiles": folder_options.tiles,
         }
     )
 
 
 def _relative_path(folder: Path, path: Path) -> str:
-    """Return a path as it is reached from a folder."""
-    here = folder.resolve()
-    there = path.resolve()
+    """Return a path relative to a folder, with forward slashes."""
+    absolute_folder = folder.resolve()
+    absolute_path = path.resolve()
     try:
-        return Path(os.path.relpath(there, here)).as_posix()
-    except ValueError:  # another drive
-        return there.as_posix()
+        return Path(os.path.relpath(absolute_path, absolute_folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return absolute_path.as_posix()
 
 
 def folder_options_of(
     source: ImageSource | None, folder: Path, images: Path | None = None
 ) -> PromptFolderOptions:
-    """Return what was stated of a folder's images; a list of files is looked for from the run
-    folder, then beside the images.
+    """Return the options with which the images of a result were read.
+
+    Args:
+        source: The source in the result.
+        folder: Run folder of the result.
+        images: Folder of the images now. A file list that is not at its stored path is read from
+            there.
     """
     if source is None:
         return PromptFolderOptions()
-    listed = None if source.file_list is None else folder / source.file_list
-    if listed is not None and not listed.exists() and images is not None:
-        listed = images / listed.name
-    return PromptFolderOptions(source.order, source.pattern, listed, source.side, source.tiles)
+    file_list = None if source.file_list is None else folder / source.file_list
+    if file_list is not None and not file_list.exists() and images is not None:
+        file_list = images / file_list.name
+    return PromptFolderOptions(source.order, source.pattern, file_list, source.side, source.tiles)
 
 
-def result_name(way: EvaluatorProfile, rules: str, reference_sha256: str | None = None) -> str:
-    """Return what a result's file is called without its ending.
+def result_name(
+    evaluator_profile: EvaluatorProfile, rules: str, reference_sha256: str | None = None
+) -> str:
+    """Return the name of a result's file without its ending.
 
     Args:
-        reference_sha256: Of a reference that is not the suite's own.
+        reference_sha256: Hash of a reference that is not the suite's.
     """
-    name = f"{way.name}{way.suffix}{'' if rules == 'official' else f'_{rules}'}"
-    return name if reference_sha256 is None else f"{name}_ref-{reference_sha256[:8]}"
+    rules_suffix = "" if rules == "official" else f"_{rules}"
+    reference_suffix = "" if reference_sha256 is None else f"_ref-{reference_sha256[:8]}"
+    return f"{evaluator_profile.name}{evaluator_profile.suffix}{rules_suffix}{reference_suffix}"
 
 
 def is_same_result(a: Result, b: Result) -> bool:
-    """Whether two results say the same, provenance aside."""
+    """Return whether two results are equal apart from their provenance."""
     return a.model_copy(update={"provenance": b.provenance}) == b

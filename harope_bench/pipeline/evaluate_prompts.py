@@ -1,5 +1,6 @@
-"""Images of prompts to results: asks witnesses, calls the rules by name. Knows no benchmark and no
-network.
+"""From images of prompts to results with evaluators of annotations.
+
+Suites, judges and evaluators are called by name; this module knows no benchmark and no network.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -44,7 +46,7 @@ from harope_bench.data.result_store import (
     make_subject,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, RunFolder
+from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import (
     AnnotatedImage,
@@ -56,7 +58,7 @@ from harope_bench.evaluators.base import (
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_annotator
 from harope_bench.pipeline.annotate import AnnotatorOptions, annotate_samples, parse_judges
-from harope_bench.pipeline.evaluate import make_source
+from harope_bench.pipeline.evaluate import check_run_suite, check_whole_run, make_source
 from harope_bench.pipeline.extract_features import judge_error_rates
 from harope_bench.suites.base import PromptCase, PromptSuite, Suite, load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts.base import find_results_reader
@@ -78,10 +80,12 @@ OFFICIAL_RUN = JudgeRecord(
 
 @dataclass(frozen=True)
 class PromptScoring:
-    """How a sample set is to be marked.
+    """How the images of a prompt suite are scored.
 
-    judge: `role=NAME` in place of the suite's own; lenient: score what could be judged; form: which
-    file of a folder is which image.
+    Attributes:
+        judge: `--judge`: `ROLE=NAME,...` instead of the suite's judges.
+        is_lenient: Scores are computed although images or annotations are missing.
+        folder_options: How the files of an image folder match prompts.
     """
 
     suite: str
@@ -93,8 +97,11 @@ class PromptScoring:
 
 
 class EvaluatorWithJudges(NamedTuple):
-    """An evaluator, its judges by role, and what its result's file is called beside the
-    evaluator.
+    """An evaluator with its judges.
+
+    Attributes:
+        judges: Judges by role.
+        suffix: What the name of the result's file has after the evaluator's name.
     """
 
     name: str
@@ -104,19 +111,24 @@ class EvaluatorWithJudges(NamedTuple):
 
 
 def is_prompt_suite(suite: str) -> bool:
-    """Whether a suite's images are marked prompt by prompt."""
+    """Return whether a name is that of a prompt suite."""
     return suite in registry.list_entries("suites") and isinstance(load_suite(suite), PromptSuite)
 
 
 def scores_annotations(evaluator: str) -> bool:
-    """Return whether an evaluator scores annotations of prompts, not features; UnknownName where
-    there is none.
+    """Return whether an evaluator scores annotations, not features.
+
+    Raises:
+        UnknownNameError: The evaluator does not exist.
     """
     return isinstance(load_evaluator(evaluator), AnnotationEvaluator)
 
 
+# ------------------------------------------------------------------------- evaluators and judges
+
+
 def judge_names(suite: Suite, suite_name: str, evaluator: str) -> Mapping[str, str]:
-    """Return the suite's own judges of an evaluator of annotations, by role.
+    """Return the suite's judges for an evaluator of annotations, by role.
 
     Raises:
         PluginError: The suite names a feature extractor for it.
@@ -131,310 +143,367 @@ def judge_names(suite: Suite, suite_name: str, evaluator: str) -> Mapping[str, s
 
 
 def select_prompt_evaluators(
-    suite: Suite, asked: PromptScoring, evaluators: Sequence[str] | None
+    suite: Suite, scoring: PromptScoring, evaluators: Sequence[str] | None
 ) -> list[EvaluatorWithJudges]:
-    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError for what
-    suite or evaluator does not have.
+    """Return the evaluators of annotations, with their judges.
+
+    Args:
+        evaluators: Names, of which evaluators of features are skipped. None selects the suite's.
+
+    Raises:
+        OptionError: The suite or the evaluator does not have an evaluator, judge or rules.
     """
-    found = []
+    selected_evaluators = []
     for name in evaluators or suite.evaluators:
         registry.find_entry("evaluators", name)
         if name not in suite.judges:
             raise OptionError(
-                f"suite {asked.suite} has no judges for evaluator {name}; it has"
+                f"suite {scoring.suite} has no judges for evaluator {name}; it has"
                 f" {', '.join(suite.judges) or 'none'}"
             )
-        plugin = load_evaluator(name)
-        if not isinstance(plugin, AnnotationEvaluator):
-            continue
-        if asked.rules not in plugin.rules:
-            raise OptionError(
-                f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave"
-                " --rules out"
-            )
-        names = judge_names(suite, asked.suite, name)
-        usual = parse_judges(None, names)
-        judges = parse_judges(_judges_for_roles(asked.judge, names), names)
-        other = "".join(
-            f"_{role}-{judges[role].folder_name}"
-            for role in sorted(judges)
-            if judges[role] != usual[role]
-        )
-        found.append(EvaluatorWithJudges(name, plugin, judges, f"{other}{scoring_suffix(asked)}"))
-    _check_roles_used(asked, found)
-    return found
+        evaluator = load_evaluator(name)
+        if isinstance(evaluator, AnnotationEvaluator):
+            selected_evaluators.append(_with_judges(suite, scoring, name, evaluator))
+    _check_roles_used(scoring, selected_evaluators)
+    return selected_evaluators
 
 
-def scoring_suffix(asked: PromptScoring) -> str:
-    """Return what a result's file name carries beside evaluator and judges: rules and leniency
-    where they are not the usual ones.
+def _with_judges(
+    suite: Suite, scoring: PromptScoring, name: str, evaluator: AnnotationEvaluator
+) -> EvaluatorWithJudges:
+    """Return an evaluator with the judges that the suite or the user chooses.
+
+    Raises:
+        OptionError: The evaluator does not have the rules, or a judge does not have its role.
     """
-    return f"{'' if asked.rules == 'official' else f'_{asked.rules}'}{'_lenient' if asked.is_lenient else ''}"
+    if scoring.rules not in evaluator.rules:
+        raise OptionError(
+            f"evaluator {name} has {', '.join(evaluator.rules)} rules, not {scoring.rules}; leave"
+            " --rules out"
+        )
+    names = judge_names(suite, scoring.suite, name)
+    default_judges = parse_judges(None, names)
+    judges = parse_judges(_judges_for_roles(scoring.judge, names), names)
+
+    # A result of other judges has a file of its own.
+    judges_suffix = "".join(
+        f"_{role}-{judges[role].folder_name}"
+        for role in sorted(judges)
+        if judges[role] != default_judges[role]
+    )
+    suffix = f"{judges_suffix}{scoring_suffix(scoring)}"
+    return EvaluatorWithJudges(name, evaluator, judges, suffix)
+
+
+def scoring_suffix(scoring: PromptScoring) -> str:
+    """Return the part of a result's file name that states rules and leniency.
+
+    It is empty for official rules without leniency.
+    """
+    rules_suffix = "" if scoring.rules == "official" else f"_{scoring.rules}"
+    return f"{rules_suffix}{'_lenient' if scoring.is_lenient else ''}"
 
 
 def check_prompt_scoring(
-    asked: PromptScoring,
+    scoring: PromptScoring,
     evaluators: Sequence[str] | None,
     target: Path | None = None,
     count: int | None = None,
 ) -> list[str]:
-    """Names of the evaluators that mark, once prompts and judges are known to be here; a judge of
-    another Python is not looked for.
+    """Check that prompts and judges are present; return the names of the evaluators.
+
+    The judge of another Python is not checked.
 
     Args:
-        target: Where the images lie already, so that only judges of what these show are needed;
-            None before they are drawn.
+        target: The images. Only judges that these images need are checked. None checks all, before
+            the images are generated.
+        count: Number of images to score.
 
     Raises:
-        NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name
-            that does not fit.
+        MissingAssetError, MissingExtraError: Something is missing; names the command to install it.
+        OptionError: A name does not apply.
     """
-    suite = load_prompt_suite(asked.suite)
-    rules = select_prompt_evaluators(suite, asked, evaluators)
-    if rules:
+    suite = load_prompt_suite(scoring.suite)
+    selected_evaluators = select_prompt_evaluators(suite, scoring, evaluators)
+    names = [evaluator_choice.name for evaluator_choice in selected_evaluators]
+    if selected_evaluators:
         suite.prompts_source()
-    if asked.annotator_options.is_rescored or not rules:
-        return [rule.name for rule in rules]
+    if scoring.annotator_options.is_rescored or not selected_evaluators:
+        return names
 
-    # Dictionaries keep one order, so that an error is the same each time.
-    judges = dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values())
-    plugins = {chosen: chosen.judge for chosen in judges}
-    if asked.annotator_options.python is not None and any(
-        plugin.runner is not None for plugin in plugins.values()
-    ):
-        external_annotator.interpreter_path(asked.annotator_options.python)
+    # A dictionary keeps the order of the judges, so the same error is raised each time.
+    judge_choices = dict.fromkeys(
+        judge_choice
+        for evaluator_choice in selected_evaluators
+        for judge_choice in evaluator_choice.judges.values()
+    )
+    judges = {judge_choice: judge_choice.judge for judge_choice in judge_choices}
+    has_external_judge = any(judge.runner is not None for judge in judges.values())
+    if scoring.annotator_options.python is not None and has_external_judge:
+        external_annotator.interpreter_path(scoring.annotator_options.python)
 
-    cases = None if target is None else _cases(target, asked, suite, count)
-    needed = {
-        rule.judges[role]
-        for rule in rules
-        for role in rule.judges
-        if cases is None or _is_needed(rule.evaluator, role, cases)
-    }
-    for chosen, plugin in plugins.items():
-        if chosen in needed and plugin.runner is None:
-            plugin.weights_sha256()
-    return [rule.name for rule in rules]
+    cases = None if target is None else _cases(target, scoring, suite, count)
+    needed_judges = _needed_judges(selected_evaluators, cases)
+    for judge_choice, judge in judges.items():
+        if judge_choice in needed_judges and judge.runner is None:
+            judge.weights_sha256()
+    return names
 
 
 def _cases(
-    target: Path, asked: PromptScoring, suite: PromptSuite, count: int | None
+    target: Path, scoring: PromptScoring, suite: PromptSuite, count: int | None
 ) -> list[PromptCase]:
-    """Return the cases of the images that a target holds."""
-    samples = open_prompt_images(target, asked.suite, suite, count, asked.folder_options)
+    """Return the prompt cases of the images that a target holds."""
+    samples = open_prompt_images(target, scoring.suite, suite, count, scoring.folder_options)
     return [suite.case(index) for index in samples.indices]
 
 
-def _is_needed(evaluator: AnnotationEvaluator, role: str, cases: Sequence[PromptCase]) -> bool:
-    """Return whether a judge of this role may be asked about one of these cases."""
-    needs = [look.is_needed for look in evaluator.annotator_roles if look.role == role]
-    facts = (
-        case.metadata[evaluator.metadata_key]
-        for case in cases
-        if evaluator.metadata_key in case.metadata
-    )
-    return any(need(fact) for fact in facts for need in needs)
+def _needed_judges(
+    selected_evaluators: Sequence[EvaluatorWithJudges], cases: Sequence[PromptCase] | None
+) -> set[JudgeChoice]:
+    """Return the judges that may be needed for these cases; all if the cases are not known."""
+    return {
+        judge_choice
+        for evaluator_choice in selected_evaluators
+        for role, judge_choice in evaluator_choice.judges.items()
+        if cases is None or _is_role_needed(evaluator_choice.evaluator, role, cases)
+    }
+
+
+def _is_role_needed(evaluator: AnnotationEvaluator, role: str, cases: Sequence[PromptCase]) -> bool:
+    """Return whether a query of this role may be needed for one of these cases."""
+    predicates = [r.is_needed for r in evaluator.annotator_roles if r.role == role]
+    key = evaluator.metadata_key
+    metadata = [case.metadata[key] for case in cases if key in case.metadata]
+    return any(is_needed(values) for values in metadata for is_needed in predicates)
 
 
 def judges_by_suite(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
-    """Of `role=NAME,...` the parts whose role each suite has, of several suites; a NAME without
-    role is for each of them.
+    """Return the part of `--judge` that applies to each of several suites; None for an empty part.
+
+    `ROLE=NAME` applies to the suites that have the role, a NAME without a role to every suite.
 
     Raises:
-        UnknownName: no such suite. OptionError: a role that none of them has.
+        UnknownNameError: A suite does not exist.
+        OptionError: No suite has a role.
     """
-    roles = {
-        name: {
-            role
-            for own in load_suite(name).judges.values()
-            if not isinstance(own, str)
-            for role in own
-        }
-        for name in suites
-    }
-    known = sorted(set().union(*roles.values()))
+    roles_by_suite = {name: _roles_of_suite(name) for name in suites}
+    known_roles = sorted(set().union(*roles_by_suite.values()))
     parts = [part.strip() for part in judge.split(",") if part.strip()]
     for part in parts:
-        role, equals, _ = part.partition("=")
-        if equals and role.strip() not in known:
+        role = _role_of(part)
+        if role is not None and role not in known_roles:
             raise OptionError(
                 f"--judge {part!r} names no role of these suites; they have"
-                f" {', '.join(known) or 'none'}"
+                f" {', '.join(known_roles) or 'none'}"
             )
-    fitting = {
-        name: [p for p in parts if "=" not in p or p.partition("=")[0].strip() in own]
-        for name, own in roles.items()
+    parts_by_suite: dict[str | None, str | None] = {}
+    for name, roles in roles_by_suite.items():
+        suite_parts = [part for part in parts if _role_of(part) in (None, *roles)]
+        parts_by_suite[name] = ",".join(suite_parts) or None
+    return parts_by_suite
+
+
+def _roles_of_suite(name: str) -> set[str]:
+    """Return the roles of all annotators that a suite names."""
+    return {
+        role
+        for judges in load_suite(name).judges.values()
+        if not isinstance(judges, str)
+        for role in judges
     }
-    return {name: ",".join(own) or None for name, own in fitting.items()}
 
 
-def _judges_for_roles(text: str | None, usual: Mapping[str, str]) -> str | None:
-    """Of `role=NAME,...` the parts for roles that this evaluator has; others may be meant for
-    another evaluator of the suite.
+def _role_of(part: str) -> str | None:
+    """Return ROLE of `ROLE=NAME`; None for a NAME without a role."""
+    role, equals, _ = part.partition("=")
+    return role.strip() if equals else None
+
+
+def _judges_for_roles(text: str | None, default_judges: Mapping[str, str]) -> str | None:
+    """Return the parts of `--judge` that apply to an evaluator's roles; None if there is none.
+
+    Other parts may be for another evaluator of the suite.
     """
     parts = [
         part
         for part in (text or "").split(",")
-        if part and ("=" not in part or part.partition("=")[0].strip() in usual)
+        if part and _role_of(part) in (None, *default_judges)
     ]
     return ",".join(parts) or None
 
 
-def _check_roles_used(asked: PromptScoring, found: Sequence[EvaluatorWithJudges]) -> None:
-    known = {role for rule in found for role in rule.judges}
-    for part in (asked.judge or "").split(",") if asked.judge else ():
-        role, equals, _ = part.partition("=")
-        if equals and role.strip() not in known:
+def _check_roles_used(
+    scoring: PromptScoring, selected_evaluators: Sequence[EvaluatorWithJudges]
+) -> None:
+    """Raise OptionError if `--judge` names a role that no evaluator has."""
+    known_roles = {
+        role for evaluator_choice in selected_evaluators for role in evaluator_choice.judges
+    }
+    for part in scoring.judge.split(",") if scoring.judge else ():
+        role = _role_of(part)
+        if role is not None and role not in known_roles:
             raise OptionError(
                 f"--judge {part!r} names no role of these evaluators; they have"
-                f" {', '.join(sorted(known)) or 'none'}"
+                f" {', '.join(sorted(known_roles)) or 'none'}"
             )
+
+
+# -------------------------------------------------------------------------------------- evaluation
 
 
 def evaluate_prompts(
     target: Path,
     out: Path,
-    asked: PromptScoring,
+    scoring: PromptScoring,
     evaluators: Sequence[str] | None = None,
     count: int | None = None,
 ) -> list[EvaluatedResult]:
-    """Marks the images of a run, or of a folder in an official layout, with each evaluator that has
-    a prompt among them.
+    """Score images of prompts with each evaluator; write results and annotations below `out`.
 
-    Results and answers go below `out`.
+    An evaluator that has no prompt among the images is skipped, unless that is true of all.
 
     Args:
-        count: only the first so many samples.
+        target: A run, or a folder in an official layout.
+        count: Number of samples. None selects all.
 
     Raises:
-        SampleError: images missing or altered. UnknownName, OptionError: a name or judge that is
-            not there.
-        PlanMismatch: `out` holds results of other images, or answers of another judge. JudgeError:
-            a judge that fails on everything.
+        SampleError: Images are missing or altered.
+        UnknownNameError, OptionError: A name or a judge does not exist or does not apply.
+        PlanMismatchError: `out` holds results of other images, or annotations of another judge.
+        JudgeError: A judge fails on every image.
     """
-    suite = load_prompt_suite(asked.suite)
-    chosen = select_prompt_evaluators(suite, asked, evaluators)
-    require_device(asked.annotator_options.device)
-    if (
-        count is not None
-        and out == target
-        and (more := len(RunFolder(out).requested_indices())) > count
-    ):
-        raise OptionError(
-            f"{out} was asked for {more:,} samples, --count {count:,} would mark a part; leave it"
-            " out or give another --out"
-        )
-    samples = open_prompt_images(target, asked.suite, suite, count, asked.folder_options)
-    if samples.plan is not None and samples.plan.suite != asked.suite:
-        raise OptionError(
-            f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave"
-            " --suite out"
-        )
+    suite = load_prompt_suite(scoring.suite)
+    selected_evaluators = select_prompt_evaluators(suite, scoring, evaluators)
+    require_device(scoring.annotator_options.device)
+    check_whole_run(target, out, count)
+    samples = open_prompt_images(target, scoring.suite, suite, count, scoring.folder_options)
+    check_run_suite(target, samples, scoring.suite)
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     check_results_belong(out, samples)
+
     with_prompts = [
-        rule
-        for rule in chosen
-        if any(rule.evaluator.metadata_key in case.metadata for case in cases.values())
+        evaluator_choice
+        for evaluator_choice in selected_evaluators
+        if any(evaluator_choice.evaluator.metadata_key in case.metadata for case in cases.values())
     ]
-    origin = make_source(target, out, asked.suite, samples.plan, asked.folder_options, count)
+    source = make_source(target, out, scoring.suite, samples.plan, scoring.folder_options, count)
     return [
-        _evaluate_one(samples, rule, out, asked, cases, suite.prompts_source(), origin)
-        for rule in with_prompts or chosen
+        _evaluate_one(
+            samples, evaluator_choice, out, scoring, cases, suite.prompts_source(), source
+        )
+        for evaluator_choice in with_prompts or selected_evaluators
     ]
 
 
 def _evaluate_one(
     samples: SampleSet,
-    rule: EvaluatorWithJudges,
+    evaluator_choice: EvaluatorWithJudges,
     out: Path,
-    asked: PromptScoring,
+    scoring: PromptScoring,
     cases: Mapping[int, PromptCase],
-    source: tuple[str, str],
-    origin: ImageSource | None,
+    prompts_source: tuple[str, str],
+    source: ImageSource | None,
 ) -> EvaluatedResult:
-    started = utc_now()
-    evaluator = rule.evaluator
-    path = result_path(out, f"{rule.name}{rule.suffix}")
-    sights, records = annotate_samples(
+    """Annotate the images, evaluate and write the result; return one that is up to date.
+
+    Args:
+        prompts_source: Name and sha256 of the prompts' file.
+        source: Where the images are, if not in `out`.
+    """
+    start_time = utc_now()
+    name = evaluator_choice.name
+    evaluator = evaluator_choice.evaluator
+    judges = evaluator_choice.judges
+    path = result_path(out, f"{name}{evaluator_choice.suffix}")
+    images, records = annotate_samples(
         samples,
         cases,
         evaluator.metadata_key,
         evaluator.annotator_roles,
-        rule.judges,
-        out / OBSERVATIONS,
-        asked.annotator_options,
+        judges,
+        out / ANNOTATIONS_FOLDER,
+        scoring.annotator_options,
     )
-    if not sights:
+    if not images:
         raise SampleError(
-            f"{samples.path} has no image that {rule.name} could mark; draw more of suite"
-            f" {asked.suite}"
+            f"{samples.path} has no image that {name} can score; generate more of suite"
+            f" {scoring.suite}"
         )
-    subject = make_subject(samples, asked.suite, origin)
-    judge = combine_judge_records(records)
-    digest = annotations_digest(sights)
-    method = ResultMethod(
-        rule.name,
-        evaluator,
-        judge,
-        source[0],
-        source[1],
-        asked.rules,
-        records,
-        digest,
-        asked.is_lenient,
-    )
-    if (
-        not asked.annotator_options.is_rescored
-        and (current := find_current_result(path, subject, method)) is not None
-    ):
-        return EvaluatedResult(current, path, False)
 
-    score = evaluator.evaluate(sights, asked.rules, asked.is_lenient)
+    subject = make_subject(samples, scoring.suite, source)
+    prompts_name, prompts_sha256 = prompts_source
+    method = ResultMethod(
+        name,
+        evaluator,
+        combine_judge_records(records),
+        prompts_name,
+        prompts_sha256,
+        scoring.rules,
+        records,
+        annotations_digest(images),
+        scoring.is_lenient,
+    )
+    if not scoring.annotator_options.is_rescored:
+        current_result = find_current_result(path, subject, method)
+        if current_result is not None:
+            return EvaluatedResult(current_result, path, False)
+
+    output = evaluator.evaluate(images, scoring.rules, scoring.is_lenient)
     result = build_result(
         path,
         subject,
         method,
-        score,
-        make_provenance(started, asked.annotator_options.device),
+        output,
+        make_provenance(start_time, scoring.annotator_options.device),
         (
             *make_warnings("images", samples.warnings),
             *make_warnings("substitute", substitute_warnings(records)),
-            *make_warnings("judge", judge_weights_warnings(rule.judges.values(), records)),
-            *lenient_warnings(asked),
+            *make_warnings("judge", judge_weights_warnings(judges.values(), records)),
+            *lenient_warnings(scoring),
         ),
         judge_error_rates(records.values()),
         has_sample_scores=True,
     )
-    return EvaluatedResult(
-        write_result(path, result, score.per_sample, sample_scores_text(score)), path, True
-    )
+    stored_result = write_result(path, result, output.per_sample, sample_scores_text(output))
+    return EvaluatedResult(stored_result, path, True)
 
 
-def sample_scores_text(score: EvaluatorOutput) -> str:
-    """Return verdict and reason of each image, a line each."""
+def sample_scores_text(output: EvaluatorOutput) -> str:
+    """Return the sample scores as JSON lines."""
     return "".join(
-        json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in score.sample_scores
+        json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in output.sample_scores
     )
 
 
-def annotations_digest(sights: Sequence[AnnotatedImage]) -> str:
-    """Hex sha256 of every answer and fault: a result stands only while these are the same."""
-    whole = hashlib.sha256()
-    for sight in sights:
-        told = {role: answer.to_json() for role, answer in sorted(sight.annotations.items())}
-        whole.update(json.dumps([sight.index, sight.failure, told]).encode())
-    return whole.hexdigest()
+def annotations_digest(images: Sequence[AnnotatedImage]) -> str:
+    """Return the hex sha256 of all annotations and failures.
+
+    A stored result is up to date only while this digest is the same.
+    """
+    digest = hashlib.sha256()
+    for image in images:
+        annotations = {role: a.to_json() for role, a in sorted(image.annotations.items())}
+        digest.update(json.dumps([image.index, image.failure, annotations]).encode())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------ judges of a result
 
 
 def combine_judge_records(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
-    """One record for all judges of a result: their names, the sum of their versions, the weakest
-    class, one hash of all hashes.
+    """Return one record for all judges of a result.
+
+    It has their names joined, the highest version, the weakest class, and the sha256 of their
+    hashes and versions.
+
+    Args:
+        records: Records by role.
     """
-    parts = list(dict.fromkeys(record for _, record in sorted(records.items())))
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
+    distinct_records = list(dict.fromkeys(record for _, record in sorted(records.items())))
+    if len(distinct_records) == 1:
+        return distinct_records[0]
+    if not distinct_records:
         return JudgeRecord(
             name=NO_JUDGE,
             version=1,
@@ -445,10 +514,12 @@ def combine_judge_records(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
     hashes = "".join(
         f"{role}{record.weights_sha256}{record.version}" for role, record in sorted(records.items())
     )
+    names = dict.fromkeys(record.name for record in distinct_records)
+    judge_classes = [record.judge_class for record in distinct_records]
     return JudgeRecord(
-        name="-".join(dict.fromkeys(record.name for record in parts))[:100],
-        version=max(record.version for record in parts),
-        judge_class=max((record.judge_class for record in parts), key=JUDGE_CLASSES.index),
+        name="-".join(names)[:100],
+        version=max(record.version for record in distinct_records),
+        judge_class=max(judge_classes, key=JUDGE_CLASSES.index),
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
         preprocessing="; ".join(
             f"{role}: {record.preprocessing}" for role, record in sorted(records.items())
@@ -459,101 +530,117 @@ def combine_judge_records(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
 def judge_weights_warnings(
     judges: Iterable[JudgeChoice], records: Mapping[str, JudgeRecord]
 ) -> tuple[str, ...]:
-    """What the judges that answered say of their own weights; nothing where these are not here any
-    more.
+    """Return the warnings of the judges that annotated, about their weights.
+
+    A judge whose weights are missing now gives no warning.
     """
-    found: dict[str, None] = {}
-    used = {record.name for record in records.values()}
-    for plugin in (chosen.judge for chosen in judges if chosen.name in used):
-        try:
-            found.update(dict.fromkeys(plugin.warnings()))
-        except WeightsError:
+    warnings: dict[str, None] = {}  # an ordered set
+    names = {record.name for record in records.values()}
+    for judge_choice in judges:
+        if judge_choice.name not in names:
             continue
-    return tuple(found)
+        judge = judge_choice.judge
+        with suppress(WeightsError):
+            warnings.update(dict.fromkeys(judge.warnings()))
+    return tuple(warnings)
 
 
 def substitute_warnings(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
-    """A line for each judge that stands in for the official one."""
-    told = {
-        role: record
-        for role, record in sorted(records.items())
-        if record.judge_class == "substitute"
-    }
+    """Return one warning for each judge that replaces the official one."""
     return tuple(
         f"judge: {record.name}{f' with {record.model}' if record.model else ''} stands in for the"
         f" official {role}; not comparable with published numbers"
-        for role, record in told.items()
+        for role, record in sorted(records.items())
+        if record.judge_class == "substitute"
     )
 
 
-def lenient_warnings(asked: PromptScoring) -> tuple[ResultWarning, ...]:
-    """What a result must say that was scored although something may be missing."""
-    return make_warnings("lenient", (LENIENT_WARNING,) if asked.is_lenient else ())
+def lenient_warnings(scoring: PromptScoring) -> tuple[ResultWarning, ...]:
+    """Return the warning that something may be missing, if the scoring is lenient."""
+    return make_warnings("lenient", (LENIENT_WARNING,) if scoring.is_lenient else ())
 
 
-def import_official_results(path: Path, out: Path, asked: PromptScoring) -> EvaluatedResult | None:
-    """The result of a finished official run that `path` holds in the form its own scorer wrote;
-    None where it is no such file.
+# -------------------------------------------------------------------------------- official results
 
-    Its judges are the official ones by its own word: weights and versions are not in such files.
+
+def import_official_results(
+    path: Path, out: Path, scoring: PromptScoring
+) -> EvaluatedResult | None:
+    """Write the result of a finished run of an official script.
+
+    The scores are computed again from the annotations in the script's files. The judges count as
+    official; the files do not state their weights and versions.
+
+    Args:
+        path: File or folder that the script wrote. The result is None if it is neither.
+
+    Raises:
+        OptionError: The files are of another suite.
+        PlanMismatchError: `out` holds a result of other images.
     """
-    suite = load_prompt_suite(asked.suite)
-    started = utc_now()
-    found = find_results_reader(path)
-    if found is None:
+    suite = load_prompt_suite(scoring.suite)
+    start_time = utc_now()
+    reader = find_results_reader(path)
+    if reader is None:
         return None
-    name = found.RESULTS_OF  # an official script's results are scored by the evaluator of its name
+    name = reader.RESULTS_OF  # name of the evaluator, and of its suite
     if name not in suite.judges:
         raise OptionError(
-            f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite"
-            f" {name}"
+            f"{path} is a finished run of {name}, not of suite {scoring.suite}; give --suite {name}"
         )
-    score = found.import_scores(path, suite, asked.is_lenient, asked.rules)
-    evaluator = load_annotation_evaluator(name)
-    written = result_path(out, f"{name}{scoring_suffix(asked)}")
-    prompts, sha256_of_prompts = suite.prompts_source()
+    output = reader.import_scores(path, suite, scoring.is_lenient, scoring.rules)
+    destination = result_path(out, f"{name}{scoring_suffix(scoring)}")
     sha256 = files_digest(path)
-    if (stored := find_result(written)) is not None and stored.samples_sha256 != sha256:
-        raise PlanMismatchError(
-            f"{written} is of other images ({stored.target}), asked for {path.name}; choose another"
-            " --out"
-        )
-    origin = make_source(path, out, asked.suite, form=asked.folder_options)
+    _check_same_files(destination, path, sha256)
+
+    prompts_name, prompts_sha256 = suite.prompts_source()
+    source = make_source(path, out, scoring.suite, folder_options=scoring.folder_options)
+    subject = ResultSubject(
+        path.name,
+        sha256,
+        suite=scoring.suite,
+        resolution=scoring.folder_options.side,
+        source=source,
+    )
+    method = ResultMethod(
+        name,
+        load_annotation_evaluator(name),
+        OFFICIAL_RUN,
+        prompts_name,
+        prompts_sha256,
+        scoring.rules,
+        is_lenient=scoring.is_lenient,
+    )
     result = build_result(
-        written,
-        ResultSubject(
-            path.name,
-            sha256,
-            suite=asked.suite,
-            resolution=asked.folder_options.side,
-            source=origin,
-        ),
-        ResultMethod(
-            name,
-            evaluator,
-            OFFICIAL_RUN,
-            prompts,
-            sha256_of_prompts,
-            asked.rules,
-            is_lenient=asked.is_lenient,
-        ),
-        score,
-        make_provenance(started, asked.annotator_options.device),
-        (*make_warnings("imported", [OFFICIAL_RUN.preprocessing]), *lenient_warnings(asked)),
+        destination,
+        subject,
+        method,
+        output,
+        make_provenance(start_time, scoring.annotator_options.device),
+        (*make_warnings("imported", [OFFICIAL_RUN.preprocessing]), *lenient_warnings(scoring)),
         has_sample_scores=True,
     )
-    return EvaluatedResult(
-        write_result(written, result, score.per_sample, sample_scores_text(score)), written, True
-    )
+    stored_result = write_result(destination, result, output.per_sample, sample_scores_text(output))
+    return EvaluatedResult(stored_result, destination, True)
+
+
+def _check_same_files(destination: Path, path: Path, sha256: str) -> None:
+    """Raise PlanMismatchError if a result of other files is stored at the destination."""
+    stored_result = find_result(destination)
+    if stored_result is not None and stored_result.samples_sha256 != sha256:
+        raise PlanMismatchError(
+            f"{destination} is of other images ({stored_result.target}), not of {path.name}; choose"
+            " another --out"
+        )
 
 
 def files_digest(path: Path) -> str:
-    """Return the hex sha256 of a file, or of the names and contents of a folder's files."""
+    """Return the hex sha256 of a file, or of the names and hashes of all files in a folder."""
     if path.is_file():
         return sha256_file(path)
-    told = [
+    lines = [
         f"{file.relative_to(path)} {sha256_file(file)}"
         for file in sorted(path.rglob("*"))
         if file.is_file()
     ]
-    return sha256_bytes("\n".join(told).encode())
+    return sha256_bytes("\n".join(lines).encode())

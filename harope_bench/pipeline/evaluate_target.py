@@ -1,6 +1,6 @@
-"""A target to its results: one function for each kind of target.
+"""From the target of `eval` to its results: one function for each kind of target.
 
-Everything that any run lacks is named before the first one works.
+All requirements of all runs are checked before the first run starts.
 """
 
 from __future__ import annotations
@@ -44,41 +44,47 @@ from harope_bench.pipeline.target import (
 from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import is_tiled
 
-TargetRun = tuple[Target, EvalOptions]  # one run of a target: its suite, resolution and folder
+TargetRun = tuple[Target, EvalOptions]  # one run: target and options of one suite and resolution
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of all runs of a target, and an error for each run with pending answers."""
+    """The results of all runs of a target.
+
+    Attributes:
+        pending: One error for each run with pending answers.
+    """
 
     results: tuple[EvaluatedResult, ...]
     pending: tuple[PendingAnswersError, ...] = ()
 
     @property
     def pending_error(self) -> PendingAnswersError | None:
-        """Return the error that stands for all pending runs; None where there is none."""
+        """Return one error for all runs with pending answers; None if there is none."""
         if not self.pending:
             return None
-        more = len(self.pending) - 1
-        return PendingAnswersError(
-            f"{self.pending[0]}{f' (and {more} more runs wait)' if more else ''}"
-        )
+        n_others = len(self.pending) - 1
+        suffix = f" (and {n_others} more runs wait)" if n_others else ""
+        return PendingAnswersError(f"{self.pending[0]}{suffix}")
 
 
 def evaluate_target(
     text: str, options: EvalOptions, suites: Sequence[str] = (), resolutions: Sequence[int] = ()
 ) -> Evaluation:
-    """Evaluate a target, once for each suite and resolution; a checkpoint generates first.
+    """Evaluate a target, once for each suite and resolution.
+
+    The images of a checkpoint are generated first. Pending answers do not raise an error; they are
+    part of the return value.
 
     Args:
-        text: Name of a checkpoint, or a path, as `resolve` takes it.
-        suites, resolutions: In place of the one in `options`; several make a run each.
+        text: Name of a checkpoint, or a path.
+        suites, resolutions: If empty, the suite and the resolution in `options` are used.
 
     Raises:
-        MissingRequirementsError: What any run lacks, all at once; nothing is written.
-        BenchError: A name, an option or an image is wrong. Pending answers are no error here.
+        MissingRequirementsError: Names everything that any run lacks; nothing is written.
+        BenchError: A name, an option or an image is wrong.
     """
-    has_image_evaluators(options)  # an evaluator that nobody knows is named first
+    has_image_evaluators(options)  # raises an error if an evaluator does not exist
     options_by_run = options_of_runs(text, options, suites, resolutions)
     runs = prepare_runs([resolve_run(text, run_options) for run_options in options_by_run])
     results: list[EvaluatedResult] = []
@@ -86,107 +92,110 @@ def evaluate_target(
     for target, run_options in runs:
         try:
             results += label_results(evaluate_run(target, run_options), options.label)
-        except PendingAnswersError as error:  # the other runs are evaluated nevertheless
+        except PendingAnswersError as error:  # does not stop the other runs
             pending.append(error)
     return Evaluation(tuple(results), tuple(pending))
 
 
 def evaluate_run(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Return the results of one run: its network's cost, if asked for, then those of its images."""
-    costs = [measure_cost(target, options)] if network_evaluators(options) else []
+    """Evaluate one run: first the cost of its network, if requested, then its images."""
+    cost_results = [measure_cost(target, options)] if network_evaluators(options) else []
     if not has_image_evaluators(options):
-        return costs
-    return costs + EVALUATE[target.kind](
-        target, replace(options, evaluators=image_evaluators(options))
-    )
+        return cost_results
+    image_options = replace(options, evaluators=image_evaluators(options))
+    return cost_results + EVALUATE[target.kind](target, image_options)
 
 
 def label_results(results: Sequence[EvaluatedResult], label: str | None) -> list[EvaluatedResult]:
-    """Return the results with a label in them and in their files; nothing is scored again."""
+    """Write a row label to results and their files; None leaves them as they are."""
     if label is None:
         return list(results)
-    return [
-        scored._replace(result=set_label(scored.path, scored.result, label)) for scored in results
-    ]
+    return [r._replace(result=set_label(r.path, r.result, label)) for r in results]
 
 
 # ------------------------------------------------------------------------------------ evaluators
 
 
 def is_network_evaluator(evaluator: str) -> bool:
-    """Return whether an evaluator looks at the network itself, not at images.
+    """Return whether an evaluator measures the network, not images.
 
     Raises:
-        UnknownName: No evaluator has this name.
+        UnknownNameError: The evaluator does not exist.
     """
     return load_evaluator(evaluator).subject == "network"
 
 
 def network_evaluators(options: EvalOptions) -> tuple[str, ...]:
-    """Return the evaluators of the network itself that are asked for."""
+    """Return the requested evaluators of the network."""
     return tuple(filter(is_network_evaluator, options.evaluators or ()))
 
 
 def image_evaluators(options: EvalOptions) -> tuple[str, ...] | None:
-    """Return the evaluators of images that are asked for; None for the suite's own."""
+    """Return the requested evaluators of images; None for the suite's evaluators."""
     names = tuple(name for name in options.evaluators or () if not is_network_evaluator(name))
     return names or None
 
 
 def has_image_evaluators(options: EvalOptions) -> bool:
-    """Return whether images are evaluated, not the network alone."""
+    """Return whether images are evaluated, not only the network."""
     return not options.evaluators or image_evaluators(options) is not None
 
 
-# ------------------------------------------------------------------------------- before any work
+# --------------------------------------------------------------------- checks before the first run
 
 
 def resolve_run(text: str, options: EvalOptions) -> TargetRun:
-    """Return the target of one run, and its options; errors as `resolve`.
+    """Resolve the target of one run; return it with its options.
 
-    Of files that join several images, and of official results, `--resolution` is the side of an
-    image and not a setting of generation.
+    For tiled files and for official results, `--resolution` is the side of one image and not a
+    setting of generation.
+
+    Raises:
+        BenchError: The text is neither a checkpoint nor a path that can be evaluated.
     """
     target = resolve_target(text, options)
-    is_joined = target.kind is TargetKind.PROMPT_FOLDER and is_tiled(str(target.suite))
-    if is_joined or target.kind is TargetKind.OFFICIAL_RESULTS:
-        form = replace(options.folder_options, side=options.generation.resolution)
+    has_tiled_files = target.kind is TargetKind.PROMPT_FOLDER and is_tiled(str(target.suite))
+    if has_tiled_files or target.kind is TargetKind.OFFICIAL_RESULTS:
+        folder_options = replace(options.folder_options, side=options.generation.resolution)
         generation = replace(options.generation, resolution=None)
-        options = replace(options, folder_options=form, generation=generation)
+        options = replace(options, folder_options=folder_options, generation=generation)
     return target, options
 
 
 def prepare_runs(runs: Sequence[TargetRun]) -> list[TargetRun]:
-    """Return the runs, with the plans of checkpoints, once nothing keeps one from starting.
+    """Plan and check all runs; return them with the plans of checkpoints.
 
     Raises:
         OptionError: An option does not apply to the target, or a plan cannot be made.
-        MissingRequirementsError: Everything that any run lacks.
+        MissingRequirementsError: Names everything that any run lacks.
     """
     planned_runs: list[TargetRun] = []
-    missing: list[Requirement] = []
+    all_requirements: list[Requirement] = []
     for target, options in runs:
         planned_target, requirements = _plan_run(target, options)
         planned_runs.append((planned_target, options))
-        missing += requirements
-    raise_missing(missing)
+        all_requirements += requirements
+    raise_missing(all_requirements)
     for target, options in planned_runs:
         if has_image_evaluators(options):
             check_options(target, options)
 
-    if len(planned_runs) > 1:  # judges of the last run are looked for before the first generates
+    # The judges of the last run are checked before the first run generates images.
+    if len(planned_runs) > 1:
         check_prompt_judges(planned_runs)
     return planned_runs
 
 
 def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requirement]]:
-    """Return the target with its plan, if it is a checkpoint, and what the run lacks."""
+    """Return the target, with its plan if it is a checkpoint, and the unmet requirements."""
     if target.kind not in CHECKPOINTS:
-        return target, _missing_for_images(target, options) if has_image_evaluators(options) else []
+        if not has_image_evaluators(options):
+            return target, []
+        return target, _missing_for_images(target, options)
     if not has_image_evaluators(options):
         return replace(target, plan=plan_target(target, options)), []
     if target.kind is TargetKind.CLASSIFIER:
-        check_options(target, options)  # its plan would name a setting's reason, not the option
+        check_options(target, options)  # its error names the option; that of the plan a setting
         return replace(target, plan=plan_target(target, options)), []
 
     plan = plan_or_requirement(lambda: plan_target(target, options))
@@ -198,9 +207,9 @@ def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requir
 
 
 def _missing_for_images(target: Target, options: EvalOptions) -> list[Requirement]:
-    """Return the prompts and judges that images of prompts lack; nothing if prompts are here.
+    """Return the unmet requirements of images of prompts; nothing if the prompts are present.
 
-    Which judges a folder needs follows from its prompts, so they are looked for later.
+    The judges that a folder needs depend on its prompts, so they are checked later.
     """
     suite = options.suite
     if suite is None or target.kind is TargetKind.CLASSIFIER_RUN or not is_prompt_suite(suite):
@@ -208,30 +217,34 @@ def _missing_for_images(target: Target, options: EvalOptions) -> list[Requiremen
     prompts = prompts_requirement(suite)
     if prompts is None:
         return []
-    if target.kind is TargetKind.OFFICIAL_RESULTS:  # which holds the answers of its judges
+    if target.kind is TargetKind.OFFICIAL_RESULTS:  # these contain annotations and need no judge
         return [prompts]
     return suite_requirements([suite], required_scoring(options, image_evaluators(options)))
 
 
 def check_prompt_judges(runs: Sequence[TargetRun]) -> None:
-    """Raise the error of prompts or of a judge that a suite of any run lacks, once a suite."""
-    checked: set[str | None] = set()
+    """Check prompts and judges of the suites of all runs, each suite once.
+
+    Raises:
+        BenchError: Prompts or a judge are missing.
+    """
+    checked_suites: set[str | None] = set()
     for target, options in runs:
         if target.kind is not TargetKind.PROMPT_CHECKPOINT or not has_image_evaluators(options):
             continue
-        if target.suite not in checked:
+        if target.suite not in checked_suites:
             scoring = prompt_scoring(options, str(target.suite))
             evaluate_prompts.check_prompt_scoring(scoring, image_evaluators(options))
-            checked.add(target.suite)
+            checked_suites.add(target.suite)
 
 
-# ----------------------------------------------------------------------- one function for a kind
+# ----------------------------------------------------------- one function for each kind of target
 
 
 def score_features(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Return the results of features of images, once for each profile.
+    """Score the features of images, in each profile.
 
-    Images of a checkpoint are generated when everything that scores them is there.
+    The images of a checkpoint are generated after judge and reference have been checked.
     """
     suite = str(target.suite)
     evaluators = options.evaluators
@@ -244,33 +257,34 @@ def score_features(target: Target, options: EvalOptions) -> list[EvaluatedResult
 
 
 def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Return the results of images of prompts: of evaluators of annotations, then of features."""
+    """Score images of prompts: first with evaluators of annotations, then of features."""
     suite = str(target.suite)
     count = options.count
     scoring = prompt_scoring(options, suite)
     is_generated = target.kind in CHECKPOINTS
 
-    # What can fail cheaply comes before the first image is generated.
-    names = evaluate_prompts.check_prompt_scoring(
+    # Checks come before the first image is generated.
+    annotation_evaluators = evaluate_prompts.check_prompt_scoring(
         scoring, options.evaluators, None if is_generated else target.path, count
     )
     evaluators = options.evaluators or load_suite(suite).evaluators
-    on_features = [name for name in evaluators if name not in names]
+    feature_evaluators = [name for name in evaluators if name not in annotation_evaluators]
     if is_generated:
         generate_images(target, options)
-    results = (
-        evaluate_prompts.evaluate_prompts(target.path, target.out, scoring, names, count)
-        if names
-        else []
-    )
-    if on_features:
+
+    results: list[EvaluatedResult] = []
+    if annotation_evaluators:
+        results += evaluate_prompts.evaluate_prompts(
+            target.path, target.out, scoring, annotation_evaluators, count
+        )
+    if feature_evaluators:
         scorings = feature_scorings(options, suite, None)
-        results += evaluate_profiles(target.path, target.out, scorings, on_features, count)
+        results += evaluate_profiles(target.path, target.out, scorings, feature_evaluators, count)
     return results
 
 
 def import_results(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Return the result of a finished run of an official script, as its own files say it."""
+    """Import the result of a finished run of an official script; empty if it is no such run."""
     result = import_official_results(
         target.path, target.out, prompt_scoring(options, str(target.suite))
     )
@@ -278,7 +292,10 @@ def import_results(target: Target, options: EvalOptions) -> list[EvaluatedResult
 
 
 def score_classifier(target: Target, options: EvalOptions) -> list[EvaluatedResult]:
-    """Return the results of a classifier; of a run on as many pictures as it has, or `count`."""
+    """Classify real images and score the predictions.
+
+    Without `count`, a stored run uses as many images as it has, and a checkpoint all of the suite.
+    """
     assert target.plan is not None
     count = options.count
     if count is None and target.kind is TargetKind.CLASSIFIER_RUN:
@@ -289,23 +306,23 @@ def score_classifier(target: Target, options: EvalOptions) -> list[EvaluatedResu
 
 
 def measure_cost(target: Target, options: EvalOptions) -> EvaluatedResult:
-    """Return the cost of a checkpoint's network, or of the one that generated a run.
+    """Measure the cost of a checkpoint's network, or of the network that generated a run.
 
     Raises:
-        OptionError: The target does not say which network generated it.
+        OptionError: The target does not state its network.
     """
     from harope_bench.analysis.cost.measure_cost import measure_cost
 
     if target.plan is None:
         raise OptionError(
-            f"{target.name} does not say which network drew it; give a checkpoint's name or a run"
-            " folder"
+            f"{target.name} does not state the network that generated it; give a checkpoint's name"
+            " or a run folder"
         )
     return measure_cost(target.plan, target.out, options.count, options.batch, options.is_rescored)
 
 
 def generate_images(target: Target, options: EvalOptions) -> None:
-    """Generate what is missing of the first `count` images of a checkpoint, or of all."""
+    """Generate the missing images of a checkpoint: of the first `count`, or of all."""
     assert target.plan is not None
     indices = requested_indices(target.plan.suite, options.count)
     generate(target.plan, indices, target.path, options.batch)

@@ -323,7 +323,7 @@ def build_reference(
             what is read.
     """
     load_feature_extractor(judge)
-    check_maximum("--images", images, MAX_REFERENCE_IMAGES)
+    check_maximum("--image-count", images, MAX_REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
 
     # Statistics of all images, with what the file records about them.

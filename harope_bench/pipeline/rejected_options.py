@@ -10,7 +10,7 @@ from harope_bench.core.errors import OptionError
 from harope_bench.pipeline.eval_options import EvalOptions
 from harope_bench.pipeline.target import CHECKPOINTS, CLASSIFIERS, RUN_FOLDERS, Target, TargetKind
 
-CLASSIFIER_OPTIONS = ("images", "truth", "crop_ratio")
+CLASSIFIER_OPTIONS = ("images", "ground_truth", "crop_ratio")
 ORDER_OPTIONS = ("order", "pattern", "file_list", "tiles")
 PROMPT_OPTIONS = ("allow_missing", "judge_python", *ORDER_OPTIONS)
 

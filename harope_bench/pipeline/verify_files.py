@@ -12,7 +12,8 @@ from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
 from harope_bench.data.run_folder import (
-    OBSERVATIONS,
+    FEATURES_FOLDER,
+    JUDGE_OUTPUT_FOLDERS,
     PLAN_FILE,
     RECORDS_FILE,
     REQUESTS_FILE,
@@ -197,7 +198,7 @@ def check_rows(folder: Path, findings: Findings) -> None:
 
     The size of each `.npy` file is compared with its header.
     """
-    for judge in sorted(path for path in (folder / OBSERVATIONS).glob("*") if path.is_dir()):
+    for judge in sorted(path for path in (folder / FEATURES_FOLDER).glob("*") if path.is_dir()):
         records = [(path, read_record(path)) for path in sorted(judge.glob(SHARDS))]
         for path, record in records:
             names = _changed_rows(judge, record)

@@ -201,11 +201,11 @@ def test_the_verb_answers_in_words_and_in_json(tmp_path: Path, prompts: Path) ->
     assert "exact, single_object, c.jsonl:1  a photo of a lamp" in said.output
     facts = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)
     assert facts["kinds"]["exact"] == {
-        "captions": 1,
-        "distinct_prompts": 1,
+        "n_captions": 1,
+        "n_distinct_prompts": 1,
         "tasks": {"single_object": 1},
     }
-    assert facts["matched"] == 1
+    assert facts["n_matched"] == 1
 
 
 def test_missing_prompts_name_the_official_file(

@@ -147,7 +147,7 @@ def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Pat
 def test_a_second_reproduction_does_no_work(reproduced: Path) -> None:
     before = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
     assert (
-        "no work done" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+        "up to date" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
     )
     assert {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()} == before
 
@@ -451,7 +451,7 @@ def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> 
             "eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run", "--json"
         ).stdout
     )
-    assert facts["results"][0]["fresh"] is False
+    assert facts["results"][0]["is_new"] is False
 
 
 def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> 
         "figure",
         "attention-distance",
         "digits-deit-harope",
-        "--images",
+        "--count",
         1001,
         "--out",
         tmp_path / "d.svg",
@@ -279,16 +279,16 @@ def test_a_figure_says_what_it_leaves_out(
         "attention-distance",
         "tiny",
         "digits-deit-ape",
-        "--images",
+        "--count",
         2,
-        "--times",
+        "--timesteps",
         "500",
         "--device",
         "cpu",
     )
     said = run(*words, "--out", tmp_path / "d.svg").output
-    assert "digits-deit-ape: spread over heads by layer" in said
-    assert said.strip().endswith("px; class token left out")
+    assert "digits-deit-ape: standard deviation over heads by layer" in said
+    assert said.strip().endswith("px; class token excluded")
     chart = read_chart(tmp_path / "d.json")
     assert (
         "classifiers on real images spread evenly over the suite, class token left out of queries"
@@ -592,7 +592,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
     make_checkpoint("tiny-rope")
     runs = tmp_path / "runs"
     run("generate", "tiny-rope", "--count", 2, "--steps", 1, "--out", runs / "tiny-rope")
-    words = ("--images", 2, "--times", "500", "--steps", 2)
+    words = ("--count", 2, "--timesteps", "500", "--steps", 2)
     said = run(
         "figure",
         "attention-distance",
@@ -602,7 +602,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
         "--out",
         runs / "figures/distance.svg",
     ).stdout
-    assert "even attention" in said
+    assert "uniform attention" in said
     said = run(
         "figure",
         "matrices",

@@ -246,7 +246,7 @@ def test_the_figure_of_a_pipeline(
         "plain",
         "--suite",
         "four-prompts",
-        "--images",
+        "--count",
         "2",
         "--steps",
         "4",
@@ -254,7 +254,7 @@ def test_the_figure_of_a_pipeline(
     )
     done = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
     assert done.exit_code == 0, done.output
-    assert done.output.strip().endswith("px; text tokens left out")
+    assert done.output.strip().endswith("px; text tokens excluded")
     chart = read_chart(tmp_path / "d.json")
     assert "text tokens left out of queries and keys" in chart.settings_text
     run = chart.curves[0]

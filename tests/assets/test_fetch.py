@@ -420,7 +420,7 @@ def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, registe
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
-    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._assets())
+    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._asset_findings())
 
 
 def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:
@@ -558,11 +558,11 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
     told = CliRunner().invoke(main, ["fetch", "thing"])
     assert told.exit_code == 0
     assert (
-        f"here now, sha256 {SHA256} (no hash is published" in told.stdout
+        f"fetched, sha256 {SHA256} (no hash is published" in told.stdout
         and "Licence: CC0" in told.stdout
     )
-    assert "was here, whole" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
-    assert '"kept": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
+    assert "up to date" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
+    assert '"is_unchanged": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
 
 
 @pytest.mark.parametrize("name", registry.list_names("assets"))

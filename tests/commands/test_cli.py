@@ -146,13 +146,13 @@ def test_list_names_what_is_registered() -> None:
 
 def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
     again = run("generate", "tiny", "--count", 30, "--out", drawn)
-    assert "0 drawn now" in again.stdout
+    assert "0 generated" in again.stdout
     first = run("eval", drawn)
     assert "fid-30" in first.stdout
-    assert "no work done" in run("eval", drawn).stdout
+    assert "up to date" in run("eval", drawn).stdout
     facts = json.loads(run("eval", drawn, "--json").stdout)
     assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
-    assert "WRONG" not in run("verify", drawn, "--redraw", 3).stdout
+    assert "ALTERED" not in run("verify", drawn, "--redraw", 3).stdout
     run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
     assert load_arrays(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
     run("convert", tmp_path / "x.npz", tmp_path / "pngs", "--to", "png", "--count", 5)
@@ -185,7 +185,7 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None
     facts = json.loads(
         run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["asked"], facts["missing"]) == (30, 30)
+    assert (facts["n_asked"], facts["n_missing"]) == (30, 30)
     assert not (tmp_path / "run").exists()
 
 
@@ -208,7 +208,7 @@ def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -
     facts = json.loads(
         run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["asked"], facts["missing"]) == (402, 402)
+    assert (facts["n_asked"], facts["n_missing"]) == (402, 402)
     assert not (tmp_path / "run/plan.json").exists()
 
 
@@ -218,18 +218,18 @@ def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
         "shapes-mmdit",
         "--encoding",
         "harope",
-        "--from",
+        "--base",
         tmp_path,
         "--out",
         tmp_path / "out",
         exit_code=2,
     )
-    assert "'--from'" in done.stderr and "is a directory" in done.stderr
+    assert "'--base'" in done.stderr and "is a directory" in done.stderr
 
 
 def test_verify_answers_no_with_three(drawn: Path) -> None:
     (drawn / "images/000002.png").write_bytes((drawn / "images/000003.png").read_bytes())
-    assert "WRONG image 2" in run("verify", drawn, exit_code=3).stdout
+    assert "ALTERED image 2" in run("verify", drawn, exit_code=3).stdout
 
 
 def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.M
 
 def test_doctor_knows_the_shipped_things() -> None:
     findings = json.loads(run("doctor", "--json").stdout)["findings"]
-    states = {(f["area"], f["name"]): f["state"] for f in findings}
+    states = {(f["area"], f["name"]): f["status"] for f in findings}
     assert (
         states["judge", "digits-net"]
         == states["reference", "digits"]

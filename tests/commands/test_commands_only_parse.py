@@ -76,16 +76,14 @@ def test_the_finder_of_questions_finds_them(source: str) -> None:
 
 
 def test_every_command_names_its_parameters() -> None:
-    """A bag of keyword arguments hides which options a command takes; `register` hands its own to a
-    record of the registry.
-    """
+    """A bag of keyword arguments hides which options a command takes."""
     loose = [
         f"{path.stem}.{node.name}"
         for path in COMMANDS
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None
     ]
-    assert loose == ["options.with_fields", "setup.register"]
+    assert loose == ["options.with_fields"]
 
 
 @pytest.fixture
@@ -117,7 +115,7 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
         --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d --subset 4 --rescore --steps 5 --guidance 1.5
         --sampler flow --seed 6 --labels balanced --preset one --dtype float16 --pos-scaling ntk --guidance-channels 3
         --spacing leading --mu-policy clamp --vae v --no-vae-tiling --fold --batch 7 --resolution 28,56 --resolution 84 --count 8
-        --images i --truth l --crop-ratio 0.5 --order copy-major --pattern p --file-list f --tiles 4 --label mine --out o"""
+        --images i --ground-truth l --crop-ratio 0.5 --order copy-major --pattern p --file-list f --tiles 4 --label mine --out o"""
     text, options, suites, resolutions = eval_arguments(calls, *words.split())
     assert (text, suites, resolutions) == ("t", ["digits", ""], [28, 56, 84])
     assert options == EvalOptions(
@@ -180,13 +178,13 @@ def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
         calls.append(values)
 
     done = CliRunner().invoke(
-        command, ["--steps", "3", "--truth", "t", "--other", "o", "--batch", "2"]
+        command, ["--steps", "3", "--ground-truth", "t", "--other", "o", "--batch", "2"]
     )
     assert done.exit_code == 0, done.output
     assert calls == [
         {
             "generation": GenerationOptions(steps=3),
-            "pictures": RealImageOptions(truth=Path("t")),
+            "real_images": RealImageOptions(ground_truth=Path("t")),
             "other": "o",
             "batch": 2,
         }

@@ -290,7 +290,7 @@ def test_every_profile_is_checked_before_the_first_is_scored(
 ) -> None:
     said = CliRunner().invoke(main, ["eval", str(run), "--profile", profiles])
     assert said.exit_code != 0 and complaint in said.output
-    assert not (run / "observations").exists() and not (run / "results").exists()
+    assert not (run / "features").exists() and not (run / "results").exists()
 
 
 def test_a_reference_that_is_missing_is_found_before_anything_is_judged(
@@ -311,7 +311,7 @@ def test_a_reference_that_is_missing_is_found_before_anything_is_judged(
             run,
             [FeatureScoring("digits", profile=profile) for profile in ("adm", "adm-exact")],
         )
-    assert opened and not (run / "observations").exists()
+    assert opened and not (run / "features").exists()
 
 
 def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:

@@ -300,7 +300,7 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
             1,
         )
         assert metric.reason is not None and metric.reason.startswith(
-            "1 pictures are missing, damaged or without an answer; mend"
+            "1 images are missing, damaged or without a prediction; fix"
         )
     assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
     (lenient,) = classify.classify(
@@ -337,7 +337,7 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
     assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [
         (None, None, 3, 1)
     ] * 2
-    assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
+    assert any(line.startswith("image 2 failed: ") for line in part.result.warning_texts)
     assert verify(tmp_path / "run", 0, 0, images=folder).altered_messages == []
     (lenient,) = classify.classify(
         plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True)
@@ -455,7 +455,7 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
         )
     with pytest.raises(OptionError, match="--count 20 would score a part"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=20))
-    with pytest.raises(OptionError, match="999 pictures here, --count asks for 2,000"):
+    with pytest.raises(OptionError, match="999 images here, --count asks for 2,000"):
         classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=2000))
     with pytest.raises(PlanMismatchError, match="resolution"):
         classify.classify(
@@ -522,7 +522,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
     run = tmp_path / "run"
     classify.classify(plan, run, RealImageSelection(count=60))
     assert verify(run, 2, 0).altered_messages == []
-    shard, result = run / "observations/tiny/00000.npz", run / "results/top1.json"
+    shard, result = run / "predictions/tiny/00000.npz", run / "results/top1.json"
     target = {"prediction": shard, "row": run / "results/top1.npz"}.get(what, result)
     if target is result:
         facts = json.loads(result.read_text())
@@ -635,12 +635,12 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
     ).stdout
     assert "top1" in out and "60 of 60 images, Wilson" in out
     again = json.loads(run_verb("eval", tmp_path / "runs/r", "--json").stdout)
-    assert [r["fresh"] for r in again["results"]] == [False]
+    assert [r["is_new"] for r in again["results"]] == [False]
     assert (
         Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval
         == "Wilson"
     )
-    assert "2 pictures named again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
+    assert "2 images classified again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
     assert (
         "is a classifier and cannot generate images"
         in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr

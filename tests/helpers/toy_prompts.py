@@ -166,7 +166,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
         }
         return {**known(kind), **own}
 
-    monkeypatch.setattr(registry, "entries", entries)
+    monkeypatch.setattr(registry, "list_entries", entries)
     monkeypatch.setattr(
         registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
     )

@@ -161,7 +161,7 @@ PLACES = [
     Case("generate-below-file", FILE, ("generate", "tiny", "--count", "2", "--out", "new/more"), 1, "new"),
     Case("generate-long-name", None, ("generate", "tiny", "--count", "2", "--out", "x" * 300), 1, "File name too long"),
     Case("generate-images-a-file", put("new/images", b"mine"), GENERATE, 1, "images", ("new/*",)),
-    Case("generate-into-link", both(lambda room: Path("real").mkdir(), link_out("new", "real")), GENERATE, 0, "2 drawn now", ("real*",)),
+    Case("generate-into-link", both(lambda room: Path("real").mkdir(), link_out("new", "real")), GENERATE, 0, "2 generated", ("real*",)),
     Case("report-onto-text", put("report.html", b"<html>mine</html>"), REPORT, 1, "is no report and would be lost"),
     Case("report-onto-weights", None, (*REPORT[:-1], "home/checkpoints/tiny.safetensors"), 1, "is no report and would be lost"),
     Case("report-onto-plan", None, (*REPORT[:-1], "run/plan.json"), 1, "is no report and would be lost"),
@@ -195,7 +195,7 @@ PLACES = [
     Case("train-snapshot-pipe", both(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY, 1, "snapshot.pt is a pipe"),
     Case("train-snapshot-text", both(RECIPE, put("new/snapshot.pt", b"mine")), TINY, 1, "snapshot.pt cannot be read"),
     Case("train-snapshot-device", both(RECIPE, odd_file("new/snapshot.pt", "device")), TINY, 1, "snapshot.pt is a device"),
-    Case("train-from-pipe", odd_file("base.safetensors", "pipe"), ("train", "shapes-mmdit", "--encoding", "ape", "--from", "base.safetensors", "--out", "new"), 1, "base.safetensors"),
+    Case("train-from-pipe", odd_file("base.safetensors", "pipe"), ("train", "shapes-mmdit", "--encoding", "ape", "--base", "base.safetensors", "--out", "new"), 1, "base.safetensors"),
 ]  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def vanishing(name: str) -> Callable[[Room], None]:
 MEANWHILE = [
     Case("another-plan", locked, (*GENERATE, "--seed", "5"), 1, "settings.seed is"),
     Case("another-network", locked, ("generate", "digits-ape", "--count", "2", "--out", "new"), 1, "new holds|checkpoint"),
-    Case("same-plan", locked, GENERATE, 0, "0 drawn now"),
+    Case("same-plan", locked, GENERATE, 0, "0 generated"),
     Case("image-vanishes", vanishing("000001.png"), CONVERT, 1, "000001.png"),
     Case("image-of-run-vanishes", vanishing("000001.png"), ("convert", RUN, "out.npz", "--to", "adm"), 1, "000001.png"),
     Case("weights-vanish", vanishing("tiny.safetensors"), GENERATE, 1, "tiny.safetensors"),
@@ -236,8 +236,8 @@ MEANWHILE = [
     Case("plan-vanishes", vanishing("plan.json"), ("convert", RUN, "out.npz", "--to", "adm"), 0, "4 images", ("out.npz",)),
     Case("samples-vanish", vanishing("samples.jsonl"), ("convert", RUN, "out.npz", "--to", "adm"), 1, "4 missing"),
     Case("result-vanishes", vanishing(Path(RESULT).name), REPORT, 0, "report.html", ("report.html",)),
-    Case("parts-of-others", put("new/.mine.part", b"mine"), GENERATE, 0, "2 drawn now", ("new/*",)),
-    Case("files-of-others", put("new/images/mine.txt", b"mine"), GENERATE, 0, "2 drawn now", ("new/*",)),
+    Case("parts-of-others", put("new/.mine.part", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
+    Case("files-of-others", put("new/images/mine.txt", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
 ]  # fmt: skip
 
 

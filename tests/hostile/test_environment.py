@@ -57,7 +57,7 @@ CASES = [
     Case("home-empty-text", variables((H, ""), ("HOME", "{room}")), LIST, 0, "digits-harope"),
     Case("home-of-nobody", variable(H, "~nobody-at-all/x"), LIST, 1, "HAROPE_BENCH_HOME"),
     Case("user-home-unknown", lambda room: _unknown_user(room), LIST, 1, "set HAROPE_BENCH_HOME"),
-    Case("home-relative", variable(H, "home"), GENERATE, 0, "2 drawn now", ("new*",)),
+    Case("home-relative", variable(H, "home"), GENERATE, 0, "2 generated", ("new*",)),
     Case("home-steers", variable(H, "{room}/\x1b[2J"), ("generate", "nobody", "--out", "new"), 1, "no checkpoint named"),
     Case("home-nul-free-but-long", variable(H, "{room}/" + "x" * 300), LIST, 0, "digits-harope"),
     Case("home-very-long", variable(H, "/" + "x/" * 5000), LIST, 0, "digits-harope"),
@@ -75,7 +75,7 @@ CASES = [
     Case("option-out-a-pipe", variables(("HAROPE_BENCH_GENERATE_OUT", "{room}/pipe"), also=odd_file("pipe", "pipe")), GENERATE[:4], 1, "pipe"),
     Case("debug-of-text", variable("HAROPE_BENCH_DEBUG", "maybe"), LIST, 2, "maybe"),
     # where temporary files go
-    Case("tmp-missing", variable("TMPDIR", "{room}/nowhere"), GENERATE, 0, "2 drawn now", ("new*",)),
+    Case("tmp-missing", variable("TMPDIR", "{room}/nowhere"), GENERATE, 0, "2 generated", ("new*",)),
     Case("tmp-a-file", variables(("TMPDIR", "{room}/file"), also=put("file", b"x")), COMPARE, 0, "baseline"),
     # how text goes out
     Case("columns-zero", variable("COLUMNS", "0"), TABLE, 0, "Table 2"),
@@ -89,8 +89,8 @@ CASES = [
     Case("pager-a-command", variable("PAGER", "touch canary"), TABLE, 0, "Table 2"),
     Case("editor-a-command", variable("EDITOR", "touch canary"), TABLE, 0, "Table 2"),
     # programs that are looked for
-    Case("path-empty", variable("PATH", ""), GENERATE, 0, "2 drawn now", ("new*",)),
-    Case("path-of-here", variables(("PATH", "."), also=lambda room: _program(room, "git")), GENERATE, 0, "2 drawn now", ("new*",)),
+    Case("path-empty", variable("PATH", ""), GENERATE, 0, "2 generated", ("new*",)),
+    Case("path-of-here", variables(("PATH", "."), also=lambda room: _program(room, "git")), GENERATE, 0, "2 generated", ("new*",)),
     Case("path-of-here-gs", variables(("PATH", "."), also=lambda room: _program(room, "gs")), ("convert", IMAGES, "out.npz", "--to", "adm"), 0, "3 images", ("out.npz",)),
 ]  # fmt: skip
 

@@ -159,11 +159,11 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
         NAMED,
         "add .npz",
     ),
-    "reference-images-few": ((*REFERENCE, "--images", "3"), USAGE, "--images"),
+    "reference-images-few": ((*REFERENCE, "--image-count", "3"), USAGE, "--image-count"),
     "reference-images-huge": (
-        (*REFERENCE, "--images", "1000001"),
+        (*REFERENCE, "--image-count", "1000001"),
         NAMED,
-        "--images 1,000,001 is more than 1,000,000",
+        "--image-count 1,000,001 is more than 1,000,000",
     ),
     "reference-crop-small": ((*REFERENCE, "--crop", "7"), USAGE, "--crop"),
     "reference-crop-huge": (
@@ -183,16 +183,16 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     ),
     # figures, plans, tables
     "figure-images-huge": (
-        (*DISTANCE, "--images", "10001"),
+        (*DISTANCE, "--count", "10001"),
         NAMED,
-        "--images 10,001 is more than 10,000",
+        "--count 10,001 is more than 10,000",
     ),
-    "figure-images-zero": ((*DISTANCE, "--images", "0"), USAGE, "--images"),
-    "figure-times-nan": ((*DISTANCE, "--times", "100,nan"), USAGE, "finite"),
-    "figure-times-of-text": ((*DISTANCE, "--times", "soon"), USAGE, "--times"),
-    "figure-times-empty": ((*DISTANCE, "--times", ""), USAGE, "--times"),
+    "figure-images-zero": ((*DISTANCE, "--count", "0"), USAGE, "--count"),
+    "figure-times-nan": ((*DISTANCE, "--timesteps", "100,nan"), USAGE, "finite"),
+    "figure-times-of-text": ((*DISTANCE, "--timesteps", "soon"), USAGE, "--timesteps"),
+    "figure-times-empty": ((*DISTANCE, "--timesteps", ""), USAGE, "--timesteps"),
     "figure-of-another-suffix": (
-        ("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.png"),
+        ("figure", "attention-distance", "tiny", "--count", "1", "--out", "a.png"),
         NAMED,
         "should end in .svg",
     ),

@@ -335,7 +335,7 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
 
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
     def read(arrays: dict[str, Any]) -> object:
-        put(tmp_path / "observations/forwards.npz", d.npz_of("forwards", arrays))
+        put(tmp_path / "forwards/forwards.npz", d.npz_of("forwards", arrays))
         return verify_results._cost_differences(
             tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None
         )

@@ -226,7 +226,7 @@ def test_every_shard_of_predictions_is_vouched_for(
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
     straight, killed = (
-        checksums.read_checksums(tmp_path / name / "observations/digits-deit-harope")
+        checksums.read_checksums(tmp_path / name / "predictions/digits-deit-harope")
         for name in ("straight", "killed")
     )
     assert killed == straight and len(straight) == 2

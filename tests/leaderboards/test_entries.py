@@ -353,7 +353,7 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     monkeypatch.setattr(
         "harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again")
     )
-    assert "stood already" in run(*words, "--label", "Collected")
+    assert "up to date" in run(*words, "--label", "Collected")
     second = read_result(path)
     assert second == first.model_copy(update={"label": "Collected"})
     run(*words)

@@ -409,12 +409,12 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
 
 
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
-    from harope_bench.pipeline.doctor import _checkpoints
+    from harope_bench.pipeline.doctor import _checkpoint_findings
 
     _, manifest = adapted(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
-    state = lambda: next((f.status, f.detail) for f in _checkpoints() if f.name == "looked-at")  # noqa: E731
+    state = lambda: next((f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at")  # noqa: E731
     assert state() == ("ok", "paper, flux, harope")
     (tmp_path / "base").unlink()
     assert state()[0] == "broken"
@@ -492,8 +492,8 @@ def test_register_and_generate_through_the_command_line(
             out,
         )
         said = cli_run(*map(str, words))
-        assert "2 asked, 2 drawn now, 0 failed" in said
-        assert "2 asked, 0 drawn now" in cli_run(*map(str, words))
+        assert "2 requested, 2 generated, 0 failed" in said
+        assert "2 requested, 0 generated" in cli_run(*map(str, words))
         plan = json.loads((out / "plan.json").read_text())
         assert plan["settings"]["mu_policy"] == "extrapolate"
         assert plan["settings"]["vae_tiling"] is True

@@ -327,7 +327,7 @@ def test_an_adapter_folder_draws_folded_as_unfolded(
     )
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    assert "2 asked, 2 drawn now, 0 failed" in done.output
+    assert "2 requested, 2 generated, 0 failed" in done.output
 
 
 def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> None:

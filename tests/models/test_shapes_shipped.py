@@ -68,7 +68,7 @@ def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
     base = load_checkpoint.load_checkpoint_record(
         recipe()[0].base_checkpoints.get(found.encoding, recipe()[0].base_checkpoints["default"])
     )
-    assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
+    assert found.source.endswith(f"--base {base.weights} ({base.sha256[:12]})")
 
 
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])

@@ -113,14 +113,14 @@ def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
     score(run, run, rescore=True)
-    (run / "observations/digits-net" / shard_name(0)).unlink()
+    (run / "features/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="without --rescore"):
         score(run, run, rescore=True)
 
 
 def test_damaged_observations_are_made_again(run: Path) -> None:
     (first,) = score(run, run)
-    (run / "observations/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
+    (run / "features/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
     first.path.unlink()
     (again,) = score(run, run)
     assert is_same_result(first.result, again.result)
@@ -145,8 +145,8 @@ def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
     (run / "images/000007.png").write_bytes((run / "images/000008.png").read_bytes())
     findings = verify(run, 0)
     assert any("image 7" in line for line in findings.altered_messages)
-    (run / "observations/digits-net" / shard_name(0)).unlink()
-    with pytest.raises(SampleError, match="image 7 .* is not the one that was generated"):
+    (run / "features/digits-net" / shard_name(0)).unlink()
+    with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
         score(run, run)
 
 

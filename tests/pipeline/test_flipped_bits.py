@@ -114,7 +114,7 @@ def test_a_damaged_header_of_rows_is_no_header(text: bytes, tmp_path: Path) -> N
 def test_a_classifiers_run_that_asks_for_no_picture_is_altered(tmp_path: Path) -> None:
     result_folder = make_classifier_run(tmp_path)
     (result_folder.folder / "requests.jsonl").write_text('{"indices": "0-29"')
-    assert any("asks for no picture" in line for line in result_folder.verify().altered_messages)
+    assert any("requests no image" in line for line in result_folder.verify().altered_messages)
 
 
 @pytest.mark.simulation

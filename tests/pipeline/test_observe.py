@@ -201,7 +201,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         "judge_path": "folded",
         "judge_tf32": False,
     }
-    path = run / "observations/digits-net" / shard_name(1)
+    path = run / "features/digits-net" / shard_name(1)
     for way, told in (
         (
             {"device": "cuda", "path": "compiled", "tf32": False},

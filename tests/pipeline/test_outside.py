@@ -79,7 +79,7 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
     it.
     """
 
-    def write(*questions: str, name: str = "observations") -> Path:
+    def write(*questions: str, name: str = "annotations") -> Path:
         folder = tmp_path / name
         (folder / "images").mkdir(parents=True, exist_ok=True)
         lines = []

@@ -153,7 +153,7 @@ def test_a_build_goes_on_only_with_the_same_crop(
         )
         with pytest.raises(KeyboardInterrupt):
             build_reference(crop_samples(samples, 28), target, JUDGE)
-    assert (tmp_path / ".x.npz.observations").is_dir()
+    assert (tmp_path / ".x.npz.features").is_dir()
     assert (
         build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
     )
@@ -167,7 +167,7 @@ def test_the_key_of_a_shard_knows_the_crop_and_is_what_it_was_without_one() -> N
 
 
 def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) -> None:
-    folders = [tmp_path / "real.npz.observations", tmp_path / ".real.npz.observations"]
+    folders = [tmp_path / "real.npz.features", tmp_path / ".real.npz.features"]
     for folder in folders:
         folder.mkdir()
         (folder / "mine.txt").write_text("mine")
@@ -480,7 +480,7 @@ def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: 
     assert "the protocol of imagenet-128 asks for 50,000" in told
     names = sorted(p.name.split("_ref")[0] for p in (tmp_path / "out/results").glob("*.json"))
     assert names == ["fidelity", "fidelity_adm-exact", "fidelity_clean", "fidelity_torch-fidelity"]
-    assert sorted(p.name for p in (tmp_path / "out/observations").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out/features").iterdir()) == [
         "inception-2015",
         "inception-2015-clean",
     ]

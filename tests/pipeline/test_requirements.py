@@ -170,7 +170,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
     )
     assert not (tmp_path / "run").exists()
     assert (
-        "weights" in {(f.name, f.status): f.detail for f in doctor._checkpoints()}["tiny", "broken"]
+        "weights" in {(f.name, f.status): f.detail for f in doctor._checkpoint_findings()}["tiny", "broken"]
     )
 
 
@@ -305,7 +305,7 @@ def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path)
 def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
     told = {
         (f.area, f.name): (f.status, f.detail, f.fix)
-        for f in (*doctor._extras(), *doctor._references())
+        for f in (*doctor._extra_findings(), *doctor._reference_findings())
     }
     for item in (
         *suite_requirements(["geneval", "imagenet-256"]),

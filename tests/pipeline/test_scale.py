@@ -71,7 +71,7 @@ def finish(folder: Path, out: Path) -> Cost:
 
 def kill(folder: Path, out: Path, after: int) -> int:
     """Kills an eval once it has written so many shards; how many there then are."""
-    process, records = start(folder, out), out / "observations/digits-net"
+    process, records = start(folder, out), out / "features/digits-net"
     while process.poll() is None and len(list(records.glob("0*.json"))) < after:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -106,7 +106,7 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
     assert straight.keys() == killed.keys()
     assert [name for name in straight if straight[name] != killed[name]] == []
     wanted = {
-        f"observations/digits-net/{name}"
+        f"features/digits-net/{name}"
         for name in ("features.npy", "features.moments.npz", "judge.json")
     }
     assert straight.keys() >= {"results/fidelity.npz", *wanted}

@@ -74,16 +74,17 @@ def test_shares_without_float16_are_found() -> None:
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     (fine,) = selftest_findings()
-    assert (fine.state, fine.detail) == ("ok", f"{selftest.CHECKS} formulas agree with slow ones")
+    assert fine.status == "ok"
+    assert fine.detail == f"{selftest.CHECKS} formulas agree with slow reference formulas"
     monkeypatch.setattr(selftest, "kid", lambda drawn, real: type("Kid", (), {"value": 0.1})())
     (broken,) = selftest_findings()
-    assert broken.state == "broken" and broken.detail.startswith("kid is 0.1, should be")
+    assert broken.status == "broken" and broken.detail.startswith("kid is 0.1, should be")
 
 
 def selftest_findings() -> list[Any]:
-    from harope_bench.pipeline.doctor import _self_test
+    from harope_bench.pipeline.doctor import _self_test_findings
 
-    return _self_test()
+    return _self_test_findings()
 
 
 # -----------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
-    found = [f for f in check_installation(golden=True) if f.area == "golden"]
+    found = [f for f in check_installation(has_golden_sets=True) if f.area == "golden"]
     assert [(f.name, f.status) for f in found] == [
         ("imagenet-256", "missing"),
         ("imagenet-128", "missing"),
@@ -173,7 +174,7 @@ def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(
         (folder / local_files.load_asset(asset).files[0].name).write_bytes(b"no archive")
     monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
     of_256, of_128 = (
-        f for f in check_installation(golden=True, folder=folder) if f.area == "golden"
+        f for f in check_installation(has_golden_sets=True, folder=folder) if f.area == "golden"
     )
     assert (of_256.name, of_256.status) == ("imagenet-256", "missing")
     assert "skipped" in of_256.detail and "harope-bench fetch inception-2015" in of_256.fix
@@ -187,8 +188,8 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
     def clash(*given: Any) -> Any:
         raise BenchError("two things have one name; rename one")
 
-    monkeypatch.setattr("harope_bench.pipeline.doctor._golden", clash)
-    assert [f.name for f in check_installation(golden=True) if f.area == "golden"] == ["-"]
+    monkeypatch.setattr("harope_bench.pipeline.doctor._golden_findings", clash)
+    assert [f.name for f in check_installation(has_golden_sets=True) if f.area == "golden"] == ["-"]
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(

@@ -53,7 +53,7 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
             result_folder.reference,
             code=1,
         ).stdout
-    assert "NOT CHECKED" in told and "No space left" in told and "WRONG" not in told
+    assert "NOT CHECKED" in told and "No space left" in told and "ALTERED" not in told
     with monkeypatch.context() as patch:
         patch.setattr(
             "tempfile.mkdtemp",
@@ -68,7 +68,7 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
             result_folder.reference,
             code=1,
         ).stdout
-    assert "NOT CHECKED" in told and "set TMPDIR" in told and "WRONG" not in told
+    assert "NOT CHECKED" in told and "set TMPDIR" in told and "ALTERED" not in told
     assert result_folder.verify().status == "ok"
 
 
@@ -106,7 +106,7 @@ def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(
     assert findings.status == "could-not-check" and any(
         "is not there" in line for line in findings.unchecked_messages
     )
-    path = result_folder.folder / "observations/digits-net/features.npy"
+    path = result_folder.folder / "features/digits-net/features.npy"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert any(

@@ -25,7 +25,7 @@ from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_results import array_differences, mapping_differences
 
 COUNT = 20
-SHARD = f"observations/digits-net/{shard_name(0)}"
+SHARD = f"features/digits-net/{shard_name(0)}"
 
 
 @pytest.fixture

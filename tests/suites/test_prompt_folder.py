@@ -459,7 +459,7 @@ def flat(world: World, folder: Path, name: Callable[[int, int], str]) -> Path:
 
 def scores(world: World, target: Path, out: Path, **form: Any) -> Result:
     """The result of a target, whose images the judge has seen in the run already."""
-    shutil.copytree(world.run / "observations", out / "observations")
+    shutil.copytree(world.run / "annotations", out / "annotations")
     (scored,) = evaluate_prompts(
         target,
         out,
@@ -532,7 +532,7 @@ def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path:
         "prompt-major",
         "--json",
     ]
-    shutil.copytree(world.run / "observations", tmp_path / "o" / "observations")
+    shutil.copytree(world.run / "annotations", tmp_path / "o" / "annotations")
     done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
     assert done.exit_code == 0, done.output
     results = [row["result"] for row in json.loads(done.stdout)["results"]]
@@ -551,12 +551,12 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
     world: World, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(world.run, run, ignore=shutil.ignore_patterns("results", "observations"))
+    shutil.copytree(world.run, run, ignore=shutil.ignore_patterns("results", "annotations"))
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[3] |= {"status": "failed", "reason": "not finite", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = CliRunner().invoke(main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"])
-    assert done.exit_code == 0 and "133 images, 1 failed samples left out" in done.output, (
+    assert done.exit_code == 0 and "133 images, 1 failed samples excluded" in done.output, (
         done.output
     )
     suite: Any = registry.load_by_name("suites", "shapes")

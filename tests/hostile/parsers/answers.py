@@ -104,14 +104,14 @@ LOOKED = add_format_version("features", {"judge": RECORDED_JUDGE, "warnings": ["
 
 def read_observed(folder: Path) -> object:
     findings = Findings()
-    verify_files.check_folder(folder / "observations/toy", findings)
+    verify_files.check_folder(folder / "features/toy", findings)
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
-    verify_files.check_listed(folder / "observations/toy", findings)
+    verify_files.check_listed(folder / "features/toy", findings)
     verify_features.check_moments(
-        folder / "observations/toy", folder / "observations/toy", 4, findings
+        folder / "features/toy", folder / "features/toy", 4, findings
     )
-    judge = folder / "observations/toy"
+    judge = folder / "features/toy"
     return (
         findings,
         extract_features.read_record(judge / "shard-00000.json"),
@@ -120,10 +120,10 @@ def read_observed(folder: Path) -> object:
 
 
 parser(
-    "observations",
+    "features",
     lambda: {
-        "observations/toy/judge.json": d.json_bytes(LOOKED), "observations/toy/shard-00000.json": d.json_bytes(SHARD),
-        "observations/toy/x.npy": d.npy(), "observations/toy/x.moments.npz": d.kept_moments(),
+        "features/toy/judge.json": d.json_bytes(LOOKED), "features/toy/shard-00000.json": d.json_bytes(SHARD),
+        "features/toy/x.npy": d.npy(), "features/toy/x.moments.npz": d.kept_moments(),
     },
     read_observed,
 )  # fmt: skip
@@ -133,6 +133,6 @@ parser(
     lambda f: blip_network.BlipTokenizer(f / "vocab.txt"),
 )
 parser(
-    "forwards", lambda: {"observations/forwards.npz": d.forwards()},
+    "forwards", lambda: {"forwards/forwards.npz": d.forwards()},
     lambda f: verify_results._cost_differences(f, d.fake_runs.result(None, [], evaluator="cost"), None),
 )  # fmt: skip
