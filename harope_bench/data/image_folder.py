@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError
 from harope_bench.data.image_io import file_formats, misnamed_files_text
-from harope_bench.data.run_folder import JUDGE_OUTPUT_FOLDERS, RESULTS_FOLDER
+from harope_bench.data.run_folder import RESULTS_FOLDER
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 RESERVED_FOLDERS = (RESULTS_FOLDER, OBSERVATIONS)

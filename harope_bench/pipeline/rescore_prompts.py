@@ -18,7 +18,6 @@ from harope_bench.core.json_lines import read_lines_by_field
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
-from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE, AnnotatorOptions
 from harope_bench.pipeline.differing_fields import differing_fields

@@ -26,7 +26,7 @@ from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.result_paths import result_paths, result_paths_below, run_folder_of
 from harope_bench.data.result_store import read_result
-from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOLDER, RunFolder
+from harope_bench.data.run_folder import PLAN_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import ImageGenerator
 from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator, weights_path

@@ -12,7 +12,6 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import FormatError
 from harope_bench.core.formats import strip_format_version
 from harope_bench.data import feature_rows
-from harope_bench.data.run_folder import FEATURES_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.extract_features import JUDGE_FILE, changed_arrays, read_record

@@ -13,7 +13,6 @@ from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
 from harope_bench.data.run_folder import (
     FEATURES_FOLDER,
-    JUDGE_OUTPUT_FOLDERS,
     PLAN_FILE,
     RECORDS_FILE,
     REQUESTS_FILE,

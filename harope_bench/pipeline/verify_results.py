@@ -36,7 +36,6 @@ from harope_bench.data.result_store import (
     read_result,
     sample_set_digest,
 )
-from harope_bench.data.run_folder import FORWARDS_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import load_evaluator, load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge

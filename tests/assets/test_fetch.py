@@ -345,7 +345,8 @@ def test_another_file_than_the_one_wanted_is_not_kept(
     wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
     register(wanted)
     with pytest.raises(
-        FetchError, match="thing.bin was downloaded completely, but has .* wanted .*; it was removed"
+        FetchError,
+        match="thing.bin was downloaded completely, but has .* wanted .*; it was removed",
     ):
         fetch_asset("thing")
     assert (
@@ -420,7 +421,9 @@ def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, registe
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
-    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._asset_findings())
+    assert any(
+        f.area == "asset" and "trust on first use" in f.detail for f in doctor._asset_findings()
+    )
 
 
 def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:

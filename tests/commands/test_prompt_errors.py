@@ -117,9 +117,8 @@ def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None
         }
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert (
-        "is a finished run of geneval, not of suite dpg-bench; give --suite geneval"
-        in refused("eval", path, "--suite", "dpg-bench")
+    assert "is a finished run of geneval, not of suite dpg-bench; give --suite geneval" in refused(
+        "eval", path, "--suite", "dpg-bench"
     )
 
 

@@ -248,7 +248,8 @@ def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: 
     ):
         export_checkpoint("shapes-harope", tmp_path / "w.safetensors", False)
     with pytest.raises(
-        OptionError, match="backbone dit does not support adapter folders; give a file of its weights"
+        OptionError,
+        match="backbone dit does not support adapter folders; give a file of its weights",
     ):
         load_adapter_backbone("dit")
     assert not list(tmp_path.iterdir())

@@ -97,7 +97,10 @@ READERS: dict[
     "answers of the official script": (
         "color/vqa_result.json",
         '[{"question_id": 0, "answer": "0.5"}]\n',
-        lambda path: (compbench_results.is_results_file(path), compbench_results._read_answers(path)),
+        lambda path: (
+            compbench_results.is_results_file(path),
+            compbench_results._read_answers(path),
+        ),
     ),
     "results of the official script": (
         "r.jsonl",

@@ -409,7 +409,12 @@ def test_every_head_turns_by_its_base(options: dict[str, object], bases: list[fl
 
 @pytest.mark.parametrize(
     "options",
-    [{"bases": "100,200"}, {"bases": "100,1,100"}, {"bases": "a,b,c"}, {"base_progression": "wide"}],
+    [
+        {"bases": "100,200"},
+        {"bases": "100,1,100"},
+        {"bases": "a,b,c"},
+        {"base_progression": "wide"},
+    ],
 )
 def test_bases_that_do_not_fit_the_heads_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="head-freq"):
@@ -446,7 +451,9 @@ def test_sd3s_table_is_the_librarys_for_even_and_odd_crops() -> None:
 
 
 def test_sd3s_table_ends_where_it_ends() -> None:
-    with pytest.raises(OptionError, match="has a table of 192 tokens a side, the image has 193 x 2"):
+    with pytest.raises(
+        OptionError, match="has a table of 192 tokens a side, the image has 193 x 2"
+    ):
         make("ape", form="sd3").embed(torch.zeros(1, 386, 48), grid(193, 2))
 
 

@@ -186,7 +186,8 @@ def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
 
 def test_complex_without_two_objects() -> None:
     found = [
-        replace(s, metadata={**s.metadata, "objects": ["cup"]}) for s in sights("complex", prompts=1)
+        replace(s, metadata={**s.metadata, "objects": ["cup"]})
+        for s in sights("complex", prompts=1)
     ]
     assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
     assert value(found, "complex", "corrected") == pytest.approx(0.72)
@@ -226,9 +227,9 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "at most" not in notes(wallets, "corrected")
     assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
     other = sighting(("wallet", 0.9, 100, 200))
-    assert "at most" not in notes([replace(s, annotations={"detector-2d": other}) for s in wallets]), (
-        "a detector with a wallet has no such ceiling"
-    )
+    assert "at most" not in notes(
+        [replace(s, annotations={"detector-2d": other}) for s in wallets]
+    ), "a detector with a wallet has no such ceiling"
     assert "spatial_3d: 0.425 of 0.758 is earned by detected objects" in notes(sights("3d_spatial"))
     # action counts half for one prompt and a third for one, of four
     assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(
@@ -320,7 +321,9 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
         case = suite.case(index)
         assert (
             suite.index(
-                case.metadata[METADATA_KEY]["category"], case.metadata[METADATA_KEY]["place"], case.copy
+                case.metadata[METADATA_KEY]["category"],
+                case.metadata[METADATA_KEY]["place"],
+                case.copy,
             )
             == index
         )

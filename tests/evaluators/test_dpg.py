@@ -464,7 +464,9 @@ def test_every_row_is_asked_and_answers_must_fit() -> None:
         questions=("Is it 1?", "Is it 2?")
     )
     with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
-        DPG.score_sample(given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official")
+        DPG.score_sample(
+            given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official"
+        )
 
 
 def test_metrics_are_the_score_five_broad_and_twelve_detailed_categories() -> None:

@@ -74,7 +74,9 @@ def test_an_evaluator_of_the_other_kind_or_of_none_is_refused(
         load_feature_evaluator("geneval")
     with pytest.raises(OptionError, match="evaluator fidelity scores features"):
         load_annotation_evaluator("fidelity")
-    monkeypatch.setattr(registry, "load_by_name", lambda kind, name: type("Duck", (), {"version": 1})())
+    monkeypatch.setattr(
+        registry, "load_by_name", lambda kind, name: type("Duck", (), {"version": 1})()
+    )
     with pytest.raises(
         PluginError,
         match=(

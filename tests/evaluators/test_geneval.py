@@ -183,7 +183,10 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
     assert [(o.name, o.mask) for o in ask.objects] == [("dog", mask), ("cat", None)]
     for tag in ("single_object", "two_object", "counting", "position"):
         assert colours.make_query(ONE_OF_EACH[tag], {"detector": sighting}) is None
-    assert colours.make_query(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
+    assert (
+        colours.make_query(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())})
+        is None
+    )
 
 
 def test_answers_that_do_not_fit_are_named() -> None:
@@ -323,7 +326,9 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         if ask := GENEVAL.annotator_roles[1].make_query(case.metadata["geneval"], seen):
             seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
         sights.append(
-            AnnotatedImage(i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], seen)
+            AnnotatedImage(
+                i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], seen
+            )
         )
     score = GENEVAL.evaluate(sights, "official", False)
     found_by = {m.metric: m for m in score.measurements}

@@ -77,7 +77,8 @@ def test_splits_are_halves_and_depend_on_the_number_alone() -> None:
 
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(
-        TooFewImagesError, match="half of 7 samples has no 3-th neighbour, wanted at least 8 samples"
+        TooFewImagesError,
+        match="half of 7 samples has no 3-th neighbour, wanted at least 8 samples",
     ):
         half_recalls(np.zeros((7, 2)), np.zeros((9, 2)))
 

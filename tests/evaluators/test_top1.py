@@ -640,7 +640,9 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
         Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval
         == "Wilson"
     )
-    assert "2 images classified again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
+    assert (
+        "2 images classified again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
+    )
     assert (
         "is a classifier and cannot generate images"
         in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr

@@ -103,7 +103,9 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
     with pytest.raises(click.UsageError, match="is no resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|has none"):
-        ImageNetValSuite().real_images(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
+        ImageNetValSuite().real_images(
+            tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode())
+        )
 
 
 @pytest.mark.parametrize("text", [LONG_DIGITS, "²"])

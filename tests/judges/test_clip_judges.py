@@ -280,7 +280,9 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
         clip_vit_l_14.crop_object(
             image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9))
         )  # 10.5 goes to 10
-    with pytest.raises(ShapeError, match=r"a mask of size \(4, 4\) for an image of size \(70, 53\)"):
+    with pytest.raises(
+        ShapeError, match=r"a mask of size \(4, 4\) for an image of size \(70, 53\)"
+    ):
         clip_vit_l_14.crop_object(
             image,
             ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))),

@@ -26,7 +26,9 @@ def test_a_collapsed_generator_is_precise_and_recalls_little() -> None:
 
 
 def test_noise_far_away_has_neither() -> None:
-    score = PLUGIN.evaluate(observed(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8)))
+    score = PLUGIN.evaluate(
+        observed(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8))
+    )
     assert value_of(score, "precision") == value_of(score, "recall") == 0.0
 
 

@@ -184,7 +184,9 @@ def test_the_layers_of_a_forward_share_their_angles(
     network, made = placed(base, "harope", tokens), []
     original = flux.encodings._compute_axial_angles
     monkeypatch.setattr(
-        flux.encodings, "_compute_axial_angles", lambda *given: made.append(given[0]) or original(*given)
+        flux.encodings,
+        "_compute_axial_angles",
+        lambda *given: made.append(given[0]) or original(*given),
     )
     inputs = BACKBONE.trial_inputs(network)
     for forwards in (1, 2):
@@ -228,9 +230,7 @@ def test_a_fold_that_moves_the_output_is_refused(
     monkeypatch.setattr(
         encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
-    with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, differs after folding"
-    ):
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
         BACKBONE.prepare(network)
 
 
@@ -414,7 +414,9 @@ def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Pat
     _, manifest = adapted(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
-    state = lambda: next((f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at")  # noqa: E731
+    state = lambda: next(
+        (f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at"
+    )  # noqa: E731
     assert state() == ("ok", "paper, flux, harope")
     (tmp_path / "base").unlink()
     assert state()[0] == "broken"

@@ -451,7 +451,11 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [
-        {"key": json.loads(line)["key"], "index": 0, "annotation": {"size": [8, 8], "detections": []}}
+        {
+            "key": json.loads(line)["key"],
+            "index": 0,
+            "annotation": {"size": [8, 8], "detections": []},
+        }
         for line in lines
     ]
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(

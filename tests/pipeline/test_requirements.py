@@ -170,7 +170,8 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
     )
     assert not (tmp_path / "run").exists()
     assert (
-        "weights" in {(f.name, f.status): f.detail for f in doctor._checkpoint_findings()}["tiny", "broken"]
+        "weights"
+        in {(f.name, f.status): f.detail for f in doctor._checkpoint_findings()}["tiny", "broken"]
     )
 
 
@@ -256,8 +257,12 @@ def test_everything_that_is_missing_has_its_advice_apart() -> None:
     hidden = {
         str(path): lines for path in COPY_FORMATS if (lines := hidden_advice(path.read_text()))
     }
-    assert hidden == {}, "write MissingAssetError(what, advice=command): nothing is parsed out of a message"
-    assert hidden_advice('raise MissingAssetError("weights are not here; harope-bench fetch x")') == [1]
+    assert hidden == {}, (
+        "write MissingAssetError(what, advice=command): nothing is parsed out of a message"
+    )
+    assert hidden_advice(
+        'raise MissingAssetError("weights are not here; harope-bench fetch x")'
+    ) == [1]
 
 
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
@@ -284,7 +289,10 @@ def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
-    assert told.startswith("harope-bench: 3 requirements are missing") or "3 requirements are missing" in told
+    assert (
+        told.startswith("harope-bench: 3 requirements are missing")
+        or "3 requirements are missing" in told
+    )
     assert all(
         f"harope-bench fetch {name}" in told for name in ("geneval", "mask2former", "clip-vit-l-14")
     )

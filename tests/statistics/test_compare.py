@@ -316,6 +316,8 @@ def test_compare_from_the_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["compare", str(a), str(b), "--metric", "fid", "--json"])
     facts = json.loads(done.stdout)
     assert (
-        done.exit_code == 0 and facts["level"] == "L1" and facts["metrics"][0]["verdict"] == "better"
+        done.exit_code == 0
+        and facts["level"] == "L1"
+        and facts["metrics"][0]["verdict"] == "better"
     )
     assert CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "nowhere")]).exit_code == 1

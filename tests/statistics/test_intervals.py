@@ -37,9 +37,9 @@ from harope_bench.statistics.intervals.training_seeds import (
     student_p,
 )
 from harope_bench.statistics.significance import (
+    critical_value,
     detectable_difference,
     inverse_cdf,
-    critical_value,
     standard_error,
     wilson_interval,
 )
@@ -268,7 +268,9 @@ def test_independent_training_seeds_are_welchs_test() -> None:
     found, theirs = method_difference(a, b), scipy.stats.ttest_ind(b, a, equal_var=False)
     assert found.p == pytest.approx(theirs.pvalue) and found.df == pytest.approx(theirs.df)
     assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
-    assert method_difference(a, b, shared_variance=0.01).se == pytest.approx(math.hypot(found.se, 0.1))
+    assert method_difference(a, b, shared_variance=0.01).se == pytest.approx(
+        math.hypot(found.se, 0.1)
+    )
     with pytest.raises(TooFewImagesError, match="two on each side, found 1 and 4"):
         method_difference([9.0], b)
     assert (

@@ -112,7 +112,10 @@ def scored(
         ]
         write_text(path.with_suffix(".sample_scores.jsonl"), "".join(lines))
         write_text(
-            path, read_result(path).model_copy(update={"sample_scores_file": "geneval.rows.jsonl"}).to_json()
+            path,
+            read_result(path)
+            .model_copy(update={"sample_scores_file": "geneval.rows.jsonl"})
+            .to_json(),
         )
     return StoredResult(read_result(path), path)
 
@@ -157,7 +160,9 @@ def test_two_imports_of_the_same_553_prompts_are_paired_by_prompt(tmp_path: Path
         CliRunner().invoke(main, ["compare", str(tmp_path / "old"), str(tmp_path / "new")]).stdout
     )
     assert "paired by prompt: a run has no plan" in told and "same prompts, new seeds" in told
-    assert "not recorded, so it is unknown whether the sides agree: judge, suite, resolution" in told
+    assert (
+        "not recorded, so it is unknown whether the sides agree: judge, suite, resolution" in told
+    )
 
 
 @pytest.mark.parametrize(

@@ -255,11 +255,10 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
     score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert (
-        "scores: those of the official script; the rule on its answers agrees on 8 of 8" in score.warnings
+        "scores: those of the official script; the rule on its answers agrees on 8 of 8"
+        in score.warnings
     )
-    assert (
-        "items: the official rules exclude 1 with 4 images: partiprompts97" in score.warnings
-    )
+    assert "items: the official rules exclude 1 with 4 images: partiprompts97" in score.warnings
     categories = dict(
         line.strip().split(": ") for line in path.read_text().splitlines() if line.startswith("\t")
     )
@@ -281,10 +280,7 @@ def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeI
     assert (
         score.measurements[0].n_abstained == 4
     )  # the item that the script lost has no answers to correct with
-    assert (
-        "items: the corrected rules exclude 1 with 4 images: partiprompts97"
-        in score.warnings
-    )
+    assert "items: the corrected rules exclude 1 with 4 images: partiprompts97" in score.warnings
     item = DpgItem.model_validate(dpg_suite.case(1).metadata["dpg"])
     row = next(r for r in score.sample_scores if r["index"] == 1)
     answers = results._read_answers(finished.with_name(finished.stem + "_detail.txt"))

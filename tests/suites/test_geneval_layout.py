@@ -113,7 +113,10 @@ def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(
 
 
 def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
-    needs = {look.role: look.is_needed for look in registry.load_by_name("evaluators", "geneval").annotator_roles}
+    needs = {
+        look.role: look.is_needed
+        for look in registry.load_by_name("evaluators", "geneval").annotator_roles
+    }
     asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
     assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(
         needs["detector"](row) for row in prompt_metadata()

@@ -37,7 +37,6 @@ from harope_bench.data.result_store import (
     is_unaltered,
     write_result,
 )
-from harope_bench.data.run_folder import FORWARDS_FOLDER
 from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.metrics.attention_cost import AttentionSizes, LearnedParameters
 from harope_bench.models.backbones.base import ProfilingInputs, load_backbone

@@ -108,9 +108,7 @@ def read_observed(folder: Path) -> object:
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
     verify_files.check_listed(folder / "features/toy", findings)
-    verify_features.check_moments(
-        folder / "features/toy", folder / "features/toy", 4, findings
-    )
+    verify_features.check_moments(folder / "features/toy", folder / "features/toy", 4, findings)
     judge = folder / "features/toy"
     return (
         findings,
