@@ -93,7 +93,7 @@ def measure_distances(
         BenchError: The backbone does not expose queries and keys.
         OptionError: There are more than MAX_ATTENTION_IMAGES images.
     """
-    check_maximum("--images", images, MAX_ATTENTION_IMAGES)
+    check_maximum("--count", images, MAX_ATTENTION_IMAGES)
     loaded_checkpoint = open_checkpoint(plan.checkpoint, plan.settings)
     sums = _DistanceSums()
     runner = make_runner(loaded_checkpoint, plan, images_folder)

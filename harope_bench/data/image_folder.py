@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError
 from harope_bench.data.image_io import file_formats, misnamed_files_text
-from harope_bench.data.run_folder import RESULTS_FOLDER
+from harope_bench.data.run_folder import JUDGE_OUTPUT_FOLDERS, RESULTS_FOLDER
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-RESERVED_FOLDERS = (RESULTS_FOLDER, OBSERVATIONS)
+RESERVED_FOLDERS = (RESULTS_FOLDER, *JUDGE_OUTPUT_FOLDERS)
 FILE_LIST = "file_list.jsonl"  # the list that `convert` writes beside images
 UNFINISHED_MARKER = ".unfinished"  # a file in the folder while `convert` is writing it
 DIGITS_PATTERN = re.compile(r"([0-9]+)")

@@ -148,7 +148,9 @@ def _design(
     noise: NoiseLevels, seeds: int, images: int, difference: float, power: float
 ) -> StudyDesign:
     smallest = detectable_method_difference(noise, images, seeds, power)
-    smallest_estimated = detectable_method_difference(noise, images, seeds, power, estimated=True)
+    smallest_estimated = detectable_method_difference(
+        noise, images, seeds, power, is_estimated=True
+    )
     images_needed = images_for_method(noise, difference, seeds, power)
     return StudyDesign(seeds, smallest, smallest_estimated, images_needed)
 

@@ -270,9 +270,9 @@ def _count_rows(tables: Sequence[Table], out: Path, summary: ReproduceSummary) -
         for row in table.rows:
             if not (row.backbone and row.encoding and row.resolution):
                 continue
-            config = {**table.paper.config, **row.config}
+            config = {**table.paper_scale.config, **row.config}
             plan = plan_without_weights(
-                row.backbone, row.encoding, row.options, config, row.res, "none"
+                row.backbone, row.encoding, row.options, config, row.resolution, "none"
             )
             summary.n_rows += 1
             summary.n_scored += count_cost(plan, out / plan.checkpoint.name).is_new

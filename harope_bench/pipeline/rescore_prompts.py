@@ -18,6 +18,7 @@ from harope_bench.core.json_lines import read_lines_by_field
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
+from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE, AnnotatorOptions
 from harope_bench.pipeline.differing_fields import differing_fields
@@ -75,7 +76,9 @@ def rescore_result(
     for name in external_judges:
         with convert_os_errors(scratch):
             shutil.copytree(
-                folder / OBSERVATIONS / name, scratch / OBSERVATIONS / name, dirs_exist_ok=True
+                folder / ANNOTATIONS_FOLDER / name,
+                scratch / ANNOTATIONS_FOLDER / name,
+                dirs_exist_ok=True,
             )
 
     # Annotate with the other judges and score again.
@@ -97,7 +100,7 @@ def rescore_result(
         *field_differences(stored_result, rescored_result.result),
         *file_name_differences(stored_result, path),
         *file_differences(path, rescored_result.path),
-        *_annotation_differences(folder / OBSERVATIONS, scratch / OBSERVATIONS),
+        *_annotation_differences(folder / ANNOTATIONS_FOLDER, scratch / ANNOTATIONS_FOLDER),
     ]
     is_annotated_again = len(external_judges) < len(records) or not records
     judged_count = rescored_result.result.measurements[0].n_asked if is_annotated_again else 0

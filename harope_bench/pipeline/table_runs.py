@@ -155,7 +155,7 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
         if row.id in substitutes:
             served_rows.add(row.id)
             if substitutes[row.id] in checkpoint_names:
-                runs.append(PlannedRun(substitutes[row.id], str(suite), row.res))
+                runs.append(PlannedRun(substitutes[row.id], str(suite), row.resolution))
             continue
 
         fitting_names = _fitting_checkpoints(table, row, column, checkpoints)
@@ -165,7 +165,7 @@ def _paper_runs(table: Table, entries: Entries) -> TableRuns:
             fitting_names = [name for name in fitting_names if name not in added_names]
         if len(fitting_names) > 1:
             ambiguous_rows.append(_ambiguous_row_message(table, row, fitting_names))
-        runs += [PlannedRun(name, str(suite), row.res) for name in fitting_names[:1]]
+        runs += [PlannedRun(name, str(suite), row.resolution) for name in fitting_names[:1]]
 
     missing_rows = tuple(row for row in table.rows if row.id not in served_rows)
     return TableRuns(
@@ -186,14 +186,14 @@ def _fitting_checkpoints(
 
 def _ambiguous_row_message(table: Table, row: Row, names: Sequence[str]) -> str:
     return (
-        f"{len(names)} registered checkpoints fit {row.printed} of {table.display_name}:"
+        f"{len(names)} registered checkpoints fit {row.title} of {table.display_name}:"
         f" {', '.join(names)}; --row {row.id}=NAME decides, --add NAME gives one a row of its own"
     )
 
 
 def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]:
     """Return the runs of a table at micro scale; empty where it has none."""
-    if table.micro is None:
+    if table.micro_scale is None:
         return []
     substitutes = {entry.row: entry.name for entry in entries.substitutions}
     checkpoint_names = registry.list_entries("checkpoints")
@@ -209,7 +209,7 @@ def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]
         is_run = substitute is not None and substitute not in checkpoint_names
         if name is None or is_run:
             continue
-        suite = str(table.micro.suite or load_checkpoint_record(name).suite)
+        suite = str(table.micro_scale.suite or load_checkpoint_record(name).suite)
         runs.append(PlannedRun(substitute or name, suite, resolution))
     return list(dict.fromkeys(runs))
 
@@ -266,10 +266,10 @@ def _runs_beside(table: Table, scale: Scale, checkpoint: Checkpoint) -> list[Pla
         suites = [item for item in suites if checkpoint.suite in (None, item[0])]
     else:
         suites = [
-            (str(suite), row.res)
+            (str(suite), row.resolution)
             for row in table.rows
             for column in table.columns
-            if column.of == "images"
+            if column.measured_on == "images"
             and (suite := table.suite_name(row, column))
             and _is_backbone(table, row, checkpoint)
         ]
@@ -280,7 +280,7 @@ def _runs_beside(table: Table, scale: Scale, checkpoint: Checkpoint) -> list[Pla
 
 
 def _is_backbone(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
-    return (row.backbone or table.paper.backbone) in (None, checkpoint.backbone)
+    return (row.backbone or table.paper_scale.backbone) in (None, checkpoint.backbone)
 
 
 def _no_table_message(checkpoint: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
@@ -295,7 +295,7 @@ def _no_table_message(checkpoint: Checkpoint, tables: Sequence[Table], scale: Sc
 
 def has_network_columns(table: Table) -> bool:
     """Return whether a table has columns of the network itself, such as its operation count."""
-    return any(column.of == "network" for column in table.columns)
+    return any(column.measured_on == "network" for column in table.columns)
 
 
 def check_table_runs(

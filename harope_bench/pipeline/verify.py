@@ -26,7 +26,7 @@ from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.result_paths import result_paths, result_paths_below, run_folder_of
 from harope_bench.data.result_store import read_result
-from harope_bench.data.run_folder import PLAN_FILE, RESULTS_FOLDER, RunFolder
+from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import ImageGenerator
 from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator, weights_path
@@ -227,7 +227,7 @@ def _check_run(
     # Results of the run's images, then results of images outside the run folder.
     paths = result_paths(folder)
     run_paths = [path for path in paths if not _has_external_images(_read_result_or_none(path))]
-    check_results(folder, run_paths, run, scratch / OBSERVATIONS, findings)
+    check_results(folder, run_paths, run, scratch / FEATURES_FOLDER, findings)
     for path in [path for path in paths if path not in run_paths]:
         check_external_images(
             folder, path, options.source, references, scratch / "elsewhere", findings

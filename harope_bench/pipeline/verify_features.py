@@ -12,6 +12,7 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import FormatError
 from harope_bench.core.formats import strip_format_version
 from harope_bench.data import feature_rows
+from harope_bench.data.run_folder import FEATURES_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.extract_features import JUDGE_FILE, changed_arrays, read_record
@@ -34,7 +35,7 @@ def check_features(
     for new_folder in sorted(
         path for path in extracted_folder.glob("*") if (path / JUDGE_FILE).is_file()
     ):
-        stored_folder = folder / OBSERVATIONS / new_folder.name
+        stored_folder = folder / FEATURES_FOLDER / new_folder.name
         if not _is_of_this_format(stored_folder / JUDGE_FILE, findings):
             continue
         _check_judge_record(stored_folder / JUDGE_FILE, new_folder / JUDGE_FILE, findings)

@@ -13,6 +13,7 @@ from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
 from harope_bench.data.run_folder import (
     FEATURES_FOLDER,
+    JUDGE_OUTPUT_FOLDERS,
     PLAN_FILE,
     RECORDS_FILE,
     REQUESTS_FILE,
@@ -32,16 +33,12 @@ MAX_SHOWN = 5  # names in one message
 
 def check_sums(folder: Path, findings: Findings) -> None:
     """Compare every file of a run folder with its recorded hash, and report files without one."""
-    folders = [
-        folder,
-        folder / RESULTS_FOLDER,
-        *sorted(path.parent for path in (folder / OBSERVATIONS).glob(f"*/{CHECKSUMS_FILE}")),
-    ]
-    if (folder / OBSERVATIONS / CHECKSUMS_FILE).is_file():
-        folders.append(folder / OBSERVATIONS)
-    for listed_folder in folders:
-        can_be_missing = OBSERVATIONS in listed_folder.relative_to(folder).parts
-        check_folder(listed_folder, findings, can_be_missing=can_be_missing)
+    check_folder(folder, findings)
+    check_folder(folder / RESULTS_FOLDER, findings)
+    for output_folder in (folder / name for name in JUDGE_OUTPUT_FOLDERS):
+        judge_folders = sorted(path.parent for path in output_folder.glob(f"*/{CHECKSUMS_FILE}"))
+        for judge_folder in [*judge_folders, output_folder]:
+            check_folder(judge_folder, findings, can_be_missing=True)
     if (folder / RESULTS_FOLDER).is_dir():
         check_listed(folder / RESULTS_FOLDER, findings)
 
@@ -238,8 +235,9 @@ def _changed_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
 
 
 def check_archives(folder: Path, findings: Findings) -> None:
-    """Read every .npz file below the features, whose members carry their own checksums."""
-    for path in sorted((folder / OBSERVATIONS).glob("**/*.npz")):
+    """Read every .npz file of judges and classifiers, whose members carry their own checksums."""
+    archives = (path for name in JUDGE_OUTPUT_FOLDERS for path in (folder / name).glob("**/*.npz"))
+    for path in sorted(archives):
         try:
             load_arrays(path)
         except StorageError as error:

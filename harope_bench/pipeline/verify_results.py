@@ -36,6 +36,7 @@ from harope_bench.data.result_store import (
     read_result,
     sample_set_digest,
 )
+from harope_bench.data.run_folder import FORWARDS_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import load_evaluator, load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge
@@ -598,7 +599,7 @@ def _cost_differences(
     folder: Path, stored_result: Result, run_plan: Plan | None
 ) -> ResultDifferences:
     evaluator = load_feature_evaluator(stored_result.evaluator)
-    forwards = read_forwards(folder / OBSERVATIONS / FORWARDS_FILE, evaluator)
+    forwards = read_forwards(folder / FORWARDS_FOLDER / FORWARDS_FILE, evaluator)
     score = evaluator.evaluate(forwards, {})
     plan = run_plan or stored_result.plan
     warnings = make_warnings("evaluator", score.warnings)

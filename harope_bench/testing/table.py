@@ -103,7 +103,8 @@ class _TableContract:
     def has_unique_titles(self) -> None:
         """Check that rows and columns have titles, and that no two rows have the same."""
         titles = [
-            tuple(row.header_text(head) for head in self.table.heads) for row in self.table.rows
+            tuple(row.header_text(head) for head in self.table.row_headers)
+            for row in self.table.rows
         ]
         for row, texts in zip(self.table.rows, titles, strict=True):
             self.expect(any(text.strip() for text in texts), f"row {row.id} has no title")
@@ -111,4 +112,4 @@ class _TableContract:
                 titles.count(texts) == 1, f"row {row.id} has the same title as another: {texts}"
             )
         for column in self.table.columns:
-            self.expect(column.printed.strip(), f"column {column.key} has no title")
+            self.expect(column.title.strip(), f"column {column.key} has no title")

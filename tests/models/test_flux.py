@@ -416,7 +416,7 @@ def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Pat
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
     state = lambda: next(
         (f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at"
-    )  # noqa: E731
+    )
     assert state() == ("ok", "paper, flux, harope")
     (tmp_path / "base").unlink()
     assert state()[0] == "broken"

@@ -37,6 +37,7 @@ from harope_bench.data.result_store import (
     is_unaltered,
     write_result,
 )
+from harope_bench.data.run_folder import FORWARDS_FOLDER
 from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.metrics.attention_cost import AttentionSizes, LearnedParameters
 from harope_bench.models.backbones.base import ProfilingInputs, load_backbone
@@ -153,7 +154,7 @@ def _cached_or_measured(
     start_time = utc_now()
     evaluator = load_feature_evaluator(EVALUATOR)
     path = result_path(out / FOLDER, EVALUATOR)
-    forwards_path = out / FOLDER / OBSERVATIONS / FORWARDS_FILE
+    forwards_path = out / FOLDER / FORWARDS_FOLDER / FORWARDS_FILE
     judge = JudgeRecord(
         name="profiler",
         version=1,

@@ -67,7 +67,7 @@ class IndexedDetection(NamedTuple):
     """A detection with its score and its index in the network's order."""
 
     score: float
-    index: int
+    position: int
     detection: Detection
 
 
@@ -243,7 +243,7 @@ def sort_detections(
 
     `size` is the (width, height) of the image.
     """
-    in_order = sorted(indexed_detections, key=lambda entry: (-entry.score, entry.index))
+    in_order = sorted(indexed_detections, key=lambda entry: (-entry.score, entry.position))
     return DetectionAnnotation(size=size, detections=tuple(entry.detection for entry in in_order))
 
 
