@@ -73,7 +73,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
         )
     plugin = load_suite(suite_name)
     check_checkpoint_suite(checkpoint, suite_name)
-    if backbone_conditioning(checkpoint.backbone, checkpoint.config).kind == "pictures":
+    if backbone_conditioning(checkpoint.backbone, checkpoint.config).kind == "images":
         raise OptionError(
             f"checkpoint {name} ({checkpoint.backbone}) is a classifier and cannot generate images;"
             f" harope-bench eval {name}"

@@ -406,7 +406,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return that the network takes real images of this many classes."""
-        return Conditioning("pictures", parse_config(config).classes)
+        return Conditioning("images", parse_config(config).classes)
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return the settings of every classifier, and `fold` where the encoding has matrices."""
