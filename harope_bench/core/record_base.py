@@ -50,13 +50,15 @@ def check_label(text: str) -> str:
     try:
         return validate_label(text)
     except ValueError as error:
-        raise OptionError(f"label {shorten(text, 40)!r}: {error}; give another text") from error
+        raise OptionError(
+            f"label {shorten_text(text, 40)!r}: {error}; give another text"
+        ) from error
 
 
 Option = str | bool | int | float  # the value of an option of an encoding, backbone or plug-in
 
 
-def shorten(text: str, length: int = LABEL_LENGTH) -> str:
+def shorten_text(text: str, length: int = LABEL_LENGTH) -> str:
     """Return text from outside as one printable line of at most `length` characters."""
     line = printable_line(text[: 4 * length]).strip()
     return line if len(line) <= length else line[: length - 3] + "..."

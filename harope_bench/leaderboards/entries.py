@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownNameError
-from harope_bench.core.record_base import check_label, shorten
+from harope_bench.core.record_base import check_label, shorten_text
 from harope_bench.core.schema import Result
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_results
@@ -96,7 +96,7 @@ def _check_repeated(option: str, names: Sequence[str]) -> None:
     """Raise OptionError if a name occurs twice among the values of an option."""
     for name in names:
         if names.count(name) > 1:
-            raise OptionError(f"{option} {shorten(name, 60)!r} is given twice; give it once")
+            raise OptionError(f"{option} {shorten_text(name, 60)!r} is given twice; give it once")
 
 
 def _parse_addition(
@@ -114,16 +114,16 @@ def _parse_addition(
         if (paths := _find_result_paths(split[0], results, runs_folder))
     }
     if len(set(paths_by_split.values())) > 1:
-        names = " or ".join(repr(shorten(name, 60)) for name, _ in paths_by_split)
+        names = " or ".join(repr(shorten_text(name, 60)) for name, _ in paths_by_split)
         raise OptionError(
-            f"--add {shorten(text, 60)!r} may mean run {names}; name the run by its folder, as"
+            f"--add {shorten_text(text, 60)!r} may mean run {names}; name the run by its folder, as"
             " ./FOLDER"
         )
     # a name without a run is rejected later, where the runs of a table are matched
     name, label = next(iter(paths_by_split), splits[0])
     if not name.strip():
         raise OptionError(
-            f"--add {shorten(text, 60)!r} names no run; write --add NAME or --add NAME=LABEL"
+            f"--add {shorten_text(text, 60)!r} names no run; write --add NAME or --add NAME=LABEL"
         )
     return Addition(name, None if label is None else check_label(label))
 
@@ -143,7 +143,7 @@ def _parse_substitution(text: str) -> Substitution:
     row, _, name = text.partition("=")
     if not row.strip() or not name.strip():
         raise OptionError(
-            f"--row {shorten(text, 60)!r} is not ROW_ID=NAME; `harope-bench table --format csv`"
+            f"--row {shorten_text(text, 60)!r} is not ROW_ID=NAME; `harope-bench table --format csv`"
             " lists the row ids"
         )
     return Substitution(row, name)
@@ -209,9 +209,9 @@ def find_runs(
         matches = [item for item in results if name in run_names(item, runs_folder)]
     if not matches:
         valid_names = {
-            shorten(text, 60) for item in results for text in run_names(item, runs_folder)
+            shorten_text(text, 60) for item in results for text in run_names(item, runs_folder)
         }
-        raise UnknownNameError("run", shorten(name, 60), valid_names)
+        raise UnknownNameError("run", shorten_text(name, 60), valid_names)
     return matches
 
 
@@ -275,7 +275,7 @@ def _substitute_row(
     """
     if row.id != substitution.row or not items:
         return row
-    note = f"Row {row.id} shows the runs of {shorten(substitution.name, 60)} (--row)."
+    note = f"Row {row.id} shows the runs of {shorten_text(substitution.name, 60)} (--row)."
     fields = {**row.model_dump(), "is_added": False, "note": note}
     filled_row = _entry_row(table, row, items, scale, substitution.name, fields)
     return filled_row if _fits_column(table, filled_row, items) else row
@@ -288,7 +288,7 @@ def _make_added_rows(
 
     Results whose network or image size is that of no block get one row outside of the blocks.
     """
-    label = addition.label or _shared_label(items) or shorten(addition.name) or "run"
+    label = addition.label or _shared_label(items) or shorten_text(addition.name) or "run"
     rows = []
     for block_rows in _blocks(table, scale):
         added_rows = [
@@ -454,9 +454,9 @@ def _check_equal_runs(
         identities = {_generation_identity(item.result) for item, _ in candidates}
         if len(identities) > 1:
             paths = sorted({run_path(item, runs_folder) for item, _ in candidates})
-            path_list = ", ".join(f"./{shorten(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
+            path_list = ", ".join(f"./{shorten_text(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
-                f"{shorten(row.run_name, 60)!r} names {len(paths)} runs that fit {column.title}"
+                f"{shorten_text(row.run_name, 60)!r} names {len(paths)} runs that fit {column.title}"
                 f" of {table.display_name} and differ in more than count and seed: {path_list};"
                 " name one by its folder"
             )
@@ -495,7 +495,7 @@ def check_entries(
     for substitution in entries.substitutions:
         if substitution.row not in row_ids:
             raise UnknownNameError(
-                f"row of {_join_table_names(tables)}", shorten(substitution.row, 60), row_ids
+                f"row of {_join_table_names(tables)}", shorten_text(substitution.row, 60), row_ids
             )
     extended_tables = [
         add_entries(table, results, scale, entries) for table in tables for scale in scales
@@ -527,7 +527,7 @@ def _misfit_message(
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"{shorten(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}: it"
+        f"{shorten_text(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}: it"
         f" has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
         " name another table"
     )
@@ -612,7 +612,7 @@ def _describe_run(item: StoredResult) -> str:
     """Return a run's label, checkpoint or target, with its suite in brackets."""
     result = item.result
     name = result.label or (result.plan.checkpoint.name if result.plan else result.target)
-    return f"{shorten(name, 60)} (suite {result.suite_name or 'not recorded'})"
+    return f"{shorten_text(name, 60)} (suite {result.suite_name or 'not recorded'})"
 
 
 def entry_notes(table: Table) -> list[str]:

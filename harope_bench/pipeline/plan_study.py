@@ -35,6 +35,8 @@ from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results
 from harope_bench.suites.base import Suite, load_suite
 
 SEED_COUNTS = (1, 2, 3, 5, 10)  # training seeds of the table of designs
+# Metrics that are fractions of independent images, so that their value gives their variance.
+BINOMIAL_METRICS = frozenset({"precision", "recall"})
 RAW_BYTES_PER_PIXEL = 3  # of an uncompressed image
 
 
@@ -166,13 +168,13 @@ def find_metric_noise(
     comparable_results = [item for item in results if _is_comparable(plan, metric, item)]
     if comparable_results:
         return _measured_noise(plan, metric, comparable_results)
-    if metric.unit == "share" and value is not None:
+    if metric.name in BINOMIAL_METRICS and value is not None:
         return _binomial_noise(metric, value)
     if metric.name == "fid" and value is not None:
         sources = (_training_text(), _sampling_text())
         return MetricNoise(value, assumed_fid_noise(value), sources)
 
-    needs_value = metric.name == "fid" or metric.unit == "share"
+    needs_value = metric.name == "fid" or metric.name in BINOMIAL_METRICS
     raise OptionError(
         f"the noise of {metric.name} for suite {plan.suite} is unknown; give --runs DIR, or"
         f" {'--value' if needs_value else 'runs that measured it'}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, UnknownNameError
-from harope_bench.core.record_base import shorten
+from harope_bench.core.record_base import shorten_text
 from harope_bench.core.schema import Checkpoint
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, find_runs, table_suites
@@ -250,7 +250,7 @@ def _check_run_exists(name: str, entries: Entries) -> None:
         find_runs(name, results, out)
     else:
         raise UnknownNameError(
-            "checkpoint or run", shorten(name, 60), registry.list_names("checkpoints")
+            "checkpoint or run", shorten_text(name, 60), registry.list_names("checkpoints")
         )
 
 

@@ -316,7 +316,7 @@ def test_the_contracts_of_networks_are_read_without_torch() -> None:
         "suites.base",
         "judges.base",
         "evaluators.base",
-        "models.weights_facts",
+        "models.weights_metadata",
     ]
     names = ", ".join(f"harope_bench.{name}" for name in modules)
     done = subprocess.run(

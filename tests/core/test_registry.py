@@ -46,7 +46,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
 def test_listing_every_kind_imports_no_torch_and_none_of_the_things() -> None:
     script = (
         "import json, sys\nfrom harope_bench.core import registry\n"
-        "names = {kind: registry.names(kind) for kind in registry.KINDS}\n"
+        "names = {kind: registry.list_names(kind) for kind in registry.PLUGIN_KINDS}\n"
         "print(json.dumps([names, sorted(sys.modules)]))"
     )
     names, modules = json.loads(
@@ -219,7 +219,7 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(
         ("json:JSONDecoder", "the class JSONDecoder"),
         ("json:loads", "of type function"),
         ("harope_bench.core.registry:PACKAGE", "of type PosixPath"),
-        ("harope_bench.core.registry:KINDS", "of type dict"),
+        ("harope_bench.core.registry:PLUGIN_KINDS", "of type dict"),
     ],
 )
 def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(
@@ -250,7 +250,7 @@ def test_a_class_is_no_instance_and_an_instance_no_class() -> None:
 def test_what_a_plug_in_does_not_define_is_named_with_its_class() -> None:
     assert (
         str(MissingMemberError(registry.PLUGIN_KINDS["suites"], "requests"))
-        == "harope_bench.core.registry.Kind does not define `requests`, which every plug-in of its"
+        == "harope_bench.core.registry.PluginKind does not define `requests`, which every plug-in of its"
         " kind must"
     )
 
@@ -278,7 +278,7 @@ def test_entry_points_are_looked_for_once_a_process(monkeypatch: pytest.MonkeyPa
 def test_a_file_that_appears_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         registry,
-        "KINDS",
+        "PLUGIN_KINDS",
         {
             "recipes": registry.PluginKind(str(tmp_path), ".toml"),
             "suites": registry.PluginKind(str(tmp_path), ".py"),

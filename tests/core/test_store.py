@@ -51,8 +51,8 @@ def test_a_kill_in_the_middle_leaves_the_old_file_or_none(
     if old is not None:
         target.write_bytes(old)
     script = (
-        "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import writing\nwith"
-        " writing(Path(sys.argv[1])) as file:\n    file.write(b'new ' * 100_000)\n   "
+        "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import"
+        " write_atomically\nwith write_atomically(Path(sys.argv[1])) as file:\n    file.write(b'new ' * 100_000)\n   "
         " file.flush()\n    print('half', flush=True)\n    sys.stdin.read()\n"
     )
     process = subprocess.Popen(
@@ -137,7 +137,7 @@ def test_a_full_device_is_told_by_a_real_write(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StorageError, match="/dev/full is a device and is not written over"):
         json_lines.append_line(Path("/dev/full"), "{}")
     monkeypatch.setattr(
-        json_lines, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND)
+        json_lines, "open_for_append", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND)
     )
     with pytest.raises(StorageError, match="cannot use /dev/full: No space left on device"):
         json_lines.append_line(Path("/dev/full"), "{}")

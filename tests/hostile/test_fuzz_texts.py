@@ -348,8 +348,8 @@ def test_a_page_takes_any_text_and_gives_it_back(text: str) -> None:
 @given(any_text, any_text)
 def test_a_shortened_text_is_one_line_of_its_length(text: str, field: str) -> None:
     assert (
-        len(record_base.shorten(text)) <= record_base.LABEL_LENGTH
-        and record_base.shorten(text).isprintable()
+        len(record_base.shorten_text(text)) <= record_base.LABEL_LENGTH
+        and record_base.shorten_text(text).isprintable()
     )
     label, error = attempt(record_base.check_label, text)
     if error is not None:

@@ -146,7 +146,7 @@ def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
     findings = verify(run, 0)
     assert any("image 7" in line for line in findings.altered_messages)
     (run / "features/digits-net" / shard_name(0)).unlink()
-    with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
+    with pytest.raises(SampleError, match="image 7 .* is not the one that was generated"):
         score(run, run)
 
 

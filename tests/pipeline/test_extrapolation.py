@@ -294,7 +294,7 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
     run = tmp_path / "run"
     shutil.copytree(runs / "turned/geneval/r32", run)
     assert "0 differences" in said("verify", run, "--redraw", "2")
-    rows = run / "results" / next(p.name for p in (run / "results").glob("*.rows.jsonl"))
+    rows = run / "results" / next(p.name for p in (run / "results").glob("*.sample_scores.jsonl"))
     kept = rows.read_text()
     rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
     assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)

@@ -447,7 +447,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         "weights_sha256": "5" * 64,
     }
     (tmp_path / "o/annotations/toy-eye/judge.json").write_text(
-        versioned_json_text("answers", record)
+        versioned_json_text("annotations", record)
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [

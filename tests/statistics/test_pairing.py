@@ -114,7 +114,7 @@ def scored(
         write_text(
             path,
             read_result(path)
-            .model_copy(update={"sample_scores_file": "geneval.rows.jsonl"})
+            .model_copy(update={"sample_scores_file": "geneval.sample_scores.jsonl"})
             .to_json(),
         )
     return StoredResult(read_result(path), path)

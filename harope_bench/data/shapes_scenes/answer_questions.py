@@ -56,11 +56,12 @@ def is_related(target: ShapeDetection, reference: ShapeDetection, relation: str)
     x_distance = (target.box[0] + target.box[2] - reference.box[0] - reference.box[2]) / 2
     y_distance = (target.box[1] + target.box[3] - reference.box[1] - reference.box[3]) / 2
     if relation in ("left of", "right of"):
-        along, across = x_distance, y_distance
+        is_larger = abs(x_distance) > abs(y_distance)
+        is_negative = x_distance < 0
     else:
-        along, across = y_distance, x_distance
-    has_right_direction = (along < 0) == (relation in ("left of", "above"))
-    return abs(along) > abs(across) and has_right_direction
+        is_larger = abs(y_distance) > abs(x_distance)
+        is_negative = y_distance < 0
+    return is_larger and is_negative == (relation in ("left of", "above"))
 
 
 def _highest_score(detections: Sequence[ShapeDetection]) -> float:
@@ -78,10 +79,10 @@ def _score_presence(detections: Sequence[ShapeDetection], match: re.Match[str]) 
 
 def _score_count(detections: Sequence[ShapeDetection], match: re.Match[str]) -> float:
     """Return the lowest score of the counted objects; 0 for a wrong count."""
-    counted = _select_shape(detections, SINGULAR_BY_PLURAL[match["shape"]])
-    if len(counted) != NUMBER_VALUES[match["number"]]:
+    counted_detections = _select_shape(detections, SINGULAR_BY_PLURAL[match["shape"]])
+    if len(counted_detections) != NUMBER_VALUES[match["number"]]:
         return 0.0
-    return min((detection.score for detection in counted), default=0.0)
+    return min((detection.score for detection in counted_detections), default=0.0)
 
 
 def _score_colour(detections: Sequence[ShapeDetection], match: re.Match[str]) -> float:

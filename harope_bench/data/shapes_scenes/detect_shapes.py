@@ -111,7 +111,7 @@ def _colour_fractions(
 ) -> np.ndarray:
     """Return the fraction of each object colour in each pixel, (colours, H, W).
 
-    A pixel at an edge is a mixture of background and object colour, so it lies on the line between
+    A pixel at an edge is a mixture of background and object colour, so it is on the line between
     the two in RGB space. The fraction is the position on the line, reduced by the distance from the
     line; 0 for a pixel that is too far from it. The reduction decides between colours on one line.
     """

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.record_base import shorten
+from harope_bench.core.record_base import shorten_text
 from harope_bench.core.state_dicts import load_weights, weights_bytes, weights_metadata
 from harope_bench.core.storage import (
     convert_os_errors,
@@ -287,7 +287,7 @@ def _lora_of_weights(
     for layer, alpha in alphas.items():
         if not _is_scale(alpha):
             raise WeightsError(
-                f"{path} has alpha {shorten(repr(alpha), 40)} of {layer}, wanted a number above 0;"
+                f"{path} has alpha {shorten_text(repr(alpha), 40)} of {layer}, wanted a number above 0;"
                 " save it again"
             )
 
@@ -331,7 +331,7 @@ def _check_alpha_patterns(path: Path, patterns: object) -> dict[str, float]:
             or set(pattern) & set("(){}")
         ):
             raise WeightsError(
-                f"{path} has the alpha_pattern {shorten(pattern, 60)!r}, which is not supported;"
+                f"{path} has the alpha_pattern {shorten_text(pattern, 60)!r}, which is not supported;"
                 " write the names of the layers out"
             )
     return patterns
