@@ -196,10 +196,9 @@ def make_annotate(
         }
 
         # float16 on CUDA, as in the published scripts
+        precision: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if device.startswith("cuda"):
             precision = torch.autocast("cuda", dtype=torch.float16)
-        else:
-            precision = contextlib.nullcontext()
         with torch.no_grad(), precision:
             fields = network([inputs])[0]["instances"].to("cpu").get_fields()
         return make_detection_annotation(fields, labels, image.size, frame.size)
