@@ -269,7 +269,7 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(
         NamedCheck("red first", lambda opened: None),
         NamedCheck("boxes", lambda opened: "a box is short by one"),
     )
-    monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
+    monkeypatch.setattr(ToyEye, "self_checks", lambda self: cases, raising=False)
     with pytest.raises(
         JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
     ):
@@ -451,7 +451,11 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [
-        {"key": json.loads(line)["key"], "index": 0, "annotation": {"size": [8, 8], "detections": []}}
+        {
+            "key": json.loads(line)["key"],
+            "index": 0,
+            "annotation": {"size": [8, 8], "detections": []},
+        }
         for line in lines
     ]
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
