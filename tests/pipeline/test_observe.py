@@ -68,7 +68,7 @@ def spoiled(
             seen[name][indices, 3] = value
         return seen
 
-    return observe
+    return extract
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
