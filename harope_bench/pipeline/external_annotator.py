@@ -19,8 +19,8 @@ from harope_bench.core.escaping import progress_text
 from harope_bench.core.json_lines import drop_partial_line, read_lines, read_lines_by_field
 from harope_bench.core.storage import convert_os_errors
 
-QUERIES_FILE = "asks.jsonl"
-ANNOTATIONS_FILE = "answers.jsonl"
+QUERIES_FILE = "queries.jsonl"
+ANNOTATIONS_FILE = "annotations.jsonl"
 JUDGE_FILE = "judge.json"
 # Environment variables for the other Python: where programs, libraries, caches and devices are.
 # PYTHONPATH is not passed, because it would import our packages there.
@@ -152,7 +152,7 @@ def count_annotations(folder: Path, runner: Path) -> AnnotationCounts:
         for line in read_lines(folder / ANNOTATIONS_FILE)
         if isinstance(line.get("key"), str) and line["key"] in query_keys
     ]
-    annotated_keys = {line["key"] for line in lines if "answer" in line}
+    annotated_keys = {line["key"] for line in lines if "annotation" in line}
     failed_keys = {line["key"] for line in lines} - annotated_keys
     missing_count = len(query_keys) - len(annotated_keys) - len(failed_keys)
     if missing_count:

@@ -489,7 +489,7 @@ def mixed_numerics_warnings(records: Sequence[JsonObject]) -> tuple[str, ...]:
     Shards that do not record it are left out.
     """
     numerics = [_numerics(record) for record in records]
-    counts = Counter(f"{n.get('path', 'plain')} on {n.get('device')}" for n in numerics if n)
+    counts = Counter(f"{n.get('network', 'plain')} on {n.get('device')}" for n in numerics if n)
     if len(counts) < 2:
         return ()
     counts_text = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))

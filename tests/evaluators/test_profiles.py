@@ -263,10 +263,12 @@ def test_a_judge_whose_name_has_an_underscore_is_found_again(
     entries, load = registry.list_entries, registry.load_by_name
     beside = {"my_net": registry.RegistryEntry("judges", "my_net", "a test")}
     monkeypatch.setattr(
-        registry, "entries", lambda kind: entries(kind) | (beside if kind == "judges" else {})
+        registry, "list_entries", lambda kind: entries(kind) | (beside if kind == "judges" else {})
     )
     monkeypatch.setattr(
-        registry, "load", lambda kind, name: load(kind, "digits-net" if name == "my_net" else name)
+        registry,
+        "load_by_name",
+        lambda kind, name: load(kind, "digits-net" if name == "my_net" else name),
     )
     reference = load_suite("digits").reference("digits-net")
     assert reference is not None

@@ -260,6 +260,6 @@ def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(
     sums = result_folder.folder / "annotations/toy-eye" / checksums.CHECKSUMS_FILE
     sums.write_text(sums.read_text().replace("annotations.jsonl", "annotations.jsonm"))
     assert any(
-        "lists files that are missing, but not answers.jsonl" in line
+        "lists files that are missing, but not annotations.jsonl" in line
         for line in result_folder.verify().altered_messages
     )

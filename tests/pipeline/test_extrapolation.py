@@ -145,10 +145,10 @@ def runs(place: Place) -> Path:
     before it came to its end.
     """
     words = place.words("plain", place.runs / "plain")
-    killed(words, RunFolder, "add", IMAGES + 6)
+    killed(words, RunFolder, "add_sample", IMAGES + 6)
     assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
     assert not (place.runs / "plain/geneval/r64").exists()
-    killed(words, vlm.LoadedVlm, "see", 5)
+    killed(words, vlm.LoadedVlm, "annotate", 5)
     answers = read_lines(
         next((place.runs / "plain/dpg-bench/r32/annotations").glob("*/annotations.jsonl"))
     )
@@ -207,7 +207,9 @@ def test_the_same_command_again_does_no_work(
     place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "add_sample", lambda *_: pytest.fail("an image was drawn again"))
-    monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
+    monkeypatch.setattr(
+        vlm.LoadedVlm, "annotate", lambda *_: pytest.fail("a judge was asked again")
+    )
     assert said(*place.words("plain", runs / "plain")).count("(up to date)") == 9
 
 

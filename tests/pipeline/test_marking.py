@@ -269,7 +269,7 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(
         NamedCheck("red first", lambda opened: None),
         NamedCheck("boxes", lambda opened: "a box is short by one"),
     )
-    monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
+    monkeypatch.setattr(ToyEye, "self_checks", lambda self: cases, raising=False)
     with pytest.raises(
         JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
     ):

@@ -68,7 +68,7 @@ def spoiled(
             seen[name][indices, 3] = value
         return seen
 
-    return observe
+    return extract
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -78,7 +78,7 @@ def test_values_that_are_not_finite_are_not_kept(
     with monkeypatch.context() as broken:
         broken.setattr(
             LoadedMicroExtractor,
-            "observe",
+            "extract",
             spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
         )
         with pytest.raises(SampleError) as error:
@@ -192,7 +192,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
 ) -> None:
     monkeypatch.setattr(extract_features, "SHARD_SIZE", 20)
     monkeypatch.setattr(
-        LoadedMicroExtractor, "numerics", {"path": "folded", "tf32": False}, raising=False
+        LoadedMicroExtractor, "numerics", {"network": "folded", "tf32": False}, raising=False
     )
     first = score(run).result
     assert not any("different numerics" in line for line in first.warning_texts)
@@ -204,7 +204,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
     path = run / "features/digits-net" / shard_name(1)
     for way, told in (
         (
-            {"device": "cuda", "path": "compiled", "tf32": False},
+            {"device": "cuda", "network": "compiled", "tf32": False},
             "(1 compiled on cuda, 2 folded on cpu)",
         ),
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),

@@ -54,37 +54,37 @@ class Recorded(Annotator):
         return type(
             "LoadedRecorded",
             (LoadedAnnotator,),
-            {"weights_sha256": self.weights, "see": lambda _, *given: self.annotate(*given)},
+            {"weights_sha256": self.weights, "annotate": lambda _, *given: self.annotate(*given)},
         )()
 
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         self.asked += 1
         told = self.told[int(image[0, 0, 0])]
-        if isinstance(ask, VqaQuery):
+        if isinstance(query, VqaQuery):
             return VqaAnnotation(
-                answers=tuple(VqaAnswer(text=told[question]) for question in ask.questions)
+                answers=tuple(VqaAnswer(text=told[question]) for question in query.questions)
             )
-        if not isinstance(ask, ColourQuery):
+        if not isinstance(query, ColourQuery):
             return told["detector"]
         boxes = {
             tuple(o.box): share
-            for o, share in zip(told["objects"], told["colours"].shares, strict=True)
+            for o, share in zip(told["objects"], told["colours"].probabilities, strict=True)
         }
-        return ColourAnnotation(probabilities=tuple(boxes[o.box] for o in ask.objects))
+        return ColourAnnotation(probabilities=tuple(boxes[o.box] for o in query.objects))
 
 
 def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str], Any]) -> None:
     known, loaded = registry.list_entries, registry.load_by_name
     monkeypatch.setattr(
         registry,
-        "entries",
+        "list_entries",
         lambda kind: {
             **known(kind),
             **{n: registry.RegistryEntry(kind, n, "a test") for k, n in things if k == kind},
         },
     )
     monkeypatch.setattr(
-        registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+        registry, "load_by_name", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
     )
 
 
@@ -148,7 +148,7 @@ def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -
     ask = (
         registry.load_by_name("evaluators", "geneval")
         .annotator_roles[1]
-        .ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
+        .make_query(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
     )
     return ask.objects if ask else ()
 

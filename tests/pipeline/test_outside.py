@@ -265,8 +265,9 @@ def test_questions_without_answer_are_found(
 ) -> None:
     folder = ask("a", "b")
     (folder / "judge.json").write_text("{}")
-    key = read_lines(folder / "asks.jsonl")[0]["key"]
-    (folder / "answers.jsonl").write_text(json.dumps({"key": key, "index": 0, "answer": {}}) + "\n")
+    key = read_lines(folder / "queries.jsonl")[0]["key"]
+    line = {"key": key, "index": 0, "annotation": {}}
+    (folder / "annotations.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(JudgeError, match="left 1 of 2 queries without an annotation"):
         external_annotator.count_annotations(folder, runner)
 

@@ -416,7 +416,7 @@ def test_of_two_processes_that_register_one_name_the_second_is_refused(
     path = register("mine", one, {"config": {"size": 28}, "sampler": "flow"})
     real = registry.list_entries
     monkeypatch.setattr(
-        registry, "entries", lambda kind: before if kind == "checkpoints" else real(kind)
+        registry, "list_entries", lambda kind: before if kind == "checkpoints" else real(kind)
     )
     with pytest.raises(NameClashError, match="registered already"):
         register(

@@ -562,17 +562,17 @@ class Eye(Annotator):
         return type(
             "LoadedEye",
             (LoadedAnnotator,),
-            {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)},
+            {"weights_sha256": self.weights_sha256_, "annotate": staticmethod(annotate)},
         )()
 
 
-def see(role: str, image: np.ndarray, ask: Any) -> Any:
+def annotate(role: str, image: np.ndarray, query: Any) -> Any:
     if image[0, 0, 0] == 13:
         raise ValueError("an image of thirteen")
     if role == "depth":
         return DepthAnnotation(
             depths=tuple(
-                BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(ask.boxes)
+                BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(query.boxes)
             )
         )
     found = good(
@@ -597,7 +597,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
             return suite
         return Eye() if kind == "judges" and name in judges else known(kind, name)
 
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(registry, "load_by_name", load)
     return suite
 
 
@@ -652,7 +652,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
     names = set(toy.judges["t2i-compbench"].values())
     monkeypatch.setattr(
         registry,
-        "load",
+        "load_by_name",
         lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name),
     )
     roles = {

@@ -64,7 +64,7 @@ class PreparedImage(NamedTuple):
 
 
 class IndexedDetection(NamedTuple):
-    """A detection with its score and its index in the network's order."""
+    """A detection with its score and its position in the network's order."""
 
     score: float
     position: int
@@ -186,12 +186,12 @@ def instances(
 
 
 def _mask_detections(
-    indices: list[int], labels: list[str], scores: np.ndarray, load_mask: Callable[[], np.ndarray]
+    positions: list[int], labels: list[str], scores: np.ndarray, load_mask: Callable[[], np.ndarray]
 ) -> Iterator[IndexedDetection]:
     """Yield the detections of one mask whose scores are high enough.
 
     Args:
-        indices: of the pairs in the network's order. load_mask: returns the mask (H, W) bool.
+        positions: of the pairs in the network's order. load_mask: returns the mask (H, W) bool.
     """
     kept_pairs = [n for n, score in enumerate(scores) if score >= np.float32(MIN_SCORE)]
     if not kept_pairs:
@@ -201,7 +201,7 @@ def _mask_detections(
     mask = encode_mask(pixels) if scores.max() > np.float32(MIN_MASK_SCORE) else None
     for n in kept_pairs:
         detection = make_detection(labels[n], scores[n], box, mask)
-        yield IndexedDetection(float(scores[n]), indices[n], detection)
+        yield IndexedDetection(float(scores[n]), positions[n], detection)
 
 
 def make_detection(label: str, score: np.floating, box: Box, mask: Mask | None) -> Detection:
