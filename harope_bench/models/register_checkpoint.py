@@ -267,7 +267,7 @@ def _default_sampling(
         OptionError: A network that generates, whose sampler nobody states. It is never assumed,
             because it decides what the prediction means.
     """
-    if backbone.task != "draw":
+    if backbone.task != "generate":
         return {}
     if "sampler" not in stated_fields:
         samplers = ", ".join(

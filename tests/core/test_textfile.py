@@ -92,12 +92,12 @@ READERS: dict[
     "scores of the official script": (
         "x.txt",
         SCORES,
-        lambda path: (dpg_results.recognise(path), dpg_results.read_scores(path)),
+        lambda path: (dpg_results.detect_fields(path), dpg_results.read_scores(path)),
     ),
     "answers of the official script": (
         "color/vqa_result.json",
         '[{"question_id": 0, "answer": "0.5"}]\n',
-        lambda path: (compbench_results.recognise(path), compbench_results._read_answers(path)),
+        lambda path: (compbench_results.detect_fields(path), compbench_results._read_answers(path)),
     ),
     "results of the official script": (
         "r.jsonl",
@@ -105,7 +105,7 @@ READERS: dict[
             '{"filename": "0.png", "tag": "a", "prompt": "b", "correct": true, "reason": "",'
             ' "metadata": "{}"}\n'
         ),
-        lambda path: (geneval_results.recognise(path), read_lines(path)),
+        lambda path: (geneval_results.detect_fields(path), read_lines(path)),
     ),
 }
 

@@ -185,7 +185,7 @@ def published(encoding: str) -> dict[str, Tensor]:
     ("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)]
 )
 def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
-    clue = registry.load_by_name("backbones", "deit").recognise(published(encoding))
+    clue = registry.load_by_name("backbones", "deit").detect_fields(published(encoding))
     assert clue.encoding == told
     size = {} if told is None else {"size": 64}
     assert clue.config == {
@@ -299,7 +299,7 @@ def test_matrices_fold_because_they_act_on_the_class_token_too(encoding: str) ->
                     m = matrix[head % len(matrix)]
                     block.attn.qkv.weight[rows] = m @ block.attn.qkv.weight[rows]
                     block.attn.qkv.bias[rows] = m @ block.attn.qkv.bias[rows]
-        unfolded, network.encoding = network.encoding, network.encoding.plain()
+        unfolded, network.encoding = network.encoding, network.encoding.without_matrices()
         assert (network(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()
         network.encoding = unfolded
         assert (network(x) - wanted).abs().max() > 1e-3

@@ -172,8 +172,8 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     # `DetectedFields.defaults["drawing"]`.
     tile: int
 
-    # "draw": `open` returns an ImageGenerator. "classify": it returns a Classifier.
-    task: Task = "draw"
+    # "generate": `open` returns an ImageGenerator. "classify": it returns a Classifier.
+    task: Task = "generate"
 
     # Optional packages that `open` imports.
     packages: tuple[str, ...] = ()

@@ -399,14 +399,14 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         converted_state = convert_keys(state_dict)
         if {"encoding.table", "encoding.freqs"} <= converted_state.keys():
             raise WeightsError(
-                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding here"
-                " combines; give another file"
+                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding"
+                " here combines; give another file"
             )
         return converted_state
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return that the network takes real images of this many classes."""
-        return Conditioning("pictures", parse_config(config).classes)
+        return Conditioning("images", parse_config(config).classes)
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return the settings of every classifier, and `fold` where the encoding has matrices."""
@@ -421,7 +421,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
     def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return the number of classes and the side of the training images in pixels."""
         config = parse_config(checkpoint.config)
-        return NetworkDescription(f"one of {config.classes:,} classes", "pictures", config.size)
+        return NetworkDescription(f"one of {config.classes:,} classes", "images", config.size)
 
     def check_inputs(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a resolution or a position scaling that the network cannot take."""
