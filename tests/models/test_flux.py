@@ -317,7 +317,7 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
-    ends = {"targets": sorted(BACKBONE.targets), "exact": False, "ranks": {}, "alphas": {}}
+    ends = {"targets": sorted(BACKBONE.targets), "has_full_names": False, "layer_ranks": {}, "layer_alphas": {}}
     assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
     assert facts["files"] == {
         name: sha256_file(tmp_path / "a" / name)
