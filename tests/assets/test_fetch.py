@@ -228,7 +228,7 @@ def test_a_full_disk_is_told_at_once(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     register(one_file(site))
-    monkeypatch.setattr(fetching, "_opened", lambda part, start: Full())
+    monkeypatch.setattr(fetching, "_open_part", lambda part, start: Full())
     with pytest.raises(StorageError, match="No space left.*free some space"):
         fetch_asset("thing")
     assert len(site.asked) == 1

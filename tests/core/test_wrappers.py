@@ -111,7 +111,7 @@ def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: s
         assert all(torch.equal(read[key], weights[key]) for key in weights), (
             f"{backbone}: the plain network was taken for its average"
         )
-        clue = registry.load_by_name("backbones", backbone).recognise(read)
+        clue = registry.load_by_name("backbones", backbone).detect_fields(read)
         assert clue is not None and clue.encoding == "harope"
 
 
@@ -245,7 +245,7 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
     ):
         register(name, weights, {"config": {"base": str(base)}, "steps": 1})
         found, backbone = load_checkpoint_record(name), registry.load_by_name("backbones", kind)
-        assert (found.backbone, found.encoding, found.options) == (kind, *backbone.plain)
+        assert (found.backbone, found.encoding, found.options) == (kind, *backbone.base_encoding)
     loaded = backbone.load(found, load_weights(weights_path(found))).state_dict()
     tuned = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(loaded[f"transformer.{key}"], value) for key, value in tuned.items())
@@ -370,7 +370,7 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     assert "takes 10 labels, without 'no label'" in description_lines(found)[1]
     with pytest.raises(
         OptionError,
-        match=r"guidance 1.5 needs an embedding for 'no label', which .*; --guidance 1",
+        match=r"guidance 1.5 needs an embedding for 'no label', which .*; give --guidance 1",
     ):
         make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
     with pytest.raises(

@@ -376,8 +376,8 @@ def lora(prefix: str = "transformer.") -> bytes:
 
 MANIFEST: Mapping[str, Any] = {
     "format": 1, "backbone": "flux", "base": {"id": "base", "config": {"num_layers": 1}, "weights_sha256": HASH}, "encoding": "harope",
-    "options": {"theta": 100.0}, "tokens": "image", "encoding_file": "encoding.safetensors", "files": {"lora.safetensors": HASH},
-    "lora": {"file": "lora.safetensors", "rank": 4, "alpha": 4.0, "targets": ["to_q"], "ranks": {"a": 2}, "alphas": {"a": 2.0}},
+    "options": {"theta": 100.0}, "encoded_tokens": "image", "encoding_file": "encoding.safetensors", "files": {"lora.safetensors": HASH},
+    "lora": {"file": "lora.safetensors", "rank": 4, "alpha": 4.0, "targets": ["to_q"], "layer_ranks": {"a": 2}, "layer_alphas": {"a": 2.0}},
     "training": {"steps": 10},
 }  # fmt: skip
 PIPELINE_INDEX: Mapping[str, Any] = {

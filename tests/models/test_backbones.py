@@ -107,7 +107,7 @@ class HidesFaults(dit.DitImageGenerator):
     """Says nothing of rows that are not finite."""
 
     def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
-        return super().generate(requests, settings)._replace(faults={})
+        return super().generate(requests, settings)._replace(failures={})
 
 
 class GlobalNoise(dit.DitImageGenerator):
@@ -156,7 +156,7 @@ class LoosePlugin(dit.DitBackbone):
 def test_the_contract_catches_a_drawer_that_breaks_it(
     monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], said: str
 ) -> None:
-    monkeypatch.setattr(dit, "DitDrawer", drawer)
+    monkeypatch.setattr(dit, "DitImageGenerator", drawer)
     with pytest.raises(AssertionError, match=said):
         check_backbone("dit", CONFIGS["dit"])
 
@@ -449,7 +449,7 @@ def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_check
     with pytest.raises(
         OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"
     ):
-        registry.load_by_name("backbones", "dit").check(tiny_checkpoint, settings(resolution=30))
+        registry.load_by_name("backbones", "dit").check_inputs(tiny_checkpoint, settings(resolution=30))
 
 
 def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any) -> None:
@@ -466,7 +466,7 @@ def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any)
 def test_keys_tell_sizes_and_learned_encodings_and_say_nothing_of_what_they_cannot() -> None:
     config, plugin = CONFIGS["dit"], registry.load_by_name("backbones", "dit")
     clues = {
-        name: plugin.recognise(build(config, name).state_dict())
+        name: plugin.detect_fields(build(config, name).state_dict())
         for name in registry.list_names("encodings")
     }
     assert clues["harope"].encoding == "harope"

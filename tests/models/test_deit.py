@@ -185,7 +185,7 @@ def published(encoding: str) -> dict[str, Tensor]:
     ("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)]
 )
 def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
-    clue = registry.load_by_name("backbones", "deit").recognise(published(encoding))
+    clue = registry.load_by_name("backbones", "deit").detect_fields(published(encoding))
     assert clue.encoding == told
     size = {} if told is None else {"size": 64}
     assert clue.config == {

@@ -92,7 +92,7 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
             output_type="np",
         ).images[0]
         assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
-    assert drawn.faults == {}
+    assert drawn.failures == {}
 
 
 class SlowProcessor:
@@ -197,7 +197,7 @@ def test_the_layers_of_a_forward_share_their_angles(
 def test_the_control_acts_after_the_rotation(base: Path) -> None:
     network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
     inputs = BACKBONE.trial_inputs(network)
-    network.watch = lambda layer, q, k: seen.__setitem__(layer, (q, k))
+    network.attention_callback = lambda layer, q, k: seen.__setitem__(layer, (q, k))
     tiny.outputs(network, inputs)
     plain, turned = placed(base, "rope-axial"), {}
     plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
@@ -216,8 +216,8 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
     network = tiny.trained(placed(base, encoding, tokens))
     inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
-    BACKBONE.prepare(network)
-    assert network.ready
+    BACKBONE.fold_matrices(network)
+    assert network.is_matrix_applied
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     encoded_transformer.unfold_norms(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
@@ -228,10 +228,12 @@ def test_a_fold_that_moves_the_output_is_refused(
 ) -> None:
     network = tiny.trained(placed(base))
     monkeypatch.setattr(
-        encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach()
+        encoded_transformer, "scale_by_norm_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
-    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
-        BACKBONE.prepare(network)
+    with pytest.raises(
+        WeightsError, match="harope in layer 0, head 0, differs after folding"
+    ):
+        BACKBONE.fold_matrices(network)
 
 
 def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
@@ -246,11 +248,11 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
 
     network = tiny.trained(placed(base))
     network.transformer.to(torch.bfloat16)
-    BACKBONE.prepare(network)
+    BACKBONE.fold_matrices(network)
     encoded_transformer.unfold_norms(network)
-    monkeypatch.setattr(encoded_transformer, "with_weights", wrong)
-    with pytest.raises(WeightsError, match="harope in layer 0, head 1, folded differs"):
-        BACKBONE.prepare(network)
+    monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", wrong)
+    with pytest.raises(WeightsError, match="harope in layer 0, head 1, differs after folding"):
+        BACKBONE.fold_matrices(network)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def adapted(
 
 def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
     read = lora_manifest.read_manifest(manifest)
-    config = {"base": str(base), "tokens": tokens, **facts}
+    config = {"base": str(base), "encoded_tokens": tokens, **facts}
     found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
     return BACKBONE.open_folder(found, manifest, tiny.settings())
 
@@ -317,7 +319,7 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
-    ends = {"targets": sorted(BACKBONE.targets), "exact": False, "ranks": {}, "alphas": {}}
+    ends = {"targets": sorted(BACKBONE.targets), "has_full_names": False, "layer_ranks": {}, "layer_alphas": {}}
     assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
     assert facts["files"] == {
         name: sha256_file(tmp_path / "a" / name)
@@ -394,7 +396,7 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
             "unexpected transformer.",
         ),
         ({"surprise": 1}, "surprise"),
-        ({"tokens": "image"}, "is of flux harope image .* register it again"),
+        ({"encoded_tokens": "image"}, "is of flux harope image .* register it again"),
     ]:
         spoil(manifest, **facts)
         with pytest.raises(WeightsError, match=said):
@@ -583,7 +585,7 @@ def test_where_the_base_lies_does_not_change_a_plan(
     )
     assert plan.model_copy(update={"checkpoint": moved}).digest == plan.digest
     image = plan.checkpoint.model_copy(
-        update={"config": {**plan.checkpoint.config, "tokens": "image"}}
+        update={"config": {**plan.checkpoint.config, "encoded_tokens": "image"}}
     )
     assert plan.model_copy(update={"checkpoint": image}).digest != plan.digest
 
@@ -593,10 +595,10 @@ def test_where_the_base_lies_does_not_change_a_plan(
     [
         ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
         ({"sampler": "ddpm"}, {}, "own flow scheduler"),
-        ({"pos_scaling": "yarn"}, {"tokens": "image"}, "tokens=image leaves alone"),
+        ({"pos_scaling": "yarn"}, {"encoded_tokens": "image"}, "encoded_tokens=image leaves"),
         ({"pos_scaling": "extend"}, {}, "pos_scaling extend means nothing to rope-axial"),
         ({}, {"base": "/no/such/folder"}, "is no folder"),
-        ({}, {"tokens": "some"}, "flux config tokens"),
+        ({}, {"encoded_tokens": "some"}, "flux config encoded_tokens"),
         ({}, {"surprise": 1}, "surprise"),
     ],
 )
@@ -604,7 +606,7 @@ def test_what_it_cannot_draw_is_refused_before_anything_loads(
     base: Path, settings: Any, config: Any, said: str
 ) -> None:
     with pytest.raises((OptionError, WeightsError), match=said):
-        BACKBONE.check(
+        BACKBONE.check_inputs(
             tiny.checkpoint("flux", config={"base": str(base), **config}), tiny.settings(**settings)
         )
 
@@ -620,7 +622,7 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
     with pytest.raises(OptionError, match="draws from prompts"):
         drawer.generate([Request(index=0, label=3)], tiny.settings())
     drawer.network.transformer.proj_out.bias.data.fill_(torch.nan)
-    assert drawer.generate(REDS[:1], tiny.settings()).faults == {
+    assert drawer.generate(REDS[:1], tiny.settings()).failures == {
         0: "the network's output is not finite"
     }
 
@@ -698,7 +700,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
     drawer = plain_drawer(base)
     for side in (64, 128):
         drawer.generate(REDS[:1], tiny.settings(resolution=side, steps=1))
-        positions, image, _ = drawer.network.places
+        positions, image, _ = drawer.network.token_positions
         assert positions[: image.start].abs().sum() == 0
         assert image.start == 512
         assert positions[image].amax(0).tolist() == [0, side // 16 - 1, side // 16 - 1]

@@ -138,7 +138,7 @@ def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch)
     right = folding.float64_matrices
     monkeypatch.setattr(
         folding,
-        "precise",
+        "float64_matrices",
         lambda encoding: [QueryKeyMatrices(pair.q, pair.q) for pair in right(encoding)],
     )
     with pytest.raises(

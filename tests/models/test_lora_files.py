@@ -86,10 +86,10 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
     pipe, ours = opened(kind, bases), backbone(kind)
     if folder is not None:
         pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
-    latents = ours.drawer(pipe, None, ours.configure({"base": "x"})).noise(
+    latents = ours.generator_class(pipe, None, ours.parse_config({"base": "x"})).initial_noise(
         RED.index, tiny.settings()
     )
-    length = ours.configure({"base": "x"}).text_tokens
+    length = ours.parse_config({"base": "x"}).text_tokens
     drawn = pipe(
         RED.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, max_sequence_length=length,
         output_type="np",
@@ -129,7 +129,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
         load_checkpoint_record("mine"),
         lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json"),
     )
-    assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).plain)
+    assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).base_encoding)
     assert manifest.files == {
         "lora.safetensors": sha256_file(folder / FILE)
     }  # the user's file, byte by byte
@@ -138,7 +138,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
 
 def test_merged_it_draws_the_same(bases: dict[str, Path], tmp_path: Path) -> None:
     folder = saved("flux", bases, tmp_path / "lora", lora_alpha=16)
-    register("merged", folder, {"config": {"base": str(bases["flux"]), "merge": True}})
+    register("merged", folder, {"config": {"base": str(bases["flux"]), "merge_lora": True}})
     assert np.abs(our_image("merged") - library_image("flux", bases, folder)).max() <= 1
 
 
@@ -198,7 +198,7 @@ def encoding_file(
     """Writes the weights of an encoding that is no longer the identity, and returns the network
     that has them.
     """
-    network = tiny.trained(backbone(kind).place(opened(kind, bases).transformer, encoding, options))
+    network = tiny.trained(backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {})
@@ -223,7 +223,7 @@ def test_the_encodings_weights_travel_with_it(
     found = load_checkpoint_record("both")
     assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
     network.transformer.load_lora_adapter(load_file(folder / FILE))
-    inputs = backbone(kind).trial(network)
+    inputs = backbone(kind).trial_inputs(network)
     used = open_generator(found, tiny.settings(fold=False)).network
     assert (
         tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
@@ -627,7 +627,7 @@ def test_register_and_generate(
     assert done.exit_code == 0, done.output
     found = load_checkpoint_record("my-lora")
     assert found.config["base"] == str(bases[kind])
-    assert found.drawing == {**backbone(kind).defaults["drawing"], "vae_tiling": False}
+    assert found.drawing == {**backbone(kind).default_fields["drawing"], "vae_tiling": False}
     monkeypatch.chdir(tmp_path)
     drawn = (
         "generate",
@@ -649,7 +649,7 @@ def test_register_and_generate(
 def test_weights_of_a_whole_network_keep_the_backbones_drawing(
     bases: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    network = backbone(kind).place(opened(kind, bases).transformer, "harope", {})
+    network = backbone(kind).attach_encoding(opened(kind, bases).transformer, "harope", {})
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
     register(
         "whole",
@@ -657,6 +657,6 @@ def test_weights_of_a_whole_network_keep_the_backbones_drawing(
         {"config": {"base": str(bases[kind])}, "drawing": {"dtype": "bfloat16"}},
     )
     assert load_checkpoint_record("whole").drawing == {
-        **backbone(kind).defaults["drawing"],
+        **backbone(kind).default_fields["drawing"],
         "dtype": "bfloat16",
     }

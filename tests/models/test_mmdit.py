@@ -158,7 +158,7 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
         }
     )
     backbone = registry.load_by_name("backbones", "mmdit-micro")
-    backbone.check(checkpoint, settings)
+    backbone.check_inputs(checkpoint, settings)
     images: np.ndarray = (
         backbone.open(checkpoint, state, settings)
         .generate([request(i) for i in range(4)], settings)

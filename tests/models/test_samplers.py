@@ -105,15 +105,15 @@ def test_flow_asks_equal_steps_from_noise_to_data() -> None:
 def test_flow_pairs_lie_on_straight_lines_at_logit_normal_times() -> None:
     clean, noise = unit_noise((2, 3), generators(3)), unit_noise((2, 3), generators(3, seed=1))
     uniform = torch.tensor([0.1, 0.5, 0.9])
-    pair = FLOW.pair(clean, noise, uniform)
+    pair = FLOW.training_example(clean, noise, uniform)
     for i, u in enumerate(uniform.tolist()):
         t = 1 / (1 + math.exp(-NormalDist().inv_cdf(u)))
         assert float(pair.time[i]) == pytest.approx(1000 * t, rel=1e-5)
         torch.testing.assert_close(
-            pair.noised[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6
+            pair.noised_input[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6
         )
     assert torch.equal(pair.target, noise - clean)
-    assert FLOW.pair(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24])).time.isfinite().all()
+    assert FLOW.training_example(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24])).time.isfinite().all()
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -226,11 +226,11 @@ def test_the_last_ddpm_step_adds_no_noise() -> None:
 
 def test_ddpm_pairs_are_noised_by_the_schedule() -> None:
     clean, noise = unit_noise((2, 3), generators(4)), unit_noise((2, 3), generators(4, seed=1))
-    pair = DDPM.pair(clean, noise, torch.tensor([0.0, 0.2505, 0.9999, 1 - 2**-24]))
+    pair = DDPM.training_example(clean, noise, torch.tensor([0.0, 0.2505, 0.9999, 1 - 2**-24]))
     assert pair.time.tolist() == [0, 250, 999, 999]
     for i, step in enumerate([0, 250, 999, 999]):
         torch.testing.assert_close(
-            pair.noised[i],
+            pair.noised_input[i],
             math.sqrt(A[step]) * clean[i] + math.sqrt(1 - A[step]) * noise[i],
             rtol=1e-5,
             atol=1e-6,
@@ -240,7 +240,7 @@ def test_ddpm_pairs_are_noised_by_the_schedule() -> None:
 
 
 def test_the_schedule_is_linear_in_beta() -> None:
-    np.testing.assert_allclose(DDPM.alphas.numpy(), A, rtol=1e-12)
+    np.testing.assert_allclose(DDPM.alphas_cumprod.numpy(), A, rtol=1e-12)
     assert A[-1] == pytest.approx(
         4.04e-5, rel=0.01
     )  # Ho et al. 2020: nearly nothing of the image is left
@@ -414,7 +414,7 @@ def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
         OptionError,
         match=f"no constant stride gives {steps} of 1000 steps; --steps {near} works",
     ):
-        DDIM.check(steps)
+        DDIM.check_steps(steps)
     assert ddim.leading_timesteps(int(near))[0] == 0
     assert [len(ddim.leading_timesteps(n)) for n in (2, 50, 100, 250, 500)] == [
         2,

@@ -196,7 +196,7 @@ def test_folding_leaves_rope_and_the_same_outputs(
         tiny.outputs(network, inputs),
         placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
     )
-    BACKBONE.prepare(network)
+    BACKBONE.fold_matrices(network)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     assert type(network.encoding).__name__ == "RopeAxial"
     assert not list(network.encoding.parameters())
@@ -211,8 +211,10 @@ def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
     )
-    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
-        BACKBONE.prepare(network)
+    with pytest.raises(
+        WeightsError, match="harope in layer 0, head 0, differs after folding"
+    ):
+        BACKBONE.fold_matrices(network)
 
 
 def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
@@ -222,7 +224,7 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
         network.transformer.transformer_blocks[0].attn.to_q.weight.clone(),
     )
     wanted = tiny.outputs(network, inputs)
-    BACKBONE.prepare(network)
+    BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
     assert torch.equal(network.transformer.transformer_blocks[0].attn.to_q.weight, weights)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
@@ -240,7 +242,7 @@ def test_what_does_not_fold_is_left_as_it_is(base: Path) -> None:
     network = tiny.trained(placed(base, "rope-svd-control"))
     inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
-    BACKBONE.prepare(network)
+    BACKBONE.fold_matrices(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
 
@@ -276,8 +278,8 @@ def test_what_it_cannot_draw_is_refused(
 ) -> None:
     found = tiny.checkpoint("sd3", encoding[0], options=encoding[1], config={"base": str(base)})
     with pytest.raises(OptionError, match=said):
-        BACKBONE.check(found, tiny.settings(**settings))
-    BACKBONE.check(found, tiny.settings(resolution=384))
+        BACKBONE.check_inputs(found, tiny.settings(**settings))
+    BACKBONE.check_inputs(found, tiny.settings(resolution=384))
 
 
 # ------------------------------------------------------------------------------------- folders and

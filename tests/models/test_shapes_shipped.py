@@ -77,7 +77,7 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
     state = load_weights(load_checkpoint.weights_path(found), found.sha256)
     backbone = registry.load_by_name("backbones", found.backbone)
     load_state_strictly(backbone.build(found.encoding, found.options, found.config), state, name)
-    clue = backbone.recognise(state)
+    clue = backbone.detect_fields(state)
     assert clue.encoding in (None, found.encoding)
     assert all(found.config[key] == value for key, value in clue.config.items())
 

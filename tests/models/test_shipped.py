@@ -57,7 +57,7 @@ def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) ->
     )
     assert isinstance(network, DiT)
     load_state_strictly(network, state, found.name)
-    clue = registry.load_by_name("backbones", found.backbone).recognise(state)
+    clue = registry.load_by_name("backbones", found.backbone).detect_fields(state)
     assert clue.encoding in (None, encoding)
     assert all(found.config[key] == value for key, value in clue.config.items())
 

@@ -228,7 +228,7 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     drawer = registry.load_by_name("backbones", "dit").open(found, state, settings)
     drawn = drawer.generate([Request(index=i, label=i) for i in range(2)], settings)
     assert drawn.images.shape == (2, 28, 28, 3)
-    assert not drawn.faults
+    assert not drawn.failures
 
 
 def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(

@@ -399,8 +399,8 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         converted_state = convert_keys(state_dict)
         if {"encoding.table", "encoding.freqs"} <= converted_state.keys():
             raise WeightsError(
-                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding here"
-                " combines; give another file"
+                f"{checkpoint.name} has an added table and rotary frequencies, which no encoding"
+                " here combines; give another file"
             )
         return converted_state
 

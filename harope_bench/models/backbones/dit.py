@@ -353,7 +353,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         if not config.null_label and settings.guidance not in (None, 1):
             raise OptionError(
                 f"guidance {settings.guidance:g} needs an embedding for 'no label', which"
-                f" checkpoint {checkpoint.name} does not have; --guidance 1 generates without guidance"
+                f" checkpoint {checkpoint.name} does not have; give --guidance 1"
             )
 
         assert settings.sampler is not None  # a plan that generates has one

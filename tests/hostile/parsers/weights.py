@@ -150,7 +150,7 @@ def adapter_checkpoint(folder: Path) -> Any:
         "harope",
         backbone="flux",
         options={"theta": 100.0},
-        config={"base": str(folder), "tokens": "image"},
+        config={"base": str(folder), "encoded_tokens": "image"},
     )
 
 
