@@ -170,7 +170,7 @@ def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
     target = resolve_target("tiny")
     assert (target.kind, target.suite) == (TargetKind.CHECKPOINT, None)
-    with pytest.raises(OptionError, match="has no suite of its own; add --suite"):
+    with pytest.raises(OptionError, match="has no default suite; add --suite"):
         evaluate_target("tiny", EvalOptions(is_lenient=True, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
