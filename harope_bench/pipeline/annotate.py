@@ -473,7 +473,7 @@ def read_judge_record(folder: Path) -> JudgeRecord | None:
     if data is None:
         return None
     try:
-        return JudgeRecord.model_validate(parse_versioned_json("answers", data, path))
+        return JudgeRecord.model_validate(parse_versioned_json("annotations", data, path))
     except (StorageError, ValueError) as error:
         if isinstance(error, ValidationError):
             reason = validation_summary(error)
@@ -508,7 +508,7 @@ def _write_judge_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
         stored_record = read_judge_record(folder)
         if stored_record is not None:
             return stored_record
-        text = versioned_json_text("answers", record.model_dump(mode="json"))
+        text = versioned_json_text("annotations", record.model_dump(mode="json"))
         write_text(folder / JUDGE_FILE, text)
         return record
 
