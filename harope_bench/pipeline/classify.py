@@ -136,7 +136,7 @@ def make_classifier_plan(
     if suite_name is None:
         suite_names = ", ".join(compatible_suites(conditioning)) or "no registered suite fits it"
         raise OptionError(
-            f"checkpoint {name} has no suite of its own; add --suite, one of: {suite_names}"
+            f"checkpoint {name} has no default suite; add --suite, one of: {suite_names}"
         )
     check_checkpoint_suite(checkpoint, suite_name)
     if not is_classifier(checkpoint):

@@ -137,11 +137,11 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(SampleError, match="lacks annotations of toy-eye for 8 images"):
-        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))
+        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
     first = marked(folder, tmp_path / "o")
     asked = len(toy.asked)
     assert (
-        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True)) == first
+        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)) == first
         and len(toy.asked) == asked
     )
 
@@ -343,7 +343,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     with pytest.raises(PlanMismatchError, match="weights_sha256 7777.* there, 8888.* now"):
         marked(folder, tmp_path / "o")
     assert (
-        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
+        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
     )
 
 
@@ -420,7 +420,7 @@ def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(
     tmp_path: Path, elsewhere: AnnotatorOptions
 ) -> None:
     samples = open_samples(write_toy_images(tmp_path / "i", COLOURS))
-    samples = replace(samples, recorded=dict(zip(samples.indices, samples.hashes, strict=True)))
+    samples = replace(samples, recorded_hashes=dict(zip(samples.indices, samples.hashes, strict=True)))
     write_toy_images(tmp_path / "i", [BLACK])
     cases = {i: ToySuite().case(i) for i in range(8)}
     judges = parse_judges(None, ToySuite.judges["toy-rule"])
@@ -437,7 +437,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     tmp_path: Path, elsewhere: AnnotatorOptions
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    with pytest.raises(PendingAnswersError, match="8 questions stand in"):
+    with pytest.raises(PendingAnswersError, match="8 queries are in"):
         marked(folder, tmp_path / "o")
     record = {
         "name": "other",
