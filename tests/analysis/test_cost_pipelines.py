@@ -46,9 +46,8 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
     """
     backbone = registry.load_by_name("backbones", kind)
     with torch.device("meta"):
-        network = backbone.place(
-            published_shapes.PUBLISHED_TRANSFORMERS[kind].build(), encoding, {}
-        )
+        transformer = published_shapes.PUBLISHED_TRANSFORMERS[kind].build()
+        network = backbone.place(transformer, encoding, {})
         network.takes = SequenceSpec(TEXT[kind], 16)
         probe = backbone.profiling_inputs(network, 512, 1)
     found = count_operations(network, probe.inputs)

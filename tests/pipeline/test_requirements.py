@@ -257,12 +257,9 @@ def test_everything_that_is_missing_has_its_advice_apart() -> None:
     hidden = {
         str(path): lines for path in COPY_FORMATS if (lines := hidden_advice(path.read_text()))
     }
-    assert hidden == {}, (
-        "write MissingAssetError(what, advice=command): nothing is parsed out of a message"
-    )
-    assert hidden_advice(
-        'raise MissingAssetError("weights are not here; harope-bench fetch x")'
-    ) == [1]
+    assert hidden == {}, "write MissingAssetError(what, advice=command): no message is parsed"
+    source = 'raise MissingAssetError("weights are not here; harope-bench fetch x")'
+    assert hidden_advice(source) == [1]
 
 
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
