@@ -132,7 +132,7 @@ class PromptEvaluator(AnnotationEvaluator):
 
         n_unread = sum(score.n_unread for score in sample_scores if score)
         if n_unread:
-            warnings.append(f"annotations: no rule can read {n_unread:,} of them")
+            warnings.append(f"annotations: {n_unread:,} cannot be read by the rules")
         rows = tuple(
             _sample_score_json(image, score, other_score, rules)
             for image, score, other_score in zip(
@@ -359,8 +359,8 @@ def _missing_value_reason(counts: MetricCounts, is_lenient: bool) -> str | None:
         )
     if not is_lenient and counts.n_unread:
         return (
-            f"no rule can read {counts.n_unread:,} annotations; with --allow-missing the rules"
-            " decide what they count as"
+            f"{counts.n_unread:,} annotations cannot be read by the rules; --allow-missing lets the"
+            " rules decide what they count as"
         )
     if not counts.n_scored:
         return "no image counts for it"
