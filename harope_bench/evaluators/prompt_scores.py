@@ -109,15 +109,7 @@ class PromptEvaluator(AnnotationEvaluator):
         """
         sample_scores = self._score_samples(annotated_images, rules)
         other_scores = self._score_samples(annotated_images, OTHER_RULES[rules])
-
-        # Arrays that pair the samples of two runs
-        tasks = np.array([self.task(image.metadata) for image in annotated_images])
-        task_numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
-        arrays: dict[str, np.ndarray] = {
-            "indices": np.array([image.index for image in annotated_images], dtype=np.int64),
-            "prompts": np.array([image.prompt_index for image in annotated_images], dtype=np.int64),
-        }
-        arrays |= {f"{name}_tasks": task_numbers for name in self.macro_metrics}
+        arrays = self._pairing_arrays(annotated_images)
 
         # Value, interval and difference between the rules of each metric
         measurements = []
@@ -134,12 +126,13 @@ class PromptEvaluator(AnnotationEvaluator):
                 rules: values,
                 OTHER_RULES[rules]: self._contributions(metric.name, other_scores),
             }
-            macro_tasks = tasks if metric.name in self.macro_metrics else None
-            differences += _rule_differences(metric, values_by_rules, macro_tasks)
+            differences += _rule_differences(
+                metric, values_by_rules, arrays.get(f"{metric.name}_tasks")
+            )
 
         n_unread = sum(score.n_unread for score in sample_scores if score)
         if n_unread:
-            warnings.append(f"annotations: no rule can read {n_unread:,} of them")
+            warnings.append(f"annotations: {n_unread:,} cannot be read by the rules")
         rows = tuple(
             _sample_score_json(image, score, other_score, rules)
             for image, score, other_score in zip(
@@ -149,6 +142,19 @@ class PromptEvaluator(AnnotationEvaluator):
         return EvaluatorOutput(
             tuple(measurements), arrays, tuple(warnings), rows, tuple(differences)
         )
+
+    def _pairing_arrays(self, annotated_images: Sequence[AnnotatedImage]) -> dict[str, np.ndarray]:
+        """Return the arrays (N,) by which the samples of two runs are paired.
+
+        Tasks are numbered in the order of their sorted names.
+        """
+        arrays = {
+            "indices": np.array([image.index for image in annotated_images], dtype=np.int64),
+            "prompts": np.array([image.prompt_index for image in annotated_images], dtype=np.int64),
+        }
+        tasks = np.array([self.task(image.metadata) for image in annotated_images])
+        task_numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
+        return arrays | {f"{name}_tasks": task_numbers for name in self.macro_metrics}
 
     def _score_samples(
         self, annotated_images: Sequence[AnnotatedImage], rules: str
@@ -353,8 +359,8 @@ def _missing_value_reason(counts: MetricCounts, is_lenient: bool) -> str | None:
         )
     if not is_lenient and counts.n_unread:
         return (
-            f"no rule can read {counts.n_unread:,} annotations; with --allow-missing the rules"
-            " decide what they count as"
+            f"{counts.n_unread:,} annotations cannot be read by the rules; --allow-missing lets the"
+            " rules decide what they count as"
         )
     if not counts.n_scored:
         return "no image counts for it"

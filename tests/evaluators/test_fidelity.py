@@ -240,7 +240,7 @@ def test_arrays_that_do_not_fit_are_named() -> None:
     with pytest.raises(ShapeError, match="width 5, the reference's 4"):
         PLUGIN.evaluate(observed(cloud(62, 30, 5)), {"features": reference["features"]})
     with pytest.raises(
-        ShapeError, match=r"logits of the samples have shape \(29, 4\), wanted \(30, width\)"
+        ShapeError, match=r"logits of the samples have shape \(29, 4\), expected \(30, width\)"
     ):
         PLUGIN.evaluate(observed(features, logits=features[:29]), reference)
 

@@ -191,11 +191,11 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
 
 def test_answers_that_do_not_fit_are_named() -> None:
     with pytest.raises(ShapeError, match="no annotation of the detector"):
-        GENEVAL.mark(ONE_OF_EACH["colors"], {}, "official")
+        GENEVAL.score_sample(ONE_OF_EACH["colors"], {}, "official")
     with pytest.raises(
         ShapeError, match="the colours of 1 objects were queried, the annotation has 0"
     ):
-        GENEVAL.mark(
+        GENEVAL.score_sample(
             ONE_OF_EACH["colors"],
             {"detector": DetectionAnnotation(size=(9, 9), detections=tuple(PAIR))},
             "official",

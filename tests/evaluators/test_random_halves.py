@@ -60,7 +60,7 @@ def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     whole = half_recalls(drawn, real, splits=6)
     np.testing.assert_array_equal(whole, slow_recalls(drawn, real, 6))
     monkeypatch.setattr(random_halves, "BLOCK", 37)
-    monkeypatch.setattr(random_halves, "PAIRS", 50)
+    monkeypatch.setattr(random_halves, "COVERED_PAIR_BLOCK", 50)
     np.testing.assert_array_equal(half_recalls(drawn, real, splits=6), whole)
 
 

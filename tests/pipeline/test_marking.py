@@ -182,7 +182,7 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         red is not None
         and red.value is None
         and red.reason is not None
-        and "no rule can read 4 annotations" in red.reason
+        and "4 annotations cannot be read" in red.reason
     )
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
 

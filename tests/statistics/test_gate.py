@@ -395,7 +395,7 @@ def test_a_baseline_keeps_pairs_and_says_why(tmp_path: Path) -> None:
     facts = json.loads(place.read_text())
     assert (
         facts["reason"] == "new VAE"
-        and len(facts["replaces"]) == 64
+        and len(facts["replaces_sha256"]) == 64
         and facts["provenance"]["version"]
     )
     assert str(tmp_path) not in json.dumps([r["plan"] for r in facts["results"]])
@@ -424,7 +424,7 @@ def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
         lambda facts: facts["results"][0]["measurements"][0].update(se=9.0),
         lambda facts: facts.update(reason="new weights"),
         lambda facts: facts["provenance"].update(command="by hand"),
-        lambda facts: facts["rows"].clear(),
+        lambda facts: facts["contribution_files"].clear(),
         lambda facts: facts.update(digest="0" * 64),
     ],
 )
@@ -483,7 +483,7 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
     verdict = decide.run_gate(
         baseline.load_baseline_or_runs(old), baseline.load_baseline_or_runs(old), policy.Policy()
     )
-    assert len(render.markdown(verdict).encode()) < render.SUMMARY_BYTES
+    assert len(render.markdown(verdict).encode()) < render.MAX_SUMMARY_BYTES
     (tmp_path / "s.md").write_text("before\n")
     run("gate", old, pair(tmp_path / "two", 3.0)[1], "--summary", tmp_path / "s.md", exit_code=3)
     text = (tmp_path / "s.md").read_text()
@@ -534,7 +534,7 @@ def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> No
         ).metric
     )
     assert plan.checkpoint.sha256 == load_checkpoint_record(name).sha256
-    assert named == set(side.metrics()) if plan.suite == "digits" else named < set(side.metrics())
+    assert named == set(side.metric_names()) if plan.suite == "digits" else named < set(side.metric_names())
     assert sum(file.stat().st_size for file in OURS.glob(f"{name}.*")) < 60_000
 
 

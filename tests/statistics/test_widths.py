@@ -145,4 +145,4 @@ def test_every_evaluator_is_swept_here() -> None:
     kinds = {
         type(plugin).__name__ for plugin in EVALUATORS if not isinstance(plugin, PromptEvaluator)
     }
-    assert kinds == {"Fidelity", "Top1", "Cost"}
+    assert kinds == {"FidelityEvaluator", "Top1Evaluator", "CostEvaluator"}
