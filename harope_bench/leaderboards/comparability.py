@@ -159,8 +159,8 @@ def general_notes(
         notes.append(f"Measured against {', '.join(references)}.")
     notes.append(
         "Bold among measured numbers: the best of its block, and every number that is not"
-        " significantly worse (5%, Holm over the block). Differences from the baseline are adjusted"
-        " over the table instead, so a number that is not bold may be not resolved there."
+        " resolved to be worse (5%, Holm over the block). Differences from the baseline are"
+        " adjusted over the table instead, so a number that is not bold may be not resolved there."
     )
     return notes
 

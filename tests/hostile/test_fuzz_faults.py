@@ -299,7 +299,7 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
         {"index": float("nan")},
     ):
         put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, row))
-        with pytest.raises(StorageError, match="row 2 is not what eval writes"):
+        with pytest.raises(StorageError, match="line 2 is not a row of sample scores"):
             failures.read_failures(tmp_path)
     put(
         tmp_path / "results/x.rows.jsonl",
