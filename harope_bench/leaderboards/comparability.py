@@ -12,7 +12,6 @@ from harope_bench.core import registry
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.match_runs import (
-    SCALES,
     MatchedMeasurement,
     Matches,
     Scale,
@@ -72,14 +71,15 @@ def rule_notes(match: MatchedMeasurement) -> list[str]:
     result = match.stored_result.result
     metric = match.measurement.metric
     notes = [
-        f"Judge {_judge_text(record)} stands in for the official {role}."
+        f"Judge {_judge_text(record)} replaces the official {role}."
         for role, record in _substitute_judges(result)
     ]
     if result.rules != "official":
         notes.append(f"Rules {result.rules}, not those of the published scorer.")
     if result.is_lenient:
         notes.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
-    # rules whose value differs from the published scorer's
+
+    # a metric whose value by another set of rules differs has a note that says so
     return notes + [
         f"{difference.text}."
         for difference in result.rule_differences
@@ -89,11 +89,9 @@ def rule_notes(match: MatchedMeasurement) -> list[str]:
 
 def _judge_text(record: JudgeRecord) -> str:
     """Return a judge's name, with model and weights where it has a model."""
-    return (
-        f"{record.name} with {record.model} (weights {record.weights_sha256[:12]})"
-        if record.model
-        else record.name
-    )
+    if not record.model:
+        return record.name
+    return f"{record.name} with {record.model} (weights {record.weights_sha256[:12]})"
 
 
 def _substitute_judges(result: Result) -> list[tuple[str, JudgeRecord]]:
@@ -132,15 +130,10 @@ def general_notes(
             " compared with the paper's."
         )
         notes += micro_scale_notes(table, matches)
-    if any(
-        match_measurements(table, results, other_scale)
-        for other_scale in SCALES
-        if other_scale != scale
-    ):
-        notes.append(
-            f"There are results at {'paper' if scale == 'micro' else 'micro'} scale too; they are"
-            " not shown here."
-        )
+    other_scale: Scale = "paper" if scale == "micro" else "micro"
+    if match_measurements(table, results, other_scale):
+        notes.append(f"There are results at {other_scale} scale too; they are not shown here.")
+
     columns = [table.find_column(key) for _, key in matches]
     if count_titles := sorted({c.title for c in columns if c.measured_on == "network"}):
         notes.append(
@@ -151,6 +144,7 @@ def general_notes(
             " construction of the matrices. Flags with other numbers count added parameters times"
             " tokens."
         )
+
     notes += [
         _excluded_note(table, reason, cells)
         for reason, cells in excluded_cells(table, results, scale).items()
@@ -159,8 +153,8 @@ def general_notes(
         notes.append(f"Measured against {', '.join(references)}.")
     notes.append(
         "Bold among measured numbers: the best of its block, and every number that is not"
-        " significantly worse (5%, Holm over the block). Differences from the baseline are adjusted"
-        " over the table instead, so a number that is not bold may be not resolved there."
+        " resolved to be worse (5%, Holm over the block). Differences from the baseline are"
+        " adjusted over the table instead, so a number that is not bold may be not resolved there."
     )
     return notes
 
@@ -176,7 +170,7 @@ def _excluded_note(table: Table, reason: str, cells: list[tuple[str, str]]) -> s
 
 
 def micro_scale_notes(table: Table, matches: Matches) -> list[str]:
-    """Return which micro resolutions and training steps stand in for those of the paper."""
+    """Return which micro resolutions and training steps replace those of the paper."""
     rows = [
         (table.find_row(row), match.plan)
         for (row, key), match in matches.items()

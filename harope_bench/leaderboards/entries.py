@@ -555,16 +555,18 @@ def unmatched_runs_note(
     extended_tables = {
         scale: [add_entries(table, results, scale, entries) for table in tables] for scale in SCALES
     }
-    runs: dict[Path, list[StoredResult]] = {}
+    results_by_run: dict[Path, list[StoredResult]] = {}
     for item in results:
-        runs.setdefault(result_run_folder(item), []).append(item)
+        results_by_run.setdefault(result_run_folder(item), []).append(item)
     unmatched_runs = [
         items
-        for items in runs.values()
+        for items in results_by_run.values()
         if not any(_is_in_any_table(extended_tables[i.result.scale], i) for i in items)
     ]
     if not unmatched_runs:
         return None
+
+    # runs of one description are listed once; those that --add accepts come first
     counts_by_run: dict[str, int] = {}
     for items in sorted(unmatched_runs, key=lambda items: not _is_addable(tables, items)):
         name = _describe_run(items[0])
@@ -573,6 +575,7 @@ def unmatched_runs_note(
         text if count == 1 else f"{text[:-1]}, {count} runs)"
         for text, count in counts_by_run.items()
     ]
+
     rest = f" and {len(texts) - MAX_LISTED_RUNS} more" if len(texts) > MAX_LISTED_RUNS else ""
     verb = "runs fit" if len(unmatched_runs) > 1 else "run fits"
     advice = f"--add NAME adds {'one' if len(unmatched_runs) > 1 else 'it'}"

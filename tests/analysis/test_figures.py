@@ -472,7 +472,7 @@ def test_the_running_average_is_the_weighted_mean_of_the_past() -> None:
         ("step,loss\n1,nan\n", "no finite"),
         ("step,loss\n1,x\n", "where a number"),
         ("step,loss\n1\n", "not step,loss"),
-        ("step,loss\n5,1\n4,1\n", "do not grow"),
+        ("step,loss\n5,1\n4,1\n", "do not increase"),
         ("step,loss\n", "no finite"),
     ],
 )
@@ -621,7 +621,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") >= 3
     assert "up to a complex factor" in page
-    assert "even attention" in page
+    assert "uniform attention" in page
     data = json.loads((runs / "figures/distance.json").read_text())
     assert {one["checkpoint"] for one in data["runs"]} == {"tiny-rope", "tiny-harope"}
 

@@ -194,7 +194,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "figure-of-another-suffix": (
         ("figure", "attention-distance", "tiny", "--count", "1", "--out", "a.png"),
         NAMED,
-        "should end in .svg",
+        "does not end in .svg",
     ),
     "figure-layer-beyond": ((*MATRICES, "--layer", "99"), NAMED, "."),
     "figure-layer-negative": ((*MATRICES, "--layer", "-1"), USAGE, "--layer"),

@@ -280,7 +280,7 @@ TEXT = [
     Case("log-infinite", put("log.csv", "step,loss\n1,1e999\n"), LOSS, 1, "no finite losses"),
     Case("log-of-text", put("log.csv", "step,loss\n1,=cmd\n"), LOSS, 1, "'=cmd' where a number should be"),
     Case("log-steers", put("log.csv", "step,loss\n1,\x1b[2J\n"), LOSS, 1, "where a number should be"),
-    Case("log-backwards", put("log.csv", "step,loss\n2,1\n1,1\n"), LOSS, 1, "do not grow"),
+    Case("log-backwards", put("log.csv", "step,loss\n2,1\n1,1\n"), LOSS, 1, "do not increase"),
     Case("log-more-cells", put("log.csv", "step,loss\n1,2,3,4,5\n"), LOSS, 1, "is not step,loss"),
     Case("log-fewer-cells", put("log.csv", "step,loss\n1\n"), LOSS, 1, "is not step,loss"),
     Case("log-one-cell-of-megabytes", put("log.csv", "step,loss\n1," + "9" * 300_000 + "\n"), LOSS, 1, "log.csv line 2 is not readable"),

@@ -78,7 +78,7 @@ def test_a_column_has_the_judge_class_of_most_rows() -> None:
         and "r1024-rope Color (judge official against substitute)" in text
         for text in notes(found)
     )
-    assert "Judge detector stands in for the official detector." in notes(found)
+    assert "Judge detector replaces the official detector." in notes(found)
 
 
 def test_of_equally_many_rows_the_judge_nearest_to_the_papers_is_shown() -> None:
@@ -105,7 +105,7 @@ def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
     )
     assert any("Measured but not shown" in text and left in text for text in notes(found))
     assert (
-        "Judge detector with /m/a (weights aaaaaaaaaaaa) stands in for the official detector."
+        "Judge detector with /m/a (weights aaaaaaaaaaaa) replaces the official detector."
         in notes(found)
     )
     moved = [
@@ -127,7 +127,7 @@ def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None
     }
     board = build_board(load_table("4"), found)
     cells = {key: board.cells["r512-rope", key] for key in ("colors", "dpg")}
-    assert cells["dpg"].note is not None and "stands in for the official" in cells["dpg"].note
+    assert cells["dpg"].note is not None and "replaces the official" in cells["dpg"].note
     assert (
         str(cells["dpg"].verdict)
         == "not comparable (substitute judge)"

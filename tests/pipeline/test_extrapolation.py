@@ -241,12 +241,12 @@ def test_the_tables_fill_and_say_whose_eyes_saw(
     assert {cell["verdict"] for cell in cells if cell["published"]} == {
         "not comparable (substitute judge)"
     }
-    assert all("stands in for the official" in cell["note"] for cell in cells)
+    assert all("replaces the official" in cell["note"] for cell in cells)
     assert any(
         item["difference"]["why"].startswith("paired by sample, clustered by prompt")
         for item in found["comparisons"]
     )
-    assert "stands in for the official" in said("table", number, "--runs", runs)
+    assert "replaces the official" in said("table", number, "--runs", runs)
 
 
 def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Path) -> None:

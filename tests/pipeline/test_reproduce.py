@@ -81,7 +81,7 @@ def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: in
             assert cell["n"] == each and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
             assert cell["published"] is not None
     assert (
-        "500, 1,000, 2,000, 4,000 training steps stand for 300, 600, 1,200, 2,400 here."
+        "500, 1,000, 2,000, 4,000 training steps are replaced by 300, 600, 1,200, 2,400 here."
         in (tmp_path / "table7.md").read_text()
     )
     again = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
@@ -110,7 +110,7 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
     }
     text = (tmp_path / "table4.md").read_text()
     assert "position scaling ntk" in text
-    assert "Sides of 512, 1,024, 2,048 stand for 32, 48, 64 pixels here." in text
+    assert "Resolutions 512, 1,024, 2,048 are replaced by 32, 48, 64 pixels here." in text
 
 
 @pytest.mark.usefixtures("fast_plans")

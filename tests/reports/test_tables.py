@@ -96,7 +96,7 @@ def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     text = render_table(build_board(load_table("2"), read_results(tmp_path)), "json")
     facts = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     cell = next(row for row in facts["rows"] if row["id"] == "harope")["cells"]["fid"]
-    assert (cell["published"], cell["half_unit"], cell["measured"], cell["number"]) == (
+    assert (cell["published"], cell["half_unit"], cell["measured"], cell["measurement_name"]) == (
         "8.90",
         "0.005",
         13.2,
@@ -170,11 +170,11 @@ def hostile_table() -> Table:
             "title": HOSTILE,
             "note": HOSTILE,
             "question": HOSTILE,
-            "micro": {"suite": "digits", "baseline": "b"},
+            "micro_scale": {"suite": "digits", "baseline": "b"},
             "columns": [
                 {
                     "key": "fid",
-                    "printed": HOSTILE,
+                    "title": HOSTILE,
                     "group": HOSTILE,
                     "direction": "lower",
                     "decimals": 2,
@@ -183,11 +183,11 @@ def hostile_table() -> Table:
             "rows": [
                 {
                     "id": "a",
-                    "printed": HOSTILE,
-                    "micro": "digits-harope",
+                    "title": HOSTILE,
+                    "micro_checkpoint": "digits-harope",
                     "published": {"fid": "1.0 " + HOSTILE},
                 },
-                {"id": "b", "printed": "b", "micro": "digits-ape"},
+                {"id": "b", "title": "b", "micro_checkpoint": "digits-ape"},
             ],
             "flags": [{"id": "X1", "severity": "warn", "cells": ["bad/a/fid"], "text": HOSTILE}],
         },

@@ -778,7 +778,7 @@ def test_a_leaderboard_says_what_its_rows_do_not_record(tmp_path: Path) -> None:
         scored(tmp_path / name, hits(seed))
     (block,) = build_leaderboard(tmp_path).sections
     assert (
-        "Not recorded, so nobody knows whether these rows agree in it: judge, suite, resolution."
+        "These rows may differ in fields that were not recorded: judge, suite, resolution."
         in block.notes
     )
     assert any("weights not recorded" in text for _, text in block.protocol)

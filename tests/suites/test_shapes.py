@@ -105,7 +105,7 @@ def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path:
     assert found.judge_error_rates == {"shapes-vision": rates}
     said = [check.text for check in collect_checks(read_runs(tmp_path))]
     assert any(
-        text.startswith("judge shapes-vision on cases whose truth is known: no error in ")
+        text.startswith("judge shapes-vision on cases with a known answer: no error in ")
         for text in said
     )
 

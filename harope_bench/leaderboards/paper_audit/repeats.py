@@ -114,23 +114,24 @@ def check_repeated_rows(tables: Sequence[Table]) -> Iterator[AuditFinding]:
             if row.repeated_row
             for pair in _shared_cells(table, row, rows_by_id)
         ]
-        for repeated_cell, original_cell in (
-            pair for pair in pairs if not _is_equal_rounded(*pair)
-        ):
-            yield AuditFinding(
-                "repeat",
-                "conflict",
-                table.id,
-                (repeated_cell.id, original_cell.id),
-                repeated_cell.text,
-                original_cell.text,
-                f"{repeated_cell.id} repeats {original_cell.id}",
-            )
-        if agreeing_ids := [
+        for repeated_cell, original_cell in pairs:
+            if not _is_equal_rounded(repeated_cell, original_cell):
+                yield AuditFinding(
+                    "repeat",
+                    "conflict",
+                    table.id,
+                    (repeated_cell.id, original_cell.id),
+                    repeated_cell.text,
+                    original_cell.text,
+                    f"{repeated_cell.id} repeats {original_cell.id}",
+                )
+
+        agreeing_ids = [
             repeated_cell.id
             for repeated_cell, original_cell in pairs
             if _is_equal_rounded(repeated_cell, original_cell)
-        ]:
+        ]
+        if agreeing_ids:
             recomputed_value = f"{len(agreeing_ids)} of {len(pairs)} repeated cells agree"
             row_texts = ", ".join(
                 f"{row.id} = {row.repeated_row}" for row in table.rows if row.repeated_row
@@ -154,14 +155,13 @@ def _shared_cells(
     if (table_id, row_id) not in rows_by_id:
         return
     original_table, original_row = rows_by_id[table_id, row_id]
-    for repeated_cell in (cell for cell in published_cells(table) if cell.row is row):
-        for original_cell in (
-            cell for cell in published_cells(original_table) if cell.row is original_row
-        ):
-            if (repeated_cell.column.evaluator, repeated_cell.column.metric_name) == (
-                original_cell.column.evaluator,
-                original_cell.column.metric_name,
-            ):
+    repeated_cells = [cell for cell in published_cells(table) if cell.row is row]
+    original_cells = [cell for cell in published_cells(original_table) if cell.row is original_row]
+    for repeated_cell in repeated_cells:
+        for original_cell in original_cells:
+            a = repeated_cell.column
+            b = original_cell.column
+            if a.evaluator == b.evaluator and a.metric_name == b.metric_name:
                 yield repeated_cell, original_cell
 
 
