@@ -60,7 +60,7 @@ def spoiled(
     at: dict[str, list[int]], value: float
 ) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
     """The judge with one value of these arrays and images altered."""
-    honest = LoadedMicroExtractor.observe
+    honest = LoadedMicroExtractor.extract
 
     def extract(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
         seen = {name: array.copy() for name, array in honest(self, images).items()}
