@@ -162,7 +162,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert overall is not None and overall.value is None
     bright = scored.result.find_measurement("bright")
     assert bright is not None and bright.value == 3 / 4
-    assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
+    assert marked(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
         for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()
@@ -182,7 +182,7 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         and red.reason is not None
         and "4 answers cannot be read" in red.reason
     )
-    assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
+    assert marked(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
 
 
 def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
@@ -212,7 +212,7 @@ def test_answers_of_another_judge_are_never_mixed_in(
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "annotations" / "toy-eye" / "annotations.jsonl").unlink()
     with pytest.raises(
-        PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"
+        PlanMismatchError, match="preprocessing is mean of pixels there and median of pixels now"
     ):
         marked(folder, tmp_path / "o")
 
@@ -267,7 +267,7 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(
         NamedCheck("red first", lambda opened: None),
         NamedCheck("boxes", lambda opened: "a box is short by one"),
     )
-    monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
+    monkeypatch.setattr(ToyEye, "self_checks", lambda self: cases, raising=False)
     with pytest.raises(
         JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
     ):
@@ -281,7 +281,7 @@ def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: 
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
     bright = scored.result.find_measurement("bright")
     assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
-    assert marked(folder, tmp_path / "o", lenient=True)["bright"] == 2 / 3
+    assert marked(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
 
 
 def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
@@ -336,7 +336,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
-    with pytest.raises(PlanMismatchError, match="weights_sha256 7777.* there, 8888.* now"):
+    with pytest.raises(PlanMismatchError, match="weights_sha256 is 7777.* there and 8888.* now"):
         marked(folder, tmp_path / "o")
     assert (
         marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
@@ -443,7 +443,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         "weights_sha256": "5" * 64,
     }
     (tmp_path / "o/annotations/toy-eye/judge.json").write_text(
-        versioned_json_text("answers", record)
+        versioned_json_text("annotations", record)
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [
