@@ -301,7 +301,7 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
     answers = next(p for p in run.glob("annotations/detector-*/annotations.jsonl"))
     lines = answers.read_text().splitlines()
     first = json.loads(lines[0])
-    first["annotation"]["found"] = []
+    first["annotation"]["detections"] = []
     answers.write_text("\n".join([json.dumps(first, sort_keys=True), *lines[1:]]) + "\n")
     assert "annotations.jsonl" in said("verify", run, "--redraw", "0", code=3)
 

@@ -361,15 +361,15 @@ sys.path.insert(0, {common!r})
 import common
 from PIL import Image
 
-args = common.arguments()
+args = common.parse_arguments()
 
-def see(role, path, ask):
+def annotate(role, path, query):
     red = Image.open(path).convert("RGB").resize((1, 1)).getpixel((0, 0))
     if role == "vqa":
-        return {{"answers": [{{"text": "yes" if red[0] > 128 else "no"}} for _ in ask["questions"]]}}
-    return {{"size": [8, 8], "found": [{{"label": "light", "score": 0.9, "box": [0, 0, 2, 2]}}] * (sum(red) > 300)}}
+        return {{"answers": [{{"text": "yes" if red[0] > 128 else "no"}} for _ in query["questions"]]}}
+    return {{"size": [8, 8], "detections": [{{"label": "light", "score": 0.9, "box": [0, 0, 2, 2]}}] * (sum(red) > 300)}}
 
-common.serve(args, "toy-eye", 1, "official", "one pixel", "6" * 64, see)
+common.annotate_queries(args, "toy-eye", 1, "official", "one pixel", "6" * 64, annotate)
 """
 
 
@@ -447,7 +447,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
     told = [
-        {"key": json.loads(line)["key"], "index": 0, "annotation": {"size": [8, 8], "found": []}}
+        {"key": json.loads(line)["key"], "index": 0, "annotation": {"size": [8, 8], "detections": []}}
         for line in lines
     ]
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
