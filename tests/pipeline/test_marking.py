@@ -453,5 +453,5 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in told)
     )
-    with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):
+    with pytest.raises(PlanMismatchError, match="is of judge other, not of toy-eye"):
         marked(folder, tmp_path / "o")
