@@ -405,7 +405,7 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
             raise KeyboardInterrupt
         return named(*arguments)
 
-    monkeypatch.setattr(predictions, "name_pictures", dies)
+    monkeypatch.setattr(predictions, "classify_images", dies)
     with pytest.raises(KeyboardInterrupt):
         classify.classify(plan, tmp_path / "killed", RealImageSelection())
     (scored,) = classify.classify(plan, tmp_path / "killed", RealImageSelection())

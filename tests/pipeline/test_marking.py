@@ -162,7 +162,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert overall is not None and overall.value is None
     bright = scored.result.find_measurement("bright")
     assert bright is not None and bright.value == 3 / 4
-    assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
+    assert marked(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
         for line in (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl")
@@ -184,7 +184,7 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         and red.reason is not None
         and "4 annotations cannot be read" in red.reason
     )
-    assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
+    assert marked(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
 
 
 def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
@@ -214,7 +214,7 @@ def test_answers_of_another_judge_are_never_mixed_in(
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "annotations" / "toy-eye" / "annotations.jsonl").unlink()
     with pytest.raises(
-        PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"
+        PlanMismatchError, match="preprocessing is mean of pixels there and median of pixels now"
     ):
         marked(folder, tmp_path / "o")
 
@@ -283,7 +283,7 @@ def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: 
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
     bright = scored.result.find_measurement("bright")
     assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
-    assert marked(folder, tmp_path / "o", lenient=True)["bright"] == 2 / 3
+    assert marked(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
 
 
 def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
@@ -340,7 +340,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
-    with pytest.raises(PlanMismatchError, match="weights_sha256 7777.* there, 8888.* now"):
+    with pytest.raises(PlanMismatchError, match="weights_sha256 is 7777.* there and 8888.* now"):
         marked(folder, tmp_path / "o")
     assert (
         marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
@@ -461,5 +461,5 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in told)
     )
-    with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):
+    with pytest.raises(PlanMismatchError, match="is of judge other, not of toy-eye"):
         marked(folder, tmp_path / "o")
