@@ -320,7 +320,7 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     for index in (0, 299, 300, 2399, 2400, 23_999):
         case = suite.case(index)
         assert (
-            suite.index(
+            suite.index_of(
                 case.metadata[METADATA_KEY]["category"],
                 case.metadata[METADATA_KEY]["place"],
                 case.copy,
@@ -332,7 +332,7 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     with pytest.raises(OptionError, match="there is no index 24000"):
         suite.case(24_000)
     part = registry.load_by_name("suites", "t2i-compbench-table5")
-    assert (part.count, part.case(300).text, part.case(14_999).copy) == (
+    assert (part.count, part.case(300).prompt, part.case(14_999).copy) == (
         15_000,
         "a giraffe next to a lamp",
         9,
