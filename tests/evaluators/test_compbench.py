@@ -313,7 +313,7 @@ def test_a_reading_survives_its_row() -> None:
 @pytest.mark.usefixtures("fetched")
 def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     suite = registry.load_by_name("suites", "t2i-compbench")
-    assert (suite.count, suite.prompts, suite.copies, suite.resolution) == (24_000, 2400, 10, 512)
+    assert (suite.count, suite.prompt_count, suite.copies, suite.resolution) == (24_000, 2400, 10, 512)
     assert [r.prompt for r in suite.requests([0, 2400, 900])] == [
         "a green bench and a blue bowl"
     ] * 2 + ["a giraffe next to a lamp"]
