@@ -146,7 +146,7 @@ class WeightedScore(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleScore:
-    """What a rule states about one image.
+    """The score of one image under a rule.
 
     Attributes:
         task: stratum of the prompt.
