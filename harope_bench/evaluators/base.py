@@ -77,7 +77,7 @@ class Evaluator(EvaluatorContract):
     A plug-in is derived from FeatureEvaluator or AnnotationEvaluator.
     """
 
-    profile: str  # published program whose formulas the evaluator follows
+    profile: str  # published program that the evaluator reproduces
     parity: str  # what the implementation was compared with, as text
     rules: tuple[str, ...] = ("official",)  # supported sets of rules: official, corrected
     profiles_with_own_judge: tuple[str, ...] = ()  # profiles that need a judge of their own
@@ -146,7 +146,7 @@ class WeightedScore(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleScore:
-    """What a rule states about one image.
+    """The score of one image under a rule.
 
     Attributes:
         task: stratum of the prompt.

@@ -1,7 +1,7 @@
 """Evaluator fidelity: FID, sFID, Inception Score, precision, recall, KID and related metrics.
 
 Generated images are compared with a reference of real images. Every metric has a standard error.
-A profile names the published program whose formulas are followed. Profiles share the features of a
+A profile names the published program that is reproduced. Profiles share the features of a
 judge, but their numbers never share a column of a table.
 """
 

@@ -80,7 +80,7 @@ class Profile(NamedTuple):
     Attributes:
         metrics: names of the metrics.
         parity: what the implementation was compared with, as text.
-        balls: finds which samples lie in balls of reference images and the reverse.
+        balls: finds the samples inside balls of reference images, and the reverse.
         distance_dtype: data type in which distances between rows are computed.
         has_shuffled_splits: whether the Inception Score is computed over ten shuffled splits
             instead of consecutive blocks of 5,000 images.

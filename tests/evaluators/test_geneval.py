@@ -252,7 +252,7 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
     ]
     cases = [suite.case(i) for i in range(suite.count)]
     assert [c.metadata["geneval"] for c in cases] == texts * 4
-    assert [c.copy for c in cases] == sorted(c.copy for c in cases) and cases[553].prompt == 0
+    assert [c.copy for c in cases] == sorted(c.copy for c in cases) and cases[553].prompt_index == 0
     assert [r.prompt for r in suite.requests([0, 552, 553])] == [
         texts[0]["prompt"],
         texts[552]["prompt"],
