@@ -288,7 +288,7 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
         "a row of the table keeps its published numbers"
     )
     assert heads(shown)[3] == "HARoPE" and any(
-        "Row r1024-harope holds import" in note.text for note in shown.notes
+        "Row r1024-harope shows the runs of import" in note.text for note in shown.notes
     )
     assert "has no result that fits row r512-rope of Table 4" in refused(
         "table", 4, "--runs", runs, "--row", "r512-rope=import"
