@@ -505,12 +505,24 @@ HOSTILE = '<script>alert(1)</script> $x$ & "quoted"'
 
 
 def distances(**changes: Any) -> CheckpointDistances:
-    facts: dict[str, Any] = {
-        "checkpoint": "digits-harope", "encoding": "harope", "sha256": "ab" * 32, "pixels": ((1.0, 2.0), (3.0, 4.0)), "spread": (0.5, 0.5),
-        "uniform": 5.0, "token_pixels": 4.0, "tokens": 49, "images": 2, "times": (500.0,), "resolution": 28, "sampler": "flow", "steps": 4,
-        "guidance": 1.5, "seed": 0,
-    }  # fmt: skip
-    return CheckpointDistances(**{**facts, **changes})
+    fields: dict[str, Any] = {
+        "checkpoint": "digits-harope",
+        "encoding": "harope",
+        "sha256": "ab" * 32,
+        "pixels": ((1.0, 2.0), (3.0, 4.0)),
+        "standard_deviation": (0.5, 0.5),
+        "uniform_distance": 5.0,
+        "token_pixels": 4.0,
+        "tokens": 49,
+        "images": 2,
+        "timesteps": (500.0,),
+        "resolution": 28,
+        "sampler": "flow",
+        "steps": 4,
+        "guidance": 1.5,
+        "seed": 0,
+    }
+    return CheckpointDistances(**{**fields, **changes})
 
 
 def some_charts() -> dict[str, Any]:
