@@ -72,8 +72,8 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(rows="x.rows.jsonl"),
-            "rows is x.rows.jsonl, should be absent",
+            lambda facts: facts.update(sample_scores_file="x.rows.jsonl"),
+            "sample_scores_file is x.rows.jsonl, should be absent",
         ),
         (
             "observations/digits-net/judge.json",
