@@ -66,9 +66,9 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (
             "results/{result}",
             lambda facts: facts.update(
-                judge_errors={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
+                judge_error_rates={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
             ),
-            "judge_errors.digits-net is",
+            "judge_error_rates.digits-net is",
         ),
         (
             "results/{result}",

@@ -56,7 +56,7 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
     told = "\n".join(findings.passed_messages)
     assert f"{COUNT} images evaluated again" in told
     assert "3 samples generated again: " in told
-    assert "1 shards of observations compared" in told
+    assert "1 shards of features compared" in told
 
 
 @pytest.mark.parametrize(
