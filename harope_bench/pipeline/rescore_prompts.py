@@ -33,7 +33,7 @@ from harope_bench.pipeline.extract_features import read_record
 
 # Fields of a result that may differ when it is scored again: who scored it, where its images were,
 # and the names of the result and its files.
-EXEMPT_FIELDS = ("provenance", "source", "target", "label", "per_sample", "rows")
+EXEMPT_FIELDS = ("provenance", "source", "target", "label", "arrays_file", "sample_scores_file")
 
 
 class RescoredResult(NamedTuple):
@@ -127,8 +127,8 @@ def field_differences(stored_result: Result, rescored_result: Result) -> list[st
 def file_name_differences(stored_result: Result, path: Path) -> list[str]:
     """Return a line for each recorded file name that does not follow from the result's path."""
     names = {
-        "per_sample": (stored_result.arrays_file, arrays_path(path).name),
-        "rows": (stored_result.sample_scores_file, sample_scores_path(path).name),
+        "arrays_file": (stored_result.arrays_file, arrays_path(path).name),
+        "sample_scores_file": (stored_result.sample_scores_file, sample_scores_path(path).name),
     }
     return [
         f"{field} is {_shorten_text(recorded_name)}, should be {expected_name}"

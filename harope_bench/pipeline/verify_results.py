@@ -328,13 +328,13 @@ def _field_differences(
         "samples_sha256": sample_set_digest(run.samples),
         "judge": record.model_dump(mode="json"),
         "judges": {},
-        "judge_errors": {
+        "judge_error_rates": {
             name: [r.model_dump(mode="json") for r in rates]
             for name, rates in judge_error_rates([record]).items()
         },
-        "answers_sha256": None,
-        "per_sample": arrays_path(path).name,
-        "rows": None,
+        "annotations_sha256": None,
+        "arrays_file": arrays_path(path).name,
+        "sample_scores_file": None,
         "suite": run.plan.suite,
         "resolution": run.plan.settings.resolution,
         "is_lenient": False,

@@ -44,7 +44,8 @@ def test_what_need_not_come_out_the_same_is_no_difference_of_a_result() -> None:
 
 
 def test_a_result_that_names_the_files_of_another_is_found_out(tmp_path: Path) -> None:
-    stored = stored_result().model_copy(update={"per_sample": "other.npz", "rows": None})
+    update = {"arrays_file": "other.npz", "sample_scores_file": None}
+    stored = stored_result().model_copy(update=update)
     assert file_name_differences(stored, tmp_path / "geneval.json") == [
-        "per_sample is other.npz, should be geneval.npz"
+        "arrays_file is other.npz, should be geneval.npz"
     ]

@@ -66,14 +66,14 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (
             "results/{result}",
             lambda facts: facts.update(
-                judge_errors={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
+                judge_error_rates={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
             ),
-            "judge_errors.digits-net is",
+            "judge_error_rates.digits-net is",
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(rows="x.sample_scores.jsonl"),
-            "rows is x.sample_scores.jsonl, should be absent",
+            lambda facts: facts.update(sample_scores_file="x.rows.jsonl"),
+            "sample_scores_file is x.rows.jsonl, should be absent",
         ),
         (
             "features/digits-net/judge.json",

@@ -73,7 +73,7 @@ def test_a_tile_is_drawn_and_timed(plan: Plan) -> None:
     assert (
         found.cost.seconds is not None and found.cost.seconds > 0 and 50 < found.cost.bytes < 5000
     )
-    assert "drawn now on cpu" in found.cost.sources[0]
+    assert "generated now on cpu" in found.cost.sources[0]
 
 
 def test_what_nobody_knows_is_said(plan: Plan) -> None:

@@ -56,7 +56,7 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
     told = "\n".join(findings.passed_messages)
     assert f"{COUNT} images evaluated again" in told
     assert "3 samples generated again: " in told
-    assert "1 shards of observations compared" in told
+    assert "1 shards of features compared" in told
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
             "reference is imagenet, should be 4,000 real digits",
         ),
         (lambda r: r.update(evaluator="nobody"), "evaluator nobody has no judge"),
-        (lambda r: r.update(per_sample="../other.npz"), "per_sample is ../other.npz"),
+        (lambda r: r.update(arrays_file="../other.npz"), "arrays_file is ../other.npz"),
         (lambda r: r["measurements"][0].update(value=0.1), f"fid-{COUNT}.value is 0.1"),
         (lambda r: r["measurements"][2].update(se=0.0), "is.se is 0.0"),
         (
