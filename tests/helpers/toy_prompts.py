@@ -168,6 +168,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
 
     monkeypatch.setattr(registry, "entries", entries)
     monkeypatch.setattr(
-        registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+        registry, "load_by_name", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
     )
     return eye

@@ -241,7 +241,7 @@ def test_no_prompt_chooses_a_path(
 ) -> None:
     with pytest.raises(SampleError, match="cannot be part of a file name"):
         compbench.file_name(prompt, 0)
-    rows = Toy("spatial")._held
+    rows = Toy("spatial")._cases_by_category
     monkeypatch.setattr(
         Toy,
         "_held",
@@ -488,10 +488,10 @@ def test_a_join_that_shifts_silently_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = {
-        **THREE._held["complex"][299][1],
+        **THREE._cases_by_category["complex"][299][1],
         "kinds": {"official": "action", "corrected": "action"},
     }
-    changed = (*THREE._held["complex"][:299], (last["text"], last))
+    changed = (*THREE._cases_by_category["complex"][:299], (last["text"], last))
     monkeypatch.setattr(Toy, "_held", {"complex": changed})
     lost = [number for number in range(3000) if number != 15]
     three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
@@ -597,7 +597,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
             return suite
         return Eye() if kind == "judges" and name in judges else known(kind, name)
 
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(registry, "load_by_name", load)
     return suite
 
 
@@ -652,7 +652,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
     names = set(toy.judges["t2i-compbench"].values())
     monkeypatch.setattr(
         registry,
-        "load",
+        "load_by_name",
         lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name),
     )
     roles = {

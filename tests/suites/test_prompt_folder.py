@@ -234,7 +234,8 @@ def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
 
 def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        OptionError, match="the keys contradict each other: prompt_index is prompt 1, prompt is prompt 2"
+        OptionError,
+        match="the keys contradict each other: prompt_index is prompt 1, prompt is prompt 2",
     ):
         opened(put(tmp_path, {"1-a red square.png": 0}), pattern="{prompt_index}-{prompt}.png")
 
@@ -389,7 +390,9 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], 
 
 def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy: ToyEye) -> None:
     folder = put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
-    with pytest.raises(OptionError, match="--order and --pattern both assign images to prompts; give one"):
+    with pytest.raises(
+        OptionError, match="--order and --pattern both assign images to prompts; give one"
+    ):
         opened(folder, order="copy-major", pattern="{index}.png")
     with pytest.raises(
         OptionError, match="--pattern reads files of one image each; leave --tiles out"

@@ -44,20 +44,20 @@ def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Annot
     rule, opened, found = registry.load_by_name("evaluators", evaluator), JUDGE.open("cpu"), []
     for index in range(len(caption_cases())):
         case = SUITE.case(index)
-        if rule.form not in case.metadata:
+        if rule.metadata_key not in case.metadata:
             continue
         image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
-        for look in rule.looks:
-            ask = look.ask(case.metadata[rule.form], seen)
+        for look in rule.annotator_roles:
+            ask = look.make_query(case.metadata[rule.metadata_key], seen)
             if ask is not None:
-                seen[look.role] = opened.see(look.role, image, ask)
+                seen[look.role] = opened.annotate(look.role, image, ask)
         found.append(
             AnnotatedImage(
                 index=index,
                 prompt_index=case.prompt_index,
                 copy=0,
                 prompt=case.prompt,
-                metadata=case.metadata[rule.form],
+                metadata=case.metadata[rule.metadata_key],
                 annotations=seen,
             )
         )
@@ -88,7 +88,7 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(
     (case,) = JUDGE.canary()
     assert case.check(JUDGE.open("cpu")) is None
     whole = detect_shapes.detect_shapes
-    monkeypatch.setattr(detect_shapes, "parse", lambda image: whole(image)[1:])
+    monkeypatch.setattr(detect_shapes, "detect_shapes", lambda image: whole(image)[1:])
     spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
@@ -132,20 +132,20 @@ def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(
 
 
 def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes_vision, "_hash", lambda: "0" * 64)
+    monkeypatch.setattr(shapes_vision, "_parser_sha256", lambda: "0" * 64)
     assert JUDGE.errors() == ()
     assert JUDGE.measure_judge_errors(2)["parser_sha256"] == "0" * 64
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
-    said = JUDGE.open("cpu").see("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
+    said = JUDGE.open("cpu").annotate("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
     assert said.answers[0].text == "" and said.answers[0].yes_probability is None  # type: ignore[union-attr]
 
 
 def test_judge_finds_nothing_in_an_empty_scene() -> None:
     assert (
         JUDGE.open("cpu")
-        .see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery())
+        .annotate("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery())
         .detections
         == ()
     )  # type: ignore[union-attr]

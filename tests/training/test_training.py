@@ -42,19 +42,19 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model_training import Model
+from harope_bench.training.model_training import ModelTraining
 from harope_bench.training.recipe import read_recipe
 
-one, save = loop.Trainer._one, loop.Trainer.save
+one, save = loop.Trainer._train_step, loop.Trainer.save_snapshot
 def slow(self, loss):
     time.sleep(0.01)
     return one(self, loss)
 def telling(self):
     save(self)
     print(self.step, flush=True)
-loop.Trainer._one, loop.Trainer.save = slow, telling
+loop.Trainer._train_step, loop.Trainer.save_snapshot = slow, telling
 recipe, digest = read_recipe(sys.argv[1])
-denoiser.train(recipe, Model(recipe, digest, "harope", {}), "digits-harope", Path(sys.argv[2]), True)
+denoiser.train_denoiser(recipe, ModelTraining(recipe, digest, "harope", {}), "digits-harope", Path(sys.argv[2]), True)
 """
 
 
@@ -228,7 +228,7 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     drawer = registry.load_by_name("backbones", "dit").open(found, state, settings)
     drawn = drawer.draw([Request(index=i, label=i) for i in range(2)], settings)
     assert drawn.images.shape == (2, 28, 28, 3)
-    assert not drawn.faults
+    assert not drawn.failures
 
 
 def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(
