@@ -54,7 +54,8 @@ def telling(self):
     print(self.step, flush=True)
 loop.Trainer._train_step, loop.Trainer.save_snapshot = slow, telling
 recipe, digest = read_recipe(sys.argv[1])
-denoiser.train_denoiser(recipe, ModelTraining(recipe, digest, "harope", {}), "digits-harope", Path(sys.argv[2]), True)
+model = ModelTraining(recipe, digest, "harope", {})
+denoiser.train_denoiser(recipe, model, "digits-harope", Path(sys.argv[2]), True)
 """
 
 
