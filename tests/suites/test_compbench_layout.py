@@ -241,10 +241,10 @@ def test_no_prompt_chooses_a_path(
 ) -> None:
     with pytest.raises(SampleError, match="cannot be part of a file name"):
         compbench.file_name(prompt, 0)
-    rows = Toy("spatial")._held
+    rows = Toy("spatial")._cases_by_category
     monkeypatch.setattr(
         Toy,
-        "_held",
+        "_cases_by_category",
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
     with pytest.raises(SampleError, match="cannot be part of a file name"):
@@ -488,10 +488,10 @@ def test_a_join_that_shifts_silently_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = {
-        **THREE._held["complex"][299][1],
+        **THREE._cases_by_category["complex"][299][1],
         "kinds": {"official": "action", "corrected": "action"},
     }
-    changed = (*THREE._held["complex"][:299], (last["text"], last))
+    changed = (*THREE._cases_by_category["complex"][:299], (last["text"], last))
     monkeypatch.setattr(Toy, "_held", {"complex": changed})
     lost = [number for number in range(3000) if number != 15]
     three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
@@ -604,7 +604,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
         put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
-    asked = PromptScoring("t2i-compbench", is_is_lenient=True)
+    asked = PromptScoring("t2i-compbench", is_lenient=True)
     (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
     for metric, wanted in (
@@ -678,7 +678,7 @@ def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
 ) -> None:
     put(tmp_path / "complex", "complex", list(range(30)), toy)
     (scored,) = evaluate_prompts(
-        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_is_lenient=True)
+        tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
     )
     rows = [
         json.loads(line)

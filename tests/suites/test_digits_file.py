@@ -46,10 +46,10 @@ def test_another_file_in_its_place_is_named(
     for number, arrays in enumerate(({"images": images, "labels": labels}, {"images": images}, {})):
         path = tmp_path / f"{number}.npz"
         np.savez(path, **arrays)
-        monkeypatch.setattr(digits, "DATA", path)
+        monkeypatch.setattr(digits, "DATA_FILE", path)
         with pytest.raises(StorageError, match="reinstall harope-bench"):
             digits.load_digits.__wrapped__()
-    monkeypatch.setattr(digits, "DATA", tmp_path / "gone.npz")
+    monkeypatch.setattr(digits, "DATA_FILE", tmp_path / "gone.npz")
     with pytest.raises(StorageError):
         digits.load_digits.__wrapped__()
 

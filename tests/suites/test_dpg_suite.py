@@ -79,7 +79,7 @@ def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
         suite.case(8)
     whole = registry.load_by_name("suites", "dpg-bench")
     assert (whole.task, whole.count, whole.copies) == ("prompts", 8, 4)  # two items in this file
-    assert whole.case(0).facts["dpg"]["item"] == "partiprompts97"
+    assert whole.case(0).metadata["dpg"]["item"] == "partiprompts97"
 
 
 def test_integer_dependencies_are_no_trouble(table: Path) -> None:

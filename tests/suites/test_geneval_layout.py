@@ -114,8 +114,8 @@ def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(
 
 def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
     needs = {
-        look.role: look.is_needed
-        for look in registry.load_by_name("evaluators", "geneval").annotator_roles
+        role.role: role.is_needed
+        for role in registry.load_by_name("evaluators", "geneval").annotator_roles
     }
     asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
     assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(
@@ -525,7 +525,7 @@ def test_copies_are_told_by_file_name_whatever_the_order(
     score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     by_name = {row["filename"]: row["correct"] for row in rows}
     for row in score.sample_scores:
-        name = f"out/{row['prompt']:05d}/samples/{row['copy']:05d}.png"
+        name = f"out/{row['prompt_index']:05d}/samples/{row['copy']:05d}.png"
         assert row["scores"]["images_correct"] == float(by_name[name])
 
 

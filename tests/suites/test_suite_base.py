@@ -77,8 +77,8 @@ def test_what_a_suite_leaves_out_has_a_default(monkeypatch: pytest.MonkeyPatch) 
         (lambda: Suite().count, "count"),
         (lambda: LabelSuite().requests([0]), "requests"),
         (lambda: PromptSuite().case(0), "case"),
-        (lambda: PromptSuite().prompts_source(), "source"),
-        (lambda: ClassificationSuite().real_images(None, None), "pictures"),
+        (lambda: PromptSuite().prompts_source(), "prompts_source"),
+        (lambda: ClassificationSuite().real_images(None, None), "real_images"),
     ],
 )
 def test_what_a_suite_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
@@ -94,7 +94,7 @@ def test_a_suite_that_only_looks_like_one_or_has_no_prompts_is_refused(
     monkeypatch.setattr(
         registry,
         "load_by_name",
-        lambda kind, name: type("Duck", (), {"task": "generate", "count": 4})(),
+        lambda kind, name: type("Duck", (), {"task": "draw", "count": 4})(),
     )
     with pytest.raises(
         PluginError,

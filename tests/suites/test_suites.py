@@ -228,7 +228,7 @@ def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
     with pytest.raises(
         MissingAssetError,
         match=(
-            "nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"
+            "no ImageNet statistics of inception-2015-clean are published; build them .*--crop 256"
         ),
     ):
         suite.reference("inception-2015-clean")
@@ -264,7 +264,9 @@ def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(
         file.model_copy(update={"bytes": None, "md5": None}) for file in published.files
     ]  # ours is small
     monkeypatch.setattr(
-        local_files, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)})
+        local_files,
+        "load_asset",
+        lambda name: published.model_copy(update={"files": tuple(unpinned)}),
     )
     fetch_asset("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
     requests = registry.load_by_name("suites", "coco-fid").requests(range(50))

@@ -282,10 +282,10 @@ def test_a_kill_between_keeping_and_saving_loses_nothing(
             raise KeyboardInterrupt
         save(self)
 
-    monkeypatch.setattr(loop.Trainer, "save", failing)
+    monkeypatch.setattr(loop.Trainer, "save_snapshot", failing)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "broken")
-    monkeypatch.setattr(loop.Trainer, "save", save)
+    monkeypatch.setattr(loop.Trainer, "save_snapshot", save)
     train(recipe, tmp_path / "broken")
     for name in ("tiny-rope-axial-at-4.safetensors", "tiny-rope-axial.safetensors", "log.csv"):
         assert (tmp_path / "broken" / name).read_bytes() == (

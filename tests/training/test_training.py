@@ -42,19 +42,20 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model_training import Model
+from harope_bench.training.model_training import ModelTraining
 from harope_bench.training.recipe import read_recipe
 
-one, save = loop.Trainer._one, loop.Trainer.save
+one, save = loop.Trainer._train_step, loop.Trainer.save_snapshot
 def slow(self, loss):
     time.sleep(0.01)
     return one(self, loss)
 def telling(self):
     save(self)
     print(self.step, flush=True)
-loop.Trainer._one, loop.Trainer.save = slow, telling
+loop.Trainer._train_step, loop.Trainer.save_snapshot = slow, telling
 recipe, digest = read_recipe(sys.argv[1])
-denoiser.train(recipe, Model(recipe, digest, "harope", {}), "digits-harope", Path(sys.argv[2]), True)
+model = ModelTraining(recipe, digest, "harope", {})
+denoiser.train_denoiser(recipe, model, "digits-harope", Path(sys.argv[2]), True)
 """
 
 
