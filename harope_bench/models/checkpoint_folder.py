@@ -105,7 +105,9 @@ def write_registration(
             write_text(path, versioned_toml_text("checkpoint", fields))
 
         # The previous checkpoint's folder is no longer used.
-        had_folder = previous_checkpoint is not None and _is_registered_manifest(previous_checkpoint)
+        had_folder = previous_checkpoint is not None and _is_registered_manifest(
+            previous_checkpoint
+        )
         if had_folder and not _is_registered_manifest(checkpoint):
             shutil.rmtree(folder_path(checkpoint.name), ignore_errors=True)
     return Registration(path, bool(differences) or not previous_checkpoint)

@@ -345,7 +345,8 @@ def test_another_file_than_the_one_wanted_is_not_kept(
     wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
     register(wanted)
     with pytest.raises(
-        FetchError, match="thing.bin was downloaded completely, but has .* wanted .*; it was removed"
+        FetchError,
+        match="thing.bin was downloaded completely, but has .* wanted .*; it was removed",
     ):
         fetch_asset("thing")
     assert (

@@ -404,7 +404,9 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
     network = noisy(build(CONFIGS["dit"]))
     with torch.no_grad():
         network.y_embedder.embedding_table.weight[3] = math.nan
-    drawn = drawer(network).generate([Request(index=0, label=3), Request(index=1, label=4)], settings())
+    drawn = drawer(network).generate(
+        [Request(index=0, label=3), Request(index=1, label=4)], settings()
+    )
     assert drawn.failures == {0: "the network's output is not finite"}
     sound = drawer(noisy(build(CONFIGS["dit"]))).generate(
         [Request(index=0, label=3), Request(index=1, label=4)], settings()
@@ -447,7 +449,9 @@ def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_check
     with pytest.raises(
         OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"
     ):
-        registry.load_by_name("backbones", "dit").check_inputs(tiny_checkpoint, settings(resolution=30))
+        registry.load_by_name("backbones", "dit").check_inputs(
+            tiny_checkpoint, settings(resolution=30)
+        )
 
 
 def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any) -> None:

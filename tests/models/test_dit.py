@@ -454,7 +454,9 @@ def test_weights_without_a_table_are_not_taken_for_ape(
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
-    with pytest.raises(OptionError, match="contain no pos_embed, so they were not trained with ape"):
+    with pytest.raises(
+        OptionError, match="contain no pos_embed, so they were not trained with ape"
+    ):
         register("relape", path, {"encoding": "ape"})
 
 

@@ -62,7 +62,9 @@ def convert_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     converted_state = dict(state_dict)
     groups: dict[str, dict[int, Tensor]] = {}  # parameter name -> layer -> tensor
-    matches = {key: match for key in converted_state if (match := RELEASE_MATRIX_KEY.fullmatch(key))}
+    matches = {
+        key: match for key in converted_state if (match := RELEASE_MATRIX_KEY.fullmatch(key))
+    }
     for key, match in matches.items():
         layer, name = match.groups()
         groups.setdefault(name, {})[int(layer)] = converted_state.pop(key)

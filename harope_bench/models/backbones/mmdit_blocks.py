@@ -114,7 +114,9 @@ class MMDiTBlock(nn.Module):
         q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
 
         q, k = encoding.rotate(q, k, positions, layer)
-        attention_output = attend(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
+        attention_output = attend(
+            q, k, encoding.transform_values(v, layer)
+        )  # (B, heads, N, head_dim)
         attention_output = encoding.transform_outputs(attention_output, layer)
 
         # Each stream receives the outputs of its own tokens.
