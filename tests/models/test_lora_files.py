@@ -91,9 +91,15 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
     )
     length = ours.parse_config({"base": "x"}).text_tokens
     drawn = pipe(
-        RED.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, max_sequence_length=length,
+        RED.prompt,
+        height=64,
+        width=64,
+        num_inference_steps=2,
+        guidance_scale=3.5,
+        latents=latents,
+        max_sequence_length=length,
         output_type="np",
-    )  # fmt: skip
+    )
     return (255 * drawn.images[0]).round().astype(int)
 
 
