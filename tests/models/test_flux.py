@@ -81,7 +81,7 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
     drawer = plain_drawer(base)
     drawn = drawer.generate(REDS, tiny.settings())
     for request, image in zip(REDS, drawn.images, strict=True):
-        latents = drawer.noise(request.index, tiny.settings())
+        latents = drawer.initial_noise(request.index, tiny.settings())
         wanted = pipe(
             request.prompt,
             height=64,
@@ -707,7 +707,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
 
 def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
-    ours = drawer.noise(7, tiny.settings())
+    ours = drawer.initial_noise(7, tiny.settings())
     from harope_bench.models.samplers.noise import index_generator
 
     theirs, _ = pipe.prepare_latents(
