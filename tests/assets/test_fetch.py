@@ -530,7 +530,7 @@ def test_a_local_file_or_folder_is_checked_the_same_way(
     (folder / "two.bin").write_bytes(b"two")
     assert [b.path.name for b in fetch_asset("thing", folder)] == ["thing.bin", "two.bin"]
     assert site.asked == []
-    with pytest.raises(FetchError, match="give --from the folder"):
+    with pytest.raises(FetchError, match="give --from their folder"):
         fetch_asset("thing", folder / "two.bin")
     with pytest.raises(BenchError, match="has no file three.bin"):
         local_files.find_local_file("thing", "three.bin")

@@ -228,9 +228,16 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
     found = load_checkpoint_record(known(tmp_path, file=tmp_path / "DiT.pt"))
     assert (found.encoding, found.config["size"]) == ("ape", 8)
     theirs = DiTTransformer2DModel(
-        num_attention_heads=3, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=3, sample_size=8, patch_size=2,
-        num_embeds_ada_norm=10, norm_eps=1e-6,
-    ).eval()  # fmt: skip
+        num_attention_heads=3,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=8,
+        num_layers=3,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+        norm_eps=1e-6,
+    ).eval()
     table = {"pos_embed.pos_embed"}  # a buffer that diffusers computes
     assert table >= set(theirs.load_state_dict(in_diffusers(state), strict=False).missing_keys)
     for block in theirs.transformer_blocks:
@@ -298,8 +305,12 @@ def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) 
     assert facts["config"] == SMALL
     assert (facts["sampler"], facts["steps"], facts["guidance"]) == ("ddpm", 250, 1.5)
     assert facts["drawing"] == {
-        "tile": 8, "guidance_channels": "3", "vae_tiling": False, "fold": True, "vae": str((tmp_path / "vae").resolve()),
-    }  # fmt: skip
+        "tile": 8,
+        "guidance_channels": "3",
+        "vae_tiling": False,
+        "fold": True,
+        "vae": str((tmp_path / "vae").resolve()),
+    }
     network = PLUGIN.load(load_checkpoint_record("r"), load_weights(path))
     assert torch.equal(
         network.state_dict()["encoding.sigma"][1], state["blocks.1.attn.learnable_rot.sigma"]

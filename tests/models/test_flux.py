@@ -81,7 +81,7 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
     drawer = plain_drawer(base)
     drawn = drawer.generate(REDS, tiny.settings())
     for request, image in zip(REDS, drawn.images, strict=True):
-        latents = drawer.noise(request.index, tiny.settings())
+        latents = drawer.initial_noise(request.index, tiny.settings())
         wanted = pipe(
             request.prompt,
             height=64,
@@ -230,9 +230,7 @@ def test_a_fold_that_moves_the_output_is_refused(
     monkeypatch.setattr(
         encoded_transformer, "scale_by_norm_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
-    with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, differs after folding"
-    ):
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
         BACKBONE.fold_matrices(network)
 
 
@@ -319,7 +317,12 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
-    ends = {"targets": sorted(BACKBONE.targets), "has_full_names": False, "layer_ranks": {}, "layer_alphas": {}}
+    ends = {
+        "targets": sorted(BACKBONE.targets),
+        "has_full_names": False,
+        "layer_ranks": {},
+        "layer_alphas": {},
+    }
     assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
     assert facts["files"] == {
         name: sha256_file(tmp_path / "a" / name)
@@ -708,7 +711,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
 
 def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
-    ours = drawer.noise(7, tiny.settings())
+    ours = drawer.initial_noise(7, tiny.settings())
     from harope_bench.models.samplers.noise import index_generator
 
     theirs, _ = pipe.prepare_latents(

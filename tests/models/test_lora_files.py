@@ -91,9 +91,15 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
     )
     length = ours.parse_config({"base": "x"}).text_tokens
     drawn = pipe(
-        RED.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, max_sequence_length=length,
+        RED.prompt,
+        height=64,
+        width=64,
+        num_inference_steps=2,
+        guidance_scale=3.5,
+        latents=latents,
+        max_sequence_length=length,
         output_type="np",
-    )  # fmt: skip
+    )
     return (255 * drawn.images[0]).round().astype(int)
 
 
@@ -198,7 +204,9 @@ def encoding_file(
     """Writes the weights of an encoding that is no longer the identity, and returns the network
     that has them.
     """
-    network = tiny.trained(backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options))
+    network = tiny.trained(
+        backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {})

@@ -16,8 +16,16 @@ from harope_bench.models.backbones import mmdit_micro
 from harope_bench.testing import check_backbone
 
 SMALL: dict[str, Any] = {
-    "hidden": 16, "double": 1, "single": 1, "heads": 2, "patch": 4, "size": 16, "channels": 3, "places": 4, "words": "a red blue ring",
-}  # fmt: skip
+    "hidden": 16,
+    "double": 1,
+    "single": 1,
+    "heads": 2,
+    "patch": 4,
+    "size": 16,
+    "channels": 3,
+    "places": 4,
+    "words": "a red blue ring",
+}
 PROMPTS = ("a red ring", "a blue ring", "red a", "ring")
 
 
@@ -145,8 +153,14 @@ def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> 
 def drawn(resolution: int, **changes: Any) -> np.ndarray:
     state = network().state_dict()
     checkpoint = Checkpoint(
-        name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="w.safetensors", sha256="0" * 64, source="test",
-    )  # fmt: skip
+        name="small",
+        backbone="mmdit-micro",
+        encoding="rope-axial",
+        config=SMALL,
+        weights="w.safetensors",
+        sha256="0" * 64,
+        source="test",
+    )
     settings = Settings(
         **{
             "resolution": resolution,
