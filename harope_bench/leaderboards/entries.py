@@ -143,8 +143,8 @@ def _parse_substitution(text: str) -> Substitution:
     row, _, name = text.partition("=")
     if not row.strip() or not name.strip():
         raise OptionError(
-            f"--row {shorten_text(text, 60)!r} is not ROW_ID=NAME; `harope-bench table --format csv`"
-            " lists the row ids"
+            f"--row {shorten_text(text, 60)!r} is not ROW_ID=NAME; `harope-bench table --format"
+            " csv` lists the row ids"
         )
     return Substitution(row, name)
 
@@ -456,8 +456,8 @@ def _check_equal_runs(
             paths = sorted({run_path(item, runs_folder) for item, _ in candidates})
             path_list = ", ".join(f"./{shorten_text(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
-                f"{shorten_text(row.run_name, 60)!r} names {len(paths)} runs that fit {column.title}"
-                f" of {table.display_name} and differ in more than count and seed: {path_list};"
+                f"{shorten_text(row.run_name, 60)!r} names {len(paths)} runs that fit"
+                f" {column.title} of {table.display_name} and differ in more than count and seed: {path_list};"
                 " name one by its folder"
             )
 
@@ -527,8 +527,8 @@ def _misfit_message(
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"{shorten_text(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}: it"
-        f" has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
+        f"{shorten_text(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}:"
+        f" it has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
         " name another table"
     )
 

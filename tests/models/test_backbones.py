@@ -449,7 +449,9 @@ def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_check
     with pytest.raises(
         OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"
     ):
-        registry.load_by_name("backbones", "dit").check_inputs(tiny_checkpoint, settings(resolution=30))
+        registry.load_by_name("backbones", "dit").check_inputs(
+            tiny_checkpoint, settings(resolution=30)
+        )
 
 
 def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any) -> None:

@@ -230,9 +230,7 @@ def test_a_fold_that_moves_the_output_is_refused(
     monkeypatch.setattr(
         encoded_transformer, "scale_by_norm_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
-    with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, differs after folding"
-    ):
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
         BACKBONE.fold_matrices(network)
 
 
@@ -319,7 +317,12 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
-    ends = {"targets": sorted(BACKBONE.targets), "has_full_names": False, "layer_ranks": {}, "layer_alphas": {}}
+    ends = {
+        "targets": sorted(BACKBONE.targets),
+        "has_full_names": False,
+        "layer_ranks": {},
+        "layer_alphas": {},
+    }
     assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
     assert facts["files"] == {
         name: sha256_file(tmp_path / "a" / name)

@@ -198,7 +198,9 @@ def encoding_file(
     """Writes the weights of an encoding that is no longer the identity, and returns the network
     that has them.
     """
-    network = tiny.trained(backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options))
+    network = tiny.trained(
+        backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {})

@@ -113,7 +113,11 @@ def test_flow_pairs_lie_on_straight_lines_at_logit_normal_times() -> None:
             pair.noised_input[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6
         )
     assert torch.equal(pair.target, noise - clean)
-    assert FLOW.training_example(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24])).time.isfinite().all()
+    assert (
+        FLOW.training_example(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24]))
+        .time.isfinite()
+        .all()
+    )
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

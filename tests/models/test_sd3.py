@@ -211,9 +211,7 @@ def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
     )
-    with pytest.raises(
-        WeightsError, match="harope in layer 0, head 0, differs after folding"
-    ):
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, differs after folding"):
         BACKBONE.fold_matrices(network)
 
 
