@@ -457,8 +457,8 @@ def _check_equal_runs(
             path_list = ", ".join(f"./{shorten_text(path, 60)}" for path in paths[:MAX_LISTED_RUNS])
             raise OptionError(
                 f"{shorten_text(row.run_name, 60)!r} names {len(paths)} runs that fit"
-                f" {column.title} of {table.display_name} and differ in more than count and seed: {path_list};"
-                " name one by its folder"
+                f" {column.title} of {table.display_name} and differ in more than count and"
+                f" seed: {path_list}; name one by its folder"
             )
 
 
@@ -527,8 +527,8 @@ def _misfit_message(
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"{shorten_text(name, 60)!r} has no result that fits {target} of {_join_table_names(tables)}:"
-        f" it has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
+        f"{shorten_text(name, 60)!r} has no result that fits {target} of"
+        f" {_join_table_names(tables)}: it has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
         " name another table"
     )
 
