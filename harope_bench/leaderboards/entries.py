@@ -528,7 +528,8 @@ def _misfit_message(
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
         f"{shorten_text(name, 60)!r} has no result that fits {target} of"
-        f" {_join_table_names(tables)}: it has {', '.join(descriptions)}; evaluate it for {' or '.join(suites)}, or"
+        f" {_join_table_names(tables)}: it has {', '.join(descriptions)};"
+        f" evaluate it for {' or '.join(suites)}, or"
         " name another table"
     )
 
