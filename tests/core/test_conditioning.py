@@ -59,7 +59,7 @@ def test_every_backbone_says_what_it_takes_and_every_suite_what_it_asks_for() ->
         for name in registry.list_names("backbones")
     )
     assert all(
-        isinstance(registry.load_by_name("suites", name).asks, Conditioning)
+        isinstance(registry.load_by_name("suites", name).requested_conditioning, Conditioning)
         for name in registry.list_names("suites")
     )
 
