@@ -24,10 +24,12 @@ from harope_bench.core.schema import Plan, Request, Settings
 from harope_bench.models.load_checkpoint import check_settings, load_checkpoint_record
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline import classify
+from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.classify import RealImageSelection, make_classifier_plan
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.plan_study import plan_for
 from harope_bench.pipeline.reproduce import _plan as plan_of_row
+from harope_bench.pipeline.reproduce import _RunOptions as RunOptions
 from harope_bench.pipeline.table_runs import PlannedRun
 from harope_bench.training.run_recipe import run_recipe as train
 
@@ -59,7 +61,7 @@ def test_every_backbone_says_what_it_takes_and_every_suite_what_it_asks_for() ->
         for name in registry.list_names("backbones")
     )
     assert all(
-        isinstance(registry.load_by_name("suites", name).asks, Conditioning)
+        isinstance(registry.load_by_name("suites", name).requested_conditioning, Conditioning)
         for name in registry.list_names("suites")
     )
 
@@ -201,7 +203,9 @@ def test_a_mismatch_names_both_sides_from_every_entry(
         lambda: make_plan(name, suite, {}),
         lambda: make_classifier_plan(name, suite, {}),
         lambda: plan_for(name, suite, None, "cpu"),
-        lambda: plan_of_row(PlannedRun(name, suite), "cpu", 0, None),
+        lambda: plan_of_row(
+            PlannedRun(name, suite), RunOptions("cpu", 0, None, None, AnnotatorOptions())
+        ),
         lambda: generate(plan, [0], tmp_path / "run"),
         lambda: classify.classify(plan, tmp_path / "run", RealImageSelection(count=1)),
         lambda: check_checkpoint_suite(found, suite),

@@ -406,7 +406,8 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
         False,
     )
     assert (
-        values(score)["dpg"] is None and "annotations: 1 cannot be read by the rules" in score.warnings
+        values(score)["dpg"] is None
+        and "annotations: 1 cannot be read by the rules" in score.warnings
     )
     score = DPG.evaluate(
         [

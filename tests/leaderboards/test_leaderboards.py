@@ -505,7 +505,10 @@ def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
     (told,) = [
         note.text for note in board.notes if note.text.startswith("Bold among measured numbers")
     ]
-    assert "Holm over the block" in told and "Differences from the baseline are adjusted over the table" in told
+    assert (
+        "Holm over the block" in told
+        and "Differences from the baseline are adjusted over the table" in told
+    )
 
 
 def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEy
     first = marked(folder, tmp_path / "o")
     asked = len(toy.asked)
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)) == first
+        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
+        == first
         and len(toy.asked) == asked
     )
 
@@ -343,7 +344,10 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     with pytest.raises(PlanMismatchError, match="weights_sha256 is 7777.* there and 8888.* now"):
         marked(folder, tmp_path / "o")
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
+        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))[
+            "bright"
+        ]
+        == 3 / 4
     )
 
 
@@ -420,7 +424,9 @@ def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(
     tmp_path: Path, elsewhere: AnnotatorOptions
 ) -> None:
     samples = open_samples(write_toy_images(tmp_path / "i", COLOURS))
-    samples = replace(samples, recorded_hashes=dict(zip(samples.indices, samples.hashes, strict=True)))
+    samples = replace(
+        samples, recorded_hashes=dict(zip(samples.indices, samples.hashes, strict=True))
+    )
     write_toy_images(tmp_path / "i", [BLACK])
     cases = {i: ToySuite().case(i) for i in range(8)}
     judges = parse_judges(None, ToySuite.judges["toy-rule"])

@@ -534,7 +534,11 @@ def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> No
         ).metric
     )
     assert plan.checkpoint.sha256 == load_checkpoint_record(name).sha256
-    assert named == set(side.metric_names()) if plan.suite == "digits" else named < set(side.metric_names())
+    assert (
+        named == set(side.metric_names())
+        if plan.suite == "digits"
+        else named < set(side.metric_names())
+    )
     assert sum(file.stat().st_size for file in OURS.glob(f"{name}.*")) < 60_000
 
 

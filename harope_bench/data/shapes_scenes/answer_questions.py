@@ -1,4 +1,4 @@
-"""Answers to the questions of data/shapes_scenes/questions.py, and to noun chunks, from detections."""
+"""Answers to the questions of questions.py, and to noun chunks, from detections of shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions of scenes and the clauses they state: GenEval's six tasks on five shapes and six colours.
+"""Captions of scenes and their clauses: GenEval's six tasks on five shapes and six colours.
 
 A caption is a carrier ("a photo of", always three words) and one of six sentence forms. Some
 combinations are held out of the training captions. Every test caption contains one of them:

@@ -74,7 +74,8 @@ class Scene:
 def shape_mask(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return whether points are inside a shape, bool, in the broadcast shape of u and v.
 
-    The shape fits into the square of half side 1 around the origin. The triangle stands on its base.
+    The shape fits into the square of half side 1 around the origin. The base of the triangle is
+    at the bottom.
 
     Args:
         u, v: Coordinates from the centre in radii, u to the right and v down.

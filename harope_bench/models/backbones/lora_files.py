@@ -287,8 +287,8 @@ def _lora_of_weights(
     for layer, alpha in alphas.items():
         if not _is_scale(alpha):
             raise WeightsError(
-                f"{path} has alpha {shorten_text(repr(alpha), 40)} of {layer}, wanted a number above 0;"
-                " save it again"
+                f"{path} has alpha {shorten_text(repr(alpha), 40)} of {layer}, wanted a number"
+                " above 0; save it again"
             )
 
     common_rank = _most_common_value(ranks)
@@ -331,8 +331,8 @@ def _check_alpha_patterns(path: Path, patterns: object) -> dict[str, float]:
             or set(pattern) & set("(){}")
         ):
             raise WeightsError(
-                f"{path} has the alpha_pattern {shorten_text(pattern, 60)!r}, which is not supported;"
-                " write the names of the layers out"
+                f"{path} has the alpha_pattern {shorten_text(pattern, 60)!r}, which is not"
+                " supported; write the names of the layers out"
             )
     return patterns
 
