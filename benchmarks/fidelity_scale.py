@@ -54,7 +54,8 @@ def make(path: Path, rows: int, width: int, seed: int, shift: float) -> None:
 
 
 def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
-    """Samples at the largest size (smaller sizes read their first rows), reference rows, and the
+    """Write samples at the largest size (smaller sizes read their first rows), reference rows, and
+    the
     reference's moments.
     """
     from harope_bench.metrics.moments import Moments
@@ -113,7 +114,7 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
 
 
 def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
-    """The whole evaluator on mapped arrays: five metrics with their errors and warnings."""
+    """Run the whole evaluator on mapped arrays: five metrics with their errors and warnings."""
     from harope_bench.evaluators.base import Features
     from harope_bench.evaluators.fidelity import PLUGIN
 
@@ -157,7 +158,8 @@ def report(found: dict[str, dict[int, dict[str, Any]]]) -> str:
 
 
 def merged(old: str, new: str) -> str:
-    """The new table with those rows of the old one that were not measured now, in the order of
+    """Return the new table with those rows of the old one that were not measured now, in the order
+    of
     STAGES, if both are of the same sizes.
     """
     (head, *before), (wanted, *now) = (text.strip().splitlines() or [""] for text in (old, new))

@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 def frechet(options: argparse.Namespace) -> Part:
-    """The distance of two Gaussians of 2,048 dimensions, covariances of 10,000 rows."""
+    """Measure the distance of two Gaussians of 2,048 dimensions, covariances of 10,000 rows."""
     import scipy.linalg
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 

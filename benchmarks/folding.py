@@ -24,9 +24,16 @@ from harope_bench.models.backbones.dit_keys import MODEL_SIZES
 
 HIDDEN, DEPTH, HEADS = MODEL_SIZES["B"]
 CONFIG = {
-    "hidden": HIDDEN, "depth": DEPTH, "heads": HEADS, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True,
+    "hidden": HIDDEN,
+    "depth": DEPTH,
+    "heads": HEADS,
+    "patch": 2,
+    "size": 32,
+    "channels": 4,
+    "classes": 1000,
+    "learn_sigma": True,
     "latent": True,
-}  # fmt: skip
+}
 
 
 def network(encoding: str) -> DiT:
@@ -40,7 +47,8 @@ def network(encoding: str) -> DiT:
 
 
 def variants() -> dict[str, DiT]:
-    """The networks that are compared; the folded one is the unfolded one after `fold`, which checks
+    """Return the networks that are compared; the folded one is the unfolded one after `fold`, which
+    checks
     that outputs agree.
     """
     unfolded = network("harope")
@@ -102,7 +110,7 @@ def table(times: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    """Reads the options, measures, prints."""
+    """Read the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batch", type=int, default=2)

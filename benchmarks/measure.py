@@ -129,13 +129,15 @@ def ratio(theirs: Sequence[Spent], ours: Sequence[Spent]) -> tuple[float, float,
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def between(name: str, document: Path = DOCUMENT) -> str:
-    """What stands between the markers NAME and /NAME of the document; empty if nothing does."""
+    """Return what stands between the markers NAME and /NAME of the document; empty if nothing
+    does.
+    """
     found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", document.read_text(), re.DOTALL)
     return found[1] if found else ""
 

@@ -32,15 +32,57 @@ TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels":
 NUMERIC = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
 # These compute only to have something to write, read, kill, refuse or show.
 FILES_AND_WORDS = {
-    "test_cli", "test_compbench_layout", "test_conditioning", "test_contamination", "test_contracts", "test_cost",
-    "test_cost_pipelines", "test_digits_file", "test_docs", "test_doors", "test_dpg_layout", "test_edited_files",
-    "test_entries", "test_evaluator_base", "test_extrapolation", "test_failures", "test_fetch", "test_flipped_bits",
-    "test_formats", "test_gallery", "test_geneval_layout", "test_house", "test_judge_base", "test_leaderboards",
-    "test_lora_files", "test_misnamed_contents", "test_official_chain", "test_outside", "test_prompt_errors",
-    "test_prompt_folder", "test_ready", "test_recorded", "test_records", "test_registry", "test_reports", "test_reproduce",
-    "test_requirements", "test_result_store", "test_rows", "test_samples", "test_scale", "test_site", "test_snapshots",
-    "test_store", "test_suites", "test_tables", "test_textfile", "test_verify", "test_work_lost", "test_wrappers",
-}  # fmt: skip
+    "test_cli",
+    "test_compbench_layout",
+    "test_conditioning",
+    "test_contamination",
+    "test_contracts",
+    "test_cost",
+    "test_cost_pipelines",
+    "test_digits_file",
+    "test_docs",
+    "test_doors",
+    "test_dpg_layout",
+    "test_edited_files",
+    "test_entries",
+    "test_evaluator_base",
+    "test_extrapolation",
+    "test_failures",
+    "test_fetch",
+    "test_flipped_bits",
+    "test_formats",
+    "test_gallery",
+    "test_geneval_layout",
+    "test_house",
+    "test_judge_base",
+    "test_leaderboards",
+    "test_lora_files",
+    "test_misnamed_contents",
+    "test_official_chain",
+    "test_outside",
+    "test_prompt_errors",
+    "test_prompt_folder",
+    "test_ready",
+    "test_recorded",
+    "test_records",
+    "test_registry",
+    "test_reports",
+    "test_reproduce",
+    "test_requirements",
+    "test_result_store",
+    "test_rows",
+    "test_samples",
+    "test_scale",
+    "test_site",
+    "test_snapshots",
+    "test_store",
+    "test_suites",
+    "test_tables",
+    "test_textfile",
+    "test_verify",
+    "test_work_lost",
+    "test_wrappers",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,10 +154,20 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
         )
         write_bytes(bench_home / "checkpoints" / f"{name}.safetensors", data)
         facts = {
-            "name": name, "backbone": "dit", "encoding": encoding, "weights": f"{name}.safetensors", "sha256": sha256_bytes(data),
-            "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 2, "guidance": 1.5,
-            "config": TINY, "options": options,
-        }  # fmt: skip
+            "name": name,
+            "backbone": "dit",
+            "encoding": encoding,
+            "weights": f"{name}.safetensors",
+            "sha256": sha256_bytes(data),
+            "source": "a test",
+            "scale": "micro",
+            "suite": "digits",
+            "sampler": "flow",
+            "steps": 2,
+            "guidance": 1.5,
+            "config": TINY,
+            "options": options,
+        }
         write_text(
             bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", facts)
         )

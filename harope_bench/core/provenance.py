@@ -76,7 +76,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
     Both are None if the package was installed without a checkout.
     """
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     if not (folder.parent / ".git").exists():
         return None, None
     try:

@@ -87,7 +87,7 @@ def observed(rows: int = 20, **changes: Any) -> Features:
     )
 
 
-# ------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # table 9
 
 
@@ -160,7 +160,7 @@ def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None
         if row.encoding == "rope-axial" and row.backbone:
             arrays = load_arrays(
                 reproduced
-                / f"counted-{row.backbone}-{row.resolution}-rope-axial/cost/observations/forwards.npz"
+                / f"counted-{row.backbone}-{row.resolution}-rope-axial/cost/forwards/forwards.npz"
             )
             layer = PAPER_LAYERS[row.backbone]
             assert [arrays[name][0] for name in LAYER_ARRAYS[:3]] == [
@@ -176,7 +176,7 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
     assert "4.1" == f"{int(exact * 10) / 10}" != f"{float(exact):.1f}"
 
 
-# -------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # counts
 
 
@@ -330,7 +330,7 @@ def test_counting_needs_no_memory() -> None:
     )
 
 
-# ----------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # evaluator
 
 

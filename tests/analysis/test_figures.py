@@ -311,7 +311,7 @@ def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> 
     assert "rotate" not in vars(encoding)
 
 
-# ------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # matrices
 
 
@@ -429,7 +429,7 @@ def test_an_encoding_without_a_matrix_is_refused(
         learned_matrices.measure_matrices(harope, "m", (), (99,))
 
 
-# --------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # losses
 
 RELEASE = """[\x1b[34m2025-10-11 12:00:00\x1b[0m] Starting rank=0
@@ -498,7 +498,7 @@ def test_a_long_log_is_thinned_by_means(tmp_path: Path) -> None:
     assert set(curve.loss) == {0.5}
 
 
-# -------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # pictures
 
 HOSTILE = '<script>alert(1)</script> $x$ & "quoted"'
@@ -665,10 +665,10 @@ def test_loss_and_report_need_no_torch(tmp_path: Path) -> None:
     import sys
 
     (tmp_path / "log.txt").write_text(RELEASE)
+    arguments = ["figure", "loss", str(tmp_path / "log.txt"), "--out", str(tmp_path / "x.svg")]
     code = (
-        "import sys\nfrom harope_bench.cli import main\ntry:\n   "
-        f" main({['figure', 'loss', str(tmp_path / 'log.txt'), '--out', str(tmp_path / 'x.svg')]!r})\nexcept"
-        " SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
+        "import sys\nfrom harope_bench.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()

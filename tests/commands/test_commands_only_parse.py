@@ -29,9 +29,21 @@ from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptio
 
 COMMANDS = sorted((Path(harope_bench.__file__).parent / "commands").glob("*.py"))
 QUESTIONS = {
-    "exists", "is_dir", "is_file", "is_symlink", "iterdir", "glob", "rglob", "stat",  # of a path
-    "reader", "recognised", "names_pictures", "reads", "of_prompts", "is_tiled",  # of what it holds
-}  # fmt: skip
+    "exists",
+    "is_dir",
+    "is_file",
+    "is_symlink",
+    "iterdir",
+    "glob",
+    "rglob",
+    "stat",  # of a path
+    "reader",
+    "recognised",
+    "names_pictures",
+    "reads",
+    "of_prompts",
+    "is_tiled",  # of what it holds
+}
 
 
 def questions(source: str) -> Iterator[str]:
@@ -111,11 +123,17 @@ def test_eval_without_options_says_nothing(calls: list[Any]) -> None:
 
 
 def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
-    words = """t --suite digits, --with fidelity,cost --reference r.npz --rules corrected --profile adm,clean,adm --judge detector=a
-        --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d --subset 4 --rescore --steps 5 --guidance 1.5
-        --sampler flow --seed 6 --labels balanced --preset one --dtype float16 --pos-scaling ntk --guidance-channels 3
-        --spacing leading --mu-policy clamp --vae v --no-vae-tiling --fold --batch 7 --resolution 28,56 --resolution 84 --count 8
-        --images i --ground-truth l --crop-ratio 0.5 --order copy-major --pattern p --file-list f --tiles 4 --label mine --out o"""
+    words = """t --suite digits, --with fidelity,cost --reference r.npz
+        --rules corrected --profile adm,clean,adm
+        --judge detector=a
+        --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d --subset 4 --rescore
+        --steps 5 --guidance 1.5
+        --sampler flow --seed 6 --labels balanced --preset one --dtype float16 --pos-scaling ntk
+        --guidance-channels 3
+        --spacing leading --mu-policy clamp --vae v --no-vae-tiling --fold --batch 7
+        --resolution 28,56 --resolution 84 --count 8
+        --images i --ground-truth l --crop-ratio 0.5 --order copy-major --pattern p --file-list f
+        --tiles 4 --label mine --out o"""
     text, options, suites, resolutions = eval_arguments(calls, *words.split())
     assert (text, suites, resolutions) == ("t", ["digits", ""], [28, 56, 84])
     assert options == EvalOptions(

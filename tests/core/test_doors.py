@@ -673,11 +673,21 @@ def test_lines_stay_lines_on_the_terminal() -> None:
 @pytest.mark.parametrize(
     ("text", "cell"),
     [
-        ("=1+1", "'=1+1"), ("+cmd", "'+cmd"), ("-2+3", "'-2+3"), ("@x", "'@x"), ("\t=1", "' =1"), ("\r=1", "' =1"),
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-2+3", "'-2+3"),
+        ("@x", "'@x"),
+        ("\t=1", "' =1"),
+        ("\r=1", "' =1"),
         ("a\rb\tc\nd", "a b c d"),
-        ("-0.5", "-0.5"), ("+1.5e-3", "+1.5e-3"), ("-", "-"), ("plain", "plain"), (None, ""), (-2, -2),
+        ("-0.5", "-0.5"),
+        ("+1.5e-3", "+1.5e-3"),
+        ("-", "-"),
+        ("plain", "plain"),
+        (None, ""),
+        (-2, -2),
     ],
-)  # fmt: skip
+)
 def test_a_cell_is_no_formula_and_one_line(text: object, cell: object) -> None:
     assert escaping.csv_cell(text) == cell
     assert list(csv.reader(io.StringIO(escaping.csv_text([[text, "x"]])))) == [[str(cell), "x"]]

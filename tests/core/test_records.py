@@ -34,9 +34,18 @@ from harope_bench.core.schema import (
 
 def checkpoint(**changes: Any) -> Checkpoint:
     facts = {
-        "name": "tiny", "backbone": "dit", "encoding": "harope", "options": {"qk_mode": "dual"}, "config": {"hidden": 16},
-        "weights": "/here/tiny.safetensors", "sha256": "ab" * 32, "source": "a test", "sampler": "flow", "steps": 32, "guidance": 1.5,
-    }  # fmt: skip
+        "name": "tiny",
+        "backbone": "dit",
+        "encoding": "harope",
+        "options": {"qk_mode": "dual"},
+        "config": {"hidden": 16},
+        "weights": "/here/tiny.safetensors",
+        "sha256": "ab" * 32,
+        "source": "a test",
+        "sampler": "flow",
+        "steps": 32,
+        "guidance": 1.5,
+    }
     return Checkpoint(**{**facts, **changes})
 
 
@@ -73,25 +82,64 @@ def measurement(**changes: Any) -> Measurement:
 
 def result() -> Result:
     return Result(
-        evaluator="fidelity", version=1, profile="adm-exact", rules="official", parity="none", scale="micro", target="run", plan=plan(),
-        plan_digest=plan().digest, samples_sha256="0" * 64, reference="real digits", reference_sha256="1" * 64,
-        judge=JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="2" * 64, preprocessing="none"),
-        measurements=(measurement(), measurement(metric="is", name="is", value=None, reason="no logits")),
-        rule_differences=(RuleDifference(metric="fid", official=9.5, corrected=9.25, decimals=3),),
-        warnings=(ResultWarning(code="lenient", text=schema.LENIENT_WARNING),), is_lenient=True,
-        provenance=Provenance(
-            version="0", commit=None, dirty=None, python="3", platform="x", device="cpu", packages={}, flags={"tf32": False},
-            command="test", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:01Z",
+        evaluator="fidelity",
+        version=1,
+        profile="adm-exact",
+        rules="official",
+        parity="none",
+        scale="micro",
+        target="run",
+        plan=plan(),
+        plan_digest=plan().digest,
+        samples_sha256="0" * 64,
+        reference="real digits",
+        reference_sha256="1" * 64,
+        judge=JudgeRecord(
+            name="digits-net",
+            version=1,
+            judge_class="micro",
+            weights_sha256="2" * 64,
+            preprocessing="none",
         ),
-    )  # fmt: skip
+        measurements=(
+            measurement(),
+            measurement(metric="is", name="is", value=None, reason="no logits"),
+        ),
+        rule_differences=(RuleDifference(metric="fid", official=9.5, corrected=9.25, decimals=3),),
+        warnings=(ResultWarning(code="lenient", text=schema.LENIENT_WARNING),),
+        is_lenient=True,
+        provenance=Provenance(
+            version="0",
+            commit=None,
+            dirty=None,
+            python="3",
+            platform="x",
+            device="cpu",
+            packages={},
+            flags={"tf32": False},
+            command="test",
+            started="2026-01-01T00:00:00Z",
+            finished="2026-01-01T00:00:01Z",
+        ),
+    )
 
 
 EVERY = [
-    checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
-    ErrorRate(case_kind="scenes misread", n_wrong=1, n_cases=600), Request(index=0), SampleRecord(index=0, file="0.png"),
-    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2), ImageSource(suite="digits", path="../images"),
-    ResultWarning(code="images", text="images: grey"), RuleDifference(metric="colors", official=0.5, corrected=None, decimals=4),
-]  # fmt: skip
+    checkpoint(),
+    settings(),
+    plan(),
+    measurement(),
+    result(),
+    result().judge,
+    result().provenance,
+    ErrorRate(case_kind="scenes misread", n_wrong=1, n_cases=600),
+    Request(index=0),
+    SampleRecord(index=0, file="0.png"),
+    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
+    ImageSource(suite="digits", path="../images"),
+    ResultWarning(code="images", text="images: grey"),
+    RuleDifference(metric="colors", official=0.5, corrected=None, decimals=4),
+]
 
 
 def test_every_record_of_the_module_is_tried_here() -> None:
@@ -186,11 +234,24 @@ def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> 
 # ------------------------------------------------------------------------------------------- plans
 
 OTHER = {
-    "resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16",
-    "pos_scaling": "yarn", "guidance_channels": "3", "mu_policy": "clamp", "vae": "there", "vae_sha256": "ef" * 32, "vae_tiling": True,
+    "resolution": 32,
+    "sampler": "ddpm",
+    "steps": 33,
+    "guidance": 1.25,
+    "seed": 1,
+    "tile": 50,
+    "device": "cuda",
+    "dtype": "bfloat16",
+    "pos_scaling": "yarn",
+    "guidance_channels": "3",
+    "mu_policy": "clamp",
+    "vae": "there",
+    "vae_sha256": "ef" * 32,
+    "vae_tiling": True,
     "fold": True,
-    "labels": "balanced", "spacing": "linspace",
-}  # fmt: skip
+    "labels": "balanced",
+    "spacing": "linspace",
+}
 
 
 def test_the_plans_digest_changes_with_every_setting() -> None:
@@ -220,12 +281,27 @@ def test_an_autoencoder_counts_by_what_it_holds_once_that_is_known() -> None:
 
 # defaults, origin and whereabouts: the settings of the plan say what was really drawn with
 ELSEWHERE = {
-    "weights": "/there/tiny.safetensors", "source": "copied", "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50,
-    "guidance": 4.0, "drawing": {"vae": "x"}, "recipe": "r", "recipe_sha256": "0" * 64, "training_seed": 1, "training_steps": 100,
-}  # fmt: skip
+    "weights": "/there/tiny.safetensors",
+    "source": "copied",
+    "scale": "micro",
+    "suite": "digits",
+    "sampler": "ddpm",
+    "steps": 50,
+    "guidance": 4.0,
+    "drawing": {"vae": "x"},
+    "recipe": "r",
+    "recipe_sha256": "0" * 64,
+    "training_seed": 1,
+    "training_steps": 100,
+}
 OTHERWISE = {
-    "name": "other", "backbone": "flux", "encoding": "ape", "options": {"qk_mode": "same"}, "config": {"hidden": 32}, "sha256": "cd" * 32,
-}  # fmt: skip
+    "name": "other",
+    "backbone": "flux",
+    "encoding": "ape",
+    "options": {"qk_mode": "same"},
+    "config": {"hidden": 32},
+    "sha256": "cd" * 32,
+}
 
 
 def test_the_plans_digest_keeps_when_weights_move_and_changes_with_what_they_are() -> None:

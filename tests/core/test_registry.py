@@ -250,8 +250,8 @@ def test_a_class_is_no_instance_and_an_instance_no_class() -> None:
 def test_what_a_plug_in_does_not_define_is_named_with_its_class() -> None:
     assert (
         str(MissingMemberError(registry.PLUGIN_KINDS["suites"], "requests"))
-        == "harope_bench.core.registry.PluginKind does not define `requests`, which every plug-in of its"
-        " kind must"
+        == "harope_bench.core.registry.PluginKind does not define `requests`, which every plug-in"
+        " of its kind must"
     )
 
 

@@ -52,8 +52,8 @@ def test_a_kill_in_the_middle_leaves_the_old_file_or_none(
         target.write_bytes(old)
     script = (
         "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import"
-        " write_atomically\nwith write_atomically(Path(sys.argv[1])) as file:\n    file.write(b'new ' * 100_000)\n   "
-        " file.flush()\n    print('half', flush=True)\n    sys.stdin.read()\n"
+        " write_atomically\nwith write_atomically(Path(sys.argv[1])) as file:\n    file.write(b'new"
+        " ' * 100_000)\n    file.flush()\n    print('half', flush=True)\n    sys.stdin.read()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

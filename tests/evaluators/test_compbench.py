@@ -114,9 +114,15 @@ def test_each_category_asks_its_own_judges() -> None:
                     assert isinstance(ask, QUERY_TYPES[look.role])
                     asked.setdefault(category, []).append(look.role)
     assert {category: sorted(set(roles)) for category, roles in asked.items()} == {
-        "color": ["vqa"], "shape": ["vqa"], "texture": ["vqa"], "spatial": ["detector-2d"], "3d_spatial": ["depth", "detector"],
-        "numeracy": ["detector"], "non_spatial": ["similarity"], "complex": ["detector-2d", "similarity", "vqa"],
-    }  # fmt: skip
+        "color": ["vqa"],
+        "shape": ["vqa"],
+        "texture": ["vqa"],
+        "spatial": ["detector-2d"],
+        "3d_spatial": ["depth", "detector"],
+        "numeracy": ["detector"],
+        "non_spatial": ["similarity"],
+        "complex": ["detector-2d", "similarity", "vqa"],
+    }
     assert asked["complex"].count("detector-2d") == 2, (
         "a prompt with an action alone needs no detector"
     )
@@ -313,7 +319,12 @@ def test_a_reading_survives_its_row() -> None:
 @pytest.mark.usefixtures("fetched")
 def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     suite = registry.load_by_name("suites", "t2i-compbench")
-    assert (suite.count, suite.prompt_count, suite.copies, suite.resolution) == (24_000, 2400, 10, 512)
+    assert (suite.count, suite.prompt_count, suite.copies, suite.resolution) == (
+        24_000,
+        2400,
+        10,
+        512,
+    )
     assert [r.prompt for r in suite.requests([0, 2400, 900])] == [
         "a green bench and a blue bowl"
     ] * 2 + ["a giraffe next to a lamp"]

@@ -20,8 +20,19 @@ from harope_bench.evaluators.rules import compbench_spatial as space
 from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS
 
 BOTH = ("official", "corrected")
-KNOWN = [["cup", "cups"], ["mug", "mugs"], ["dog", "dogs"], ["man", "men"], ["woman", "women"], ["fish", "fish"], ["goldfish", "goldfish"],
-         ["stop sign", "stop signs"], ["car", "cars"], ["carrot", "carrots"], ["painting", "paintings"]]  # fmt: skip
+KNOWN = [
+    ["cup", "cups"],
+    ["mug", "mugs"],
+    ["dog", "dogs"],
+    ["man", "men"],
+    ["woman", "women"],
+    ["fish", "fish"],
+    ["goldfish", "goldfish"],
+    ["stop sign", "stop signs"],
+    ["car", "cars"],
+    ["carrot", "carrots"],
+    ["painting", "paintings"],
+]
 
 
 def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> DetectionAnnotation:
@@ -584,22 +595,54 @@ def by_place(rules: str) -> Any:
 
 SIDE = {"dog": ("dog", 0.9, at(100, 200)), "cup": ("cup", 0.9, at(300, 200))}
 CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, official, corrected
-    "four-decimals": (lambda r: sums.attribute_score([0.33333, 0.33333], r).value, 0.1111, 0.33333**2),
+    "four-decimals": (
+        lambda r: sums.attribute_score([0.33333, 0.33333], r).value,
+        0.1111,
+        0.33333**2,
+    ),
     "no-chunk": (lambda r: sums.attribute_score([], r).value, 1.0, None),
-    "whole-label": (plane(LEFT, ("dog", "cup"), ("dog, puppy", 0.9, at(100, 200)), SIDE["cup"]), 0.0, 0.95),
+    "whole-label": (
+        plane(LEFT, ("dog", "cup"), ("dog, puppy", 0.9, at(100, 200)), SIDE["cup"]),
+        0.0,
+        0.95,
+    ),
     "same-instance": (
-        plane("a boy on the left of a girl", ("boy", "girl"), ("person", 0.9, at(300, 200)), ("person", 0.8, at(100, 200))),
+        plane(
+            "a boy on the left of a girl",
+            ("boy", "girl"),
+            ("person", 0.9, at(300, 200)),
+            ("person", 0.8, at(100, 200)),
+        ),
         0.0,  # the same box twice: 0.45, cut
         0.925,
     ),
     "no-rule": (
-        plane("a dog on top of a cup", ("dog", "cup"), ("dog", 0.9, at(200, 100)), ("cup", 0.9, at(200, 300))), 0.0, 0.95
+        plane(
+            "a dog on top of a cup",
+            ("dog", "cup"),
+            ("dog", 0.9, at(200, 100)),
+            ("cup", 0.9, at(200, 300)),
+        ),
+        0.0,
+        0.95,
     ),
-    "relation-words": (lambda r: space.parse_relation("it is on the left", r), None, "on the left of"),
+    "relation-words": (
+        lambda r: space.parse_relation("it is on the left", r),
+        None,
+        "on the left of",
+    ),
     "zero-area": (lambda r: space.score_position("on the left of", *zero(), r).value, None, 1.0),
     "two-objects": (plane(LEFT, ("dog",), SIDE["dog"]), 0.0, None),
     "transposed-depth": (depths_of(0.8, depth(9, 3), depth(5, 4)), 0.0, 1.0),
-    "overlap-edges": (lambda r: space.score_depth_position("behind", (0, 0, 100, 100), (0, 0, 100, 50), (depth(1), depth(2)), r).value, 0.0, 1.0),
+    "overlap-edges": (
+        lambda r: (
+            space.score_depth_position(
+                "behind", (0, 0, 100, 100), (0, 0, 100, 50), (depth(1), depth(2)), r
+            ).value
+        ),
+        0.0,
+        1.0,
+    ),
     "substring": (count("two cars", "carrot", "carrot"), 1.0, 0.0),
     "moving-index": (moving, [(2, 3)], [(0, 3)]),
     "no-object": (
@@ -614,7 +657,7 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
     "shared-name": (count("a man and two women", "person", "person", "person"), 0.5, 1.0),
     "join-by-place": (by_place, pytest.approx(1.2 / 3), pytest.approx(0.2 / 3)),
     "join-by-text": (lambda r: sums.complex_kind("A man ran. Slowly.", lists(), r), "action", None),
-}  # fmt: skip
+}
 
 
 def test_every_correction_has_a_case_and_every_kept_quirk_is_listed() -> None:

@@ -39,8 +39,15 @@ WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
 def question(
     number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE
 ) -> dict[str, Any]:
-    return {"row": 10 + number if row is None else row, "id": number, "question": f"Is it {number}?", "parents": list(parents),
-            "broad": "entity", "detailed": "whole", "tuple": phrase}  # fmt: skip
+    return {
+        "row": 10 + number if row is None else row,
+        "id": number,
+        "question": f"Is it {number}?",
+        "parents": list(parents),
+        "broad": "entity",
+        "detailed": "whole",
+        "tuple": phrase,
+    }
 
 
 def facts(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
@@ -59,7 +66,7 @@ def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, f
     return tuple(None if t.failure else t.score for t in found)  # type: ignore[return-value]
 
 
-# ----------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # quirks
 
 
@@ -299,8 +306,13 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         table = random_table(rng)
-        said = {item: [{r["question"]: str(rng.choice(["yes", "yes", "no", "red"])) for r in table} for _ in range(4)]
-                for item in dict.fromkeys(r["item"] for r in table)}  # fmt: skip
+        said = {
+            item: [
+                {r["question"]: str(rng.choice(["yes", "yes", "no", "red"])) for r in table}
+                for _ in range(4)
+            ]
+            for item in dict.fromkeys(r["item"] for r in table)
+        }
         score, pooled = script(table, said)
         official = DPG.evaluate(sights_of(table, said), "official", False)
         found = values(official)
@@ -316,7 +328,7 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # evaluator
 
 

@@ -32,7 +32,7 @@ OFFICIAL = Path("/work/shared/data/geneval")
 GENEVAL = registry.load_by_name("evaluators", "geneval")
 
 
-# --------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # evaluator
 
 
@@ -86,8 +86,14 @@ def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
 
 
 def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> None:
-    hit = {"single_object": (1, 1, 1, 1), "two_object": (1, 0, 1, 0), "counting": (0, 0, 0, 0),
-           "colors": (1, 1, 1, 0), "position": (0, 1, 0, 0), "color_attr": (1, 1, 0, 0)}  # fmt: skip
+    hit = {
+        "single_object": (1, 1, 1, 1),
+        "two_object": (1, 0, 1, 0),
+        "counting": (0, 0, 0, 0),
+        "colors": (1, 1, 1, 0),
+        "position": (0, 1, 0, 0),
+        "color_attr": (1, 1, 0, 0),
+    }
     score = GENEVAL.evaluate(
         six({k: [bool(x) for x in v] for k, v in hit.items()}), "official", False
     )
@@ -124,8 +130,12 @@ def test_any_task_alone_gives_no_overall_unless_asked() -> None:
 
 
 def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denominators() -> None:
-    sights = [sight(0, 0, ONE_OF_EACH["single_object"], PAIR), sight(1, 0, ONE_OF_EACH["single_object"], None),
-              sight(2, 1, ONE_OF_EACH["single_object"], []), sight(3, 1, ONE_OF_EACH["single_object"], PAIR)]  # fmt: skip
+    sights = [
+        sight(0, 0, ONE_OF_EACH["single_object"], PAIR),
+        sight(1, 0, ONE_OF_EACH["single_object"], None),
+        sight(2, 1, ONE_OF_EACH["single_object"], []),
+        sight(3, 1, ONE_OF_EACH["single_object"], PAIR),
+    ]
     strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
     assert {m.metric: m.value for m in strict.measurements}["single_object"] is None
     values = {m.metric: m for m in lenient.measurements}
@@ -207,7 +217,7 @@ def test_a_task_that_is_none_of_the_six_is_told() -> None:
     assert any("odd are none of GenEval's six" in w for w in score.warnings)
 
 
-# ------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # suite
 
 

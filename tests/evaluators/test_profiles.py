@@ -88,8 +88,18 @@ def test_profile_torch_fidelity_is_torch_fidelity(
         torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
     )
     assert ours["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
-    kid = kid_features_to_metric(drawn, real, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly",
-                                 kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False)  # fmt: skip
+    kid = kid_features_to_metric(
+        drawn,
+        real,
+        kid_subsets=100,
+        kid_subset_size=1000,
+        rng_seed=2020,
+        kid_kernel="poly",
+        kid_kernel_poly_degree=3,
+        kid_kernel_poly_gamma=None,
+        kid_kernel_poly_coef0=1,
+        verbose=False,
+    )
     assert ours["kid-subsets"] == pytest.approx(
         kid["kernel_inception_distance_mean"], abs=2e-5
     )  # their kernels are float32

@@ -77,9 +77,15 @@ def autoencoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     from diffusers import AutoencoderKL
 
     facts = {
-        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "block_out_channels": (4, 4, 4, 4),
-        "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2, "sample_size": 64, **changes,
-    }  # fmt: skip
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (4, 4, 4, 4),
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 2,
+        "sample_size": 64,
+        **changes,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoencoderKL(**facts).save_pretrained(folder)

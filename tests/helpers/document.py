@@ -8,7 +8,10 @@ from collections import Counter
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "input", "col", "br", "hr", "link"}
-HOSTILE = """<script>alert("1")</script></style><img src=x onerror='alert(2)'> & {{ 7*7 }} | _x_ $y$ \\z"""
+HOSTILE = (
+    """<script>alert("1")</script></style><img src=x onerror='alert(2)'>"""
+    " & {{ 7*7 }} | _x_ $y$ \\z"
+)
 
 
 class Document(HTMLParser):

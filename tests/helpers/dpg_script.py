@@ -8,8 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-FIELDS = ("item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",
-          "question_natural_language")  # fmt: skip
+FIELDS = (
+    "item_id",
+    "text",
+    "keywords",
+    "proposition_id",
+    "dependency",
+    "category_broad",
+    "category_detailed",
+    "tuple",
+    "question_natural_language",
+)
 ROWS = [  # item, number, depends on, tuple, question
     ("partiprompts97", 1, "0", "entity - whole (lamp)", "Is there a lamp?"),
     ("partiprompts97", 2, "1", "attribute - color (lamp, red)", "Is the lamp red?"),
@@ -67,8 +76,16 @@ def run_script(folder: Path, seed: int, pictures: int = 4) -> Path:
         l1.setdefault(name.split("-")[0].strip(), []).extend(found)
     shown = [f"\t{name}: {np.mean(found) * 100}" for name, found in l1.items()]
     detailed = [f"\t{name}: {np.mean(pooled[name]) * 100}" for name in sorted(pooled)]
-    summary = [f"Model: {folder.name}", "L1 category scores:", *shown, "L2 category scores:", *detailed,
-               f"Image path: {folder}", f"Save results to: {target}", f"DPG-Bench score: {np.mean(means) * 100}"]  # fmt: skip
+    summary = [
+        f"Model: {folder.name}",
+        "L1 category scores:",
+        *shown,
+        "L2 category scores:",
+        *detailed,
+        f"Image path: {folder}",
+        f"Save results to: {target}",
+        f"DPG-Bench score: {np.mean(means) * 100}",
+    ]
     target.write_text("\n".join([*results, *summary]) + "\n")
     target.with_name(target.stem + "_detail.txt").write_text("\n".join(detail) + "\n")
     return target

@@ -40,10 +40,19 @@ HASH = "ab" * 32
 def checkpoint(name: str = "digits-ape", encoding: str = "ape", **facts: Any) -> Checkpoint:
     """A registered checkpoint's record."""
     given: dict[str, Any] = {
-        "name": name, "backbone": "dit", "encoding": encoding, "weights": f"{name}.safetensors", "sha256": HASH,
-        "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 32, "guidance": 1.5,
+        "name": name,
+        "backbone": "dit",
+        "encoding": encoding,
+        "weights": f"{name}.safetensors",
+        "sha256": HASH,
+        "source": "a test",
+        "scale": "micro",
+        "suite": "digits",
+        "sampler": "flow",
+        "steps": 32,
+        "guidance": 1.5,
         "training_steps": 4500,
-    }  # fmt: skip
+    }
     return Checkpoint(**{**given, **facts})
 
 
@@ -87,24 +96,47 @@ def result(of: Plan | None, measurements: Sequence[Measurement], **facts: Any) -
     """A result of the evaluator fidelity."""
     micro = of is None or of.checkpoint.scale == "micro"
     judge = JudgeRecord(
-        name="digits-net" if micro else "inception", version=1, judge_class="micro" if micro else "official",
-        weights_sha256=HASH, preprocessing="none",
-    )  # fmt: skip
+        name="digits-net" if micro else "inception",
+        version=1,
+        judge_class="micro" if micro else "official",
+        weights_sha256=HASH,
+        preprocessing="none",
+    )
     given: dict[str, Any] = {
-        "evaluator": "fidelity", "version": 1, "profile": "adm", "rules": "official", "parity": "formulas of ADM to 1e-6 on features",
-        "scale": "micro" if micro else "paper", "target": of.checkpoint.name if of else "my pictures", "plan": of,
-        "plan_digest": of.digest if of else None, "samples_sha256": HASH, "judge": judge, "reference": "digits", "reference_sha256": HASH,
-        "measurements": tuple(measurements), "provenance": provenance(),
-    }  # fmt: skip
+        "evaluator": "fidelity",
+        "version": 1,
+        "profile": "adm",
+        "rules": "official",
+        "parity": "formulas of ADM to 1e-6 on features",
+        "scale": "micro" if micro else "paper",
+        "target": of.checkpoint.name if of else "my pictures",
+        "plan": of,
+        "plan_digest": of.digest if of else None,
+        "samples_sha256": HASH,
+        "judge": judge,
+        "reference": "digits",
+        "reference_sha256": HASH,
+        "measurements": tuple(measurements),
+        "provenance": provenance(),
+    }
     return Result(**{**given, **facts})
 
 
 def provenance() -> Provenance:
     """Who, where and when; fixed."""
     return Provenance(
-        version="0.1.0", commit="0" * 40, dirty=False, python="3.11.7", platform="Linux", device="cpu", packages={"numpy": "2.0"},
-        flags={"threads": 1}, command="harope-bench reproduce table2", started="2026-11-21T10:00:00Z", finished="2026-11-21T10:01:00Z",
-    )  # fmt: skip
+        version="0.1.0",
+        commit="0" * 40,
+        dirty=False,
+        python="3.11.7",
+        platform="Linux",
+        device="cpu",
+        packages={"numpy": "2.0"},
+        flags={"threads": 1},
+        command="harope-bench reproduce table2",
+        started="2026-11-21T10:00:00Z",
+        finished="2026-11-21T10:01:00Z",
+    )
 
 
 def write_result(

@@ -25,12 +25,23 @@ from harope_bench.suites.geneval import ASSET, METADATA_FILE, GenEvalSuite
 # two prompts of each task, written for these tests
 CLAUSES: dict[str, list[list[dict[str, Any]]]] = {
     "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],
-    "two_object": [[{"class": "owl", "count": 1}, {"class": name, "count": 1}] for name in ("lamp", "urn")],
+    "two_object": [
+        [{"class": "owl", "count": 1}, {"class": name, "count": 1}] for name in ("lamp", "urn")
+    ],
     "counting": [[{"class": "owl", "count": 2}], [{"class": "urn", "count": 3}]],
-    "colors": [[{"class": "owl", "count": 1, "color": "red"}], [{"class": "urn", "count": 1, "color": "pink"}]],
-    "position": [[{"class": "owl", "count": 1}, {"class": "urn", "count": 1, "position": [r, 0]}] for r in ("left of", "below")],
-    "color_attr": [[{"class": "owl", "count": 1, "color": "red"}, {"class": "urn", "count": 1, "color": c}] for c in ("blue", "white")],
-}  # fmt: skip
+    "colors": [
+        [{"class": "owl", "count": 1, "color": "red"}],
+        [{"class": "urn", "count": 1, "color": "pink"}],
+    ],
+    "position": [
+        [{"class": "owl", "count": 1}, {"class": "urn", "count": 1, "position": [r, 0]}]
+        for r in ("left of", "below")
+    ],
+    "color_attr": [
+        [{"class": "owl", "count": 1, "color": "red"}, {"class": "urn", "count": 1, "color": c}]
+        for c in ("blue", "white")
+    ],
+}
 
 
 def prompt_metadata() -> list[dict[str, Any]]:
@@ -135,8 +146,17 @@ def write_finished_run(path: Path, seed: int = 0, images: int = 4) -> list[dict[
             details = {
                 n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()
             }
-            rows.append({"filename": f"out/{prompt:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"],
-                         "correct": correct, "reason": reason, "metadata": json.dumps(facts), "details": json.dumps(details)})  # fmt: skip
+            rows.append(
+                {
+                    "filename": f"out/{prompt:05d}/samples/{copy:05d}.png",
+                    "tag": facts["tag"],
+                    "prompt": facts["prompt"],
+                    "correct": correct,
+                    "reason": reason,
+                    "metadata": json.dumps(facts),
+                    "details": json.dumps(details),
+                }
+            )
     order = rng.permutation(len(rows))
     rows = [rows[k] for k in order]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -12,9 +12,13 @@ SWIN_SIZES = {
     "image_size": 64,
 }
 DETR_SIZES = {
-    "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
-}  # fmt: skip
+}
 
 
 def scale_parameters(network: Any, part: str, factor: float, shift: float = 0.0) -> Any:

@@ -43,9 +43,15 @@ def detector(folder: Path) -> None:
     }
     names = {0: "Cat", 1: "Dog"}
     config = transformers.DetrConfig(
-        backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=6, d_model=16,
-        id2label=names, label2id={v: k for k, v in names.items()}, **DETR_SIZES,
-    )  # fmt: skip
+        backbone_config=transformers.ResNetConfig(**resnet),
+        use_timm_backbone=False,
+        backbone=None,
+        num_queries=6,
+        d_model=16,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        **DETR_SIZES,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = scale_parameters(

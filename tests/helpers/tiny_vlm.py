@@ -13,9 +13,31 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 VOCABULARY = [
-    "<pad>", "<s>", "</s>", "<unk>", "<image>", "yes", "Yes", "no", "No", "user", "assistant", ":", "?", ".",
-    "is", "it", "red", "blue", "a", "car", "Answer", "with", "or", "perhaps",
-]  # fmt: skip
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "yes",
+    "Yes",
+    "no",
+    "No",
+    "user",
+    "assistant",
+    ":",
+    "?",
+    ".",
+    "is",
+    "it",
+    "red",
+    "blue",
+    "a",
+    "car",
+    "Answer",
+    "with",
+    "or",
+    "perhaps",
+]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}{% if c['type'] == 'image'"
     " %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}{% if"
@@ -50,15 +72,27 @@ def save_vlm(
     """
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
         ),
         text_config=transformers.LlamaConfig(
-            vocab_size=len(VOCABULARY), hidden_size=16, intermediate_size=16,
-            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            vocab_size=len(VOCABULARY),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
         ),
-        image_token_index=VOCABULARY.index("<image>"), vision_feature_layer=-1,
-    )  # fmt: skip
+        image_token_index=VOCABULARY.index("<image>"),
+        vision_feature_layer=-1,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = transformers.LlavaForConditionalGeneration(config)

@@ -156,8 +156,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
     eye = ToyEye()
     eye.asked = []
     things: dict[tuple[str, str], Any] = {
-        ("suites", "toy"): ToySuite(), ("judges", "toy-eye"): eye, ("evaluators", "toy-rule"): ToyRule(),
-    }  # fmt: skip
+        ("suites", "toy"): ToySuite(),
+        ("judges", "toy-eye"): eye,
+        ("evaluators", "toy-rule"): ToyRule(),
+    }
     known, loaded = registry.list_entries, registry.load_by_name
 
     def entries(kind: str) -> dict[str, registry.RegistryEntry]:

@@ -35,13 +35,23 @@ from harope_bench.judges.weights import asset_files
 transformers = pytest.importorskip("transformers")
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "neck_hidden_sizes": [128, 256, 32, 32], "fusion_hidden_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "neck_hidden_sizes": [128, 256, 32, 32],
+    "fusion_hidden_size": 16,
     "backbone_featmap_shape": [1, 512, 24, 24],
     "backbone_config": {
-        "model_type": "bit", "depths": [1, 2, 1], "hidden_sizes": [128, 256, 512, 1024], "embedding_size": 64, "global_padding": "same",
-        "layer_type": "bottleneck", "out_features": ["stage1", "stage2", "stage3"], "embedding_dynamic_padding": True,
+        "model_type": "bit",
+        "depths": [1, 2, 1],
+        "hidden_sizes": [128, 256, 512, 1024],
+        "embedding_size": 64,
+        "global_padding": "same",
+        "layer_type": "bottleneck",
+        "out_features": ["stage1", "stage2", "stage3"],
+        "embedding_dynamic_padding": True,
     },
-}  # fmt: skip
+}
 
 
 @cache
@@ -496,7 +506,9 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
         WeightsError,
-        match=r"does not fill 1 weights of the network, or in another shape \(head\.conv1\.weight\)",
+        match=(
+            r"does not fill 1 weights of the network, or in another shape \(head\.conv1\.weight\)"
+        ),
     ):
         plugin.with_model(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")

@@ -38,9 +38,15 @@ def detr() -> tuple[Any, Any]:
     }
     names = {0: "Cat", 1: "Dog", 2: "Dining Table"}
     config = transformers.DetrConfig(
-        backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=12, d_model=16,
-        id2label=names, label2id={v: k for k, v in names.items()}, **DETR_SIZES,
-    )  # fmt: skip
+        backbone_config=transformers.ResNetConfig(**resnet),
+        use_timm_backbone=False,
+        backbone=None,
+        num_queries=12,
+        d_model=16,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        **DETR_SIZES,
+    )
     network = scale_parameters(
         transformers.DetrForObjectDetection(config), "query_position_embeddings", 40
     )
@@ -58,10 +64,19 @@ def mask2former() -> tuple[Any, Any]:
         **SWIN_SIZES, out_features=["stage1", "stage2", "stage3", "stage4"]
     )
     config = transformers.Mask2FormerConfig(
-        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=1,
-        decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=9, id2label={0: "TV", 1: "Cat"},
+        backbone_config=swin,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        dim_feedforward=32,
+        num_queries=9,
+        id2label={0: "TV", 1: "Cat"},
         label2id={"TV": 0, "Cat": 1},
-    )  # fmt: skip
+    )
     network = scale_parameters(
         transformers.Mask2FormerForUniversalSegmentation(config), "class_predictor.weight", 50
     )
@@ -121,10 +136,16 @@ def dino() -> tuple[Any, Any]:
         "num_hidden_layers": 1,
     }
     config = transformers.GroundingDinoConfig(
-        backbone_config=transformers.SwinConfig(**SWIN_SIZES, out_features=["stage2", "stage3", "stage4"]),
-        text_config={**text, "num_attention_heads": 2, "max_position_embeddings": 64}, num_queries=10, d_model=32, max_text_len=32,
-        fusion_droppath=0.0, **(DETR_SIZES | {"decoder_layers": 2}),
-    )  # fmt: skip
+        backbone_config=transformers.SwinConfig(
+            **SWIN_SIZES, out_features=["stage2", "stage3", "stage4"]
+        ),
+        text_config={**text, "num_attention_heads": 2, "max_position_embeddings": 64},
+        num_queries=10,
+        d_model=32,
+        max_text_len=32,
+        fusion_droppath=0.0,
+        **(DETR_SIZES | {"decoder_layers": 2}),
+    )
     image, tokens = (
         transformers.GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 128}),
         {w: i for i, w in enumerate(words)},

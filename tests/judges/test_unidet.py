@@ -47,7 +47,8 @@ class Model:
         image, height, width = one["image"], one["height"], one["width"]
         assert image.dtype == torch.float32 and tuple(image.shape) == (3, height, width)
         first = [0.0, 0.0, width / 2, height / 2]
-        fields = {"pred_boxes": Boxes([first, [0.0, 0.0, float(width), float(height)]]), "pred_classes": torch.tensor([0, 1]),
+        fields = {"pred_boxes": Boxes([first, [0.0, 0.0, float(width), float(height)]]),
+                  "pred_classes": torch.tensor([0, 1]),
                   "scores": torch.tensor([float(image[0].mean()) / 512 + 0.1, 0.9])}
         return [{"instances": Found(fields)}]
 class DefaultPredictor:
@@ -56,7 +57,8 @@ class DefaultPredictor:
 UTILS = """
 import pathlib, sys
 def setup_cfg(args):
-    assert args.confidence_threshold == 0.5 and pathlib.Path(args.config_file).is_file() and len(sys.argv) == 1
+    assert args.confidence_threshold == 0.5 and len(sys.argv) == 1
+    assert pathlib.Path(args.config_file).is_file()
     options = dict(zip(args.opts[::2], args.opts[1::2]))
     assert options["MODEL.DEVICE"] == "cpu" and pathlib.Path(options["MODEL.WEIGHTS"]).is_file()
     return options

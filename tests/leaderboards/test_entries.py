@@ -69,9 +69,14 @@ def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts
         preprocessing="elsewhere",
     )
     given = {
-        "evaluator": "geneval", "profile": "geneval", "scale": "paper", "target": "results.jsonl", "suite": suite, "judge": official,
+        "evaluator": "geneval",
+        "profile": "geneval",
+        "scale": "paper",
+        "target": "results.jsonl",
+        "suite": suite,
+        "judge": official,
         "samples_sha256": f"{int(overall * 1000):064d}",
-    }  # fmt: skip
+    }
     made = fake.result(
         None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**given, **facts}
     )
@@ -96,9 +101,13 @@ def flux(
         preprocessing="elsewhere",
     )
     made = fake.result(
-        fake.plan(who, "geneval", resolution=side, steps=28), [fake.measurement("overall", overall, 0.01, 553)], evaluator="geneval",
-        profile="geneval", judge=official, suite="geneval",
-    )  # fmt: skip
+        fake.plan(who, "geneval", resolution=side, steps=28),
+        [fake.measurement("overall", overall, 0.01, 553)],
+        evaluator="geneval",
+        profile="geneval",
+        judge=official,
+        suite="geneval",
+    )
     return fake.write_result(folder, made, name="geneval")
 
 
@@ -230,13 +239,21 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
     flux(tmp_path / "mine-768", "my-encoding", 768, 0.5, "my-flux", sha256="cd" * 32)
     shown = board(tmp_path, "4", "my-flux=FLUX + mine")
     assert [row.id for row in shown.table.rows] == [
-        "r512-rope", "r512-harope", "r512-my-flux", "r1024-rope", "r1024-harope", "r1024-my-flux", "r2048-rope", "r2048-harope",
-    ]  # fmt: skip
+        "r512-rope",
+        "r512-harope",
+        "r512-my-flux",
+        "r1024-rope",
+        "r1024-harope",
+        "r1024-my-flux",
+        "r2048-rope",
+        "r2048-harope",
+    ]
     assert shown.cells["r512-my-flux", "overall"].measured == pytest.approx(0.75512)
     assert shown.cells["r1024-my-flux", "overall"].measured == pytest.approx(0.76024)
     assert {(item.row, item.baseline) for item in shown.comparisons} == {
-        ("r512-my-flux", "r512-rope"), ("r1024-my-flux", "r1024-rope"),
-    }  # fmt: skip
+        ("r512-my-flux", "r512-rope"),
+        ("r1024-my-flux", "r1024-rope"),
+    }
     lines = [line for line in render_table(shown, "md").splitlines() if "FLUX + mine" in line]
     assert len(lines) == 2
     assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(shown, "md"), (
@@ -257,11 +274,16 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
         facts = json.loads(line)
         rows += [
             {
-                "filename": f"out/{i:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"], "correct": copy < 3,
-                "reason": "" if copy < 3 else "no", "metadata": json.dumps(facts), "details": "{}",
+                "filename": f"out/{i:05d}/samples/{copy:05d}.png",
+                "tag": facts["tag"],
+                "prompt": facts["prompt"],
+                "correct": copy < 3,
+                "reason": "" if copy < 3 else "no",
+                "metadata": json.dumps(facts),
+                "details": "{}",
             }
             for copy in range(4)
-        ]  # fmt: skip
+        ]
     finished = tmp_path / "results.jsonl"
     finished.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = tmp_path / "runs"
@@ -403,8 +425,9 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
     shown = board(tmp_path, "7", "own-harope=Early HARoPE")
     assert shown.table.rows[-1].title == "Early HARoPE"
     assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
-        ("own-harope", "rope_svd"): "not run", ("own-harope", "harope"): "measured",
-    }  # fmt: skip
+        ("own-harope", "rope_svd"): "not run",
+        ("own-harope", "harope"): "measured",
+    }
     assert "fits a column of Table 7" in refused(
         "table", 7, "--runs", tmp_path, "--add", "own-other"
     )
@@ -504,7 +527,7 @@ def test_an_entry_without_runs_is_a_usage_error() -> None:
     assert "--add and --row show measured runs" in run("table", 2, "--add", "x", exit_code=2)
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # hostile texts
 
 
@@ -621,7 +644,7 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
-# ------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # report and pages
 
 

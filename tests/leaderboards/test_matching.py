@@ -45,9 +45,15 @@ def scored(
     plan = fake.plan(who, evaluator, resolution=side, sampler="flow", steps=28)
     judge = judged(kind, model=model or None, weights_sha256=(model[-1:] or "1") * 64)
     made = fake.result(
-        plan, [fake.measurement(name, value, 0.01, n) for name, value in values.items()], evaluator=evaluator, profile=evaluator,
-        judge=judge, judges={"detector": judge}, scale="paper", is_lenient=lenient,
-    )  # fmt: skip
+        plan,
+        [fake.measurement(name, value, 0.01, n) for name, value in values.items()],
+        evaluator=evaluator,
+        profile=evaluator,
+        judge=judge,
+        judges={"detector": judge},
+        scale="paper",
+        is_lenient=lenient,
+    )
     return StoredResult(
         made, Path(f"{encoding}-{side}-{kind}-{lenient}{model}/results/{evaluator}.json")
     )

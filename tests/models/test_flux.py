@@ -419,9 +419,10 @@ def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Pat
     _, manifest = adapted(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
-    state = lambda: next(
-        (f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at"
-    )
+    def state():
+        return next(
+            (f.status, f.detail) for f in _checkpoint_findings() if f.name == "looked-at"
+        )
     assert state() == ("ok", "paper, flux, harope")
     (tmp_path / "base").unlink()
     assert state()[0] == "broken"

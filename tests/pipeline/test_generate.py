@@ -127,7 +127,10 @@ def test_another_plan_in_the_folder_names_the_field(
     )
     with pytest.raises(
         PlanMismatchError,
-        match=r"settings.guidance is 1.5 in the folder, 2.0 requested; settings.steps is 3 in the folder, 4 requested",
+        match=(
+            r"settings.guidance is 1.5 in the folder, 2.0 requested; settings.steps is 3 in the"
+            r" folder, 4 requested"
+        ),
     ):
         generate(other, range(60), tmp_path / "straight")
     assert bits(tmp_path / "straight") == straight

@@ -166,9 +166,9 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert marked(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
-        for line in (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl")
-        .read_text()
-        .splitlines()
+        for line in (
+            (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl").read_text().splitlines()
+        )
     ]
     assert rows[7]["verdict"] == "failed" and "thirteen" in rows[7]["reason"]
 
@@ -302,9 +302,9 @@ def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     assert bright is not None and bright.value == 3 / 4
     rows = [
         json.loads(line)
-        for line in (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl")
-        .read_text()
-        .splitlines()
+        for line in (
+            (tmp_path / "o" / "results" / "toy-rule.sample_scores.jsonl").read_text().splitlines()
+        )
     ]
     assert rows[2]["reason"] == "no image of number 2" and [row["index"] for row in rows] == list(
         range(8)
@@ -374,8 +374,10 @@ args = common.parse_arguments()
 def annotate(role, path, query):
     red = Image.open(path).convert("RGB").resize((1, 1)).getpixel((0, 0))
     if role == "vqa":
-        return {{"answers": [{{"text": "yes" if red[0] > 128 else "no"}} for _ in query["questions"]]}}
-    return {{"size": [8, 8], "detections": [{{"label": "light", "score": 0.9, "box": [0, 0, 2, 2]}}] * (sum(red) > 300)}}
+        text = "yes" if red[0] > 128 else "no"
+        return {{"answers": [{{"text": text}} for _ in query["questions"]]}}
+    light = {{"label": "light", "score": 0.9, "box": [0, 0, 2, 2]}}
+    return {{"size": [8, 8], "detections": [light] * (sum(red) > 300)}}
 
 common.annotate_queries(args, "toy-eye", 1, "official", "one pixel", "6" * 64, annotate)
 """

@@ -99,7 +99,7 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     return {m["metric"]: (m["value"], m["se"], m["n_scored"]) for m in result["measurements"]}
 
 
-# -----------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # GenEval
 
 
@@ -200,7 +200,7 @@ def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: R
     assert lenient["single_object"][0] is not None and lenient["single_object"][2] == 7
 
 
-# ---------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # DPG-Bench
 
 

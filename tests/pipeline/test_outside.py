@@ -34,7 +34,8 @@ STAND_IN = """
 import os, signal, sys, time
 import common
 args = common.parse_arguments({"mood": "how it behaves"})
-assert "harope_bench" not in sys.modules and "PYTHONPATH" not in os.environ and "SECRET" not in os.environ
+assert "harope_bench" not in sys.modules
+assert "PYTHONPATH" not in os.environ and "SECRET" not in os.environ
 assert not any(path.endswith("stand_in") for path in sys.path)
 def annotate(role, image, query):
     questions = query["questions"]
@@ -43,7 +44,8 @@ def annotate(role, image, query):
     if "die" in questions and args.mood == "mortal":
         os.kill(os.getpid(), signal.SIGKILL)
     yes = float("nan") if "nan" in questions else 0.5
-    return {"answers": [{"text": "%d bytes" % image.stat().st_size, "yes_probability": yes} for _ in questions]}
+    answer = {"text": "%d bytes" % image.stat().st_size, "yes_probability": yes}
+    return {"answers": [answer for _ in questions]}
 if args.mood == "rude":
     print("some library talks")
     common.stop("no  weights\\nhere")
@@ -52,7 +54,8 @@ if args.mood == "silent":
 if args.mood == "odd":
     sys.exit(7)
 weights = common.file_sha256(args.weights) if args.weights else "ab" * 32
-common.annotate_queries(args, "stand-in", 2, "substitute", "counts bytes on " + args.device, weights, annotate)
+preprocessing = "counts bytes on " + args.device
+common.annotate_queries(args, "stand-in", 2, "substitute", preprocessing, weights, annotate)
 """
 
 

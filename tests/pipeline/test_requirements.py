@@ -83,8 +83,11 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
         "dpt-depth",
     }
     assert keys(missing) == {
-        ("checkpoint", "my-flux"), ("extra", "t2i"), *(("prompts", suite) for suite in SUITES), *(("judge", name) for name in judges),
-    }  # fmt: skip
+        ("checkpoint", "my-flux"),
+        ("extra", "t2i"),
+        *(("prompts", suite) for suite in SUITES),
+        *(("judge", name) for name in judges),
+    }
     assert all(item.command for item in missing)
     assert {item.name for item in missing if not item.is_blocking} == {
         "mplug",

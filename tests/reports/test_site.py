@@ -204,7 +204,7 @@ def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
     assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
 
 
-# -------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # pages
 
 

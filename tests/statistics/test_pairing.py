@@ -442,8 +442,20 @@ def test_results_without_sums_are_compared_and_no_prompt_is_counted(tmp_path: Pa
         67,
     ) and exact.wins is not None
     assert found.delta == exact.delta and found.se == pytest.approx(exact.se, rel=0.1)
-    told = decide.decide_metric(compare.MetricComparison(registry.load_by_name("evaluators", "dpg-bench").metrics[1], "entity", 67, 90.0, 89.0, found, None, None,
-                                      found.verdict), policy.GateRule(margin=50.0))  # fmt: skip
+    told = decide.decide_metric(
+        compare.MetricComparison(
+            registry.load_by_name("evaluators", "dpg-bench").metrics[1],
+            "entity",
+            67,
+            90.0,
+            89.0,
+            found,
+            None,
+            None,
+            found.verdict,
+        ),
+        policy.GateRule(margin=50.0),
+    )
     assert told.outcome == "pass" and "new prompts" in told.reason
 
 
@@ -581,8 +593,18 @@ def test_dpg_bench_keeps_the_sums_of_its_categories() -> None:
     """
 
     def sight(index: int, asked: int, yes: int) -> AnnotatedImage:
-        rows = [{"row": 10 * index + k, "id": k, "question": f"Is it {k}?", "parents": [0], "broad": "entity", "detailed": "whole",
-                 "tuple": "entity - whole (owl)"} for k in range(1, asked + 1)]  # fmt: skip
+        rows = [
+            {
+                "row": 10 * index + k,
+                "id": k,
+                "question": f"Is it {k}?",
+                "parents": [0],
+                "broad": "entity",
+                "detailed": "whole",
+                "tuple": "entity - whole (owl)",
+            }
+            for k in range(1, asked + 1)
+        ]
         answers = tuple(VqaAnswer(text="yes" if k < yes else "no") for k in range(asked))
         return AnnotatedImage(
             index,
@@ -701,8 +723,13 @@ def pictures(
         weights_sha256=names * 64,
         preprocessing="RGB; 224",
     )
-    made = fake_runs.result(plan(), [fake_runs.measurement("top1", float(right.mean()), 1.0, 100)], evaluator="top1", judge=judge,
-                            reference_sha256=names * 64)  # fmt: skip
+    made = fake_runs.result(
+        plan(),
+        [fake_runs.measurement("top1", float(right.mean()), 1.0, 100)],
+        evaluator="top1",
+        judge=judge,
+        reference_sha256=names * 64,
+    )
     arrays = {
         "indices": np.arange(100),
         "top1": right[order],

@@ -31,10 +31,19 @@ def table(bench_home: Path) -> Path:
     (path.parent / "receipt.json").write_text(
         versioned_json_text("receipt", {"files": {path.name: "cd" * 32}})
     )
-    rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
-            ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
-            ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
-            ("partiprompts97", "Some text, with commas.\n", 3, "1,2", COLOUR, "Is it late?")]  # fmt: skip
+    rows = [
+        ("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
+        (
+            "partiprompts97",
+            "Some text, with commas.\n",
+            2,
+            "1, 0",
+            COLOUR,
+            'Is the owl "red", or pink?',
+        ),
+        ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
+        ("partiprompts97", "Some text, with commas.\n", 3, "1,2", COLOUR, "Is it late?"),
+    ]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
@@ -72,9 +81,9 @@ def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
 
 def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
     suite = type("Two", (DpgBenchSuite,), {"count": 8})()
-    assert [(c.prompt_index, c.copy, c.metadata["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
-        (0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")
-    ]  # fmt: skip
+    assert [
+        (c.prompt_index, c.copy, c.metadata["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))
+    ] == [(0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")]
     with pytest.raises(OptionError, match="has 8 images"):
         suite.case(8)
     whole = registry.load_by_name("suites", "dpg-bench")

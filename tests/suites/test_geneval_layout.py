@@ -536,8 +536,15 @@ def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: Twelve
         " white"
     )
     details = {"urn": [[0, 0, 9, 9, 0.9]], "owl": [[0, 0, 9, 9, 0.5], [1, 1, 2, 2, 0.5]]}
-    row = {"filename": "a/0/samples/0.png", "tag": "color_attr", "prompt": facts["prompt"], "correct": False, "reason": reason,
-           "metadata": json.dumps(facts), "details": json.dumps(details)}  # fmt: skip
+    row = {
+        "filename": "a/0/samples/0.png",
+        "tag": "color_attr",
+        "prompt": facts["prompt"],
+        "correct": False,
+        "reason": reason,
+        "metadata": json.dumps(facts),
+        "details": json.dumps(details),
+    }
     (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
     (found,) = results.read_rows(tmp_path / "r.jsonl")
     seen = results._annotations_of_row(found)
