@@ -328,11 +328,11 @@ MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
     ("mmdit-micro", {"fold": True}, "does not fold"),
     ("mmdit-micro", {"guidance_channels": "3"}, "without an autoencoder"),
     ("mmdit-micro", {"mu_policy": "clamp"}, "it generates pixels"),
-    ("deit", {"steps": 3}, "a classifier looks at pictures"),
-    ("deit", {"sampler": "flow"}, "a classifier looks at pictures"),
-    ("deit", {"guidance": 2.0}, "a classifier looks at pictures"),
-    ("deit", {"labels": "uniform"}, "a classifier looks at pictures"),
-    ("deit", {"spacing": "leading"}, "a classifier looks at pictures"),
+    ("deit", {"steps": 3}, "it is a classifier and generates no images"),
+    ("deit", {"sampler": "flow"}, "it is a classifier and generates no images"),
+    ("deit", {"guidance": 2.0}, "it is a classifier and generates no images"),
+    ("deit", {"labels": "uniform"}, "it is a classifier and generates no images"),
+    ("deit", {"spacing": "leading"}, "it is a classifier and generates no images"),
 ]
 
 

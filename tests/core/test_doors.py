@@ -319,6 +319,8 @@ CALLS = {  # what only the doors may call
     "pickle.loads": set(),
     "zipfile.ZipFile": {"core.array_file", "data.adm_npz", "core.array_archive", "suites.coco_fid"},
     "gzip.open": {"analysis.contamination"},
+    # a method of RealImages, which is no path
+    "real_images.read_bytes": {"analysis.attention_hooks", "pipeline.predictions"},
     "eval": set(),
     "exec": set(),
     "os.system": set(),
@@ -473,7 +475,7 @@ def test_a_small_npz_of_much_is_refused_by_its_headers(
 ) -> None:
     from harope_bench.core import array_file
 
-    monkeypatch.setattr(array_file, "SMALL", 1 << 20)  # 256 MB as shipped
+    monkeypatch.setattr(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20)  # 256 MB as shipped
     monkeypatch.setattr(
         np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked")
     )
@@ -490,7 +492,7 @@ def test_what_is_used_of_an_npz_is_what_counts(
 ) -> None:
     from harope_bench.core import array_file
 
-    monkeypatch.setattr(array_file, "SMALL", 1 << 20)
+    monkeypatch.setattr(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20)
     path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
     assert array_archive.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
 
@@ -501,7 +503,7 @@ def test_images_of_an_npz_are_read_in_bounded_pieces(
     path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
     monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
     assert [len(batch) for batch in adm_npz.read_batches(path, 9)] == [2, 2, 2, 2, 1]
-    monkeypatch.setattr(adm_npz, "PIXELS", 15)
+    monkeypatch.setattr(adm_npz, "MAX_PIXELS", 15)
     with pytest.raises(SampleError, match="at most 15 pixels"):
         adm_npz.images_shape(path)
 

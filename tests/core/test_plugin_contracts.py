@@ -206,7 +206,7 @@ def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> N
     ("member", "call"),
     [
         ("build", lambda: BARE.build("ape", {}, {})),
-        ("recognise", lambda: BARE.detect_fields({})),
+        ("detect_fields", lambda: BARE.detect_fields({})),
         ("conditioning", lambda: BARE.conditioning({})),
         ("sample", lambda: Sampler().sample(lambda x, time: x, None, 1, [])),
         ("requests", lambda: Suite().requests([0])),
@@ -261,7 +261,7 @@ def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(
     install("backbones", "BARE")
     monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {"model": "Other-B/2"})
     with pytest.raises(
-        WeightsError, match="was trained as Other-B/2, and backbone toy knows no training files"
+        WeightsError, match="was trained as Other-B/2, but backbone toy supports no training files"
     ):
         weights_metadata.config_of_training_file("toy", tmp_path / "w.pt")
     monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {})

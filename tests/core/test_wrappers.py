@@ -165,7 +165,7 @@ def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> N
         tmp_path / "l.ckpt",
     )
     with pytest.raises(
-        WeightsError, match="a network under one of loss, model must be saved alone"
+        WeightsError, match="if loss, model are several networks, save one of them alone"
     ):
         register("mine", tmp_path / "l.ckpt", {"sampler": "flow"})
 
@@ -325,7 +325,7 @@ def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(
     path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
     rejected(
         path,
-        r"does not tell what its network predicts; add the --sampler .* ddpm \(noise\), flow"
+        r"does not reveal what its network predicts; add the --sampler .* ddpm \(noise\), flow"
         r" \(velocity\)",
     )
     register("noise", path, {"sampler": "ddpm"})
@@ -346,7 +346,7 @@ def test_no_other_network_is_guessed_either(tmp_path: Path, backbone: str) -> No
     config = {
         key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]
     }
-    rejected(tmp_path / "w.pt", "does not tell what its network predicts", config=config)
+    rejected(tmp_path / "w.pt", "does not reveal what its network predicts", config=config)
     register("told", tmp_path / "w.pt", {"sampler": "flow", "config": config})
 
 

@@ -171,7 +171,7 @@ GUARDS = (
     Guard("only regular files are opened", attribute(regular_file, "_open_handle", opened_as_it_is), ("images/place-pipe", "images/place-device")),
     Guard("a TOML file has a largest size", attribute(toml_file, "FACTS_BYTES", 1 << 30), ("text/policy-large",)),
     Guard("image formats are on a list", attribute(image_io, "FORMATS", (*image_io.IMAGE_FORMATS, "GIF", "TIFF")), ("images/gif", "images/tiff")),
-    Guard("an image has a largest number of pixels", attribute(image_io, "PIXELS", 2**62), ("images/too-wide",)),
+    Guard("an image has a largest number of pixels", attribute(image_io, "MAX_PIXELS", 2**62), ("images/too-wide",)),
     Guard("an image has one frame", lambda patch: patch.setattr(image_io, "getattr", lambda *_: 1, raising=False), ("images/animated-png",)),
     Guard("16 bits are not cut to 8", attribute(image_io, "_deep", lambda data: False), ("images/sixteen-bits",)),
     Guard("arrays of objects are refused", several(everywhere(array_file.read_member_header, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),

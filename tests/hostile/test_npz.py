@@ -137,7 +137,7 @@ SAMPLES = [
     Case("channels-first", saved(arr_0=np.zeros((2, 3, 8, 8), np.uint8)), TO_PNG, 1, "wanted uint8"),
     Case("no-images", saved(arr_0=IMAGES[:0]), TO_PNG, 1, "holds no images"),
     Case("images-of-nothing", saved(arr_0=np.zeros((2, 0, 0, 3), np.uint8)), TO_PNG, 1, "holds no images"),
-    Case("too-many-pixels", both(bound(adm_npz, "PIXELS", 700), zipped((ARR, BODY))), TO_PNG, 1, "at most 700 pixels"),
+    Case("too-many-pixels", both(bound(adm_npz, "MAX_PIXELS", 700), zipped((ARR, BODY))), TO_PNG, 1, "at most 700 pixels"),
     Case("other-names", saved(images=IMAGES), TO_PNG, 1, "has no arr_0"),
     Case("names-that-steer", zipped(("\x1b[2J\u202e.npy", BODY)), TO_PNG, 1, "has no arr_0"),
     Case("names-that-are-many", zipped(*((f"member-{n}.npy", b"") for n in range(2000))), TO_PNG, 1, "has no arr_0"),
@@ -198,7 +198,7 @@ REFERENCES = [
     Case("judge-another", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("inception-2015")), AGAINST, 1, "was made by inception-2015"),
     Case("judge-that-steers", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("\x1b[2J\u202e" + "x" * 99)), AGAINST, 1, "was made by"),
     Case("judge-a-pickle", lambda room: np.savez(room.folder / "x.npz", mu=MU, sigma=SIGMA, judge=np.array([Payload(room.canary)], object)), AGAINST, 1, "judge cannot be read"),
-    Case("reference-bomb", both(bound(array_file, "SMALL", 1 << 20), zipped(("mu.npy", npy(MU)), ("sigma.npy", filled(3_000_000, "(3000000,)")))), AGAINST, 1, "unpack to"),
+    Case("reference-bomb", both(bound(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20), zipped(("mu.npy", npy(MU)), ("sigma.npy", filled(3_000_000, "(3000000,)")))), AGAINST, 1, "unpack to"),
 ]  # fmt: skip
 
 
