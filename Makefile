@@ -22,6 +22,7 @@ numeric: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/words
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

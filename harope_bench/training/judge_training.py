@@ -27,7 +27,7 @@ class JudgeTraining(NamedTuple):
     build_network: returns the untrained network.
     make_loss: returns the loss for images, labels and a batch size.
     measure_accuracy: returns the fraction of correct predictions for network, images and labels.
-    sample_noun: what the judge looks at, "images" or "scenes", for messages.
+    sample_noun: what the training examples are called in messages, "images" or "scenes".
     """
 
     build_network: Callable[[], nn.Module]

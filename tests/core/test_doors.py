@@ -494,7 +494,7 @@ def test_what_is_used_of_an_npz_is_what_counts(
 
     monkeypatch.setattr(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20)
     path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
-    assert array_archive.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
+    assert array_archive.load_arrays(path, names=["arr_0"])["arr_0"].shape == (4,)
 
 
 def test_images_of_an_npz_are_read_in_bounded_pieces(

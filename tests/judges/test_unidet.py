@@ -182,7 +182,7 @@ def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(
         match=r"holds no Unified_learned_OCIM_R50_6x\+2x\.pth; add --judge-option weights=FOLDER",
     ):
         external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options)
-    with pytest.raises(JudgeError, match="is of another backbone, this role is seen by R50"):
+    with pytest.raises(JudgeError, match="is of another backbone, this role needs R50"):
         external_annotator.run_annotator(
             PYTHON,
             UNIDET.runner,

@@ -605,7 +605,7 @@ def test_convert_prints_what_it_must_say_of_the_source(tmp_path: Path, toy: ToyE
     done = CliRunner().invoke(main, arguments)
     assert (
         done.exit_code == 1
-        and "none is named; give --suite NAME" in done.output
+        and "no suite is given; give --suite NAME" in done.output
         and not (tmp_path / "png").exists()
     )
     done = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
