@@ -96,7 +96,7 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
 
     def shares(rule: Any) -> list[float]:
         found = beside(rule)
-        return [float(found.drawn_inside.mean()), float(found.real_inside.mean())]
+        return [float(found.generated_inside.mean()), float(found.real_inside.mean())]
 
     runs = {
         "moments": lambda: moments.Moments.from_rows(seen["features"]).count,
@@ -125,7 +125,7 @@ def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | N
     }.items():
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             reference |= {mean: real["mean"], covariance: real["covariance"]}
-    score = PLUGIN.score(Features(np.arange(len(seen["features"])), None, seen), reference)
+    score = PLUGIN.evaluate(Features(np.arange(len(seen["features"])), None, seen), reference)
     return {m.metric: m.value for m in score.measurements}
 
 

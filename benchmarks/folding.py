@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 
 from harope_bench.core import registry
-from harope_bench.models.backbones.dit import DiT, fold
+from harope_bench.models.backbones.dit import PLUGIN, DiT
 from harope_bench.models.backbones.dit_keys import MODEL_SIZES
 
 HIDDEN, DEPTH, HEADS = MODEL_SIZES["B"]
@@ -48,12 +48,11 @@ def network(encoding: str) -> DiT:
 
 def variants() -> dict[str, DiT]:
     """Return the networks that are compared; the folded one is the unfolded one after `fold`, which
-    checks
-    that outputs agree.
+    checks that outputs agree.
     """
     unfolded = network("harope")
     folded = copy.deepcopy(unfolded)
-    fold(folded, "the benchmark's network")
+    PLUGIN.fold(folded, "the benchmark's network")
     return {
         "plain RoPE": network("rope-axial"),
         "HARoPE folded": folded,

@@ -274,7 +274,7 @@ class ClassifierRunner:
         available_count = len(real_images.names)
         if available_count < images:
             raise OptionError(
-                f"suite {plan.suite} has {available_count:,} images here, --images requests"
+                f"suite {plan.suite} has {available_count:,} images here, but --count requests"
                 f" {images:,}; lower it"
             )
 

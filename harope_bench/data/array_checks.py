@@ -24,8 +24,8 @@ def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> N
     """Raise StorageError unless the per-sample arrays of a result can be paired with another run's.
 
     If samples are paired by prompt or by image hash, all arrays must have one row per sample.
-    Otherwise arrays of halves or of reference images may have other lengths. Further arrays of
-    other people's evaluators are not checked.
+    Otherwise arrays of halves or of reference images may have other lengths. Arrays of other
+    names, from third-party evaluators, are not checked.
 
     Args:
         path: The file, for the message.

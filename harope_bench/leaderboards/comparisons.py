@@ -56,7 +56,7 @@ def compare_rows(table: Table, results: Sequence[StoredResult]) -> list[RowCompa
 
 
 def _unadjusted_comparisons(table: Table, matches: Matches, scale: Scale) -> list[RowComparison]:
-    """Return the comparisons of the image columns, each with the verdict of its own p."""
+    """Return the comparisons of all image metrics with verdicts by unadjusted p values."""
     rows = [
         (row, baseline)
         for row in table.rows

@@ -188,7 +188,7 @@ def order_effect(
 
 
 def _has_label_blocks(labels: np.ndarray, block: int) -> bool:
-    """Return whether labels (N,) differ between consecutive blocks by more than chance explains."""
+    """Return whether consecutive blocks of labels (N,) differ more than shuffled labels do."""
     rng = np.random.default_rng(SHUFFLE_SEED)
     (_, codes) = np.unique(labels, return_inverse=True)
     shuffled_information = max(

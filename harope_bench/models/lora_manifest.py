@@ -355,9 +355,7 @@ def load_matching_manifest(
 
 
 def check_adapter(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise WeightsError unless every file of an adapter folder and its base model are
-    unaltered.
-    """
+    """Raise WeightsError if a file of an adapter folder or its base model was altered."""
     manifest = read_manifest(path)
     for name in manifest.files:
         checked_file(path, manifest, name)

@@ -204,7 +204,7 @@ def _describe_judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnot
 
 
 def _reference_findings() -> list[Finding]:
-    """Return whether the prompts and references of every suite are present."""
+    """Return a finding for each suite's prompts and references: present, or how to get them."""
     findings = []
     for name in registry.list_names("suites"):
         suite = load_suite(name)

@@ -109,8 +109,8 @@ def evaluate(
 
     Args:
         evaluators: Names of evaluators. None selects the suite's.
-        count: Number of samples: the first, or a random choice. None selects all. If `out` is the
-            run folder, all requested samples must be scored.
+        count: Number of samples; None selects all. The folder options decide between the first
+            samples and a random choice. If `out` is the run folder, it must be None or all.
 
     Raises:
         SampleError: Images are missing, corrupt or altered.
@@ -587,10 +587,10 @@ def folder_options_of(
 def result_name(
     evaluator_profile: EvaluatorProfile, rules: str, reference_sha256: str | None = None
 ) -> str:
-    """Return the name of a result's file without its ending.
+    """Return the name of a result file without `.json`.
 
     Args:
-        reference_sha256: Hash of a reference that is not the suite's.
+        reference_sha256: sha256 of the user's reference; None for the suite's own.
     """
     rules_suffix = "" if rules == "official" else f"_{rules}"
     reference_suffix = "" if reference_sha256 is None else f"_ref-{reference_sha256[:8]}"

@@ -500,7 +500,7 @@ def mixed_numerics_warnings(records: Sequence[JsonObject]) -> tuple[str, ...]:
 
 
 def numerics_flags(records: Sequence[JsonObject]) -> dict[str, Option]:
-    """Return `judge_device`, `judge_path` and `judge_tf32`, as far as the shards record them."""
+    """Return `judge_device`, `judge_network` and `judge_tf32`, as far as the shards record them."""
     values_by_flag: dict[str, list[Option]] = {}
     for record in records:
         for key, value in _numerics(record).items():

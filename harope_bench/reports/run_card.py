@@ -90,7 +90,7 @@ def _result_fields(item: StoredResult) -> dict[str, object]:
         excluded_fields |= {"suite", "resolution"}
     fields = item.result.model_dump(mode="json", exclude=excluded_fields)
     fields["judge"]["class"] = fields["judge"].pop("judge_class")
-    fields["judge_errors"] = {
+    fields["judge_error_rates"] = {
         name: [rate.text for rate in rates] for name, rates in item.result.judge_error_rates.items()
     }
     fields["counts"] = {

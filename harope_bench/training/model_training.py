@@ -40,7 +40,7 @@ class ModelTraining(NamedTuple):
 def build_trainer(
     model: ModelTraining, folder: Path, resume: bool, logged_metrics: LoggedMetrics | None = None
 ) -> Trainer:
-    """Return the trainer of a model, at the folder's snapshot with `resume`.
+    """Return the trainer of a model; `resume` loads the snapshot in the folder.
 
     Without a snapshot the network has its base weights, or random ones from the recipe's seed.
     """

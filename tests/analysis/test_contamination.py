@@ -42,7 +42,7 @@ PROMPTS = [  # written for this test, in GenEval's forms
 
 @pytest.fixture
 def matcher() -> Matcher:
-    return Matcher(PROMPTS, templates=True)
+    return Matcher(PROMPTS, has_templates=True)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_captions_that_do_not_match(caption: str, matcher: Matcher) -> None:
 
 
 def test_other_suites_have_no_templates() -> None:
-    plain = Matcher(PROMPTS, templates=False)
+    plain = Matcher(PROMPTS, has_templates=False)
     assert plain.match("a photo of an owl and a lamp") == CaptionMatch(
         "contained", "single_object", "a photo of an owl"
     )
@@ -114,7 +114,7 @@ def test_other_suites_have_no_templates() -> None:
 
 
 def test_a_one_word_prompt_is_found_inside() -> None:
-    assert Matcher([BenchmarkPrompt("owl", "words")], templates=False).match(
+    assert Matcher([BenchmarkPrompt("owl", "words")], has_templates=False).match(
         "my owl sleeps"
     ) == CaptionMatch("contained", "words", "owl")
 
@@ -126,7 +126,7 @@ def test_containment_agrees_with_a_plain_search() -> None:
     made = [
         BenchmarkPrompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)
     ]
-    matcher = Matcher(made, templates=False)
+    matcher = Matcher(made, has_templates=False)
     for _ in range(400):
         caption = " ".join(rng.choices("abcd", k=rng.randint(0, 8)))
         inside = [p.text for p in made if f" {p.text} " in f" {caption} "]
@@ -314,7 +314,7 @@ def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], P
     facts = read_prompts(folder / "evaluation_metadata.jsonl", "geneval")
     plain = read_prompts(folder / "generation_prompts.txt", "geneval")
     assert len(facts) == len(plain) == 553
-    matcher = Matcher(facts, templates=True)
+    matcher = Matcher(facts, has_templates=True)
     assert matcher.templates is not None
     assert [
         p.text for p in facts if matcher.templates.task(normalized_words(p.text)) != p.task

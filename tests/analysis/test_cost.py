@@ -339,7 +339,7 @@ def test_cost_keeps_the_evaluators_contract() -> None:
 
 
 def test_the_measurements_of_known_forwards() -> None:
-    found = {m.metric: m for m in EVALUATOR.score(observed(), {}).measurements}
+    found = {m.metric: m for m in EVALUATOR.evaluate(observed(), {}).measurements}
     assert found["params_m"].value == 2.46144
     assert found["params_m"].name == "params_m-attention-layer"
     assert found["flops_g"].value == 0.736886784
@@ -351,7 +351,7 @@ def test_the_measurements_of_known_forwards() -> None:
 
 
 def test_the_scope_is_said_in_every_name() -> None:
-    flux = EVALUATOR.score(observed(projections=3, hidden=3072, heads=24), {})
+    flux = EVALUATOR.evaluate(observed(projections=3, hidden=3072, heads=24), {})
     assert {m.name.split("-", 1)[1] for m in flux.measurements} == {"qkv-projection", "whole-model"}
     assert all("layer" in m.title or "whole model" in m.title for m in EVALUATOR.metrics)
 
@@ -360,7 +360,7 @@ def test_what_was_not_had_is_none_with_its_reason() -> None:
     nan = float("nan")
     seen = observed(parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan)
     seen.arrays["seconds"][:] = nan
-    found = {m.metric: m for m in EVALUATOR.score(seen, {}).measurements}
+    found = {m.metric: m for m in EVALUATOR.evaluate(seen, {}).measurements}
     assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")
     assert (found["latency_ms_median"].value, found["latency_ms_median"].reason) == (
         None,
@@ -370,7 +370,7 @@ def test_what_was_not_had_is_none_with_its_reason() -> None:
 
 
 def test_few_forwards_have_no_deciles() -> None:
-    found = {m.metric: m for m in EVALUATOR.score(observed(9), {}).measurements}
+    found = {m.metric: m for m in EVALUATOR.evaluate(observed(9), {}).measurements}
     assert found["latency_ms_median"].value is not None
     assert "needs 10" in (found["latency_ms_p90"].reason or "")
 
@@ -475,9 +475,9 @@ def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
 
 def micro_table9(names: dict[str, str]) -> Any:
     table = load_table("9")
-    rows = tuple(row.model_copy(update={"micro": names.get(row.id)}) for row in table.rows)
+    rows = tuple(row.model_copy(update={"micro_checkpoint": names.get(row.id)}) for row in table.rows)
     scope = table.paper_scale.model_copy(update={"suite": "digits", "baseline": ("dit-rope",)})
-    return table.model_copy(update={"rows": rows, "micro": scope})
+    return table.model_copy(update={"rows": rows, "micro_scale": scope})
 
 
 def test_micro_rows_have_cost_and_fidelity(

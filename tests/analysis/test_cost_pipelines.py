@@ -47,8 +47,8 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
     backbone = registry.load_by_name("backbones", kind)
     with torch.device("meta"):
         transformer = published_shapes.PUBLISHED_TRANSFORMERS[kind].build()
-        network = backbone.place(transformer, encoding, {})
-        network.takes = SequenceSpec(TEXT[kind], 16)
+        network = backbone.attach_encoding(transformer, encoding, {})
+        network.sequence_spec = SequenceSpec(TEXT[kind], 16)
         probe = backbone.profiling_inputs(network, 512, 1)
     found = count_operations(network, probe.inputs)
     layer = published_shapes.counted_layer(kind, encoding, {}, 512)
@@ -85,10 +85,10 @@ def adapted(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
     backbone = registry.load_by_name("backbones", kind)
     network = tiny.trained(
-        backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {})
+        backbone.attach_encoding(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {})
     )
     lora.add_lora(network, backbone.targets, rank=4)
-    folded: Path = backbone.save(folder, network, str(base))
+    folded: Path = backbone.save_adapter(folder, network, str(base))
     return folded
 
 

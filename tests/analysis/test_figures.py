@@ -228,12 +228,12 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
     reader, inputs = open_classifier(plan.checkpoint, plan.settings), []
     for block in reader.network.blocks:
         block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
-    pictures = registry.load_by_name("suites", "digits-held-out").pictures(None, None)
+    pictures = registry.load_by_name("suites", "digits-held-out").real_images(None, None)
     chosen = [i * 1000 // 3 for i in range(3)]
     assert (
         len({pictures.labels[i] for i in chosen}) == 3
     )  # not the first three, which are of one class
-    reader.classify(np.stack([pictures.look(i, pictures.data(i), 28, 1.0) for i in chosen]))
+    reader.classify(np.stack([pictures.decode(i, pictures.read_bytes(i), 28, 1.0) for i in chosen]))
     grid, heads = (
         deit.grid_positions(7, 7),
         load_checkpoint_record("digits-deit-harope").config["heads"],
@@ -267,7 +267,7 @@ def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> 
         "--out",
         tmp_path / "d.svg",
     )
-    assert "has 1,000 images here, --images requests 1,001" in run(*words, exit_code=1).output
+    assert "has 1,000 images here, but --count requests 1,001" in run(*words, exit_code=1).output
 
 
 def test_a_figure_says_what_it_leaves_out(
@@ -413,7 +413,7 @@ def test_a_singular_matrix_has_no_condition_number() -> None:
     assert (
         learned_matrices.matrix_statistics(
             torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding
-        )["condition"]
+        )["condition_number"]
         is None
     )
 
@@ -635,7 +635,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
     assert "up to a complex factor" in page
     assert "uniform attention" in page
     data = json.loads((runs / "figures/distance.json").read_text())
-    assert {one["checkpoint"] for one in data["runs"]} == {"tiny-rope", "tiny-harope"}
+    assert {one["checkpoint"] for one in data["checkpoints"]} == {"tiny-rope", "tiny-harope"}
 
 
 def test_the_report_draws_from_data_and_never_takes_a_foreign_picture(tmp_path: Path) -> None:
@@ -654,7 +654,7 @@ def test_the_report_draws_from_data_and_never_takes_a_foreign_picture(tmp_path: 
 def test_damaged_data_are_named(tmp_path: Path) -> None:
     fake_runs.micro_run(tmp_path / "run", "harope", samples=2)
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures/x.json").write_text('{"kind": "loss", "ema": 0, "runs": []}')
+    (tmp_path / "figures/x.json").write_text('{"kind": "loss", "smoothing": 0, "curves": []}')
     with pytest.raises(StorageError, match=r"x\.json"):
         write_report(tmp_path, tmp_path / "report.html")
 

@@ -90,7 +90,7 @@ def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray,
     pipe.transformer.set_attn_processor(
         {name: Spy(kind, inner, caught) for name, inner in names.items()}
     )
-    drawer = backbone.drawer(pipe, None, backbone.configure({"base": str(base)}))
+    drawer = backbone.generator_class(pipe, None, backbone.parse_config({"base": str(base)}))
     for request in tiny.PLUGIN.requests(range(images)):
         caught.clear()
         drawer.generate([request], plan.settings)
@@ -135,7 +135,7 @@ def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -
     """
     backbone = registry.load_by_name("backbones", kind)
     network = tiny.trained(
-        backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options)
+        backbone.attach_encoding(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options)
     )
     path.write_bytes(weights_bytes(network.state_dict(), {}))
     register(
@@ -207,14 +207,14 @@ def test_a_second_attention_of_the_image_alone_does_not_count(
 
 def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     backbone = registry.load_by_name("backbones", "sd3")
-    network = backbone.place(
-        backbone.load_pipeline(bases["sd3"], tiny.settings()).transformer, *backbone.plain
+    network = backbone.attach_encoding(
+        backbone.load_pipeline(bases["sd3"], tiny.settings()).transformer, *backbone.base_encoding
     )
-    inputs = backbone.trial(network)
+    inputs = backbone.trial_inputs(network)
     before = tiny.outputs(network, inputs)
     backbone.expose_attention(network)
     assert tiny.apart(tiny.outputs(network, inputs), before) <= 1e-6
-    assert network.places is not None
+    assert network.token_positions is not None
 
 
 def test_only_the_asked_way_is_drawn(

@@ -329,7 +329,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
     assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
     assert (
-        "do not tell the encoding"
+        "do not reveal the encoding"
         in run("register", "other", "--weights", axial, exit_code=1).stderr
     )
     wrong = run(
@@ -501,7 +501,7 @@ def test_a_table_without_a_small_world_says_so() -> None:
 
     assert runs_of_table(load_table("4"), "micro")
     with pytest.raises(BenchError, match="table 4 has no micro runs"):
-        runs_of_table(load_table("4").model_copy(update={"micro": None}), "micro")
+        runs_of_table(load_table("4").model_copy(update={"micro_scale": None}), "micro")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ NARROWER: list[tuple[str, Callable[[str], object], type]] = [
 # base class.
 DUCK = SimpleNamespace(
     task="generate",
-    asks=None,
+    requested_conditioning=None,
     metrics=(),
     requests=lambda indices: [],
     conditioning=lambda config: None,

@@ -196,7 +196,7 @@ def test_both_layouts_are_the_same_pictures_in_the_same_order(
         suite.real_images(as_list(imagenet, tmp_path), None),
     )
     assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
-    assert len(folders.names) == 999 and not folders.whole
+    assert len(folders.names) == 999 and not folders.is_complete
     assert folders.labels[:2] == [0, 143]  # file 2 is of the class with 7 label = 1 modulo 1,000
 
 
@@ -265,7 +265,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
         if name.endswith("0022.JPEG")
     )
     assert scored.result.warning_texts[0].startswith(
-        f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image"
+        f"image {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image"
     )
     assert verify(tmp_path / "run", 3, 0, images=imagenet).altered_messages == []
 

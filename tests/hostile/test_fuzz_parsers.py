@@ -112,9 +112,9 @@ def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(
 # What opens a file from outside, or makes a value of its text. A function that calls one of these
 # is a parser.
 DOORS = {
-    "open_regular", "read_regular", "change_regular", "read_if_present", "read_text", "decode_text", "parse_json", "read_json",
-    "read_toml", "read_toml_bytes", "parse_toml", "read_lines", "lines_by", "read_sums", "open_npz", "read_header", "load_arrays",
-    "load_weights", "read_weights", "weights_header", "weights_note", "open_image", "read_image", "model_validate", "model_validate_json", "from_json", "read_facts", "parse_facts",
+    "open_regular", "read_regular", "open_regular_for_update", "read_if_present", "read_text", "decode_text", "parse_json", "read_json",
+    "read_toml", "read_toml_bytes", "parse_toml", "read_lines", "read_lines_by_field", "read_checksums", "open_npz", "read_header", "load_arrays",
+    "load_weights", "read_weights", "weights_header", "weights_metadata", "open_image", "read_image_bytes", "model_validate", "model_validate_json", "from_json", "read_versioned_toml", "parse_versioned_json",
     "validate_json", "validate_python", "load_file", "np.load", "torch.load", "DictReader", "parse_ranges", "parse_indices", "json.loads",
     "tomllib.loads", "gzip.open", "Image.open", "whole_number", "compile_pattern",
 }  # fmt: skip
@@ -126,18 +126,18 @@ RUNS = "the middle of a verb, which the tests of that verb run; the readers that
 ELSEWHERE = "runs in another Python, on weights that the user names"
 # Parsers that the table does not reach, by the beginning of their names, each with the reason.
 EXCEPTIONS = {
-    "models.backbones.lora.attach": BY_HASH, "models.backbones.pipelines.": BY_HASH, "models.load_checkpoint.open_checkpoint": BY_HASH, "analysis.learned_matrices.": BY_HASH,
-    "training.model.start": BY_HASH, "models.export_checkpoint.export": BY_HASH, "judges.clip.clip_network.": BY_HASH, "judges.inception.inception_network.": BY_HASH,
+    "models.backbones.lora.load_adapter": BY_HASH, "models.backbones.adapter_pipelines.": BY_HASH, "models.load_checkpoint.open_checkpoint": BY_HASH, "analysis.learned_matrices.": BY_HASH,
+    "training.model_training.load_base_weights": BY_HASH, "models.export_checkpoint.export": BY_HASH, "judges.clip.clip_network.": BY_HASH, "judges.inception.inception_network.": BY_HASH,
     "judges.generic.vision_tower.": BY_HASH, "judges.blip.blip_vqa.": BY_HASH, "judges.depth.dpt_depth.": BY_HASH, "judges.micro.micro_extractor.": OF_THE_PACKAGE,
     "judges.micro.shapes_vision.": OF_THE_PACKAGE, "judges.runners.mplug.": ELSEWHERE,
     "judges.runners.unidet.": ELSEWHERE, "suites.noun_chunks.": OF_THE_PACKAGE, "suites.digits.": OF_THE_PACKAGE,
     "suites.shapes.": OF_THE_PACKAGE, "suites.dpg_bench.official_hashes": OF_THE_PACKAGE,
-    "leaderboards.table_spec.published_flags": OF_THE_PACKAGE, "core.part_files.kernel": OF_THE_PACKAGE,
-     "pipeline.classify._wrong_result": RUNS, "pipeline.classify.without_values": CHECKED, "testing.": CHECKED, "models.backbones.diffusers_networks.": CHECKED,
-    "analysis.cost.profile.weightless": CHECKED, "pipeline.evaluate.source_of": CHECKED,
+    "leaderboards.table_spec.load_published_flags": OF_THE_PACKAGE, "core.part_files.boot_token": OF_THE_PACKAGE,
+     "pipeline.classify._result_differences": RUNS, "pipeline.classify.drop_values": CHECKED, "testing.": CHECKED, "models.backbones.diffusers_networks.": CHECKED,
+    "analysis.cost.measure_cost.plan_without_weights": CHECKED, "pipeline.evaluate.make_source": CHECKED,
     "evaluators.dpg_bench.": CHECKED, "evaluators.geneval.": CHECKED, "leaderboards.entries.": CHECKED, "assets.download._copy": WRITES,
-    "pipeline.annotate._vouch": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.Run.add": WRITES, "data.run_folder.Run.settle": WRITES, "core.storage.copy": WRITES,
-    "core.state_dicts.weights_bytes": WRITES, "training.written.": WRITES,
+    "pipeline.annotate._record_hashes": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.RunFolder.add_sample": WRITES, "data.run_folder.RunFolder.finalize_records": WRITES, "core.storage.copy_file": WRITES,
+    "core.state_dicts.weights_bytes": WRITES, "training.training_files.": WRITES,
 }  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from harope_bench.core import (
-    annotations,
     array_archive,
     checksums,
     escaping,
@@ -35,6 +34,7 @@ from harope_bench.core import (
     schema,
     toml_file,
 )
+from harope_bench.core.annotations import Detection, DetectionAnnotation
 from harope_bench.core.errors import BenchError
 from harope_bench.core.record_base import FileRecord, Record
 from harope_bench.core.schema import (
@@ -104,8 +104,8 @@ results = st.builds(
 )  # fmt: skip
 boxes = st.tuples(numbers, numbers, numbers, numbers)
 sightings = st.builds(
-    annotations.DetectionAnnotation, size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
-    found=st.lists(st.builds(annotations.Detection, label=texts, score=st.floats(0, 1), box=boxes), max_size=3).map(tuple),
+    DetectionAnnotation, size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
+    detections=st.lists(st.builds(Detection, label=texts, score=st.floats(0, 1), box=boxes), max_size=3).map(tuple),
 )  # fmt: skip
 drawn = st.builds(
     SampleRecord, index=st.integers(0, 2**53), file=texts.filter(bool), sha256=st.none() | texts, label=st.none() | st.integers(),

@@ -169,21 +169,21 @@ def load_pickles(file: Any, **options: Any) -> Any:
 
 GUARDS = (
     Guard("only regular files are opened", attribute(regular_file, "_open_handle", opened_as_it_is), ("images/place-pipe", "images/place-device")),
-    Guard("a TOML file has a largest size", attribute(toml_file, "FACTS_BYTES", 1 << 30), ("text/policy-large",)),
-    Guard("image formats are on a list", attribute(image_io, "FORMATS", (*image_io.IMAGE_FORMATS, "GIF", "TIFF")), ("images/gif", "images/tiff")),
+    Guard("a TOML file has a largest size", attribute(toml_file, "TOML_BYTES", 1 << 30), ("text/policy-large",)),
+    Guard("image formats are on a list", attribute(image_io, "IMAGE_FORMATS", (*image_io.IMAGE_FORMATS, "GIF", "TIFF")), ("images/gif", "images/tiff")),
     Guard("an image has a largest number of pixels", attribute(image_io, "MAX_PIXELS", 2**62), ("images/too-wide",)),
     Guard("an image has one frame", lambda patch: patch.setattr(image_io, "getattr", lambda *_: 1, raising=False), ("images/animated-png",)),
-    Guard("16 bits are not cut to 8", attribute(image_io, "_deep", lambda data: False), ("images/sixteen-bits",)),
+    Guard("16 bits are not cut to 8", attribute(image_io, "_is_16_bit_png", lambda data: False), ("images/sixteen-bits",)),
     Guard("arrays of objects are refused", several(everywhere(array_file.read_member_header, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),
           ("npz/judge-a-pickle",)),
     Guard("an npz holds what its headers claim", everywhere(array_file.read_member_header, any_header), ("npz/less-than-there-is", "npz/far-more")),
-    Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_total", nothing), ("npz/reference-bomb",)),
+    Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_unpacked_size", nothing), ("npz/reference-bomb",)),
     Guard("an array stands once in an npz", everywhere(array_archive.repeated_member, nothing), ("npz/twice",)),
     Guard("torch files are unpickled as tensors alone",
-          attribute(state_dicts, "_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
-    Guard("weights have the network's keys and shapes", attribute(state_dicts, "compare", nothing), ("weights/key-missing", "weights/integers")),
+          attribute(state_dicts, "_load_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
+    Guard("weights have the network's keys and shapes", attribute(state_dicts, "check_state_dict", nothing), ("weights/key-missing", "weights/integers")),
     Guard("weights have the recorded hash", everywhere(state_dicts.check_sha256, nothing), ("weights/registered-flip", "weights/export-flip")),
-    Guard("text that steers a terminal is blanked", attribute(escaping, "_blanked", lambda text, allowed="": text), ("weights/key-that-steers",)),
+    Guard("text that steers a terminal is blanked", attribute(escaping, "_replace_unprintable", lambda text, allowed_characters="": text), ("weights/key-that-steers",)),
     Guard("no csv cell is a formula", attribute(escaping, "csv_cell", lambda value: value), ("names/csv-formula", "names/csv-at")),
     Guard("pages escape texts", everywhere(template_environment, unescaped), ("names/report-script", "names/site-script")),
     Guard("a record names a file of its folder", everywhere(sample_set.path_inside, lambda folder, name, index: folder / name),
@@ -204,7 +204,7 @@ GUARDS = (
     Guard("a refusal of the disk says what to do", everywhere(storage.convert_os_errors, lambda path, missing_ok=False: nullcontext()),
           ("disk/read-only-report",)),
     Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded_hash, nothing), ("text/result-in-report",)),
-    Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "claim", nothing), ("disk/another-plan",)),
+    Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "tie_to_plan", nothing), ("disk/another-plan",)),
 )  # fmt: skip
 
 

@@ -149,9 +149,9 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
     """A second process asks everything and records the answers while the first has one of its own
     still to write.
     """
-    folder, out, real, calls = pictures(tmp_path / "i"), tmp_path / "o", ToyEye.see, list[int]()
+    folder, out, real, calls = pictures(tmp_path / "i"), tmp_path / "o", ToyEye.annotate, list[int]()
 
-    def see(self: ToyEye, *args: Any) -> Any:
+    def annotate_image(self: ToyEye, *args: Any) -> Any:
         calls.append(1)
         answer = real(self, *args)
         if len(calls) == faster_at + 1:
@@ -163,13 +163,13 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
         return answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(ToyEye, "see", see)
+        patch.setattr(ToyEye, "annotate", annotate_image)
         try:
             asked(folder, out)
         except KeyboardInterrupt:
             assert is_killed
     sights, _ = asked(folder, out)
-    assert [sight.fault for sight in sights] == [None] * 8
+    assert [sight.failure for sight in sights] == [None] * 8
     assert checksums.file_state(out / "toy-eye", annotate.ANNOTATIONS_FILE) == "same"
 
 

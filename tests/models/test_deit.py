@@ -515,7 +515,7 @@ def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
-    with pytest.raises(OptionError, match="pos_scaling ntk means nothing to rope-mixed"):
+    with pytest.raises(OptionError, match="pos_scaling ntk does not apply to rope-mixed"):
         make_classifier_plan(
             "digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56}
         )

@@ -348,7 +348,7 @@ def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None
 def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> None:
     path = training_file(tmp_path / "p.pt", state_of(SMALL, "rope-axial"))
     with pytest.raises(
-        OptionError, match="the keys of .* do not tell the encoding; add --encoding, one of: ape"
+        OptionError, match="the keys of .* do not reveal the encoding; add --encoding, one of: ape"
     ):
         known(tmp_path, file=path)
     assert (
@@ -378,8 +378,8 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"model": "DiT-B/2"}, "its args say hidden = 768, its keys 48"),
-        ({"num_classes": 1000}, "its args say classes = 1000, its keys 10"),
+        ({"model": "DiT-B/2"}, "its args state hidden = 768, its keys 48"),
+        ({"num_classes": 1000}, "its args state classes = 1000, its keys 10"),
     ],
 )
 def test_arguments_that_contradict_the_keys_are_refused(
@@ -391,7 +391,7 @@ def test_arguments_that_contradict_the_keys_are_refused(
             file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args),
         )
     table = with_table(state_of(SMALL, "ape"))
-    with pytest.raises(WeightsError, match="its args say size = 32, its keys 8"):
+    with pytest.raises(WeightsError, match="its args state size = 32, its keys 8"):
         known(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
 
 
@@ -416,8 +416,8 @@ def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_pa
 def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_path: Path) -> None:
     harope, ape = released(state_of(SMALL, "harope")), with_table(state_of(SMALL, "ape"))
     for state, encoding, said in (
-        (harope, "rope-axial", "holds harope parameters"),
-        (ape, "rope-axial", "holds ape parameters"),
+        (harope, "rope-axial", "contains harope parameters"),
+        (ape, "rope-axial", "contains ape parameters"),
     ):
         with pytest.raises(OptionError, match=said):
             known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)

@@ -600,7 +600,7 @@ def test_where_the_base_lies_does_not_change_a_plan(
         ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
         ({"sampler": "ddpm"}, {}, "own flow scheduler"),
         ({"pos_scaling": "yarn"}, {"encoded_tokens": "image"}, "encoded_tokens=image leaves"),
-        ({"pos_scaling": "extend"}, {}, "pos_scaling extend means nothing to rope-axial"),
+        ({"pos_scaling": "extend"}, {}, "pos_scaling extend does not apply to rope-axial"),
         ({}, {"base": "/no/such/folder"}, "is no folder"),
         ({}, {"encoded_tokens": "some"}, "flux config encoded_tokens"),
         ({}, {"surprise": 1}, "surprise"),
@@ -623,7 +623,7 @@ def plain_drawer(base: Path, **settings: Any) -> Any:
 
 def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(base: Path) -> None:
     drawer = plain_drawer(base)
-    with pytest.raises(OptionError, match="draws from prompts"):
+    with pytest.raises(OptionError, match="a text-to-image pipeline needs prompts, request 0 has none"):
         drawer.generate([Request(index=0, label=3)], tiny.settings())
     drawer.network.transformer.proj_out.bias.data.fill_(torch.nan)
     assert drawer.generate(REDS[:1], tiny.settings()).failures == {

@@ -41,7 +41,7 @@ pytest.importorskip("diffusers", reason="needs the extra t2i")
         ({"sampler": "flow"}, "predicts noise"),
         (
             {"pos_scaling": "extend"},
-            "pos_scaling extend means nothing to harope; it takes none, linear, ntk",
+            "pos_scaling extend does not apply to harope; it takes none, linear, ntk",
         ),
         (
             {"vae": "nowhere"},

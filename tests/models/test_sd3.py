@@ -267,7 +267,7 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
     ("settings", "encoding", "said"),
     [
         ({"resolution": 400}, ("ape", {"form": "sd3"}), "ends at 24 tokens a side, 384 px"),
-        ({"pos_scaling": "linear"}, ("ape", {"form": "sd3"}), "means nothing to sd3's table"),
+        ({"pos_scaling": "linear"}, ("ape", {"form": "sd3"}), "does not apply to sd3's table"),
         ({"resolution": 65}, ("harope", {}), "tokens of 16"),
     ],
 )

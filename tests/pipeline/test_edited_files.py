@@ -81,7 +81,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             "not the record of the judge",
         ),
         (
-            "observations/digits-net/00000.json",
+            "features/digits-net/00000.json",
             lambda facts: facts.update(unusual_images={"L": 6}),
             "odd is not what digits-net records now",
         ),
@@ -109,7 +109,9 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
         (
             "results/toy-rule.json",
             lambda facts: facts.update(
-                judge_errors={"toy-eye": [{"cases": "lights", "wrong": 0, "of": 9}]}
+                judge_error_rates={
+                    "toy-eye": [{"case_kind": "lights", "n_wrong": 0, "n_cases": 9}]
+                }
             ),
         ),
         ("annotations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),

@@ -59,7 +59,7 @@ def real(folder: Path, count: int) -> Path:
 
 
 def value(scored: list, metric: str) -> float:
-    found = scored[0].result.measured(metric)
+    found = scored[0].result.find_measurement(metric)
     assert found is not None
     assert found.value is not None
     return found.value
@@ -99,7 +99,7 @@ def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
     (again,) = score(run, run)
     assert (first.is_new, again.is_new) == (True, False)
     assert first.path.stat().st_mtime_ns == stamp
-    (rescored,) = score(run, run, rescore=True)
+    (rescored,) = score(run, run, is_rescored=True)
     assert rescored.is_new
     assert is_same_result(first.result, rescored.result)
 
@@ -112,10 +112,10 @@ def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("a network was opened")
 
     monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
-    score(run, run, rescore=True)
+    score(run, run, is_rescored=True)
     (run / "features/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="without --rescore"):
-        score(run, run, rescore=True)
+        score(run, run, is_rescored=True)
 
 
 def test_damaged_observations_are_made_again(run: Path) -> None:

@@ -208,7 +208,7 @@ FILES = {
         of_suite,
         lambda path: patched(
             digits,
-            "FOLDER",
+            "SUITES_FOLDER",
             path.parent,
             lambda: registry.load_by_name("suites", "digits").reference("digits-net"),
         ),

@@ -90,7 +90,7 @@ def test_values_that_are_not_finite_are_not_kept(
         " again or use another --device, then run eval again"
     )
     assert sorted(
-        p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != "."
+        p.name for p in (run / "features/digits-net").iterdir() if p.name[0] != "."
     ) == [checksums.CHECKSUMS_FILE, JUDGE_FILE]
     assert (
         score(run).result.measurements[0].value is not None
@@ -135,7 +135,7 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
     before = bytes_of(out)
     assert len(before) == 4
     weights.unlink()
-    with pytest.raises(WeightsError, match="not there"):
+    with pytest.raises(WeightsError, match="which is missing"):
         evaluate_profiles(drawn, tmp_path / "other", wanted)  # to look, they are needed
     again = evaluate_profiles(
         drawn,
@@ -150,7 +150,7 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
         "judge: other weights than Inception of 2015's, or a copy with another hash; numbers do"
         " not compare with published ones" in again[0].result.warning_texts
     )
-    (out / "observations/inception-2015" / JUDGE_FILE).unlink()
+    (out / "features/inception-2015" / JUDGE_FILE).unlink()
     with pytest.raises(
         SampleError,
         match=(
@@ -165,7 +165,7 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
 ) -> None:
     before = score(run).result
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
-    after = score(run, rescore=True).result
+    after = score(run, is_rescored=True).result
     assert after.judge == before.judge and after.measurements == before.measurements
     assert [line for line in after.warning_texts if line not in before.warning_texts] == [
         "judge: the installed digits-net differs from the recorded one in weights_sha256; the"
@@ -175,10 +175,10 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
 
 def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
     score(run)
-    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE_FILE
+    before, told = bytes_of(run), run / "features/digits-net" / JUDGE_FILE
     for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
         told.unlink() if damage is None else told.write_bytes(damage)
-        score(run, rescore=True)
+        score(run, is_rescored=True)
         assert bytes_of(run) == before
     score(run)  # an ordinary call mends it
     assert json.loads(told.read_text())["judge"]["name"] == "digits-net"
@@ -198,7 +198,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
     assert not any("different numerics" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
         "judge_device": "cpu",
-        "judge_path": "folded",
+        "judge_network": "folded",
         "judge_tf32": False,
     }
     path = run / "features/digits-net" / shard_name(1)
@@ -211,7 +211,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
     ):
         path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": way}))
         checksums.record_file_hashes(path.parent, [path.name])
-        again = score(run, rescore=True).result
+        again = score(run, is_rescored=True).result
         assert again.measurements == first.measurements
         assert (
             f"judge: shards were extracted with different numerics {told}, so their last bits may"
@@ -226,7 +226,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
     )
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # of an older version
     assert not any(
-        "different numerics" in line for line in score(run, rescore=True).result.warning_texts
+        "different numerics" in line for line in score(run, is_rescored=True).result.warning_texts
     )
 
 
@@ -247,4 +247,4 @@ def test_a_reference_seen_by_another_judge_since_is_not_scored_against(
     with pytest.raises(
         SampleError, match="lacks the digits-net features of 90 images; run eval without --rescore"
     ):
-        score(run, reference=tmp_path / "images.npz", rescore=True)
+        score(run, reference=tmp_path / "images.npz", is_rescored=True)

@@ -245,12 +245,12 @@ def test_images_of_a_reference_are_seen_once_and_kept(
         "open",
         lambda self, device="cpu": pytest.fail("a network was opened"),
     )
-    again = score(drawn, tmp_path / "b", reference=path, rescore=True)
+    again = score(drawn, tmp_path / "b", reference=path, is_rescored=True)
     assert again.result.measurements == first.result.measurements
     for file in kept.iterdir():
         file.unlink()
     with pytest.raises(SampleError, match="run eval without --rescore once"):
-        score(drawn, tmp_path / "b", reference=path, rescore=True)
+        score(drawn, tmp_path / "b", reference=path, is_rescored=True)
 
 
 def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
@@ -410,7 +410,7 @@ def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(
     first = score(drawn, tmp_path / "out")
     assert first.result.warning_texts[:2] == wanted
     assert (
-        score(drawn, tmp_path / "out", rescore=True).result.warning_texts
+        score(drawn, tmp_path / "out", is_rescored=True).result.warning_texts
         == first.result.warning_texts
     )
 

@@ -196,7 +196,7 @@ def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Pat
     path = run / "results" / name
     (run / "results/fidelity.json").rename(path)
     (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
-    alter(path, lambda r: r.update(per_sample=path.with_suffix(".npz").name))
+    alter(path, lambda r: r.update(arrays_file=path.with_suffix(".npz").name))
     old = ("fidelity.json", "fidelity.npz")
     checksums.record_file_hashes(
         path.parent, [*old, path.name, path.with_suffix(".npz").name]

@@ -216,16 +216,16 @@ def test_two_processes_clear_one_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> None:
-    """`mend_lines` waits for the writer's lock; without it the half line would be taken for one
+    """`drop_partial_line` waits for the writer's lock; without it the half line would be taken for one
     that a power cut left.
     """
     path = tmp_path / "annotations.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
     code = (
-        "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines;"
+        "import sys; from pathlib import Path; from harope_bench.core.json_lines import drop_partial_line;"
         " print('go', flush=True); "
     )
-    code += "mend_lines(Path(sys.argv[1]))"
+    code += "drop_partial_line(Path(sys.argv[1]))"
     with path.open("ab") as file:
         part_files.lock_handle_exclusively(file.fileno())
         process = subprocess.Popen(
@@ -248,7 +248,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from harope_bench.core import storage
-with storage.writing(Path(sys.argv[1])) as file:
+with storage.write_atomically(Path(sys.argv[1])) as file:
     file.write(b"half" * 1000)
     file.flush()
     print("half", flush=True)
@@ -304,7 +304,7 @@ def test_parts_in_a_folder_of_many_files_are_looked_for_seldom(
         (tmp_path / f"{number}.png").touch()
     calls = []
     real = part_files.remove_stale_parts
-    monkeypatch.setattr(part_files, "sweep", lambda *a: calls.append(1) or real(*a))
+    monkeypatch.setattr(part_files, "remove_stale_parts", lambda *a: calls.append(1) or real(*a))
     for number in range(12):
         storage.write_bytes(tmp_path / f"{number}.png", b"x")
     assert 2 <= len(calls) <= 4
@@ -599,7 +599,7 @@ def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = fortran_npz(tmp_path / "f.npz", np.zeros((7, 4, 5, 3), dtype=np.uint8))
-    monkeypatch.setattr(adm_npz, "WHOLE", 100)
+    monkeypatch.setattr(adm_npz, "MAX_FORTRAN_BYTES", 100)
     with pytest.raises(SampleError, match=r"is in Fortran order, .* save np.ascontiguousarray"):
         sample_set.open_samples(path)
 

@@ -331,7 +331,7 @@ def test_a_mean_of_tasks_that_are_all_near_their_bound_is_covered() -> None:
     tasks, truth = np.repeat(np.arange(6), 20), float(np.mean(rates))
     for draws in zip(*(shares(rng, 1000, 20, 4, rate, RHO) for rate in rates), strict=True):
         means = PromptMeans(np.concatenate(draws), None, tasks, np.full(120, 4))
-        found, wrong = score_interval(means, (0.0, 1.0)), student_interval(means)
+        found, wrong = score_interval(means, (0.0, 1.0)), wrong_interval(means)
         score.append(found is not None and found.low <= truth <= found.high)
         t.append(wrong.low <= truth <= wrong.high)
     assert 0.94 <= share(score) <= 0.985

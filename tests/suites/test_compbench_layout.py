@@ -492,7 +492,7 @@ def test_a_join_that_shifts_silently_is_told(
         "kinds": {"official": "action", "corrected": "action"},
     }
     changed = (*THREE._cases_by_category["complex"][:299], (last["text"], last))
-    monkeypatch.setattr(Toy, "_held", {"complex": changed})
+    monkeypatch.setattr(Toy, "_cases_by_category", {"complex": changed})
     lost = [number for number in range(3000) if number != 15]
     three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
     score = results.import_scores(tmp_path, THREE)

@@ -133,7 +133,7 @@ def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(
 
 def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes_vision, "_parser_sha256", lambda: "0" * 64)
-    assert JUDGE.errors() == ()
+    assert JUDGE.error_rates() == ()
     assert JUDGE.measure_judge_errors(2)["parser_sha256"] == "0" * 64
 
 

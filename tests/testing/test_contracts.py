@@ -15,6 +15,7 @@ from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor, load_judge
+from harope_bench.leaderboards import table_spec
 from harope_bench.testing.contract_violations import ContractViolations
 
 
@@ -258,19 +259,19 @@ METRIC = ToyEvaluator.metrics[0]
 def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) -> None:
     with pytest.raises(AssertionError) as caught:
         testing.check_evaluator(liar, *synthetic())
-    assert said.replace("_", " ") in str(caught.value).replace("_", " ")
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"published": {"fid": "9.49 FID"}}, "prints '9.49 FID', wanted a number"),
-        ({"published": {"fid": "9.4"}}, "prints '9.4', the column has 2 decimals"),
+        ({"published": {"fid": "9.4"}}, "prints '9.4', its column has 2 decimals"),
         (
             {"best_by_value": {"all": {"fid": ["one"]}}},
             "one/fid is marked best with 9.49, the best of its block is 8.90",
         ),
-        ({"printed": "Two"}, "has the same title as another"),
+        ({"title": "Two"}, "has the same title as another"),
         ({}, None),
         ({"published": {"fid": "9.49 (+4.1%)"}}, None),
     ],
@@ -278,29 +279,28 @@ def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) 
 def test_the_contract_reads_a_table_as_a_reader_does(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str | None
 ) -> None:
-    layout = pytest.importorskip("harope_bench.leaderboards.table_spec")
     best = change.get("best_by_value", {"all": {"fid": ["two"]}})
     first = {
         "id": "one",
-        "printed": "One",
+        "title": "One",
         "published": {"fid": "9.49"},
         **{k: v for k, v in change.items() if k != "best_by_value"},
     }
     facts = {
         "id": "T", "number": 99, "title": "A table", "best_by_value": best,
-        "columns": [{"key": "fid", "printed": "FID", "direction": "lower", "decimals": 2}],
-        "rows": [first, {"id": "two", "printed": "Two", "published": {"fid": "8.90"}}],
+        "columns": [{"key": "fid", "title": "FID", "direction": "lower", "decimals": 2}],
+        "rows": [first, {"id": "two", "title": "Two", "published": {"fid": "8.90"}}],
     }  # fmt: skip
     monkeypatch.setattr(
         "harope_bench.leaderboards.board.load_table",
-        lambda name: layout.parse_table(facts, "a test"),
+        lambda name: table_spec.parse_table(facts, "a test"),
     )
     if said is None:
         testing.check_table("table99")
         return
     with pytest.raises(AssertionError) as caught:
         testing.check_table("table99")
-    assert said.replace("the column", "its column") in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -> None:

@@ -330,7 +330,7 @@ def _arrays(
         for name, value in zip(names, values, strict=True)
     }
     reasons = {
-        "why_model": np.array([counts.reason] * len(seconds)),
-        "why_run": np.array([reason_not_run] * len(seconds)),
+        "reason_model": np.array([counts.reason] * len(seconds)),
+        "reason_run": np.array([reason_not_run] * len(seconds)),
     }
     return {**rows, "seconds": np.array(seconds), **reasons}

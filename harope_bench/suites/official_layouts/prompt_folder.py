@@ -351,9 +351,9 @@ def _open_ordered(folder: Path, keys: ImageKeys, order: str) -> SampleSet:
     length = 1 + max(positions)
     if length > keys.suite.count:
         raise SampleError(
-            f"{folder} has images up to number {length - 1:,}, {keys.suite_name} has"
-            f" {keys.suite.count:,} (numbers count from 0); give the suite they were generated for,"
-            " or --file-list"
+            f"{folder} has images numbered up to {length - 1:,}, but {keys.suite_name} has"
+            f" {keys.suite.count:,} images (numbered from 0); give the suite they were generated"
+            " for, or --file-list"
         )
     copies, remainder = divmod(length, keys.prompt_count)
     if remainder and (order == "prompt-major" or numbers is None):
