@@ -475,7 +475,9 @@ def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
 
 def micro_table9(names: dict[str, str]) -> Any:
     table = load_table("9")
-    rows = tuple(row.model_copy(update={"micro_checkpoint": names.get(row.id)}) for row in table.rows)
+    rows = tuple(
+        row.model_copy(update={"micro_checkpoint": names.get(row.id)}) for row in table.rows
+    )
     scope = table.paper_scale.model_copy(update={"suite": "digits", "baseline": ("dit-rope",)})
     return table.model_copy(update={"rows": rows, "micro_scale": scope})
 

@@ -85,7 +85,9 @@ def adapted(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
     backbone = registry.load_by_name("backbones", kind)
     network = tiny.trained(
-        backbone.attach_encoding(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {})
+        backbone.attach_encoding(
+            backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {}
+        )
     )
     lora.add_lora(network, backbone.targets, rank=4)
     folded: Path = backbone.save_adapter(folder, network, str(base))

@@ -668,7 +668,8 @@ def test_loss_and_report_need_no_torch(tmp_path: Path) -> None:
     arguments = ["figure", "loss", str(tmp_path / "log.txt"), "--out", str(tmp_path / "x.svg")]
     code = (
         "import sys\nfrom harope_bench.cli import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()

@@ -135,7 +135,9 @@ def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -
     """
     backbone = registry.load_by_name("backbones", kind)
     network = tiny.trained(
-        backbone.attach_encoding(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options)
+        backbone.attach_encoding(
+            backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options
+        )
     )
     path.write_bytes(weights_bytes(network.state_dict(), {}))
     register(
@@ -180,7 +182,7 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     )
     attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
-    pair = network.encoding.matrices(layer)
+    pair = network.encoding.control_matrices(layer)
     wanted = attention_distance.attention_distances(
         q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions
     )
@@ -257,7 +259,7 @@ def test_the_figure_of_a_pipeline(
     assert done.output.strip().endswith("px; text tokens excluded")
     chart = read_chart(tmp_path / "d.json")
     assert "text tokens left out of queries and keys" in chart.settings_text
-    run = chart.curves[0]
+    run = chart.checkpoints[0]
     assert isinstance(run, CheckpointDistances)
     assert run.timesteps == pytest.approx(
         (826.064, 612.866, 345.419)

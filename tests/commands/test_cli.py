@@ -343,7 +343,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         "size=28",
         exit_code=1,
     )
-    assert "holds harope parameters, not ape" in wrong.stderr
+    assert "contains harope parameters, not ape" in wrong.stderr
 
 
 def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:

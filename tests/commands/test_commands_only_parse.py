@@ -126,7 +126,8 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
     words = """t --suite digits, --with fidelity,cost --reference r.npz
         --rules corrected --profile adm,clean,adm
         --judge detector=a
-        --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d --subset 4 --rescore
+        --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d
+        --subset 4 --rescore
         --steps 5 --guidance 1.5
         --sampler flow --seed 6 --labels balanced --preset one --dtype float16 --pos-scaling ntk
         --guidance-channels 3

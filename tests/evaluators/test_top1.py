@@ -508,7 +508,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
                 tmp_path / "r",
                 RealImageSelection(folder=tmp_path),
             ),
-            "brings its own",
+            "has its own images; leave --images and --ground-truth out",
         ),
     ):
         with pytest.raises(OptionError, match=told) as caught:

@@ -82,7 +82,7 @@ def checkpoint() -> Any:
 def result() -> Result:
     numbers = [fake_runs.measurement("fid", 13.0, n=4), fake_runs.measurement("is", 8.0, n=4)]
     return fake_runs.result(
-        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", per_sample="fidelity.npz", warnings=make_warnings("images", ["images: few"]),
+        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", arrays_file="fidelity.npz", warnings=make_warnings("images", ["images: few"]),
         source=ImageSource(suite="digits", path="../images", count=4),
     )  # fmt: skip
 
@@ -111,8 +111,8 @@ def run_files() -> Files:
         "results/fidelity.json": file_of("result", result()),
         "results/fidelity.npz": npz_bytes(arrays),
         "results/fidelity.sample_scores.jsonl": as_lines(
-            {"index": 0, "prompt": 0, "copy": 0, "task": "one", "text": "a cat", "verdict": "right", "scores": {"one": 1.0}},
-            {"index": 1, "prompt": 1, "copy": 0, "task": "one", "text": "a dog", "verdict": "wrong", "scores": {"one": 0}, "reason": "no"},
+            {"index": 0, "prompt_index": 0, "copy": 0, "task": "one", "prompt": "a cat", "verdict": "right", "scores": {"one": 1.0}},
+            {"index": 1, "prompt_index": 1, "copy": 0, "task": "one", "prompt": "a dog", "verdict": "wrong", "scores": {"one": 0}, "reason": "no"},
         ),
     }  # fmt: skip
 
@@ -121,7 +121,7 @@ def run_files() -> Files:
 def baseline() -> bytes:
     from harope_bench.statistics.gate.baseline import Baseline, digest_of
 
-    bare = result().model_copy(update={"per_sample": None})
+    bare = result().model_copy(update={"arrays_file": None})
     made = Baseline(
         reason="signed",
         replaces_sha256=None,

@@ -100,7 +100,7 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
             str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")),
             10,
         )
-    with pytest.raises(click.UsageError, match="is no resolution"):
+    with pytest.raises(click.UsageError, match="is not a resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|has none"):
         ImageNetValSuite().real_images(
@@ -304,7 +304,7 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
             tmp_path / "results/x.sample_scores.jsonl",
             d.as_lines({"index": 0, "scores": {"a": 0.5}}, row),
         )
-        with pytest.raises(StorageError, match="row 2 is not what eval writes"):
+        with pytest.raises(StorageError, match="line 2 is not a row of sample scores"):
             failures.read_failures(tmp_path)
     put(
         tmp_path / "results/x.sample_scores.jsonl",

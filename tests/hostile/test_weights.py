@@ -122,7 +122,7 @@ STATES = [
     Case("no-key", changed(lambda s: s.clear()), register("x.safetensors"), 1, "of no backbone"),
     Case("shape", changed(lambda s: s.update({first(s): s[first(s)][:1].clone()})), register("x.safetensors"), 1, "mis-shaped|of no"),
     Case("integers", changed(lambda s: s.update({k: v.int() for k, v in s.items()})), register("x.safetensors"), 1, "of another kind .* int32 for float32"),
-    Case("note-other-encoding", noted(encoding="ape"), register("x.safetensors"), 1, "holds ape parameters, not rope-axial"),
+    Case("note-other-encoding", noted(encoding="ape"), register("x.safetensors"), 1, "contains ape parameters, not rope-axial"),
     Case("note-unknown-backbone", noted(backbone="../../x"), register("x.safetensors"), 1, "backbone"),
     Case("note-unknown-suite", noted(suite="../x"), ("register", "mine", "--weights", "x.safetensors", *OPTIONS[:6], "--sampler", "flow"), 1, "suite"),
     Case("note-no-json", changed(lambda s: None, {"checkpoint": "{"}), register("x.safetensors"), 0, "mine", ("home/checkpoints/*mine.*",)),

@@ -35,7 +35,11 @@ def test_a_difference_inside_a_nested_record_is_one_of_its_field() -> None:
 def test_what_need_not_come_out_the_same_is_no_difference_of_a_result() -> None:
     stored = stored_result()
     moved = stored.model_copy(
-        update={"target": "elsewhere", "label": "ours", "sample_scores_file": "x.sample_scores.jsonl"}
+        update={
+            "target": "elsewhere",
+            "label": "ours",
+            "sample_scores_file": "x.sample_scores.jsonl",
+        }
     )
     assert field_differences(stored, moved) == []
     assert field_differences(stored, stored.model_copy(update={"rules": "corrected"})) == [

@@ -66,7 +66,9 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (
             "results/{result}",
             lambda facts: facts.update(
-                judge_error_rates={"digits-net": [{"cases": "digits", "wrong": 0, "of": 9}]}
+                judge_error_rates={
+                    "digits-net": [{"case_kind": "digits", "n_wrong": 0, "n_cases": 9}]
+                }
             ),
             "judge_error_rates.digits-net is",
         ),
@@ -78,12 +80,12 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (
             "features/digits-net/judge.json",
             lambda facts: facts.update(warnings=["judge: of 2015"]),
-            "not the record of the judge",
+            "is not the record of the installed judge",
         ),
         (
             "features/digits-net/00000.json",
             lambda facts: facts.update(unusual_images={"L": 6}),
-            "odd is not what digits-net records now",
+            "unusual_images is not what digits-net records now",
         ),
         (
             "features/digits-net/00000.json",
@@ -109,9 +111,7 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
         (
             "results/toy-rule.json",
             lambda facts: facts.update(
-                judge_error_rates={
-                    "toy-eye": [{"case_kind": "lights", "n_wrong": 0, "n_cases": 9}]
-                }
+                judge_error_rates={"toy-eye": [{"case_kind": "lights", "n_wrong": 0, "n_cases": 9}]}
             ),
         ),
         ("annotations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),

@@ -95,7 +95,7 @@ def two_prompt_runs() -> Files:
     record |= {
         "plan": None,
         "plan_digest": None,
-        "rows": "fidelity.sample_scores.jsonl",
+        "sample_scores_file": "fidelity.sample_scores.jsonl",
         "suite": "geneval",
     }
     files = {
