@@ -169,7 +169,7 @@ PLACES = [
     Case("report-onto-pipe", odd_file("report.html", "pipe"), REPORT, 1, "report.html is not a file"),
     Case("report-onto-link", both(put("mine.html", b"mine"), link_out("report.html", "mine.html")), REPORT, 1, "report.html"),
     Case("report-onto-dangling", odd_file("report.html", "dangling"), REPORT, 1, "is a link and is not written over"),
-    Case("site-onto-page", put("site/index.html", b"<html>mine</html>"), SITE, 1, "page of something else"),
+    Case("site-onto-page", put("site/index.html", b"<html>mine</html>"), SITE, 1, "is not a leaderboard page"),
     Case("junit-onto-text", put("gate.xml", b"<mine/>"), GATE, 1, "is no JUnit XML of the gate and would be lost"),
     Case("junit-onto-plan", None, ("gate", RUN, RUN, "--junit", "run/plan.json"), 1, "is no JUnit XML of the gate"),
     Case("junit-onto-link", both(put("mine.xml", b"x"), link_out("gate.xml", "mine.xml")), GATE, 1, "gate.xml"),

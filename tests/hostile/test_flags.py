@@ -113,7 +113,11 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "resolutions-of-text": ((*CHECKPOINT, "--resolution", "28,x"), USAGE, "is not a resolution"),
     "resolutions-negative": ((*CHECKPOINT, "--resolution", "-28"), USAGE, "is not a resolution"),
     "resolutions-empty": ((*CHECKPOINT, "--resolution", ""), USAGE, "is not a resolution"),
-    "resolutions-of-digits": ((*CHECKPOINT, "--resolution", "9" * 5000), USAGE, "is not a resolution"),
+    "resolutions-of-digits": (
+        (*CHECKPOINT, "--resolution", "9" * 5000),
+        USAGE,
+        "is not a resolution",
+    ),
     "resolutions-huge": ((*CHECKPOINT, "--resolution", "999999999"), NAMED, "resolution"),
     "evaluator-unknown": ((*EVAL, "--with", "fidelityy"), NAMED, "fidelity"),
     "evaluator-empty": ((*EVAL, "--with", ","), NAMED, "."),

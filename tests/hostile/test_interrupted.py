@@ -149,7 +149,12 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
     """A second process asks everything and records the answers while the first has one of its own
     still to write.
     """
-    folder, out, real, calls = pictures(tmp_path / "i"), tmp_path / "o", ToyEye.annotate, list[int]()
+    folder, out, real, calls = (
+        pictures(tmp_path / "i"),
+        tmp_path / "o",
+        ToyEye.annotate,
+        list[int](),
+    )
 
     def annotate_image(self: ToyEye, *args: Any) -> Any:
         calls.append(1)

@@ -149,7 +149,7 @@ class LoosePlugin(dit.DitBackbone):
     [
         (LeakyDrawer, "changes with its neighbours"),
         (BatchNoise, "changes with its neighbours"),
-        (HidesFaults, "does not call a row that is not finite a fault"),
+        (HidesFaults, "does not report a row that is not finite as a failure"),
         (GlobalNoise, "moves a global random generator"),
     ],
 )
@@ -168,14 +168,14 @@ def test_the_contract_lists_all_that_a_loose_backbone_lets_pass(
     with pytest.raises(AssertionError) as caught:
         check_backbone("dit", CONFIGS["dit"])
     for said in (
-        "open with a missing key is taken",
-        "open with an unexpected key is taken",
-        "open with a mis-shaped key is taken",
+        "open with a missing key is accepted",
+        "open with an unexpected key is accepted",
+        "open with a mis-shaped key is accepted",
         "takes its rope-axial weights for string",
-        "reads {'depth': 1} off its keys, built with {'depth': 2}",
+        "detects {'depth': 1} from its keys, built with {'depth': 2}",
         "recognises an empty state dict",
         "recognises a foreign state dict",
-        "build with config field no_such_field is taken",
+        "build with config field no_such_field is accepted",
         "moves a global random generator",
     ):
         assert said in str(caught.value)

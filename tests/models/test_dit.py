@@ -422,7 +422,7 @@ def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_pa
         with pytest.raises(OptionError, match=said):
             known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
     found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
-    with pytest.raises(WeightsError, match="were trained with ape .* not with rope-axial"):
+    with pytest.raises(WeightsError, match="were trained with ape, not with rope-axial"):
         PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), ape)
     with pytest.raises(WeightsError, match="unexpected encoding.A_u"):
         PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), harope)

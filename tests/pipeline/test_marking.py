@@ -236,7 +236,9 @@ def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, to
 
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
-    with pytest.raises(SampleError, match=r"has images numbered up to 8, but toy has 8 images \(numbered from 0\)"):
+    with pytest.raises(
+        SampleError, match=r"has images numbered up to 8, but toy has 8 images \(numbered from 0\)"
+    ):
         marked(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
 
 

@@ -89,9 +89,10 @@ def test_values_that_are_not_finite_are_not_kept(
         " and 1 more, so nothing of them was stored; check these images, fetch the judge's weights"
         " again or use another --device, then run eval again"
     )
-    assert sorted(
-        p.name for p in (run / "features/digits-net").iterdir() if p.name[0] != "."
-    ) == [checksums.CHECKSUMS_FILE, JUDGE_FILE]
+    assert sorted(p.name for p in (run / "features/digits-net").iterdir() if p.name[0] != ".") == [
+        checksums.CHECKSUMS_FILE,
+        JUDGE_FILE,
+    ]
     assert (
         score(run).result.measurements[0].value is not None
     )  # with a sound judge nothing need be deleted

@@ -78,7 +78,10 @@ def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: in
     assert (done.n_rows, done.n_generated) == (8, 8 * each)
     for row in cells(tmp_path, 7).values():
         for cell in row.values():
-            assert cell["n_scored"] == each and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
+            assert (
+                cell["n_scored"] == each
+                and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
+            )
             assert cell["published"] is not None
     assert (
         "500, 1,000, 2,000, 4,000 training steps are replaced by 300, 600, 1,200, 2,400 here."

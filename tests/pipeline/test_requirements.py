@@ -96,7 +96,9 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
     }, "they answer elsewhere, later"
     tiny_prompts.prompts(bench_home)
     monkeypatch.setattr(
-        "harope_bench.suites.geneval.PLUGIN.source", lambda: ("prompts", "0" * 64), raising=False
+        "harope_bench.suites.geneval.PLUGIN.prompts_source",
+        lambda: ("prompts", "0" * 64),
+        raising=False,
     )
     assert ("prompts", "geneval") not in keys(missing_requirements(flux_plans()))
     no_extras.update({"transformers", "diffusers", "peft"})
@@ -168,7 +170,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
         "tiny",
         "harope-bench register tiny --weights FILE",
     )
-    assert "are not there; harope-bench register tiny" in refused(
+    assert "are missing; harope-bench register tiny" in refused(
         "eval", "tiny", "--count", 3, "--out", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
@@ -218,7 +220,7 @@ def test_what_is_wrong_and_what_to_do_are_not_split_at_a_semicolon_of_the_messag
     def fails() -> tuple[str, str]:
         raise error
 
-    monkeypatch.setattr(load_prompt_suite("geneval"), "source", fails)
+    monkeypatch.setattr(load_prompt_suite("geneval"), "prompts_source", fails)
     lacking = requirements.prompts_requirement("geneval")
     assert lacking is not None and (lacking.status, lacking.detail) == (state, SEMICOLONS)
     assert lacking.command == (error.advice or "harope-bench fetch geneval")

@@ -240,4 +240,4 @@ def test_a_folder_of_several_runs_is_checked_run_by_run_in_one_object(tmp_path: 
     )
     wrong = [check for check in told["checks"] if check["status"] == "altered"]
     assert told["status"] == "altered" and wrong
-    assert all("one/run" in check["what"] for check in wrong)
+    assert all("one/run" in check["subject"] for check in wrong)

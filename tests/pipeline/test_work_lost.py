@@ -216,13 +216,14 @@ def test_two_processes_clear_one_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> None:
-    """`drop_partial_line` waits for the writer's lock; without it the half line would be taken for one
-    that a power cut left.
+    """`drop_partial_line` waits for the writer's lock; without it the half line would be taken for
+    one that a power cut left.
     """
     path = tmp_path / "annotations.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
     code = (
-        "import sys; from pathlib import Path; from harope_bench.core.json_lines import drop_partial_line;"
+        "import sys; from pathlib import Path;"
+        " from harope_bench.core.json_lines import drop_partial_line;"
         " print('go', flush=True); "
     )
     code += "drop_partial_line(Path(sys.argv[1]))"
@@ -384,7 +385,7 @@ def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
     refused = run(*words[:-1], 3, exit_code=1).output
     assert (
         "registered already" in refused
-        and "steps 2 there, 3 now" in refused
+        and "steps is 2 there and 3 now" in refused
         and "--replace" in refused
     )
     assert toml.read_bytes() == before[0]
@@ -508,8 +509,8 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
         exit_code=1,
     ).output
     assert "is also an input file" in own and (tmp_path / "mine.npz").read_bytes() == mine
-    assert "exists and holds something else" in run(*words, "--images", 4, exit_code=1).output
-    run(*words, "--images", 4, "--replace")
+    assert "exists and holds something else" in run(*words, "--image-count", 4, exit_code=1).output
+    run(*words, "--image-count", 4, "--replace")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]
 
 
