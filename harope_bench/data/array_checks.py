@@ -19,6 +19,9 @@ MAX_COLUMN_VALUE = 1e18  # of a count, of seconds or of bytes
 PAIRING_KEYS = ("indices", "prompts", "labels")  # arrays by which samples of two runs are paired
 IMAGE_HASHES = "image_hashes"  # array of the sha256 of the classified images, (N, 32) uint8
 
+# Variances square contributions; NaN stands for a sample that does not count.
+MAX_CONTRIBUTION = 1e100
+
 
 def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> None:
     """Raise StorageError unless the per-sample arrays of a result can be paired with another run's.
@@ -87,6 +90,10 @@ def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: i
         raise StorageError(
             f"{path}: {name} is {array.dtype} {array.shape}, wanted"
             f" {KIND_TEXTS.get(kinds, 'numbers')} of {n_axes} axes; evaluate the run again"
+        )
+    if array.dtype.kind == "f" and (np.abs(array) > MAX_CONTRIBUTION).any():
+        raise StorageError(
+            f"{path}: {name} has values beyond {MAX_CONTRIBUTION:g}; evaluate the run again"
         )
 
 

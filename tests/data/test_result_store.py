@@ -35,6 +35,7 @@ from harope_bench.core.schema import (
 )
 from harope_bench.core.storage import sha256_bytes, write_text
 from harope_bench.data import result_store
+from harope_bench.data.array_checks import check_sample_arrays
 from harope_bench.data.result_paths import result_path, sample_scores_path
 from harope_bench.data.result_store import (
     ResultMethod,
@@ -475,3 +476,10 @@ def five(out):
 """
     found = set(offences(source))
     assert {line.split()[1] for line in found} == {"4", "6", "8", "10"}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e101, -1e300])
+def test_contributions_whose_squares_overflow_are_rejected(tmp_path: Path, value: float) -> None:
+    with pytest.raises(StorageError, match="beyond 1e\\+100"):
+        check_sample_arrays(tmp_path / "a.npz", {"fid": np.array([1.0, value])}, ["fid"])
+    check_sample_arrays(tmp_path / "a.npz", {"fid": np.array([1.0, np.nan, 1e99])}, ["fid"])

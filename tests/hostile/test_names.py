@@ -246,7 +246,7 @@ FILES += [
         (
             "index-twice",
             "file,index\n000000.png,0\n000001.png,0\n",
-            "line 3 states an image or a file again",
+            "line 3 lists an image or a file again",
         ),
         ("more-cells", "file,index\n000000.png,0,1,2\n", "list.csv"),
         ("cell-of-megabytes", "file,index\n" + "x" * 300_000 + ",0\n", "list.csv"),

@@ -86,7 +86,7 @@ HEADER_CASES = [
         put("x.safetensors", data),
         register("x.safetensors"),
         1,
-        r"x\.safetensors is not a readable safetensors|of no backbone",
+        r"x\.safetensors is not a readable safetensors|of no known backbone",
     )
     for name, data in HEADERS.items()
 ]
@@ -119,7 +119,7 @@ STATES = [
     Case("key-that-steers", changed(lambda s: s.update({"\x1b[2J\u202e": torch.zeros(1)})), register("x.safetensors"), 1, "unexpected "),
     Case("key-of-a-path", changed(lambda s: s.update({"../../x": torch.zeros(1)})), register("x.safetensors"), 1, "unexpected ../../x"),
     Case("key-very-long", changed(lambda s: s.update({"k" * 10_000: torch.zeros(1)})), register("x.safetensors"), 1, "unexpected k"),
-    Case("no-key", changed(lambda s: s.clear()), register("x.safetensors"), 1, "of no backbone"),
+    Case("no-key", changed(lambda s: s.clear()), register("x.safetensors"), 1, "of no known backbone"),
     Case("shape", changed(lambda s: s.update({first(s): s[first(s)][:1].clone()})), register("x.safetensors"), 1, "mis-shaped|of no"),
     Case("integers", changed(lambda s: s.update({k: v.int() for k, v in s.items()})), register("x.safetensors"), 1, "of another kind .* int32 for float32"),
     Case("note-other-encoding", noted(encoding="ape"), register("x.safetensors"), 1, "contains ape parameters, not rope-axial"),
@@ -265,7 +265,7 @@ CHANGED = [
     Case("registered-pipe", odd_file(TINY, "pipe"), GENERATE, 1, "tiny.safetensors"),
     Case("registered-device", odd_file(TINY, "device"), GENERATE, 1, "/dev/zero"),
     Case("export-flip", flip, ("export", "tiny", "out.safetensors"), 1, "has sha256 "),
-    Case("figure-flip", flip, ("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.svg"), 1, "has sha256 "),
+    Case("figure-flip", flip, ("figure", "attention-distance", "tiny", "--count", "1", "--out", "a.svg"), 1, "has sha256 "),
     Case("export-onto-weights", None, ("export", "tiny", TINY, "--replace"), 1, "is also an input file"),
     Case("export-onto-file", put("out.safetensors", b"mine"), ("export", "tiny", "out.safetensors"), 1, "holds something else"),
     Case("export-onto-pipe", odd_file("out.safetensors", "pipe"), ("export", "tiny", "out.safetensors", "--replace"), 1, "not a file"),

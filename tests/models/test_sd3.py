@@ -76,7 +76,7 @@ def test_ape_is_the_untouched_library(base: Path, pipe: Any) -> None:
         type(p) for p in pipe.transformer.attn_processors.values()
     }
     assert torch.equal(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs))
-    with pytest.raises(OptionError, match="say --option form=sd3"):
+    with pytest.raises(OptionError, match="give --option form=sd3"):
         placed(base, "ape")
 
 
@@ -266,7 +266,7 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
 @pytest.mark.parametrize(
     ("settings", "encoding", "said"),
     [
-        ({"resolution": 400}, ("ape", {"form": "sd3"}), "ends at 24 tokens a side, 384 px"),
+        ({"resolution": 400}, ("ape", {"form": "sd3"}), "has 24 tokens a side, for at most 384 px"),
         ({"pos_scaling": "linear"}, ("ape", {"form": "sd3"}), "does not apply to sd3's table"),
         ({"resolution": 65}, ("harope", {}), "tokens of 16"),
     ],

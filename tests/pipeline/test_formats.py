@@ -165,8 +165,8 @@ def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> o
         return call()
 
 
-def weights_of(judge: MicroExtractor, facts: Path) -> str:
-    return str(patched(judge, "facts", facts, judge.weights_sha256))
+def weights_of(judge: MicroExtractor, metadata_path: Path) -> str:
+    return str(patched(judge, "metadata_path", metadata_path, judge.weights_sha256))
 
 
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
