@@ -266,7 +266,7 @@ def wrong(
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
     folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
-    wrong("a", folder, {}, OptionError, "does not say of what; add --config base=FOLDER")
+    wrong("a", folder, {}, OptionError, "is a LoRA without its base model; add --config base=FOLDER")
     wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
     wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
     wrong(
@@ -345,7 +345,7 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ),
         (
             lambda s: {**s, "transformer.x.lokr_w1": torch.zeros(1)},
-            "holds transformer.x.lokr_w1: LoKr .LyCORIS. is not attached",
+            "has transformer.x.lokr_w1: LoKr .LyCORIS. is not attached",
         ),
         (
             lambda s: {**s, "transformer.x.hada_w1_a": torch.zeros(1)},
@@ -503,7 +503,7 @@ def without_a_shard(base: Path) -> None:
         (variant("transformer"), "transformer has only the variant 'fp16'"),
         (variant("text_encoder"), "text_encoder has only the variant 'fp16'"),
         (pickled, "text_encoder has only .bin files"),
-        (without_weights, "vae holds no diffusion_pytorch_model.safetensors"),
+        (without_weights, "vae has no diffusion_pytorch_model.safetensors"),
         (without_a_shard, "which is missing"),
     ],
 )
@@ -533,7 +533,7 @@ def test_what_a_note_says_and_nothing_here_does_is_refused(
         folder,
         {"config": {"base": str(bases["flux"])}},
         WeightsError,
-        f"made with {next(iter(field))} = True",
+        f"uses {next(iter(field))} = True",
     )
 
 
@@ -564,7 +564,7 @@ def test_a_folder_of_something_else_at_home_is_left_alone(
     folder = saved("flux", bases, tmp_path / "lora")
     (home() / "checkpoints/taken").mkdir(parents=True)
     (home() / "checkpoints/taken/mine.txt").write_text("mine")
-    with pytest.raises(NameClashError, match="holds files of something else"):
+    with pytest.raises(NameClashError, match="contains files of something else"):
         register("taken", folder, {"config": {"base": str(bases["flux"])}})
     assert (home() / "checkpoints/taken/mine.txt").read_text() == "mine"
 
