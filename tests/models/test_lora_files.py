@@ -266,7 +266,8 @@ def wrong(
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
     folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
-    wrong("a", folder, {}, OptionError, "is a LoRA without its base model; add --config base=FOLDER")
+    advice = "is a LoRA without its base model; add --config base=FOLDER"
+    wrong("a", folder, {}, OptionError, advice)
     wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
     wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
     wrong(

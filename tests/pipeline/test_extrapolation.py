@@ -243,7 +243,7 @@ def test_the_tables_fill_and_say_whose_eyes_saw(
     }
     assert all("replaces the official" in cell["note"] for cell in cells)
     assert any(
-        item["difference"]["why"].startswith("paired by sample, clustered by prompt")
+        item["difference"]["reason"].startswith("paired by sample, clustered by prompt")
         for item in found["comparisons"]
     )
     assert "replaces the official" in said("table", number, "--runs", runs)
