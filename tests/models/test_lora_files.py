@@ -275,13 +275,13 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
         folder,
         {**said, "encoding": "harope"},
         OptionError,
-        "has weights of its own, .* add --encoding-weights FILE",
+        "has weights, .* has none of them; add --encoding-weights FILE",
     )
     odd = tmp_path / "odd.safetensors"
     save_file({"surprise": torch.zeros(2)}, odd)
     wrong("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
     wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
-    wrong("a", bases["flux"], said, OptionError, "only such a one takes --encoding-weights", odd)
+    wrong("a", bases["flux"], said, OptionError, "--encoding-weights is for a LoRA without manifest", odd)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
     wrong(
         "a",
