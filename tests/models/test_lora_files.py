@@ -281,7 +281,8 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
     save_file({"surprise": torch.zeros(2)}, odd)
     wrong("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
     wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
-    wrong("a", bases["flux"], said, OptionError, "--encoding-weights is for a LoRA without manifest", odd)
+    message = "--encoding-weights is for a LoRA without manifest"
+    wrong("a", bases["flux"], said, OptionError, message, odd)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
     wrong(
         "a",
