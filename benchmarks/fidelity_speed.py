@@ -73,7 +73,7 @@ def frechet(options: argparse.Namespace) -> Part:
         both = ({"mu": g.mean, "sigma": g.covariance} for g in (drawn, real))
         return float(fid_statistics_to_metric(*both, False)["frechet_inception_distance"])
 
-    return measured(
+    return measure_parts(
         {
             "harope-bench": lambda: ours(drawn, real),
             "torch-fidelity": by_torch_fidelity,
@@ -197,7 +197,7 @@ def inception(options: argparse.Namespace) -> Part:
         spent, _ = measure.timed(lambda opened=opened: opened.extract(images[: options.batch]))
         print(f"  {name}: first batch {spent.cpu:.1f} s cpu; notes {opened.notes}", file=sys.stderr)
         runs[name] = lambda opened=opened: by(opened)
-    found = measured({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)
+    found = measure_parts({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)
     reference = found.answers.pop("torch-fidelity")
     notes = [
         f"{options.images} images in batches of {options.batch}, feature spread"
@@ -375,7 +375,7 @@ def features(rows: int, seed: int, shift: float) -> np.ndarray:
     return np.abs(found * scale + np.float32(shift))
 
 
-def measured(runs: dict[str, Callable[[], Any]], repetitions: int) -> Part:
+def measure_parts(runs: dict[str, Callable[[], Any]], repetitions: int) -> Part:
     """Time every contender, once a round, and keep its last answer."""
     answers: dict[str, Any] = {}
 

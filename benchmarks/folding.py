@@ -68,7 +68,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def measured(rounds: int, batch: int) -> dict[str, list[float]]:
+def measure_ratios(rounds: int, batch: int) -> dict[str, list[float]]:
     """CPU seconds of each variant, one a round; the order turns, so that none always runs first."""
     networks = variants()
     inputs = (
@@ -118,7 +118,7 @@ def main() -> None:
         f"batch {asked.batch}, {asked.rounds} rounds, {torch.get_num_threads()} thread, torch"
         f" {torch.__version__}\n"
     )
-    print(table(measured(asked.rounds, asked.batch)))
+    print(table(measure_ratios(asked.rounds, asked.batch)))
 
 
 if __name__ == "__main__":
