@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -16,12 +15,12 @@ from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import AssetFile, Receipt
 from harope_bench.core.errors import FetchError
 from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.progress import Progress
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
 from harope_bench.core.storage import convert_os_errors, make_folder, sha256_file, write_text
 
@@ -293,16 +292,8 @@ def _download_missing_bytes(url: str, file: AssetFile, part: Path) -> bool:
         response.body.close()
         raise _too_large_error(url, file, part)
 
-    bar = tqdm(
-        total=total,
-        initial=response.start,
-        desc=file.name,
-        unit="B",
-        unit_scale=True,
-        file=sys.stderr,
-        disable=None,
-    )
-    with response.body, _open_part(part, response.start) as out, bar:
+    progress = Progress(file.name, total, "B", initial=response.start, is_scaled=True)
+    with response.body, _open_part(part, response.start) as out, progress:
         remaining = file.limit - response.start
         # Reading is outside `convert_os_errors`: a broken connection is tried again.
         while chunk := response.body.read(DOWNLOAD_CHUNK_BYTES):
@@ -312,7 +303,7 @@ def _download_missing_bytes(url: str, file: AssetFile, part: Path) -> bool:
             with convert_os_errors(part):
                 out.write(chunk)
                 out.flush()
-            bar.update(len(chunk))
+            progress.advance(len(chunk))
     return total is None or part.stat().st_size >= total
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from harope_bench.core import limits
+from harope_bench.core.device import DEVICE_PATTERN, device_type
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
@@ -34,7 +35,8 @@ class Settings(Record):
         seed: Seed of the initial noise.
         tile: Padded batch size of the network. Sample i is always computed in row i % tile, so its
             pixels do not depend on which other samples are requested.
-        device, dtype: Where and in which precision the network runs.
+        device, dtype: Where and in which precision the network runs. The digest contains the device
+            without its number.
         pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
         guidance_channels: Latent channels that are guided: the first three, as in DiT, or all.
         mu_policy: FLUX's time shift for image sizes beyond its training sizes.
@@ -54,7 +56,7 @@ class Settings(Record):
     guidance: float | None = Field(default=None, ge=0, le=limits.MAX_GUIDANCE)
     seed: int = Field(default=0, ge=0, le=limits.MAX_SEED)
     tile: int = Field(gt=0, le=limits.MAX_PADDED_BATCH_SIZE)
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    device: str = Field(default="cpu", pattern=DEVICE_PATTERN)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     pos_scaling: (
         Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None
@@ -159,6 +161,7 @@ class Plan(FileRecord):
         settings = {name: value for name, value in fields["settings"].items() if value is not None}
         if "vae_sha256" in settings:
             settings.pop("vae", None)  # the path of the autoencoder decides nothing
+        settings["device"] = device_type(settings["device"])  # all of one machine's are equal
         fields["settings"] = settings
 
         fields["checkpoint"] = {name: fields["checkpoint"][name] for name in DIGEST_FIELDS}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from typing import NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from harope_bench.core import checksums
 from harope_bench.core.annotations import (
@@ -45,6 +43,7 @@ from harope_bench.core.errors import (
 from harope_bench.core.formats import parse_versioned_json, versioned_json_text
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.json_lines import append_line, drop_partial_line, read_lines
+from harope_bench.core.progress import Progress
 from harope_bench.core.record_base import validation_summary
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import (
@@ -571,21 +570,21 @@ def _annotate_here(
     """
     judge = open_judge(judge_choice.name, annotator, device)
     n_failures = 0
-    progress = tqdm(
-        queries, desc=f"annotate {judge_choice.name}", unit="image", file=sys.stderr, disable=None
-    )
-    for query in progress:
-        line = _annotation_line(judge, role, samples, query)
-        _append_annotation(folder, line)
-        if "error" not in line:
-            has_succeeded = True
-            continue
-        n_failures += 1
-        if n_failures == MAX_FIRST_FAILURES and not has_succeeded:
-            raise JudgeError(
-                f"{judge_choice.name} failed on each of its first {MAX_FIRST_FAILURES} images"
-                f" ({line['error']}); fix the cause and run again"
-            )
+    title = f"annotate {judge_choice.name} on {device}"
+    with Progress(title, len(queries), "image") as progress:
+        for query in queries:
+            line = _annotation_line(judge, role, samples, query)
+            _append_annotation(folder, line)
+            progress.advance()
+            if "error" not in line:
+                has_succeeded = True
+                continue
+            n_failures += 1
+            if n_failures == MAX_FIRST_FAILURES and not has_succeeded:
+                raise JudgeError(
+                    f"{judge_choice.name} failed on each of its first {MAX_FIRST_FAILURES} images"
+                    f" ({line['error']}); fix the cause and run again"
+                )
 
 
 def _annotation_line(

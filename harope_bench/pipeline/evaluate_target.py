@@ -154,6 +154,8 @@ def resolve_run(text: str, options: EvalOptions) -> TargetRun:
         BenchError: The text is neither a checkpoint nor a path that can be evaluated.
     """
     target = resolve_target(text, options)
+    if options.suite is None and target.plan is None and target.kind not in CHECKPOINTS:
+        options = replace(options, suite=target.suite)  # recognised from the layout of the files
     has_tiled_files = target.kind is TargetKind.PROMPT_FOLDER and is_tiled(str(target.suite))
     if has_tiled_files or target.kind is TargetKind.OFFICIAL_RESULTS:
         folder_options = replace(options.folder_options, side=options.generation.resolution)

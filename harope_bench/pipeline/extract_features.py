@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +23,12 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import SampleError, ShapeError, WeightsError
 from harope_bench.core.formats import add_format_version, strip_format_version
 from harope_bench.core.json_file import JsonObject, parse_json
+from harope_bench.core.progress import Progress
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import ErrorRate, JudgeRecord, ResultWarning, make_warnings
 from harope_bench.core.storage import convert_os_errors, read_if_present, sha256_bytes, write_text
@@ -370,13 +369,8 @@ def _extract_shards(
 ) -> None:
     plugin = load_feature_extractor(judge)
     extractor = open_judge(judge, plugin, device)
-    with tqdm(
-        total=sum(len(s.indices) for s in shards),
-        desc=f"judge {judge}",
-        unit="image",
-        file=sys.stderr,
-        disable=None,
-    ) as bar:
+    n_images = sum(len(s.indices) for s in shards)
+    with Progress(f"extract {judge} on {device}", n_images, "image") as progress:
         for shard in shards:
             # Extract the shard batch by batch and count its unusual images.
             unusual_counts: Counter[str] = Counter()
@@ -384,7 +378,7 @@ def _extract_shards(
             for batch in samples.batches(shard.indices, plugin.batch_size):
                 batch_arrays.append(extractor.extract(batch.images))
                 unusual_counts.update(_unusual_properties(batch))
-                bar.update(len(batch.indices))
+                progress.advance(len(batch.indices))
 
             arrays = {
                 name: np.concatenate([part[name] for part in batch_arrays])

@@ -5,15 +5,13 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from harope_bench.core.conditioning import (
     backbone_conditioning,
@@ -25,6 +23,7 @@ from harope_bench.core.device import require_device
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES, IndexRanges, group_by_padded_batch
 from harope_bench.core.limits import check_maximum
+from harope_bench.core.progress import Progress
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.core.state_dicts import check_sha256
@@ -276,27 +275,22 @@ def _generate_tiles(
     """Generate the requests in padded batches, and write every `batch` images."""
     generator = generator or open_generator(plan.checkpoint, plan.settings)
     pending_images: list[GeneratedImage] = []
-    with tqdm(
-        total=len(requests),
-        desc=f"generate {plan.checkpoint.name}",
-        unit="image",
-        file=sys.stderr,
-        disable=None,
-    ) as bar:
+    title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
+    with Progress(title, len(requests), "image") as progress:
         for tile_indices in group_by_padded_batch([*requests], plan.settings.tile):
             pending_images += _generate_tile(
                 generator, [requests[i] for i in tile_indices], plan.settings
             )
             if len(pending_images) >= batch:
-                _store_images(run, pending_images, bar)
+                _store_images(run, pending_images, progress)
                 pending_images = []
-        _store_images(run, pending_images, bar)
+        _store_images(run, pending_images, progress)
 
 
-def _store_images(run: RunFolder, images: Sequence[GeneratedImage], bar: tqdm[NoReturn]) -> None:
+def _store_images(run: RunFolder, images: Sequence[GeneratedImage], progress: Progress) -> None:
     for generated in images:
         run.add_sample(*generated)
-    bar.update(len(images))
+    progress.advance(len(images))
 
 
 class GeneratedImage(NamedTuple):

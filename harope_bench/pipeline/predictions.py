@@ -6,18 +6,17 @@ An interrupted run resumes at the first missing shard. An altered shard is compu
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from harope_bench.core import checksums
 from harope_bench.core.array_archive import encode_npz, load_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import SampleError, StorageError
+from harope_bench.core.progress import Progress
 from harope_bench.core.schema import JudgeRecord, Plan
 from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.models.backbones.base import Classifier
@@ -62,13 +61,8 @@ def predict(
     """
     shards: list[PredictionShard] = []
     classifier: Classifier | None = None
-    with tqdm(
-        total=count,
-        desc=f"classify {plan.checkpoint.name}",
-        unit="image",
-        file=sys.stderr,
-        disable=None,
-    ) as bar:
+    title = f"classify {plan.checkpoint.name} on {plan.settings.device}"
+    with Progress(title, count, "image") as progress:
         for first_index in range(0, count, SHARD_SIZE):
             # Look for a stored shard of the same plan and the same image bytes.
             indices = range(first_index, min(count, first_index + SHARD_SIZE))
@@ -87,7 +81,7 @@ def predict(
                 shard = classify_images(classifier, plan, real_images, image_bytes, crop_ratio)
                 _write_shard(path, shard, key)
             shards.append(shard)
-            bar.update(len(indices))
+            progress.advance(len(indices))
     return shards
 
 

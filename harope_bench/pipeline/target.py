@@ -25,7 +25,7 @@ from harope_bench.pipeline.classify import (
 from harope_bench.pipeline.eval_options import RUNS, EvalOptions, GenerationOptions
 from harope_bench.pipeline.evaluate_prompts import is_prompt_suite
 from harope_bench.pipeline.generate import make_plan
-from harope_bench.suites.official_layouts.base import find_results_reader
+from harope_bench.suites.official_layouts.base import find_results_reader, recognise_suite
 
 
 class TargetKind(Enum):
@@ -58,7 +58,7 @@ class Target:
     name: as the user typed it.
     path: what is evaluated; for a checkpoint, the run folder that its images are written to.
     out: folder of the results.
-    suite: None where neither the options nor a plan give one.
+    suite: None where neither the options, a plan nor the layout of the files give one.
     plan: of a run folder, its plan; of a checkpoint, None until `plan_target` makes it.
     """
 
@@ -114,7 +114,7 @@ def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
 def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
     """Return the target of an existing file or folder."""
     plan = RunFolder(path).plan if path.is_dir() else None
-    suite = options.suite or (plan.suite if plan is not None else None)
+    suite = options.suite or (recognise_suite(path) if plan is None else plan.suite)
     kind = _kind_of_path(path, plan, suite)
     if kind is TargetKind.CLASSIFIER_RUN and plan is not None:
         suite = plan.suite  # a classifier's plan decides its images, whatever suite is requested

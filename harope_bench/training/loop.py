@@ -13,10 +13,10 @@ from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from harope_bench.core.errors import BenchError, PlanMismatchError, WeightsError
 from harope_bench.core.formats import FORMAT_KEY, add_format_version, check_format
+from harope_bench.core.progress import Progress
 from harope_bench.core.regular_file import check_regular
 from harope_bench.core.storage import (
     convert_os_errors,
@@ -246,41 +246,29 @@ class Trainer:
     def _train(
         self, loss: LossFunction, title: str, on_snapshot: SnapshotCallback | None
     ) -> dict[str, Tensor]:
-        """Train to the last step, with log, progress bar and snapshots; return the EMA weights."""
+        """Train to the last step, with log, progress and snapshots; return the EMA weights."""
         loss_sum = 0.0
         n_losses = 0
-        bar = self._progress_bar(title)
-        while self.step < self.schedule.steps:
-            loss_sum = loss_sum + self._train_step(loss)
-            n_losses = n_losses + 1
-            bar.update()
+        with Progress(title, self.schedule.steps, "step", initial=self.step) as progress:
+            while self.step < self.schedule.steps:
+                loss_sum = loss_sum + self._train_step(loss)
+                n_losses = n_losses + 1
+                progress.advance()
 
-            # A line is also written at each snapshot, so that a resumed log has the same lines.
-            needs_snapshot = self._needs_snapshot()
-            if needs_snapshot or self.step % self.log_interval == 0:
-                mean_loss = loss_sum / n_losses
-                self.log_text += self._log_line(mean_loss)
-                bar.set_postfix(loss=f"{mean_loss:.4f}")
-                loss_sum = 0.0
-                n_losses = 0
+                # A line is also written at each snapshot, so that a resumed log has the same lines.
+                needs_snapshot = self._needs_snapshot()
+                if needs_snapshot or self.step % self.log_interval == 0:
+                    mean_loss = loss_sum / n_losses
+                    self.log_text += self._log_line(mean_loss)
+                    progress.set_note(f"loss {mean_loss:.4f}")
+                    loss_sum = 0.0
+                    n_losses = 0
 
-            if needs_snapshot:
-                if on_snapshot is not None:
-                    on_snapshot(self.step, self.ema_weights)
-                self.save_snapshot()
-        bar.close()
+                if needs_snapshot:
+                    if on_snapshot is not None:
+                        on_snapshot(self.step, self.ema_weights)
+                    self.save_snapshot()
         return self.ema_weights
-
-    def _progress_bar(self, title: str) -> tqdm:
-        """Return the progress bar on stderr, which is silent where stderr is no terminal."""
-        return tqdm(
-            total=self.schedule.steps,
-            initial=self.step,
-            desc=title,
-            unit="step",
-            file=sys.stderr,
-            disable=None,
-        )
 
     def _needs_snapshot(self) -> bool:
         """Return whether a snapshot is due at the current step."""

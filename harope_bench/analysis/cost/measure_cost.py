@@ -21,6 +21,7 @@ from harope_bench.analysis.cost.operation_count import (
 from harope_bench.core import checksums, registry
 from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.array_file import arrays_with_format
+from harope_bench.core.device import device_type
 from harope_bench.core.errors import BenchError, MissingExtraError, SampleError
 from harope_bench.core.provenance import make_provenance, utc_now
 from harope_bench.core.record_base import Option
@@ -131,8 +132,8 @@ def describe_setup(settings: Settings, batch: int, count: int) -> str:
 
     Latencies with different texts are not comparable.
     """
-    if settings.device == "cuda":
-        device = torch.cuda.get_device_name()
+    if device_type(settings.device) == "cuda":
+        device = torch.cuda.get_device_name(settings.device)
     else:
         device = f"{platform.processor() or platform.machine()} {settings.device}"
     if settings.device == "cpu":

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from harope_bench.core.device import device_type
 from harope_bench.core.errors import ShapeError, WeightsError
 from harope_bench.core.state_dicts import check_sha256, load_weights
 from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
@@ -108,7 +109,7 @@ class ClipTowers:
         self.network: Network = network.to(device).eval()
         self.weights_sha256 = weights_sha256
         self.device = device
-        self.is_half_precision = is_half_precision and device == "cuda"
+        self.is_half_precision = is_half_precision and device_type(device) == "cuda"
         self.prepare = transform.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
         self.tokenizer = tokenizer.SimpleTokenizer(context_length=network.context_length)
 

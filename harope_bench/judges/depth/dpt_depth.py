@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from harope_bench.core.annotations import Annotation, DepthQuery, Query
+from harope_bench.core.device import device_type
 from harope_bench.core.errors import OptionError
 from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import Annotator, LoadedAnnotator, NamedCheck
@@ -54,7 +55,9 @@ class LoadedDpt(LoadedAnnotator):
             raise OptionError(
                 f"judge dpt-depth has the role depth, wanted {role}; choose another judge"
             )
-        autocast = torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda")
+        autocast = torch.autocast(
+            "cuda", dtype=torch.float16, enabled=device_type(self.device) == "cuda"
+        )
         with full_float32(), autocast:
             output = self.network(pixels(image).to(self.device))
             inverse_depth = output.predicted_depth[0]  # (480, 480)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from harope_bench.core.annotations import Annotation, Query, VqaAnnotation, VqaAnswer, VqaQuery
+from harope_bench.core.device import device_type
 from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import LoadedAnnotator, NamedCheck
 from harope_bench.judges.generic.library_types import ChatProcessor, EndTokens, Network, Tokenizer
@@ -149,7 +150,7 @@ class Vlm(LocalAnnotator):
             transformers.AutoModelForImageTextToText,
             model.path,
             "vision-language model",
-            dtype="auto" if device == "cuda" else torch.float32,
+            dtype="auto" if device_type(device) == "cuda" else torch.float32,
         )
         processor = transformers.AutoProcessor.from_pretrained(
             model.path, local_files_only=True, trust_remote_code=False

@@ -7,7 +7,7 @@ by one, so an image does not depend on the others of its batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -25,6 +25,7 @@ from harope_bench.core.errors import (
     OptionError,
     WeightsError,
 )
+from harope_bench.core.progress import report_step
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
@@ -171,6 +172,7 @@ class PipelineImageGenerator(ImageGenerator):
             latents=self.initial_noise(request.index, settings),
             max_sequence_length=self.config.text_tokens,
             output_type="pt",
+            callback_on_step_end=_step_callback(settings.steps or 1),
             **guidance,
         ).images[0]
         return image
@@ -182,6 +184,19 @@ class PipelineImageGenerator(ImageGenerator):
             (self.pipe.vae.config.latent_channels, side, side),
             [index_generator(settings.seed, index)],
         )
+
+
+TensorDict = dict[str, object]
+
+
+def _step_callback(steps: int) -> Callable[[object, int, object, TensorDict], TensorDict]:
+    """Return the callback that reports a pipeline's finished steps and returns its tensors."""
+
+    def report(pipe: object, step: int, timestep: object, tensors: TensorDict) -> TensorDict:
+        report_step(step + 1, steps)
+        return tensors
+
+    return report
 
 
 class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):

@@ -4,6 +4,7 @@ networks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harope_bench.core.errors import MissingMemberError
+from harope_bench.core.progress import report_step
 from harope_bench.core.schema import Request, Settings
 from harope_bench.models.backbones.base import GeneratedTile, ImageGenerator, NetworkT
 from harope_bench.models.samplers.base import load_settings_sampler
@@ -71,6 +73,7 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         sampler = load_settings_sampler(settings)
         conditions = self.conditions(requests).to(self.device)
         network = self._guided_network(conditions, settings.guidance, settings.guidance_channels)
+        network = _report_calls(network, settings.steps)
         images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
 
         row_is_finite = images.flatten(1).isfinite().all(1).tolist()
@@ -124,3 +127,15 @@ def to_uint8(images: Tensor) -> np.ndarray:
     levels = (127.5 * images + 128).clamp(0, 255).to("cpu", torch.uint8)
     levels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # (B, H, W, 3)
     return levels.contiguous().numpy()
+
+
+def _report_calls(network: Predictor, steps: int) -> Predictor:
+    """Return the network; each of its calls is reported as a finished step of `steps`."""
+    calls = itertools.count(1)
+
+    def predict(x: Tensor, time: Tensor) -> Tensor:
+        prediction = network(x, time)
+        report_step(min(next(calls), steps), steps)
+        return prediction
+
+    return predict

@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harope_bench.core.errors import OptionError, SampleError, UnknownNameError
+from harope_bench.core.errors import (
+    MissingAssetError,
+    OptionError,
+    SampleError,
+    UnknownNameError,
+)
 from harope_bench.data.image_io import misnamed_files_text
 from harope_bench.data.sample_set import SampleSet, check_not_source
 from harope_bench.evaluators.base import EvaluatorOutput
@@ -114,6 +119,33 @@ def find_layout(folder: Path, suite_name: str | None = None) -> Layout | None:
         if is_of_suite and layout.is_layout(folder):
             return layout
     return None
+
+
+def recognise_suite(path: Path) -> str | None:
+    """Return the suite whose images or official results a path holds; None if none is recognised.
+
+    A layout that several suites share belongs to the first of them of which the folder has images,
+    otherwise to the first whose prompts are missing here.
+    """
+    results_reader = find_results_reader(path)
+    if results_reader is not None:
+        return results_reader.RESULTS_OF
+    layout = find_layout(path)
+    if layout is None:
+        return None
+    suites_without_prompts = []
+    for name in suites_of_layout(layout):
+        try:
+            layout.open_layout(path, load_prompt_suite(name))
+        except MissingAssetError:
+            suites_without_prompts.append(name)
+        except OptionError:  # the size of an image is ambiguous, so there are images of the suite
+            return name
+        except SampleError:
+            continue
+        else:
+            return name
+    return next(iter(suites_without_prompts), None)
 
 
 def make_sample_set(
