@@ -19,7 +19,7 @@ from harope_bench.core.errors import NameClashError, OptionError, WeightsError
 from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.core.state_dicts import INDEX_SUFFIX, load_weights, read_weights, weights_sha256
-from harope_bench.core.storage import write_text
+from harope_bench.core.storage import convert_os_errors, write_text
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import (
     AdapterBackbone,
@@ -112,6 +112,27 @@ def register_checkpoint(
             f"checkpoint {name!r} is registered already ({entry.origin}), and this is not the same:"
             f" {error}"
         ) from error
+
+
+def unregister_checkpoint(name: str) -> Path:
+    """Remove the registration of a user's checkpoint; return the path of the removed TOML file.
+
+    The weights stay where they are.
+
+    Raises:
+        UnknownNameError: No checkpoint has this name.
+        OptionError: The checkpoint is part of the package.
+    """
+    entry = registry.find_entry("checkpoints", name)
+    path = toml_path(name)
+    if entry.path != path:
+        raise OptionError(
+            f"checkpoint {name} is part of {entry.origin} and cannot be unregistered; only your own"
+            " checkpoints can"
+        )
+    with convert_os_errors(path):
+        path.unlink()
+    return path
 
 
 def _register(

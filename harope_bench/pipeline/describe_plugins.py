@@ -1,0 +1,256 @@
+"""What `list -v` and `list --json` tell of each registered name: its facts and what it lacks.
+
+Nothing is loaded for the facts but the plug-in's module or TOML file and the header of a weights
+file. Hashes are the recorded ones; `doctor` computes them again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, MissingAssetError
+from harope_bench.core.registry import RegistryEntry
+from harope_bench.core.state_dicts import weights_header
+from harope_bench.encodings.base import EncodingProperties, load_encoding
+from harope_bench.evaluators.base import load_evaluator
+from harope_bench.judges.base import Annotator, JudgeChoice, load_judge
+from harope_bench.leaderboards.table_spec import load_table
+from harope_bench.models.backbones.base import load_backbone
+from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.samplers.base import load_sampler
+from harope_bench.pipeline.requirements import (
+    Requirement,
+    checkpoint_requirement,
+    judge_requirements,
+    package_requirements,
+    prompts_requirement,
+)
+from harope_bench.suites.base import PromptSuite, load_suite
+from harope_bench.training.recipe import read_recipe
+
+Fact = str | int | bool | list[str] | None
+Facts = Mapping[str, Fact]
+HASH_LENGTH = 12  # hex digits of a hash that a line shows
+
+
+class PluginDescription(NamedTuple):
+    """One registered name.
+
+    Attributes:
+        facts: What it is, by name of the fact.
+        missing: What it needs and lacks, as text; empty if it is ready.
+        advice: The command that provides what is missing, or what else to do; may be empty.
+    """
+
+    name: str
+    origin: str
+    facts: Facts
+    missing: str = ""
+    advice: str = ""
+
+    def to_json(self) -> dict[str, Fact]:
+        """Return all fields of the description as one JSON object."""
+        status = "missing" if self.missing else "ready"
+        fields: dict[str, Fact] = {"name": self.name, "origin": self.origin, "status": status}
+        if self.missing:
+            fields |= {"missing": self.missing, "advice": self.advice}
+        return fields | dict(self.facts)
+
+    @property
+    def line(self) -> str:
+        """Return the facts and the status in one line, without the name."""
+        texts = [_fact_text(name, value) for name, value in self.facts.items()]
+        if self.missing:
+            advice = f"; {self.advice}" if self.advice else ""
+            texts.append(f"missing: {self.missing}{advice}")
+        else:
+            texts.append("ready")
+        return ", ".join(text for text in texts if text)
+
+
+def describe_plugin(entry: RegistryEntry) -> PluginDescription:
+    """Return the description of a registered name.
+
+    A plug-in that cannot be loaded is described by the error, which does not stop a list.
+    """
+    try:
+        facts, requirement = DESCRIBE[entry.kind](entry.name)
+    except BenchError as error:
+        return PluginDescription(entry.name, entry.origin, {}, error.detail, error.advice)
+    if requirement is None:
+        return PluginDescription(entry.name, entry.origin, facts)
+    return PluginDescription(
+        entry.name, entry.origin, facts, requirement.detail, requirement.command
+    )
+
+
+def _fact_text(name: str, value: Fact) -> str:
+    """Return a fact as text: numbers, hashes and lists with their name, other texts alone."""
+    if value is None or value == [] or value == "":
+        return ""
+    if name == "parameters" and isinstance(value, int):
+        return f"{value / 1e6:.3g} M parameters"
+    if name == "bytes" and isinstance(value, int):
+        return f"{value / 1e6:.3g} MB"
+    if name == "sha256" and isinstance(value, str):
+        return f"sha256 {value[:HASH_LENGTH]}"
+    if isinstance(value, bool):
+        return name.replace("_", " ") if value else ""
+    if isinstance(value, list):
+        return f"{name.replace('_', ' ')}: {' '.join(map(str, value))}"
+    if isinstance(value, int):
+        return f"{name.replace('_', ' ')} {value:,}"
+    return str(value)
+
+
+Description = tuple[Facts, Requirement | None]
+
+
+def _describe_checkpoint(name: str) -> Description:
+    checkpoint = load_checkpoint_record(name)
+    facts: dict[str, Fact] = {
+        "backbone": checkpoint.backbone,
+        "encoding": checkpoint.encoding,
+        "scale": checkpoint.scale,
+        "suite": checkpoint.suite,
+        "sampler": checkpoint.sampler,
+        "steps": checkpoint.steps,
+        **_size_of_weights(weights_path(checkpoint)),
+        "sha256": checkpoint.sha256,
+    }
+    return facts, checkpoint_requirement(checkpoint)
+
+
+def _size_of_weights(path: Path) -> dict[str, Fact]:
+    """Return bytes and, for a .safetensors file, parameters; empty if the file is missing."""
+    if not path.is_file():
+        return {}
+    size: dict[str, Fact] = {"bytes": path.stat().st_size}
+    if path.suffix != ".safetensors":
+        return size
+    shapes = [
+        tensor["shape"]
+        for tensor in weights_header(path).values()
+        if isinstance(tensor, dict) and "shape" in tensor
+    ]
+    return {"parameters": sum(math.prod(shape) for shape in shapes), **size}
+
+
+def _describe_encoding(name: str) -> Description:
+    encoding = load_encoding(name)
+    properties = encoding.properties
+    facts: dict[str, Fact] = {"source": encoding.source}
+    if isinstance(properties, EncodingProperties):  # not those that depend on the options
+        facts |= {key: bool(value) for key, value in properties._asdict().items()}
+    return facts, None
+
+
+def _describe_backbone(name: str) -> Description:
+    backbone = load_backbone(name)
+    requirements = package_requirements(backbone.packages)
+    facts: Facts = {"padded_batch": backbone.tile, "packages": list(backbone.packages)}
+    return facts, next(iter(requirements), None)
+
+
+def _describe_sampler(name: str) -> Description:
+    sampler = load_sampler(name)
+    facts: Facts = {
+        "predicts": f"predicts {sampler.prediction_type}",
+        "spacings": list(sampler.spacings),
+    }
+    return facts, None
+
+
+def _describe_suite(name: str) -> Description:
+    suite = load_suite(name)
+    requirement = prompts_requirement(name) if isinstance(suite, PromptSuite) else None
+    facts: dict[str, Fact] = {"title": suite.title, "resolution": suite.resolution}
+    if requirement is None:
+        facts["count"] = suite.count
+    facts |= {"evaluators": list(suite.evaluators), "version": suite.version}
+    return facts, requirement
+
+
+def _describe_judge(name: str) -> Description:
+    judge = load_judge(name)
+    is_annotator = isinstance(judge, Annotator)
+    facts: dict[str, Fact] = {
+        "type": "annotator" if is_annotator else "feature extractor",
+        "class": judge.judge_class if not judge.needs_model else "runs a model of yours",
+        "roles" if is_annotator else "arrays": list(judge.roles if is_annotator else judge.arrays),
+        "version": judge.version,
+    }
+    if judge.needs_model:
+        facts["model"] = f"--judge ROLE={name}:FOLDER"
+        return facts, None
+    requirement = next(iter(judge_requirements(JudgeChoice(name))), None)
+    if requirement is None:
+        facts["sha256"] = judge.weights_sha256()
+    return facts, requirement
+
+
+def _describe_evaluator(name: str) -> Description:
+    evaluator = load_evaluator(name)
+    facts: Facts = {
+        "metrics": [metric.name for metric in evaluator.metrics],
+        "profiles": list(evaluator.profiles),
+        "rules": list(evaluator.rules),
+        "version": evaluator.version,
+        "parity": evaluator.parity,
+    }
+    return facts, None
+
+
+def _describe_table(name: str) -> Description:
+    table = load_table(name)
+    facts: Facts = {
+        "title": table.title,
+        "rows": len(table.rows),
+        "columns": [column.key for column in table.columns],
+    }
+    return facts, None
+
+
+def _describe_recipe(name: str) -> Description:
+    recipe, sha256 = read_recipe(name)
+    fields = recipe.model_dump(mode="json")
+    names = ("kind", "suite", "backbone", "judge")
+    return {key: fields[key] for key in names if fields.get(key)} | {"sha256": sha256}, None
+
+
+def _describe_asset(name: str) -> Description:
+    asset = local_files.load_asset(name)
+    sizes = [file.bytes for file in asset.files if file.bytes]
+    facts: Facts = {
+        "title": asset.title,
+        "licence": asset.licence,
+        "bytes": sum(sizes) if len(sizes) == len(asset.files) else None,
+        "trust": "; ".join(sorted({file.verification for file in asset.files})),
+    }
+    try:
+        for file in asset.files:
+            local_files.require_local_file(name, file.name)
+    except MissingAssetError as error:
+        requirement = Requirement("asset", name, error.detail, error.advice)
+        return facts, requirement
+    return facts, None
+
+
+DESCRIBE: Mapping[str, Callable[[str], Description]] = {
+    "encodings": _describe_encoding,
+    "backbones": _describe_backbone,
+    "samplers": _describe_sampler,
+    "checkpoints": _describe_checkpoint,
+    "suites": _describe_suite,
+    "judges": _describe_judge,
+    "evaluators": _describe_evaluator,
+    "tables": _describe_table,
+    "recipes": _describe_recipe,
+    "assets": _describe_asset,
+}
+assert DESCRIBE.keys() == registry.PLUGIN_KINDS.keys()
