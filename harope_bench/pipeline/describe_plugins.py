@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,7 +147,7 @@ def _describe_encoding(name: str) -> Description:
     properties = encoding.properties
     facts: dict[str, Fact] = {"source": encoding.source}
     if isinstance(properties, EncodingProperties):  # not those that depend on the options
-        facts |= {key: bool(value) for key, value in properties._asdict().items()}
+        facts |= {key: bool(value) for key, value in asdict(properties).items()}
     return facts, None
 
 
