@@ -44,8 +44,12 @@ def refused(*words: str | Path) -> str:
         (("--suite", "geneval", "--judge", "detektor=mask2former"), "names no role"),
         (("--suite", "geneval", "--judge", "mask2former"), "names no role"),
         (
+            ("--suite", "digits", "--judge", "vqa=vlm:/none"),
+            "suite digits has labels and takes no annotators; give a feature extractor",
+        ),
+        (
             ("--suite", "geneval", "--judge", "detector=vlm:here"),
-            "judge vlm is no detector; its roles are vqa",
+            "judge vlm does not have role detector; its roles: vqa",
         ),
         (("--suite", "geneval", "--judge", "detector=detector"), "detector:FOLDER"),
         (

@@ -200,7 +200,7 @@ def test_another_networks_weights_are_refused(small: Path) -> None:
     with pytest.raises(
         WeightsError,
         match=(
-            r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch"
+            r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; run: harope-bench fetch"
             r" clipscore"
         ),
     ):
