@@ -104,11 +104,11 @@ def gate(
 ) -> None:
     """Test NEW for a regression against BASELINE.
 
-    A regression is a metric that is worse by more than a margin. BASELINE is a run folder, or a
-    baseline file (.json) that --update wrote from one. NEW is a run folder.
+    A regression is a metric that is significantly worse, and by more than a margin. BASELINE is a
+    run folder, or a baseline file (.json) that --update wrote from one. NEW is a run folder.
 
-    Exit code 0: no regression. 3: a regression. 4: inconclusive (the confidence interval contains
-    the margin) or not comparable (evaluated in different ways).
+    Exit code 0: no regression. 3: a regression. 4: inconclusive (there are too few samples to
+    conclude either) or not comparable (evaluated in different ways).
 
     \b
     # Accept a run as the baseline, then test another run against it:

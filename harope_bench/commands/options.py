@@ -138,9 +138,10 @@ def entry_options(command: CommandFunction) -> CommandFunction:
             multiple=True,
             metavar="NAME[=LABEL]",
             help=(
-                "Add a row with the title LABEL (default: NAME) to each table, filled from the"
-                " runs named NAME. NAME is looked up as the checkpoint, the run folder, the"
-                " target of `eval`, or the --label of `eval`. May be repeated."
+                "Add a row with the title LABEL to each table, filled from the runs named NAME."
+                " NAME is the checkpoint of a run, its folder, its target in `eval`, or its"
+                " --label. Default of LABEL: the stored --label, otherwise NAME. May be"
+                " repeated."
             ),
         ),
         click.option(
@@ -148,8 +149,8 @@ def entry_options(command: CommandFunction) -> CommandFunction:
             multiple=True,
             metavar="ROW_ID=NAME",
             help=(
-                "Fill the existing row ROW_ID with the runs named NAME; `table --format json`"
-                " shows the row ids. May be repeated."
+                "Fill the existing row ROW_ID with the runs named NAME; `table NAME --format"
+                " csv` lists the row ids. May be repeated."
             ),
         ),
     ]
@@ -157,11 +158,12 @@ def entry_options(command: CommandFunction) -> CommandFunction:
 
 
 JUDGE_HELP = (
-    "Judges to use instead of those of the suite; see `list judges`. A judge is a network that looks"
-    " at images. For a suite of labels, give the NAME of a feature extractor. For a suite of prompts,"
-    " give annotators as ROLE=NAME or ROLE=NAME:MODEL, comma-separated, where MODEL is a folder or"
-    " Hugging Face Hub id. A role is a kind of question about an image: detector, detector-2d, vqa,"
-    " colours, depth or similarity. Each choice of judges writes its own result files."
+    "Judges to use instead of those of the suite; see `list judges`. A judge is a network that"
+    " looks at images. For a suite of labels, give the NAME of a feature extractor. For a suite of"
+    " prompts, give annotators as ROLE=NAME or ROLE=NAME:MODEL, comma-separated, where MODEL is a"
+    " folder or Hugging Face Hub id. A role is a kind of question about an image: detector,"
+    " detector-2d, vqa, colours, depth or similarity. Each choice of judges writes its own result"
+    " files."
 )
 JUDGE_PYTHON_HELP = (
     "Python interpreter (bin/python of an environment) that runs a judge whose packages cannot be"
@@ -397,7 +399,8 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 "Encodings such as harope multiply queries and keys by learned matrices. --fold:"
                 " multiply these matrices into the weights of the query and key projections first."
                 " --no-fold: apply them separately. The images differ in the last bits only."
-                " Default: as registered with the checkpoint, otherwise --no-fold."
+                " Default: as registered with the checkpoint; otherwise --fold for FLUX and SD3,"
+                " and --no-fold for others."
             ),
         ),
         click.option(
@@ -499,8 +502,8 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
             type=click.Choice([1, 2, 4]),
             help=(
                 "Number of images that are joined in each file of a DPG-Bench folder (1, 2 side by"
-                " side, or 4 in a 2 x 2 grid). Default: inferred from the size of the files; required"
-                " if they are square."
+                " side, or 4 in a 2 x 2 grid). Default: inferred from the size of the files;"
+                " required if they are square."
             ),
         ),
     ]

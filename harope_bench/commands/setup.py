@@ -321,8 +321,8 @@ def register(
     is_flag=True,
     help=(
         "Multiply the learned matrices of the encoding into the weights of the query and key"
-        " projections. The result is a checkpoint with plain RoPE that gives the same outputs (up to"
-        " rounding). Only for encodings with such matrices, as harope."
+        " projections. The result is a checkpoint with plain RoPE that gives the same outputs (up"
+        " to rounding). Only for encodings with such matrices, as harope."
     ),
 )
 @click.option("--replace", is_flag=True, help="Overwrite TARGET if it exists with other content.")

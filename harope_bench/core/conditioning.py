@@ -111,8 +111,8 @@ def check_rescored_suite(folder: str, generated_for: str, suite_name: str) -> No
     if not plan_conditioning.is_compatible_with(new_conditioning):
         raise OptionError(
             f"{folder} was generated for suite {generated_for}, which asks for"
-            f" {plan_conditioning}, but suite {suite_name} asks for {new_conditioning}; leave --suite"
-            " out or generate for that suite"
+            f" {plan_conditioning}, but suite {suite_name} asks for {new_conditioning}; leave"
+            " --suite out or generate for that suite"
         )
 
 

@@ -139,8 +139,8 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
     assert set(registry.list_names("suites")) - errors.keys() == {"shapes"}
     assert (
-        "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks for prompts:"
-        in errors["digits"]
+        "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks"
+        " for prompts:" in errors["digits"]
     )
     assert "is no classifier" in errors["digits-held-out"]
 
@@ -155,8 +155,8 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
             "digits-harope",
             "shapes",
             (
-                "is conditioned on 10 labels, but suite shapes asks for prompts; choose a suite that asks for 10 labels:"
-                " digits, digits-16, digits-40"
+                "is conditioned on 10 labels, but suite shapes asks for prompts; choose a suite"
+                " that asks for 10 labels: digits, digits-16, digits-40"
             ),
         ),
         (
@@ -172,7 +172,10 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "shapes-harope",
             "digits",
-            "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks for prompts",
+            (
+                "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite"
+                " that asks for prompts"
+            ),
         ),
         (
             "digits-deit-harope",
@@ -187,7 +190,10 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "digits-deit-harope",
             "imagenet-val",
-            "classifies images of 10 classes, but suite imagenet-val asks for images of 1,000 classes",
+            (
+                "classifies images of 10 classes, but suite imagenet-val asks for images of 1,000"
+                " classes"
+            ),
         ),
     ],
 )
