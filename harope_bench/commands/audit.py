@@ -72,7 +72,7 @@ def audit(
 
     A model that was trained on such captions may have learned the benchmark. A caption matches when
     it equals a prompt, contains one, or, for GenEval, follows one of its templates ("a photo of
-    ...") with other objects.
+    ...") with its objects.
 
     \b
     harope-bench audit --captions captions.jsonl --suite geneval \\

@@ -230,7 +230,8 @@ def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) ->
 
     \b
     harope-bench report --runs runs/table2 --out report.html
-    harope-bench report --runs runs/table2 --out report.html --add my-pe="MyPE (ours)"
+    harope-bench report --runs runs/table2 --out report.html \\
+        --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports.report_page import write_report
