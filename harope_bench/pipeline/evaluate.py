@@ -400,8 +400,8 @@ def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> Evaluat
     registry.find_entry("evaluators", name)
     if name not in suite.judges:
         raise OptionError(
-            f"suite {scoring.suite} has no judge for evaluator {name}; it has"
-            f" {', '.join(suite.judges) or 'none'}"
+            f"suite {scoring.suite} has no judge for evaluator {name}; choose one of its"
+            f" evaluators: {', '.join(suite.judges) or 'none'}"
         )
     evaluator = load_feature_evaluator(name)
     if scoring.rules not in evaluator.rules:

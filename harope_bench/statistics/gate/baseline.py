@@ -92,7 +92,7 @@ def _read_baseline(path: Path) -> Baseline:
     """Return the baseline of a file, after checking its digest."""
     with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
-    advice = _baseline_advice(path)
+    advice = _baseline_advice(Path("NEW.json"))
     try:
         fields = parse_json(data)
         # A file of another kind would fail with a message about its format.
@@ -126,7 +126,9 @@ def write_baseline(path: Path, run: Path, reason: str) -> str:
     if not reason:
         raise OptionError("a baseline needs a --reason that a reader understands")
     if path.suffix != ".json" or path.is_dir():
-        raise OptionError(f"a baseline is written to a .json file, not to {path}")
+        raise OptionError(
+            f"a baseline is written to a .json file, not to {path}; give a name that ends in .json"
+        )
     previous_data = read_if_present(path)
     if previous_data is not None and not _is_baseline(previous_data):
         raise StorageError(f"{path} is no baseline and would be lost; choose another file")
