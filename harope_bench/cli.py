@@ -114,7 +114,14 @@ def main(debug: bool) -> None:
     The commands generate images, compute metrics, and render tables and reports.
 
     \b
+    # Small models of all encodings, on two CPU cores:
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
+    # One checkpoint (weights with a name) on one suite (what to generate, and
+    # what to compare it with):
+    harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
+
+    A run folder, such as runs/harope, holds the images, settings and metrics of one checkpoint on
+    one suite. Most commands read such folders. `harope-bench list` shows all names.
     """
 
 

@@ -346,7 +346,7 @@ def read_prompts(path: Path, suite: str) -> list[BenchmarkPrompt]:
     """
     if not path.exists():
         raise StorageError(
-            f"{path} is missing; pass --prompts with"
+            f"{path} does not exist; pass --prompts with"
             f" {OFFICIAL_FILES.get(suite, 'a .jsonl or .txt of prompts')}"
         )
     if path.is_dir():

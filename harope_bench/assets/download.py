@@ -194,7 +194,7 @@ def _copy_local_file(source: Path, file: AssetFile, part: Path) -> None:
     """
     if not source.exists():
         raise FetchError(
-            f"{source} is missing; give --from the file itself or the folder that contains it"
+            f"--from {source} does not exist; give the file itself or the folder that contains it"
         )
     with convert_os_errors(source), open_regular(source) as source_file:
         size = os.fstat(source_file.fileno()).st_size

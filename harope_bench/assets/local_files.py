@@ -230,8 +230,8 @@ def require_local_file(name: str, file: str | None = None) -> LocalFile:
     local_file = find_local_file(name, file)
     if local_file is None:
         raise MissingAssetError(
-            f"{load_asset(name).title} is missing",
-            advice=f"harope-bench fetch {name} (or --from a file that you have)",
+            f"asset {name} ({load_asset(name).title}) is missing",
+            advice=f"harope-bench fetch {name} (with --from FILE if you have the file)",
         )
     return local_file
 

@@ -22,27 +22,42 @@ CAPTIONS_PATH = click.Path(path_type=Path)
     type=CAPTIONS_PATH,
     multiple=True,
     required=True,
-    help="Caption file (.jsonl, .csv, .tsv or .txt, also .gz); may be repeated.",
+    metavar="FILE",
+    help=(
+        "File of training captions: .jsonl, .csv, .tsv, or .txt with a caption on each line, each"
+        " also as .gz. May be repeated."
+    ),
 )
 @click.option(
     "--suite",
     required=True,
-    help="Prompt suite: geneval, dpg-bench, t2i-compbench, or any name together with --prompts.",
+    metavar="NAME",
+    help="Benchmark: geneval, dpg-bench or t2i-compbench; or any name together with --prompts.",
 )
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
-    help="Official prompt file or folder of the suite, which this package does not include.",
+    help=(
+        "Prompt file or folder of the benchmark as its repository has it, or a text file with a"
+        " prompt on each line. Default: the fetched prompts (`fetch NAME`)."
+    ),
 )
 @click.option(
     "--field",
-    help="Field or column with the caption. Default: the first of text, caption, prompt.",
+    metavar="NAME",
+    help=(
+        "Field (.jsonl) or column (.csv, .tsv) that holds the caption. Default: the first that"
+        " exists of text, caption, prompt."
+    ),
 )
 @click.option(
     "--examples",
     type=click.IntRange(0),
     default=3,
-    help="Number of matching captions to print for each kind of match and task.",
+    help=(
+        "Number of matching captions to print for each kind of match in each task (category of"
+        " prompts)."
+    ),
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def audit(
@@ -55,11 +70,13 @@ def audit(
 ) -> None:
     """Find training captions that match a benchmark's prompts.
 
-    A caption matches when it equals a prompt, contains one, or follows the template of the
-    benchmark's prompts.
+    A model that was trained on such captions may have learned the benchmark. A caption matches when
+    it equals a prompt, contains one, or, for GenEval, follows one of its templates ("a photo of
+    ...") with its objects.
 
     \b
-    harope-bench audit --captions captions.jsonl --suite geneval --prompts evaluation_metadata.jsonl
+    harope-bench audit --captions captions.jsonl --suite geneval \\
+        --prompts evaluation_metadata.jsonl
     """
     from harope_bench.analysis.contamination import audit_captions
 

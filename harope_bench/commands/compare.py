@@ -19,19 +19,24 @@ from harope_bench.commands.terminal import echo
     "metrics",
     multiple=True,
     help=(
-        "Metric to compare; may be repeated. Default: all. The Holm correction covers the metrics"
-        " that are compared."
+        "Name of a metric to compare, such as fid; may be repeated. The p values are corrected for"
+        " the number of compared metrics (Holm). Default: all metrics that both sides have."
     ),
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: bool) -> None:
     """Compare the metrics of NEW with those of BASELINE.
 
-    The output has the difference, its confidence interval and a verdict for each metric. BASELINE
-    and NEW are run folders, or folders with several runs of one method (one training seed each). A
-    difference is NEW minus BASELINE. It is paired by sample if both runs generated the same
-    requests, by prompt if both scored the same prompts, and by image if both are classifiers on the
-    same images.
+    BASELINE and NEW are run folders that `eval` has evaluated. Either may also be a folder with
+    several runs of one method, each with weights from another training seed.
+
+    For each metric, the output states the difference (NEW minus BASELINE), its 95% confidence
+    interval, a p value and a verdict: better, worse, not resolved (the interval contains 0) or not
+    comparable (evaluated in different ways).
+
+    The difference is paired, which makes its interval smaller, where both runs have the same
+    samples: the same seeds and labels or prompts (paired by sample), the same prompts (by prompt),
+    or the same real images for two classifiers (by image).
 
     \b
     harope-bench compare runs/rope-axial runs/harope
@@ -56,24 +61,36 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="gate.toml with margin, confidence and on_inconclusive. Default: margin 5%, 0.95.",
+    metavar="FILE",
+    help=(
+        "TOML file with the tables [default] and [metric.NAME] and these keys. margin: how much"
+        " worse a metric may be, as a number in its unit or as a percentage of its baseline value;"
+        " default '5%'. confidence: that of the interval of the difference; default 0.95."
+        " on_inconclusive: what an inconclusive test counts as, pass, fail or cannot-tell; default"
+        " cannot-tell. See docs/gate.md. Default: no file, the defaults for every metric."
+    ),
 )
 @click.option(
     "--junit",
     type=click.Path(path_type=Path),
-    help="Write a JUnit XML file with one test for each metric.",
+    metavar="FILE",
+    help="Also write a JUnit XML file with one test case for each metric.",
 )
 @click.option(
     "--summary",
     type=click.Path(path_type=Path),
-    help="Append a Markdown summary to this file (for example $GITHUB_STEP_SUMMARY).",
+    metavar="FILE",
+    help="Also append a Markdown summary to this file, for example $GITHUB_STEP_SUMMARY.",
 )
 @click.option(
     "--update",
     is_flag=True,
-    help="Write the measurements of NEW to BASELINE (a .json file) instead of testing them.",
+    help="Do not test; write the results of the run folder NEW to the baseline file BASELINE.",
 )
-@click.option("--reason", help="Why the baseline changes; required by --update.")
+@click.option(
+    "--reason",
+    help="Why the baseline is written; it is stored in the file. Required with --update.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def gate(
     baseline: Path,
@@ -87,10 +104,15 @@ def gate(
 ) -> None:
     """Test NEW for a regression against BASELINE.
 
-    It is a regression if a metric is worse by more than a margin. BASELINE is a run folder or a
-    baseline.json. Exit code 0: pass. 3: regression. 4: inconclusive or not comparable.
+    A regression is a metric that is significantly worse, and by more than a margin. BASELINE is a
+    run folder, or a baseline file (.json) that --update wrote from one. NEW is a run folder.
+
+    Exit code 0: no regression. 3: a regression. 4: inconclusive (there are too few samples to
+    conclude either) or not comparable (evaluated in different ways).
 
     \b
+    # Accept a run as the baseline, then test another run against it:
+    harope-bench gate baseline.json runs/old --update --reason "first release"
     harope-bench gate baseline.json runs/new --config gate.toml --junit gate.xml
     """
     from harope_bench.statistics.gate import baseline as baselines

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 @click.option(
     "--suite",
     "suites",
+    metavar="NAMES",
     help=(
-        "Suite, or for a checkpoint several, comma-separated. Default: the suite of the run or of"
-        " the checkpoint."
+        "Suite, or several for a checkpoint, comma-separated; see `list suites`. Default: the suite"
+        " of the run, or the suite registered with the checkpoint."
     ),
 )
 @scoring_options
@@ -49,15 +50,16 @@ if TYPE_CHECKING:
     type=ResolutionList(),
     multiple=True,
     help=(
-        "Image side in pixels; several (28,56) make one run each. Default: the suite's resolution."
+        "Side of the generated images in pixels. With several, as 28,56, there is one run for each."
+        " Default: the resolution of the suite."
     ),
 )
 @click.option(
     "--count",
     type=click.IntRange(1),
     help=(
-        "Evaluate samples 0 to COUNT - 1. Default: all samples of a target; for a checkpoint, the"
-        " suite's number."
+        "Number of samples: those with the indices 0 to COUNT - 1. Default: all images of a folder"
+        " or file; for a checkpoint, the number of samples of the suite."
     ),
 )
 @real_image_options
@@ -65,14 +67,17 @@ if TYPE_CHECKING:
 @click.option(
     "--label",
     help=(
-        "Row label of these results in tables. It is stored in the results, also in those that are"
-        " up to date."
+        "Row label of these results in tables. It is stored in the results; existing results of"
+        " this evaluation are relabelled too. Default: the name of the checkpoint or target."
     ),
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the results. Default: the target itself, or runs/NAME.",
+    help=(
+        "Folder for the results. Default: the run folder TARGET; runs/NAME for checkpoint NAME;"
+        " runs/eval-NAME for images and result files called NAME."
+    ),
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def eval_(
@@ -91,16 +96,31 @@ def eval_(
 ) -> None:
     """Evaluate TARGET and print its metrics.
 
-    TARGET is a run folder, an image folder, an ADM .npz file, the results file of an official
-    script, or the name of a checkpoint. A generator's images are generated first. A classifier
-    classifies the suite's real images.
+    TARGET is one of these:
+
+    \b
+    - the name of a registered checkpoint (see `list checkpoints`). If it is a
+      generator, its images are generated first. If it is a classifier, it
+      classifies the real images of the suite.
+    - a run folder: what `generate` or `eval` wrote for one checkpoint, suite and
+      set of settings.
+    - a folder of images, or an .npz file with samples as OpenAI's
+      guided-diffusion (ADM) writes it.
+    - the results file that the scoring script of GenEval, DPG-Bench or
+      T2I-CompBench wrote.
+
+    A suite is a task: labels or prompts to generate from, the number and size of the images, and
+    what the images are compared with. An evaluator computes metrics, from what a judge extracts
+    from the images. A judge is a network that looks at images.
 
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
-    harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
-    harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out
-    runs/my-flux
-    harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" --out runs/ours
+    # Time 100 forward passes; no image is generated:
+    harope-bench eval digits-harope --with cost --count 100
+    harope-bench eval my-flux --suite geneval,dpg-bench \\
+        --resolution 512,1024,2048 --out runs/my-flux
+    harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" \\
+        --out runs/ours
     """
     from harope_bench.core.record_base import check_label
     from harope_bench.pipeline.eval_options import EvalOptions

@@ -19,12 +19,16 @@ from harope_bench.commands.terminal import echo
     show_default=True,
     help="Output format.",
 )
-@click.option("--all", "include_all", is_flag=True, help="Also list images with a full score.")
+@click.option(
+    "--all", "include_all", is_flag=True, help="List all images, also those with the full score."
+)
 def failures(runs: Path, format_: str, include_all: bool) -> None:
     """List images that scored below the maximum.
 
-    RUNS is a folder with runs of prompt suites. Each row has the reason, the detected boxes and the
-    annotations. Warnings go to stderr.
+    RUNS is a run folder, or a folder that contains run folders, of suites of prompts (shapes,
+    geneval, ...) that `eval` has evaluated. Each row has the prompt, the score and its reason, and
+    what the judges found in the image: boxes, answers, colours. Rows go to stdout, warnings to
+    stderr.
 
     \b
     harope-bench failures runs/shapes-harope --format csv > wrong.csv

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="Copy from this file or folder instead of downloading; the same checks apply.",
+    help=(
+        "Copy the asset from this file or folder instead of downloading it; its hash is checked"
+        " likewise."
+    ),
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def fetch(asset: str, source: Path | None, json_: bool) -> None:
     """Download an ASSET (see `list assets`).
 
-    The files are stored in HAROPE_BENCH_HOME, and their hashes are checked. This is the only
-    command that uses the network. An interrupted download resumes.
+    An asset is a file of other people that this package does not include: weights of judges,
+    prompts of benchmarks, reference statistics. The files are stored in the folder that the
+    environment variable HAROPE_BENCH_HOME names (default: ~/.harope-bench), and their hashes
+    are checked. No other command uses the network. If the download is interrupted, run the command
+    again: it continues.
 
     \b
     harope-bench fetch inception-2015
@@ -66,32 +72,39 @@ def _hash_text(file: FetchedFile) -> str:
 @click.option(
     "--judge",
     required=True,
-    help="Feature extractor; the reference can be used with this judge only.",
+    metavar="NAME",
+    help=(
+        "Judge of the kind feature extractor, such as inception-2015: the network that computes the"
+        " features; see `list judges`. The reference is valid for this judge only."
+    ),
 )
 @click.option(
     "--image-count",
     type=click.IntRange(4),
     default=10_000,
-    help="Number of real images to store for precision and recall.",
+    help="Number of images that are stored in the reference, for precision and recall.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
-    help="Seed of the random choice of the stored images.",
+    help="Seed of the random choice of these images.",
 )
 @click.option(
     "--crop",
     type=click.IntRange(8),
-    help="Centre-crop every image to this side first, as ADM prepares ImageNet.",
+    help=(
+        "Resize and centre-crop every image to this side in pixels first, as OpenAI's"
+        " guided-diffusion (ADM) prepares ImageNet. Default: the images as they are."
+    ),
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Device of the judge.",
+    help="Device that the judge runs on.",
 )
-@click.option("--replace", is_flag=True, help="Overwrite a TARGET with other content.")
+@click.option("--replace", is_flag=True, help="Overwrite TARGET if it exists with other content.")
 def reference(
     source: Path,
     target: Path,
@@ -104,8 +117,10 @@ def reference(
 ) -> None:
     """Build a reference file from real images.
 
-    SOURCE is an image folder, a run folder or an .npz file. The reference TARGET (.npz) holds the
-    feature statistics of all images, and some of the images.
+    A reference is what FID and similar metrics compare generated images with; `eval --reference`
+    uses it. SOURCE is a folder of real images, a run folder, or an .npz file of images. TARGET is
+    the .npz file to write: the mean and covariance of the features of all images, and some of the
+    images.
 
     \b
     harope-bench reference photos/ photos.npz --judge inception-2015 --crop 256

@@ -37,7 +37,8 @@ out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="The .svg file; .json and .csv files of the same name are written too.",
+    metavar="FILE",
+    help="The .svg file to write; .json and .csv files of the same name are written too.",
 )
 
 
@@ -45,13 +46,15 @@ out_option = click.option(
 def figure() -> None:
     """Plot attention, matrices, loss curves or sweeps.
 
-    The report includes every figure in RUNS/figures.
+    `report --runs RUNS` includes every figure that is in the folder RUNS/figures.
 
     \b
-    harope-bench figure attention-distance digits-rope-axial digits-harope --out
-    runs/figures/distance.svg
-    harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
-    harope-bench figure loss runs/train/*/log.csv --ema 0.9 --out runs/figures/loss.svg
+    harope-bench figure attention-distance digits-rope-axial digits-harope \\
+        --out runs/figures/distance.svg
+    harope-bench figure matrices digits-harope --show m-i \\
+        --out runs/figures/matrices.svg
+    harope-bench figure loss runs/train/*/log.csv --ema 0.9 \\
+        --out runs/figures/loss.svg
     """
 
 
@@ -61,24 +64,34 @@ def figure() -> None:
     "--count",
     type=click.IntRange(1),
     default=64,
-    help="Number of samples (0 to COUNT - 1), or of real images for a classifier.",
+    help="Number of samples to average over; for a classifier, of real images.",
 )
 @click.option(
     "--timesteps",
     type=NumberList(),
     default="100,300,500,700,900",
-    help="Timesteps between 0 (clean) and 1,000 (noise); the nearest sampler step is used.",
+    help=(
+        "Timesteps to measure at, comma-separated, between 0 (clean image) and 1,000 (noise); the"
+        " nearest step of the sampler is used."
+    ),
 )
-@click.option("--suite", help="Suite with the labels or prompts. Default: the checkpoint's suite.")
+@click.option(
+    "--suite",
+    metavar="NAME",
+    help=(
+        "Suite: where the labels or prompts come from; see `list suites`. Default: the suite"
+        " registered with the checkpoint."
+    ),
+)
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="Image side in pixels. Default: the suite's resolution.",
+    help="Side of the images in pixels. Default: the resolution of the suite.",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder of real images, for a classifier whose suite includes none.",
+    help="Folder of real images, for a classifier whose suite includes none (imagenet-val).",
 )
 @generation_options
 @out_option
@@ -94,13 +107,16 @@ def attention_distance(
 ) -> None:
     """Plot the mean attention distance of each head by layer (Figure 5).
 
-    The distances are computed from the rotated queries and keys, while the model generates with
-    its sampler; of the two guidance branches, the conditional one is used. Text tokens (flux, sd3)
-    and the class token (deit) are excluded. A classifier processes real images.
+    CHECKPOINTS are names from `list checkpoints`. The attention distance of a head is the distance
+    in pixels between a query and its keys, weighted by the attention.
+
+    It is measured while the model generates samples with its sampler, on the conditional pass of
+    guidance. Text tokens (flux, sd3) and the class token (deit) are excluded. A classifier
+    processes real images.
 
     \b
-    harope-bench figure attention-distance digits-rope-axial digits-harope --out
-    runs/figures/distance.svg
+    harope-bench figure attention-distance digits-rope-axial digits-harope \\
+        --out runs/figures/distance.svg
     """
     from harope_bench.analysis.attention_distance import measure_distances, settings_text
     from harope_bench.core.chart_schema import AttentionDistanceChart
@@ -129,21 +145,26 @@ def attention_distance(
     "--show",
     type=click.Choice(["m", "m-i", "m-inverse-t", "operator"]),
     default="m",
-    help="Matrix to plot: M, M - I, the inverse transpose of M, or operator (M^T R_D M_k).",
+    help=(
+        "What to plot of the learned matrix M of the queries. m: M. m-i: M - I, its difference from"
+        " the identity. m-inverse-t: the inverse transpose of M. operator: M^T R_D M_k, with the"
+        " rotation R_D of an offset D and the matrix M_k of the keys."
+    ),
 )
 @click.option(
     "--offset",
     "offsets",
     type=NumberList(),
     multiple=True,
-    help="Offset D of the operator as row,column; may be repeated. Default: 1,0 and 0,1.",
+    metavar="ROW,COLUMN",
+    help="Offset D of the operator in tokens; may be repeated. Default: 1,0 and 0,1.",
 )
 @click.option(
     "--layer",
     "layers",
     type=click.IntRange(0),
     multiple=True,
-    help="Layer to plot; may be repeated. Default: all.",
+    help="Number of a layer to plot, from 0; may be repeated. Default: all layers.",
 )
 @out_option
 def matrices(
@@ -155,8 +176,12 @@ def matrices(
 ) -> None:
     """Plot the learned matrices by layer and head, and print their statistics (Figure 6).
 
+    CHECKPOINT is a name from `list checkpoints` whose encoding multiplies queries and keys by
+    learned matrices, such as harope.
+
     \b
-    harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
+    harope-bench figure matrices digits-harope --show m-i \\
+        --out runs/figures/matrices.svg
     """
     from harope_bench.analysis.learned_matrices import measure_matrices
     from harope_bench.models import load_checkpoint
@@ -190,23 +215,36 @@ def _matrix_line(matrix: HeadMatrix) -> str:
 
 @figure.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--suite", help="Suite of the results; required if the runs have several suites.")
-@click.option("--metric", required=True, help="Metric as named in the results (overall, fid).")
+@click.option(
+    "--suite",
+    metavar="NAME",
+    help="Suite of the results. Required if RUNS has results of several suites.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    required=True,
+    help="Metric, by the name that `eval` prints, such as fid or overall.",
+)
 @click.option(
     "--axis",
     type=click.Choice(["resolution", "training-resolution", "pos-scaling"]),
     default="resolution",
-    help="Setting on the horizontal axis.",
+    help=(
+        "Setting on the horizontal axis: the side of the generated images, the side of the training"
+        " images, or the option --pos-scaling."
+    ),
 )
 @out_option
 def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> None:
     """Plot a metric against a setting, with one line for each checkpoint.
 
-    Runs of one checkpoint that differ in another setting have a line each. The values are printed
-    too.
+    RUNS is a folder that contains run folders, as `eval --resolution 28,56` writes. Runs of one
+    checkpoint that differ in another setting have a line each. The values are printed too.
 
     \b
-    harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
+    harope-bench figure sweep runs --metric overall --axis resolution \\
+        --out runs/figures/overall.svg
     """
     from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards.sweep import build_sweep_chart
@@ -239,17 +277,18 @@ def _point_text(point: SweepPoint, chart: SweepChart) -> str:
     "--ema",
     type=FiniteFloat(0, 1, max_open=True),
     default=0.0,
-    help="Decay of the exponential moving average; 0 plots the raw losses.",
+    help="Decay of the exponential moving average that smooths the losses; 0 smooths nothing.",
 )
 @out_option
 def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
     """Plot the training loss against the step (Figure 7).
 
-    LOGS are log.csv files of this package, log.txt files of DiT, or .csv files with the columns
-    step, loss and run.
+    LOGS are log.csv files that `train` wrote, log.txt files of DiT's training script, or .csv files
+    with the columns step, loss and run.
 
     \b
-    harope-bench figure loss runs/train/*/log.csv --ema 0.9 --out runs/figures/loss.svg
+    harope-bench figure loss runs/train/*/log.csv --ema 0.9 \\
+        --out runs/figures/loss.svg
     """
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.loss_logs import read_losses

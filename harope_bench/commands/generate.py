@@ -29,29 +29,47 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--suite", help="Suite to generate. Default: the checkpoint's suite.")
+@click.option(
+    "--suite",
+    metavar="NAME",
+    help=(
+        "Suite: the labels or prompts to generate, their number and the image size; see `list"
+        " suites`. Default: the suite registered with the checkpoint."
+    ),
+)
 @generation_options
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="Image side in pixels. Default: the suite's resolution.",
+    help="Side of the images in pixels. Default: the resolution of the suite.",
 )
 @click.option(
     "--count",
     type=click.IntRange(1),
-    help="Generate samples 0 to COUNT - 1. Default: the suite's number.",
+    help=(
+        "Number of samples: those with the indices 0 to COUNT - 1. Default: the number of samples"
+        " of the suite."
+    ),
 )
 @click.option(
-    "--indices", type=IndicesType(), help="Generate these samples only: 0-499 or 0-9,20-29."
+    "--indices",
+    type=IndicesType(),
+    help=(
+        "Generate only the samples with these indices, such as 0-499 or 0-9,20-29, for example to"
+        " share a run among machines. Not with --count. Default: as --count."
+    ),
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Run folder; an interrupted run resumes.",
+    metavar="FOLDER",
+    help="Run folder to write: the images, their records and the settings (plan.json).",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Print the plan and the number of missing samples, then stop."
+    "--dry-run",
+    is_flag=True,
+    help="Print the settings and the number of samples that are not generated yet, then stop.",
 )
 def generate(
     checkpoint: str,
@@ -65,10 +83,13 @@ def generate(
 ) -> None:
     """Generate samples of a registered CHECKPOINT.
 
-    Samples that the run folder has already are not generated again.
+    CHECKPOINT is a name from `list checkpoints`. If the command is interrupted, run it again: it
+    generates only the samples that the run folder lacks. Later, `eval` computes metrics from the
+    run folder; `eval CHECKPOINT` does both.
 
     \b
-    harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
+    harope-bench generate digits-harope --suite digits --count 500 \\
+        --out runs/harope
     """
     from harope_bench.data.run_folder import RunFolder
     from harope_bench.pipeline.generate import generate, make_plan, missing_requests
@@ -98,22 +119,28 @@ def generate(
     "--redraw",
     type=click.IntRange(0),
     default=3,
-    help="Number of randomly chosen samples to generate (or images to classify) again.",
+    help=(
+        "Number of samples in each run, chosen at random, that are generated again and compared (or"
+        " of images that a classifier classifies again)."
+    ),
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
-    help="Seed of that random choice. Default: a new choice each time.",
+    help="Seed of the random choice of --redraw. Default: another choice each time.",
 )
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
-    help="Reference file of results that were not scored against the suite's own reference.",
+    help="The file that `eval` was given as --reference. Default: the reference of the suite.",
 )
 @click.option(
     "--source",
     type=click.Path(path_type=Path),
-    help="New location of evaluated images or official results that have moved.",
+    help=(
+        "Where the images or official results that were evaluated are now, if they have moved."
+        " Default: the path that the results state."
+    ),
 )
 @real_image_options
 @click.option(
@@ -128,11 +155,14 @@ def verify(
     real_images: RealImageOptions,
     json_: bool,
 ) -> None:
-    """Check runs and results for alterations.
+    """Check whether runs and results were altered.
 
-    Every run and result below the folder RUN is compared with the recorded hashes. Results are
-    scored again and some samples are generated again. Exit code 3: something was altered. 1:
-    something could not be checked.
+    RUN is a run folder, or a folder that contains run folders. All files are compared with the
+    hashes that were recorded when they were written, metrics are computed again from the stored
+    features and annotations, and some samples are generated again.
+
+    Exit code 0: everything is as it was written. 3: something was altered. 1: something could not
+    be checked.
 
     \b
     harope-bench verify runs/harope --redraw 5
@@ -187,22 +217,37 @@ def findings_lines(findings: Findings) -> list[str]:
     type=click.Choice(["adm", "png", "geneval", "dpg", "compbench"]),
     required=True,
     help=(
-        "Layout to write. adm: an .npz with images arr_0 and labels arr_1. png: 000000.png and so"
-        " on. geneval, dpg, compbench: the folders of the official benchmarks."
+        "Layout to write. adm: an .npz file with images arr_0 and labels arr_1, as of OpenAI's"
+        " guided-diffusion. png: a folder with 000000.png, 000001.png, ... geneval, dpg, compbench:"
+        " folders as the scoring scripts of GenEval, DPG-Bench and T2I-CompBench read them."
     ),
 )
 @click.option(
-    "--suite", help="Suite of the prompts; required if SOURCE is no run and has no known layout."
+    "--suite",
+    metavar="NAME",
+    help=(
+        "Suite whose prompts the images show, such as geneval; see `list suites`. Required if"
+        " SOURCE is no run folder and has no known layout."
+    ),
 )
 @prompt_folder_options
 @click.option(
     "--resolution",
     "side",
     type=click.IntRange(1),
-    help="Side in pixels of each image in DPG-Bench's tiled files.",
+    help=(
+        "Side in pixels of each image that is joined with others in a file of a DPG-Bench folder;"
+        " an alternative to --tiles."
+    ),
 )
-@click.option("--count", type=click.IntRange(1), help="Convert samples 0 to COUNT - 1 only.")
-@click.option("--replace", is_flag=True, help="Overwrite an .npz file with other content.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    help="Number of samples: those with the indices 0 to COUNT - 1. Default: all.",
+)
+@click.option(
+    "--replace", is_flag=True, help="Overwrite an .npz file TARGET that exists with other content."
+)
 def convert(
     source: Path,
     target: Path,
@@ -214,12 +259,14 @@ def convert(
 ) -> None:
     """Convert samples to another layout.
 
-    SOURCE is a run folder, an image folder, an .npz file, or the folder of an official benchmark.
-    TARGET is written in the layout --to.
+    SOURCE is a run folder, an image folder, an .npz file, or a folder that the generation script of
+    GenEval, DPG-Bench or T2I-CompBench wrote. TARGET is the file or folder to write. SOURCE is not
+    changed.
 
     \b
     harope-bench convert runs/harope harope.npz --to adm
-    harope-bench convert images/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
+    harope-bench convert images/ folders/ --to geneval --suite geneval \\
+        --pattern '{prompt_index}_{copy}.png'
     """
     from harope_bench.suites.official_layouts.conversion import convert
 

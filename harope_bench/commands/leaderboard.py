@@ -29,7 +29,9 @@ def leaderboard() -> None:
 def build_pages(folder: Path, out: Path) -> None:
     """Write static HTML pages of every results/*.json below FOLDER.
 
-    The pages have one section for each protocol and one page for each run. They need no server.
+    FOLDER contains run folders, at any depth. The first page has a table for each protocol: results
+    that were evaluated alike (same suite, number of images, judge, reference, rules) and may be
+    ranked together. Each run has a page of its own. The pages need no web server.
 
     \b
     harope-bench leaderboard build runs --out site

@@ -138,20 +138,47 @@ def entry_options(command: CommandFunction) -> CommandFunction:
             multiple=True,
             metavar="NAME[=LABEL]",
             help=(
-                "Add a table row for the runs whose checkpoint, folder, target or label is NAME;"
-                " may be repeated."
+                "Add a row with the title LABEL to each table, filled from the runs named NAME."
+                " NAME is the checkpoint of a run, its folder, its target in `eval`, or its"
+                " --label. Default of LABEL: the stored --label, otherwise NAME. May be"
+                " repeated."
             ),
         ),
         click.option(
             "--row",
             multiple=True,
             metavar="ROW_ID=NAME",
-            help="Fill the row ROW_ID of the table with the runs of NAME; may be repeated.",
+            help=(
+                "Fill the existing row ROW_ID with the runs named NAME; `table NAME --format"
+                " csv` lists the row ids. May be repeated."
+            ),
         ),
     ]
     return _with_options(command, options)
 
 
+JUDGE_HELP = (
+    "Judges to use instead of those of the suite; see `list judges`. A judge is a network that"
+    " looks at images. For a suite of labels, give the NAME of a feature extractor. For a suite of"
+    " prompts, give annotators as ROLE=NAME or ROLE=NAME:MODEL, comma-separated, where MODEL is a"
+    " folder or Hugging Face Hub id. A role is a kind of question about an image: detector,"
+    " detector-2d, vqa, colours, depth or similarity. Each choice of judges writes its own result"
+    " files."
+)
+JUDGE_PYTHON_HELP = (
+    "Python interpreter (bin/python of an environment) that runs a judge whose packages cannot be"
+    " installed here: mplug, unidet or unidet-rs200."
+)
+JUDGE_OPTION_HELP = (
+    "Option for the script that --judge-python runs: weights=FILE, checkout=FOLDER (a clone of"
+    " T2I-CompBench, for unidet) or sha256=HASH (of the published weights). May be repeated."
+)
+SCALING_HELP = (
+    "none: positions continue. linear, interpolate: positions are divided by s (interpolate is for"
+    " ape, whose learned tables are resized). ntk, ntk-by-parts, yarn: rotary frequencies are"
+    " lowered as in the methods of these names. extend: for ape with sines and cosines, which are"
+    " computed beyond the grid."
+)
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
@@ -166,61 +193,82 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
         click.option(
             "--with",
             "evaluators",
-            help="Evaluators, comma-separated. Default: the suite's evaluators.",
+            metavar="NAMES",
+            help=(
+                "Evaluators to run, comma-separated; see `list evaluators`. An evaluator computes"
+                " a group of metrics. Default: the evaluators of the suite."
+            ),
         ),
         click.option(
             "--reference",
             type=click.Path(path_type=Path),
-            help="An .npz file with mu and sigma, instead of the suite's reference.",
+            help=(
+                "An .npz file with the mean mu and the covariance sigma of the features of real"
+                " images. Default: the reference of the suite."
+            ),
         ),
         click.option(
             "--rules",
             type=click.Choice(["official", "corrected"]),
             default="official",
-            help="Scoring rules: official, with their known quirks, or corrected.",
+            help=(
+                "How prompt benchmarks are scored. official: as the published code of the"
+                " benchmark, with its known errors. corrected: without these errors."
+            ),
         ),
         click.option(
             "--profile",
             "profiles",
+            metavar="NAMES",
             help=(
-                "Implementations of the metric to imitate (adm, adm-exact, torch-fidelity, clean),"
-                " comma-separated. Default: the suite's profile."
+                "Profiles of evaluator fidelity, comma-separated. A profile is the published"
+                " implementation whose numbers are reproduced. adm: OpenAI's guided-diffusion,"
+                " with its float16 distances. adm-exact: the same in float64. torch-fidelity,"
+                " clean (clean-fid), fd-dinov2 and cmmd: the programs or metrics of these names."
+                " Each profile writes its own result. Default: the profile of the suite."
             ),
         ),
         click.option(
             "--judge",
-            help=(
-                "Judge instead of the suite's. For prompt suites: ROLE=NAME or ROLE=NAME:MODEL,"
-                " comma-separated. Results of another judge are stored in other files."
-            ),
+            metavar="JUDGES",
+            help=JUDGE_HELP,
         ),
         click.option(
             "--allow-missing",
             is_flag=True,
-            help="Compute the metrics although images, annotations or tasks are missing.",
+            help=(
+                "For prompt suites: compute the metrics even if some images, some annotations or"
+                " whole categories of prompts are missing, from those that exist."
+            ),
         ),
         click.option(
             "--judge-python",
             type=click.Path(path_type=Path),
-            help="Python interpreter of the environment in which an external judge runs.",
+            help=JUDGE_PYTHON_HELP,
         ),
         click.option(
             "--judge-option",
             "judge_options",
             type=KeyValueType(),
             multiple=True,
-            help="key=value for the script of the external judge (weights=FILE, checkout=FOLDER).",
+            help=JUDGE_OPTION_HELP,
         ),
         click.option(
             "--subset",
             type=click.IntRange(0),
             metavar="SEED",
-            help="Evaluate --count images chosen at random with this seed, not the first ones.",
+            help=(
+                "Evaluate --count images that are chosen at random with this seed. Default: the"
+                " first --count images."
+            ),
         ),
         click.option(
             "--rescore",
             is_flag=True,
-            help="Compute the metrics again from stored features and annotations, without a judge.",
+            help=(
+                "Compute the metrics again from the features and annotations that the run folder"
+                " stores. No judge is loaded."
+            ),
         ),
     ]
     return with_options_record(command, "scoring", _load_scoring_parser, options)
@@ -241,80 +289,128 @@ def generation_options(command: CommandFunction) -> CommandFunction:
         click.option(
             "--steps",
             type=click.IntRange(1),
-            help="Sampler steps. Default: the checkpoint's.",
+            help="Number of sampler steps. Default: the number registered with the checkpoint.",
         ),
         click.option(
             "--guidance",
             type=FiniteFloat(0),
-            help="Guidance scale; 1 is no guidance. Default: the checkpoint's.",
+            help=(
+                "Scale of classifier-free guidance; 1 is no guidance. Default: the scale"
+                " registered with the checkpoint."
+            ),
         ),
-        click.option("--sampler", help="Sampler. Default: the checkpoint's."),
+        click.option(
+            "--sampler",
+            metavar="NAME",
+            help=(
+                "Sampler: ddpm, ddim or flow (Euler steps of rectified flow); it must fit the"
+                " training. Default: the sampler registered with the checkpoint."
+            ),
+        ),
         click.option(
             "--seed",
             type=click.IntRange(0),
-            help="Base seed; sample i depends on this seed and i only. Default: 0.",
+            help=(
+                "Seed of the run. Sample i depends on this seed and on i, not on the other"
+                " samples. Default: 0."
+            ),
         ),
         click.option(
             "--labels",
+            metavar="LABELS",
             help=(
-                "Class labels of an ImageNet suite: uniform, balanced, or a file with one label on"
-                " each line."
+                "Class labels of an ImageNet suite. uniform: each label at random. balanced: all"
+                " classes equally often. Or a text file with one class index (0 to 999) on each"
+                " line. Default: uniform."
             ),
         ),
         click.option(
             "--preset",
-            help="Named settings of the suite (harope-release); other options override them.",
+            metavar="NAME",
+            help=(
+                "Named set of generation settings of an ImageNet suite: harope-release (the"
+                " settings of HARoPE's published code: ddpm, 250 steps, guidance 1.5) or"
+                " harope-release-balanced (with balanced labels). Other options override it."
+                " Default: none."
+            ),
         ),
         click.option(
             "--device",
             type=click.Choice(["cpu", "cuda", "mps"]),
             default="cpu",
-            help="Device of the networks.",
+            help="Device that the networks run on.",
         ),
         click.option(
             "--dtype",
             type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Precision of the generating network. Default: float32.",
+            help="Precision of the network that generates images. Default: float32.",
         ),
-        scaling_option("Scaling of positions beyond the training grid. Default: none."),
+        scaling_option(
+            "How an encoding reaches images larger than the training images; s is the ratio of the"
+            f" sides. {SCALING_HELP} Default: none."
+        ),
         click.option(
             "--guidance-channels",
             type=click.Choice(["3", "all"]),
-            help="Latent channels to which guidance applies; DiT's release uses 3.",
+            help=(
+                "Latent channels that are guided, for DiT on latents: the first 3, as in DiT's"
+                " published code, or all. Default: 3."
+            ),
         ),
         click.option(
             "--spacing",
             type=click.Choice(["linspace", "leading"]),
             help=(
-                "Timesteps of ddpm and ddim: linspace 0, 111, ..., 999 (default of ddpm) or leading"
-                " 0, 100, ..., 900 (default of ddim)."
+                "Which of the 1,000 training timesteps ddpm and ddim use. For 10 steps, linspace"
+                " takes 0, 111, ..., 999 and leading takes 0, 100, ..., 900. Default: linspace"
+                " for ddpm, leading for ddim."
             ),
         ),
         click.option(
             "--mu-policy",
             type=click.Choice(["extrapolate", "clamp"]),
-            help="FLUX's time shift at sizes beyond its training sizes.",
+            help=(
+                "FLUX shifts its timesteps by a number mu that grows with the image. extrapolate:"
+                " mu grows beyond the training sizes. clamp: mu stays at its value for the largest"
+                " training size. Default: extrapolate."
+            ),
         ),
         click.option(
-            "--vae", help="Folder or hub id of the autoencoder. Default: the checkpoint's."
+            "--vae",
+            metavar="FOLDER|ID",
+            help=(
+                "Autoencoder of a latent model: a folder, or its id on the Hugging Face Hub if it"
+                " is in the local cache. Default: the one registered with the checkpoint."
+            ),
         ),
         click.option(
             "--vae-tiling/--no-vae-tiling",
             default=None,
-            help="Decode large images in tiles with blended seams, or at once.",
+            help=(
+                "Let the autoencoder decode large images in overlapping tiles (parts of the"
+                " image), which needs less memory, or in one piece. Default: tiles for FLUX and"
+                " SD3, one piece for DiT."
+            ),
         ),
         click.option(
             "--fold/--no-fold",
             default=None,
             help=(
-                "Fold the learned matrices into the projections, or apply them separately. Default:"
-                " the checkpoint's."
+                "Encodings such as harope multiply queries and keys by learned matrices. --fold:"
+                " multiply these matrices into the weights of the query and key projections first."
+                " --no-fold: apply them separately. The images differ in the last bits only."
+                " Default: as registered with the checkpoint; otherwise --fold for FLUX and SD3,"
+                " and --no-fold for others."
             ),
         ),
         click.option(
             "--batch",
             type=click.IntRange(1),
-            help="Samples generated before each write; does not change the images.",
+            help=(
+                "Number of samples that are generated between two writes to disk. It changes"
+                " neither the images nor the batch size of the network. Default: one batch of the"
+                " network."
+            ),
         ),
     ]
     return with_options_record(command, "generation", _load_generation_options, options)
@@ -335,19 +431,25 @@ def real_image_options(command: CommandFunction) -> CommandFunction:
         click.option(
             "--images",
             type=click.Path(path_type=Path),
-            help="Folder of real images for a classifier, if the suite includes none.",
+            help=(
+                "Folder of real images that a classifier classifies, if the suite includes none"
+                " (imagenet-val)."
+            ),
         ),
         click.option(
             "--ground-truth",
             type=click.Path(path_type=Path),
-            help="Label file with lines 'name index', for images that are not in class folders.",
+            help=(
+                "Text file with a line `file-name class-index` for each image of --images, such as"
+                " `ILSVRC2012_val_00000001.JPEG 65`. Default: the class is the subfolder."
+            ),
         ),
         click.option(
             "--crop-ratio",
             type=FiniteFloat(0.1, 1),
             help=(
-                "Resolution divided by the side that images are resized to before the crop."
-                " Default: the suite's ratio."
+                "Crop ratio of a classifier's images (timm's crop_pct): the shorter side is resized"
+                " to resolution / ratio, then the centre is cropped. Default: the suite's ratio."
             ),
         ),
     ]
@@ -370,32 +472,39 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
             "--order",
             type=click.Choice(["copy-major", "prompt-major"]),
             help=(
-                "Order of the files in a folder. copy-major: one image of every prompt, then the"
-                " next image of every prompt. prompt-major: all images of the first prompt, then"
-                " of the next."
+                "How the image files of a folder, sorted by name, belong to prompts, if their names"
+                " do not tell. The images of one prompt are its copies. copy-major: the first copy"
+                " of every prompt, then the second of every prompt. prompt-major: all copies of the"
+                " first prompt, then of the second. Required, unless --pattern, --file-list or a"
+                " known folder layout tells."
             ),
         ),
         click.option(
             "--pattern",
             metavar="PATTERN",
             help=(
-                "Pattern of the file names, as '{prompt_index}_{copy}.png'. Placeholders: {prompt},"
-                " {prompt_index}, {id}, {copy}, {index}; numbers start at 0. It may contain"
-                " folders."
+                "Pattern of the file names, such as '{prompt_index}_{copy}.png'. Placeholders:"
+                " {prompt} (its text), {prompt_index}, {id} (of the prompt in the benchmark),"
+                " {copy} (number of the image among those of its prompt), {index} (of the sample)."
+                " Numbers start at 0. The pattern may contain folders."
             ),
         ),
         click.option(
             "--file-list",
             type=click.Path(path_type=Path),
             help=(
-                "A .csv, .tsv or .jsonl file with the columns file and index; or file, copy, and"
-                " one of prompt_index, prompt and id."
+                "Table of the images: a .csv, .tsv or .jsonl file with the columns file and index,"
+                " or with file, copy and one of prompt_index, prompt and id (see --pattern)."
             ),
         ),
         click.option(
             "--tiles",
             type=click.Choice([1, 2, 4]),
-            help="Number of images in each tiled file of DPG-Bench.",
+            help=(
+                "Number of images that are joined in each file of a DPG-Bench folder (1, 2 side by"
+                " side, or 4 in a 2 x 2 grid). Default: inferred from the size of the files;"
+                " required if they are square."
+            ),
         ),
     ]
     return with_options_record(command, "prompt_folder", _load_prompt_folder_options, options)

@@ -10,7 +10,7 @@ from harope_bench.commands.terminal import echo
 
 @click.group()
 def paper() -> None:
-    """Examine the published tables, using only the printed digits.
+    """Examine the tables of the HARoPE paper, from their printed digits alone.
 
     \b
     harope-bench paper check
@@ -21,9 +21,10 @@ def paper() -> None:
 @paper.command()
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def check(json_: bool) -> None:
-    """Recompute the published tables and list the printed values that do not follow.
+    """List printed values that contradict other printed values of the paper.
 
-    The exit code is 0 whatever the check finds.
+    Averages, differences and values that several tables repeat are computed again. The exit code is
+    0 whatever the check finds.
 
     \b
     harope-bench paper check --json
@@ -43,9 +44,10 @@ def check(json_: bool) -> None:
 @click.argument("name")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def noise(name: str, json_: bool) -> None:
-    """List the differences of published table NAME (2 or table2) that exceed the assumed noise.
+    """List which differences of a table of the paper exceed the noise to expect.
 
-    The output states the constants that the noise is computed from.
+    NAME is 2 or table2, and so on (see `list tables`). The paper prints no confidence intervals, so
+    the noise is estimated from published constants; the output states them.
 
     \b
     harope-bench paper noise 2

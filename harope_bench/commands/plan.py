@@ -12,13 +12,25 @@ from harope_bench.commands.terminal import echo
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--suite", help="Suite to generate. Default: the checkpoint's suite.")
-@click.option("--metric", default="fid", help="Metric that is compared.")
+@click.option(
+    "--suite",
+    metavar="NAME",
+    help=(
+        "Suite (labels or prompts, and reference) of the study; see `list suites`. Default: the"
+        " suite registered with the checkpoint."
+    ),
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    default="fid",
+    help="Metric that is compared, by the name that `eval` prints.",
+)
 @click.option(
     "--difference",
     type=FiniteFloat(1e-9),
     required=True,
-    help="Smallest true difference to detect, in the metric's unit.",
+    help="Smallest true difference between two methods to detect, in the unit of the metric.",
 )
 @click.option(
     "--power",
@@ -29,18 +41,21 @@ from harope_bench.commands.terminal import echo
 @click.option(
     "--runs",
     type=click.Path(path_type=Path),
-    help="Folder of runs to measure the noise from. Default: published constants.",
+    help=(
+        "Folder with evaluated runs, from which the noise of the metric is measured. Default:"
+        " published constants."
+    ),
 )
 @click.option(
     "--value",
     type=FiniteFloat(0, min_open=True),
-    help="Expected value of the metric, if no run has measured it.",
+    help="Expected value of the metric. Default: the measured one in --runs; required without one.",
 )
 @click.option(
     "--count",
     "images",
     type=click.IntRange(2),
-    help="Images of each run. Default: the suite's number.",
+    help="Number of images of each run. Default: the number of samples of the suite.",
 )
 @click.option(
     "--rate",
@@ -50,13 +65,13 @@ from harope_bench.commands.terminal import echo
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="Image side in pixels. Default: the suite's resolution.",
+    help="Side of the images in pixels. Default: the resolution of the suite.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Device for the timed batch.",
+    help="Device that the timed batch runs on.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def plan(
@@ -73,14 +88,15 @@ def plan(
     device: str,
     json_: bool,
 ) -> None:
-    """Estimate the cost of resolving a difference.
+    """Estimate the cost of detecting a difference between two methods.
 
-    The output states the images, training seeds, disk space and time that are needed. The study
-    compares two methods on CHECKPOINT's suite and must detect --difference with probability
-    --power.
+    Two methods differ by --difference. The output states how many images and training seeds of each
+    method a comparison needs to find this with probability --power, and the disk space and time for
+    that. CHECKPOINT is a name from `list checkpoints`; it gives the size of the network.
 
     \b
-    harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 --runs runs/table2
+    harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 \\
+        --runs runs/table2
     """
     from harope_bench.pipeline.plan_study import (
         budget_fields,

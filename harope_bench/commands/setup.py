@@ -21,15 +21,35 @@ LISTED_FIELDS = ("name", "origin", "version", "parity", "trust")
 
 @click.command("list")
 @click.argument("kind", required=False)
-@click.option("-v", "--verbose", is_flag=True, help="Also print origin, version and parity.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help=(
+        "Also print where each comes from, the version of suites, judges and evaluators, with which"
+        " published code an evaluator agrees, and how the files of an asset are verified."
+    ),
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def list_(kind: str | None, verbose: bool, json_: bool) -> None:
     """List checkpoints, encodings, suites, judges and more.
 
-    KIND limits the list to one kind: backbones, checkpoints, encodings, evaluators, judges, suites
-    and so on.
+    KIND limits the list to one of these kinds:
 
     \b
+    encodings    positional encodings
+    backbones    network architectures
+    samplers     sampling methods of diffusion and flow models
+    checkpoints  weights with a name: those of this package and registered ones
+    suites       what to generate, and what to compare it with
+    judges       networks that look at images: feature extractors and annotators
+    evaluators   groups of metrics
+    tables       tables of the paper
+    recipes      training recipes of this package, for `train`
+    assets       files of other people, for `fetch`
+
+    \b
+    harope-bench list
     harope-bench list encodings -v
     """
     from harope_bench.core import registry
@@ -81,26 +101,33 @@ def entry_json(entry: RegistryEntry, verbose: bool) -> dict[str, str | int]:
     "--golden",
     "has_golden_sets",
     is_flag=True,
-    help="Also score OpenAI's public samples and compare with their published metrics.",
+    help=(
+        "Also evaluate the samples that OpenAI published for ADM, and compare the metrics with the"
+        " published ones. Needs `fetch` of golden-imagenet-128 or golden-imagenet-256, and of"
+        " inception-2015."
+    ),
 )
 @click.option(
     "--golden-from",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder with these samples and references. Default: the fetched ones.",
+    help=(
+        "Like --golden, with the samples and references in this folder instead of the fetched ones."
+    ),
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Device of the judge for --golden.",
+    help="Device that the feature extractor of --golden runs on.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def doctor(has_golden_sets: bool, folder: Path | None, device: str, json_: bool) -> None:
     """Check the installation.
 
-    The output states what works, what is missing, what is broken, and the command that fixes it.
-    The exit code is 3 if something is broken.
+    The output has a line for each checkpoint, judge, set of prompts, reference and optional
+    package: whether it works, is missing or is broken, and the command that fixes it. Nothing is
+    changed. The exit code is 3 if something is broken; missing is not broken.
 
     \b
     harope-bench doctor
@@ -125,74 +152,102 @@ def doctor(has_golden_sets: bool, folder: Path | None, device: str, json_: bool)
     type=click.Path(path_type=Path),
     required=True,
     help=(
-        "A .safetensors file, a torch file (state dict or DiT training checkpoint), an adapter"
-        " folder, a pipeline folder, or a diffusers LoRA (with --config base=FOLDER)."
+        "One of: a .safetensors file; a torch file (.pt, .pth) with a state dict or a DiT training"
+        " checkpoint; the folder of a diffusers pipeline (with model_index.json); a LoRA that"
+        " diffusers or peft wrote, with --config base=FOLDER for the pipeline that it changes; or"
+        " the folder of a LoRA with a manifest of this package, which names its base and encoding."
     ),
 )
 @click.option(
     "--encoding-weights",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help=(
-        "Weights of the encoding, for a LoRA without a manifest. Default: encoding.safetensors in"
-        " the same folder."
+        "Weights of the learned matrices of the encoding, for a LoRA without a manifest. Default:"
+        " encoding.safetensors in the folder of --weights."
     ),
 )
-@click.option("--backbone", help="Backbone. Default: inferred from the names of the weights.")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help=(
+        "Network architecture; see `list backbones`. Default: inferred from the parameter names in"
+        " the weights file."
+    ),
+)
 @click.option(
     "--encoding",
-    help="Positional encoding. Default: inferred from the weights or read from their metadata.",
+    metavar="NAME",
+    help=(
+        "Positional encoding; see `list encodings`. Default: read from the metadata of the weights"
+        " file, or inferred from its parameter names."
+    ),
 )
 @click.option(
     "--option",
     "options",
     type=KeyValueType(),
     multiple=True,
-    help="Option of the encoding as key=value; may be repeated.",
+    help="Option of the encoding, such as base=100; may be repeated. Default: read from the file.",
 )
 @click.option(
     "--config",
     type=KeyValueType(),
     multiple=True,
     help=(
-        "Architecture setting that the weights do not show (heads, size), or base=FOLDER; may be"
-        " repeated."
+        "Setting of the architecture that cannot be read from the shapes of the weights: heads"
+        " (attention heads), size (image side in pixels); or base=FOLDER, the pipeline of a LoRA."
+        " May be repeated."
     ),
 )
 @click.option(
     "--drawing",
     type=KeyValueType(),
     multiple=True,
-    help="Default of a generation setting (vae, fold, tile, ...) as key=value; may be repeated.",
+    help=(
+        "Default of a generation setting for this checkpoint; may be repeated. Keys: vae,"
+        " vae_tiling, fold, pos_scaling, guidance_channels, mu_policy, spacing, dtype (as the"
+        " options of `generate`), and tile, the batch size of the network."
+    ),
 )
 @click.option(
-    "--suite", help="Suite it was trained for; `eval` and `generate` then need no --suite."
+    "--suite",
+    metavar="NAME",
+    help=(
+        "Suite that `eval` and `generate` use if they get no --suite: what to generate, and what to"
+        " compare it with; see `list suites`."
+    ),
 )
 @click.option(
     "--sampler",
-    help="Sampler it was trained for; required if the weights file does not state it.",
+    metavar="NAME",
+    help=(
+        "Sampler that fits the training: ddpm, ddim or flow (rectified flow). Required if neither"
+        " the weights file nor a base model states it."
+    ),
 )
 @click.option(
     "--steps",
     type=click.IntRange(1),
     help=(
-        "Default number of sampler steps. If left out: the file's or the base model's number, 250"
-        " for DDPM latents, otherwise 50."
+        "Number of sampler steps of this checkpoint. Default: the number in the file or of the base"
+        " model; otherwise 250 for latent models with the ddpm sampler, and 50 for others."
     ),
 )
 @click.option(
     "--guidance",
     type=click.FloatRange(0),
     help=(
-        "Default guidance scale. If left out: the file's or the base model's scale, 1.5 for DDPM"
-        " latents, otherwise 1."
+        "Scale of classifier-free guidance of this checkpoint. Default: the scale in the file or of"
+        " the base model; otherwise 1.5 for latent models with the ddpm sampler, and 1 for others."
     ),
 )
 @click.option(
     "--scale",
     type=click.Choice(["micro", "paper"]),
     help=(
-        "Scale at which its results are reported. If left out: the scale in the file, otherwise"
-        " paper."
+        "Which tables show its results. micro: those of the small models that this package"
+        " includes. paper: those of models as large as in the paper. They are never ranked"
+        " together. Default: as in the file, otherwise paper."
     ),
 )
 @click.option("--replace", is_flag=True, help="Replace the checkpoint that is registered as NAME.")
@@ -214,13 +269,17 @@ def register(
 ) -> None:
     """Register weights as checkpoint NAME, with their sha256.
 
-    The weights are loaded once to check that they fit the backbone and the encoding.
+    Other commands then find the weights, the network architecture (backbone), the positional
+    encoding and the default settings by NAME. The weights stay where they are; they are loaded once
+    to check that they fit the backbone and the encoding.
 
     \b
-    harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config
-    size=28
-    harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
-    harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
+    harope-bench register my-pe --weights my.safetensors --encoding harope \\
+        --config heads=4 --config size=28 --sampler flow
+    harope-bench register dit-harope --weights 0400000.pt \\
+        --drawing vae=/models/sd-vae-ft-mse
+    harope-bench register my-flux --weights lora-folder \\
+        --config base=/models/FLUX.1-dev
     """
     from harope_bench.core import registry
     from harope_bench.models.checkpoint_fields import known_fields
@@ -261,15 +320,17 @@ def register(
     "is_folded",
     is_flag=True,
     help=(
-        "Multiply the learned matrices into the projections; the result is a plain RoPE checkpoint"
-        " with equal outputs."
+        "Multiply the learned matrices of the encoding into the weights of the query and key"
+        " projections. The result is a checkpoint with plain RoPE that gives the same outputs (up"
+        " to rounding). Only for encodings with such matrices, as harope."
     ),
 )
-@click.option("--replace", is_flag=True, help="Overwrite a TARGET with other content.")
+@click.option("--replace", is_flag=True, help="Overwrite TARGET if it exists with other content.")
 def export(name: str, target: Path, is_folded: bool, replace: bool) -> None:
     """Write checkpoint NAME to the .safetensors file TARGET.
 
-    The command `register` can read the file. Its metadata holds the settings that `register` needs.
+    The file can be given to others: its metadata holds the architecture, the encoding and the
+    sampler, so that `register` needs no further options.
 
     \b
     harope-bench export digits-harope plain.safetensors --folded

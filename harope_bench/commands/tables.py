@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harope_bench.commands.options import KeyValueType, entry_options, scaling_option
+from harope_bench.commands.options import (
+    JUDGE_OPTION_HELP,
+    JUDGE_PYTHON_HELP,
+    SCALING_HELP,
+    KeyValueType,
+    entry_options,
+    scaling_option,
+)
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of runs whose results are the measured values.",
+    help="Folder that contains run folders; their results are the measured values.",
 )
 @click.option(
     "--format",
@@ -34,7 +41,10 @@ if TYPE_CHECKING:
 @click.option(
     "--show",
     type=click.Choice(["published", "measured", "both"]),
-    help="Values to show. Default: both with --runs, otherwise published.",
+    help=(
+        "published: the values printed in the paper. measured: the results in --runs. Default: both"
+        " with --runs, otherwise published."
+    ),
 )
 @entry_options
 def table(
@@ -47,8 +57,8 @@ def table(
 ) -> None:
     """Print tables of the paper with measured values.
 
-    Rows, columns and decimals are those of the paper, and measured values are next to the published
-    ones. NAMES are 2, table2 and so on.
+    NAMES are tables of the HARoPE paper: 2 or table2, and so on (see `list tables`). Rows, columns
+    and decimals are those of the paper, and measured values are next to the published ones.
 
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
@@ -84,48 +94,60 @@ def table(
     "--scale",
     type=click.Choice(["micro", "paper"]),
     required=True,
-    help="micro: the small checkpoints of this package, on two CPU cores. paper: registered ones.",
+    help=(
+        "Which checkpoints fill the rows. micro: the small ones that this package includes; two CPU"
+        " cores suffice. paper: large ones, which you have to `register` first with --scale paper."
+    ),
 )
 @click.option(
     "--count",
     type=click.IntRange(2),
-    help="Samples of each row. Default: the suite's number.",
+    help=(
+        "Number of samples that are generated for each row. Default: the number of the table's"
+        " suite (the set of labels or prompts)."
+    ),
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder for all runs, tables and the report.",
+    help="Folder for all run folders, the tables and the report.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "mps"]),
     default="cpu",
-    help="Device of the networks.",
+    help="Device that the networks run on.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    help="Seed of every run. Sample i of a run depends on this seed and on i.",
+)
 @scaling_option(
-    "Scaling of positions beyond the training grid, in rows larger than the training resolution."
-    " Default: none."
+    "How an encoding reaches images larger than the training images, for the rows of a table with"
+    f" such images; s is the ratio of the sides. {SCALING_HELP} Default: none."
 )
 @click.option(
     "--judge",
+    metavar="ROLE=NAME,...",
     help=(
-        "Judges instead of those of the prompt suites: ROLE=NAME or ROLE=NAME:MODEL,"
-        " comma-separated."
+        "For the tables of prompts: judges (networks that look at images) instead of those of the"
+        " benchmark, as ROLE=NAME or ROLE=NAME:MODEL, comma-separated. See `eval --help`."
     ),
 )
 @click.option(
     "--judge-python",
     type=click.Path(path_type=Path),
-    help="Python interpreter of the environment in which an external judge runs.",
+    help=JUDGE_PYTHON_HELP,
 )
 @click.option(
     "--judge-option",
     "judge_options",
     type=KeyValueType(),
     multiple=True,
-    help="key=value for the script of the external judge (weights=FILE, checkout=FOLDER).",
+    help=JUDGE_OPTION_HELP,
 )
 @entry_options
 def reproduce(
@@ -142,14 +164,17 @@ def reproduce(
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
-    """Generate and evaluate all rows of tables.
+    """Generate and evaluate all rows of tables of the HARoPE paper.
 
-    NAMES are table2 and so on, or `all`. The tables and a report are written to --out. An
-    interrupted call resumes, and a finished one does nothing.
+    NAMES are 2 or table2, and so on (see `list tables`), or `all`. Every row gets a run folder with
+    its images and results below --out, and the tables and a report are written there too. If the
+    command is interrupted, run it again: it continues, and it skips what is finished.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
-    harope-bench reproduce table2 --scale micro --out runs/table2 --add my-pe="MyPE (ours)"
+    # Add your own run, which `eval` wrote to runs/table2/my-pe:
+    harope-bench reproduce table2 --scale micro --count 500 --out runs/table2 \\
+        --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.pipeline.annotate import AnnotatorOptions
@@ -191,18 +216,22 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     required=True,
-    help="Folder of runs.",
+    help="Folder that contains run folders, at any depth.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .html file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="The .html file to write."
+)
 @entry_options
 def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:
     """Write a report of all runs below a folder.
 
-    The report is one HTML file that needs no network.
+    The report is one HTML file with tables, differences, images and settings. It includes
+    everything it shows, so it can be sent to others.
 
     \b
     harope-bench report --runs runs/table2 --out report.html
-    harope-bench report --runs runs/table2 --out report.html --add my-pe="MyPE (ours)"
+    harope-bench report --runs runs/table2 --out report.html \\
+        --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports.report_page import write_report

@@ -16,29 +16,41 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipe")
-@click.option("--encoding", help="Positional encoding to train with; for recipes of a generator.")
+@click.option(
+    "--encoding",
+    metavar="NAME",
+    help=(
+        "Positional encoding to train with; see `list encodings`. Required for recipes of"
+        " generators and classifiers."
+    ),
+)
 @click.option(
     "--option",
     "options",
     type=KeyValueType(),
     multiple=True,
-    help="Option of the encoding as key=value; may be repeated.",
+    help="Option of the encoding, such as base=100; may be repeated.",
 )
 @click.option(
-    "--name", "checkpoint_name", help="Name of the new checkpoint. Default: SUITE-ENCODING."
+    "--name",
+    "checkpoint_name",
+    metavar="NAME",
+    help="Name of the new checkpoint. Default: SUITE-ENCODING, such as digits-harope.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Output folder. Default: runs/train/NAME."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the weights, the log and the snapshots. Default: runs/train/NAME.",
 )
 @click.option(
     "--base",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Weights file to start from; for text-to-image recipes.",
+    help="Weights file to start from, for recipe shapes-mmdit. Default: the base of this package.",
 )
 @click.option(
     "--resume/--no-resume",
     default=True,
-    help="Resume from the snapshot in the output folder, or start over.",
+    help="Continue from the last snapshot in the output folder, or start over.",
 )
 def train(
     recipe: str,
@@ -51,7 +63,9 @@ def train(
 ) -> None:
     """Run the training RECIPE (a name or a .toml file).
 
-    A recipe produces a micro checkpoint, a micro judge or reference statistics.
+    A recipe is a file with all settings of a training. Those of this package (see `list recipes`)
+    made its small checkpoints, its small judges, and the reference statistics of its suites. They
+    run on two CPU cores.
 
     \b
     harope-bench train digits-dit --encoding harope --out runs/train/harope

@@ -80,17 +80,19 @@ def check_conditioning(title: str, conditioning: Conditioning, suite_name: str) 
     if is_wrong_task and conditioning.kind == "images":
         raise OptionError(
             f"{title} is a classifier of {conditioning.classes or 'some'} classes and cannot"
-            f" generate images, suite {suite_name} asks for {requested_conditioning};"
+            f" generate images, but suite {suite_name} asks for {requested_conditioning};"
             f" {_suite_advice(conditioning)}"
         )
     if is_wrong_task:
         raise OptionError(
-            f"{title} generates images from {conditioning} and is no classifier, suite"
+            f"{title} generates images from {conditioning} and is no classifier, but suite"
             f" {suite_name} asks for {requested_conditioning};"
             f" {_suite_advice(conditioning)}"
         )
+    verb = "classifies" if conditioning.kind == "images" else "is conditioned on"
     raise OptionError(
-        f"{title} takes {conditioning}, suite {suite_name} asks for {requested_conditioning};"
+        f"{title} {verb} {conditioning}, but suite {suite_name} asks for"
+        f" {requested_conditioning};"
         f" {_suite_advice(conditioning)}"
         f"{_null_label_advice(conditioning, requested_conditioning)}"
     )
@@ -109,8 +111,8 @@ def check_rescored_suite(folder: str, generated_for: str, suite_name: str) -> No
     if not plan_conditioning.is_compatible_with(new_conditioning):
         raise OptionError(
             f"{folder} was generated for suite {generated_for}, which asks for"
-            f" {plan_conditioning}, suite {suite_name} asks for {new_conditioning}; leave --suite"
-            " out or generate for that suite"
+            f" {plan_conditioning}, but suite {suite_name} asks for {new_conditioning}; leave"
+            " --suite out or generate for that suite"
         )
 
 
@@ -118,7 +120,7 @@ def _suite_advice(conditioning: Conditioning) -> str:
     names = compatible_suites(conditioning)
     if not names:
         return f"no registered suite asks for {conditioning}"
-    return f"choose a suite of {conditioning}: {', '.join(names)}"
+    return f"choose a suite that asks for {conditioning}: {', '.join(names)}"
 
 
 def _null_label_advice(conditioning: Conditioning, requested_conditioning: Conditioning) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from harope_bench.core.escaping import printable_line
 
+COMMAND_STARTS = ("harope-bench ", "pip ")  # how advice starts that is a command line
 SHOWN_NAME_LENGTH = 100  # characters of an unknown name in a message
 
 
@@ -22,7 +23,7 @@ class BenchError(Exception):
     """
 
     def __init__(self, message: object = "", advice: str = ""):
-        super().__init__(f"{message}; {advice}" if advice else message)
+        super().__init__(f"{message}; {_as_instruction(advice)}" if advice else message)
         self._message = str(message)
         self._advice = advice
 
@@ -43,6 +44,11 @@ class BenchError(Exception):
         nor look like a second line.
         """
         return printable_line(super().__str__())
+
+
+def _as_instruction(advice: str) -> str:
+    """Return advice as it ends a message; a command line is introduced by "run:"."""
+    return f"run: {advice}" if advice.startswith(COMMAND_STARTS) else advice
 
 
 class UnknownNameError(BenchError):

@@ -65,7 +65,7 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> UnwrappedWei
     if expected_sha256 is not None:
         check_sha256(path, expected_sha256)
     if not path.exists():
-        raise WeightsError(f"{path} is missing; give the weights file's path")
+        raise WeightsError(f"weights file {path} does not exist; check the path")
     with convert_os_errors(path):
         check_regular(path)
 

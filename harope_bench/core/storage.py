@@ -72,7 +72,9 @@ def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
     except OSError as error:
         if missing_ok and isinstance(error, FileNotFoundError):
             raise
-        advice = ERRNO_ADVICE.get(error.errno or 0, "choose another place")
+        is_missing = isinstance(error, FileNotFoundError)
+        default_advice = "check the path" if is_missing else "choose another place"
+        advice = ERRNO_ADVICE.get(error.errno or 0, default_advice)
         error_type = DiskError if error.errno in DISK_ERRNOS else StorageError
         raise error_type(f"cannot use {path}: {error.strerror or error}; {advice}") from error
 

@@ -62,6 +62,8 @@ def read_toml_bytes(path: Path) -> bytes:
     """Return the bytes of a TOML file, for callers that also hash them. Errors: `read_toml`."""
     try:
         return read_regular(path, TOML_BYTES)
+    except FileNotFoundError as error:
+        raise BenchError(f"TOML file {path} does not exist; check the path") from error
     except OSError as error:
         raise BenchError(f"{path} is not readable TOML: {error}") from error
 

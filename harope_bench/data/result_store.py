@@ -273,8 +273,10 @@ def read_results(folder: Path) -> list[StoredResult]:
         AlteredFileError: A file does not have its recorded hash.
         FormatError: A file has another format version.
     """
+    if not folder.exists():
+        raise StorageError(f"{folder} does not exist; give a run folder or a folder of runs")
     if not folder.is_dir():
-        raise StorageError(f"{folder} is not a folder; give the folder that holds the runs")
+        raise StorageError(f"{folder} is a file; give a run folder or a folder of runs")
     paths = result_paths_below(folder)
     for path in paths:
         checksums.check_recorded_hash(path, ALTERED_ADVICE)

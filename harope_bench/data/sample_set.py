@@ -263,6 +263,8 @@ def open_samples(path: Path, count: int | None = None, is_checked: bool = True) 
         label_array = adm_npz.read_labels(path)
         labels = {} if label_array is None else {i: int(v) for i, v in enumerate(label_array)}
         return limit_samples(_npz_set(path, n_images, labels), count)
+    if not path.exists():
+        raise SampleError(f"{path} does not exist; give a run folder, an image folder or an .npz")
     raise SampleError(
         f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name"
     )

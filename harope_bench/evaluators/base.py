@@ -101,7 +101,8 @@ class Evaluator(EvaluatorContract):
         """
         if profile != self.profile:
             raise OptionError(
-                f"the evaluator has profile {self.profile}, not {profile}; omit --profile"
+                f"the evaluator has profile {self.profile} only, not {profile!r}; leave --profile"
+                " out"
             )
         return self
 

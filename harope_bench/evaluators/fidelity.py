@@ -42,7 +42,8 @@ class FidelityEvaluator(FeatureEvaluator):
     def __init__(self, profile: str = "adm-exact"):
         if profile not in PROFILES:
             raise OptionError(
-                f"fidelity has profiles {', '.join(PROFILES)}, not {profile}; choose one of these"
+                f"evaluator fidelity has no profile {profile!r}; choose one of"
+                f" {', '.join(PROFILES)}"
             )
         self.profile = profile
         self.profile_spec = PROFILES[profile]

@@ -144,7 +144,7 @@ def _parse_substitution(text: str) -> Substitution:
     if not row.strip() or not name.strip():
         raise OptionError(
             f"--row {shorten_text(text, 60)!r} is not ROW_ID=NAME; `harope-bench table"
-            " --format csv` lists the row ids"
+            " NAME --format csv` lists the row ids"
         )
     return Substitution(row, name)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError
+from harope_bench.core.errors import BenchError, UnknownNameError
 from harope_bench.core.record_base import Name, Option, Record, validation_summary
 
 PAPER_FOLDER = Path(__file__).parent / "paper"
@@ -334,7 +334,11 @@ def load_table(name: str) -> Table:
         UnknownNameError: no table has this name. The message offers the nearest names.
         BenchError: a field of the table is missing or wrong.
     """
-    return _load_entry(registry.find_entry("tables", f"table{name}" if name.isdigit() else name))
+    entries = registry.list_entries("tables")
+    table_id = f"table{name}" if name.isdigit() else name
+    if table_id not in entries:
+        raise UnknownNameError("table", name, entries)
+    return _load_entry(entries[table_id])
 
 
 def load_tables() -> list[Table]:

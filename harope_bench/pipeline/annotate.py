@@ -168,7 +168,7 @@ def _check_role(role: str, judge_choice: JudgeChoice) -> None:
     roles = load_judge(judge_choice.name).roles
     if role not in roles:
         raise OptionError(
-            f"judge {judge_choice.name} is no {role}; its roles are"
+            f"judge {judge_choice.name} does not have role {role}; its roles:"
             f" {', '.join(roles) or 'none, it extracts features'}"
         )
 

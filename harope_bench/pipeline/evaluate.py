@@ -43,7 +43,7 @@ from harope_bench.pipeline.reference_stats import (
     ReferenceExtraction,
     open_reference,
 )
-from harope_bench.suites.base import PromptSuite, Suite, load_suite
+from harope_bench.suites.base import LabelSuite, PromptSuite, Suite, load_suite
 from harope_bench.suites.official_layouts.prompt_folder import (
     PromptFolderOptions,
     open_prompt_images,
@@ -400,8 +400,8 @@ def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> Evaluat
     registry.find_entry("evaluators", name)
     if name not in suite.judges:
         raise OptionError(
-            f"suite {scoring.suite} has no judge for evaluator {name}; it has"
-            f" {', '.join(suite.judges) or 'none'}"
+            f"suite {scoring.suite} has no judge for evaluator {name}; choose one of its"
+            f" evaluators: {', '.join(suite.judges) or 'none'}"
         )
     evaluator = load_feature_evaluator(name)
     if scoring.rules not in evaluator.rules:
@@ -414,14 +414,22 @@ def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> Evaluat
     profile = scoring.profile or suite_profile
     if profile not in evaluator.profiles:
         raise OptionError(
-            f"evaluator {name} has profiles {', '.join(evaluator.profiles)}, not {profile}; choose"
-            " one of these"
+            f"evaluator {name} has no profile {profile!r}; choose one of"
+            f" {', '.join(evaluator.profiles)}"
         )
     suite_judge = _suite_judge(suite, name, evaluator, profile)
     if scoring.judge is None and suite_judge is None:
         raise OptionError(
             f"profile {profile} needs a judge of its own, suite {scoring.suite} has none; give"
             " --judge"
+        )
+    if scoring.judge is not None and "=" in scoring.judge:
+        rejection = f"evaluator {name} takes no annotators"
+        if isinstance(suite, LabelSuite):
+            rejection = f"suite {scoring.suite} has labels and takes no annotators"
+        raise OptionError(
+            f"--judge {scoring.judge} assigns an annotator to a role, but {rejection}; give a"
+            f" feature extractor, such as {suite_judge or 'inception-2015'}"
         )
     judge = scoring.judge or str(suite_judge)
     load_feature_extractor(judge)

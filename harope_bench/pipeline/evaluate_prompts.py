@@ -158,8 +158,8 @@ def select_prompt_evaluators(
         registry.find_entry("evaluators", name)
         if name not in suite.judges:
             raise OptionError(
-                f"suite {scoring.suite} has no judges for evaluator {name}; it has"
-                f" {', '.join(suite.judges) or 'none'}"
+                f"suite {scoring.suite} has no judges for evaluator {name}; choose one of its"
+                f" evaluators: {', '.join(suite.judges) or 'none'}"
             )
         evaluator = load_evaluator(name)
         if isinstance(evaluator, AnnotationEvaluator):

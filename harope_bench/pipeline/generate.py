@@ -143,10 +143,8 @@ def preset_settings(suite: str, plugin: Suite, name: str | None) -> dict[str, Op
     """Return the settings of a suite's preset; raise OptionError if it has none of that name."""
     presets = plugin.presets
     if name is not None and name not in presets:
-        raise OptionError(
-            f"suite {suite} has {', '.join(presets) or 'no'} presets, not {name}; leave --preset"
-            " out or choose one of these"
-        )
+        advice = f"choose one of {', '.join(presets)}" if presets else "leave --preset out"
+        raise OptionError(f"suite {suite} has no preset {name!r}; {advice}")
     return dict(presets[name]) if name else {}
 
 

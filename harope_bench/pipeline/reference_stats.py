@@ -143,7 +143,7 @@ def _open_reference_file(
     path: Path, judge: str, extraction: ReferenceExtraction, shape: tuple[int, ...] | None
 ) -> LoadedReference:
     if not path.is_file():
-        raise StorageError(f"reference {path} is missing; give an .npz with mu and sigma")
+        raise StorageError(f"reference {path} does not exist; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL_MEMBERS)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm_npz.array_names(path):
         raise StorageError(

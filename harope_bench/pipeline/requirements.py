@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.errors import (
+    COMMAND_STARTS,
     BenchError,
     MissingAssetError,
     MissingExtraError,
@@ -63,7 +64,9 @@ class Requirement(NamedTuple):
     @property
     def text(self) -> str:
         """Return detail and command in one line without a semicolon."""
-        text = f"{self.detail}, {self.command}" if self.command else self.detail
+        is_command = self.command.startswith(COMMAND_STARTS)
+        advice = f"run: {self.command}" if is_command else self.command
+        text = f"{self.detail} - {advice}" if advice else self.detail
         return text.replace(";", ",")
 
 
@@ -327,8 +330,10 @@ def raise_missing(missing: Sequence[Requirement]) -> None:
         return
     if len(requirements) == 1:
         raise MissingRequirementsError(requirements[0].detail, requirements[0].command)
-    texts = "; ".join(requirement.text for requirement in requirements)
-    raise MissingRequirementsError(f"{len(requirements)} requirements are missing: {texts}")
+    texts = "; ".join(
+        f"({number}) {requirement.text}" for number, requirement in enumerate(requirements, 1)
+    )
+    raise MissingRequirementsError(f"{len(requirements)} requirements are not met: {texts}")
 
 
 def _unique(missing: Iterable[Requirement | None]) -> list[Requirement]:

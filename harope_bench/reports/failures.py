@@ -45,6 +45,8 @@ def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, objec
     Raises:
         StorageError: no result below the folder has scores of single images.
     """
+    if not runs.exists():
+        raise StorageError(f"{runs} does not exist; give a run folder or a folder of runs")
     paths = sample_scores_paths_below(runs)
     if not paths:
         raise StorageError(

@@ -131,7 +131,9 @@ def load_compared_runs(path: Path) -> ComparedRuns:
         if run_folder == path or not (path / RESULTS_FOLDER).is_dir():
             results_by_run.setdefault(run_folder, []).append(stored_result)
     if not results_by_run:
-        raise StorageError(f"{path} holds no result; evaluate it first: harope-bench eval {path}")
+        raise StorageError(
+            f"{path} holds no result; evaluate a run first: harope-bench eval {path}"
+        )
     runs = tuple(tuple(results) for results in results_by_run.values())
     if len(runs) > 1:
         _check_method(path, runs)

@@ -226,8 +226,8 @@ def _singular_and_plural(line: str) -> tuple[str, str]:
     singular, dash, plural = line.lower().partition(" - ")
     if not dash:
         raise StorageError(
-            f"{OBJECTS_FILE} has the line {line!r}, wanted `singular - plural`; harope-bench fetch"
-            f" {ASSET}"
+            f"{OBJECTS_FILE} has the line {line!r}, wanted `singular - plural`; run: harope-bench"
+            f" fetch {ASSET}"
         )
     return singular.strip(), plural.strip()
 

@@ -79,7 +79,7 @@ def read_prompts(path: Path) -> tuple[DpgPrompt, ...]:
             reason = validation_summary(error)
         row_number = sum(len(p.metadata["questions"]) for p in prompts_by_item.values())
         raise StorageError(
-            f"{path}: row {row_number} is none of DPG-Bench's ({reason}); harope-bench fetch"
+            f"{path}: row {row_number} is none of DPG-Bench's ({reason}); run: harope-bench fetch"
             f" {ASSET}"
         ) from error
     return tuple(prompts_by_item.values())

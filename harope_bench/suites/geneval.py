@@ -52,7 +52,7 @@ def read_metadata(path: Path) -> tuple[Metadata, ...]:
             ) from error
         except ValueError as error:
             raise StorageError(
-                f"{path} line {line_number} is not JSON; harope-bench fetch {ASSET}"
+                f"{path} line {line_number} is not JSON; run: harope-bench fetch {ASSET}"
             ) from error
         metadata.append(prompt_metadata)
     return tuple(metadata)

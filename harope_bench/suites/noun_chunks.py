@@ -61,8 +61,8 @@ def find_parse(prompt: str, version: str) -> PromptParse:
     row = _rows(version).get(prompt_key(prompt))
     if row is None:
         raise StorageError(
-            f"no parse of {prompt[:60]!r} by en_core_web_sm {version} ships; harope-bench fetch"
-            " t2i-compbench"
+            f"no parse of {prompt[:60]!r} by en_core_web_sm {version} ships; run: harope-bench"
+            " fetch t2i-compbench"
         )
     return parse_row(prompt, row)
 

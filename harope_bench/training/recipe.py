@@ -190,7 +190,7 @@ def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     assert path is not None
     if not path.exists():
         raise OptionError(
-            f"recipe {path} is missing; give the name of a recipe or the path of its TOML file"
+            f"recipe {path} does not exist; give the name of a recipe or the path of its TOML file"
         )
     data = read_toml_bytes(path)
     fields = parse_toml(data, path)

@@ -45,7 +45,7 @@ def refused(*words: str | Path) -> str:
         (("--suite", "geneval", "--judge", "mask2former"), "names no role"),
         (
             ("--suite", "geneval", "--judge", "detector=vlm:here"),
-            "judge vlm is no detector; its roles are vqa",
+            "judge vlm does not have role detector; its roles: vqa",
         ),
         (("--suite", "geneval", "--judge", "detector=detector"), "detector:FOLDER"),
         (
@@ -120,6 +120,11 @@ def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None
     assert "is a finished run of geneval, not of suite dpg-bench; give --suite geneval" in refused(
         "eval", path, "--suite", "dpg-bench"
     )
+
+
+def test_a_suite_of_labels_takes_no_annotators() -> None:
+    told = refused("eval", "digits-ape", "--suite", "digits", "--judge", "vqa=vlm:/none")
+    assert "suite digits has labels and takes no annotators; give a feature extractor" in told
 
 
 def test_roles_go_to_the_suites_that_have_them() -> None:

@@ -139,8 +139,8 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
     assert set(registry.list_names("suites")) - errors.keys() == {"shapes"}
     assert (
-        "takes prompts, suite digits asks for 10 labels; choose a suite of prompts:"
-        in errors["digits"]
+        "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks"
+        " for prompts:" in errors["digits"]
     )
     assert "is no classifier" in errors["digits-held-out"]
 
@@ -155,24 +155,27 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
             "digits-harope",
             "shapes",
             (
-                "takes 10 labels, suite shapes asks for prompts; choose a suite of 10 labels:"
-                " digits, digits-16, digits-40"
+                "is conditioned on 10 labels, but suite shapes asks for prompts; choose a suite"
+                " that asks for 10 labels: digits, digits-16, digits-40"
             ),
         ),
         (
             "digits-harope",
             "imagenet-256",
-            "takes 10 labels, suite imagenet-256 asks for 1,000 labels",
+            "is conditioned on 10 labels, but suite imagenet-256 asks for 1,000 labels",
         ),
         (
             "digits-harope",
             "digits-held-out",
-            "is no classifier, suite digits-held-out asks for images of 10 classes",
+            "is no classifier, but suite digits-held-out asks for images of 10 classes",
         ),
         (
             "shapes-harope",
             "digits",
-            "takes prompts, suite digits asks for 10 labels; choose a suite of prompts",
+            (
+                "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite"
+                " that asks for prompts"
+            ),
         ),
         (
             "digits-deit-harope",
@@ -187,7 +190,10 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
         (
             "digits-deit-harope",
             "imagenet-val",
-            "takes images of 10 classes, suite imagenet-val asks for images of 1,000 classes",
+            (
+                "classifies images of 10 classes, but suite imagenet-val asks for images of 1,000"
+                " classes"
+            ),
         ),
     ],
 )
@@ -223,12 +229,14 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
         with pytest.raises(
             OptionError,
             match=(
-                f"takes 14 labels, suite {suite} asks for {count} labels; no registered suite asks"
-                " for 14"
+                f"is conditioned on 14 labels, but suite {suite} asks for {count} labels; no"
+                " registered suite asks for 14"
             ),
         ):
             make_plan(name, suite, {})
-    with pytest.raises(OptionError, match="takes 14 labels, suite digits asks for 10 labels"):
+    with pytest.raises(
+        OptionError, match="is conditioned on 14 labels, but suite digits asks for 10 labels"
+    ):
         register(
             "late",
             tmp_path / "fourteen.safetensors",
@@ -280,9 +288,13 @@ def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
         (
             "classes = 10",
             "classes = 14",
-            r"recipe tiny \(dit\) takes 14 labels, suite digits asks for 10 labels",
+            r"recipe tiny \(dit\) is conditioned on 14 labels, but suite digits asks for 10 labels",
         ),
-        ('suite = "digits"', 'suite = "shapes"', "takes 10 labels, suite shapes asks for prompts"),
+        (
+            'suite = "digits"',
+            'suite = "shapes"',
+            "is conditioned on 10 labels, but suite shapes asks for prompts",
+        ),
         (
             'backbone = "dit"',
             'backbone = "deit"',
@@ -309,7 +321,7 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
     with pytest.raises(
         OptionError,
         match=(
-            "was generated for suite digits, which asks for 10 labels, suite shapes asks for"
+            "was generated for suite digits, which asks for 10 labels, but suite shapes asks for"
             " prompts"
         ),
     ):

@@ -385,8 +385,8 @@ def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
     with pytest.raises(
         OptionError,
         match=(
-            "takes 9 labels, suite digits asks for 10 labels; .*, or register it with --config"
-            " classes=10"
+            "is conditioned on 9 labels, but suite digits asks for 10 labels; .*, or register it"
+            " with --config classes=10"
         ),
     ):
         make_plan("nine", "digits", {})

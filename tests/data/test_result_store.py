@@ -330,7 +330,7 @@ def test_a_result_that_is_not_there_is_an_error_to_read_and_none_to_find(tmp_pat
     with pytest.raises(StorageError, match="cannot use"):
         read_result(tmp_path / "results/toy.json")
     assert find_result(tmp_path / "results/toy.json") is None
-    with pytest.raises(StorageError, match="not a folder"):
+    with pytest.raises(StorageError, match="nowhere does not exist; give a run folder"):
         read_results(tmp_path / "nowhere")
 
 

@@ -351,7 +351,7 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
         torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
         with pytest.raises(
             WeightsError,
-            match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa",
+            match="does not fit BLIP VQA base: unexpected .*; run: harope-bench fetch blip-vqa",
         ):
             registry.load_by_name("judges", "blip-vqa").open("cpu")
     del state["visual_encoder.norm.bias"]

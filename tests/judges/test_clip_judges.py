@@ -200,8 +200,8 @@ def test_another_networks_weights_are_refused(small: Path) -> None:
     with pytest.raises(
         WeightsError,
         match=(
-            r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch"
-            r" clipscore"
+            r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; run: harope-bench"
+            r" fetch clipscore"
         ),
     ):
         registry.load_by_name("judges", SCORE).open("cpu")

@@ -252,7 +252,7 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
     del state["scratch.layer2_rn.weight"]
     torch.save(state, small)
     with pytest.raises(
-        WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"
+        WeightsError, match=r"missing neck\.convs\.1\.weight; run: harope-bench fetch dpt-depth"
     ):
         registry.load_by_name("judges", "dpt-depth").open("cpu")
 

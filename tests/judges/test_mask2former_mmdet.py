@@ -276,7 +276,10 @@ def test_other_names_than_mmdets_are_refused(
     monkeypatch.setenv("HAROPE_BENCH_MASK2FORMER", str(path))
     with pytest.raises(
         Exception,
-        match="does not fit mmdet's Mask2Former: missing .*; harope-bench fetch mask2former-mmdet",
+        match=(
+            "does not fit mmdet's Mask2Former: missing .*;"
+            " run: harope-bench fetch mask2former-mmdet"
+        ),
     ):
         mask2former_mmdet.PLUGIN.open()
 

@@ -161,7 +161,8 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[
         plugin.open("cpu")
     torch.save({**state, "register_tokens": torch.zeros(1, 4, 32)}, small[name])
     with pytest.raises(
-        WeightsError, match=f"does not fit .*unexpected register_tokens; harope-bench fetch {name}"
+        WeightsError,
+        match=f"does not fit .*unexpected register_tokens; run: harope-bench fetch {name}",
     ):
         plugin.open("cpu")
     torch.save(

@@ -281,7 +281,7 @@ def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(StorageError, match=r"fidelity\.json"):
         read_results(tmp_path)
-    with pytest.raises(StorageError, match="not a folder"):
+    with pytest.raises(StorageError, match="nowhere does not exist; give a run folder"):
         read_results(tmp_path / "nowhere")
 
 

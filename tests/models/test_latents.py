@@ -120,7 +120,7 @@ def test_without_diffusers_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(
         MissingExtraError,
-        match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'",
+        match=r"diffusers, which is not installed; run: pip install 'harope-bench\[t2i\]'",
     ):
         open_generator(plan.checkpoint, plan.settings)
 

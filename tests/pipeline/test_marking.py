@@ -247,7 +247,7 @@ def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> No
     [
         ("toy-eye", "names no role"),
         ("depth=toy-eye", "names no role"),
-        ("vqa=digits-net", "digits-net is no vqa"),
+        ("vqa=digits-net", "digits-net does not have role vqa"),
         ("vqa=", "names no role"),
     ],
 )

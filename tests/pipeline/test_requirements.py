@@ -170,7 +170,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
         "tiny",
         "harope-bench register tiny --weights FILE",
     )
-    assert "are missing; harope-bench register tiny" in refused(
+    assert "are missing; run: harope-bench register tiny" in refused(
         "eval", "tiny", "--count", 3, "--out", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
@@ -224,7 +224,8 @@ def test_what_is_wrong_and_what_to_do_are_not_split_at_a_semicolon_of_the_messag
     lacking = requirements.prompts_requirement("geneval")
     assert lacking is not None and (lacking.status, lacking.detail) == (state, SEMICOLONS)
     assert lacking.command == (error.advice or "harope-bench fetch geneval")
-    assert str(error) == (f"{SEMICOLONS}; {error.advice}" if error.advice else SEMICOLONS)
+    run = "run: " if error.advice.startswith(("harope-bench ", "pip ")) else ""
+    assert str(error) == (f"{SEMICOLONS}; {run}{error.advice}" if error.advice else SEMICOLONS)
 
 
 def test_the_parts_of_a_message_cannot_steer_a_terminal() -> None:
@@ -272,18 +273,18 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
     judge = Requirement("judge", "y", "weights; of two parts", "harope-bench fetch y")
     later = judge._replace(is_blocking=False)
     with pytest.raises(
-        MissingRequirementsError, match="^prompts are not here; harope-bench fetch x$"
+        MissingRequirementsError, match="^prompts are not here; run: harope-bench fetch x$"
     ):
         raise_missing([prompts, prompts])
     with pytest.raises(MissingRequirementsError) as error:
         raise_missing([prompts, judge])
     assert (
         str(error.value)
-        == "2 requirements are missing: prompts are not here, harope-bench fetch x; weights, of two"
-        " parts, harope-bench fetch y"
+        == "2 requirements are not met: (1) prompts are not here - run: harope-bench fetch x;"
+        " (2) weights, of two parts - run: harope-bench fetch y"
     )
     raise_missing([later])
-    with pytest.raises(MissingRequirementsError, match="2 requirements are missing"):
+    with pytest.raises(MissingRequirementsError, match="2 requirements are not met"):
         raise_missing([prompts, later])
 
 
@@ -292,8 +293,8 @@ def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_
     pictures.mkdir()
     told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
     assert (
-        told.startswith("harope-bench: 3 requirements are missing")
-        or "3 requirements are missing" in told
+        told.startswith("harope-bench: 3 requirements are not met")
+        or "3 requirements are not met" in told
     )
     assert all(
         f"harope-bench fetch {name}" in told for name in ("geneval", "mask2former", "clip-vit-l-14")

@@ -384,7 +384,10 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
     (
         "run",
         EvalOptions(suite="shapes"),
-        "was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts",
+        (
+            "was generated for suite digits, which asks for 10 labels, but suite shapes asks for"
+            " prompts"
+        ),
     ),
     (
         "prompt-run",

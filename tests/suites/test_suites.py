@@ -162,7 +162,7 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
     )
     assert (other.settings.steps, other.settings.labels) == (10, "balanced")
     with pytest.raises(
-        OptionError, match="suite imagenet-256 has harope-release, .* presets, not mine"
+        OptionError, match="suite imagenet-256 has no preset 'mine'; choose one of harope-release, "
     ):
         make_plan("mine", None, {"preset": "mine", "resolution": 8})
     assert found.suite == "digits"

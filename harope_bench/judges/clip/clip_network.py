@@ -94,7 +94,7 @@ def require_quick_gelu(network: nn.Module) -> None:
     if wrong_names or not activations:
         raise WeightsError(
             f"open_clip built {wrong_names[0] if wrong_names else 'no activation'} where CLIP has"
-            " QuickGELU; pip install 'open-clip-torch>=3,<4'"
+            " QuickGELU; run: pip install 'open-clip-torch>=3,<4'"
         )
 
 

@@ -157,7 +157,7 @@ def load_network(path: Path, sha256: str) -> nn.Module:
     except RuntimeError as error:
         complaint = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} does not fit Inception of 2015: {complaint}; harope-bench fetch {ASSET}"
+            f"{path} does not fit Inception of 2015: {complaint}; run: harope-bench fetch {ASSET}"
         ) from error
     return network.eval()
 

@@ -108,7 +108,7 @@ def _check_position_buffers(network: nn.Module, tensors: dict[str, Tensor], file
         if not torch.equal(tensors.pop(key).flatten(), buffers[key].flatten()):
             raise WeightsError(
                 f"{file_name} does not fit Mask2Former Swin-S: {key} counts positions in another"
-                f" order; harope-bench fetch {ASSET}"
+                f" order; run: harope-bench fetch {ASSET}"
             )
 
 

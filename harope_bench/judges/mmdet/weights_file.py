@@ -115,8 +115,8 @@ def _unpickle(path: Path) -> object:
         ) from error
     except Exception as error:  # the unpickler raises a dozen types for damaged bytes
         raise WeightsError(
-            f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch"
-            f" {ASSETS[0]}"
+            f"{path} is not a readable torch file ({first_line(error)[:120]}); run: harope-bench"
+            f" fetch {ASSETS[0]}"
         ) from error
 
 

@@ -39,8 +39,8 @@ def load_pipeline(folder: Path, device: str) -> Pipeline:
         from modelscope.pipelines import pipeline  # type: ignore[import-not-found]
     except ImportError as error:
         common.stop(
-            f"this Python cannot import modelscope ({error}); pip install modelscope there, or use"
-            " another Python for --judge-python"
+            f"this Python cannot import modelscope ({error}); run `pip install modelscope` there,"
+            " or use another Python for --judge-python"
         )
     return pipeline(
         "visual-question-answering", model=str(folder), device=device.replace("cuda", "gpu")

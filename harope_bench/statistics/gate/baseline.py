@@ -68,6 +68,8 @@ def load_baseline_or_runs(path: Path) -> ComparedRuns:
         WeightsError: A file of contributions is not the recorded one.
         FormatError: The file has the format of another version of this package.
     """
+    if path.suffix == ".json" and not path.exists():
+        raise StorageError(f"baseline file {path} does not exist; {_baseline_advice(path)}")
     if not path.is_file():
         return compare.load_compared_runs(path)
     baseline = _read_baseline(path)
@@ -82,11 +84,15 @@ def load_baseline_or_runs(path: Path) -> ComparedRuns:
     return ComparedRuns(path, (run,))
 
 
+def _baseline_advice(path: Path) -> str:
+    return f"write it from a run folder: harope-bench gate {path} RUN --update --reason TEXT"
+
+
 def _read_baseline(path: Path) -> Baseline:
     """Return the baseline of a file, after checking its digest."""
     with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
-    advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
+    advice = _baseline_advice(Path("NEW.json"))
     try:
         fields = parse_json(data)
         # A file of another kind would fail with a message about its format.
@@ -120,7 +126,9 @@ def write_baseline(path: Path, run: Path, reason: str) -> str:
     if not reason:
         raise OptionError("a baseline needs a --reason that a reader understands")
     if path.suffix != ".json" or path.is_dir():
-        raise OptionError(f"a baseline is written to a .json file, not to {path}")
+        raise OptionError(
+            f"a baseline is written to a .json file, not to {path}; give a name that ends in .json"
+        )
     previous_data = read_if_present(path)
     if previous_data is not None and not _is_baseline(previous_data):
         raise StorageError(f"{path} is no baseline and would be lost; choose another file")

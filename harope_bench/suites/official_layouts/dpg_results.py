@@ -121,7 +121,7 @@ def read_scores(path: Path) -> DpgScores:
     """
     if not path.is_file():
         raise StorageError(
-            f"{path} is missing; give the script's results file, in whose folder its"
+            f"{path} does not exist; give the script's results file, in whose folder its"
             f" {DETAIL_SUFFIX} may be"
         )
     tile_scores: dict[str, list[float]] = {}

@@ -101,7 +101,7 @@ def read_rows(path: Path) -> Iterator[ListRow]:
     """
     if not path.is_file():
         raise OptionError(
-            f"--file-list {path} is missing; give a .csv, .tsv or .jsonl with {COLUMNS}"
+            f"--file-list {path} does not exist; give a .csv, .tsv or .jsonl with {COLUMNS}"
         )
     rows = list(_json_rows(path) if path.suffix.lower() == ".jsonl" else _table_rows(path))
     if not rows:
