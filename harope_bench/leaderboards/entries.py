@@ -65,26 +65,34 @@ NO_ENTRIES = Entries()
 
 
 def parse_entries(
-    add: Iterable[str], row: Iterable[str], runs_folder: Path | None = None
+    addition_texts: Iterable[str],
+    substitution_texts: Iterable[str],
+    runs_folder: Path | None = None,
 ) -> Entries:
-    """Return the entries of `NAME[=LABEL]` and `ROW_ID=NAME` texts.
+    """Parse the values of `--add` and `--row` and check that none is repeated.
 
     Args:
+        addition_texts: values of `--add`, like `NAME` or `NAME=LABEL`.
+        substitution_texts: values of `--row`, like `ROW_ID=NAME`.
         runs_folder: folder of all runs. It decides where a name that contains `=` is split
             (a run folder may be called `cfg=1.5`).
 
     Raises:
         OptionError: a name is empty, a label is invalid, a name or row is repeated, or a text
-            can be split into the names of two runs.
+            is ambiguous because two of its splits name a run.
     """
-    add = list(add)
+    addition_texts = list(addition_texts)
     # the results are needed only to split texts that contain "="
     results: Sequence[StoredResult] = ()
-    if runs_folder is not None and runs_folder.is_dir() and any("=" in text for text in add):
+    if (
+        runs_folder is not None
+        and runs_folder.is_dir()
+        and any("=" in text for text in addition_texts)
+    ):
         results = read_results(runs_folder)
     entries = Entries(
-        tuple(_parse_addition(text, results, runs_folder) for text in add),
-        tuple(map(_parse_substitution, row)),
+        tuple(_parse_addition(text, results, runs_folder) for text in addition_texts),
+        tuple(map(_parse_substitution, substitution_texts)),
         runs_folder,
     )
     _check_repeated("--add", [addition.name for addition in entries.additions])
@@ -426,12 +434,16 @@ def _shared_label(items: Sequence[StoredResult]) -> str | None:
 
 
 def _end_of_block(table: Table, rows: Sequence[Row], row: Row) -> int:
-    """Return the index behind the last row of the added row's block, or behind all rows."""
+    """Return the index at which to insert a row: after the last row of its block.
+
+    It is the end of the table if the table has no blocks of rows, or none with the row's value.
+    """
     if table.block not in ("resolution", "model"):
         return len(rows)
-    block = table.block_value(row)
+    block = table.block_value(row)  # the row's resolution or model
     return max(
-        (i + 1 for i, r in enumerate(rows) if table.block_value(r) == block), default=len(rows)
+        (i + 1 for i, other in enumerate(rows) if table.block_value(other) == block),
+        default=len(rows),
     )
 
 

@@ -203,15 +203,15 @@ def _describe_judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnot
     return description
 
 
-def _reference_findings() -> list[Finding]:
-    """Return a finding for each suite's prompts and references: present, or how to get them."""
+def _suite_findings() -> list[Finding]:
+    """Return findings on the prompts and references of every suite: present, or how to get them."""
     findings = []
     for name in registry.list_names("suites"):
         suite = load_suite(name)
         if isinstance(suite, PromptSuite):
             findings.append(_prompts_finding(name, suite))
         for judge in _feature_judges(suite):
-            findings += _reference_finding(name, suite, judge)
+            findings += _reference_findings(name, suite, judge)
     return findings
 
 
@@ -226,8 +226,8 @@ def _feature_judges(suite: Suite) -> list[str]:
     return sorted(judges)
 
 
-def _reference_finding(name: str, suite: Suite, judge: str) -> list[Finding]:
-    """Return whether a suite's reference for a judge is present; nothing if it has none."""
+def _reference_findings(name: str, suite: Suite, judge: str) -> list[Finding]:
+    """Return a finding on a suite's reference for a judge; none if the suite has no reference."""
     requirement = reference_requirement(name, judge)
     if requirement is not None:
         return [_requirement_finding("reference", name, requirement, "")]
@@ -286,7 +286,7 @@ AREAS: dict[str, Callable[[], list[Finding]]] = {
     "devices": _device_findings,
     "checkpoints": _checkpoint_findings,
     "judges": _judge_findings,
-    "references": _reference_findings,
+    "references": _suite_findings,
     "self-test": _self_test_findings,
     "assets": _asset_findings,
     "disk": _disk_findings,

@@ -312,8 +312,9 @@ def _generate_tile(
 ) -> list[GeneratedImage]:
     """Generate one padded batch of `settings.tile` rows.
 
-    Index i is in row i % tile, so that an image does not depend on its batch. Rows without a
-    request repeat the first one and are dropped.
+    Every batch has the same size, and index i is always in row i % tile. So an image has the same
+    bits whatever the other requests are. Rows without a request repeat the first one, and their
+    images are dropped.
     """
     rows = [requests[0]] * settings.tile
     for request in requests:

@@ -45,7 +45,7 @@ from harope_bench.pipeline.verify_files import (
     open_run,
 )
 from harope_bench.pipeline.verify_findings import (
-    CAUSES,
+    LIKELY_CAUSES,
     Findings,
     NotCheckedError,
     Status,
@@ -308,7 +308,7 @@ def _check_regenerated(
                 findings.add(
                     "altered",
                     samples.path,
-                    f"sample {index} generated again is another image ({CAUSES})",
+                    f"sample {index} generated again is another image ({LIKELY_CAUSES})",
                 )
     except BenchError as error:
         findings.add(

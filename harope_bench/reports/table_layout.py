@@ -328,7 +328,7 @@ def board_title(board: Board) -> str:
 
 
 def cost_agreement(board: Board) -> str | None:
-    """Return how many cost cells come out as printed, and which differ, as a sentence.
+    """Return how many computed cost cells equal the printed ones, and which differ, as a sentence.
 
     None without cost cells at paper scale.
     """
@@ -348,5 +348,6 @@ def cost_agreement(board: Board) -> str | None:
     n_agreeing = len(verdicts_by_cell) - len(differing)
     differing_text = f"; differing: {', '.join(differing)}" if differing else ""
     return (
-        f"{n_agreeing} of {len(verdicts_by_cell)} cost cells come out as printed{differing_text}."
+        f"{n_agreeing} of {len(verdicts_by_cell)} cost cells are equal to the printed ones"
+        f"{differing_text}."
     )
