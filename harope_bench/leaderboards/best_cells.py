@@ -55,9 +55,9 @@ def _split_by_measurement_key(
 
 
 def best_cells(table: Table, matches: MatchesByCell) -> set[tuple[str, str]]:
-    """Return the cells that are the best of their block or not shown to be worse than it.
+    """Return the best cell of each block and the cells that are not significantly worse.
 
-    A cell is shown to be worse at 5%, Holm-adjusted within the block.
+    The significance level is 5%, Holm-adjusted within the block.
     """
     best_keys: set[tuple[str, str]] = set()
     for block in ranked_blocks(table, matches).values():

@@ -43,7 +43,7 @@ SCALES: tuple[Scale, ...] = ("paper", "micro")
 
 
 def is_result_of_cell(table: Table, row: Row, column: Column, result: Result) -> bool:
-    """Return whether a result belongs to a cell of a published row."""
+    """Return whether a result may fill a cell of a published row, by scale and criteria."""
     if result.plan is None or column.evaluator not in (None, result.evaluator):
         return False
     if result.scale == "micro":

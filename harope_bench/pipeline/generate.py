@@ -98,7 +98,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     settings = _validate_settings({**defaults, **explicit, "labels": labels})
 
     # Reject what the sampler, the device or the network cannot do.
-    settings = _check_sampler(checkpoint, settings)
+    settings = _drop_default_spacing(checkpoint, settings)
     require_device(settings.device)
     backbone.check_inputs(checkpoint, settings)
     settings = backbone.resolve_settings(checkpoint, settings)
@@ -163,7 +163,7 @@ def label_policy(suite: str, plugin: Suite, requested_policy: str | None) -> str
     return policy
 
 
-def _check_sampler(checkpoint: Checkpoint, settings: Settings) -> Settings:
+def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Settings:
     """Return the settings without a spacing that is the sampler's default.
 
     Raises:
@@ -273,7 +273,12 @@ def _generate_tiles(
     batch: int,
     generator: ImageGenerator | None,
 ) -> None:
-    """Generate the requests in padded batches, and write every `batch` images."""
+    """Generate the requests in padded batches, and write every `batch` images.
+
+    Args:
+        requests: Requests by index.
+        generator: Loaded generator of the plan's checkpoint; None to load it.
+    """
     generator = generator or open_generator(plan.checkpoint, plan.settings)
     pending_images: list[GeneratedImage] = []
     with tqdm(

@@ -65,7 +65,7 @@ COST = "cost"  # evaluator of the network itself; its results are in a folder of
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Options of a verification beside the folder.
+    """Options of `verify`.
 
     redraw: number of samples of each run to generate again.
     seed: of the choice of these samples; None chooses at random.

@@ -36,7 +36,7 @@ def check_features(
         path for path in extracted_folder.glob("*") if (path / JUDGE_FILE).is_file()
     ):
         stored_folder = folder / FEATURES_FOLDER / new_folder.name
-        if not _is_of_this_format(stored_folder / JUDGE_FILE, findings):
+        if not _check_format(stored_folder / JUDGE_FILE, findings):
             continue
         _check_judge_record(stored_folder / JUDGE_FILE, new_folder / JUDGE_FILE, findings)
 
@@ -78,8 +78,8 @@ def _check_shard(stored_path: Path, new_path: Path, findings: Findings) -> None:
         findings.add("altered", stored_path, message)
 
 
-def _is_of_this_format(path: Path, findings: Findings) -> bool:
-    """Return whether this version of the package can read the features of a judge; else add why.
+def _check_format(path: Path, findings: Findings) -> bool:
+    """Return whether this version of the package can read stored features; if not, add a finding.
 
     Args:
         path: the record of the judge, in the folder of its features.

@@ -11,7 +11,8 @@ from harope_bench.leaderboards.table_spec import DASH, Column, Row, RowHeader, c
 
 ColumnKind = Literal["head", "published", "measured", "delta"]  # head: a row header
 BOLD_RULE = (
-    "Bold: best of its block by printed value (ours; the paper's bold type is not recorded)."
+    "Bold among published numbers: the best printed value of a block. The bold type of the HARoPE"
+    " paper itself is not recorded."
 )
 MINUS = "\N{MINUS SIGN}"
 VERDICT_GLYPHS = {
