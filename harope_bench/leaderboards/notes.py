@@ -13,7 +13,7 @@ SEVERITY_NAMES = {"conflict": "conflict", "warn": "warning", "info": "informatio
 
 @dataclass(frozen=True)
 class Note:
-    """A numbered note under a table: a flag of the paper (with its id), or one on measured numbers."""
+    """A numbered note under a table: a flag of the paper (with its id), or on measured numbers."""
 
     number: int
     id: str | None
