@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harope_bench.analysis.attention_hooks import QueryKeyRecorder, make_runner
+from harope_bench.analysis.attention_hooks import QueryKeyRecorder, make_network_runner
 from harope_bench.core.chart_schema import CheckpointDistances
 from harope_bench.core.limits import MAX_ATTENTION_IMAGES, check_maximum
 from harope_bench.core.schema import Plan
@@ -78,27 +78,31 @@ class _DistanceSums:
 
 
 def measure_distances(
-    plan: Plan, images: int, times: Sequence[float] = TIMES, images_folder: Path | None = None
+    plan: Plan,
+    n_images: int,
+    requested_times: Sequence[float] = TIMES,
+    images_folder: Path | None = None,
 ) -> CheckpointDistances:
     """Return the attention distances of a checkpoint, as a mean over images and timesteps.
 
     Text and class tokens are left out.
 
     Args:
-        images: the first so many requests; for a classifier, images spread evenly over its suite.
-        times: requested timesteps of 1,000; a classifier has none.
+        n_images: number of requests, from the first; for a classifier, number of images, spread
+            evenly over its suite.
+        requested_times: timesteps in [0, 1000]; ignored for a classifier, which has none.
         images_folder: images of a classifier's suite that ships none.
 
     Raises:
         BenchError: The backbone does not expose queries and keys.
         OptionError: There are more than MAX_ATTENTION_IMAGES images.
     """
-    check_maximum("--count", images, MAX_ATTENTION_IMAGES)
+    check_maximum("--count", n_images, MAX_ATTENTION_IMAGES)
     loaded_checkpoint = open_checkpoint(plan.checkpoint, plan.settings)
     sums = _DistanceSums()
-    runner = make_runner(loaded_checkpoint, plan, images_folder)
-    recorder = QueryKeyRecorder(times, sums.add)
-    runner.run(plan, images, recorder)
+    runner = make_network_runner(loaded_checkpoint, plan, images_folder)
+    recorder = QueryKeyRecorder(requested_times, sums.add)
+    runner.run(plan, n_images, recorder)
     assert recorder.positions is not None
 
     # Convert tokens to pixels: the side of the image over the number of tokens in a row.
@@ -116,7 +120,7 @@ def measure_distances(
         token_pixels=token_pixels,
         tokens=len(recorder.positions),
         excluded_tokens=runner.excluded_tokens,
-        images=images,
+        images=n_images,
         timesteps=tuple(recorder.recorded_times),
         resolution=settings.resolution,
         sampler=settings.sampler,
@@ -127,10 +131,10 @@ def measure_distances(
 
 
 def settings_text(
-    runs: Sequence[CheckpointDistances], images: int, requested_times: Sequence[float]
+    runs: Sequence[CheckpointDistances], n_images: int, requested_times: Sequence[float]
 ) -> str:
     """Return the settings of a figure as one sentence, because the paper leaves them open."""
-    parts = [f"{images} images"]
+    parts = [f"{n_images} images"]
     generator_runs = [run for run in runs if run.timesteps]
     if generator_runs:
         times_text = ", ".join(f"{time:g}" for time in requested_times)

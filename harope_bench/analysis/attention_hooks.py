@@ -84,7 +84,7 @@ def nearest_times(requested_times: Sequence[float], network_times: Sequence[floa
 
 
 class QueryKeyRecorder:
-    """Passes queries and keys of some rows of a batch, at the requested times, to a consumer.
+    """Passes queries and keys of some rows of a batch, at the requested times, to `consume`.
 
     For a network without times every forward pass is recorded.
     """
@@ -102,7 +102,7 @@ class QueryKeyRecorder:
         """Start recording a batch.
 
         Args:
-            rows: of the batch, to record.
+            rows: indices of the rows of the batch that are recorded.
             network_times: the times that the network will be called with; empty for one forward
                 pass without a time.
         """
@@ -134,22 +134,26 @@ class QueryKeyRecorder:
             self.consume(layer, q[self.rows], k[self.rows], positions)
 
 
-class RecordedRunner(Protocol):
-    """A runner of a network whose queries and keys are recorded.
+class NetworkRunner(Protocol):
+    """Runs a network on requests or images while its queries and keys are recorded.
 
     excluded_tokens: name of the tokens that are no part of the image; empty where there are none.
     """
 
     excluded_tokens: str
 
-    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
-        """Run the network on `images` requests or real images of the plan's suite."""
+    def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
+        """Run the network on `n_images` requests or real images of the plan's suite."""
 
 
-def make_runner(
+def make_network_runner(
     loaded_checkpoint: LoadedCheckpoint, plan: Plan, images_folder: Path | None
-) -> RecordedRunner:
-    """Return the runner that fits a loaded checkpoint.
+) -> NetworkRunner:
+    """Return the runner for a checkpoint's network: for prompts, for labels or for real images.
+
+    Args:
+        plan: the plan of the run; its backbone is named in the error.
+        images_folder: real images for a classifier whose suite ships none.
 
     Raises:
         BenchError: The network does not expose queries and keys.
@@ -180,11 +184,11 @@ class LabelRunner:
         self.generator = generator
         self.network = network
 
-    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+    def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
         """Generate the requests in padded batches; padding rows are not recorded."""
         tile = plan.settings.tile
         network_times = sampler_times(plan)
-        requests = {r.index: r for r in load_suite(plan.suite).requests(range(images))}
+        requests = {r.index: r for r in load_suite(plan.suite).requests(range(n_images))}
         hook = self.network.register_forward_pre_hook(
             lambda _, inputs: recorder.start_forward(float(inputs[1][0]))
         )
@@ -213,7 +217,7 @@ class PromptRunner:
     def __init__(self, generator: PipelineImageGenerator):
         self.generator = generator
 
-    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+    def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
         """Generate the requests one by one.
 
         The scheduler's times are known when the transformer is first called.
@@ -243,7 +247,7 @@ class PromptRunner:
         hook = network.transformer.register_forward_pre_hook(start_forward)
         network.attention_callback = record_attention
         try:
-            for request in load_suite(plan.suite).requests(range(images)):
+            for request in load_suite(plan.suite).requests(range(n_images)):
                 recorder.rows = []
                 with suppress(StopForwardError):
                     generator.generate([request], plan.settings)
@@ -262,7 +266,7 @@ class ClassifierRunner:
         self.network = network
         self.images_folder = images_folder
 
-    def run(self, plan: Plan, images: int, recorder: QueryKeyRecorder) -> None:
+    def run(self, plan: Plan, n_images: int, recorder: QueryKeyRecorder) -> None:
         """Classify images spread evenly over the suite.
 
         Prefix tokens of the network, such as a class token, are before those of the image.
@@ -272,10 +276,10 @@ class ClassifierRunner:
         n_prefix = self.network.num_prefix_tokens
         real_images = suite.real_images(self.images_folder, None)
         available_count = len(real_images.names)
-        if available_count < images:
+        if available_count < n_images:
             raise OptionError(
                 f"suite {plan.suite} has {available_count:,} images here, but --count requests"
-                f" {images:,}; lower it"
+                f" {n_images:,}; lower it"
             )
 
         def record_image_tokens(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
@@ -284,9 +288,9 @@ class ClassifierRunner:
             recorder.record(layer, image_q, image_k, positions[n_prefix:])
 
         with record_rotations(self.network.encoding, record_image_tokens):
-            for group in group_by_padded_batch(list(range(images)), settings.tile):
+            for group in group_by_padded_batch(list(range(n_images)), settings.tile):
                 decoded_images = []
-                for i in (number * available_count // images for number in group):
+                for i in (number * available_count // n_images for number in group):
                     data = real_images.read_bytes(i)
                     decoded_images.append(
                         real_images.decode(i, data, settings.resolution, suite.crop_ratio)

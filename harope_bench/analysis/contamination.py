@@ -127,10 +127,10 @@ def audit_captions(
     """Read all captions once and count their matches with the suite's prompts.
 
     Args:
-        captions: files of captions.
-        prompts: the official prompt file or folder; None for the one in HAROPE_BENCH_HOME.
+        captions: paths of the files of training captions.
+        prompts: path of the official prompt file or folder; None for HAROPE_BENCH_HOME's.
         column: field of a .jsonl or column of a .csv; None for the first of text, caption, prompt.
-        max_examples: of each kind and task.
+        max_examples: number of captions that are listed of each kind and task.
 
     Raises:
         UnknownNameError: The suite has no known prompts and `prompts` is None.

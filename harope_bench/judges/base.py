@@ -128,7 +128,7 @@ class Judge(Generic[Loaded_co]):
 
     @property
     def judge_class(self) -> JudgeClass:
-        """Return how close it is to the published judge; a plug-in may set it as an attribute."""
+        """Return how close the judge is to the published one; a plug-in may set an attribute."""
         raise MissingMemberError(self, "judge_class")
 
     def weights_sha256(self) -> str:
@@ -148,7 +148,7 @@ class Judge(Generic[Loaded_co]):
         raise MissingMemberError(self, "open")
 
     def with_model(self, model: str) -> Judge[Loaded_co] | None:
-        """Return the judge on a folder or hub id of the user, or None where it has weights."""
+        """Return the judge bound to a folder or hub id; None if it has weights of its own."""
         return None
 
     def self_checks(self) -> tuple[SelfCheck, ...]:

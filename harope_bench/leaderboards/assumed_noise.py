@@ -205,7 +205,7 @@ def assess_differences(table: Table, tables: Sequence[Table] = ()) -> NoiseRepor
     Each has z or p values under the assumed noise.
 
     Args:
-        tables: tables with the rows that a row of `table` repeats.
+        tables: other tables, for rows of `table` that repeat a row of one of them.
     """
     differences: list[PublishedDifference] = []
     for a, b in ranked_pairs(table):
@@ -593,7 +593,7 @@ def _geneval_pair_errors(
 ) -> StandardErrors:
     """Return the standard errors of a GenEval difference.
 
-    Without printed categories those of two overall scores near 0.76 are taken.
+    Without printed categories, they are those of two overall scores near 0.76.
     """
     variance_a = _variance(a, tables)
     variance_b = _variance(b, tables)

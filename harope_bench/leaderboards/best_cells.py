@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harope_bench.leaderboards.comparisons import compare_cells
 from harope_bench.leaderboards.match_runs import (
-    Matches,
+    MatchesByCell,
     first_key_difference,
     match_measurement_key,
 )
@@ -23,7 +23,7 @@ class RankedBlock:
     exclusion_reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def ranked_blocks(table: Table, matches: Matches) -> dict[tuple[str, str], RankedBlock]:
+def ranked_blocks(table: Table, matches: MatchesByCell) -> dict[tuple[str, str], RankedBlock]:
     """Return the measured cells of each block (block, column key).
 
     Counts of the network are exact, so they are not ranked.
@@ -37,7 +37,9 @@ def ranked_blocks(table: Table, matches: Matches) -> dict[tuple[str, str], Ranke
     return {block: _split_by_measurement_key(matches, keys) for block, keys in blocks.items()}
 
 
-def _split_by_measurement_key(matches: Matches, cell_keys: list[tuple[str, str]]) -> RankedBlock:
+def _split_by_measurement_key(
+    matches: MatchesByCell, cell_keys: list[tuple[str, str]]
+) -> RankedBlock:
     """Return the cells with the most common measurement key; the others are excluded."""
     # most_common keeps the order of the table among equal counts
     common_key = Counter(
@@ -52,10 +54,10 @@ def _split_by_measurement_key(matches: Matches, cell_keys: list[tuple[str, str]]
     return block
 
 
-def best_cells(table: Table, matches: Matches) -> set[tuple[str, str]]:
-    """Return the cells that are the best of their block or not shown to be worse than it.
+def best_cells(table: Table, matches: MatchesByCell) -> set[tuple[str, str]]:
+    """Return the best cell of each block and the cells that are not significantly worse.
 
-    A cell is shown to be worse at 5%, Holm-adjusted within the block.
+    The significance level is 5%, Holm-adjusted within the block.
     """
     best_keys: set[tuple[str, str]] = set()
     for block in ranked_blocks(table, matches).values():
@@ -65,7 +67,7 @@ def best_cells(table: Table, matches: Matches) -> set[tuple[str, str]]:
 
 
 def _best_of_group(
-    table: Table, matches: Matches, cell_keys: list[tuple[str, str]]
+    table: Table, matches: MatchesByCell, cell_keys: list[tuple[str, str]]
 ) -> set[tuple[str, str]]:
     """Return the best cell of a block and the cells that are not significantly worse."""
     column = table.find_column(cell_keys[0][1])

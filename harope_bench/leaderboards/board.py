@@ -29,7 +29,7 @@ from harope_bench.leaderboards.entries import (
 from harope_bench.leaderboards.match_runs import (
     SCALES,
     MatchedMeasurement,
-    Matches,
+    MatchesByCell,
     Scale,
     match_measurements,
     undecided_cells,
@@ -104,8 +104,8 @@ class Cell:
     measured, se, low, high: the measured number, its standard error and 95% interval.
     delta: measured minus published. verdict: what can be concluded from it.
     flags: ids of the paper's flags on this cell.
-    percent_above_baseline: percent by which the measured number exceeds its baseline's, cut
-        after one decimal, in columns that print it.
+    percent_above_baseline: percent by which the measured number exceeds its baseline's,
+        truncated to one decimal, in columns that print it.
     note_numbers: numbers of the board's notes that belong to this cell.
     """
 
@@ -196,7 +196,7 @@ def build_board(
     # match the runs to the cells
     shows_measured = show != "published"
     used_scale = None
-    matches: Matches = {}
+    matches: MatchesByCell = {}
     undecided_notes: dict[tuple[str, str], list[str]] = {}
     if shows_measured:
         used_scale = scale or _default_scale(table, results, entries)
@@ -245,14 +245,17 @@ def build_board(
     )
 
 
-def _assumption_notes(table: Table, scale: Scale | None, matches: Matches) -> list[str]:
+def _assumption_notes(table: Table, scale: Scale | None, matches: MatchesByCell) -> list[str]:
     """Return a note for each assumption of the table, none at micro scale or without runs.
 
     The assumptions concern the paper's networks: LoRA, SD3 or 2,048 pixels have no micro run.
     """
     if scale != "paper" or not matches:
         return []
-    return [f"The paper does not say; our runs: {text}" for text in table.assumptions]
+    return [
+        f"The paper does not state this. In runs of harope-bench: {text}"
+        for text in table.assumptions
+    ]
 
 
 def _default_scale(table: Table, results: Sequence[StoredResult], entries: Entries) -> Scale | None:
@@ -359,7 +362,7 @@ def _percentage_notes(
     if printed_percentage[1] == f"{percent_above:.1f}":
         return []
     return [
-        f"The percentage of {column.title} comes out as +{percent_above:.1f}%, printed"
+        f"The percentage of {column.title} is computed as +{percent_above:.1f}%; the paper prints"
         f" +{printed_percentage[1]}%."
     ]
 
@@ -419,9 +422,9 @@ def _count_verdict(match: MatchedMeasurement, delta: float, published_text: str)
 def _percent_above_baseline(
     column: Column, match: MatchedMeasurement, baseline_match: MatchedMeasurement | None
 ) -> float | None:
-    """Return by how many percent a number exceeds its baseline's, cut after one decimal.
+    """Return by how many percent a number exceeds its baseline's, truncated to one decimal.
 
-    None where the column prints no percentage, or a number is missing.
+    None if the column prints no percentage or a number is missing.
     """
     if not column.has_percentage or baseline_match is None:
         return None
@@ -432,7 +435,7 @@ def _percent_above_baseline(
     return math.floor((value / baseline_value - 1) * 1000 + 1e-9) / 10
 
 
-def _collect_cell_notes(table: Table, matches: Matches) -> dict[tuple[str, str], list[str]]:
+def _collect_cell_notes(table: Table, matches: MatchesByCell) -> dict[tuple[str, str], list[str]]:
     """Return the notes on each matched cell.
 
     They name judges and rules, other results, failed images, and why a cell is not ranked.
@@ -460,7 +463,7 @@ def _match_notes(row: Row, column: Column, match: MatchedMeasurement) -> list[st
         )
     if column.measured_on == "images" and match.n_other_matches:
         notes.append(
-            f"{match.n_other_matches + 1} results fit {row.title}; the cell shows the one over the"
+            f"{match.n_other_matches + 1} results fit {row.title}; the cell shows the one with the"
             f" most images ({measurement.n_scored:,}), without position scaling if there is one"
         )
     if column.measured_on == "images" and measurement.n_scored != measurement.n_asked:
@@ -471,7 +474,7 @@ def _match_notes(row: Row, column: Column, match: MatchedMeasurement) -> list[st
     return notes
 
 
-def _measured_title(table: Table, matches: Matches, scale: Scale | None) -> str:
+def _measured_title(table: Table, matches: MatchesByCell, scale: Scale | None) -> str:
     """Return the heading of the measured columns: scale, suites, number of images, profiles."""
     if not matches:
         return "measured (not run)"
@@ -494,7 +497,7 @@ def _measured_title(table: Table, matches: Matches, scale: Scale | None) -> str:
     )
 
 
-def _measured_column_titles(table: Table, matches: Matches) -> dict[str, str]:
+def _measured_column_titles(table: Table, matches: MatchesByCell) -> dict[str, str]:
     """Return the title of each measured column by its key."""
     titles = {}
     for column in table.columns:

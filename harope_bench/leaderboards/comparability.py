@@ -13,7 +13,7 @@ from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.match_runs import (
     MatchedMeasurement,
-    Matches,
+    MatchesByCell,
     Scale,
     excluded_cells,
     match_measurements,
@@ -26,7 +26,7 @@ __all__ = ["general_notes", "incomparability_reason", "profiles_and_references",
 def incomparability_reason(table: Table, column: Column, match: MatchedMeasurement) -> str | None:
     """Return why a measured number cannot be compared with the printed one.
 
-    None where everything that the paper states agrees.
+    None if everything that the paper states about the measurement agrees.
     """
     result = match.stored_result.result
     if result.scale == "micro":
@@ -44,9 +44,9 @@ def incomparability_reason(table: Table, column: Column, match: MatchedMeasureme
 
 
 def _profile_difference(table: Table, match: MatchedMeasurement) -> str | None:
-    """Return how profile or reference differ from the paper's, None where they agree.
+    """Return how profile or reference differ from the paper's.
 
-    None too where the table states no profile.
+    None if they agree, or if the table states no profile.
     """
     result = match.stored_result.result
     profile = table.protocol.get("profile")
@@ -75,7 +75,7 @@ def rule_notes(match: MatchedMeasurement) -> list[str]:
         for role, record in _substitute_judges(result)
     ]
     if result.rules != "official":
-        notes.append(f"Rules {result.rules}, not those of the published scorer.")
+        notes.append(f"Scored by the {result.rules} rules, not those of the published scorer.")
     if result.is_lenient:
         notes.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
 
@@ -103,7 +103,7 @@ def _substitute_judges(result: Result) -> list[tuple[str, JudgeRecord]]:
     ]
 
 
-def profiles_and_references(table: Table, matches: Matches) -> tuple[str, list[str]]:
+def profiles_and_references(table: Table, matches: MatchesByCell) -> tuple[str, list[str]]:
     """Return the profiles of the measured numbers as a text, and their references."""
     image_results = [
         match.stored_result.result
@@ -118,30 +118,37 @@ def profiles_and_references(table: Table, matches: Matches) -> tuple[str, list[s
 
 
 def general_notes(
-    table: Table, results: Sequence[StoredResult], scale: Scale | None, matches: Matches
+    table: Table, results: Sequence[StoredResult], scale: Scale | None, matches: MatchesByCell
 ) -> list[str]:
-    """Return the notes on the measured numbers of a table as a whole."""
+    """Return the notes on the measured numbers of a table as a whole.
+
+    Args:
+        results: all results, of which some may be of the other scale.
+        scale: scale of the measured numbers; None if no run belongs to the table.
+        matches: the measured numbers by (row id, column key).
+    """
     if scale is None:
         return ["No run belongs to this table."]
     notes = []
     if scale == "micro":
         notes.append(
-            "Micro scale: small networks, small images and a micro judge. These numbers cannot be"
-            " compared with the paper's."
+            "Micro scale: small networks on small images, scored by small judge networks. These"
+            " numbers cannot be compared with those of the HARoPE paper."
         )
         notes += micro_scale_notes(table, matches)
     other_scale: Scale = "paper" if scale == "micro" else "micro"
     if match_measurements(table, results, other_scale):
         notes.append(f"There are results at {other_scale} scale too; they are not shown here.")
 
-    columns = [table.find_column(key) for _, key in matches]
-    if count_titles := sorted({c.title for c in columns if c.measured_on == "network"}):
+    columns = [table.find_column(column_key) for _, column_key in matches]
+    if cost_titles := sorted({c.title for c in columns if c.measured_on == "network"}):
         notes.append(
-            f"{' and '.join(count_titles)}: counted from the shapes of one layer, as the paper"
-            " counts. Percentages are relative to the block's baseline, cut after one decimal. A"
-            " number that rounds to the printed digits is as printed (=), any other differs. The"
-            " count includes the products of the matrices with queries and keys and the"
-            " construction of the matrices. Flags with other numbers count added parameters times"
+            f"{' and '.join(cost_titles)}: counted from the shapes of one attention layer, as in"
+            " the HARoPE paper. A percentage is the increase over the baseline of the block,"
+            " truncated to one decimal. The verdict is 'as printed' (=) if the count rounds to the"
+            " printed digits, otherwise 'differs'. FLOPs are multiply-adds; they include the"
+            " construction of the learned matrices and their application to queries and keys."
+            " Where a note on the paper states other FLOPs, they are added parameters times"
             " tokens."
         )
 
@@ -149,39 +156,48 @@ def general_notes(
         _excluded_note(table, reason, cells)
         for reason, cells in excluded_cells(table, results, scale).items()
     ]
-    if references := profiles_and_references(table, matches)[1]:
+    _, references = profiles_and_references(table, matches)
+    if references:
         notes.append(f"Measured against {', '.join(references)}.")
     notes.append(
-        "Bold among measured numbers: the best of its block, and every number that is not"
-        " resolved to be worse (5%, Holm over the block). Differences from the baseline are"
-        " adjusted over the table instead, so a number that is not bold may be not resolved there."
+        "Bold among measured numbers: the best number of a block and every number that is not"
+        " significantly worse (5% level, Holm-adjusted within the block). Differences from the"
+        " baseline are Holm-adjusted within the whole table instead. A number that is not bold may"
+        " therefore have the verdict 'not resolved' there."
     )
     return notes
 
 
 def _excluded_note(table: Table, reason: str, cells: list[tuple[str, str]]) -> str:
-    """Return the note on measured numbers that have another protocol than their column."""
+    """Return the note on measured numbers that have another protocol than their column.
+
+    Args:
+        cells: (row id, column key) of these numbers.
+    """
     examples = ", ".join(f"{row} {table.find_column(key).title}" for row, key in cells[:3])
     ellipsis = " ..." if len(cells) > 3 else ""
     return (
-        "Measured but not shown, since a column has one kind of judge, rules and profile:"
+        "Measured but not shown, because all numbers of a column have the same kind of judge,"
+        " rules and profile:"
         f" {examples}{ellipsis} ({reason})."
     )
 
 
-def micro_scale_notes(table: Table, matches: Matches) -> list[str]:
+def micro_scale_notes(table: Table, matches: MatchesByCell) -> list[str]:
     """Return which micro resolutions and training steps replace those of the paper."""
-    rows = [
-        (table.find_row(row), match.plan)
-        for (row, key), match in matches.items()
+    rows_and_plans = [
+        (table.find_row(row_id), match.plan)
+        for (row_id, key), match in matches.items()
         if table.find_column(key).measured_on == "images"
     ]
     micro_resolutions = {
-        row.resolution: plan.settings.resolution for row, plan in rows if row.resolution and plan
+        row.resolution: plan.settings.resolution
+        for row, plan in rows_and_plans
+        if row.resolution and plan
     }
     micro_steps = {
         row.training_steps: plan.checkpoint.training_steps
-        for row, plan in rows
+        for row, plan in rows_and_plans
         if row.training_steps and plan
     }
     notes = []

@@ -12,7 +12,7 @@ from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.match_runs import (
     SCALES,
     MatchedMeasurement,
-    Matches,
+    MatchesByCell,
     Scale,
     match_measurements,
 )
@@ -55,9 +55,16 @@ def compare_rows(table: Table, results: Sequence[StoredResult]) -> list[RowCompa
     return comparisons
 
 
-def _unadjusted_comparisons(table: Table, matches: Matches, scale: Scale) -> list[RowComparison]:
-    """Return the comparisons of all image metrics with verdicts by unadjusted p values."""
-    rows = [
+def _unadjusted_comparisons(
+    table: Table, matches: MatchesByCell, scale: Scale
+) -> list[RowComparison]:
+    """Return the comparisons in columns measured on images, with unadjusted verdicts.
+
+    Args:
+        matches: measurements by (row id, column key).
+        scale: scale of these measurements, micro or paper.
+    """
+    row_pairs = [
         (row, baseline)
         for row in table.rows
         if (baseline := table.baseline_row(row, scale)) is not None
@@ -71,7 +78,7 @@ def _unadjusted_comparisons(table: Table, matches: Matches, scale: Scale) -> lis
             matches[baseline.id, column.key],
             matches[row.id, column.key],
         )
-        for row, baseline in rows
+        for row, baseline in row_pairs
         for column in table.columns
         if column.measured_on == "images"
         and (row.id, column.key) in matches
@@ -87,7 +94,11 @@ def _compare_row(
     baseline_match: MatchedMeasurement,
     match: MatchedMeasurement,
 ) -> RowComparison:
-    """Return the comparison of a row with its baseline in one column."""
+    """Return the comparison of a row with its baseline in one column.
+
+    Args:
+        baseline_match, match: measurements of the baseline and of the row in this column.
+    """
     difference = compare_cells(column, baseline_match, match)
     detectable_difference = significance.detectable_difference(difference.se, difference.df)
     measurement = match.measurement

@@ -65,26 +65,34 @@ NO_ENTRIES = Entries()
 
 
 def parse_entries(
-    add: Iterable[str], row: Iterable[str], runs_folder: Path | None = None
+    addition_texts: Iterable[str],
+    substitution_texts: Iterable[str],
+    runs_folder: Path | None = None,
 ) -> Entries:
-    """Return the entries of `NAME[=LABEL]` and `ROW_ID=NAME` texts.
+    """Parse the values of `--add` and `--row` and check that none is repeated.
 
     Args:
+        addition_texts: values of `--add`, like `NAME` or `NAME=LABEL`.
+        substitution_texts: values of `--row`, like `ROW_ID=NAME`.
         runs_folder: folder of all runs. It decides where a name that contains `=` is split
             (a run folder may be called `cfg=1.5`).
 
     Raises:
         OptionError: a name is empty, a label is invalid, a name or row is repeated, or a text
-            can be split into the names of two runs.
+            is ambiguous because two of its splits name a run.
     """
-    add = list(add)
+    addition_texts = list(addition_texts)
     # the results are needed only to split texts that contain "="
     results: Sequence[StoredResult] = ()
-    if runs_folder is not None and runs_folder.is_dir() and any("=" in text for text in add):
+    if (
+        runs_folder is not None
+        and runs_folder.is_dir()
+        and any("=" in text for text in addition_texts)
+    ):
         results = read_results(runs_folder)
     entries = Entries(
-        tuple(_parse_addition(text, results, runs_folder) for text in add),
-        tuple(map(_parse_substitution, row)),
+        tuple(_parse_addition(text, results, runs_folder) for text in addition_texts),
+        tuple(map(_parse_substitution, substitution_texts)),
         runs_folder,
     )
     _check_repeated("--add", [addition.name for addition in entries.additions])
@@ -242,14 +250,14 @@ def add_entries(
     # runs in published rows
     for substitution in entries.substitutions:
         runs = find_runs(substitution.name, results, entries.runs_folder)
-        items = _select_items(scale_results, runs)
-        rows = [_substitute_row(table, row, substitution, items, scale) for row in rows]
+        run_results = _select_results(scale_results, runs)
+        rows = [_substitute_row(table, row, substitution, run_results, scale) for row in rows]
 
     # runs in rows of their own, each behind the last row of its block
     for addition in entries.additions:
         runs = find_runs(addition.name, results, entries.runs_folder)
-        items = _select_items(scale_results, runs)
-        for row in _make_added_rows(table, addition, items, scale):
+        run_results = _select_results(scale_results, runs)
+        for row in _make_added_rows(table, addition, run_results, scale):
             rows.insert(_end_of_block(table, rows, row), _with_unique_id(row, rows))
 
     extended_table = table.model_copy(update={"rows": tuple(rows)})
@@ -257,7 +265,7 @@ def add_entries(
     return extended_table
 
 
-def _select_items(
+def _select_results(
     results: Sequence[StoredResult], runs: Sequence[StoredResult]
 ) -> list[StoredResult]:
     """Return the results whose path is one of the runs' result paths."""
@@ -266,43 +274,46 @@ def _select_items(
 
 
 def _substitute_row(
-    table: Table, row: Row, substitution: Substitution, items: Sequence[StoredResult], scale: Scale
+    table: Table,
+    row: Row,
+    substitution: Substitution,
+    run_results: Sequence[StoredResult],
+    scale: Scale,
 ) -> Row:
-    """Return the row filled with these results.
+    """Return the row with the results of the substitution's runs in its cells.
 
-    Another row than the substitution's, and a row in which the results fit no cell, is returned
-    unchanged.
+    A row is returned unchanged if it is not the substitution's or if no result fits a cell of it.
     """
-    if row.id != substitution.row or not items:
+    if row.id != substitution.row or not run_results:
         return row
     note = f"Row {row.id} shows the runs of {shorten_text(substitution.name, 60)} (--row)."
     fields = {**row.model_dump(), "is_added": False, "note": note}
-    filled_row = _entry_row(table, row, items, scale, substitution.name, fields)
-    return filled_row if _fits_column(table, filled_row, items) else row
+    filled_row = _entry_row(table, row, run_results, scale, substitution.name, fields)
+    return filled_row if _fits_column(table, filled_row, run_results) else row
 
 
 def _make_added_rows(
-    table: Table, addition: Addition, items: Sequence[StoredResult], scale: Scale
+    table: Table, addition: Addition, run_results: Sequence[StoredResult], scale: Scale
 ) -> list[EntryRow]:
-    """Return an added row for each block of the table that these results belong to.
+    """Return an added row for each block of the table that the results of the named runs fit.
 
     Results whose network or image size is that of no block get one row outside of the blocks.
     """
-    label = addition.label or _shared_label(items) or shorten_text(addition.name) or "run"
+    label = addition.label or _shared_label(run_results) or shorten_text(addition.name) or "run"
     rows = []
     for block_rows in _blocks(table, scale):
         added_rows = [
-            _make_block_row(table, block_row, items, scale, addition.name, label)
+            _make_block_row(table, block_row, run_results, scale, addition.name, label)
             for block_row in block_rows
         ]
         is_block_of_runs = any(
             _is_of_block(table, block_row, added_row, item.result)
-            for item in items
+            for item in run_results
             for block_row, added_row in zip(block_rows, added_rows, strict=True)
         )
         if is_block_of_runs:
             rows.append(added_rows[0])
-    return rows or _make_separate_row(table, items, scale, addition.name, label)
+    return rows or _make_separate_row(table, run_results, scale, addition.name, label)
 
 
 def _is_of_block(table: Table, block_row: Row, added_row: EntryRow, result: Result) -> bool:
@@ -324,19 +335,19 @@ def _is_of_block(table: Table, block_row: Row, added_row: EntryRow, result: Resu
 
 
 def _make_separate_row(
-    table: Table, items: Sequence[StoredResult], scale: Scale, name: str, label: str
+    table: Table, run_results: Sequence[StoredResult], scale: Scale, name: str, label: str
 ) -> list[EntryRow]:
     """Return one row outside of the table's blocks, or none if the results fit no column.
 
     It is for results of the table's suites whose network or image size is that of no row.
     """
     for block_rows in _blocks(table, scale):
-        row = _make_block_row(table, block_rows[0], items, scale, name, label)
+        row = _make_block_row(table, block_rows[0], run_results, scale, name, label)
         if table.block != "none":
             row = row.model_copy(
                 update={"resolution": None, "micro_resolution": None, "model": None}
             )
-        if _fits_column(table, row, items):
+        if _fits_column(table, row, run_results):
             note = (
                 f"{label}: no row of this table has its network and image size, or these were not"
                 " recorded."
@@ -360,7 +371,12 @@ def _blocks(table: Table, scale: Scale) -> list[list[Row]]:
 
 
 def _make_block_row(
-    table: Table, block_row: Row, items: Sequence[StoredResult], scale: Scale, name: str, label: str
+    table: Table,
+    block_row: Row,
+    run_results: Sequence[StoredResult],
+    scale: Scale,
+    name: str,
+    label: str,
 ) -> EntryRow:
     """Return an added row with the fields in which the rows of a block agree."""
     has_title_header = any("{title}" in header.text for header in table.row_headers)
@@ -370,13 +386,13 @@ def _make_block_row(
         **block_row.model_dump(include=BLOCK_FIELDS),
         "label_header": None if has_title_header else table.row_headers[0].text,
     }
-    return _entry_row(table, block_row, items, scale, name, fields)
+    return _entry_row(table, block_row, run_results, scale, name, fields)
 
 
 def _entry_row(
     table: Table,
     block_row: Row,
-    items: Sequence[StoredResult],
+    run_results: Sequence[StoredResult],
     scale: Scale,
     name: str,
     fields: Mapping[str, object],
@@ -387,7 +403,7 @@ def _entry_row(
             **fields,
             "scale": scale,
             "run_name": name,
-            "result_paths": tuple(str(i.path) for i in items),
+            "result_paths": tuple(str(i.path) for i in run_results),
             "micro_suite": _micro_suite(table, block_row) if scale == "micro" else None,
         }
     )
@@ -406,11 +422,11 @@ def _micro_suite(table: Table, row: Row) -> str | None:
     return load_checkpoint_record(names[0]).suite if names else None
 
 
-def _fits_column(table: Table, row: EntryRow, items: Sequence[StoredResult]) -> bool:
+def _fits_column(table: Table, row: EntryRow, run_results: Sequence[StoredResult]) -> bool:
     """Return whether a result has the metric of a column of the row and may fill its cell."""
     return any(
         _has_metric(column, item.result) and is_allowed_in_cell(table, row, column, item.result)
-        for item in items
+        for item in run_results
         for column in table.columns
     )
 
@@ -419,19 +435,23 @@ def _has_metric(column: Column, result: Result) -> bool:
     return result.find_measurement(column.metric_name) is not None
 
 
-def _shared_label(items: Sequence[StoredResult]) -> str | None:
+def _shared_label(run_results: Sequence[StoredResult]) -> str | None:
     """Return the label of all results, None where they have none or several."""
-    labels = {item.result.label for item in items if item.result.label}
+    labels = {item.result.label for item in run_results if item.result.label}
     return labels.pop() if len(labels) == 1 else None
 
 
 def _end_of_block(table: Table, rows: Sequence[Row], row: Row) -> int:
-    """Return the index behind the last row of the added row's block, or behind all rows."""
+    """Return the index at which to insert a row: after the last row of its block.
+
+    It is the end of the table if the table has no blocks of rows, or none with the row's value.
+    """
     if table.block not in ("resolution", "model"):
         return len(rows)
-    block = table.block_value(row)
+    block = table.block_value(row)  # the row's resolution or model
     return max(
-        (i + 1 for i, r in enumerate(rows) if table.block_value(r) == block), default=len(rows)
+        (i + 1 for i, other in enumerate(rows) if table.block_value(other) == block),
+        default=len(rows),
     )
 
 
@@ -486,7 +506,7 @@ def check_entries(
     entries: Entries,
     scales: Sequence[Scale] = SCALES,
 ) -> None:
-    """Raise for entries that no table can show.
+    """Raise an error for entries that no table can show.
 
     Raises:
         UnknownNameError: no run has a name, or no table has a row.
@@ -516,14 +536,14 @@ def check_entries(
 
 
 def _misfit_message(
-    tables: Sequence[Table], items: Sequence[StoredResult], name: str, target: str
+    tables: Sequence[Table], run_results: Sequence[StoredResult], name: str, target: str
 ) -> str:
     """Return the error message for runs that fit no cell: what they have, and what would fit."""
     descriptions = sorted(
         {
             f"{item.result.evaluator} on suite {item.result.suite_name or 'not recorded'}"
             f" ({item.result.scale})"
-            for item in items
+            for item in run_results
         }
     )
     suites = sorted({suite for table in tables for suite in table_suites(table)})
@@ -561,17 +581,19 @@ def unmatched_runs_note(
     for item in results:
         results_by_run.setdefault(result_run_folder(item), []).append(item)
     unmatched_runs = [
-        items
-        for items in results_by_run.values()
-        if not any(_is_in_any_table(extended_tables[i.result.scale], i) for i in items)
+        run_results
+        for run_results in results_by_run.values()
+        if not any(_is_in_any_table(extended_tables[i.result.scale], i) for i in run_results)
     ]
     if not unmatched_runs:
         return None
 
     # runs of one description are listed once; those that --add accepts come first
     counts_by_run: dict[str, int] = {}
-    for items in sorted(unmatched_runs, key=lambda items: not _is_addable(tables, items)):
-        name = _describe_run(items[0])
+    for run_results in sorted(
+        unmatched_runs, key=lambda run_results: not _is_addable(tables, run_results)
+    ):
+        name = _describe_run(run_results[0])
         counts_by_run[name] = counts_by_run.get(name, 0) + 1
     texts = [
         text if count == 1 else f"{text[:-1]}, {count} runs)"
@@ -606,10 +628,11 @@ def _is_in_cell(table: Table, row: Row, column: Column, item: StoredResult) -> b
     return is_result_of_cell(table, row, column, item.result)
 
 
-def _is_addable(tables: Sequence[Table], items: Sequence[StoredResult]) -> bool:
+def _is_addable(tables: Sequence[Table], run_results: Sequence[StoredResult]) -> bool:
     """Return whether `--add` would give these results a row in one of the tables."""
     return any(
-        _make_added_rows(table, Addition("run"), items, items[0].result.scale) for table in tables
+        _make_added_rows(table, Addition("run"), run_results, run_results[0].result.scale)
+        for table in tables
     )
 
 

@@ -20,7 +20,7 @@ __all__ = [
     "SCALES",
     "ColumnKey",
     "MatchedMeasurement",
-    "Matches",
+    "MatchesByCell",
     "MeasurementKey",
     "Scale",
     "cell_candidates",
@@ -38,11 +38,12 @@ __all__ = [
 ]
 
 Scale = Literal["micro", "paper"]
+# micro: small shipped models; paper: the paper's models. Paper scale is preferred.
 SCALES: tuple[Scale, ...] = ("paper", "micro")
 
 
 def is_result_of_cell(table: Table, row: Row, column: Column, result: Result) -> bool:
-    """Return whether a result belongs to a cell of a published row."""
+    """Return whether a result may fill a cell of a published row, by scale and criteria."""
     if result.plan is None or column.evaluator not in (None, result.evaluator):
         return False
     if result.scale == "micro":
@@ -210,7 +211,8 @@ class MatchedMeasurement:
         return self.stored_result.result.plan
 
 
-Matches = dict[tuple[str, str], MatchedMeasurement]
+# the measured numbers of a table by (row id, column key)
+MatchesByCell = dict[tuple[str, str], MatchedMeasurement]
 
 
 class ColumnKey(NamedTuple):
@@ -245,14 +247,16 @@ def column_key(result: Result) -> ColumnKey:
     )
 
 
-def match_measurements(table: Table, results: Sequence[StoredResult], scale: Scale) -> Matches:
+def match_measurements(
+    table: Table, results: Sequence[StoredResult], scale: Scale
+) -> MatchesByCell:
     """Return the measurement of each cell (row id, column key).
 
     A column shows numbers of one column key (see _choose_column_key). Of several fitting
-    measurements the first by _candidate_order is taken. A cell that runs of several checkpoints
+    measurements the first by _candidate_order is used. A cell that runs of several checkpoints
     fit has none; see undecided_cells.
     """
-    matches: Matches = {}
+    matches: MatchesByCell = {}
     for row, column, candidates, n_fitting in cell_candidates(table, results, scale):
         if not candidates or _is_undecided(row, column, candidates):
             continue

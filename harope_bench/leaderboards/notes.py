@@ -1,4 +1,4 @@
-"""Numbered notes under a table: flags of the paper, and notes on our runs."""
+"""Numbered notes under a table: flags of the paper, and notes on measured numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEVERITY_NAMES = {"conflict": "conflict", "warn": "warning", "info": "informatio
 
 @dataclass(frozen=True)
 class Note:
-    """A numbered note under a table: a flag of the paper (with its id), or a note on our runs."""
+    """A numbered note under a table: a flag of the paper (with its id), or on measured numbers."""
 
     number: int
     id: str | None
@@ -57,7 +57,7 @@ class Notes:
         return next(note.number for note in self.notes if note.id == flag.id)
 
     def add_note(self, text: str) -> int:
-        """Add a note on our runs if there is none with this text, and return its number."""
+        """Add a note on measured numbers unless its text is there already; return its number."""
         for note in self.notes:
             if note.id is None and note.text == text:
                 return note.number

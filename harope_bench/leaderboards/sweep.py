@@ -45,8 +45,8 @@ def build_sweep_chart(
 ) -> SweepChart:
     """Return the chart of a metric along an axis.
 
-    A line has the runs of one label; see _line_label. Of several runs with one axis value the one
-    over the most images is taken, then the one with the lowest seed.
+    A line has the runs of one label; see _line_label. Of several runs with one axis value, the one
+    with the most images is used, then the one with the lowest seed.
 
     Raises:
         OptionError: there is no result of the metric, there are several suites and `suite` is

@@ -65,7 +65,7 @@ class Column(MatchCriteria):
     metric: the metric's name, None where it is the column's key.
     measured_on: "images" of a suite, or "network" for counts that do not depend on a suite.
     has_percentage: whether rows with a baseline also print their increase over it in percent,
-        cut (not rounded) after one decimal as in the paper.
+        truncated (not rounded) to one decimal as in the paper.
     derivation: how the column follows from other columns, in words.
     """
 
@@ -165,7 +165,7 @@ class Claim(Record):
 
 
 class Flag(Record):
-    """A note on printed numbers, for example on a contradiction.
+    """A known discrepancy of the paper: a note on printed numbers, such as a contradiction.
 
     cells: TABLE/ROW/COLUMN of the cells concerned.
     recount_note: what this project's own counts say of these cells.
@@ -183,7 +183,7 @@ class Table(Record):
     """One published table.
 
     question: the question that the table answers, used as a heading.
-    assumptions: what our runs do where the paper does not say.
+    assumptions: what runs of harope-bench do where the paper states nothing.
     block: the cells that are ranked together: all of a column ("none"), those of one resolution
         or model, or the columns of one row.
     protocol: settings that the paper states, by name.

@@ -268,6 +268,10 @@ def _make_queries(
     """Yield the queries of one role; skip failed images and images that need no query.
 
     Args:
+        annotator_role: A kind of query (`role`), and how the evaluator makes it.
+        indices: Sample indices of the images.
+        cases: Prompt cases by sample index.
+        metadata_key: Key of the evaluator's metadata in a case, such as `geneval`.
         annotations: Annotations of earlier roles, by sample index and role.
         failures, hashes: Reasons of failures and sha256 of images, by sample index.
     """
@@ -281,7 +285,7 @@ def _make_queries(
 
 
 def query_key(role: str, image_sha256: str, query: Query) -> str:
-    """Return the hex sha256 of role, image hash and query."""
+    """Return the key of a query in annotations.jsonl: the hex sha256 of role, image and query."""
     return hashlib.sha256(f"{role}\n{image_sha256}\n{query.to_json()}".encode()).hexdigest()
 
 

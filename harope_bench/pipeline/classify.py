@@ -194,9 +194,9 @@ def classify(
     """
     check_checkpoint_suite(plan.checkpoint, plan.suite)
     suite = load_classification_suite(plan.suite)
-    names = _check_evaluators(plan.suite, suite, evaluators)
+    names = _resolve_evaluators(plan.suite, suite, evaluators)
     real_images = suite.real_images(selection.folder, selection.labels)
-    count = _check_count(real_images, selection.count, plan.suite)
+    count = _resolve_count(real_images, selection.count, plan.suite)
     check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
     judge = label_judge_record(plan, real_images, selection.crop_ratio)
     run = RunFolder(out)
@@ -223,10 +223,10 @@ def classify(
     ]
 
 
-def _check_evaluators(
+def _resolve_evaluators(
     suite_name: str, suite: ClassificationSuite, evaluators: Sequence[str] | None
 ) -> list[str]:
-    """Return the names of the evaluators; raise OptionError if the suite does not have one."""
+    """Return the given evaluators or the suite's; raise OptionError for one that it lacks."""
     names = list(evaluators or suite.evaluators)
     for name in names:
         registry.find_entry("evaluators", name)
@@ -274,6 +274,7 @@ def drop_values(
     """Return the measurements; without values if images are missing and scoring is not lenient.
 
     Args:
+        measurements: Measurements over the images that have a prediction.
         n_missing: Number of images without a prediction.
     """
     if not n_missing or is_lenient:
@@ -311,7 +312,7 @@ def _different_inputs(stored_judge: JudgeRecord, judge: JudgeRecord) -> str:
     return "other labels"
 
 
-def _check_count(real_images: RealImages, count: int | None, suite: str) -> int:
+def _resolve_count(real_images: RealImages, count: int | None, suite: str) -> int:
     """Return the number of images to classify; raise OptionError if there are fewer."""
     n_images = len(real_images.names)
     if count is not None and count > n_images:

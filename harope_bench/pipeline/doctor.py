@@ -86,7 +86,7 @@ def check_installation(
 
 
 def _golden_findings(folder: Path | None, device: str) -> list[Finding]:
-    """Return whether OpenAI's samples score as published; missing where they are not fetched."""
+    """Return a finding for each of OpenAI's sample sets: whether it scores as published."""
     statuses = {None: "missing", True: "ok", False: "broken"}
     return [
         Finding("golden", o.name, statuses[o.is_within_tolerance], o.message, o.command)
@@ -152,7 +152,7 @@ def _checkpoint_findings() -> list[Finding]:
 
 
 def _checkpoint_finding(name: str) -> Finding:
-    """Return whether the weights of a checkpoint are present and have the recorded hash."""
+    """Return a finding on the weights of a checkpoint: whether they have the recorded hash."""
     try:
         checkpoint = load_checkpoint_record(name)
         if requirement := checkpoint_requirement(checkpoint):
@@ -170,7 +170,7 @@ def _judge_findings() -> list[Finding]:
 
 
 def _judge_finding(name: str) -> Finding:
-    """Return whether a judge can be loaded and passes its self-check."""
+    """Return a finding on a judge: whether it can be loaded and passes its self-check."""
     judge = load_judge(name)
     if judge.needs_model:
         detail = f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER"
@@ -203,15 +203,15 @@ def _describe_judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnot
     return description
 
 
-def _reference_findings() -> list[Finding]:
-    """Return a finding for each suite's prompts and references: present, or how to get them."""
+def _suite_findings() -> list[Finding]:
+    """Return findings on the prompts and references of every suite: present, or how to get them."""
     findings = []
     for name in registry.list_names("suites"):
         suite = load_suite(name)
         if isinstance(suite, PromptSuite):
             findings.append(_prompts_finding(name, suite))
         for judge in _feature_judges(suite):
-            findings += _reference_finding(name, suite, judge)
+            findings += _reference_findings(name, suite, judge)
     return findings
 
 
@@ -226,8 +226,8 @@ def _feature_judges(suite: Suite) -> list[str]:
     return sorted(judges)
 
 
-def _reference_finding(name: str, suite: Suite, judge: str) -> list[Finding]:
-    """Return whether a suite's reference for a judge is present; nothing if it has none."""
+def _reference_findings(name: str, suite: Suite, judge: str) -> list[Finding]:
+    """Return a finding on a suite's reference for a judge; none if the suite has no reference."""
     requirement = reference_requirement(name, judge)
     if requirement is not None:
         return [_requirement_finding("reference", name, requirement, "")]
@@ -246,7 +246,7 @@ def _prompts_finding(name: str, suite: PromptSuite) -> Finding:
 
 
 def _self_test_findings() -> list[Finding]:
-    """Return whether the metrics agree with slow reference formulas on small synthetic sets."""
+    """Return a finding on the metrics: whether they agree with slow reference formulas."""
     mismatches = selftest.check_formulas()
     if mismatches:
         fix = "reinstall harope-bench and its numpy"
@@ -256,7 +256,7 @@ def _self_test_findings() -> list[Finding]:
 
 
 def _asset_findings() -> list[Finding]:
-    """Return every fetched file, and how it was checked that it is the published file."""
+    """Return a finding for each fetched file: how it was compared with the published one."""
     findings = []
     for name in registry.list_names("assets"):
         receipts = local_files.read_receipts(name)
@@ -272,7 +272,7 @@ def _asset_findings() -> list[Finding]:
 
 
 def _disk_findings() -> list[Finding]:
-    """Return the free space of HAROPE_BENCH_HOME, or of its nearest parent that exists."""
+    """Return a finding with the free space of HAROPE_BENCH_HOME or of its nearest parent folder."""
     home_folder = home()
     existing_folder = next(p for p in [home_folder, *home_folder.parents] if p.exists())
     free_gib = shutil.disk_usage(existing_folder).free / 2**30
@@ -286,7 +286,7 @@ AREAS: dict[str, Callable[[], list[Finding]]] = {
     "devices": _device_findings,
     "checkpoints": _checkpoint_findings,
     "judges": _judge_findings,
-    "references": _reference_findings,
+    "references": _suite_findings,
     "self-test": _self_test_findings,
     "assets": _asset_findings,
     "disk": _disk_findings,

@@ -169,22 +169,24 @@ def _read_extractor_record(folder: Path) -> ExtractorRecord | None:
 
 
 def _changed_judge_warnings(record: JudgeRecord) -> tuple[ResultWarning, ...]:
-    """Return a warning where the installed extractor differs from `record`.
+    """Return a warning if the installed feature extractor differs from the recorded one.
 
-    Missing weights give no warning, because nothing can be compared.
+    Without the weights of the installed one there is no warning, because nothing can be compared.
     """
     try:
         installed_fields = judge_record(record.name).model_dump()
     except WeightsError:
         return ()
-    fields = [
+    differing_fields = [
         name for name, value in record.model_dump().items() if installed_fields[name] != value
     ]
+    if not differing_fields:
+        return ()
     text = (
         f"judge: the installed {record.name} differs from the recorded one in"
-        f" {', '.join(fields)}; the scores are of the recorded features"
+        f" {', '.join(differing_fields)}; the scores use the recorded features"
     )
-    return make_warnings("judge-changed", [text] if fields else [])
+    return make_warnings("judge-changed", [text])
 
 
 def extract_features(
@@ -285,7 +287,10 @@ def _write_extractor_record(folder: Path, extractor: ExtractorRecord) -> None:
 
 
 def _write_hashed(folder: Path, name: str, text: str) -> None:
-    """Write a file after recording its hash, so that an interruption leaves no unlisted file."""
+    """Record the hash of a file in the folder's SHA256SUMS, then write the file.
+
+    In this order an interruption leaves no file without a hash.
+    """
     if not checksums.has_checksums(folder):  # records of a version without SHA256SUMS stay valid
         checksums.record_file_hashes(folder, [path.name for path in folder.glob("*.json")])
     checksums.record_hashes(folder, {name: sha256_bytes(text.encode())})
@@ -426,26 +431,34 @@ def _write_shard(
     shard: FeatureShard,
     arrays: dict[str, np.ndarray],
     row_count: int,
-    fields: JsonObject,
+    record_fields: JsonObject,
 ) -> None:
     """Write the rows of a shard, then its record, so that a record never precedes its rows.
 
     Args:
-        row_count: rows of the whole sample set.
+        folder: folder of the features of one extractor.
+        arrays: rows of the shard's images, by name of the array.
+        row_count: number of rows of the whole sample set.
+        record_fields: fields of the record that describe images and extractor.
     """
     hashes = {}
     for name, rows in arrays.items():
         if len(rows) != len(shard.indices):
             raise ShapeError(
-                f"the judge gave {len(rows)} rows of {name} for {len(shard.indices)} images; mend"
-                " the judge"
+                f"the judge returned {len(rows)} rows of {name} for {len(shard.indices)} images;"
+                " fix the judge"
             )
         path = folder / f"{name}.npy"
+        # the first row gives shape and dtype of the file
         feature_rows.reserve_rows(path, row_count, rows[0])
         feature_rows.write_rows(path, shard.first_row, rows)
         hashes[name] = feature_rows.rows_sha256(path, shard.first_row, shard.stop_row)
-    fields |= {"key": shard.key, "rows": [shard.first_row, shard.stop_row], "sha256": hashes}
-    _write_hashed(folder, shard_name(shard.number), json.dumps(fields, sort_keys=True) + "\n")
+    record = record_fields | {
+        "key": shard.key,
+        "rows": [shard.first_row, shard.stop_row],
+        "sha256": hashes,
+    }
+    _write_hashed(folder, shard_name(shard.number), json.dumps(record, sort_keys=True) + "\n")
 
 
 def _unusual_properties(batch: Batch) -> Iterator[str]:

@@ -97,7 +97,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     settings = _validate_settings({**defaults, **explicit, "labels": labels})
 
     # Reject what the sampler, the device or the network cannot do.
-    settings = _check_sampler(checkpoint, settings)
+    settings = _drop_default_spacing(checkpoint, settings)
     require_device(settings.device)
     backbone.check_inputs(checkpoint, settings)
     settings = backbone.resolve_settings(checkpoint, settings)
@@ -160,7 +160,7 @@ def label_policy(suite: str, plugin: Suite, requested_policy: str | None) -> str
     return policy
 
 
-def _check_sampler(checkpoint: Checkpoint, settings: Settings) -> Settings:
+def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Settings:
     """Return the settings without a spacing that is the sampler's default.
 
     Raises:
@@ -270,7 +270,12 @@ def _generate_tiles(
     batch: int,
     generator: ImageGenerator | None,
 ) -> None:
-    """Generate the requests in padded batches, and write every `batch` images."""
+    """Generate the requests in padded batches, and write every `batch` images.
+
+    Args:
+        requests: Requests by index.
+        generator: Loaded generator of the plan's checkpoint; None to load it.
+    """
     generator = generator or open_generator(plan.checkpoint, plan.settings)
     pending_images: list[GeneratedImage] = []
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
@@ -304,8 +309,9 @@ def _generate_tile(
 ) -> list[GeneratedImage]:
     """Generate one padded batch of `settings.tile` rows.
 
-    Index i is in row i % tile, so that an image does not depend on its batch. Rows without a
-    request repeat the first one and are dropped.
+    Every batch has the same size, and index i is always in row i % tile. So an image has the same
+    bits whatever the other requests are. Rows without a request repeat the first one, and their
+    images are dropped.
     """
     rows = [requests[0]] * settings.tile
     for request in requests:

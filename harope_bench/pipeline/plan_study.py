@@ -64,7 +64,8 @@ class StudyDesign:
 
     smallest_difference: detectable with the given images; spread over seeds known.
     smallest_difference_estimated: the same with the spread estimated from these seeds.
-    images: of a run, to detect the requested difference; None where more images do not help.
+    images: number of images of a run that detects the requested difference; None if more images
+        do not help.
     """
 
     seeds: int
@@ -77,8 +78,8 @@ class StudyDesign:
 class Budget:
     """The answer of the command `plan`.
 
-    images: of a run, which disk and time are computed from.
-    images_pair: of each of two checkpoints, to detect the difference between them.
+    images: number of images of a run, from which disk and time are computed.
+    images_pair: number of images of each of two checkpoints, to detect their difference.
     seeds_per_method: training seeds; None where their spread is unknown.
     """
 
@@ -107,9 +108,9 @@ def estimate_budget(
 
     Args:
         runs: folder of runs that the noise is measured from; None for published constants.
-        value: of the metric, where no run gives it.
-        images: of each run; None for the suite's count.
-        rate: images a second; None to measure it by generating one padded batch.
+        value: value of the metric, if no run measured it.
+        images: number of images of each run; None for the suite's count.
+        rate: generated images per second; None to measure it with one padded batch.
 
     Raises:
         UnknownNameError: The suite has no such metric.

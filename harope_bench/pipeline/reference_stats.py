@@ -132,7 +132,7 @@ def open_reference(
         )
     arrays = load_arrays(reference.path, SMALL_MEMBERS)
     # Judges share weights, so their hash alone does not identify the judge of the statistics.
-    _check_judge(reference.path, arrays, judge, extraction)
+    _judge_warnings(reference.path, arrays, judge, extraction)
     arrays, warnings = _add_image_features(
         reference.path, reference.sha256, arrays, judge, extraction, shape
     )
@@ -151,12 +151,12 @@ def _open_reference_file(
             f" or arr_0; {REBUILD_ADVICE}"
         )
     sha256 = sha256_file(path)
-    judge_warnings = _check_judge(path, arrays, judge, extraction)
+    judge_warnings = _judge_warnings(path, arrays, judge, extraction)
     arrays, warnings = _add_image_features(path, sha256, arrays, judge, extraction, shape)
     return LoadedReference(path.name, sha256, arrays, (*judge_warnings, *warnings))
 
 
-def _check_judge(
+def _judge_warnings(
     path: Path, arrays: Mapping[str, np.ndarray], judge: str, extraction: ReferenceExtraction
 ) -> tuple[str, ...]:
     """Return a warning where the file does not record the judge of its statistics.

@@ -199,7 +199,7 @@ def _sample_score_differences(stored_path: Path, rescored_path: Path) -> list[st
 def _annotation_differences(stored_folder: Path, rescored_folder: Path) -> list[str]:
     """Return a line for each annotator whose stored annotations or record differ.
 
-    Missing annotations are no fault, because eval annotates again.
+    Missing annotations are not reported, because eval annotates again.
     """
     lines = []
     for path in sorted(rescored_folder.glob(f"*/{ANNOTATIONS_FILE}")):

@@ -69,7 +69,8 @@ GOLDEN_SETS = (
 class GoldenOutcome(NamedTuple):
     """Outcome of one golden set.
 
-    is_within_tolerance: whether every value is; None where the set was skipped.
+    is_within_tolerance: whether every value differs from the published one by at most TOLERANCE;
+        None if the set was skipped.
     command: how to fetch what is missing.
     """
 
@@ -132,7 +133,7 @@ def _find_asset(asset: str, folder: Path | None) -> Path | None:
 def _check_golden_set(
     golden_set: GoldenSet, samples: Path, reference: Path, device: str
 ) -> GoldenOutcome:
-    """Return whether every value of a golden set is within TOLERANCE of the published one."""
+    """Score a golden set and compare every value with the published one, within TOLERANCE."""
     (scored,) = evaluate(
         samples,
         home() / "golden" / golden_set.suite,

@@ -45,7 +45,7 @@ from harope_bench.pipeline.verify_files import (
     open_run,
 )
 from harope_bench.pipeline.verify_findings import (
-    CAUSES,
+    LIKELY_CAUSES,
     Findings,
     NotCheckedError,
     Status,
@@ -65,7 +65,7 @@ COST = "cost"  # evaluator of the network itself; its results are in a folder of
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Options of a verification beside the folder.
+    """Options of `verify`.
 
     redraw: number of samples of each run to generate again.
     seed: of the choice of these samples; None chooses at random.
@@ -308,7 +308,7 @@ def _check_regenerated(
                 findings.add(
                     "altered",
                     samples.path,
-                    f"sample {index} generated again is another image ({CAUSES})",
+                    f"sample {index} generated again is another image ({LIKELY_CAUSES})",
                 )
     except BenchError as error:
         findings.add(

@@ -16,7 +16,7 @@ from harope_bench.data.run_folder import FEATURES_FOLDER
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.extract_features import JUDGE_FILE, changed_arrays, read_record
-from harope_bench.pipeline.verify_findings import CAUSES, Findings, status_of
+from harope_bench.pipeline.verify_findings import LIKELY_CAUSES, Findings, status_of
 
 NUMERICS = "numerics"  # field of a shard record that may differ on another device
 
@@ -26,7 +26,7 @@ def check_features(
 ) -> None:
     """Compare the stored features of a run with features extracted again.
 
-    Missing features are no fault, because eval extracts them again.
+    Missing features are not reported, because eval extracts them again.
 
     Args:
         folder: the run folder.
@@ -36,7 +36,7 @@ def check_features(
         path for path in extracted_folder.glob("*") if (path / JUDGE_FILE).is_file()
     ):
         stored_folder = folder / FEATURES_FOLDER / new_folder.name
-        if not _is_of_this_format(stored_folder / JUDGE_FILE, findings):
+        if not _check_format(stored_folder / JUDGE_FILE, findings):
             continue
         _check_judge_record(stored_folder / JUDGE_FILE, new_folder / JUDGE_FILE, findings)
 
@@ -54,6 +54,7 @@ def check_features(
 
 
 def _check_judge_record(stored_path: Path, new_path: Path, findings: Findings) -> None:
+    """Add a finding if the stored record of a judge is not that of the installed judge."""
     if stored_path.is_file() and read_record(stored_path) != read_record(new_path):
         findings.add(
             "altered", stored_path, f"{stored_path}: is not the record of the installed judge"
@@ -61,18 +62,28 @@ def _check_judge_record(stored_path: Path, new_path: Path, findings: Findings) -
 
 
 def _check_shard(stored_path: Path, new_path: Path, findings: Findings) -> None:
-    """Compare the rows and the record of one shard with the same shard extracted again."""
+    """Compare the rows and the record of one shard with the same shard extracted again.
+
+    Args:
+        stored_path, new_path: the records of the shard; the rows are in .npy files beside them.
+    """
     judge = new_path.parent.name
     if names := changed_arrays(stored_path, new_path):
-        message = f"{stored_path}: {', '.join(names)} not what {judge} extracts now ({CAUSES})"
+        message = (
+            f"{stored_path}: {', '.join(names)} not what {judge} extracts now ({LIKELY_CAUSES})"
+        )
         findings.add("altered", stored_path, message)
     if fields := _differing_fields(read_record(stored_path), read_record(new_path)):
         message = f"{stored_path}: {', '.join(fields)} is not what {judge} records now"
         findings.add("altered", stored_path, message)
 
 
-def _is_of_this_format(path: Path, findings: Findings) -> bool:
-    """Return whether this version of the package can read the features beside a judge record."""
+def _check_format(path: Path, findings: Findings) -> bool:
+    """Return whether this version of the package can read stored features; if not, add a finding.
+
+    Args:
+        path: the record of the judge, in the folder of its features.
+    """
     fields = read_record(path)
     try:
         if fields:
@@ -91,21 +102,35 @@ def _differing_fields(
     return sorted(name for name in fields if stored_record.get(name) != new_record.get(name))
 
 
-def check_moments(stored_folder: Path, new_folder: Path, count: int, findings: Findings) -> None:
-    """Compare the cached moments of a run with sums of the rows that its judge extracts now."""
+def check_moments(
+    stored_folder: Path, new_folder: Path, sample_count: int, findings: Findings
+) -> None:
+    """Add a finding for cached moments of a run that are not those of newly extracted features.
+
+    The moments are sums, from which mean and covariance follow. Moments of an array that was not
+    extracted again are skipped.
+
+    Args:
+        stored_folder, new_folder: features of one judge: of the run, and extracted now.
+        sample_count: number of samples of the run, the rows that the moments are of.
+    """
     for path in sorted(stored_folder.glob("*.moments.npz")):
-        array = new_folder / f"{path.name.removesuffix('.moments.npz')}.npy"
-        if array.is_file() and not _are_sums_of(path, array, count):
+        rows_path = new_folder / f"{path.name.removesuffix('.moments.npz')}.npy"
+        if rows_path.is_file() and not _are_sums_of(path, rows_path, sample_count):
             findings.add(
                 "altered",
                 path,
-                f"{path}: are not the sums of the features extracted now ({CAUSES})",
+                f"{path}: its moments are not those of the features extracted now"
+                f" ({LIKELY_CAUSES})",
             )
 
 
-def _are_sums_of(path: Path, array: Path, count: int) -> bool:
-    """Return whether moments are of the first `count` rows of a file; False if it holds no rows."""
-    header = feature_rows.read_rows_header(array)
+def _are_sums_of(path: Path, rows_path: Path, count: int) -> bool:
+    """Return whether moments are of the first `count` rows of an .npy file.
+
+    False if the file holds no rows.
+    """
+    header = feature_rows.read_rows_header(rows_path)
     if (
         header is None
         or header.dtype.kind != "f"
@@ -114,5 +139,5 @@ def _are_sums_of(path: Path, array: Path, count: int) -> bool:
     ):
         return False
     return moments_cache.are_sums_of(
-        path, feature_rows.map_rows(array, min(count, header.shape[0]))
+        path, feature_rows.map_rows(rows_path, min(count, header.shape[0]))
     )

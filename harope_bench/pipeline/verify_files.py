@@ -40,14 +40,14 @@ def check_sums(folder: Path, findings: Findings) -> None:
         for judge_folder in [*judge_folders, output_folder]:
             check_folder(judge_folder, findings, can_be_missing=True)
     if (folder / RESULTS_FOLDER).is_dir():
-        check_listed(folder / RESULTS_FOLDER, findings)
+        check_unlisted_files(folder / RESULTS_FOLDER, findings)
 
 
 def check_folder(folder: Path, findings: Findings, can_be_missing: bool = False) -> None:
     """Compare the files of one folder with its SHA256SUMS.
 
     Args:
-        can_be_missing: A missing file is no fault, because eval makes it again.
+        can_be_missing: Missing files are not reported, because eval makes them again.
     """
     sums_path = folder / CHECKSUMS_FILE
     if not checksums.has_checksums(folder):
@@ -84,7 +84,7 @@ def check_folder(folder: Path, findings: Findings, can_be_missing: bool = False)
     )
 
 
-def check_listed(results: Path, findings: Findings) -> None:
+def check_unlisted_files(results: Path, findings: Findings) -> None:
     """Report files of a results folder that SHA256SUMS does not list."""
     try:
         sums = checksums.read_checksums(results)

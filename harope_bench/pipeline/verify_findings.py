@@ -19,9 +19,8 @@ from harope_bench.core.errors import (
     WeightsError,
 )
 
-CAUSES = (
-    "altered, or other hardware, threads or library versions"  # possible causes of a difference
-)
+# causes of a difference between stored features or images and new ones, for messages
+LIKELY_CAUSES = "altered, or other hardware, threads or library versions"
 Status = Literal["ok", "altered", "could-not-check"]
 
 

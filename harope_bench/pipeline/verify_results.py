@@ -78,7 +78,7 @@ from harope_bench.pipeline.rescore_prompts import (
 from harope_bench.pipeline.verify_features import check_features
 from harope_bench.pipeline.verify_files import has_recorded_hashes
 from harope_bench.pipeline.verify_findings import (
-    CAUSES,
+    LIKELY_CAUSES,
     Findings,
     NotCheckedError,
     Status,
@@ -377,7 +377,7 @@ def _score_differences(
     stored_measurements = _measurements_by_name(stored_result.measurements)
     new_measurements = _measurements_by_name(score.measurements)
     for line in mapping_differences(stored_measurements, new_measurements):
-        yield f"{line} ({CAUSES})"
+        yield f"{line} ({LIKELY_CAUSES})"
 
     # Build the whole result again to compare its warnings and the order of its metrics.
     suite_name = run.plan.suite
@@ -424,7 +424,7 @@ def _array_file_differences(path: Path, arrays: Mapping[str, np.ndarray]) -> Ite
         return
     new_arrays = {name: np.asarray(values) for name, values in arrays.items()}
     for name in array_differences(load_arrays(path), new_arrays):
-        yield f"{path.name}: {name} is not what was recomputed ({CAUSES})"
+        yield f"{path.name}: {name} is not what was recomputed ({LIKELY_CAUSES})"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -477,7 +477,7 @@ def _rescore_external(
         *file_differences(path, new_result.path),
     ]
     return ResultDifferences(
-        [f"{line} ({CAUSES})" for line in lines], new_result.result.measurements[0].n_asked
+        [f"{line} ({LIKELY_CAUSES})" for line in lines], new_result.result.measurements[0].n_asked
     )
 
 

@@ -258,12 +258,18 @@ def _paste_images(images: Sequence[Image | None], side: int) -> Image:
 
 
 def _thumbnail(image: Image | None, side: int) -> Image:
-    """Return the image at this size, a crossed box for a missing image."""
+    """Return the image resized to a square; for a missing image, a box with a cross.
+
+    Args:
+        side: side of the square in pixels.
+    """
     from PIL import Image, ImageDraw
 
     if image is not None:
-        filter_kind = Image.Resampling.NEAREST if image.width <= side else Image.Resampling.LANCZOS
-        return image.resize((side, side), filter_kind)
+        pillow_filter = (
+            Image.Resampling.NEAREST if image.width <= side else Image.Resampling.LANCZOS
+        )
+        return image.resize((side, side), pillow_filter)
     crossed_box = Image.new("RGB", (side, side), MISSING_COLOUR)
     pen = ImageDraw.Draw(crossed_box)
     pen.line((0, 0, side, side), fill=(0, 0, 0))

@@ -27,7 +27,7 @@ from harope_bench.leaderboards.entries import (
 )
 from harope_bench.leaderboards.match_runs import (
     SCALES,
-    Matches,
+    MatchesByCell,
     Scale,
     match_measurements,
     undecided_cells,
@@ -319,7 +319,7 @@ def _sort_by_table(
     return sorted(runs, key=lambda run: order.get(run.folder, len(order)))
 
 
-def _section_matches(section: TableSection, results: Sequence[StoredResult]) -> Matches:
+def _section_matches(section: TableSection, results: Sequence[StoredResult]) -> MatchesByCell:
     """Return the measurements that fill a section's cells, none without a scale."""
     board = section.board
     return match_measurements(board.table, results, board.scale) if board.scale else {}

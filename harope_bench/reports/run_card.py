@@ -171,7 +171,7 @@ def _parity_checks(stored_results: Sequence[StoredResult]) -> Iterator[ReportChe
 
 
 def _agreement_checks(results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
-    """Yield whether all results share judge weights, reference, count, seed and settings."""
+    """Yield a check for each field of the protocol: whether all results share its value."""
     if len(results) < 2:
         return
     getters: dict[str, Callable[[Result], object]] = {
@@ -192,9 +192,11 @@ def _agreement_checks(results: Sequence[StoredResult]) -> Iterator[ReportCheck]:
 
 
 def check_agreement(field: str, values: Sequence[object]) -> ReportCheck:
-    """Return whether all results share a value.
+    """Return a statement on whether all results share the value of a field.
 
-    None is a value that a result does not record. It agrees with nothing.
+    Args:
+        field: name of the field in words.
+        values: its value in each result; None if a result does not record it.
     """
     recorded_values = [repr(value) for value in values if value is not None]
     n_missing = len(values) - len(recorded_values)

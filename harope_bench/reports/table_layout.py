@@ -11,7 +11,8 @@ from harope_bench.leaderboards.table_spec import DASH, Column, Row, RowHeader, c
 
 ColumnKind = Literal["head", "published", "measured", "delta"]  # head: a row header
 BOLD_RULE = (
-    "Bold: best of its block by printed value (ours; the paper's bold type is not recorded)."
+    "Bold among published numbers: the best printed value of a block. The bold type of the HARoPE"
+    " paper itself is not recorded."
 )
 MINUS = "\N{MINUS SIGN}"
 VERDICT_GLYPHS = {
@@ -328,7 +329,7 @@ def board_title(board: Board) -> str:
 
 
 def cost_agreement(board: Board) -> str | None:
-    """Return how many cost cells come out as printed, and which differ, as a sentence.
+    """Return how many computed cost cells equal the printed ones, and which differ, as a sentence.
 
     None without cost cells at paper scale.
     """
@@ -348,5 +349,6 @@ def cost_agreement(board: Board) -> str | None:
     n_agreeing = len(verdicts_by_cell) - len(differing)
     differing_text = f"; differing: {', '.join(differing)}" if differing else ""
     return (
-        f"{n_agreeing} of {len(verdicts_by_cell)} cost cells come out as printed{differing_text}."
+        f"{n_agreeing} of {len(verdicts_by_cell)} cost cells are equal to the printed ones"
+        f"{differing_text}."
     )

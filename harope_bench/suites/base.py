@@ -131,7 +131,9 @@ class PromptSuite(Suite):
         raise MissingMemberError(self, "case")
 
     def prompts_source(self) -> tuple[str, str]:
-        """Return name and sha256 of the file or files of prompts.
+        """Return a name for the source of the prompts and the sha256 of its contents.
+
+        A plug-in must define it. A source of several files has one name and one common hash.
 
         Raises:
             MissingAssetError: A file is missing; the message has the command that fetches it.

@@ -1,11 +1,11 @@
 """Suite coco-fid: FID of images generated from MS-COCO captions.
 
-The paper prints a COCO FID without the number of images, reference, resolution or program. This
-protocol is ours, so its numbers are not comparable with the paper's.
+The HARoPE paper prints a COCO FID without the number of images, reference, resolution or program.
+This protocol is a choice of harope-bench, so its numbers are not comparable with the paper's.
 
 Captions: 30,000 of val2014, one for each image. Images are ordered by sha256("coco-fid/" + id), and
 each gives its caption with the lowest id.
-Reference: all val2014 images, centre-cropped to 512 x 512 as by ADM, for samples of any side.
+Reference: all val2014 images, centre-cropped to 512 x 512 as in ADM, for samples of any side.
 Profile: clean (the resize of clean-fid).
 """
 

@@ -128,16 +128,17 @@ class _BackboneContract:
             torch.manual_seed(seed)
             return self.backbone.build(self.encoding, self.options, self.config)
 
-    def make_trial(self, seed: int = 0, weights: int = 0) -> _TrialModel:
+    def make_trial(self, seed: int = 0, weights_seed: int = 0) -> _TrialModel:
         """Return a checkpoint with noise on all weights.
 
+        `seed` is that of the generation settings, `weights_seed` that of the noise on the weights.
         Without noise a new network may generate nothing (adaLN-Zero).
         """
         import torch
 
         from harope_bench.core.schema import Checkpoint, Settings
 
-        rng = torch.Generator().manual_seed(weights)
+        rng = torch.Generator().manual_seed(weights_seed)
         state = {
             k: v + 0.05 * torch.randn(v.shape, generator=rng)
             for k, v in self.build().state_dict().items()
@@ -388,7 +389,7 @@ class _BackboneContract:
             "another seed generates the same images",
         )
         self.expect(
-            not np.array_equal(self.generate(self.make_trial(weights=1), indices), expected),
+            not np.array_equal(self.generate(self.make_trial(weights_seed=1), indices), expected),
             "other weights generate the same images",
         )
         self.expect(
@@ -441,11 +442,11 @@ class _ClassifierContract(_BackboneContract):
             0, 256, (self.BATCH_ROWS, self.resolution, self.resolution, 3), dtype=np.uint8
         )
 
-    def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
+    def logits(self, images: np.ndarray, weights_seed: int = 0) -> np.ndarray:
         """Return the logits (B, classes) of images (B, H, W, 3)."""
         from harope_bench.models.backbones.base import Classifier
 
-        classifier = self.load(self.make_trial(weights=weights))
+        classifier = self.load(self.make_trial(weights_seed=weights_seed))
         assert isinstance(classifier, Classifier), (
             f"`open` returns a {type(classifier).__name__}, wanted a subclass of Classifier"
         )
@@ -497,7 +498,7 @@ class _ClassifierContract(_BackboneContract):
 
         images = self.random_images()
         self.expect(
-            not np.array_equal(self.logits(images), self.logits(images, weights=1)),
+            not np.array_equal(self.logits(images), self.logits(images, weights_seed=1)),
             "other weights give the same logits",
         )
         self.expect(

@@ -13,7 +13,7 @@ from harope_bench.models.samplers.base import load_sampler
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import LossFunction
 from harope_bench.training.model_training import (
-    ModelTraining,
+    TrainingSpec,
     build_trainer,
     generation_fields,
     training_command,
@@ -25,16 +25,16 @@ from harope_bench.training.training_files import write_checkpoint
 
 
 def train_denoiser(
-    recipe: DenoiserRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
+    recipe: DenoiserRecipe, spec: TrainingSpec, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
     """Train a denoiser, or resume its training, and return its checkpoint.
 
     Writes NAME.safetensors, NAME.toml and log.csv to the folder. The weights are the exponential
     moving average.
     """
-    ema_weights = build_trainer(model, folder, resume).train(denoising_loss(recipe), name)
-    fields: CheckpointFields = {**training_fields(model), **generation_fields(recipe)}
-    return write_checkpoint(folder, name, ema_weights, fields, training_command(model))
+    ema_weights = build_trainer(spec, folder, resume).train(denoising_loss(recipe), name)
+    fields: CheckpointFields = {**training_fields(spec), **generation_fields(recipe)}
+    return write_checkpoint(folder, name, ema_weights, fields, training_command(spec))
 
 
 def denoising_loss(recipe: DenoiserRecipe) -> LossFunction:

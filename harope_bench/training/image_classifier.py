@@ -16,7 +16,7 @@ from harope_bench.suites.base import load_suite
 from harope_bench.training.digits_judge import random_affine
 from harope_bench.training.loop import LossFunction
 from harope_bench.training.model_training import (
-    ModelTraining,
+    TrainingSpec,
     build_trainer,
     training_command,
     training_fields,
@@ -26,16 +26,16 @@ from harope_bench.training.training_files import write_checkpoint
 
 
 def train_classifier(
-    recipe: ClassifierRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
+    recipe: ClassifierRecipe, spec: TrainingSpec, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
     """Train a classifier, or resume its training, and return its checkpoint.
 
     Writes NAME.safetensors, NAME.toml and log.csv to the folder. The weights are the exponential
     moving average.
     """
-    ema_weights = build_trainer(model, folder, resume).train(classification_loss(recipe), name)
-    fields: CheckpointFields = {**training_fields(model), "suite": recipe.test_suite}
-    return write_checkpoint(folder, name, ema_weights, fields, training_command(model))
+    ema_weights = build_trainer(spec, folder, resume).train(classification_loss(recipe), name)
+    fields: CheckpointFields = {**training_fields(spec), "suite": recipe.test_suite}
+    return write_checkpoint(folder, name, ema_weights, fields, training_command(spec))
 
 
 def classification_loss(recipe: ClassifierRecipe) -> LossFunction:

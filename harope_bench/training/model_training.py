@@ -23,10 +23,11 @@ from harope_bench.training.recipe import GeneratorRecipe, ModelRecipe, TextToIma
 ADDITIVE_ENCODING = "ape"
 
 
-class ModelTraining(NamedTuple):
-    """The model that is trained: recipe, encoding with options, and initial weights.
+class TrainingSpec(NamedTuple):
+    """What is trained: the model of a recipe with one encoding, and its initial weights.
 
     recipe_sha256: of the recipe's file.
+    encoding, options: name of the positional encoding, and its options.
     base_weights: file of the weights that training starts from; None for random weights.
     """
 
@@ -38,39 +39,43 @@ class ModelTraining(NamedTuple):
 
 
 def build_trainer(
-    model: ModelTraining, folder: Path, resume: bool, logged_metrics: LoggedMetrics | None = None
+    spec: TrainingSpec, folder: Path, resume: bool, logged_metrics: LoggedMetrics | None = None
 ) -> Trainer:
-    """Return the trainer of a model; `resume` loads the snapshot in the folder.
+    """Return the trainer of a newly built network; `resume` loads the snapshot in the folder.
 
     Without a snapshot the network has its base weights, or random ones from the recipe's seed.
+    torch's global random state does not change.
+
+    Args:
+        folder: folder of the snapshot and of the loss log.
+        logged_metrics: metrics that are written to the loss log beside the loss.
     """
-    recipe = model.recipe
+    recipe = spec.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
-        network = load_backbone(recipe.backbone).build(model.encoding, model.options, recipe.config)
-    if model.base_weights is not None:
-        load_base_weights(network, model, model.base_weights)
+        network = load_backbone(recipe.backbone).build(spec.encoding, spec.options, recipe.config)
+    if spec.base_weights is not None:
+        load_base_weights(network, spec, spec.base_weights)
 
-    identity = _training_identity(model)
+    identity = _training_identity(spec)
     trainer = Trainer(network, recipe.schedule, recipe.ema_decay, folder, identity, logged_metrics)
     if resume:
         trainer.resume()
     return trainer
 
 
-def _training_identity(model: ModelTraining) -> str:
+def _training_identity(spec: TrainingSpec) -> str:
     """Return the text that must equal the one in a snapshot for training to resume."""
-    options = sorted(model.options.items())
+    options = sorted(spec.options.items())
     identity = (
-        f"recipe {model.recipe.name} {model.recipe_sha256[:12]}, encoding {model.encoding}"
-        f" {options}"
+        f"recipe {spec.recipe.name} {spec.recipe_sha256[:12]}, encoding {spec.encoding} {options}"
     )
-    if model.base_weights is None:
+    if spec.base_weights is None:
         return identity
-    return f"{identity}, from {sha256_file(model.base_weights)[:12]}"
+    return f"{identity}, from {sha256_file(spec.base_weights)[:12]}"
 
 
-def load_base_weights(network: EncodedNetwork, model: ModelTraining, path: Path) -> None:
+def load_base_weights(network: EncodedNetwork, spec: TrainingSpec, path: Path) -> None:
     """Load weights from `path` into the network; only parameters of the encoding may be missing.
 
     Raises:
@@ -79,19 +84,19 @@ def load_base_weights(network: EncodedNetwork, model: ModelTraining, path: Path)
         WeightsError: Other weights are missing.
     """
     metadata = read_checkpoint_note(path)
-    expected = {"backbone": model.recipe.backbone, "config": model.recipe.config}
+    expected = {"backbone": spec.recipe.backbone, "config": spec.recipe.config}
     differing_keys = [key for key, value in expected.items() if metadata.get(key, value) != value]
     if differing_keys:
         raise OptionError(
-            f"{path} has another {differing_keys[0]} than recipe {model.recipe.name}; start from"
+            f"{path} has another {differing_keys[0]} than recipe {spec.recipe.name}; start from"
             " weights of the same one"
         )
 
-    base_encoding = metadata.get("encoding", model.encoding)
-    if (base_encoding == ADDITIVE_ENCODING) != (model.encoding == ADDITIVE_ENCODING):
+    base_encoding = metadata.get("encoding", spec.encoding)
+    if (base_encoding == ADDITIVE_ENCODING) != (spec.encoding == ADDITIVE_ENCODING):
         raise OptionError(
             f"{path} was trained with {base_encoding}, which adds positions where"
-            f" {model.encoding} rotates, or the reverse; start from another base"
+            f" {spec.encoding} rotates, or the reverse; start from another base"
         )
 
     base_state_dict = {key: value.float() for key, value in load_weights(path).items()}
@@ -116,17 +121,17 @@ def base_weights_path(recipe: TextToImageRecipe, encoding: str) -> Path | None:
     return path
 
 
-def training_fields(model: ModelTraining) -> CheckpointFields:
+def training_fields(spec: TrainingSpec) -> CheckpointFields:
     """Return the checkpoint fields that are common to all models."""
-    recipe = model.recipe
+    recipe = spec.recipe
     return {
         "backbone": recipe.backbone,
-        "encoding": model.encoding,
-        "options": model.options,
+        "encoding": spec.encoding,
+        "options": spec.options,
         "config": recipe.config,
         "scale": "micro",
         "recipe": recipe.name,
-        "recipe_sha256": model.recipe_sha256,
+        "recipe_sha256": spec.recipe_sha256,
         "training_seed": recipe.schedule.seed,
         "training_steps": recipe.schedule.steps,
     }
@@ -142,14 +147,14 @@ def generation_fields(recipe: GeneratorRecipe) -> CheckpointFields:
     }
 
 
-def training_command(model: ModelTraining) -> str:
+def training_command(spec: TrainingSpec) -> str:
     """Return the command line that trains the checkpoint again."""
     option_flags = [
         f"--option {key}={str(value).lower() if isinstance(value, bool) else value}"
-        for key, value in sorted(model.options.items())
+        for key, value in sorted(spec.options.items())
     ]
-    train_words = [f"harope-bench train {model.recipe.name} --encoding {model.encoding}"]
+    train_words = [f"harope-bench train {spec.recipe.name} --encoding {spec.encoding}"]
     command = " ".join([*train_words, *option_flags])
-    if model.base_weights is None:
+    if spec.base_weights is None:
         return command
-    return f"{command} --base {model.base_weights.name} ({sha256_file(model.base_weights)[:12]})"
+    return f"{command} --base {spec.base_weights.name} ({sha256_file(spec.base_weights)[:12]})"

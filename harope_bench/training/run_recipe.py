@@ -11,7 +11,7 @@ from harope_bench.core.regular_file import check_regular
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.models.load_checkpoint import check_name
-from harope_bench.training.model_training import ModelTraining, base_weights_path
+from harope_bench.training.model_training import TrainingSpec, base_weights_path
 from harope_bench.training.recipe import (
     AnyRecipe,
     ClassifierRecipe,
@@ -73,8 +73,8 @@ def run_recipe(
     check_training_outputs(folder, output_files(recipe, title, resume))
     if isinstance(recipe, TextToImageRecipe):
         base_weights = base_weights or base_weights_path(recipe, encoding)
-    model = ModelTraining(recipe, recipe_sha256, encoding, options, base_weights)
-    checkpoint = _train_model(recipe, model, title, folder, resume)
+    spec = TrainingSpec(recipe, recipe_sha256, encoding, options, base_weights)
+    checkpoint = _train_model(recipe, spec, title, folder, resume)
     return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
 
 
@@ -123,7 +123,7 @@ def check_recipe(recipe: AnyModelRecipe) -> None:
 
 def _train_model(
     recipe: AnyModelRecipe,
-    model: ModelTraining,
+    spec: TrainingSpec,
     title: str,
     folder: Path,
     resume: bool,
@@ -132,14 +132,14 @@ def _train_model(
     if isinstance(recipe, DenoiserRecipe):
         from harope_bench.training import denoiser
 
-        return denoiser.train_denoiser(recipe, model, title, folder, resume)
+        return denoiser.train_denoiser(recipe, spec, title, folder, resume)
     if isinstance(recipe, TextToImageRecipe):
         from harope_bench.training import text_to_image
 
-        return text_to_image.train_text_to_image(recipe, model, title, folder, resume)
+        return text_to_image.train_text_to_image(recipe, spec, title, folder, resume)
     from harope_bench.training import image_classifier
 
-    return image_classifier.train_classifier(recipe, model, title, folder, resume)
+    return image_classifier.train_classifier(recipe, spec, title, folder, resume)
 
 
 def _run_judge_recipe(

@@ -20,7 +20,7 @@ from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.training.loop import LoggedMetrics, LossFunction
 from harope_bench.training.model_training import (
-    ModelTraining,
+    TrainingSpec,
     build_trainer,
     generation_fields,
     training_command,
@@ -50,7 +50,7 @@ class CaptionedScenes(NamedTuple):
 
 
 def train_text_to_image(
-    recipe: TextToImageRecipe, model: ModelTraining, name: str, folder: Path, resume: bool
+    recipe: TextToImageRecipe, spec: TrainingSpec, name: str, folder: Path, resume: bool
 ) -> Checkpoint:
     """Train a text-to-image network, or resume its training, and return its checkpoint.
 
@@ -58,16 +58,16 @@ def train_text_to_image(
     recipe's checkpoint steps. The weights are the exponential moving average.
     """
     scenes = render_scenes(recipe, range(recipe.n_scenes))
-    trainer = build_trainer(model, folder, resume, validation_metrics(recipe))
+    trainer = build_trainer(spec, folder, resume, validation_metrics(recipe))
 
     def write(checkpoint_name: str, step: int, ema_weights: dict[str, Tensor]) -> Checkpoint:
         fields: CheckpointFields = {
-            **training_fields(model),
+            **training_fields(spec),
             **generation_fields(recipe),
             "training_steps": step,
         }
         return write_checkpoint(
-            folder, checkpoint_name, ema_weights, fields, training_command(model)
+            folder, checkpoint_name, ema_weights, fields, training_command(spec)
         )
 
     def write_at_checkpoint_step(step: int, ema_weights: dict[str, Tensor]) -> None:

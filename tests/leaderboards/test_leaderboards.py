@@ -366,12 +366,13 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
         return {
             note.text
             for note in build_board(table, read_results(tmp_path), "both", scale).notes
-            if "does not say; our runs" in note.text
+            if "does not state this" in note.text
         }
 
     assert said("micro") == set()
     assert said("paper") == {
-        f"The paper does not say; our runs: {reading}" for reading in table.assumptions
+        f"The paper does not state this. In runs of harope-bench: {reading}"
+        for reading in table.assumptions
     }
 
 
@@ -382,7 +383,7 @@ def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     assert cell.n_scored == 500
     assert (
         cell.note
-        == "2 results fit HARoPE; the cell shows the one over the most images (500), without"
+        == "2 results fit HARoPE; the cell shows the one with the most images (500), without"
         " position scaling if there is one"
     )
 
@@ -506,8 +507,8 @@ def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
         note.text for note in board.notes if note.text.startswith("Bold among measured numbers")
     ]
     assert (
-        "Holm over the block" in told
-        and "Differences from the baseline are adjusted over the table" in told
+        "Holm-adjusted within the block" in told
+        and "Differences from the baseline are Holm-adjusted within the whole table" in told
     )
 
 

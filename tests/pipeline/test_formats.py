@@ -216,7 +216,7 @@ FILES = {
     "a reference of a user": File(
         "reference",
         arrays_file("reference"),
-        lambda path: reference_stats._check_judge(
+        lambda path: reference_stats._judge_warnings(
             path, load_arrays(path), "x", reference_stats.ReferenceExtraction(recorded_judge=JUDGE)
         ),
     ),

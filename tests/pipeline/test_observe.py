@@ -170,7 +170,7 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
     assert after.judge == before.judge and after.measurements == before.measurements
     assert [line for line in after.warning_texts if line not in before.warning_texts] == [
         "judge: the installed digits-net differs from the recorded one in weights_sha256; the"
-        " scores are of the recorded features"
+        " scores use the recorded features"
     ]
 
 

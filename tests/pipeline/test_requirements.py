@@ -316,7 +316,7 @@ def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path)
 def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
     told = {
         (f.area, f.name): (f.status, f.detail, f.fix)
-        for f in (*doctor._extra_findings(), *doctor._reference_findings())
+        for f in (*doctor._extra_findings(), *doctor._suite_findings())
     }
     for item in (
         *suite_requirements(["geneval", "imagenet-256"]),

@@ -16,7 +16,7 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.core.state_dicts import load_weights, weights_bytes
 from harope_bench.core.storage import sha256_file
 from harope_bench.training import loop, run_recipe, text_to_image
-from harope_bench.training.model_training import ModelTraining, base_weights_path, load_base_weights
+from harope_bench.training.model_training import TrainingSpec, base_weights_path, load_base_weights
 from harope_bench.training.recipe import Schedule, TextToImageRecipe, read_recipe
 
 RECIPE = """
@@ -69,7 +69,7 @@ def train(
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, TextToImageRecipe)
     return text_to_image.train_text_to_image(
-        read, ModelTraining(read, digest, encoding, {}, base), f"tiny-{encoding}", folder, True
+        read, TrainingSpec(read, digest, encoding, {}, base), f"tiny-{encoding}", folder, True
     )
 
 
@@ -184,10 +184,10 @@ def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -
     assert len(seen) == 40 + most
 
 
-def model(recipe: Path, encoding: str, **config: Any) -> ModelTraining:
+def model(recipe: Path, encoding: str, **config: Any) -> TrainingSpec:
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, TextToImageRecipe)
-    return ModelTraining(
+    return TrainingSpec(
         read.model_copy(update={"config": {**read.config, **config}}), digest, encoding, {}
     )
 

@@ -31,7 +31,7 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_file
 from harope_bench.core.toml_file import read_versioned_toml, toml_text
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model_training import ModelTraining
+from harope_bench.training.model_training import TrainingSpec
 from harope_bench.training.recipe import DenoiserRecipe, JudgeErrorRecipe, Schedule, read_recipe
 
 KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
@@ -42,7 +42,7 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model_training import ModelTraining
+from harope_bench.training.model_training import TrainingSpec
 from harope_bench.training.recipe import read_recipe
 
 one, save = loop.Trainer._train_step, loop.Trainer.save_snapshot
@@ -54,7 +54,7 @@ def telling(self):
     print(self.step, flush=True)
 loop.Trainer._train_step, loop.Trainer.save_snapshot = slow, telling
 recipe, digest = read_recipe(sys.argv[1])
-model = ModelTraining(recipe, digest, "harope", {})
+model = TrainingSpec(recipe, digest, "harope", {})
 denoiser.train_denoiser(recipe, model, "digits-harope", Path(sys.argv[2]), True)
 """
 
@@ -65,7 +65,7 @@ def train(
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, DenoiserRecipe)
     return denoiser.train_denoiser(
-        read, ModelTraining(read, digest, encoding, options), f"digits-{encoding}", folder, resume
+        read, TrainingSpec(read, digest, encoding, options), f"digits-{encoding}", folder, resume
     )
 
 

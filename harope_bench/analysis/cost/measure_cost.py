@@ -62,7 +62,7 @@ def measure_cost(
 
     Args:
         count: number of timed forward passes; None for FORWARDS.
-        batch: images of each; None for 1.
+        batch: images in each forward pass; None for 1.
 
     Raises:
         SampleError: `rescore` is set and no forward passes are stored.
@@ -151,7 +151,14 @@ def _cached_or_measured(
     rescore: bool,
     make_arrays: Callable[[], dict[str, np.ndarray]],
 ) -> EvaluatedResult:
-    """Return the stored result of the same plan and setup, or make its arrays and evaluate them."""
+    """Return the stored result of the same plan and setup, or make its arrays and evaluate them.
+
+    Args:
+        preprocessing: device, software and number of forward passes, which the result's judge
+            record states in the field of this name.
+        rescore: only stored arrays are used.
+        make_arrays: returns the arrays of the evaluator `cost`.
+    """
     start_time = utc_now()
     evaluator = load_feature_evaluator(EVALUATOR)
     path = result_path(out / FOLDER, EVALUATOR)

@@ -1,7 +1,7 @@
-"""Types of objects of transformers, open_clip and mmdet, whose classes depend on the model loaded.
+"""Types of objects of transformers, open_clip and mmdet, whose classes depend on the loaded model.
 
-A protocol states what the judges use of an object, where all its classes agree on that. The aliases
-of Any stand for objects whose members differ from class to class, so that no protocol fits.
+A protocol declares the members that the judges use, if all classes of an object have them. The
+aliases of Any stand for objects whose members differ from class to class.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class LocalAnnotator(Annotator):
         self.model = model
 
     def with_model(self, model: str) -> Self:
-        """Return the judge on a folder, or on a hub id in the local cache."""
+        """Return the judge bound to a folder, or to a Hugging Face Hub id in the local cache."""
         return type(self)(model)
 
     def find_model(self) -> LocalModel:

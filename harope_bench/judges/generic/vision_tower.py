@@ -14,7 +14,10 @@ from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.judges.weights.asset_files import WeightsFile
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published_weights import PublishedWeightsJudge, explain_misfit
+from harope_bench.judges.weights.published_weights import (
+    PublishedWeightsJudge,
+    shorten_mismatch_error,
+)
 
 
 def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -29,9 +32,9 @@ def normalize_images(images: np.ndarray, mean: tuple[float, ...], std: tuple[flo
 def resize_square(
     images: Iterable[np.ndarray], side: int, pillow_filter: Image.Resampling
 ) -> np.ndarray:
-    """Return images (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by Pillow with antialias.
+    """Return images (H, W, 3) uint8 as (B, side, side, 3) uint8, resized by Pillow.
 
-    Images that are not square are stretched.
+    Pillow's filters are antialiased. Images that are not square are stretched.
     """
     return np.stack(
         [np.asarray(Image.fromarray(image).resize((side, side), pillow_filter)) for image in images]
@@ -120,6 +123,6 @@ class VisionTower(PublishedWeightsJudge[LoadedFeatureExtractor], FeatureExtracto
         with torch.device("meta"):
             network = self.build_network()
         network.to_empty(device="cpu")
-        with explain_misfit(str(weights_file.path), self.title, self.source.asset):
+        with shorten_mismatch_error(str(weights_file.path), self.title, self.source.asset):
             load_state_strictly(network, self.convert_state(state), str(weights_file.path))
         return network

@@ -1,7 +1,7 @@
-"""Judge shapes-net: a small convolutional network that classifies the contents of drawn scenes.
+"""Judge shapes-net: a small convolutional network that classifies the contents of rendered scenes.
 
 It is for distances between sets of images. Unlike shapes-vision it depends on how cleanly objects
-are drawn. `harope-bench train shapes-net` trains it; shapes_net.toml records its accuracy on
+are rendered. `harope-bench train shapes-net` trains it; shapes_net.toml records its accuracy on
 held-out images.
 """
 

@@ -1,4 +1,4 @@
-"""Judge shapes-vision: the exact parser of drawn scenes as detector, colour namer and VQA judge.
+"""Judge shapes-vision: the exact parser of rendered scenes as detector, colour namer and VQA judge.
 
 It has no weights; the hash of the parser's files replaces their hash. shapes_vision.toml and every
 result state how often it is wrong on known scenes: sharp, blurred and noisy ones.

@@ -39,7 +39,7 @@ from harope_bench.judges.generic.self_check import (
 )
 from harope_bench.judges.mmdet import key_map, weights_file
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published_weights import explain_misfit
+from harope_bench.judges.weights.published_weights import shorten_mismatch_error
 
 ASSET = "mask2former"
 SWIN: Mapping[str, object] = {
@@ -89,7 +89,7 @@ def fill_network(network: nn.Module, state: dict[str, Tensor], file_name: str) -
     read_tensors = {
         key: tensor for key, tensor in network_state.items() if key not in unread_tensors
     }
-    with explain_misfit(file_name, "Mask2Former Swin-S", ASSET):
+    with shorten_mismatch_error(file_name, "Mask2Former Swin-S", ASSET):
         check_state_dict(read_tensors, tensors, file_name)
     network.load_state_dict({**tensors, **unread_tensors}, strict=True)
     return network

@@ -28,7 +28,7 @@ from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import check_mask_boxes, check_red_first, red_image
 from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published_weights import explain_misfit
+from harope_bench.judges.weights.published_weights import shorten_mismatch_error
 
 ASSET = "mask2former-mmdet"
 CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
@@ -163,7 +163,7 @@ class MmdetMask2Former(weights_file.GenEvalDetector):
 
 def _fill_network(network: nn.Module, state: Mapping[str, Tensor], file_name: str) -> None:
     """Load the tensors into the network; raise WeightsError where they do not fit."""
-    with explain_misfit(file_name, "mmdet's Mask2Former", ASSET):
+    with shorten_mismatch_error(file_name, "mmdet's Mask2Former", ASSET):
         check_state_dict(network.state_dict(), state, file_name)
     network.load_state_dict(dict(state), strict=True)
 

@@ -15,7 +15,7 @@ from harope_bench.judges.base import AnnotationCheck, Judge, Loaded_co
 from harope_bench.judges.weights.asset_files import WeightsFile, WeightsSource
 
 # characters of a list of keys that do not fit: another network differs in hundreds of them
-MISFIT_LENGTH = 200
+MAX_KEYS_LENGTH = 200
 
 
 class PublishedWeightsJudge(Judge[Loaded_co]):
@@ -104,17 +104,19 @@ class PublishedWeightsJudge(Judge[Loaded_co]):
         Raises:
             WeightsError: The weights are of another network; one line names the first keys.
         """
-        with explain_misfit(str(weights_file.path), self.title, self.source.asset):
+        with shorten_mismatch_error(str(weights_file.path), self.title, self.source.asset):
             load_state_strictly(network, state, str(weights_file.path))
         return network
 
 
 @contextmanager
-def explain_misfit(file_name: str, title: str, asset: str) -> Iterator[None]:
-    """Shorten the error about weights that do not fit to one line, within the block.
+def shorten_mismatch_error(file_name: str, title: str, asset: str) -> Iterator[None]:
+    """Replace a WeightsError about unfitting weights, raised in the block, by a shorter one.
 
     Args:
-        file_name: the weights file. title: name of the network. asset: name for `fetch`.
+        file_name: the weights file.
+        title: name of the network, for the message.
+        asset: name of the published weights, which `harope-bench fetch` downloads.
 
     Raises:
         WeightsError: The block raised one; the message names the first keys and the network.
@@ -122,7 +124,10 @@ def explain_misfit(file_name: str, title: str, asset: str) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        keys = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:MISFIT_LENGTH]
+        # the message of load_state_strictly: "FILE does not fit: KEYS; check --..."
+        keys = (
+            str(error).partition(" does not fit: ")[2].partition("; check --")[0][:MAX_KEYS_LENGTH]
+        )
         raise WeightsError(
             f"{file_name} does not fit {title}: {keys}", advice=f"harope-bench fetch {asset}"
         ) from error

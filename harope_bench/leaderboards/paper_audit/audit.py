@@ -34,10 +34,11 @@ SEVERITY_ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")
 def audit_tables(
     tables: Sequence[Table], flags: Iterable[Flag] | None = None
 ) -> list[AuditFinding]:
-    """Return all findings, conflicts first, then by table.
+    """Return all findings, sorted by severity (conflict, warn, info), then by table.
 
     Args:
-        flags: recorded flags that give findings their ids; None takes the published ones.
+        flags: known discrepancies of the paper, whose ids the findings on the same cells get;
+            None for those of leaderboards/paper/flags.toml.
     """
     known_flags = load_published_flags() if flags is None else tuple(flags)
     findings = [finding for rule in AUDIT_RULES for finding in rule(tables)]
@@ -49,7 +50,7 @@ def audit_tables(
 
 
 def find_flag_id(finding: AuditFinding, flags: Iterable[Flag]) -> str | None:
-    """Return the id of the flag on a finding's cells, None where there is none.
+    """Return the id of the known discrepancy that a finding is about, None if it is new.
 
     Severity and table must agree. A finding without cells matches a flag without cells.
     """

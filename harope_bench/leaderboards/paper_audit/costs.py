@@ -171,7 +171,7 @@ def _is_equal_rounded(cell: PublishedCell, value: Fraction) -> bool:
 
 
 def find_truncated_percentages(tables: Sequence[Table]) -> Iterator[AuditFinding]:
-    """Yield a finding for printed percentages that were cut where rounding gives another digit."""
+    """Yield a finding for printed percentages that were truncated although rounding differs."""
     for table in tables:
         for cells in _group_by_text(cell for cell in published_cells(table) if _is_truncated(cell)):
             yield AuditFinding(
@@ -204,7 +204,7 @@ def _ratio_text(cell: PublishedCell) -> str:
 
 
 def _is_truncated(cell: PublishedCell) -> bool:
-    """Return whether a cell's count agrees, but its percentage was cut instead of rounded."""
+    """Return whether a cell's count agrees, but its percentage was truncated, not rounded."""
     printed_percent = _percent(cell.text)
     cost = expected_cost(cell)
     if printed_percent is None or cost is None or not _is_equal_rounded(cell, cost.value):

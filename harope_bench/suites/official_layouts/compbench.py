@@ -128,7 +128,7 @@ def open_layout(
         OptionError: The suite belongs to another benchmark.
         SampleError: There is no image of the suite, or the category of a folder is unclear.
     """
-    compbench_suite = _check_suite(suite, folder)
+    compbench_suite = _require_compbench_suite(suite, folder)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     warnings: list[str] = []
@@ -162,7 +162,7 @@ def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteR
     Raises:
         SampleError: The folder has other files, or a prompt cannot be part of a file name.
     """
-    compbench_suite = _check_suite(suite, folder)
+    compbench_suite = _require_compbench_suite(suite, folder)
     categories = set()
     index_of_name = {}
     for index in samples.indices:
@@ -183,7 +183,7 @@ def write_images(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteR
     return WriteReport(len(samples.indices), warnings)
 
 
-def _check_suite(suite: PromptSuite, folder: Path) -> CompBenchSuite:
+def _require_compbench_suite(suite: PromptSuite, folder: Path) -> CompBenchSuite:
     """Return the suite; raise OptionError if it is none of T2I-CompBench."""
     if not isinstance(suite, CompBenchSuite):
         raise OptionError(

@@ -2,7 +2,7 @@
 
 A file is a list of `{"question_id", "answer"}`. The ids of the detectors are the numbers in file
 names, 10 * prompt index + copy. The ids of BLIP and CLIP count the files in the folder. If one of
-these is missing, nobody knows which image an answer belongs to, and the category has no score here.
+these is missing, an answer cannot be assigned to an image, and the category has no score here.
 
 A note beside each value has the mean as the script prints it, to the last digit, and says whether
 the script's own summary agrees.

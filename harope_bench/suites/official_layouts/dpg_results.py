@@ -2,8 +2,9 @@
 
 The script writes two files. `X.txt` has a line for each item (path, score of each tile, mean) and a
 summary. `X_detail.txt` has a line for each question (path, box of the tile, question, answer). The
-score comes from the first file alone. The second has every answer, so our rule scores again: it
-gives categories and the corrected rules, and shows whether both scores of each image agree.
+score comes from the first file alone. The second has every answer, so the rule of
+harope-bench scores the answers again. That gives categories and the corrected rules, and shows
+whether both scores of each image agree.
 
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py.
 """

@@ -2,8 +2,8 @@
 
 A line has the verdict, the reason, the prompt's metadata and the counted boxes (`details`: by
 class, x0, y0, x1, y1, score, highest score first). Together with the colours in the reason this is
-all that our rule needs. Therefore the result says on how many images our rule agrees with the
-script's verdict.
+all that the rule of harope-bench needs. Therefore the result states on how many images the rule
+agrees with the script's verdict.
 
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py `evaluate_image`,
 evaluation/summary_scores.py.

@@ -105,7 +105,7 @@ def open_prompt_images(
         )
     if (target / PLAN_FILE).exists():
         _reject(folder_options.stated_options, f"{target} is a run folder, which records its order")
-        return _check_count(open_samples(target, count), suite_name, suite)
+        return _require_at_most_count(open_samples(target, count), suite_name, suite)
     if not target.is_dir():
         return limit_samples(_open_npz(target, suite_name, suite, folder_options), count)
     return limit_samples(_open_folder(target, suite_name, suite, folder_options), count)
@@ -117,7 +117,7 @@ def _reject(options: Sequence[str], reason: str) -> None:
         raise OptionError(f"{reason}; leave {' and '.join(options)} out")
 
 
-def _check_count(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleSet:
+def _require_at_most_count(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleSet:
     """Return the samples; raise SampleError for more images than the suite has."""
     if samples.indices and samples.indices[-1] >= suite.count:
         raise SampleError(
@@ -131,7 +131,7 @@ def _open_npz(
     path: Path, suite_name: str, suite: PromptSuite, folder_options: PromptFolderOptions
 ) -> SampleSet:
     """Return the images of an npz; raise OptionError unless --order copy-major is given."""
-    samples = _check_count(open_samples(path), suite_name, suite)
+    samples = _require_at_most_count(open_samples(path), suite_name, suite)
     has_order_only = folder_options.stated_options == ["--order"]
     if folder_options.order == "copy-major" and has_order_only:
         warning = f"images: {len(samples.indices):,} rows, read copy-major as stated"

@@ -107,7 +107,7 @@ def read_observed(folder: Path) -> object:
     verify_files.check_folder(folder / "features/toy", findings)
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
-    verify_files.check_listed(folder / "features/toy", findings)
+    verify_files.check_unlisted_files(folder / "features/toy", findings)
     verify_features.check_moments(folder / "features/toy", folder / "features/toy", 4, findings)
     judge = folder / "features/toy"
     return (
