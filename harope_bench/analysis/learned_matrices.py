@@ -87,7 +87,7 @@ def _adapter_encoding(
         checkpoint.options,
     )
     if manifest.encoding_file is not None:
-        encoding_path = lora_manifest.checked_file(path, manifest, manifest.encoding_file)
+        encoding_path = lora_manifest.verify_adapter_file(path, manifest, manifest.encoding_file)
         load_state_strictly(encoding, load_weights(encoding_path), f"the adapter of {path}")
     return encoding
 

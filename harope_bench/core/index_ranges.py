@@ -150,7 +150,7 @@ def consecutive_ranges(indices: Iterable[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole_number(text: str) -> int | None:
     """Return the number that a text of at most INDEX_DIGITS ASCII digits is; None for other texts.
 
     `str.isdecimal` alone also accepts digits of other scripts and more digits than `int` reads.
@@ -169,8 +169,8 @@ def parse_ranges(text: str) -> IndexRanges:
     ranges: list[tuple[int, int]] = []
     for part in text.split(","):
         start_text, dash, end_text = part.strip().partition("-")
-        start = whole_number(start_text)
-        end = whole_number(end_text if dash else start_text)
+        start = parse_whole_number(start_text)
+        end = parse_whole_number(end_text if dash else start_text)
         if start is None or end is None or end < start:
             short_part = part if len(part) <= 40 else f"{part[:37]}..."
             raise ValueError(f"{short_part!r} is no index range; write 0-499, 7 or 0-9,20-29")

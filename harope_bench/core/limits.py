@@ -59,7 +59,7 @@ def check_maximum(option_name: str, number: int, maximum: int) -> None:
         )
 
 
-def check_config(config: Config) -> Config:
+def validate_config(config: Config) -> Config:
     """Return the config of a network; raise ValueError if the network would be too large."""
     numbers = {
         key: value

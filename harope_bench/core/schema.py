@@ -17,7 +17,7 @@ from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
 # Sizes of a network, by the name of the parameter.
-Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]
+Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 
@@ -70,7 +70,7 @@ class Settings(Record):
 
     @field_validator("tile")
     @classmethod
-    def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
+    def _check_batch_pixels(cls, tile: int, info: ValidationInfo) -> int:
         """Return the padded batch size; raise ValueError if its images alone fill the memory."""
         if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
             raise ValueError(

@@ -49,7 +49,7 @@ def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> N
         n_axes = 2 if name == IMAGE_HASHES else 1
         _check_array(path, name, array, expected_kinds[name], n_axes)
     if "prompts" in checked_arrays or IMAGE_HASHES in checked_arrays:
-        _check_lengths(path, checked_arrays)
+        _common_length(path, checked_arrays)
 
 
 def check_columns(
@@ -82,7 +82,7 @@ def check_columns(
                 f"{path}: {name} holds a number below 0 or above {MAX_COLUMN_VALUE:g}; delete it"
                 " and run eval again"
             )
-    return _check_lengths(path, {name: arrays[name] for name in expected_kinds})
+    return _common_length(path, {name: arrays[name] for name in expected_kinds})
 
 
 def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: int) -> None:
@@ -97,7 +97,7 @@ def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: i
         )
 
 
-def _check_lengths(path: Path, arrays: Arrays) -> int:
+def _common_length(path: Path, arrays: Arrays) -> int:
     """Return the common length of arrays, 0 without arrays; raise StorageError if they differ."""
     name_by_length = {len(array): name for name, array in arrays.items()}
     if len(name_by_length) > 1:

@@ -36,7 +36,7 @@ class InceptionScore(NamedTuple):
     order_chance: float
 
 
-def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
+def inception_score(logits: np.ndarray, block_size: int = BLOCK) -> InceptionScore:
     """Return the mean over consecutive blocks of exp(mean_i KL(p(y|x_i) || p(y))).
 
     Natural logarithm; p(y) is the mean of p(y|x_i) over the block.
@@ -54,7 +54,7 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
     `compute_inception_score`, which computes in float32 and gives NaN where a probability
     underflows to 0.
     """
-    parts = list(row_blocks(len(logits), block))
+    parts = list(row_blocks(len(logits), block_size))
     classes = logits.shape[1]
     scores = np.empty(len(parts))
     contributions = np.empty(len(logits))
@@ -163,7 +163,7 @@ class OrderEffect(NamedTuple):
 
 
 def order_effect(
-    score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block: int = BLOCK
+    score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block_size: int = BLOCK
 ) -> OrderEffect | None:
     """Return the scores of random orders where the blocks hold different labels or classes.
 
@@ -174,32 +174,32 @@ def order_effect(
     Returns:
         None where there is one block, or where chance explains the difference between blocks.
     """
-    is_ordered_by_label = labels is not None and _has_label_blocks(labels, block)
+    is_ordered_by_label = labels is not None and _has_label_blocks(labels, block_size)
     is_beyond_chance = score.order_loss > score.order_chance
     if len(score.blocks) < 2 or not (is_ordered_by_label or is_beyond_chance):
         return None
     rng = np.random.default_rng(SHUFFLE_SEED)
     values = [
-        inception_score(logits[rng.permutation(len(logits))], block).value for _ in range(SHUFFLES)
+        inception_score(logits[rng.permutation(len(logits))], block_size).value for _ in range(SHUFFLES)
     ]
     return OrderEffect(
         float(np.mean(values)), min(values), is_ordered_by_label, _has_class_runs(logits)
     )
 
 
-def _has_label_blocks(labels: np.ndarray, block: int) -> bool:
+def _has_label_blocks(labels: np.ndarray, block_size: int) -> bool:
     """Return whether consecutive blocks of labels (N,) differ more than shuffled labels do."""
     rng = np.random.default_rng(SHUFFLE_SEED)
     (_, codes) = np.unique(labels, return_inverse=True)
     shuffled_information = max(
-        _label_information(codes[rng.permutation(len(codes))], block) for _ in range(SHUFFLES)
+        _label_block_information(codes[rng.permutation(len(codes))], block_size) for _ in range(SHUFFLES)
     )
-    degrees = (math.ceil(len(codes) / block) - 1) * int(codes.max())
+    degrees = (math.ceil(len(codes) / block_size) - 1) * int(codes.max())
     limit = shuffled_information + _chi_square_bound(degrees, len(codes))
-    return _label_information(codes, block) > limit
+    return _label_block_information(codes, block_size) > limit
 
 
-def _label_information(codes: np.ndarray, block: int) -> float:
+def _label_block_information(codes: np.ndarray, block_size: int) -> float:
     """Return the mutual information in nats of an image's block and its label.
 
     `codes` are the labels (N,) as integers from 0.
@@ -207,7 +207,7 @@ def _label_information(codes: np.ndarray, block: int) -> float:
     counts = np.array(
         [
             np.bincount(codes[part], minlength=codes.max() + 1)
-            for part in row_blocks(len(codes), block)
+            for part in row_blocks(len(codes), block_size)
         ]
     )  # (B, labels)
     block_weights = counts.sum(axis=1) / counts.sum()
@@ -242,12 +242,12 @@ def order_chance(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndar
     return _chi_square_bound(weights, int(sizes.sum()))
 
 
-def _chi_square_bound(weights: float, images: int) -> float:
+def _chi_square_bound(total_weight: float, n_images: int) -> float:
     """Return the nats above its mean that a weighted chi-square divided by 2 N stays below.
 
     Source: Laurent and Massart 2000, lemma 1.
     """
-    return (math.sqrt(max(weights, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / images
+    return (math.sqrt(max(total_weight, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / n_images
 
 
 def order_loss(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:

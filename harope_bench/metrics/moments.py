@@ -24,9 +24,9 @@ class Gaussian(NamedTuple):
     covariance: np.ndarray
 
 
-def row_blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+def row_blocks(n_rows: int, block_size: int = BLOCK) -> Iterator[slice]:
     """Return consecutive slices of `size` that cover `rows` rows; the last may be shorter."""
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    return (slice(start, min(start + block_size, n_rows)) for start in range(0, n_rows, block_size))
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _has_all_files(manifest: Path) -> bool:
     try:
         files = lora_manifest.read_manifest(manifest)
         for name in files.files:
-            lora_manifest.checked_file(manifest, files, name)
+            lora_manifest.verify_adapter_file(manifest, files, name)
     except BenchError:
         return False
     return True

@@ -145,7 +145,7 @@ def read_manifest(path: Path) -> AdapterManifest:
     ) from cause
 
 
-def checked_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
+def verify_adapter_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
     """Return the path of a file in an adapter folder, after checking its hash.
 
     Args:
@@ -358,7 +358,7 @@ def check_adapter(path: Path, checkpoint: Checkpoint) -> None:
     """Raise WeightsError if a file of an adapter folder or its base model was altered."""
     manifest = read_manifest(path)
     for name in manifest.files:
-        checked_file(path, manifest, name)
+        verify_adapter_file(path, manifest, name)
     load_matching_manifest(
         path,
         checkpoint,

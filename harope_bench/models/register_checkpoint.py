@@ -36,7 +36,7 @@ from harope_bench.models.checkpoint_folder import (
 )
 from harope_bench.models.load_checkpoint import (
     SettingValue,
-    check_name,
+    validate_user_name,
     check_settings,
     weights_path,
 )
@@ -96,7 +96,7 @@ def register_checkpoint(
         WeightsError: Keys do not fit, or contradict the training file's arguments.
         OptionError: A needed field is not stated, or the user's fields contradict the file.
     """
-    check_name(name)
+    validate_user_name(name)
     weights = resolve_shard_index(weights)
     entry = registry.list_entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
@@ -203,7 +203,7 @@ def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> C
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
     file_drawing = (note if note else default_fields).get("drawing", {})
-    fields["drawing"] = check_settings_defaults(
+    fields["drawing"] = validate_default_settings(
         {
             **published_defaults.get("drawing", {}),
             **file_drawing,
@@ -363,7 +363,7 @@ def _register_folder(name: str, manifest_path: Path, user_fields: CheckpointFiel
 
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
-    fields["drawing"] = check_settings_defaults(
+    fields["drawing"] = validate_default_settings(
         {**published_defaults.get("drawing", {}), **user_fields.get("drawing", {})}
     )
 
@@ -450,7 +450,7 @@ def check_weights_load(checkpoint: Checkpoint, state_dict: Mapping[str, Tensor])
     load_backbone(checkpoint.backbone).load(checkpoint, state_dict)
 
 
-def check_settings_defaults(drawing: Mapping[str, Option]) -> dict[str, Option]:
+def validate_default_settings(drawing: Mapping[str, Option]) -> dict[str, Option]:
     """Return validated default settings of a checkpoint, with an absolute path of `vae`.
 
     Raises:

@@ -170,7 +170,7 @@ def _check_sampler(checkpoint: Checkpoint, settings: Settings) -> Settings:
         OptionError: The checkpoint lacks a setting that sampling needs, or the sampler needs
             another prediction type than the checkpoint's.
     """
-    supported_fields = load_backbone(checkpoint.backbone).supported_settings(checkpoint).fields
+    supported_fields = load_backbone(checkpoint.backbone).supported_settings(checkpoint).setting_names
     values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [
         field for field, value in values.items() if field in supported_fields and value is None

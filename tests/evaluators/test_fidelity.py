@@ -84,7 +84,7 @@ def test_is_equals_a_plain_loop(rows: int, block: int) -> None:
 def test_is_equals_torch_fidelity_in_the_same_blocks() -> None:
     logits = (np.random.default_rng(21).normal(size=(1000, 40)) * 4).astype(np.float32)
     theirs = isc_features_to_metric(torch.from_numpy(logits), splits=5, shuffle=False)
-    ours = inception_score(logits, block=200)
+    ours = inception_score(logits, block_size=200)
     assert ours.value == pytest.approx(theirs["inception_score_mean"], rel=1e-12)  # both float64
     assert ours.blocks.std() == pytest.approx(theirs["inception_score_std"], rel=1e-9)
 

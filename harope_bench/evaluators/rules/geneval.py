@@ -117,7 +117,7 @@ class PartialPromptSpec(Record):
     exclude: tuple[Clause, ...] = ()
 
 
-class ScriptOptions(NamedTuple):
+class GenevalOptions(NamedTuple):
     """Options of the official script and their defaults."""
 
     threshold: float = 0.3
@@ -147,10 +147,10 @@ class ImageVerdict(NamedTuple):
     reasons: tuple[str, ...]
 
 
-DEFAULT_OPTIONS = ScriptOptions()
+DEFAULT_OPTIONS = GenevalOptions()
 
 
-def threshold(tag: str, options: ScriptOptions = DEFAULT_OPTIONS) -> float:
+def detection_threshold(tag: str, options: GenevalOptions = DEFAULT_OPTIONS) -> float:
     """Return the score above which a detection counts for prompts of this task."""
     return options.counting_threshold if tag == COUNTING else options.threshold
 
@@ -159,10 +159,10 @@ def counted_detections(
     detections: Sequence[Detection],
     tag: str,
     rules: str = "official",
-    options: ScriptOptions = DEFAULT_OPTIONS,
+    options: GenevalOptions = DEFAULT_OPTIONS,
 ) -> dict[str, list[int]]:
     """Return the indices of the detections that count, by class, the highest score first."""
-    min_score = np.float32(threshold(tag, options))
+    min_score = np.float32(detection_threshold(tag, options))
     indices_by_class: dict[str, list[int]] = {}
     for index, detection in enumerate(detections):
         if np.float32(detection.score) > min_score:
@@ -291,7 +291,7 @@ def evaluate_image(
     detections: Sequence[Detection],
     colours: Mapping[int, str],
     rules: str = "official",
-    options: ScriptOptions = DEFAULT_OPTIONS,
+    options: GenevalOptions = DEFAULT_OPTIONS,
 ) -> ImageVerdict:
     """Return the verdict on one image.
 
@@ -327,7 +327,7 @@ def _clause_failure(
     earlier_clauses: Sequence[ClauseResult],
     detections: Sequence[Detection],
     colours: Mapping[int, str],
-    options: ScriptOptions,
+    options: GenevalOptions,
 ) -> str | None:
     """Return why a clause fails for the detections of these indices; None if it holds.
 
@@ -367,13 +367,13 @@ def _colour_failure(clause: Clause, detected_colours: Sequence[str]) -> str | No
 def _position_failure(
     name: str,
     relation: str,
-    indices: Sequence[int],
+    object_indices: Sequence[int],
     reference_indices: Sequence[int],
     detections: Sequence[Detection],
-    options: ScriptOptions,
+    options: GenevalOptions,
 ) -> str | None:
     """Return which pair of an object and a reference is not in the relation; None if all are."""
-    for index in indices:
+    for index in object_indices:
         for reference_index in reference_indices:
             reference = detections[reference_index]
             positions = relative_positions(detections[index].box, reference.box, options.dead_zone)

@@ -87,7 +87,7 @@ class SupportedSettings(NamedTuple):
         reasons: By the name of a rejected field, why it does not apply.
     """
 
-    fields: frozenset[str]
+    setting_names: frozenset[str]
     reasons: Mapping[str, str] = {}
 
 
@@ -105,7 +105,7 @@ class NetworkDescription(NamedTuple):
     resolution: int | None
 
 
-class GeneratedTile(NamedTuple):
+class GeneratedBatch(NamedTuple):
     """A padded batch of generated images.
 
     Attributes:
@@ -141,7 +141,7 @@ class LoadedCheckpoint:
 class ImageGenerator(LoadedCheckpoint):
     """Base class of loaded checkpoints that generate images."""
 
-    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
         """Generate the images of a full batch of requests; row i depends on requests[i] alone."""
         raise MissingMemberError(self, "generate")
 

@@ -36,7 +36,7 @@ from harope_bench.models.backbones.base import (
     GENERATION_SETTINGS,
     AdapterBackbone,
     DetectedFields,
-    GeneratedTile,
+    GeneratedBatch,
     ImageGenerator,
     NetworkDescription,
     ProfilingInputs,
@@ -143,7 +143,7 @@ class PipelineImageGenerator(ImageGenerator):
         self.config = config
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
         """Generate the images one by one; an image with a value that is not finite has failed."""
         images = []
         failures = {}
@@ -158,7 +158,7 @@ class PipelineImageGenerator(ImageGenerator):
                 failures[row] = "the network's output is not finite"
             levels = (255 * image.nan_to_num()).round().to("cpu", torch.uint8)
             images.append(levels.permute(1, 2, 0).numpy())  # (H, W, 3)
-        return GeneratedTile(np.stack(images), failures)
+        return GeneratedBatch(np.stack(images), failures)
 
     def generate_image(self, request: Request, settings: Settings) -> Tensor:
         """Return one image (3, H, W) in [0, 1]."""

@@ -41,7 +41,7 @@ from harope_bench.models.backbones.network_sizes import (
     FoldingBackbone,
     NetworkSizes,
     build_encoding,
-    check_encoding,
+    build_checked_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -261,7 +261,7 @@ class DitBackbone(FoldingBackbone[DiT]):
             if config.get("learn_sigma"):
                 defaults = {**RELEASE_DEFAULTS}
             defaults["drawing"] = dict(LATENT_DEFAULTS)
-            if encoding is not None and _folds(encoding, config):
+            if encoding is not None and _has_foldable_matrix(encoding, config):
                 defaults["drawing"]["fold"] = True
         if encoding is None:
             return DetectedFields(None, config, {}, defaults)
@@ -363,7 +363,7 @@ class DitBackbone(FoldingBackbone[DiT]):
                 " prediction; use ddpm or ddim"
             )
 
-        encoding = check_encoding(checkpoint, config, settings)
+        encoding = build_checked_encoding(checkpoint, config, settings)
         if settings.fold:
             folding.check_foldable(encoding)
         if config.latent:
@@ -428,7 +428,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         )
 
 
-def _folds(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
+def _has_foldable_matrix(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
     """Return whether the encoding of detected weights has matrices that fold.
 
     The side of the training images does not matter, so one patch stands in where it is unknown.

@@ -165,7 +165,7 @@ def attention_modules(network: EncodedTransformer) -> list[AttentionLayer]:
 
 
 @torch.no_grad()
-def fold_norms(network: EncodedTransformer) -> None:
+def fold_into_norms(network: EncodedTransformer) -> None:
     """Fold each layer's matrix A into the weights g of the norm before it.
 
     Each processor receives A diag(g), computed in float32 and stored in the network's dtype.
@@ -187,7 +187,7 @@ def fold_norms(network: EncodedTransformer) -> None:
     network.is_matrix_applied = True
 
 
-def unfold_norms(network: EncodedTransformer) -> None:
+def unfold_from_norms(network: EncodedTransformer) -> None:
     """Undo `fold_norms`: apply norm and matrix one after the other in every forward pass."""
     for attn in attention_modules(network):
         attn.processor.folded_matrices = {}
@@ -249,7 +249,7 @@ def checked_norm_scaling(matrix: Tensor, norm: Norm, like: Tensor, description: 
     return folded_matrix
 
 
-def apply_checked_change(
+def apply_and_check_outputs(
     network: nn.Module,
     change: Callable[[], None],
     trial_inputs: Callable[[], Mapping[str, Tensor]],

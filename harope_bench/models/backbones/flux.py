@@ -26,9 +26,9 @@ from harope_bench.models.backbones.diffusers_networks import DiffusersConfig, Pi
 from harope_bench.models.backbones.encoded_transformer import (
     EncodedAttnProcessor,
     EncodedTransformer,
-    apply_checked_change,
+    apply_and_check_outputs,
     apply_norm,
-    fold_norms,
+    fold_into_norms,
     replace_tokens,
     split_heads,
     token_positions,
@@ -211,7 +211,7 @@ class FluxBackbone(AdapterPipelineBackbone):
             reasons["mu_policy"] = (
                 "the scheduler of its base model does not shift times by the size of the image"
             )
-        fields = (pipeline_settings.fields | {"mu_policy"}) - reasons.keys()
+        fields = (pipeline_settings.setting_names | {"mu_policy"}) - reasons.keys()
         return SupportedSettings(fields, {**pipeline_settings.reasons, **reasons})
 
     def shape(self, config: LibraryConfig) -> encodings.ModelShape:
@@ -271,9 +271,9 @@ class FluxBackbone(AdapterPipelineBackbone):
         """Fold each matrix into the weights of the norm before it, which is as far as it can go."""
         if network.encoding.matrices(0) is None:
             return
-        apply_checked_change(
+        apply_and_check_outputs(
             network,
-            lambda: fold_norms(network),
+            lambda: fold_into_norms(network),
             lambda: self.trial_inputs(network),
             network.encoding.registered_name(),
         )

@@ -55,7 +55,7 @@ class Stream(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
         return self.norm_q(q), self.norm_k(k), v
 
-    def apply_residuals(
+    def finish_block(
         self,
         x: Tensor,
         attention_output: Tensor,
@@ -123,7 +123,7 @@ class MMDiTBlock(nn.Module):
         outputs = attention_output.transpose(1, 2).flatten(2)  # (B, N, width)
         stream_outputs = outputs.split([x.shape[1] for x in stream_tokens], dim=1)
         return [
-            stream.apply_residuals(x, output, *modulation[2:])
+            stream.finish_block(x, output, *modulation[2:])
             for stream, x, output, modulation in zip(
                 streams, stream_tokens, stream_outputs, modulations, strict=True
             )

@@ -41,7 +41,7 @@ from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     NetworkSizes,
     build_encoding,
-    check_encoding,
+    build_checked_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -300,7 +300,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         """Raise OptionError for a resolution or a position scaling that the network cannot take."""
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
-        check_encoding(checkpoint, config, settings)
+        build_checked_encoding(checkpoint, config, settings)
 
     def open(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings

@@ -142,7 +142,7 @@ def check_resolution(sizes: NetworkSizes, resolution: int) -> None:
         )
 
 
-def check_encoding(
+def build_checked_encoding(
     checkpoint: Checkpoint, sizes: NetworkSizes, settings: Settings
 ) -> encodings.Encoding:
     """Return a fresh encoding of a checkpoint at these settings, tried on one token.
