@@ -32,8 +32,8 @@ class Settings(Record):
         sampler, steps, guidance: Sampler, its number of steps, and the scale of classifier-free
             guidance.
         seed: Seed of the initial noise.
-        tile: Padded batch size of the network. Sample i is always computed in row i % tile, so its
-            pixels do not depend on which other samples are requested.
+        tile: Number of images generated in one forward pass of fixed, padded size. Sample i is
+            always in row i % tile, so its pixels do not depend on which others are requested.
         device, dtype: Where and in which precision the network runs.
         pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
         guidance_channels: Latent channels that are guided: the first three, as in DiT, or all.
@@ -71,11 +71,11 @@ class Settings(Record):
     @field_validator("tile")
     @classmethod
     def _check_batch_pixels(cls, tile: int, info: ValidationInfo) -> int:
-        """Return the padded batch size; raise ValueError if its images alone fill the memory."""
+        """Return the padded batch size; raise ValueError if its images have too many pixels."""
         if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
             raise ValueError(
                 f"a tile of {tile} images of this resolution has more than"
-                f" {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower one"
+                f" {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower the tile or the resolution"
             )
         return tile
 
@@ -139,7 +139,7 @@ class Request(Record):
 class Plan(FileRecord):
     """Everything that, together with its index, decides the pixels of a sample.
 
-    `preset` names the set of settings that the user chose. It decides nothing itself.
+    `preset` is the name of the set of settings that the user chose. It is not part of the digest.
     """
 
     kind = "plan"

@@ -309,8 +309,8 @@ def recorded_arrays_path(stored_result: StoredResult) -> Path:
     name = stored_result.result.arrays_file or ""
     if Path(name).name != name:
         raise StorageError(
-            f"{stored_result.path} names per-sample values outside its folder ({name}); evaluate the run"
-            " again"
+            f"{stored_result.path} names per-sample values outside its folder ({name}); evaluate the"
+            " run again"
         )
     return stored_result.path.parent / name
 

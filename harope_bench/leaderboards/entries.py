@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownNameError
-from harope_bench.core.record_base import validate_user_label, shorten_text
+from harope_bench.core.record_base import shorten_text, validate_user_label
 from harope_bench.core.schema import Result
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_results

@@ -165,14 +165,14 @@ class OrderEffect(NamedTuple):
 def order_effect(
     score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block_size: int = BLOCK
 ) -> OrderEffect | None:
-    """Return the scores of random orders where the blocks hold different labels or classes.
+    """Return the scores of random orders if the blocks hold different labels or classes.
 
     Args:
         score: `inception_score` of these logits and this block size.
         labels: (N,) integers that the images were generated for, or None.
 
     Returns:
-        None where there is one block, or where chance explains the difference between blocks.
+        None if there is one block, or if chance explains the differences between blocks.
     """
     is_ordered_by_label = labels is not None and _has_label_blocks(labels, block_size)
     is_beyond_chance = score.order_loss > score.order_chance
@@ -180,7 +180,8 @@ def order_effect(
         return None
     rng = np.random.default_rng(SHUFFLE_SEED)
     values = [
-        inception_score(logits[rng.permutation(len(logits))], block_size).value for _ in range(SHUFFLES)
+        inception_score(logits[rng.permutation(len(logits))], block_size).value
+        for _ in range(SHUFFLES)
     ]
     return OrderEffect(
         float(np.mean(values)), min(values), is_ordered_by_label, _has_class_runs(logits)
@@ -190,19 +191,26 @@ def order_effect(
 def _has_label_blocks(labels: np.ndarray, block_size: int) -> bool:
     """Return whether consecutive blocks of labels (N,) differ more than shuffled labels do."""
     rng = np.random.default_rng(SHUFFLE_SEED)
-    (_, codes) = np.unique(labels, return_inverse=True)
+    _, codes = np.unique(labels, return_inverse=True)
     shuffled_information = max(
-        _label_block_information(codes[rng.permutation(len(codes))], block_size) for _ in range(SHUFFLES)
+        _label_block_information(codes[rng.permutation(len(codes))], block_size)
+        for _ in range(SHUFFLES)
     )
-    degrees = (math.ceil(len(codes) / block_size) - 1) * int(codes.max())
-    limit = shuffled_information + _chi_square_bound(degrees, len(codes))
-    return _label_block_information(codes, block_size) > limit
+
+    # Shuffled labels have positive information too. Its excess over that of a random order is a
+    # chi-square variable divided by 2 N; the bound is exceeded by chance once in 22,000 sets.
+    n_blocks = math.ceil(len(codes) / block_size)
+    degrees_of_freedom = (n_blocks - 1) * int(codes.max())  # (blocks - 1) * (labels - 1)
+    chance_bound = shuffled_information + _chi_square_bound(degrees_of_freedom, len(codes))
+    return _label_block_information(codes, block_size) > chance_bound
 
 
 def _label_block_information(codes: np.ndarray, block_size: int) -> float:
-    """Return the mutual information in nats of an image's block and its label.
+    """Return the mutual information in nats of an image's label and its block.
 
-    `codes` are the labels (N,) as integers from 0.
+    Args:
+        codes: labels (N,) as integers from 0, in index order.
+        block_size: images per block.
     """
     counts = np.array(
         [
@@ -223,9 +231,9 @@ def _marginal_divergences(marginals: np.ndarray, overall_marginal: np.ndarray) -
 
 
 def _has_class_runs(logits: np.ndarray) -> bool:
-    """Return whether more than half of the images that chance leaves over repeat the last class.
+    """Return whether images repeat the class of the image before more often than chance explains.
 
-    An image repeats if its predicted class is that of the image before it.
+    The limit is (1 + c) / 2, where c is the fraction that repeats in a random order.
     """
     classes = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
     chance = float(np.square(np.bincount(classes) / len(classes)).sum())
@@ -243,7 +251,13 @@ def order_chance(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndar
 
 
 def _chi_square_bound(total_weight: float, n_images: int) -> float:
-    """Return the nats above its mean that a weighted chi-square divided by 2 N stays below.
+    """Return by how many nats a weighted chi-square divided by 2 N exceeds its mean at most.
+
+    It exceeds the bound once in 22,000 cases.
+
+    Args:
+        total_weight: sum of the weights of the squared normal numbers; each weight is at most 1.
+        n_images: N.
 
     Source: Laurent and Massart 2000, lemma 1.
     """

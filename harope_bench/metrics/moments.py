@@ -41,11 +41,11 @@ class Moments:
     scatter: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> Moments:
+    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK) -> Moments:
         """Return the moments of rows (N, D) of any float type; N may be 0."""
         width = rows.shape[1]
         no_rows = cls(0, np.zeros(width), np.zeros((width, width)))
-        blocks = (cls._from_block(rows[part]) for part in row_blocks(len(rows), block))
+        blocks = (cls._from_block(rows[part]) for part in row_blocks(len(rows), block_size))
         return reduce(cls.merge, blocks, no_rows)
 
     @classmethod

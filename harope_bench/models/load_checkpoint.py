@@ -50,7 +50,7 @@ def load_checkpoint_record(name: str) -> Checkpoint:
     return checkpoint
 
 
-def weights_path(checkpoint: Checkpoint) -> Path:
+def find_weights_path(checkpoint: Checkpoint) -> Path:
     """Return the path of a registered checkpoint's weights.
 
     A relative path in the TOML starts at the TOML's folder. Records keep the text of the TOML, so
@@ -66,7 +66,7 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
 
     The hash of the weights is checked, and they are loaded strictly.
     """
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         check_sha256(path, checkpoint.sha256)
         adapter_backbone = load_adapter_backbone(checkpoint.backbone)

@@ -63,8 +63,8 @@ def merge_fields(
     for key in NETWORK_FIELDS:
         if file_fields.get(key) not in (None, fields.get(key)):
             raise OptionError(
-                f"{weights_path} contains {file_fields[key]} parameters, not {user_fields[key]}; leave"
-                f" --{key} out or correct it"
+                f"{weights_path} contains {file_fields[key]} parameters, not {user_fields[key]};"
+                f" leave --{key} out or correct it"
             )
 
     for group in MAPPING_FIELDS:
@@ -191,15 +191,20 @@ def config_of_training_file(backbone: str, weights_path: Path) -> dict[str, Opti
 def merge_config(
     detected_config: Mapping[str, Option], training_args: Mapping[str, Option], weights_path: Path
 ) -> dict[str, Option]:
-    """Return the sizes from keys and training arguments.
+    """Merge a network's sizes from parameter names and shapes with those from training arguments.
+
+    Args:
+        detected_config: Sizes that the parameter names and shapes reveal.
+        training_args: Sizes that the training arguments in the file state.
+        weights_path: The file, for the message.
 
     Raises:
-        WeightsError: They contradict each other.
+        WeightsError: The two contradict each other.
     """
     for field, value in training_args.items():
         if field in detected_config and detected_config[field] != value:
             raise WeightsError(
-                f"{weights_path}: its args state {field} = {value}, its keys {detected_config[field]};"
-                " give the file as training wrote it"
+                f"{weights_path}: its training arguments state {field} = {value}, its parameters"
+                f" have {detected_config[field]}; use the unmodified checkpoint"
             )
     return {**training_args, **detected_config}

@@ -643,7 +643,9 @@ def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() 
 def test_a_network_that_fills_the_memory_is_not_built(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="too large|more than"):
         validate_config(config)
-    validate_config({"hidden": 1152, "depth": 28, "patch": 2, "size": 32, "classes": 1000})  # DiT-XL/2
+    validate_config(
+        {"hidden": 1152, "depth": 28, "patch": 2, "size": 32, "classes": 1000}
+    )  # DiT-XL/2
 
 
 def test_a_schedule_states_its_threads() -> None:

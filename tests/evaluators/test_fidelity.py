@@ -98,11 +98,11 @@ def test_balls_equal_full_matrices_at_any_block_size(block: int, lattice: bool) 
             np.rint(a * 2) + 1000,
             np.rint(b * 2) + 1000,
         )  # many equal distances, and copies, far from zero
-    radii = squared_radii(b, block=block)
+    radii = squared_radii(b, block_size=block)
     # Whole numbers stay whole after the centre is taken off, so their distances are exact; rounding
     # of squares otherwise.
     np.testing.assert_allclose(radii, slow_radii(b), rtol=0 if lattice else 1e-12)
-    found = neighbour_balls(a, b, block=block)
+    found = neighbour_balls(a, b, block_size=block)
     np.testing.assert_array_equal(found.real_radii, radii)
     np.testing.assert_array_equal(found.generated_inside, slow_covered(a, b))
     np.testing.assert_array_equal(found.real_inside, slow_covered(b, a))

@@ -118,7 +118,17 @@ class PartialPromptSpec(Record):
 
 
 class GenevalOptions(NamedTuple):
-    """Options of the official script and their defaults."""
+    """Thresholds of GenEval's evaluate_images.py, with its defaults.
+
+    Attributes:
+        threshold: score above which a detection counts.
+        counting_threshold: the same for prompts of the task counting.
+        max_per_class: number of detections of one class that count, the highest scores first.
+        max_overlap: intersection over union at which the lower of two detections is dropped; 1
+            drops none.
+        dead_zone: fraction of the summed box sizes by which centres must be apart to count as left,
+            right, above or below.
+    """
 
     threshold: float = 0.3
     counting_threshold: float = 0.9
@@ -300,7 +310,7 @@ def evaluate_image(
         detections: all detections, under GenEval's class names.
         colours: colour of each detection of `colour_query_indices`, by index.
         rules: "official" or "corrected".
-        options: options of the official script.
+        options: thresholds of the official script.
 
     Raises:
         KeyError: A detection whose colour is checked has none.
@@ -372,12 +382,24 @@ def _position_failure(
     detections: Sequence[Detection],
     options: GenevalOptions,
 ) -> str | None:
-    """Return which pair of an object and a reference is not in the relation; None if all are."""
+    """Return why the first wrong pair of an object and a reference fails; None if all pairs hold.
+
+    Args:
+        name: class of the objects, for the text.
+        relation: expected relation, such as "left of".
+        object_indices: indices in `detections` of the objects.
+        reference_indices: indices in `detections` of the objects that they are related to.
+        detections: all detections of the image.
+        options: holds the dead zone.
+    """
     for index in object_indices:
         for reference_index in reference_indices:
             reference = detections[reference_index]
             positions = relative_positions(detections[index].box, reference.box, options.dead_zone)
             if relation not in positions:
-                position = " and ".join(sorted(positions)) or "in no clear position from"
-                return f"{name} is {position} {reference.label}, expected {relation}"
+                if positions:
+                    position = f"is {' and '.join(sorted(positions))}"
+                else:
+                    position = "has no clear position relative to"
+                return f"{name} {position} {reference.label}, expected {relation}"
     return None

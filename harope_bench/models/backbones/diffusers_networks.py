@@ -228,7 +228,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         raise MissingMemberError(self, "install_processors")
 
     def fold_matrices(self, network: EncodedTransformer) -> None:
-        """Fold the learned matrices into weights, as far as that is exact."""
+        """Fold the learned matrices into weights as far as the outputs stay the same."""
         raise MissingMemberError(self, "fold_matrices")
 
     def random_inputs(
@@ -380,23 +380,23 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             self.build_layer_encoding(checkpoint).rescale(scaling)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return prompts of any words."""
+        """Return the conditioning: prompts of any words."""
         return Conditioning("prompts")
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the generation settings, tiles of the decoder, and `fold` where matrices fold."""
-        fields = set(GENERATION_SETTINGS | {"vae_tiling"})
+        """Return the generation settings, `vae_tiling`, and `fold` if the encoding is foldable."""
+        setting_names = set(GENERATION_SETTINGS | {"vae_tiling"})
         reasons = {
             "vae": f"the base model of {self.name} has its own autoencoder",
-            "guidance_channels": f"{self.name} guides all channels alike",
+            "guidance_channels": f"{self.name} guides all latent channels",
             "mu_policy": f"the time shift of {self.name} is fixed",
             "spacing": f"{self.name} generates with the scheduler of its base model",
         }
         if self.has_foldable_matrix(checkpoint):
-            fields.add("fold")
+            setting_names.add("fold")
         else:
             reasons["fold"] = folding.no_matrix_reason(checkpoint.encoding)
-        return SupportedSettings(frozenset(fields), reasons)
+        return SupportedSettings(frozenset(setting_names), reasons)
 
     def published_defaults(
         self, config: Mapping[str, Option], user_fields: CheckpointFields
@@ -430,7 +430,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         )
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """Return the settings with `fold`, which is on by default where there is a matrix."""
+        """Return the settings with `fold`, which is on by default if there is a foldable matrix."""
         if settings.fold is None and self.has_foldable_matrix(checkpoint):
             return settings.model_copy(update={"fold": True})
         return settings

@@ -40,8 +40,8 @@ from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     FoldingBackbone,
     NetworkSizes,
-    build_encoding,
     build_checked_encoding,
+    build_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -400,7 +400,10 @@ class DitBackbone(FoldingBackbone[DiT]):
         )
 
     def profiling_inputs(self, network: DiT, resolution: int, batch: int) -> ProfilingInputs:
-        """Return a ramp of pixels, times in the middle of the process, and labels in turn."""
+        """Return inputs with linearly rising values, the middle timestep and labels 0, 1, 2, ...
+
+        The values are latents for a latent network, else pixels.
+        """
         config = network.config
         weight = next(network.parameters())
         rows, columns = config.grid_at(resolution)

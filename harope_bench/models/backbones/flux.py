@@ -199,7 +199,7 @@ class FluxBackbone(AdapterPipelineBackbone):
         return defaults
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the settings of every pipeline, and guidance and time shift where they apply."""
+        """Return the settings of every pipeline, and guidance and time shift if they apply."""
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
         pipeline_settings = super().supported_settings(checkpoint)
         reasons: dict[str, str] = {}
@@ -268,8 +268,15 @@ class FluxBackbone(AdapterPipelineBackbone):
         return super().prepare_pipeline(pipe, network, config, settings)
 
     def fold_matrices(self, network: EncodedTransformer) -> None:
-        """Fold each matrix into the weights of the norm before it, which is as far as it can go."""
-        if network.encoding.matrices(0) is None:
+        """Fold each matrix into the norm before it, and check that the outputs are the same.
+
+        The norm is nonlinear, so the matrix cannot be folded into the projection before the norm.
+        The diagonal norm weights g and the matrix A become one matrix A diag(g).
+
+        Raises:
+            WeightsError: The output of a small forward pass differs by more than rounding.
+        """
+        if network.encoding.matrices(0) is None:  # then no layer has a matrix
             return
         apply_and_check_outputs(
             network,

@@ -147,7 +147,9 @@ def load_adapter(
 
     if manifest.lora is not None:
         _add_lora(network, manifest.lora)
-        file_state = load_weights(lora_manifest.verify_adapter_file(path, manifest, manifest.lora.file))
+        file_state = load_weights(
+            lora_manifest.verify_adapter_file(path, manifest, manifest.lora.file)
+        )
         check_state_dict(lora_state_dict(network), file_state, description)
         if not is_on_meta:
             _load_lora(network, file_state)

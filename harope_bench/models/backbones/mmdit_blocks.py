@@ -64,7 +64,14 @@ class Stream(nn.Module):
         scale2: Tensor,
         gate2: Tensor,
     ) -> Tensor:
-        """Return tokens x (B, N, width) plus the gated attention output plus the gated MLP."""
+        """Return tokens (B, N, width) after the output projection, the MLP and both residuals.
+
+        Args:
+            x: Tokens before the attention, (B, N, width).
+            attention_output: Output of the attention with joined heads, (B, N, width).
+            gate1: Gate of the attention, (B, width).
+            shift2, scale2, gate2: Modulation and gate of the MLP, (B, width) each.
+        """
         x = x + gate1[:, None] * self.proj(attention_output)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
@@ -113,7 +120,7 @@ class MMDiTBlock(nn.Module):
         ]
         q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
 
-        q, k = encoding.rotate(q, k, positions, layer)
+        q, k = encoding.encode_qk(q, k, positions, layer)
         attention_output = attend(
             q, k, encoding.transform_values(v, layer)
         )  # (B, heads, N, head_dim)

@@ -40,8 +40,8 @@ from harope_bench.models.backbones.mmdit_blocks import MMDiTBlock, WordEmbedder
 from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     NetworkSizes,
-    build_encoding,
     build_checked_encoding,
+    build_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -311,9 +311,9 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def profiling_inputs(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
-        """Return a ramp of pixels, times in the middle of the process, and words in turn.
+        """Return images with linearly rising values, the middle timestep and words 1, 2, 3, ...
 
-        The counted layer is that of a single block.
+        The layer whose cost is counted is the attention of a single block.
         """
         config = network.config
         weight = next(network.parameters())

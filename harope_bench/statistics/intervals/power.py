@@ -50,7 +50,11 @@ def power_multiplier(power: float = POWER, df: float | None = None) -> float:
 
 
 def detectable_method_difference(
-    noise: NoiseLevels, images: int, seeds: int, power: float = POWER, is_estimated: bool = False
+    noise: NoiseLevels,
+    n_images: int,
+    n_seeds: int,
+    power: float = POWER,
+    is_estimated: bool = False,
 ) -> float | None:
     """Return the smallest detectable difference between two methods.
 
@@ -65,12 +69,12 @@ def detectable_method_difference(
     Returns:
         None if the deviation over training seeds is unknown, or is estimated from one seed.
     """
-    if noise.training_deviation is None or (is_estimated and seeds < 2):
+    if noise.training_deviation is None or (is_estimated and n_seeds < 2):
         return None
     # Variance of the difference of two means over seeds: 2 / seeds (training^2 + sampling^2 / N)
-    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
-    se = math.sqrt(2 / seeds * run_variance)
-    return power_multiplier(power, 2 * seeds - 2 if is_estimated else None) * se
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / n_images
+    se = math.sqrt(2 / n_seeds * run_variance)
+    return power_multiplier(power, 2 * n_seeds - 2 if is_estimated else None) * se
 
 
 def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER) -> int:
@@ -86,7 +90,7 @@ def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER)
 
 
 def seeds_for_method(
-    noise: NoiseLevels, difference: float, images: int, power: float = POWER
+    noise: NoiseLevels, difference: float, n_images: int, power: float = POWER
 ) -> int | None:
     """Return the training seeds that each method needs to detect that difference, at least 2.
 
@@ -96,17 +100,17 @@ def seeds_for_method(
     if noise.training_deviation is None:
         return None
     # Start at the number for the normal distribution, which is a lower bound
-    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / n_images
     seeds = max(2, math.ceil(2 * (power_multiplier(power) / difference) ** 2 * run_variance))
     while True:
-        detectable = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
+        detectable = detectable_method_difference(noise, n_images, seeds, power, is_estimated=True)
         if (detectable or 0.0) <= difference:
             return seeds
         seeds += 1
 
 
 def images_for_method(
-    noise: NoiseLevels, difference: float, seeds: int, power: float = POWER
+    noise: NoiseLevels, difference: float, n_seeds: int, power: float = POWER
 ) -> int | None:
     """Return the images that each run needs to detect that difference with so many seeds.
 
@@ -114,7 +118,7 @@ def images_for_method(
     """
     if noise.training_deviation is None:
         return None
-    run_variance = seeds / 2 * (difference / power_multiplier(power)) ** 2
+    run_variance = n_seeds / 2 * (difference / power_multiplier(power)) ** 2
     sampling_variance = run_variance - noise.training_deviation**2
     if sampling_variance <= 0:
         return None
