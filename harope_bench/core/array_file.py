@@ -26,8 +26,8 @@ SMALL_ARCHIVE_BYTES = 256 << 20
 MAX_UNPACK_RATIO = 32
 ARRAYS_BYTES = 16 << 30  # maximum unpacked size, because the arrays are in memory at once
 
-# What zipfile, zlib and numpy's header parsers raise on damaged bytes. RuntimeError also stands for
-# an encrypted member.
+# What zipfile, zlib and numpy's header parsers raise on damaged bytes. RuntimeError is
+# also raised for an encrypted member.
 ARCHIVE_ERRORS = (
     *(ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError),
     *(SyntaxError, ArithmeticError),
@@ -39,7 +39,7 @@ class ArrayHeader(NamedTuple):
     """Shape, dtype and memory order (Fortran order: the first axis varies fastest) of an array."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]  # any dtype can stand in a header
+    dtype: np.dtype[Any]  # a header can state any dtype
     is_fortran: bool
 
 

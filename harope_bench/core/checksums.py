@@ -126,7 +126,7 @@ def check_recorded_hash(path: Path, advice: str, limit: int = LINES_BYTES) -> No
     none. `verify` reports them.
 
     Args:
-        advice: What to do about it; the end of the message.
+        advice: What to do about an altered file; the end of the message.
         limit: Maximum size in bytes, so that a huge file is not hashed for hours.
 
     Raises:

@@ -101,10 +101,10 @@ class Checkpoint(Record):
         options: Options of the encoding.
         config: Sizes of the network.
         weights: Path of the weights, sha256: their hash.
-        source: Where the weights come from, for the reader.
+        source: Where the weights come from, as text for people.
         scale: Small model of this project ("micro") or a model of the paper ("paper").
         suite, sampler, steps, guidance: Defaults of a run.
-        drawing: Defaults of further fields of Settings, by field name.
+        drawing: Defaults of further fields of Settings for generating images, by field name.
         recipe, recipe_sha256, training_seed, training_steps: How the weights were trained.
     """
 
@@ -273,7 +273,7 @@ class Provenance(Record):
     finished: str
 
 
-UNKNOWN_SHA256 = "0" * 64  # stands for the weights' hash of a judge that a result does not state
+UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT_WARNING = (
@@ -418,7 +418,7 @@ class Result(FileRecord):
         label: Text of its row in tables, if the user gave one.
         suite, resolution: Suite and side in pixels (square images) of a result without a plan.
         samples_sha256: Digest of the sample set.
-        judge: The judge, or one record that stands for all of `judges`.
+        judge: The judge, or one record that summarises all of `judges`.
         judges: By role, if the evaluator uses several.
         judge_error_rates: By name of the judge, if measured on images with known ground truth.
         annotations_sha256: Hash of the annotations that were scored.

@@ -123,7 +123,7 @@ class ResultMethod(NamedTuple):
     Attributes:
         evaluator: Name of the evaluator.
         evaluator_object: The evaluator itself.
-        judge: The judge, or one record that stands for all of `judges`.
+        judge: The judge, or one record that summarises all of `judges`.
         reference, reference_sha256: Name and hash of the reference.
         judges: By role, if the evaluator uses several.
         annotations_sha256: Hash of the annotations that were scored.
@@ -309,8 +309,8 @@ def recorded_arrays_path(stored_result: StoredResult) -> Path:
     name = stored_result.result.arrays_file or ""
     if Path(name).name != name:
         raise StorageError(
-            f"{stored_result.path} names per-sample values outside its folder ({name}); evaluate the"
-            " run again"
+            f"{stored_result.path} names per-sample values outside its folder ({name}); evaluate"
+            " the run again"
         )
     return stored_result.path.parent / name
 

@@ -237,7 +237,7 @@ def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
     """Return the number of rotary planes of an axis when all axes share `head_dim` equally.
 
     Raises:
-        OptionError: `head_dim` does not divide into so many pairs of channels.
+        OptionError: `head_dim` does not divide into that number of pairs of channels.
     """
     if head_dim % (2 * axes):
         raise OptionError(

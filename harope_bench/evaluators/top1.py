@@ -89,7 +89,7 @@ def _validate_predictions(features: Features) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hits(ranked_classes: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Return 100 where the label is among the first k classes, else 0; (N,) int8."""
+    """Return 100 for each label among the first k classes, else 0; (N,) int8."""
     is_hit = (ranked_classes[:, :k] == labels[:, None]).any(1)  # (N,)
     return (PERCENT * is_hit).astype(np.int8)
 

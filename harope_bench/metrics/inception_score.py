@@ -51,7 +51,7 @@ def inception_score(logits: np.ndarray, block_size: int = BLOCK) -> InceptionSco
         (KL_i - mean KL), since the derivative through p(y) sums to 0.
 
     Source: Salimans et al. 2016; openai/guided-diffusion:evaluations/evaluator.py,
-    `compute_inception_score`, which computes in float32 and gives NaN where a probability
+    `compute_inception_score`, which computes in float32 and gives NaN if a probability
     underflows to 0.
     """
     parts = list(row_blocks(len(logits), block_size))

@@ -2,7 +2,7 @@
 
 Blocks of float32 products find every distance that could decide a result, with a proven bound on
 their error. The few undecided ones are computed again in float64, pair by pair. So every radius and
-every "inside" is that of float64 sums of squared differences, whatever the block size.
+every "inside" is that of float64 sums of squared differences, for any block size.
 """
 
 from __future__ import annotations
@@ -219,7 +219,8 @@ class DistanceBlock(NamedTuple):
 
         Args:
             radii: squared radii (M,) of the whole right set.
-            is_open: (n,) bool. A row that is not open may be False whatever its distances are.
+            is_open: (n,) bool, rows whose result the caller needs. Other rows may be False even if
+                they are in a ball.
         """
         # decided by the float32 distances and their error bound
         scaled_radii = radii[self.columns] * self.left.scale**2  # (m,)

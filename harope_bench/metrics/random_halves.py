@@ -1,7 +1,7 @@
 """Recall of random halves of the samples, for the standard error of recall.
 
 A nearest-neighbour cover is not smooth, so a jackknife that leaves one sample out gives an error
-that is half again too large. Random halves vary as sets of other samples do. The standard deviation
+that is 50% too large. Random halves vary as sets of other samples do. The standard deviation
 of their recall is the standard error of the recall of all samples (delete-d jackknife, d = N / 2).
 No distance is computed twice: each half selects its own among the nearest neighbours.
 """

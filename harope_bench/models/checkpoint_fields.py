@@ -18,7 +18,7 @@ FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 
 
 class CheckpointFields(TypedDict, total=False):
-    """Fields of core.schema.Checkpoint; a field that nobody states is absent.
+    """Fields of core.schema.Checkpoint; a field that is not stated is absent.
 
     Checkpoint.model_validate checks the values.
     """

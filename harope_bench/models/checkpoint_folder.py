@@ -1,8 +1,8 @@
 """Writes registered checkpoints into the user's home.
 
 A checkpoint is a TOML and, if `register` writes its manifest, a folder of the same name. A folder
-is built under a temporary name and then renamed, so an interrupted run leaves nothing that the
-next one stumbles over. A lock per name admits one process at a time. Another checkpoint is
+is built under a temporary name and then renamed, so an interrupted run leaves nothing that
+disturbs the next one. A lock per name admits one process at a time. Another checkpoint is
 replaced only if the user asks for it.
 """
 

@@ -203,7 +203,7 @@ def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields)
     if not note:
         _complete_foreign_fields(backbone, state_dict, fields)
 
-    # What nobody states is taken from the published network.
+    # Fields that are not stated are taken from the published network.
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
     file_drawing = (note if note else default_fields).get("drawing", {})
@@ -233,7 +233,10 @@ def _detect_file_fields(
     user_fields: CheckpointFields,
     weights_path: Path,
 ) -> tuple[CheckpointFields, CheckpointFields]:
-    """Return the fields from file and user, and the defaults of the detected network.
+    """Merge the fields that a file and the user state with those detected from parameter names.
+
+    Returns:
+        The merged fields, and the default fields of the detected network.
 
     Args:
         note_fields: Fields in the file's metadata.
@@ -268,7 +271,7 @@ def _default_sampling(
     """Return steps and guidance for a network whose sampler is known.
 
     Raises:
-        OptionError: A network that generates, whose sampler nobody states. It is never assumed,
+        OptionError: The sampler of a network that generates is not stated. It is never assumed,
             because it decides what the prediction means.
     """
     if backbone.task != "generate":
@@ -450,7 +453,7 @@ def _manifest_of_lora(
 
 
 def check_weights_load(checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> None:
-    """Build the checkpoint's network and load it strictly; WeightsError where keys do not fit."""
+    """Build the checkpoint's network and load it strictly; WeightsError if keys do not fit."""
     load_backbone(checkpoint.backbone).load(checkpoint, state_dict)
 
 

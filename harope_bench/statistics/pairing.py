@@ -2,7 +2,7 @@
 
 Tables, `compare` and `gate` use this module. Samples are paired if both runs generated the same
 requests: suite, label or prompt, sample index, seed and resolution. Prompts are paired if both
-results score the same prompts, whatever the seed, the resolution, the number of copies or the
+results score the same prompts, for any seed, resolution, the number of copies or the
 origin of the images. Images of a classifier are paired by their hash. Everything else is unpaired,
 and the difference says why.
 """
@@ -57,8 +57,8 @@ BY_IMAGE = "paired by image"
 class MeasurementKey(NamedTuple):
     """The facts that two measurements must share to be comparable.
 
-    None stands for what is not recorded, because images came without a plan or a results file does
-    not name its judge. "none" stands for a setting that does not apply to a backbone. The kind of
+    A field is None if it is not recorded, because images came without a plan or a results file does
+    not name its judge. "none" is a setting that does not apply to a backbone. The kind of
     a judge is always recorded: it is official if the results file says so.
     """
 

@@ -173,7 +173,7 @@ def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQ
 
 
 def can_crash_official_script(item: DpgItem) -> bool:
-    """Return whether the official script can stop on the item itself.
+    """Return whether the official script can crash on the item itself.
 
     It can if the item has no question left, or lacks one on which another depends.
     """

@@ -316,7 +316,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         """Merge LoRA into the weights, once before a network is timed."""
 
     def expose_attention(self, network: NetworkT) -> None:
-        """Make a network call its `attention_callback` in every layer; its outputs stay the same."""
+        """Make a network call its `attention_callback` in every layer; outputs stay the same."""
 
 
 class AdapterBackbone(Backbone[NetworkT]):

@@ -248,7 +248,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         """Return sizes and encoding, read from the keys of this package, DiT or the release.
 
         Returns:
-            None if the keys are not those of a DiT. The encoding is None where the keys do not
+            None if the keys are not those of a DiT. The encoding is None if the keys do not
             reveal it.
         """
         sizes = dit_keys.detect_sizes(dit_keys.convert_keys(state_dict))
@@ -300,12 +300,12 @@ class DitBackbone(FoldingBackbone[DiT]):
         return detected_fields._replace(config=config, defaults=defaults)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return labels, which are optional for a network with a row for "no label"."""
+        """Return the conditioning: labels, optional if the network has a row for "no label"."""
         size = configure(config)
         return Conditioning("labels", size.classes, is_optional=size.null_label)
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the generation settings, those of latents, and `fold` where matrices fold."""
+        """Return the generation settings, those of latents, and `fold` for a foldable encoding."""
         config = configure(checkpoint.config)
         fields = set(GENERATION_SETTINGS | {"spacing"})
         reasons = {"mu_policy": "only FLUX shifts its times by the size of the image"}
@@ -432,9 +432,9 @@ class DitBackbone(FoldingBackbone[DiT]):
 
 
 def _has_foldable_matrix(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
-    """Return whether the encoding of detected weights has matrices that fold.
+    """Return whether the encoding of detected weights has foldable matrices.
 
-    The side of the training images does not matter, so one patch stands in where it is unknown.
+    The side of the training images does not matter, so an unknown one is replaced by one patch.
     """
     if "heads" not in config:
         return False

@@ -46,7 +46,7 @@ TABLE_TOLERANCE = 2e-3
 
 
 class DetectedSizes(NamedTuple):
-    """Sizes and encoding of a state dict, as far as its keys reveal them."""
+    """Sizes and encoding of a network that its parameter names and shapes reveal."""
 
     config: dict[str, Option]
     encoding: detect_encoding.DetectedEncoding | None

@@ -127,8 +127,8 @@ class EncodedAttnProcessor:
     Attributes:
         network: The network that the layer belongs to.
         layer: Index of the layer, by which the encoding selects its parameters.
-        folded_matrices: Products A diag(g) of matrix and norm weights after
-            `fold_into_norms`. Keys: "q" and "k" of the image, "text_q" and "text_k" of text with its own norm.
+        folded_matrices: Products A diag(g) of matrix and norm weights after `fold_into_norms`.
+            Keys: "q" and "k" of the image, "text_q" and "text_k" of text with its own norm.
     """
 
     def __init__(self, network: EncodedTransformer, layer: int):

@@ -141,10 +141,9 @@ class WordEmbedder(nn.Module):
     """Words of a caption to text tokens and a pooled vector.
 
     A token is the embedding of its word plus the embedding of its index in the caption. The index
-    is
-    part of the embedding, as in the output of a text encoder, because all text tokens have
-    position
-    (0, 0) in the image. Word 0 is "no word". A caption of it alone is "no text", for guidance.
+    is part of the embedding, as in the output of a text encoder, because all text tokens have
+    position (0, 0) in the image. Word 0 is "no word". A caption of it
+    alone is "no text", for guidance.
     """
 
     def __init__(self, words: int, max_words: int, width: int):

@@ -64,8 +64,7 @@ REQUIRED_KEYS = {
 class MMDiTConfig(NetworkSizes):
     """Sizes of the network.
 
-    The keys of `double_blocks`, `single_blocks` and `max_words` in files are "double", "single"
-    and
+    The keys of `double_blocks`, `single_blocks` and `max_words` in files are "double", "single" and
     "places".
 
     Attributes:
@@ -227,7 +226,7 @@ def tokenize(prompt: str, config: MMDiTConfig) -> Tensor:
 class MMDiTMicroBackbone(Backbone[MMDiT]):
     """Generates small images from captions of a fixed vocabulary.
 
-    Its matrices do not fold, because norms stand between projection and matrix.
+    Its matrices cannot be folded, because norms are between projection and matrix.
     """
 
     tile = 24
@@ -270,7 +269,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         return DetectedFields(encoding.encoding, config, encoding.options)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return prompts, which are optional."""
+        """Return the conditioning: prompts, which are optional."""
         return Conditioning("prompts", is_optional=True)
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:

@@ -162,7 +162,7 @@ def build_checked_encoding(
 
 
 def ramp(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return pixels (B, C, H, W) that rise from -1 to 1, on the device and in the dtype of
+    """Return inputs (B, C, H, W) that rise linearly from -1 to 1, on the device and in the dtype of
     `like`.
     """
     return torch.linspace(-1, 1, math.prod(shape), device=like.device, dtype=like.dtype).view(shape)

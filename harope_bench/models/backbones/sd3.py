@@ -114,7 +114,7 @@ class Sd3Config(DiffusersConfig):
 
 
 class Sd3Backbone(AdapterPipelineBackbone):
-    """SD3-medium, and SD3.5, whose matrices are folded into its norms and no further."""
+    """SD3-medium and SD3.5. Matrices of SD3.5 are folded into its norms, not its projections."""
 
     name = "sd3"
     pipeline_class_name = "StableDiffusion3Pipeline"
@@ -159,7 +159,7 @@ class Sd3Backbone(AdapterPipelineBackbone):
         return network
 
     def install_processors(self, network: EncodedTransformer) -> None:
-        """Drop the table and install one processor per layer; do nothing where the table is
+        """Drop the table and install one processor per layer; do nothing if the table is
         used.
         """
         if has_table(network):

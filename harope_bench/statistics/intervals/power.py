@@ -36,12 +36,12 @@ class NoiseLevels(NamedTuple):
 
 
 def assumed_fid_noise(value: float) -> NoiseLevels:
-    """Return the noise of an FID of that value by the published constants, without pairing."""
+    """Return the noise levels of an unpaired FID of this value, by the published constants."""
     return NoiseLevels(TRAINING_COV * value, SAMPLING_COV * value * math.sqrt(SAMPLING_IMAGES))
 
 
 def power_multiplier(power: float = POWER, df: float | None = None) -> float:
-    """Return how many standard errors a difference needs to be detected with that power.
+    """Return the smallest difference, in standard errors, that is detected with a power.
 
     The test is two-sided at the 5% level. df: Student's degrees of freedom; None for the normal
     distribution.
@@ -60,11 +60,11 @@ def detectable_method_difference(
 
     Args:
         noise: standard deviations in the metric's unit.
-        images: number of images per training run.
-        seeds: number of training seeds per method.
+        n_images: number of images per training run.
+        n_seeds: number of training seeds per method.
         power: probability of detection.
         is_estimated: the deviation over training seeds is estimated from these seeds, so the test
-            is Student's with 2 seeds - 2 degrees of freedom.
+            is Student's with 2 n_seeds - 2 degrees of freedom.
 
     Returns:
         None if the deviation over training seeds is unknown, or is estimated from one seed.
@@ -78,9 +78,9 @@ def detectable_method_difference(
 
 
 def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER) -> int:
-    """Return the images that each of two checkpoints needs to detect that difference.
+    """Return the number of images per checkpoint that is needed to detect a difference.
 
-    The difference is one between these checkpoints (evidence L1). Samples are paired if the paired
+    The difference is one between two checkpoints (evidence L1). Samples are paired if the paired
     deviation was measured, else independent.
     """
     deviation = noise.paired_deviation
@@ -92,10 +92,11 @@ def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER)
 def seeds_for_method(
     noise: NoiseLevels, difference: float, n_images: int, power: float = POWER
 ) -> int | None:
-    """Return the training seeds that each method needs to detect that difference, at least 2.
+    """Return the number of training seeds per method that is needed to detect a difference.
 
     The difference is one between methods (evidence L2). The test is Student's with the deviation
-    estimated from the seeds, as in `compare`. None if the deviation over training seeds is unknown.
+    estimated from the seeds, as in `compare`. The number is at least 2; it is None if the deviation
+    over training seeds is unknown.
     """
     if noise.training_deviation is None:
         return None
@@ -112,9 +113,10 @@ def seeds_for_method(
 def images_for_method(
     noise: NoiseLevels, difference: float, n_seeds: int, power: float = POWER
 ) -> int | None:
-    """Return the images that each run needs to detect that difference with so many seeds.
+    """Return the number of images per run that is needed to detect a difference of methods.
 
-    None if the deviation over training seeds is unknown, or alone exceeds what is detectable.
+    `n_seeds` is the number of training seeds per method. None if the deviation over training seeds
+    is unknown, or if it alone makes the difference undetectable.
     """
     if noise.training_deviation is None:
         return None
