@@ -188,7 +188,7 @@ def _hash_change(receipt: Receipt | None, sha256: str) -> str | None:
 
 
 def _copy_local_file(source: Path, file: AssetFile, part: Path) -> None:
-    """Copy a file of the user to `part`.
+    """Copy the user's file, or the file of this name in the folder `source`, to `part`.
 
     Raises:
         FetchError: It is missing or too large.

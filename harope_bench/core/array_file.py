@@ -116,7 +116,13 @@ def arrays_with_format(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> dict
 
 
 def check_arrays_format(kind: FileKind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raise FormatError unless the arrays of an .npz contain the current format version."""
+    """Raise FormatError unless the arrays of an .npz contain the current format version.
+
+    Args:
+        kind: Kind of the file, a key of FILE_FORMATS.
+        arrays: Arrays of the .npz by name.
+        path: The file, for the message.
+    """
     version = arrays.get(FORMAT_KEY)
     check_format(kind, None if version is None else version.tolist(), path)
 

@@ -76,7 +76,11 @@ def record_file_hashes(folder: Path, names: Iterable[str]) -> None:
 
 
 def drop_hashes(folder: Path, names: Iterable[str]) -> None:
-    """Drop the hashes of files that are about to change step by step."""
+    """Drop the hashes of files that are about to change step by step.
+
+    Args:
+        names: Names of the files in the folder.
+    """
     changing_names = set(names)
     if has_checksums(folder):
         _update_checksums(folder, lambda hashes: _without_names(hashes, changing_names))

@@ -434,7 +434,12 @@ def _can_be_excluded(part: str, metadata: Metadata, rules: Rules) -> bool:
 
 
 def _cosine_floor(kind: str | None, outcomes: Mapping[str, RuleOutcome]) -> float:
-    """Return the 3-in-1 score that the cosine alone gives, without attribute and position."""
+    """Return the 3-in-1 score that the cosine alone gives, without attribute and position.
+
+    Args:
+        kind: kind of the complex prompt (`complex_kind`).
+        outcomes: outcomes of the rules by part of the prompt.
+    """
     cosine = outcomes["action"].value if "action" in outcomes else None
     return (cosine or 0.0) / len(COMPLEX_PARTS[kind or "both"])
 

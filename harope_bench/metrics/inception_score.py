@@ -283,7 +283,11 @@ def order_loss(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarra
 
 
 def _marginal_noise(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the sum over classes of variance / mean of p, over all images."""
+    """Return the sum over classes of variance / mean of p, over all images.
+
+    Args:
+        marginals, mean_squares, sizes: arguments of `order_loss`.
+    """
     block_weights = sizes / sizes.sum()
     means = block_weights @ marginals  # (C,)
     has_mass = means > 0

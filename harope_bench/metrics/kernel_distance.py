@@ -130,6 +130,12 @@ def kid_subsets(
     Each subset gives an unbiased value. A seeded RandomState selects the subsets. Kernels are
     float64 here and float32 there.
 
+    Args:
+        generated, real: features (N, D) and (M, D).
+        subsets: number of subsets.
+        size: rows of each set in a subset.
+        seed: seed of the RandomState.
+
     Raises:
         TooFewImagesError: A set is smaller than a subset.
 

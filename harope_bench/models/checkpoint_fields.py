@@ -1,6 +1,4 @@
-"""The fields of a Checkpoint as far as a source states them: file, keys, arguments, recipe or
-user.
-"""
+"""The fields of a Checkpoint that one source states: weights file, recipe or user."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ def _read_previous(path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint | Non
     """Return the checkpoint that a TOML contains, and how the new one differs from it.
 
     Returns:
-        None if there is no TOML or it cannot be read, and at most MAX_DIFFERENCES + 1 texts.
+        The checkpoint, None if there is no TOML or it cannot be read; and one text for each
+        differing field, at most MAX_DIFFERENCES and a text that there are more.
     """
     if not path.exists():
         return None, []
@@ -197,7 +198,11 @@ def _has_all_files(manifest: Path) -> bool:
 
 
 def _name_clash(target: Path) -> NameClashError:
-    """Return the error for a folder with files of something else."""
+    """Return the error for a folder with files of something else.
+
+    Args:
+        target: The folder.
+    """
     return NameClashError(
         f"{target} contains files of something else; remove it or choose another name"
     )

@@ -349,7 +349,11 @@ def _complete_foreign_fields(
     state_dict: Mapping[str, Tensor],
     fields: CheckpointFields,
 ) -> None:
-    """Check weights that this package did not write, and add published options, in place."""
+    """Check weights that this package did not write, and add published options, in place.
+
+    Args:
+        fields: Fields of the new checkpoint. Missing options of the encoding are added to it.
+    """
     backbone.check_foreign_weights(state_dict, fields["encoding"], fields["config"])
     default_options = backbone.default_options(fields["encoding"])
     fields["options"] = {**default_options, **fields.get("options", {})}
@@ -481,7 +485,13 @@ def validate_default_settings(drawing: Mapping[str, Option]) -> dict[str, Option
 
 
 def _make_checkpoint(name: str, weights_path: Path, fields: CheckpointFields) -> Checkpoint:
-    """Return the record of a checkpoint; OptionError names the wrong field."""
+    """Return the record of a checkpoint; OptionError names the wrong field.
+
+    Args:
+        name: Name of the checkpoint.
+        weights_path: Its weights.
+        fields: All other fields that are known.
+    """
     source = f"harope-bench register {name} --weights {weights_path.name}"
     try:
         return Checkpoint.model_validate(

@@ -115,7 +115,7 @@ def first_key_difference(
     new_key: MeasurementKey,
     fields: Sequence[str] = MeasurementKey._fields,
 ) -> str | None:
-    """Return the first field in which two keys are known to differ, as text; None if none does."""
+    """Return the first of some fields in which two keys are known to differ, as text; else None."""
     return next(iter(key_differences(baseline_key, new_key, fields)), None)
 
 
@@ -126,7 +126,7 @@ def key_differences(
 ) -> list[str]:
     """Return every field in which two keys are known to differ, as text.
 
-    Fields that one of them does not record are in `unrecorded_fields`.
+    Only the given fields are compared. Fields that one of them does not record are in `unrecorded_fields`.
     """
     baseline_values = baseline_key._asdict()
     new_values = new_key._asdict()

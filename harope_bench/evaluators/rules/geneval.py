@@ -161,7 +161,12 @@ DEFAULT_OPTIONS = GenevalOptions()
 
 
 def detection_threshold(tag: str, options: GenevalOptions = DEFAULT_OPTIONS) -> float:
-    """Return the score above which a detection counts for prompts of this task."""
+    """Return the score above which a detection counts for prompts of this task.
+
+    Args:
+        tag: task of the prompt, such as "counting".
+        options: thresholds of the official script.
+    """
     return options.counting_threshold if tag == COUNTING else options.threshold
 
 

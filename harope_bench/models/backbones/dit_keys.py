@@ -167,7 +167,11 @@ def detect_sizes(state_dict: Mapping[str, Tensor]) -> DetectedSizes | None:
 
 
 def unknown_model_message(model: str) -> str:
-    """Return the error message for a training file of another network than DiT."""
+    """Return the error message for a training file of another network than DiT.
+
+    Args:
+        model: Name of the network in the training arguments.
+    """
     dit_names = f"DiT-{'|'.join(MODEL_SIZES)}/{'|'.join(map(str, PATCH_SIZES))}"
     if model.startswith("SiT"):
         return (

@@ -379,7 +379,7 @@ def _all_signs(n_prompts: int) -> Iterator[np.ndarray]:
 
 
 def _random_signs(n_prompts: int, count: int) -> Iterator[np.ndarray]:
-    """Yield random sign vectors in chunks (K, n_prompts), K at most CHUNK."""
+    """Yield `count` random sign vectors in chunks (K, n_prompts), K at most CHUNK."""
     rng = np.random.default_rng(SEED)
     for start in range(0, count, CHUNK):
         yield rng.integers(0, 2, (min(CHUNK, count - start), n_prompts)) * 2.0 - 1.0
