@@ -126,7 +126,8 @@ def key_differences(
 ) -> list[str]:
     """Return every field in which two keys are known to differ, as text.
 
-    Only the given fields are compared. Fields that one of them does not record are in `unrecorded_fields`.
+    Only the given fields are compared. Fields that a key does not record are in
+    `unrecorded_fields`.
     """
     baseline_values = baseline_key._asdict()
     new_values = new_key._asdict()
