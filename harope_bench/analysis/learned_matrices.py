@@ -22,7 +22,7 @@ from harope_bench.encodings import base
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import AdapterBackbone, load_adapter_backbone, load_backbone
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
-from harope_bench.models.load_checkpoint import weights_path
+from harope_bench.models.load_checkpoint import find_weights_path
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
 SIGNIFICANT_DIGITS = 6  # of a value in the figure
@@ -63,7 +63,7 @@ def measure_matrices(
 
 def _encoding(checkpoint: Checkpoint) -> base.Encoding:
     """Return the trained encoding of a checkpoint, in float64."""
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         backbone = load_adapter_backbone(checkpoint.backbone)
         return _adapter_encoding(checkpoint, backbone, path).double().eval()
@@ -87,7 +87,7 @@ def _adapter_encoding(
         checkpoint.options,
     )
     if manifest.encoding_file is not None:
-        encoding_path = lora_manifest.checked_file(path, manifest, manifest.encoding_file)
+        encoding_path = lora_manifest.verify_adapter_file(path, manifest, manifest.encoding_file)
         load_state_strictly(encoding, load_weights(encoding_path), f"the adapter of {path}")
     return encoding
 

@@ -19,7 +19,7 @@ from filelock import FileLock
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import AssetFile, Receipt
 from harope_bench.core.errors import FetchError
-from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.index_ranges import parse_whole_number
 from harope_bench.core.progress import Progress
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
 from harope_bench.core.storage import convert_os_errors, make_folder, sha256_file, write_text
@@ -187,7 +187,7 @@ def _hash_change(receipt: Receipt | None, sha256: str) -> str | None:
 
 
 def _copy_local_file(source: Path, file: AssetFile, part: Path) -> None:
-    """Copy a file of the user to `part`.
+    """Copy the user's file, or the file of this name in the folder `source`, to `part`.
 
     Raises:
         FetchError: It is missing or too large.
@@ -227,7 +227,7 @@ def _read_version(part: Path, url: str) -> ServedVersion | None:
         lines = read_regular(_etag_path(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
     if len(lines) != 3 or lines[0] != url:
         return None
-    return ServedVersion(lines[1], whole_number(lines[2]))
+    return ServedVersion(lines[1], parse_whole_number(lines[2]))
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
@@ -378,8 +378,8 @@ def _served_version(response: HTTPResponse, start: int) -> ServedVersion:
     validator = etag if is_strong else response.headers.get("Last-Modified", "")
 
     # "bytes 100-199/200" states the total. Otherwise it is the start plus the bytes that follow.
-    total = whole_number(response.headers.get("Content-Range", "").rpartition("/")[2])
-    n_following = whole_number(response.headers.get("Content-Length") or "")
+    total = parse_whole_number(response.headers.get("Content-Range", "").rpartition("/")[2])
+    n_following = parse_whole_number(response.headers.get("Content-Length") or "")
     if total is None and n_following is not None:
         total = start + n_following
     return ServedVersion(validator, total)

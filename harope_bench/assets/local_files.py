@@ -115,8 +115,14 @@ def md5_file(path: Path) -> str:
 
 
 class Asset(Record):
-    """Files of others that are not shipped: title, licence, source of what is known, and the
-    files.
+    """Files of other people that this package does not ship.
+
+    Attributes:
+        title: Name in messages.
+        licence: Licence of the files.
+        source: Where sizes and hashes are published.
+        note: What a user should know before downloading.
+        files: The files.
     """
 
     title: str
@@ -127,13 +133,12 @@ class Asset(Record):
 
 
 class Receipt(Record):
-    """The record of a file's arrival.
+    """How a file came onto this machine.
 
     Attributes:
         sha256: Its hash.
         is_from_url: Whether it was downloaded from one of its addresses, not copied from the
-        user's
-            disk.
+            user's disk.
     """
 
     sha256: Sha256Hex
@@ -155,7 +160,7 @@ class LocalFile(NamedTuple):
 
 
 def load_asset(name: str) -> Asset:
-    """Return the record of an asset; UnknownNameError offers the nearest name."""
+    """Return the record of an asset; raise UnknownNameError, which suggests similar names."""
     entry = registry.find_entry("assets", name)
     try:
         return Asset.model_validate(registry.load_by_name("assets", name))

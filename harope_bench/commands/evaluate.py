@@ -122,7 +122,7 @@ def eval_(
     harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" \\
         --out runs/ours
     """
-    from harope_bench.core.record_base import check_label
+    from harope_bench.core.record_base import validate_user_label
     from harope_bench.pipeline.eval_options import EvalOptions
     from harope_bench.pipeline.evaluate_target import evaluate_target
 
@@ -134,7 +134,7 @@ def eval_(
         generation=generation,
         real_images=real_images,
         folder_options=prompt_folder,
-        label=None if label is None else check_label(label),
+        label=None if label is None else validate_user_label(label),
         out=out,
     )
     suite_names = [name.strip() for name in suites.split(",")] if suites else []

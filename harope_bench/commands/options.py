@@ -64,9 +64,9 @@ class ResolutionList(click.ParamType):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
         """Return the resolutions in pixels; raise a usage error if one is not positive."""
-        from harope_bench.core.index_ranges import whole_number
+        from harope_bench.core.index_ranges import parse_whole_number
 
-        sides = [whole_number(part.strip()) for part in str(value).split(",")]
+        sides = [parse_whole_number(part.strip()) for part in str(value).split(",")]
         positive_sides = tuple(side for side in sides if side)
         if len(positive_sides) < len(sides):
             self.fail(f"{str(value)[:80]!r} is not a resolution; write 28 or 28,56", param, ctx)

@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]
 class Mask(Record):
     """A mask in COCO's uncompressed run-length encoding: column by column, background first.
 
-    `size` is (height, width).
+    `size` is (height, width). `counts` are the lengths of the runs in pixels.
     """
 
     size: tuple[int, int]

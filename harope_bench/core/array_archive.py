@@ -94,7 +94,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = 
 
 
 def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the bytes that `write_arrays` writes, so that their hash can be recorded first."""
+    """Return the bytes that `write_arrays` writes, so that their hash can be recorded first.
+
+    Args:
+        arrays: Arrays by name.
+    """
     buffer = io.BytesIO()
     _write_npz(buffer, arrays, False)
     return buffer.getvalue()

@@ -26,8 +26,8 @@ SMALL_ARCHIVE_BYTES = 256 << 20
 MAX_UNPACK_RATIO = 32
 ARRAYS_BYTES = 16 << 30  # maximum unpacked size, because the arrays are in memory at once
 
-# What zipfile, zlib and numpy's header parsers raise on damaged bytes. RuntimeError also stands for
-# an encrypted member.
+# What zipfile, zlib and numpy's header parsers raise on damaged bytes. RuntimeError is
+# also raised for an encrypted member.
 ARCHIVE_ERRORS = (
     *(ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError),
     *(SyntaxError, ArithmeticError),
@@ -39,7 +39,7 @@ class ArrayHeader(NamedTuple):
     """Shape, dtype and memory order (Fortran order: the first axis varies fastest) of an array."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]  # any dtype can stand in a header
+    dtype: np.dtype[Any]  # a header can state any dtype
     is_fortran: bool
 
 
@@ -116,7 +116,13 @@ def arrays_with_format(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> dict
 
 
 def check_arrays_format(kind: FileKind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raise FormatError unless the arrays of an .npz contain the current format version."""
+    """Raise FormatError unless the arrays of an .npz contain the current format version.
+
+    Args:
+        kind: Kind of the file, a key of FILE_FORMATS.
+        arrays: Arrays of the .npz by name.
+        path: The file, for the message.
+    """
     version = arrays.get(FORMAT_KEY)
     check_format(kind, None if version is None else version.tolist(), path)
 

@@ -76,7 +76,11 @@ def record_file_hashes(folder: Path, names: Iterable[str]) -> None:
 
 
 def drop_hashes(folder: Path, names: Iterable[str]) -> None:
-    """Drop the hashes of files that are about to change step by step."""
+    """Drop the hashes of files that are about to change step by step.
+
+    Args:
+        names: Names of the files in the folder.
+    """
     changing_names = set(names)
     if has_checksums(folder):
         _update_checksums(folder, lambda hashes: _without_names(hashes, changing_names))
@@ -126,7 +130,7 @@ def check_recorded_hash(path: Path, advice: str, limit: int = LINES_BYTES) -> No
     none. `verify` reports them.
 
     Args:
-        advice: What to do about it; the end of the message.
+        advice: What to do about an altered file; the end of the message.
         limit: Maximum size in bytes, so that a huge file is not hashed for hours.
 
     Raises:

@@ -36,7 +36,7 @@ def backbone_conditioning(backbone: str, config: Mapping[str, Option]) -> Condit
 def suite_conditioning(suite_name: str) -> Conditioning:
     """Return the conditioning that a suite requests.
 
-    A suite that does not declare it is judged by its task or by its first request.
+    For a suite that does not declare it, it follows from the task or from the first request.
 
     Raises:
         UnknownNameError: There is no such suite.
@@ -124,7 +124,7 @@ def _suite_advice(conditioning: Conditioning) -> str:
 
 
 def _null_label_advice(conditioning: Conditioning, requested_conditioning: Conditioning) -> str:
-    """Return advice for a network that has one class less than the suite; else an empty text.
+    """Return advice for a network with one class fewer than the suite; else an empty text.
 
     The last row of a label table is assumed to be the null label of classifier-free guidance. A
     network without a null label is therefore registered with one class too few.

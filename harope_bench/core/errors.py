@@ -157,7 +157,7 @@ class StorageError(BenchError):
 
 
 class DiskError(StorageError):
-    """A failure of the disk or of permissions, whatever the content of the file is."""
+    """A failure of the disk or of permissions, independent of the content of the file."""
 
 
 class FormatError(BenchError):

@@ -113,7 +113,12 @@ def add_format_version(kind: FileKind, fields: Mapping[str, object]) -> dict[str
 
 
 def versioned_json_text(kind: FileKind, fields: Mapping[str, object]) -> str:
-    """Return the text of a JSON file with its format version: sorted keys, no NaN."""
+    """Return the text of a JSON file with its format version: sorted keys, no NaN.
+
+    Args:
+        kind: Kind of the file, a key of FILE_FORMATS.
+        fields: Content of the file without its version.
+    """
     versioned_fields = add_format_version(kind, fields)
     return json.dumps(versioned_fields, sort_keys=True, allow_nan=False, indent=1) + "\n"
 

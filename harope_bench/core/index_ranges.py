@@ -55,13 +55,13 @@ class IndexRanges(Sequence[int]):
         return cls([(0, count - 1)] if count else [])
 
     def union(self, ranges: IndexRanges) -> IndexRanges:
-        """Return the indices that are in either of both."""
+        """Return the indices that are in this set or in `ranges`."""
         return IndexRanges((*self.ranges, *ranges.ranges))
 
     def difference(self, indices: Iterable[int]) -> IndexRanges:
         """Return the indices that are not among `indices`.
 
-        Both are walked through once in ascending order, so the time is linear in their ranges.
+        The time is linear in the number of ranges of both.
         """
         holes = iter(IndexRanges.from_indices(indices).ranges)
         hole = next(holes, None)
@@ -150,8 +150,8 @@ def consecutive_ranges(indices: Iterable[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def whole_number(text: str) -> int | None:
-    """Return the number that a text of at most INDEX_DIGITS ASCII digits is; None for other texts.
+def parse_whole_number(text: str) -> int | None:
+    """Return a text of at most INDEX_DIGITS ASCII digits as a number; None for other texts.
 
     `str.isdecimal` alone also accepts digits of other scripts and more digits than `int` reads.
     """
@@ -169,8 +169,8 @@ def parse_ranges(text: str) -> IndexRanges:
     ranges: list[tuple[int, int]] = []
     for part in text.split(","):
         start_text, dash, end_text = part.strip().partition("-")
-        start = whole_number(start_text)
-        end = whole_number(end_text if dash else start_text)
+        start = parse_whole_number(start_text)
+        end = parse_whole_number(end_text if dash else start_text)
         if start is None or end is None or end < start:
             short_part = part if len(part) <= 40 else f"{part[:37]}..."
             raise ValueError(f"{short_part!r} is no index range; write 0-499, 7 or 0-9,20-29")
@@ -182,7 +182,7 @@ def parse_indices(text: str) -> IndexRanges:
     """Return the indices of one request, parsed by `parse_ranges`.
 
     Raises:
-        ValueError: As `parse_ranges`, or the text contains more than MAX_INDICES indices.
+        ValueError: The text is no list of ranges, or contains more than MAX_INDICES indices.
     """
     indices = parse_ranges(text)
     if len(indices) > MAX_INDICES:
@@ -194,6 +194,11 @@ def parse_indices(text: str) -> IndexRanges:
 
 
 def group_by_padded_batch(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield the ascending indices of each padded batch. Index i belongs to batch i // size."""
+    """Yield the ascending indices of each padded batch. Index i belongs to batch i // size.
+
+    Args:
+        indices: sample indices in any order.
+        size: images in a padded batch.
+    """
     for _, batch_indices in groupby(sorted(indices), key=lambda index: index // size):
         yield list(batch_indices)

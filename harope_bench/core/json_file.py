@@ -1,4 +1,7 @@
-"""JSON from outside: every fault of the text is one kind of error."""
+"""Reading of JSON files that other programs or users wrote.
+
+`parse_json` raises ValueError, and `read_json` StorageError, whatever is wrong with the text.
+"""
 
 from __future__ import annotations
 

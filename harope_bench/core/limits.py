@@ -59,8 +59,12 @@ def check_maximum(option_name: str, number: int, maximum: int) -> None:
         )
 
 
-def check_config(config: Config) -> Config:
-    """Return the config of a network; raise ValueError if the network would be too large."""
+def validate_config(config: Config) -> Config:
+    """Return the config of a network; raise ValueError if the network would be too large.
+
+    Args:
+        config: Sizes of the network, by name (MAX_CONFIG_NUMBERS).
+    """
     numbers = {
         key: value
         for key, value in config.items()

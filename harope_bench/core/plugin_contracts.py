@@ -1,4 +1,4 @@
-"""The members of plug-ins that lower rooms of the package read.
+"""The members of plug-in base classes that `core` itself uses.
 
 The complete base classes are in `models/backbones/base.py`, `suites/base.py` and
 `evaluators/base.py`. They derive from the classes here.
@@ -63,7 +63,7 @@ class BackboneContract:
         raise MissingMemberError(self, "conditioning")
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
-        """Raise OptionError for a request that the network cannot read. By default it reads all."""
+        """Raise OptionError for a request that the network cannot serve; by default none."""
 
 
 class SuiteContract:
@@ -82,7 +82,7 @@ class SuiteContract:
     parent_suite: str | None = None
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Return the request of each index. It depends only on the index and on the settings."""
+        """Return the request of each sample index; it depends only on index and settings."""
         raise MissingMemberError(self, "requests")
 
 

@@ -31,7 +31,7 @@ def make_provenance(
     Args:
         start_time: When the work began, from `utc_now`.
         device: Where networks ran.
-        flags: Further flags beside those of torch.
+        flags: Settings to record beside those of torch.
     """
     commit, has_changes = _git_state()
     versions = {name: package_version(name) for name in PACKAGES}

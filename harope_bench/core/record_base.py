@@ -41,7 +41,7 @@ def validate_label(text: str) -> str:
 Label = Annotated[str, AfterValidator(validate_label)]
 
 
-def check_label(text: str) -> str:
+def validate_user_label(text: str) -> str:
     """Return a label that the user gave, without outer blanks.
 
     Raises:

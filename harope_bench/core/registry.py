@@ -159,7 +159,7 @@ def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
 
 
 def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
-    """Return the plug-in if it is an instance of a more specific base class.
+    """Check that a plug-in is an instance of a more specific base class, and return it.
 
     Args:
         base: The more specific base class.

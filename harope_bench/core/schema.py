@@ -18,7 +18,7 @@ from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
 # Sizes of a network, by the name of the parameter.
-Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]
+Config = Annotated[dict[str, Option], AfterValidator(limits.validate_config)]
 # The fields of a checkpoint that go into the digest of a plan.
 DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")
 
@@ -33,8 +33,8 @@ class Settings(Record):
         sampler, steps, guidance: Sampler, its number of steps, and the scale of classifier-free
             guidance.
         seed: Seed of the initial noise.
-        tile: Padded batch size of the network. Sample i is always computed in row i % tile, so its
-            pixels do not depend on which other samples are requested.
+        tile: Number of images generated in one forward pass of fixed, padded size. Sample i is
+            always in row i % tile, so its pixels do not depend on which others are requested.
         device, dtype: Where and in which precision the network runs. The digest contains the device
             without its number.
         pos_scaling: Method for positions beyond the training grid (encodings/scaling.py).
@@ -72,12 +72,12 @@ class Settings(Record):
 
     @field_validator("tile")
     @classmethod
-    def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
-        """Return the padded batch size; raise ValueError if its images alone fill the memory."""
+    def _check_batch_pixels(cls, tile: int, info: ValidationInfo) -> int:
+        """Return the padded batch size; raise ValueError if its images have too many pixels."""
         if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
             raise ValueError(
                 f"a tile of {tile} images of this resolution has more than"
-                f" {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower one"
+                f" {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower the tile or the resolution"
             )
         return tile
 
@@ -103,10 +103,10 @@ class Checkpoint(Record):
         options: Options of the encoding.
         config: Sizes of the network.
         weights: Path of the weights, sha256: their hash.
-        source: Where the weights come from, for the reader.
+        source: Where the weights come from, as text for people.
         scale: Small model of this project ("micro") or a model of the paper ("paper").
         suite, sampler, steps, guidance: Defaults of a run.
-        drawing: Defaults of further fields of Settings, by field name.
+        drawing: Defaults of further fields of Settings for generating images, by field name.
         recipe, recipe_sha256, training_seed, training_steps: How the weights were trained.
     """
 
@@ -141,7 +141,7 @@ class Request(Record):
 class Plan(FileRecord):
     """Everything that, together with its index, decides the pixels of a sample.
 
-    `preset` names the set of settings that the user chose. It decides nothing itself.
+    `preset` is the name of the set of settings that the user chose. It is not part of the digest.
     """
 
     kind = "plan"
@@ -276,7 +276,7 @@ class Provenance(Record):
     finished: str
 
 
-UNKNOWN_SHA256 = "0" * 64  # stands for the weights' hash of a judge that a result does not state
+UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT_WARNING = (
@@ -421,7 +421,7 @@ class Result(FileRecord):
         label: Text of its row in tables, if the user gave one.
         suite, resolution: Suite and side in pixels (square images) of a result without a plan.
         samples_sha256: Digest of the sample set.
-        judge: The judge, or one record that stands for all of `judges`.
+        judge: The judge, or one record that summarises all of `judges`.
         judges: By role, if the evaluator uses several.
         judge_error_rates: By name of the judge, if measured on images with known ground truth.
         annotations_sha256: Hash of the annotations that were scored.

@@ -245,13 +245,13 @@ def check_state_dict(
 ) -> None:
     """Raise WeightsError unless a state dict has the expected keys, shapes and kinds of number.
 
-    A tensor of integers is rejected where the network has floats: quantised weights would lose
+    A tensor of integers is rejected if the network has floats: quantised weights would lose
     their scales.
 
     Args:
         expected_state: State dict of the network.
         state: State dict of the weights.
-        title: The weights, for the message, which lists every key that differs.
+        title: Name of the weights for the message, which lists every key that differs.
     """
     problems = []
     if missing_keys := sorted(expected_state.keys() - state.keys()):
@@ -296,7 +296,7 @@ def load_state_strictly(
     """Load a state dict into a module, converted to the module's dtypes.
 
     Args:
-        title: The weights, for the message.
+        title: Name of the weights for the message.
 
     Raises:
         WeightsError: Keys are missing, unexpected or of another shape. The message lists them all.

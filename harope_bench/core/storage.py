@@ -179,7 +179,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the bytes of a regular file to `target` atomically."""
+    """Copy the bytes of a regular file to `target` atomically.
+
+    Args:
+        source: The file to copy.
+        target: The new file, which may replace an existing one.
+    """
     with (
         convert_os_errors(source),
         open_regular(source) as source_file,

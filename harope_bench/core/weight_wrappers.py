@@ -56,7 +56,7 @@ class UnwrappedWeights(NamedTuple):
     Attributes:
         state: Tensors by key.
         wrappers: The wrappers that were removed, outermost first.
-        other_networks: Names of further networks in the file, which were ignored.
+        other_networks: Keys or prefixes of further networks in the file, which were ignored.
     """
 
     state: dict[str, torch.Tensor]
@@ -72,7 +72,9 @@ class UnwrappedWeights(NamedTuple):
 
 
 def unwrap_state_dict(contents: object) -> UnwrappedWeights | None:
-    """Return the network in a file's contents; None if there is no state dict.
+    """Return the state dict in a file's contents, without wrappers; None if there is none.
+
+    A running average (EMA) is preferred. The other networks in the file are named in the result.
 
     Args:
         contents: A state dict (names to tensors), or nested dicts around it.
@@ -99,11 +101,11 @@ def unwrap_state_dict(contents: object) -> UnwrappedWeights | None:
     if not is_state_dict(contents):
         return None
 
-    network = strip_prefixes(contents)
+    stripped = strip_prefixes(contents)
     return UnwrappedWeights(
-        network.state,
-        (*wrappers, *network.wrappers),
-        (*other_networks, *network.other_networks),
+        stripped.state,
+        (*wrappers, *stripped.wrappers),
+        (*other_networks, *stripped.other_networks),
     )
 
 

@@ -17,7 +17,7 @@ TEXT_KINDS = "U"
 KIND_TEXTS = {NUMBER_KINDS: "numbers", INTEGER_KINDS: "whole numbers", TEXT_KINDS: "texts"}
 MAX_COLUMN_VALUE = 1e18  # of a count, of seconds or of bytes
 PAIRING_KEYS = ("indices", "prompts", "labels")  # arrays by which samples of two runs are paired
-IMAGE_HASHES = "image_hashes"  # array of the sha256 of the classified images, (N, 32) uint8
+IMAGE_HASHES = "image_hashes"  # sha256 of each classified image, one byte per column, (N, 32) uint8
 
 # Variances square contributions; NaN stands for a sample that does not count.
 MAX_CONTRIBUTION = 1e100
@@ -26,16 +26,18 @@ MAX_CONTRIBUTION = 1e100
 def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> None:
     """Raise StorageError unless the per-sample arrays of a result can be paired with another run's.
 
-    If samples are paired by prompt or by image hash, all arrays must have one row per sample.
-    Otherwise arrays of halves or of reference images may have other lengths. Arrays of other
-    names, from third-party evaluators, are not checked.
+    For a metric M, `M` holds the contribution of each sample. `M_total` and `M_weight` hold its
+    numerator and weight if M is a ratio of sums, and `M_tasks` the task of each sample. `M_halves`
+    holds M on random halves of the samples, and `recall` one row per reference image. So lengths
+    are compared only if samples are paired by prompt or by image hash, where all arrays must have
+    one row per sample. Arrays with other names, from third-party evaluators, are not checked.
 
     Args:
         path: The file, for the message.
         metrics: Names of the metrics of the result.
 
     Raises:
-        StorageError: An array has another dtype, number of axes or length.
+        StorageError: An array has a wrong dtype, number of axes or length.
     """
     expected_kinds = dict.fromkeys(PAIRING_KEYS, INTEGER_KINDS)
     expected_kinds[IMAGE_HASHES] = NUMBER_KINDS
@@ -49,13 +51,13 @@ def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> N
         n_axes = 2 if name == IMAGE_HASHES else 1
         _check_array(path, name, array, expected_kinds[name], n_axes)
     if "prompts" in checked_arrays or IMAGE_HASHES in checked_arrays:
-        _check_lengths(path, checked_arrays)
+        _common_length(path, checked_arrays)
 
 
 def check_columns(
     path: Path, arrays: Arrays, number_columns: Iterable[str], text_columns: Iterable[str]
 ) -> int:
-    """Return the common length N of the given columns.
+    """Check columns, and return their common length N.
 
     Args:
         path: The file, for the message.
@@ -64,7 +66,7 @@ def check_columns(
         text_columns: Names of arrays (N,) of texts.
 
     Raises:
-        StorageError: A column is missing, has another dtype, number of axes or length, or contains
+        StorageError: A column is missing, has a wrong dtype, number of axes or length, or contains
             a number out of range.
     """
     expected_kinds = {
@@ -82,10 +84,11 @@ def check_columns(
                 f"{path}: {name} holds a number below 0 or above {MAX_COLUMN_VALUE:g}; delete it"
                 " and run eval again"
             )
-    return _check_lengths(path, {name: arrays[name] for name in expected_kinds})
+    return _common_length(path, {name: arrays[name] for name in expected_kinds})
 
 
 def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: int) -> None:
+    """Raise StorageError unless an array has a dtype kind in `kinds` and `n_axes` axes."""
     if array.dtype.kind not in kinds or array.ndim != n_axes:
         raise StorageError(
             f"{path}: {name} is {array.dtype} {array.shape}, wanted"
@@ -97,8 +100,11 @@ def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, n_axes: i
         )
 
 
-def _check_lengths(path: Path, arrays: Arrays) -> int:
-    """Return the common length of arrays, 0 without arrays; raise StorageError if they differ."""
+def _common_length(path: Path, arrays: Arrays) -> int:
+    """Return the common length of arrays; raise StorageError if their lengths differ.
+
+    The length is 0 without arrays. `path` is the file, for the message.
+    """
     name_by_length = {len(array): name for name, array in arrays.items()}
     if len(name_by_length) > 1:
         lengths = sorted(name_by_length.items())

@@ -38,9 +38,9 @@ class RowsHeader(NamedTuple):
     start: int
     size: int
 
-    def has_rows(self, count: int) -> bool:
+    def has_rows(self, n_rows: int) -> bool:
         """Return whether header and size of the file cover that many complete rows."""
-        return count <= self.shape[0] and self.size >= self.start + count * self.row_bytes
+        return n_rows <= self.shape[0] and self.size >= self.start + n_rows * self.row_bytes
 
     def has_rows_like(self, row_shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bool:
         """Return whether the rows of the file have this shape and dtype."""
@@ -72,7 +72,7 @@ def _parse_header(file: IO[bytes]) -> RowsHeader | None:
     return RowsHeader(header.shape, header.dtype, file.tell(), file_bytes)
 
 
-def reserve_rows(path: Path, count: int, row: np.ndarray) -> None:
+def reserve_rows(path: Path, n_rows: int, template_row: np.ndarray) -> None:
     """Make a file long enough for `count` rows with the shape and dtype of `row`.
 
     Existing rows stay, and the file never becomes shorter, because another process may have mapped
@@ -81,24 +81,24 @@ def reserve_rows(path: Path, count: int, row: np.ndarray) -> None:
     make_folder(path.parent)
     with convert_os_errors(path), FileLock(path.with_name(f".{path.name}.lock")):
         header = read_rows_header(path)
-        if header is not None and not header.has_rows_like(row.shape, row.dtype):
+        if header is not None and not header.has_rows_like(template_row.shape, template_row.dtype):
             header = None
         n_existing = header.shape[0] if header is not None else 0
-        if header is not None and n_existing >= count and header.has_rows(n_existing):
+        if header is not None and n_existing >= n_rows and header.has_rows(n_existing):
             return
 
         if header is None:
             path.unlink(missing_ok=True)
-        n_rows = max(count, n_existing)
+        n_rows = max(n_rows, n_existing)
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             # numpy pads the header, so that one with a larger count has the same length.
             header_fields = {
-                "descr": np.lib.format.dtype_to_descr(row.dtype),
+                "descr": np.lib.format.dtype_to_descr(template_row.dtype),
                 "fortran_order": False,
-                "shape": (n_rows, *row.shape),
+                "shape": (n_rows, *template_row.shape),
             }
             np.lib.format.write_array_header_1_0(file, header_fields)
-            file.truncate(file.tell() + n_rows * row.nbytes)
+            file.truncate(file.tell() + n_rows * template_row.nbytes)
 
 
 def write_rows(path: Path, start_row: int, rows: np.ndarray) -> None:
@@ -166,16 +166,16 @@ def _read_chunks(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
         yield chunk
 
 
-def map_rows(path: Path, count: int) -> np.ndarray:
+def map_rows(path: Path, n_rows: int) -> np.ndarray:
     """Return the first `count` rows as a read-only memory map (count, ...).
 
     Raises:
         StorageError: The file does not contain them, or is cut short.
     """
     header = read_rows_header(path)
-    if header is None or header.shape[0] < count or not header.has_rows(header.shape[0]):
-        raise StorageError(f"{path} does not hold {count:,} rows; delete it and run eval again")
+    if header is None or header.shape[0] < n_rows or not header.has_rows(header.shape[0]):
+        raise StorageError(f"{path} does not hold {n_rows:,} rows; delete it and run eval again")
     with convert_os_errors(path):
         check_regular(path)
         memory_map = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(memory_map[:count])  # it shares the mapped memory, without the memmap class
+    return np.asarray(memory_map[:n_rows])  # it shares the mapped memory, without the memmap class

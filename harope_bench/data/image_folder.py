@@ -143,15 +143,21 @@ def _ignored_images_text(folders: list[Path]) -> str:
     return f" with {count:,} image{'s' * (count > 1)}" if count else ""
 
 
-def _ignored_entries_warnings(files: list[Path], folders: list[Path]) -> tuple[str, ...]:
-    """Return a warning about files and subfolders of an image folder that are not read."""
+def _ignored_entries_warnings(
+    ignored_files: list[Path], ignored_folders: list[Path]
+) -> tuple[str, ...]:
+    """Return one warning about the ignored files and subfolders of a folder; empty without any."""
     parts = []
-    if files:
-        suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in files}))
-        parts.append(f"{len(files):,} other file{'s' * (len(files) > 1)} ({suffixes})")
-    if folders:
-        images_text = _ignored_images_text(folders)
-        parts.append(f"{len(folders):,} folder{'s' * (len(folders) > 1)}{images_text}")
+    if ignored_files:
+        suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in ignored_files}))
+        parts.append(
+            f"{len(ignored_files):,} other file{'s' * (len(ignored_files) > 1)} ({suffixes})"
+        )
+    if ignored_folders:
+        images_text = _ignored_images_text(ignored_folders)
+        parts.append(
+            f"{len(ignored_folders):,} folder{'s' * (len(ignored_folders) > 1)}{images_text}"
+        )
     if not parts:
         return ()
-    return (f"images: {' and '.join(parts)} beside the images not read",)
+    return (f"images: ignored {' and '.join(parts)} next to the images",)

@@ -20,7 +20,7 @@ from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import ARRAYS_BYTES
 from harope_bench.core.errors import PlanMismatchError, SampleError, StorageError
-from harope_bench.core.record_base import check_label, validation_summary
+from harope_bench.core.record_base import validate_user_label, validation_summary
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import (
     ErrorRate,
@@ -123,7 +123,7 @@ class ResultMethod(NamedTuple):
     Attributes:
         evaluator: Name of the evaluator.
         evaluator_object: The evaluator itself.
-        judge: The judge, or one record that stands for all of `judges`.
+        judge: The judge, or one record that summarises all of `judges`.
         reference, reference_sha256: Name and hash of the reference.
         judges: By role, if the evaluator uses several.
         annotations_sha256: Hash of the annotations that were scored.
@@ -145,7 +145,7 @@ def build_result(
     path: Path,
     subject: ResultSubject,
     method: ResultMethod,
-    score: EvaluatorOutputProtocol,
+    evaluator_output: EvaluatorOutputProtocol,
     provenance: Provenance,
     warnings: Sequence[ResultWarning] = (),
     judge_error_rates: Mapping[str, tuple[ErrorRate, ...]] | None = None,
@@ -183,10 +183,10 @@ def build_result(
         annotations_sha256=method.annotations_sha256,
         reference=method.reference,
         reference_sha256=method.reference_sha256,
-        measurements=score.measurements,
+        measurements=evaluator_output.measurements,
         is_lenient=method.is_lenient,
-        rule_differences=score.rule_differences,
-        warnings=(*warnings, *make_warnings("evaluator", score.warnings)),
+        rule_differences=evaluator_output.rule_differences,
+        warnings=(*warnings, *make_warnings("evaluator", evaluator_output.warnings)),
         arrays_file=arrays_path(path).name if has_arrays else None,
         sample_scores_file=sample_scores_path(path).name if has_sample_scores else None,
         source=subject.source,
@@ -302,32 +302,32 @@ def _parse_result(data: bytes, path: Path) -> Result:
         ) from error
 
 
-def recorded_arrays_path(item: StoredResult) -> Path:
+def recorded_arrays_path(stored_result: StoredResult) -> Path:
     """Return the path of the arrays file that a result records, which is in the same folder.
 
     Raises:
         StorageError: The recorded name leads out of the folder.
     """
-    name = item.result.arrays_file or ""
+    name = stored_result.result.arrays_file or ""
     if Path(name).name != name:
         raise StorageError(
-            f"{item.path} names per-sample values outside its folder ({name}); evaluate the run"
-            " again"
+            f"{stored_result.path} names per-sample values outside its folder ({name}); evaluate"
+            " the run again"
         )
-    return item.path.parent / name
+    return stored_result.path.parent / name
 
 
-def read_arrays(item: StoredResult) -> dict[str, np.ndarray]:
+def read_arrays(stored_result: StoredResult) -> dict[str, np.ndarray]:
     """Return the per-sample arrays of a result. They are cached until the file changes.
 
     Raises:
         StorageError: The file is missing, or the arrays do not have the expected dtype or shape.
         AlteredFileError: The file does not have its recorded hash.
     """
-    path = recorded_arrays_path(item)
+    path = recorded_arrays_path(stored_result)
     stamp = file_stamp(path) or (0, 0)  # reading a missing file raises the error below
     arrays = _read_arrays(path, stamp)
-    metrics = [measurement.metric for measurement in item.result.measurements]
+    metrics = [measurement.metric for measurement in stored_result.result.measurements]
     check_sample_arrays(path, arrays, metrics)
     return arrays
 
@@ -353,7 +353,7 @@ def find_current_result(path: Path, subject: ResultSubject, method: ResultMethod
     result = find_result(path)
     if result is None or (result.arrays_file is not None and not is_unaltered(arrays_path(path))):
         return None
-    return result if _matches_work(result, subject, method) else None
+    return result if _is_result_of(result, subject, method) else None
 
 
 def is_unaltered(path: Path) -> bool:
@@ -361,7 +361,7 @@ def is_unaltered(path: Path) -> bool:
     return checksums.has_checksums(path.parent) and checksums.is_intact(path.parent, path.name)
 
 
-def _matches_work(result: Result, subject: ResultSubject, method: ResultMethod) -> bool:
+def _is_result_of(result: Result, subject: ResultSubject, method: ResultMethod) -> bool:
     """Return whether a result is of these images, measured by this method."""
     value_pairs: list[tuple[object, object]] = [
         (result.evaluator, method.evaluator),
@@ -451,7 +451,7 @@ def set_label(path: Path, result: Result, label: str) -> Result:
     Raises:
         OptionError: The text is not a valid label.
     """
-    new_result = result.model_copy(update={"label": check_label(label)})
+    new_result = result.model_copy(update={"label": validate_user_label(label)})
     if new_result != result:
         with convert_os_errors(path), checksums.lock_folder(path.parent):
             # An altered file keeps its old hash, so that `verify` still reports it.

@@ -64,7 +64,7 @@ class SampleSet:
         failed: Reason of each sample that has no image, by index.
         indices: Ascending indices of the samples with an image.
         files: Image file of each index; None for an .npz, whose rows are the indices.
-        recorded_hashes: Hex sha256 of the images, by index, as far as it is recorded.
+        recorded_hashes: Hex sha256 of the images, by index; only the recorded ones.
         labels: Class labels, by index.
         warnings: Warnings about the images for the results.
         is_reference: Whether the .npz may contain statistics beside the images.

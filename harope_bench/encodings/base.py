@@ -7,7 +7,7 @@ on every device, including devices without float64.
 
 A rotary encoding has up to three steps, and a backbone may call each of them alone: `matrices`
 before the rotation, `apply_rotation`, and `transform_values` / `transform_outputs` around the
-attention. `rotate` applies the first two.
+attention. `encode_qk` applies the first two.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EncodingProperties:
     """The properties that an encoding declares; the contract tests check each of them.
 
     relative: attention scores depend on differences of positions only.
-    orthogonal: `rotate` preserves the lengths of queries and keys.
+    orthogonal: `encode_qk` preserves the lengths of queries and keys.
     identity_at_init: before training the encoding equals `rope-axial` with the same options.
     per_head: the heads of a layer may be encoded differently.
     foldable: the matrices can be multiplied into the query and key projections.
@@ -100,7 +100,7 @@ class QueryKeyMatrices(NamedTuple):
 
 
 class Encoding(nn.Module):
-    """A positional encoding: additive part `embed`, rotary part `rotate`, identities by default.
+    """A positional encoding: additive part `embed`, rotary part `encode_qk`, identities by default.
 
     options: an instance of the class `Options`; a subclass annotates it with its own class.
     source: the equation of the paper or the lines of code that the encoding follows.
@@ -139,7 +139,11 @@ class Encoding(nn.Module):
         return tokens
 
     def matrices(self, layer: int) -> QueryKeyMatrices | None:
-        """Return the learned matrices of a layer that act before the rotation, None without any."""
+        """Return the learned matrices that act before the rotation in a layer.
+
+        Returns:
+            Matrices (heads or 1, head_dim, head_dim), or None if the encoding has none.
+        """
         return None
 
     def apply_rotation(
@@ -148,11 +152,14 @@ class Encoding(nn.Module):
         """Return queries and keys (B, heads, N, head_dim) rotated by position, without matrices."""
         return q, k
 
-    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Return queries and keys (B, heads, N, head_dim) of a layer after matrices and rotation.
+    def encode_qk(
+        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries and keys after the layer's learned matrices and the rotary rotation.
 
         Args:
-            positions: (N, axes).
+            q, k: queries and keys, (B, heads, N, head_dim).
+            positions: coordinates of the tokens, (N, axes).
             layer: index of the attention layer.
         """
         layer_matrices = self.matrices(layer)
@@ -230,7 +237,7 @@ def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
     """Return the number of rotary planes of an axis when all axes share `head_dim` equally.
 
     Raises:
-        OptionError: `head_dim` does not divide into so many pairs of channels.
+        OptionError: `head_dim` does not divide into that number of pairs of channels.
     """
     if head_dim % (2 * axes):
         raise OptionError(

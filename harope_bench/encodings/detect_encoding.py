@@ -30,7 +30,7 @@ PARAMETER_DIMENSIONS = {
 class DetectedEncoding(NamedTuple):
     """An encoding with the options that the shapes of its parameters determine.
 
-    heads, head_dim: 0 where the shapes do not determine them.
+    heads, head_dim: 0 if the shapes do not determine them.
     """
 
     encoding: str
@@ -80,7 +80,7 @@ def detect_from_state_dict(state_dict: Mapping[str, Tensor]) -> DetectedEncoding
 
 
 def _check_dimensions(shapes: Shapes) -> None:
-    """Raise WeightsError where a parameter has a number of dimensions that no encoding gives it."""
+    """Raise WeightsError if a parameter has a number of dimensions that no encoding gives it."""
     for name, dimension_counts in PARAMETER_DIMENSIONS.items():
         if name in shapes and len(shapes[name]) not in dimension_counts:
             expected = " or ".join(map(str, dimension_counts))

@@ -25,7 +25,7 @@ class RopeMatrix(MatrixRope):
     """q -> R M q and k -> R M k ("same") or R M^-T k ("dual"); both agree where M is orthogonal.
 
     matrix = svd with per_head is HARoPE. matrix = orthogonal without per_head is STRING. The
-    release has code for SVD only. The names of the other parameters are ours.
+    release has code for SVD only. The names of the other parameters are defined here.
     """
 
     source = "paper section 4.4 and Table 6"

@@ -36,7 +36,7 @@ class Scaling:
     current_lengths: tuple[int, ...] = ()
 
     def factor(self, axis: int) -> float:
-        """Return the factor s of an axis, at least 1; it is 1 where nothing is scaled."""
+        """Return the factor s of an axis, at least 1; it is 1 if nothing is scaled."""
         if self.kind in ("none", "extend") or not self.train_lengths:
             return 1.0
         return max(1.0, self.current_lengths[axis] / self.train_lengths[axis])

@@ -124,10 +124,10 @@ class AnnotatorRole(NamedTuple):
     """A role that an annotator fills for an evaluator, and the query that it gets per image.
 
     Attributes:
-        role: name of the role, such as "detector".
+        role: kind of query that the annotator answers, such as "detector".
         make_query: returns the query for an image from the prompt's metadata and the annotations
             of earlier roles; None if the role has nothing to annotate in this image.
-        is_needed: tells from the metadata alone whether the role may ever be queried.
+        is_needed: returns, from the metadata alone, whether an image may need a query of this role.
     """
 
     role: str

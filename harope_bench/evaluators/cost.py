@@ -44,7 +44,7 @@ GIGA = 10**9
 class CostEvaluator(FeatureEvaluator):
     """Evaluator of the cost of one network.
 
-    Features hold one row per forward: the arrays of ARRAYS, float64, NaN where a value is missing,
+    Features hold one row per forward: the arrays of ARRAYS, float64, NaN for a missing value,
     and the string arrays of REASON_ARRAYS, which say why. Counts are equal in all rows.
     """
 

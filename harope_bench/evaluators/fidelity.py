@@ -64,7 +64,7 @@ class FidelityEvaluator(FeatureEvaluator):
                 (M, D) of real images, each optional.
 
         Returns:
-            Measurements, named by the number of scored images where the metric depends on it.
+            Measurements, named by the number of scored images if the metric depends on it.
             Per sample: `indices` (N,) int64, centred influence values `fid`, `sfid`, `is` and
             `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and
             `recall_halves` (H,) float64, the recall of random halves of the samples by exact

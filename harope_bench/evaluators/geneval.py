@@ -314,7 +314,7 @@ def _evidence(
         if len(clause_result.detections) < clause.count and class_scores:
             row["best_score_of_class"] = max(class_scores)
         clauses.append(row)
-    return {"threshold": rule.threshold(prompt_spec.tag), "clauses": clauses}
+    return {"threshold": rule.detection_threshold(prompt_spec.tag), "clauses": clauses}
 
 
 def _detection_json(detection: Detection, colour: str | None) -> dict[str, object]:

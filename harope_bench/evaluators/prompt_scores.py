@@ -82,9 +82,11 @@ class PromptEvaluator(AnnotationEvaluator):
         sample_scores: Sequence[SampleScore | None],
         rules: str,
     ) -> Sequence[SampleScore | None]:
-        """Return the final scores of all images, for rules that read more than one image.
+        """Return the final scores of all images, in the same order.
 
-        None excludes an image.
+        A subclass overrides this for rules in which the score of an image depends on other images.
+        By default the scores are returned unchanged. In the input and in the output, None stands
+        for an image that is excluded from the metrics.
         """
         return sample_scores
 
@@ -94,7 +96,7 @@ class PromptEvaluator(AnnotationEvaluator):
         sample_scores: Sequence[SampleScore | None],
         rules: str,
     ) -> tuple[str, ...]:
-        """Return the ceilings, floors and quirks that a reader of these scores must know."""
+        """Return sentences on ceilings, floors and quirks that a reader of the scores must know."""
         return ()
 
     def evaluate(

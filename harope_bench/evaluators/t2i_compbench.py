@@ -2,7 +2,7 @@
 
 BLIP-VQA, UniDet, DPT and CLIP annotate the images. A category's value is the mean over its images.
 The rules are evaluators/rules/compbench_*.py, and compbench_quirks.py lists their oddities by id.
-Where an official script would stop, the image has no score: it counts as unread, and the metric is
+Where an official script would crash, the image has no score: it counts as unread, and the metric is
 None unless the run is scored leniently.
 """
 
@@ -174,7 +174,7 @@ def apply_3d_rule(metadata: Metadata, annotations: Annotations, rules: Rules) ->
     depth = annotations.get("depth")
     if not metadata["nouns"]:
         return RuleOutcome(
-            None, "no noun was read in the prompt (the official script stops: IndexError)"
+            None, "no noun was read in the prompt (the official script crashes: IndexError)"
         )
     if not isinstance(detections, DetectionAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("detector"))
@@ -326,7 +326,7 @@ class T2ICompBenchEvaluator(PromptEvaluator):
     ) -> SampleScore:
         """Return the score of one image.
 
-        It is unread if the official script would stop or an annotation is missing.
+        It is unread if the official script would crash or an annotation is missing.
         """
         category = metadata["category"]
         if category == "complex":
@@ -434,7 +434,12 @@ def _can_be_excluded(part: str, metadata: Metadata, rules: Rules) -> bool:
 
 
 def _cosine_floor(kind: str | None, outcomes: Mapping[str, RuleOutcome]) -> float:
-    """Return the 3-in-1 score that the cosine alone gives, without attribute and position."""
+    """Return the 3-in-1 score that the cosine alone gives, without attribute and position.
+
+    Args:
+        kind: kind of the complex prompt (`complex_kind`).
+        outcomes: outcomes of the rules by part of the prompt.
+    """
     cosine = outcomes["action"].value if "action" in outcomes else None
     return (cosine or 0.0) / len(COMPLEX_PARTS[kind or "both"])
 

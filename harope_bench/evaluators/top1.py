@@ -48,7 +48,7 @@ class Top1Evaluator(FeatureEvaluator):
         Raises:
             ShapeError: Labels or `ranked_classes` are missing, or their shapes do not fit.
         """
-        ranked_classes, labels = _check_predictions(features)
+        ranked_classes, labels = _validate_predictions(features)
         hits = {name: _hits(ranked_classes, labels, k) for name, k in TOP_K.items()}
         measurements = tuple(
             _measurement(metric.name, hits[metric.name], features.failed) for metric in METRICS
@@ -66,7 +66,7 @@ class Top1Evaluator(FeatureEvaluator):
         return EvaluatorOutput(measurements, {"indices": features.indices, **hits}, warnings)
 
 
-def _check_predictions(features: Features) -> tuple[np.ndarray, np.ndarray]:
+def _validate_predictions(features: Features) -> tuple[np.ndarray, np.ndarray]:
     """Return ranked classes (N, K) and labels (N,).
 
     Raises:
@@ -89,7 +89,7 @@ def _check_predictions(features: Features) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hits(ranked_classes: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Return 100 where the label is among the first k classes, else 0; (N,) int8."""
+    """Return 100 for each label among the first k classes, else 0; (N,) int8."""
     is_hit = (ranked_classes[:, :k] == labels[:, None]).any(1)  # (N,)
     return (PERCENT * is_hit).astype(np.int8)
 

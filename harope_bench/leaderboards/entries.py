@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownNameError
-from harope_bench.core.record_base import check_label, shorten_text
+from harope_bench.core.record_base import shorten_text, validate_user_label
 from harope_bench.core.schema import Result
 from harope_bench.data.result_paths import run_folder_of
 from harope_bench.data.result_store import StoredResult, read_results
@@ -133,7 +133,7 @@ def _parse_addition(
         raise OptionError(
             f"--add {shorten_text(text, 60)!r} names no run; write --add NAME or --add NAME=LABEL"
         )
-    return Addition(name, None if label is None else check_label(label))
+    return Addition(name, None if label is None else validate_user_label(label))
 
 
 def _find_result_paths(

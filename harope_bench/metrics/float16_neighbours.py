@@ -35,11 +35,11 @@ class RowNorms(NamedTuple):
     float16_norms: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> RowNorms:
+    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK) -> RowNorms:
         """Return rows of any float type with their norms; read them once, in blocks."""
         norms = np.empty(len(rows), dtype=np.float32)
         float16_norms = np.empty(len(rows), dtype=np.float32)
-        for part in row_blocks(len(rows), block):
+        for part in row_blocks(len(rows), block_size):
             values = rows[part].astype(np.float32)  # (block, D)
             norms[part] = np.square(values).sum(axis=1)
             squares = round_to_float16(np.square(round_to_float16(values)))
@@ -58,8 +58,8 @@ def float16_balls(
     generated: np.ndarray,
     real: np.ndarray,
     k: int = NEIGHBOURS,
-    adm_block: int = ADM_BLOCK,
-    block: int = BLOCK,
+    adm_block_size: int = ADM_BLOCK,
+    block_size: int = BLOCK,
 ) -> Balls:
     """Return which generated and real rows are in a ball of the other set, by float16 distances.
 
@@ -81,19 +81,21 @@ def float16_balls(
             f"features of widths {generated.shape[1]} and {real.shape[1]} cannot be compared,"
             " wanted one width; extract the features of samples and reference with the same judge"
         )
-    generated_radii = float16_radii(generated, k, adm_block, block)
-    real_radii = float16_radii(real, k, adm_block, block)
+    generated_radii = float16_radii(generated, k, adm_block_size, block_size)
+    real_radii = float16_radii(real, k, adm_block_size, block_size)
 
     # the reference is ADM's first set, and the order of rounding depends on it
-    left = RowNorms.from_rows(real, block)
-    right = RowNorms.from_rows(generated, block)
+    left = RowNorms.from_rows(real, block_size)
+    right = RowNorms.from_rows(generated, block_size)
     generated_inside = np.zeros(len(generated), dtype=bool)
     real_inside = np.zeros(len(real), dtype=bool)
     for adm_rows, adm_columns in product(
-        row_blocks(len(real), adm_block), list(row_blocks(len(generated), adm_block))
+        row_blocks(len(real), adm_block_size), list(row_blocks(len(generated), adm_block_size))
     ):
-        is_float16 = fits_float16(left, adm_rows, right, adm_columns, block)
-        for u, v in product(_split_slice(adm_rows, block), _split_slice(adm_columns, block)):
+        is_float16 = fits_float16(left, adm_rows, right, adm_columns, block_size)
+        for u, v in product(
+            _split_slice(adm_rows, block_size), _split_slice(adm_columns, block_size)
+        ):
             distances = block_distances(
                 *block_products(left, u, right, v, is_float16), is_float16
             )  # (n, m)
@@ -103,7 +105,7 @@ def float16_balls(
 
 
 def float16_radii(
-    rows: np.ndarray, k: int = NEIGHBOURS, adm_block: int = ADM_BLOCK, block: int = BLOCK
+    rows: np.ndarray, k: int = NEIGHBOURS, adm_block_size: int = ADM_BLOCK, block_size: int = BLOCK
 ) -> np.ndarray:
     """Return the squared radius (N,) float32 of each row: its (k + 1)-th smallest distance.
 
@@ -117,25 +119,27 @@ def float16_radii(
     """
     if len(rows) <= k:
         raise ShapeError(f"the {k}-th neighbour needs more than {k} rows, found {len(rows)}")
-    row_norms = RowNorms.from_rows(rows, block)
+    row_norms = RowNorms.from_rows(rows, block_size)
     nearest = np.full((len(rows), k + 1), np.inf, dtype=np.float32)
-    for adm_rows, adm_columns in _upper_triangle(list(row_blocks(len(rows), adm_block))):
-        _update_nearest(nearest, row_norms, adm_rows, adm_columns, block)
+    for adm_rows, adm_columns in _upper_triangle(list(row_blocks(len(rows), adm_block_size))):
+        _update_nearest(nearest, row_norms, adm_rows, adm_columns, block_size)
     return nearest[:, k].copy()
 
 
 def _update_nearest(
-    nearest: np.ndarray, row_norms: RowNorms, adm_rows: slice, adm_columns: slice, block: int
+    nearest: np.ndarray, row_norms: RowNorms, adm_rows: slice, adm_columns: slice, block_size: int
 ) -> None:
     """Merge the distances between two of ADM's blocks into `nearest` (N, k + 1), on both sides."""
-    is_float16 = fits_float16(row_norms, adm_rows, row_norms, adm_columns, block)
-    is_float16_transposed = fits_float16(row_norms, adm_columns, row_norms, adm_rows, block)
+    is_float16 = fits_float16(row_norms, adm_rows, row_norms, adm_columns, block_size)
+    is_float16_transposed = fits_float16(row_norms, adm_columns, row_norms, adm_rows, block_size)
 
     block_pairs: Iterable[tuple[slice, slice]]
     if adm_rows == adm_columns:
-        block_pairs = _upper_triangle(_split_slice(adm_rows, block))
+        block_pairs = _upper_triangle(_split_slice(adm_rows, block_size))
     else:
-        block_pairs = product(_split_slice(adm_rows, block), _split_slice(adm_columns, block))
+        block_pairs = product(
+            _split_slice(adm_rows, block_size), _split_slice(adm_columns, block_size)
+        )
 
     for u, v in block_pairs:
         products, u_norms, v_norms = block_products(row_norms, u, row_norms, v, is_float16)
@@ -209,7 +213,7 @@ def round_to_float16(values: np.ndarray) -> np.ndarray:
 
 
 def fits_float16(
-    left: RowNorms, adm_rows: slice, right: RowNorms, adm_columns: slice, block: int = BLOCK
+    left: RowNorms, adm_rows: slice, right: RowNorms, adm_columns: slice, block_size: int = BLOCK
 ) -> bool:
     """Return whether all of ADM's float16 distances between two of its blocks are finite."""
     left_largest = float(left.float16_norms[adm_rows].max())
@@ -222,7 +226,7 @@ def fits_float16(
         return True
     if not np.isfinite([left_largest, right_largest]).all():
         return False
-    pairs = product(_split_slice(adm_rows, block), _split_slice(adm_columns, block))
+    pairs = product(_split_slice(adm_rows, block_size), _split_slice(adm_columns, block_size))
     return all(
         np.isfinite(block_distances(*block_products(left, u, right, v, True), True)).all()
         for u, v in pairs

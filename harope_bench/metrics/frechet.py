@@ -127,8 +127,8 @@ def covariance_root(covariance: np.ndarray) -> np.ndarray:
 def covariance_root_of_rows(rows: np.ndarray) -> np.ndarray:
     """Return F (D, N - 1), where F F^T is the unbiased covariance of rows (N, D).
 
-    For N <= D it spares `covariance_root` an eigenproblem of size D. A Householder reflection turns
-    the rows' mean into the first row. Leaving that row out leaves no column without variance.
+    For N <= D it is faster than `covariance_root`, which solves an eigenproblem of size D. A
+    Householder reflection turns the rows' mean into the first row, which is then dropped.
     """
     n = len(rows)
     reflected_rows = rows - np.asarray(np.mean(rows, axis=0, dtype=np.float64))  # (N, D)
@@ -222,7 +222,7 @@ def _rounding_floor(eigenvalues: np.ndarray) -> float:
 
 
 def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
-    """Return the Cholesky factor (D, D), or None where the covariance is singular to rounding."""
+    """Return the Cholesky factor (D, D), or None if the covariance is singular to rounding."""
     try:
         lower = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:

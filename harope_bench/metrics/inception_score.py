@@ -36,7 +36,7 @@ class InceptionScore(NamedTuple):
     order_chance: float
 
 
-def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
+def inception_score(logits: np.ndarray, block_size: int = BLOCK) -> InceptionScore:
     """Return the mean over consecutive blocks of exp(mean_i KL(p(y|x_i) || p(y))).
 
     Natural logarithm; p(y) is the mean of p(y|x_i) over the block.
@@ -51,10 +51,10 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
         (KL_i - mean KL), since the derivative through p(y) sums to 0.
 
     Source: Salimans et al. 2016; openai/guided-diffusion:evaluations/evaluator.py,
-    `compute_inception_score`, which computes in float32 and gives NaN where a probability
+    `compute_inception_score`, which computes in float32 and gives NaN if a probability
     underflows to 0.
     """
-    parts = list(row_blocks(len(logits), block))
+    parts = list(row_blocks(len(logits), block_size))
     classes = logits.shape[1]
     scores = np.empty(len(parts))
     contributions = np.empty(len(logits))
@@ -163,51 +163,59 @@ class OrderEffect(NamedTuple):
 
 
 def order_effect(
-    score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block: int = BLOCK
+    score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block_size: int = BLOCK
 ) -> OrderEffect | None:
-    """Return the scores of random orders where the blocks hold different labels or classes.
+    """Return the scores of random orders if the blocks hold different labels or classes.
 
     Args:
         score: `inception_score` of these logits and this block size.
         labels: (N,) integers that the images were generated for, or None.
 
     Returns:
-        None where there is one block, or where chance explains the difference between blocks.
+        None if there is one block, or if chance explains the differences between blocks.
     """
-    is_ordered_by_label = labels is not None and _has_label_blocks(labels, block)
+    is_ordered_by_label = labels is not None and _has_label_blocks(labels, block_size)
     is_beyond_chance = score.order_loss > score.order_chance
     if len(score.blocks) < 2 or not (is_ordered_by_label or is_beyond_chance):
         return None
     rng = np.random.default_rng(SHUFFLE_SEED)
     values = [
-        inception_score(logits[rng.permutation(len(logits))], block).value for _ in range(SHUFFLES)
+        inception_score(logits[rng.permutation(len(logits))], block_size).value
+        for _ in range(SHUFFLES)
     ]
     return OrderEffect(
         float(np.mean(values)), min(values), is_ordered_by_label, _has_class_runs(logits)
     )
 
 
-def _has_label_blocks(labels: np.ndarray, block: int) -> bool:
+def _has_label_blocks(labels: np.ndarray, block_size: int) -> bool:
     """Return whether consecutive blocks of labels (N,) differ more than shuffled labels do."""
     rng = np.random.default_rng(SHUFFLE_SEED)
-    (_, codes) = np.unique(labels, return_inverse=True)
+    _, codes = np.unique(labels, return_inverse=True)
     shuffled_information = max(
-        _label_information(codes[rng.permutation(len(codes))], block) for _ in range(SHUFFLES)
+        _label_block_information(codes[rng.permutation(len(codes))], block_size)
+        for _ in range(SHUFFLES)
     )
-    degrees = (math.ceil(len(codes) / block) - 1) * int(codes.max())
-    limit = shuffled_information + _chi_square_bound(degrees, len(codes))
-    return _label_information(codes, block) > limit
+
+    # Shuffled labels have positive information too. Its excess over that of a random order is a
+    # chi-square variable divided by 2 N; the bound is exceeded by chance once in 22,000 sets.
+    n_blocks = math.ceil(len(codes) / block_size)
+    degrees_of_freedom = (n_blocks - 1) * int(codes.max())  # (blocks - 1) * (labels - 1)
+    chance_bound = shuffled_information + _chi_square_bound(degrees_of_freedom, len(codes))
+    return _label_block_information(codes, block_size) > chance_bound
 
 
-def _label_information(codes: np.ndarray, block: int) -> float:
-    """Return the mutual information in nats of an image's block and its label.
+def _label_block_information(codes: np.ndarray, block_size: int) -> float:
+    """Return the mutual information in nats of an image's label and its block.
 
-    `codes` are the labels (N,) as integers from 0.
+    Args:
+        codes: labels (N,) as integers from 0, in index order.
+        block_size: images per block.
     """
     counts = np.array(
         [
             np.bincount(codes[part], minlength=codes.max() + 1)
-            for part in row_blocks(len(codes), block)
+            for part in row_blocks(len(codes), block_size)
         ]
     )  # (B, labels)
     block_weights = counts.sum(axis=1) / counts.sum()
@@ -223,9 +231,9 @@ def _marginal_divergences(marginals: np.ndarray, overall_marginal: np.ndarray) -
 
 
 def _has_class_runs(logits: np.ndarray) -> bool:
-    """Return whether more than half of the images that chance leaves over repeat the last class.
+    """Return whether images repeat the class of the image before more often than chance explains.
 
-    An image repeats if its predicted class is that of the image before it.
+    The limit is (1 + c) / 2, where c is the fraction that repeats in a random order.
     """
     classes = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
     chance = float(np.square(np.bincount(classes) / len(classes)).sum())
@@ -242,12 +250,18 @@ def order_chance(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndar
     return _chi_square_bound(weights, int(sizes.sum()))
 
 
-def _chi_square_bound(weights: float, images: int) -> float:
-    """Return the nats above its mean that a weighted chi-square divided by 2 N stays below.
+def _chi_square_bound(total_weight: float, n_images: int) -> float:
+    """Return by how many nats a weighted chi-square divided by 2 N exceeds its mean at most.
+
+    It exceeds the bound once in 22,000 cases.
+
+    Args:
+        total_weight: sum of the weights of the squared normal numbers; each weight is at most 1.
+        n_images: N.
 
     Source: Laurent and Massart 2000, lemma 1.
     """
-    return (math.sqrt(max(weights, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / images
+    return (math.sqrt(max(total_weight, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / n_images
 
 
 def order_loss(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
@@ -269,7 +283,11 @@ def order_loss(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarra
 
 
 def _marginal_noise(marginals: np.ndarray, mean_squares: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the sum over classes of variance / mean of p, over all images."""
+    """Return the sum over classes of variance / mean of p, over all images.
+
+    Args:
+        marginals, mean_squares, sizes: arguments of `order_loss`.
+    """
     block_weights = sizes / sizes.sum()
     means = block_weights @ marginals  # (C,)
     has_mass = means > 0

@@ -63,7 +63,7 @@ class SubsetValues(NamedTuple):
     std: float
 
 
-def kid(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
+def kid(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Discrepancy:
     """Return the Kernel Inception Distance as the unbiased U-statistic over all pairs.
 
     The kernel is k(x, y) = (x.y / D + 1)^3 and
@@ -87,10 +87,10 @@ def kid(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepa
     Source: Binkowski et al. 2018 (kernel and estimator); Arvesen 1969 (jackknife of two-sample
     U-statistics); Efron and Stein 1981.
     """
-    return _discrepancy(*kernel_sums(generated, real, cubic_kernel, block), is_biased=False)
+    return _discrepancy(*kernel_sums(generated, real, cubic_kernel, block_size), is_biased=False)
 
 
-def cmmd(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
+def cmmd(generated: np.ndarray, real: np.ndarray, block_size: int = BLOCK) -> Discrepancy:
     """Return the CLIP maximum mean discrepancy times 1,000.
 
     The kernel is exp(-|x - y|^2 / 200) and the estimator is the V-statistic, which includes the
@@ -108,7 +108,7 @@ def cmmd(generated: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrep
     resolves about 6e-5.
     """
     kernel = partial(gaussian_kernel, sigma=CMMD_SIGMA)
-    discrepancy = _discrepancy(*kernel_sums(generated, real, kernel, block), is_biased=True)
+    discrepancy = _discrepancy(*kernel_sums(generated, real, kernel, block_size), is_biased=True)
     return Discrepancy(
         CMMD_SCALE * discrepancy.value,
         CMMD_SCALE * discrepancy.se,
@@ -129,6 +129,12 @@ def kid_subsets(
 
     Each subset gives an unbiased value. A seeded RandomState selects the subsets. Kernels are
     float64 here and float32 there.
+
+    Args:
+        generated, real: features (N, D) and (M, D).
+        subsets: number of subsets.
+        size: rows of each set in a subset.
+        seed: seed of the RandomState.
 
     Raises:
         TooFewImagesError: A set is smaller than a subset.
@@ -172,7 +178,7 @@ def gaussian_kernel(left: np.ndarray, right: np.ndarray, sigma: float) -> np.nda
 
 
 def kernel_sums(
-    generated: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK
+    generated: np.ndarray, real: np.ndarray, kernel: Kernel, block_size: int = BLOCK
 ) -> tuple[KernelSums, KernelSums]:
     """Return the kernel sums of every row of both sets; compute each pair of rows once.
 
@@ -192,23 +198,25 @@ def kernel_sums(
         )
     generated_sums = np.zeros(len(generated))
     real_sums = np.zeros(len(real))
-    for generated_part in row_blocks(len(generated), block):
+    for generated_part in row_blocks(len(generated), block_size):
         left = generated[generated_part].astype(np.float64)
-        for real_part in row_blocks(len(real), block):
+        for real_part in row_blocks(len(real), block_size):
             values = kernel(left, real[real_part].astype(np.float64))  # (n, m)
             generated_sums[generated_part] += values.sum(axis=1)
             real_sums[real_part] += values.sum(axis=0)
     return (
-        KernelSums(*_sums_within(generated, kernel, block), generated_sums),
-        KernelSums(*_sums_within(real, kernel, block), real_sums),
+        KernelSums(*_sums_within(generated, kernel, block_size), generated_sums),
+        KernelSums(*_sums_within(real, kernel, block_size), real_sums),
     )
 
 
-def _sums_within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _sums_within(
+    rows: np.ndarray, kernel: Kernel, block_size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row its kernel sum over the other rows, and its kernel with itself."""
     within = np.zeros(len(rows))
     diagonal = np.empty(len(rows))
-    parts = list(row_blocks(len(rows), block))
+    parts = list(row_blocks(len(rows), block_size))
     for i, part in enumerate(parts):
         left = rows[part].astype(np.float64)
         values = kernel(left, left)  # (n, n)

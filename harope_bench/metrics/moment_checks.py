@@ -19,14 +19,14 @@ MIN_ITEM_BYTES = 4  # bytes of a number in a mean or covariance; float16 keeps o
 
 
 def moments_complaint(mean: np.ndarray, covariance: np.ndarray) -> str | None:
-    """Return why the arrays are no mean and covariance, or None where they are.
+    """Return why the arrays are no mean and covariance, or None if they are.
 
     Args:
         mean, covariance: (D,) and (D, D), real float32 or float64, D at least 1. A scatter matrix
             (D, D) passes, too, and so does a matrix of zeros, the covariance of equal images.
 
     Returns:
-        The predicate of a sentence, such as "are not finite".
+        The predicate of a sentence about the arrays, such as "are not finite".
     """
     if complaint := symmetry_complaint(mean, covariance):
         return complaint

@@ -24,9 +24,9 @@ class Gaussian(NamedTuple):
     covariance: np.ndarray
 
 
-def row_blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+def row_blocks(n_rows: int, block_size: int = BLOCK) -> Iterator[slice]:
     """Return consecutive slices of `size` that cover `rows` rows; the last may be shorter."""
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    return (slice(start, min(start + block_size, n_rows)) for start in range(0, n_rows, block_size))
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Moments:
     scatter: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> Moments:
+    def from_rows(cls, rows: np.ndarray, block_size: int = BLOCK) -> Moments:
         """Return the moments of rows (N, D) of any float type; N may be 0."""
         width = rows.shape[1]
         no_rows = cls(0, np.zeros(width), np.zeros((width, width)))
-        blocks = (cls._from_block(rows[part]) for part in row_blocks(len(rows), block))
+        blocks = (cls._from_block(rows[part]) for part in row_blocks(len(rows), block_size))
         return reduce(cls.merge, blocks, no_rows)
 
     @classmethod

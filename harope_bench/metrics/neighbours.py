@@ -2,7 +2,7 @@
 
 Blocks of float32 products find every distance that could decide a result, with a proven bound on
 their error. The few undecided ones are computed again in float64, pair by pair. So every radius and
-every "inside" is that of float64 sums of squared differences, whatever the block size.
+every "inside" is that of float64 sums of squared differences, for any block size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Balls(NamedTuple):
 
 
 def neighbour_balls(
-    generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK
+    generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK
 ) -> Balls:
     """Return the balls that precision and recall are computed from.
 
@@ -63,12 +63,12 @@ def neighbour_balls(
     """
     left, right = scale_rows(generated, real)
     ball_test = BallTest(
-        left, right, squared_radii(generated, k, block), squared_radii(real, k, block)
+        left, right, squared_radii(generated, k, block_size), squared_radii(real, k, block_size)
     )
     generated_inside = np.zeros(len(generated), dtype=bool)
     real_inside = np.zeros(len(real), dtype=bool)
-    for part in row_blocks(len(generated), block):
-        _update_inside(ball_test, part, generated_inside, real_inside, block)
+    for part in row_blocks(len(generated), block_size):
+        _update_inside(ball_test, part, generated_inside, real_inside, block_size)
     return Balls(generated_inside, real_inside, ball_test.left_radii, ball_test.right_radii)
 
 
@@ -77,12 +77,12 @@ def _update_inside(
     part: slice,
     generated_inside: np.ndarray,
     real_inside: np.ndarray,
-    block: int,
+    block_size: int,
 ) -> None:
     """Mark which generated rows of `part` and which real rows are inside each other's balls."""
     rows = np.arange(part.start, part.stop)
     row_values = ball_test.left.read_block(part)
-    for column_part in row_blocks(len(real_inside), block):
+    for column_part in row_blocks(len(real_inside), block_size):
         columns = np.arange(column_part.start, column_part.stop)
         column_values = ball_test.right.read_block(column_part)
 
@@ -160,7 +160,7 @@ class BallTest(NamedTuple):
         return distance_block.transpose().rows_inside(self.left_radii, all_columns)
 
 
-def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> np.ndarray:
+def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block_size: int = BLOCK) -> np.ndarray:
     """Return the squared distance of each row to its k-th nearest other row.
 
     A row is excluded from its own neighbours by index, so a copy at another index is a neighbour at
@@ -185,15 +185,15 @@ def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> 
         )
     (scaled_rows,) = scale_rows(rows)
     m = min(k + SPARE_NEIGHBOURS, len(rows) - 1)
-    neighbours = nearest_rows(scaled_rows, m, block)
+    neighbours = nearest_rows(scaled_rows, m, block_size)
     radii, is_certain = _exact_radii(scaled_rows, np.arange(len(rows)), neighbours, k)
 
     # Rows that float32 cannot decide are computed in float64. What float64 products cannot decide
     # either is equal to within 1e-12 of the squared norms.
     precise_rows = scaled_rows.in_float64()
-    for part in row_blocks(int((~is_certain).sum()), block):
+    for part in row_blocks(int((~is_certain).sum()), block_size):
         uncertain_rows = np.flatnonzero(~is_certain)[part]
-        neighbours = nearest_rows_of(precise_rows, uncertain_rows, m, block // 2)
+        neighbours = nearest_rows_of(precise_rows, uncertain_rows, m, block_size // 2)
         radii[uncertain_rows], _ = _exact_radii(precise_rows, uncertain_rows, neighbours, k)
     return radii
 
@@ -219,7 +219,8 @@ class DistanceBlock(NamedTuple):
 
         Args:
             radii: squared radii (M,) of the whole right set.
-            is_open: (n,) bool. A row that is not open may be False whatever its distances are.
+            is_open: (n,) bool, rows whose result the caller needs. Other rows may be False even if
+                they are in a ball.
         """
         # decided by the float32 distances and their error bound
         scaled_radii = radii[self.columns] * self.left.scale**2  # (m,)
@@ -302,7 +303,7 @@ class NearestRows(NamedTuple):
         self.indices[part] = indices[nearest]
 
 
-def nearest_rows(scaled_rows: ScaledRows, m: int, block: int = BLOCK) -> NearestRows:
+def nearest_rows(scaled_rows: ScaledRows, m: int, block_size: int = BLOCK) -> NearestRows:
     """Return the m nearest other rows of each row, by inexact distances.
 
     The upper triangle of blocks is computed once.
@@ -311,7 +312,7 @@ def nearest_rows(scaled_rows: ScaledRows, m: int, block: int = BLOCK) -> Nearest
     nearest = NearestRows(
         np.full((n, m), np.inf, dtype=np.float32), np.zeros((n, m), dtype=np.int64)
     )
-    parts = list(row_blocks(n, block))
+    parts = list(row_blocks(n, block_size))
 
     # the diagonal first: after it few other distances are small enough to be merged
     for part in parts:
@@ -331,7 +332,7 @@ def nearest_rows(scaled_rows: ScaledRows, m: int, block: int = BLOCK) -> Nearest
 
 
 def nearest_rows_of(
-    scaled_rows: ScaledRows, rows: np.ndarray, m: int, block: int = BLOCK
+    scaled_rows: ScaledRows, rows: np.ndarray, m: int, block_size: int = BLOCK
 ) -> NearestRows:
     """Return the m nearest other rows of the rows with indices `rows` (n,), by inexact distances.
 
@@ -341,7 +342,7 @@ def nearest_rows_of(
         np.full((len(rows), m), np.inf, dtype=scaled_rows.dtype),
         np.zeros((len(rows), m), dtype=np.int64),
     )
-    for part in row_blocks(len(scaled_rows.rows), max(block, m)):
+    for part in row_blocks(len(scaled_rows.rows), max(block_size, m)):
         distances = scaled_rows.distances(rows, scaled_rows, part)  # (n, block)
         # no row is its own neighbour
         in_part = np.flatnonzero((rows >= part.start) & (rows < part.stop))

@@ -1,7 +1,7 @@
 """Recall of random halves of the samples, for the standard error of recall.
 
 A nearest-neighbour cover is not smooth, so a jackknife that leaves one sample out gives an error
-that is half again too large. Random halves vary as sets of other samples do. The standard deviation
+that is 50% too large. Random halves vary as sets of other samples do. The standard deviation
 of their recall is the standard error of the recall of all samples (delete-d jackknife, d = N / 2).
 No distance is computed twice: each half selects its own among the nearest neighbours.
 """
@@ -75,17 +75,17 @@ def fewest_samples(k: int = NEIGHBOURS) -> int:
     return 2 * k + 2
 
 
-def random_half_indices(count: int, splits: int = HALF_SPLITS) -> np.ndarray:
+def random_half_indices(n_samples: int, splits: int = HALF_SPLITS) -> np.ndarray:
     """Return the half of each sample in each split, (count, splits) int8.
 
     0 and 1 are the halves; -1 is the sample that an odd count leaves out. The splits depend on the
     number of samples alone.
     """
     rng = np.random.default_rng(HALVES_SEED)
-    size = count // 2
-    half_indices = np.full((count, splits), -1, dtype=np.int8)
+    size = n_samples // 2
+    half_indices = np.full((n_samples, splits), -1, dtype=np.int8)
     for split in range(splits):
-        order = rng.permutation(count)
+        order = rng.permutation(n_samples)
         half_indices[order[:size], split] = 0
         half_indices[order[size : 2 * size], split] = 1
     return half_indices

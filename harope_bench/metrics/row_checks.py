@@ -12,13 +12,13 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)  # features are float32 or narrowe
 
 
 def rows_complaint(rows: np.ndarray) -> str | None:
-    """Return why an array is not rows of features (N, D), or None where it is.
+    """Return why an array is not rows of features (N, D), or None if it is.
 
     N may be 0, and values are not checked.
 
     Returns:
-        The predicate of a sentence, such as "are of dtype int64, wanted real floating-point
-        numbers".
+        The predicate of a sentence about the rows, such as "are of dtype int64, wanted real
+        floating-point numbers".
     """
     if rows.ndim != 2 or rows.shape[1] == 0:
         return f"have shape {rows.shape}, wanted rows (N, D)"
@@ -30,7 +30,7 @@ def rows_complaint(rows: np.ndarray) -> str | None:
 def first_bad_row(rows: np.ndarray) -> int | None:
     """Return the index of the first row of (N, D) with a value that is not a finite float32.
 
-    Return None where there is no such row.
+    Return None if there is no such row.
     """
     largest = rows.dtype.type(min(FLOAT32_MAX, float(np.finfo(rows.dtype).max)))
     for part in row_blocks(len(rows)):

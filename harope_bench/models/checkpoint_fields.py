@@ -1,6 +1,4 @@
-"""The fields of a Checkpoint as far as a source states them: file, keys, arguments, recipe or
-user.
-"""
+"""The fields of a Checkpoint that one source states: weights file, recipe or user."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 
 
 class CheckpointFields(TypedDict, total=False):
-    """Fields of core.schema.Checkpoint; a field that nobody states is absent.
+    """Fields of core.schema.Checkpoint; a field that is not stated is absent.
 
     Checkpoint.model_validate checks the values.
     """

@@ -1,8 +1,8 @@
 """Writes registered checkpoints into the user's home.
 
 A checkpoint is a TOML and, if `register` writes its manifest, a folder of the same name. A folder
-is built under a temporary name and then renamed, so an interrupted run leaves nothing that the
-next one stumbles over. A lock per name admits one process at a time. Another checkpoint is
+is built under a temporary name and then renamed, so an interrupted run leaves nothing that
+disturbs the next one. A lock per name admits one process at a time. Another checkpoint is
 replaced only if the user asks for it.
 """
 
@@ -129,7 +129,8 @@ def _read_previous(path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint | Non
     """Return the checkpoint that a TOML contains, and how the new one differs from it.
 
     Returns:
-        None if there is no TOML or it cannot be read, and at most MAX_DIFFERENCES + 1 texts.
+        The checkpoint, None if there is no TOML or it cannot be read; and one text for each
+        differing field, at most MAX_DIFFERENCES and a text that there are more.
     """
     if not path.exists():
         return None, []
@@ -190,14 +191,18 @@ def _has_all_files(manifest: Path) -> bool:
     try:
         files = lora_manifest.read_manifest(manifest)
         for name in files.files:
-            lora_manifest.checked_file(manifest, files, name)
+            lora_manifest.verify_adapter_file(manifest, files, name)
     except BenchError:
         return False
     return True
 
 
 def _name_clash(target: Path) -> NameClashError:
-    """Return the error for a folder with files of something else."""
+    """Return the error for a folder with files of something else.
+
+    Args:
+        target: The folder.
+    """
     return NameClashError(
         f"{target} contains files of something else; remove it or choose another name"
     )

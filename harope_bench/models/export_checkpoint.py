@@ -11,10 +11,10 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.state_dicts import load_weights, weights_bytes
 from harope_bench.core.storage import check_output_path, write_atomically
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 
 
-def export_checkpoint(name: str, target: Path, is_folded: bool, replace: bool = False) -> Path:
+def export_checkpoint(name: str, output_path: Path, is_folded: bool, replace: bool = False) -> Path:
     """Write a registered checkpoint's weights as one .safetensors file, and return its path.
 
     `register` can read the file.
@@ -31,10 +31,12 @@ def export_checkpoint(name: str, target: Path, is_folded: bool, replace: bool = 
         WeightsError: The weights were altered, or the folded network's outputs differ.
     """
     checkpoint = load_checkpoint_record(name)
-    if target.suffix != ".safetensors":
-        raise OptionError(f"{target} has another suffix than .safetensors; give it that suffix")
+    if output_path.suffix != ".safetensors":
+        raise OptionError(
+            f"{output_path} has another suffix than .safetensors; give it that suffix"
+        )
 
-    weights = weights_path(checkpoint)
+    weights = find_weights_path(checkpoint)
     state_dict, changed_fields = load_backbone(checkpoint.backbone).export(
         checkpoint, load_weights(weights, checkpoint.sha256), is_folded
     )
@@ -43,7 +45,7 @@ def export_checkpoint(name: str, target: Path, is_folded: bool, replace: bool = 
     )
     metadata = {"checkpoint": json.dumps({**fields, **changed_fields}, sort_keys=True)}
 
-    check_output_path(target, weights)
-    with write_atomically(target, replace=replace) as file:
+    check_output_path(output_path, weights)
+    with write_atomically(output_path, replace=replace) as file:
         file.write(weights_bytes(state_dict, metadata))
-    return target
+    return output_path

@@ -50,7 +50,7 @@ def load_checkpoint_record(name: str) -> Checkpoint:
     return checkpoint
 
 
-def weights_path(checkpoint: Checkpoint) -> Path:
+def find_weights_path(checkpoint: Checkpoint) -> Path:
     """Return the path of a registered checkpoint's weights.
 
     A relative path in the TOML starts at the TOML's folder. Records keep the text of the TOML, so
@@ -66,7 +66,7 @@ def open_checkpoint(checkpoint: Checkpoint, settings: Settings) -> LoadedCheckpo
 
     The hash of the weights is checked, and they are loaded strictly.
     """
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         check_sha256(path, checkpoint.sha256)
         adapter_backbone = load_adapter_backbone(checkpoint.backbone)
@@ -101,7 +101,7 @@ def open_classifier(checkpoint: Checkpoint, settings: Settings) -> Classifier:
 SettingValue = Option | None  # The value of a field of Settings; None is not stated.
 
 
-def check_name(name: str) -> str:
+def validate_user_name(name: str) -> str:
     """Return the name; OptionError unless it is a plain name, which cannot select a path."""
     try:
         return validate_name(name)
@@ -121,7 +121,7 @@ def drop_neutral_settings(
     return {
         field: value
         for field, value in settings_by_name.items()
-        if field in supported_settings.fields
+        if field in supported_settings.setting_names
         or field not in NEUTRAL_SETTINGS
         or NEUTRAL_SETTINGS[field] != value
     }
@@ -135,7 +135,7 @@ def check_settings(checkpoint: Checkpoint, settings_by_name: Mapping[str, Settin
     """
     supported_settings = load_backbone(checkpoint.backbone).supported_settings(checkpoint)
     for field, value in settings_by_name.items():
-        if value is None or field in supported_settings.fields:
+        if value is None or field in supported_settings.setting_names:
             continue
         default_reason = f"backbone {checkpoint.backbone} does not read it"
         reason = supported_settings.reasons.get(field, default_reason)

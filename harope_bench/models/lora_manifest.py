@@ -145,7 +145,7 @@ def read_manifest(path: Path) -> AdapterManifest:
     ) from cause
 
 
-def checked_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
+def verify_adapter_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
     """Return the path of a file in an adapter folder, after checking its hash.
 
     Args:
@@ -163,18 +163,18 @@ def checked_file(path: Path, manifest: AdapterManifest, name: str) -> Path:
     return file_path
 
 
-def find_manifest_or_pipeline(weights: Path) -> Path | None:
+def find_manifest_or_pipeline(weights_path: Path) -> Path | None:
     """Return the manifest of an adapter folder, or the folder of a whole pipeline.
 
     Returns:
         None for anything else, such as a file of weights.
     """
-    if weights.name == MANIFEST:
-        return weights
-    if (weights / MANIFEST).is_file():
-        return weights / MANIFEST
-    if (weights / PIPELINE_INDEX).is_file():
-        return weights
+    if weights_path.name == MANIFEST:
+        return weights_path
+    if (weights_path / MANIFEST).is_file():
+        return weights_path / MANIFEST
+    if (weights_path / PIPELINE_INDEX).is_file():
+        return weights_path
     return None
 
 
@@ -185,7 +185,7 @@ class LoraFiles(NamedTuple):
     encoding_file: Path | None
 
 
-def find_lora_files(weights: Path, encoding: Path | None = None) -> LoraFiles | None:
+def find_lora_files(weights_path: Path, encoding_path: Path | None = None) -> LoraFiles | None:
     """Return the LoRA without manifest at a path; None for a file of something else.
 
     In a folder this is the file with diffusers' name, else the only LoRA file.
@@ -197,15 +197,15 @@ def find_lora_files(weights: Path, encoding: Path | None = None) -> LoraFiles | 
     Raises:
         WeightsError: A folder contains no LoRA, or several.
     """
-    is_folder = weights.is_dir()
-    if not is_folder and not is_lora_file(weights):
+    is_folder = weights_path.is_dir()
+    if not is_folder and not is_lora_file(weights_path):
         return None
 
-    folder = weights if is_folder else weights.parent
-    lora_file = _find_lora_file(folder) if is_folder else weights
-    if encoding is None and (folder / ENCODING_FILE).is_file():
-        encoding = folder / ENCODING_FILE
-    return LoraFiles(lora_file, encoding)
+    folder = weights_path if is_folder else weights_path.parent
+    lora_file = _find_lora_file(folder) if is_folder else weights_path
+    if encoding_path is None and (folder / ENCODING_FILE).is_file():
+        encoding_path = folder / ENCODING_FILE
+    return LoraFiles(lora_file, encoding_path)
 
 
 def is_lora_file(path: Path) -> bool:
@@ -330,11 +330,13 @@ def check_base(base: AdapterBase, folder: Path) -> None:
 def load_matching_manifest(
     path: Path, checkpoint: Checkpoint, base: str, encoded_tokens: str
 ) -> tuple[AdapterManifest, Path]:
-    """Return a manifest and the folder of its base model.
+    """Return a manifest and the folder of its base model, after checking that both fit.
 
     Args:
+        path: The manifest's path.
+        checkpoint: The registered checkpoint of the adapter.
         base: Folder or hub id of the base model.
-        encoded_tokens: The checkpoint's "all" or "image".
+        encoded_tokens: Which tokens the checkpoint's encoding acts on: "all", or "image" alone.
 
     Raises:
         WeightsError: The manifest does not belong to the checkpoint or to the base model.
@@ -355,10 +357,17 @@ def load_matching_manifest(
 
 
 def check_adapter(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise WeightsError if a file of an adapter folder or its base model was altered."""
+    """Raise WeightsError if a file of an adapter folder or its base model was altered.
+
+    Args:
+        path: The manifest's path.
+        checkpoint: The registered checkpoint of the adapter.
+    """
     manifest = read_manifest(path)
     for name in manifest.files:
-        checked_file(path, manifest, name)
+        verify_adapter_file(path, manifest, name)
+
+    # This raises WeightsError if the base model on this machine is not the recorded one.
     load_matching_manifest(
         path,
         checkpoint,

@@ -36,9 +36,9 @@ from harope_bench.models.checkpoint_folder import (
 )
 from harope_bench.models.load_checkpoint import (
     SettingValue,
-    check_name,
     check_settings,
-    weights_path,
+    find_weights_path,
+    validate_user_name,
 )
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.models.weights_metadata import (
@@ -61,20 +61,20 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
 def register(
     name: str,
-    weights: Path,
+    weights_path: Path,
     user_fields: CheckpointFields,
-    encoding_weights: Path | None = None,
+    encoding_path: Path | None = None,
     replace: bool = False,
 ) -> Path:
     """Register a checkpoint, and return its TOML; see `register_checkpoint`."""
-    return register_checkpoint(name, weights, user_fields, encoding_weights, replace).path
+    return register_checkpoint(name, weights_path, user_fields, encoding_path, replace).path
 
 
 def register_checkpoint(
     name: str,
-    weights: Path,
+    weights_path: Path,
     user_fields: CheckpointFields,
-    encoding_weights: Path | None = None,
+    encoding_path: Path | None = None,
     replace: bool = False,
 ) -> Registration:
     """Write a checkpoint's TOML into the user's home; repeating a registration changes nothing.
@@ -96,15 +96,15 @@ def register_checkpoint(
         WeightsError: Keys do not fit, or contradict the training file's arguments.
         OptionError: A needed field is not stated, or the user's fields contradict the file.
     """
-    check_name(name)
-    weights = resolve_shard_index(weights)
+    validate_user_name(name)
+    weights_path = resolve_shard_index(weights_path)
     entry = registry.list_entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
         raise NameClashError(
             f"checkpoint {name!r} is registered already ({entry.origin}); choose another name"
         )
     try:
-        return _register(name, weights, user_fields, encoding_weights, replace)
+        return _register(name, weights_path, user_fields, encoding_path, replace)
     except (OptionError, WeightsError) as error:
         if entry is None or replace:
             raise
@@ -137,20 +137,21 @@ def unregister_checkpoint(name: str) -> Path:
 
 def _register(
     name: str,
-    weights: Path,
+    weights_path: Path,
     user_fields: CheckpointFields,
-    encoding_weights: Path | None,
+    encoding_path: Path | None,
     replace: bool,
 ) -> Registration:
     """Register what a path contains; see `register_checkpoint`."""
     user_fields = _resolve_user_fields(user_fields)
-    manifest_or_pipeline = lora_manifest.find_manifest_or_pipeline(weights)
+    manifest_or_pipeline = lora_manifest.find_manifest_or_pipeline(weights_path)
     lora_files = None
     if manifest_or_pipeline is None:
-        lora_files = lora_manifest.find_lora_files(weights, encoding_weights)
-    if encoding_weights is not None and lora_files is None:
+        lora_files = lora_manifest.find_lora_files(weights_path, encoding_path)
+    if encoding_path is not None and lora_files is None:
         raise OptionError(
-            f"--encoding-weights is for a LoRA without manifest, {weights} is none; leave it out"
+            f"--encoding-weights is for a LoRA without manifest, {weights_path} is none; leave it"
+            " out"
         )
 
     # A LoRA without manifest: its manifest is written first.
@@ -162,7 +163,7 @@ def _register(
 
     # A file with a whole network.
     if manifest_or_pipeline is None:
-        return write_registration(_register_file(name, weights, user_fields), replace)
+        return write_registration(_register_file(name, weights_path, user_fields), replace)
 
     # A pipeline without adapter: its manifest is written first.
     if manifest_or_pipeline.is_dir():
@@ -178,21 +179,24 @@ def _register(
     return write_registration(checkpoint, replace)
 
 
-def resolve_shard_index(weights: Path) -> Path:
+def resolve_shard_index(weights_path: Path) -> Path:
     """Return the index, or the one weights file, of a folder with one network.
 
     Returns:
         The path itself for a file, a pipeline, an adapter folder or a folder of something else.
     """
-    if not weights.is_dir() or lora_manifest.find_manifest_or_pipeline(weights) is not None:
-        return weights
-    index_paths = sorted(weights.glob(f"*{INDEX_SUFFIX}"))
+    if (
+        not weights_path.is_dir()
+        or lora_manifest.find_manifest_or_pipeline(weights_path) is not None
+    ):
+        return weights_path
+    index_paths = sorted(weights_path.glob(f"*{INDEX_SUFFIX}"))
     if len(index_paths) == 1:
         return index_paths[0]
 
-    single_file = weights / lora_manifest.SINGLE_FILE
+    single_file = weights_path / lora_manifest.SINGLE_FILE
     has_network = single_file.is_file() and not lora_manifest.is_lora_file(single_file)
-    return single_file if not index_paths and has_network else weights
+    return single_file if not index_paths and has_network else weights_path
 
 
 def _resolve_user_fields(user_fields: CheckpointFields) -> CheckpointFields:
@@ -204,27 +208,27 @@ def _resolve_user_fields(user_fields: CheckpointFields) -> CheckpointFields:
     return fields
 
 
-def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> Checkpoint:
+def _register_file(name: str, weights_path: Path, user_fields: CheckpointFields) -> Checkpoint:
     """Return the checkpoint of one file with a whole network, after loading it once."""
-    shard = SHARD.fullmatch(weights.name)
+    shard = SHARD.fullmatch(weights_path.name)
     if shard:
         raise WeightsError(
-            f"{weights} is one of {int(shard[2])} shards; give their index"
+            f"{weights_path} is one of {int(shard[2])} shards; give their index"
             f" {shard[1]}{INDEX_SUFFIX}, or their folder"
         )
 
-    state_dict = load_weights(weights)
-    note = read_checkpoint_note(weights)
-    fields, default_fields = _detect_file_fields(state_dict, note, user_fields, weights)
+    state_dict = load_weights(weights_path)
+    note = read_checkpoint_note(weights_path)
+    fields, default_fields = _detect_file_fields(state_dict, note, user_fields, weights_path)
     backbone = load_backbone(fields["backbone"])
     if not note:
         _complete_foreign_fields(backbone, state_dict, fields)
 
-    # What nobody states is taken from the published network.
+    # Fields that are not stated are taken from the published network.
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
     file_drawing = (note if note else default_fields).get("drawing", {})
-    fields["drawing"] = check_settings_defaults(
+    fields["drawing"] = validate_default_settings(
         {
             **published_defaults.get("drawing", {}),
             **file_drawing,
@@ -237,8 +241,8 @@ def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> C
         lora_manifest.check_base_loads(base_folder, {"transformer"})
 
     stated_fields: CheckpointFields = {**published_defaults, **default_fields, **fields}
-    sampling = _default_sampling(backbone, stated_fields, weights)
-    checkpoint = _make_checkpoint(name, weights, {**sampling, **stated_fields})
+    sampling = _default_sampling(backbone, stated_fields, weights_path)
+    checkpoint = _make_checkpoint(name, weights_path, {**sampling, **stated_fields})
     _check(checkpoint)
     check_weights_load(checkpoint, state_dict)
     return checkpoint
@@ -246,46 +250,49 @@ def _register_file(name: str, weights: Path, user_fields: CheckpointFields) -> C
 
 def _detect_file_fields(
     state_dict: Mapping[str, Tensor],
-    note: CheckpointFields,
+    note_fields: CheckpointFields,
     user_fields: CheckpointFields,
-    weights: Path,
+    weights_path: Path,
 ) -> tuple[CheckpointFields, CheckpointFields]:
-    """Return the fields from file and user, and the defaults of the detected network.
+    """Merge the fields that a file and the user state with those detected from parameter names.
+
+    Returns:
+        The merged fields, and the default fields of the detected network.
 
     Args:
-        note: Fields in the file's metadata.
+        note_fields: Fields in the file's metadata.
 
     Raises:
         OptionError: Nothing reveals the encoding.
     """
-    fields = merge_fields(note, user_fields, weights)
+    fields = merge_fields(note_fields, user_fields, weights_path)
     fields["backbone"], detected_fields = find_backbone(state_dict, fields.get("backbone"))
-    training_args = config_of_training_file(fields["backbone"], weights)
-    check_file_name(detected_fields, fields, training_args, weights)
+    training_args = config_of_training_file(fields["backbone"], weights_path)
+    check_file_name(detected_fields, fields, training_args, weights_path)
     detected_fields = apply_class_count(detected_fields, fields, training_args)
 
     file_fields: CheckpointFields = {
-        "config": merge_config(detected_fields.config, training_args, weights),
+        "config": merge_config(detected_fields.config, training_args, weights_path),
         "options": detected_fields.options,
     }
     if detected_fields.encoding:
         file_fields["encoding"] = detected_fields.encoding
-    fields = merge_fields(file_fields, fields, weights)
+    fields = merge_fields(file_fields, fields, weights_path)
     if "encoding" not in fields:
         raise OptionError(
-            f"the keys of {weights} do not reveal the encoding; add --encoding, one of:"
+            f"the keys of {weights_path} do not reveal the encoding; add --encoding, one of:"
             f" {', '.join(registry.list_names('encodings'))}"
         )
     return fields, detected_fields.defaults
 
 
 def _default_sampling(
-    backbone: Backbone[EncodedNetwork], stated_fields: CheckpointFields, weights: Path
+    backbone: Backbone[EncodedNetwork], stated_fields: CheckpointFields, weights_path: Path
 ) -> CheckpointFields:
     """Return steps and guidance for a network whose sampler is known.
 
     Raises:
-        OptionError: A network that generates, whose sampler nobody states. It is never assumed,
+        OptionError: The sampler of a network that generates is not stated. It is never assumed,
             because it decides what the prediction means.
     """
     if backbone.task != "generate":
@@ -296,8 +303,8 @@ def _default_sampling(
             for name in registry.list_names("samplers")
         )
         raise OptionError(
-            f"{weights} does not reveal what its network predicts; add the --sampler that it was"
-            f" trained for: {samplers}"
+            f"{weights_path} does not reveal what its network predicts; add the --sampler that it"
+            f" was trained for: {samplers}"
         )
     return {"steps": 50, "guidance": 1.0}
 
@@ -349,7 +356,7 @@ def description_lines(checkpoint: Checkpoint) -> tuple[str, ...]:
         f"takes {description.conditioning}; {resolution}; encoding {checkpoint.encoding}",
     )
 
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     if path.name == lora_manifest.MANIFEST:
         return lines
     unwrapped_weights = read_weights(path)
@@ -363,7 +370,11 @@ def _complete_foreign_fields(
     state_dict: Mapping[str, Tensor],
     fields: CheckpointFields,
 ) -> None:
-    """Check weights that this package did not write, and add published options, in place."""
+    """Check weights that this package did not write, and add published options, in place.
+
+    Args:
+        fields: Fields of the new checkpoint. Missing options of the encoding are added to it.
+    """
     backbone.check_foreign_weights(state_dict, fields["encoding"], fields["config"])
     default_options = backbone.default_options(fields["encoding"])
     fields["options"] = {**default_options, **fields.get("options", {})}
@@ -384,7 +395,7 @@ def _register_folder(name: str, manifest_path: Path, user_fields: CheckpointFiel
 
     published_defaults = backbone.published_defaults(fields["config"], user_fields)
     fields["config"] = {**published_defaults.pop("config", {}), **fields["config"]}
-    fields["drawing"] = check_settings_defaults(
+    fields["drawing"] = validate_default_settings(
         {**published_defaults.get("drawing", {}), **user_fields.get("drawing", {})}
     )
 
@@ -467,11 +478,11 @@ def _manifest_of_lora(
 
 
 def check_weights_load(checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]) -> None:
-    """Build the checkpoint's network and load it strictly; WeightsError where keys do not fit."""
+    """Build the checkpoint's network and load it strictly; WeightsError if keys do not fit."""
     load_backbone(checkpoint.backbone).load(checkpoint, state_dict)
 
 
-def check_settings_defaults(drawing: Mapping[str, Option]) -> dict[str, Option]:
+def validate_default_settings(drawing: Mapping[str, Option]) -> dict[str, Option]:
     """Return validated default settings of a checkpoint, with an absolute path of `vae`.
 
     Raises:
@@ -494,16 +505,22 @@ def check_settings_defaults(drawing: Mapping[str, Option]) -> dict[str, Option]:
     return defaults
 
 
-def _make_checkpoint(name: str, weights: Path, fields: CheckpointFields) -> Checkpoint:
-    """Return the record of a checkpoint; OptionError names the wrong field."""
-    source = f"harope-bench register {name} --weights {weights.name}"
+def _make_checkpoint(name: str, weights_path: Path, fields: CheckpointFields) -> Checkpoint:
+    """Return the record of a checkpoint; OptionError names the wrong field.
+
+    Args:
+        name: Name of the checkpoint.
+        weights_path: Its weights.
+        fields: All other fields that are known.
+    """
+    source = f"harope-bench register {name} --weights {weights_path.name}"
     try:
         return Checkpoint.model_validate(
             {
                 **fields,
                 "name": name,
-                "weights": str(weights.resolve()),
-                "sha256": weights_sha256(weights),
+                "weights": str(weights_path.resolve()),
+                "sha256": weights_sha256(weights_path),
                 "source": source,
             }
         )

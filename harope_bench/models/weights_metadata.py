@@ -37,10 +37,10 @@ MAPPING_FIELDS: tuple[Literal["options", "config"], ...] = ("options", "config")
 WRAPPER_KEYS = {"model", "net", "network", "module", "ema", "ema_model", "model_ema"}
 
 
-def read_checkpoint_note(weights: Path) -> CheckpointFields:
+def read_checkpoint_note(weights_path: Path) -> CheckpointFields:
     """Return the fields that `train` or `export` wrote into a file; empty for other files."""
     try:
-        fields = parse_json(weights_metadata(weights).get("checkpoint", "{}"))
+        fields = parse_json(weights_metadata(weights_path).get("checkpoint", "{}"))
     except ValueError:
         return {}
     if not isinstance(fields, dict):
@@ -52,7 +52,7 @@ def read_checkpoint_note(weights: Path) -> CheckpointFields:
 
 
 def merge_fields(
-    file_fields: CheckpointFields, user_fields: CheckpointFields, weights: Path
+    file_fields: CheckpointFields, user_fields: CheckpointFields, weights_path: Path
 ) -> CheckpointFields:
     """Return the fields of both sources.
 
@@ -63,8 +63,8 @@ def merge_fields(
     for key in NETWORK_FIELDS:
         if file_fields.get(key) not in (None, fields.get(key)):
             raise OptionError(
-                f"{weights} contains {file_fields[key]} parameters, not {user_fields[key]}; leave"
-                f" --{key} out or correct it"
+                f"{weights_path} contains {file_fields[key]} parameters, not {user_fields[key]};"
+                f" leave --{key} out or correct it"
             )
 
     for group in MAPPING_FIELDS:
@@ -73,7 +73,7 @@ def merge_fields(
         for field, value in user_values.items():
             if field in file_values and file_values[field] != value:
                 raise OptionError(
-                    f"{weights} was trained with {field} = {file_values[field]}, not {value};"
+                    f"{weights_path} was trained with {field} = {file_values[field]}, not {value};"
                     " leave it out or correct it"
                 )
         fields[group] = {**file_values, **user_values}
@@ -118,7 +118,7 @@ def check_file_name(
     detected_fields: DetectedFields,
     fields: CheckpointFields,
     training_args: Mapping[str, Option],
-    weights: Path,
+    weights_path: Path,
 ) -> None:
     """Check that a sampler detected from keys fits the file's name.
 
@@ -138,10 +138,10 @@ def check_file_name(
     )
     if pattern is None or not is_sampler_guessed:
         return
-    match = pattern.search(weights.stem)
+    match = pattern.search(weights_path.stem)
     if match:
         raise OptionError(
-            f"{weights} has the keys of {fields['backbone']}, but {match[0]} in its name is a"
+            f"{weights_path} has the keys of {fields['backbone']}, but {match[0]} in its name is a"
             " network that predicts something else; if it is none, add --sampler"
         )
 
@@ -169,37 +169,42 @@ def apply_class_count(
     return load_backbone(fields["backbone"]).set_class_count(detected_fields, classes)
 
 
-def config_of_training_file(backbone: str, weights: Path) -> dict[str, Option]:
+def config_of_training_file(backbone: str, weights_path: Path) -> dict[str, Option]:
     """Return the sizes that a training file's arguments state; empty for other files.
 
     Raises:
         WeightsError: The arguments name a network of another backbone.
     """
-    args = training_arguments(weights)
+    args = training_arguments(weights_path)
     try:
         config = load_backbone(backbone).config_from_training_args(args)
     except WeightsError as error:
-        raise WeightsError(f"{weights}: {error}") from error
+        raise WeightsError(f"{weights_path}: {error}") from error
     if config is None and "model" in args:
         raise WeightsError(
-            f"{weights} was trained as {printable_line(str(args['model']))}, but backbone"
+            f"{weights_path} was trained as {printable_line(str(args['model']))}, but backbone"
             f" {backbone} supports no training files"
         )
     return config or {}
 
 
 def merge_config(
-    detected_config: Mapping[str, Option], training_args: Mapping[str, Option], weights: Path
+    detected_config: Mapping[str, Option], training_args: Mapping[str, Option], weights_path: Path
 ) -> dict[str, Option]:
-    """Return the sizes from keys and training arguments.
+    """Merge a network's sizes from parameter names and shapes with those from training arguments.
+
+    Args:
+        detected_config: Sizes that the parameter names and shapes reveal.
+        training_args: Sizes that the training arguments in the file state.
+        weights_path: The file, for the message.
 
     Raises:
-        WeightsError: They contradict each other.
+        WeightsError: The two contradict each other.
     """
     for field, value in training_args.items():
         if field in detected_config and detected_config[field] != value:
             raise WeightsError(
-                f"{weights}: its args state {field} = {value}, its keys {detected_config[field]};"
-                " give the file as training wrote it"
+                f"{weights_path}: its training arguments state {field} = {value}, its parameters"
+                f" have {detected_config[field]}; use the unmodified checkpoint"
             )
     return {**training_args, **detected_config}

@@ -59,9 +59,9 @@ from harope_bench.evaluators.base import EvaluatorOutput, Features, load_feature
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import (
     check_settings,
+    find_weights_path,
     load_checkpoint_record,
     open_classifier,
-    weights_path,
 )
 from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.predictions import (
@@ -197,7 +197,7 @@ def classify(
     names = _resolve_evaluators(plan.suite, suite, evaluators)
     real_images = suite.real_images(selection.folder, selection.labels)
     count = _resolve_count(real_images, selection.count, plan.suite)
-    check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
     judge = label_judge_record(plan, real_images, selection.crop_ratio)
     run = RunFolder(out)
     _check_run_folder(run, plan, count)

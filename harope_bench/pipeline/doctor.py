@@ -22,7 +22,7 @@ from harope_bench.judges.base import (
     load_judge,
     open_judge,
 )
-from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
     EXTRAS,
@@ -157,7 +157,7 @@ def _checkpoint_finding(name: str) -> Finding:
         checkpoint = load_checkpoint_record(name)
         if requirement := checkpoint_requirement(checkpoint):
             return Finding("checkpoint", name, "broken", requirement.detail, requirement.command)
-        check_sha256(weights_path(checkpoint), checkpoint.sha256)
+        check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
     except BenchError as error:
         fix = f"harope-bench register {name} --weights FILE"
         return Finding("checkpoint", name, "broken", str(error), fix)

@@ -33,9 +33,9 @@ from harope_bench.models.load_checkpoint import (
     SettingValue,
     check_settings,
     drop_neutral_settings,
+    find_weights_path,
     load_checkpoint_record,
     open_generator,
-    weights_path,
 )
 from harope_bench.models.samplers.base import load_sampler, load_settings_sampler
 from harope_bench.suites.base import Suite, load_suite
@@ -167,7 +167,9 @@ def _drop_default_spacing(checkpoint: Checkpoint, settings: Settings) -> Setting
         OptionError: The checkpoint lacks a setting that sampling needs, or the sampler needs
             another prediction type than the checkpoint's.
     """
-    supported_fields = load_backbone(checkpoint.backbone).supported_settings(checkpoint).fields
+    supported_fields = (
+        load_backbone(checkpoint.backbone).supported_settings(checkpoint).setting_names
+    )
     values = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
     missing = [
         field for field, value in values.items() if field in supported_fields and value is None
@@ -221,7 +223,7 @@ def generate(
     run = RunFolder(out)
     indices = IndexRanges.from_indices(indices)
     check_checkpoint_suite(plan.checkpoint, plan.suite)
-    check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    check_sha256(find_weights_path(plan.checkpoint), plan.checkpoint.sha256)
     requests = missing_requests(plan, indices, run)
     if run.plan is not None:
         run.tie_to_plan(plan)  # a folder of another plan is rejected before a network is loaded

@@ -27,7 +27,7 @@ from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import weights_path
+from harope_bench.models.load_checkpoint import find_weights_path
 from harope_bench.pipeline.annotate import AnnotatorOptions
 from harope_bench.pipeline.evaluate import FeatureScoring, resolve_profile
 from harope_bench.pipeline.evaluate_prompts import (
@@ -177,7 +177,7 @@ def checkpoint_requirement(checkpoint: Checkpoint) -> Requirement | None:
     if name not in registry.list_entries("checkpoints"):
         detail = f"checkpoint {name} is not registered here"
         return Requirement("checkpoint", name, detail, command)
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     if not path.is_file():
         detail = f"weights {path} of checkpoint {name} are missing"
         return Requirement("checkpoint", name, detail, command)

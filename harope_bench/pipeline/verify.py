@@ -29,7 +29,11 @@ from harope_bench.data.result_store import read_result
 from harope_bench.data.run_folder import FEATURES_FOLDER, PLAN_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import ImageGenerator
-from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator, weights_path
+from harope_bench.models.load_checkpoint import (
+    find_weights_path,
+    load_checkpoint_record,
+    open_generator,
+)
 from harope_bench.pipeline.classify import (
     RealImageSelection,
     is_classification_suite,
@@ -327,7 +331,7 @@ def _find_checkpoint(plan: Plan) -> Checkpoint:
             f"checkpoint {checkpoint.name} is registered with other weights than this run's, so no"
             " sample can be generated again; --redraw 0 checks the rest"
         )
-    check_sha256(weights_path(checkpoint), checkpoint.sha256)
+    check_sha256(find_weights_path(checkpoint), checkpoint.sha256)
     return checkpoint
 
 

@@ -491,7 +491,7 @@ def group_by_reason(reasons: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def format_number(value: float | None, digits: int, sign: str = "") -> str:
-    """Return a number with so many decimals, or a dash. What rounds to zero has no minus sign."""
+    """Return a number with `digits` decimals, or a dash for None. Zero has no minus sign."""
     if value is None:
         return "-"
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"

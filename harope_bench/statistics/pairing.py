@@ -2,7 +2,7 @@
 
 Tables, `compare` and `gate` use this module. Samples are paired if both runs generated the same
 requests: suite, label or prompt, sample index, seed and resolution. Prompts are paired if both
-results score the same prompts, whatever the seed, the resolution, the number of copies or the
+results score the same prompts, for any seed, resolution, the number of copies or the
 origin of the images. Images of a classifier are paired by their hash. Everything else is unpaired,
 and the difference says why.
 """
@@ -57,8 +57,8 @@ BY_IMAGE = "paired by image"
 class MeasurementKey(NamedTuple):
     """The facts that two measurements must share to be comparable.
 
-    None stands for what is not recorded, because images came without a plan or a results file does
-    not name its judge. "none" stands for a setting that does not apply to a backbone. The kind of
+    A field is None if it is not recorded, because images came without a plan or a results file does
+    not name its judge. "none" is a setting that does not apply to a backbone. The kind of
     a judge is always recorded: it is official if the results file says so.
     """
 
@@ -115,7 +115,7 @@ def first_key_difference(
     new_key: MeasurementKey,
     fields: Sequence[str] = MeasurementKey._fields,
 ) -> str | None:
-    """Return the first field in which two keys are known to differ, as text; None if none does."""
+    """Return the first of some fields in which two keys are known to differ, as text; else None."""
     return next(iter(key_differences(baseline_key, new_key, fields)), None)
 
 
@@ -126,7 +126,8 @@ def key_differences(
 ) -> list[str]:
     """Return every field in which two keys are known to differ, as text.
 
-    Fields that one of them does not record are in `unrecorded_fields`.
+    Only the given fields are compared. Fields that a key does not record are in
+    `unrecorded_fields`.
     """
     baseline_values = baseline_key._asdict()
     new_values = new_key._asdict()

@@ -21,7 +21,7 @@ import numpy as np
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, SampleError, StorageError
-from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.index_ranges import parse_whole_number
 from harope_bench.core.regular_file import IMAGE_BYTES, is_file, read_regular
 from harope_bench.core.storage import convert_os_errors
 from harope_bench.core.text_file import read_text
@@ -190,7 +190,7 @@ class ImageNetValSuite(ClassificationSuite):
     def _parse_line(self, path: Path, line_number: int, line: str) -> tuple[str, int]:
         """Return file name and class on a line of the list; raise OptionError if it has neither."""
         name, _, index_text = line.strip().partition(" ")
-        label = whole_number(index_text.strip())
+        label = parse_whole_number(index_text.strip())
         if name.isdecimal() and not index_text:
             raise OptionError(
                 f"{path} line {line_number} is only a number;"

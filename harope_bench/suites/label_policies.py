@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.index_ranges import parse_whole_number
 from harope_bench.core.storage import home, sha256_bytes, sha256_file, write_bytes
 from harope_bench.core.text_file import read_text
 
@@ -110,7 +110,7 @@ def _read_labels(path: Path, classes: int) -> tuple[int, ...]:
     """Return the labels in a file; raise OptionError for an invalid label or an empty file."""
     labels = []
     for number, text in enumerate(read_text(path).split(), 1):
-        label = whole_number(text)
+        label = parse_whole_number(text)
         if label is None or label >= classes:
             raise OptionError(
                 f"{path} label {number} is {text[:20]!r}, wanted a number from 0 to {classes - 1}",

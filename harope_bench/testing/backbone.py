@@ -215,7 +215,7 @@ class _BackboneContract:
             f"`conditioning` returns {conditioning!r}, wanted a Conditioning",
         )
         checkpoint = self.make_trial().checkpoint
-        fields = self.backbone.supported_settings(checkpoint).fields
+        fields = self.backbone.supported_settings(checkpoint).setting_names
         self.expect(
             fields <= Settings.model_fields.keys(),
             f"reads settings that do not exist: {sorted(fields - Settings.model_fields.keys())}",

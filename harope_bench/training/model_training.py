@@ -14,7 +14,7 @@ from harope_bench.core.storage import sha256_file
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.checkpoint_fields import CheckpointFields
-from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.models.weights_metadata import read_checkpoint_note
 from harope_bench.training.loop import LoggedMetrics, Trainer
 from harope_bench.training.recipe import GeneratorRecipe, ModelRecipe, TextToImageRecipe
@@ -116,7 +116,7 @@ def base_weights_path(recipe: TextToImageRecipe, encoding: str) -> Path | None:
     if checkpoint_name is None:
         return None
     checkpoint = load_checkpoint_record(checkpoint_name)
-    path = weights_path(checkpoint)
+    path = find_weights_path(checkpoint)
     check_sha256(path, checkpoint.sha256)
     return path
 

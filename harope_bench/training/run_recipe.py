@@ -10,7 +10,7 @@ from harope_bench.core.record_base import Option
 from harope_bench.core.regular_file import check_regular
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import convert_os_errors
-from harope_bench.models.load_checkpoint import check_name
+from harope_bench.models.load_checkpoint import validate_user_name
 from harope_bench.training.model_training import TrainingSpec, base_weights_path
 from harope_bench.training.recipe import (
     AnyRecipe,
@@ -68,7 +68,7 @@ def run_recipe(
             " rope-axial, for example"
         )
     name_prefix = recipe.suite if isinstance(recipe, DenoiserRecipe) else recipe.name
-    title = check_name(checkpoint_name or f"{name_prefix}-{encoding}")
+    title = validate_user_name(checkpoint_name or f"{name_prefix}-{encoding}")
     folder = out or Path("runs/train") / title
     check_training_outputs(folder, output_files(recipe, title, resume))
     if isinstance(recipe, TextToImageRecipe):

@@ -369,7 +369,9 @@ def test_a_setting_that_a_network_ignores_is_rejected_by_name(
 def test_fold_means_nothing_where_there_is_no_matrix_to_move(
     name: str, asked: dict[str, Any]
 ) -> None:
-    with pytest.raises(OptionError, match="has no matrix that folds; leave --fold out"):
+    with pytest.raises(
+        OptionError, match="has no matrix that can be folded into the projections; leave --fold out"
+    ):
         make_plan(name, None, asked)
     assert make_plan("digits-harope", None, asked).settings.fold is asked["fold"]
 

@@ -52,7 +52,7 @@ from harope_bench.core.errors import (
     SampleError,
     StorageError,
 )
-from harope_bench.core.limits import check_config
+from harope_bench.core.limits import validate_config
 from harope_bench.core.regular_file import open_regular, read_regular
 from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.data import adm_npz, feature_rows, image_io
@@ -642,8 +642,10 @@ def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() 
 )
 def test_a_network_that_fills_the_memory_is_not_built(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="too large|more than"):
-        check_config(config)
-    check_config({"hidden": 1152, "depth": 28, "patch": 2, "size": 32, "classes": 1000})  # DiT-XL/2
+        validate_config(config)
+    validate_config(
+        {"hidden": 1152, "depth": 28, "patch": 2, "size": 32, "classes": 1000}
+    )  # DiT-XL/2
 
 
 def test_a_schedule_states_its_threads() -> None:

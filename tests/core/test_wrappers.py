@@ -22,7 +22,7 @@ from harope_bench.core.schema import Request, Settings
 from harope_bench.core.state_dicts import load_weights, read_weights, weights_sha256
 from harope_bench.core.storage import home
 from harope_bench.core.weight_wrappers import unwrap_state_dict
-from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.models.register_checkpoint import description_lines, register
 from harope_bench.pipeline.generate import make_plan
 
@@ -126,7 +126,7 @@ def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrappe
     )
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
     drawer = registry.load_by_name("backbones", "dit").open(
-        found, load_weights(weights_path(found), found.sha256), settings
+        found, load_weights(find_weights_path(found), found.sha256), settings
     )
     assert drawer.generate([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
 
@@ -198,12 +198,12 @@ def test_shards_are_read_by_their_index_and_every_shard_is_hashed(
         {"sampler": "flow", "config": {"size": 28}},
     )
     found = load_checkpoint_record("mine")
-    read = load_weights(weights_path(found), found.sha256)
+    read = load_weights(find_weights_path(found), found.sha256)
     assert all(torch.equal(read[key], weights[key]) for key in weights)
     second = index.parent / "model-00002-of-00002.safetensors"
     save_file(worse(load_file(second)), second)
     with pytest.raises(WeightsError, match="has sha256"):
-        load_weights(weights_path(found), found.sha256)
+        load_weights(find_weights_path(found), found.sha256)
     assert weights_sha256(index) != found.sha256
 
 
@@ -246,7 +246,7 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
         register(name, weights, {"config": {"base": str(base)}, "steps": 1})
         found, backbone = load_checkpoint_record(name), registry.load_by_name("backbones", kind)
         assert (found.backbone, found.encoding, found.options) == (kind, *backbone.base_encoding)
-    loaded = backbone.load(found, load_weights(weights_path(found))).state_dict()
+    loaded = backbone.load(found, load_weights(find_weights_path(found))).state_dict()
     tuned = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(loaded[f"transformer.{key}"], value) for key, value in tuned.items())
 

@@ -421,7 +421,7 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
     for name in ("a.tiff", "b.TIFF", "c.gif"):
         (folder / name).write_bytes(b"")
     assert open_samples(folder).warnings == (
-        "images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",
+        "images: ignored 3 other files (.gif, .tiff) and 1 folder next to the images",
     )
 
 

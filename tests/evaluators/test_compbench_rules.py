@@ -647,7 +647,7 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
     "moving-index": (moving, [(2, 3)], [(0, 3)]),
     "no-object": (
         lambda r: counts.parse_object_counts("two unicorns", KNOWN, r).failure,
-        "no known object: the official script stops (ZeroDivisionError)",
+        "no known object: the official script crashes (ZeroDivisionError)",
         "no known object",
     ),
     "last-word": (count("a dog and two", "dog"), None, 1.0),

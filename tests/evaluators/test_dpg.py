@@ -23,7 +23,7 @@ from harope_bench.evaluators.rules.dpg import (
     QUIRKS,
     QUIRKS_NOT_REPRODUCED,
     DpgItem,
-    can_fail,
+    can_crash_official_script,
     categories,
     category_sums,
     row_indices,
@@ -91,7 +91,7 @@ def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
     unknown = facts(question(1), question(2, (9,)))
     assert both(unknown, ["yes", "yes"]) == (None, 1.0)
     assert [
-        can_fail(DpgItem.model_validate(g))
+        can_crash_official_script(DpgItem.model_validate(g))
         for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))
     ] == [True] * 3 + [False]
 

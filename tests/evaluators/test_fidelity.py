@@ -84,7 +84,7 @@ def test_is_equals_a_plain_loop(rows: int, block: int) -> None:
 def test_is_equals_torch_fidelity_in_the_same_blocks() -> None:
     logits = (np.random.default_rng(21).normal(size=(1000, 40)) * 4).astype(np.float32)
     theirs = isc_features_to_metric(torch.from_numpy(logits), splits=5, shuffle=False)
-    ours = inception_score(logits, block=200)
+    ours = inception_score(logits, block_size=200)
     assert ours.value == pytest.approx(theirs["inception_score_mean"], rel=1e-12)  # both float64
     assert ours.blocks.std() == pytest.approx(theirs["inception_score_std"], rel=1e-9)
 
@@ -98,11 +98,11 @@ def test_balls_equal_full_matrices_at_any_block_size(block: int, lattice: bool) 
             np.rint(a * 2) + 1000,
             np.rint(b * 2) + 1000,
         )  # many equal distances, and copies, far from zero
-    radii = squared_radii(b, block=block)
+    radii = squared_radii(b, block_size=block)
     # Whole numbers stay whole after the centre is taken off, so their distances are exact; rounding
     # of squares otherwise.
     np.testing.assert_allclose(radii, slow_radii(b), rtol=0 if lattice else 1e-12)
-    found = neighbour_balls(a, b, block=block)
+    found = neighbour_balls(a, b, block_size=block)
     np.testing.assert_array_equal(found.real_radii, radii)
     np.testing.assert_array_equal(found.generated_inside, slow_covered(a, b))
     np.testing.assert_array_equal(found.real_inside, slow_covered(b, a))

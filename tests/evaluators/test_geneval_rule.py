@@ -21,8 +21,8 @@ from harope_bench.evaluators.rules.geneval import (
     CORRECTIONS,
     QUIRKS,
     TASKS,
+    GenevalOptions,
     PromptSpec,
-    ScriptOptions,
     counted_detections,
     evaluate_image,
     inclusive_box_iou,
@@ -95,7 +95,7 @@ def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> No
     found = [thing("dog", 0.95), thing("dog", 0.94)]
     assert right(line("counting", clause("dog", 2), exclude=[clause("dog", 3)]), found)
     for rules in BOTH:
-        assert counted_detections(found, "counting", rules, ScriptOptions(max_overlap=0.999))[
+        assert counted_detections(found, "counting", rules, GenevalOptions(max_overlap=0.999))[
             "dog"
         ] == [0]
     half = [
@@ -105,10 +105,10 @@ def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> No
     assert inclusive_box_iou(half[0].box, half[1].box) == pytest.approx(1 / 3)
     exclusive = 4 * 9 / (2 * 81 - 4 * 9)
     assert exclusive < 0.3 < 1 / 3
-    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.3))[
+    assert counted_detections(half, "counting", "official", GenevalOptions(max_overlap=0.3))[
         "dog"
     ] == [0]
-    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.34))[
+    assert counted_detections(half, "counting", "official", GenevalOptions(max_overlap=0.34))[
         "dog"
     ] == [0, 1]
     assert inclusive_box_iou((0, 0, -1, -1), (0, 0, -1, -1)) == 0  # no pixel at all
@@ -120,7 +120,7 @@ def test_overlap_compares_with_the_surest_that_is_left() -> None:
         thing("dog", 0.98, (40, 0, 139, 99)),
         thing("dog", 0.97, (80, 0, 179, 99)),
     ]
-    assert counted_detections(chain, "counting", "official", ScriptOptions(max_overlap=0.3))[
+    assert counted_detections(chain, "counting", "official", GenevalOptions(max_overlap=0.3))[
         "dog"
     ] == [
         0,

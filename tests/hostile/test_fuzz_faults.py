@@ -90,7 +90,10 @@ OTHER_DIGITS = (LONG_DIGITS, "²", "١٢", "1_0", "+1", "-1", " ", "")
 
 @pytest.mark.parametrize("text", OTHER_DIGITS)
 def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None:
-    assert index_ranges.whole_number(text) is None and index_ranges.whole_number("0042") == 42
+    assert (
+        index_ranges.parse_whole_number(text) is None
+        and index_ranges.parse_whole_number("0042") == 42
+    )
     with (
         pytest.raises(OptionError, match=r"label 2 is|has no labels|^$")
         if text.strip()

@@ -116,7 +116,7 @@ DOORS = {
     "read_toml", "read_toml_bytes", "parse_toml", "read_lines", "read_lines_by_field", "read_checksums", "open_npz", "read_header", "load_arrays",
     "load_weights", "read_weights", "weights_header", "weights_metadata", "open_image", "read_image_bytes", "model_validate", "model_validate_json", "from_json", "read_versioned_toml", "parse_versioned_json",
     "validate_json", "validate_python", "load_file", "np.load", "torch.load", "DictReader", "parse_ranges", "parse_indices", "json.loads",
-    "tomllib.loads", "gzip.open", "Image.open", "whole_number", "compile_pattern",
+    "tomllib.loads", "gzip.open", "Image.open", "parse_whole_number", "compile_pattern",
 }  # fmt: skip
 OF_THE_PACKAGE = "reads a file of the package itself or of the kernel"
 BY_HASH = "weights of a recorded hash, which go strictly into a network; store.load_weights is in the table"

@@ -237,7 +237,7 @@ def test_a_text_is_ranges_or_one_line_of_an_error(text: str) -> None:
         assert len(ranges) <= index_ranges.MAX_INDICES and set(text) <= set(
             "0123456789,- \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u3000"
         )
-    number = index_ranges.whole_number(text)
+    number = index_ranges.parse_whole_number(text)
     assert number is None or str(number) == text.lstrip("0").rjust(1, "0")
 
 
@@ -351,7 +351,7 @@ def test_a_shortened_text_is_one_line_of_its_length(text: str, field: str) -> No
         len(record_base.shorten_text(text)) <= record_base.LABEL_LENGTH
         and record_base.shorten_text(text).isprintable()
     )
-    label, error = attempt(record_base.check_label, text)
+    label, error = attempt(record_base.validate_user_label, text)
     if error is not None:
         assert isinstance(error, BenchError) and str(error).isprintable()
     else:

@@ -134,7 +134,7 @@ RIGHT = [
     Case("bytes-after-the-end", put(FILE, GOOD + b"PK\x03\x04" + bytes(99)), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("grey", put(FILE, encoded("PNG", "L")), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("one-bit", put(FILE, encoded("PNG", "1")), CONVERT, 0, "4 images", ("out.npz",), is_image),
-    Case("folder-beside", lambda room: Path(IMAGES, "more.png").mkdir(), CONVERT, 0, "1 folder beside the images not read", ("out.npz",)),
+    Case("folder-beside", lambda room: Path(IMAGES, "more.png").mkdir(), CONVERT, 0, "ignored 1 folder next to the images", ("out.npz",)),
     Case("link-to-a-file", lambda room: os.symlink("000000.png", room.folder / FILE), CONVERT, 0, "4 images", ("out.npz",), is_image),
 ]  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_the_error_of_is_is_the_spread_of_replicates() -> None:
     for _ in range(400):
         score = inception_score(
             peaked(rng.integers(0, 12, size=750) ** 2 // 12, 12, int(rng.integers(2**31))),
-            block=300,
+            block_size=300,
         )  # last block is half
         found.append((score.value, standard_error(score.contributions)))
     values, errors = np.array(found).T
@@ -77,7 +77,7 @@ def test_the_error_of_is_is_the_spread_of_replicates() -> None:
 
 def test_a_short_block_brings_its_own_noise() -> None:
     score = inception_score(
-        peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), block=500
+        peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), block_size=500
     )
     parts = np.split(score.contributions, [500, 1000])
     # The mean over three blocks has a third of each block's error, and 40 images have a larger one.

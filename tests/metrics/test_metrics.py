@@ -268,14 +268,14 @@ def test_most_distances_are_decided_by_the_screen(monkeypatch: pytest.MonkeyPatc
         return squared_pair_distances(left, right, i, j)
 
     monkeypatch.setattr(neighbours, "squared_pair_distances", counting)
-    neighbour_balls(drawn, real, block=256)
+    neighbour_balls(drawn, real, block_size=256)
     # At least each radius once; of 3.6 million distances hardly any more.
     assert 2200 <= sum(counted) < 3000
 
 
 def test_precision_and_recall_equal_torch_fidelity_in_both_its_ways() -> None:
     drawn, real = cloud(36, 700, 48, 0.1), cloud(37, 500, 48)
-    found = neighbour_balls(drawn, real, block=200)
+    found = neighbour_balls(drawn, real, block_size=200)
     for save_ram in (False, True):
         theirs = prc_features_to_metric(
             *map(torch.from_numpy, (drawn, real)),
@@ -294,7 +294,9 @@ def test_mapped_files_give_the_same_bits(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", rows)
     maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("drawn", "real")]
     for ours, theirs in zip(
-        neighbour_balls(*maps, block=64), neighbour_balls(drawn, real, block=64), strict=True
+        neighbour_balls(*maps, block_size=64),
+        neighbour_balls(drawn, real, block_size=64),
+        strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
 

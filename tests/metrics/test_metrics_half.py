@@ -73,7 +73,7 @@ def whole(rows: np.ndarray) -> tuple[RowNorms, slice]:
 
 
 def fits(left: np.ndarray, right: np.ndarray) -> bool:
-    return fits_float16(*whole(left), *whole(right), block=16)
+    return fits_float16(*whole(left), *whole(right), block_size=16)
 
 
 def half_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -124,9 +124,9 @@ def test_a_block_equals_numpys_float16(scale: float, shift: float) -> None:
 def test_balls_equal_whole_matrices(scale: float, shift: float, wide: int, narrow: int) -> None:
     drawn, real = cloud(2, 260, 32, scale, shift), cloud(3, 150, 32, scale, shift)
     drawn[200:] *= 0.3  # blocks differ in size, so that some fit float16 and some do not
-    found = float16_balls(drawn, real, adm_block=wide, block=narrow)
+    found = float16_balls(drawn, real, adm_block_size=wide, block_size=narrow)
     np.testing.assert_array_equal(
-        float16_radii(drawn, adm_block=wide, block=narrow), found.generated_radii
+        float16_radii(drawn, adm_block_size=wide, block_size=narrow), found.generated_radii
     )
     # The product's last bit depends on the block's shape, which moves a float16 rounding now and
     # then; float32 blocks differ by it.

@@ -135,7 +135,7 @@ def test_memory_stays_far_below_a_kernel_matrix() -> None:
     x, y = cloud(16, 4000, 8), cloud(17, 3000, 8)
     tracemalloc.start()
     try:
-        kid(x, y, block=256)
+        kid(x, y, block_size=256)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -33,7 +33,7 @@ def test_shards_merge_to_the_whole(sizes: list[int], block: int) -> None:
 
 def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
     rows = cloud(1, 700, 5) + np.float32(4096.0)
-    mean, covariance = Moments.from_rows(rows, block=64).to_gaussian()
+    mean, covariance = Moments.from_rows(rows, block_size=64).to_gaussian()
     exact = np.cov(rows.astype(np.float64), rowvar=False)
     np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(covariance, exact, rtol=1e-11)
@@ -54,7 +54,7 @@ def test_one_image_has_no_covariance() -> None:
 def test_moments_equal_numpy(shift: float, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", cloud(0, 1500, 40, shift))
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    mean, covariance = Moments.from_rows(rows, block=256).to_gaussian()
+    mean, covariance = Moments.from_rows(rows, block_size=256).to_gaussian()
     np.testing.assert_allclose(
         mean, np.mean(rows.astype(np.float64), axis=0), rtol=1e-12, atol=1e-10
     )

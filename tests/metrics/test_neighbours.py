@@ -38,7 +38,10 @@ def test_order_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = cloud(36, 80, 4), cloud(37, 60, 4)
     p, q = rng.permutation(80), rng.permutation(60)
-    plain, shuffled = neighbour_balls(a, b, block=16), neighbour_balls(a[p], b[q], block=16)
+    plain, shuffled = (
+        neighbour_balls(a, b, block_size=16),
+        neighbour_balls(a[p], b[q], block_size=16),
+    )
     np.testing.assert_array_equal(plain.generated_inside[p], shuffled.generated_inside)
     np.testing.assert_array_equal(plain.real_inside[q], shuffled.real_inside)
 
@@ -47,7 +50,7 @@ def test_order_does_not_matter(seed: int) -> None:
 def test_copies_are_at_distance_exactly_zero(shift: float) -> None:
     base = cloud(38, 50, 200, shift)
     rows = np.concatenate([base, base, base, base])[np.random.default_rng(39).permutation(200)]
-    assert (squared_radii(rows, block=32) == 0.0).all()
+    assert (squared_radii(rows, block_size=32) == 0.0).all()
     plain = rows.astype(np.float64)
     norms = (plain**2).sum(axis=1)
     unsnapped = norms[:, None] + norms - 2 * plain @ plain.T

@@ -15,7 +15,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.models.backbones import dit
-from harope_bench.models.backbones.base import GeneratedTile
+from harope_bench.models.backbones.base import GeneratedBatch
 from harope_bench.testing import check_backbone
 
 B2 = {
@@ -89,7 +89,7 @@ def test_backbone_keeps_its_promises_with_a_sampler_that_adds_noise() -> None:
 class LeakyDrawer(dit.DitImageGenerator):
     """Brightens by the mean of the tile: rows see each other."""
 
-    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
         drawn = super().generate(requests, settings)
         return drawn._replace(images=drawn.images + np.uint8(drawn.images.sum() % 251))
 
@@ -97,7 +97,7 @@ class LeakyDrawer(dit.DitImageGenerator):
 class BatchNoise(dit.DitImageGenerator):
     """One generator for the whole tile, seeded by its first request."""
 
-    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
         first = requests[0].index
         moved = [r.model_copy(update={"index": 1000 * first + i}) for i, r in enumerate(requests)]
         return super().generate(moved, settings)
@@ -106,14 +106,14 @@ class BatchNoise(dit.DitImageGenerator):
 class HidesFaults(dit.DitImageGenerator):
     """Says nothing of rows that are not finite."""
 
-    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
         return super().generate(requests, settings)._replace(failures={})
 
 
 class GlobalNoise(dit.DitImageGenerator):
     """Stirs in torch's global generator."""
 
-    def generate(self, requests: Any, settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
         drawn = super().generate(requests, settings)
         return drawn._replace(
             images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8)

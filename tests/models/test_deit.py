@@ -419,11 +419,12 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
     )
     assert (found.sampler, found.training_steps) == (None, 4)
     assert all(
-        v.dtype == torch.float16 for v in load_weights(load_checkpoint.weights_path(found)).values()
+        v.dtype == torch.float16
+        for v in load_weights(load_checkpoint.find_weights_path(found)).values()
     )
     load_state_strictly(
         build("rope-mixed", dict(found.config)),
-        load_weights(load_checkpoint.weights_path(found)),
+        load_weights(load_checkpoint.find_weights_path(found)),
         "straight",
     )
 

@@ -378,8 +378,11 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"model": "DiT-B/2"}, "its args state hidden = 768, its keys 48"),
-        ({"num_classes": 1000}, "its args state classes = 1000, its keys 10"),
+        ({"model": "DiT-B/2"}, "its training arguments state hidden = 768, its parameters have 48"),
+        (
+            {"num_classes": 1000},
+            "its training arguments state classes = 1000, its parameters have 10",
+        ),
     ],
 )
 def test_arguments_that_contradict_the_keys_are_refused(
@@ -391,7 +394,9 @@ def test_arguments_that_contradict_the_keys_are_refused(
             file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args),
         )
     table = with_table(state_of(SMALL, "ape"))
-    with pytest.raises(WeightsError, match="its args state size = 32, its keys 8"):
+    with pytest.raises(
+        WeightsError, match="its training arguments state size = 32, its parameters have 8"
+    ):
         known(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
 
 

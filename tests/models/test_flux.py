@@ -219,7 +219,7 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
     BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    encoded_transformer.unfold_norms(network)
+    encoded_transformer.unfold_from_norms(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
 
@@ -247,7 +247,7 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
     network = tiny.trained(placed(base))
     network.transformer.to(torch.bfloat16)
     BACKBONE.fold_matrices(network)
-    encoded_transformer.unfold_norms(network)
+    encoded_transformer.unfold_from_norms(network)
     monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", wrong)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, differs after folding"):
         BACKBONE.fold_matrices(network)

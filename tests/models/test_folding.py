@@ -128,7 +128,11 @@ def test_what_has_no_matrix_before_the_rotation_does_not_fold(
     encoding: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(
-        OptionError, match=f"{encoding} with these options has no matrix that folds"
+        OptionError,
+        match=(
+            f"{encoding} with these options has no matrix that can be folded into the"
+            " projections; run it with --no-fold"
+        ),
     ):
         PLUGIN.fold(network(encoding, **options), "a test")
 
@@ -168,7 +172,7 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
         OptionError,
         match=(
             "fold does not apply to checkpoint digits-rope-axial: rope-axial with these options has"
-            " no matrix that folds"
+            " no matrix that can be folded into the projections"
         ),
     ):
         make_plan("digits-rope-axial", None, {"fold": True})

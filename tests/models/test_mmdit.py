@@ -108,11 +108,11 @@ def test_encoding_acts_on_text_and_image_queries_behind_the_norm(
 ) -> None:
     built, seen = network(), []
 
-    def rotate(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def encode_qk(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         seen.append((q, k, positions, layer))
         return q, k
 
-    monkeypatch.setattr(built.encoding, "rotate", rotate)
+    monkeypatch.setattr(built.encoding, "encode_qk", encode_qk)
     built(*inputs("a red ring"))
     assert [layer for *_, layer in seen] == [0, 1]
     for q, k, positions, layer in seen:
@@ -198,7 +198,7 @@ def test_a_side_that_patches_do_not_tile_is_refused() -> None:
 @pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])
 def test_settings_without_a_meaning_are_not_read(field: str) -> None:
     read = registry.load_by_name("backbones", "mmdit-micro").supported_settings(None)
-    assert field not in read.fields and read.reasons[field]
+    assert field not in read.setting_names and read.reasons[field]
 
 
 def test_a_network_can_be_counted() -> None:

@@ -48,7 +48,7 @@ def final(name: str) -> str:
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
     found, (known, digest) = load_checkpoint.load_checkpoint_record(name), recipe(name)
-    weights = load_checkpoint.weights_path(found)
+    weights = load_checkpoint.find_weights_path(found)
     assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
     assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
@@ -74,7 +74,7 @@ def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
     found = load_checkpoint.load_checkpoint_record(name)
-    state = load_weights(load_checkpoint.weights_path(found), found.sha256)
+    state = load_weights(load_checkpoint.find_weights_path(found), found.sha256)
     backbone = registry.load_by_name("backbones", found.backbone)
     load_state_strictly(backbone.build(found.encoding, found.options, found.config), state, name)
     clue = backbone.detect_fields(state)
@@ -85,9 +85,9 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", [*BASES, *FINAL])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
-    path = load_checkpoint.weights_path(load_checkpoint.load_checkpoint_record(name)).with_suffix(
-        ".log.csv"
-    )
+    path = load_checkpoint.find_weights_path(
+        load_checkpoint.load_checkpoint_record(name)
+    ).with_suffix(".log.csv")
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "loss_own_captions", "loss_shuffled_captions"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps

@@ -30,7 +30,7 @@ PACKAGE = registry.PACKAGE
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
     found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
-    weights = load_checkpoint.weights_path(found)
+    weights = load_checkpoint.find_weights_path(found)
     recipe, digest = read_recipe("digits-dit")
     assert isinstance(recipe, DenoiserRecipe)
     assert weights.stat().st_size < 1_000_000
@@ -51,7 +51,7 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
     found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
-    state = load_weights(load_checkpoint.weights_path(found), found.sha256)
+    state = load_weights(load_checkpoint.find_weights_path(found), found.sha256)
     network = registry.load_by_name("backbones", found.backbone).build(
         encoding, found.options, found.config
     )

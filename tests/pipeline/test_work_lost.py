@@ -615,7 +615,7 @@ def test_a_folder_whose_images_lie_in_folders_says_which_to_give(tmp_path: Path)
         sample_set.open_samples(tmp_path)
     shutil.copy(tmp_path / "cats/0.png", tmp_path / "top.png")
     assert sample_set.open_samples(tmp_path).warnings == (
-        "images: 2 folders with 5 images beside the images not read",
+        "images: ignored 2 folders with 5 images next to the images",
     )
 
 

@@ -52,7 +52,7 @@ class ObjectCounts(NamedTuple):
     Attributes:
         names: names of the objects.
         numbers: number of each object. Under the official rules there may be fewer than names.
-        failure: where the official script stops; None if it does not.
+        failure: where the official script crashes; None if it does not.
     """
 
     names: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ def parse_object_counts(
     words = TOKEN.findall(prompt)
     if rules == "official":
         counts = _parse_official(words, countable_objects)
-        failure = "no known object: the official script stops (ZeroDivisionError)"
+        failure = "no known object: the official script crashes (ZeroDivisionError)"
     else:
         counts = _parse_corrected(words, countable_objects)
         failure = "no known object"
@@ -105,7 +105,7 @@ def _parse_official(words: Sequence[str], countable_objects: CountableObjects) -
 
         if k + 1 == len(words):
             return ObjectCounts(
-                failure=f"the official script stops: nothing after {word!r} (IndexError)"
+                failure=f"the official script crashes: nothing after {word!r} (IndexError)"
             )
         noun = words[k + 1]
         if noun in singulars and word in SINGULAR_WORDS:
@@ -116,7 +116,7 @@ def _parse_official(words: Sequence[str], countable_objects: CountableObjects) -
             if word not in ARTICLES:
                 numbers.append(NUMBERS[word])
         elif noun in singulars:
-            return ObjectCounts(failure=f"the official script stops: {word} {noun} (ValueError)")
+            return ObjectCounts(failure=f"the official script crashes: {word} {noun} (ValueError)")
     return ObjectCounts(tuple(names), tuple(numbers))
 
 
@@ -198,7 +198,7 @@ def score_numeracy(
         count, labels = _count_label(name, labels, rules)
         if count and k >= len(expected.numbers):
             return RuleOutcome(
-                None, f"the official script stops: no number for {name} (IndexError)"
+                None, f"the official script crashes: no number for {name} (IndexError)"
             )
         number = expected.numbers[k] if k < len(expected.numbers) else None
         score += 0.5 * share * bool(count)

@@ -148,7 +148,7 @@ class RuleOutcome(NamedTuple):
     """The outcome of a rule for one image.
 
     Attributes:
-        value: the score, or None if there is none, such as where the official script stops.
+        value: the score, or None if there is none, such as where the official script crashes.
         reason: explanation of the value, as text.
         presence: the part of the value that detected objects earn, wherever they are.
     """

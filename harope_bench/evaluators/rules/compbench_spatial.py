@@ -98,7 +98,7 @@ def _box_overlap(first_box: Box, second_box: Box, rules: Rules) -> float | RuleO
         return overlap
     if rules == "official":
         return RuleOutcome(
-            None, "the official script stops: two boxes without area (ZeroDivisionError)"
+            None, "the official script crashes: two boxes without area (ZeroDivisionError)"
         )
     return 0.0
 

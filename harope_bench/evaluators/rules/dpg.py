@@ -172,8 +172,8 @@ def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQ
     return block
 
 
-def can_fail(item: DpgItem) -> bool:
-    """Return whether the official script can stop on the item itself.
+def can_crash_official_script(item: DpgItem) -> bool:
+    """Return whether the official script can crash on the item itself.
 
     It can if the item has no question left, or lacks one on which another depends.
     """

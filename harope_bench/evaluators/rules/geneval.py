@@ -117,8 +117,18 @@ class PartialPromptSpec(Record):
     exclude: tuple[Clause, ...] = ()
 
 
-class ScriptOptions(NamedTuple):
-    """Options of the official script and their defaults."""
+class GenevalOptions(NamedTuple):
+    """Thresholds of GenEval's evaluate_images.py, with its defaults.
+
+    Attributes:
+        threshold: score above which a detection counts.
+        counting_threshold: the same for prompts of the task counting.
+        max_per_class: number of detections of one class that count, the highest scores first.
+        max_overlap: intersection over union at which the lower of two detections is dropped; 1
+            drops none.
+        dead_zone: fraction of the summed box sizes by which centres must be apart to count as left,
+            right, above or below.
+    """
 
     threshold: float = 0.3
     counting_threshold: float = 0.9
@@ -147,11 +157,16 @@ class ImageVerdict(NamedTuple):
     reasons: tuple[str, ...]
 
 
-DEFAULT_OPTIONS = ScriptOptions()
+DEFAULT_OPTIONS = GenevalOptions()
 
 
-def threshold(tag: str, options: ScriptOptions = DEFAULT_OPTIONS) -> float:
-    """Return the score above which a detection counts for prompts of this task."""
+def detection_threshold(tag: str, options: GenevalOptions = DEFAULT_OPTIONS) -> float:
+    """Return the score above which a detection counts for prompts of this task.
+
+    Args:
+        tag: task of the prompt, such as "counting".
+        options: thresholds of the official script.
+    """
     return options.counting_threshold if tag == COUNTING else options.threshold
 
 
@@ -159,10 +174,10 @@ def counted_detections(
     detections: Sequence[Detection],
     tag: str,
     rules: str = "official",
-    options: ScriptOptions = DEFAULT_OPTIONS,
+    options: GenevalOptions = DEFAULT_OPTIONS,
 ) -> dict[str, list[int]]:
     """Return the indices of the detections that count, by class, the highest score first."""
-    min_score = np.float32(threshold(tag, options))
+    min_score = np.float32(detection_threshold(tag, options))
     indices_by_class: dict[str, list[int]] = {}
     for index, detection in enumerate(detections):
         if np.float32(detection.score) > min_score:
@@ -291,7 +306,7 @@ def evaluate_image(
     detections: Sequence[Detection],
     colours: Mapping[int, str],
     rules: str = "official",
-    options: ScriptOptions = DEFAULT_OPTIONS,
+    options: GenevalOptions = DEFAULT_OPTIONS,
 ) -> ImageVerdict:
     """Return the verdict on one image.
 
@@ -300,7 +315,7 @@ def evaluate_image(
         detections: all detections, under GenEval's class names.
         colours: colour of each detection of `colour_query_indices`, by index.
         rules: "official" or "corrected".
-        options: options of the official script.
+        options: thresholds of the official script.
 
     Raises:
         KeyError: A detection whose colour is checked has none.
@@ -327,7 +342,7 @@ def _clause_failure(
     earlier_clauses: Sequence[ClauseResult],
     detections: Sequence[Detection],
     colours: Mapping[int, str],
-    options: ScriptOptions,
+    options: GenevalOptions,
 ) -> str | None:
     """Return why a clause fails for the detections of these indices; None if it holds.
 
@@ -367,17 +382,29 @@ def _colour_failure(clause: Clause, detected_colours: Sequence[str]) -> str | No
 def _position_failure(
     name: str,
     relation: str,
-    indices: Sequence[int],
+    object_indices: Sequence[int],
     reference_indices: Sequence[int],
     detections: Sequence[Detection],
-    options: ScriptOptions,
+    options: GenevalOptions,
 ) -> str | None:
-    """Return which pair of an object and a reference is not in the relation; None if all are."""
-    for index in indices:
+    """Return why the first wrong pair of an object and a reference fails; None if all pairs hold.
+
+    Args:
+        name: class of the objects, for the text.
+        relation: expected relation, such as "left of".
+        object_indices: indices in `detections` of the objects.
+        reference_indices: indices in `detections` of the objects that they are related to.
+        detections: all detections of the image.
+        options: holds the dead zone.
+    """
+    for index in object_indices:
         for reference_index in reference_indices:
             reference = detections[reference_index]
             positions = relative_positions(detections[index].box, reference.box, options.dead_zone)
             if relation not in positions:
-                position = " and ".join(sorted(positions)) or "in no clear position from"
-                return f"{name} is {position} {reference.label}, expected {relation}"
+                if positions:
+                    position = f"is {' and '.join(sorted(positions))}"
+                else:
+                    position = "has no clear position relative to"
+                return f"{name} {position} {reference.label}, expected {relation}"
     return None

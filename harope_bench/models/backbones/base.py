@@ -34,12 +34,12 @@ NetworkT = TypeVar("NetworkT", bound="EncodedNetwork")
 
 
 class DetectedFields(NamedTuple):
-    """What the keys of a state dict reveal about its network.
+    """What parameter names and shapes in a state dict reveal about its network.
 
     Attributes:
-        encoding: Name of the positional encoding; None where the keys do not reveal it.
-        config: Sizes of the network, as far as the keys reveal them.
-        options: Options of the encoding, as far as the keys reveal them.
+        encoding: Name of the positional encoding; None if the keys do not reveal it.
+        config: Sizes of the network, those that the keys reveal.
+        options: Options of the encoding, those that the keys reveal.
         defaults: Fields of Checkpoint (sampler, steps, guidance, drawing) that checkpoints of this
             family use unless the user states others.
     """
@@ -80,14 +80,14 @@ CLASSIFICATION_SETTINGS = frozenset({"resolution", "tile", "device", "dtype", "p
 
 
 class SupportedSettings(NamedTuple):
-    """The fields of Settings that change the images of a checkpoint.
+    """The generation settings that apply to a checkpoint, and why others do not.
 
     Attributes:
-        fields: Names of these fields; any other field is rejected.
-        reasons: By the name of a rejected field, why it does not apply.
+        fields: Names of the fields of Settings that apply; any other field is rejected.
+        reasons: Reason why a setting does not apply, by its name.
     """
 
-    fields: frozenset[str]
+    setting_names: frozenset[str]
     reasons: Mapping[str, str] = {}
 
 
@@ -97,7 +97,7 @@ class NetworkDescription(NamedTuple):
     Attributes:
         prediction_type: What the network predicts from a noised input, such as "velocity".
         conditioning: What the network takes beside noise, in words, such as "1,000 labels".
-        resolution: Side of the training images in pixels; None where it is not known.
+        resolution: Side of the training images in pixels; None if it is not known.
     """
 
     prediction_type: str
@@ -105,7 +105,7 @@ class NetworkDescription(NamedTuple):
     resolution: int | None
 
 
-class GeneratedTile(NamedTuple):
+class GeneratedBatch(NamedTuple):
     """A padded batch of generated images.
 
     Attributes:
@@ -134,14 +134,14 @@ class ProfilingInputs(NamedTuple):
 class LoadedCheckpoint:
     """Base class of a network with a checkpoint's weights, on its device."""
 
-    # The network whose cost and attention can be measured; None where neither is possible.
+    # The network whose cost and attention can be measured; None if neither is possible.
     network: EncodedNetwork | None = None
 
 
 class ImageGenerator(LoadedCheckpoint):
     """Base class of loaded checkpoints that generate images."""
 
-    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
         """Generate the images of a full batch of requests; row i depends on requests[i] alone."""
         raise MissingMemberError(self, "generate")
 
@@ -201,7 +201,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         raise MissingMemberError(self, "detect_fields")
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the settings that change this checkpoint's images."""
+        """Return which settings apply to this checkpoint, and why others do not."""
         raise MissingMemberError(self, "supported_settings")
 
     def describe_network(self, checkpoint: Checkpoint) -> NetworkDescription:
@@ -257,11 +257,11 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         return None
 
     def set_class_count(self, detected_fields: DetectedFields, classes: int) -> DetectedFields:
-        """Return the detected fields, corrected for a known number of labels."""
+        """Return the detected fields, corrected for a known number of class labels."""
         return detected_fields
 
     def default_options(self, encoding: str) -> dict[str, Option]:
-        """Return the options of a published network of this encoding, for those nobody states."""
+        """Return a published network's options for this encoding; they complete the user's."""
         return {}
 
     def published_defaults(
@@ -277,14 +277,14 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     def check_foreign_weights(
         self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
-        """Check weights that this package did not write.
+        """Check weights that another package wrote.
 
         Raises:
             OptionError: They contradict the stated encoding, or a needed size is not stated.
         """
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """Return checked settings, completed by facts from the disk (hash of the autoencoder)."""
+        """Return checked settings, completed by what is read from files (autoencoder's hash)."""
         return settings
 
     def export(
@@ -308,7 +308,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         """Return the inputs of one forward pass of `batch` images, also on the meta device.
 
         Returns:
-            None where the cost of the network is not counted.
+            None if the cost of the network is not counted.
         """
         return None
 
@@ -316,7 +316,7 @@ class Backbone(BackboneContract, Generic[NetworkT]):
         """Merge LoRA into the weights, once before a network is timed."""
 
     def expose_attention(self, network: NetworkT) -> None:
-        """Let a network call its `attention_callback` in every layer; its outputs do not change."""
+        """Make a network call its `attention_callback` in every layer; outputs stay the same."""
 
 
 class AdapterBackbone(Backbone[NetworkT]):
@@ -355,7 +355,14 @@ class AdapterBackbone(Backbone[NetworkT]):
     def create_adapter_folder(
         self, folder: Path, lora_files: LoraFiles, base: str, user_fields: CheckpointFields
     ) -> Path:
-        """Write an adapter folder for a LoRA without manifest, and return the manifest's path."""
+        """Write an adapter folder for a LoRA without manifest, and return the manifest's path.
+
+        Args:
+            folder: The new folder.
+            lora_files: The LoRA and, if there is one, the file of its encoding's weights.
+            base: Folder or Hugging Face Hub id of the base model.
+            user_fields: `encoding`, `options` and `config` if the user states them.
+        """
         raise MissingMemberError(self, "create_adapter_folder")
 
 

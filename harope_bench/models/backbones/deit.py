@@ -363,7 +363,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         return {}
 
     def default_options(self, encoding: str) -> dict[str, Option]:
-        """Return the options of the published DeiT of this encoding, for those nobody states."""
+        """Return the published DeiT's options for this encoding; they complete the user's."""
         options_class = encodings.load_encoding(encoding).Options
         is_rotary = issubclass(options_class, encodings.RotaryOptions)
         return dict(ROPE_VIT_OPTIONS) if is_rotary else {}
@@ -371,7 +371,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
     def check_foreign_weights(
         self, state_dict: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]
     ) -> None:
-        """Raise OptionError where a file does not reveal the side of its training images.
+        """Raise OptionError if a file does not reveal the side of its training images.
 
         Only a table or saved coordinates reveal it; sides of 192 and 224 are published.
         """
@@ -405,11 +405,11 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         return converted_state
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return that the network takes real images of this many classes."""
+        """Return the conditioning: real images of this number of classes."""
         return Conditioning("images", parse_config(config).classes)
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the settings of every classifier, and `fold` where the encoding has matrices."""
+        """Return the settings of every classifier, and `fold` if the encoding has matrices."""
         reason = "it is a classifier and generates no images"
         encoding = self._build_meta_encoding(
             checkpoint.encoding, checkpoint.options, checkpoint.config
@@ -448,7 +448,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def profiling_inputs(self, network: DeiT, resolution: int, batch: int) -> ProfilingInputs:
-        """Return a ramp of pixels; the class token counts as a token."""
+        """Return images with linearly rising values; the class token is one of the tokens."""
         config = network.config
         x = ramp((batch, config.channels, resolution, resolution), next(network.parameters()))
         tokens = (resolution // config.patch) ** 2 + 1

@@ -37,7 +37,7 @@ from harope_bench.models.backbones.base import (
     GENERATION_SETTINGS,
     AdapterBackbone,
     DetectedFields,
-    GeneratedTile,
+    GeneratedBatch,
     ImageGenerator,
     NetworkDescription,
     ProfilingInputs,
@@ -144,7 +144,7 @@ class PipelineImageGenerator(ImageGenerator):
         self.config = config
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
         """Generate the images one by one; an image with a value that is not finite has failed."""
         images = []
         failures = {}
@@ -159,7 +159,7 @@ class PipelineImageGenerator(ImageGenerator):
                 failures[row] = "the network's output is not finite"
             levels = (255 * image.nan_to_num()).round().to("cpu", torch.uint8)
             images.append(levels.permute(1, 2, 0).numpy())  # (H, W, 3)
-        return GeneratedTile(np.stack(images), failures)
+        return GeneratedBatch(np.stack(images), failures)
 
     def generate_image(self, request: Request, settings: Settings) -> Tensor:
         """Return one image (3, H, W) in [0, 1]."""
@@ -243,7 +243,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         raise MissingMemberError(self, "install_processors")
 
     def fold_matrices(self, network: EncodedTransformer) -> None:
-        """Fold the learned matrices into weights, as far as that is exact."""
+        """Fold the learned matrices into weights as far as the outputs stay the same."""
         raise MissingMemberError(self, "fold_matrices")
 
     def random_inputs(
@@ -395,23 +395,23 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             self.build_layer_encoding(checkpoint).rescale(scaling)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return prompts of any words."""
+        """Return the conditioning: prompts of any words."""
         return Conditioning("prompts")
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the generation settings, tiles of the decoder, and `fold` where matrices fold."""
-        fields = set(GENERATION_SETTINGS | {"vae_tiling"})
+        """Return the generation settings, `vae_tiling`, and `fold` if the encoding is foldable."""
+        setting_names = set(GENERATION_SETTINGS | {"vae_tiling"})
         reasons = {
             "vae": f"the base model of {self.name} has its own autoencoder",
-            "guidance_channels": f"{self.name} guides all channels alike",
+            "guidance_channels": f"{self.name} guides all latent channels",
             "mu_policy": f"the time shift of {self.name} is fixed",
             "spacing": f"{self.name} generates with the scheduler of its base model",
         }
         if self.has_foldable_matrix(checkpoint):
-            fields.add("fold")
+            setting_names.add("fold")
         else:
             reasons["fold"] = folding.no_matrix_reason(checkpoint.encoding)
-        return SupportedSettings(frozenset(fields), reasons)
+        return SupportedSettings(frozenset(setting_names), reasons)
 
     def published_defaults(
         self, config: Mapping[str, Option], user_fields: CheckpointFields
@@ -445,7 +445,7 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
         )
 
     def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """Return the settings with `fold`, which is on by default where there is a matrix."""
+        """Return the settings with `fold`, which is on by default if there is a foldable matrix."""
         if settings.fold is None and self.has_foldable_matrix(checkpoint):
             return settings.model_copy(update={"fold": True})
         return settings

@@ -40,8 +40,8 @@ from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     FoldingBackbone,
     NetworkSizes,
+    build_checked_encoding,
     build_encoding,
-    check_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -248,7 +248,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         """Return sizes and encoding, read from the keys of this package, DiT or the release.
 
         Returns:
-            None if the keys are not those of a DiT. The encoding is None where the keys do not
+            None if the keys are not those of a DiT. The encoding is None if the keys do not
             reveal it.
         """
         sizes = dit_keys.detect_sizes(dit_keys.convert_keys(state_dict))
@@ -261,7 +261,7 @@ class DitBackbone(FoldingBackbone[DiT]):
             if config.get("learn_sigma"):
                 defaults = {**RELEASE_DEFAULTS}
             defaults["drawing"] = dict(LATENT_DEFAULTS)
-            if encoding is not None and _folds(encoding, config):
+            if encoding is not None and _has_foldable_matrix(encoding, config):
                 defaults["drawing"]["fold"] = True
         if encoding is None:
             return DetectedFields(None, config, {}, defaults)
@@ -300,12 +300,12 @@ class DitBackbone(FoldingBackbone[DiT]):
         return detected_fields._replace(config=config, defaults=defaults)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return labels, which are optional for a network with a row for "no label"."""
+        """Return the conditioning: labels, optional if the network has a row for "no label"."""
         size = configure(config)
         return Conditioning("labels", size.classes, is_optional=size.null_label)
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the generation settings, those of latents, and `fold` where matrices fold."""
+        """Return the generation settings, those of latents, and `fold` for a foldable encoding."""
         config = configure(checkpoint.config)
         fields = set(GENERATION_SETTINGS | {"spacing"})
         reasons = {"mu_policy": "only FLUX shifts its times by the size of the image"}
@@ -363,7 +363,7 @@ class DitBackbone(FoldingBackbone[DiT]):
                 " prediction; use ddpm or ddim"
             )
 
-        encoding = check_encoding(checkpoint, config, settings)
+        encoding = build_checked_encoding(checkpoint, config, settings)
         if settings.fold:
             folding.check_foldable(encoding)
         if config.latent:
@@ -400,7 +400,10 @@ class DitBackbone(FoldingBackbone[DiT]):
         )
 
     def profiling_inputs(self, network: DiT, resolution: int, batch: int) -> ProfilingInputs:
-        """Return a ramp of pixels, times in the middle of the process, and labels in turn."""
+        """Return inputs with linearly rising values, the middle timestep and labels 0, 1, 2, ...
+
+        The values are latents for a latent network, else pixels.
+        """
         config = network.config
         weight = next(network.parameters())
         rows, columns = config.grid_at(resolution)
@@ -428,10 +431,10 @@ class DitBackbone(FoldingBackbone[DiT]):
         )
 
 
-def _folds(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
-    """Return whether the encoding of detected weights has matrices that fold.
+def _has_foldable_matrix(encoding: DetectedEncoding, config: Mapping[str, Option]) -> bool:
+    """Return whether the encoding of detected weights has foldable matrices.
 
-    The side of the training images does not matter, so one patch stands in where it is unknown.
+    The side of the training images does not matter, so an unknown one is replaced by one patch.
     """
     if "heads" not in config:
         return False

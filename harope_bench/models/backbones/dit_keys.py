@@ -46,7 +46,7 @@ TABLE_TOLERANCE = 2e-3
 
 
 class DetectedSizes(NamedTuple):
-    """Sizes and encoding of a state dict, as far as its keys reveal them."""
+    """Sizes and encoding of a network that its parameter names and shapes reveal."""
 
     config: dict[str, Option]
     encoding: detect_encoding.DetectedEncoding | None
@@ -167,7 +167,11 @@ def detect_sizes(state_dict: Mapping[str, Tensor]) -> DetectedSizes | None:
 
 
 def unknown_model_message(model: str) -> str:
-    """Return the error message for a training file of another network than DiT."""
+    """Return the error message for a training file of another network than DiT.
+
+    Args:
+        model: Name of the network in the training arguments.
+    """
     dit_names = f"DiT-{'|'.join(MODEL_SIZES)}/{'|'.join(map(str, PATCH_SIZES))}"
     if model.startswith("SiT"):
         return (

@@ -95,8 +95,8 @@ class EncodedTransformer(EncodedNetwork):
         positions, encoded_slice = self._encoded_positions(q.shape[2])
 
         # Rotate the encoded tokens of queries and keys.
-        rotate = self.encoding.apply_rotation if self.is_matrix_applied else self.encoding.rotate
-        rotated_queries, rotated_keys = rotate(
+        encode = self.encoding.apply_rotation if self.is_matrix_applied else self.encoding.encode_qk
+        rotated_queries, rotated_keys = encode(
             q[:, :, encoded_slice], k[:, :, encoded_slice], positions, layer
         )
         q = replace_tokens(q, rotated_queries, encoded_slice)
@@ -127,9 +127,8 @@ class EncodedAttnProcessor:
     Attributes:
         network: The network that the layer belongs to.
         layer: Index of the layer, by which the encoding selects its parameters.
-        folded_matrices: Products A diag(g) of matrix and norm weights after `fold_norms`. Keys:
-        "q"
-            and "k" of the image, "text_q" and "text_k" of text with its own norm.
+        folded_matrices: Products A diag(g) of matrix and norm weights after `fold_into_norms`.
+            Keys: "q" and "k" of the image, "text_q" and "text_k" of text with its own norm.
     """
 
     def __init__(self, network: EncodedTransformer, layer: int):
@@ -165,7 +164,7 @@ def attention_modules(network: EncodedTransformer) -> list[AttentionLayer]:
 
 
 @torch.no_grad()
-def fold_norms(network: EncodedTransformer) -> None:
+def fold_into_norms(network: EncodedTransformer) -> None:
     """Fold each layer's matrix A into the weights g of the norm before it.
 
     Each processor receives A diag(g), computed in float32 and stored in the network's dtype.
@@ -187,8 +186,8 @@ def fold_norms(network: EncodedTransformer) -> None:
     network.is_matrix_applied = True
 
 
-def unfold_norms(network: EncodedTransformer) -> None:
-    """Undo `fold_norms`: apply norm and matrix one after the other in every forward pass."""
+def unfold_from_norms(network: EncodedTransformer) -> None:
+    """Undo `fold_into_norms`: apply norm and matrix one after the other in every forward pass."""
     for attn in attention_modules(network):
         attn.processor.folded_matrices = {}
     network.is_matrix_applied = False
@@ -249,7 +248,7 @@ def checked_norm_scaling(matrix: Tensor, norm: Norm, like: Tensor, description: 
     return folded_matrix
 
 
-def apply_checked_change(
+def apply_and_check_outputs(
     network: nn.Module,
     change: Callable[[], None],
     trial_inputs: Callable[[], Mapping[str, Tensor]],

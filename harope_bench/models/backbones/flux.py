@@ -26,9 +26,9 @@ from harope_bench.models.backbones.diffusers_networks import DiffusersConfig, Pi
 from harope_bench.models.backbones.encoded_transformer import (
     EncodedAttnProcessor,
     EncodedTransformer,
-    apply_checked_change,
+    apply_and_check_outputs,
     apply_norm,
-    fold_norms,
+    fold_into_norms,
     replace_tokens,
     split_heads,
     token_positions,
@@ -199,7 +199,7 @@ class FluxBackbone(AdapterPipelineBackbone):
         return defaults
 
     def supported_settings(self, checkpoint: Checkpoint) -> SupportedSettings:
-        """Return the settings of every pipeline, and guidance and time shift where they apply."""
+        """Return the settings of every pipeline, and guidance and time shift if they apply."""
         folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
         pipeline_settings = super().supported_settings(checkpoint)
         reasons: dict[str, str] = {}
@@ -211,7 +211,7 @@ class FluxBackbone(AdapterPipelineBackbone):
             reasons["mu_policy"] = (
                 "the scheduler of its base model does not shift times by the size of the image"
             )
-        fields = (pipeline_settings.fields | {"mu_policy"}) - reasons.keys()
+        fields = (pipeline_settings.setting_names | {"mu_policy"}) - reasons.keys()
         return SupportedSettings(fields, {**pipeline_settings.reasons, **reasons})
 
     def shape(self, config: LibraryConfig) -> encodings.ModelShape:
@@ -268,12 +268,19 @@ class FluxBackbone(AdapterPipelineBackbone):
         return super().prepare_pipeline(pipe, network, config, settings)
 
     def fold_matrices(self, network: EncodedTransformer) -> None:
-        """Fold each matrix into the weights of the norm before it, which is as far as it can go."""
-        if network.encoding.matrices(0) is None:
+        """Fold each matrix into the norm before it, and check that the outputs are the same.
+
+        The norm is nonlinear, so the matrix cannot be folded into the projection before the norm.
+        The diagonal norm weights g and the matrix A become one matrix A diag(g).
+
+        Raises:
+            WeightsError: The output of a small forward pass differs by more than rounding.
+        """
+        if network.encoding.matrices(0) is None:  # then no layer has a matrix
             return
-        apply_checked_change(
+        apply_and_check_outputs(
             network,
-            lambda: fold_norms(network),
+            lambda: fold_into_norms(network),
             lambda: self.trial_inputs(network),
             network.encoding.registered_name(),
         )

@@ -1,6 +1,6 @@
 """Folding: an encoding's matrices are multiplied into the query and key projections.
 
-q' = M (W x + b) = (M W) x + M b is exact where nothing nonlinear stands between the projection
+q' = M (W x + b) = (M W) x + M b is exact if there is nothing nonlinear between the projection
 and the matrix (DiT, DeiT, SD3-medium). FLUX and SD3.5 normalise queries and keys there.
 The result is a model of the encoding without matrices, with equal outputs up to rounding and
 without the matrices' cost. Products are computed in float64 and rounded once.
@@ -89,40 +89,39 @@ def fold_fused(layer: nn.Linear, matrices: QueryKeyMatrices) -> None:
 
 
 def check_foldable(encoding: Encoding) -> None:
-    """Raise OptionError if the encoding has no matrix that folds."""
+    """Raise OptionError if the encoding has no matrix that can be folded into the projections."""
     if not encoding.properties.foldable:
         raise OptionError(
-            f"{no_matrix_reason(encoding.registered_name())} into the projections; run it with"
-            " --no-fold"
+            no_matrix_reason(encoding.registered_name()), advice="run it with --no-fold"
         )
 
 
 def settings_with_fold(
-    encoding: Encoding, fields: Iterable[str], reasons: Mapping[str, str]
+    encoding: Encoding, setting_names: Iterable[str], reasons: Mapping[str, str]
 ) -> SupportedSettings:
-    """Return these settings, with `fold` where the encoding has a matrix that folds.
+    """Return these settings, with `fold` if the encoding has a foldable matrix.
 
     Args:
-        fields: Names of the other supported settings.
+        setting_names: Names of the other supported settings.
         reasons: By name, why other settings do not apply.
     """
     if encoding.properties.foldable:
-        return SupportedSettings(frozenset({*fields, "fold"}), reasons)
+        return SupportedSettings(frozenset({*setting_names, "fold"}), reasons)
     return SupportedSettings(
-        frozenset(fields), {**reasons, "fold": no_matrix_reason(encoding.registered_name())}
+        frozenset(setting_names), {**reasons, "fold": no_matrix_reason(encoding.registered_name())}
     )
 
 
 def no_matrix_reason(encoding: str) -> str:
     """Return the reason why `fold` does not apply to an encoding."""
-    return f"{encoding} with these options has no matrix that folds"
+    return f"{encoding} with these options has no matrix that can be folded into the projections"
 
 
 def float64_matrices(encoding: Encoding) -> list[QueryKeyMatrices]:
     """Return the matrices of all layers in float64.
 
     Raises:
-        OptionError: The encoding has no matrix that folds.
+        OptionError: The encoding has no foldable matrix.
     """
     check_foldable(encoding)
     float64_encoding = copy.deepcopy(encoding).double()
@@ -138,7 +137,7 @@ def fold_layers(encoding: Encoding, qkv_projections: Sequence[nn.Linear]) -> Enc
         qkv_projections: The fused query, key and value projection of each layer.
 
     Raises:
-        OptionError: The encoding has no matrix that folds.
+        OptionError: The encoding has no foldable matrix.
     """
     for projection, matrices in zip(qkv_projections, float64_matrices(encoding), strict=True):
         fold_fused(projection, matrices)
@@ -160,7 +159,7 @@ def fold_network(
         description: The network's name for an error message.
 
     Raises:
-        OptionError: The encoding has no matrix that folds.
+        OptionError: The encoding has no foldable matrix.
         WeightsError: The outputs differ by more than rounding.
     """
     before = forward()

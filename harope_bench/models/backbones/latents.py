@@ -1,6 +1,6 @@
 """Latents to pixels: Stable Diffusion's autoencoder, read from a local folder.
 
-Nothing is downloaded; a hub id stands for the files in the local Hugging Face cache.
+Nothing is downloaded; a Hub id means the files in the local Hugging Face cache.
 Source of the rule: facebookresearch/DiT:sample.py (decode of latents / 0.18215).
 """
 
@@ -112,7 +112,7 @@ def vae_sha256(vae: str | None, description: str) -> str:
 
 
 class Decoder:
-    """The decoder of an autoencoder, in float32 whatever the network's precision."""
+    """The decoder of an autoencoder, in float32 for any precision of the network."""
 
     def __init__(self, vae: Autoencoder):
         self.vae = vae

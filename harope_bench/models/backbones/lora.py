@@ -138,7 +138,7 @@ def load_adapter(
         )
     if manifest.encoding_file is not None:
         file_state = load_weights(
-            lora_manifest.checked_file(path, manifest, manifest.encoding_file)
+            lora_manifest.verify_adapter_file(path, manifest, manifest.encoding_file)
         )
         if is_on_meta:
             check_state_dict(encoding_state, file_state, description)
@@ -147,7 +147,9 @@ def load_adapter(
 
     if manifest.lora is not None:
         _add_lora(network, manifest.lora)
-        file_state = load_weights(lora_manifest.checked_file(path, manifest, manifest.lora.file))
+        file_state = load_weights(
+            lora_manifest.verify_adapter_file(path, manifest, manifest.lora.file)
+        )
         check_state_dict(lora_state_dict(network), file_state, description)
         if not is_on_meta:
             _load_lora(network, file_state)

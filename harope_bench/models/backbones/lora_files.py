@@ -207,7 +207,7 @@ def _metadata_config(path: Path) -> LibraryConfig:
     }
     if not config and "lora_alpha" in metadata:
         config = metadata  # save_lora_adapter writes keys without prefix
-    return _check_supported(path, config)
+    return _validate_peft_config(path, config)
 
 
 def _peft_config(path: Path) -> LibraryConfig:
@@ -238,10 +238,10 @@ def _peft_config(path: Path) -> LibraryConfig:
             f"{config_path} has r = {rank!r}, lora_alpha = {alpha!r}, wanted numbers above 0; save"
             " the adapter again"
         )
-    return _check_supported(config_path, config)
+    return _validate_peft_config(config_path, config)
 
 
-def _check_supported(path: Path, config: LibraryConfig) -> LibraryConfig:
+def _validate_peft_config(path: Path, config: LibraryConfig) -> LibraryConfig:
     """Return peft's configuration; WeightsError if it uses an option that is not supported."""
     for option in UNSUPPORTED_PEFT_OPTIONS:
         if config.get(option):
@@ -274,7 +274,7 @@ def _lora_of_weights(
         )
 
     if config:
-        patterns = _check_alpha_patterns(path, config.get("alpha_pattern") or {})
+        patterns = _validate_alpha_patterns(path, config.get("alpha_pattern") or {})
         alphas = {
             layer: _match_pattern(patterns, layer, config.get("lora_alpha", rank))
             for layer, rank in ranks.items()
@@ -309,7 +309,7 @@ def _is_scale(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _check_alpha_patterns(path: Path, patterns: object) -> dict[str, float]:
+def _validate_alpha_patterns(path: Path, patterns: object) -> dict[str, float]:
     """Return peft's alphas by patterns of layer names.
 
     The patterns are regular expressions from a file. Only short ones are accepted, without groups

@@ -55,7 +55,7 @@ class Stream(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
         return self.norm_q(q), self.norm_k(k), v
 
-    def apply_residuals(
+    def finish_block(
         self,
         x: Tensor,
         attention_output: Tensor,
@@ -64,7 +64,14 @@ class Stream(nn.Module):
         scale2: Tensor,
         gate2: Tensor,
     ) -> Tensor:
-        """Return tokens x (B, N, width) plus the gated attention output plus the gated MLP."""
+        """Return tokens (B, N, width) after the output projection, the MLP and both residuals.
+
+        Args:
+            x: Tokens before the attention, (B, N, width).
+            attention_output: Output of the attention with joined heads, (B, N, width).
+            gate1: Gate of the attention, (B, width).
+            shift2, scale2, gate2: Modulation and gate of the MLP, (B, width) each.
+        """
         x = x + gate1[:, None] * self.proj(attention_output)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
@@ -113,7 +120,7 @@ class MMDiTBlock(nn.Module):
         ]
         q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
 
-        q, k = encoding.rotate(q, k, positions, layer)
+        q, k = encoding.encode_qk(q, k, positions, layer)
         attention_output = attend(
             q, k, encoding.transform_values(v, layer)
         )  # (B, heads, N, head_dim)
@@ -123,7 +130,7 @@ class MMDiTBlock(nn.Module):
         outputs = attention_output.transpose(1, 2).flatten(2)  # (B, N, width)
         stream_outputs = outputs.split([x.shape[1] for x in stream_tokens], dim=1)
         return [
-            stream.apply_residuals(x, output, *modulation[2:])
+            stream.finish_block(x, output, *modulation[2:])
             for stream, x, output, modulation in zip(
                 streams, stream_tokens, stream_outputs, modulations, strict=True
             )
@@ -134,10 +141,9 @@ class WordEmbedder(nn.Module):
     """Words of a caption to text tokens and a pooled vector.
 
     A token is the embedding of its word plus the embedding of its index in the caption. The index
-    is
-    part of the embedding, as in the output of a text encoder, because all text tokens have
-    position
-    (0, 0) in the image. Word 0 is "no word". A caption of it alone is "no text", for guidance.
+    is part of the embedding, as in the output of a text encoder, because all text tokens have
+    position (0, 0) in the image. Word 0 is "no word". A caption of it
+    alone is "no text", for guidance.
     """
 
     def __init__(self, words: int, max_words: int, width: int):

@@ -40,8 +40,8 @@ from harope_bench.models.backbones.mmdit_blocks import MMDiTBlock, WordEmbedder
 from harope_bench.models.backbones.network_sizes import (
     DTYPES,
     NetworkSizes,
+    build_checked_encoding,
     build_encoding,
-    check_encoding,
     check_resolution,
     counted_layer,
     grid_positions,
@@ -64,8 +64,7 @@ REQUIRED_KEYS = {
 class MMDiTConfig(NetworkSizes):
     """Sizes of the network.
 
-    The keys of `double_blocks`, `single_blocks` and `max_words` in files are "double", "single"
-    and
+    The keys of `double_blocks`, `single_blocks` and `max_words` in files are "double", "single" and
     "places".
 
     Attributes:
@@ -227,7 +226,7 @@ def tokenize(prompt: str, config: MMDiTConfig) -> Tensor:
 class MMDiTMicroBackbone(Backbone[MMDiT]):
     """Generates small images from captions of a fixed vocabulary.
 
-    Its matrices do not fold, because norms stand between projection and matrix.
+    Its matrices cannot be folded, because norms are between projection and matrix.
     """
 
     tile = 24
@@ -270,7 +269,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         return DetectedFields(encoding.encoding, config, encoding.options)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
-        """Return prompts, which are optional."""
+        """Return the conditioning: prompts, which are optional."""
         return Conditioning("prompts", is_optional=True)
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
@@ -300,7 +299,7 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         """Raise OptionError for a resolution or a position scaling that the network cannot take."""
         config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
-        check_encoding(checkpoint, config, settings)
+        build_checked_encoding(checkpoint, config, settings)
 
     def open(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor], settings: Settings
@@ -311,9 +310,9 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
         return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def profiling_inputs(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
-        """Return a ramp of pixels, times in the middle of the process, and words in turn.
+        """Return images with linearly rising values, the middle timestep and words 1, 2, 3, ...
 
-        The counted layer is that of a single block.
+        The layer whose cost is counted is the attention of a single block.
         """
         config = network.config
         weight = next(network.parameters())

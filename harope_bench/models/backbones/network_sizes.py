@@ -132,7 +132,12 @@ def rescale(encoding: encodings.Encoding, sizes: NetworkSizes, settings: Setting
 
 
 def check_resolution(sizes: NetworkSizes, resolution: int) -> None:
-    """Raise OptionError for a resolution that the patches do not divide."""
+    """Raise OptionError for a resolution that the patches do not divide.
+
+    Args:
+        sizes: Sizes of the network.
+        resolution: Side of the images in pixels.
+    """
     unit = sizes.patch * sizes.pixels_per_value
     if resolution % unit:
         nearest = max(unit, round(resolution / unit) * unit)
@@ -142,7 +147,7 @@ def check_resolution(sizes: NetworkSizes, resolution: int) -> None:
         )
 
 
-def check_encoding(
+def build_checked_encoding(
     checkpoint: Checkpoint, sizes: NetworkSizes, settings: Settings
 ) -> encodings.Encoding:
     """Return a fresh encoding of a checkpoint at these settings, tried on one token.
@@ -157,26 +162,31 @@ def check_encoding(
     query = torch.zeros(1, sizes.heads, 1, sizes.hidden // sizes.heads)  # (B, heads, N, head_dim)
     origin = grid_positions(1, 1)
     encoding.embed(torch.zeros(1, 1, sizes.hidden), origin)
-    encoding.rotate(query, query, origin, 0)
+    encoding.encode_qk(query, query, origin, 0)
     return encoding
 
 
 def ramp(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return pixels (B, C, H, W) that rise from -1 to 1, on the device and in the dtype of
-    `like`.
+    """Return values of `shape` that rise linearly from -1 to 1, as input of a profiled network.
+
+    Args:
+        like: Tensor whose device and dtype the values have.
     """
     return torch.linspace(-1, 1, math.prod(shape), device=like.device, dtype=like.dtype).view(shape)
 
 
 def middle_times(batch: int, like: Tensor) -> Tensor:
-    """Return times (B,) float32 in the middle of the process, 500 of 1,000, on the device of
-    `like`.
+    """Return the middle timestep of the diffusion process, 500 of 1,000, as (batch,) float32.
+
+    Args:
+        batch: Number of images.
+        like: Tensor whose device the timesteps have.
     """
     return torch.full((batch,), 500.0, device=like.device)
 
 
 def counted_layer(sizes: NetworkSizes) -> attention_cost.AttentionSizes:
-    """Return the sizes of the attention layer whose cost is counted."""
+    """Return the sizes of the attention layer whose parameters and FLOPs are reported."""
     return attention_cost.AttentionSizes(sizes.hidden, sizes.heads, attention_cost.ALL_PROJECTIONS)
 
 

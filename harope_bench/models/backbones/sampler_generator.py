@@ -15,7 +15,7 @@ from torch import Tensor
 from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.progress import report_step
 from harope_bench.core.schema import Request, Settings
-from harope_bench.models.backbones.base import GeneratedTile, ImageGenerator, NetworkT
+from harope_bench.models.backbones.base import GeneratedBatch, ImageGenerator, NetworkT
 from harope_bench.models.samplers.base import load_settings_sampler
 from harope_bench.models.samplers.noise import index_generator, unit_noise
 
@@ -60,7 +60,7 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
         return images
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
+    def generate(self, requests: Sequence[Request], settings: Settings) -> GeneratedBatch:
         """Generate one image per request; a row with a value that is not finite has failed."""
         # make_plan rejects a plan without steps or guidance.
         assert settings.steps is not None and settings.guidance is not None
@@ -82,7 +82,7 @@ class SamplerImageGenerator(ImageGenerator, Generic[NetworkT]):
             for row, is_finite in enumerate(row_is_finite)
             if not is_finite
         }
-        return GeneratedTile(to_uint8(self.decode(images.nan_to_num())), failures)
+        return GeneratedBatch(to_uint8(self.decode(images.nan_to_num())), failures)
 
     def _guided_network(
         self, conditions: Tensor, guidance: float, channels: str | None = None

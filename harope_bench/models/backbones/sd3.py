@@ -27,10 +27,10 @@ from harope_bench.models.backbones.diffusers_networks import DiffusersConfig
 from harope_bench.models.backbones.encoded_transformer import (
     EncodedAttnProcessor,
     EncodedTransformer,
-    apply_checked_change,
+    apply_and_check_outputs,
     apply_norm,
     attention_modules,
-    fold_norms,
+    fold_into_norms,
     split_heads,
     token_positions,
 )
@@ -114,7 +114,7 @@ class Sd3Config(DiffusersConfig):
 
 
 class Sd3Backbone(AdapterPipelineBackbone):
-    """SD3-medium, and SD3.5, whose matrices are folded into its norms and no further."""
+    """SD3-medium and SD3.5. Matrices of SD3.5 are folded into its norms, not its projections."""
 
     name = "sd3"
     pipeline_class_name = "StableDiffusion3Pipeline"
@@ -159,7 +159,7 @@ class Sd3Backbone(AdapterPipelineBackbone):
         return network
 
     def install_processors(self, network: EncodedTransformer) -> None:
-        """Drop the table and install one processor per layer; do nothing where the table is
+        """Drop the table and install one processor per layer; do nothing if the table is
         used.
         """
         if has_table(network):
@@ -183,8 +183,8 @@ class Sd3Backbone(AdapterPipelineBackbone):
         folds_into_projections = has_no_norm and network.encoding.properties.foldable
         if folds_into_projections:
             lora.merge_lora(network)
-        fold = fold_projections if folds_into_projections else fold_norms
-        apply_checked_change(
+        fold = fold_projections if folds_into_projections else fold_into_norms
+        apply_and_check_outputs(
             network,
             lambda: fold(network),
             lambda: self.trial_inputs(network),

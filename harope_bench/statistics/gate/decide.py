@@ -199,7 +199,7 @@ def _paired_fraction_interval(comparison: MetricComparison, z: float) -> Interva
 def _widen_for_unmoved_prompts(
     interval: Interval | None, comparison: MetricComparison, z: float
 ) -> Interval | None:
-    """Return the interval, widened to what prompts that did not move leave open.
+    """Return the interval, widened by what prompts with unchanged scores leave uncertain.
 
     As in the interval of Bonett and Price, one prompt counts as moved up over the full range and
     one as moved down, times the fraction of prompts that did not move. If the number of such

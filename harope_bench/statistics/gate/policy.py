@@ -15,7 +15,7 @@ from harope_bench.core.registry import read_toml
 PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)\s*%")
 
 
-def _check_margin(value: bool | float | str) -> float | str:
+def _validate_margin(value: bool | float | str) -> float | str:
     """Return a margin; raise ValueError unless it is a number of 0 or more, or a percentage."""
     if isinstance(value, bool):
         raise ValueError("true and false are no margins")
@@ -37,14 +37,14 @@ class GateRule(Record):
     what the outcome "cannot tell" counts as.
     """
 
-    margin: Annotated[bool | float | str, AfterValidator(_check_margin)] = "5%"
+    margin: Annotated[bool | float | str, AfterValidator(_validate_margin)] = "5%"
     confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
     on_inconclusive: Literal["pass", "fail", "cannot-tell"] = "cannot-tell"
 
-    def margin_of(self, baseline: float) -> float:
+    def margin_of(self, baseline_value: float) -> float:
         """Return the margin in the metric's unit."""
         if isinstance(self.margin, str):
-            return float(self.margin.rstrip("% ")) / 100 * abs(baseline)
+            return float(self.margin.rstrip("% ")) / 100 * abs(baseline_value)
         return self.margin
 
 

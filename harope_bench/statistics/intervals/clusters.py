@@ -318,8 +318,8 @@ def sign_flip_test(differences: PromptMeans, permutations: int = PERMUTATIONS) -
     """Return the paired permutation test over prompts.
 
     Without an effect the difference of each prompt is as likely to have the other sign. Every sign
-    vector is tried if there are no more than `permutations`. Otherwise so many random ones are
-    tried (fixed seed), and the observed one is added, so that p is never 0.
+    vector is tried if there are no more than `permutations`. Otherwise `permutations` random ones
+    are tried (fixed seed), and the observed one is added, so that p is never 0.
 
     Args:
         differences: prompt means of new minus baseline.
@@ -359,8 +359,8 @@ def exchange_test(
             run, -1 exchanges it with the other run.
         n_prompts: number of prompts that differ between the runs.
         scale: size of the terms in the sums. Differences equal up to its rounding are ties.
-        permutations: the maximum number of exchanges. If there are more, so many random ones are
-            tried, and the observed one is added.
+        permutations: the maximum number of exchanges. If there are more, this number of random
+            ones is tried, and the observed one is added.
     """
     observed_difference = float(abs(difference(np.ones((1, n_prompts)))[0]))
     is_exact = 2**n_prompts <= permutations
@@ -379,7 +379,7 @@ def _all_signs(n_prompts: int) -> Iterator[np.ndarray]:
 
 
 def _random_signs(n_prompts: int, count: int) -> Iterator[np.ndarray]:
-    """Yield random sign vectors in chunks (K, n_prompts), K at most CHUNK."""
+    """Yield `count` random sign vectors in chunks (K, n_prompts), K at most CHUNK."""
     rng = np.random.default_rng(SEED)
     for start in range(0, count, CHUNK):
         yield rng.integers(0, 2, (min(CHUNK, count - start), n_prompts)) * 2.0 - 1.0

@@ -36,12 +36,12 @@ class NoiseLevels(NamedTuple):
 
 
 def assumed_fid_noise(value: float) -> NoiseLevels:
-    """Return the noise of an FID of that value by the published constants, without pairing."""
+    """Return the noise levels of an unpaired FID of this value, by the published constants."""
     return NoiseLevels(TRAINING_COV * value, SAMPLING_COV * value * math.sqrt(SAMPLING_IMAGES))
 
 
 def power_multiplier(power: float = POWER, df: float | None = None) -> float:
-    """Return how many standard errors a difference needs to be detected with that power.
+    """Return the smallest difference, in standard errors, that is detected with a power.
 
     The test is two-sided at the 5% level. df: Student's degrees of freedom; None for the normal
     distribution.
@@ -50,33 +50,37 @@ def power_multiplier(power: float = POWER, df: float | None = None) -> float:
 
 
 def detectable_method_difference(
-    noise: NoiseLevels, images: int, seeds: int, power: float = POWER, is_estimated: bool = False
+    noise: NoiseLevels,
+    n_images: int,
+    n_seeds: int,
+    power: float = POWER,
+    is_estimated: bool = False,
 ) -> float | None:
     """Return the smallest detectable difference between two methods.
 
     Args:
         noise: standard deviations in the metric's unit.
-        images: number of images per training run.
-        seeds: number of training seeds per method.
+        n_images: number of images per training run.
+        n_seeds: number of training seeds per method.
         power: probability of detection.
         is_estimated: the deviation over training seeds is estimated from these seeds, so the test
-            is Student's with 2 seeds - 2 degrees of freedom.
+            is Student's with 2 n_seeds - 2 degrees of freedom.
 
     Returns:
         None if the deviation over training seeds is unknown, or is estimated from one seed.
     """
-    if noise.training_deviation is None or (is_estimated and seeds < 2):
+    if noise.training_deviation is None or (is_estimated and n_seeds < 2):
         return None
     # Variance of the difference of two means over seeds: 2 / seeds (training^2 + sampling^2 / N)
-    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
-    se = math.sqrt(2 / seeds * run_variance)
-    return power_multiplier(power, 2 * seeds - 2 if is_estimated else None) * se
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / n_images
+    se = math.sqrt(2 / n_seeds * run_variance)
+    return power_multiplier(power, 2 * n_seeds - 2 if is_estimated else None) * se
 
 
 def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER) -> int:
-    """Return the images that each of two checkpoints needs to detect that difference.
+    """Return the number of images per checkpoint that is needed to detect a difference.
 
-    The difference is one between these checkpoints (evidence L1). Samples are paired if the paired
+    The difference is one between two checkpoints (evidence L1). Samples are paired if the paired
     deviation was measured, else independent.
     """
     deviation = noise.paired_deviation
@@ -86,35 +90,37 @@ def images_for_pair(noise: NoiseLevels, difference: float, power: float = POWER)
 
 
 def seeds_for_method(
-    noise: NoiseLevels, difference: float, images: int, power: float = POWER
+    noise: NoiseLevels, difference: float, n_images: int, power: float = POWER
 ) -> int | None:
-    """Return the training seeds that each method needs to detect that difference, at least 2.
+    """Return the number of training seeds per method that is needed to detect a difference.
 
     The difference is one between methods (evidence L2). The test is Student's with the deviation
-    estimated from the seeds, as in `compare`. None if the deviation over training seeds is unknown.
+    estimated from the seeds, as in `compare`. The number is at least 2; it is None if the deviation
+    over training seeds is unknown.
     """
     if noise.training_deviation is None:
         return None
     # Start at the number for the normal distribution, which is a lower bound
-    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / images
+    run_variance = noise.training_deviation**2 + noise.sampling_deviation**2 / n_images
     seeds = max(2, math.ceil(2 * (power_multiplier(power) / difference) ** 2 * run_variance))
     while True:
-        detectable = detectable_method_difference(noise, images, seeds, power, is_estimated=True)
+        detectable = detectable_method_difference(noise, n_images, seeds, power, is_estimated=True)
         if (detectable or 0.0) <= difference:
             return seeds
         seeds += 1
 
 
 def images_for_method(
-    noise: NoiseLevels, difference: float, seeds: int, power: float = POWER
+    noise: NoiseLevels, difference: float, n_seeds: int, power: float = POWER
 ) -> int | None:
-    """Return the images that each run needs to detect that difference with so many seeds.
+    """Return the number of images per run that is needed to detect a difference of methods.
 
-    None if the deviation over training seeds is unknown, or alone exceeds what is detectable.
+    `n_seeds` is the number of training seeds per method. None if the deviation over training seeds
+    is unknown, or if it alone makes the difference undetectable.
     """
     if noise.training_deviation is None:
         return None
-    run_variance = seeds / 2 * (difference / power_multiplier(power)) ** 2
+    run_variance = n_seeds / 2 * (difference / power_multiplier(power)) ** 2
     sampling_variance = run_variance - noise.training_deviation**2
     if sampling_variance <= 0:
         return None

@@ -44,7 +44,7 @@ def method_difference(
     A value is the method's mean, plus the effect of its training, plus the effect of its sampling.
     The variance of a method's values includes the first effect and the part of the second that
     differs between runs. `shared_variance` is the part that all runs of a method share (see the
-    function of that name). It counts as known.
+    function `shared_variance`). It is treated as known without error.
 
     Args:
         baseline_values: one value per training seed, two or more.

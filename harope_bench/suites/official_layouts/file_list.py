@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.formats import add_format_version, strip_format_version
-from harope_bench.core.index_ranges import INDEX_DIGITS, whole_number
+from harope_bench.core.index_ranges import INDEX_DIGITS, parse_whole_number
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.record_base import validation_summary
@@ -169,7 +169,7 @@ def _index_of_row(keys: ImageKeys, row: ListRow, path: Path) -> int:
     """Return the index of a row's image; raise OptionError, with the line, for invalid keys."""
     for name in ("index", "prompt_index", "copy"):
         text = _cell_text(row.keys.get(name, 0))
-        if whole_number(text) is None:
+        if parse_whole_number(text) is None:
             raise OptionError(
                 f"{path} line {row.line}: {name} is {text[:20]!r}, wanted a whole number from 0"
             )

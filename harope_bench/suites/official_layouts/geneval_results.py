@@ -28,7 +28,7 @@ from harope_bench.core.annotations import (
 )
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import printable_line
-from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.index_ranges import parse_whole_number
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.record_base import Record, validation_summary
@@ -227,7 +227,7 @@ def _copies_of_names(names: Sequence[str], copies: int) -> list[int]:
     in natural order.
     """
     stems = [Path(name.replace("\\", "/")).stem for name in names]
-    numbers = [copies if number is None else number for number in map(whole_number, stems)]
+    numbers = [copies if number is None else number for number in map(parse_whole_number, stems)]
     if len(set(numbers)) == len(numbers) and max(numbers) < copies:
         return numbers
     order = sorted(range(len(names)), key=lambda k: (numbers[k], natural_key(names[k])))
@@ -317,6 +317,6 @@ def _expand_counts(counts_text: str) -> list[str]:
     """
     colours = []
     for number, colour in re.findall(r"(\d+) (\w+)", counts_text):
-        count = min(whole_number(number) or 0, MAX_COLOURED_OBJECTS)
+        count = min(parse_whole_number(number) or 0, MAX_COLOURED_OBJECTS)
         colours += [colour] * count
     return colours
