@@ -22,7 +22,7 @@ from harope_bench.evaluators.base import load_evaluator
 from harope_bench.judges.base import Annotator, JudgeChoice, load_judge
 from harope_bench.leaderboards.table_spec import load_table
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.load_checkpoint import find_weights_path, load_checkpoint_record
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.pipeline.requirements import (
     Requirement,
@@ -121,7 +121,7 @@ def _describe_checkpoint(name: str) -> Description:
         "suite": checkpoint.suite,
         "sampler": checkpoint.sampler,
         "steps": checkpoint.steps,
-        **_size_of_weights(weights_path(checkpoint)),
+        **_size_of_weights(find_weights_path(checkpoint)),
         "sha256": checkpoint.sha256,
     }
     return facts, checkpoint_requirement(checkpoint)
