@@ -41,22 +41,22 @@ class StopForwardError(Exception):
 
 @contextmanager
 def record_rotations(encoding: Encoding, callback: RecordQueryKey) -> Iterator[None]:
-    """Call `callback` with layer, queries, keys and positions of each `encode_qk` in the block."""
-    encode_qk = encoding.encode_qk
+    """Call `callback` with layer, queries, keys and positions of each `rotate` in the block."""
+    rotate = encoding.rotate
 
     def recording_encode(
         q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        q, k = encode_qk(q, k, positions, layer)
+        q, k = rotate(q, k, positions, layer)
         callback(layer, q, k, positions)
         return q, k
 
     # An attribute of the instance takes precedence over the method of its class.
-    encoding.__dict__["encode_qk"] = recording_encode
+    encoding.__dict__["rotate"] = recording_encode
     try:
         yield
     finally:
-        del encoding.__dict__["encode_qk"]
+        del encoding.__dict__["rotate"]
 
 
 def sampler_times(plan: Plan) -> list[float]:

@@ -7,7 +7,7 @@ on every device, including devices without float64.
 
 A rotary encoding has up to three steps, and a backbone may call each of them alone: `matrices`
 before the rotation, `apply_rotation`, and `transform_values` / `transform_outputs` around the
-attention. `encode_qk` applies the first two.
+attention. `rotate` applies the first two.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EncodingProperties:
     """The properties that an encoding declares; the contract tests check each of them.
 
     relative: attention scores depend on differences of positions only.
-    orthogonal: `encode_qk` preserves the lengths of queries and keys.
+    orthogonal: `rotate` preserves the lengths of queries and keys.
     identity_at_init: before training the encoding equals `rope-axial` with the same options.
     per_head: the heads of a layer may be encoded differently.
     foldable: the matrices can be multiplied into the query and key projections.
@@ -100,7 +100,7 @@ class QueryKeyMatrices(NamedTuple):
 
 
 class Encoding(nn.Module):
-    """A positional encoding: additive part `embed`, rotary part `encode_qk`, identities by default.
+    """A positional encoding: additive part `embed`, rotary part `rotate`, identities by default.
 
     options: an instance of the class `Options`; a subclass annotates it with its own class.
     source: the equation of the paper or the lines of code that the encoding follows.
@@ -152,7 +152,7 @@ class Encoding(nn.Module):
         """Return queries and keys (B, heads, N, head_dim) rotated by position, without matrices."""
         return q, k
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         """Return queries and keys after the layer's learned matrices and the rotary rotation.

@@ -120,7 +120,7 @@ class _EncodingContract:
         from harope_bench.encodings.base import Encoding
 
         return (
-            self.encoding_class.encode_qk is not Encoding.encode_qk
+            self.encoding_class.rotate is not Encoding.rotate
             or self.encoding_class.apply_rotation is not Encoding.apply_rotation
             or self.encoding_class.matrices is not Encoding.matrices
         )
@@ -174,7 +174,7 @@ class _EncodingContract:
     ) -> Tensor:
         """Return attention scores (BATCH_SIZE, heads, n, n), float64, of random tokens.
 
-        The tokens pass through `embed`, the projections and `encode_qk`.
+        The tokens pass through `embed`, the projections and `rotate`.
 
         Args:
             order: permutation of the tokens before `embed`.
@@ -182,7 +182,7 @@ class _EncodingContract:
         tokens = self.random_tokens(len(positions))
         if order is not None:
             tokens = tokens[:, order]
-        q, k = encoding.encode_qk(
+        q, k = encoding.rotate(
             *self.project(encoding.embed(tokens, positions)), positions, layer
         )
         return (q.double() @ k.double().mT).detach()  # (B, heads, n, n)
@@ -207,7 +207,7 @@ class _EncodingContract:
         )
         self.expect(
             encoding_class.embed is not Encoding.embed or self.is_rotary,
-            "overrides neither `embed` nor `encode_qk` nor its steps, so it encodes nothing",
+            "overrides neither `embed` nor `rotate` nor its steps, so it encodes nothing",
         )
 
     def rejects_unknown_options(self) -> None:
@@ -262,16 +262,16 @@ class _EncodingContract:
                 self._check_shapes(grid, dtype)
 
     def _check_shapes(self, grid: tuple[int, int], dtype: torch.dtype) -> None:
-        """Check the outputs of `embed` and `encode_qk` on one grid in one dtype."""
+        """Check the outputs of `embed` and `rotate` on one grid in one dtype."""
         positions = _positions(grid)
         encoding = self.build_perturbed().to(dtype)
         tokens = self.random_tokens(len(positions)).to(dtype)
         inputs_and_outputs = [("embed", tokens, encoding.embed(tokens, positions))]
         q, k = self.project(tokens)
         for layer in range(N_LAYERS):
-            output_q, output_k = encoding.encode_qk(*self.project(tokens), positions, layer)
-            inputs_and_outputs.append(("encode_qk q", q, output_q))
-            inputs_and_outputs.append(("encode_qk k", k, output_k))
+            output_q, output_k = encoding.rotate(*self.project(tokens), positions, layer)
+            inputs_and_outputs.append(("rotate q", q, output_q))
+            inputs_and_outputs.append(("rotate k", k, output_k))
         for call, call_input, output in inputs_and_outputs:
             self.expect(
                 output.shape == call_input.shape and output.dtype == call_input.dtype,
@@ -292,12 +292,12 @@ class _EncodingContract:
         tokens = self.random_tokens(len(positions)).bfloat16()
         q, k = self.project(tokens)
         embedded_tokens = bfloat16_encoding.embed(tokens, positions)
-        output_q, output_k = bfloat16_encoding.encode_qk(q, k, positions, 0)
-        expected_q, expected_k = float32_encoding.encode_qk(q.float(), k.float(), positions, 0)
+        output_q, output_k = bfloat16_encoding.rotate(q, k, positions, 0)
+        expected_q, expected_k = float32_encoding.rotate(q.float(), k.float(), positions, 0)
         for call, output, expected in (
             ("embed", embedded_tokens, float32_encoding.embed(tokens.float(), positions)),
-            ("encode_qk q", output_q, expected_q),
-            ("encode_qk k", output_k, expected_k),
+            ("rotate q", output_q, expected_q),
+            ("rotate k", output_k, expected_k),
         ):
             difference = relative_difference(output, expected)
             self.expect(
@@ -334,13 +334,13 @@ class _EncodingContract:
             )
 
     def is_orthogonal_as_declared(self) -> None:
-        """Check that `encode_qk` preserves lengths after training if `orthogonal` is declared."""
+        """Check that `rotate` preserves lengths after training if `orthogonal` is declared."""
         encoding = self.build_perturbed()
         max_difference = 0.0
         for grid in self.grids:
             positions = _positions(grid)
             q, k = self.random_queries(len(positions))
-            rotated_pair = encoding.encode_qk(q, k, positions, 0)
+            rotated_pair = encoding.rotate(q, k, positions, 0)
             for vectors, rotated_vectors in zip((q, k), rotated_pair, strict=True):
                 lengths = vectors.norm(dim=-1)  # (B, heads, n)
                 difference = relative_difference(
@@ -350,13 +350,13 @@ class _EncodingContract:
         if self.declared_properties.orthogonal:
             self.expect(
                 max_difference < EQUAL_TOLERANCE,
-                f"declares orthogonal, but encode_qk changes lengths by up to {max_difference:.2%}"
+                f"declares orthogonal, but rotate changes lengths by up to {max_difference:.2%}"
                 " once its parameters change",
             )
         else:
             self.expect(
                 max_difference > MIN_DIFFERENCE,
-                "declares orthogonal=False, but encode_qk preserves all lengths",
+                "declares orthogonal=False, but rotate preserves all lengths",
             )
 
     def is_identity_at_init_as_declared(self) -> None:
@@ -402,7 +402,7 @@ class _EncodingContract:
         for layer in range(N_LAYERS):
             max_difference = max(
                 relative_difference(x, x[:, :1].expand_as(x))
-                for x in encoding.encode_qk(q, k, positions, layer)
+                for x in encoding.rotate(q, k, positions, layer)
             )
             if self.declared_properties.per_head:
                 self.expect(
@@ -441,10 +441,10 @@ class _EncodingContract:
             if pair is None:
                 self.expect(False, "declares foldable, but `matrices` returns none")
                 return
-            folded_pair = encoding.without_matrices().encode_qk(
+            folded_pair = encoding.without_matrices().rotate(
                 q @ pair.q.mT, k @ pair.k.mT, positions, layer
             )
-            rotated_pair = encoding.encode_qk(q, k, positions, layer)
+            rotated_pair = encoding.rotate(q, k, positions, layer)
             max_difference = max(map(relative_difference, folded_pair, rotated_pair))
             self.expect(
                 max_difference < EQUAL_TOLERANCE,
@@ -463,7 +463,7 @@ class _EncodingContract:
             embedded_tokens = encoding.embed(tokens, positions)
             loss = embedded_tokens.square().sum()
             for layer in range(N_LAYERS):
-                q, k = encoding.encode_qk(*self.project(embedded_tokens), positions, layer)
+                q, k = encoding.rotate(*self.project(embedded_tokens), positions, layer)
                 probabilities = (q @ k.mT).softmax(-1)  # (B, heads, n, n)
                 attention_output = probabilities @ encoding.transform_values(q, layer)
                 loss = loss + encoding.transform_outputs(attention_output, layer).square().sum()
@@ -579,7 +579,7 @@ class _EncodingContract:
         inputs = (tokens, q, k, positions)
         copies = [x.clone() for x in inputs]
         embedded_tokens = encoding.embed(tokens, positions)
-        output_q, output_k = encoding.encode_qk(q, k, positions, 0)
+        output_q, output_k = encoding.rotate(q, k, positions, 0)
         self.expect(all(map(torch.equal, copies, inputs)), "changes its inputs in place")
         token_copy, q_copy, k_copy, _ = copies
         if self.encoding_class.embed is Encoding.embed:
@@ -590,7 +590,7 @@ class _EncodingContract:
         if not self.is_rotary:
             self.expect(
                 torch.equal(output_q, q_copy) and torch.equal(output_k, k_copy),
-                "does not override `encode_qk`, yet it changes q or k",
+                "does not override `rotate`, yet it changes q or k",
             )
 
 

@@ -165,16 +165,16 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
     found = attention_distance.measure_distances(plan, 3, (500.0,))
     drawer = open_generator(plan.checkpoint, plan.settings)
     caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    encode_qk = drawer.network.encoding.encode_qk
+    rotate = drawer.network.encoding.rotate
 
     def spy(
         q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        q, k = encode_qk(q, k, positions, layer)
+        q, k = rotate(q, k, positions, layer)
         caught.append((q, k, positions))
         return q, k
 
-    drawer.network.encoding.encode_qk = spy
+    drawer.network.encoding.rotate = spy
     requests = {r.index: r for r in registry.load_by_name("suites", "digits").requests(range(3))}
     drawer.generate(
         [requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings
@@ -242,7 +242,7 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
         with torch.inference_mode():
             x = kept[:3]
             q, k, _ = block.attn.qkv(x).unflatten(-1, (3, int(heads), -1)).permute(2, 0, 3, 1, 4)
-            q, k = reader.network.encoding.encode_qk(
+            q, k = reader.network.encoding.rotate(
                 q, k, torch.cat((torch.zeros(1, 2), grid)), layer
             )
         q, k = (part[:, :, 1:].double().numpy() for part in (q, k))
@@ -309,8 +309,8 @@ def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> 
     shape = encodings.ModelShape(16, 2, 8, 1)
     encoding = encodings.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
     with attention_hooks.record_rotations(encoding, lambda *_: None):
-        assert "encode_qk" in vars(encoding)
-    assert "encode_qk" not in vars(encoding)
+        assert "rotate" in vars(encoding)
+    assert "rotate" not in vars(encoding)
 
 
 # ---------------------------------------------------------------------------
@@ -353,8 +353,8 @@ def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
     rng = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, heads, 1, d, generator=rng, dtype=torch.float64) for _ in range(2))
     with torch.inference_mode():
-        at_q, _ = encoding.encode_qk(q, q, torch.zeros(1, 2), 0)
-        _, at_k = encoding.encode_qk(k, k, torch.tensor([[2.0, -1.0]]), 0)
+        at_q, _ = encoding.rotate(q, q, torch.zeros(1, 2), 0)
+        _, at_k = encoding.rotate(k, k, torch.tensor([[2.0, -1.0]]), 0)
     for one in found.matrices[:heads]:
         score = float(at_q[0, one.head, 0] @ at_k[0, one.head, 0])
         taken = float(

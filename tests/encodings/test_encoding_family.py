@@ -74,11 +74,11 @@ def check(
     layer: int = 1,
     tolerance: float = CLOSE,
 ) -> None:
-    """encode_qk(q, k) equals wanted(vector, head, position, "q" or "k"), vector by vector."""
+    """rotate(q, k) equals wanted(vector, head, position, "q" or "k"), vector by vector."""
     positions = grid(2, 3) if positions is None else positions
     q, k = random(2, 1, encoding.shape.heads, len(positions), encoding.shape.head_dim)
     with torch.no_grad():
-        rotated = encoding.encode_qk(q, k, positions, layer)
+        rotated = encoding.rotate(q, k, positions, layer)
     for which, before, after in zip("qk", (q, k), rotated, strict=True):
         for h, n in np.ndindex(*before.shape[1:3]):
             expected = wanted(before[0, h, n].double().numpy(), h, positions[n].tolist(), which)  # type: ignore[operator]
@@ -162,7 +162,7 @@ def test_axes_dims_that_do_not_fill_the_head_are_refused() -> None:
     shape = base.ModelShape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 8, 8))
     encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
     with pytest.raises(OptionError, match="add up to the head size 32"):
-        encoding.encode_qk(random(1, 1, 2, 32), random(1, 1, 2, 32), torch.zeros(2, 3), 0)
+        encoding.rotate(random(1, 1, 2, 32), random(1, 1, 2, 32), torch.zeros(2, 3), 0)
 
 
 # ---------------------------------------------------------------------------------- the family of
@@ -222,8 +222,8 @@ def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_h
         assert all(
             torch.equal(a, b)
             for a, b in zip(
-                one.encode_qk(q, k, grid(2, 3), 0),
-                other.encode_qk(q, k, grid(2, 3), 0),
+                one.rotate(q, k, grid(2, 3), 0),
+                other.rotate(q, k, grid(2, 3), 0),
                 strict=True,
             )
         )
@@ -274,7 +274,7 @@ def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> Non
     assert still.circulant.numel() == 57 * 256 == 14_592
     q = torch.randn((1, 24, 2, 128), generator=torch.Generator().manual_seed(0))
     here, moved, away = (
-        still.encode_qk(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0]
+        still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0]
         for a, r in ((0, 5), (9, 5), (0, 6))
     )
     assert torch.equal(here, moved) and not torch.equal(here, away)
@@ -292,7 +292,7 @@ def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
     fixed, learned = make("string"), make("string", learn_freqs=True)
     q, k = random(2, 1, HEADS, 6, D)
     for a, b in zip(
-        fixed.encode_qk(q, k, grid(2, 3), 0), learned.encode_qk(q, k, grid(2, 3), 0), strict=True
+        fixed.rotate(q, k, grid(2, 3), 0), learned.rotate(q, k, grid(2, 3), 0), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
     trained = train(learned, 0.1)
@@ -364,7 +364,7 @@ def test_the_dual_control_cancels_out_of_every_score() -> None:
     q, k = random(2, 1, HEADS, 12, D)
     with torch.no_grad():
         (a, b), (c, d) = (
-            e.encode_qk(q, k, grid(3, 4), 0)
+            e.rotate(q, k, grid(3, 4), 0)
             for e in (train(make("rope-svd-control", qk_mode="dual")), make("rope-axial"))
         )
     torch.testing.assert_close(a @ b.mT, c @ d.mT, rtol=0, atol=2e-4)
@@ -560,7 +560,7 @@ def test_yarn_multiplies_queries_and_keys_so_that_scores_grow_by_its_square() ->
     encoding = make("rope-axial")
     encoding.rescale(Scaling("yarn", (4, 4), (16, 16)))
     q, k = random(2, 1, HEADS, 1, D)
-    a, b = encoding.encode_qk(q, k, torch.zeros(1, 2), 0)
+    a, b = encoding.rotate(q, k, torch.zeros(1, 2), 0)
     factor = 0.1 * math.log(4) + 1
     torch.testing.assert_close((a * b).sum(-1), (q * k).sum(-1) * factor**2, rtol=1e-5, atol=1e-5)
 
@@ -584,12 +584,12 @@ def test_linear_scaling_turns_as_far_as_positions_divided_by_the_factor(name: st
     if name == "rope-vanilla":  # its one axis is as long as the whole image
         wanted, found = (
             [by_raster(x, 4.0) for x in (q, k)],
-            encoding.encode_qk(q, k, grid(1, 16), 0),
+            encoding.rotate(q, k, grid(1, 16), 0),
         )
     else:
         wanted, found = (
-            plain.encode_qk(q, k, grid(4, 4) / 2, 0),
-            encoding.encode_qk(q, k, grid(4, 4), 0),
+            plain.rotate(q, k, grid(4, 4) / 2, 0),
+            encoding.rotate(q, k, grid(4, 4), 0),
         )
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)

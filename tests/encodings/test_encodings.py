@@ -54,7 +54,7 @@ def train(
 def scores(
     encoding: base.Encoding, q: Tensor, k: Tensor, positions: Tensor, layer: int = 0
 ) -> Tensor:
-    q, k = encoding.encode_qk(q, k, positions, layer)
+    q, k = encoding.rotate(q, k, positions, layer)
     return (q.double() @ k.double().mT).detach()
 
 
@@ -90,7 +90,7 @@ class CachedByLength(RopeAxial):
         super().__init__(shape, options)
         self.tables: dict[int, base.RotationAngles] = {}
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         angles = self.tables.setdefault(
@@ -103,7 +103,7 @@ class CachedByLength(RopeAxial):
 class CachedMatrix(String):
     """Keeps the basis it was built with."""
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "kept"):
@@ -116,10 +116,10 @@ class CachedMatrix(String):
 class CoarsePositions(RopeAxial):
     """Takes positions to the dtype of q: bfloat16 cannot count beyond 256."""
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        return super().encode_qk(q, k, positions.to(q.dtype), layer)
+        return super().rotate(q, k, positions.to(q.dtype), layer)
 
 
 class ClaimsRelative(Ape):
@@ -173,7 +173,7 @@ class ClaimsOtherStart(RopeAxial):
 class MatrixAfterRotation(String):
     """Breaks relativity and cannot be folded, whatever it claims."""
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         angles = base.axial_angles(positions, self.shape, self.options, self.scaling, "x")
@@ -188,10 +188,10 @@ class UnusedParameter(RopeAxial):
 
 
 class RandomInside(RopeAxial):
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        return super().encode_qk(q + torch.randn_like(q), k, positions, layer)
+        return super().rotate(q + torch.randn_like(q), k, positions, layer)
 
 
 class HiddenState(RopeAxial):
@@ -202,11 +202,11 @@ class HiddenState(RopeAxial):
         self.scale = nn.Parameter(torch.ones(1))
         self.first: Tensor | None = None
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         self.first = self.scale.detach().clone() if self.first is None else self.first
-        q, k = super().encode_qk(
+        q, k = super().rotate(
             q * self.first * self.scale / self.scale.detach(), k, positions, layer
         )
         return q, k
@@ -215,11 +215,11 @@ class HiddenState(RopeAxial):
 class SequenceOrder(RopeAxial):
     """Uses the place in the sequence and ignores the positions it is given."""
 
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
         places = torch.stack((torch.arange(len(positions)), torch.arange(len(positions))), 1)
-        return super().encode_qk(q, k, places, layer)
+        return super().rotate(q, k, places, layer)
 
 
 class BagOfOptions(RopeAxial):
@@ -229,10 +229,10 @@ class BagOfOptions(RopeAxial):
 
 
 class WidensResults(RopeAxial):
-    def encode_qk(
+    def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, layer: int
     ) -> tuple[Tensor, Tensor]:
-        q, k = super().encode_qk(q, k, positions, layer)
+        q, k = super().rotate(q, k, positions, layer)
         return q.float(), k.float()
 
 
@@ -315,7 +315,7 @@ def test_ape_adds_and_leaves_queries_alone() -> None:
     )
     assert all(
         torch.equal(a, b)
-        for a, b in zip(encoding.encode_qk(q, k, positions, 0), (q, k), strict=True)
+        for a, b in zip(encoding.rotate(q, k, positions, 0), (q, k), strict=True)
     )
 
 
@@ -334,7 +334,7 @@ def by_complex_numbers(x: Tensor, angle_of: object) -> np.ndarray:
 def assert_turned(encoding: base.Encoding, positions: Tensor, angle_of: object) -> None:
     d = encoding.shape.head_dim
     q, k = noise(2, 1, 2, len(positions), d)
-    for before, after in zip((q, k), encoding.encode_qk(q, k, positions, 0), strict=True):
+    for before, after in zip((q, k), encoding.rotate(q, k, positions, 0), strict=True):
         np.testing.assert_allclose(
             after.numpy(), by_complex_numbers(before, angle_of), rtol=0, atol=FLOAT32
         )
@@ -393,7 +393,7 @@ def test_videorope_of_64_channels_rests_8_planes_and_alternates_12_rows_and_12_c
     encoding = make("videorope", head_dim=d)
     assert_turned(encoding, positions, angle)
     q, k = noise(2, 1, 2, len(positions), d)
-    assert torch.equal(encoding.encode_qk(q, k, positions, 0)[0][..., -16:], q[..., -16:])
+    assert torch.equal(encoding.rotate(q, k, positions, 0)[0][..., -16:], q[..., -16:])
 
 
 def test_videorope_without_time_moves_every_plane() -> None:
@@ -429,11 +429,11 @@ def assert_matrices(
     on_q: list[np.ndarray],
     on_k: list[np.ndarray],
 ) -> None:
-    """encode_qk equals R(p) Mq q and R(p) Mk k, head by head, vector by vector."""
+    """rotate equals R(p) Mq q and R(p) Mk k, head by head, vector by vector."""
     d = encoding.shape.head_dim
     q, k = noise(2, 2, encoding.shape.heads, len(positions), d)
     for before, after, matrices in zip(
-        (q, k), encoding.encode_qk(q, k, positions, layer), (on_q, on_k), strict=True
+        (q, k), encoding.rotate(q, k, positions, layer), (on_q, on_k), strict=True
     ):
         for b, h, n in np.ndindex(*before.shape[:3]):
             wanted = (
@@ -570,7 +570,7 @@ def test_harope_has_the_releases_start_and_shapes() -> None:
 def test_harope_moves_both_its_bases_together_at_the_start() -> None:
     """Since S is the identity there, dL/dA_v = -dL/dA_u."""
     encoding, (q, k) = make("harope"), noise(2, 1, 2, 12, 16)
-    q, k = encoding.encode_qk(q, k, grid(3, 4), 0)
+    q, k = encoding.rotate(q, k, grid(3, 4), 0)
     (q @ k.mT).softmax(-1).square().sum().backward()
     torch.testing.assert_close(encoding.A_v.grad, -encoding.A_u.grad, rtol=1e-3, atol=1e-6)
     assert encoding.A_u.grad[0].abs().max() > 1e-3
@@ -616,4 +616,4 @@ def test_a_value_an_option_does_not_take_is_refused(name: str, options: dict[str
 def test_a_head_that_does_not_divide_into_planes_is_refused(name: str, head_dim: int) -> None:
     q = noise(1, 2, 4, head_dim)
     with pytest.raises(OptionError, match=f"{name} needs a head size divisible by"):
-        make(name, head_dim=head_dim).encode_qk(q, q, grid(2, 2), 0)
+        make(name, head_dim=head_dim).rotate(q, q, grid(2, 2), 0)

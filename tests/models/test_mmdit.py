@@ -108,11 +108,11 @@ def test_encoding_acts_on_text_and_image_queries_behind_the_norm(
 ) -> None:
     built, seen = network(), []
 
-    def encode_qk(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def rotate(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         seen.append((q, k, positions, layer))
         return q, k
 
-    monkeypatch.setattr(built.encoding, "encode_qk", encode_qk)
+    monkeypatch.setattr(built.encoding, "rotate", rotate)
     built(*inputs("a red ring"))
     assert [layer for *_, layer in seen] == [0, 1]
     for q, k, positions, layer in seen:

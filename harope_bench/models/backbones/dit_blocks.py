@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
 
         # The encoding acts on queries, keys, values and outputs; the attention itself is plain.
-        q, k = encoding.encode_qk(q, k, positions, layer)
+        q, k = encoding.rotate(q, k, positions, layer)
         v = encoding.transform_values(v, layer)
         attention_output = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
         attention_output = encoding.transform_outputs(attention_output, layer)

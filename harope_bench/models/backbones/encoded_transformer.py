@@ -95,7 +95,7 @@ class EncodedTransformer(EncodedNetwork):
         positions, encoded_slice = self._encoded_positions(q.shape[2])
 
         # Rotate the encoded tokens of queries and keys.
-        encode = self.encoding.apply_rotation if self.is_matrix_applied else self.encoding.encode_qk
+        encode = self.encoding.apply_rotation if self.is_matrix_applied else self.encoding.rotate
         rotated_queries, rotated_keys = encode(
             q[:, :, encoded_slice], k[:, :, encoded_slice], positions, layer
         )

@@ -120,7 +120,7 @@ class MMDiTBlock(nn.Module):
         ]
         q, k, v = (torch.cat(tensors, 2) for tensors in zip(*projections, strict=True))
 
-        q, k = encoding.encode_qk(q, k, positions, layer)
+        q, k = encoding.rotate(q, k, positions, layer)
         attention_output = attend(
             q, k, encoding.transform_values(v, layer)
         )  # (B, heads, N, head_dim)

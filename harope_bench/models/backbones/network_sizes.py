@@ -162,7 +162,7 @@ def build_checked_encoding(
     query = torch.zeros(1, sizes.heads, 1, sizes.hidden // sizes.heads)  # (B, heads, N, head_dim)
     origin = grid_positions(1, 1)
     encoding.embed(torch.zeros(1, 1, sizes.hidden), origin)
-    encoding.encode_qk(query, query, origin, 0)
+    encoding.rotate(query, query, origin, 0)
     return encoding
 
 
