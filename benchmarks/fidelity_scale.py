@@ -107,13 +107,13 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
         "precision-recall-float16": lambda: shares(float16_neighbours.float16_balls),
         "kid": lambda: beside(kernel_distance.kid).value,
         "kid-subsets": lambda: beside(kernel_distance.kid_subsets).mean,
-        "evaluator": lambda: _evaluated(seen, folder),
+        "evaluator": lambda: _evaluate_features(seen, folder),
     }
-    spent, answer = measure.timed(runs[name])
+    spent, answer = measure.time_call(runs[name])
     return {"wall": spent.wall, "cpu": spent.cpu, "answer": answer}
 
 
-def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
+def _evaluate_features(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
     """Run the whole evaluator on mapped arrays: five metrics with their errors and warnings."""
     from harope_bench.evaluators.base import Features
     from harope_bench.evaluators.fidelity import PLUGIN
@@ -157,7 +157,7 @@ def report(found: dict[str, dict[int, dict[str, Any]]]) -> str:
     )
 
 
-def merged(old: str, new: str) -> str:
+def merge_tables(old: str, new: str) -> str:
     """Return the new table with those rows of the old one that were not measured now, in the order
     of
     STAGES, if both are of the same sizes.
@@ -198,7 +198,7 @@ def main() -> None:
     try:
         prepare(options.folder, tuple(options.sizes))
         found = {
-            name: {n: watched(name, n, options.folder) for n in options.sizes}
+            name: {n: run_stage(name, n, options.folder) for n in options.sizes}
             for name in options.only
         }
     finally:
@@ -210,7 +210,7 @@ def main() -> None:
             json.dumps({"machine": measure.machine(), "stages": found}, indent=1)
         )
     if options.write:
-        measure.write_between("scale", merged(measure.between("scale"), text))
+        measure.write_between("scale", merge_tables(measure.marker_text("scale"), text))
     worst = max(run["anonymous"] for by_size in found.values() for run in by_size.values())
     print(
         f"largest memory {worst:,.0f} MB, target below {LIMIT:,} MB:"
@@ -218,7 +218,7 @@ def main() -> None:
     )
 
 
-def watched(name: str, rows: int, folder: Path) -> dict[str, Any]:
+def run_stage(name: str, rows: int, folder: Path) -> dict[str, Any]:
     """One stage in a fresh process, with its memory."""
     run = measure.in_process(
         [sys.executable, __file__, "--stage", name, "--folder", str(folder), "--sizes", str(rows)]

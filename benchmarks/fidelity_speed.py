@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import measure
 import numpy as np
-from measure import Spent
+from measure import ElapsedTime
 
 WIDTH = 2048
 PARTS = ("frechet", "neighbours", "inception", "command")
@@ -42,7 +42,7 @@ MEMORY_GOAL = 0.15  # GB beyond the features
 class Part(NamedTuple):
     """Times by contender, the first of which is ours; what they answered; notes."""
 
-    times: dict[str, list[Spent]]
+    times: dict[str, list[ElapsedTime]]
     answers: dict[str, Any]
     notes: list[str]
 
@@ -96,14 +96,14 @@ def neighbours(options: argparse.Namespace) -> Part:
         "torch-fidelity, save_cpu_ram",
         "harope-bench, ADM's float16",
     )
-    times: dict[str, list[Spent]] = {name: [] for name in names}
+    times: dict[str, list[ElapsedTime]] = {name: [] for name in names}
     answers: dict[str, Any] = {}
     for _ in range(options.repetitions):
         for name in names:
             run = measure.in_process(
                 [sys.executable, __file__, "--folder", str(options.folder), "--contender", name]
             )
-            times[name].append(Spent(run.answer["wall"], run.answer["cpu"]))
+            times[name].append(ElapsedTime(run.answer["wall"], run.answer["cpu"]))
             memory = run.anonymous - run.answer["before"]
             answers[name] = {
                 "shares": run.answer["shares"],
@@ -152,7 +152,7 @@ def contender(name: str, folder: Path) -> dict[str, Any]:
 
     status = Path("/proc/self/status").read_text().splitlines()
     before = next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon:"))
-    spent, shares = measure.timed(run)
+    spent, shares = measure.time_call(run)
     return {"wall": spent.wall, "cpu": spent.cpu, "shares": shares, "before": before}
 
 
@@ -194,7 +194,7 @@ def inception(options: argparse.Namespace) -> Part:
     ):
         os.environ["HAROPE_BENCH_COMPILE"] = switch
         opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-        spent, _ = measure.timed(lambda opened=opened: opened.extract(images[: options.batch]))
+        spent, _ = measure.time_call(lambda opened=opened: opened.extract(images[: options.batch]))
         print(f"  {name}: first batch {spent.cpu:.1f} s cpu; notes {opened.notes}", file=sys.stderr)
         runs[name] = lambda opened=opened: by(opened)
     found = measure_parts({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)
@@ -260,8 +260,10 @@ def command(options: argparse.Namespace) -> Part:
         str(options.batch),
     ]
 
-    def whole(name: str, line: list[str], environment: dict[str, str]) -> Callable[[], Spent]:
-        def run() -> Spent:
+    def command_runner(
+        name: str, line: list[str], environment: dict[str, str]
+    ) -> Callable[[], ElapsedTime]:
+        def run() -> ElapsedTime:
             for stale in ("out", "home"):
                 shutil.rmtree(options.folder / stale, ignore_errors=True)
             done = measure.in_process(
@@ -293,15 +295,15 @@ def command(options: argparse.Namespace) -> Part:
         str(options.folder / "out"),
     ]
     runs = {
-        "harope-bench": whole("harope-bench", mine, ours),
-        "torch-fidelity": whole("torch-fidelity", fidelity, {}),
-        "clean-fid (FID only)": whole("clean-fid", clean, {}),
+        "harope-bench": command_runner("harope-bench", mine, ours),
+        "torch-fidelity": command_runner("torch-fidelity", fidelity, {}),
+        "clean-fid (FID only)": command_runner("clean-fid", clean, {}),
     }
     notes = [
         f"{options.images} images of 256 x 256 and as many reference images; ours also gives sFID"
         " and errors, clean-fid only FID"
     ]
-    times = measure.interleaved(runs, options.repetitions)
+    times = measure.run_interleaved(runs, options.repetitions)
     notes += [
         f"{name}: all its work is in the time, its last step ended in {said['error']!r}"
         for name, said in answers.items()
@@ -379,14 +381,14 @@ def measure_parts(runs: dict[str, Callable[[], Any]], repetitions: int) -> Part:
     """Time every contender, once a round, and keep its last answer."""
     answers: dict[str, Any] = {}
 
-    def timing(name: str, run: Callable[[], Any]) -> Callable[[], Spent]:
-        def once() -> Spent:
-            spent, answers[name] = measure.timed(run)
+    def timing(name: str, run: Callable[[], Any]) -> Callable[[], ElapsedTime]:
+        def once() -> ElapsedTime:
+            spent, answers[name] = measure.time_call(run)
             return spent
 
         return once
 
-    times = measure.interleaved(
+    times = measure.run_interleaved(
         {name: timing(name, run) for name, run in runs.items()}, repetitions
     )
     return Part(

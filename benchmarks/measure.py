@@ -23,7 +23,7 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 EVERY = 0.005  # seconds between two looks at a process's memory
 
 
-class Spent(NamedTuple):
+class ElapsedTime(NamedTuple):
     """Seconds of the clock and of the processor (user and system)."""
 
     wall: float
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     all memory in MB, its answer.
     """
 
-    spent: Spent
+    spent: ElapsedTime
     anonymous: float
     resident: float
     answer: dict[str, Any]
@@ -59,11 +59,11 @@ def machine() -> dict[str, str]:
     }
 
 
-def timed(run: Callable[[], Any]) -> tuple[Spent, Any]:
+def time_call(run: Callable[[], Any]) -> tuple[ElapsedTime, Any]:
     """Time of a call in this process, and what it returned."""
     wall, cpu = time.perf_counter(), time.process_time()
     answer = run()
-    return Spent(time.perf_counter() - wall, time.process_time() - cpu), answer
+    return ElapsedTime(time.perf_counter() - wall, time.process_time() - cpu), answer
 
 
 def in_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
@@ -96,7 +96,7 @@ def in_process(command: Sequence[str], environment: Mapping[str, str] | None = N
             sys.exit(f"{' '.join(command)} ended with {process.returncode}")
         out.seek(0)
         answer = _answer(out.read())
-    return Run(Spent(wall, usage.ru_utime + usage.ru_stime), anonymous, resident, answer)
+    return Run(ElapsedTime(wall, usage.ru_utime + usage.ru_stime), anonymous, resident, answer)
 
 
 def _answer(text: str) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def _answer(text: str) -> dict[str, Any]:
     return {}
 
 
-def interleaved(
-    runs: Mapping[str, Callable[[], Spent]], repetitions: int
-) -> dict[str, list[Spent]]:
+def run_interleaved(
+    runs: Mapping[str, Callable[[], ElapsedTime]], repetitions: int
+) -> dict[str, list[ElapsedTime]]:
     """Each run once a round, round after round, so that a busy minute is shared by all."""
-    found: dict[str, list[Spent]] = {name: [] for name in runs}
+    found: dict[str, list[ElapsedTime]] = {name: [] for name in runs}
     for number in range(repetitions):
         for name, run in runs.items():
             found[name].append(run())
@@ -122,7 +122,7 @@ def interleaved(
     return found
 
 
-def ratio(theirs: Sequence[Spent], ours: Sequence[Spent]) -> tuple[float, float, float]:
+def ratio(theirs: Sequence[ElapsedTime], ours: Sequence[ElapsedTime]) -> tuple[float, float, float]:
     """Median and range over the rounds of the peer's processor time as a multiple of ours."""
     shares = [a.cpu / b.cpu for a, b in zip(theirs, ours, strict=True)]
     return statistics.median(shares), min(shares), max(shares)
@@ -134,7 +134,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def between(name: str, document: Path = DOCUMENT) -> str:
+def marker_text(name: str, document: Path = DOCUMENT) -> str:
     """Return what stands between the markers NAME and /NAME of the document; empty if nothing
     does.
     """

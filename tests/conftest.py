@@ -108,7 +108,7 @@ def bench_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def shared() -> Callable[[str], Path]:
+def shared_path() -> Callable[[str], Path]:
     """A function that finds a file or folder which users do not have; it skips the test where that
     is not here.
     """

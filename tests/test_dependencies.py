@@ -56,7 +56,7 @@ def base() -> set[str]:
     return names(project()["dependencies"])
 
 
-def extra(*chosen: str) -> set[str]:
+def extra_packages(*chosen: str) -> set[str]:
     extras = project()["optional-dependencies"]
     assert isinstance(extras, dict)
     return set().union(*(names(extras[name]) for name in chosen))
@@ -109,21 +109,21 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 def test_what_the_package_imports_is_declared() -> None:
-    assert distributions(PACKAGE) - base() - extra(*RUN_TIME) == set()
+    assert distributions(PACKAGE) - base() - extra_packages(*RUN_TIME) == set()
 
 
 def test_what_is_declared_is_imported() -> None:
     imported = distributions(PACKAGE)
     assert base() - imported == set()
     for name in RUN_TIME:
-        assert extra(name) - imported - set(FOR_OTHERS) == set(), name
-        assert not extra(name) & base(), name
+        assert extra_packages(name) - imported - set(FOR_OTHERS) == set(), name
+        assert not extra_packages(name) & base(), name
 
 
 def test_what_tests_import_is_declared_and_used() -> None:
     imported = distributions(TESTS)
-    assert imported - base() - extra(*RUN_TIME, "test", "parity") - BROUGHT == set()
-    assert extra("test", "parity", "dev") - imported - TOOLS - set(FOR_OTHERS) == set()
+    assert imported - base() - extra_packages(*RUN_TIME, "test", "parity") - BROUGHT == set()
+    assert extra_packages("test", "parity", "dev") - imported - TOOLS - set(FOR_OTHERS) == set()
 
 
 def test_every_extra_is_known_here() -> None:
@@ -133,7 +133,7 @@ def test_every_extra_is_known_here() -> None:
 
 def test_exceptions_are_exceptions() -> None:
     """One that is imported by now, or declared no more, has to go."""
-    declared = base() | extra(*RUN_TIME, "parity")
+    declared = base() | extra_packages(*RUN_TIME, "parity")
     assert set(FOR_OTHERS) <= declared and not set(FOR_OTHERS) & distributions(PACKAGE)
     assert set(DISTRIBUTIONS.values()) <= declared
 
@@ -154,7 +154,9 @@ def test_modules_start_without_the_extras() -> None:
         for path in files
     }
     assert {
-        name: found for name, modules_ in met.items() if (found := modules_ & extra(*RUN_TIME))
+        name: found
+        for name, modules_ in met.items()
+        if (found := modules_ & extra_packages(*RUN_TIME))
     } == {}
 
 
@@ -162,7 +164,7 @@ def test_the_doctor_asks_for_what_is_declared() -> None:
     assert set(doctor.REQUIRED_PACKAGES) <= base()
     assert set(doctor.EXTRAS) == set(RUN_TIME)
     for name, needed in doctor.EXTRAS.items():
-        assert {DISTRIBUTIONS.get(module, module) for module in needed} <= extra(name)
+        assert {DISTRIBUTIONS.get(module, module) for module in needed} <= extra_packages(name)
 
 
 def test_the_finder_sees_every_kind_of_import() -> None:

@@ -110,7 +110,7 @@ def files() -> list[Path]:
     return sorted(p for p in ROOT.rglob("*.py") if "__pycache__" not in p.parts)
 
 
-def dotted(path: Path) -> str:
+def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -120,16 +120,16 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-MODULES = {dotted(path): path for path in files()}
+MODULES = {module_name(path): path for path in files()}
 
 
 @cache
 def imports(module: str) -> tuple[Import, ...]:
     """Everything a module of this package imports, names of modules in full."""
-    return tuple(sorted(set(found_in(ast.parse(MODULES[module].read_text()), module, True))))
+    return tuple(sorted(set(imports_in_node(ast.parse(MODULES[module].read_text()), module, True))))
 
 
-def found_in(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
+def imports_in_node(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, on_import) for alias in child.names)
@@ -138,7 +138,7 @@ def found_in(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
         inside = isinstance(
             child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
         ) or for_types(child)
-        yield from found_in(child, module, on_import and not inside)
+        yield from imports_in_node(child, module, on_import and not inside)
 
 
 def for_types(node: ast.AST) -> bool:
@@ -157,7 +157,7 @@ def names_of(node: ast.ImportFrom, module: str) -> list[str]:
     return [name if name in MODULES else origin for name in whole]
 
 
-def own(module: str) -> list[Import]:
+def own_imports(module: str) -> list[Import]:
     return [found for found in imports(module) if found.module.split(".")[0] == PACKAGE]
 
 
@@ -174,7 +174,7 @@ def test_every_room_has_a_place_in_the_house() -> None:
 def test_imports_run_downwards(module: str) -> None:
     mine = room(module)
     wrong = []
-    for found in own(module):
+    for found in own_imports(module):
         theirs = room(found.module)
         if not theirs or theirs == mine:
             continue
@@ -186,7 +186,7 @@ def test_imports_run_downwards(module: str) -> None:
 def test_no_imports_go_in_a_circle() -> None:
     """Also not through imports inside functions: a circle that is only put off is still one."""
     graph = {
-        module: {found.module for found in own(module)} & set(MODULES) - {PACKAGE}
+        module: {found.module for found in own_imports(module)} & set(MODULES) - {PACKAGE}
         for module in MODULES
     }
     assert circle(graph) is None
@@ -231,7 +231,7 @@ except ImportError:
 """
     found = {
         (f.module, f.on_import)
-        for f in found_in(ast.parse(source), f"{PACKAGE}.suites.digits", True)
+        for f in imports_in_node(ast.parse(source), f"{PACKAGE}.suites.digits", True)
     }
     here = {
         f"{PACKAGE}.core.storage",
@@ -302,7 +302,7 @@ def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
     plug-in: the official layouts.
     """
     wrong = []
-    for found in own(module):
+    for found in own_imports(module):
         parts = found.module.split(".")[1:]
         shared = (
             parts[-1] == "base"
@@ -315,7 +315,7 @@ def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
         ):
             wrong.append(f"{module}:{found.line} imports {found.module}")
     assert not wrong
-    assert not {found.module for found in own(module)} & PLUGINS
+    assert not {found.module for found in own_imports(module)} & PLUGINS
 
 
 @pytest.mark.parametrize("stage", ["generate", "extract_features", "evaluate", "classify"])
@@ -346,7 +346,7 @@ def test_the_doors_to_everything_import_rooms_inside_functions(module: str) -> N
     )
     wrong = [
         f
-        for f in own(module)
+        for f in own_imports(module)
         if f.on_import and room(f.module) not in rooms and f.module not in modules
     ]
     assert not [f"{module}:{found.line} imports {found.module}" for found in wrong]

@@ -309,8 +309,8 @@ def test_the_audit_brings_no_torch(tmp_path: Path, prompts: Path) -> None:
 # prompts, where they are
 
 
-def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], Path]) -> None:
-    folder = shared("data/geneval")
+def test_geneval_prompts_are_all_read_by_the_templates(shared_path: Callable[[str], Path]) -> None:
+    folder = shared_path("data/geneval")
     facts = read_prompts(folder / "evaluation_metadata.jsonl", "geneval")
     plain = read_prompts(folder / "generation_prompts.txt", "geneval")
     assert len(facts) == len(plain) == 553
@@ -328,5 +328,7 @@ def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], P
     assert {matcher.match(p.text).kind for p in plain} == {"exact"}  # type: ignore[union-attr]
 
 
-def test_compbench_prompts_are_read(shared: Callable[[str], Path]) -> None:
-    assert len(read_prompts(shared("data/t2i_compbench/color_val.txt"), "t2i-compbench")) == 300
+def test_compbench_prompts_are_read(shared_path: Callable[[str], Path]) -> None:
+    assert (
+        len(read_prompts(shared_path("data/t2i_compbench/color_val.txt"), "t2i-compbench")) == 300
+    )

@@ -62,7 +62,7 @@ def values(result: Result) -> dict[str, float | None]:
     return {m.metric: m.value for m in result.measurements}
 
 
-def observed(rows: int = 20, **changes: Any) -> Features:
+def forward_features(rows: int = 20, **changes: Any) -> Features:
     """Forwards of DiT-B/2 with HARoPE at 256, with made-up times."""
     facts = dict(zip(LAYER_ARRAYS, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
     facts |= {
@@ -92,14 +92,14 @@ def observed(rows: int = 20, **changes: Any) -> Features:
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table9_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("table9")
     run("reproduce", "table9", "--scale", "paper", "--out", out)
     return out
 
 
-def test_15_of_the_16_distinct_numbers_of_table_9_come_out(reproduced: Path) -> None:
-    cells = json.loads((reproduced / "table9.json").read_text())["rows"]
+def test_15_of_the_16_distinct_numbers_of_table_9_come_out(table9_folder: Path) -> None:
+    cells = json.loads((table9_folder / "table9.json").read_text())["rows"]
     printed = {}
     for row in cells:
         for key in ("params_m", "flops_g"):
@@ -113,10 +113,10 @@ def test_15_of_the_16_distinct_numbers_of_table_9_come_out(reproduced: Path) -> 
     assert printed["f1024-harope", "flops_g"]["measured"] == pytest.approx(134.184173568)
 
 
-def test_the_control_repeats_haropes_cost_cells(reproduced: Path) -> None:
+def test_the_control_repeats_haropes_cost_cells(table9_folder: Path) -> None:
     rows = {
         row["id"]: row["cells"]
-        for row in json.loads((reproduced / "table9.json").read_text())["rows"]
+        for row in json.loads((table9_folder / "table9.json").read_text())["rows"]
     }
     for mine, theirs in (
         ("dit-ropesvd", "dit-harope"),
@@ -126,17 +126,17 @@ def test_the_control_repeats_haropes_cost_cells(reproduced: Path) -> None:
             assert rows[mine][key]["measured"] == rows[theirs][key]["measured"]
 
 
-def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Path) -> None:
+def test_reproduce_prints_both_numbers_and_says_what_was_not_run(table9_folder: Path) -> None:
     for kind in ("md", "csv", "tex", "html", "json"):
-        assert (reproduced / f"table9.{kind}").stat().st_size > 1000
-    text = (reproduced / "table9.md").read_text()
+        assert (table9_folder / f"table9.{kind}").stat().st_size > 1000
+    text = (table9_folder / "table9.md").read_text()
     line = next(line for line in text.splitlines() if "FLUX (1024)" in line and "HARoPE" in line)
     assert "134.1 (+2.8%)" in line
     assert "134.2 (+2.8%)" in line
     assert "≠ differs" in line
     assert "not run" in line
     assert "+4.4%, printed +4.1%" in text
-    report = (reproduced / "report.html").read_text()
+    report = (table9_folder / "report.html").read_text()
     assert "macs_model-whole-model" in report
     assert (
         "22 of 24 cost cells come out as printed; differing: FLUX (1024) RoPE+SVD FLOPs (G), FLUX"
@@ -144,22 +144,25 @@ def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Pat
     )
 
 
-def test_a_second_reproduction_does_no_work(reproduced: Path) -> None:
-    before = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
+def test_a_second_reproduction_does_no_work(table9_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in table9_folder.rglob("*") if path.is_file()}
     assert (
-        "up to date" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+        "up to date"
+        in run("reproduce", "table9", "--scale", "paper", "--out", table9_folder).stdout
     )
-    assert {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in table9_folder.rglob("*") if path.is_file()
+    } == before
 
 
-def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None:
+def test_the_shapes_of_the_audit_are_those_of_the_rows(table9_folder: Path) -> None:
     """The tables' audit reads LAYERS, the count reads the network that is built; they are one
     fact.
     """
     for row in load_table("9").rows:
         if row.encoding == "rope-axial" and row.backbone:
             arrays = load_arrays(
-                reproduced
+                table9_folder
                 / f"counted-{row.backbone}-{row.resolution}-rope-axial/cost/forwards/forwards.npz"
             )
             layer = PAPER_LAYERS[row.backbone]
@@ -305,10 +308,10 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
     from harope_bench.analysis.cost import published_shapes
     from harope_bench.core.errors import MissingExtraError
 
-    def absent(*_: Any) -> Any:
+    def raise_missing_extra(*_: Any) -> Any:
         raise MissingExtraError("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
-    monkeypatch.setattr(published_shapes, "_published_counts", absent)
+    monkeypatch.setattr(published_shapes, "_published_counts", raise_missing_extra)
     monkeypatch.setattr(registry, "list_names", lambda kind: [])
     made = measure_cost.count_cost(
         measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path
@@ -335,11 +338,11 @@ def test_counting_needs_no_memory() -> None:
 
 
 def test_cost_keeps_the_evaluators_contract() -> None:
-    testing.check_evaluator("cost", observed(), {})
+    testing.check_evaluator("cost", forward_features(), {})
 
 
 def test_the_measurements_of_known_forwards() -> None:
-    found = {m.metric: m for m in EVALUATOR.evaluate(observed(), {}).measurements}
+    found = {m.metric: m for m in EVALUATOR.evaluate(forward_features(), {}).measurements}
     assert found["params_m"].value == 2.46144
     assert found["params_m"].name == "params_m-attention-layer"
     assert found["flops_g"].value == 0.736886784
@@ -351,14 +354,14 @@ def test_the_measurements_of_known_forwards() -> None:
 
 
 def test_the_scope_is_said_in_every_name() -> None:
-    flux = EVALUATOR.evaluate(observed(projections=3, hidden=3072, heads=24), {})
+    flux = EVALUATOR.evaluate(forward_features(projections=3, hidden=3072, heads=24), {})
     assert {m.name.split("-", 1)[1] for m in flux.measurements} == {"qkv-projection", "whole-model"}
     assert all("layer" in m.title or "whole model" in m.title for m in EVALUATOR.metrics)
 
 
 def test_what_was_not_had_is_none_with_its_reason() -> None:
     nan = float("nan")
-    seen = observed(parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan)
+    seen = forward_features(parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan)
     seen.arrays["seconds"][:] = nan
     found = {m.metric: m for m in EVALUATOR.evaluate(seen, {}).measurements}
     assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")
@@ -370,7 +373,7 @@ def test_what_was_not_had_is_none_with_its_reason() -> None:
 
 
 def test_few_forwards_have_no_deciles() -> None:
-    found = {m.metric: m for m in EVALUATOR.evaluate(observed(9), {}).measurements}
+    found = {m.metric: m for m in EVALUATOR.evaluate(forward_features(9), {}).measurements}
     assert found["latency_ms_median"].value is not None
     assert "needs 10" in (found["latency_ms_p90"].reason or "")
 
@@ -414,28 +417,28 @@ def test_warm_up_is_not_timed() -> None:
 
 
 @pytest.fixture
-def weighed(tiny_checkpoint: Any, tmp_path: Path) -> Result:
+def cost_result(tiny_checkpoint: Any, tmp_path: Path) -> Result:
     return measure_cost.measure_cost(make_plan("tiny", None, {}), tmp_path / "run", 12).result
 
 
-def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
-    found = values(weighed)
+def test_a_checkpoint_is_weighed(cost_result: Result, tmp_path: Path) -> None:
+    found = values(cost_result)
     assert all(value is not None for value in found.values())
     assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]  # type: ignore[operator]
     assert found["peak_memory_mb"] > 4 * found["params_model"]  # type: ignore[operator]
-    assert {m.n_scored for m in weighed.measurements} == {12}
-    assert "threads" in weighed.judge.preprocessing
+    assert {m.n_scored for m in cost_result.measurements} == {12}
+    assert "threads" in cost_result.judge.preprocessing
     assert (tmp_path / "run/cost/results/cost.json").is_file()
 
 
 def test_what_stands_is_kept_and_another_count_is_made_anew(
-    weighed: Result, tmp_path: Path
+    cost_result: Result, tmp_path: Path
 ) -> None:
     plan = make_plan("tiny", None, {})
     assert not measure_cost.measure_cost(plan, tmp_path / "run", 12).is_new
     again = measure_cost.measure_cost(plan, tmp_path / "run", 12, rescore=True)
     assert again.is_new
-    assert values(again.result) == values(weighed)
+    assert values(again.result) == values(cost_result)
     with pytest.raises(SampleError, match="without --rescore"):
         measure_cost.measure_cost(plan, tmp_path / "run", 13, rescore=True)
     assert measure_cost.measure_cost(plan, tmp_path / "run", 13).is_new

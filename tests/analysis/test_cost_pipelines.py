@@ -32,7 +32,9 @@ TEXT = {"flux": 512, "sd3": 77 + 256}
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
-    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+    return {
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,10 +83,10 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(
         assert drawer.network(**probe.inputs)[0].isfinite().all()
 
 
-def adapted(kind: str, base: Path, folder: Path) -> Path:
+def write_adapter(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(
+    network = tiny.train_encoding(
         backbone.attach_encoding(
             backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {}
         )
@@ -103,7 +105,9 @@ def test_eval_with_cost_times_a_step(
     """
     tiny.register_prompts(monkeypatch)
     register(
-        "mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}}
+        "mine",
+        write_adapter(kind, bases[kind], tmp_path / "a"),
+        {"config": {"base": str(bases[kind])}},
     )
     timed: list[bool] = []
     kept = latency.peak_bytes

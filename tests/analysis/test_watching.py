@@ -34,11 +34,12 @@ GRID = np.array([(row, column) for row in range(4) for column in range(4)], dtyp
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
     return {
-        kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in ("flux", "sd3")
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind)
+        for kind in ("flux", "sd3")
     }
 
 
-def planned(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
+def prompt_plan(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
     tiny.register_prompts(monkeypatch)
     return make_plan(name, "four-prompts", {"steps": STEPS, "guidance": 3.5, **settings})
 
@@ -112,7 +113,7 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(
     together.
     """
     register("plain", bases[kind], {})
-    plan = planned("plain", monkeypatch)
+    plan = prompt_plan("plain", monkeypatch)
     found = attention_distance.measure_distances(plan, 2, TIMES)
     wanted, time = by_hand(kind, bases[kind], plan, 2)
     np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
@@ -129,12 +130,12 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(
     np.testing.assert_allclose(found.standard_deviation, np.std(16 * wanted, axis=1), rtol=1e-3)
 
 
-def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
+def register_trial(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
     """Registers `trial` with an encoding that is no longer the identity, and returns its
     network.
     """
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(
+    network = tiny.train_encoding(
         backbone.attach_encoding(
             backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options
         )
@@ -151,16 +152,16 @@ def test_a_fold_is_seen_as_what_it_is(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
-    matrixed(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
+    register_trial(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
     found = {
         fold: attention_distance.measure_distances(
-            planned("trial", monkeypatch, fold=fold), 1, TIMES
+            prompt_plan("trial", monkeypatch, fold=fold), 1, TIMES
         )
         for fold in (True, False)
     }
     np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
-    plain = attention_distance.measure_distances(planned("plain", monkeypatch), 1, TIMES)
+    plain = attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 1, TIMES)
     assert not np.allclose(plain.pixels, found[True].pixels, rtol=1e-2)
 
 
@@ -168,10 +169,10 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its first layer alone are the inputs those of the plain network at the first step."""
-    network = matrixed(
+    network = register_trial(
         "flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same"
     )
-    found = attention_distance.measure_distances(planned("trial", monkeypatch), 1, (1000.0,))
+    found = attention_distance.measure_distances(prompt_plan("trial", monkeypatch), 1, (1000.0,))
     register("plain", bases["flux"], {})
     seen: list[Any] = []
     kept = attention_distance._DistanceSums.add
@@ -180,7 +181,7 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
         "add",
         lambda self, *given: seen.append(given) or kept(self, *given),
     )
-    attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
+    attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
     pair = network.encoding.control_matrices(layer)
     wanted = attention_distance.attention_distances(
@@ -193,7 +194,9 @@ def test_a_second_attention_of_the_image_alone_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SD3.5 has one in its first layers; the figure is of the joint attention."""
-    base = tiny.saved(tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
+    base = tiny.save_pipeline(
+        tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm"
+    )
     register("dual", base, {})
     calls: list[int] = []
     kept = attention_distance._DistanceSums.add
@@ -202,7 +205,7 @@ def test_a_second_attention_of_the_image_alone_does_not_count(
         "add",
         lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given),
     )
-    found = attention_distance.measure_distances(planned("dual", monkeypatch), 1, TIMES)
+    found = attention_distance.measure_distances(prompt_plan("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
     assert len(found.pixels) == 2
 
@@ -215,7 +218,7 @@ def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     inputs = backbone.trial_inputs(network)
     before = tiny.outputs(network, inputs)
     backbone.expose_attention(network)
-    assert tiny.apart(tiny.outputs(network, inputs), before) <= 1e-6
+    assert tiny.relative_distance(tiny.outputs(network, inputs), before) <= 1e-6
     assert network.token_positions is not None
 
 
@@ -233,7 +236,7 @@ def test_only_the_asked_way_is_drawn(
         "forward",
         lambda self, *a, **n: calls.append(1) or kept(self, *a, **n),
     )
-    attention_distance.measure_distances(planned("plain", monkeypatch), 3, (1000.0,))
+    attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
 
 

@@ -223,12 +223,12 @@ def test_a_connection_that_is_reset_is_tried_again(site: Site, register: Any) ->
 def test_a_full_disk_is_told_at_once(
     site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(io.BytesIO):
+    class FullDisk(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     register(one_file(site))
-    monkeypatch.setattr(fetching, "_open_part", lambda part, start: Full())
+    monkeypatch.setattr(fetching, "_open_part", lambda part, start: FullDisk())
     with pytest.raises(StorageError, match="No space left.*free some space"):
         fetch_asset("thing")
     assert len(site.asked) == 1

@@ -58,8 +58,8 @@ def run(*words: object, exit_code: int = 0) -> Result:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
-    tiny.registered(tmp_path / "weights")
+def tiny_run(tmp_path: Path) -> Path:
+    tiny.register_tiny(tmp_path / "weights")
     run("generate", "tiny", "--count", 30, "--out", tmp_path / "run")
     return tmp_path / "run"
 
@@ -94,11 +94,11 @@ def test_no_verb_is_undocumented() -> None:
         ["gate", "OUT.json", "RUNS", "--update", "--reason", "first"],
     ],
 )
-def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path: Path) -> None:
-    run("eval", drawn)
+def test_light_verbs_start_without_torch(words: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    run("eval", tiny_run)
     words = [
         {
-            "RUNS": str(drawn),
+            "RUNS": str(tiny_run),
             "OUT": str(tmp_path / "r.html"),
             "OUT.json": str(tmp_path / "r.json"),
         }.get(w, w)
@@ -144,30 +144,30 @@ def test_list_names_what_is_registered() -> None:
     assert all(fact["parity"] for fact in facts)
 
 
-def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
-    again = run("generate", "tiny", "--count", 30, "--out", drawn)
+def test_generate_eval_verify_convert_from_the_command_line(tiny_run: Path, tmp_path: Path) -> None:
+    again = run("generate", "tiny", "--count", 30, "--out", tiny_run)
     assert "0 generated" in again.stdout
-    first = run("eval", drawn)
+    first = run("eval", tiny_run)
     assert "fid-30" in first.stdout
-    assert "up to date" in run("eval", drawn).stdout
-    facts = json.loads(run("eval", drawn, "--json").stdout)
+    assert "up to date" in run("eval", tiny_run).stdout
+    facts = json.loads(run("eval", tiny_run, "--json").stdout)
     assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
-    assert "ALTERED" not in run("verify", drawn, "--redraw", 3).stdout
-    run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
+    assert "ALTERED" not in run("verify", tiny_run, "--redraw", 3).stdout
+    run("convert", tiny_run, tmp_path / "x.npz", "--to", "adm")
     assert load_arrays(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
     run("convert", tmp_path / "x.npz", tmp_path / "pngs", "--to", "png", "--count", 5)
     assert len(list((tmp_path / "pngs").iterdir())) == 5
 
 
 def test_eval_draws_first_when_given_a_checkpoint(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     run("eval", "tiny", "--count", 25, "--steps", 2, "--out", tmp_path / "run")
     assert len(list((tmp_path / "run/images").glob("*.png"))) == 25
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
 
 
 def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     run("eval", "tiny", "--count", 25, "--resolution", "28,56", "--out", tmp_path / "run")
     sides = [
         json.loads((tmp_path / f"run/r{side}/plan.json").read_text())["settings"]["resolution"]
@@ -181,7 +181,7 @@ def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
 
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     facts = json.loads(
         run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout
     )
@@ -227,9 +227,9 @@ def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert "'--base'" in done.stderr and "is a directory" in done.stderr
 
 
-def test_verify_answers_no_with_three(drawn: Path) -> None:
-    (drawn / "images/000002.png").write_bytes((drawn / "images/000003.png").read_bytes())
-    assert "ALTERED image 2" in run("verify", drawn, exit_code=3).stdout
+def test_verify_answers_no_with_three(tiny_run: Path) -> None:
+    (tiny_run / "images/000002.png").write_bytes((tiny_run / "images/000003.png").read_bytes())
+    assert "ALTERED image 2" in run("verify", tiny_run, exit_code=3).stdout
 
 
 def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_a_device_that_is_not_here_is_named(drawn: Path, tmp_path: Path) -> None:
-    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", drawn]):
+def test_a_device_that_is_not_here_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", tiny_run]):
         assert "--device cuda asked for" in run(*words, "--device", "cuda", exit_code=1).stderr
 
 
@@ -268,7 +268,7 @@ def test_wrong_usage_exits_two(tmp_path: Path) -> None:
     run("generate", "tiny", "--out", tmp_path, "--indices", "9-3", exit_code=2)
     run(
         "generate",
-        tiny.registered(tmp_path / "weights"),
+        tiny.register_tiny(tmp_path / "weights"),
         "--out",
         tmp_path,
         "--indices",
@@ -387,10 +387,10 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
         )
 
 
-def test_options_that_would_change_nothing_are_refused(drawn: Path) -> None:
+def test_options_that_would_change_nothing_are_refused(tiny_run: Path) -> None:
     for words in (["--seed", 7], ["--dtype", "float16"], ["--steps", 3]):
-        assert "would have no effect" in run("eval", drawn, *words, exit_code=1).stderr
-    assert "would score a part" in run("eval", drawn, "--count", 10, exit_code=1).stderr
+        assert "would have no effect" in run("eval", tiny_run, *words, exit_code=1).stderr
+    assert "would score a part" in run("eval", tiny_run, "--count", 10, exit_code=1).stderr
 
 
 def test_several_tables_are_one_json_object() -> None:
@@ -423,7 +423,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(
 
 
 def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     (tmp_path / "file").write_text("in the way")
     message = run(
         "generate", "tiny", "--count", 2, "--out", tmp_path / "file/run", exit_code=1
@@ -433,22 +433,22 @@ def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_a_full_disk_is_one_line_and_no_half_file(
-    drawn: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    run("eval", drawn)
-    before = set(drawn.rglob("*"))
-    monkeypatch.setattr(os, "replace", full)
-    message = run("eval", drawn, "--rescore", exit_code=1).stderr
+    run("eval", tiny_run)
+    before = set(tiny_run.rglob("*"))
+    monkeypatch.setattr(os, "replace", raise_disk_full)
+    message = run("eval", tiny_run, "--rescore", exit_code=1).stderr
     assert "No space left on device; free some space" in message
-    assert set(drawn.rglob("*")) == before
-    message = run("generate", "tiny", "--count", 40, "--out", drawn, exit_code=1).stderr
+    assert set(tiny_run.rglob("*")) == before
+    message = run("generate", "tiny", "--count", 40, "--out", tiny_run, exit_code=1).stderr
     assert "No space left on device; free some space" in message
-    assert not list(drawn.rglob("*.part"))
+    assert not list(tiny_run.rglob("*.part"))
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -458,7 +458,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     monkeypatch.setenv("HAROPE_BENCH_GENERATE_STEPS", "2")
     run("generate", "tiny", "--count", 2, "--out", tmp_path / "run")
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2

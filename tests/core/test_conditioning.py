@@ -36,7 +36,7 @@ from harope_bench.training.run_recipe import run_recipe as train
 SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": "shapes-harope"}
 
 
-def fourteen(folder: Path) -> str:
+def register_fourteen_classes(folder: Path) -> str:
     """A registered DiT of 14 classes."""
     config = {**tiny.CONFIG, "classes": 14}
     network = registry.load_by_name("backbones", "dit").build("rope-axial", {}, config)
@@ -218,7 +218,7 @@ def test_a_mismatch_names_both_sides_from_every_entry(
 
 
 def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> None:
-    name = fourteen(tmp_path)
+    name = register_fourteen_classes(tmp_path)
     for suite, count in (("digits", "10"), ("imagenet-256", "1,000")):
         with pytest.raises(
             OptionError,
@@ -265,7 +265,7 @@ def test_a_prompt_with_unknown_words_leaves_no_folder(
 
 
 def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
-    plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "w"), None, {})
     other = plan.model_copy(
         update={"checkpoint": plan.checkpoint.model_copy(update={"encoding": "harope"})}
     )
@@ -304,7 +304,7 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
     from harope_bench.pipeline.eval_options import EvalOptions
     from harope_bench.pipeline.evaluate_target import evaluate_target
 
-    plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "w"), None, {})
     generate(plan, [0], tmp_path / "run")
     with pytest.raises(
         OptionError,

@@ -456,7 +456,7 @@ def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path
 # arrays
 
 
-def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
+def write_zeros(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
     """An npz of zeros, written without holding them."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, shape in enumerate(shapes):
@@ -483,7 +483,7 @@ def test_a_small_npz_of_much_is_refused_by_its_headers(
         with pytest.raises(
             StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"
         ):
-            array_archive.load_arrays(packed(tmp_path / "x.npz", *shapes))
+            array_archive.load_arrays(write_zeros(tmp_path / "x.npz", *shapes))
     assert array_file.MAX_UNPACK_RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
@@ -493,14 +493,14 @@ def test_what_is_used_of_an_npz_is_what_counts(
     from harope_bench.core import array_file
 
     monkeypatch.setattr(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20)
-    path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
+    path = write_zeros(tmp_path / "x.npz", (4,), (1 << 18,))
     assert array_archive.load_arrays(path, names=["arr_0"])["arr_0"].shape == (4,)
 
 
 def test_images_of_an_npz_are_read_in_bounded_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
+    path = write_zeros(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
     monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
     assert [len(batch) for batch in adm_npz.read_batches(path, 9)] == [2, 2, 2, 2, 1]
     monkeypatch.setattr(adm_npz, "MAX_PIXELS", 15)

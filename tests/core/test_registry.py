@@ -25,7 +25,7 @@ from harope_bench.encodings.base import Encoding
 from harope_bench.encodings.rope_axial import RopeAxial
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+def install_plugins(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
     """Pretends that packages are installed whose entry points are `name="module:attribute"` of kind
     encodings.
     """
@@ -132,7 +132,7 @@ def test_a_name_never_chooses_a_path(kind: str, name: str) -> None:
 def test_names_are_in_natural_order(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["table1", "table2", "table9", "table10", "table11"]
     assert sorted(random.Random(0).sample(wanted, 5), key=registry.natural_sort_key) == wanted
-    installed(monkeypatch, **dict.fromkeys(random.Random(1).sample(wanted, 5), "x:y"))
+    install_plugins(monkeypatch, **dict.fromkeys(random.Random(1).sample(wanted, 5), "x:y"))
     listed = registry.list_names("encodings")
     assert [name for name in listed if name.startswith("table")] == wanted
     assert listed == sorted(listed, key=registry.natural_sort_key)
@@ -149,7 +149,7 @@ def test_any_name_has_a_place_in_the_order(name: str) -> None:
 
 
 def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(
+    install_plugins(
         monkeypatch,
         mine="harope_bench.encodings.rope_axial:RopeAxial",
         plain="harope_bench.encodings.rope_axial",
@@ -169,7 +169,7 @@ def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyP
 def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
+    install_plugins(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
     assert {"gone", "hollow"} <= set(registry.list_names("encodings"))
     with pytest.raises(
         BenchError,
@@ -189,7 +189,7 @@ def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(
 def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed(monkeypatch, ape="other.package:Ape")
+    install_plugins(monkeypatch, ape="other.package:Ape")
     with pytest.raises(
         NameClashError,
         match=(
@@ -225,7 +225,7 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(
 def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(
     monkeypatch: pytest.MonkeyPatch, value: str, actual: str
 ) -> None:
-    installed(monkeypatch, stranger=value)
+    install_plugins(monkeypatch, stranger=value)
     message = (
         "PLUGIN of encoding 'stranger' must be a class derived from"
         f" harope_bench.encodings.base.Encoding, it is {actual}"

@@ -120,10 +120,10 @@ def test_a_place_that_cannot_be_written_is_one_line(write: Callable[[Path], obje
 def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(handle: int) -> None:
+    def raise_disk_full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(storage.os, "fsync", raise_disk_full)
     with pytest.raises(
         StorageError, match="No space left on device; free some space or choose another --out"
     ) as caught:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from dit_files import SMALL, released, state_of, training_file
+from dit_files import SMALL, release_state, state_of, training_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -63,7 +63,7 @@ def under(prefix: str) -> Callable[[State], State]:
     return lambda weights: {prefix + key: value for key, value in weights.items()}
 
 
-def worse(weights: State) -> State:
+def shift_weights(weights: State) -> State:
     """Another network of these keys."""
     return {key: value + 1 for key, value in weights.items()}
 
@@ -87,15 +87,19 @@ WRAPPERS: dict[str, Callable[[State], Any]] = {
     },
     "lightning, compiled": lambda s: {"state_dict": under("model._orig_mod.")(s)},
     "lightning with average": lambda s: {
-        "state_dict": {**under("model.")(worse(s)), **under("ema_model.")(s)}
+        "state_dict": {**under("model.")(shift_weights(s)), **under("ema_model.")(s)}
     },
     "averaged": lambda s: {**COUNT, **under("module.")(s)},
-    "ema_pytorch": lambda s: {**EMA, **under("ema_model.")(s), **under("online_model.")(worse(s))},
+    "ema_pytorch": lambda s: {
+        **EMA,
+        **under("ema_model.")(s),
+        **under("online_model.")(shift_weights(s)),
+    },
     "ema_pytorch alone": lambda s: {**EMA, **under("ema_model.")(s)},
-    "dit": lambda s: {"model": worse(s), "ema": s, "opt": {"state": {}}},
-    "dit, ddp": lambda s: {"model": under("module.")(worse(s)), "ema": under("module.")(s)},
-    "timm": lambda s: {"state_dict": worse(s), "state_dict_ema": s, "arch": "x"},
-    "deit": lambda s: {"model": worse(s), "model_ema": s},
+    "dit": lambda s: {"model": shift_weights(s), "ema": s, "opt": {"state": {}}},
+    "dit, ddp": lambda s: {"model": under("module.")(shift_weights(s)), "ema": under("module.")(s)},
+    "timm": lambda s: {"state_dict": shift_weights(s), "state_dict_ema": s, "arch": "x"},
+    "deit": lambda s: {"model": shift_weights(s), "model_ema": s},
     "nested": lambda s: {"model": {"state_dict": s}},
     "plain": lambda s: {"model_state_dict": s},
 }
@@ -173,7 +177,7 @@ def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------- shards
 
 
-def sharded(folder: Path, weights: State) -> Path:
+def write_shards(folder: Path, weights: State) -> Path:
     """Two shards with their index, as the hub's libraries write them."""
     folder.mkdir()
     names, keys = [f"model-{n:05d}-of-00002.safetensors" for n in (1, 2)], sorted(weights)
@@ -191,7 +195,7 @@ def test_shards_are_read_by_their_index_and_every_shard_is_hashed(
     tmp_path: Path, given: str
 ) -> None:
     weights = state("dit")
-    index = sharded(tmp_path / "shards", under("module.")(weights))
+    index = write_shards(tmp_path / "shards", under("module.")(weights))
     register(
         "mine",
         index if given == "index" else index.parent,
@@ -201,14 +205,14 @@ def test_shards_are_read_by_their_index_and_every_shard_is_hashed(
     read = load_weights(weights_path(found), found.sha256)
     assert all(torch.equal(read[key], weights[key]) for key in weights)
     second = index.parent / "model-00002-of-00002.safetensors"
-    save_file(worse(load_file(second)), second)
+    save_file(shift_weights(load_file(second)), second)
     with pytest.raises(WeightsError, match="has sha256"):
         load_weights(weights_path(found), found.sha256)
     assert weights_sha256(index) != found.sha256
 
 
 def test_shards_that_are_not_whole_are_rejected_in_one_line(tmp_path: Path) -> None:
-    index = sharded(tmp_path / "shards", state("dit"))
+    index = write_shards(tmp_path / "shards", state("dit"))
     first, second = sorted(index.parent.glob("*.safetensors"))
     for weights, said in (
         (first, "is one of 2 shards; give their index model.safetensors.index.json"),
@@ -268,7 +272,7 @@ def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, sa
 # predicts is told, never guessed
 
 
-def rejected(path: Path, said: str, **facts: Any) -> None:
+def check_rejection(path: Path, said: str, **facts: Any) -> None:
     with pytest.raises(BenchError, match=said) as caught:
         register("guess", path, facts)
     assert "\n" not in str(caught.value) and "guess" not in registry.list_entries("checkpoints")
@@ -287,9 +291,11 @@ def rejected(path: Path, said: str, **facts: Any) -> None:
 def test_a_training_file_of_another_network_is_rejected_by_name(
     tmp_path: Path, model: str, said: str
 ) -> None:
-    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "harope")), model=model)
-    rejected(path, said)
-    rejected(path, said, sampler="ddpm")
+    path = training_file(
+        tmp_path / "0000001.pt", release_state(state_of(SMALL, "harope")), model=model
+    )
+    check_rejection(path, said)
+    check_rejection(path, said, sampler="ddpm")
 
 
 @pytest.mark.parametrize("model", ["vit_base_patch16_224", "resnet50"])
@@ -298,7 +304,7 @@ def test_a_training_file_of_another_classifier_is_rejected_by_name(
 ) -> None:
     weights = state("deit")
     torch.save({"model": weights, "args": argparse.Namespace(model=model)}, tmp_path / "a.pth")
-    rejected(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
+    check_rejection(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
     torch.save(
         {"model": weights, "args": argparse.Namespace(model="deit_small_patch16_LS")},
         tmp_path / "b.pth",
@@ -308,13 +314,13 @@ def test_a_training_file_of_another_classifier_is_rejected_by_name(
 
 def test_a_bare_file_that_is_called_sit_must_be_told_its_sampler(tmp_path: Path) -> None:
     for name in ("SiT-XL-2-256x256.pt", "my_SiT.pt"):
-        torch.save(released(state_of(SMALL, "harope")), tmp_path / name)
-        rejected(
+        torch.save(release_state(state_of(SMALL, "harope")), tmp_path / name)
+        check_rejection(
             tmp_path / name,
             "SiT in its name is a network that predicts something else",
             config={"heads": 3},
         )
-    torch.save(released(state_of(SMALL, "harope")), tmp_path / "site-a.pt")
+    torch.save(release_state(state_of(SMALL, "harope")), tmp_path / "site-a.pt")
     register("site", tmp_path / "site-a.pt", {"config": {"heads": 3, "size": 8}})
 
 
@@ -322,8 +328,8 @@ def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(
     tmp_path: Path,
 ) -> None:
     plain = {**SMALL, "learn_sigma": False}
-    path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
-    rejected(
+    path = training_file(tmp_path / "a.pt", release_state(state_of(plain, "harope")))
+    check_rejection(
         path,
         r"does not reveal what its network predicts; add the --sampler .* ddpm \(noise\), flow"
         r" \(velocity\)",
@@ -346,7 +352,7 @@ def test_no_other_network_is_guessed_either(tmp_path: Path, backbone: str) -> No
     config = {
         key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]
     }
-    rejected(tmp_path / "w.pt", "does not reveal what its network predicts", config=config)
+    check_rejection(tmp_path / "w.pt", "does not reveal what its network predicts", config=config)
     register("told", tmp_path / "w.pt", {"sampler": "flow", "config": config})
 
 
@@ -356,10 +362,12 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     assert len(weights["y_embedder.embedding_table.weight"]) == 10
     facts: dict[str, Any] = {"config": {"heads": 3, "size": 8}, "drawing": {"vae": "x"}}
     if told == "args":
-        path = training_file(tmp_path / "a.pt", released(weights), num_classes=10, image_size=64)
+        path = training_file(
+            tmp_path / "a.pt", release_state(weights), num_classes=10, image_size=64
+        )
     else:
         path = tmp_path / "a.pt"
-        torch.save(released(weights), path)
+        torch.save(release_state(weights), path)
     if told == "suite":
         facts["suite"] = "digits"
     if told in ("config", "null_label"):
@@ -380,7 +388,7 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
 
 
 def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
-    torch.save(released(state_of({**SMALL, "null_label": False}, "harope")), tmp_path / "a.pt")
+    torch.save(release_state(state_of({**SMALL, "null_label": False}, "harope")), tmp_path / "a.pt")
     register("nine", tmp_path / "a.pt", {"config": {"heads": 3, "size": 8}})
     with pytest.raises(
         OptionError,

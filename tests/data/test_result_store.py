@@ -412,7 +412,7 @@ def names_in(node: ast.AST) -> set[str]:
     }
 
 
-def called(node: ast.Call) -> str:
+def callee_name(node: ast.Call) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
@@ -436,9 +436,9 @@ def offences(source: str) -> Iterator[str]:
             ):
                 places |= names_in(node.targets[0] if isinstance(node, ast.Assign) else node.target)
         for node in (node for node in body if isinstance(node, ast.Call)):
-            if called(node) == "Result" or ast.unparse(node.func) == "Result.model_validate":
+            if callee_name(node) == "Result" or ast.unparse(node.func) == "Result.model_validate":
                 yield f"line {node.lineno} builds a Result"
-            if called(node) in WRITERS and isinstance(function, ast.FunctionDef):
+            if callee_name(node) in WRITERS and isinstance(function, ast.FunctionDef):
                 target = node.args[0] if node.args else node
                 if names_in(target) & places or "results" in strings(target):
                     yield f"line {node.lineno} writes {ast.unparse(target)}"

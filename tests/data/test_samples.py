@@ -149,7 +149,7 @@ def test_an_npz_of_no_images_is_named(shape: tuple[int, ...], tmp_path: Path) ->
         open_samples(tmp_path / "n.npz")
 
 
-def patched(path: Path, local: int, central: int, value: int) -> None:
+def patch_headers(path: Path, local: int, central: int, value: int) -> None:
     """Writes a 16-bit field of the only member's local and central headers."""
     whole = bytearray(path.read_bytes())
     struct.pack_into("<H", whole, whole.index(b"PK\x03\x04") + local, value)
@@ -169,7 +169,7 @@ def test_an_archive_of_another_make_is_named(
     fields: tuple[int, int, int], complaint: str, images: np.ndarray, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "o.npz", arr_0=images)
-    patched(tmp_path / "o.npz", *fields)
+    patch_headers(tmp_path / "o.npz", *fields)
     with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as caught:
         open_samples(tmp_path / "o.npz")
     assert "\n" not in str(caught.value)
@@ -179,16 +179,16 @@ def test_an_archive_of_another_make_is_named(
 def test_whatever_breaks_while_reading_names_the_file(
     fault: type[Exception], images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
+    def raise_fault(*_: object, **__: object) -> None:
         raise fault("of a kind")
 
     path = tmp_path / "w.npz"
     np.savez(path, arr_0=images, arr_1=np.arange(7))
     with monkeypatch.context() as patch:
-        patch.setattr(np.lib.format, "read_array", broken)
+        patch.setattr(np.lib.format, "read_array", raise_fault)
         with pytest.raises(SampleError, match=r"w.npz: labels cannot be read \(of a kind\)"):
             adm_npz.read_labels(path)
-    monkeypatch.setattr(zipfile.ZipFile, "open", broken)
+    monkeypatch.setattr(zipfile.ZipFile, "open", raise_fault)
     with pytest.raises(SampleError, match=r"w.npz is not a readable npz \(of a kind\)"):
         open_samples(path)
 
@@ -291,7 +291,7 @@ def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
     assert (decode_image((tmp_path / "l.png").read_bytes(), "l.png").image == 7).all()
 
 
-def saved(image: Image.Image, **options: Any) -> bytes:
+def png_bytes(image: Image.Image, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", **options)
     return file.getvalue()
@@ -319,11 +319,11 @@ def sixteen_bits() -> bytes:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (saved(Image.new("P", (4, 4)), transparency=0), "mode P with transparency"),
-        (saved(Image.new("RGB", (4, 4)), transparency=(0, 0, 0)), "mode RGB with transparency"),
-        (saved(Image.new("L", (4, 4)), transparency=0), "mode L with transparency"),
-        (saved(Image.new("I;16", (4, 4))), "mode I"),
-        (saved(Image.new("LA", (4, 4))), "mode LA"),
+        (png_bytes(Image.new("P", (4, 4)), transparency=0), "mode P with transparency"),
+        (png_bytes(Image.new("RGB", (4, 4)), transparency=(0, 0, 0)), "mode RGB with transparency"),
+        (png_bytes(Image.new("L", (4, 4)), transparency=0), "mode L with transparency"),
+        (png_bytes(Image.new("I;16", (4, 4))), "mode I"),
+        (png_bytes(Image.new("LA", (4, 4))), "mode LA"),
         (sixteen_bits(), "mode RGB, 16 bits"),
     ],
 )
@@ -335,7 +335,7 @@ def test_transparency_and_deep_pixels_are_refused_like_alpha(data: bytes, compla
 def test_a_plain_palette_becomes_rgb() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert (decode_image(saved(image), "p").image == (10, 20, 30)).all()
+    assert (decode_image(png_bytes(image), "p").image == (10, 20, 30)).all()
 
 
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
@@ -444,7 +444,7 @@ def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> N
 def test_moving_pictures_are_refused() -> None:
     frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
     with pytest.raises(SampleError, match="x.png has 3 frames, wanted one image"):
-        decode_image(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
+        decode_image(png_bytes(frames[0], save_all=True, append_images=frames[1:]), "x.png")
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:

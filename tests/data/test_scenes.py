@@ -41,7 +41,7 @@ from harope_bench.evaluators.rules.geneval import PromptSpec as OfficialWanted
 from harope_bench.training.recipe import TextToImageRecipe, read_recipe
 
 
-def shown(scene: Scene) -> Counter[tuple[str, str]]:
+def object_counts(scene: Scene) -> Counter[tuple[str, str]]:
     return Counter((thing.shape, thing.colour) for thing in scene.objects)
 
 
@@ -114,7 +114,7 @@ def test_no_two_test_captions_ask_for_the_same() -> None:
 OTHER_WAY = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
-def mirrored(case: SceneCaption) -> tuple[CaptionClause, ...]:
+def mirrored_clauses(case: SceneCaption) -> tuple[CaptionClause, ...]:
     """The same scene named from its other thing."""
     one, other = case.clauses
     if other.position is None:
@@ -128,9 +128,9 @@ def mirrored(case: SceneCaption) -> tuple[CaptionClause, ...]:
 def test_mirrored_captions_are_as_few_as_is_said() -> None:
     test = {case.clauses: case for case in list_captions("test")}
     pairs = [case for case in test.values() if len(case.clauses) == 2]
-    assert sum(mirrored(case) in test for case in pairs) == 2 * 12
+    assert sum(mirrored_clauses(case) in test for case in pairs) == 2 * 12
     trained = {case.clauses for case in list_captions("train")}
-    assert [case.task for case in pairs if mirrored(case) in trained] == ["position"] * 7
+    assert [case.task for case in pairs if mirrored_clauses(case) in trained] == ["position"] * 7
 
 
 def test_each_shape_of_a_held_pair_is_trained_beside_others() -> None:
@@ -329,7 +329,7 @@ def test_things_of_one_colour_that_touch_are_read_apart() -> None:
             SceneObject(other, "red", 0.71, 0.5, 0.21, paint),
         )
         for side in (32, 64):
-            assert read(render_scene(Scene(Background(), pair), side)) == shown(
+            assert read(render_scene(Scene(Background(), pair), side)) == object_counts(
                 Scene(Background(), pair)
             ), (one, other, side)
 

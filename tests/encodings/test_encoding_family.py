@@ -125,12 +125,12 @@ def test_encoding_keeps_its_promises_with_these_options(
 
 
 def test_column_first_swaps_the_halves_and_half_split_pairs_distant_channels() -> None:
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         return plane_turn(x, axial(at[1], at[0], theta=100.0), half_split=True)
 
     check(
         make("rope-axial", base=100, axis_order="column-first", layout="half-split"),
-        wanted,
+        expected_turn,
         tolerance=2e-6,
     )
 
@@ -141,7 +141,7 @@ def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
     )
     encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         angles = [
             p * 10000 ** (-2 * i / d)
             for p, d in zip(at, (16, 56, 56), strict=True)
@@ -151,7 +151,7 @@ def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
 
     check(
         encoding,
-        wanted,
+        expected_turn,
         torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 127.0], [0.0, 63.0, 1.0]]),
         layer=0,
         tolerance=2e-6,
@@ -202,12 +202,12 @@ def test_the_family_of_table_6_is_a_matrix_then_axial(
 ) -> None:
     encoding = train(make("rope-matrix", matrix=matrix, per_head=per_head, qk_mode=mode))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         on_q, on_k = on_both(encoding, 1, h)
         return plane_turn((on_q if which == "q" else on_k) @ x, axial(*at))
 
     check(
-        encoding, wanted, tolerance=2e-4 if matrix == "normal" else CLOSE
+        encoding, expected_turn, tolerance=2e-4 if matrix == "normal" else CLOSE
     )  # the inverse of a free matrix is less well conditioned
 
 
@@ -234,14 +234,14 @@ def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_h
 def test_cayley_is_i_minus_s_times_the_inverse_of_i_plus_s() -> None:
     encoding = train(make("string", map="cayley", per_head=True))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         a = encoding.skew[1, h].detach().double().numpy()
         s = (a - a.T) / 2
         basis = (np.eye(D) - s) @ np.linalg.inv(np.eye(D) + s)
         np.testing.assert_allclose(basis @ basis.T, np.eye(D), atol=1e-12)
         return plane_turn(basis @ x, axial(*at))
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> None:
@@ -253,12 +253,12 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
         ).T  # circulant: column j is the first, rolled j times
         return c - c.T
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         rows, columns = (generator(c) for c in encoding.circulant[1].detach().double().numpy())
         np.testing.assert_allclose(rows @ columns, columns @ rows, atol=1e-6)
         return expm(at[0] * rows + at[1] * columns) @ x
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> None:
@@ -295,12 +295,12 @@ def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
     trained = train(learned, 0.1)
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         a = trained.skew[1].detach().double().numpy()
         speeds = trained.freqs[1].detach().double().numpy()
         return plane_turn(expm((a - a.T) / 2) @ x, speeds * np.repeat(at, D // 4))
 
-    check(trained, wanted)
+    check(trained, expected_turn)
 
 
 # ----------------------------------------------------------------------------------------- mixed,
@@ -310,11 +310,11 @@ def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
 def test_mixed_turns_each_plane_by_its_own_mixture_column_first() -> None:
     encoding = train(make("rope-mixed"))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         freqs = encoding.freqs[:, 1].detach().double().numpy().reshape(2, HEADS, D // 2)
         return plane_turn(x, at[1] * freqs[0, h] + at[0] * freqs[1, h])
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_mixed_starts_in_a_random_direction_a_head_and_at_right_angles_to_it() -> None:
@@ -349,11 +349,11 @@ def control_matrices(
 def test_the_control_acts_after_the_rotation(mode: str) -> None:
     encoding = train(make("rope-svd-control", qk_mode=mode))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         on_q, on_k = control_matrices(encoding, 1, h)
         return (on_q if which == "q" else on_k) @ plane_turn(x, axial(*at))
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
     v = random(1, HEADS, 6, D)
     assert torch.equal(encoding.transform_values(v, 0), v)
 
@@ -501,7 +501,7 @@ def by_hand(kind: str, planes: int, theta: float, s: float, length: int) -> list
     ) -> float:  # the plane that makes so many turns over the training length
         return d * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    def kept(i: int, fast: float, slow: float) -> float:
+    def kept_fraction(i: int, fast: float, slow: float) -> float:
         low, high = max(math.floor(corner(fast)), 0), min(math.ceil(corner(slow)), d - 1)
         high = high + 0.001 if low == high else high
         return 1 - min(max((i - low) / (high - low), 0), 1)
@@ -515,12 +515,12 @@ def by_hand(kind: str, planes: int, theta: float, s: float, length: int) -> list
         elif kind == "ntk":
             out.append(ntk)
         elif kind == "yarn":
-            share = kept(i, 32, 1)
+            share = kept_fraction(i, 32, 1)
             out.append(plain / s * (1 - share) + plain * share)
         else:
-            inner = kept(i, 1.25, 0.75)
+            inner = kept_fraction(i, 1.25, 0.75)
             mixed = plain / s * (1 - inner) + ntk * inner
-            outer = kept(i, 16, 2)
+            outer = kept_fraction(i, 16, 2)
             out.append(mixed * (1 - outer) + plain * outer)
     return out
 
@@ -703,7 +703,7 @@ def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them()
         registry.load_by_name("encodings", "rope-axial"), shape, {"axis_order": "column-first"}
     )
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         angles = [
             p * 10000 ** (-2 * i / d)
             for p, d in ((at[0], 8), (at[2], 12), (at[1], 12))
@@ -712,5 +712,9 @@ def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them()
         return plane_turn(x, np.array(angles))
 
     check(
-        encoding, wanted, torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]), layer=0, tolerance=2e-6
+        encoding,
+        expected_turn,
+        torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]),
+        layer=0,
+        tolerance=2e-6,
     )

@@ -227,7 +227,7 @@ class InPlace(Ape):
         return tokens
 
 
-class Nothing(base.Encoding):
+class IdentityEncoding(base.Encoding):
     properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
@@ -257,8 +257,8 @@ class Nothing(base.Encoding):
         (BagOfOptions, "accepts an unknown option"),
         (WidensResults, "torch.bfloat16 into"),
         (InPlace, "changes its inputs in place"),
-        (Nothing, "encodes nothing"),
-        (Nothing, "scores do not depend on positions"),
+        (IdentityEncoding, "encodes nothing"),
+        (IdentityEncoding, "scores do not depend on positions"),
     ],
 )
 def test_the_contract_catches_a_broken_promise(liar: type[base.Encoding], said: str) -> None:

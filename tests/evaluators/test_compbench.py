@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_compbench import facts, good, sighting, sights
+from toy_compbench import correct_annotations, prompt_metadata, sighting, sights
 
 from harope_bench import testing
 from harope_bench.assets.download import fetch_asset
@@ -49,14 +49,14 @@ PLUGIN = evaluator.PLUGIN
 BOTH = ("official", "corrected")
 
 
-def measured(score: EvaluatorOutput, metric: str) -> Measurement:
+def find_measurement(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
 def value(
     found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
 ) -> float | None:
-    return measured(PLUGIN.evaluate(found, rules, lenient), metric).value
+    return find_measurement(PLUGIN.evaluate(found, rules, lenient), metric).value
 
 
 # ---------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_the_evaluator_keeps_its_promises() -> None:
 )
 def test_the_value_of_each_category(category: str, wanted: float, rules: str) -> None:
     found = PLUGIN.evaluate(sights(category), rules, False)
-    assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
+    assert find_measurement(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
     for m in found.measurements:
         if m.metric != evaluator.METRICS[category]:
             assert (m.value, m.n_asked, m.reason) == (
@@ -110,7 +110,11 @@ def test_each_category_asks_its_own_judges() -> None:
     for category in CATEGORIES:
         for place in range(3):
             for look in PLUGIN.annotator_roles:
-                if (ask := look.make_query(facts(category, place), good(category))) is not None:
+                if (
+                    ask := look.make_query(
+                        prompt_metadata(category, place), correct_annotations(category)
+                    )
+                ) is not None:
                     assert isinstance(ask, QUERY_TYPES[look.role])
                     asked.setdefault(category, []).append(look.role)
     assert {category: sorted(set(roles)) for category, roles in asked.items()} == {
@@ -135,25 +139,29 @@ def test_each_category_asks_its_own_judges() -> None:
 
 def test_what_is_asked() -> None:
     two = sighting(("cup", 0.9, 100, 200), ("cat", 0.8, 120, 200), ("dog", 0.7, 300, 200))
-    assert evaluator.vqa_query(facts("color", 0), {}) == VqaQuery(questions=("a cup?", "a dog?"))
+    assert evaluator.vqa_query(prompt_metadata("color", 0), {}) == VqaQuery(
+        questions=("a cup?", "a dog?")
+    )
     assert evaluator.detection_2d_query(
-        {**facts("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}
+        {**prompt_metadata("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}
     ) == DetectionQuery(names=("person",))
-    assert evaluator.detection_query(facts("numeracy", 0), {}) == DetectionQuery(names=("cup",))
-    assert evaluator.detection_query({**facts("numeracy", 0), "known": []}, {}) is None
-    assert evaluator.depth_query(facts("3d_spatial", 0), {"detector": two}) == DepthQuery(
+    assert evaluator.detection_query(prompt_metadata("numeracy", 0), {}) == DetectionQuery(
+        names=("cup",)
+    )
+    assert evaluator.detection_query({**prompt_metadata("numeracy", 0), "known": []}, {}) is None
+    assert evaluator.depth_query(prompt_metadata("3d_spatial", 0), {"detector": two}) == DepthQuery(
         boxes=((80, 180, 120, 220), (280, 180, 320, 220))
     )
     assert (
         evaluator.depth_query(
-            facts("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}
+            prompt_metadata("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}
         )
         is None
     )
     assert evaluator.similarity_query(
-        {**facts("complex", 1), "no_adj": "The cup"}, {}
+        {**prompt_metadata("complex", 1), "no_adj": "The cup"}, {}
     ) == SimilarityQuery(texts=("The cup",))
-    assert evaluator.similarity_query(facts("complex", 0), {}) is None
+    assert evaluator.similarity_query(prompt_metadata("complex", 0), {}) is None
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -162,11 +170,11 @@ def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) ->
     first = replace(found[0], annotations={})
     metric = evaluator.METRICS[category]
     for rules in BOTH:
-        strict = measured(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
+        strict = find_measurement(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
         assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(
             strict.reason
         )
-        lenient = measured(PLUGIN.evaluate([first, *found[1:]], rules, True), metric)
+        lenient = find_measurement(PLUGIN.evaluate([first, *found[1:]], rules, True), metric)
         assert (
             lenient.value == pytest.approx(value(found[1:], metric, rules))
             and lenient.n_scored == len(found) - 1
@@ -177,7 +185,7 @@ def test_where_the_official_script_stops_there_is_no_score() -> None:
     found = sights("numeracy")
     stopping = replace(found[0], metadata={**found[0].metadata, "text": "two cup"})
     score = PLUGIN.evaluate([stopping, *found[1:]], "official", False)
-    assert measured(score, "numeracy").value is None
+    assert find_measurement(score, "numeracy").value is None
     assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
         "other_rules"
     ]["scores"] == {"numeracy": 0.5}
@@ -208,7 +216,7 @@ def test_failed_images_do_not_move_the_others() -> None:
     )
     for one, other in zip(whole.sample_scores[1:], rest.sample_scores[1:], strict=True):
         assert one["scores"] == other["scores"]
-    m = measured(rest, "complex")
+    m = find_measurement(rest, "complex")
     assert (m.n_asked, m.n_scored, m.n_failed) == (8, 7, 1)
 
 
@@ -259,11 +267,11 @@ def test_both_rules_are_told_where_they_differ() -> None:
 
 
 @pytest.fixture
-def fetched() -> None:
+def official_files() -> None:
     fetch_asset("t2i-compbench", OFFICIAL)
 
 
-def whole(parser_version: str = noun_chunks.BASE_VERSION) -> CompBenchSuite:
+def whole_suite(parser_version: str = noun_chunks.BASE_VERSION) -> CompBenchSuite:
     return CompBenchSuite("whole", parser_version=parser_version)
 
 
@@ -274,7 +282,7 @@ def rows(suite: CompBenchSuite, category: str) -> list[dict[str, Any]]:
 
 def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
     with pytest.raises(MissingAssetError, match="harope-bench fetch t2i-compbench"):
-        whole().requests([0])
+        whole_suite().requests([0])
 
 
 def test_a_model_nobody_read_with_is_named() -> None:
@@ -316,7 +324,7 @@ def test_a_reading_survives_its_row() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     suite = registry.load_by_name("suites", "t2i-compbench")
     assert (suite.count, suite.prompt_count, suite.copies, suite.resolution) == (
@@ -353,9 +361,9 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_prompt_is_the_official_line() -> None:
-    suite = whole()
+    suite = whole_suite()
     for category in CATEGORIES:
         lines = (
             (OFFICIAL / f"{category}_val.txt")
@@ -374,7 +382,7 @@ def test_every_prompt_is_the_official_line() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 @pytest.mark.parametrize("version", noun_chunks.parser_versions())
 def test_readings_are_the_taggers(version: str) -> None:
     found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())[
@@ -382,7 +390,7 @@ def test_readings_are_the_taggers(version: str) -> None:
     ]
     for category in CATEGORIES:
         for own, theirs in zip(
-            rows(whole(version), category), found[f"{category}_val"], strict=True
+            rows(whole_suite(version), category), found[f"{category}_val"], strict=True
         ):
             wanted = {
                 key: theirs[key] for key in ("nouns", "chunks", "objects", "no_adj") if key in own
@@ -392,9 +400,9 @@ def test_readings_are_the_taggers(version: str) -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_how_far_two_taggers_differ() -> None:
-    one, two = whole("3.6.0"), whole("3.8.0")
+    one, two = whole_suite("3.6.0"), whole_suite("3.8.0")
 
     def differing(category: str, key: str) -> int:
         return sum(
@@ -412,11 +420,11 @@ def test_how_far_two_taggers_differ() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 @pytest.mark.parametrize(("version", "labelled"), [("3.6.0", 198), ("3.8.0", 200)])
 def test_the_ceiling_of_2d(version: str, labelled: int) -> None:
     """198 and 200 were counted with UniDet's own list of labels."""
-    found = rows(whole(version), "spatial")
+    found = rows(whole_suite(version), "spatial")
     left = [
         row
         for row in found
@@ -449,12 +457,12 @@ def right(row: dict[str, Any]) -> DetectionAnnotation:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_false_is_true_would_zero_top_and_bottom() -> None:
     """`--complex False` reads objects around phrases that these prompts do not have."""
     left = [
         row
-        for row in rows(whole("3.8.0"), "spatial")
+        for row in rows(whole_suite("3.8.0"), "spatial")
         if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS
     ]
     assert (
@@ -471,9 +479,9 @@ def test_false_is_true_would_zero_top_and_bottom() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_kinds_of_complex_prompts_and_the_floor_of_3_in_1() -> None:
-    found = rows(whole(), "complex")
+    found = rows(whole_suite(), "complex")
     assert Counter(row["kinds"]["official"] for row in found) == {
         "spatial": 58,
         "action": 212,
@@ -492,12 +500,12 @@ def test_kinds_of_complex_prompts_and_the_floor_of_3_in_1() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
     """No official prompt makes its script stop, whatever is seen; each names its relation and its
     objects.
     """
-    suite = whole()
+    suite = whole_suite()
     for row in rows(suite, "numeracy"):
         for rules in BOTH:
             asked = evaluator.parse_object_counts(row["text"], row["known"], rules)
@@ -510,7 +518,7 @@ def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
         row["nouns"] and parse_depth_relation(row["text"]) for row in rows(suite, "3d_spatial")
     )
     alone = [
-        sum(len(row["nouns"]) == 1 for row in rows(whole(version), "3d_spatial"))
+        sum(len(row["nouns"]) == 1 for row in rows(whole_suite(version), "3d_spatial"))
         for version in ("3.6.0", "3.8.0")
     ]
     assert alone == [
@@ -522,9 +530,9 @@ def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_of_complex_places_most_have_a_relation_without_a_rule() -> None:
-    placed = [row for row in rows(whole(), "complex") if row["kinds"]["official"] != "action"]
+    placed = [row for row in rows(whole_suite(), "complex") if row["kinds"]["official"] != "action"]
     official_, corrected = (
         Counter(parse_relation(row["text"], rules) in SIDE_RELATIONS for row in placed)
         for rules in BOTH
@@ -541,9 +549,9 @@ def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_official_prompt_is_a_file_name_of_its_own() -> None:
-    suite = whole()
+    suite = whole_suite()
     names = {
         file_name(text, 10 * place)
         for category in CATEGORIES

@@ -35,7 +35,9 @@ KNOWN = [
 ]
 
 
-def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> DetectionAnnotation:
+def detection_annotation(
+    *found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)
+) -> DetectionAnnotation:
     """A sighting in an image of the frame's own size, so that pixels are the frame's."""
     return DetectionAnnotation(
         size=size,
@@ -75,8 +77,10 @@ def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
 
 
 def test_the_150_pixels_are_the_frames_not_the_images() -> None:
-    far = seen(("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512))
-    large = seen(
+    far = detection_annotation(
+        ("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512)
+    )
+    large = detection_annotation(
         ("dog", 1.0, at(400, 400, 160)), ("cup", 1.0, at(1600, 1600, 160)), size=(2048, 2048)
     )
     for rules in BOTH:
@@ -91,7 +95,7 @@ def test_what_is_not_above_one_half_does_not_count() -> None:
     assert [
         t.label
         for t in detections.framed_detections(
-            seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9)))
+            detection_annotation(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9)))
         )
     ] == ["c", "b"]
 
@@ -228,11 +232,13 @@ LEFT = "a dog on the left of a cup"
 def test_2d_score_of_an_image(
     found: list[tuple[str, float, Box]], value: float, rules: str
 ) -> None:
-    assert space.score_2d(LEFT, ("dog", "cup"), seen(*found), rules).value == pytest.approx(value)
+    assert space.score_2d(
+        LEFT, ("dog", "cup"), detection_annotation(*found), rules
+    ).value == pytest.approx(value)
 
 
 def test_people_are_persons_to_the_detector() -> None:
-    scene = seen(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
+    scene = detection_annotation(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
     for noun, rules in itertools.product(("girl", "boy", "man", "woman"), BOTH):
         assert space.score_2d(
             f"a {noun} on the left of a cup", (noun, "cup"), scene, rules
@@ -287,13 +293,13 @@ def test_position_in_depth(
 
 
 def test_depth_that_was_not_told_is_unknown_not_zero() -> None:
-    scene = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(110, 100)))
+    scene = detection_annotation(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(110, 100)))
     for rules in BOTH:
         assert space.score_3d(FRONT, ("dog", "cup"), scene, [], rules).value is None
 
 
 def test_3d_has_no_cut_and_two_things_apart_earn_their_presence() -> None:
-    apart = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(300, 300)))
+    apart = detection_annotation(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(300, 300)))
     asked = space.depth_boxes(("dog", "cup"), apart)
     for rules in BOTH:
         found = space.score_3d(FRONT, ("dog", "cup"), apart, [depth(9), depth(5)], rules)
@@ -303,13 +309,13 @@ def test_3d_has_no_cut_and_two_things_apart_earn_their_presence() -> None:
             pytest.approx(0.425),
         )
         assert space.score_3d(
-            FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules
+            FRONT, ("dog", "cup"), detection_annotation(("cup", 0.8, at(9, 9))), [], rules
         ).value == pytest.approx(0.2)
-        assert space.score_3d(FRONT, ("dog", "cup"), seen(), [], rules).value == 0
+        assert space.score_3d(FRONT, ("dog", "cup"), detection_annotation(), [], rules).value == 0
 
 
 def test_depths_are_asked_in_the_images_own_pixels() -> None:
-    scene = seen(
+    scene = detection_annotation(
         ("dog", 0.9, (0, 0, 1000, 1000)), ("cup", 0.8, (500, 0, 1500, 1000)), size=(2048, 2048)
     )
     assert space.depth_boxes(("dog", "cup"), scene) == [(0, 0, 1000, 1000), (500, 0, 1500, 1000)]
@@ -395,7 +401,9 @@ def test_what_a_prompt_asks_to_count(
     ],
 )
 def test_numeracy_score_of_an_image(found: list[str], value: float, rules: str) -> None:
-    scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(found)))
+    scene = detection_annotation(
+        *((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(found))
+    )
     assert counts.score_numeracy("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(
         value
     )
@@ -409,7 +417,7 @@ def test_detections_of_one_thing_are_one() -> None:
     )  # exactly 0.9 of each is not more
     assert counts.is_same_object((0, 0, 99, 99), (9, 0, 108, 99))
     assert not counts.is_same_object((0, 0, 99, 99), (200, 200, 299, 299))
-    scene = seen(
+    scene = detection_annotation(
         ("cup", 0.9, (0, 0, 99, 99)), ("cup", 0.8, (1, 0, 99, 99)), ("mug", 0.7, (0, 0, 99, 99))
     )
     assert [t.label for t in counts.merge_detections(detections.framed_detections(scene))] == [
@@ -491,7 +499,7 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
         found = counts.score_numeracy(
             prompt,
             KNOWN,
-            seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))),
+            detection_annotation(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))),
             "official",
         )
         value, stop = slow_or_stop(prompt, shown)
@@ -557,11 +565,13 @@ def zero() -> tuple[Box, Box]:
 def plane(
     prompt: str, nouns: tuple[str, ...], *found: tuple[str, float, Box]
 ) -> Callable[[str], Any]:
-    return lambda rules: space.score_2d(prompt, nouns, seen(*found), rules).value
+    return lambda rules: space.score_2d(prompt, nouns, detection_annotation(*found), rules).value
 
 
 def count(prompt: str, *labels: str) -> Callable[[str], Any]:
-    scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(labels)))
+    scene = detection_annotation(
+        *((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(labels))
+    )
     return lambda rules: counts.score_numeracy(prompt, KNOWN, scene, rules).value
 
 
@@ -689,7 +699,7 @@ def test_quirks_that_both_keep() -> None:
             space.score_2d(
                 LEFT,
                 ("dog", "cup"),
-                seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))),
+                detection_annotation(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))),
                 rules,
             ).value
             == 0
@@ -713,7 +723,7 @@ def test_a_label_is_a_list_of_names() -> None:
 
 
 def test_a_verdict_says_why() -> None:
-    scene = seen(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
+    scene = detection_annotation(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
     assert "not on the left of" in space.score_2d(LEFT, ("dog", "cup"), scene, "official").reason
     assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith(
         "dog was detected, sofa was not"

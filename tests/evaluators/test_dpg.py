@@ -50,7 +50,7 @@ def question(
     }
 
 
-def facts(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
+def prompt_metadata(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
     return {"item": item, "questions": list(questions), "official_text": True}
 
 
@@ -58,7 +58,7 @@ def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official")
     return score_answers(DpgItem.model_validate(given), answers, rules)
 
 
-def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
+def score_pair(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
     """Scores of one image, official and corrected; None where the official script would have
     dropped the item.
     """
@@ -71,79 +71,88 @@ def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, f
 
 
 def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
-    given = facts(question(1, row=0), question(2, row=1))
-    assert both(given, ["no", "yes"]) == (1.0, 0.5)
+    given = prompt_metadata(question(1, row=0), question(2, row=1))
+    assert score_pair(given, ["no", "yes"]) == (1.0, 0.5)
     assert list(row_indices(DpgItem.model_validate(given), "official")) == [2]
-    later = facts(question(1, row=1), question(2, row=2))
-    assert both(later, ["no", "yes"]) == (0.5, 0.5)
-    assert both(facts(question(1, row=0)), ["yes"]) == (None, 1.0)  # the item has no question left
+    later = prompt_metadata(question(1, row=1), question(2, row=2))
+    assert score_pair(later, ["no", "yes"]) == (0.5, 0.5)
+    assert score_pair(prompt_metadata(question(1, row=0)), ["yes"]) == (
+        None,
+        1.0,
+    )  # the item has no question left
 
 
 def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
-    given = facts(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
-    assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(
+    given = prompt_metadata(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
+    assert score_pair(given, ["yes", "yes", "yes"]) == (None, 1.0) and score_pair(
         given, ["no", "yes", "yes"]
     ) == (None, 1 / 3)
     assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).failure)
-    shielded = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
-    assert both(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
-    assert both(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
-    unknown = facts(question(1), question(2, (9,)))
-    assert both(unknown, ["yes", "yes"]) == (None, 1.0)
+    shielded = prompt_metadata(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
+    assert score_pair(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
+    assert score_pair(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
+    unknown = prompt_metadata(question(1), question(2, (9,)))
+    assert score_pair(unknown, ["yes", "yes"]) == (None, 1.0)
     assert [
         can_fail(DpgItem.model_validate(g))
-        for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))
+        for g in (given, shielded, unknown, prompt_metadata(question(1), question(2, (1,))))
     ] == [True] * 3 + [False]
 
 
 def test_exact_yes_is_the_only_answer_worth_anything() -> None:
-    given = facts(*(question(n) for n in range(1, 6)))
-    assert both(given, ["yes", "Yes", "yes.", " yes ", "no"]) == (0.2, 0.8)
-    assert both(given, ["yes indeed", "true", "y", "", "yess"]) == (0.0, 0.0)
+    given = prompt_metadata(*(question(n) for n in range(1, 6)))
+    assert score_pair(given, ["yes", "Yes", "yes.", " yes ", "no"]) == (0.2, 0.8)
+    assert score_pair(given, ["yes indeed", "true", "y", "", "yess"]) == (0.0, 0.0)
 
 
 def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
-    ordered = facts(question(1), question(2, (1,)), question(3, (2,)))
-    assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
-    turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
-    assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
+    ordered = prompt_metadata(question(1), question(2, (1,)), question(3, (2,)))
+    assert score_pair(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
+    turned = prompt_metadata(
+        question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13)
+    )
+    assert score_pair(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
     assert tile(turned, ["yes", "yes", "no"], "corrected").zeroing_parents == {2: 1, 3: 2}
-    assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
-    assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (
+    assert score_pair(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    assert score_pair(
+        prompt_metadata(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]
+    ) == (
         1 / 3,
         1 / 3,
     )  # any parent
 
 
 def test_questions_in_a_ring_end() -> None:
-    ring = facts(question(1, (2,)), question(2, (1,)), question(3, (3,)))
-    assert both(ring, ["yes", "yes", "yes"]) == (1.0, 1.0)
-    assert both(ring, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    ring = prompt_metadata(question(1, (2,)), question(2, (1,)), question(3, (3,)))
+    assert score_pair(ring, ["yes", "yes", "yes"]) == (1.0, 1.0)
+    assert score_pair(ring, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
     assert tile(ring, ["no", "no", "no"], "corrected").score == 0
 
 
 def test_repeated_block_replaces_the_first_officially() -> None:
-    given = facts(question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10))
+    given = prompt_metadata(
+        question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10)
+    )
     assert list(row_indices(DpgItem.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
     assert list(row_indices(DpgItem.model_validate(given), "corrected").items()) == [
         (1, 2),
         (2, 1),
         (3, 3),
     ]
-    assert both(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
-    twice = facts(
+    assert score_pair(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
+    twice = prompt_metadata(
         question(1, row=5), question(1, row=6)
     )  # in one block the later row counts, at the first's place
-    assert both(twice, ["no", "yes"]) == (1.0, 1.0)
+    assert score_pair(twice, ["no", "yes"]) == (1.0, 1.0)
 
 
 def test_first_row_does_not_split_a_block() -> None:
-    given = facts(question(1, row=0), question(2, row=1), question(3, row=2))
+    given = prompt_metadata(question(1, row=0), question(2, row=1), question(3, row=2))
     assert list(row_indices(DpgItem.model_validate(given), "official")) == [2, 3]
 
 
 def test_raw_categories_ignore_what_questions_depend_on() -> None:
-    given = facts(
+    given = prompt_metadata(
         question(1),
         question(2, (1,), phrase=COLOUR),
         question(3, phrase="entity - part (owl, beak)"),
@@ -276,7 +285,9 @@ def sights_of(
     for copy in range(4):
         for prompt, (item, questions) in enumerate(by_item.items()):
             answers = [said[item][copy][q["question"]] for q in questions]
-            sights.append(sight(len(sights), prompt, copy, facts(*questions, item=item), answers))
+            sights.append(
+                sight(len(sights), prompt, copy, prompt_metadata(*questions, item=item), answers)
+            )
     return sights
 
 
@@ -340,7 +351,7 @@ def four(
     ]
 
 
-PAIR = facts(question(1), question(2, (1,), phrase=COLOUR))
+PAIR = prompt_metadata(question(1), question(2, (1,), phrase=COLOUR))
 YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
 
 
@@ -384,7 +395,7 @@ def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
 
 
 def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
-    given = facts(
+    given = prompt_metadata(
         question(1, row=0), question(2, row=1), question(3, (2, 1), row=2), item="partiprompts97"
     )
     sights = [
@@ -436,7 +447,7 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
 
 
 def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
-    odd = facts(question(1, phrase="mood - sad (owl)"))
+    odd = prompt_metadata(question(1, phrase="mood - sad (owl)"))
     odd["official_text"] = False  # None is said by suites that have no official texts
     score = DPG.evaluate(
         [*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)],
@@ -472,7 +483,7 @@ def test_rows_show_what_was_zeroed_and_by_what() -> None:
 
 def test_every_row_is_asked_and_answers_must_fit() -> None:
     (look,) = DPG.annotator_roles
-    given = facts(question(1, row=0), question(2, row=1))
+    given = prompt_metadata(question(1, row=0), question(2, row=1))
     assert look.role == "vqa" and look.make_query(given, {}) == VqaQuery(
         questions=("Is it 1?", "Is it 2?")
     )

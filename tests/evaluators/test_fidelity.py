@@ -10,9 +10,9 @@ import scipy.linalg
 import torch
 from clouds import (
     cloud,
-    measured,
-    observed,
-    peaked,
+    find_measurement,
+    make_features,
+    peaked_logits,
     reference_of,
     slow_covered,
     slow_radii,
@@ -118,7 +118,7 @@ def test_precision_and_recall_equal_torch_fidelity(drawn: int, real: int, width:
         save_cpu_ram=False,
         verbose=False,
     )
-    score = PLUGIN.evaluate(observed(a), reference_of(b))
+    score = PLUGIN.evaluate(make_features(a), reference_of(b))
     # Shares of the same counts; torch-fidelity averages them in float32.
     assert value_of(score, "precision") == pytest.approx(theirs["precision"], abs=1e-7)
     assert value_of(score, "recall") == pytest.approx(theirs["recall"], abs=1e-7)
@@ -131,17 +131,21 @@ def test_precision_and_recall_equal_torch_fidelity(drawn: int, real: int, width:
 def test_ordinary_images_raise_no_warning() -> None:
     labels = np.arange(500) % 10
     score = PLUGIN.evaluate(
-        observed(cloud(70, 500, 16), spatial=cloud(71, 500, 20), logits=peaked(labels, 10)),
+        make_features(
+            cloud(70, 500, 16), spatial=cloud(71, 500, 20), logits=peaked_logits(labels, 10)
+        ),
         reference_of(cloud(72, 600, 16)),
     )
     assert score.warnings == ()
-    sorted_ = PLUGIN.evaluate(observed(cloud(70, 500, 16), logits=peaked(np.sort(labels), 10)), {})
+    sorted_ = PLUGIN.evaluate(
+        make_features(cloud(70, 500, 16), logits=peaked_logits(np.sort(labels), 10)), {}
+    )
     assert sorted_.warnings == ()  # one block: its order is nothing to it
 
 
 def test_every_metric_is_measured_or_has_a_reason() -> None:
     features = cloud(49, 40, 4)
-    score = PLUGIN.evaluate(observed(features), {})
+    score = PLUGIN.evaluate(make_features(features), {})
     assert [m.metric for m in score.measurements] == [m.name for m in PLUGIN.metrics]
     assert {m.metric: m.reason for m in score.measurements} == {
         "fid": "the reference holds no mu and sigma",
@@ -150,8 +154,8 @@ def test_every_metric_is_measured_or_has_a_reason() -> None:
         "precision": "the reference holds no images",
         "recall": "the reference holds no images",
     }
-    score = PLUGIN.evaluate(observed(features, spatial=features), {})
-    assert measured(score, "sfid").reason == "the reference holds no mu_s and sigma_s"
+    score = PLUGIN.evaluate(make_features(features, spatial=features), {})
+    assert find_measurement(score, "sfid").reason == "the reference holds no mu_s and sigma_s"
     blind = PLUGIN.evaluate(Features(np.arange(40), None, {}), reference_of(features))
     assert {m.reason for m in blind.measurements if m.metric != "is"} == {
         "the judge gives no features",
@@ -169,7 +173,7 @@ def test_without_images_nothing_is_measured(scored: int) -> None:
         m.value is None and m.reason and m.n_asked == 7 + scored and m.n_failed == 7
         for m in score.measurements
     )
-    assert measured(score, "fid").reason == f"fid needs at least 2 images, found {scored}"
+    assert find_measurement(score, "fid").reason == f"fid needs at least 2 images, found {scored}"
 
 
 def test_names_tell_the_number_of_images_scored() -> None:
@@ -180,8 +184,12 @@ def test_names_tell_the_number_of_images_scored() -> None:
         (500, "fid-500", "sfid-500"),
     ):
         rows = cloud(52, scored, 1)
-        score = PLUGIN.evaluate(observed(rows, spatial=rows, failed=50_000 - scored), reference)
-        assert [measured(score, m).name for m in ("fid", "sfid", "is", "precision", "recall")] == [
+        score = PLUGIN.evaluate(
+            make_features(rows, spatial=rows, failed=50_000 - scored), reference
+        )
+        assert [
+            find_measurement(score, m).name for m in ("fid", "sfid", "is", "precision", "recall")
+        ] == [
             fid,
             sfid,
             "is",
@@ -189,7 +197,8 @@ def test_names_tell_the_number_of_images_scored() -> None:
             "recall",
         ]
         assert (
-            measured(score, "fid").n_asked == 50_000 and measured(score, "fid").n_scored == scored
+            find_measurement(score, "fid").n_asked == 50_000
+            and find_measurement(score, "fid").n_scored == scored
         )
         told = (
             f"fidelity: {50_000 - scored:,} of 50,000 images failed; every number is over the other"
@@ -202,9 +211,9 @@ def test_sfid_is_fid_of_the_spatial_features() -> None:
     features, spatial, real = cloud(53, 300, 4), cloud(54, 300, 9), cloud(55, 400, 9)
     mean, covariance = Moments.from_rows(real).to_gaussian()
     score = PLUGIN.evaluate(
-        observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance}
+        make_features(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance}
     )
-    other = PLUGIN.evaluate(observed(spatial), {"mu": mean, "sigma": covariance})
+    other = PLUGIN.evaluate(make_features(spatial), {"mu": mean, "sigma": covariance})
     assert value_of(score, "sfid") == value_of(other, "fid")
     np.testing.assert_array_equal(score.per_sample["sfid"], other.per_sample["fid"])
 
@@ -224,36 +233,36 @@ def test_a_value_that_is_not_finite_names_its_image(array: str, bad: float) -> N
 def test_a_broken_reference_is_named() -> None:
     features, reference = cloud(60, 30, 4), reference_of(cloud(61, 30, 4))
     with pytest.raises(SampleError, match="moments of features are not finite"):
-        PLUGIN.evaluate(observed(features), reference | {"mu": np.full(4, np.nan)})
+        PLUGIN.evaluate(make_features(features), reference | {"mu": np.full(4, np.nan)})
     holed = reference["features"].copy()
     holed[3, 1] = np.nan
     with pytest.raises(
         SampleError, match="features of the reference are not finite, first at index 3"
     ):
-        PLUGIN.evaluate(observed(features), reference | {"features": holed})
+        PLUGIN.evaluate(make_features(features), reference | {"features": holed})
 
 
 def test_arrays_that_do_not_fit_are_named() -> None:
     features, reference = cloud(62, 30, 4), reference_of(cloud(63, 30, 4))
     with pytest.raises(ShapeError, match="features have width 5"):
-        PLUGIN.evaluate(observed(cloud(62, 30, 5)), reference)
+        PLUGIN.evaluate(make_features(cloud(62, 30, 5)), reference)
     with pytest.raises(ShapeError, match="width 5, the reference's 4"):
-        PLUGIN.evaluate(observed(cloud(62, 30, 5)), {"features": reference["features"]})
+        PLUGIN.evaluate(make_features(cloud(62, 30, 5)), {"features": reference["features"]})
     with pytest.raises(
         ShapeError, match=r"logits of the samples have shape \(29, 4\), expected \(30, width\)"
     ):
-        PLUGIN.evaluate(observed(features, logits=features[:29]), reference)
+        PLUGIN.evaluate(make_features(features, logits=features[:29]), reference)
 
 
 def test_constant_images_and_dead_columns_are_warned_of() -> None:
     reference = reference_of(cloud(64, 200, 6))
-    constant = PLUGIN.evaluate(observed(np.full((50, 6), 0.1, dtype=np.float32)), reference)
+    constant = PLUGIN.evaluate(make_features(np.full((50, 6), 0.1, dtype=np.float32)), reference)
     assert "fid: constant features, those of every sample are the same" in constant.warnings
     assert value_of(constant, "precision") in (0.0, 1.0)
-    dead = PLUGIN.evaluate(observed(with_dead_columns(cloud(65, 50, 6))), reference)
+    dead = PLUGIN.evaluate(make_features(with_dead_columns(cloud(65, 50, 6))), reference)
     assert "fid: zero variance in 2 of 6 columns that vary in the reference" in dead.warnings
     both = PLUGIN.evaluate(
-        observed(with_dead_columns(cloud(65, 50, 6))),
+        make_features(with_dead_columns(cloud(65, 50, 6))),
         reference_of(with_dead_columns(cloud(64, 200, 6))),
     )
     assert not any(w.startswith("fid: zero variance") for w in both.warnings)
@@ -262,7 +271,7 @@ def test_constant_images_and_dead_columns_are_warned_of() -> None:
 def test_nothing_that_comes_out_is_infinite_or_missing() -> None:
     wild = (cloud(66, 60, 5) * np.float32(1e37)).astype(np.float32)
     score = PLUGIN.evaluate(
-        observed(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5))
+        make_features(wild, spatial=wild, logits=wild), reference_of(cloud(67, 60, 5))
     )
     assert all(np.isfinite(rows).all() for rows in score.per_sample.values())
     assert all(m.value is not None for m in score.measurements if m.metric != "sfid")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from clouds import cloud, measured, observed, reference_of, with_dead_columns
+from clouds import cloud, find_measurement, make_features, reference_of, with_dead_columns
 
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet_distance, influence_values
@@ -111,8 +111,8 @@ def test_influence_does_not_depend_on_the_root() -> None:
 
 
 def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
-    score = PLUGIN.evaluate(observed(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
-    fid = measured(score, "fid")
+    score = PLUGIN.evaluate(make_features(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
+    fid = find_measurement(score, "fid")
     assert fid.value is not None and fid.se is None and fid.low is None and fid.interval is None
     assert "fid" not in score.per_sample
     assert any(
@@ -120,7 +120,9 @@ def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
     )
     live = with_dead_columns(cloud(18, 30, 30))  # 20 live columns are fewer than 30 images
     assert (
-        measured(PLUGIN.evaluate(observed(live), reference_of(cloud(19, 200, 30))), "fid").se
+        find_measurement(
+            PLUGIN.evaluate(make_features(live), reference_of(cloud(19, 200, 30))), "fid"
+        ).se
         is not None
     )
 
@@ -131,21 +133,25 @@ def test_scores_of_two_checkpoints_pair_by_sample() -> None:
         {"mu": REAL.mean, "sigma": REAL.covariance},
     )
     a, b = (
-        PLUGIN.evaluate(observed(generator(noise, tilt).astype(np.float32)), reference)
+        PLUGIN.evaluate(make_features(generator(noise, tilt).astype(np.float32)), reference)
         for tilt in (0.10, 0.13)
     )
     np.testing.assert_array_equal(a.per_sample["indices"], np.arange(800))
     paired = difference(
-        "lower", measured(a, "fid"), measured(b, "fid"), a.per_sample["fid"], b.per_sample["fid"]
+        "lower",
+        find_measurement(a, "fid"),
+        find_measurement(b, "fid"),
+        a.per_sample["fid"],
+        b.per_sample["fid"],
     )
-    alone = difference("lower", measured(a, "fid"), measured(b, "fid"))
+    alone = difference("lower", find_measurement(a, "fid"), find_measurement(b, "fid"))
     assert paired.delta == alone.delta and paired.se is not None and alone.se is not None
     assert paired.se < 0.5 * alone.se and paired.verdict == "worse"
-    pair = PLUGIN.evaluate(observed(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
+    pair = PLUGIN.evaluate(make_features(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
     drop = difference(
         "higher",
-        measured(pair, "recall"),
-        measured(pair, "recall"),
+        find_measurement(pair, "recall"),
+        find_measurement(pair, "recall"),
         pair.per_sample["recall"] | 1,
         pair.per_sample["recall"],
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from geneval_scenes import at, clause, line, thing
+from geneval_scenes import at, clause, line, make_detection
 
 from harope_bench.assets import local_files
 from harope_bench.assets.download import fetch_asset
@@ -65,7 +65,7 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
     "position": line("position", clause("dog"), clause("cat", position=["left of", 0])),
     "color_attr": line("color_attr", clause("dog", color="red"), clause("cat", color="blue")),
 }
-PAIR = [thing("dog", 0.8, (100, 0, 110, 10)), thing("cat", 0.7, (0, 0, 10, 10))]
+PAIR = [make_detection("dog", 0.8, (100, 0, 110, 10)), make_detection("cat", 0.7, (0, 0, 10, 10))]
 
 
 def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
@@ -76,7 +76,11 @@ def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
     for number, (tag, outcomes) in enumerate(hit.items()):
         for k, good in enumerate(outcomes):
             found = (
-                ([thing("dog", 0.99), thing("dog", 0.98)] if tag == "counting" else PAIR)
+                (
+                    [make_detection("dog", 0.99), make_detection("dog", 0.98)]
+                    if tag == "counting"
+                    else PAIR
+                )
                 if good
                 else []
             )
@@ -148,7 +152,7 @@ def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denomina
 
 
 def test_rows_show_the_things_and_colours_that_decided() -> None:
-    low = [thing("dog", 0.8, (1, 2, 3, 4)), thing("cat", 0.25)]
+    low = [make_detection("dog", 0.8, (1, 2, 3, 4)), make_detection("cat", 0.25)]
     (row,) = GENEVAL.evaluate(
         [sight(0, 0, ONE_OF_EACH["color_attr"], low, "green")], "official", True
     ).sample_scores
@@ -164,7 +168,7 @@ def test_rows_show_the_things_and_colours_that_decided() -> None:
 
 
 def test_both_rules_stand_side_by_side_where_they_differ() -> None:
-    found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20))]
+    found = [make_detection("dog", 0.5, (0, 0, 5, 5)), make_detection("dog", 0.5, (9, 9, 20, 20))]
     sights = [sight(k, k, ONE_OF_EACH["colors"], found, "blue", "red") for k in range(2)]
     score = GENEVAL.evaluate(sights, "official", True)
     assert "colors is 0.0000 official, 1.0000 corrected" in [
@@ -183,9 +187,9 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
     sighting = DetectionAnnotation(
         size=(2, 2),
         detections=(
-            thing("cat", 0.9),
-            thing("dog", 0.8).model_copy(update={"mask": mask}),
-            thing("dog", 0.7),
+            make_detection("cat", 0.9),
+            make_detection("dog", 0.8).model_copy(update={"mask": mask}),
+            make_detection("dog", 0.7),
         ),
     )
     ask = colours.make_query(facts, {"detector": sighting})
@@ -325,7 +329,7 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         case = suite.case(i)
         wanted = PromptSpec.model_validate(case.metadata["geneval"])
         found = [
-            thing(c.name, 0.95, at(100 * k, 100 * k))
+            make_detection(c.name, 0.95, at(100 * k, 100 * k))
             for k, c in enumerate(wanted.include)
             for _ in range(c.count)
         ]

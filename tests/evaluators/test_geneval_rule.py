@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from geneval_scenes import at, clause, line, thing
+from geneval_scenes import at, clause, line, make_detection
 
 from harope_bench.core.annotations import Box, Detection
 from harope_bench.evaluators.rules import geneval as rule
@@ -74,17 +74,19 @@ def right(
 def test_strict_threshold_compares_in_float32_and_equal_does_not_count(
     tag: str, score: float, counts: bool
 ) -> None:
-    assert right(line(tag), [thing("dog", score)]) is counts
+    assert right(line(tag), [make_detection("dog", score)]) is counts
 
 
 def test_counting_threshold_holds_for_every_class_of_a_counting_prompt() -> None:
     facts = line("counting", clause("dog"), clause("cat"))
-    assert not right(facts, [thing("dog", 0.95), thing("cat", 0.85)])
-    assert right({**facts, "tag": "two_object"}, [thing("dog", 0.95), thing("cat", 0.85)])
+    assert not right(facts, [make_detection("dog", 0.95), make_detection("cat", 0.85)])
+    assert right(
+        {**facts, "tag": "two_object"}, [make_detection("dog", 0.95), make_detection("cat", 0.85)]
+    )
 
 
 def test_top_16_the_surest_are_kept() -> None:
-    found = [thing("dog", 0.31 + 0.01 * i) for i in range(20)]
+    found = [make_detection("dog", 0.31 + 0.01 * i) for i in range(20)]
     for rules in BOTH:
         assert counted_detections(found, "single_object", rules)["dog"] == list(range(19, 3, -1))
     assert right(line("single_object", clause("dog", 16)), found)
@@ -92,15 +94,15 @@ def test_top_16_the_surest_are_kept() -> None:
 
 
 def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> None:
-    found = [thing("dog", 0.95), thing("dog", 0.94)]
+    found = [make_detection("dog", 0.95), make_detection("dog", 0.94)]
     assert right(line("counting", clause("dog", 2), exclude=[clause("dog", 3)]), found)
     for rules in BOTH:
         assert counted_detections(found, "counting", rules, ScriptOptions(max_overlap=0.999))[
             "dog"
         ] == [0]
     half = [
-        thing("dog", 0.95, (0, 0, 9, 9)),
-        thing("dog", 0.94, (5, 0, 14, 9)),
+        make_detection("dog", 0.95, (0, 0, 9, 9)),
+        make_detection("dog", 0.94, (5, 0, 14, 9)),
     ]  # as 10 and 10 wide with the last pixel: 5 shared of 15
     assert inclusive_box_iou(half[0].box, half[1].box) == pytest.approx(1 / 3)
     exclusive = 4 * 9 / (2 * 81 - 4 * 9)
@@ -116,9 +118,9 @@ def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> No
 
 def test_overlap_compares_with_the_surest_that_is_left() -> None:
     chain = [
-        thing("dog", 0.99, (0, 0, 99, 99)),
-        thing("dog", 0.98, (40, 0, 139, 99)),
-        thing("dog", 0.97, (80, 0, 179, 99)),
+        make_detection("dog", 0.99, (0, 0, 99, 99)),
+        make_detection("dog", 0.98, (40, 0, 139, 99)),
+        make_detection("dog", 0.97, (80, 0, 179, 99)),
     ]
     assert counted_detections(chain, "counting", "official", ScriptOptions(max_overlap=0.3))[
         "dog"
@@ -130,7 +132,11 @@ def test_overlap_compares_with_the_surest_that_is_left() -> None:
 
 def test_tie_order_later_first_officially_and_first_first_when_corrected() -> None:
     facts = line("colors", clause("dog", color="red"))
-    found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20)), thing("cat", 0.9)]
+    found = [
+        make_detection("dog", 0.5, (0, 0, 5, 5)),
+        make_detection("dog", 0.5, (9, 9, 20, 20)),
+        make_detection("cat", 0.9),
+    ]
     colours = {0: "red", 1: "blue"}
     assert counted_detections(found, "colors", "official")["dog"] == [1, 0]
     assert counted_detections(found, "colors", "corrected")["dog"] == [0, 1]
@@ -140,7 +146,10 @@ def test_tie_order_later_first_officially_and_first_first_when_corrected() -> No
         1,
         0,
     )  # both are asked about, so that both rules can be applied
-    close = [thing("dog", 0.5), thing("dog", 0.5 + 1e-9)]  # a tie in float32, not in float64
+    close = [
+        make_detection("dog", 0.5),
+        make_detection("dog", 0.5 + 1e-9),
+    ]  # a tie in float32, not in float64
     assert counted_detections(close, "colors", "official")["dog"] == [1, 0] and counted_detections(
         close, "colors", "corrected"
     )["dog"] == [0, 1]
@@ -151,7 +160,12 @@ def test_tie_order_later_first_officially_and_first_first_when_corrected() -> No
 
 
 def test_extras_ignored_except_in_counting() -> None:
-    three = [thing("dog", 0.95), thing("dog", 0.94), thing("dog", 0.93), thing("cat", 0.99)]
+    three = [
+        make_detection("dog", 0.95),
+        make_detection("dog", 0.94),
+        make_detection("dog", 0.93),
+        make_detection("cat", 0.99),
+    ]
     assert right(line("single_object"), three)
     counting = line("counting", clause("dog", 2), exclude=[clause("dog", 3)])
     assert (
@@ -162,15 +176,18 @@ def test_extras_ignored_except_in_counting() -> None:
 
 def test_the_count_is_of_those_above_the_threshold() -> None:
     counting = line("counting", clause("dog", 2), exclude=[clause("dog", 3)])
-    assert right(counting, [thing("dog", 0.95), thing("dog", 0.94), thing("dog", 0.89)])
+    assert right(
+        counting,
+        [make_detection("dog", 0.95), make_detection("dog", 0.94), make_detection("dog", 0.89)],
+    )
 
 
 def test_surest_only_is_asked_its_colour_and_its_place() -> None:
     red = line("colors", clause("dog", color="red"))
     found = [
-        thing("dog", 0.8, (200, 0, 210, 10)),
-        thing("dog", 0.7, (0, 0, 10, 10)),
-        thing("cat", 0.9, (100, 0, 110, 10)),
+        make_detection("dog", 0.8, (200, 0, 210, 10)),
+        make_detection("dog", 0.7, (0, 0, 10, 10)),
+        make_detection("cat", 0.9, (100, 0, 110, 10)),
     ]
     assert not right(red, found, {0: "blue", 1: "red"})
     assert rule.colour_query_indices(PromptSpec.model_validate(red), found) == (0,)
@@ -181,47 +198,64 @@ def test_surest_only_is_asked_its_colour_and_its_place() -> None:
 
 def test_shared_things_answer_two_clauses() -> None:
     facts = line("two_object", clause("dog"), clause("dog"))
-    assert right(facts, [thing("dog", 0.5)])
+    assert right(facts, [make_detection("dog", 0.5)])
     two_names = line("two_object", clause("cup"), clause("bowl"))
-    assert right(two_names, [thing("cup", 0.5), thing("bowl", 0.4)])  # one mask, two names
+    assert right(
+        two_names, [make_detection("cup", 0.5), make_detection("bowl", 0.4)]
+    )  # one mask, two names
 
 
 def test_every_pair_must_be_in_the_relation() -> None:
     facts = line("position", clause("cat", 2), clause("dog", 2, position=["right of", 0]))
-    cats = [thing("cat", 0.9, (0, 0, 10, 10)), thing("cat", 0.8, (50, 0, 60, 10))]
+    cats = [make_detection("cat", 0.9, (0, 0, 10, 10)), make_detection("cat", 0.8, (50, 0, 60, 10))]
     assert right(
-        facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (200, 0, 210, 10))]
+        facts,
+        [
+            *cats,
+            make_detection("dog", 0.9, (100, 0, 110, 10)),
+            make_detection("dog", 0.8, (200, 0, 210, 10)),
+        ],
     )
     assert not right(
-        facts, [*cats, thing("dog", 0.9, (100, 0, 110, 10)), thing("dog", 0.8, (30, 0, 40, 10))]
+        facts,
+        [
+            *cats,
+            make_detection("dog", 0.9, (100, 0, 110, 10)),
+            make_detection("dog", 0.8, (30, 0, 40, 10)),
+        ],
     )
     assert not right(
-        facts, [*cats, thing("dog", 0.9, (30, 0, 40, 10)), thing("dog", 0.8, (100, 0, 110, 10))]
+        facts,
+        [
+            *cats,
+            make_detection("dog", 0.9, (30, 0, 40, 10)),
+            make_detection("dog", 0.8, (100, 0, 110, 10)),
+        ],
     )
 
 
 def test_a_reference_that_failed_fails_what_is_placed_by_it() -> None:
     facts = line("position", clause("cat"), clause("dog", position=["right of", 0]))
-    found = verdict(facts, [thing("dog", 0.9)])
+    found = verdict(facts, [make_detection("dog", 0.9)])
     assert found.reasons == (
         "0 of cat, expected 1",
         "dog should be right of an object that is itself not as expected",
     )
     coloured = line("position", clause("cat", color="red"), clause("dog", position=["right of", 0]))
-    pair = [thing("cat", 0.9), thing("dog", 0.9, (100, 0, 110, 10))]
+    pair = [make_detection("cat", 0.9), make_detection("dog", 0.9, (100, 0, 110, 10))]
     assert not right(coloured, pair, {0: "blue"}) and right(coloured, pair, {0: "red"})
 
 
 def test_a_missing_thing_is_asked_neither_colour_nor_place() -> None:
     facts = line("position", clause("cat"), clause("dog", 2, color="red", position=["right of", 0]))
-    found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
+    found = [make_detection("cat", 0.9), make_detection("dog", 0.9, (50, 0, 60, 10))]
     assert verdict(facts, found).reasons == ("1 of dog, expected 2",)
     assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == ()
 
 
 def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
     facts = line("position", clause("cat"), clause("dog", color="red", position=["left of", 0]))
-    found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
+    found = [make_detection("cat", 0.9), make_detection("dog", 0.9, (50, 0, 60, 10))]
     assert verdict(facts, found, {1: "blue"}).reasons == (
         "0 red dog, expected 1; detected: 1 blue",
     )
@@ -230,13 +264,15 @@ def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
 
 def test_the_loop_goes_on_after_a_failed_clause() -> None:
     facts = line("color_attr", clause("cat", color="red"), clause("dog", color="blue"))
-    assert len(verdict(facts, [thing("dog", 0.9)], {0: "green"}).reasons) == 2
-    assert rule.colour_query_indices(PromptSpec.model_validate(facts), [thing("dog", 0.9)]) == (0,)
+    assert len(verdict(facts, [make_detection("dog", 0.9)], {0: "green"}).reasons) == 2
+    assert rule.colour_query_indices(
+        PromptSpec.model_validate(facts), [make_detection("dog", 0.9)]
+    ) == (0,)
 
 
 def test_at_least_count_of_the_colour_is_wanted_of_exactly_count_things() -> None:
     facts = line("colors", clause("dog", 2, color="red"))
-    three = [thing("dog", 0.9), thing("dog", 0.8), thing("dog", 0.7)]
+    three = [make_detection("dog", 0.9), make_detection("dog", 0.8), make_detection("dog", 0.7)]
     assert right(facts, three, {0: "red", 1: "red"}) and not right(
         facts, three, {0: "red", 1: "blue", 2: "red"}
     )
@@ -305,7 +341,9 @@ def test_a_box_with_corners_exchanged_has_its_size() -> None:
 # description
 
 
-def slow(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str]) -> bool:
+def official_decision(
+    facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str]
+) -> bool:
     """The official decision, step by step, in plain numbers."""
     bar = 0.9 if facts["tag"] == "counting" else 0.3
     pool: dict[str, list[int]] = {}
@@ -356,11 +394,11 @@ def scene(rng: np.random.Generator, names: Sequence[str]) -> list[Detection]:
     for _ in range(int(rng.integers(0, 9))):
         x, y, w, h = (int(v) for v in rng.integers(1, 200, 4))
         score = float(rng.choice([0.1, 0.3, 0.5, 0.5, 0.9, 0.95, 0.99]))
-        found.append(thing(str(rng.choice(list(names))), score, (x, y, x + w, y + h)))
+        found.append(make_detection(str(rng.choice(list(names))), score, (x, y, x + w, y + h)))
     return found
 
 
-def asked(rng: np.random.Generator, tag: str) -> dict[str, Any]:
+def random_metadata(rng: np.random.Generator, tag: str) -> dict[str, Any]:
     names = ["dog", "cat", "cup"]
     if tag == "counting":
         n = int(rng.integers(1, 4))
@@ -388,9 +426,9 @@ def test_the_rule_is_the_slow_one_on_random_scenes() -> None:
     outcomes: Counter[tuple[str, bool]] = Counter()
     for tag in TASKS:
         for _ in range(800):
-            facts, found = asked(rng, tag), scene(rng, ["dog", "cat", "cup"])
+            facts, found = random_metadata(rng, tag), scene(rng, ["dog", "cat", "cup"])
             colours = {i: str(rng.choice(["red", "blue"])) for i in range(len(found))}
-            wanted = slow(facts, found, colours)
+            wanted = official_decision(facts, found, colours)
             assert verdict(facts, found, colours).is_correct is wanted, (facts, found, colours)
             outcomes[tag, wanted] += 1
     assert min(outcomes[tag, v] for tag in TASKS for v in (True, False)) > 10, outcomes

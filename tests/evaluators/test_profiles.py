@@ -45,7 +45,7 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Features:
+def random_features() -> Features:
     arrays = {
         "features": cloud(0, N, WIDTH, 0.3),
         "spatial": cloud(1, N, 9),
@@ -65,8 +65,10 @@ def reference() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def of_torch_fidelity(seen: Features, reference: dict[str, np.ndarray]) -> EvaluatorOutput:
-    return PLUGIN.with_profile("torch-fidelity").evaluate(seen, reference)
+def of_torch_fidelity(
+    random_features: Features, reference: dict[str, np.ndarray]
+) -> EvaluatorOutput:
+    return PLUGIN.with_profile("torch-fidelity").evaluate(random_features, reference)
 
 
 def values(score: EvaluatorOutput) -> dict[str, float]:
@@ -74,10 +76,13 @@ def values(score: EvaluatorOutput) -> dict[str, float]:
 
 
 def test_profile_torch_fidelity_is_torch_fidelity(
-    seen: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput
+    random_features: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput
 ) -> None:
     ours = values(of_torch_fidelity)
-    drawn, real = torch.from_numpy(seen.arrays["features"]), torch.from_numpy(reference["features"])
+    drawn, real = (
+        torch.from_numpy(random_features.arrays["features"]),
+        torch.from_numpy(reference["features"]),
+    )
     theirs = fid_statistics_to_metric(
         fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False
     )
@@ -85,7 +90,7 @@ def test_profile_torch_fidelity_is_torch_fidelity(
         theirs["frechet_inception_distance"], rel=1e-6
     )  # their mean is float32
     inception = isc_features_to_metric(
-        torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
+        torch.from_numpy(random_features.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
     )
     assert ours["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
     kid = kid_features_to_metric(
@@ -121,11 +126,13 @@ def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorO
     )
 
 
-def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndarray]) -> None:
+def test_profile_clean_is_clean_fid(
+    random_features: Features, reference: dict[str, np.ndarray]
+) -> None:
     clean_fid = pytest.importorskip("cleanfid.fid", reason="needs the extra parity")
-    ours = values(PLUGIN.with_profile("clean").evaluate(seen, reference))
+    ours = values(PLUGIN.with_profile("clean").evaluate(random_features, reference))
     drawn, real = (
-        seen.arrays["features"].astype(np.float64),
+        random_features.arrays["features"].astype(np.float64),
         reference["features"].astype(np.float64),
     )
     with pytest.warns(DeprecationWarning, match="disp"):
@@ -141,10 +148,15 @@ def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndar
 
 
 def test_adm_and_exact_differ_in_precision_and_recall_alone(
-    seen: Features, reference: dict[str, np.ndarray]
+    random_features: Features, reference: dict[str, np.ndarray]
 ) -> None:
     """Far from zero float16's grid is coarse, and ties let more points in."""
-    far = seen._replace(arrays={**seen.arrays, "features": seen.arrays["features"] + np.float32(8)})
+    far = random_features._replace(
+        arrays={
+            **random_features.arrays,
+            "features": random_features.arrays["features"] + np.float32(8),
+        }
+    )
     real = {
         **reference,
         "features": reference["features"] + np.float32(8),
@@ -158,11 +170,12 @@ def test_adm_and_exact_differ_in_precision_and_recall_alone(
 
 
 def test_kid_needs_images_and_enough_of_them(
-    seen: Features, reference: dict[str, np.ndarray]
+    random_features: Features, reference: dict[str, np.ndarray]
 ) -> None:
     evaluator = PLUGIN.with_profile("torch-fidelity")
-    few = seen._replace(
-        indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()}
+    few = random_features._replace(
+        indices=random_features.indices[:40],
+        arrays={k: v[:40] for k, v in random_features.arrays.items()},
     )
     reasons = {m.metric: m.reason for m in evaluator.evaluate(few, reference).measurements}
     assert (
@@ -178,7 +191,10 @@ def test_kid_needs_images_and_enough_of_them(
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_profile_keeps_the_contract(
-    profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    profile: str,
+    random_features: Features,
+    reference: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
         fidelity_estimates,
@@ -186,24 +202,29 @@ def test_every_profile_keeps_the_contract(
         partial(fidelity_estimates.kid_subsets, subsets=2, size=30),
     )
     monkeypatch.setattr(fidelity_estimates, "SUBSET_SIZE", 30)
-    few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
+    few = Features(
+        random_features.indices[:60],
+        None,
+        {k: v[:60] for k, v in random_features.arrays.items()},
+        failed=2,
+    )
     testing.check_evaluator(
         PLUGIN.with_profile(profile), few, {**reference, "features": reference["features"][:80]}
     )
 
 
 def test_scores_are_the_same_from_memory_maps(
-    seen: Features, reference: dict[str, np.ndarray], tmp_path: Path
+    random_features: Features, reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     maps = {}
-    for name, rows in seen.arrays.items():
+    for name, rows in random_features.arrays.items():
         np.save(tmp_path / f"{name}.npy", rows)
         maps[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     for profile in ("adm", "adm-exact", "clean"):
         evaluator = PLUGIN.with_profile(profile)
         assert (
-            evaluator.evaluate(seen._replace(arrays=maps), reference).measurements
-            == evaluator.evaluate(seen, reference).measurements
+            evaluator.evaluate(random_features._replace(arrays=maps), reference).measurements
+            == evaluator.evaluate(random_features, reference).measurements
         )
 
 
@@ -218,7 +239,7 @@ def test_an_unknown_profile_is_named() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(40), tmp_path / "run")
     return tmp_path / "run"
 
@@ -234,7 +255,7 @@ def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> No
 
 
 @pytest.fixture
-def renamed(run: Path) -> Path:
+def renamed_result(run: Path) -> Path:
     """A result in another profile than the suite's own, in a file whose name does not say so."""
     (scored,) = evaluate(run, run, FeatureScoring("digits", profile="adm"))
     path = scored.path.with_name("mine.json")
@@ -253,16 +274,16 @@ def record_again(path: Path, **fields: str) -> None:
 
 
 def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(
-    renamed: Path,
+    renamed_result: Path,
 ) -> None:
-    assert verify(renamed.parents[1], 0).status == "ok"
+    assert verify(renamed_result.parents[1], 0).status == "ok"
 
 
 def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(
-    renamed: Path,
+    renamed_result: Path,
 ) -> None:
-    record_again(renamed, profile="torch-fidelity")
-    wrong = verify(renamed.parents[1], 0).altered_messages
+    record_again(renamed_result, profile="torch-fidelity")
+    wrong = verify(renamed_result.parents[1], 0).altered_messages
     assert any(f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong), wrong
 
 

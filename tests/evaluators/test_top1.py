@@ -56,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def registered(
+def register_classifier(
     folder: Path,
     name: str,
     config: dict[str, Any] = MICRO,
@@ -207,20 +207,20 @@ def test_an_environment_variable_names_the_folder(
     assert len(registry.load_by_name("suites", "imagenet-val").real_images(None, None).names) == 999
 
 
-def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
+def check_refusal(folder: Path | None, told: str, labels: Path | None = None) -> None:
     with pytest.raises(OptionError, match=told) as caught:
         registry.load_by_name("suites", "imagenet-val").real_images(folder, labels)
     assert "\n" not in str(caught.value)
 
 
 def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
-    refused(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
-    refused(tmp_path / "none", "is no folder")
-    refused(tmp_path, "val.txt is missing")
+    check_refusal(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
+    check_refusal(tmp_path / "none", "is no folder")
+    check_refusal(tmp_path, "val.txt is missing")
     (tmp_path / "n01440764").mkdir()
-    refused(tmp_path, "has 1 class folders, wanted 1,000")
+    check_refusal(tmp_path, "has 1 class folders, wanted 1,000")
     (tmp_path / "tench").mkdir()
-    refused(tmp_path, "has the folder tench, wanted only wnids")
+    check_refusal(tmp_path, "has the folder tench, wanted only wnids")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(
     tmp_path: Path, text: str, told: str
 ) -> None:
     (tmp_path / "list.txt").write_text(text)
-    refused(tmp_path, told, tmp_path / "list.txt")
+    check_refusal(tmp_path, told, tmp_path / "list.txt")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(
 def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
     imagenet: Path, tmp_path: Path
 ) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet))
     top1 = scored.result.find_measurement("top1")
@@ -274,7 +274,7 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
     tmp_path: Path,
 ) -> None:
     """Read as plain UTF-8 the mark is part of the first name, whose picture is then missing."""
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(6):
@@ -325,7 +325,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_path: Path) -> None:
     """A top-1 over the rest is that of another set of pictures, and looks like the benchmark's."""
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(4):
@@ -350,7 +350,7 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
 def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(
     tmp_path: Path,
 ) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     Image.fromarray(np.zeros((36, 36, 3), dtype=np.uint8)).save(folder / "0.png")
@@ -370,7 +370,7 @@ def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(
 
 def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:
     """Against a loop without shards or tiles."""
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(count=300))
     network = (
         registry.load_by_name("backbones", "deit")
@@ -395,7 +395,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
 def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "straight", RealImageSelection())
     named, calls = predictions.classify_images, []
 
@@ -434,7 +434,7 @@ def test_a_command_that_is_refused_changes_no_run(
     """Else the pictures that it asked for are missing from then on, and the run is unfinished or
     altered.
     """
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "run", RealImageSelection(count=30))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises((PlanMismatchError, OptionError)):
@@ -446,7 +446,7 @@ def test_a_command_that_is_refused_changes_no_run(
 
 
 def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50))
     with pytest.raises(PlanMismatchError, match="another crop"):
@@ -472,7 +472,7 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
-    registered(tmp_path, "tiny")
+    register_classifier(tmp_path, "tiny")
     for call, told in (
         (
             lambda: make_classifier_plan("digits-harope", "digits-held-out", {}),
@@ -518,7 +518,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("what", ["prediction", "row", "measurement", "label"])
 def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     run = tmp_path / "run"
     classify.classify(plan, run, RealImageSelection(count=60))
     assert verify(run, 2, 0).altered_messages == []
@@ -546,7 +546,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
 def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         classify.classify(
-            make_classifier_plan(registered(tmp_path, name, seed=seed), None, {}),
+            make_classifier_plan(register_classifier(tmp_path, name, seed=seed), None, {}),
             tmp_path / "runs" / name,
             RealImageSelection(),
         )
@@ -568,7 +568,7 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its
     encoding.
     """
-    registered(tmp_path, "tiny")
+    register_classifier(tmp_path, "tiny")
     classify.classify(
         make_classifier_plan("tiny", None, {}), tmp_path / "runs/a", RealImageSelection(count=50)
     )
@@ -620,7 +620,7 @@ def run_verb(*arguments: Any, exit_code: int = 0) -> Any:
 
 
 def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> None:
-    registered(tmp_path, "tiny")
+    register_classifier(tmp_path, "tiny")
     out = run_verb(
         "eval",
         "tiny",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clouds import cloud, observed, peaked, reference_of, value_of
+from clouds import cloud, make_features, peaked_logits, reference_of, value_of
 from PIL import Image
 
 from harope_bench.data.image_folder import list_images
@@ -21,7 +21,7 @@ COPIES = "each repeated 3 times or more"
 
 
 def adm(drawn: np.ndarray, real: np.ndarray) -> EvaluatorOutput:
-    return PLUGIN.with_profile("adm").evaluate(observed(drawn), reference_of(real))
+    return PLUGIN.with_profile("adm").evaluate(make_features(drawn), reference_of(real))
 
 
 def radii(score: EvaluatorOutput) -> list[str]:
@@ -41,7 +41,7 @@ def test_features_that_float16_cannot_tell_apart_are_not_called_copies() -> None
         for metric, n, whose in (("precision", 90, "reference images"), ("recall", 80, "samples"))
     ]
     assert (
-        radii(PLUGIN.evaluate(observed(drawn), reference_of(real))) == []
+        radii(PLUGIN.evaluate(make_features(drawn), reference_of(real))) == []
     )  # adm-exact: float64 tells them apart
 
 
@@ -89,7 +89,7 @@ def test_rows_are_equal_by_value() -> None:
 
 def test_equal_features_say_nothing_of_the_images() -> None:
     score = PLUGIN.evaluate(
-        observed(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4))
+        make_features(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4))
     )
     told = " | ".join(score.warnings)
     assert (
@@ -128,7 +128,7 @@ def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(
     classes: int, peak: float, with_labels: bool
 ) -> None:
     labels = np.sort(np.arange(10_000) % classes)
-    logits = peaked(labels, classes, peak=peak)
+    logits = peaked_logits(labels, classes, peak=peak)
     score, usual = scored(logits, labels if with_labels else None), shuffled_score(logits)
     lost = 1 - value_of(score, "is") / usual
     assert 0.004 < lost < 0.06
@@ -143,11 +143,11 @@ def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(
 
 def test_classes_in_any_sequence_of_runs_are_sorted_too() -> None:
     labels = np.random.default_rng(0).permutation(10)[np.arange(20_000) // 2000]
-    score = scored(peaked(labels, 10, peak=8.0), labels)
+    score = scored(peaked_logits(labels, 10, peak=8.0), labels)
     assert orders(score)[0].startswith(
         "is: class-sorted order, blocks of 5,000 hold different labels"
     )
-    assert orders(scored(peaked(labels, 10, peak=8.0), None))[0].startswith(
+    assert orders(scored(peaked_logits(labels, 10, peak=8.0), None))[0].startswith(
         "is: class-sorted order, blocks of 5,000 hold different pred"
     )
 
@@ -158,7 +158,7 @@ def test_a_drift_of_the_samples_is_not_called_sorted_by_class() -> None:
     shown = np.where(
         (np.arange(10_000) >= 5000) & (np.random.default_rng(2).random(10_000) < 0.5), 0, labels
     )
-    (told,) = orders(scored(peaked(shown, 10, peak=9.0), labels))
+    (told,) = orders(scored(peaked_logits(shown, 10, peak=9.0), labels))
     assert told.startswith("is: uneven order, blocks of 5,000 hold different predicted classes")
 
 
@@ -169,12 +169,12 @@ def test_a_drift_of_the_samples_is_not_called_sorted_by_class() -> None:
 def test_random_orders_raise_no_warning(images: int, classes: int, peak: float) -> None:
     for seed in range(1 + (classes < 99)):
         labels = np.random.default_rng(seed).integers(0, classes, images)
-        logits = peaked(labels, classes, seed, peak)
+        logits = peaked_logits(labels, classes, seed, peak)
         assert orders(scored(logits, labels)) == [] == orders(scored(logits, None))
         assert (
             orders(
                 scored(
-                    peaked(np.arange(images) % classes, classes, seed, peak),
+                    peaked_logits(np.arange(images) % classes, classes, seed, peak),
                     np.arange(images) % classes,
                 )
             )
@@ -184,7 +184,7 @@ def test_random_orders_raise_no_warning(images: int, classes: int, peak: float) 
 
 def test_sorted_labels_of_one_block_change_nothing() -> None:
     labels = np.sort(np.arange(5000) % 10)
-    logits = peaked(labels, 10)
+    logits = peaked_logits(labels, 10)
     assert (
         order_effect(inception_score(logits), logits, labels) is None
         and orders(scored(logits, labels)) == []
@@ -194,7 +194,7 @@ def test_sorted_labels_of_one_block_change_nothing() -> None:
 def test_the_order_is_nothing_to_shuffled_splits() -> None:
     labels = np.sort(np.arange(6000) % 10)
     score = PLUGIN.with_profile("torch-fidelity").evaluate(
-        Features(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {}
+        Features(np.arange(6000), labels, {"logits": peaked_logits(labels, 10)}), {}
     )
     assert orders(score) == []
 

@@ -41,7 +41,7 @@ def state_of(
     }
 
 
-def released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under the release's names: matrices lie in the blocks."""
     found = {key: value for key, value in state.items() if not key.startswith("encoding.")}
     for key in state.keys() - found.keys():
@@ -92,7 +92,7 @@ def autoencoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def known(
+def register_dit(
     folder: Path, name: str = "d", of: str = "harope", file: Path | None = None, **said: Any
 ) -> str:
     """A small checkpoint with its autoencoder, registered: this file, or a new one of an encoding
@@ -100,7 +100,7 @@ def known(
     """
     path = file or training_file(
         folder / f"{name}.pt",
-        with_table(state_of(SMALL, of)) if of == "ape" else released(state_of(SMALL, of)),
+        with_table(state_of(SMALL, of)) if of == "ape" else release_state(state_of(SMALL, of)),
     )
     drawing = {"vae": str(autoencoder(folder / "vae")), "tile": 2}
     config = {"heads": SMALL["heads"], **said.pop("config", {})}

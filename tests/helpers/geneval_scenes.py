@@ -8,7 +8,7 @@ from typing import Any
 from harope_bench.core.annotations import Box, Detection
 
 
-def thing(label: str, score: float, box: Box = (0, 0, 10, 10)) -> Detection:
+def make_detection(label: str, score: float, box: Box = (0, 0, 10, 10)) -> Detection:
     """One thing found."""
     return Detection(label=label, score=score, box=box)
 

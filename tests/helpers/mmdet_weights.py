@@ -39,7 +39,7 @@ def window() -> Tensor:
     return (row[:, None] - row + 6) * 13 + column[:, None] - column + 6
 
 
-def scrambled(style: str, seed: int = 0) -> dict[str, Tensor]:
+def random_state(style: str, seed: int = 0) -> dict[str, Tensor]:
     """A state dict in the names of mmdet "old" (2.x) or "new" (3.x); the same seed gives the same
     numbers under both.
     """
@@ -66,6 +66,8 @@ def write(path: Path, style: str, **meta: Any) -> Path:
     `state_dict`.
     """
     torch.save(
-        {"meta": meta, "state_dict": scrambled(style)}, path, _use_new_zipfile_serialization=False
+        {"meta": meta, "state_dict": random_state(style)},
+        path,
+        _use_new_zipfile_serialization=False,
     )
     return path

@@ -78,7 +78,9 @@ def write_moments_reference(place: Path) -> Path:
 def make_digits_run(place: Path) -> ResultFolder:
     """Make a run with its plan, generated and scored here."""
     reference = write_moments_reference(place)
-    generate(make_plan(tiny.registered(place / "weights"), None, {}), range(IMAGES), place / "run")
+    generate(
+        make_plan(tiny.register_tiny(place / "weights"), None, {}), range(IMAGES), place / "run"
+    )
     evaluate(place / "run", place / "run", FeatureScoring("digits", reference))
     return ResultFolder(place / "run", reference=reference)
 

@@ -74,7 +74,7 @@ def needs_t2i() -> Any:
         pytest.importorskip(part, reason="needs pip install 'harope-bench[t2i]'")
 
 
-def stirred(module: Any, seed: int, spread: float = 0.1) -> Any:
+def add_noise(module: Any, seed: int, spread: float = 0.1) -> Any:
     """With noise on all weights, so that no gate or output is zero and every norm has its own
     weights.
     """
@@ -164,7 +164,7 @@ def flux(seed: int = 0, **sizes: Any) -> Any:
             tokenizer=clip,
             text_encoder_2=t5_encoder(t5),
             tokenizer_2=t5,
-            transformer=stirred(FluxTransformer2DModel(**{**FLUX, **sizes}), seed).eval(),
+            transformer=add_noise(FluxTransformer2DModel(**{**FLUX, **sizes}), seed).eval(),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -191,13 +191,13 @@ def sd3(seed: int = 0, **sizes: Any) -> Any:
             tokenizer_2=clip,
             text_encoder_3=t5_encoder(t5),
             tokenizer_3=t5,
-            transformer=stirred(SD3Transformer2DModel(**{**SD3, **sizes}), seed).eval(),
+            transformer=add_noise(SD3Transformer2DModel(**{**SD3, **sizes}), seed).eval(),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def saved(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
+def save_pipeline(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
     """Such a pipeline's folder."""
     {"flux": flux, "sd3": sd3}[kind](seed, **sizes).save_pretrained(folder, safe_serialization=True)
     return folder
@@ -254,9 +254,9 @@ def checkpoint(backbone: str, encoding: str = "rope-axial", **facts: Any) -> Che
     return Checkpoint(**{**given, "sampler": "flow", "steps": 2, "guidance": 3.5, **facts})
 
 
-def trained(network: Any, seed: int = 5, spread: float = 0.3) -> Any:
+def train_encoding(network: Any, seed: int = 5, spread: float = 0.3) -> Any:
     """The network with an encoding that is no longer the identity."""
-    stirred(network.encoding, seed, spread)
+    add_noise(network.encoding, seed, spread)
     return network
 
 
@@ -265,6 +265,6 @@ def outputs(network: Any, inputs: Any) -> torch.Tensor:
         return network(**inputs, return_dict=False)[0]
 
 
-def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def relative_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """Relative distance."""
     return float((one - other).norm() / other.norm())

@@ -72,11 +72,11 @@ def prompts(home: Path) -> None:
         for tag, found in CLAUSES.items()
         for include in found
     ]
-    _placed(
+    _write_asset(
         home / "assets/geneval",
         {"evaluation_metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)},
     )
-    _placed(home / "assets/t2i-compbench", _bench_files())
+    _write_asset(home / "assets/t2i-compbench", _bench_files())
     place = home / "assets/dpg-bench"
     place.mkdir(parents=True)
     with (place / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def prompts(home: Path) -> None:
         writer.writerows(
             (i, f"a photo of a cat, {i}", "", n, d, "b", "d", t, q) for i, n, d, t, q in QUESTIONS
         )
-    _placed(place, {})
+    _write_asset(place, {})
 
 
 def _bench_files() -> dict[str, str]:
@@ -102,7 +102,7 @@ def _bench_files() -> dict[str, str]:
     }
 
 
-def _placed(place: Path, files: dict[str, str]) -> None:
+def _write_asset(place: Path, files: dict[str, str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8", newline="")

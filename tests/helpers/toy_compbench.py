@@ -27,7 +27,7 @@ def words(k: int) -> str:
     return " ".join(LETTERS[int(digit)] for digit in f"{k:03d}")
 
 
-def facts(category: str, place: int) -> dict[str, Any]:
+def prompt_metadata(category: str, place: int) -> dict[str, Any]:
     """A prompt that no other category has, and what the rules need to know of it."""
     text = {
         "color": f"a red cup and a blue dog {words(place)}",
@@ -62,7 +62,7 @@ class Toy(CompBenchSuite):
     def __init__(self, *categories: str):
         super().__init__("toy T2I-CompBench", categories or CATEGORIES)
         rows = {
-            category: [facts(category, place) for place in range(300)]
+            category: [prompt_metadata(category, place) for place in range(300)]
             for category in self.categories
         }
         self.rows = {
@@ -89,7 +89,7 @@ def sighting(*found: tuple[str, float, float, float], side: float = 40) -> Detec
     )
 
 
-def good(category: str) -> dict[str, Annotation]:
+def correct_annotations(category: str) -> dict[str, Annotation]:
     """What judges say of an image that is right."""
     answers: dict[str, Annotation] = {
         "vqa": VqaAnnotation(
@@ -125,9 +125,9 @@ def sights(
     for category in categories or CATEGORIES:
         for place in range(prompts):
             for copy in range(copies):
-                known = facts(category, place)
+                known = prompt_metadata(category, place)
                 number = CATEGORIES.index(category) * 300 + place
-                seen = {**good(category), **changes.get(category, {})}
+                seen = {**correct_annotations(category), **changes.get(category, {})}
                 found.append(
                     AnnotatedImage(copy * 2400 + number, number, copy, known["text"], known, seen)
                 )

@@ -56,14 +56,14 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 # runs
 
 
-def plain(record: Any) -> Any:
+def record_document(record: Any) -> Any:
     return record.model_dump(mode="json", exclude_none=True)
 
 
 def file_of(kind: FileKind, record: Any) -> bytes:
     """The JSON file of a kind that a record, or its facts, is."""
     return json.dumps(
-        add_format_version(kind, record if isinstance(record, Mapping) else plain(record))
+        add_format_version(kind, record if isinstance(record, Mapping) else record_document(record))
     ).encode()
 
 
@@ -106,7 +106,7 @@ def run_files() -> Files:
     return {
         **dict.fromkeys(names, png()),
         "plan.json": file_of("plan", fake_runs.plan(checkpoint())),
-        "samples.jsonl": as_lines(*map(plain, records)),
+        "samples.jsonl": as_lines(*map(record_document, records)),
         "requests.jsonl": as_lines({"indices": "0-1"}, {"indices": "2,3"}),
         "results/fidelity.json": file_of("result", result()),
         "results/fidelity.npz": npz_bytes(arrays),
@@ -151,8 +151,8 @@ def charts() -> Mapping[str, bytes]:
         lines=(SweepLine(label="ours", points=points),),
     )  # fmt: skip
     return {
-        "loss.json": json.dumps(plain(loss)).encode(),
-        "sweep.json": json.dumps(plain(sweep)).encode(),
+        "loss.json": json.dumps(record_document(loss)).encode(),
+        "sweep.json": json.dumps(record_document(sweep)).encode(),
     }
 
 
@@ -339,7 +339,7 @@ def torch_file(wrapped: bool = True) -> bytes:
 
 
 @cache
-def sharded() -> Files:
+def sharded_weights() -> Files:
     import torch
     from safetensors.torch import save
 
@@ -445,7 +445,7 @@ def coco() -> bytes:
     return buffer.getvalue()
 
 
-def packed(data: bytes) -> bytes:
+def gzip_bytes(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 

@@ -97,7 +97,7 @@ class Calls:
 def watch(calls: Calls) -> None:
     """Put the counting calls in the place of Python's own."""
     for name in CHANGES:
-        setattr(os, name, _counted(calls, name, getattr(os, name)))
+        setattr(os, name, _counted_call(calls, name, getattr(os, name)))
     real_open, real_write = os.open, os.write
 
     def open_(path: Any, flags: int, *rest: Any, **options: Any) -> int:
@@ -135,7 +135,7 @@ def watch(calls: Calls) -> None:
     io.open = builtins.open = _opener(calls, CountedFile, io.open)
 
 
-def _counted(calls: Calls, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+def _counted_call(calls: Calls, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         return calls.make(
             f"{name} {' '.join(_name(a) for a in args[:2])}", lambda: real(*args, **options)
@@ -186,7 +186,7 @@ def _name(thing: Any) -> str:
     )
 
 
-def warm(assets: Path) -> None:
+def warm_up_imports(assets: Path) -> None:
     """Load everything that a fork will need, and set what makes small runs show what large ones do;
     `assets` has the facts of some.
     """
@@ -301,7 +301,7 @@ def serve(logs: Path) -> None:
     """Answer lines of jobs until stdin ends."""
     answers = os.dup(1)
     os.dup2(2, 1)
-    warm(logs.parent / "assets")
+    warm_up_imports(logs.parent / "assets")
     used = resource.getrusage(resource.RUSAGE_SELF)
     os.write(answers, json.dumps({"cpu": used.ru_utime + used.ru_stime}).encode() + b"\n")
     for line in sys.stdin:

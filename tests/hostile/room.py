@@ -164,7 +164,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _register(folder: Path) -> None:
     """Register tiny with its weights beside its TOML, so that a copy of the home is whole."""
     checkpoints = folder / HOME / "checkpoints"
-    tiny.registered(checkpoints)
+    tiny.register_tiny(checkpoints)
     record = checkpoints / "tiny.toml"
     record.write_text(
         re.sub(r'(?m)^weights = ".*"$', 'weights = "tiny.safetensors"', record.read_text())
@@ -210,7 +210,7 @@ def command(*words: str) -> Outcome:
     crash = (
         ""
         if done.exception is None or isinstance(done.exception, SystemExit)
-        else _shown(done.exception)
+        else _format_error(done.exception)
     )
     return Outcome(done.exit_code, done.stdout, done.stderr, crash)
 
@@ -224,11 +224,11 @@ def call(function: Callable[[], Any]) -> Outcome:
     except BenchError as error:
         return Outcome(1, "", f"harope-bench: {error}\n")
     except Exception as error:  # noqa: BLE001 - what is no BenchError is the finding
-        return Outcome(1, "", "", _shown(error))
+        return Outcome(1, "", "", _format_error(error))
     return Outcome(0, f"{value}\n", "")
 
 
-def _shown(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
@@ -283,11 +283,11 @@ def contents(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if not (path.name.startswith(".") and path.name.endswith(".lock")):
-            found[str(path.relative_to(folder))] = _described(path)
+            found[str(path.relative_to(folder))] = _describe_path(path)
     return found
 
 
-def _described(path: Path) -> str:
+def _describe_path(path: Path) -> str:
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return f"link {os.readlink(path)}"
@@ -334,7 +334,7 @@ def _is_small(path: Path) -> bool:
     return path.is_file() and path.stat().st_size < HASHED
 
 
-def put(name: str, data: bytes | str) -> Callable[[Room], None]:
+def file_writer(name: str, data: bytes | str) -> Callable[[Room], None]:
     """Return a builder that writes a file of the room."""
 
     def build(room: Room) -> None:
@@ -387,7 +387,7 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[R
     return build
 
 
-def both(*builders: Callable[[Room], Any]) -> Callable[[Room], None]:
+def run_builders(*builders: Callable[[Room], Any]) -> Callable[[Room], None]:
     """Return a builder that does several in turn."""
 
     def build(room: Room) -> None:

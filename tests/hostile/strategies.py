@@ -65,7 +65,7 @@ ODD_KEYS = (
 )
 
 
-def nested(levels: int, key: str | None = None) -> Any:
+def nest_value(levels: int, key: str | None = None) -> Any:
     """A list in a list in a list, or objects likewise."""
     value: Any = []
     for _ in range(levels):
@@ -94,7 +94,7 @@ odd_values = st.one_of(
     st.sampled_from(ODD_SHAPES),
     st.sampled_from(NOT_FINITE),
     st.just(LONE),
-    st.sampled_from([nested(DEEP), nested(DEEP, "a")]),
+    st.sampled_from([nest_value(DEEP), nest_value(DEEP, "a")]),
     st.integers(-5, 5),
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
@@ -104,7 +104,7 @@ odd_values = st.one_of(
 )
 
 
-def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def value_paths(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value in a document, its root too."""
     yield path
     inner = (
@@ -115,7 +115,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
         else ()
     )
     for key, value in inner:
-        yield from places(value, (*path, key))
+        yield from value_paths(value, (*path, key))
 
 
 def value_at(document: Any, path: Sequence[Any]) -> Any:
@@ -140,7 +140,7 @@ def changed_documents(
 @st.composite
 def _changed_once(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any]) -> Any:
     document = copy.deepcopy(document)
-    path = draw(st.sampled_from(list(places(document))))
+    path = draw(st.sampled_from(list(value_paths(document))))
     if not path:
         return (
             {**document, draw(st.sampled_from(ODD_KEYS)): draw(values)}
@@ -224,7 +224,7 @@ toml_values = st.one_of(
     ),
     st.sampled_from([True, False, [], {}, [[]], [1, "a"], {"": {"": ""}}, [{"a": 1}]]),
     st.sampled_from(NOT_FINITE),
-    st.sampled_from([nested(60), nested(60, "a")]),
+    st.sampled_from([nest_value(60), nest_value(60, "a")]),
     st.dates(),
     st.times(),
 )

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostile.room import IMAGES, RESULT, RUN, Case, Room, both, odd_file, put, run_case, table
+from hostile.room import (
+    IMAGES,
+    RESULT,
+    RUN,
+    Case,
+    Room,
+    file_writer,
+    odd_file,
+    run_builders,
+    run_case,
+    table,
+)
 
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.data.run_folder import RunFolder
@@ -33,7 +44,7 @@ BUILD = ("reference", IMAGES, "r.npz", "--judge", "digits-net")
 TRAIN = ("train", "shapes-vision", "--out", "new")
 TINY = ("train", "recipe.toml", "--encoding", "rope-axial", "--out", "new")
 OTHERS = "was not written by a training and would be lost"
-RECIPE = put(
+RECIPE = file_writer(
     "recipe.toml",
     """
 kind = "denoiser"
@@ -50,7 +61,7 @@ schedule = { steps = 2, batch = 2, lr = 0.01, warmup = 1, clip = 1.0, seed = 0, 
 """,
 )
 VERIFY = ("verify", RUN, "--redraw", "0", *REFERENCE)
-LOG = put("log.csv", "step,loss\n1,2\n2,1\n")
+LOG = file_writer("log.csv", "step,loss\n1,2\n2,1\n")
 WRITERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "generate": (GENERATE, ("new*",)),
     "eval": (SCORE, ("new*",)),
@@ -104,13 +115,20 @@ def reads(name: str) -> Callable[..., bool]:
 
 FULL = "No space left on device"
 REFUSALS = [
-    Case(f"full-{verb}", both(LOG, refusing("open", errno.ENOSPC, writes)), call, 1, FULL, left)
+    Case(
+        f"full-{verb}",
+        run_builders(LOG, refusing("open", errno.ENOSPC, writes)),
+        call,
+        1,
+        FULL,
+        left,
+    )
     for verb, (call, left) in WRITERS.items()
 ]
 REFUSALS += [
     Case(
         f"read-only-{verb}",
-        both(LOG, refusing("open", errno.EROFS, writes)),
+        run_builders(LOG, refusing("open", errno.EROFS, writes)),
         WRITERS[verb][0],
         1,
         "Read-only file system.*may write",
@@ -148,11 +166,11 @@ def link_out(name: str, target: str) -> Callable[[Room], None]:
     return lambda room: (room.folder / name).symlink_to(target)
 
 
-FILE = put("new", b"mine")
+FILE = file_writer("new", b"mine")
 PLACES = [
     Case("generate-into-file", FILE, GENERATE, 1, "cannot use new"),
     Case("eval-into-file", FILE, SCORE, 1, "new"),
-    Case("site-into-file", put("site", b"mine"), SITE, 1, "site"),
+    Case("site-into-file", file_writer("site", b"mine"), SITE, 1, "site"),
     Case("train-into-file", FILE, TRAIN, 1, "new"),
     Case("generate-into-device", None, ("generate", "tiny", "--count", "2", "--out", "/dev/null"), 1, "/dev/null"),
     Case("generate-into-proc", None, ("generate", "tiny", "--count", "2", "--out", "/proc/new"), 1, "/proc/new"),
@@ -160,41 +178,41 @@ PLACES = [
     Case("generate-into-loop", odd_file("new", "loop"), GENERATE, 1, "new"),
     Case("generate-below-file", FILE, ("generate", "tiny", "--count", "2", "--out", "new/more"), 1, "new"),
     Case("generate-long-name", None, ("generate", "tiny", "--count", "2", "--out", "x" * 300), 1, "File name too long"),
-    Case("generate-images-a-file", put("new/images", b"mine"), GENERATE, 1, "images", ("new/*",)),
-    Case("generate-into-link", both(lambda room: Path("real").mkdir(), link_out("new", "real")), GENERATE, 0, "2 generated", ("real*",)),
-    Case("report-onto-text", put("report.html", b"<html>mine</html>"), REPORT, 1, "is no report and would be lost"),
+    Case("generate-images-a-file", file_writer("new/images", b"mine"), GENERATE, 1, "images", ("new/*",)),
+    Case("generate-into-link", run_builders(lambda room: Path("real").mkdir(), link_out("new", "real")), GENERATE, 0, "2 generated", ("real*",)),
+    Case("report-onto-text", file_writer("report.html", b"<html>mine</html>"), REPORT, 1, "is no report and would be lost"),
     Case("report-onto-weights", None, (*REPORT[:-1], "home/checkpoints/tiny.safetensors"), 1, "is no report and would be lost"),
     Case("report-onto-plan", None, (*REPORT[:-1], "run/plan.json"), 1, "is no report and would be lost"),
     Case("report-onto-folder", lambda room: Path("report.html").mkdir(), REPORT, 1, "report.html is not a file"),
     Case("report-onto-pipe", odd_file("report.html", "pipe"), REPORT, 1, "report.html is not a file"),
-    Case("report-onto-link", both(put("mine.html", b"mine"), link_out("report.html", "mine.html")), REPORT, 1, "report.html"),
+    Case("report-onto-link", run_builders(file_writer("mine.html", b"mine"), link_out("report.html", "mine.html")), REPORT, 1, "report.html"),
     Case("report-onto-dangling", odd_file("report.html", "dangling"), REPORT, 1, "is a link and is not written over"),
-    Case("site-onto-page", put("site/index.html", b"<html>mine</html>"), SITE, 1, "is not a leaderboard page"),
-    Case("junit-onto-text", put("gate.xml", b"<mine/>"), GATE, 1, "is no JUnit XML of the gate and would be lost"),
+    Case("site-onto-page", file_writer("site/index.html", b"<html>mine</html>"), SITE, 1, "is not a leaderboard page"),
+    Case("junit-onto-text", file_writer("gate.xml", b"<mine/>"), GATE, 1, "is no JUnit XML of the gate and would be lost"),
     Case("junit-onto-plan", None, ("gate", RUN, RUN, "--junit", "run/plan.json"), 1, "is no JUnit XML of the gate"),
-    Case("junit-onto-link", both(put("mine.xml", b"x"), link_out("gate.xml", "mine.xml")), GATE, 1, "gate.xml"),
+    Case("junit-onto-link", run_builders(file_writer("mine.xml", b"x"), link_out("gate.xml", "mine.xml")), GATE, 1, "gate.xml"),
     Case("summary-onto-pipe", odd_file("summary.md", "pipe"), GATE, 1, "summary.md is a pipe"),
     Case("summary-onto-device", odd_file("summary.md", "device"), GATE, 1, "summary.md is a link"),
-    Case("summary-onto-link", both(put("mine.md", b"x"), link_out("summary.md", "mine.md")), GATE, 1, "summary.md is a link"),
+    Case("summary-onto-link", run_builders(file_writer("mine.md", b"x"), link_out("summary.md", "mine.md")), GATE, 1, "summary.md is a link"),
     Case("summary-onto-folder", lambda room: Path("summary.md").mkdir(), GATE, 1, "summary.md"),
-    Case("update-onto-text", put("baseline.json", b'{"mine": 1}'), UPDATE, 1, "is no baseline and would be lost"),
+    Case("update-onto-text", file_writer("baseline.json", b'{"mine": 1}'), UPDATE, 1, "is no baseline and would be lost"),
     Case("update-onto-plan", None, ("gate", "run/plan.json", RUN, "--update", "--reason", "x"), 1, "is no baseline and would be lost"),
     Case("update-onto-pipe", odd_file("baseline.json", "pipe"), UPDATE, 1, "baseline.json"),
-    Case("figure-onto-text", both(LOG, put("a.svg", b"mine")), FIGURE, 1, "which no figure wrote"),
-    Case("figure-onto-data", both(LOG, put("a.json", b'{"mine": 1}')), FIGURE, 1, "which no figure wrote"),
-    Case("figure-onto-log", put("log.csv", "step,loss\n1,2\n2,1\n"), ("figure", "loss", "log.csv", "--out", "log.svg"), 1, "which no figure wrote"),
-    Case("reference-onto-text", put("r.npz", b"mine"), BUILD, 1, "is no reference of these images"),
-    Case("train-onto-text", put("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, OTHERS),
-    Case("train-onto-weights", both(RECIPE, put("new/mine.safetensors", b"mine")), (*TINY, "--name", "mine"), 1, OTHERS),
-    Case("train-onto-facts", both(RECIPE, put("new/mine.toml", "a = 1")), (*TINY, "--name", "mine"), 1, OTHERS),
-    Case("train-onto-log", both(RECIPE, put("new/log.csv", "a,b\n1,2\n")), TINY, 1, OTHERS),
-    Case("train-onto-log-pipe", both(RECIPE, odd_file("new/log.csv", "pipe")), TINY, 1, "log.csv is not a file"),
-    Case("train-onto-snapshot", both(RECIPE, put("new/snapshot.pt", b"mine")), (*TINY, "--no-resume"), 1, OTHERS),
-    Case("train-onto-reference", put("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, OTHERS),
-    Case("train-onto-judge", put("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, OTHERS),
-    Case("train-snapshot-pipe", both(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY, 1, "snapshot.pt is a pipe"),
-    Case("train-snapshot-text", both(RECIPE, put("new/snapshot.pt", b"mine")), TINY, 1, "snapshot.pt cannot be read"),
-    Case("train-snapshot-device", both(RECIPE, odd_file("new/snapshot.pt", "device")), TINY, 1, "snapshot.pt is a device"),
+    Case("figure-onto-text", run_builders(LOG, file_writer("a.svg", b"mine")), FIGURE, 1, "which no figure wrote"),
+    Case("figure-onto-data", run_builders(LOG, file_writer("a.json", b'{"mine": 1}')), FIGURE, 1, "which no figure wrote"),
+    Case("figure-onto-log", file_writer("log.csv", "step,loss\n1,2\n2,1\n"), ("figure", "loss", "log.csv", "--out", "log.svg"), 1, "which no figure wrote"),
+    Case("reference-onto-text", file_writer("r.npz", b"mine"), BUILD, 1, "is no reference of these images"),
+    Case("train-onto-text", file_writer("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, OTHERS),
+    Case("train-onto-weights", run_builders(RECIPE, file_writer("new/mine.safetensors", b"mine")), (*TINY, "--name", "mine"), 1, OTHERS),
+    Case("train-onto-facts", run_builders(RECIPE, file_writer("new/mine.toml", "a = 1")), (*TINY, "--name", "mine"), 1, OTHERS),
+    Case("train-onto-log", run_builders(RECIPE, file_writer("new/log.csv", "a,b\n1,2\n")), TINY, 1, OTHERS),
+    Case("train-onto-log-pipe", run_builders(RECIPE, odd_file("new/log.csv", "pipe")), TINY, 1, "log.csv is not a file"),
+    Case("train-onto-snapshot", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), (*TINY, "--no-resume"), 1, OTHERS),
+    Case("train-onto-reference", file_writer("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, OTHERS),
+    Case("train-onto-judge", file_writer("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, OTHERS),
+    Case("train-snapshot-pipe", run_builders(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY, 1, "snapshot.pt is a pipe"),
+    Case("train-snapshot-text", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), TINY, 1, "snapshot.pt cannot be read"),
+    Case("train-snapshot-device", run_builders(RECIPE, odd_file("new/snapshot.pt", "device")), TINY, 1, "snapshot.pt is a device"),
     Case("train-from-pipe", odd_file("base.safetensors", "pipe"), ("train", "shapes-mmdit", "--encoding", "ape", "--base", "base.safetensors", "--out", "new"), 1, "base.safetensors"),
 ]  # fmt: skip
 
@@ -203,7 +221,7 @@ PLACES = [
 # somebody else, meanwhile
 
 
-def locked(room: Room) -> None:
+def copy_other_run(room: Room) -> None:
     """Another plan's run stands in the folder."""
     shutil.copytree(room.run, room.folder / "new")
 
@@ -214,20 +232,20 @@ def vanishing(name: str) -> Callable[[Room], None]:
     def build(room: Room) -> None:
         real = os.open
 
-        def gone(path: Any, *args: Any, **options: Any) -> int:
+        def raise_file_missing(path: Any, *args: Any, **options: Any) -> int:
             if str(path).endswith(name):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             return real(path, *args, **options)
 
-        room.patch.setattr(os, "open", gone)
+        room.patch.setattr(os, "open", raise_file_missing)
 
     return build
 
 
 MEANWHILE = [
-    Case("another-plan", locked, (*GENERATE, "--seed", "5"), 1, "settings.seed is"),
-    Case("another-network", locked, ("generate", "digits-ape", "--count", "2", "--out", "new"), 1, "new holds|checkpoint"),
-    Case("same-plan", locked, GENERATE, 0, "0 generated"),
+    Case("another-plan", copy_other_run, (*GENERATE, "--seed", "5"), 1, "settings.seed is"),
+    Case("another-network", copy_other_run, ("generate", "digits-ape", "--count", "2", "--out", "new"), 1, "new holds|checkpoint"),
+    Case("same-plan", copy_other_run, GENERATE, 0, "0 generated"),
     Case("image-vanishes", vanishing("000001.png"), CONVERT, 1, "000001.png"),
     Case("image-of-run-vanishes", vanishing("000001.png"), ("convert", RUN, "out.npz", "--to", "adm"), 1, "000001.png"),
     Case("weights-vanish", vanishing("tiny.safetensors"), GENERATE, 1, "tiny.safetensors"),
@@ -236,8 +254,8 @@ MEANWHILE = [
     Case("plan-vanishes", vanishing("plan.json"), ("convert", RUN, "out.npz", "--to", "adm"), 0, "4 images", ("out.npz",)),
     Case("samples-vanish", vanishing("samples.jsonl"), ("convert", RUN, "out.npz", "--to", "adm"), 1, "4 missing"),
     Case("result-vanishes", vanishing(Path(RESULT).name), REPORT, 0, "report.html", ("report.html",)),
-    Case("parts-of-others", put("new/.mine.part", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
-    Case("files-of-others", put("new/images/mine.txt", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
+    Case("parts-of-others", file_writer("new/.mine.part", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
+    Case("files-of-others", file_writer("new/images/mine.txt", b"mine"), GENERATE, 0, "2 generated", ("new/*",)),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ written.
 from __future__ import annotations
 
 import numpy as np
-from hostile.room import IMAGES, RUN, Case, Room, put, run_case, table
+from hostile.room import IMAGES, RUN, Case, Room, file_writer, run_case, table
 
 GENERATE = ("generate", "tiny", "--out", "new")
 EVAL = ("eval", RUN, "--reference", "reference.npz")
@@ -278,7 +278,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
 
 def build(room: Room) -> None:
     np.savez(room.folder / "x.npz", arr_0=np.zeros((4, 28, 28, 3), np.uint8))
-    put("log.csv", "step,loss\n1,2\n2,1\n")(room)
+    file_writer("log.csv", "step,loss\n1,2\n2,1\n")(room)
 
 
 @table(*(Case(name, build, words, code, text) for name, (words, code, text) in ROWS.items()))

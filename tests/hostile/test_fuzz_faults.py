@@ -47,7 +47,7 @@ from harope_bench.suites.official_layouts import file_list, geneval_results
 STEERING = "\x1b[31mred\nsecond line\u202e"
 
 
-def put(path: Path, data: bytes) -> Path:
+def write_file(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -57,19 +57,19 @@ def put(path: Path, data: bytes) -> Path:
 # a file's own words
 
 QUOTING: dict[str, Callable[[Path], object]] = {
-    "field of a policy": lambda f: policy.read_policy(put(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
-    "field of a record": lambda f: RunFolder(put(f / "samples.jsonl", d.as_lines({"index": 0, STEERING: 1})).parent).read_records(),
-    "member of an npz": lambda f: adm_npz.images_shape(put(f / "x.npz", npz_bytes({"\x1b[31m": d.np.zeros(2)}))),
-    "column of captions": lambda f: list(contamination.read_captions(put(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
-    "column of a file list": lambda f: list(file_list.read_rows(put(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
+    "field of a policy": lambda f: policy.read_policy(write_file(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
+    "field of a record": lambda f: RunFolder(write_file(f / "samples.jsonl", d.as_lines({"index": 0, STEERING: 1})).parent).read_records(),
+    "member of an npz": lambda f: adm_npz.images_shape(write_file(f / "x.npz", npz_bytes({"\x1b[31m": d.np.zeros(2)}))),
+    "column of captions": lambda f: list(contamination.read_captions(write_file(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
+    "column of a file list": lambda f: list(file_list.read_rows(write_file(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
     "value of a base": lambda f: lora_manifest.check_base(lora_manifest.AdapterBase(id=STEERING, config={"a": 1}), base_of(f, {"a": STEERING})),
-    "key of weights": lambda f: state_dicts.load_weights(put(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
+    "key of weights": lambda f: state_dicts.load_weights(write_file(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
     "name of a thing": lambda f: registry.find_entry("suites", STEERING),
 }  # fmt: skip
 
 
 def base_of(folder: Path, config: dict[str, Any]) -> Path:
-    put(folder / "transformer/config.json", d.json_bytes(config))
+    write_file(folder / "transformer/config.json", d.json_bytes(config))
     return folder
 
 
@@ -97,14 +97,18 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
         else pytest.raises(OptionError)
     ):
         label_policies.resolve_label_policy(
-            str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")),
+            str(
+                write_file(
+                    tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n"
+                )
+            ),
             10,
         )
     with pytest.raises(click.UsageError, match="is not a resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|has none"):
         ImageNetValSuite().real_images(
-            tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode())
+            tmp_path, write_file(tmp_path / "val.txt", f"a.png {text}\n".encode())
         )
 
 
@@ -123,7 +127,7 @@ def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(
     bench_home: Path,
 ) -> None:
     for name in ("²", "١", "a²b3"):
-        put(
+        write_file(
             bench_home / "checkpoints" / f"{name}.toml",
             d.toml(add_format_version("checkpoint", {})),
         )
@@ -146,7 +150,7 @@ def test_a_reason_cannot_count_more_things_than_memory_holds() -> None:
 
 def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
     for damage in (b"(4, \x93NUMPY", b"((((((((", b"\x00\x00\x00\x00"):
-        path = put(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
+        path = write_file(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
         assert (
             feature_rows.read_rows_header(path) is None
             and feature_rows.rows_sha256(path, 0, 1) is None
@@ -155,7 +159,7 @@ def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
 
 
 def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
-    put(tmp_path / "x.moments.npz", d.kept_moments())
+    write_file(tmp_path / "x.moments.npz", d.kept_moments())
     objects = d.io.BytesIO()
     d.np.save(objects, d.np.full(3, None), allow_pickle=True)
     for data in (
@@ -167,7 +171,7 @@ def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
         d.npy().replace(b"\x01\x00v", b"\x09\x00v"),
     ):
         findings = Findings()
-        put(tmp_path / "x.npy", data)
+        write_file(tmp_path / "x.npy", data)
         check_moments(tmp_path, tmp_path, 4, findings)
         assert findings.status == "altered"
 
@@ -187,22 +191,22 @@ def test_damaged_captions_are_named(tmp_path: Path) -> None:
         damaged.append(buffer.getvalue())
     for number, data in enumerate(damaged):
         with pytest.raises(StorageError, match="is not COCO's annotations"):
-            coco_fid.read_captions(put(tmp_path / f"{number}.zip", data))
+            coco_fid.read_captions(write_file(tmp_path / f"{number}.zip", data))
 
 
 def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
     for value in (10**400, "x", [1], None):
-        put(tmp_path / "config.json", d.json_bytes({**d.VAE, "scaling_factor": value}))
-        put(tmp_path / "diffusion_pytorch_model.safetensors", b"")
+        write_file(tmp_path / "config.json", d.json_bytes({**d.VAE, "scaling_factor": value}))
+        write_file(tmp_path / "diffusion_pytorch_model.safetensors", b"")
         with pytest.raises(OptionError, match="is no autoencoder's configuration"):
             latents.check_vae(str(tmp_path), 4, "x")
     for number, cell in enumerate(("1e999", "x", "")):
         table = d.dpg_table().replace(b",1,0,", f",{cell},0,".encode(), 1)
         with pytest.raises(StorageError, match="is none of DPG-Bench's"):
-            dpg_bench.read_prompts(put(tmp_path / f"{number}.csv", table))
+            dpg_bench.read_prompts(write_file(tmp_path / f"{number}.csv", table))
     with pytest.raises(StorageError, match="is none of DPG-Bench's"):
         dpg_bench.read_prompts(
-            put(
+            write_file(
                 tmp_path / "short.csv",
                 d.dpg_table().splitlines(keepends=True)[0] + b"a-cat,a cat\n",
             )
@@ -215,14 +219,14 @@ def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 3000 + ".png", "a\0b.png"])
 def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_path: Path) -> None:
-    put(tmp_path / "a.png", d.png())
+    write_file(tmp_path / "a.png", d.png())
     row = file_list.ListRow(1, name, {"index": 0})
     if "\0" not in name:
         assert not file_list.is_file(
             file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv")
         )
         pictures = ImageNetValSuite().real_images(
-            tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
+            tmp_path, write_file(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
         )
         with pytest.raises(SampleError, match="cannot be read"):
             pictures.read_bytes(pictures.names.index(name))
@@ -266,7 +270,7 @@ ODD_LINES = (
 def test_lines_without_the_field_that_names_them_are_named_errors(
     line: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = put(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
+    path = write_file(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
     readers: tuple[Callable[[], object], ...] = (
         lambda: json_lines.read_lines_by_field(path, "index", int),
         lambda: json_lines.read_lines_by_field(path, "key", str),
@@ -283,11 +287,11 @@ def test_lines_without_the_field_that_names_them_are_named_errors(
 
 @pytest.mark.parametrize("line", ODD_LINES)
 def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
-    put(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
+    write_file(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
     question = annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), "a")
     assert annotate.read_annotations(tmp_path, "detector", [question]) == {}
-    put(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
-    put(tmp_path / "judge.json", b"{}")
+    write_file(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
+    write_file(tmp_path / "judge.json", b"{}")
     with pytest.raises(BenchError, match="left 1 of 1 queries without an annotation"):
         external_annotator.count_annotations(tmp_path, Path("runner.py"))
 
@@ -300,13 +304,13 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
         {"scores": {"a": None}},
         {"index": float("nan")},
     ):
-        put(
+        write_file(
             tmp_path / "results/x.sample_scores.jsonl",
             d.as_lines({"index": 0, "scores": {"a": 0.5}}, row),
         )
         with pytest.raises(StorageError, match="line 2 is not a row of sample scores"):
             failures.read_failures(tmp_path)
-    put(
+    write_file(
         tmp_path / "results/x.sample_scores.jsonl",
         d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}),
     )
@@ -337,7 +341,7 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
 
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
     def read(arrays: dict[str, Any]) -> object:
-        put(tmp_path / "forwards/forwards.npz", d.npz_of("forwards", arrays))
+        write_file(tmp_path / "forwards/forwards.npz", d.npz_of("forwards", arrays))
         return verify_results._cost_differences(
             tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None
         )
@@ -374,11 +378,16 @@ def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
         "indices": d.np.arange(2),
     }
     good |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
-    assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
+    assert (
+        find_shard(write_file(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ())
+        is not None
+    )
     for name in ("failed", "reasons"):
         assert (
             find_shard(
-                put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})),
+                write_file(
+                    tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})
+                ),
                 "k",
                 (),
             )
@@ -395,10 +404,10 @@ def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
     [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]],
 )
 def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_path: Path) -> None:
-    put(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
+    write_file(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
     with pytest.raises(WeightsError, match="wants vae from"):
         lora_manifest.pipeline_class_name(tmp_path)
-    put(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
+    write_file(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
     if named != ["diffusers", "X"]:
         lora_manifest.check_base_loads(
             tmp_path
@@ -406,8 +415,8 @@ def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_pat
 
 
 def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
-    put(tmp_path / "secret/config.json", b"{}")
-    put(
+    write_file(tmp_path / "secret/config.json", b"{}")
+    write_file(
         tmp_path / "base/model_index.json",
         d.json_bytes({"text_encoder/../../secret": ["transformers", "CLIPTextModel"]}),
     )
@@ -418,8 +427,8 @@ def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("patterns", ["x", [1], {"(a+)+$": 2}, {"[": 2}, {"a*a*a*a*": 2}, {"x" * 300: 2}, {"to_q": "2"}, {"to_q": None},
                                       {"to_q": -1}, {"to_q": float("inf")}, {"to_q": []}])  # fmt: skip
 def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -> None:
-    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
-    put(
+    write_file(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    write_file(
         tmp_path / "adapter_config.json",
         d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}),
     )
@@ -428,9 +437,9 @@ def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -
 
 
 def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
-    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    write_file(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
     for pattern in ("to_q", r"transformer_blocks\.\d+\.attn\.to_q", ".*to_q"):
-        put(
+        write_file(
             tmp_path / "adapter_config.json",
             d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}),
         )

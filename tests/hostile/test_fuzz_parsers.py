@@ -49,7 +49,7 @@ def write(folder: Path, files: Files) -> Path:
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
+def limit_cpu_time() -> Iterator[None]:
     """Stop what takes more than CPU_SECONDS; time of other processes does not count."""
 
     def stop(*_: object) -> None:
@@ -76,7 +76,7 @@ def read(parser: Parser, room: Path, files: Files) -> BaseException | None:
     folder = Path(tempfile.mkdtemp(dir=room))
     try:
         write(folder, files)
-        with bounded():
+        with limit_cpu_time():
             parser.read(folder)
     except (BenchError, *parser.errors) as error:
         return error
@@ -170,7 +170,7 @@ def is_inner(names: tuple[str, ...], node: ast.AST) -> bool:
     return bool(names) and isinstance(node, ast.FunctionDef)
 
 
-def reached(room: Path) -> set[str]:
+def reached_functions(room: Path) -> set[str]:
     """Every function of the package that the parsers of the table run on valid files."""
     names: set[str] = set()
 
@@ -191,7 +191,7 @@ def reached(room: Path) -> set[str]:
 
 
 def test_every_function_that_opens_a_file_from_outside_is_in_the_table(room: Path) -> None:
-    callers, names = calls_of_doors(), reached(room)
+    callers, names = calls_of_doors(), reached_functions(room)
     missing = {
         name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))
     }

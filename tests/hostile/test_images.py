@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile.room import IMAGES, SIDE, Case, Outcome, Room, odd_file, put, run_case, table
+from hostile.room import IMAGES, SIDE, Case, Outcome, Room, file_writer, odd_file, run_case, table
 from PIL import Image, PngImagePlugin
 
 FILE = f"{IMAGES}/000003.png"
 CONVERT = ("convert", IMAGES, "out.npz", "--to", "adm")
 
 
-def encoded(
+def encode_image(
     form: str, mode: str = "RGB", size: tuple[int, int] = (SIDE, SIDE), **options: Any
 ) -> bytes:
     Image.new(mode, size).save(buffer := io.BytesIO(), form, **options)
@@ -43,16 +43,16 @@ def png(
     )
 
 
-def animated(form: str) -> bytes:
+def encode_animation(form: str) -> bytes:
     frames = [Image.new("RGB", (SIDE, SIDE), (60 * n, 0, 0)) for n in range(3)]
     frames[0].save(buffer := io.BytesIO(), form, save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
-def commented() -> bytes:
+def encode_with_comment() -> bytes:
     note = PngImagePlugin.PngInfo()
     note.add_itxt("Title", "\x1b[2J<script>alert(1)</script>=cmd")
-    return encoded("PNG", pnginfo=note)
+    return encode_image("PNG", pnginfo=note)
 
 
 GOOD = png(SIDE, SIDE, (b"\0" + bytes(3 * SIDE)) * SIDE)
@@ -65,12 +65,12 @@ FORMATS: dict[str, bytes] = {
     "eps-binary": b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS,
     "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\n%%EOF",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>',
-    "tiff": encoded("TIFF"),
-    "gif": encoded("GIF", "P"),
-    "gif-animated": animated("GIF"),
-    "ico": encoded("ICO"),
-    "ppm": encoded("PPM"),
-    "tga": encoded("TGA"),
+    "tiff": encode_image("TIFF"),
+    "gif": encode_image("GIF", "P"),
+    "gif-animated": encode_animation("GIF"),
+    "ico": encode_image("ICO"),
+    "ppm": encode_image("PPM"),
+    "tga": encode_image("TGA"),
     "jpeg2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40),
     "html": b"<!doctype html><script>alert(1)</script>",
     "zip": b"PK\x03\x04" + bytes(60),
@@ -102,14 +102,17 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         png(SIDE, SIDE, b"", chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 26)))),
         "not a readable image",
     ),
-    "another-size": (encoded("PNG", size=(8, 8)), "image 3 of pictures is 8x8, image 0 is 28x28"),
-    "alpha": (encoded("PNG", "RGBA"), "has mode RGBA"),
-    "alpha-grey": (encoded("PNG", "LA"), "has mode LA"),
-    "transparent-palette": (encoded("PNG", "P", transparency=0), "with transparency"),
+    "another-size": (
+        encode_image("PNG", size=(8, 8)),
+        "image 3 of pictures is 8x8, image 0 is 28x28",
+    ),
+    "alpha": (encode_image("PNG", "RGBA"), "has mode RGBA"),
+    "alpha-grey": (encode_image("PNG", "LA"), "has mode LA"),
+    "transparent-palette": (encode_image("PNG", "P", transparency=0), "with transparency"),
     "sixteen-bits": (png(SIDE, SIDE, (b"\0" + bytes(6 * SIDE)) * SIDE, depth=16), "16 bits"),
-    "cmyk": (encoded("JPEG", "CMYK"), "has mode CMYK"),
-    "animated-png": (animated("PNG"), "has 3 frames"),
-    "animated-webp": (animated("WEBP"), "has 3 frames"),
+    "cmyk": (encode_image("JPEG", "CMYK"), "has mode CMYK"),
+    "animated-png": (encode_animation("PNG"), "has 3 frames"),
+    "animated-webp": (encode_animation("WEBP"), "has 3 frames"),
 }
 
 ODD = [
@@ -127,13 +130,13 @@ def is_image(room: Room, outcome: Outcome) -> None:
 
 # Odd and still what they seem: the right result, with a warning where the name lies.
 RIGHT = [
-    Case("jpeg-called-png", put(FILE, encoded("JPEG")), CONVERT, 0, r"000003.png is JPEG", ("out.npz",), is_image),
-    Case("webp-called-png", put(FILE, encoded("WEBP", lossless=True)), CONVERT, 0, r"000003.png is WEBP", ("out.npz",), is_image),
-    Case("bmp-called-png", put(FILE, encoded("BMP")), CONVERT, 0, r"000003.png is BMP", ("out.npz",), is_image),
-    Case("comment-that-steers", put(FILE, commented()), CONVERT, 0, "4 images", ("out.npz",), is_image),
-    Case("bytes-after-the-end", put(FILE, GOOD + b"PK\x03\x04" + bytes(99)), CONVERT, 0, "4 images", ("out.npz",), is_image),
-    Case("grey", put(FILE, encoded("PNG", "L")), CONVERT, 0, "4 images", ("out.npz",), is_image),
-    Case("one-bit", put(FILE, encoded("PNG", "1")), CONVERT, 0, "4 images", ("out.npz",), is_image),
+    Case("jpeg-called-png", file_writer(FILE, encode_image("JPEG")), CONVERT, 0, r"000003.png is JPEG", ("out.npz",), is_image),
+    Case("webp-called-png", file_writer(FILE, encode_image("WEBP", lossless=True)), CONVERT, 0, r"000003.png is WEBP", ("out.npz",), is_image),
+    Case("bmp-called-png", file_writer(FILE, encode_image("BMP")), CONVERT, 0, r"000003.png is BMP", ("out.npz",), is_image),
+    Case("comment-that-steers", file_writer(FILE, encode_with_comment()), CONVERT, 0, "4 images", ("out.npz",), is_image),
+    Case("bytes-after-the-end", file_writer(FILE, GOOD + b"PK\x03\x04" + bytes(99)), CONVERT, 0, "4 images", ("out.npz",), is_image),
+    Case("grey", file_writer(FILE, encode_image("PNG", "L")), CONVERT, 0, "4 images", ("out.npz",), is_image),
+    Case("one-bit", file_writer(FILE, encode_image("PNG", "1")), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("folder-beside", lambda room: Path(IMAGES, "more.png").mkdir(), CONVERT, 0, "1 folder beside the images not read", ("out.npz",)),
     Case("link-to-a-file", lambda room: os.symlink("000000.png", room.folder / FILE), CONVERT, 0, "4 images", ("out.npz",), is_image),
 ]  # fmt: skip
@@ -148,10 +151,10 @@ SCORE = ("eval", "run", "--reference", "reference.npz")
 RUNS = [
     Case(f"{verb}-{kind}", build, call, code, "000001.png|is unfinished: 4 requested, 1 missing")
     for kind, build in {
-        "eps": put(RECORDED, EPS),
-        "empty": put(RECORDED, b""),
-        "another": put(RECORDED, GOOD),
-        "bomb": put(RECORDED, png(60_000, 60_000)),
+        "eps": file_writer(RECORDED, EPS),
+        "empty": file_writer(RECORDED, b""),
+        "another": file_writer(RECORDED, GOOD),
+        "bomb": file_writer(RECORDED, png(60_000, 60_000)),
         "pipe": odd_file(RECORDED, "pipe"),
         "device": odd_file(RECORDED, "device"),
         "missing": odd_file(RECORDED, "missing"),
@@ -163,31 +166,32 @@ RUNS = [
 ]
 
 OTHERS = [
-    Case("reference-eps", put(FILE, EPS), ("reference", IMAGES, "r.npz", "--judge", "digits-net"), 1, "000003.png", (".r.npz.*",)),
-    Case("reference-crop-bomb", put(FILE, png(60_000, 60_000)), ("reference", IMAGES, "r.npz", "--judge", "digits-net", "--crop", "28"), 1, "000003.png", (".r.npz.*",)),
-    Case("eval-eps", put(FILE, EPS), ("eval", IMAGES, "--suite", "digits", "--reference", "reference.npz", "--out", "new"), 1, "000003.png", ("new*",)),
+    Case("reference-eps", file_writer(FILE, EPS), ("reference", IMAGES, "r.npz", "--judge", "digits-net"), 1, "000003.png", (".r.npz.*",)),
+    Case("reference-crop-bomb", file_writer(FILE, png(60_000, 60_000)), ("reference", IMAGES, "r.npz", "--judge", "digits-net", "--crop", "28"), 1, "000003.png", (".r.npz.*",)),
+    Case("eval-eps", file_writer(FILE, EPS), ("eval", IMAGES, "--suite", "digits", "--reference", "reference.npz", "--out", "new"), 1, "000003.png", ("new*",)),
     Case("no-image", lambda room: Path("none").mkdir(), ("convert", "none", "out.npz", "--to", "adm"), 1, "none"),
-    Case("text-alone", put("none/readme.txt", b"x"), ("convert", "none", "out.npz", "--to", "adm"), 1, "none"),
-    Case("dpg-tiles-bomb", put(FILE, png(60_000, 60_000)), ("convert", IMAGES, "out", "--to", "png", "--suite", "dpg-bench", "--tiles", "4"), 1, "."),
+    Case("text-alone", file_writer("none/readme.txt", b"x"), ("convert", "none", "out.npz", "--to", "adm"), 1, "none"),
+    Case("dpg-tiles-bomb", file_writer(FILE, png(60_000, 60_000)), ("convert", IMAGES, "out", "--to", "png", "--suite", "dpg-bench", "--tiles", "4"), 1, "."),
     Case("into-itself", None, ("convert", IMAGES, IMAGES, "--to", "png"), 1, "."),
-    Case("onto-a-file", put("out.npz", b"mine"), CONVERT, 1, "out.npz exists and holds something else"),
+    Case("onto-a-file", file_writer("out.npz", b"mine"), CONVERT, 1, "out.npz exists and holds something else"),
     Case("onto-a-folder", lambda room: Path("out.npz").mkdir(), CONVERT, 1, "out.npz is not a file"),
     Case("onto-a-pipe", odd_file("out.npz", "pipe"), (*CONVERT, "--replace"), 1, "out.npz"),
     Case("onto-a-device", odd_file("out.npz", "device"), (*CONVERT, "--replace"), 1, "out.npz"),
-    Case("png-onto-others", put("out/mine.png", b"mine"), ("convert", IMAGES, "out", "--to", "png"), 1, "out"),
+    Case("png-onto-others", file_writer("out/mine.png", b"mine"), ("convert", IMAGES, "out", "--to", "png"), 1, "out"),
 ]  # fmt: skip
 
 
 def cases(table: dict[str, bytes], words: str) -> list[Case]:
     return [
-        Case(name, put(FILE, data), CONVERT, 1, rf"000003\.png\) {words}")
+        Case(name, file_writer(FILE, data), CONVERT, 1, rf"000003\.png\) {words}")
         for name, data in table.items()
     ]
 
 
-def damaged() -> list[Case]:
+def damaged_cases() -> list[Case]:
     return [
-        Case(name, put(FILE, data), CONVERT, 1, words) for name, (data, words) in DAMAGED.items()
+        Case(name, file_writer(FILE, data), CONVERT, 1, words)
+        for name, (data, words) in DAMAGED.items()
     ]
 
 
@@ -201,7 +205,7 @@ def no_program(room: Room) -> None:
         room.patch.setattr(name, refuse)
 
 
-@table(*cases(FORMATS, "is not a readable image"), *damaged())
+@table(*cases(FORMATS, "is not a readable image"), *damaged_cases())
 def test_an_image_file_that_is_none_is_named(case: Case, room: Room) -> None:
     no_program(room)
     run_case(case, room)

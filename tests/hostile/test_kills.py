@@ -67,7 +67,7 @@ class Point(NamedTuple):
     phase: str
 
 
-class Straight(NamedTuple):
+class UninterruptedRun(NamedTuple):
     """What a command that nobody kills leaves and says: files, calls by name, words of its
     readers.
     """
@@ -141,7 +141,7 @@ class Bench:
 
     def __init__(self, folder: Path):
         self.folder, self.cpu, self.count = folder, 0.0, 0
-        self.straight: dict[str, Straight] = {}
+        self.straight: dict[str, UninterruptedRun] = {}
         (folder / "assets").mkdir()
         (folder / "logs").mkdir()
         (folder / "home").mkdir()
@@ -157,7 +157,7 @@ class Bench:
         self.cpu += self._answer()["cpu"]
         self._prepare()
 
-    def close(self) -> None:
+    def close_process(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
@@ -234,7 +234,7 @@ class Bench:
             if data is not None:
                 place.write_bytes(data)
 
-    def of(self, name: str) -> Straight:
+    def of(self, name: str) -> UninterruptedRun:
         """Return what the command leaves when nobody kills it; run again it leaves that as it
         is.
         """
@@ -243,7 +243,7 @@ class Bench:
             done = self.run(VERBS[name].words)
             assert done["code"] == 0, done["err"]
             files = self.files()
-            self.straight[name] = Straight(files, done["calls"], self.read(name))
+            self.straight[name] = UninterruptedRun(files, done["calls"], self.read(name))
             self.finish(name, f"{name} a second time")
         return self.straight[name]
 
@@ -385,7 +385,7 @@ def check_equal(
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("kills"))
     yield made
-    made.close()
+    made.close_process()
     sys.stderr.write(f"\nkill points: {made.count}, {made.cpu:.0f} CPU s\n")
 
 

@@ -116,7 +116,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def published() -> dict[str, Tensor]:
+def published_state() -> dict[str, Tensor]:
     """Random weights in the published file's form; its head is the word embedding and holds its
     bias twice.
     """
@@ -136,7 +136,7 @@ def published() -> dict[str, Tensor]:
     return state
 
 
-class Slow:
+class ReferenceBlip:
     """BLIP's question answering written out in float64 on the published names; `first`, `eps` and
     `heads` can be set wrong.
     """
@@ -251,10 +251,10 @@ class Slow:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The judge made small, with weights in the published form and a vocabulary beside them."""
     plugin, path = registry.load_by_name("judges", "blip-vqa"), tmp_path / "blip.pth"
-    torch.save({"model": published()}, path)
+    torch.save({"model": published_state()}, path)
     (tmp_path / "vocab.txt").write_text(vocabulary())
     monkeypatch.setattr(plugin, "vision", VISION)
     monkeypatch.setattr(plugin, "text", TEXT)
@@ -267,7 +267,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def asked(image: np.ndarray, *questions: str) -> list[float]:
+def answer_probabilities(image: np.ndarray, *questions: str) -> list[float]:
     answer = (
         registry.load_by_name("judges", "blip-vqa")
         .open("cpu")
@@ -283,20 +283,22 @@ QUESTIONS = {
 }
 
 
-def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
+def test_shares_are_blips(small_weights: Path, image: np.ndarray) -> None:
     """All at once: names, image size, norms, heads, [ENC], first step. Each constant of
     transformers' defaults would show.
     """
-    found = asked(image, *QUESTIONS)
-    state = published()
-    slow = Slow(state)
+    found = answer_probabilities(image, *QUESTIONS)
+    state = published_state()
+    slow = ReferenceBlip(state)
     wanted = [slow.share(image, words) for words in QUESTIONS.values()]
     assert (
         np.abs(np.array(found) - wanted).max() < 2e-5
     )  # float32 through six layers against float64
     assert np.ptp(wanted) > 1e-2
     for changed in ({"first": 101}, {"heads": 2}):
-        other = [Slow(state, **changed).share(image, words) for words in QUESTIONS.values()]
+        other = [
+            ReferenceBlip(state, **changed).share(image, words) for words in QUESTIONS.values()
+        ]
         assert np.abs(np.array(other) - wanted).max() > 1e-3, changed
 
 
@@ -315,31 +317,33 @@ def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
     )
 
 
-def test_a_flat_picture_shows_the_epsilon(small: Path) -> None:
+def test_a_flat_picture_shows_the_epsilon(small_weights: Path) -> None:
     """Small activations make 1e-6 and 1e-5 differ."""
     state = {
         k: v * (0.01 if k.startswith("visual_encoder.p") or "cls_token" in k else 1)
-        for k, v in published().items()
+        for k, v in published_state().items()
     }
-    torch.save({"model": state}, small)
+    torch.save({"model": state}, small_weights)
     flat = np.full((8, 8, 3), 120, dtype=np.uint8)
-    found = asked(flat, "a red car?")[0]
+    found = answer_probabilities(flat, "a red car?")[0]
     wanted, other = (
-        Slow(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5)
+        ReferenceBlip(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5)
     )
     assert abs(found - wanted) < 2e-5 < 1e-4 < abs(other - wanted)
 
 
-def test_questions_do_not_depend_on_their_neighbours(small: Path, image: np.ndarray) -> None:
+def test_questions_do_not_depend_on_their_neighbours(
+    small_weights: Path, image: np.ndarray
+) -> None:
     """Lengths differ, so padding would show."""
-    together = asked(image, *QUESTIONS, "car?", "the car?")
-    alone = [asked(image, q)[0] for q in (*QUESTIONS, "car?", "the car?")]
+    together = answer_probabilities(image, *QUESTIONS, "car?", "the car?")
+    alone = [answer_probabilities(image, q)[0] for q in (*QUESTIONS, "car?", "the car?")]
     assert together == pytest.approx(alone, abs=1e-6)
-    assert together[2] == together[3] and asked(image) == []
+    assert together[2] == together[3] and answer_probabilities(image) == []
 
 
-def test_every_key_of_the_file_is_used(small: Path) -> None:
-    state = published()
+def test_every_key_of_the_file_is_used(small_weights: Path) -> None:
+    state = published_state()
     renamed = blip_network.convert_state(state)
     assert set(renamed) == set(blip_network.build_network(VISION, TEXT).state_dict())
     assert len(renamed) == len(state) - 2  # the two lists of places
@@ -348,23 +352,25 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
         "text_encoder.pooler.dense.weight",
         "visual_encoder_m.norm.weight",
     ):
-        torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
+        torch.save({"model": {**state, extra: torch.zeros(1)}}, small_weights)
         with pytest.raises(
             WeightsError,
             match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa",
         ):
             registry.load_by_name("judges", "blip-vqa").open("cpu")
     del state["visual_encoder.norm.bias"]
-    torch.save({"model": state}, small)
+    torch.save({"model": state}, small_weights)
     with pytest.raises(WeightsError, match=r"missing vision_model\.post_layernorm\.bias"):
         registry.load_by_name("judges", "blip-vqa").open("cpu")
 
 
-def test_the_judge_keeps_its_promises(small: Path) -> None:
+def test_the_judge_keeps_its_promises(small_weights: Path) -> None:
     testing.check_annotator("blip-vqa")
 
 
-def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
+def test_answers_are_typed_and_say_the_likelier_word(
+    small_weights: Path, image: np.ndarray
+) -> None:
     opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
     ask = VqaQuery(questions=tuple(QUESTIONS))
     answer = opened.annotate("vqa", image, ask)
@@ -392,7 +398,7 @@ def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
     assert len(long) == 35 and long[0] == 30523 and long[-1] == 102 and set(long[1:-1]) == {2482}
 
 
-def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
+def test_another_vocabulary_is_refused(small_weights: Path, tmp_path: Path) -> None:
     for text in ("yes\nno\n", vocabulary().replace("\nyes\n", "\nyess\n")):
         (tmp_path / "vocab.txt").write_text(text)
         with pytest.raises(WeightsError, match="is not bert-base-uncased's vocabulary"):
@@ -403,18 +409,20 @@ def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
 
 
 def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
-    small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
-    assert plugin.weights_sha256() == sha256_file(small)
+    assert plugin.weights_sha256() == sha256_file(small_weights)
     monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
     place = local_files.asset_folder("blip-vqa")
     place.mkdir(parents=True)
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
-    for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
+    for name, source in zip(
+        names, (small_weights, small_weights.with_name("vocab.txt")), strict=True
+    ):
         (place / name).write_bytes(source.read_bytes())
     receipt = {name: {"sha256": sha256_file(place / name), "is_from_url": True} for name in names}
     (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
@@ -429,12 +437,12 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
 
 
 def test_a_conversion_gives_the_same_answers(
-    small: Path, image: np.ndarray, tmp_path: Path
+    small_weights: Path, image: np.ndarray, tmp_path: Path
 ) -> None:
     """transformers saves one of two equal tensors; the judge finds the other."""
-    wanted = asked(image, *QUESTIONS)
+    wanted = answer_probabilities(image, *QUESTIONS)
     network = blip_network.build_network(VISION, TEXT)
-    network.load_state_dict(blip_network.convert_state(published()))
+    network.load_state_dict(blip_network.convert_state(published_state()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
     bound = registry.load_by_name("judges", "blip-vqa").with_model(str(tmp_path / "hub"))
@@ -503,7 +511,7 @@ def test_the_network_of_full_size() -> None:
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_padding(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     opened = plugin.open("cpu")
@@ -524,7 +532,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
 
 
 def test_only_the_published_weights_owe_an_answer_about_a_picture(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That they give it was not seen here; the answers' order decides."""
     plugin = registry.load_by_name("judges", "blip-vqa")

@@ -37,7 +37,7 @@ COLOURS, SCORE = "clip-vit-l-14", "clipscore"
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Both judges made small, with one weights file."""
     path = tmp_path / "clip.pt"
     torch.save(random_clip_weights(), path)
@@ -109,7 +109,7 @@ def slow_shares(
 # network
 
 
-def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarray) -> None:
+def test_the_network_is_open_clips_with_quick_gelu(small_weights: Path, image: np.ndarray) -> None:
     """Image and text, against open_clip's model with the same weights; plain GELU would differ by
     far more.
     """
@@ -131,7 +131,7 @@ def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarra
     assert np.abs(wanted[False] - wanted[True]).max() > 1e-3
 
 
-def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
+def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small_weights: Path) -> None:
     clip_network.require_quick_gelu(clip_model(True))
     with pytest.raises(WeightsError, match="open_clip built GELU where CLIP has QuickGELU"):
         clip_network.require_quick_gelu(clip_model(False))
@@ -169,18 +169,20 @@ def test_the_address_of_openais_file_carries_its_hash(name: str) -> None:
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_only_the_published_file_makes_an_equivalent_judge(
-    name: str, small: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
+    name: str, small_weights: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
 ) -> None:
     plugin = registry.load_by_name("judges", name)
     assert (
         plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
     )
-    assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
+    assert (
+        plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small_weights)
+    )
     monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
-    genuine = asset_files.WeightsFile(small, plugin.source.known_sha256())
+    genuine = asset_files.WeightsFile(small_weights, plugin.source.known_sha256())
     monkeypatch.setattr(asset_files.WeightsSource, "find", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(
@@ -190,13 +192,13 @@ def test_only_the_published_file_makes_an_equivalent_judge(
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
-def test_judges_keep_their_promises(name: str, small: Path) -> None:
+def test_judges_keep_their_promises(name: str, small_weights: Path) -> None:
     testing.check_annotator(name)
 
 
-def test_another_networks_weights_are_refused(small: Path) -> None:
+def test_another_networks_weights_are_refused(small_weights: Path) -> None:
     state = random_clip_weights()
-    torch.save({**state, "visual.extra": torch.zeros(1)}, small)
+    torch.save({**state, "visual.extra": torch.zeros(1)}, small_weights)
     with pytest.raises(
         WeightsError,
         match=(
@@ -206,7 +208,7 @@ def test_another_networks_weights_are_refused(small: Path) -> None:
     ):
         registry.load_by_name("judges", SCORE).open("cpu")
     del state["ln_final.bias"]
-    torch.save(state, small)
+    torch.save(state, small_weights)
     with pytest.raises(WeightsError, match=r"missing ln_final\.bias"):
         registry.load_by_name("judges", COLOURS).open("cpu")
 
@@ -215,7 +217,7 @@ def test_another_networks_weights_are_refused(small: Path) -> None:
 # colours
 
 
-def things(image: np.ndarray) -> tuple[ColourObject, ...]:
+def colour_objects(image: np.ndarray) -> tuple[ColourObject, ...]:
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
     return (
@@ -227,8 +229,11 @@ def things(image: np.ndarray) -> tuple[ColourObject, ...]:
     )
 
 
-def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
-    model, ask = reference(), ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
+def test_shares_are_genevals(small_weights: Path, image: np.ndarray) -> None:
+    model, ask = (
+        reference(),
+        ColourQuery(objects=colour_objects(image), candidates=clip_vit_l_14.COLOURS),
+    )
     answer = registry.load_by_name("judges", COLOURS).open("cpu").annotate("colours", image, ask)
     assert ANNOTATION_TYPES["colours"].model_validate(
         answer.model_dump()
@@ -253,9 +258,11 @@ def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     assert len({tuple(shares) for shares in answer.probabilities}) == 3
 
 
-def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.ndarray) -> None:
+def test_candidates_and_names_matter_and_nothing_else(
+    small_weights: Path, image: np.ndarray
+) -> None:
     opened = registry.load_by_name("judges", COLOURS).open("cpu")
-    bus = things(image)[1]
+    bus = colour_objects(image)[1]
     ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
     one, two = opened.annotate("colours", image, ask).probabilities
     assert one == two
@@ -270,7 +277,9 @@ def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.nda
         != one
     )
     opened.annotate(
-        "colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
+        "colours",
+        image,
+        ColourQuery(objects=colour_objects(image), candidates=clip_vit_l_14.COLOURS),
     )
     assert opened.annotate("colours", image, ask).probabilities[0] == one
 
@@ -289,7 +298,7 @@ def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
         )
 
 
-def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
+def test_roles_are_kept(small_weights: Path, image: np.ndarray) -> None:
     for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
         opened = registry.load_by_name("judges", name).open("cpu")
         with pytest.raises(OptionError, match="choose another judge"):
@@ -300,7 +309,7 @@ def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
 # cosines
 
 
-def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) -> None:
+def test_cosines_are_unscaled_and_stand_alone(small_weights: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", SCORE).open("cpu")
     ask = SimilarityQuery(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
     with warnings.catch_warnings():
@@ -319,7 +328,7 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
-    name: str, small: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", name)
     opened = plugin.open("cpu")
@@ -339,7 +348,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_only_the_published_weights_owe_an_answer_about_a_picture(
-    name: str, small: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That they give it was not seen here."""
     plugin = registry.load_by_name("judges", name)

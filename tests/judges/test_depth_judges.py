@@ -87,7 +87,7 @@ def body() -> Any:
 
 
 @cache
-def published() -> dict[str, Tensor]:
+def published_state() -> dict[str, Tensor]:
     """Random weights under the published file's names, with the classifier of its pretraining."""
     rng = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
@@ -123,11 +123,11 @@ def published() -> dict[str, Tensor]:
     return state
 
 
-def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+def reference_depth(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     """The published network's inverse depth (480, 480), from timm's body and the head written out,
     in float64.
     """
-    w = {name: tensor.double() for name, tensor in published().items()}
+    w = {name: tensor.double() for name, tensor in published_state().items()}
     model = body().double()
     model.load_state_dict(
         {
@@ -197,9 +197,9 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugin, path = registry.load_by_name("judges", "dpt-depth"), tmp_path / "dpt.pt"
-    torch.save(published(), path)
+    torch.save(published_state(), path)
     monkeypatch.setattr(plugin, "sizes", SIZES)
     monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
@@ -217,7 +217,7 @@ def image() -> np.ndarray:
 # network
 
 
-def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> None:
+def test_the_network_is_the_published_one(small_weights: Path, image: np.ndarray) -> None:
     """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here
     and is looked up.
     """
@@ -226,7 +226,7 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     with torch.inference_mode():
         found = opened.network(pixels(image)).predicted_depth[0].numpy()
-    wanted = slow(image)
+    wanted = reference_depth(image)
     spread = wanted.std()
     assert found.shape == wanted.shape == (480, 480) and spread > 0.01 and (wanted > 0).mean() > 0.9
     assert np.abs(found - wanted).max() < 1e-3 * spread
@@ -236,21 +236,21 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
     assert norms == {1e-6}
 
 
-def test_every_key_of_the_file_is_used(small: Path) -> None:
-    state = dict(published())
+def test_every_key_of_the_file_is_used(small_weights: Path) -> None:
+    state = dict(published_state())
     names = set(dpt_network.convert_state(state))
     assert names == set(dpt_network.build_network(SIZES).state_dict())
     assert (
         len(names) == len(state) - 2 + 2 * 24
     )  # without the classifier; three for one in twelve blocks, weight and bias
-    torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
+    torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small_weights)
     with pytest.raises(
         WeightsError,
         match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more",
     ):
         registry.load_by_name("judges", "dpt-depth").open("cpu")
     del state["scratch.layer2_rn.weight"]
-    torch.save(state, small)
+    torch.save(state, small_weights)
     with pytest.raises(
         WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"
     ):
@@ -279,7 +279,9 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
     assert network.config.backbone_config.depths == [3, 4, 9]
 
 
-def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_hash_makes_the_judge(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     assert (
         plugin.judge_class == "substitute"
@@ -294,11 +296,13 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         asset_files.WeightsSource,
         "find",
-        lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56),
+        lambda self: asset_files.WeightsFile(small_weights, file.sha256[:8] + "0" * 56),
     )
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
     monkeypatch.setattr(
-        asset_files.WeightsSource, "find", lambda self: asset_files.WeightsFile(small, file.sha256)
+        asset_files.WeightsSource,
+        "find",
+        lambda self: asset_files.WeightsFile(small_weights, file.sha256),
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
@@ -402,11 +406,11 @@ def test_a_map_that_is_not_finite_is_no_answer() -> None:
         depth_map.depths_of_boxes(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
-def test_the_judge_keeps_its_promises(small: Path) -> None:
+def test_the_judge_keeps_its_promises(small_weights: Path) -> None:
     testing.check_annotator("dpt-depth")
 
 
-def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
+def test_answers_are_typed_and_stand_alone(small_weights: Path, image: np.ndarray) -> None:
     opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
     answer = opened.annotate("depth", image, ask)
@@ -422,7 +426,7 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     opened = plugin.open("cpu")

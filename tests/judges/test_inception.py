@@ -48,18 +48,18 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture
-def own(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(weights))
     return weights
 
 
-def spread(found: np.ndarray, wanted: np.ndarray) -> float:
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference as a share of the wanted array's spread."""
     return float(np.abs(found - wanted).max() / wanted.std())
 
 
-def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -> None:
-    theirs = inception.extractor(own)
+def test_one_pass_says_what_torch_fidelity_says(own_weights: Path, images: np.ndarray) -> None:
+    theirs = inception.extractor(own_weights)
     shown = torch.from_numpy(images).permute(0, 3, 1, 2)
     caught: list[torch.Tensor] = []
     theirs.Mixed_6d.branch1x1.register_forward_hook(
@@ -79,18 +79,18 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
         "logits": (4, 1008),
     }
     for name, other in (("features", features), ("spatial", wanted), ("logits", logits)):
-        assert spread(seen[name], other.numpy()) < 1e-4, name  # the folded one to rounding
+        assert relative_error(seen[name], other.numpy()) < 1e-4, name  # the folded one to rounding
     nchw = caught[0][:, :7].flatten(1).numpy()
     assert (
-        spread(seen["spatial"], nchw) > 0.1
+        relative_error(seen["spatial"], nchw) > 0.1
     )  # the order that once gave an sFID of 299: this input would show it
 
 
-def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
-    state = torch.load(own, weights_only=True)
+def test_logits_leave_the_bias_out(own_weights: Path, images: np.ndarray) -> None:
+    state = torch.load(own_weights, weights_only=True)
     seen = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     bare = seen["features"] @ state["fc.weight"].numpy().T
-    assert spread(seen["logits"], bare) < 1e-5
+    assert relative_error(seen["logits"], bare) < 1e-5
     assert state["fc.bias"].abs().max() > 1e-3
 
 
@@ -127,11 +127,11 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(
         list[int](),
     )
 
-    def watched(part: np.ndarray) -> torch.Tensor:
+    def resize_and_record(part: np.ndarray) -> torch.Tensor:
         shown.append(len(part))
         return resize(part)
 
-    monkeypatch.setattr(inception_network, "_resize_like_tensorflow1", watched)
+    monkeypatch.setattr(inception_network, "_resize_like_tensorflow1", resize_and_record)
     for pixels, slices in (
         (1, [1] * 7),
         (3 * height * width, [3, 3, 1]),
@@ -157,7 +157,9 @@ def test_the_clean_resize_is_clean_fids_to_the_bit(shape: tuple[int, int]) -> No
         assert found.dtype == wanted.dtype == np.float32 and np.array_equal(found, wanted)
 
 
-def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:
+def test_the_clean_judge_resizes_as_clean_fid_and_differs(
+    own_weights: Path, images: np.ndarray
+) -> None:
     from PIL import Image
 
     wanted = [
@@ -172,25 +174,27 @@ def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.
         registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in JUDGES[:2]
     )
-    assert spread(clean, plain) > 0.1
+    assert relative_error(clean, plain) > 0.1
 
 
 @pytest.mark.parametrize("name", JUDGES[:2])
-def test_judges_keep_their_promises(name: str, own: Path, images: np.ndarray) -> None:
+def test_judges_keep_their_promises(name: str, own_weights: Path, images: np.ndarray) -> None:
     testing.check_judge(name, images)
 
 
-def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> None:
+def test_other_weights_make_a_substitute_and_the_result_says_so(own_weights: Path) -> None:
     plugin = registry.load_by_name("judges", "inception-2015")
     assert plugin.judge_class == "substitute"
-    assert plugin.weights_sha256() == sha256_file(own)
+    assert plugin.weights_sha256() == sha256_file(own_weights)
     assert "other weights" in plugin.warnings()[0]
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own))
+    monkeypatch.setattr(
+        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own_weights)
+    )
     told = {
         name: (
             registry.load_by_name("judges", name).judge_class,
@@ -215,43 +219,43 @@ def test_the_known_hash_is_of_the_name() -> None:
 
 
 def test_preview_is_rougher_than_rounding_and_close_to_the_truth(
-    own: Path, images: np.ndarray
+    own_weights: Path, images: np.ndarray
 ) -> None:
     plain, half = (
         registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in (JUDGES[0], JUDGES[2])
     )
-    assert 1e-3 < spread(half, plain) < 1
+    assert 1e-3 < relative_error(half, plain) < 1
 
 
 def test_a_fold_that_errs_is_seen_and_the_plain_network_used(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
 
-    def wrong(plain: nn.Module) -> nn.Module:
+    def fold_wrongly(plain: nn.Module) -> nn.Module:
         quick: Any = fold_batch_norms(plain)
         quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
         return quick
 
-    monkeypatch.setattr(inception_network, "fold_batch_norms", wrong)
+    monkeypatch.setattr(inception_network, "fold_batch_norms", fold_wrongly)
     inception_network.load_inception.cache_clear()
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
     seen = opened.extract(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
     assert opened.numerics == {"network": "plain", "tf32": False}
-    assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
+    assert all(relative_error(seen[name], right[name]) < 1e-4 for name in right)
 
 
 def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
+    def raise_compiler_error(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
     right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     monkeypatch.setenv(inception_network.COMPILE, "1")
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", raise_compiler_error)
     opened = registry.load_by_name("judges", "inception-2015").open("cpu")
     assert np.array_equal(opened.extract(images)["features"], right["features"])
     assert (
@@ -261,7 +265,7 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
 
 
 def test_a_compiled_network_is_checked_too(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[nn.Module] = []
 
@@ -277,7 +281,7 @@ def test_a_compiled_network_is_checked_too(
         .features.detach()
         .numpy()
     )
-    assert spread(opened.extract(images)["features"], right) < 1e-4
+    assert relative_error(opened.extract(images)["features"], right) < 1e-4
     assert (
         asked
         and not isinstance(opened.selected_network, type(compiles))
@@ -291,7 +295,7 @@ def test_a_compiled_network_is_checked_too(
 
 
 def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(
-    own: Path, images: np.ndarray
+    own_weights: Path, images: np.ndarray
 ) -> None:
     opened, seen = registry.load_by_name("judges", "inception-2015").open("cpu"), []
 
@@ -336,8 +340,8 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(
         registry.load_by_name("judges", "inception-2015").open("cpu")
 
 
-def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
+def test_altered_weights_are_refused_before_they_are_opened(own_weights: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
         LoadedInception(
-            inception_network.WeightsFile(own, "0" * 64), resize_like_tensorflow1, "cpu"
+            inception_network.WeightsFile(own_weights, "0" * 64), resize_like_tensorflow1, "cpu"
         )

@@ -42,7 +42,7 @@ def network() -> nn.Module:
 
 
 def test_old_names_become_new_ones() -> None:
-    old, new = mmdet_weights.scrambled("old"), mmdet_weights.scrambled("new")
+    old, new = mmdet_weights.random_state("old"), mmdet_weights.random_state("new")
     renewed = key_map.to_mmdet3_names(old)
     assert renewed.keys() == new.keys() and old.keys() != new.keys()
     assert all(torch.equal(renewed[name], new[name]) for name in new)
@@ -51,8 +51,10 @@ def test_old_names_become_new_ones() -> None:
 @pytest.mark.parametrize("style", ["old", "new"])
 def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: str) -> None:
     """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
-    filled = mask2former.fill_network(network, mmdet_weights.scrambled(style), "a test")
-    given = sum(t.numel() for t in mmdet_weights.scrambled(style).values() if t.is_floating_point())
+    filled = mask2former.fill_network(network, mmdet_weights.random_state(style), "a test")
+    given = sum(
+        t.numel() for t in mmdet_weights.random_state(style).values() if t.is_floating_point()
+    )
     read = sum(
         p.numel()
         for n, p in filled.named_parameters()
@@ -77,7 +79,7 @@ def test_query_key_and_value_are_thirds_and_patches_are_merged_in_another_order(
 
 
 def test_files_of_other_networks_are_named(network: nn.Module) -> None:
-    state = mmdet_weights.scrambled("old")
+    state = mmdet_weights.random_state("old")
     for change, said in (
         ({"panoptic_head.extra": torch.zeros(1)}, "unexpected panoptic_head.extra"),
         (
@@ -179,7 +181,7 @@ def test_the_resize_has_no_antialias() -> None:
 # way out
 
 
-def slow(
+def reference_detections(
     classes: Tensor, masks: Tensor, seen: PreparedImage
 ) -> list[tuple[str, float, tuple[float, ...]]]:
     """mmdet's post-processing pair by pair."""
@@ -218,7 +220,7 @@ def logits(seed: int = 0) -> tuple[Tensor, Tensor, PreparedImage]:
 
 
 def test_instances_are_those_of_a_slow_reference() -> None:
-    found, wanted = instances(*logits()).detections, slow(*logits())
+    found, wanted = instances(*logits()).detections, reference_detections(*logits())
     assert [d.label for d in found] == [w[0] for w in wanted]
     assert [d.box for d in found] == [w[2] for w in wanted]
     np.testing.assert_allclose([d.score for d in found], [w[1] for w in wanted], rtol=1e-5)
@@ -344,7 +346,7 @@ def test_either_published_file_serves_both_judges(
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2Former:
+def loaded_judge(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2Former:
     pytest.importorskip("cv2")
     pytest.importorskip("transformers")
     with pytest.MonkeyPatch.context() as patch:
@@ -358,7 +360,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2F
 
 
 def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
-    opened: mask2former.LoadedMask2Former,
+    loaded_judge: mask2former.LoadedMask2Former,
 ) -> None:
     image = (
         np.random.default_rng(0)
@@ -367,16 +369,18 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(
         .repeat(8, 1)
     )
     before = image.copy()
-    one = opened.annotate("detector", image, DetectionQuery(names=("cat",)))
+    one = loaded_judge.annotate("detector", image, DetectionQuery(names=("cat",)))
     assert one.size == (144, 96) and one.detections and np.array_equal(image, before)
-    assert opened.annotate("detector", image, DetectionQuery()) == one
+    assert loaded_judge.annotate("detector", image, DetectionQuery()) == one
     assert DetectionAnnotation.model_validate_json(one.to_json()) == one
-    swapped = opened.annotate("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
+    swapped = loaded_judge.annotate(
+        "detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery()
+    )
     assert swapped != one, "red and blue are not the same to it"
 
 
-def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Former) -> None:
-    answer = opened.annotate("detector", NOISE, DetectionQuery())
+def test_boxes_that_are_one_short_are_caught(loaded_judge: mask2former.LoadedMask2Former) -> None:
+    answer = loaded_judge.annotate("detector", NOISE, DetectionQuery())
     assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
     assert not self_check.is_consistent(_one_short(answer))
     assert not self_check.is_consistent(
@@ -384,12 +388,14 @@ def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Form
     )
 
 
-def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
+def test_a_wrong_stack_fails_the_self_check(loaded_judge: mask2former.LoadedMask2Former) -> None:
     checks = {case.name: case.check for case in mask2former.PLUGIN.self_checks()}
-    assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(
+    assert {name: check(loaded_judge) for name, check in checks.items()} == dict.fromkeys(
         ("channels", "boxes", "activation", "device")
     )
-    other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    other = mask2former.LoadedMask2Former(
+        copy.deepcopy(loaded_judge.network), "", "cpu", loaded_judge.scale
+    )
     other.network.model.pixel_level_module.encoder.swin.encoder.layers[0].blocks[
         0
     ].mlp.activation_fn = nn.GELU(approximate="tanh")
@@ -414,15 +420,18 @@ def _one_short(seen: DetectionAnnotation) -> DetectionAnnotation:
 
 
 def test_a_device_that_computes_something_else_is_not_believed(
-    opened: mask2former.LoadedMask2Former,
+    loaded_judge: mask2former.LoadedMask2Former,
 ) -> None:
     """As if a GPU had a decoder of its own: its logits are held to the CPU's."""
-    other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    other = mask2former.LoadedMask2Former(
+        copy.deepcopy(loaded_judge.network), "", "cpu", loaded_judge.scale
+    )
     assert (
-        mask2former.check_device(opened) is None and mask2former.check_logits(other, opened) is None
+        mask2former.check_device(loaded_judge) is None
+        and mask2former.check_logits(other, loaded_judge) is None
     )
     with torch.no_grad():
         other.network.model.pixel_level_module.decoder.encoder.layers[
             3
         ].self_attn.sampling_offsets.weight.zero_()
-    assert "differ from the CPU's" in str(mask2former.check_logits(other, opened))
+    assert "differ from the CPU's" in str(mask2former.check_logits(other, loaded_judge))

@@ -58,7 +58,7 @@ def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None
         SUITE.images("captions")[0][:804],
     )
 
-    def away(shown: np.ndarray) -> float:
+    def reference_distance(shown: np.ndarray) -> float:
         seen = judge.extract(shown)["features"].astype(np.float64)
         return frechet_distance(
             Gaussian(seen.mean(0), np.cov(seen, rowvar=False)),
@@ -69,5 +69,5 @@ def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None
         [ndimage.gaussian_filter(image.astype(float), (2, 2, 0)) for image in images]
     ).astype(np.uint8)
     fewer = np.repeat(images[:67], 12, 0)
-    assert away(images) < 0.1 * away(blurred)
-    assert away(images) < away(fewer)
+    assert reference_distance(images) < 0.1 * reference_distance(blurred)
+    assert reference_distance(images) < reference_distance(fewer)

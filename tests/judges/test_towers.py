@@ -63,7 +63,7 @@ def published_form(name: str) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Both judges made small, each with a weights file that its variable names."""
     paths = {}
     for name in SMALL:
@@ -83,7 +83,7 @@ def images() -> np.ndarray:
     return np.clip(coarse + rng.integers(-40, 41, (4, 70, 53, 3)), 0, 255).astype(np.uint8)
 
 
-def spread(found: np.ndarray, wanted: np.ndarray) -> float:
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference as a share of the wanted array's spread."""
     return float(np.abs(found - wanted).max() / wanted.std())
 
@@ -93,7 +93,9 @@ def spread(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_judges_keep_their_promises(name: str, small: dict[str, Path], images: np.ndarray) -> None:
+def test_judges_keep_their_promises(
+    name: str, small_weights: dict[str, Path], images: np.ndarray
+) -> None:
     testing.check_judge(name, images)
     assert registry.load_by_name("judges", name).open("cpu").extract(images)["features"].shape == (
         4,
@@ -129,13 +131,13 @@ def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_other_weights_make_a_substitute_and_published_ones_do_not(
-    name: str, small: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    name: str, small_weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", name)
     assert plugin.judge_class == "substitute" and "other weights than" in plugin.warnings()[0]
-    assert plugin.weights_sha256() == sha256_file(small[name])
+    assert plugin.weights_sha256() == sha256_file(small_weights[name])
     monkeypatch.setattr(
-        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small[name])
+        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small_weights[name])
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
 
@@ -154,12 +156,14 @@ def test_without_weights_the_command_is_named(
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[str, Path]) -> None:
+def test_weights_that_run_code_or_do_not_fit_are_refused(
+    name: str, small_weights: dict[str, Path]
+) -> None:
     plugin, state = registry.load_by_name("judges", name), published_form(name)
-    small[name].write_bytes(pickle.dumps(print))
+    small_weights[name].write_bytes(pickle.dumps(print))
     with pytest.raises(WeightsError):
         plugin.open("cpu")
-    torch.save({**state, "register_tokens": torch.zeros(1, 4, 32)}, small[name])
+    torch.save({**state, "register_tokens": torch.zeros(1, 4, 32)}, small_weights[name])
     with pytest.raises(
         WeightsError, match=f"does not fit .*unexpected register_tokens; harope-bench fetch {name}"
     ):
@@ -170,7 +174,7 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[
             for k, v in state.items()
             if not k.endswith("mlp.c_fc.bias") and not k.endswith("mlp.fc1.bias")
         },
-        small[name],
+        small_weights[name],
     )
     with pytest.raises(WeightsError, match="missing "):
         plugin.open("cpu")
@@ -178,7 +182,7 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_process_keeps_its_precision_and_its_random_numbers(
-    name: str, small: dict[str, Path], images: np.ndarray
+    name: str, small_weights: dict[str, Path], images: np.ndarray
 ) -> None:
     before, state = torch.get_float32_matmul_precision(), torch.random.get_rng_state()
     registry.load_by_name("judges", name).open("cpu").extract(images)
@@ -188,7 +192,7 @@ def test_the_process_keeps_its_precision_and_its_random_numbers(
 
 @pytest.mark.parametrize("name", SMALL)
 def test_eval_scores_with_a_reference_that_was_built(
-    name: str, small: dict[str, Path], tmp_path: Path
+    name: str, small_weights: dict[str, Path], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
     for kind, low in (("real", 0), ("drawn", 60)):
@@ -311,10 +315,12 @@ def slow_features(state: dict[str, Tensor], x: Tensor, heads: int = 2) -> Tensor
     return norm(x, "norm")[:, 0]
 
 
-def test_features_are_those_of_the_formula(small: dict[str, Path], images: np.ndarray) -> None:
+def test_features_are_those_of_the_formula(
+    small_weights: dict[str, Path], images: np.ndarray
+) -> None:
     plugin = registry.load_by_name("judges", DINO)
     wanted = slow_features(published_form(DINO), plugin.prepare(images)).numpy()
-    assert spread(plugin.open("cpu").extract(images)["features"], wanted) < 1e-4
+    assert relative_error(plugin.open("cpu").extract(images)["features"], wanted) < 1e-4
 
 
 def test_dgm_evals_preparation(images: np.ndarray) -> None:
@@ -335,8 +341,8 @@ def test_dgm_evals_preparation(images: np.ndarray) -> None:
     assert found.shape == (4, 3, 224, 224) and torch.allclose(found, wanted, atol=1e-6)
 
 
-def test_positions_of_another_grid_are_refused(small: dict[str, Path]) -> None:
-    torch.save({**published_form(DINO), "pos_embed": torch.zeros(1, 257, 32)}, small[DINO])
+def test_positions_of_another_grid_are_refused(small_weights: dict[str, Path]) -> None:
+    torch.save({**published_form(DINO), "pos_embed": torch.zeros(1, 257, 32)}, small_weights[DINO])
     with pytest.raises(WeightsError, match=r"mis-shaped pos_embed \(1, 257, 32\)"):
         registry.load_by_name("judges", DINO).open("cpu")
 
@@ -364,7 +370,7 @@ def test_sizes_and_constants_are_open_clips() -> None:
     )
 
 
-def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -> None:
+def test_embeddings_are_open_clips(small_weights: dict[str, Path], images: np.ndarray) -> None:
     """open_clip's whole model with the same weights; with plain GELU it would differ."""
     from open_clip.model import CLIP as OpenClip
 
@@ -381,8 +387,8 @@ def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -
         )
         with torch.inference_mode():
             seen[quick] = whole.encode_image(plugin.prepare(images), normalize=True).numpy()
-    assert spread(found, seen[True]) < 1e-5
-    assert spread(seen[False], seen[True]) > 1e-3
+    assert relative_error(found, seen[True]) < 1e-5
+    assert relative_error(seen[False], seen[True]) > 1e-3
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
@@ -419,21 +425,21 @@ def holder(state: dict[str, Tensor]) -> nn.Module:
 
 
 def test_openais_archive_is_opened_only_with_its_hash(
-    small: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    small_weights: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is TorchScript with float16 weights; any other archive is refused."""
     state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
-    torch.save({name: tensor.half() for name, tensor in state.items()}, small[CLIP])
+    torch.save({name: tensor.half() for name, tensor in state.items()}, small_weights[CLIP])
     wanted = plugin.open("cpu").extract(images)["features"]
     with pytest.warns(FutureWarning, match="deprecated"):
-        torch.jit.save(torch.jit.script(holder(state)), str(small[CLIP]))
+        torch.jit.save(torch.jit.script(holder(state)), str(small_weights[CLIP]))
     with pytest.raises(WeightsError):
         plugin.open("cpu")
-    published = sha256_file(small[CLIP])
+    published = sha256_file(small_weights[CLIP])
     monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: published)
     assert np.array_equal(plugin.open("cpu").extract(images)["features"], wanted)
     with pytest.raises(WeightsError, match="recorded"):
-        clip_vit_l_14_336.torchscript_state(asset_files.WeightsFile(small[DINO], published))
+        clip_vit_l_14_336.torchscript_state(asset_files.WeightsFile(small_weights[DINO], published))
 
 
 def test_the_address_of_openais_file_carries_its_hash() -> None:

@@ -41,7 +41,9 @@ def image() -> np.ndarray:
 ASK = VqaQuery(questions=("is it red ?", "is it a blue car ?"))
 
 
-def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torch.Tensor]:
+def reference_decoding(
+    opened: Any, image: np.ndarray, question: str
+) -> tuple[list[int], torch.Tensor]:
     """Greedy decoding by whole forward passes, from the prompt written out: its words and the first
     logits (words,).
     """
@@ -76,7 +78,7 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(
     )
     assert (opened.yes_tokens, opened.no_tokens) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
-        ids, logits = slow(opened, image, question)
+        ids, logits = reference_decoding(opened, image, question)
         assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), (
             "a penalty for repetition would show"
         )

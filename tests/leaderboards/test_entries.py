@@ -37,7 +37,7 @@ def run(*words: object, exit_code: int = 0) -> str:
     return done.output
 
 
-def refused(*words: object) -> str:
+def error_line(*words: object) -> str:
     (line,) = run(*words, exit_code=1).strip().splitlines()
     return line
 
@@ -58,7 +58,9 @@ def own_run(
     return folder
 
 
-def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts: Any) -> Path:
+def write_foreign_result(
+    folder: Path, overall: float, suite: str | None = "geneval", **facts: Any
+) -> Path:
     """A result without a plan, as `eval results.jsonl` leaves it."""
     names = ("overall", "two_object", "position")
     official = JudgeRecord(
@@ -312,7 +314,7 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     assert heads(shown)[3] == "HARoPE" and any(
         "Row r1024-harope shows the runs of import" in note.text for note in shown.notes
     )
-    assert "has no result that fits row r512-rope of Table 4" in refused(
+    assert "has no result that fits row r512-rope of Table 4" in error_line(
         "table", 4, "--runs", runs, "--row", "r512-rope=import"
     )
 
@@ -321,9 +323,9 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
 def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_it(
     tmp_path: Path, name: str
 ) -> None:
-    foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
+    write_foreign_result(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
     assert board(tmp_path, "4", name).table.rows[-1].title == name
-    foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
+    write_foreign_result(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
     printed = board(tmp_path, "4", name).table.rows[-1].title
     assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
 
@@ -331,7 +333,7 @@ def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_i
 def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
     tmp_path: Path,
 ) -> None:
-    foreign(tmp_path / "a", 0.6)
+    write_foreign_result(tmp_path / "a", 0.6)
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)
     shown = board(tmp_path, "4", "a=Ours")
     added = shown.table.rows[-1]
@@ -349,10 +351,10 @@ def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
 
 
 def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
-    foreign(tmp_path / "a", 0.6, suite="dpg-bench")
-    foreign(tmp_path / "b", 0.6, suite=None, target="old")
+    write_foreign_result(tmp_path / "a", 0.6, suite="dpg-bench")
+    write_foreign_result(tmp_path / "b", 0.6, suite=None, target="old")
     for name, suite in (("a", "geneval on suite dpg-bench"), ("old", "suite not recorded")):
-        told = refused("table", 4, "--runs", tmp_path, "--add", name)
+        told = error_line("table", 4, "--runs", tmp_path, "--add", name)
         assert "has no result that fits a column of Table 4" in told and suite in told
 
 
@@ -428,7 +430,7 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
         ("own-harope", "rope_svd"): "not run",
         ("own-harope", "harope"): "measured",
     }
-    assert "fits a column of Table 7" in refused(
+    assert "fits a column of Table 7" in error_line(
         "table", 7, "--runs", tmp_path, "--add", "own-other"
     )
 
@@ -439,10 +441,10 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
 
 def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> None:
     own_run(micro / "strong", guidance=4.0)
-    told = refused("table", 2, "--runs", micro, "--add", "my-pe")
+    told = error_line("table", 2, "--runs", micro, "--add", "my-pe")
     assert "names 2 runs" in told and "./ours, ./strong" in told
     assert board(micro, "2", "./strong").n_measured == 28
-    assert "names 2 runs" in refused(
+    assert "names 2 runs" in error_line(
         "report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe"
     )
     assert not (micro.parent / "r.html").exists()
@@ -455,9 +457,9 @@ def test_runs_that_differ_in_count_and_seed_are_one_row(micro: Path) -> None:
 
 
 def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
-    foreign(tmp_path / "a", 0.6)
-    foreign(tmp_path / "b", 0.7)
-    assert "names 2 runs that fit" in refused(
+    write_foreign_result(tmp_path / "a", 0.6)
+    write_foreign_result(tmp_path / "b", 0.7)
+    assert "names 2 runs that fit" in error_line(
         "table", 4, "--runs", tmp_path, "--add", "results.jsonl"
     )
     assert board(tmp_path, "4", "b").cells["b", "overall"].measured == 0.7
@@ -520,7 +522,7 @@ def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(micro: Path, words: tuple[str, ...], told: str) -> None:
-    assert told in refused("table", 2, "--runs", micro, *words)
+    assert told in error_line("table", 2, "--runs", micro, *words)
 
 
 def test_an_entry_without_runs_is_a_usage_error() -> None:
@@ -611,7 +613,7 @@ def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label
     with pytest.raises(OptionError, match="a label is one printable line") as error:
         parse_entries([f"my-pe={label}"], [])
     assert str(error.value).isprintable() and len(str(error.value)) < 200
-    told = refused("eval", micro / "ours", "--label", label)
+    told = error_line("eval", micro / "ours", "--label", label)
     assert "a label is one printable line" in told
     path = micro / "ours/results/fidelity.json"
     facts = {**json.loads(path.read_text()), "label": label}

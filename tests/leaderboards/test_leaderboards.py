@@ -49,9 +49,9 @@ DIT_B = {"backbone": "dit", "config": {"hidden": 768, "depth": 12, "patch": 2}, 
 
 
 @pytest.fixture
-def transcript(shared: Callable[[str], Path]) -> dict[str, Any]:
+def transcript(shared_path: Callable[[str], Path]) -> dict[str, Any]:
     """The hand transcription of the paper that the tables were made from."""
-    return read_yaml(shared("paper/tables.yaml"))
+    return read_yaml(shared_path("paper/tables.yaml"))
 
 
 @lru_cache(maxsize=1)
@@ -362,15 +362,15 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     table = load_table("2")
     assert table.assumptions
 
-    def said(scale: Any) -> set[str]:
+    def reading_notes(scale: Any) -> set[str]:
         return {
             note.text
             for note in build_board(table, read_results(tmp_path), "both", scale).notes
             if "does not say; our runs" in note.text
         }
 
-    assert said("micro") == set()
-    assert said("paper") == {
+    assert reading_notes("micro") == set()
+    assert reading_notes("paper") == {
         f"The paper does not say; our runs: {reading}" for reading in table.assumptions
     }
 

@@ -18,7 +18,7 @@ from harope_bench.leaderboards.match_runs import match_measurements
 KIND = {"official": "mask2former-mmdet", "equivalent": "mask2former", "substitute": "detector"}
 
 
-def judged(kind: str, **facts: Any) -> JudgeRecord:
+def judge_record(kind: str, **facts: Any) -> JudgeRecord:
     return JudgeRecord(
         name=KIND[kind],
         version=1,
@@ -43,7 +43,7 @@ def scored(
         f"flux-{encoding}", encoding, backbone="flux", config={}, scale="paper", suite=evaluator
     )
     plan = fake.plan(who, evaluator, resolution=side, sampler="flow", steps=28)
-    judge = judged(kind, model=model or None, weights_sha256=(model[-1:] or "1") * 64)
+    judge = judge_record(kind, model=model or None, weights_sha256=(model[-1:] or "1") * 64)
     made = fake.result(
         plan,
         [fake.measurement(name, value, 0.01, n) for name, value in values.items()],
@@ -59,7 +59,7 @@ def scored(
     )
 
 
-def shown(found: list[StoredResult], column: str) -> dict[str, str]:
+def matched_classes(found: list[StoredResult], column: str) -> dict[str, str]:
     picks = match_measurements(load_table("4"), found, "paper")
     return {
         row: picked.stored_result.result.judge.judge_class
@@ -78,7 +78,10 @@ def test_a_column_has_the_judge_class_of_most_rows() -> None:
         scored("harope", 512, "substitute", colors=0.6),
     ]
     found += [scored("rope-axial", 1024, "official", colors=0.8)]
-    assert shown(found, "colors") == {"r512-rope": "substitute", "r512-harope": "substitute"}
+    assert matched_classes(found, "colors") == {
+        "r512-rope": "substitute",
+        "r512-harope": "substitute",
+    }
     assert any(
         "Measured but not shown" in text
         and "r1024-rope Color (judge official against substitute)" in text
@@ -92,7 +95,7 @@ def test_of_equally_many_rows_the_judge_nearest_to_the_papers_is_shown() -> None
         scored("rope-axial", 512, kind, colors=0.5)
         for kind in ("substitute", "equivalent", "official")
     ]
-    assert shown(found, "colors") == {"r512-rope": "official"}
+    assert matched_classes(found, "colors") == {"r512-rope": "official"}
     assert not any("Measured but not shown" in text for text in notes(found)), (
         "the row has a number, no other row lost one"
     )
@@ -104,7 +107,10 @@ def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
         scored("harope", 512, "substitute", model="/m/a", colors=0.6),
     ]
     found += [scored("rope-axial", 1024, "substitute", model="/m/b", colors=0.9)]
-    assert shown(found, "colors") == {"r512-rope": "substitute", "r512-harope": "substitute"}
+    assert matched_classes(found, "colors") == {
+        "r512-rope": "substitute",
+        "r512-harope": "substitute",
+    }
     left = (
         "r1024-rope Color (substitute detector detector bbbbbbbbbbbb against detector detector"
         " aaaaaaaaaaaa)"
@@ -118,7 +124,9 @@ def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
         scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5),
         scored("harope", 512, "substitute", model="/n/a", colors=0.6),
     ]
-    assert len(shown(moved, "colors")) == 2, "the same weights in another folder are the same judge"
+    assert len(matched_classes(moved, "colors")) == 2, (
+        "the same weights in another folder are the same judge"
+    )
 
 
 def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None:

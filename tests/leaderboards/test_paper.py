@@ -46,7 +46,7 @@ def findings(tables: list[Table]) -> list[AuditFinding]:
     return audit_tables(tables)
 
 
-def changed(tables: Sequence[Table], **cells: str) -> list[Table]:
+def change_cells(tables: Sequence[Table], **cells: str) -> list[Table]:
     """The tables with cells printed otherwise; T4__r512_rope__dpg is T4/r512-rope/dpg."""
     made = list(tables)
     for name, text in cells.items():
@@ -220,7 +220,7 @@ def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
     }
     for side in (512, 1024, 2048):
         cells |= {f"T9__f{side}_{row}__params_m": "29.11 (+2.8%)" for row in ("ropesvd", "harope")}
-    assert {f.severity for f in audit_tables(changed(tables, **cells))} == {"info"}
+    assert {f.severity for f in audit_tables(change_cells(tables, **cells))} == {"info"}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_changed_cell_is_caught(
     )
     caught = [
         f
-        for f in audit_tables(changed(tables, **{cell: text}))
+        for f in audit_tables(change_cells(tables, **{cell: text}))
         if f.rule == rule and name in f.cells and f.severity != "info"
     ]
     assert caught

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from clouds import cloud, observed, reference_of, value_of, with_dead_columns
+from clouds import cloud, make_features, reference_of, value_of, with_dead_columns
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
@@ -16,7 +16,7 @@ from harope_bench.metrics.moments import Gaussian, Moments
 
 def test_equal_sets_are_at_distance_zero() -> None:
     features = cloud(2, 600, 12)
-    score = PLUGIN.evaluate(observed(features), reference_of(features))
+    score = PLUGIN.evaluate(make_features(features), reference_of(features))
     assert abs(value_of(score, "fid")) < 1e-11  # rounding of the traces, of size D * eps
     assert value_of(score, "precision") == value_of(score, "recall") == 1.0
 
@@ -98,7 +98,7 @@ def with_repeated_columns(features: np.ndarray) -> np.ndarray:
     ],
 )
 def test_singular_covariances_keep_the_exact_distance(left: np.ndarray, right: np.ndarray) -> None:
-    value = value_of(PLUGIN.evaluate(observed(left), reference_of(right, images=False)), "fid")
+    value = value_of(PLUGIN.evaluate(make_features(left), reference_of(right, images=False)), "fid")
     # A zero eigenvalue comes out as about 1e-16 of the largest and is rooted to 1e-8; at most 25 of
     # them here.
     assert value == pytest.approx(exact_frechet(left, right), abs=1e-6)

@@ -151,7 +151,7 @@ def test_underflowing_classes_are_no_nan() -> None:
 # -----------------------------------------------------------------------------------------
 
 
-def full(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Float64 sums of squared differences, row by row."""
     return np.array(
         [((b.astype(np.float64) - row) ** 2).sum(axis=1) for row in a.astype(np.float64)]
@@ -161,10 +161,10 @@ def full(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def slow_balls(drawn: np.ndarray, real: np.ndarray, k: int = 3) -> Balls:
     radii = []
     for rows in (drawn, real):
-        own = full(rows, rows)
+        own = squared_distances(rows, rows)
         np.fill_diagonal(own, np.inf)
         radii.append(np.sort(own, axis=1)[:, k - 1])
-    between = full(drawn, real)
+    between = squared_distances(drawn, real)
     return Balls(
         (between <= radii[1]).any(axis=1), (between <= radii[0][:, None]).any(axis=0), *radii
     )
@@ -252,7 +252,7 @@ def test_float32_alone_would_be_wrong_where_it_is_settled() -> None:
 )
 def test_screened_distances_are_within_their_bound(case: str) -> None:
     left, right = scale_rows(*CASES[case])
-    exact = full(*CASES[case]) * left.scale**2
+    exact = squared_distances(*CASES[case]) * left.scale**2
     for sharp in (False, True):
         a, b = (left.in_float64(), right.in_float64()) if sharp else (left, right)
         found = a.distances(slice(0, len(a.rows)), b, slice(0, len(b.rows)))

@@ -68,17 +68,19 @@ def adm_inside(drawn: np.ndarray, real: np.ndarray, block: int) -> tuple[np.ndar
     ).any(axis=1)
 
 
-def whole(rows: np.ndarray) -> tuple[RowNorms, slice]:
+def norms_of_all_rows(rows: np.ndarray) -> tuple[RowNorms, slice]:
     return RowNorms.from_rows(rows), slice(0, len(rows))
 
 
 def fits(left: np.ndarray, right: np.ndarray) -> bool:
-    return fits_float16(*whole(left), *whole(right), block=16)
+    return fits_float16(*norms_of_all_rows(left), *norms_of_all_rows(right), block=16)
 
 
 def half_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return block_distances(*block_products(*whole(left), *whole(right), True), True)
+        return block_distances(
+            *block_products(*norms_of_all_rows(left), *norms_of_all_rows(right), True), True
+        )
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))

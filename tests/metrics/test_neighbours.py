@@ -7,7 +7,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from clouds import cloud, full_distances, measured, observed, reference_of, slow_radii, value_of
+from clouds import (
+    cloud,
+    find_measurement,
+    full_distances,
+    make_features,
+    reference_of,
+    slow_radii,
+    value_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,15 +27,15 @@ from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 def test_a_collapsed_generator_is_precise_and_recalls_little() -> None:
     real = cloud(28, 600, 8)
     collapsed = real[0] + cloud(29, 600, 8, scale=0.01)
-    score = PLUGIN.evaluate(observed(collapsed), reference_of(real))
+    score = PLUGIN.evaluate(make_features(collapsed), reference_of(real))
     assert value_of(score, "precision") > 0.95 and value_of(score, "recall") < 0.05
-    swapped = PLUGIN.evaluate(observed(real), reference_of(collapsed))
+    swapped = PLUGIN.evaluate(make_features(real), reference_of(collapsed))
     assert value_of(swapped, "precision") < 0.05 and value_of(swapped, "recall") > 0.95
 
 
 def test_noise_far_away_has_neither() -> None:
     score = PLUGIN.evaluate(
-        observed(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8))
+        make_features(cloud(30, 300, 8, shift=100.0)), reference_of(cloud(31, 300, 8))
     )
     assert value_of(score, "precision") == value_of(score, "recall") == 0.0
 
@@ -74,7 +82,7 @@ def test_three_copies_leave_a_radius_and_four_do_not() -> None:
 def test_copied_images_are_warned_of_with_their_number() -> None:
     base, real = cloud(41, 60, 6), cloud(42, 200, 6)
     score = PLUGIN.evaluate(
-        observed(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real)
+        make_features(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real)
     )
     assert (
         "recall: zero radius around 40 of 90 samples, each repeated 3 times or more"
@@ -84,7 +92,7 @@ def test_copied_images_are_warned_of_with_their_number() -> None:
         "fidelity: duplicates in features, 30 of 90 samples repeat those of another one exactly"
         in score.warnings
     )
-    score = PLUGIN.evaluate(observed(base), reference_of(np.concatenate([real] * 4)))
+    score = PLUGIN.evaluate(make_features(base), reference_of(np.concatenate([real] * 4)))
     assert any(
         w.startswith("precision: zero radius around 800 of 800 reference images")
         for w in score.warnings
@@ -109,18 +117,18 @@ def test_too_few_rows_have_no_third_neighbour() -> None:
         squared_radii(np.zeros((3, 2)))
     with pytest.raises(ShapeError, match="widths 2 and 3"):
         neighbour_balls(np.zeros((4, 2)), np.zeros((4, 3)))
-    score = PLUGIN.evaluate(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
+    score = PLUGIN.evaluate(make_features(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
     for metric in ("precision", "recall"):
-        assert measured(score, metric).value is None
+        assert find_measurement(score, metric).value is None
         assert (
-            measured(score, metric).reason
+            find_measurement(score, metric).reason
             == "3 neighbours need at least 4 samples and reference images, found 3"
         )
 
 
 def test_wilson_error_of_a_share() -> None:
     a, b = cloud(47, 400, 6, shift=0.5), cloud(48, 300, 6)
-    precision = measured(PLUGIN.evaluate(observed(a), reference_of(b)), "precision")
+    precision = find_measurement(PLUGIN.evaluate(make_features(a), reference_of(b)), "precision")
     assert (
         precision.value is not None
         and precision.se is not None

@@ -168,7 +168,7 @@ def test_an_encodings_parameters_are_those_of_the_paper(
 # files
 
 
-def published(encoding: str) -> dict[str, Tensor]:
+def published_state(encoding: str) -> dict[str, Tensor]:
     """A state dict under the names of facebookresearch/deit and naver-ai/rope-vit, with the
     coordinates the latter saves.
     """
@@ -185,7 +185,7 @@ def published(encoding: str) -> dict[str, Tensor]:
     ("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)]
 )
 def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
-    clue = registry.load_by_name("backbones", "deit").detect_fields(published(encoding))
+    clue = registry.load_by_name("backbones", "deit").detect_fields(published_state(encoding))
     assert clue.encoding == told
     size = {} if told is None else {"size": 64}
     assert clue.config == {
@@ -204,7 +204,7 @@ def test_a_published_file_registers_and_runs(
     from safetensors.torch import save_file
 
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
-    save_file(published("rope-mixed"), tmp_path / "w.safetensors")
+    save_file(published_state("rope-mixed"), tmp_path / "w.safetensors")
     register_checkpoint.register(
         "mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"}
     )
@@ -221,7 +221,7 @@ def test_a_published_file_registers_and_runs(
 
 def test_every_key_is_accounted_for() -> None:
     load = registry.load_by_name("backbones", "deit").load
-    state = published("rope-mixed")
+    state = published_state("rope-mixed")
     with pytest.raises(
         WeightsError, match="freqs_t_y"
     ):  # not the plain grid, so not left out in silence
@@ -238,7 +238,7 @@ def test_every_key_is_accounted_for() -> None:
     with pytest.raises(
         WeightsError, match=r"mis-shaped encoding\.table"
     ):  # the first DeiT's table has a row for the class token
-        load(record("ape"), {**published("ape"), "pos_embed": torch.zeros(1, 17, 64)})
+        load(record("ape"), {**published_state("ape"), "pos_embed": torch.zeros(1, 17, 64)})
 
 
 # ------------------------------------------------------------------------------------------- class
@@ -358,7 +358,7 @@ def test_pixels_are_normalised_by_the_networks_numbers() -> None:
 # training
 
 
-def quick(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
+def write_quick_recipe(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
     text = (registry.PACKAGE / "training/recipes/digits-deit.toml").read_text()
     for line, value in (
         ("steps", steps),
@@ -389,7 +389,7 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
-    path = str(quick(tmp_path))
+    path = str(write_quick_recipe(tmp_path))
     run_recipe(path, "rope-mixed", {}, "straight", tmp_path / "a", True)
     calls = {"left": 3}
     whole = deit.DeiT.forward
@@ -430,7 +430,7 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
 
 def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="add --encoding"):
-        run_recipe(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)
+        run_recipe(str(write_quick_recipe(tmp_path)), None, {}, None, tmp_path / "a", True)
 
 
 def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
+from dit_files import (
+    SMALL,
+    autoencoder,
+    register_dit,
+    release_state,
+    state_of,
+    training_file,
+    with_table,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,7 +63,7 @@ def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
     plain, harope = b2("rope-axial"), b2("harope")
     assert sum(p.numel() for p in plain.parameters()) == 130_315_808
     assert sum(p.numel() for p in harope.parameters()) == 131_504_672
-    assert len(released(harope.state_dict())) == 167
+    assert len(release_state(harope.state_dict())) == 167
     table = {dit_keys.TABLE_KEY: torch.empty(1, 256, 768, device="meta")}
     assert len({**b2("ape").state_dict(), **table}) == 132
     assert sum(v.numel() for v in {**b2("ape").state_dict(), **table}.values()) == 130_512_416
@@ -194,7 +202,7 @@ def inputs(side: int = 8, rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.tensor([3.0, 812.0][:rows]), torch.tensor([2, 10][:rows])
 
 
-def close(found: Tensor, wanted: Tensor) -> None:
+def check_close(found: Tensor, wanted: Tensor) -> None:
     """Float32 sums in another order, through a few blocks."""
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5 * float(wanted.abs().max()))
 
@@ -204,8 +212,8 @@ def close(found: Tensor, wanted: Tensor) -> None:
 def test_a_released_file_computes_what_the_released_code_computes(
     tmp_path: Path, encoding: str, side: int
 ) -> None:
-    state = released(state_of(SMALL, encoding))
-    name = known(
+    state = release_state(state_of(SMALL, encoding))
+    name = register_dit(
         tmp_path,
         file=training_file(tmp_path / "r.pt", state),
         **({"encoding": encoding} if encoding != "harope" else {}),
@@ -213,7 +221,7 @@ def test_a_released_file_computes_what_the_released_code_computes(
     with torch.no_grad():
         network = PLUGIN.load(load_checkpoint_record(name), state)
         found, wanted = network(*inputs(side)), dit_by_hand(state, *inputs(side), heads=3)
-    close(found, wanted)
+    check_close(found, wanted)
     assert wanted.std() > 0.1
     if encoding == "harope":  # the paper's form is another operator: it would be noticed
         other = load_checkpoint_record(name).model_copy(update={"options": {"qk_mode": "same"}})
@@ -225,7 +233,7 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
 
     state = with_table(state_of(SMALL, "ape"))
     torch.save(state, tmp_path / "DiT.pt")
-    found = load_checkpoint_record(known(tmp_path, file=tmp_path / "DiT.pt"))
+    found = load_checkpoint_record(register_dit(tmp_path, file=tmp_path / "DiT.pt"))
     assert (found.encoding, found.config["size"]) == ("ape", 8)
     theirs = DiTTransformer2DModel(
         num_attention_heads=3,
@@ -247,8 +255,8 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
     x, time, labels = inputs()
     with torch.no_grad():
         ours = PLUGIN.load(found, state)(x, time, labels)
-        close(ours, dit_by_hand(state, x, time, labels, heads=3))
-        close(ours, theirs(x, timestep=time, class_labels=labels).sample)
+        check_close(ours, dit_by_hand(state, x, time, labels, heads=3))
+        check_close(ours, theirs(x, timestep=time, class_labels=labels).sample)
 
 
 def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -296,7 +304,7 @@ def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) -> None:
-    state = released(state_of(SMALL, "harope"))
+    state = release_state(state_of(SMALL, "harope"))
     path = training_file(tmp_path / "0400000.pt", state)
     facts = tomllib.loads(
         register("r", path, {"drawing": {"vae": str(autoencoder(tmp_path / "vae"))}}).read_text()
@@ -320,7 +328,7 @@ def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) 
 
 @pytest.mark.parametrize("form", ["model", "bare", "ddp", "legacy", "safetensors"])
 def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
-    state = released(state_of(SMALL, "harope"))
+    state = release_state(state_of(SMALL, "harope"))
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
     if form == "safetensors":
         save_file(state, path)
@@ -329,7 +337,7 @@ def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
             form, state
         )
         torch.save(held, path, _use_new_zipfile_serialization=form != "legacy")
-    name = known(tmp_path, file=path, config={"size": 8})
+    name = register_dit(tmp_path, file=path, config={"size": 8})
     assert load_checkpoint_record(name).encoding == "harope"
     found = PLUGIN.load(load_checkpoint_record(name), load_weights(path))
     assert torch.equal(
@@ -338,11 +346,13 @@ def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
 
 
 def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None:
-    state = released(state_of(SMALL, "rope-matrix", matrix="svd", per_head=False))
+    state = release_state(state_of(SMALL, "rope-matrix", matrix="svd", per_head=False))
     assert state["blocks.0.attn.learnable_rot.A_u"].shape == (1, 16, 16)
-    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "s.pt", state)))
+    found = load_checkpoint_record(
+        register_dit(tmp_path, file=training_file(tmp_path / "s.pt", state))
+    )
     assert (found.encoding, found.options) == ("rope-matrix", {"matrix": "svd", "per_head": False})
-    close(PLUGIN.load(found, state)(*inputs()), dit_by_hand(state, *inputs(), heads=3))
+    check_close(PLUGIN.load(found, state)(*inputs()), dit_by_hand(state, *inputs(), heads=3))
 
 
 def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> None:
@@ -350,9 +360,9 @@ def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> Non
     with pytest.raises(
         OptionError, match="the keys of .* do not reveal the encoding; add --encoding, one of: ape"
     ):
-        known(tmp_path, file=path)
+        register_dit(tmp_path, file=path)
     assert (
-        load_checkpoint_record(known(tmp_path, file=path, encoding="videorope")).encoding
+        load_checkpoint_record(register_dit(tmp_path, file=path, encoding="videorope")).encoding
         == "videorope"
     )
 
@@ -386,13 +396,13 @@ def test_arguments_that_contradict_the_keys_are_refused(
     tmp_path: Path, args: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(WeightsError, match=said):
-        known(
+        register_dit(
             tmp_path,
-            file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args),
+            file=training_file(tmp_path / "x.pt", release_state(state_of(SMALL, "harope")), **args),
         )
     table = with_table(state_of(SMALL, "ape"))
     with pytest.raises(WeightsError, match="its args state size = 32, its keys 8"):
-        known(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
+        register_dit(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
 
 
 def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_path: Path) -> None:
@@ -405,23 +415,25 @@ def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_pa
     ):
         torch.save({**state, dit_keys.TABLE_KEY: table}, tmp_path / f"{name}.pt")
         if good:
-            known(tmp_path, name, file=tmp_path / f"{name}.pt")
+            register_dit(tmp_path, name, file=tmp_path / f"{name}.pt")
             continue
         with pytest.raises(
             WeightsError, match="differs from DiT's sin-cos table of 4 x 4|has shape"
         ):
-            known(tmp_path, name, file=tmp_path / f"{name}.pt")
+            register_dit(tmp_path, name, file=tmp_path / f"{name}.pt")
 
 
 def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_path: Path) -> None:
-    harope, ape = released(state_of(SMALL, "harope")), with_table(state_of(SMALL, "ape"))
+    harope, ape = release_state(state_of(SMALL, "harope")), with_table(state_of(SMALL, "ape"))
     for state, encoding, said in (
         (harope, "rope-axial", "contains harope parameters"),
         (ape, "rope-axial", "contains ape parameters"),
     ):
         with pytest.raises(OptionError, match=said):
-            known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
-    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
+            register_dit(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
+    found = load_checkpoint_record(
+        register_dit(tmp_path, file=training_file(tmp_path / "w.pt", ape))
+    )
     with pytest.raises(WeightsError, match="were trained with ape, not with rope-axial"):
         PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), ape)
     with pytest.raises(WeightsError, match="unexpected encoding.A_u"):
@@ -432,7 +444,7 @@ def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_pa
         key: value for key, value in harope.items() if key != "blocks.1.attn.learnable_rot.A_v"
     }
     with pytest.raises(WeightsError, match="A_v is in 2 of 3 blocks"):
-        known(tmp_path, "b", file=training_file(tmp_path / "b.pt", broken))
+        register_dit(tmp_path, "b", file=training_file(tmp_path / "b.pt", broken))
 
 
 class Trap:
@@ -450,13 +462,15 @@ def test_a_training_file_with_anything_else_in_it_is_not_opened(
     tmp_path: Path, zipped: bool
 ) -> None:
     path = training_file(
-        tmp_path / "t.pt", released(state_of(SMALL, "harope")), extra=Trap(str(tmp_path / "mark"))
+        tmp_path / "t.pt",
+        release_state(state_of(SMALL, "harope")),
+        extra=Trap(str(tmp_path / "mark")),
     )
     whole = {"model": {}, "args": Trap(str(tmp_path / "mark"))}
     if not zipped:
         path.write_bytes(pickle.dumps(whole, protocol=2))
     with pytest.raises(WeightsError, match="holds Python objects beside tensors"):
-        known(tmp_path, file=path)
+        register_dit(tmp_path, file=path)
     assert not (tmp_path / "mark").exists()
 
 
@@ -464,7 +478,7 @@ def test_weights_without_a_table_are_not_taken_for_ape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
-    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
+    path = training_file(tmp_path / "0000001.pt", release_state(state_of(SMALL, "rope-axial")))
     with pytest.raises(
         OptionError, match="contain no pos_embed, so they were not trained with ape"
     ):

@@ -47,7 +47,7 @@ AT_START = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny FluxPipeline."""
-    return tiny.saved(tmp_path_factory.mktemp("flux") / "base", "flux")
+    return tiny.save_pipeline(tmp_path_factory.mktemp("flux") / "base", "flux")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(
+def attach_encoding(
     base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
 ) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
@@ -72,9 +72,14 @@ def placed(
 def test_at_its_start_it_is_the_untouched_transformer(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any]
 ) -> None:
-    network = placed(base, encoding, **options)
+    network = attach_encoding(base, encoding, **options)
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)
+        )
+        <= 1e-6
+    )
 
 
 def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: Any) -> None:
@@ -164,7 +169,7 @@ class SlowProcessor:
 def test_the_matrix_stands_between_norm_and_rotation(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
     slow = {
         name: SlowProcessor(network, layer, 8)
@@ -173,15 +178,15 @@ def test_the_matrix_stands_between_norm_and_rotation(
     before = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(slow)
     wanted = tiny.outputs(pipe.transformer, inputs)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    assert tiny.apart(before, wanted) > 1e-2  # and it does something
+    assert tiny.relative_distance(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(before, wanted) > 1e-2  # and it does something
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
 def test_the_layers_of_a_forward_share_their_angles(
     base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
-    network, made = placed(base, "harope", tokens), []
+    network, made = attach_encoding(base, "harope", tokens), []
     original = flux.encodings._compute_axial_angles
     monkeypatch.setattr(
         flux.encodings,
@@ -195,11 +200,14 @@ def test_the_layers_of_a_forward_share_their_angles(
 
 
 def test_the_control_acts_after_the_rotation(base: Path) -> None:
-    network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
+    network, seen = (
+        tiny.train_encoding(attach_encoding(base, "rope-svd-control", qk_mode="same")),
+        {},
+    )
     inputs = BACKBONE.trial_inputs(network)
     network.attention_callback = lambda layer, q, k: seen.__setitem__(layer, (q, k))
     tiny.outputs(network, inputs)
-    plain, turned = placed(base, "rope-axial"), {}
+    plain, turned = attach_encoding(base, "rope-axial"), {}
     plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
     tiny.outputs(plain, inputs)
     pair = network.encoding.control_matrices(0)  # type: ignore[operator]
@@ -213,12 +221,12 @@ def test_the_control_acts_after_the_rotation(base: Path) -> None:
 @pytest.mark.parametrize("tokens", ["all", "image"])
 @pytest.mark.parametrize("encoding", ["harope", "string"])
 def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens: str) -> None:
-    network = tiny.trained(placed(base, encoding, tokens))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens))
     inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
     BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), wanted) <= 1e-5
     encoded_transformer.unfold_norms(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
@@ -226,7 +234,7 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
 def test_a_fold_that_moves_the_output_is_refused(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     monkeypatch.setattr(
         encoded_transformer, "scale_by_norm_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
@@ -239,16 +247,16 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
 ) -> None:
     right = encoded_transformer.scale_by_norm_weights
 
-    def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
+    def fold_wrongly(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
         made = right(matrix, norm, like).clone()
         made[-1] *= 1.05
         return made
 
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     network.transformer.to(torch.bfloat16)
     BACKBONE.fold_matrices(network)
     encoded_transformer.unfold_norms(network)
-    monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", wrong)
+    monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", fold_wrongly)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, differs after folding"):
         BACKBONE.fold_matrices(network)
 
@@ -258,7 +266,7 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
 )
 def test_an_encoding_without_axes_is_refused(base: Path, encoding: str) -> None:
     with pytest.raises(OptionError) as caught:
-        placed(base, encoding)
+        attach_encoding(base, encoding)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -285,11 +293,11 @@ def test_flux_at_full_size_has_the_papers_parameters() -> None:
 # folders
 
 
-def adapted(
+def write_adapter(
     base: Path, folder: Path, encoding: str = "harope", tokens: str = "all"
 ) -> tuple[encoded_transformer.EncodedTransformer, Path]:
     """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
-    network = tiny.trained(placed(base, encoding, tokens))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens))
     lora.add_lora(network, BACKBONE.targets)
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -301,7 +309,7 @@ def adapted(
     )
 
 
-def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
+def load_pipeline(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
     read = lora_manifest.read_manifest(manifest)
     config = {"base": str(base), "encoded_tokens": tokens, **facts}
     found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
@@ -309,11 +317,11 @@ def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any
 
 
 def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path) -> None:
-    network, manifest = adapted(base, tmp_path / "a")
+    network, manifest = write_adapter(base, tmp_path / "a")
     inputs = BACKBONE.trial_inputs(network)
-    again = opened(base, manifest).network
+    again = load_pipeline(base, manifest).network
     assert (
-        tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6
+        tiny.relative_distance(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6
     )  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
@@ -333,34 +341,39 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
 
 
 def test_lora_goes_on_and_off_and_merges(base: Path, tmp_path: Path) -> None:
-    network, _ = adapted(base, tmp_path / "a")
+    network, _ = write_adapter(base, tmp_path / "a")
     inputs = BACKBONE.trial_inputs(network)
-    without = tiny.outputs(tiny.trained(placed(base)), inputs)
+    without = tiny.outputs(tiny.train_encoding(attach_encoding(base)), inputs)
     on = tiny.outputs(network, inputs)
     lora.set_lora_enabled(network, False)
-    assert tiny.apart(tiny.outputs(network, inputs), without) <= 1e-6
-    assert tiny.apart(on, without) > 1e-2
+    assert tiny.relative_distance(tiny.outputs(network, inputs), without) <= 1e-6
+    assert tiny.relative_distance(on, without) > 1e-2
     lora.set_lora_enabled(network, True)
     assert torch.equal(tiny.outputs(network, inputs), on)
     lora.merge_lora(network)
     assert not lora.has_lora(network)
-    assert tiny.apart(tiny.outputs(network, inputs), on) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), on) <= 1e-5
     assert not any("lora" in name for name, _ in network.named_parameters())
 
 
 def test_fresh_lora_changes_nothing_and_names_no_layer_twice(base: Path, pipe: Any) -> None:
-    network = placed(base, "rope-axial")
+    network = attach_encoding(base, "rope-axial")
     inputs = BACKBONE.trial_inputs(network)
     lora.add_lora(network, BACKBONE.targets)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)
+        )
+        <= 1e-6
+    )
     with pytest.raises(OptionError, match="merge it first"):
         lora.add_lora(network, BACKBONE.targets)
     with pytest.raises(OptionError, match="name linear layers"):
-        lora.add_lora(placed(base), ["no_such_layer"])
+        lora.add_lora(attach_encoding(base), ["no_such_layer"])
 
 
 def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) -> None:
-    network = placed(base, "rope-axial")
+    network = attach_encoding(base, "rope-axial")
     lora.add_lora(network, BACKBONE.targets, rank=4, alpha=8)
     for name, parameter in network.transformer.named_parameters():
         if "lora_" in name:
@@ -368,7 +381,12 @@ def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) ->
     BACKBONE.save_adapter(tmp_path, network, str(base))
     pipe.load_lora_weights(tmp_path, weight_name="lora.safetensors", local_files_only=True)
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)
+        )
+        <= 1e-6
+    )
 
 
 def spoil(manifest: Path, **facts: Any) -> None:
@@ -376,16 +394,16 @@ def spoil(manifest: Path, **facts: Any) -> None:
 
 
 def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
-    network, manifest = adapted(base, tmp_path / "a")
+    network, manifest = write_adapter(base, tmp_path / "a")
     good = manifest.read_text()
-    other_sizes = tiny.saved(tmp_path / "wide", "flux", num_single_layers=2)
-    other_weights = tiny.saved(tmp_path / "other", "flux", seed=1)
+    other_sizes = tiny.save_pipeline(tmp_path / "wide", "flux", num_single_layers=2)
+    other_weights = tiny.save_pipeline(tmp_path / "other", "flux", seed=1)
     with pytest.raises(
         WeightsError, match=r"the adapter was trained on base with num_single_layers = 1, .* has 2"
     ):
-        opened(other_sizes, manifest)
+        load_pipeline(other_sizes, manifest)
     with pytest.raises(WeightsError, match="same sizes but other weights"):
-        opened(other_weights, manifest)
+        load_pipeline(other_weights, manifest)
     for facts, said in [
         ({"encoding_file": None}, "lists no weights of its encoding harope"),
         ({"encoding": "string", "options": {}}, "unexpected A_u"),
@@ -405,20 +423,20 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
     ]:
         spoil(manifest, **facts)
         with pytest.raises(WeightsError, match=said):
-            opened(base, manifest)
+            load_pipeline(base, manifest)
         manifest.write_text(good)
     (tmp_path / "a" / "encoding.safetensors").write_bytes(
         b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:]
     )
     with pytest.raises(WeightsError, match="has sha256"):
-        opened(base, manifest)
+        load_pipeline(base, manifest)
     assert network.encoded_tokens == "all"
 
 
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
     from harope_bench.pipeline.doctor import _checkpoint_findings
 
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
 
@@ -475,7 +493,7 @@ def test_register_and_generate_through_the_command_line(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    adapted(base, tmp_path / "adapter")
+    write_adapter(base, tmp_path / "adapter")
     cli_run("register", "my-flux", "--weights", tmp_path / "adapter", "--config", f"base={base}")
     found = load_checkpoint_record("my-flux")
     assert (found.backbone, found.encoding, found.steps, found.guidance) == (
@@ -516,7 +534,7 @@ def test_whether_it_folds_is_a_setting_of_the_plan(
     from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     register("folds", manifest, {"config": {"base": str(base)}})
     for said, wanted in ((None, True), (True, True), (False, False)):
         plan = make_plan("folds", "four-prompts", {"fold": said, "steps": 1})
@@ -533,7 +551,7 @@ def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> 
     from harope_bench.core.state_dicts import weights_bytes
 
     path = tmp_path / "whole.safetensors"
-    path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))
+    path.write_bytes(weights_bytes(tiny.train_encoding(attach_encoding(base)).state_dict(), {}))
     register("whole", path, {"config": {"base": str(base)}})
     found = load_checkpoint_record("whole")
     assert (found.backbone, found.encoding, found.config) == ("flux", "harope", {"base": str(base)})
@@ -542,7 +560,7 @@ def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> 
 def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path) -> None:
     from harope_bench.analysis import learned_matrices
 
-    network, manifest = adapted(base, tmp_path / "a")
+    network, manifest = write_adapter(base, tmp_path / "a")
     register("looked-into", manifest, {"config": {"base": str(base)}})
     found = learned_matrices.measure_matrices(
         load_checkpoint_record("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None
@@ -583,7 +601,7 @@ def test_where_the_base_lies_does_not_change_a_plan(
 
     tiny.register_prompts(monkeypatch)
     (tmp_path / "link").symlink_to(base)
-    adapted(base, tmp_path / "a")
+    write_adapter(base, tmp_path / "a")
     register("here", tmp_path / "a", {"config": {"base": str(base)}})
     plan = make_plan("here", "four-prompts", {})
     moved = plan.checkpoint.model_copy(
@@ -636,7 +654,7 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
 
 
 def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     register("low", manifest, {"config": {"base": str(base)}})
     found = load_checkpoint_record("low")
     full = (
@@ -699,7 +717,7 @@ def test_position_scaling_takes_the_two_image_axes(base: Path) -> None:
     assert drawer.network.encoding.scaling == flux.encodings.Scaling(
         "ntk", (1, 64, 64), (1, 128, 128)
     )
-    network = placed(base, "harope", "image")
+    network = attach_encoding(base, "harope", "image")
     with pytest.raises(OptionError, match="yarn"):
         BACKBONE.rescale_positions(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
 

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
+from dit_files import (
+    SMALL,
+    autoencoder,
+    register_dit,
+    release_state,
+    state_of,
+    training_file,
+    with_table,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -54,12 +62,12 @@ def test_what_cannot_be_drawn_is_said_in_the_plan(
     tmp_path: Path, asked: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(OptionError, match=said):
-        make_plan(known(tmp_path), None, {"resolution": 64, **asked})
+        make_plan(register_dit(tmp_path), None, {"resolution": 64, **asked})
 
 
 def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
-    name = known(tmp_path)
-    path = training_file(tmp_path / "n.pt", released(state_of(SMALL, "harope")))
+    name = register_dit(tmp_path)
+    path = training_file(tmp_path / "n.pt", release_state(state_of(SMALL, "harope")))
     register("none", path, {"suite": "digits"} | {"config": {"heads": 3}})
     with pytest.raises(
         OptionError,
@@ -93,7 +101,7 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
 def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: Path) -> None:
     config = {**SMALL, "hidden": 36, "heads": 6}
     path = training_file(tmp_path / "o.pt", state_of(config))
-    name = known(tmp_path, file=path, encoding="rope-axial", config={"heads": 6})
+    name = register_dit(tmp_path, file=path, encoding="rope-axial", config={"heads": 6})
     with pytest.raises(OptionError, match="rope-axial needs a head size divisible by 4, found 6"):
         make_plan(name, None, {"resolution": 64})
 
@@ -101,7 +109,7 @@ def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: 
 def test_a_hub_id_means_the_local_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(OptionError, match="neither in such a folder nor in the local hub cache"):
         make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"})
@@ -116,7 +124,7 @@ def test_a_hub_id_means_the_local_cache_alone(
 def test_without_diffusers_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(known(tmp_path), None, {"resolution": 64})
+    plan = make_plan(register_dit(tmp_path), None, {"resolution": 64})
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(
         MissingExtraError,
@@ -125,13 +133,13 @@ def test_without_diffusers_the_extra_is_named(
         open_generator(plan.checkpoint, plan.settings)
 
 
-def opened(name: str) -> Any:
+def loaded_generator(name: str) -> Any:
     plan = make_plan(name, None, {"resolution": 64})
     return open_generator(plan.checkpoint, plan.settings)
 
 
 def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     config, weights = (
         tmp_path / "vae/config.json",
         tmp_path / "vae/diffusion_pytorch_model.safetensors",
@@ -142,12 +150,12 @@ def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
     )
     message = "vae (has keys that do not fit: missing decoder.conv_in.bias|does not load)"
     with pytest.raises(WeightsError, match=message) as caught:
-        opened(name)
+        loaded_generator(name)
     assert "\n" not in str(caught.value)
     for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
         config.write_text(text)
         with pytest.raises((OptionError, WeightsError)) as caught:
-            opened(name)
+            loaded_generator(name)
         assert "\n" not in str(caught.value)
 
 
@@ -156,7 +164,7 @@ def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     generate(plan, [0], tmp_path / "run")
     (tmp_path / "vae").rename(tmp_path / "moved")
@@ -184,7 +192,7 @@ def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
 
 
 def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_generator(plan.checkpoint, plan.settings)
     x, time = (
@@ -209,7 +217,7 @@ def test_pixels_are_the_decoders_by_the_releases_rule(
 ) -> None:
     from diffusers import AutoencoderKL
 
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_generator(plan.checkpoint, plan.settings)
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -231,7 +239,7 @@ def test_pixels_are_the_decoders_by_the_releases_rule(
 
 
 def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     whole, tiled = (
         make_plan(name, None, {"resolution": 128, "vae_tiling": tiling}) for tiling in (False, True)
     )
@@ -249,7 +257,7 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
     """Learned or not, weights fit every grid; the scaling reaches the encoding with the training
     grid and the new one.
     """
-    name = known(tmp_path, of=encoding)
+    name = register_dit(tmp_path, of=encoding)
     kinds = [None, "linear", "yarn"] if encoding == "harope" else [None, "extend", "interpolate"]
     pictures = {}
     for kind in kinds:
@@ -293,7 +301,7 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
             )
         }
     rng = torch.Generator().manual_seed(0)
-    state = released(
+    state = release_state(
         {key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()}
     )
     assert len(state) == 167

@@ -40,19 +40,21 @@ FILE = lora_manifest.LIBRARY_LORA
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
-    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+    return {
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS
+    }
 
 
 def backbone(kind: str) -> Any:
     return registry.load_by_name("backbones", kind)
 
 
-def opened(kind: str, bases: dict[str, Path]) -> Any:
+def load_pipeline(kind: str, bases: dict[str, Path]) -> Any:
     """The library's pipeline, ours nowhere in it."""
     return backbone(kind).load_pipeline(bases[kind], tiny.settings())
 
 
-def saved(
+def save_lora(
     kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any
 ) -> Path:
     """A folder with the LoRA file that diffusers writes for random low-rank weights of that peft
@@ -61,7 +63,7 @@ def saved(
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    pipe = opened(kind, bases)
+    pipe = load_pipeline(kind, bases)
     made = LoraConfig(
         **{
             "r": 4,
@@ -83,7 +85,7 @@ def saved(
 
 def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.ndarray:
     """What diffusers itself draws, with that folder's LoRA or without."""
-    pipe, ours = opened(kind, bases), backbone(kind)
+    pipe, ours = load_pipeline(kind, bases), backbone(kind)
     if folder is not None:
         pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
     latents = ours.generator_class(pipe, None, ours.parse_config({"base": "x"})).initial_noise(
@@ -126,7 +128,7 @@ def our_image(name: str, **settings: Any) -> np.ndarray:
 def test_a_bare_lora_draws_what_the_library_draws(
     bases: dict[str, Path], tmp_path: Path, kind: str, note: bool, config: dict[str, Any]
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note, **config)
+    folder = save_lora(kind, bases, tmp_path / "lora", note, **config)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
     wanted = library_image(kind, bases, folder)
     assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
@@ -143,7 +145,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
 
 
 def test_merged_it_draws_the_same(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", lora_alpha=16)
+    folder = save_lora("flux", bases, tmp_path / "lora", lora_alpha=16)
     register("merged", folder, {"config": {"base": str(bases["flux"]), "merge_lora": True}})
     assert np.abs(our_image("merged") - library_image("flux", bases, folder)).max() <= 1
 
@@ -180,7 +182,7 @@ def test_another_tools_names_are_translated_by_the_library(
 
 
 def test_alphas_in_the_file_are_kept(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     state = load_file(folder / FILE)
     for number, layer in enumerate(sorted({key.rsplit(".lora_", 1)[0] for key in state})):
         state[f"{layer}.alpha"] = torch.tensor(2.0 if number else 12.0)
@@ -204,8 +206,8 @@ def encoding_file(
     """Writes the weights of an encoding that is no longer the identity, and returns the network
     that has them.
     """
-    network = tiny.trained(
-        backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options)
+    network = tiny.train_encoding(
+        backbone(kind).attach_encoding(load_pipeline(kind, bases).transformer, encoding, options)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
@@ -219,7 +221,7 @@ def encoding_file(
 def test_the_encodings_weights_travel_with_it(
     bases: dict[str, Path], tmp_path: Path, kind: str, beside: bool
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     path = folder / "encoding.safetensors" if beside else tmp_path / "mine.safetensors"
     network = encoding_file(kind, bases, path, qk_mode="same")
     said = {
@@ -234,12 +236,12 @@ def test_the_encodings_weights_travel_with_it(
     inputs = backbone(kind).trial_inputs(network)
     used = open_generator(found, tiny.settings(fold=False)).network
     assert (
-        tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
+        tiny.relative_distance(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
     )  # other kernels run on mapped files
 
 
 def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora")
+    folder = save_lora("flux", bases, tmp_path / "lora")
     encoding_file("flux", bases, folder / "encoding.safetensors", "string", note=True)
     register("noted", folder, {"config": {"base": str(bases["flux"])}})
     assert load_checkpoint_record("noted").encoding == "string"
@@ -248,7 +250,7 @@ def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path
 # ------------------------------------------------------------------------------------- refusals
 
 
-def wrong(
+def check_refusal(
     name: str,
     weights: Path,
     said: dict[str, Any],
@@ -265,12 +267,17 @@ def wrong(
 
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
+    folder, said = (
+        save_lora("flux", bases, tmp_path / "lora"),
+        {"config": {"base": str(bases["flux"])}},
+    )
     advice = "is a LoRA without its base model; add --config base=FOLDER"
-    wrong("a", folder, {}, OptionError, advice)
-    wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
-    wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
-    wrong(
+    check_refusal("a", folder, {}, OptionError, advice)
+    check_refusal("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
+    check_refusal(
+        "a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3"
+    )
+    check_refusal(
         "a",
         folder,
         {**said, "encoding": "harope"},
@@ -279,12 +286,12 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
     )
     odd = tmp_path / "odd.safetensors"
     save_file({"surprise": torch.zeros(2)}, odd)
-    wrong("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
-    wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
+    check_refusal("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
+    check_refusal("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
     message = "--encoding-weights is for a LoRA without manifest"
-    wrong("a", bases["flux"], said, OptionError, message, odd)
+    check_refusal("a", bases["flux"], said, OptionError, message, odd)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
-    wrong(
+    check_refusal(
         "a",
         folder,
         {**said, "encoding": "string"},
@@ -293,10 +300,12 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
         tmp_path / "e.safetensors",
     )
     (tmp_path / "empty").mkdir()
-    wrong("a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA")
+    check_refusal(
+        "a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA"
+    )
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
-    wrong(
+    check_refusal(
         "a",
         tmp_path / "empty",
         said,
@@ -364,12 +373,12 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_a_lora_that_does_not_fit_is_refused(
     bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    folder = save_lora(kind, bases, tmp_path / "lora", note=False)
     save_file(
         {key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()},
         folder / FILE,
     )
-    wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
+    check_refusal("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
 
 
 def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -422,7 +431,7 @@ def as_kohya_of_diffusers(folder: Path, weights: dict[str, torch.Tensor]) -> Non
 def test_a_lora_in_another_tools_form_is_the_same_adapter(
     bases: dict[str, Path], tmp_path: Path, kind: str, form: Callable[..., None], alpha: int
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    folder = save_lora(kind, bases, tmp_path / "lora", note=False)
     weights = load_file(folder / FILE)
     form(folder, weights)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
@@ -450,10 +459,10 @@ def test_a_lora_in_another_tools_form_is_the_same_adapter(
 def test_a_peft_configuration_that_tells_no_scale_is_refused(
     bases: dict[str, Path], tmp_path: Path, config: str
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     as_peft(folder, load_file(folder / FILE))
     (folder / "adapter_config.json").write_text(config)
-    wrong(
+    check_refusal(
         "odd",
         folder,
         {"config": {"base": str(bases["flux"])}},
@@ -462,7 +471,7 @@ def test_a_peft_configuration_that_tells_no_scale_is_refused(
     )
 
 
-def quantised(base: Path) -> None:
+def quantise_base(base: Path) -> None:
     path = base / "transformer/config.json"
     path.write_text(
         json.dumps(
@@ -482,7 +491,7 @@ def variant(part: str) -> Callable[[Path], None]:
     return rename
 
 
-def pickled(base: Path) -> None:
+def pickle_encoder(base: Path) -> None:
     file = next((base / "text_encoder").glob("*.safetensors"))
     file.rename(file.with_name("pytorch_model.bin"))
 
@@ -501,10 +510,10 @@ def without_a_shard(base: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (quantised, "transformer is quantised .'bitsandbytes'."),
+        (quantise_base, "transformer is quantised .'bitsandbytes'."),
         (variant("transformer"), "transformer has only the variant 'fp16'"),
         (variant("text_encoder"), "text_encoder has only the variant 'fp16'"),
-        (pickled, "text_encoder has only .bin files"),
+        (pickle_encoder, "text_encoder has only .bin files"),
         (without_weights, "vae has no diffusion_pytorch_model.safetensors"),
         (without_a_shard, "which is missing"),
     ],
@@ -515,22 +524,24 @@ def test_a_base_that_would_not_load_is_refused_when_registered(
 ) -> None:
     base = Path(shutil.copytree(bases["flux"], tmp_path / "base"))
     spoil(base)
-    weights = saved("flux", bases, tmp_path / "lora") if adapter else base
-    wrong("broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, said)
+    weights = save_lora("flux", bases, tmp_path / "lora") if adapter else base
+    check_refusal(
+        "broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, said
+    )
 
 
 @pytest.mark.parametrize("field", [{"use_dora": True}, {"use_rslora": True}])
 def test_what_a_note_says_and_nothing_here_does_is_refused(
     bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     note = json.dumps({f"transformer.{key}": value for key, value in field.items()})
     save_file(
         load_file(folder / FILE),
         folder / FILE,
         metadata={lora_files.LORA_METADATA_KEY: note, "format": "pt"},
     )
-    wrong(
+    check_refusal(
         "odd",
         folder,
         {"config": {"base": str(bases["flux"])}},
@@ -543,13 +554,13 @@ def test_what_a_note_says_and_nothing_here_does_is_refused(
 def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened(
     bases: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     base = Path(shutil.copytree(bases[kind], tmp_path / "base"))
     register("kept", folder, {"config": {"base": str(base)}})
     shutil.rmtree(folder)  # the copy at home is enough
     our_image("kept")
     shutil.rmtree(base)
-    tiny.saved(base, kind, num_layers=3)
+    tiny.save_pipeline(base, kind, num_layers=3)
     with pytest.raises(WeightsError, match="num_layers"):
         our_image("kept")
     copy = home() / "checkpoints/kept/lora.safetensors"
@@ -563,7 +574,7 @@ def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened
 def test_a_folder_of_something_else_at_home_is_left_alone(
     bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora")
+    folder = save_lora("flux", bases, tmp_path / "lora")
     (home() / "checkpoints/taken").mkdir(parents=True)
     (home() / "checkpoints/taken/mine.txt").write_text("mine")
     with pytest.raises(NameClashError, match="contains files of something else"):
@@ -574,7 +585,10 @@ def test_a_folder_of_something_else_at_home_is_left_alone(
 def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(
     bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
+    folder, said = (
+        save_lora("flux", bases, tmp_path / "lora"),
+        {"config": {"base": str(bases["flux"])}},
+    )
     place = home() / "checkpoints"
     toml = register("twice", folder, said)
     files = {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()}
@@ -597,7 +611,7 @@ def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_o
 
 def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_path: Path) -> None:
     said = {"config": {"base": str(bases["flux"])}}
-    register("name", saved("flux", bases, tmp_path / "one"), said)
+    register("name", save_lora("flux", bases, tmp_path / "one"), said)
     before = (home() / "checkpoints/name.toml").read_bytes()
     with pytest.raises(NameClashError, match="registered already.*drawing"):
         register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}})
@@ -615,7 +629,7 @@ def test_register_and_generate(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     encoding_file(kind, bases, tmp_path / "e.safetensors")
     monkeypatch.chdir(bases[kind].parent)  # a base beside the user is kept in full
     words = (
@@ -659,7 +673,7 @@ def test_register_and_generate(
 def test_weights_of_a_whole_network_keep_the_backbones_drawing(
     bases: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    network = backbone(kind).attach_encoding(opened(kind, bases).transformer, "harope", {})
+    network = backbone(kind).attach_encoding(load_pipeline(kind, bases).transformer, "harope", {})
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
     register(
         "whole",

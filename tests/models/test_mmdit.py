@@ -150,7 +150,7 @@ def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> 
         mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL))
 
 
-def drawn(resolution: int, **changes: Any) -> np.ndarray:
+def generate_sample(resolution: int, **changes: Any) -> np.ndarray:
     state = network().state_dict()
     checkpoint = Checkpoint(
         name="small",
@@ -182,17 +182,17 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
 
 
 def test_position_scaling_changes_larger_images_only() -> None:
-    assert np.array_equal(drawn(16), drawn(16, pos_scaling="linear"))
-    assert not np.array_equal(drawn(32), drawn(32, pos_scaling="linear"))
+    assert np.array_equal(generate_sample(16), generate_sample(16, pos_scaling="linear"))
+    assert not np.array_equal(generate_sample(32), generate_sample(32, pos_scaling="linear"))
 
 
 def test_guidance_changes_the_images() -> None:
-    assert not np.array_equal(drawn(16), drawn(16, guidance=1.0))
+    assert not np.array_equal(generate_sample(16), generate_sample(16, guidance=1.0))
 
 
 def test_a_side_that_patches_do_not_tile_is_refused() -> None:
     with pytest.raises(OptionError, match="patches of 4"):
-        drawn(18)
+        generate_sample(18)
 
 
 @pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])

@@ -434,7 +434,7 @@ def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
 # generators
 
 
-def bent(x: Tensor, time: Tensor) -> Tensor:
+def sine_network(x: Tensor, time: Tensor) -> Tensor:
     """Any network that treats rows alike."""
     return 0.3 * x.sin() + 0.001 * time[:, None]
 
@@ -443,10 +443,12 @@ def bent(x: Tensor, time: Tensor) -> Tensor:
 def test_each_row_draws_from_its_own_generator_alone(name: str) -> None:
     sampler, order = registry.load_by_name("samplers", name), [2, 0, 3, 1]
     start = unit_noise((5,), generators(4))
-    straight = sampler.sample(bent, start, 6, generators(4, seed=1))
-    shuffled = sampler.sample(bent, start[order], 6, [generators(4, seed=1)[i] for i in order])
+    straight = sampler.sample(sine_network, start, 6, generators(4, seed=1))
+    shuffled = sampler.sample(
+        sine_network, start[order], 6, [generators(4, seed=1)[i] for i in order]
+    )
     assert torch.equal(shuffled, straight[order])
-    alone = sampler.sample(bent, start[1:2], 6, generators(4, seed=1)[1:2])
+    alone = sampler.sample(sine_network, start[1:2], 6, generators(4, seed=1)[1:2])
     assert torch.equal(alone, straight[1:2])
 
 
@@ -454,7 +456,7 @@ def test_each_row_draws_from_its_own_generator_alone(name: str) -> None:
 def test_samplers_leave_their_inputs_and_the_global_generator_alone(name: str) -> None:
     start, state = unit_noise((5,), generators(2)), torch.get_rng_state()
     before = start.clone()
-    registry.load_by_name("samplers", name).sample(bent, start, 3, generators(2))
+    registry.load_by_name("samplers", name).sample(sine_network, start, 3, generators(2))
     assert torch.equal(start, before)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -484,7 +486,7 @@ PINNED = [1.2861531, -0.7996154, 1.0627854]
 # the training steps
 
 
-def called_at(sampler: Any, steps: int) -> list[int]:
+def called_times(sampler: Any, steps: int) -> list[int]:
     """The times that a sampler calls its network with, ascending."""
     times: list[int] = []
 
@@ -506,12 +508,16 @@ def settings(**changes: Any) -> Settings:
 def test_both_spacings_of_dits_create_diffusion_are_taken_by_name(name: str) -> None:
     even = [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]  # create_diffusion("10")
     stride = list(range(0, 1000, 100))  # create_diffusion("ddim10")
-    assert called_at(load_settings_sampler(settings(sampler=name, spacing="linspace")), 10) == even
-    assert called_at(load_settings_sampler(settings(sampler=name, spacing="leading")), 10) == stride
-    assert called_at(load_settings_sampler(settings(sampler=name)), 10) == (
+    assert (
+        called_times(load_settings_sampler(settings(sampler=name, spacing="linspace")), 10) == even
+    )
+    assert (
+        called_times(load_settings_sampler(settings(sampler=name, spacing="leading")), 10) == stride
+    )
+    assert called_times(load_settings_sampler(settings(sampler=name)), 10) == (
         stride if name == "ddim" else even
     )
-    assert called_at(registry.load_by_name("samplers", name), 10) == (
+    assert called_times(registry.load_by_name("samplers", name), 10) == (
         stride if name == "ddim" else even
     )  # the shared one is left alone
 

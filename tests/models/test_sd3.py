@@ -32,7 +32,7 @@ RED = [Request(index=0, prompt="a photo of a red cat")]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny StableDiffusion3Pipeline."""
-    return tiny.saved(tmp_path_factory.mktemp("sd3") / "base", "sd3")
+    return tiny.save_pipeline(tmp_path_factory.mktemp("sd3") / "base", "sd3")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(
+def attach_encoding(
     base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
 ) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
@@ -60,8 +60,8 @@ def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
         transformer = SD3Transformer2DModel(
             **{**tiny.SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0,)}
         )
-    return tiny.trained(
-        BACKBONE.attach_encoding(tiny.stirred(transformer, 0).eval(), "harope", options)
+    return tiny.train_encoding(
+        BACKBONE.attach_encoding(tiny.add_noise(transformer, 0).eval(), "harope", options)
     )
 
 
@@ -70,14 +70,14 @@ def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
 
 
 def test_ape_is_the_untouched_library(base: Path, pipe: Any) -> None:
-    network = placed(base, "ape", form="sd3")
+    network = attach_encoding(base, "ape", form="sd3")
     inputs = BACKBONE.trial_inputs(network)
     assert {type(p) for p in network.transformer.attn_processors.values()} == {
         type(p) for p in pipe.transformer.attn_processors.values()
     }
     assert torch.equal(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs))
     with pytest.raises(OptionError, match="give --option form=sd3"):
-        placed(base, "ape")
+        attach_encoding(base, "ape")
 
 
 def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
@@ -155,7 +155,7 @@ class SlowProcessor:
 def test_positions_replace_the_table(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
     pipe.transformer.pos_embed.pos_embed = None
     bare = tiny.outputs(pipe.transformer, inputs)
@@ -166,16 +166,18 @@ def test_positions_replace_the_table(
         }
     )
     wanted = tiny.outputs(pipe.transformer, inputs)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    assert tiny.apart(wanted, bare) > 1e-3  # and it does something
+    assert tiny.relative_distance(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(wanted, bare) > 1e-3  # and it does something
     assert sd3.TABLE_KEY not in network.state_dict()
 
 
 @pytest.mark.parametrize("encoding", ["harope", "string", "rope-matrix", "rope-svd-control"])
 def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> None:
-    network, plain = placed(base, encoding), placed(base, "rope-axial")
+    network, plain = attach_encoding(base, encoding), attach_encoding(base, "rope-axial")
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(plain, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(tiny.outputs(network, inputs), tiny.outputs(plain, inputs)) <= 1e-6
+    )
 
 
 # ------------------------------------------------------------------------------------- folding
@@ -189,15 +191,15 @@ def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> N
 def test_folding_leaves_rope_and_the_same_outputs(
     base: Path, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     lora.add_lora(network, BACKBONE.targets, rank=4)
     inputs = BACKBONE.trial_inputs(network)
     wanted, text = (
         tiny.outputs(network, inputs),
-        placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
+        attach_encoding(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
     )
     BACKBONE.fold_matrices(network)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), wanted) <= 1e-5
     assert type(network.encoding).__name__ == "RopeAxial"
     assert not list(network.encoding.parameters())
     assert not lora.has_lora(network)  # merged first: a matrix on W alone would miss it
@@ -206,7 +208,7 @@ def test_folding_leaves_rope_and_the_same_outputs(
 
 
 def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = tiny.trained(placed(base, "harope", qk_mode="same"))
+    network = tiny.train_encoding(attach_encoding(base, "harope", qk_mode="same"))
     right = folding.fold_linear
     monkeypatch.setattr(
         folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
@@ -225,7 +227,7 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
     BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
     assert torch.equal(network.transformer.transformer_blocks[0].attn.to_q.weight, weights)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), wanted) <= 1e-5
     seen = []
     network.attention_callback = lambda layer, q, k: seen.append((layer, q.shape[2]))
     tiny.outputs(network, inputs)
@@ -237,7 +239,7 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
 
 
 def test_what_does_not_fold_is_left_as_it_is(base: Path) -> None:
-    network = tiny.trained(placed(base, "rope-svd-control"))
+    network = tiny.train_encoding(attach_encoding(base, "rope-svd-control"))
     inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
     BACKBONE.fold_matrices(network)
@@ -294,7 +296,7 @@ def test_an_adapter_folder_draws_folded_as_unfolded(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     lora.add_lora(network, BACKBONE.targets)
     manifest = BACKBONE.save_adapter(tmp_path / "adapter", network, str(base))
     found = tiny.checkpoint(

@@ -41,7 +41,7 @@ def recipe(name: str = "shapes-mmdit") -> tuple[TextToImageRecipe, str]:
     return found, digest
 
 
-def final(name: str) -> str:
+def final_name(name: str) -> str:
     return name.split("-at-")[0]
 
 
@@ -51,7 +51,7 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
     weights = load_checkpoint.weights_path(found)
     assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
-    assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
+    assert (found.encoding, found.options) == {**BASES, **FINAL}[final_name(name)]
     assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), (
         "the recipe was edited after training"
     )

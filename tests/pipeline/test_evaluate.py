@@ -33,7 +33,7 @@ from harope_bench.suites.digits import PLUGIN as DIGITS
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(50), tmp_path / "run")
     return tmp_path / "run"
 
@@ -108,10 +108,10 @@ def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatc
     score(run, run)
     from harope_bench.judges.micro.digits_net import DigitsNetJudge
 
-    def forbidden(self: DigitsNetJudge, device: str = "cpu") -> None:
+    def raise_opened(self: DigitsNetJudge, device: str = "cpu") -> None:
         raise AssertionError("a network was opened")
 
-    monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
+    monkeypatch.setattr(DigitsNetJudge, "open", raise_opened)
     score(run, run, is_rescored=True)
     (run / "features/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="without --rescore"):

@@ -74,7 +74,7 @@ class File(NamedTuple):
     read: Callable[[Path], object]
 
 
-def placed(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
+def text_writer(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         write_text(folder / name, text())
         return folder / name
@@ -159,14 +159,14 @@ def manifest() -> str:
     )
 
 
-def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
+def call_patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, value)
         return call()
 
 
 def weights_of(judge: MicroExtractor, metadata_path: Path) -> str:
-    return str(patched(judge, "metadata_path", metadata_path, judge.weights_sha256))
+    return str(call_patched(judge, "metadata_path", metadata_path, judge.weights_sha256))
 
 
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
@@ -174,12 +174,12 @@ LINE = {"index": 0, "status": "failed", "reason": "a test", "prompt": "a"}
 FILES = {
     "plan.json of a run": File(
         "plan",
-        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        text_writer("plan.json", lambda: PLAN.to_json(indent=1)),
         lambda path: RunFolder(path.parent).plan,
     ),
     "plan.json in a report": File(
         "plan",
-        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        text_writer("plan.json", lambda: PLAN.to_json(indent=1)),
         lambda path: read_runs(path.parent),
     ),
     "a result": File("result", a_result, result_store.read_result),
@@ -189,12 +189,12 @@ FILES = {
     ),
     "who looked": File(
         "features",
-        placed("judge.json", lambda: versioned_json_text("features", FEATURES)),
+        text_writer("judge.json", lambda: versioned_json_text("features", FEATURES)),
         lambda path: find_extractor_record("digits-net", path.parent, True),
     ),
     "who answered": File(
         "annotations",
-        placed("judge.json", lambda: versioned_json_text("annotations", JUDGE.model_dump())),
+        text_writer("judge.json", lambda: versioned_json_text("annotations", JUDGE.model_dump())),
         lambda path: read_judge_record(path.parent),
     ),
     "predictions": File(
@@ -206,7 +206,7 @@ FILES = {
     "a suite's reference": File(
         "reference",
         of_suite,
-        lambda path: patched(
+        lambda path: call_patched(
             digits,
             "SUITES_FOLDER",
             path.parent,
@@ -227,11 +227,13 @@ FILES = {
         "judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)
     ),
     "a checkpoint": File("checkpoint", a_checkpoint, lambda path: load_checkpoint_record("mine")),
-    "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read_manifest),
+    "an adapter": File(
+        "adapter", text_writer("manifest.json", manifest), lora_manifest.read_manifest
+    ),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
         "image-list",
-        placed(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
+        text_writer(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
         lambda path: open_recorded_images(
             path.parent, registry.load_by_name("suites", "shapes"), "shapes"
         ),

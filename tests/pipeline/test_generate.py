@@ -31,7 +31,7 @@ from harope_bench.pipeline.generate import generate, make_plan
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    return make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
 
 
 def bits(folder: Path) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ def bits(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
+def uninterrupted_bits(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
     """A run of 60 samples in one go: three tiles, the last one part empty."""
     generate(plan, range(60), tmp_path / "straight")
     return bits(tmp_path / "straight")
@@ -52,14 +52,14 @@ def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_batch_changes_no_bit(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, batch: int
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path, batch: int
 ) -> None:
     generate(plan, range(60), tmp_path / "other", batch)
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_order_and_split_change_no_bit(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     chunks = [
         list(range(40, 60)),
@@ -69,20 +69,20 @@ def test_order_and_split_change_no_bit(
     ]
     for chunk in chunks:
         generate(plan, chunk, tmp_path / "other")
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_two_processes_worth_of_indices_meet_in_one_folder(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     generate(plan, range(0, 60, 2), tmp_path / "other")
     generate(plan, range(1, 60, 2), tmp_path / "other")
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit_here(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, threads: int
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path, threads: int
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -90,13 +90,13 @@ def test_threads_change_no_bit_here(
         generate(plan, range(60), tmp_path / "other")
     finally:
         torch.set_num_threads(before)
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_samples_differ_from_each_other_and_between_seeds(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    pictures = [v for k, v in straight.items() if k.endswith(".png")]
+    pictures = [v for k, v in uninterrupted_bits.items() if k.endswith(".png")]
     assert len(set(pictures)) == 60
     other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
     generate(other, range(60), tmp_path / "other")
@@ -104,7 +104,7 @@ def test_samples_differ_from_each_other_and_between_seeds(
 
 
 def test_a_second_call_draws_nothing(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 0
@@ -112,15 +112,15 @@ def test_a_second_call_draws_nothing(
 
 
 def test_a_lost_image_is_drawn_again(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "straight/images/000017.png").unlink()
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 1
-    assert bits(tmp_path / "straight") == straight
+    assert bits(tmp_path / "straight") == uninterrupted_bits
 
 
 def test_another_plan_in_the_folder_names_the_field(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     other = plan.model_copy(
         update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})}
@@ -133,15 +133,17 @@ def test_another_plan_in_the_folder_names_the_field(
         ),
     ):
         generate(other, range(60), tmp_path / "straight")
-    assert bits(tmp_path / "straight") == straight
+    assert bits(tmp_path / "straight") == uninterrupted_bits
 
 
 def test_more_samples_later_keep_the_first(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert generate(plan, range(80), tmp_path / "straight").n_generated == 20
     after = bits(tmp_path / "straight")
-    assert all(after[name] == data for name, data in straight.items() if name.endswith(".png"))
+    assert all(
+        after[name] == data for name, data in uninterrupted_bits.items() if name.endswith(".png")
+    )
 
 
 def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(
@@ -178,7 +180,7 @@ def test_tiles_follow_the_index_not_the_request() -> None:
 
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    name = tiny.registered(tmp_path / "weights")
+    name = tiny.register_tiny(tmp_path / "weights")
     with pytest.raises(
         OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"
     ):
@@ -258,7 +260,7 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
 
 
 def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     for name in ("samples.jsonl", "requests.jsonl"):
         with (tmp_path / "straight" / name).open("ab") as file:
@@ -273,7 +275,7 @@ def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(
 
 def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="steps: .* give --steps"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"steps": 0})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"steps": 0})
     with pytest.raises(OptionError, match="1 to 1000 steps, found 1001"):
         make_plan("tiny", None, {"sampler": "ddpm", "steps": 1001})
 
@@ -305,7 +307,10 @@ def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> Non
 
 
 def test_a_finished_run_is_read_once_however_long(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan,
+    uninterrupted_bits: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls, records = [], RunFolder.read_records
     monkeypatch.setattr(RunFolder, "read_records", lambda self: calls.append(1) or records(self))
@@ -314,25 +319,25 @@ def test_a_finished_run_is_read_once_however_long(
 
 
 def test_unsorted_and_repeated_indices_are_drawn_once(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
     assert (drawn.n_requested, drawn.n_generated) == (60, 60)
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_a_sampler_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"predicts velocity \(sampler flow\), ddpm needs noise"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"sampler": "ddpm"})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"sampler": "ddpm"})
 
 
 def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="guidance: .* give --guidance another value"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"guidance": float("nan")})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"guidance": float("nan")})
 
 
 def test_halves_that_a_kill_left_long_ago_are_swept(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     old, new = (
         tmp_path / "straight/images/.000001.png.a.part",

@@ -51,7 +51,7 @@ def shards(file: Path, count: int) -> ShardHashes:
     return ShardHashes([str(one) for one in digests], SHARD_SIZE)
 
 
-def gathered(file: Path, count: int = COUNT) -> Moments:
+def sum_moments(file: Path, count: int = COUNT) -> Moments:
     return moments_cache.sum_cached_moments(
         file.with_name("features.moments.npz"),
         feature_rows.map_rows(file, count),
@@ -59,14 +59,14 @@ def gathered(file: Path, count: int = COUNT) -> Moments:
     )
 
 
-def same(a: Moments, b: Moments) -> bool:
+def equal_moments(a: Moments, b: Moments) -> bool:
     return a.count == b.count and all(
         x.tobytes() == y.tobytes() for x, y in ((a.mean, b.mean), (a.scatter, b.scatter))
     )
 
 
 @contextmanager
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def block_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the blocks that are summed anew."""
     found, honest = [], Moments._from_block.__func__  # type: ignore[attr-defined]
 
@@ -87,8 +87,8 @@ def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_pass
     file: Path, cloud: np.ndarray
 ) -> None:
     for _ in range(2):  # summed, then read
-        found = gathered(file)
-        assert same(found, Moments.from_rows(cloud))
+        found = sum_moments(file)
+        assert equal_moments(found, Moments.from_rows(cloud))
     exact = cloud.astype(np.float64)
     centred = exact - exact.mean(axis=0)
     covariance = centred.T @ centred / (COUNT - 1)
@@ -111,31 +111,35 @@ def test_more_images_add_only_what_is_missing(
     before: int, file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if before:
-        gathered(file, before)
-    with counted(monkeypatch) as summed:
-        found = gathered(file)
+        sum_moments(file, before)
+    with block_sizes(monkeypatch) as summed:
+        found = sum_moments(file)
     assert summed == [BLOCK] * (5 - before // BLOCK) + [COUNT - 5 * BLOCK]
-    assert same(found, Moments.from_rows(cloud))
+    assert equal_moments(found, Moments.from_rows(cloud))
 
 
 def test_fewer_images_are_summed_on_their_own(file: Path, cloud: np.ndarray) -> None:
-    gathered(file)
-    assert same(gathered(file, 2 * BLOCK + 7), Moments.from_rows(cloud[: 2 * BLOCK + 7]))
-    assert same(gathered(file, 100), Moments.from_rows(cloud[:100]))
-    assert same(gathered(file), Moments.from_rows(cloud))
+    sum_moments(file)
+    assert equal_moments(
+        sum_moments(file, 2 * BLOCK + 7), Moments.from_rows(cloud[: 2 * BLOCK + 7])
+    )
+    assert equal_moments(sum_moments(file, 100), Moments.from_rows(cloud[:100]))
+    assert equal_moments(sum_moments(file), Moments.from_rows(cloud))
 
 
 @pytest.mark.parametrize("row", [0, 2 * BLOCK, 5 * BLOCK + 3])
 def test_one_altered_row_is_noticed(row: int, file: Path, cloud: np.ndarray) -> None:
-    gathered(file)
+    sum_moments(file)
     other = cloud.copy()
     other[row, 2] += 1.0
-    found = gathered(write(file, other))
-    assert same(found, Moments.from_rows(other)) and not same(found, Moments.from_rows(cloud))
+    found = sum_moments(write(file, other))
+    assert equal_moments(found, Moments.from_rows(other)) and not equal_moments(
+        found, Moments.from_rows(cloud)
+    )
 
 
 def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
-    gathered(file)
+    sum_moments(file)
     path = file.with_name("features.moments.npz")
     whole = path.read_bytes()
     arrays = load_arrays(path)
@@ -161,7 +165,7 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
                     if damage != "lacks" or k != "rows_sha256"
                 },
             )
-        assert same(gathered(file), Moments.from_rows(cloud)), damage
+        assert equal_moments(sum_moments(file), Moments.from_rows(cloud)), damage
         assert path.read_bytes() == whole, damage
 
 
@@ -191,7 +195,7 @@ def test_a_killed_process_loses_no_block_that_was_kept(
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    with counted(monkeypatch) as summed:
-        found = gathered(file)
+    with block_sizes(monkeypatch) as summed:
+        found = sum_moments(file)
     assert summed == [BLOCK] * (5 - BLOCKS_PER_WRITE) + [COUNT - 5 * BLOCK]
-    assert same(found, Moments.from_rows(cloud))
+    assert equal_moments(found, Moments.from_rows(cloud))

@@ -43,7 +43,7 @@ def in_order(**asked: Any) -> PromptScoring:
     return PromptScoring("toy", folder_options=PromptFolderOptions(order="copy-major"), **asked)
 
 
-def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
+def evaluate_folder(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
     (scored,) = evaluate_prompts(folder, out, in_order(**asked))
     return {m.name: m.value for m in scored.result.measurements}
 
@@ -51,7 +51,7 @@ def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
 def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(
     tmp_path: Path, toy: ToyEye
 ) -> None:
-    found = marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
+    found = evaluate_folder(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert found == {
         "bright": 3 / 4,
         "red": 2 / 4,
@@ -110,7 +110,7 @@ def test_the_other_rules_are_told_where_they_give_another_number(
     )
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
     assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
-    assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
+    assert evaluate_folder(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
     assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {
         "toy-rule.json",
         "toy-rule_corrected.json",
@@ -121,27 +121,31 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     toy.fail_after = 5
     with pytest.raises(KeyboardInterrupt):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     assert len(toy.asked) == 5
     toy.fail_after = None
-    killed = marked(folder, tmp_path / "o")
+    killed = evaluate_folder(folder, tmp_path / "o")
     assert len(toy.asked) == 8 + 4  # every image is looked at once, the four red ones asked once
-    straight = marked(folder, tmp_path / "p")
+    straight = evaluate_folder(folder, tmp_path / "p")
     assert killed == straight
     rows = [(tmp_path / x / "results" / "toy-rule.sample_scores.jsonl").read_bytes() for x in "op"]
     assert rows[0] == rows[1]
     asked = len(toy.asked)
-    assert marked(folder, tmp_path / "o") == straight and len(toy.asked) == asked
+    assert evaluate_folder(folder, tmp_path / "o") == straight and len(toy.asked) == asked
 
 
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(SampleError, match="lacks annotations of toy-eye for 8 images"):
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
-    first = marked(folder, tmp_path / "o")
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )
+    first = evaluate_folder(folder, tmp_path / "o")
     asked = len(toy.asked)
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )
         == first
         and len(toy.asked) == asked
     )
@@ -163,7 +167,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert overall is not None and overall.value is None
     bright = scored.result.find_measurement("bright")
     assert bright is not None and bright.value == 3 / 4
-    assert marked(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
+    assert evaluate_folder(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
         for line in (
@@ -185,12 +189,12 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         and red.reason is not None
         and "4 annotations cannot be read" in red.reason
     )
-    assert marked(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
+    assert evaluate_folder(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
 
 
 def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
     with pytest.raises(JudgeError, match="failed on each of its first 5 images"):
-        marked(write_toy_images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
@@ -211,13 +215,13 @@ def test_answers_of_another_judge_are_never_mixed_in(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    marked(folder, tmp_path / "o")
+    evaluate_folder(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "annotations" / "toy-eye" / "annotations.jsonl").unlink()
     with pytest.raises(
         PlanMismatchError, match="preprocessing is mean of pixels there and median of pixels now"
     ):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
 
 
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
@@ -239,7 +243,7 @@ def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> No
     with pytest.raises(
         SampleError, match=r"has images numbered up to 8, but toy has 8 images \(numbered from 0\)"
     ):
-        marked(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,7 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(
     with pytest.raises(
         JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
     ):
-        marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert not toy.asked
 
 
@@ -286,13 +290,13 @@ def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: 
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
     bright = scored.result.find_measurement("bright")
     assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
-    assert marked(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
+    assert evaluate_folder(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
 
 
 def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     Image.fromarray(np.full((16, 12, 3), 255, dtype=np.uint8)).save(folder / "000000.png")
-    assert marked(folder, tmp_path / "o")["bright"] == 3 / 4
+    assert evaluate_folder(folder, tmp_path / "o")["bright"] == 3 / 4
 
 
 def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
@@ -341,14 +345,14 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    marked(folder, tmp_path / "o")
+    evaluate_folder(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
     with pytest.raises(PlanMismatchError, match="weights_sha256 is 7777.* there and 8888.* now"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))[
-            "bright"
-        ]
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )["bright"]
         == 3 / 4
     )
 
@@ -448,7 +452,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(PendingAnswersError, match="8 queries are in"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     record = {
         "name": "other",
         "version": 1,
@@ -472,4 +476,4 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         "".join(json.dumps(line) + "\n" for line in told)
     )
     with pytest.raises(PlanMismatchError, match="is of judge other, not of toy-eye"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")

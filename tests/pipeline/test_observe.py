@@ -32,7 +32,7 @@ from harope_bench.pipeline.verify import verify
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(50), tmp_path / "run")
     return tmp_path / "run"
 
@@ -56,7 +56,7 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return found
 
 
-def spoiled(
+def spoil_features(
     at: dict[str, list[int]], value: float
 ) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
     """The judge with one value of these arrays and images altered."""
@@ -79,7 +79,7 @@ def test_values_that_are_not_finite_are_not_kept(
         broken.setattr(
             LoadedMicroExtractor,
             "extract",
-            spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
+            spoil_features({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
         )
         with pytest.raises(SampleError) as error:
             score(run)

@@ -37,7 +37,7 @@ from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex
 __all__ = ["dpg_suite", "geneval_suite"]
 
 
-class Recorded(Annotator):
+class RecordedAnnotator(Annotator):
     """A judge that says of the image whose first pixel is k what stands in its k-th entry."""
 
     version, judge_class, preprocessing = 1, "equivalent", "the first pixel"
@@ -88,7 +88,7 @@ def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str]
     )
 
 
-def evaluated(*words: str) -> dict[str, Any]:
+def evaluate_command(*words: str) -> dict[str, Any]:
     done = CliRunner().invoke(main, ["eval", *words, "--json"])
     assert done.exit_code == 0, (done.output, done.exception)
     (result,) = json.loads(done.stdout)["results"]
@@ -106,12 +106,15 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def geneval(
     tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch
-) -> Recorded:
+) -> RecordedAnnotator:
     """A folder of images, a finished run of them, and a judge that saw what the official ones
     saw.
     """
     places, _ = geneval_results.rows_by_index(
-        [geneval_results.ResultRow(*row) for row in geneval_results.read_rows(_finished(tmp_path))],
+        [
+            geneval_results.ResultRow(*row)
+            for row in geneval_results.read_rows(_finished_results(tmp_path))
+        ],
         PromptIndex(geneval_suite),
         geneval_suite,
         tmp_path,
@@ -127,7 +130,7 @@ def geneval(
         )
         seen = geneval_results._annotations_of_row(row)
         told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
-    judge = Recorded(told)
+    judge = RecordedAnnotator(told)
     standing_in(
         monkeypatch,
         {
@@ -139,7 +142,7 @@ def geneval(
     return judge
 
 
-def _finished(folder: Path) -> Path:
+def _finished_results(folder: Path) -> Path:
     write_finished_run(folder / "results.jsonl", seed=3)
     return folder / "results.jsonl"
 
@@ -154,12 +157,12 @@ def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -
 
 
 def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(
-    tmp_path: Path, geneval: Recorded
+    tmp_path: Path, geneval: RecordedAnnotator
 ) -> None:
-    ours = evaluated(
+    ours = evaluate_command(
         str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours")
     )
-    theirs = evaluated(
+    theirs = evaluate_command(
         str(tmp_path / "results.jsonl"), "--suite", "geneval", "--out", str(tmp_path / "theirs")
     )
     assert (
@@ -175,28 +178,30 @@ def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(
     assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 48
 
 
-def test_rescoring_asks_no_judge(tmp_path: Path, geneval: Recorded) -> None:
+def test_rescoring_asks_no_judge(tmp_path: Path, geneval: RecordedAnnotator) -> None:
     words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
-    first = evaluated(*words)
+    first = evaluate_command(*words)
     asked = geneval.asked
     assert asked > 48  # a detector's answer of each image, colours of some
     assert (
-        numbers(evaluated(*words, "--rescore", "--rules", "corrected"))["position"]
+        numbers(evaluate_command(*words, "--rescore", "--rules", "corrected"))["position"]
         == numbers(first)["position"]
     )
     assert geneval.asked == asked
 
 
-def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: Recorded) -> None:
+def test_a_missing_image_gives_no_score_but_on_demand(
+    tmp_path: Path, geneval: RecordedAnnotator
+) -> None:
     (tmp_path / "images" / "00000" / "samples" / "00001.png").unlink()
     words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
-    strict = numbers(evaluated(*words))
+    strict = numbers(evaluate_command(*words))
     assert (
         strict["single_object"][0] is None
         and strict["overall"][0] is None
         and strict["colors"][0] is not None
     )
-    lenient = numbers(evaluated(*words, "--allow-missing"))
+    lenient = numbers(evaluate_command(*words, "--allow-missing"))
     assert lenient["single_object"][0] is not None and lenient["single_object"][2] == 7
 
 
@@ -221,13 +226,14 @@ def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) 
                 zip(questions, (text or "no" for text in found), strict=True)
             )
     standing_in(
-        monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite}
+        monkeypatch,
+        {("judges", "mplug"): RecordedAnnotator(told), ("suites", "dpg-bench"): dpg_suite},
     )
     return path
 
 
 def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> None:
-    ours = evaluated(
+    ours = evaluate_command(
         str(tmp_path / "grids"),
         "--suite",
         "dpg-bench",
@@ -236,7 +242,7 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
         "--out",
         str(tmp_path / "ours"),
     )
-    theirs = evaluated(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
+    theirs = evaluate_command(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
     assert numbers(ours) == numbers(theirs)
     assert (
         re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10]
@@ -251,7 +257,7 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
 def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
     words = (*words, "--tiles", "4")
-    official, corrected = evaluated(*words), evaluated(*words, "--rules", "corrected")
+    official, corrected = evaluate_command(*words), evaluate_command(*words, "--rules", "corrected")
     assert (numbers(official)["dpg"][2], numbers(corrected)["dpg"][2]) == (8, 12)
     assert numbers(official)["dpg"][0] != numbers(corrected)["dpg"][0]
     assert "dpg" in [difference["metric"] for difference in official["rule_differences"]]
@@ -265,8 +271,8 @@ def test_the_side_or_the_number_of_tiles_must_be_stated(tmp_path: Path, dpg: Pat
     ):
         done = CliRunner().invoke(main, ["eval", *words, *stated])
         assert done.exit_code == 1 and told in done.output and not (tmp_path / "ours").exists()
-    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(
-        evaluated(*words, "--tiles", "4")
+    assert numbers(evaluate_command(*words, "--resolution", "6")) == numbers(
+        evaluate_command(*words, "--tiles", "4")
     )
 
 
@@ -277,7 +283,7 @@ def test_one_image_an_item_scores_under_the_official_rules(tmp_path: Path, dpg: 
     for prompt, item in enumerate(ITEMS):
         write_grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
     words = (str(tmp_path / "ones"), "--suite", "dpg-bench", "--tiles", "1")
-    ours = numbers(evaluated(*words, "--out", str(tmp_path / "ours")))
+    ours = numbers(evaluate_command(*words, "--out", str(tmp_path / "ours")))
     assert (
         ours["dpg"][0] is not None and ours["dpg"][2] == 2
     )  # of three items the official rules lose the first

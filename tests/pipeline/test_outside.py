@@ -104,7 +104,7 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def answered(folder: Path) -> dict[int, Any]:
+def answer_texts(folder: Path) -> dict[int, Any]:
     return {
         line["index"]: line["annotation"]["answers"][0]["text"]
         for line in read_lines(folder / "annotations.jsonl")
@@ -125,7 +125,7 @@ def test_a_bare_environment_answers_every_question(
     assert external_annotator.run_annotator(
         python, runner, folder, {"device": "cpu"}
     ) == external_annotator.AnnotationCounts(4, 0)
-    assert answered(folder) == {i: f"{i + 1} bytes" for i in range(4)}
+    assert answer_texts(folder) == {i: f"{i + 1} bytes" for i in range(4)}
     record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.version, record.preprocessing) == (
@@ -146,7 +146,7 @@ def test_a_kill_loses_nothing_and_nothing_is_asked_twice(
         JudgeError, match=r"stand_in\.py in .* was ended by signal 9: .*run eval again"
     ):
         external_annotator.run_annotator(python, runner, folder, {"mood": "mortal"})
-    assert answered(folder) == {0: "1 bytes", 1: "2 bytes"}
+    assert answer_texts(folder) == {0: "1 bytes", 1: "2 bytes"}
     with (folder / "annotations.jsonl").open("ab") as file:
         file.write(b'{"key": "half a li')  # as a power cut leaves it
     first = (folder / "annotations.jsonl").read_bytes().rpartition(b"\n")[0]
@@ -165,12 +165,12 @@ def test_our_own_end_ends_the_runner(
     runner.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
     pids = []
 
-    def interrupted(text: str) -> None:
+    def interrupt_runner(text: str) -> None:
         pids.append(int(text))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.stderr, "write", interrupted)
+        patch.setattr(sys.stderr, "write", interrupt_runner)
         with pytest.raises(KeyboardInterrupt):
             external_annotator.run_annotator(python, runner, ask("a"), {})
     deadline = time.monotonic() + 5
@@ -352,7 +352,7 @@ def test_mplug_answers_in_the_pipelines_words(
         ) == external_annotator.AnnotationCounts(2, 0)
     finally:
         (site / "imitation.pth").unlink()
-    assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
+    assert answer_texts(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
     record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.judge_class) == (

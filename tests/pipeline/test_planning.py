@@ -18,7 +18,7 @@ from harope_bench.pipeline.plan_study import budget_lines, estimate_budget, plan
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return plan_for(tiny.registered(tmp_path / "weights"), None, None, "cpu")
+    return plan_for(tiny.register_tiny(tmp_path / "weights"), None, None, "cpu")
 
 
 def test_constants_are_named_and_the_example_comes_out(plan: Plan) -> None:

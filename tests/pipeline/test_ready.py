@@ -19,7 +19,7 @@ from harope_bench.pipeline.evaluate import FeatureScoring, check_feature_scoring
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    return tiny.registered(tmp_path / "weights")
+    return tiny.register_tiny(tmp_path / "weights")
 
 
 def score(checkpoint: str, out: Path, *words: object) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clouds import cloud, observed, reference_of, value_of
+from clouds import cloud, make_features, reference_of, value_of
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
@@ -141,7 +141,7 @@ def write(path: Path, arrays: Mapping[str, object]) -> Path:
     return path
 
 
-def opened(path: Path) -> Mapping[str, np.ndarray]:
+def reference_arrays(path: Path) -> Mapping[str, np.ndarray]:
     return open_reference(DIGITS, "digits-net", path, ReferenceExtraction(is_rescored=True)).arrays
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_mean_and_covariance_is_no_reference(
 ) -> None:
     change, words = MOMENTS[case]
     with pytest.raises(InvalidMomentsError, match=words) as told:
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
     assert (
         "\n" not in str(told.value)
         and "bad.npz" in str(told.value)
@@ -165,7 +165,7 @@ def test_what_is_no_rows_of_features_is_no_reference(
 ) -> None:
     change, words = ROWS[case]
     with pytest.raises(SampleError, match=words):
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
 
 
 @pytest.mark.parametrize("case", WIDTHS)
@@ -174,20 +174,20 @@ def test_a_reference_of_another_width_is_of_another_judge(
 ) -> None:
     change, words = WIDTHS[case]
     with pytest.raises(ShapeError, match=words):
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
 
 
 @pytest.mark.parametrize("missing", ["mu", "sigma", "mu_s", "sigma_s"])
 def test_half_a_pair_of_statistics_is_an_error(missing: str, sound: Arrays, tmp_path: Path) -> None:
     arrays = {name: array for name, array in sound.items() if name != missing}
     with pytest.raises(BenchError, match=f"lacks {missing}|wanted mu and sigma or arr_0"):
-        opened(write(tmp_path / "half.npz", arrays))
+        reference_arrays(write(tmp_path / "half.npz", arrays))
 
 
 def test_objects_are_never_unpickled(sound: Arrays, tmp_path: Path) -> None:
     path = write(tmp_path / "objects.npz", {**sound, "mu": sound["mu"].astype(object)})
     with pytest.raises(BenchError, match="mu cannot be read"):
-        opened(path)
+        reference_arrays(path)
 
 
 @pytest.mark.parametrize("profile", ["adm", "torch-fidelity", "clean", "fd-dinov2"])
@@ -198,7 +198,7 @@ def test_the_evaluator_itself_scores_no_such_reference(
     case: str, profile: str, sound: Arrays
 ) -> None:
     change, words = MOMENTS[case]
-    seen = observed(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
+    seen = make_features(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
     with pytest.raises(InvalidMomentsError, match=words):
         PLUGIN.with_profile(profile).evaluate(seen, {**sound, **change(sound)})
 
@@ -208,7 +208,7 @@ def test_kernel_distances_take_no_rows_of_another_kind(profile: str, sound: Arra
     for case in ("integer-rows", "complex-rows", "nan-row"):
         with pytest.raises(SampleError):
             PLUGIN.with_profile(profile).evaluate(
-                observed(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
+                make_features(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
             )
 
 
@@ -263,8 +263,8 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
         {"features": sound["features"].astype(np.float16)},
     ]
     for i, change in enumerate(changes):
-        arrays = opened(write(tmp_path / f"{i}.npz", {**sound, **change}))
-        assert value_of(PLUGIN.evaluate(observed(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
+        arrays = reference_arrays(write(tmp_path / f"{i}.npz", {**sound, **change}))
+        assert value_of(PLUGIN.evaluate(make_features(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_distance_of_zero_is_not_reported_below_zero() -> None:
     made = []
     for seed in range(40):
         features = cloud(seed, 30, 6)
-        score = PLUGIN.evaluate(observed(features), reference_of(features))
+        score = PLUGIN.evaluate(make_features(features), reference_of(features))
         assert 0 <= value_of(score, "fid") < 1e-9
         made += [w for w in score.warnings if "fid: rounding made -" in w]
         assert (value_of(score, "fid") == 0) or not made or made[-1] not in score.warnings

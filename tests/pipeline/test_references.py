@@ -60,7 +60,7 @@ def real(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
+def generated_folder(tmp_path: Path) -> Path:
     return folder_of(tmp_path / "drawn", digits("held-out", 60))
 
 
@@ -76,7 +76,7 @@ def value(scored: EvaluatedResult, metric: str) -> float | None:
 
 
 def test_a_built_reference_is_adms_format_and_scores(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     held = load_arrays(path)
@@ -90,7 +90,7 @@ def test_a_built_reference_is_adms_format_and_scores(
         atol=1e-12,
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "real", "real.npz"]
-    result = score(drawn, tmp_path / "out", reference=path)
+    result = score(generated_folder, tmp_path / "out", reference=path)
     assert all(m.value is not None for m in result.result.measurements)
     told = [w for w in result.result.warning_texts if w.startswith("reference")]
     assert told == [
@@ -98,7 +98,9 @@ def test_a_built_reference_is_adms_format_and_scores(
     ]
 
 
-def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: Path) -> None:
+def test_a_reference_says_what_was_odd_about_its_images(
+    generated_folder: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
     for i, image in enumerate(digits("train", 30)):
@@ -117,7 +119,7 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     assert all(words in told for words in wanted)
     warnings = [
         w
-        for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts
+        for w in score(generated_folder, tmp_path / "out", reference=path).result.warning_texts
         if w.startswith("reference: ")
     ]
     assert all(any(words in w for w in warnings) for words in wanted)
@@ -179,37 +181,47 @@ def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) ->
 
 
 @pytest.fixture
-def bare(real: Path, tmp_path: Path) -> Path:
+def bare_statistics(real: Path, tmp_path: Path) -> Path:
     """Statistics alone, which do not tell the size of their images."""
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     return tmp_path / "bare.npz"
 
 
-def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_path: Path) -> None:
-    asked = FeatureScoring("imagenet-128", reference=bare, judge=JUDGE)
+def test_images_of_another_size_than_the_suites(
+    bare_statistics: Path, generated_folder: Path, tmp_path: Path
+) -> None:
+    asked = FeatureScoring("imagenet-128", reference=bare_statistics, judge=JUDGE)
     with pytest.raises(
         SampleError,
         match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size",
     ):
-        evaluate(drawn, tmp_path / "out", asked)
-    (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
+        evaluate(generated_folder, tmp_path / "out", asked)
+    (told,) = evaluate(
+        generated_folder, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz")
+    )
     assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warning_texts
     large = folder_of(tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2))
     assert (
         "images: 56x56, the protocol of digits is for 28x28"
-        in score(large, tmp_path / "56", reference=bare).result.warning_texts
+        in score(large, tmp_path / "56", reference=bare_statistics).result.warning_texts
     )
 
 
-def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
+def test_a_suites_reference_made_by_another_judge_is_refused(
+    own_weights: Path, tmp_path: Path
+) -> None:
     """The two share their weights, so that only the name tells them apart."""
     suite = registry.load_by_name("suites", "coco-fid")
     path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
     path.parent.mkdir(parents=True)
     arrays = arrays_with_format(
         "reference",
-        {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))},
+        {
+            "mu": np.zeros(2048),
+            "sigma": np.eye(2048),
+            "judge_sha256": np.array(sha256_file(own_weights)),
+        },
     )
     np.savez(path, **arrays, judge=np.array("inception-2015"))
     with pytest.raises(
@@ -231,34 +243,34 @@ def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
 
 
 def test_images_of_a_reference_are_seen_once_and_kept(
-    real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real: Path, generated_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
-    first = score(drawn, tmp_path / "a", reference=path)
+    first = score(generated_folder, tmp_path / "a", reference=path)
     kept = home() / "references" / sha256_file(path)[:16] / JUDGE
     assert (kept / "features.npy").is_file()
     score(
-        drawn, tmp_path / "b", reference=path
+        generated_folder, tmp_path / "b", reference=path
     )  # its samples are judged anew, the reference is not
     monkeypatch.setattr(
         type(registry.load_by_name("judges", JUDGE)),
         "open",
         lambda self, device="cpu": pytest.fail("a network was opened"),
     )
-    again = score(drawn, tmp_path / "b", reference=path, is_rescored=True)
+    again = score(generated_folder, tmp_path / "b", reference=path, is_rescored=True)
     assert again.result.measurements == first.result.measurements
     for file in kept.iterdir():
         file.unlink()
     with pytest.raises(SampleError, match="run eval without --rescore once"):
-        score(drawn, tmp_path / "b", reference=path, is_rescored=True)
+        score(generated_folder, tmp_path / "b", reference=path, is_rescored=True)
 
 
 def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "bare.npz")
     assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
     assert (
         "reference: statistics without images (arr_0), so no precision, recall or KID"
@@ -268,34 +280,34 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
         "reference: the file does not record its judge, digits-net is assumed"
         in scored.result.warning_texts
     )
-    whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
+    whole = score(generated_folder, tmp_path / "whole", reference=tmp_path / "real.npz")
     assert value(whole, "fid") == value(scored, "fid")
 
 
 def test_images_without_statistics_give_their_own_and_it_is_said(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     adm_npz.write_npz(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "plain.npz")
     assert (
         "reference: it has no statistics, they were computed from its 120 images"
         in scored.result.warning_texts
     )
     whole = score(
-        drawn,
+        generated_folder,
         tmp_path / "whole",
         reference=build_reference(open_samples(real), tmp_path / "real.npz", JUDGE),
     )
     assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
 
 
-def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_are_warned_of(generated_folder: Path, tmp_path: Path) -> None:
     adm_npz.write_npz(
         tmp_path / "big.npz",
         iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]),
         (120, 56, 56, 3),
     )
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "big.npz")
     assert "reference: its images are 56x56, the samples 28x28" in scored.result.warning_texts
 
 
@@ -389,51 +401,51 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
     path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
     assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
     with pytest.raises(SampleError, match="--crop is for folders"):
-        crop_samples(open_samples(_bare(tmp_path)), 28)
+        crop_samples(open_samples(_bare_images(tmp_path)), 28)
 
 
-def _bare(tmp_path: Path) -> Path:
+def _bare_images(tmp_path: Path) -> Path:
     adm_npz.write_npz(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
     return tmp_path / "bare.npz"
 
 
 def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(
-    drawn: Path, tmp_path: Path
+    generated_folder: Path, tmp_path: Path
 ) -> None:
-    Image.fromarray(digits("train", 1)[0][..., 0]).save(drawn / "00003.png")
-    (drawn / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
-    (drawn / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
+    Image.fromarray(digits("train", 1)[0][..., 0]).save(generated_folder / "00003.png")
+    (generated_folder / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
+    (generated_folder / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
     wanted = (
         "images: 1 of 60 are grey, read as three equal channels",
         "images: 2 of 60 are of one colour",
     )
-    first = score(drawn, tmp_path / "out")
+    first = score(generated_folder, tmp_path / "out")
     assert first.result.warning_texts[:2] == wanted
     assert (
-        score(drawn, tmp_path / "out", is_rescored=True).result.warning_texts
+        score(generated_folder, tmp_path / "out", is_rescored=True).result.warning_texts
         == first.result.warning_texts
     )
 
 
-def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
-    Image.fromarray(digits("train", 1)[0]).save(drawn / "00003.jpg")
-    (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
-    told = " | ".join(score(drawn, tmp_path / "out").result.warning_texts)
+def test_lossy_files_and_copies_are_told(generated_folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(digits("train", 1)[0]).save(generated_folder / "00003.jpg")
+    (generated_folder / "00004.png").write_bytes((generated_folder / "00005.png").read_bytes())
+    told = " | ".join(score(generated_folder, tmp_path / "out").result.warning_texts)
     assert "1 of 61 images have a lossy format" in told
     assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in told
 
 
-def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
+def test_a_random_choice_is_seeded_and_told(generated_folder: Path, tmp_path: Path) -> None:
     chosen = [
-        evaluate(drawn, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40)[
-            0
-        ].result
+        evaluate(
+            generated_folder, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40
+        )[0].result
         for s, n in ((0, 0), (0, 1), (1, 0))
     ]
     assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
     assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warning_texts
     with pytest.raises(OptionError, match="--subset chooses --count images"):
-        evaluate(drawn, tmp_path / "x", FeatureScoring("digits", subset=0))
+        evaluate(generated_folder, tmp_path / "x", FeatureScoring("digits", subset=0))
 
 
 # ---------------------------------------------------------------------------- Inception through the
@@ -441,7 +453,7 @@ def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = inception.write_weights(tmp_path / "random.pth")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
     return path
@@ -453,7 +465,9 @@ def run(*words: object) -> str:
     return done.output
 
 
-def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: Path) -> None:
+def test_imagenet_from_folder_to_result_with_other_weights(
+    own_weights: Path, tmp_path: Path
+) -> None:
     """The whole path of the real thing but for its weights: reference, both resizes, four profiles;
     never called official.
     """

@@ -43,7 +43,7 @@ from harope_bench.suites.base import load_prompt_suite
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 
 
-def refused(*words: object) -> str:
+def error_line(*words: object) -> str:
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exit_code == 1, (done.output, done.exception)
     (line,) = done.output.strip().splitlines()
@@ -161,7 +161,7 @@ def test_features_need_their_network_and_their_reference(tmp_path: Path) -> None
 
 
 def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     assert missing_requirements(plan) == []
     (tmp_path / "weights/tiny.safetensors").unlink()
     (lacking,) = missing_requirements(plan)
@@ -170,7 +170,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
         "tiny",
         "harope-bench register tiny --weights FILE",
     )
-    assert "are missing; harope-bench register tiny" in refused(
+    assert "are missing; harope-bench register tiny" in error_line(
         "eval", "tiny", "--count", 3, "--out", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
@@ -290,7 +290,7 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
 def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
+    told = error_line("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
     assert (
         told.startswith("harope-bench: 3 requirements are missing")
         or "3 requirements are missing" in told
@@ -302,7 +302,7 @@ def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_
 
 
 def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path) -> None:
-    told = refused("reproduce", "table4", "--scale", "paper", "--out", tmp_path / "out")
+    told = error_line("reproduce", "table4", "--scale", "paper", "--out", tmp_path / "out")
     assert (
         "needs checkpoints of rope-axial, harope" in told
         and "harope-bench register NAME --weights FILE" in told

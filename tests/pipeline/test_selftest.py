@@ -114,7 +114,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def published_scores(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, float]:
     """What these samples score, as if it had been published; the micro judge is taken for an
     equivalent one.
     """
@@ -147,14 +149,14 @@ def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
 
 
 def test_the_published_numbers_are_right_within_their_tolerances(
-    folder: Path, published: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    folder: Path, published_scores: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DigitsNetJudge, "judge_class", "equivalent")
-    assert set(published) == set(selftest.TOLERANCE)
+    assert set(published_scores) == set(selftest.TOLERANCE)
     (right,) = selftest.check_golden_sets(folder)
     assert right.is_within_tolerance is True and "NOT" not in right.message
     for metric, tolerance in selftest.TOLERANCE.items():
-        other = {**published, metric: published[metric] + 1.01 * tolerance}
+        other = {**published_scores, metric: published_scores[metric] + 1.01 * tolerance}
         monkeypatch.setattr(
             selftest, "GOLDEN_SETS", (selftest.GOLDEN_SETS[0]._replace(published_values=other),)
         )
@@ -193,11 +195,11 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(
-    folder: Path, published: dict[str, float]
+    folder: Path, published_scores: dict[str, float]
 ) -> None:
     (outcome,) = selftest.check_golden_sets(folder)
     assert (
-        published
+        published_scores
         and outcome.is_within_tolerance is False
         and "by a micro judge, so nothing is proven" in outcome.message
     )

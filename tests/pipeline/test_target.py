@@ -66,7 +66,7 @@ def run_folder(folder: Path, plan: Plan) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def target_folder(tmp_path: Path) -> Path:
     """One of everything that a path can be."""
     run_folder(tmp_path / "run", fake.plan(fake.checkpoint()))
     run_folder(
@@ -115,26 +115,26 @@ KINDS: list[tuple[str, str | None, TargetKind, str | None]] = [
 ]
 
 
-def located(place: Path, name: str) -> str:
+def locate_target(place: Path, name: str) -> str:
     """A path below the fixture's folder; the name of a checkpoint as it is."""
     return str(place / name) if (place / name).exists() else name
 
 
 @pytest.mark.parametrize(("name", "suite", "kind", "known"), KINDS)
 def test_every_kind_is_told_from_the_others(
-    place: Path, name: str, suite: str | None, kind: TargetKind, known: str | None
+    target_folder: Path, name: str, suite: str | None, kind: TargetKind, known: str | None
 ) -> None:
-    text = located(place, name)
+    text = locate_target(target_folder, name)
     target = resolve_target(text, EvalOptions(suite=suite))
     assert (target.kind, target.suite, target.name) == (kind, known, text)
-    is_run = (place / name / "plan.json").exists()
+    is_run = (target_folder / name / "plan.json").exists()
     assert (target.plan is not None) == is_run
     if kind in CHECKPOINTS:
         assert target.path == target.out == Path("runs") / name
     else:
-        assert target.path == place / name
+        assert target.path == target_folder / name
         assert target.out == (target.path if is_run else Path("runs") / f"eval-{Path(name).stem}")
-    out = place / "out"
+    out = target_folder / "out"
     moved = resolve_target(text, EvalOptions(suite=suite, out=out))
     assert (moved.kind, moved.out, moved.path) == (
         kind,
@@ -153,11 +153,11 @@ def test_the_cases_above_are_of_every_kind() -> None:
 
 
 def test_a_path_goes_before_a_checkpoint_of_that_name(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    target_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(target_folder)
     assert resolve_target("digits-ape").kind is TargetKind.CHECKPOINT
-    (place / "digits-ape").mkdir()
+    (target_folder / "digits-ape").mkdir()
     assert resolve_target("digits-ape").kind is TargetKind.IMAGE_FOLDER
     assert plan_checkpoint("digits-ape", None, GenerationOptions()).checkpoint.name == "digits-ape"
 
@@ -165,7 +165,7 @@ def test_a_path_goes_before_a_checkpoint_of_that_name(
 def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(
     tmp_path: Path, bench_home: Path
 ) -> None:
-    tiny.registered(tmp_path / "w")
+    tiny.register_tiny(tmp_path / "w")
     (path,) = bench_home.rglob("tiny.toml")
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
     target = resolve_target("tiny")
@@ -221,16 +221,16 @@ WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
 
 @pytest.mark.parametrize(("name", "suite", "error", "message"), WRONG)
 def test_what_is_no_target_is_named(
-    place: Path, name: str, suite: str | None, error: type[BenchError], message: str
+    target_folder: Path, name: str, suite: str | None, error: type[BenchError], message: str
 ) -> None:
-    spoil(place / "spoiled")
-    run_folder(place / "foreign-run", fake.plan(fake.checkpoint(), "of-another-package"))
-    (place / "dangling").symlink_to(place / "gone")
+    spoil(target_folder / "spoiled")
+    run_folder(target_folder / "foreign-run", fake.plan(fake.checkpoint(), "of-another-package"))
+    (target_folder / "dangling").symlink_to(target_folder / "gone")
     is_path = name in ("spoiled", "foreign-run", "dangling") or (
-        len(name) < 200 and "\0" not in name and (place / name).exists()
+        len(name) < 200 and "\0" not in name and (target_folder / name).exists()
     )
     with pytest.raises(error, match=message) as caught:
-        resolve_target(str(place / name) if is_path else name, EvalOptions(suite=suite))
+        resolve_target(str(target_folder / name) if is_path else name, EvalOptions(suite=suite))
     assert "\n" not in str(caught.value)
 
 
@@ -396,21 +396,21 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
 
 @pytest.mark.parametrize(("name", "options", "message"), REJECTIONS)
 def test_options_that_do_not_apply_are_rejected(
-    place: Path, name: str, options: EvalOptions, message: str
+    target_folder: Path, name: str, options: EvalOptions, message: str
 ) -> None:
     with pytest.raises(OptionError) as caught:
-        check_options(*resolve_run(located(place, name), options))
-    assert message in str(caught.value) and located(place, name) in str(caught.value)
+        check_options(*resolve_run(locate_target(target_folder, name), options))
+    assert message in str(caught.value) and locate_target(target_folder, name) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["digits-ape", CLASSIFIER, "run", "classifier-run", "images"])
-def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
+def test_a_rejected_option_leaves_no_folder(target_folder: Path, name: str) -> None:
     options = EvalOptions(
-        suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out"
+        suite="digits" if name == "images" else None, folder_options=FORM, out=target_folder / "out"
     )
     with pytest.raises(OptionError, match="--order does not apply"):
-        evaluate_target(located(place, name), options)
-    assert not (place / "out").exists() and not (place / name / "results").exists()
+        evaluate_target(locate_target(target_folder, name), options)
+    assert not (target_folder / "out").exists() and not (target_folder / name / "results").exists()
 
 
 ACCEPTED: list[tuple[str, EvalOptions]] = [
@@ -442,8 +442,8 @@ ACCEPTED: list[tuple[str, EvalOptions]] = [
 
 
 @pytest.mark.parametrize(("name", "options"), ACCEPTED)
-def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions) -> None:
-    check_options(*resolve_run(located(place, name), options))
+def test_options_that_apply_are_not(target_folder: Path, name: str, options: EvalOptions) -> None:
+    check_options(*resolve_run(locate_target(target_folder, name), options))
 
 
 @pytest.mark.parametrize(
@@ -456,10 +456,10 @@ def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions
     ],
 )
 def test_resolution_is_the_side_of_an_image_where_files_join_several(
-    place: Path, name: str, suite: str | None, is_side: bool
+    target_folder: Path, name: str, suite: str | None, is_side: bool
 ) -> None:
     stated = EvalOptions(suite=suite, generation=GenerationOptions(resolution=64))
-    _, options = resolve_run(located(place, name), stated)
+    _, options = resolve_run(locate_target(target_folder, name), stated)
     assert (options.folder_options.side, options.generation.resolution) == (
         (64, None) if is_side else (None, 64)
     )
@@ -511,14 +511,14 @@ def test_each_plan_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "harope_bench.pipeline.target.make_plan",
         lambda *arguments: calls.append(arguments) or make_plan(*arguments),
     )
-    evaluate_target(tiny.registered(tmp_path / "w"), EvalOptions(count=20, out=tmp_path / "run"))
+    evaluate_target(tiny.register_tiny(tmp_path / "w"), EvalOptions(count=20, out=tmp_path / "run"))
     assert len(calls) == 1
 
 
 def test_an_option_that_only_a_later_suite_rejects_is_rejected_before_the_first_one_generates(
     tmp_path: Path,
 ) -> None:
-    tiny.registered(tmp_path / "w")
+    tiny.register_tiny(tmp_path / "w")
     runs = [
         resolve_run("tiny", EvalOptions(suite="digits")),
         resolve_run("tiny", EvalOptions(suite="digits", is_lenient=True)),

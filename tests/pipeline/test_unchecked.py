@@ -37,12 +37,12 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
 ) -> None:
     result_folder = make_digits_run(tmp_path)
 
-    def full(*_: Any, **__: Any) -> None:
+    def raise_disk_full(*_: Any, **__: Any) -> None:
         raise DiskError("cannot use /tmp/x: No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            feature_rows, "write_rows", full
+            feature_rows, "write_rows", raise_disk_full
         )  # the first write below the temporary folder
         told = run(
             "verify",
@@ -98,10 +98,10 @@ def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(
 ) -> None:
     result_folder = make_digits_run(tmp_path)
 
-    def gone(self: DigitsNetJudge, *_: Any) -> None:
+    def raise_weights_missing(self: DigitsNetJudge, *_: Any) -> None:
         raise WeightsError("digits-net.safetensors is not there")
 
-    monkeypatch.setattr(DigitsNetJudge, "weights_sha256", gone)
+    monkeypatch.setattr(DigitsNetJudge, "weights_sha256", raise_weights_missing)
     findings = result_folder.verify()
     assert findings.status == "could-not-check" and any(
         "is not there" in line for line in findings.unchecked_messages

@@ -32,7 +32,9 @@ SHARD = f"features/digits-net/{shard_name(0)}"
 def run(tmp_path: Path) -> Path:
     """A run with its result."""
     generate(
-        make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run"
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {}),
+        range(COUNT),
+        tmp_path / "run",
     )
     evaluate(tmp_path / "run", tmp_path / "run", FeatureScoring("digits"))
     return tmp_path / "run"

@@ -33,7 +33,7 @@ def build(runs: Path) -> list[ProtocolSection]:
     return build_sections(read_results(runs))
 
 
-def put(
+def write_fid_run(
     folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object
 ) -> Path:
     """A run whose only number is FID, without per-sample values."""
@@ -43,7 +43,7 @@ def put(
     return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
 
 
-def places(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
+def entry_ranks(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
     return {
         entry.stored_result.path.parent.parent.name: (
             entry.ranks[metric].rank,
@@ -77,32 +77,34 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
     ],
 )
 def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 11.0, **facts)
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 11.0, **facts)
     assert [len(section.results) for section in build(tmp_path)] == [1, 1]
 
 
 def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 9.0, n=400)
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 9.0, n=400)
     judge = read_results(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
-    put(tmp_path, "c", 8.0, judge=judge)
+    write_fid_run(tmp_path, "c", 8.0, judge=judge)
     assert [len(section.results) for section in build(tmp_path)] == [1, 1, 1]
 
 
 def test_sampler_steps_and_guidance_are_the_entrants_choice(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0))
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(
+        tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0)
+    )
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, False), "b": (2, False)}
+    assert entry_ranks(section) == {"a": (1, False), "b": (2, False)}
     assert "guidance" in " ".join(build_leaderboard(tmp_path).sections[0].notes)
 
 
 def test_rows_that_are_not_resolved_share_a_rank(tmp_path: Path) -> None:
     for name, value in (("a", 10.0), ("b", 10.1), ("c", 12.0), ("d", 12.2), ("e", 20.0)):
-        put(tmp_path, name, value)
+        write_fid_run(tmp_path, name, value)
     (section,) = build(tmp_path)
-    assert places(section) == {
+    assert entry_ranks(section) == {
         "a": (1, True),
         "b": (1, True),
         "c": (3, True),
@@ -118,7 +120,7 @@ def test_higher_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:
             result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]),
         )
     (section,) = build(tmp_path)
-    assert places(section, "is") == {"b": (1, False), "a": (2, False)}
+    assert entry_ranks(section, "is") == {"b": (1, False), "a": (2, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["b", "a"]
 
 
@@ -127,14 +129,14 @@ def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
     for encoding in ("harope", "rope-axial"):
         micro_run(tmp_path / encoding, encoding)
     (section,) = build(tmp_path)
-    assert places(section) == {"harope": (1, False), "rope-axial": (2, False)}
+    assert entry_ranks(section) == {"harope": (1, False), "rope-axial": (2, False)}
     step = section.results[1].ranks["fid"].difference
     assert step is not None
     assert step.is_paired
     for path in tmp_path.glob("**/results/*.npz"):
         path.unlink()
     (section,) = build(tmp_path)
-    assert places(section) == {"harope": (1, True), "rope-axial": (1, True)}
+    assert entry_ranks(section) == {"harope": (1, True), "rope-axial": (1, True)}
 
 
 def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
@@ -142,9 +144,9 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
     among all it is not.
     """
     for i in range(21):
-        put(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
+        write_fid_run(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
-    assert {place for place, _ in places(section).values()} == {1}
+    assert {place for place, _ in entry_ranks(section).values()} == {1}
     assert (
         list(
             rank_results(
@@ -159,17 +161,17 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
 
 def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
     for name, value in (("a", 10.0), ("b", 10.5), ("c", 11.0)):
-        put(tmp_path, name, value, se=0.25)
+        write_fid_run(tmp_path, name, value, se=0.25)
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, True), "b": (1, True), "c": (2, False)}
+    assert entry_ranks(section) == {"a": (1, True), "b": (1, True), "c": (2, False)}
 
 
 def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "a", 10.0)
     both = [measurement("fid", None, None, reason="too few images"), measurement("is", 5.0, 0.1)]
     write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), both))
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, False)}
+    assert entry_ranks(section) == {"a": (1, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["a", "b"]
     assert "no value: too few images" in [
         cell.text for line in build_leaderboard(tmp_path).sections[0].rows for cell in line.cells
@@ -177,10 +179,10 @@ def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, True), "b": (1, True)}
+    assert entry_ranks(section) == {"a": (1, True), "b": (1, True)}
     write_leaderboard(tmp_path, tmp_path / "site")
     text = (tmp_path / "site/index.html").read_text()
     assert "99.00, no standard error" in text
@@ -189,7 +191,7 @@ def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
 
 def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        put(tmp_path, name, 10.0, evaluator="elsewhere")
+        write_fid_run(tmp_path, name, 10.0, evaluator="elsewhere")
     (section,) = build(tmp_path)
     assert section.ranked_metrics == ()
     assert not any(entry.ranks for entry in section.results)
@@ -197,8 +199,8 @@ def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path
 
 
 def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 11.0, profile="other")
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 11.0, profile="other")
     blocks = build_leaderboard(tmp_path).sections
     assert len({block.title for block in blocks}) == 2
     assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
@@ -297,7 +299,7 @@ def test_page_names_are_plain_and_differ() -> None:
 
 def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        put(tmp_path / "runs", name, 10.0)
+        write_fid_run(tmp_path / "runs", name, 10.0)
     write_leaderboard(tmp_path / "runs", tmp_path / "site")
     own = tmp_path / "site/runs/mine.html"
     own.write_text("<p>mine</p>")
@@ -310,13 +312,13 @@ def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has no result"):
         write_leaderboard(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
-    put(tmp_path, "a", 1.0).write_text('{"format": 1}')
+    write_fid_run(tmp_path, "a", 1.0).write_text('{"format": 1}')
     with pytest.raises(StorageError, match="is not a result"):
         write_leaderboard(tmp_path, tmp_path / "site")
 
 
 def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
-    put(tmp_path, "a", 1.0)
+    write_fid_run(tmp_path, "a", 1.0)
     fake_runs.write_text(tmp_path / "later/plan.json", plan(checkpoint()).to_json())
     write_leaderboard(tmp_path, tmp_path / "site")
     assert (
@@ -326,7 +328,7 @@ def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
 
 
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
-    put(tmp_path, "a", 1.0)
+    write_fid_run(tmp_path, "a", 1.0)
     key = result_protocol(read_results(tmp_path)[0])
     assert (key.suite, key.resolution, key.image_counts, key.evaluator, key.scale) == (
         "digits@1",

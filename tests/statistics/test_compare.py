@@ -28,7 +28,7 @@ from harope_bench.statistics.pairing import (
 from harope_bench.statistics.significance import critical_value, standard_error
 
 
-def changed(run: Path, **facts: Any) -> None:
+def change_result(run: Path, **facts: Any) -> None:
     """Rewrites fields of a run's result."""
     path = run / "results/fidelity.json"
     write_text(path, read_result(path).model_copy(update=facts).to_json())
@@ -49,7 +49,7 @@ def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
             else m
             for m in result.measurements
         ]
-        changed(
+        change_result(
             run, plan=result.plan.model_copy(update={"checkpoint": who}), measurements=tuple(moved)
         )
     return folder
@@ -134,7 +134,7 @@ def test_unlike_rulers_are_not_comparable(
     tmp_path: Path, facts: dict[str, Any], field: str
 ) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
-    changed(b, **facts)
+    change_result(b, **facts)
     lines = compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics
     assert {line.verdict for line in lines} == {"not comparable"}
     assert all(
@@ -158,7 +158,7 @@ def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     plan = read_result(b / "results/fidelity.json").plan
     assert plan is not None
-    changed(
+    change_result(
         b,
         plan=plan.model_copy(
             update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}
@@ -212,7 +212,7 @@ def test_a_side_is_one_method(tmp_path: Path) -> None:
         )
 
 
-def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
+def prompt_run(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
     """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three
     tasks.
     """
@@ -233,12 +233,12 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
         m.model_copy(update={"value": value}) if m.metric == "precision" else m
         for m in made.measurements
     )
-    changed(run, measurements=measured)
+    change_result(run, measurements=measured)
     return StoredResult(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
 
 
 def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
-    a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8)
+    a, b = prompt_run(tmp_path / "a", "rope-axial", 0.3), prompt_run(tmp_path / "b", "harope", 0.8)
     found = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
     assert (
         found.verdict == "better"
@@ -266,8 +266,8 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
 
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
     a, b = (
-        prompted(tmp_path / "a", "rope-axial", 0.3),
-        prompted(tmp_path / "b", "harope", 0.8, tasks=False),
+        prompt_run(tmp_path / "a", "rope-axial", 0.3),
+        prompt_run(tmp_path / "b", "harope", 0.8, tasks=False),
     )
     assert pair_contributions("precision", a, b).reason == "other prompts"
 
@@ -277,7 +277,7 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
     the number beside it.
     """
     runs = [
-        prompted(tmp_path / name, name, chance)
+        prompt_run(tmp_path / name, name, chance)
         for name, chance in (("rope-axial", 0.3), ("harope", 0.8))
     ]
     for found in runs:
@@ -294,7 +294,7 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
 def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
     run = fake_runs.micro_run(tmp_path / "a", "harope")
     fake_runs.micro_run(tmp_path / "b", "harope")
-    changed(tmp_path / "b", plan=None, plan_digest=None)
+    change_result(tmp_path / "b", plan=None, plan_digest=None)
     one, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
     assert first_key_difference(foot(one), foot(two)) is None
     assert (

@@ -153,7 +153,7 @@ def scored(
     return path
 
 
-def prompted(
+def prompt_decision(
     folder: Path, worse: float, prompts: int = 40, own: float = 8.0, metric: str = "dpg"
 ) -> decide.Decision:
     """The gate's decision about two DPG-Bench scores around 70 whose prompts differ by sd 20 and
@@ -175,7 +175,7 @@ def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
     """In points of the score: counted as prompts won and lost, the wrong way, the interval ends at
     1 and no margin is ever reached.
     """
-    found = prompted(tmp_path, 17.8)
+    found = prompt_decision(tmp_path, 17.8)
     assert (
         found.low is not None
         and found.worsening is not None
@@ -206,13 +206,13 @@ def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
 def test_scores_of_prompts_are_held_against_the_margin(
     tmp_path: Path, worse: float, outcome: str
 ) -> None:
-    assert prompted(tmp_path, worse).outcome == outcome
+    assert prompt_decision(tmp_path, worse).outcome == outcome
 
 
 def test_five_prompts_are_never_a_regression_and_wide(tmp_path: Path) -> None:
-    few = prompted(tmp_path / "few", 30.0, prompts=5)
+    few = prompt_decision(tmp_path / "few", 30.0, prompts=5)
     assert few.outcome == "cannot tell" and (few.low or 0) <= 0
-    assert prompted(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
+    assert prompt_decision(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
 
 
 def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(

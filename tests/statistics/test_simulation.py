@@ -50,7 +50,7 @@ def share(hits: list[bool]) -> float:
 # FID
 
 
-class Drawn(NamedTuple):
+class FidSample(NamedTuple):
     fid: float
     rows: np.ndarray
 
@@ -60,13 +60,13 @@ def generator(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
     return rng.standard_t(8, size=(n, width))
 
 
-def scored(latents: np.ndarray, scale: float) -> Drawn:
+def scored(latents: np.ndarray, scale: float) -> FidSample:
     rows = scale * latents + 0.1 * latents**2
     real, drawn = (
         Gaussian(np.zeros(latents.shape[1]), np.eye(latents.shape[1])),
         Moments.from_rows(rows).to_gaussian(),
     )
-    return Drawn(frechet_distance(drawn, real), influence_values(rows, drawn, real))
+    return FidSample(frechet_distance(drawn, real), influence_values(rows, drawn, real))
 
 
 def fid_coverage(repetitions: int, n: int, width: int) -> tuple[float, float, float]:
@@ -342,7 +342,9 @@ def test_a_mean_of_tasks_that_are_all_near_their_bound_is_covered() -> None:
 # first case
 
 
-def tailed(rng: np.random.Generator, n: int, width: int, freedom: float | None) -> np.ndarray:
+def heavy_tailed_rows(
+    rng: np.random.Generator, n: int, width: int, freedom: float | None
+) -> np.ndarray:
     """Return rows (n, width) of a multivariate t, of 1.2 times a Gaussian where freedom is None."""
     rows = rng.standard_normal((n, width))
     return (
@@ -358,7 +360,7 @@ def tailed_coverage(
     """
     rng, real, scores = np.random.default_rng(15), Gaussian(np.full(width, 0.3), np.eye(width)), []
     for _ in range(repetitions):
-        rows = tailed(rng, n, width, freedom)
+        rows = heavy_tailed_rows(rng, n, width, freedom)
         drawn = Moments.from_rows(rows).to_gaussian()
         value, contributions = frechet_distance(drawn, real), influence_values(rows, drawn, real)
         scores.append((value, *skewed_interval(value, contributions)))
@@ -399,7 +401,7 @@ def test_fid_of_hardly_more_images_than_dimensions_is_too_wide_as_its_warning_sa
 def test_a_result_warns_where_fids_error_is_known_to_be_off(
     n: int, freedom: float | None, told: str
 ) -> None:
-    drawn = tailed(np.random.default_rng(16), n, 16, freedom)
+    drawn = heavy_tailed_rows(np.random.default_rng(16), n, 16, freedom)
     reference = {"mu": np.full(16, 0.3), "sigma": np.eye(16)}
     score = FIDELITY.evaluate(Features(np.arange(n), None, {"features": drawn}), reference)
     lines = [line for line in score.warnings if line.startswith("fid error")]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from toy_compbench import Toy, good
+from toy_compbench import Toy, correct_annotations
 
 from harope_bench.cli import main
 from harope_bench.core import registry
@@ -37,7 +37,7 @@ def image(number: int) -> np.ndarray:
     return np.full((4, 4, 3), number % 256, dtype=np.uint8)
 
 
-def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> None:
+def write_samples(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> None:
     place = folder / "samples"
     place.mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -51,7 +51,7 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
 
 
 def test_numbers_become_our_indices(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
+    write_samples(tmp_path / "complex", "complex", [0, 9, 10, 2999])
     assert compbench.is_layout(tmp_path)
     found = compbench.open_layout(tmp_path, SUITE)
     # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299
@@ -70,13 +70,13 @@ def test_numbers_become_our_indices(tmp_path: Path) -> None:
 
 def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) -> None:
     for name in ("complex", "complex_val", "whatever"):
-        put(tmp_path / name, "complex", [0, 25])
+        write_samples(tmp_path / name, "complex", [0, 25])
         assert compbench.is_layout(tmp_path / name)
         assert compbench.open_layout(tmp_path / name, SUITE).indices == [300, 5 * 600 + 302]
 
 
 def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0, 1, 2])
+    write_samples(tmp_path / "complex", "complex", [0, 1, 2])
     place = tmp_path / "complex" / "samples"
     text = SUITE.category_prompts("complex")[0]
     (place / f"{text}_000010.png").write_bytes(b"x")  # number of another prompt
@@ -168,7 +168,7 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0])
+    write_samples(tmp_path / "complex", "complex", [0])
     other: Any = type("Other", (), {"title": "another"})()
     for use in (
         lambda: compbench.open_layout(tmp_path, other),
@@ -182,7 +182,7 @@ def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
 # write
 
 
-def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
+def write_run(tmp_path: Path, indices: list[int]) -> SampleSet:
     (tmp_path / "run").mkdir()
     files = {index: tmp_path / "run" / f"{index:06d}.png" for index in indices}
     for index, path in files.items():
@@ -194,7 +194,7 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
-    written = compbench.write_images(drawn(tmp_path, indices), SUITE, tmp_path / "out")
+    written = compbench.write_images(write_run(tmp_path, indices), SUITE, tmp_path / "out")
     assert written.image_count == 6 and "5,994 of 6,000 images are missing" in written.warnings[0]
     names = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
@@ -213,7 +213,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(SampleError, match="not an empty folder"):
-        compbench.write_images(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
+        compbench.write_images(write_run(tmp_path, [0]), SUITE, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_no_prompt_chooses_a_path(
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
     with pytest.raises(SampleError, match="cannot be part of a file name"):
-        compbench.write_images(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
+        compbench.write_images(write_run(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
 
@@ -532,7 +532,7 @@ def test_what_is_no_result(tmp_path: Path) -> None:
     )
     with pytest.raises(StorageError, match="below a folder named"):
         results.import_scores(tmp_path, Toy())
-    put(tmp_path / "color", "color", [0], Toy("color"))
+    write_samples(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
     assert not results.is_results_file(tmp_path), (
         "a folder with images is judged, unless its file is named"
@@ -575,7 +575,7 @@ def annotate(role: str, image: np.ndarray, query: Any) -> Any:
                 BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(query.boxes)
             )
         )
-    found = good(
+    found = correct_annotations(
         {
             "detector-2d": "spatial",
             "detector": "3d_spatial",
@@ -603,7 +603,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
-        put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
+        write_samples(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
     asked = PromptScoring("t2i-compbench", is_lenient=True)
     (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
@@ -639,7 +639,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
     needed: list[str] = []
     load = registry.load_by_name
 
-    class Absent(Annotator):
+    class AbsentJudge(Annotator):
         roles = ("vqa", "detector", "detector-2d", "depth", "similarity")
 
         def __init__(self, name: str):
@@ -653,7 +653,9 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
     monkeypatch.setattr(
         registry,
         "load_by_name",
-        lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name),
+        lambda kind, name: (
+            AbsentJudge(name) if kind == "judges" and name in names else load(kind, name)
+        ),
     )
     roles = {
         "color": ["blip-vqa"],
@@ -664,7 +666,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
         "complex": ["blip-vqa", "unidet-rs200", "clipscore"],
     }
     for category, judges in roles.items():
-        put(tmp_path / category / category, category, [0, 10, 20], toy)
+        write_samples(tmp_path / category / category, category, [0, 10, 20], toy)
         needed.clear()
         check_prompt_scoring(PromptScoring("t2i-compbench"), None, tmp_path / category)
         assert sorted(needed) == sorted(judges), category
@@ -676,7 +678,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
 def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
     tmp_path: Path, toy: Toy
 ) -> None:
-    put(tmp_path / "complex", "complex", list(range(30)), toy)
+    write_samples(tmp_path / "complex", "complex", list(range(30)), toy)
     (scored,) = evaluate_prompts(
         tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
     )
@@ -697,7 +699,7 @@ def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
 
 
 def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
-    put(tmp_path / "complex", "complex", [0, 1, 10], toy)
+    write_samples(tmp_path / "complex", "complex", [0, 1, 10], toy)
     run = CliRunner()
     done = run.invoke(
         main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"]

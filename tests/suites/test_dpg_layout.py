@@ -121,11 +121,11 @@ def test_forms_that_only_one_number_of_tiles_has_need_no_word(
     with pytest.raises(
         OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"
     ):
-        layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)))
-    assert layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
+        layout.tile_boxes(write_image(tmp_path / "a.png", (9, 4)))
+    assert layout.tile_boxes(write_image(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
 
 
-def saved(path: Path, size: tuple[int, int]) -> Path:
+def write_image(path: Path, size: tuple[int, int]) -> Path:
     Image.new("RGB", size).save(path)
     return path
 
@@ -210,20 +210,20 @@ def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(
 def test_convert_goes_from_images_to_grids_and_back(
     folder: Path, dpg_suite: ThreeItems, tmp_path: Path
 ) -> None:
-    def converted(*arguments: str) -> str:
+    def run_convert(*arguments: str) -> str:
         done = CliRunner().invoke(main, ["convert", *arguments])
         assert done.exit_code == 0, done.output
         return done.output
 
     flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
-    assert "grids: each file is 2x2 images of 6x6 pixels" in converted(
+    assert "grids: each file is 2x2 images of 6x6 pixels" in run_convert(
         str(folder), flat, "--to", "png", "--tiles", "4"
     )
-    assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")
+    assert f"{grids}: 12 images" in run_convert(flat, grids, "--to", "dpg")
     assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode_png(
         np.asarray(Image.open(folder / "whoops3.png"))
     )
-    converted(grids, back, "--to", "png", "--resolution", "6")
+    run_convert(grids, back, "--to", "png", "--resolution", "6")
     one, two = ({p.name: p.read_bytes() for p in Path(place).iterdir()} for place in (flat, back))
     assert one == two and len(one) == 13
 
@@ -233,15 +233,15 @@ def test_convert_goes_from_images_to_grids_and_back(
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
+def script_result(tmp_path: Path) -> Path:
     return run_script(tmp_path / "images", seed=0)
 
 
-def measured(score: Any) -> dict[str, float | None]:
+def measurement_values(score: Any) -> dict[str, float | None]:
     return {m.metric: m.value for m in score.measurements}
 
 
-def printed(path: Path) -> float:
+def printed_score(path: Path) -> float:
     return float(path.read_text().rpartition("DPG-Bench score: ")[2])
 
 
@@ -253,7 +253,7 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
     detail = path.with_name(path.stem + "_detail.txt")
     assert results.is_results_file(path) and results.is_results_file(detail)
     score = results.import_scores(path, dpg_suite)
-    assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
+    assert f"{measurement_values(score)['dpg']:.10f}" == f"{printed_score(path):.10f}"
     assert (
         "scores: those of the official script; the rule on its answers agrees on 8 of 8"
         in score.warnings
@@ -264,7 +264,7 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
     )
     for name, value in categories.items():
         key = "-".join(part.strip() for part in name.split("-") if part.strip())
-        assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
+        assert measurement_values(score)[key] == pytest.approx(float(value), rel=1e-12)
     assert not any("summary" in w for w in score.warnings)
     assert results.import_scores(detail, dpg_suite).measurements == score.measurements
     found = find_results_reader(path)
@@ -275,67 +275,74 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(
     )
 
 
-def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeItems) -> None:
-    score = results.import_scores(finished, dpg_suite, rules="corrected")
+def test_corrected_rules_read_the_same_answers(script_result: Path, dpg_suite: ThreeItems) -> None:
+    score = results.import_scores(script_result, dpg_suite, rules="corrected")
     assert (
         score.measurements[0].n_abstained == 4
     )  # the item that the script lost has no answers to correct with
     assert "items: the corrected rules exclude 1 with 4 images: partiprompts97" in score.warnings
     item = DpgItem.model_validate(dpg_suite.case(1).metadata["dpg"])
     row = next(r for r in score.sample_scores if r["index"] == 1)
-    answers = results._read_answers(finished.with_name(finished.stem + "_detail.txt"))
+    answers = results._read_answers(script_result.with_name(script_result.stem + "_detail.txt"))
     told = results._match_answers([q.question for q in item.questions], answers["7", 0])
     assert row["scores"]["dpg"] == pytest.approx(100 * score_answers(item, told, "corrected").score)
 
 
 def test_without_the_answers_there_is_the_score_alone(
-    finished: Path, dpg_suite: ThreeItems
+    script_result: Path, dpg_suite: ThreeItems
 ) -> None:
-    finished.with_name(finished.stem + "_detail.txt").unlink()
-    score = results.import_scores(finished, dpg_suite)
-    assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
-    assert measured(score)["entity"] is None
+    script_result.with_name(script_result.stem + "_detail.txt").unlink()
+    score = results.import_scores(script_result, dpg_suite)
+    assert f"{measurement_values(score)['dpg']:.10f}" == f"{printed_score(script_result):.10f}"
+    assert measurement_values(score)["entity"] is None
     assert (
         "scores: those of the official script; its answers are missing, so the rule could not be"
         " compared with them" in score.warnings
     )
-    assert measured(results.import_scores(finished, dpg_suite, rules="corrected"))["dpg"] is None
+    assert (
+        measurement_values(results.import_scores(script_result, dpg_suite, rules="corrected"))[
+            "dpg"
+        ]
+        is None
+    )
 
 
-def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: ThreeItems) -> None:
-    text = finished.read_text()
-    finished.write_text(
+def test_an_item_that_failed_in_silence_is_found(
+    script_result: Path, dpg_suite: ThreeItems
+) -> None:
+    text = script_result.read_text()
+    script_result.write_text(
         "".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line)
     )
-    score = results.import_scores(finished, dpg_suite)
-    assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
-    lenient = results.import_scores(finished, dpg_suite, is_lenient=True)
-    assert measured(lenient)["dpg"] is not None
+    score = results.import_scores(script_result, dpg_suite)
+    assert measurement_values(score)["dpg"] is None and score.measurements[0].n_failed == 4
+    lenient = results.import_scores(script_result, dpg_suite, is_lenient=True)
+    assert measurement_values(lenient)["dpg"] is not None
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 
 
 def test_scrambled_categories_do_not_touch_what_is_read(
-    finished: Path, dpg_suite: ThreeItems
+    script_result: Path, dpg_suite: ThreeItems
 ) -> None:
     """Of a run in several processes the printed categories are pooled at random; ours come from the
     answers.
     """
-    wanted = results.import_scores(finished, dpg_suite).measurements
-    lines = finished.read_text().splitlines(keepends=True)
-    finished.write_text(
+    wanted = results.import_scores(script_result, dpg_suite).measurements
+    lines = script_result.read_text().splitlines(keepends=True)
+    script_result.write_text(
         "".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines)
     )
-    assert results.import_scores(finished, dpg_suite).measurements == wanted
+    assert results.import_scores(script_result, dpg_suite).measurements == wanted
 
 
 def test_lines_of_several_processes_come_in_any_order(
-    finished: Path, dpg_suite: ThreeItems
+    script_result: Path, dpg_suite: ThreeItems
 ) -> None:
-    wanted = results.import_scores(finished, dpg_suite).measurements
-    detail = finished.with_name(finished.stem + "_detail.txt")
+    wanted = results.import_scores(script_result, dpg_suite).measurements
+    detail = script_result.with_name(script_result.stem + "_detail.txt")
     lines = detail.read_text().splitlines(keepends=True)
     detail.write_text("".join(np.random.default_rng(1).permutation(lines)))
-    assert results.import_scores(finished, dpg_suite).measurements == wanted
+    assert results.import_scores(script_result, dpg_suite).measurements == wanted
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
@@ -344,41 +351,43 @@ def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(
 ) -> None:
     path = run_script(tmp_path / "images", seed=3, pictures=pictures)
     score = results.import_scores(path, dpg_suite)
-    assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
+    assert f"{measurement_values(score)['dpg']:.10f}" == f"{printed_score(path):.10f}"
     assert f"images: {pictures} of 4 of each item, as many as there are" in score.warnings
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(
         "".join(line for line in lines if "whoops3.png" not in line)
     )  # an item that the script lost is still missed
-    assert measured(results.import_scores(path, dpg_suite))["dpg"] is None
+    assert measurement_values(results.import_scores(path, dpg_suite))["dpg"] is None
 
 
-def test_a_changed_score_is_kept_and_told(finished: Path, dpg_suite: ThreeItems) -> None:
-    lines = finished.read_text().splitlines(keepends=True)
+def test_a_changed_score_is_kept_and_told(script_result: Path, dpg_suite: ThreeItems) -> None:
+    lines = script_result.read_text().splitlines(keepends=True)
     k = next(k for k, line in enumerate(lines) if "7.png" in line)
     path = lines[k].split(", ")[0]
     lines[k] = f"{path}, 0.123, 0.5, 0.5, 0.5, 0.40575\n"
-    finished.write_text("".join(lines))
-    warnings = results.import_scores(finished, dpg_suite).warnings
+    script_result.write_text("".join(lines))
+    warnings = results.import_scores(script_result, dpg_suite).warnings
     assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(
         w.startswith("summary: it prints") for w in warnings
     )
 
 
 def test_lines_before_the_scripts_own_are_passed_over(
-    finished: Path, dpg_suite: ThreeItems
+    script_result: Path, dpg_suite: ThreeItems
 ) -> None:
-    before = measured(results.import_scores(finished, dpg_suite))
-    finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
-    assert results.is_results_file(finished)
-    assert measured(results.import_scores(finished, dpg_suite)) == before
+    before = measurement_values(results.import_scores(script_result, dpg_suite))
+    script_result.write_text("# run of Monday\nloading the model\n" + script_result.read_text())
+    assert results.is_results_file(script_result)
+    assert measurement_values(results.import_scores(script_result, dpg_suite)) == before
 
 
-def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+def test_any_other_file_is_refused(
+    script_result: Path, dpg_suite: ThreeItems, tmp_path: Path
+) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("hello\n")
     assert not results.is_results_file(other) and not results.is_results_file(tmp_path)
-    line = next(line for line in finished.read_text().splitlines() if "7.png" in line)
+    line = next(line for line in script_result.read_text().splitlines() if "7.png" in line)
     cases = {
         "hello\n": "has no score",
         f"{line}\n{line}\n": "scores 7 twice",

@@ -160,10 +160,10 @@ class ToyEvaluator(FeatureEvaluator):
 
     def measure(self, rows: np.ndarray, failed: int) -> Measurement:
         value = float(rows.mean()) if len(rows) else None
-        return measured(value, len(rows), failed)
+        return make_measurement(value, len(rows), failed)
 
 
-def measured(value: float | None, scored: int, failed: int, **changes: Any) -> Measurement:
+def make_measurement(value: float | None, scored: int, failed: int, **changes: Any) -> Measurement:
     facts = {
         "metric": "mean",
         "name": "mean",
@@ -208,40 +208,44 @@ METRIC = ToyEvaluator.metrics[0]
             "it measures ['mean'], declares ['mean', 'other']",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0, len(rows), 0)),
+            evaluator(lambda rows, failed: make_measurement(1.0, len(rows), 0)),
             "asked, there were 60 rows and 2 failed",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0 + failed, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(1.0 + failed, len(rows), failed)),
             "a failure must not be scored",
         ),
         (
-            evaluator(lambda rows, failed: measured(0.0, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(0.0, len(rows), failed)),
             "on no images at all, wanted None",
         ),
         (
-            evaluator(lambda rows, failed: measured(float(rows[0]), len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(float(rows[0]), len(rows), failed)),
             "gives_reasons_for_missing_values: IndexError",
         ),
         (
-            evaluator(lambda rows, failed: measured(None, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(None, len(rows), failed)),
             "has no value on 60 good rows",
         ),
         (
             evaluator(
-                lambda rows, failed: measured(
+                lambda rows, failed: make_measurement(
                     1.0, len(rows), failed, low=2.0, high=3.0, interval="x"
                 )
             ),
             "is outside its interval",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0, len(rows), failed, low=0.0, high=3.0)),
+            evaluator(
+                lambda rows, failed: make_measurement(1.0, len(rows), failed, low=0.0, high=3.0)
+            ),
             "has an interval without a name",
         ),
         (
             evaluator(
-                lambda rows, failed: measured(np.random.default_rng().random(), len(rows), failed)
+                lambda rows, failed: make_measurement(
+                    np.random.default_rng().random(), len(rows), failed
+                )
             ),
             "gives another result at the second call",
         ),

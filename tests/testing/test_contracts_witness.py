@@ -25,7 +25,7 @@ def sights() -> list[AnnotatedImage]:
     ]
 
 
-def altered(base: type, **members: Any) -> Any:
+def altered_plugin(base: type, **members: Any) -> Any:
     return type("Liar", (base,), members)()
 
 
@@ -39,7 +39,7 @@ def count(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnot
     return DetectionAnnotation(size=(8, 8), detections=FOUND.detections * (len(self.asked) % 3))
 
 
-def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
+def darken_image(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
     image[0] = 0
     return FOUND
 
@@ -47,11 +47,11 @@ def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnno
 @pytest.mark.parametrize(
     ("liar", "said"),
     [
-        (altered(ToyEye, version=0), "version is 0"),
-        (altered(ToyEye, judge_class="real"), "judge_class is 'real'"),
-        (altered(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
+        (altered_plugin(ToyEye, version=0), "version is 0"),
+        (altered_plugin(ToyEye, judge_class="real"), "judge_class is 'real'"),
+        (altered_plugin(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
         (
-            altered(
+            altered_plugin(
                 ToyEye,
                 roles=("detector",),
                 annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
@@ -59,7 +59,7 @@ def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnno
             "wanted DetectionAnnotation",
         ),
         (
-            altered(
+            altered_plugin(
                 ToyEye,
                 roles=("vqa",),
                 annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
@@ -67,11 +67,14 @@ def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnno
             "another number of items",
         ),
         (
-            altered(ToyEye, roles=("detector",), annotate=count),
+            altered_plugin(ToyEye, roles=("detector",), annotate=count),
             "returns another annotation at the second call",
         ),
-        (altered(ToyEye, roles=("detector",), annotate=darken), "changes its input image"),
-        (altered(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
+        (
+            altered_plugin(ToyEye, roles=("detector",), annotate=darken_image),
+            "changes its input image",
+        ),
+        (altered_plugin(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
     ],
 )
 def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:
@@ -83,11 +86,11 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
 @pytest.mark.parametrize(
     ("liar", "said"),
     [
-        (altered(ToyRule, parity=" "), "declares no parity"),
-        (altered(ToyRule, rules=("mine",)), "wanted official or corrected"),
-        (altered(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
+        (altered_plugin(ToyRule, parity=" "), "declares no parity"),
+        (altered_plugin(ToyRule, rules=("mine",)), "wanted official or corrected"),
+        (altered_plugin(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
         (
-            altered(
+            altered_plugin(
                 ToyRule,
                 score_sample=lambda self, facts, seen, rules: SampleScore(
                     facts["task"], {facts["task"]: WeightedScore(1.0)}, " "
@@ -96,7 +99,7 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
             "has no reason",
         ),
         (
-            altered(
+            altered_plugin(
                 ToyRule,
                 score_sample=lambda self, facts, seen, rules: SampleScore(
                     facts["task"], {}, "none"

@@ -73,13 +73,13 @@ def train(
     )
 
 
-def small(recipe: Path) -> TextToImageRecipe:
+def read_small_recipe(recipe: Path) -> TextToImageRecipe:
     read = read_recipe(str(recipe))[0]
     assert isinstance(read, TextToImageRecipe)
     return read
 
 
-class Told(nn.Module):
+class TextOnlyNetwork(nn.Module):
     """Predicts from the words alone, and remembers what it was told."""
 
     def __init__(self, right: Tensor):
@@ -135,11 +135,11 @@ def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None
     """Captions move on within their task, so that words which say the task alone would not open
     it.
     """
-    read = small(recipe)
+    read = read_small_recipe(recipe)
     held = text_to_image.render_scenes(
         read, range(read.n_scenes, read.n_scenes + text_to_image.N_VALIDATION_SCENES)
     )
-    told = Told(held.caption_tokens)
+    told = TextOnlyNetwork(held.caption_tokens)
     true, shuffled = text_to_image.validation_metrics(read).measure(told)
     assert true != shuffled
     moved = told.seen[1]
@@ -150,11 +150,11 @@ def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None
 
 
 def test_captions_are_dropped_at_the_recipes_rate(recipe: Path) -> None:
-    read = small(recipe).model_copy(
-        update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})}
+    read = read_small_recipe(recipe).model_copy(
+        update={"schedule": read_small_recipe(recipe).schedule.model_copy(update={"batch": 400})}
     )
     scenes = text_to_image.render_scenes(read, range(60))
-    network = Told(torch.zeros(400, 10, dtype=torch.long))
+    network = TextOnlyNetwork(torch.zeros(400, 10, dtype=torch.long))
     text_to_image.text_to_image_loss(read, scenes)(network, Generator().manual_seed(0))
     dropped = (network.seen[0] == 0).all(1).float().mean()
     assert 0.42 < dropped < 0.58
@@ -165,8 +165,8 @@ def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -
     """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different
     ones as are left.
     """
-    schedule = small(recipe).schedule.model_copy(update={"batch": 600})
-    read = small(recipe).model_copy(
+    schedule = read_small_recipe(recipe).schedule.model_copy(update={"batch": 600})
+    read = read_small_recipe(recipe).model_copy(
         update={
             "single_object_fraction": spare,
             "caption_dropout": 0.0,
@@ -177,7 +177,7 @@ def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -
     numbered = text_to_image.CaptionedScenes(
         scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.is_single_object
     )
-    network = Told(torch.zeros(600, 10, dtype=torch.long))
+    network = TextOnlyNetwork(torch.zeros(600, 10, dtype=torch.long))
     text_to_image.text_to_image_loss(read, numbered)(network, Generator().manual_seed(0))
     seen = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
     assert sum(bool(scenes.is_single_object[row]) for row in seen) == most
@@ -196,7 +196,7 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
     train(recipe, tmp_path / "base")
     base = tmp_path / "base/tiny-rope-axial.safetensors"
     network = registry.load_by_name("backbones", "mmdit-micro").build(
-        "harope", {}, small(recipe).config
+        "harope", {}, read_small_recipe(recipe).config
     )
     before = {key: value.clone() for key, value in network.state_dict().items()}
     load_base_weights(network, model(recipe, "harope"), base)
@@ -230,7 +230,9 @@ def test_a_note_of_another_program_is_no_note(recipe: Path, tmp_path: Path, note
         )
     )
     load_base_weights(
-        registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config),
+        registry.load_by_name("backbones", "mmdit-micro").build(
+            "harope", {}, read_small_recipe(recipe).config
+        ),
         model(recipe, "harope"),
         base,
     )
@@ -246,7 +248,7 @@ def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_p
         )
     )
     network = registry.load_by_name("backbones", "mmdit-micro").build(
-        "harope", {}, small(recipe).config
+        "harope", {}, read_small_recipe(recipe).config
     )
     with pytest.raises(WeightsError, match="blocks.1"):
         load_base_weights(network, model(recipe, "harope"), bare)
@@ -264,7 +266,7 @@ def test_a_recipe_names_what_its_encodings_go_on_from(
     ):
         path = base_weights_path(shipped, encoding)
         assert path is not None and path.stem == name
-    assert base_weights_path(small(recipe), "harope") is None
+    assert base_weights_path(read_small_recipe(recipe), "harope") is None
     path = base_weights_path(shipped, "harope")
     monkeypatch.setattr("harope_bench.training.model_training.weights_path", lambda found: recipe)
     with pytest.raises(WeightsError):
@@ -330,7 +332,7 @@ def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
 
 
 def test_bfloat16_products_are_trained_with_where_the_recipe_says_so(recipe: Path) -> None:
-    read, seen = small(recipe), []
+    read, seen = read_small_recipe(recipe), []
 
     class Product(nn.Module):
         def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ parser(
 )
 CHECKPOINT = {
     "checkpoints/mine.toml": d.toml(
-        add_format_version("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"})
+        add_format_version("checkpoint", {**d.record_document(d.checkpoint()), "name": "mine"})
     )
 }
 
@@ -45,16 +45,16 @@ def read_logged(folder: Path) -> object:
 
 def logged_run() -> Files:
     files = {f"run/{name}": data for name, data in d.run_files().items()}
-    named = d.plain(d.checkpoint())
-    return {**files, **shadowed(named)}
+    named = d.record_document(d.checkpoint())
+    return {**files, **shadowing_files(named)}
 
 
-def shadowed(named: dict[str, Any]) -> Files:
+def shadowing_files(named: dict[str, Any]) -> Files:
     """A user's checkpoint of another name than the shipped ones, with the log of its training, and
     the plan of a run of it.
     """
     named = {**named, "name": "mine"}
-    plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
+    plan = {**d.record_document(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
     places = {
         "home/checkpoints/mine.toml": d.toml(add_format_version("checkpoint", named)),
         "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n",

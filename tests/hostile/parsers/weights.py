@@ -35,7 +35,7 @@ parser(
     lambda: {"x.safetensors": d.weights()},
     lambda f: read_weights(f / "x.safetensors"),
 )
-parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
+parser("shards", d.sharded_weights, lambda f: read_weights(f / "model.safetensors.index.json"))
 parser(
     "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (state_dicts.load_weights(f / "x.pt"), state_dicts.training_arguments(f / "x.pt"))
 )  # fmt: skip
