@@ -49,16 +49,16 @@ class Spy:
     its rotation leave.
     """
 
-    def __init__(self, kind: str, inner: Any, caught: list[tuple[np.ndarray, np.ndarray]]):
-        self.kind, self.inner, self.caught = kind, inner, caught
+    def __init__(self, kind: str, inner_value: Any, items: list[tuple[np.ndarray, np.ndarray]]):
+        self.kind, self.inner, self.caught = kind, inner_value, items
 
     def __call__(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: Any = None,
-        *given: Any,
-        **named: Any,
+        *inputs: Any,
+        **fields: Any,
     ) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb
 
@@ -67,7 +67,7 @@ class Spy:
         )  # (B, N, heads, d)
         if self.kind == "flux":
             q, k = attn.norm_q(q), attn.norm_k(k)
-            cos, sin = given[1]
+            cos, sin = inputs[1]
             table = (
                 (cos, sin)
                 if encoder_hidden_states is None
@@ -78,7 +78,7 @@ class Spy:
             x[-1, -16:].transpose(0, 1).double().numpy() for x in (q, k)
         )  # the last row, its image tokens: (heads, 16, d)
         self.caught.append((q, k))
-        return self.inner(attn, hidden_states, encoder_hidden_states, *given, **named)
+        return self.inner(attn, hidden_states, encoder_hidden_states, *inputs, **fields)
 
 
 def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray, float]:
@@ -86,23 +86,23 @@ def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray,
     nearest, and that time.
     """
     backbone = registry.load_by_name("backbones", kind)
-    pipe, caught, found = backbone.load_pipeline(base, plan.settings), [], []
+    pipe, records, result = backbone.load_pipeline(base, plan.settings), [], []
     names = pipe.transformer.attn_processors
     pipe.transformer.set_attn_processor(
-        {name: Spy(kind, inner, caught) for name, inner in names.items()}
+        {name: Spy(kind, inner_name, records) for name, inner_name in names.items()}
     )
     drawer = backbone.generator_class(pipe, None, backbone.parse_config({"base": str(base)}))
     for request in tiny.PLUGIN.requests(range(images)):
-        caught.clear()
+        records.clear()
         drawer.generate([request], plan.settings)
-        assert len(caught) == STEPS * len(names)
-        called = pipe.scheduler.timesteps.tolist()
-        step = min(range(STEPS), key=lambda n: abs(called[n] - TIMES[0]))
-        layers = caught[step * len(names) : (step + 1) * len(names)]
-        found.append(
+        assert len(records) == STEPS * len(names)
+        values = pipe.scheduler.timesteps.tolist()
+        step = min(range(STEPS), key=lambda n: abs(values[n] - TIMES[0]))
+        layers = records[step * len(names) : (step + 1) * len(names)]
+        result.append(
             [[slow_distance(q[head], k[head], GRID) for head in range(len(q))] for q, k in layers]
         )
-    return np.mean(found, 0), called[step]
+    return np.mean(result, 0), values[step]
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
@@ -114,20 +114,27 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(
     """
     register("plain", bases[kind], {})
     plan = prompt_plan("plain", monkeypatch)
-    found = attention_distance.measure_distances(plan, 2, TIMES)
-    wanted, time = by_hand(kind, bases[kind], plan, 2)
-    np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
-    assert found.timesteps == pytest.approx((time,))
-    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.images) == (
+    distances = attention_distance.measure_distances(plan, 2, TIMES)
+    expected, time = by_hand(kind, bases[kind], plan, 2)
+    np.testing.assert_allclose(distances.pixels, 16 * expected, rtol=1e-4)  # 16 pixels a token
+    assert distances.timesteps == pytest.approx((time,))
+    assert (
+        distances.excluded_tokens,
+        distances.tokens,
+        distances.token_pixels,
+        distances.images,
+    ) == (
         "text tokens",
         16,
         16.0,
         2,
     )
-    assert found.uniform_distance == pytest.approx(
-        16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID])
+    assert distances.uniform_distance == pytest.approx(
+        16 * np.mean([np.linalg.norm(GRID - first_value, axis=1).mean() for first_value in GRID])
     )
-    np.testing.assert_allclose(found.standard_deviation, np.std(16 * wanted, axis=1), rtol=1e-3)
+    np.testing.assert_allclose(
+        distances.standard_deviation, np.std(16 * expected, axis=1), rtol=1e-3
+    )
 
 
 def register_trial(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
@@ -153,16 +160,18 @@ def test_a_fold_is_seen_as_what_it_is(
 ) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
     register_trial(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
-    found = {
+    distances = {
         fold: attention_distance.measure_distances(
             prompt_plan("trial", monkeypatch, fold=fold), 1, TIMES
         )
         for fold in (True, False)
     }
-    np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
+    np.testing.assert_allclose(distances[True].pixels, distances[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
-    plain = attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 1, TIMES)
-    assert not np.allclose(plain.pixels, found[True].pixels, rtol=1e-2)
+    plain_distances = attention_distance.measure_distances(
+        prompt_plan("plain", monkeypatch), 1, TIMES
+    )
+    assert not np.allclose(plain_distances.pixels, distances[True].pixels, rtol=1e-2)
 
 
 def test_the_control_counts_with_its_matrix_after_the_rotation(
@@ -172,22 +181,24 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
     network = register_trial(
         "flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same"
     )
-    found = attention_distance.measure_distances(prompt_plan("trial", monkeypatch), 1, (1000.0,))
+    distances = attention_distance.measure_distances(
+        prompt_plan("trial", monkeypatch), 1, (1000.0,)
+    )
     register("plain", bases["flux"], {})
-    seen: list[Any] = []
-    kept = attention_distance._DistanceSums.add
+    items: list[Any] = []
+    original_add = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
         "add",
-        lambda self, *given: seen.append(given) or kept(self, *given),
+        lambda self, *inputs: items.append(inputs) or original_add(self, *inputs),
     )
     attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 1, (1000.0,))
-    layer, q, k, positions = seen[0]
+    layer, q, k, positions = items[0]
     pair = network.encoding.control_matrices(layer)
-    wanted = attention_distance.attention_distances(
+    expected = attention_distance.attention_distances(
         q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions
     )
-    np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
+    np.testing.assert_allclose(distances.pixels[0], 16 * expected[0].numpy(), rtol=1e-4)
 
 
 def test_a_second_attention_of_the_image_alone_does_not_count(
@@ -199,15 +210,15 @@ def test_a_second_attention_of_the_image_alone_does_not_count(
     )
     register("dual", base, {})
     calls: list[int] = []
-    kept = attention_distance._DistanceSums.add
+    original_add = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
         "add",
-        lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given),
+        lambda self, layer, *inputs: calls.append(layer) or original_add(self, layer, *inputs),
     )
-    found = attention_distance.measure_distances(prompt_plan("dual", monkeypatch), 1, TIMES)
+    distances = attention_distance.measure_distances(prompt_plan("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
-    assert len(found.pixels) == 2
+    assert len(distances.pixels) == 2
 
 
 def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
@@ -230,11 +241,11 @@ def test_only_the_asked_way_is_drawn(
     from diffusers import FluxTransformer2DModel
 
     calls: list[int] = []
-    kept = FluxTransformer2DModel.forward
+    original_forward = FluxTransformer2DModel.forward
     monkeypatch.setattr(
         FluxTransformer2DModel,
         "forward",
-        lambda self, *a, **n: calls.append(1) or kept(self, *a, **n),
+        lambda self, *a, **n: calls.append(1) or original_forward(self, *a, **n),
     )
     attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
@@ -257,9 +268,9 @@ def test_the_figure_of_a_pipeline(
         "4",
         "--out",
     )
-    done = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
-    assert done.exit_code == 0, done.output
-    assert done.output.strip().endswith("px; text tokens excluded")
+    command_result = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
+    assert command_result.exit_code == 0, command_result.output
+    assert command_result.output.strip().endswith("px; text tokens excluded")
     chart = read_chart(tmp_path / "d.json")
     assert "text tokens left out of queries and keys" in chart.settings_text
     run = chart.checkpoints[0]

@@ -109,10 +109,10 @@ def test_light_verbs_start_without_torch(words: list[str], tiny_run: Path, tmp_p
         " SystemExit as e:\n    assert not e.code, e.code\nloaded = {'torch', 'torchvision',"
         " 'transformers'} & set(sys.modules)\nassert not loaded, loaded\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_an_exported_fold_is_registered_and_drawn_from_the_command_line(tmp_path: Path) -> None:
@@ -139,19 +139,19 @@ def test_list_names_what_is_registered() -> None:
         "videorope",
     }
     assert "table10" in run("list").stdout
-    facts = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
-    assert {fact["name"] for fact in facts} >= {"cost", "fidelity"}
-    assert all(fact["parity"] for fact in facts)
+    document = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
+    assert {fields["name"] for fields in document} >= {"cost", "fidelity"}
+    assert all(fields["parity"] for fields in document)
 
 
 def test_generate_eval_verify_convert_from_the_command_line(tiny_run: Path, tmp_path: Path) -> None:
     again = run("generate", "tiny", "--count", 30, "--out", tiny_run)
     assert "0 generated" in again.stdout
-    first = run("eval", tiny_run)
-    assert "fid-30" in first.stdout
+    first_command_result = run("eval", tiny_run)
+    assert "fid-30" in first_command_result.stdout
     assert "up to date" in run("eval", tiny_run).stdout
-    facts = json.loads(run("eval", tiny_run, "--json").stdout)
-    assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
+    document = json.loads(run("eval", tiny_run, "--json").stdout)
+    assert document["results"][0]["result"]["measurements"][0]["metric"] == "fid"
     assert "ALTERED" not in run("verify", tiny_run, "--redraw", 3).stdout
     run("convert", tiny_run, tmp_path / "x.npz", "--to", "adm")
     assert load_arrays(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
@@ -182,17 +182,17 @@ def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
     tiny.register_tiny(tmp_path / "weights")
-    facts = json.loads(
+    document = json.loads(
         run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["n_asked"], facts["n_missing"]) == (30, 30)
+    assert (document["n_asked"], document["n_missing"]) == (30, 30)
     assert not (tmp_path / "run").exists()
 
 
 def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -> None:
     """67 captions, six images each; what was refused does not stand in the folder as asked for."""
-    for dry in (["--dry-run"], []):
-        done = run(
+    for dry_text in (["--dry-run"], []):
+        command_result = run(
             "generate",
             "shapes-ape",
             "--suite",
@@ -201,19 +201,19 @@ def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -
             500,
             "--out",
             tmp_path / "run",
-            *dry,
+            *dry_text,
             exit_code=1,
         )
-        assert "shapes has 402 images, sample 402 is none; request fewer" in done.stderr
-    facts = json.loads(
+        assert "shapes has 402 images, sample 402 is none; request fewer" in command_result.stderr
+    document = json.loads(
         run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["n_asked"], facts["n_missing"]) == (402, 402)
+    assert (document["n_asked"], document["n_missing"]) == (402, 402)
     assert not (tmp_path / "run/plan.json").exists()
 
 
 def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
-    done = run(
+    command_result = run(
         "train",
         "shapes-mmdit",
         "--encoding",
@@ -224,7 +224,7 @@ def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
         tmp_path / "out",
         exit_code=2,
     )
-    assert "'--base'" in done.stderr and "is a directory" in done.stderr
+    assert "'--base'" in command_result.stderr and "is a directory" in command_result.stderr
 
 
 def test_verify_answers_no_with_three(tiny_run: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
     state["stray.weight"] = torch.zeros(2)
     state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
     save_file(state, path)
-    said = (
+    texts = (
         "--encoding",
         "rope-axial",
         "--config",
@@ -300,7 +300,7 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
         "--sampler",
         "flow",
     )
-    message = run("register", "mine", "--weights", path, *said, exit_code=1).stderr
+    message = run("register", "mine", "--weights", path, *texts, exit_code=1).stderr
     for key in (
         "blocks.0.mlp.fc1.bias",
         "final_layer.linear.bias",
@@ -315,16 +315,16 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         tiny.weights(tmp_path / "h.safetensors", "harope"),
         tiny.weights(tmp_path / "a.safetensors"),
     )
-    said = ("--config", "size=28", "--suite", "digits", "--steps", 2)
+    texts = ("--config", "size=28", "--suite", "digits", "--steps", 2)
     assert (
         "add the --sampler that it was trained for"
-        in run("register", "mine", "--weights", harope, *said, exit_code=1).stderr
+        in run("register", "mine", "--weights", harope, *texts, exit_code=1).stderr
     )
-    told = run("register", "mine", "--weights", harope, *said, "--sampler", "flow").stderr
+    message = run("register", "mine", "--weights", harope, *texts, "--sampler", "flow").stderr
     assert (
-        "predicts velocity; sampler flow, 2 steps, guidance 1" in told
-        and "takes 10 labels" in told
-        and "trained at 28 px" in told
+        "predicts velocity; sampler flow, 2 steps, guidance 1" in message
+        and "takes 10 labels" in message
+        and "trained at 28 px" in message
     )
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
     assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
@@ -332,7 +332,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         "do not reveal the encoding"
         in run("register", "other", "--weights", axial, exit_code=1).stderr
     )
-    wrong = run(
+    wrong_command_result = run(
         "register",
         "other",
         "--weights",
@@ -343,7 +343,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         "size=28",
         exit_code=1,
     )
-    assert "contains harope parameters, not ape" in wrong.stderr
+    assert "contains harope parameters, not ape" in wrong_command_result.stderr
 
 
 def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
@@ -351,14 +351,14 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
     contradict it.
     """
     recipe = (Path(harope_bench.__file__).parent / "training/recipes/digits-dit.toml").read_text()
-    for old, new in (
+    for old_text, new_text in (
         ("hidden = 64", "hidden = 16"),
         ("depth = 4", "depth = 1"),
         ("heads = 4", "heads = 2"),
         ("steps = 4500", "steps = 1"),
     ):
-        assert old in recipe
-        recipe = recipe.replace(old, new)
+        assert old_text in recipe
+        recipe = recipe.replace(old_text, new_text)
     (tmp_path / "tiny.toml").write_text(recipe)
     run(
         "train",
@@ -371,19 +371,28 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
         tmp_path / "t",
     )
     weights = tmp_path / "t/digits-harope.safetensors"
-    facts = tomllib.loads(
+    document = tomllib.loads(
         Path(run("register", "again", "--weights", weights).stdout.strip()).read_text()
     )
-    assert (facts["options"], facts["config"]["heads"], facts["suite"], facts["scale"]) == (
+    assert (
+        document["options"],
+        document["config"]["heads"],
+        document["suite"],
+        document["scale"],
+    ) == (
         {"qk_mode": "same"},
         2,
         "digits",
         "micro",
     )
-    for wrong in (["--option", "qk_mode=dual"], ["--config", "heads=1"], ["--encoding", "string"]):
+    for wrong_text in (
+        ["--option", "qk_mode=dual"],
+        ["--config", "heads=1"],
+        ["--encoding", "string"],
+    ):
         assert (
             "correct it"
-            in run("register", "wrong", "--weights", weights, *wrong, exit_code=1).stderr
+            in run("register", "wrong", "--weights", weights, *wrong_text, exit_code=1).stderr
         )
 
 
@@ -394,8 +403,8 @@ def test_options_that_would_change_nothing_are_refused(tiny_run: Path) -> None:
 
 
 def test_several_tables_are_one_json_object() -> None:
-    found = json.loads(run("table", 1, 2, "--format", "json").stdout)["tables"]
-    assert [table["table"] for table in found] == ["T1", "T2"]
+    document = json.loads(run("table", 1, 2, "--format", "json").stdout)["tables"]
+    assert [table["table"] for table in document] == ["T1", "T2"]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a..b", "x" * 101])
@@ -482,15 +491,15 @@ def test_every_published_table_prints_in_every_format(number: int, kind: str) ->
 
     text = run("table", number, "--show", "published", "--format", kind).stdout
     for row in load_table(str(number)).rows:
-        for printed in row.published.values():
-            assert printed.replace("%", r"\%" if kind == "tex" else "%") in text
+        for printed_published in row.published.values():
+            assert printed_published.replace("%", r"\%" if kind == "tex" else "%") in text
 
 
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
-    told = run(
+    message = run(
         "reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1
     ).stderr
-    assert "table 2 at paper scale needs checkpoints of ape," in told
+    assert "table 2 at paper scale needs checkpoints of ape," in message
     assert not (tmp_path / "t").exists()
 
 
@@ -516,5 +525,5 @@ def test_a_table_without_a_small_world_says_so() -> None:
     ],
 )
 def test_plan_takes_numbers_only(words: list[str]) -> None:
-    given = {"--difference": "1", "--value": "9", **dict([words])}
-    run("plan", "digits-harope", *[w for pair in given.items() for w in pair], exit_code=2)
+    fields = {"--difference": "1", "--value": "9", **dict([words])}
+    run("plan", "digits-harope", *[w for pair in fields.items() for w in pair], exit_code=2)

@@ -31,14 +31,14 @@ def images(tmp_path: Path, bench_home: Path) -> Path:
 
 def error_line(*words: str | Path) -> str:
     """The one line that a command ends with."""
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == 1, (done.output, done.exception)
-    (line,) = done.output.strip().splitlines()
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == 1, (command_result.output, command_result.exception)
+    (line,) = command_result.output.strip().splitlines()
     return line
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--suite", "geneval", "--judge", "detector=mask2fromer"), "mask2former"),
         (("--suite", "geneval", "--judge", "detektor=mask2former"), "names no role"),
@@ -77,9 +77,9 @@ def error_line(*words: str | Path) -> str:
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
-    images: Path, tmp_path: Path, words: tuple[str, ...], told: str
+    images: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    assert told in error_line(
+    assert message in error_line(
         "eval", images, *words, "--order", "copy-major", "--out", tmp_path / "out"
     )
     assert not (tmp_path / "out" / "results").exists()
@@ -139,8 +139,11 @@ def test_roles_go_to_the_suites_that_have_them() -> None:
 
 @pytest.mark.parametrize("number", ["table4", "table5"])
 def test_without_checkpoints_nothing_is_reproduced(number: str, tmp_path: Path) -> None:
-    told = error_line(
+    error_line_result = error_line(
         "reproduce", number, "--scale", "paper", "--count", "2", "--out", tmp_path / "out"
     )
-    assert "needs checkpoints of rope-axial, harope" in told and "harope-bench register" in told
+    assert (
+        "needs checkpoints of rope-axial, harope" in error_line_result
+        and "harope-bench register" in error_line_result
+    )
     assert not (tmp_path / "out").exists()

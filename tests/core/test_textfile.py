@@ -55,8 +55,8 @@ def val_list(path: Path) -> list[tuple[str, int]]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    found = dict(geneval._read_metadata(path.parent))
-    return found
+    fields = dict(geneval._read_metadata(path.parent))
+    return fields
 
 
 LOG = "step,loss\n1,0.5\n2,0.25\n"
@@ -119,9 +119,9 @@ def test_a_file_saved_on_windows_says_the_same(
     name: str, encoding: str, newline: str, tmp_path: Path
 ) -> None:
     file, text, read = READERS[name]
-    plain = read(write_encoded(tmp_path / "plain" / file, text, "utf-8", "\n"))
-    assert plain, "the reader reads nothing, so the test would hold of any"
-    assert read(write_encoded(tmp_path / "windows" / file, text, encoding, newline)) == plain
+    plain_value = read(write_encoded(tmp_path / "plain" / file, text, "utf-8", "\n"))
+    assert plain_value, "the reader reads nothing, so the test would hold of any"
+    assert read(write_encoded(tmp_path / "windows" / file, text, encoding, newline)) == plain_value
 
 
 @pytest.mark.parametrize(

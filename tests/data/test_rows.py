@@ -32,9 +32,9 @@ def test_pieces_make_the_file_that_numpy_writes(tmp_path: Path) -> None:
 def test_a_file_grows_and_keeps_its_rows_and_never_shrinks(tmp_path: Path) -> None:
     path = write_feature_rows(tmp_path / "a.npy")
     before = feature_rows.rows_sha256(path, 0, 12)
-    mapped = feature_rows.map_rows(path, 12)
+    mapped_map_rows = feature_rows.map_rows(path, 12)
     feature_rows.reserve_rows(path, 200_000, ROWS[0])
-    assert np.array_equal(mapped, ROWS) and feature_rows.rows_sha256(path, 0, 12) == before
+    assert np.array_equal(mapped_map_rows, ROWS) and feature_rows.rows_sha256(path, 0, 12) == before
     feature_rows.reserve_rows(path, 3, ROWS[0])
     assert feature_rows.map_rows(path, 200_000).shape == (200_000, 5)
     assert feature_rows.map_rows(path, 12).tolist() == ROWS.tolist()
@@ -45,23 +45,26 @@ def test_a_file_grows_and_keeps_its_rows_and_never_shrinks(tmp_path: Path) -> No
 )
 def test_rows_of_another_kind_begin_a_new_file(tmp_path: Path, row: np.ndarray) -> None:
     path = write_feature_rows(tmp_path / "a.npy")
-    old = feature_rows.rows_sha256(path, 0, 12)
+    old_rows_sha256 = feature_rows.rows_sha256(path, 0, 12)
     feature_rows.reserve_rows(path, 12, row)
     assert (
         feature_rows.map_rows(path, 12).shape == (12, *row.shape)
         and not feature_rows.map_rows(path, 12).any()
     )
-    assert feature_rows.rows_sha256(path, 0, 12) != old
+    assert feature_rows.rows_sha256(path, 0, 12) != old_rows_sha256
 
 
 def test_the_digest_sees_one_bit_and_a_missing_byte(tmp_path: Path) -> None:
     path = write_feature_rows(tmp_path / "a.npy")
-    whole, part = feature_rows.rows_sha256(path, 0, 12), feature_rows.rows_sha256(path, 3, 7)
+    whole_rows_sha256, part = (
+        feature_rows.rows_sha256(path, 0, 12),
+        feature_rows.rows_sha256(path, 3, 7),
+    )
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     assert (
-        feature_rows.rows_sha256(path, 0, 12) != whole
+        feature_rows.rows_sha256(path, 0, 12) != whole_rows_sha256
         and feature_rows.rows_sha256(path, 3, 7) == part
     )
     path.write_bytes(data[:-1])
@@ -106,8 +109,8 @@ def test_what_is_no_file_of_rows_is_begun_anew(tmp_path: Path, data: bytes) -> N
 
 def test_rows_that_were_not_reserved_are_refused(tmp_path: Path) -> None:
     path = write_feature_rows(tmp_path / "a.npy")
-    for first, part in ((10, ROWS[:3]), (0, ROWS[:, :4]), (0, ROWS.astype(np.float64))):
+    for first_count, part in ((10, ROWS[:3]), (0, ROWS[:, :4]), (0, ROWS.astype(np.float64))):
         with pytest.raises(ShapeError, match="reserve them first"):
-            feature_rows.write_rows(path, first, part)
+            feature_rows.write_rows(path, first_count, part)
     with pytest.raises(ShapeError):
         feature_rows.write_rows(tmp_path / "none.npy", 0, ROWS)

@@ -36,11 +36,11 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: np.ndarray) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for i, image in enumerate(images):
-        Image.fromarray(image).save(place / f"{i:06d}.png")
-    return place
+        Image.fromarray(image).save(folder / f"{i:06d}.png")
+    return folder
 
 
 def read(path: Path) -> np.ndarray:
@@ -79,9 +79,9 @@ def test_npz_of_equal_images_has_equal_bytes(folder: Path, tmp_path: Path) -> No
 def test_some_indices_of_an_npz_are_the_right_ones(images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", arr_0=images)
     samples = open_samples(tmp_path / "c.npz")
-    found = list(samples.batches([1, 5, 6], 2))
-    assert [i for b in found for i in b.indices] == [1, 5, 6]
-    assert np.array_equal(np.concatenate([b.images for b in found]), images[[1, 5, 6]])
+    batches = list(samples.batches([1, 5, 6], 2))
+    assert [i for b in batches for i in b.indices] == [1, 5, 6]
+    assert np.array_equal(np.concatenate([b.images for b in batches]), images[[1, 5, 6]])
 
 
 def test_sample_npz_with_statistics_is_refused(images: np.ndarray, tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_a_directory_that_claims_more_than_deflate_can_hold_is_refused(
     path, data = tmp_path / "f.npz", member(images, (10**9, 1, 1, 3))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", data)
-    whole = bytearray(path.read_bytes())
-    place = whole.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
-    struct.pack_into("<L", whole, place, 3 * 10**9 + len(data) - images.size)
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    index = whole_content.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
+    struct.pack_into("<L", whole_content, index, 3 * 10**9 + len(data) - images.size)
+    path.write_bytes(whole_content)
     with pytest.raises(SampleError, match="claims"):
         open_samples(path)
 
@@ -149,12 +149,12 @@ def test_an_npz_of_no_images_is_named(shape: tuple[int, ...], tmp_path: Path) ->
         open_samples(tmp_path / "n.npz")
 
 
-def patch_headers(path: Path, local: int, central: int, value: int) -> None:
+def patch_headers(path: Path, local_count: int, central: int, value: int) -> None:
     """Writes a 16-bit field of the only member's local and central headers."""
-    whole = bytearray(path.read_bytes())
-    struct.pack_into("<H", whole, whole.index(b"PK\x03\x04") + local, value)
-    struct.pack_into("<H", whole, whole.index(b"PK\x01\x02") + central, value)
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    struct.pack_into("<H", whole_content, whole_content.index(b"PK\x03\x04") + local_count, value)
+    struct.pack_into("<H", whole_content, whole_content.index(b"PK\x01\x02") + central, value)
+    path.write_bytes(whole_content)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_an_archive_of_another_make_is_named(
 ) -> None:
     np.savez(tmp_path / "o.npz", arr_0=images)
     patch_headers(tmp_path / "o.npz", *fields)
-    with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as caught:
+    with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as excinfo:
         open_samples(tmp_path / "o.npz")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, NotImplementedError, MemoryError, RecursionError])
@@ -241,21 +241,21 @@ def test_labels_of_python_objects_are_never_unpickled(images: np.ndarray, tmp_pa
 def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
     compress(path, arr_0=np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), dtype=np.uint8))
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 255
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    whole_content[len(whole_content) // 2] ^= 255
+    path.write_bytes(whole_content)
     with pytest.raises(
         SampleError, match=r"from image (39|42|45|87) on"
     ):  # stored members tell only at their end
         list(adm_npz.read_batches(path, 3))
-    (tmp_path / "g.npz").write_bytes(whole[:100])
+    (tmp_path / "g.npz").write_bytes(whole_content[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
         open_samples(tmp_path / "g.npz")
 
 
 def test_corrupt_png_is_named_with_its_index(folder: Path) -> None:
-    whole = (folder / "000003.png").read_bytes()
-    (folder / "000003.png").write_bytes(whole[: len(whole) // 2])
+    whole_content = (folder / "000003.png").read_bytes()
+    (folder / "000003.png").write_bytes(whole_content[: len(whole_content) // 2])
     with pytest.raises(SampleError, match=r"image 3 .*000003\.png"):
         read(folder)
 
@@ -275,12 +275,12 @@ def test_sizes_do_not_mix(size: int, folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("convert", [write_adm_npz, write_png_folder])
 def test_sizes_do_not_mix_in_a_copy_either(convert: Any, tmp_path: Path) -> None:
-    place = tmp_path / "many"
-    place.mkdir()
+    folder = tmp_path / "many"
+    folder.mkdir()
     for k in range(257):  # converters read 256 at a time
-        Image.new("RGB", (4, 4) if k < 256 else (5, 5)).save(place / f"{k:06d}.png")
+        Image.new("RGB", (4, 4) if k < 256 else (5, 5)).save(folder / f"{k:06d}.png")
     with pytest.raises(SampleError, match="image 256 .* is 5x5, image 0 is 4x4"):
-        convert(open_samples(place), tmp_path / "copy.npz")
+        convert(open_samples(folder), tmp_path / "copy.npz")
 
 
 def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_plain_palette_becomes_rgb() -> None:
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
     """A run of seven samples whose sample 2 failed."""
     settings = Settings(resolution=6, sampler="flow", steps=1, guidance=1.0, tile=1)
-    facts = {
+    fields = {
         "name": "c",
         "backbone": "dit",
         "encoding": "ape",
@@ -350,7 +350,7 @@ def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
         "source": "a test",
     }
     checkpoint = Checkpoint.model_validate(
-        {**facts, "sampler": "flow", "steps": 1, "guidance": 1.0}
+        {**fields, "sampler": "flow", "steps": 1, "guidance": 1.0}
     )
     run = RunFolder(folder)
     run.tie_to_plan(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
@@ -378,9 +378,9 @@ def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(
 
 def test_a_copy_goes_into_an_empty_folder_only(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for place in (folder, tmp_path / "file"):
+    for folder_result in (folder, tmp_path / "file"):
         with pytest.raises(SampleError, match="is not an empty folder"):
-            write_png_folder(open_samples(folder), place)
+            write_png_folder(open_samples(folder), folder_result)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -390,7 +390,7 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "first"),
+    ("names", "first_items"),
     [
         (["0", "1", "2", "9", "10", "11"], ["0", "1", "2", "9"]),
         (["a0", "a1", "a9", "a10"], ["a0", "a1", "a9", "a10"]),
@@ -404,12 +404,15 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
     ],
 )
 def test_numbered_images_count_by_number(
-    names: list[str], first: list[str], tmp_path: Path
+    names: list[str], first_items: list[str], tmp_path: Path
 ) -> None:
     for name in reversed(names):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
-    samples = open_samples(tmp_path, len(first))
-    assert samples.files is not None and [samples.files[i].stem for i in samples.indices] == first
+    samples = open_samples(tmp_path, len(first_items))
+    assert (
+        samples.files is not None
+        and [samples.files[i].stem for i in samples.indices] == first_items
+    )
 
 
 def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
@@ -426,17 +429,17 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
 
 
 def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> None:
-    told = "images: read in natural order of their names, which are no plain numbers"
-    for place, names, differs in (
+    message = "images: read in natural order of their names, which are no plain numbers"
+    for location, names, differs in (
         ("a", ["img_2", "img_10"], True),
         ("b", ["img_02", "img_10"], False),
         ("c", ["7b", "12"], True),
     ):
         for name in names:
-            (tmp_path / place).mkdir(exist_ok=True)
-            Image.new("RGB", (4, 4)).save(tmp_path / place / f"{name}.png")
-        (line,) = open_samples(tmp_path / place).warnings
-        assert line.startswith(told) and ("10 comes after 9" in line) == differs, place
+            (tmp_path / location).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / location / f"{name}.png")
+        (line,) = open_samples(tmp_path / location).warnings
+        assert line.startswith(message) and ("10 comes after 9" in line) == differs, location
     (tmp_path / "c" / "7b.png").rename(tmp_path / "c" / "7.png")
     assert open_samples(tmp_path / "c").warnings == ()
 
@@ -466,9 +469,9 @@ def test_png_bytes_are_lossless(images: np.ndarray) -> None:
 def test_index_ranges_read_and_write() -> None:
     assert parse_indices("0-2,7,5-6") == [0, 1, 2, 5, 6, 7]
     assert consecutive_ranges([7, 5, 6, 0, 1]) == [(0, 1), (5, 7)]
-    for bad in ("", "a", "3-1", "-2", "1-", "1--2", "0.5"):
+    for bad_text in ("", "a", "3-1", "-2", "1-", "1--2", "0.5"):
         with pytest.raises(ValueError, match="no index range"):
-            parse_indices(bad)
+            parse_indices(bad_text)
 
 
 def test_asked_indices_add_up_over_calls(tmp_path: Path) -> None:

@@ -41,15 +41,15 @@ def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> No
 
 
 def test_what_an_evaluator_leaves_out_has_a_default() -> None:
-    plain = MinimalEvaluator()
+    plain_minimal_evaluator = MinimalEvaluator()
     assert (
-        plain.rules,
-        plain.profiles,
-        plain.profiles_with_own_judge,
-        plain.subject,
-        plain.arrays,
+        plain_minimal_evaluator.rules,
+        plain_minimal_evaluator.profiles,
+        plain_minimal_evaluator.profiles_with_own_judge,
+        plain_minimal_evaluator.subject,
+        plain_minimal_evaluator.arrays,
     ) == (("official",), ("plain",), (), "images", ())
-    assert plain.with_profile("plain") is plain
+    assert plain_minimal_evaluator.with_profile("plain") is plain_minimal_evaluator
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from harope_bench.metrics.row_checks import repeat_counts
 COPIES = "each repeated 3 times or more"
 
 
-def adm(drawn: np.ndarray, real: np.ndarray) -> EvaluatorOutput:
-    return PLUGIN.with_profile("adm").evaluate(make_features(drawn), reference_of(real))
+def adm(generated_values: np.ndarray, real: np.ndarray) -> EvaluatorOutput:
+    return PLUGIN.with_profile("adm").evaluate(make_features(generated_values), reference_of(real))
 
 
 def radii(score: EvaluatorOutput) -> list[str]:
@@ -33,53 +33,61 @@ def radii(score: EvaluatorOutput) -> list[str]:
 
 
 def test_features_that_float16_cannot_tell_apart_are_not_called_copies() -> None:
-    drawn, real = cloud(0, 80, 8, scale=1e-5), cloud(1, 90, 8, scale=1e-5)
-    found = radii(adm(drawn, real))
-    assert found == [
-        f"{metric}: zero radius around {n} of {n} {whose}, whose features differ: float16 (float32"
+    generated_cloud, real = cloud(0, 80, 8, scale=1e-5), cloud(1, 90, 8, scale=1e-5)
+    radii_result = radii(adm(generated_cloud, real))
+    assert radii_result == [
+        f"{metric}: zero radius around {n} of {n} {of_set}, whose features differ: float16 (float32"
         " where that overflows) rounds their distances to 0"
-        for metric, n, whose in (("precision", 90, "reference images"), ("recall", 80, "samples"))
+        for metric, n, of_set in (
+            ("precision", 90, "reference images"),
+            ("recall", 80, "samples"),
+        )
     ]
     assert (
-        radii(PLUGIN.evaluate(make_features(drawn), reference_of(real))) == []
+        radii(PLUGIN.evaluate(make_features(generated_cloud), reference_of(real))) == []
     )  # adm-exact: float64 tells them apart
 
 
 def test_close_features_far_from_zero_are_not_called_copies() -> None:
     """Not small themselves: their differences are below float16's step at 100."""
-    drawn, real = cloud(2, 60, 4, shift=20.0, scale=1e-4), cloud(3, 70, 4, shift=20.0, scale=1e-4)
-    found = radii(adm(drawn, real))
-    assert found and not any(COPIES in w for w in found)
+    generated_cloud, real = (
+        cloud(2, 60, 4, shift=20.0, scale=1e-4),
+        cloud(3, 70, 4, shift=20.0, scale=1e-4),
+    )
+    radii_result = radii(adm(generated_cloud, real))
+    assert radii_result and not any(COPIES in w for w in radii_result)
 
 
 def test_overflowing_features_whose_distances_cancel_are_not_called_copies() -> None:
     """Beyond float16 ADM's float32 takes over, and squares of 1e6 swallow differences of 1."""
-    drawn, real = cloud(2, 60, 4, shift=1e6), cloud(3, 70, 4, shift=1e6)
-    found = radii(adm(drawn, real))
-    assert found and all("rounds their distances to 0" in w and COPIES not in w for w in found)
+    generated_cloud, real = cloud(2, 60, 4, shift=1e6), cloud(3, 70, 4, shift=1e6)
+    radii_result = radii(adm(generated_cloud, real))
+    assert radii_result and all(
+        "rounds their distances to 0" in w and COPIES not in w for w in radii_result
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-5])
 def test_true_copies_and_rounded_distances_are_counted_apart(scale: float) -> None:
     base = cloud(4, 50, 8, scale=scale)
-    drawn = np.concatenate([base[:5]] * 4 + [base[5:]])
-    found = [w for w in radii(adm(drawn, cloud(5, 90, 8))) if w.startswith("recall")]
-    assert found[0] == f"recall: zero radius around 20 of 65 samples, {COPIES}"
-    assert len(found) == (1 if scale == 1 else 2)
+    generated_values = np.concatenate([base[:5]] * 4 + [base[5:]])
+    values = [w for w in radii(adm(generated_values, cloud(5, 90, 8))) if w.startswith("recall")]
+    assert values[0] == f"recall: zero radius around 20 of 65 samples, {COPIES}"
+    assert len(values) == (1 if scale == 1 else 2)
     if scale != 1:
-        assert found[1].startswith(
+        assert values[1].startswith(
             "recall: zero radius around 45 of 65 samples, whose features differ"
         )
 
 
 def test_two_equal_rows_are_no_cause_of_a_radius_of_zero() -> None:
     base = cloud(6, 40, 8, scale=1e-5)
-    (found,) = [
+    (result_value,) = [
         w
         for w in radii(adm(np.concatenate([base, base]), cloud(7, 90, 8)))
         if w.startswith("recall")
     ]
-    assert "around 80 of 80 samples, whose features differ" in found
+    assert "around 80 of 80 samples, whose features differ" in result_value
 
 
 def test_rows_are_equal_by_value() -> None:
@@ -91,14 +99,14 @@ def test_equal_features_say_nothing_of_the_images() -> None:
     score = PLUGIN.evaluate(
         make_features(np.ones((40, 4), dtype=np.float32)), reference_of(cloud(8, 90, 4))
     )
-    told = " | ".join(score.warnings)
+    message = " | ".join(score.warnings)
     assert (
-        "fid: constant features, those of every sample are the same" in told
-        and "constant images" not in told
+        "fid: constant features, those of every sample are the same" in message
+        and "constant images" not in message
     )
     assert (
         "fidelity: duplicates in features, 39 of 40 samples repeat those of another one exactly"
-        in told
+        in message
     )
 
 
@@ -129,16 +137,20 @@ def test_sorted_labels_are_warned_of_with_the_score_of_random_orders(
 ) -> None:
     labels = np.sort(np.arange(10_000) % classes)
     logits = peaked_logits(labels, classes, peak=peak)
-    score, usual = scored(logits, labels if with_labels else None), shuffled_score(logits)
-    lost = 1 - value_of(score, "is") / usual
-    assert 0.004 < lost < 0.06
-    (told,) = orders(score)
-    assert (
-        f"blocks of 5,000 hold different {'labels' if with_labels else 'predicted classes'}" in told
+    score, usual_shuffled_score = (
+        scored(logits, labels if with_labels else None),
+        shuffled_score(logits),
     )
-    number = float(told.split("random orders give ")[1].split()[0])
-    assert number == pytest.approx(usual, rel=0.002)
-    assert float(told.split("about ")[1].split("%")[0]) == pytest.approx(100 * lost, abs=0.3)
+    lost_count = 1 - value_of(score, "is") / usual_shuffled_score
+    assert 0.004 < lost_count < 0.06
+    (order,) = orders(score)
+    assert (
+        f"blocks of 5,000 hold different {'labels' if with_labels else 'predicted classes'}"
+        in order
+    )
+    number = float(order.split("random orders give ")[1].split()[0])
+    assert number == pytest.approx(usual_shuffled_score, rel=0.002)
+    assert float(order.split("about ")[1].split("%")[0]) == pytest.approx(100 * lost_count, abs=0.3)
 
 
 def test_classes_in_any_sequence_of_runs_are_sorted_too() -> None:
@@ -155,11 +167,11 @@ def test_classes_in_any_sequence_of_runs_are_sorted_too() -> None:
 def test_a_drift_of_the_samples_is_not_called_sorted_by_class() -> None:
     """Labels are mixed, but the second half shows class 0 whatever it was asked for."""
     labels = np.random.default_rng(1).integers(0, 10, 10_000)
-    shown = np.where(
+    shown_values = np.where(
         (np.arange(10_000) >= 5000) & (np.random.default_rng(2).random(10_000) < 0.5), 0, labels
     )
-    (told,) = orders(scored(peaked_logits(shown, 10, peak=9.0), labels))
-    assert told.startswith("is: uneven order, blocks of 5,000 hold different predicted classes")
+    (order,) = orders(scored(peaked_logits(shown_values, 10, peak=9.0), labels))
+    assert order.startswith("is: uneven order, blocks of 5,000 hold different predicted classes")
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,11 @@ def watch(calls: Calls) -> None:
         return calls.make(f"open {_name(path)}", lambda: real_open(path, flags, *rest, **options))
 
     def write(handle: int, data: Any) -> int:
-        whole = bytes(data)
+        whole_content = bytes(data)
         return calls.make(
             f"write {_name(handle)}",
-            lambda: real_write(handle, whole),
-            lambda: real_write(handle, whole[: len(whole) // 2]),
+            lambda: real_write(handle, whole_content),
+            lambda: real_write(handle, whole_content[: len(whole_content) // 2]),
         )
 
     class CountedFile(io.FileIO):
@@ -119,12 +119,12 @@ def watch(calls: Calls) -> None:
         """
 
         def write(self, data: Any) -> int:
-            whole = bytes(data)
+            whole_content = bytes(data)
             real = super().write
             return calls.make(
                 f"write {_name(self.fileno())}",
-                lambda: real(whole),
-                lambda: real(whole[: len(whole) // 2]),
+                lambda: real(whole_content),
+                lambda: real(whole_content[: len(whole_content) // 2]),
             )
 
         def truncate(self, size: int | None = None) -> int:
@@ -159,30 +159,34 @@ def _opener(calls: Calls, counted_file: Any, real: Callable[..., Any]) -> Callab
             return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
         raw_mode = mode.replace("b", "").replace("t", "")
         if isinstance(file, int):
-            raw = counted_file(file, raw_mode, closefd, opener)
+            raw_counted_file = counted_file(file, raw_mode, closefd, opener)
         else:
-            raw = calls.make(
+            raw_counted_file = calls.make(
                 f"open {_name(file)}", lambda: counted_file(file, raw_mode, closefd, opener)
             )
-        buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        buffer = (
+            io.BufferedRandom(raw_counted_file)
+            if "+" in mode
+            else io.BufferedWriter(raw_counted_file)
+        )
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
     return open_
 
 
-def _name(thing: Any) -> str:
+def _name(item: Any) -> str:
     """Return the path of a path, of a relative one from here, or of an open file; other things as
     they are.
     """
-    if isinstance(thing, int):
+    if isinstance(item, int):
         try:
-            return os.readlink(f"/proc/self/fd/{thing}")
+            return os.readlink(f"/proc/self/fd/{item}")
         except OSError:
-            return str(thing)
+            return str(item)
     return (
-        os.path.abspath(os.fsdecode(thing))
-        if isinstance(thing, (str, bytes, os.PathLike))
-        else str(thing)
+        os.path.abspath(os.fsdecode(item))
+        if isinstance(item, (str, bytes, os.PathLike))
+        else str(item)
     )
 
 
@@ -283,7 +287,7 @@ def reap(child: int, log: Path) -> dict[str, Any]:
     """Wait for a fork; return its exit code (minus the signal that killed it), CPU seconds, calls
     and words.
     """
-    _, status, used = os.wait4(child, 0)
+    _, status, used_value = os.wait4(child, 0)
     words = {
         name: log.with_suffix(f".{name}").read_text(errors="replace") for name in ("out", "err")
     }
@@ -291,7 +295,7 @@ def reap(child: int, log: Path) -> dict[str, Any]:
     log.unlink(missing_ok=True)
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "cpu": used.ru_utime + used.ru_stime,
+        "cpu": used_value.ru_utime + used_value.ru_stime,
         "calls": calls,
         **words,
     }
@@ -302,8 +306,8 @@ def serve(logs: Path) -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
     warm_up_imports(logs.parent / "assets")
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    os.write(answers, json.dumps({"cpu": used.ru_utime + used.ru_stime}).encode() + b"\n")
+    getrusage = resource.getrusage(resource.RUSAGE_SELF)
+    os.write(answers, json.dumps({"cpu": getrusage.ru_utime + getrusage.ru_stime}).encode() + b"\n")
     for line in sys.stdin:
         jobs = json.loads(line)
         paths = [logs / f"{number}.json" for number in range(len(jobs))]

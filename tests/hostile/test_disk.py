@@ -42,8 +42,8 @@ REGISTER = ("register", "mine", "--weights", "home/checkpoints/tiny.safetensors"
 FIGURE = ("figure", "loss", "log.csv", "--out", "a.svg")
 BUILD = ("reference", IMAGES, "r.npz", "--judge", "digits-net")
 TRAIN = ("train", "shapes-vision", "--out", "new")
-TINY = ("train", "recipe.toml", "--encoding", "rope-axial", "--out", "new")
-OTHERS = "was not written by a training and would be lost"
+TINY_TEXTS = ("train", "recipe.toml", "--encoding", "rope-axial", "--out", "new")
+OTHERS_TEXT = "was not written by a training and would be lost"
 RECIPE = file_writer(
     "recipe.toml",
     """
@@ -83,7 +83,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def refusing(
-    name: str, number: int, only: Callable[..., bool] = lambda *_: True, after: int = 0
+    name: str, number: int, only_function: Callable[..., bool] = lambda *_: True, after: int = 0
 ) -> Callable[[Room], None]:
     """Let a function of os fail with an errno, from the call after so many on."""
 
@@ -91,7 +91,7 @@ def refusing(
         real, calls = getattr(os, name), [0]
 
         def refuse(*args: Any, **options: Any) -> Any:
-            if only(*args):
+            if only_function(*args):
                 calls[0] += 1
                 if calls[0] > after:
                     raise OSError(number, os.strerror(number))
@@ -113,14 +113,14 @@ def reads(name: str) -> Callable[..., bool]:
     )
 
 
-FULL = "No space left on device"
+FULL_TEXT = "No space left on device"
 REFUSALS = [
     Case(
         f"full-{verb}",
         run_builders(LOG, refusing("open", errno.ENOSPC, writes)),
         call,
         1,
-        FULL,
+        FULL_TEXT,
         left,
     )
     for verb, (call, left) in WRITERS.items()
@@ -137,16 +137,16 @@ REFUSALS += [
     for verb in ("generate", "convert", "report", "export", "register")
 ]
 REFUSALS += [
-    Case("late-generate", refusing("fsync", errno.ENOSPC), GENERATE, 1, FULL, ("new*",)),
-    Case("late-convert", refusing("fsync", errno.ENOSPC), CONVERT, 1, FULL),
+    Case("late-generate", refusing("fsync", errno.ENOSPC), GENERATE, 1, FULL_TEXT, ("new*",)),
+    Case("late-convert", refusing("fsync", errno.ENOSPC), CONVERT, 1, FULL_TEXT),
     Case("late-report", refusing("fsync", errno.EIO), REPORT, 1, "Input/output error"),
     Case("late-export", refusing("fsync", errno.EDQUOT), EXPORT, 1, "quota"),
     Case("rename-report", refusing("replace", errno.EACCES), REPORT, 1, "Permission denied"),
     Case("rename-generate", refusing("replace", errno.EXDEV), GENERATE, 1, "cross-device", ("new*",)),
     Case("link-refused", refusing("link", errno.EPERM), EXPORT, 0, "out.safetensors", ("out.safetensors",)),
-    Case("line-refused", refusing("write", errno.ENOSPC), GENERATE, 1, FULL, ("new*",)),
+    Case("line-refused", refusing("write", errno.ENOSPC), GENERATE, 1, FULL_TEXT, ("new*",)),
     Case("folder-refused", refusing("mkdir", errno.EACCES), GENERATE, 1, "Permission denied.*may write"),
-    Case("folder-full", refusing("mkdir", errno.ENOSPC), SITE, 1, FULL),
+    Case("folder-full", refusing("mkdir", errno.ENOSPC), SITE, 1, FULL_TEXT),
     Case("read-weights", refusing("open", errno.EIO, reads("tiny.safetensors")), GENERATE, 1, "tiny.safetensors: Input/output error"),
     Case("read-image", refusing("open", errno.EACCES, reads("000001.png")), CONVERT, 1, r"000001.png\) cannot be read: Permission denied"),
     Case("read-plan", refusing("open", errno.EIO, reads("plan.json")), ("eval", RUN, *REFERENCE), 1, "plan.json: Input/output error"),
@@ -167,7 +167,7 @@ def link_out(name: str, target: str) -> Callable[[Room], None]:
 
 
 FILE = file_writer("new", b"mine")
-PLACES = [
+PLACES_CASES = [
     Case("generate-into-file", FILE, GENERATE, 1, "cannot use new"),
     Case("eval-into-file", FILE, SCORE, 1, "new"),
     Case("site-into-file", file_writer("site", b"mine"), SITE, 1, "site"),
@@ -202,17 +202,17 @@ PLACES = [
     Case("figure-onto-data", run_builders(LOG, file_writer("a.json", b'{"mine": 1}')), FIGURE, 1, "which no figure wrote"),
     Case("figure-onto-log", file_writer("log.csv", "step,loss\n1,2\n2,1\n"), ("figure", "loss", "log.csv", "--out", "log.svg"), 1, "which no figure wrote"),
     Case("reference-onto-text", file_writer("r.npz", b"mine"), BUILD, 1, "is no reference of these images"),
-    Case("train-onto-text", file_writer("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, OTHERS),
-    Case("train-onto-weights", run_builders(RECIPE, file_writer("new/mine.safetensors", b"mine")), (*TINY, "--name", "mine"), 1, OTHERS),
-    Case("train-onto-facts", run_builders(RECIPE, file_writer("new/mine.toml", "a = 1")), (*TINY, "--name", "mine"), 1, OTHERS),
-    Case("train-onto-log", run_builders(RECIPE, file_writer("new/log.csv", "a,b\n1,2\n")), TINY, 1, OTHERS),
-    Case("train-onto-log-pipe", run_builders(RECIPE, odd_file("new/log.csv", "pipe")), TINY, 1, "log.csv is not a file"),
-    Case("train-onto-snapshot", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), (*TINY, "--no-resume"), 1, OTHERS),
-    Case("train-onto-reference", file_writer("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, OTHERS),
-    Case("train-onto-judge", file_writer("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, OTHERS),
-    Case("train-snapshot-pipe", run_builders(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY, 1, "snapshot.pt is a pipe"),
-    Case("train-snapshot-text", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), TINY, 1, "snapshot.pt cannot be read"),
-    Case("train-snapshot-device", run_builders(RECIPE, odd_file("new/snapshot.pt", "device")), TINY, 1, "snapshot.pt is a device"),
+    Case("train-onto-text", file_writer("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, OTHERS_TEXT),
+    Case("train-onto-weights", run_builders(RECIPE, file_writer("new/mine.safetensors", b"mine")), (*TINY_TEXTS, "--name", "mine"), 1, OTHERS_TEXT),
+    Case("train-onto-facts", run_builders(RECIPE, file_writer("new/mine.toml", "a = 1")), (*TINY_TEXTS, "--name", "mine"), 1, OTHERS_TEXT),
+    Case("train-onto-log", run_builders(RECIPE, file_writer("new/log.csv", "a,b\n1,2\n")), TINY_TEXTS, 1, OTHERS_TEXT),
+    Case("train-onto-log-pipe", run_builders(RECIPE, odd_file("new/log.csv", "pipe")), TINY_TEXTS, 1, "log.csv is not a file"),
+    Case("train-onto-snapshot", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), (*TINY_TEXTS, "--no-resume"), 1, OTHERS_TEXT),
+    Case("train-onto-reference", file_writer("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, OTHERS_TEXT),
+    Case("train-onto-judge", file_writer("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, OTHERS_TEXT),
+    Case("train-snapshot-pipe", run_builders(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY_TEXTS, 1, "snapshot.pt is a pipe"),
+    Case("train-snapshot-text", run_builders(RECIPE, file_writer("new/snapshot.pt", b"mine")), TINY_TEXTS, 1, "snapshot.pt cannot be read"),
+    Case("train-snapshot-device", run_builders(RECIPE, odd_file("new/snapshot.pt", "device")), TINY_TEXTS, 1, "snapshot.pt is a device"),
     Case("train-from-pipe", odd_file("base.safetensors", "pipe"), ("train", "shapes-mmdit", "--encoding", "ape", "--base", "base.safetensors", "--out", "new"), 1, "base.safetensors"),
 ]  # fmt: skip
 
@@ -264,7 +264,7 @@ def test_a_refusal_of_the_disk_is_one_line_and_leaves_nothing_half(case: Case, r
     run_case(case, room)
 
 
-@table(*PLACES)
+@table(*PLACES_CASES)
 def test_what_is_not_of_our_making_is_not_written_over(case: Case, room: Room) -> None:
     run_case(case, room)
 
@@ -285,7 +285,9 @@ def test_a_run_that_was_refused_is_finished_when_the_disk_has_room(room: Room) -
     with room.patch.context() as patch:
         build = refusing("replace", errno.ENOSPC, after=2)
         run_case(
-            Case("full", lambda _: build(Room(room.folder, patch)), GENERATE, 1, FULL, ("new*",)),
+            Case(
+                "full", lambda _: build(Room(room.folder, patch)), GENERATE, 1, FULL_TEXT, ("new*",)
+            ),
             room,
         )
     run_case(Case("room", None, GENERATE, 0, "new", ("new*",)), room)

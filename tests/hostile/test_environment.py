@@ -133,7 +133,7 @@ class StartCase(NamedTuple):
     holds: str
 
 
-STARTED: dict[str, StartCase] = {
+STARTED_FIELDS: dict[str, StartCase] = {
     "ascii-locale": StartCase(
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         ("table", "2"),
@@ -154,14 +154,14 @@ STARTED: dict[str, StartCase] = {
 }
 
 
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", STARTED_FIELDS)
 def test_what_acts_on_python_is_an_answer_or_one_line(name: str, room: Room) -> None:
-    row = STARTED[name]
+    row = STARTED_FIELDS[name]
     code = "import sys; from harope_bench.cli import main; sys.argv[0] = 'harope-bench'; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **row.variables}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *row.words], capture_output=True, env=environment, timeout=120
     )
-    text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
-    assert done.returncode == row.code, text
+    text = process.stdout.decode(errors="replace") + process.stderr.decode(errors="replace")
+    assert process.returncode == row.code, text
     assert row.holds in text and "Traceback" not in text and "unexpected" not in text

@@ -77,9 +77,9 @@ def base_of(folder: Path, config: dict[str, Any]) -> Path:
 def test_a_message_that_quotes_a_file_is_one_line_that_steers_nothing(
     name: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BenchError) as caught:
+    with pytest.raises(BenchError) as excinfo:
         QUOTING[name](tmp_path)
-    assert str(caught.value).isprintable() and len(str(caught.value)) > 20
+    assert str(excinfo.value).isprintable() and len(str(excinfo.value)) > 20
 
 
 # ------------------------------------------------------------------------------------------ digits
@@ -180,16 +180,20 @@ def test_damaged_captions_are_named(tmp_path: Path) -> None:
     import io
     import zipfile
 
-    whole = d.coco()
-    damaged = [whole[:70] + bytes([whole[70] ^ 255]) + whole[71:], whole[:50], b"PK\x03\x04"]
+    whole_coco = d.coco()
+    damaged_contents = [
+        whole_coco[:70] + bytes([whole_coco[70] ^ 255]) + whole_coco[71:],
+        whole_coco[:50],
+        b"PK\x03\x04",
+    ]
     for value in (1e400, "x", None, [], LONG_DIGITS):
         with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
             rows_of = [{"image_id": value, "id": 1, "caption": "a cat"}]
             archive.writestr(
                 "annotations/captions_val2014.json", json.dumps({"annotations": rows_of})
             )
-        damaged.append(buffer.getvalue())
-    for number, data in enumerate(damaged):
+        damaged_contents.append(buffer.getvalue())
+    for number, data in enumerate(damaged_contents):
         with pytest.raises(StorageError, match="is not COCO's annotations"):
             coco_fid.read_captions(write_file(tmp_path / f"{number}.zip", data))
 
@@ -322,10 +326,12 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
 
 
 def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: Path) -> None:
-    good = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
-    array_checks.check_sample_arrays(tmp_path, {**good, "mine": d.np.array("anything")}, ["fid"])
-    for name in good:
-        for odd in (
+    good_fields = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
+    array_checks.check_sample_arrays(
+        tmp_path, {**good_fields, "mine": d.np.array("anything")}, ["fid"]
+    )
+    for name in good_fields:
+        for odd_value in (
             d.np.array(3.0),
             d.np.full(4, "x"),
             d.np.zeros((4, 1)),
@@ -334,9 +340,13 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
             with pytest.raises(
                 StorageError, match=f"{name} is .* wanted (whole )?numbers of 1 axes"
             ):
-                array_checks.check_sample_arrays(tmp_path, {**good, name: odd}, ["fid"])
+                array_checks.check_sample_arrays(
+                    tmp_path, {**good_fields, name: odd_value}, ["fid"]
+                )
     with pytest.raises(StorageError, match="different lengths"):
-        array_checks.check_sample_arrays(tmp_path, {**good, "prompts": d.np.arange(3)}, ["fid"])
+        array_checks.check_sample_arrays(
+            tmp_path, {**good_fields, "prompts": d.np.arange(3)}, ["fid"]
+        )
 
 
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
@@ -346,47 +356,48 @@ def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: P
             tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None
         )
 
-    with d.np.load(d.io.BytesIO(d.forwards())) as found:
-        good = dict(found)
-    read(good)
+    with d.np.load(d.io.BytesIO(d.forwards())) as result:
+        good_fields = dict(result)
+    read(good_fields)
     read(
-        {**good, "batch": d.np.zeros(3)}
+        {**good_fields, "batch": d.np.zeros(3)}
     )  # of a batch of nothing the multiply-adds of one image are not known
     for name in ("seconds", "hidden", "reason_run"):
         odd_values = (
-            good[name][:2],
-            good[name][..., None],
+            good_fields[name][:2],
+            good_fields[name][..., None],
             d.np.full(3, 1e300),
             d.np.full(3, -1.0),
             d.np.array(3.0),
         )
-        for odd in odd_values:
+        for odd_value in odd_values:
             with pytest.raises(StorageError):
-                read({**good, name: odd})
+                read({**good_fields, name: odd_value})
         with pytest.raises(StorageError, match=f"lacks {name}"):
-            read({key: array for key, array in good.items() if key != name})
+            read({key: array for key, array in good_fields.items() if key != name})
     assert measure_cost.read_forwards is verify_results.read_forwards, (
         "the same check as the verb's own reader"
     )
 
 
 def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
-    good = {
+    good_fields = {
         "key": d.np.array("k"),
         "failed": d.np.array([1]),
         "reasons": d.np.array(["x"]),
         "indices": d.np.arange(2),
     }
-    good |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
+    good_fields |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
     assert (
-        find_shard(write_file(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ())
+        find_shard(write_file(tmp_path / "x.npz", d.npz_of("predictions", good_fields)), "k", ())
         is not None
     )
     for name in ("failed", "reasons"):
         assert (
             find_shard(
                 write_file(
-                    tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})
+                    tmp_path / "x.npz",
+                    d.npz_of("predictions", {**good_fields, name: d.np.array(3.0)}),
                 ),
                 "k",
                 (),
@@ -400,15 +411,15 @@ def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "named",
+    "items",
     [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]],
 )
-def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_path: Path) -> None:
-    write_file(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
+def test_a_part_of_a_pipeline_is_a_library_and_a_class(items: list[Any], tmp_path: Path) -> None:
+    write_file(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": items}))
     with pytest.raises(WeightsError, match="wants vae from"):
         lora_manifest.pipeline_class_name(tmp_path)
-    write_file(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
-    if named != ["diffusers", "X"]:
+    write_file(tmp_path / "model_index.json", d.json_bytes({"vae": items, "_class_name": "X"}))
+    if items != ["diffusers", "X"]:
         lora_manifest.check_base_loads(
             tmp_path
         )  # what is no model of these libraries is not loaded
@@ -453,12 +464,12 @@ def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
 
 def test_the_odd_arrays_are_odd() -> None:
     """Every one of them differs from what it is made of in kind, shape, order or value."""
-    whole = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
-    for odd in ODD_ARRAYS:
-        array = odd(whole)
-        same = (
-            array.dtype == whole.dtype
-            and array.shape == whole.shape
-            and d.np.array_equal(array, whole)
+    whole_value = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
+    for odd_value in ODD_ARRAYS:
+        array = odd_value(whole_value)
+        flag = (
+            array.dtype == whole_value.dtype
+            and array.shape == whole_value.shape
+            and d.np.array_equal(array, whole_value)
         )
-        assert not same or array.flags.f_contiguous
+        assert not flag or array.flags.f_contiguous

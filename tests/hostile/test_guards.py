@@ -80,16 +80,16 @@ class Guard(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """Every row of every table, by the name of its module and its id."""
-    found: dict[str, Case] = {}
+    fields: dict[str, Case] = {}
     for module in MODULES:
         for test in vars(module).values():
             for mark in getattr(test, "pytestmark", ()) if callable(test) else ():
                 if mark.name == "parametrize" and mark.args[0] == "case":
-                    found |= {
+                    fields |= {
                         f"{module.__name__.rpartition('.')[2].removeprefix('test_')}/{case.id}": case
                         for case in mark.args[1]
                     }
-    return found
+    return fields
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,20 +102,20 @@ def _every_module() -> None:
             importlib.import_module(module.name)
 
 
-def everywhere(function: Any, other: Any) -> Remove:
+def everywhere(function: Any, second: Any) -> Remove:
     """Put another function in place of one, in every module of the package that has it under any
     name.
     """
 
     def remove(patch: pytest.MonkeyPatch) -> None:
-        places = 0
+        result_count = 0
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] == harope_bench.__name__:
                 for attribute, value in list(vars(module).items()):
                     if value is function:
-                        patch.setattr(module, attribute, other)
-                        places += 1
-        assert places, f"nobody has {function}"
+                        patch.setattr(module, attribute, second)
+                        result_count += 1
+        assert result_count, f"nobody has {function}"
 
     return remove
 
@@ -126,8 +126,8 @@ def attribute(owner: Any, name: str, value: Any) -> Remove:
 
 def remove_several(*removes: Remove) -> Remove:
     def remove(patch: pytest.MonkeyPatch) -> None:
-        for each in removes:
-            each(patch)
+        for remove_result in removes:
+            remove_result(patch)
 
     return remove
 
@@ -155,9 +155,9 @@ def header_of_objects(member: Any) -> Any:
 
 def unescaped_templates() -> Any:
     """The templates, made anew: those that are kept must not learn of it."""
-    made = template_environment.__wrapped__()
-    made.autoescape = False
-    return made
+    wrapped_result = template_environment.__wrapped__()
+    wrapped_result.autoescape = False
+    return wrapped_result
 
 
 REAL_LOAD = np.load

@@ -30,14 +30,19 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, pixels: bytes = b"", more: bytes = b"", depth: int = 8, colour: int = 2
+    width: int,
+    height: int,
+    pixels: bytes = b"",
+    content: bytes = b"",
+    depth: int = 8,
+    colour: int = 2,
 ) -> bytes:
     """A PNG of this header, whatever its pixels are."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"
         + head
-        + more
+        + content
         + chunk(b"IDAT", zlib.compress(pixels))
         + chunk(b"IEND", b"")
     )
@@ -55,7 +60,7 @@ def encode_with_comment() -> bytes:
     return encode_image("PNG", pnginfo=note)
 
 
-GOOD = png(SIDE, SIDE, (b"\0" + bytes(3 * SIDE)) * SIDE)
+GOOD_CONTENT = png(SIDE, SIDE, (b"\0" + bytes(3 * SIDE)) * SIDE)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n(canary) (w) file closefile\nshowpage\n"
 
 # Files whose name ends in .png and that hold something else: the answer names the file and what it
@@ -84,11 +89,11 @@ FORMATS: dict[str, bytes] = {
     "bmp-of-nothing": b"BM" + bytes(50),
 }
 
-DAMAGED: dict[str, tuple[bytes, str]] = {
-    "header-alone": (GOOD[:33], "not a readable image"),
-    "cut-at-once": (GOOD[:12], "not a readable image"),
+DAMAGED_FIELDS: dict[str, tuple[bytes, str]] = {
+    "header-alone": (GOOD_CONTENT[:33], "not a readable image"),
+    "cut-at-once": (GOOD_CONTENT[:12], "not a readable image"),
     "cut-in-pixels": (png(SIDE, SIDE, bytes(300)), "not a readable image"),
-    "wrong-checksum": (GOOD[:40] + b"\0\0\0\0" + GOOD[44:], "not a readable image"),
+    "wrong-checksum": (GOOD_CONTENT[:40] + b"\0\0\0\0" + GOOD_CONTENT[44:], "not a readable image"),
     "size-of-zero": (png(0, 0), "not a readable image"),
     "size-of-2-31": (png(2**31 - 1, 2**31 - 1), "not a readable image|at most"),
     "too-wide": (png(8193, 8193), "at most 67,108,864 pixels"),
@@ -115,7 +120,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "animated-webp": (encode_animation("WEBP"), "has 3 frames"),
 }
 
-ODD = [
+ODD_CASES = [
     Case(f"place-{kind}", odd_file(FILE, kind), CONVERT, 1, rf"000003.png.* {words}")
     for kind, words in {
         "pipe": "is a pipe", "device": "is a device", "loop": "Too many levels", "dangling": "No such file", "sparse": "at most",
@@ -134,7 +139,7 @@ RIGHT = [
     Case("webp-called-png", file_writer(FILE, encode_image("WEBP", lossless=True)), CONVERT, 0, r"000003.png is WEBP", ("out.npz",), is_image),
     Case("bmp-called-png", file_writer(FILE, encode_image("BMP")), CONVERT, 0, r"000003.png is BMP", ("out.npz",), is_image),
     Case("comment-that-steers", file_writer(FILE, encode_with_comment()), CONVERT, 0, "4 images", ("out.npz",), is_image),
-    Case("bytes-after-the-end", file_writer(FILE, GOOD + b"PK\x03\x04" + bytes(99)), CONVERT, 0, "4 images", ("out.npz",), is_image),
+    Case("bytes-after-the-end", file_writer(FILE, GOOD_CONTENT + b"PK\x03\x04" + bytes(99)), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("grey", file_writer(FILE, encode_image("PNG", "L")), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("one-bit", file_writer(FILE, encode_image("PNG", "1")), CONVERT, 0, "4 images", ("out.npz",), is_image),
     Case("folder-beside", lambda room: Path(IMAGES, "more.png").mkdir(), CONVERT, 0, "1 folder beside the images not read", ("out.npz",)),
@@ -146,18 +151,18 @@ RIGHT = [
 # in a run, as reference, in a judge's folder
 
 
-RECORDED = "run/images/000001.png"
+RECORDED_TEXT = "run/images/000001.png"
 SCORE = ("eval", "run", "--reference", "reference.npz")
 RUNS = [
     Case(f"{verb}-{kind}", build, call, code, "000001.png|is unfinished: 4 requested, 1 missing")
     for kind, build in {
-        "eps": file_writer(RECORDED, EPS),
-        "empty": file_writer(RECORDED, b""),
-        "another": file_writer(RECORDED, GOOD),
-        "bomb": file_writer(RECORDED, png(60_000, 60_000)),
-        "pipe": odd_file(RECORDED, "pipe"),
-        "device": odd_file(RECORDED, "device"),
-        "missing": odd_file(RECORDED, "missing"),
+        "eps": file_writer(RECORDED_TEXT, EPS),
+        "empty": file_writer(RECORDED_TEXT, b""),
+        "another": file_writer(RECORDED_TEXT, GOOD_CONTENT),
+        "bomb": file_writer(RECORDED_TEXT, png(60_000, 60_000)),
+        "pipe": odd_file(RECORDED_TEXT, "pipe"),
+        "device": odd_file(RECORDED_TEXT, "device"),
+        "missing": odd_file(RECORDED_TEXT, "missing"),
     }.items()
     for verb, call, code in (
         ("verify", ("verify", "run", "--redraw", "0", "--reference", "reference.npz"), 3),
@@ -165,7 +170,7 @@ RUNS = [
     )
 ]
 
-OTHERS = [
+OTHERS_CASES = [
     Case("reference-eps", file_writer(FILE, EPS), ("reference", IMAGES, "r.npz", "--judge", "digits-net"), 1, "000003.png", (".r.npz.*",)),
     Case("reference-crop-bomb", file_writer(FILE, png(60_000, 60_000)), ("reference", IMAGES, "r.npz", "--judge", "digits-net", "--crop", "28"), 1, "000003.png", (".r.npz.*",)),
     Case("eval-eps", file_writer(FILE, EPS), ("eval", IMAGES, "--suite", "digits", "--reference", "reference.npz", "--out", "new"), 1, "000003.png", ("new*",)),
@@ -191,7 +196,7 @@ def cases(table: dict[str, bytes], words: str) -> list[Case]:
 def damaged_cases() -> list[Case]:
     return [
         Case(name, file_writer(FILE, data), CONVERT, 1, words)
-        for name, (data, words) in DAMAGED.items()
+        for name, (data, words) in DAMAGED_FIELDS.items()
     ]
 
 
@@ -211,7 +216,7 @@ def test_an_image_file_that_is_none_is_named(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
-@table(*ODD, *OTHERS)
+@table(*ODD_CASES, *OTHERS_CASES)
 def test_what_is_no_image_file_is_named(case: Case, room: Room) -> None:
     no_program(room)
     run_case(case, room)

@@ -29,9 +29,9 @@ __all__ = ["toy"]
 
 
 def run(*words: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, done.output
-    return done
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == code, command_result.output
+    return command_result
 
 
 def pictures(folder: Path, count: int = 8) -> Path:
@@ -230,11 +230,11 @@ def test_every_shard_of_predictions_is_vouched_for(
         patch.setattr(predictions, "write_bytes", write)
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
-    straight, killed = (
+    straight_checksum, killed_checksum = (
         checksums.read_checksums(tmp_path / name / "predictions/digits-deit-harope")
         for name in ("straight", "killed")
     )
-    assert killed == straight and len(straight) == 2
+    assert killed_checksum == straight_checksum and len(straight_checksum) == 2
 
 
 # ------------------------------------------------------------------------------------------------ a

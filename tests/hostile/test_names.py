@@ -55,7 +55,7 @@ EVERYWHERE = (
     "empty",
 )  # the others at two verbs
 
-UNKNOWN = [
+UNKNOWN_CASES = [
     Case(
         f"{verb}-{kind}",
         None,
@@ -82,7 +82,7 @@ BAD_LABELS = [
 
 def label_result(text: str) -> Callable[[Room], None]:
     """Give the run's result a label, as a file from elsewhere has it."""
-    return edit_json_result(lambda found: found.update(label=text))
+    return edit_json_result(lambda result: result.update(label=text))
 
 
 def edit_json_result(change: Callable[[dict], object]) -> Callable[[Room], None]:
@@ -94,7 +94,7 @@ def edit_json_result(change: Callable[[dict], object]) -> Callable[[Room], None]
 
 
 def set_target(text: str) -> Callable[[Room], None]:
-    return edit_json_result(lambda found: found.update(target=text, plan=None, plan_digest=None))
+    return edit_json_result(lambda result: result.update(target=text, plan=None, plan_digest=None))
 
 
 def plain_page(room: Room, outcome: Outcome) -> None:
@@ -259,7 +259,7 @@ def out_of_room(room: Room, outcome: Outcome) -> None:
     assert not (room.folder.parent / "x").exists() and not Path("/tmp/x").exists()
 
 
-@table(*UNKNOWN, *BAD_LABELS)
+@table(*UNKNOWN_CASES, *BAD_LABELS)
 def test_a_name_that_is_none_is_one_line(case: Case, room: Room) -> None:
     run_case(case, room)
     out_of_room(room, Outcome(0, "", ""))

@@ -68,29 +68,29 @@ JSON = [
 ]
 
 
-def result(**facts: Any) -> Callable[[Room], None]:
-    return edit_json(RESULT, lambda found: found.update(facts))
+def result(**fields: Any) -> Callable[[Room], None]:
+    return edit_json(RESULT, lambda result: result.update(fields))
 
 
-def edit_measurement(**facts: Any) -> Callable[[Room], None]:
-    return edit_json(RESULT, lambda found: found["measurements"][0].update(facts))
+def edit_measurement(**fields: Any) -> Callable[[Room], None]:
+    return edit_json(RESULT, lambda result: result["measurements"][0].update(fields))
 
 
-def plan(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found.update(facts))
+def plan(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result.update(fields))
 
 
-def settings(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found["settings"].update(facts))
+def settings(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result["settings"].update(fields))
 
 
-def network(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found["checkpoint"].update(facts))
+def network(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result["checkpoint"].update(fields))
 
 
 FIELDS = [
     Case("result-more-fields", result(more=1), REPORT, 1, "fidelity"),
-    Case("result-fewer-fields", edit_json(RESULT, lambda found: found.pop("judge")), REPORT, 1, "fidelity"),
+    Case("result-fewer-fields", edit_json(RESULT, lambda result_value: result_value.pop("judge")), REPORT, 1, "fidelity"),
     Case("result-of-text", result(version="one"), REPORT, 1, "fidelity"),
     Case("result-of-null", result(measurements=None), REPORT, 1, "fidelity"),
     Case("result-value-of-text", edit_measurement(value="many"), REPORT, 1, "fidelity"),
@@ -101,7 +101,7 @@ FIELDS = [
     Case("result-rows-absolute", result(arrays_file="/etc/passwd"), COMPARE, 1, "fidelity|passwd"),
     Case("result-unknown-evaluator", result(evaluator="nobody"), COMPARE, 1, "nobody"),
     Case("plan-more-fields", plan(more=1), SCORE, 1, "plan"),
-    Case("plan-fewer-fields", edit_json("run/plan.json", lambda found: found.pop("suite")), SCORE, 1, "plan"),
+    Case("plan-fewer-fields", edit_json("run/plan.json", lambda result_value: result_value.pop("suite")), SCORE, 1, "plan"),
     Case("plan-unknown-suite", plan(suite="nobody"), SCORE, 1, "nobody"),
     Case("plan-suite-outside", plan(suite="../../x"), SCORE, 1, "plan"),
     Case("plan-suite-a-list", plan(suite=["digits"]), SCORE, 1, "plan"),
@@ -127,15 +127,15 @@ FIELDS = [
 # JSON lines
 
 
-def line(**facts: Any) -> bytes:
-    good = {
+def line(**fields: Any) -> bytes:
+    good_fields = {
         "index": 0,
         "file": "images/000000.png",
         "sha256": "ab" * 32,
         "status": "ok",
         "label": 0,
     }
-    return json.dumps({**good, **facts}).encode() + b"\n"
+    return json.dumps({**good_fields, **fields}).encode() + b"\n"
 
 
 def records(data: bytes) -> Callable[[Room], None]:
@@ -183,12 +183,12 @@ LINES = [
 ]  # fmt: skip
 
 
-def _edit_last_sample(room: Room, **facts: Any) -> None:
+def _edit_last_sample(room: Room, **fields: Any) -> None:
     """Change the last line of the first sample, which is the one that counts."""
     path = room.run / "samples.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()]
-    lines[0].update(facts)
-    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    lines[0].update(fields)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _through_link(room: Room) -> None:
@@ -257,11 +257,11 @@ TOML += [
 ]  # fmt: skip
 
 
-def _edit_checkpoint(room: Room, old: str, new: str) -> None:
+def _edit_checkpoint(room: Room, old_text: str, new_text: str) -> None:
     path = room.home / "checkpoints/tiny.toml"
     text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+    assert old_text in text
+    path.write_text(text.replace(old_text, new_text, 1))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def altered_case(
 
 # A file that still says what it should, or would be refused for something else, if nobody looked at
 # its hash.
-RECORDED = [
+RECORDED_ALTERED_CASES = [
     altered_case("result-in-report", edit_measurement(value=0.0), REPORT, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
     altered_case("result-on-leaderboard", edit_measurement(value=0.0), BUILD, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
     altered_case("result-in-comparison", result(evaluator="nobody"), COMPARE, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
@@ -394,7 +394,7 @@ RECORDED = [
 ]  # fmt: skip
 
 
-@table(*RECORDED)
+@table(*RECORDED_ALTERED_CASES)
 def test_a_file_whose_hash_is_not_the_recorded_one_is_not_read(case: Case, room: Room) -> None:
     run_case(case, room)
 

@@ -29,7 +29,7 @@ OPTIONS = (
     "--sampler",
     "flow",
 )
-TINY = "home/checkpoints/tiny.safetensors"
+TINY_TEXT = "home/checkpoints/tiny.safetensors"
 
 
 def register(name: str) -> tuple[str, ...]:
@@ -98,15 +98,15 @@ def change_weights(
     """Write x.safetensors: the weights of tiny after a change, with another note."""
 
     def build(room: Room) -> None:
-        state: dict[str, Any] = load_file(room.folder / TINY)
+        state: dict[str, Any] = load_file(room.folder / TINY_TEXT)
         change(state)
         (room.folder / "x.safetensors").write_bytes(save(state, note))
 
     return build
 
 
-def write_note(**facts: Any) -> Callable[[Room], None]:
-    return change_weights(lambda state: None, {"checkpoint": json.dumps(facts)})
+def write_note(**fields: Any) -> Callable[[Room], None]:
+    return change_weights(lambda state: None, {"checkpoint": json.dumps(fields)})
 
 
 def first_matrix_name(state: dict[str, Any]) -> str:
@@ -168,16 +168,16 @@ def rebuild_zip(
 ) -> bytes:
     """A zip archive again, each of its members as `change` gives it."""
     with (
-        zipfile.ZipFile(io.BytesIO(data)) as old,
-        zipfile.ZipFile(buffer := io.BytesIO(), "w") as new,
+        zipfile.ZipFile(io.BytesIO(data)) as old_zip_file,
+        zipfile.ZipFile(buffer := io.BytesIO(), "w") as new_zip_file,
     ):
-        for info in old.infolist():
-            for member, content in change(info, old.read(info)):
-                new.writestr(member, content)
+        for info in old_zip_file.infolist():
+            for member, content in change(info, old_zip_file.read(info)):
+                new_zip_file.writestr(member, content)
     return buffer.getvalue()
 
 
-GOOD = torch_bytes({"a": torch.zeros(2)})
+GOOD_TORCH_BYTES = torch_bytes({"a": torch.zeros(2)})
 NOT_OPENED = "holds Python objects beside tensors|is not a readable torch file"
 PICKLES = [
     Case(
@@ -200,15 +200,15 @@ PICKLES += [
     Case("pickle-bare-safetensors", write_pickle("x.safetensors", dump_pickle), register("x.safetensors"), 1, "is not a readable safetensors"),
     Case("torch-empty", file_writer("x.pt", b""), register("x.pt"), 1, "is not a readable torch file"),
     Case("torch-text", file_writer("x.pt", b"hello\n"), register("x.pt"), 1, "x.pt "),
-    Case("torch-cut", file_writer("x.pt", GOOD[: len(GOOD) // 2]), register("x.pt"), 1, "x.pt "),
-    Case("torch-without-pickle", file_writer("x.pt", rebuild_zip(GOOD, lambda i, b: [] if "data.pkl" in i.filename else [(i, b)])), register("x.pt"), 1, "x.pt "),
-    Case("torch-without-data", file_writer("x.pt", rebuild_zip(GOOD, lambda i, b: [] if "/data/" in i.filename else [(i, b)])), register("x.pt"), 1, "x.pt "),
+    Case("torch-cut", file_writer("x.pt", GOOD_TORCH_BYTES[: len(GOOD_TORCH_BYTES) // 2]), register("x.pt"), 1, "x.pt "),
+    Case("torch-without-pickle", file_writer("x.pt", rebuild_zip(GOOD_TORCH_BYTES, lambda i, b: [] if "data.pkl" in i.filename else [(i, b)])), register("x.pt"), 1, "x.pt "),
+    Case("torch-without-data", file_writer("x.pt", rebuild_zip(GOOD_TORCH_BYTES, lambda i, b: [] if "/data/" in i.filename else [(i, b)])), register("x.pt"), 1, "x.pt "),
     Case("torch-list", file_writer("x.pt", torch_bytes([torch.zeros(1)])), register("x.pt"), 1, "not a bare state dict"),
     Case("torch-number", file_writer("x.pt", torch_bytes(3)), register("x.pt"), 1, "not a bare state dict"),
     Case("torch-no-tensors", file_writer("x.pt", torch_bytes({"a": 1})), register("x.pt"), 1, "not a bare state dict"),
     Case("torch-empty-dict", file_writer("x.pt", torch_bytes({})), register("x.pt"), 1, "not a bare state dict"),
     Case("torch-numbers-for-keys", file_writer("x.pt", torch_bytes({1: torch.zeros(1)})), register("x.pt"), 1, "x.pt|no backbone"),
-    Case("safetensors-called-pt", lambda room: (room.folder / "x.pt").write_bytes((room.folder / TINY).read_bytes()), register("x.pt"), 1, "x.pt "),
+    Case("safetensors-called-pt", lambda room: (room.folder / "x.pt").write_bytes((room.folder / TINY_TEXT).read_bytes()), register("x.pt"), 1, "x.pt "),
 ]  # fmt: skip
 
 
@@ -216,12 +216,12 @@ PICKLES += [
 # what is no file, shards, what changed
 
 
-def index(**places: str) -> Callable[[Room], None]:
-    return file_writer("x.safetensors.index.json", json.dumps({"weight_map": places}))
+def index(**fields: str) -> Callable[[Room], None]:
+    return file_writer("x.safetensors.index.json", json.dumps({"weight_map": fields}))
 
 
-SHARDED = register("x.safetensors.index.json")
-PLACES = [
+SHARDED_ITEMS = register("x.safetensors.index.json")
+PLACES_CASES = [
     Case(
         f"{kind}-{suffix}",
         odd_file(f"x.{suffix}", kind),
@@ -233,46 +233,46 @@ PLACES = [
     for suffix in ("safetensors", "pt")
     if (kind, suffix) != ("sparse", "pt")
 ]
-PLACES += [
-    Case("index-leaves-folder", index(a="../x.safetensors"), SHARDED, 1, "wanted .safetensors files beside it"),
-    Case("index-absolute", index(a="/etc/passwd"), SHARDED, 1, "wanted .safetensors files beside it"),
-    Case("index-of-pickles", index(a="x.bin"), SHARDED, 1, "wanted .safetensors files beside it"),
-    Case("index-missing-shard", index(a="a.safetensors"), SHARDED, 1, "which is missing"),
-    Case("index-no-json", file_writer("x.safetensors.index.json", b"{"), SHARDED, 1, "is not an index of weights"),
-    Case("index-nested", file_writer("x.safetensors.index.json", b"[" * 100_000), SHARDED, 1, "is not an index of weights"),
-    Case("index-map-a-list", file_writer("x.safetensors.index.json", b'{"weight_map": [1]}'), SHARDED, 1, "is not an index of weights"),
-    Case("index-without-map", file_writer("x.safetensors.index.json", b"{}"), SHARDED, 1, "is not an index of weights"),
-    Case("index-pipe", odd_file("x.safetensors.index.json", "pipe"), SHARDED, 1, "is a pipe"),
-    Case("index-shard-pipe", run_builders(index(a="a.safetensors"), odd_file("a.safetensors", "pipe")), SHARDED, 1, "a.safetensors"),
+PLACES_CASES += [
+    Case("index-leaves-folder", index(a="../x.safetensors"), SHARDED_ITEMS, 1, "wanted .safetensors files beside it"),
+    Case("index-absolute", index(a="/etc/passwd"), SHARDED_ITEMS, 1, "wanted .safetensors files beside it"),
+    Case("index-of-pickles", index(a="x.bin"), SHARDED_ITEMS, 1, "wanted .safetensors files beside it"),
+    Case("index-missing-shard", index(a="a.safetensors"), SHARDED_ITEMS, 1, "which is missing"),
+    Case("index-no-json", file_writer("x.safetensors.index.json", b"{"), SHARDED_ITEMS, 1, "is not an index of weights"),
+    Case("index-nested", file_writer("x.safetensors.index.json", b"[" * 100_000), SHARDED_ITEMS, 1, "is not an index of weights"),
+    Case("index-map-a-list", file_writer("x.safetensors.index.json", b'{"weight_map": [1]}'), SHARDED_ITEMS, 1, "is not an index of weights"),
+    Case("index-without-map", file_writer("x.safetensors.index.json", b"{}"), SHARDED_ITEMS, 1, "is not an index of weights"),
+    Case("index-pipe", odd_file("x.safetensors.index.json", "pipe"), SHARDED_ITEMS, 1, "is a pipe"),
+    Case("index-shard-pipe", run_builders(index(a="a.safetensors"), odd_file("a.safetensors", "pipe")), SHARDED_ITEMS, 1, "a.safetensors"),
     Case(
-        "index-other-keys", run_builders(index(a="a.safetensors"), file_writer("a.safetensors", tensors({"b": tensor()}))), SHARDED, 1, "disagree about 'a'"
+        "index-other-keys", run_builders(index(a="a.safetensors"), file_writer("a.safetensors", tensors({"b": tensor()}))), SHARDED_ITEMS, 1, "disagree about 'a'"
     ),
-    Case("index-steers", index(a="\x1b[2J.safetensors"), SHARDED, 1, "safetensors"),
+    Case("index-steers", index(a="\x1b[2J.safetensors"), SHARDED_ITEMS, 1, "safetensors"),
     Case("manifest-empty", file_writer("lora/manifest.json", b"{}"), register("lora"), 1, "manifest"),
     Case("manifest-nested", file_writer("lora/manifest.json", b"[" * 100_000), register("lora"), 1, "manifest"),
     Case("manifest-pipe", odd_file("lora/manifest.json", "pipe"), register("lora"), 1, "manifest"),
 ]  # fmt: skip
 
 GENERATE = ("generate", "tiny", "--count", "2", "--out", "new")
-REGISTERED = "home/checkpoints/tiny"
+REGISTERED_TEXT = "home/checkpoints/tiny"
 
 
 def flip(room: Room) -> None:
-    path = room.folder / TINY
+    path = room.folder / TINY_TEXT
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
 
 
-CHANGED = [
+CHANGED_CASES = [
     Case("registered-flip", flip, GENERATE, 1, "has sha256 "),
-    Case("registered-cut", lambda room: os.truncate(room.folder / TINY, 100), GENERATE, 1, "has sha256 "),
-    Case("registered-missing", odd_file(TINY, "missing"), GENERATE, 1, "is missing"),
-    Case("registered-pipe", odd_file(TINY, "pipe"), GENERATE, 1, "tiny.safetensors"),
-    Case("registered-device", odd_file(TINY, "device"), GENERATE, 1, "/dev/zero"),
+    Case("registered-cut", lambda room: os.truncate(room.folder / TINY_TEXT, 100), GENERATE, 1, "has sha256 "),
+    Case("registered-missing", odd_file(TINY_TEXT, "missing"), GENERATE, 1, "is missing"),
+    Case("registered-pipe", odd_file(TINY_TEXT, "pipe"), GENERATE, 1, "tiny.safetensors"),
+    Case("registered-device", odd_file(TINY_TEXT, "device"), GENERATE, 1, "/dev/zero"),
     Case("export-flip", flip, ("export", "tiny", "out.safetensors"), 1, "has sha256 "),
     Case("figure-flip", flip, ("figure", "attention-distance", "tiny", "--count", "1", "--out", "a.svg"), 1, "has sha256 "),
-    Case("export-onto-weights", None, ("export", "tiny", TINY, "--replace"), 1, "is also an input file"),
+    Case("export-onto-weights", None, ("export", "tiny", TINY_TEXT, "--replace"), 1, "is also an input file"),
     Case("export-onto-file", file_writer("out.safetensors", b"mine"), ("export", "tiny", "out.safetensors"), 1, "holds something else"),
     Case("export-onto-pipe", odd_file("out.safetensors", "pipe"), ("export", "tiny", "out.safetensors", "--replace"), 1, "not a file"),
 ]  # fmt: skip
@@ -288,12 +288,12 @@ def test_pickles_run_no_code(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
-@table(*PLACES)
+@table(*PLACES_CASES)
 def test_what_is_no_file_of_weights_is_named(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
-@table(*CHANGED)
+@table(*CHANGED_CASES)
 def test_registered_weights_that_changed_are_not_used(case: Case, room: Room) -> None:
     run_case(case, room)
 

@@ -26,11 +26,13 @@ from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 
 def test_a_collapsed_generator_is_precise_and_recalls_little() -> None:
     real = cloud(28, 600, 8)
-    collapsed = real[0] + cloud(29, 600, 8, scale=0.01)
-    score = PLUGIN.evaluate(make_features(collapsed), reference_of(real))
+    collapsed_real = real[0] + cloud(29, 600, 8, scale=0.01)
+    score = PLUGIN.evaluate(make_features(collapsed_real), reference_of(real))
     assert value_of(score, "precision") > 0.95 and value_of(score, "recall") < 0.05
-    swapped = PLUGIN.evaluate(make_features(real), reference_of(collapsed))
-    assert value_of(swapped, "precision") < 0.05 and value_of(swapped, "recall") > 0.95
+    swapped_results = PLUGIN.evaluate(make_features(real), reference_of(collapsed_real))
+    assert (
+        value_of(swapped_results, "precision") < 0.05 and value_of(swapped_results, "recall") > 0.95
+    )
 
 
 def test_noise_far_away_has_neither() -> None:
@@ -46,9 +48,16 @@ def test_order_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = cloud(36, 80, 4), cloud(37, 60, 4)
     p, q = rng.permutation(80), rng.permutation(60)
-    plain, shuffled = neighbour_balls(a, b, block=16), neighbour_balls(a[p], b[q], block=16)
-    np.testing.assert_array_equal(plain.generated_inside[p], shuffled.generated_inside)
-    np.testing.assert_array_equal(plain.real_inside[q], shuffled.real_inside)
+    plain_neighbour_balls, shuffled_neighbour_balls = (
+        neighbour_balls(a, b, block=16),
+        neighbour_balls(a[p], b[q], block=16),
+    )
+    np.testing.assert_array_equal(
+        plain_neighbour_balls.generated_inside[p], shuffled_neighbour_balls.generated_inside
+    )
+    np.testing.assert_array_equal(
+        plain_neighbour_balls.real_inside[q], shuffled_neighbour_balls.real_inside
+    )
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.3, 4096.0])
@@ -56,21 +65,25 @@ def test_copies_are_at_distance_exactly_zero(shift: float) -> None:
     base = cloud(38, 50, 200, shift)
     rows = np.concatenate([base, base, base, base])[np.random.default_rng(39).permutation(200)]
     assert (squared_radii(rows, block=32) == 0.0).all()
-    plain = rows.astype(np.float64)
-    norms = (plain**2).sum(axis=1)
-    unsnapped = norms[:, None] + norms - 2 * plain @ plain.T
+    plain_rows = rows.astype(np.float64)
+    norms = (plain_rows**2).sum(axis=1)
+    unsnapped_norm = norms[:, None] + norms - 2 * plain_rows @ plain_rows.T
     copies = full_distances(rows, rows) == 0.0
-    assert np.abs(unsnapped[copies]).max() > 0.0  # without the floor copies are at a distance
+    assert np.abs(unsnapped_norm[copies]).max() > 0.0  # without the floor copies are at a distance
     assert squared_radii(base).min() > 0.0
 
 
 def test_a_mean_far_from_zero_costs_no_digits() -> None:
     rows = cloud(68, 120, 100, shift=4096.0, scale=0.05)
     np.testing.assert_allclose(squared_radii(rows), slow_radii(rows), rtol=1e-11)
-    plain = rows.astype(np.float64)
-    uncentred = (plain**2).sum(axis=1)[:, None] + (plain**2).sum(axis=1) - 2 * plain @ plain.T
-    np.fill_diagonal(uncentred, np.inf)
-    assert np.abs(np.sort(uncentred, axis=1)[:, 2] / slow_radii(rows) - 1).max() > 1e-8
+    plain_rows = rows.astype(np.float64)
+    uncentred_total = (
+        (plain_rows**2).sum(axis=1)[:, None]
+        + (plain_rows**2).sum(axis=1)
+        - 2 * plain_rows @ plain_rows.T
+    )
+    np.fill_diagonal(uncentred_total, np.inf)
+    assert np.abs(np.sort(uncentred_total, axis=1)[:, 2] / slow_radii(rows) - 1).max() > 1e-8
 
 
 def test_three_copies_leave_a_radius_and_four_do_not() -> None:

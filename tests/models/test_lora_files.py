@@ -64,7 +64,7 @@ def save_lora(
     from peft.utils import get_peft_model_state_dict
 
     pipe = load_pipeline(kind, bases)
-    made = LoraConfig(
+    lora_config = LoraConfig(
         **{
             "r": 4,
             "lora_alpha": 4,
@@ -72,27 +72,27 @@ def save_lora(
             **config,
         }
     )
-    pipe.transformer.add_adapter(made)
+    pipe.transformer.add_adapter(lora_config)
     rng = torch.Generator().manual_seed(3)
     for name, parameter in pipe.transformer.named_parameters():
         if "lora_" in name:
             parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=rng))
     layers = get_peft_model_state_dict(pipe.transformer)
-    metadata = {"transformer_lora_adapter_metadata": made.to_dict()} if note else {}
+    metadata = {"transformer_lora_adapter_metadata": lora_config.to_dict()} if note else {}
     pipe.save_lora_weights(folder, transformer_lora_layers=layers, **metadata)
     return folder
 
 
 def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.ndarray:
     """What diffusers itself draws, with that folder's LoRA or without."""
-    pipe, ours = load_pipeline(kind, bases), backbone(kind)
+    pipe, package_backbone = load_pipeline(kind, bases), backbone(kind)
     if folder is not None:
         pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
-    latents = ours.generator_class(pipe, None, ours.parse_config({"base": "x"})).initial_noise(
-        RED.index, tiny.settings()
-    )
-    length = ours.parse_config({"base": "x"}).text_tokens
-    drawn = pipe(
+    latents = package_backbone.generator_class(
+        pipe, None, package_backbone.parse_config({"base": "x"})
+    ).initial_noise(RED.index, tiny.settings())
+    length = package_backbone.parse_config({"base": "x"}).text_tokens
+    generated_pipe = pipe(
         RED.prompt,
         height=64,
         width=64,
@@ -102,14 +102,14 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
         max_sequence_length=length,
         output_type="np",
     )
-    return (255 * drawn.images[0]).round().astype(int)
+    return (255 * generated_pipe.images[0]).round().astype(int)
 
 
 def our_image(name: str, **settings: Any) -> np.ndarray:
-    used = tiny.settings(**settings)
+    settings_result = tiny.settings(**settings)
     return (
-        open_generator(load_checkpoint_record(name), used)
-        .generate([RED], used)
+        open_generator(load_checkpoint_record(name), settings_result)
+        .generate([RED], settings_result)
         .images[0]
         .astype(int)
     )
@@ -130,14 +130,17 @@ def test_a_bare_lora_draws_what_the_library_draws(
 ) -> None:
     folder = save_lora(kind, bases, tmp_path / "lora", note, **config)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
-    wanted = library_image(kind, bases, folder)
-    assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
-    assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
-    found, manifest = (
+    expected = library_image(kind, bases, folder)
+    assert np.abs(our_image("mine") - expected).max() <= 1  # a rounding of pixels
+    assert np.abs(library_image(kind, bases, None) - expected).max() > 8  # and it does something
+    checkpoint_record, manifest = (
         load_checkpoint_record("mine"),
         lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json"),
     )
-    assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).base_encoding)
+    assert (checkpoint_record.backbone, checkpoint_record.encoding, checkpoint_record.options) == (
+        kind,
+        *backbone(kind).base_encoding,
+    )
     assert manifest.files == {
         "lora.safetensors": sha256_file(folder / FILE)
     }  # the user's file, byte by byte
@@ -155,14 +158,14 @@ def kohya(folder: Path, target: Path) -> Path:
     kohya's scripts write.
     """
     rng, state = torch.Generator().manual_seed(4), {}
-    for part, (wide, narrow) in {
+    for part, (wide_name, narrow_field) in {
         "img_attn_proj": (32, 32),
         "txt_attn_proj": (32, 32),
         "img_mlp_0": (128, 32),
     }.items():
         name = f"lora_unet_double_blocks_0_{part}"
-        state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow, generator=rng)
-        state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide, 4, generator=rng)
+        state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow_field, generator=rng)
+        state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide_name, 4, generator=rng)
         state[f"{name}.alpha"] = torch.tensor(8.0)
     target.mkdir()
     save_file(state, target / FILE)
@@ -174,9 +177,9 @@ def test_another_tools_names_are_translated_by_the_library(
 ) -> None:
     folder = kohya(bases["flux"], tmp_path / "kohya")
     register("kohya", folder / FILE, {"config": {"base": str(bases["flux"])}})
-    wanted = library_image("flux", bases, folder)
-    assert np.abs(our_image("kohya") - wanted).max() <= 1
-    assert np.abs(library_image("flux", bases, None) - wanted).max() > 8
+    expected = library_image("flux", bases, folder)
+    assert np.abs(our_image("kohya") - expected).max() <= 1
+    assert np.abs(library_image("flux", bases, None) - expected).max() > 8
     manifest = lora_manifest.read_manifest(home() / "checkpoints/kohya/manifest.json")
     assert manifest.training == {"lora_converted_from_sha256": sha256_file(folder / FILE)}
 
@@ -224,19 +227,23 @@ def test_the_encodings_weights_travel_with_it(
     folder = save_lora(kind, bases, tmp_path / "lora")
     path = folder / "encoding.safetensors" if beside else tmp_path / "mine.safetensors"
     network = encoding_file(kind, bases, path, qk_mode="same")
-    said = {
+    fields = {
         "config": {"base": str(bases[kind])},
         "options": {"qk_mode": "same"},
         "encoding": None if beside else "harope",
     }
-    register("both", folder, said, None if beside else path)
-    found = load_checkpoint_record("both")
-    assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
+    register("both", folder, fields, None if beside else path)
+    checkpoint_record = load_checkpoint_record("both")
+    assert (checkpoint_record.encoding, checkpoint_record.options) == (
+        "harope",
+        {"qk_mode": "same"},
+    )
     network.transformer.load_lora_adapter(load_file(folder / FILE))
     inputs = backbone(kind).trial_inputs(network)
-    used = open_generator(found, tiny.settings(fold=False)).network
+    network_result = open_generator(checkpoint_record, tiny.settings(fold=False)).network
     assert (
-        tiny.relative_distance(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
+        tiny.relative_distance(tiny.outputs(network_result, inputs), tiny.outputs(network, inputs))
+        <= 2e-6
     )  # other kernels run on mapped files
 
 
@@ -253,21 +260,21 @@ def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path
 def check_refusal(
     name: str,
     weights: Path,
-    said: dict[str, Any],
+    fields: dict[str, Any],
     kind: type[BenchError],
     words: str,
     encoding: Path | None = None,
 ) -> None:
     """Holds that registering fails with one line of these words and leaves nothing at home."""
-    with pytest.raises(kind, match=words) as caught:
-        register(name, weights, said, encoding)
-    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(kind, match=words) as excinfo:
+        register(name, weights, fields, encoding)
+    assert len(str(excinfo.value).splitlines()) == 1
     assert not (home() / "checkpoints" / name).exists()
     assert name not in registry.list_entries("checkpoints")
 
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder, said = (
+    folder, fields = (
         save_lora("flux", bases, tmp_path / "lora"),
         {"config": {"base": str(bases["flux"])}},
     )
@@ -275,40 +282,44 @@ def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) ->
     check_refusal("a", folder, {}, OptionError, advice)
     check_refusal("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
     check_refusal(
-        "a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3"
+        "a", folder, {**fields, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3"
     )
     check_refusal(
         "a",
         folder,
-        {**said, "encoding": "harope"},
+        {**fields, "encoding": "harope"},
         OptionError,
         "has weights, .* has none of them; add --encoding-weights FILE",
     )
-    odd = tmp_path / "odd.safetensors"
-    save_file({"surprise": torch.zeros(2)}, odd)
-    check_refusal("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
-    check_refusal("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
+    odd_path = tmp_path / "odd.safetensors"
+    save_file({"surprise": torch.zeros(2)}, odd_path)
+    check_refusal(
+        "a", folder, fields, OptionError, "do not reveal the encoding; add --encoding", odd_path
+    )
+    check_refusal(
+        "a", folder, {**fields, "encoding": "harope"}, WeightsError, "missing A_u", odd_path
+    )
     message = "--encoding-weights is for a LoRA without manifest"
-    check_refusal("a", bases["flux"], said, OptionError, message, odd)
+    check_refusal("a", bases["flux"], fields, OptionError, message, odd_path)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
     check_refusal(
         "a",
         folder,
-        {**said, "encoding": "string"},
+        {**fields, "encoding": "string"},
         WeightsError,
         "unexpected A_u",
         tmp_path / "e.safetensors",
     )
     (tmp_path / "empty").mkdir()
     check_refusal(
-        "a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA"
+        "a", tmp_path / "empty", fields, WeightsError, "wanted a manifest.json, .* found no LoRA"
     )
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
     check_refusal(
         "a",
         tmp_path / "empty",
-        said,
+        fields,
         WeightsError,
         "one.safetensors, two.safetensors; give one file",
     )
@@ -323,7 +334,7 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda s: {k: v[:, :3] if k.endswith("A.weight") else v for k, v in s.items()},
@@ -371,14 +382,14 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lora_that_does_not_fit_is_refused(
-    bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str
+    bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, message: str
 ) -> None:
     folder = save_lora(kind, bases, tmp_path / "lora", note=False)
     save_file(
         {key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()},
         folder / FILE,
     )
-    check_refusal("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
+    check_refusal("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, message)
 
 
 def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -501,14 +512,14 @@ def without_weights(base: Path) -> None:
 
 
 def without_a_shard(base: Path) -> None:
-    places = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
+    fields = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
     (base / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": places})
+        json.dumps({"weight_map": fields})
     )
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (quantise_base, "transformer is quantised .'bitsandbytes'."),
         (variant("transformer"), "transformer has only the variant 'fp16'"),
@@ -520,13 +531,17 @@ def without_a_shard(base: Path) -> None:
 )
 @pytest.mark.parametrize("adapter", [True, False])
 def test_a_base_that_would_not_load_is_refused_when_registered(
-    bases: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None], said: str, adapter: bool
+    bases: dict[str, Path],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    message: str,
+    adapter: bool,
 ) -> None:
     base = Path(shutil.copytree(bases["flux"], tmp_path / "base"))
     spoil(base)
     weights = save_lora("flux", bases, tmp_path / "lora") if adapter else base
     check_refusal(
-        "broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, said
+        "broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, message
     )
 
 
@@ -585,38 +600,40 @@ def test_a_folder_of_something_else_at_home_is_left_alone(
 def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(
     bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder, said = (
+    folder, fields = (
         save_lora("flux", bases, tmp_path / "lora"),
         {"config": {"base": str(bases["flux"])}},
     )
-    place = home() / "checkpoints"
-    toml = register("twice", folder, said)
-    files = {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()}
-    assert not register_checkpoint("twice", folder, said).is_changed
-    assert {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()} == files
+    path_result = home() / "checkpoints"
+    toml = register("twice", folder, fields)
+    files = {path.name: path.stat().st_mtime_ns for path in (path_result / "twice").iterdir()}
+    assert not register_checkpoint("twice", folder, fields).is_changed
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (path_result / "twice").iterdir()
+    } == files
 
-    (place / ".twice.registering").mkdir()  # killed while the folder was built
-    (place / ".twice.registering/lora.safetensors").write_bytes(b"half")
+    (path_result / ".twice.registering").mkdir()  # killed while the folder was built
+    (path_result / ".twice.registering/lora.safetensors").write_bytes(b"half")
     toml.unlink()  # killed between the folder and its TOML
-    assert register_checkpoint("twice", folder, said).is_changed and toml.is_file()
+    assert register_checkpoint("twice", folder, fields).is_changed and toml.is_file()
 
-    (place / "twice/lora.safetensors").write_bytes(b"damaged")
-    register("twice", folder, said)
+    (path_result / "twice/lora.safetensors").write_bytes(b"damaged")
+    register("twice", folder, fields)
     our_image("twice")
-    assert sorted(path.name for path in place.iterdir() if "lock" not in path.name) == [
+    assert sorted(path.name for path in path_result.iterdir() if "lock" not in path.name) == [
         "twice",
         "twice.toml",
     ]
 
 
 def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_path: Path) -> None:
-    said = {"config": {"base": str(bases["flux"])}}
-    register("name", save_lora("flux", bases, tmp_path / "one"), said)
+    fields = {"config": {"base": str(bases["flux"])}}
+    register("name", save_lora("flux", bases, tmp_path / "one"), fields)
     before = (home() / "checkpoints/name.toml").read_bytes()
     with pytest.raises(NameClashError, match="registered already.*drawing"):
-        register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}})
+        register("name", tmp_path / "one", {**fields, "drawing": {"vae_tiling": False}})
     assert (home() / "checkpoints/name.toml").read_bytes() == before
-    register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}}, replace=True)
+    register("name", tmp_path / "one", {**fields, "drawing": {"vae_tiling": False}}, replace=True)
     our_image("name")
 
 
@@ -642,18 +659,21 @@ def test_register_and_generate(
         "--config",
         "base=base",
     )
-    for more in (
+    for text in (
         ("--encoding-weights", tmp_path / "e.safetensors"),
         ("--drawing", "vae_tiling=false"),
     ):
-        words = (*words, *more)
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exit_code == 0, done.output
-    found = load_checkpoint_record("my-lora")
-    assert found.config["base"] == str(bases[kind])
-    assert found.drawing == {**backbone(kind).default_fields["drawing"], "vae_tiling": False}
+        words = (*words, *text)
+    command_result = CliRunner().invoke(main, list(map(str, words)))
+    assert command_result.exit_code == 0, command_result.output
+    checkpoint_record = load_checkpoint_record("my-lora")
+    assert checkpoint_record.config["base"] == str(bases[kind])
+    assert checkpoint_record.drawing == {
+        **backbone(kind).default_fields["drawing"],
+        "vae_tiling": False,
+    }
     monkeypatch.chdir(tmp_path)
-    drawn = (
+    generated_texts = (
         "generate",
         "my-lora",
         "--suite",
@@ -665,7 +685,7 @@ def test_register_and_generate(
         "--out",
         str(tmp_path / "run"),
     )
-    assert CliRunner().invoke(main, drawn).exit_code == 0
+    assert CliRunner().invoke(main, generated_texts).exit_code == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["fold"] is True
 
 

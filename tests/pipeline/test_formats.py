@@ -252,18 +252,18 @@ def set_format(path: Path, version: object) -> None:
         write_arrays(path, arrays if version is None else {**arrays, FORMAT_KEY: np.array(version)})
         return
     if path.suffix == ".pt":
-        facts = torch.load(path, weights_only=True)
+        tensor = torch.load(path, weights_only=True)
     elif path.suffix == ".toml":
-        facts = read_toml(path)
+        tensor = read_toml(path)
     else:
-        facts = json.loads(path.read_text())
-    facts = {name: value for name, value in facts.items() if name != FORMAT_KEY} | (
+        tensor = json.loads(path.read_text())
+    tensor = {name: value for name, value in tensor.items() if name != FORMAT_KEY} | (
         {} if version is None else {FORMAT_KEY: version}
     )
     if path.suffix == ".pt":
-        torch.save(facts, path)
+        torch.save(tensor, path)
     else:
-        write_text(path, toml_text(facts) if path.suffix == ".toml" else json.dumps(facts) + "\n")
+        write_text(path, toml_text(tensor) if path.suffix == ".toml" else json.dumps(tensor) + "\n")
 
 
 def test_every_kind_of_file_is_tried_here() -> None:
@@ -307,12 +307,12 @@ def check_error(file: File, version: object, folder: Path) -> None:
     path = file.write(folder)
     set_format(path, version)
     before = path.read_bytes()
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(FormatError) as excinfo:
         file.read(path)
-    message = str(caught.value)
-    shown = "none" if version is None else str(version)
+    message = str(excinfo.value)
+    shown_text = "none" if version is None else str(version)
     assert (
-        f"wanted format {format_version(file.kind)}, found {shown}; made by another version of"
+        f"wanted format {format_version(file.kind)}, found {shown_text}; made by another version of"
         " harope-bench: " in message
     )
     assert (
@@ -323,9 +323,9 @@ def check_error(file: File, version: object, folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[31m7", "7\n8", "9" * 200])
 def test_a_hostile_version_steers_no_terminal_and_stays_short(text: str, tmp_path: Path) -> None:
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(FormatError) as excinfo:
         formats.check_format("plan", text, tmp_path / "plan.json")
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert str(excinfo.value).isprintable() and len(str(excinfo.value)) < 300 + len(str(tmp_path))
 
 
 def test_the_format_decides_no_pixel() -> None:
@@ -390,7 +390,7 @@ def test_the_numbers_have_one_owner() -> None:
         str(p.relative_to(root)): list(numbered_literals(ast.parse(p.read_text())))
         for p in root.rglob("*.py")
     }
-    assert not {name: found for name, found in lines.items() if found}
+    assert not {name: line for name, line in lines.items() if line}
     assert list(
         numbered_literals(ast.parse('class A:\n    format: int = 2\nb = {"format": 3}'))
     ) == [2, 3]

@@ -98,8 +98,8 @@ def test_samples_differ_from_each_other_and_between_seeds(
 ) -> None:
     pictures = [v for k, v in uninterrupted_bits.items() if k.endswith(".png")]
     assert len(set(pictures)) == 60
-    other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
-    generate(other, range(60), tmp_path / "other")
+    other_plan = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
+    generate(other_plan, range(60), tmp_path / "other")
     assert not set(pictures) & set(bits(tmp_path / "other").values())
 
 
@@ -122,7 +122,7 @@ def test_a_lost_image_is_drawn_again(
 def test_another_plan_in_the_folder_names_the_field(
     plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    other = plan.model_copy(
+    other_plan = plan.model_copy(
         update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})}
     )
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_another_plan_in_the_folder_names_the_field(
             r" folder, 4 requested"
         ),
     ):
-        generate(other, range(60), tmp_path / "straight")
+        generate(other_plan, range(60), tmp_path / "straight")
     assert bits(tmp_path / "straight") == uninterrupted_bits
 
 
@@ -197,10 +197,10 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 def test_larger_and_smaller_resolutions_are_drawn(plan: Plan, tmp_path: Path) -> None:
     for side in (14, 56):
-        other = plan.model_copy(
+        other_plan = plan.model_copy(
             update={"settings": plan.settings.model_copy(update={"resolution": side})}
         )
-        generate(other, range(2), tmp_path / str(side))
+        generate(other_plan, range(2), tmp_path / str(side))
         samples = open_samples(tmp_path / str(side))
         assert next(samples.batches([0, 1], 2)).images.shape == (2, side, side, 3)
 
@@ -224,7 +224,7 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
         "--out",
         str(tmp_path / "run"),
     ]
-    rng, kills, partial = random.Random(0), 0, 0
+    rng, kills, partial_count = random.Random(0), 0, 0
     for _ in range(20):
         process = subprocess.Popen(
             command,
@@ -245,8 +245,8 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
             time.sleep(rng.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-            done = len(RunFolder(tmp_path / "run").read_records())
-            partial += 0 < done < count
+            result_count = len(RunFolder(tmp_path / "run").read_records())
+            partial_count += 0 < result_count < count
             for index, record in RunFolder(tmp_path / "run").read_records().items():
                 assert (tmp_path / "run" / str(record.file)).is_file(), (
                     f"sample {index} was reported done and is gone"
@@ -254,7 +254,7 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
         elif process.wait() == 0:
             break
     assert kills >= 1
-    assert partial >= 1
+    assert partial_count >= 1
     left = {k: v for k, v in bits(tmp_path / "run").items() if not k.endswith(".part")}
     assert left == bits(tmp_path / "straight")
 
@@ -301,8 +301,8 @@ def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> Non
         for part in parts
     ]
     for process in running:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        _, communicate = process.communicate()
+        assert process.returncode == 0, communicate
     assert bits(tmp_path / "run") == bits(tmp_path / "straight")
 
 
@@ -321,8 +321,8 @@ def test_a_finished_run_is_read_once_however_long(
 def test_unsorted_and_repeated_indices_are_drawn_once(
     plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
-    assert (drawn.n_requested, drawn.n_generated) == (60, 60)
+    generated_samples = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
+    assert (generated_samples.n_requested, generated_samples.n_generated) == (60, 60)
     assert bits(tmp_path / "other") == uninterrupted_bits
 
 
@@ -339,12 +339,12 @@ def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
 def test_halves_that_a_kill_left_long_ago_are_swept(
     plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    old, new = (
+    old_path, new_path = (
         tmp_path / "straight/images/.000001.png.a.part",
         tmp_path / "straight/images/.000002.png.b.part",
     )
-    for part in (old, new):
+    for part in (old_path, new_path):
         part.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    os.utime(old_path, (0, 0))
     generate(plan, range(60), tmp_path / "straight")
-    assert (old.exists(), new.exists()) == (False, True)
+    assert (old_path.exists(), new_path.exists()) == (False, True)

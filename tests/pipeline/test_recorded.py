@@ -37,21 +37,21 @@ COUNT = 4
 @pytest.fixture(scope="module")
 def scored_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a checkpoint, and a run of it that was scored; tests copy both."""
-    place = tmp_path_factory.mktemp("recorded")
+    folder = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
+        patch.setenv("HAROPE_BENCH_HOME", str(folder / "home"))
         generate(
-            make_plan(tiny.register_tiny(place / "weights"), None, {}),
+            make_plan(tiny.register_tiny(folder / "weights"), None, {}),
             range(COUNT),
-            place / "runs/a",
+            folder / "runs/a",
         )
         evaluate(
-            place / "runs/a",
-            place / "runs/a",
-            FeatureScoring("digits", write_moments_reference(place)),
+            folder / "runs/a",
+            folder / "runs/a",
+            FeatureScoring("digits", write_moments_reference(folder)),
         )
-    shutil.copytree(place / "runs/a", place / "runs/b")
-    return place
+    shutil.copytree(folder / "runs/a", folder / "runs/b")
+    return folder
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def scored_copy(scored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path
 
 
-def state_of(place: Path) -> dict[str, bytes]:
+def state_of(folder: Path) -> dict[str, bytes]:
     """Every file that is no lock."""
     files = (
         path
-        for path in sorted(place.rglob("*"))
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(".lock")
     )
-    return {str(path.relative_to(place)): path.read_bytes() for path in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def call(*words: str) -> Result:
@@ -79,9 +79,9 @@ def call(*words: str) -> Result:
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Alter JSON, or the second line of a .jsonl, and tell nobody."""
     lines = path.read_text().splitlines() if path.suffix == ".jsonl" else ["", path.read_text()]
-    facts = json.loads(lines[1])
-    change(facts)
-    lines[1] = json.dumps(facts)
+    document = json.loads(lines[1])
+    change(document)
+    lines[1] = json.dumps(document)
     path.write_text("\n".join(lines).strip() + "\n")
 
 
@@ -91,8 +91,8 @@ def result_of(run: Path) -> Path:
     return path
 
 
-def value(facts: dict[str, Any]) -> None:
-    facts["measurements"][0]["value"] = 1.5
+def value(fields: dict[str, Any]) -> None:
+    fields["measurements"][0]["value"] = 1.5
 
 
 def alter_result(run: Path) -> None:
@@ -110,7 +110,7 @@ def alter_records(run: Path) -> None:
 
 
 def alter_plan(run: Path) -> None:
-    edit(run / "plan.json", lambda facts: facts["settings"].update(guidance=4.0))
+    edit(run / "plan.json", lambda fields: fields["settings"].update(guidance=4.0))
 
 
 RESULTS_ARE_READ = [
@@ -177,9 +177,9 @@ def test_nothing_vouches_for_altered_records_after_the_run_grew(scored_copy: Pat
 
 def test_verify_still_says_what_is_wrong_in_altered_records(scored_copy: Path) -> None:
     alter_records(scored_copy / "runs/b")
-    wrong = verify(scored_copy / "runs/b", 0, reference=None).altered_messages
-    assert any("samples.jsonl: its sha256" in line for line in wrong) and any(
-        "label or prompt of samples 1 " in line for line in wrong
+    wrong_altered_messages = verify(scored_copy / "runs/b", 0, reference=None).altered_messages
+    assert any("samples.jsonl: its sha256" in line for line in wrong_altered_messages) and any(
+        "label or prompt of samples 1 " in line for line in wrong_altered_messages
     )
 
 
@@ -201,7 +201,7 @@ def test_results_without_recorded_hashes_are_read(scored_copy: Path) -> None:
     """Those of other tools, and those that were copied alone."""
     (scored_copy / "runs/b/results/SHA256SUMS").unlink()
     alter_result(scored_copy / "runs/b")
-    assert [found.result.measurements[0].value for found in read_results(scored_copy / "runs")][
+    assert [result.result.measurements[0].value for result in read_results(scored_copy / "runs")][
         1
     ] == 1.5
 

@@ -43,19 +43,19 @@ def write_run(
     is no prompt.
     """
     (folder / "images").mkdir(parents=True)
-    who = fake.checkpoint(folder.name, "harope", suite=suite)
-    write_text(folder / "plan.json", fake.plan(who, suite, resolution=side).to_json())
+    name = fake.checkpoint(folder.name, "harope", suite=suite)
+    write_text(folder / "plan.json", fake.plan(name, suite, resolution=side).to_json())
     for index in indices:
         file, colour = f"images/{index:06d}.png", COLOURS[index % len(COLOURS)]
         Image.new("RGB", (side, side), colour).save(folder / file)
-        asked = (
+        fields = (
             {"prompt": prompt.format(index=index, colour=colour)}
             if prompt
             else {"label": index % 10}
         )
         append_line(
             folder / "samples.jsonl",
-            SampleRecord(index=index, file=file, sha256=fake.HASH, **asked).to_json(),
+            SampleRecord(index=index, file=file, sha256=fake.HASH, **fields).to_json(),
         )  # type: ignore[arg-type]
     return folder
 
@@ -79,32 +79,32 @@ def test_captioned_samples_are_even_steps_through_what_all_runs_have(tmp_path: P
     """
     write_run(tmp_path / "a", range(436))
     write_run(tmp_path / "b", range(20, 211), side=16)
-    found = read_panels(tmp_path)
-    columns = [index for panel in found for index, _ in panel.captions]
+    panels = read_panels(tmp_path)
+    columns = [index for panel in panels for index, _ in panel.captions]
     assert columns == list(range(20, 211, 10))
-    assert [len(panel.captions) for panel in found] == [
+    assert [len(panel.captions) for panel in panels] == [
         N_COLUMNS,
         MAX_CAPTIONED_SAMPLES - N_COLUMNS,
     ]
-    for panel in found:
+    for panel in panels:
         assert [text for _, text in panel.captions] == [
             f"{i} things in {COLOURS[i % 4]}" for i, _ in panel.captions
         ]
-        wanted = [
+        expected = [
             tuple(Image.new("RGB", (1, 1), COLOURS[i % 4]).getpixel((0, 0)))
             for i, _ in panel.captions
         ]  # type: ignore[arg-type]
-        assert middle_colours(panel, 0) == middle_colours(panel, 1) == wanted
+        assert middle_colours(panel, 0) == middle_colours(panel, 1) == expected
         assert {sheet.width for sheet in panel.sheets} == {N_COLUMNS * panel.column_step - 2}, (
             "rows of one table have columns of one width"
         )
 
 
 def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path) -> None:
-    long = "{index} " + "very " * 60 + "{colour} things"
-    write_run(tmp_path / "runs/a", range(4), prompt=long)
+    long_text = "{index} " + "very " * 60 + "{colour} things"
+    write_run(tmp_path / "runs/a", range(4), prompt=long_text)
     text = Document(write_report(tmp_path / "runs", tmp_path / "r.html").read_text())
-    assert all(long.format(index=i, colour=COLOURS[i]) in text.text for i in range(4))
+    assert all(long_text.format(index=i, colour=COLOURS[i]) in text.text for i in range(4))
     (alt,) = [value for tag, name, value in text.attributes if (tag, name) == ("img", "alt")]
     assert str(alt).startswith("a, samples from left to right: 0: 0 very very")
     assert "; 3: 3 very" in str(alt) and len(str(alt)) < 4 * 100
@@ -170,6 +170,10 @@ def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> Non
 @pytest.mark.parametrize("count", [2, 7, 20])
 def test_even_steps_reach_both_ends_and_repeat_nothing(count: int) -> None:
     for length in range(1, 60):
-        found = evenly_spaced_indices(range(length), count)
-        assert (found[0], found[-1], len(set(found))) == (0, length - 1, min(count, length))
-        assert len({b - a for a, b in pairwise(found)}) <= 2
+        evenly_spaced_indices_result = evenly_spaced_indices(range(length), count)
+        assert (
+            evenly_spaced_indices_result[0],
+            evenly_spaced_indices_result[-1],
+            len(set(evenly_spaced_indices_result)),
+        ) == (0, length - 1, min(count, length))
+        assert len({b - a for a, b in pairwise(evenly_spaced_indices_result)}) <= 2

@@ -34,13 +34,15 @@ def build(runs: Path) -> list[ProtocolSection]:
 
 
 def write_fid_run(
-    folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object
+    folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **fields: object
 ) -> Path:
     """A run whose only number is FID, without per-sample values."""
-    made = measurement(
+    measurement_result = measurement(
         "fid", value, se, n, **({} if value is not None else {"reason": "too few images"})
     )
-    return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
+    return write_result(
+        folder / name, result(plan(checkpoint(name, "harope")), [measurement_result], **fields)
+    )
 
 
 def entry_ranks(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
@@ -63,7 +65,7 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"version": 2},
         {"profile": "other"},
@@ -76,9 +78,9 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
         {"plan": None},
     ],
 )
-def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path: Path) -> None:
+def test_another_protocol_is_another_section(fields: dict[str, object], tmp_path: Path) -> None:
     write_fid_run(tmp_path, "a", 10.0)
-    write_fid_run(tmp_path, "b", 11.0, **facts)
+    write_fid_run(tmp_path, "b", 11.0, **fields)
     assert [len(section.results) for section in build(tmp_path)] == [1, 1]
 
 
@@ -146,7 +148,7 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
     for i in range(21):
         write_fid_run(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
-    assert {place for place, _ in entry_ranks(section).values()} == {1}
+    assert {folder for folder, _ in entry_ranks(section).values()} == {1}
     assert (
         list(
             rank_results(
@@ -168,8 +170,11 @@ def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
 
 def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
     write_fid_run(tmp_path, "a", 10.0)
-    both = [measurement("fid", None, None, reason="too few images"), measurement("is", 5.0, 0.1)]
-    write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), both))
+    measurements = [
+        measurement("fid", None, None, reason="too few images"),
+        measurement("is", 5.0, 0.1),
+    ]
+    write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), measurements))
     (section,) = build(tmp_path)
     assert entry_ranks(section) == {"a": (1, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["a", "b"]
@@ -211,18 +216,20 @@ def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
 
 
 def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
-    written = write_leaderboard(micro_table(tmp_path / "runs", samples=2), tmp_path / "site")
-    assert written[0] == tmp_path / "site/index.html"
-    assert len(written) == 7
+    written_leaderboard = write_leaderboard(
+        micro_table(tmp_path / "runs", samples=2), tmp_path / "site"
+    )
+    assert written_leaderboard[0] == tmp_path / "site/index.html"
+    assert len(written_leaderboard) == 7
     index = Document((tmp_path / "site/index.html").read_text())
     for link in index.links:
         target, _, anchor = link.partition("#")
         page = Document((tmp_path / "site" / target).read_text()) if target else index
         assert not anchor or anchor in page.ids, link
-    page = Document(written[1].read_text())
+    page = Document(written_leaderboard[1].read_text())
     for link in page.links:
         target, _, anchor = link.partition("#")
-        assert not target or (written[1].parent / target).resolve().is_file()
+        assert not target or (written_leaderboard[1].parent / target).resolve().is_file()
         assert not anchor or anchor in (index.ids if target else page.ids)
     assert "Run card" in page.text
 
@@ -272,17 +279,17 @@ def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
-    made = result(
+    made_result = result(
         plan(checkpoint(source=HOSTILE)),
         [measurement("fid", 3.0)],
         target=HOSTILE,
         parity=HOSTILE,
         profile=HOSTILE,
     )
-    made = made.model_copy(
+    made_result = made_result.model_copy(
         update={"warnings": make_warnings("images", [HOSTILE]), "reference": HOSTILE}
     )
-    write_result(tmp_path / "runs" / 'x"><img src=x>', made)
+    write_result(tmp_path / "runs" / 'x"><img src=x>', made_result)
     for path in write_leaderboard(tmp_path / "runs", tmp_path / "site"):
         page = Document(path.read_text())
         assert page.tags["img"] == 0
@@ -301,11 +308,11 @@ def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path)
     for name in ("a", "b"):
         write_fid_run(tmp_path / "runs", name, 10.0)
     write_leaderboard(tmp_path / "runs", tmp_path / "site")
-    own = tmp_path / "site/runs/mine.html"
-    own.write_text("<p>mine</p>")
+    own_path = tmp_path / "site/runs/mine.html"
+    own_path.write_text("<p>mine</p>")
     (tmp_path / "runs/b/results/fidelity.json").unlink()
     left = write_leaderboard(tmp_path / "runs", tmp_path / "site")
-    assert set((tmp_path / "site/runs").iterdir()) == {own, left[1]}
+    assert set((tmp_path / "site/runs").iterdir()) == {own_path, left[1]}
 
 
 def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
@@ -341,18 +348,18 @@ def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
 
 def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:
     micro_table(tmp_path / "runs")
-    said = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main, ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")]
     )
-    assert said.exit_code == 0
-    assert said.output.strip().endswith("index.html: 6 runs")
+    assert command_result.exit_code == 0
+    assert command_result.output.strip().endswith("index.html: 6 runs")
     code = (
         "import sys\nfrom harope_bench.cli import main\ntry: main(['leaderboard', 'build',"
         f" {str(tmp_path / 'runs')!r}, '--out', {str(tmp_path / 'again')!r}])\nexcept SystemExit as"
         " end: assert not end.code\nassert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "again/index.html").read_bytes() == (
         tmp_path / "site/index.html"
     ).read_bytes()

@@ -46,10 +46,10 @@ def test_published_table_is_its_gold_file(number: str, kind: str) -> None:
 def test_every_published_string_stands_in_every_format(number: str, kind: str) -> None:
     text = render_table(published_board(number), kind)
     assert text.endswith("\n")
-    escaped = {"tex": lambda s: s.replace("%", r"\%")}.get(kind, lambda s: s)
+    escaped_fields = {"tex": lambda s: s.replace("%", r"\%")}.get(kind, lambda s: s)
     for row in published_board(number).table.rows:
-        for printed in row.published.values():
-            assert escaped(printed) in text
+        for printed_published in row.published.values():
+            assert escaped_fields(printed_published) in text
 
 
 def test_unknown_format_offers_the_nearest() -> None:
@@ -98,8 +98,8 @@ def test_csv_has_one_header_row_and_full_numbers(tmp_path: Path) -> None:
 def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     text = render_table(build_board(load_table("2"), read_results(tmp_path)), "json")
-    facts = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    cell = next(row for row in facts["rows"] if row["id"] == "harope")["cells"]["fid"]
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    cell = next(row for row in document["rows"] if row["id"] == "harope")["cells"]["fid"]
     assert (cell["published"], cell["half_unit"], cell["measured"], cell["measurement_name"]) == (
         "8.90",
         "0.005",
@@ -108,8 +108,8 @@ def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     )
     assert cell["low"] < 13.2 < cell["high"]
     assert re.fullmatch(r"[0-9a-f]{64}", cell["source"]["result_sha256"])
-    assert len(facts["comparisons"]) == 20
-    assert list(facts) == sorted(facts)
+    assert len(document["comparisons"]) == 20
+    assert list(document) == sorted(document)
 
 
 def test_measured_numbers_use_the_columns_decimals_and_never_claim_no_error() -> None:

@@ -80,13 +80,13 @@ def test_files_written_prompt_by_prompt_are_read_so_when_it_is_stated(tmp_path: 
     folder = write_indexed_images(
         tmp_path, prompt_files(lambda prompt, copy: f"{2 * prompt + copy:06d}.png")
     )
-    right, wrong = (
+    right, wrong_folder = (
         open_folder(folder, order="prompt-major"),
         open_folder(folder, order="copy-major"),
     )
-    assert shown_indices(right) == RIGHT != shown_indices(wrong)
+    assert shown_indices(right) == RIGHT != shown_indices(wrong_folder)
     assert "images: prompt-major as stated, 8 of the suite's 8, 2 of each prompt" in right.warnings
-    assert "images: copy-major as stated, 8 of the suite's 8" in wrong.warnings
+    assert "images: copy-major as stated, 8 of the suite's 8" in wrong_folder.warnings
 
 
 @pytest.mark.parametrize("name", ["sample_{}.png", "{}-final.png", "img ({}).png", "v2_{}.png"])
@@ -272,7 +272,7 @@ def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "message"),
     [
         ("{prompt_index}{copy}.png", "can be read in two ways"),
         ("{prompt_index}0{copy}.png", "can be read in two ways"),
@@ -289,8 +289,8 @@ def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
         ("/{index}.png", "leaves the folder"),
     ],
 )
-def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         compile_pattern(pattern)
 
 
@@ -396,7 +396,7 @@ def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"file": "../out.png", "index": 1}, "is not in"),
         ({"file": "/etc/passwd", "index": 1}, "is not in"),
@@ -413,12 +413,14 @@ def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path:
         ({"file": None, "index": 1}, "wanted file and index"),
     ],
 )
-def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
+def test_a_line_that_does_not_fit_is_named(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
     folder = write_indexed_images(tmp_path / "images", {"0.png": 0, "1.png": 1})
     write_indexed_images(tmp_path, {"out.png": 0})
     (folder / "link.png").symlink_to(tmp_path / "out.png")
     path = write_file_list(tmp_path / "list.jsonl", [{"file": "0.png", "index": 0}, row])
-    with pytest.raises(OptionError, match=told) as error:
+    with pytest.raises(OptionError, match=message) as error:
         open_folder(folder, file_list=path)
     assert "list.jsonl line 2" in str(error.value)
 
@@ -437,15 +439,21 @@ def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy:
         OptionError, match="--pattern reads files of one image each; leave --tiles out"
     ):
         open_folder(folder, pattern="{index}.png", tiles=1)
-    for arguments, told in (
+    for arguments, message in (
         (
             ["digits-harope", "--suite", "digits", "--order", "copy-major"],
             "has no prompts, --order does not apply",
         ),
         (["shapes-harope", "--tiles", "4"], "is no folder of images, --tiles does not apply"),
     ):
-        done = CliRunner().invoke(main, ["eval", *arguments, "--out", str(tmp_path / "o")])
-        assert done.exit_code == 1 and told in done.output and not (tmp_path / "o").exists()
+        command_result = CliRunner().invoke(
+            main, ["eval", *arguments, "--out", str(tmp_path / "o")]
+        )
+        assert (
+            command_result.exit_code == 1
+            and message in command_result.output
+            and not (tmp_path / "o").exists()
+        )
 
 
 def test_rows_of_an_npz_need_their_order_too(tmp_path: Path) -> None:
@@ -481,8 +489,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     indices = range(COPIES * 67)
     run.record_request(indices)
     for request in suite.requests(indices):
-        other = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
-        scene = compose_scene(caption_cases()[other], scene_rng("folders", request.index))
+        other_index = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
+        scene = compose_scene(caption_cases()[other_index], scene_rng("folders", request.index))
         run.add_sample(request, render_scene(scene, 32), None)
     (scored,) = evaluate_prompts(run.folder, run.folder, PromptScoring("shapes"), ["geneval"])
     return World(run.folder, scored.result)
@@ -535,7 +543,7 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(
     again = flatten_run(
         world, tmp_path / "pattern", lambda prompt, copy: f"{prompt:03d}_{copy}.png"
     )
-    ways: list[tuple[Path, dict[str, Any]]] = [
+    ways_items: list[tuple[Path, dict[str, Any]]] = [
         (by_prompt, {"order": "prompt-major"}),
         (again, {"pattern": "{prompt_index}_{copy}.png"}),
         (by_name, {"file_list": write_file_list(tmp_path / "list.csv", rows)}),
@@ -543,11 +551,11 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(
         (tmp_path / "official", {}),
         (tmp_path / "rows.npz", {"order": "copy-major"}),
     ]
-    for number, (target, form) in enumerate(ways):
-        found = scores(world, target, tmp_path / f"o{number}", **form)
-        assert found.measurements == world.result.measurements, f"{target.name} {form}"
+    for number, (target, form) in enumerate(ways_items):
+        result = scores(world, target, tmp_path / f"o{number}", **form)
+        assert result.measurements == world.result.measurements, f"{target.name} {form}"
         if target.suffix != ".npz":  # whose images are known by their pixels
-            assert found.samples_sha256 == world.result.samples_sha256
+            assert result.samples_sha256 == world.result.samples_sha256
     assert (
         scores(world, by_prompt, tmp_path / "wrong", order="copy-major").measurements
         != world.result.measurements
@@ -581,17 +589,17 @@ def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path:
         "--json",
     ]
     shutil.copytree(world.run / "annotations", tmp_path / "o" / "annotations")
-    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
-    assert done.exit_code == 0, done.output
-    results = [row["result"] for row in json.loads(done.stdout)["results"]]
+    command_result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
+    assert command_result.exit_code == 0, command_result.output
+    results = [row["result"] for row in json.loads(command_result.stdout)["results"]]
     assert {result["samples_sha256"] for result in results} == {world.result.samples_sha256}
     assert all(
         "prompt-major as stated" in " ".join(warning["text"] for warning in result["warnings"])
         for result in results
     )
-    done = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
-    assert "images: prompt-major as stated" in done.stderr and list(
-        csv.reader(done.stdout.splitlines())
+    command_result = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
+    assert "images: prompt-major as stated" in command_result.stderr and list(
+        csv.reader(command_result.stdout.splitlines())
     )
 
 
@@ -603,16 +611,24 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[3] |= {"status": "failed", "reason": "not finite", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = CliRunner().invoke(main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"])
-    assert done.exit_code == 0 and "133 images, 1 failed samples excluded" in done.output, (
-        done.output
+    command_result = CliRunner().invoke(
+        main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"]
     )
+    assert (
+        command_result.exit_code == 0
+        and "133 images, 1 failed samples excluded" in command_result.output
+    ), command_result.output
     suite: Any = registry.load_by_name("suites", "shapes")
-    one, two = (
+    prompt_images, two = (
         open_prompt_images(run, "shapes", suite),
         open_prompt_images(tmp_path / "png", "shapes", suite),
     )
-    assert (one.indices, one.failed, one.hashes, one.n_asked) == (
+    assert (
+        prompt_images.indices,
+        prompt_images.failed,
+        prompt_images.hashes,
+        prompt_images.n_asked,
+    ) == (
         two.indices,
         two.failed,
         two.hashes,
@@ -647,12 +663,14 @@ def test_convert_prints_what_it_must_say_of_the_source(tmp_path: Path, toy: ToyE
         "--pattern",
         "{prompt_index}_{copy}.png",
     ]
-    done = CliRunner().invoke(main, arguments)
+    command_result = CliRunner().invoke(main, arguments)
     assert (
-        done.exit_code == 1
-        and "no suite is given; give --suite NAME" in done.output
+        command_result.exit_code == 1
+        and "no suite is given; give --suite NAME" in command_result.output
         and not (tmp_path / "png").exists()
     )
-    done = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
-    assert done.exit_code == 0 and "images: not read: grid.png" in done.output, done.output
+    command_result = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
+    assert (
+        command_result.exit_code == 0 and "images: not read: grid.png" in command_result.output
+    ), command_result.output
     assert shown_indices(open_folder(tmp_path / "png")) == RIGHT

@@ -79,12 +79,12 @@ def list_numbers(folder: Path) -> object:
             at_home(folder / "home")
             (folder / "home/checkpoints").mkdir(parents=True, exist_ok=True)
             (folder / "home/checkpoints" / f"{name}.toml").write_bytes(b"")
-    listed = (
+    listed_warnings = (
         open_samples(folder).warnings,
         base.find_layout(folder),
         registry.list_names("checkpoints"),
     )
-    return listed, dpg.is_layout(folder), geneval.is_layout(folder)
+    return listed_warnings, dpg.is_layout(folder), geneval.is_layout(folder)
 
 
 parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, list_numbers)

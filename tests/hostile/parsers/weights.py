@@ -82,9 +82,9 @@ LAYERS = ("transformer_blocks.0.attn.to_q",)
 
 def read_lora(folder: Path) -> object:
     path = folder / "adapter_model.safetensors"
-    bare = lora_manifest.find_lora_files(folder)
+    bare_lora_files = lora_manifest.find_lora_files(folder)
     return (
-        bare,
+        bare_lora_files,
         lora_manifest.is_lora_file(path),
         lora_files.read_lora(Library, path, lambda: LAYERS),
     )
