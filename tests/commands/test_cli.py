@@ -526,4 +526,7 @@ def test_a_table_without_a_small_world_says_so() -> None:
 )
 def test_plan_takes_numbers_only(words: list[str]) -> None:
     fields = {"--difference": "1", "--value": "9", **dict([words])}
-    run("plan", "digits-harope", *[w for pair in fields.items() for w in pair], exit_code=2)
+    output = run(
+        "plan", "digits-harope", *[w for pair in fields.items() for w in pair], exit_code=2
+    ).output
+    assert f"Invalid value for '{words[0]}'" in output

@@ -634,9 +634,10 @@ def test_every_number_of_a_recipe_has_an_upper_bound(line: str, tmp_path: Path) 
 
 def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() -> None:
     for name in registry.list_names("recipes"):
-        read_recipe(name)
-    for entry in registry.list_entries("checkpoints").values():
-        Checkpoint.model_validate(toml_file.read_versioned_toml("checkpoint", entry.path))  # type: ignore[arg-type]
+        assert read_recipe(name)[0].name == name
+    for name, entry in registry.list_entries("checkpoints").items():
+        document = toml_file.read_versioned_toml("checkpoint", entry.path)  # type: ignore[arg-type]
+        assert Checkpoint.model_validate(document).name == name
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,12 @@ def check(
     layer: int = 1,
     tolerance: float = CLOSE_VALUE,
 ) -> None:
-    """rotate(q, k) equals wanted(vector, head, position, "q" or "k"), vector by vector."""
+    """rotate(q, k) equals expected_value(vector, head, position, "q" or "k"), vector by vector."""
     positions = grid(2, 3) if positions is None else positions
     q, k = random(2, 1, encoding.shape.heads, len(positions), encoding.shape.head_dim)
     with torch.no_grad():
-        rotated_rotate = encoding.rotate(q, k, positions, layer)
-    for kind, before, after in zip("qk", (q, k), rotated_rotate, strict=True):
+        rotated_pair = encoding.rotate(q, k, positions, layer)
+    for kind, before, after in zip("qk", (q, k), rotated_pair, strict=True):
         for h, n in np.ndindex(*before.shape[1:3]):
             expected = expected_value(
                 before[0, h, n].double().numpy(), h, positions[n].tolist(), kind

@@ -334,9 +334,9 @@ def test_a_paper_run_must_be_of_the_tables_model_and_suite(
 
 def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
     flux = {"backbone": "flux", "scale": "paper"}
-    shared_qk = {"matrix": "svd", "per_head": False}
+    svd_qk = {"matrix": "svd", "per_head": False}
     runs: list[tuple[str, dict[str, Any], int, int]] = [
-        ("harope", {}, 500, 1024), ("rope-matrix", shared_qk, 4000, 1024), ("harope", {}, 4000, 512),
+        ("harope", {}, 500, 1024), ("rope-matrix", svd_qk, 4000, 1024), ("harope", {}, 4000, 512),
         ("rope-matrix", {"matrix": "normal", "per_head": False}, 1000, 1024),
     ]  # fmt: skip
     for i, (encoding, options, steps, res) in enumerate(runs):

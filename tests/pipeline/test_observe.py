@@ -220,8 +220,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
         assert again.measurements == first_result.measurements
         assert (
             f"judge: shards were extracted with different numerics {message}, so"
-            " their last bits may"
-            " differ" in again.warning_texts
+            " their last bits may differ" in again.warning_texts
         )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert (

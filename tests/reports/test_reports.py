@@ -165,7 +165,7 @@ def test_text_colours_have_contrast_in_light_and_dark(page: str) -> None:
 
 def test_header_answers_in_words_with_its_evidence(page: str) -> None:
     text = Document(page).text
-    assert "Does the positional encoding change how good class-conditional pictures are" in text
+    assert "Does the positional encoding change how good class-conditional images are" in text
     assert "▲ better 2 of 20 HARoPE (FID-500, IS)" in text
     assert "○ not resolved" in text
     assert "L1: this checkpoint against that checkpoint" in text
