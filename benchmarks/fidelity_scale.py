@@ -42,15 +42,15 @@ STAGES = (
 
 def make(path: Path, rows: int, width: int, seed: int, shift: float) -> None:
     """Rows (N, width) float32 in a .npy file, written in blocks."""
-    rng, found = (
+    rng, memmap = (
         np.random.default_rng(seed),
         np.lib.format.open_memmap(path, "w+", np.float32, (rows, width)),
     )
     scale = (5 / np.sqrt(np.arange(1, width + 1))).astype(np.float32)
     for start in range(0, rows, BLOCK):
         part = rng.standard_normal((min(BLOCK, rows - start), width), dtype=np.float32)
-        found[start : start + BLOCK] = np.abs(part * scale + np.float32(shift))
-    found.flush()
+        memmap[start : start + BLOCK] = np.abs(part * scale + np.float32(shift))
+    memmap.flush()
 
 
 def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
@@ -82,38 +82,41 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
         neighbours,
     )
 
-    seen = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:rows] for key in WIDTHS}
+    values = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:rows] for key in WIDTHS}
 
     def distance(key: str) -> float:
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             return frechet.frechet_distance(
-                moments.Moments.from_rows(seen[key]).to_gaussian(),
+                moments.Moments.from_rows(values[key]).to_gaussian(),
                 moments.Gaussian(real["mean"], real["covariance"]),
             )
 
     def beside(rule: Any) -> Any:
-        return rule(seen["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
+        return rule(values["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
 
     def shares(rule: Any) -> list[float]:
-        found = beside(rule)
-        return [float(found.generated_inside.mean()), float(found.real_inside.mean())]
+        beside_result = beside(rule)
+        return [
+            float(beside_result.generated_inside.mean()),
+            float(beside_result.real_inside.mean()),
+        ]
 
     runs = {
-        "moments": lambda: moments.Moments.from_rows(seen["features"]).count,
+        "moments": lambda: moments.Moments.from_rows(values["features"]).count,
         "fid": lambda: distance("features"),
         "sfid": lambda: distance("spatial"),
-        "is": lambda: inception_score.inception_score(seen["logits"]).value,
+        "is": lambda: inception_score.inception_score(values["logits"]).value,
         "precision-recall": lambda: shares(neighbours.neighbour_balls),
         "precision-recall-float16": lambda: shares(float16_neighbours.float16_balls),
         "kid": lambda: beside(kernel_distance.kid).value,
         "kid-subsets": lambda: beside(kernel_distance.kid_subsets).mean,
-        "evaluator": lambda: _evaluated(seen, folder),
+        "evaluator": lambda: _evaluate_features(values, folder),
     }
-    spent, answer = measure.timed(runs[name])
-    return {"wall": spent.wall, "cpu": spent.cpu, "answer": answer}
+    spent_time, answer = measure.time_call(runs[name])
+    return {"wall": spent_time.wall, "cpu": spent_time.cpu, "answer": answer}
 
 
-def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
+def _evaluate_features(fields: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
     """Run the whole evaluator on mapped arrays: five metrics with their errors and warnings."""
     from harope_bench.evaluators.base import Features
     from harope_bench.evaluators.fidelity import PLUGIN
@@ -125,7 +128,7 @@ def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | N
     }.items():
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             reference |= {mean: real["mean"], covariance: real["covariance"]}
-    score = PLUGIN.evaluate(Features(np.arange(len(seen["features"])), None, seen), reference)
+    score = PLUGIN.evaluate(Features(np.arange(len(fields["features"])), None, fields), reference)
     return {m.metric: m.value for m in score.measurements}
 
 
@@ -134,40 +137,42 @@ def exponent(sizes: list[int], values: list[float]) -> float:
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
-def report(found: dict[str, dict[int, dict[str, Any]]]) -> str:
+def report(fields: dict[str, dict[int, dict[str, Any]]]) -> str:
     """Seconds and MB of each stage at each size, and how both grow."""
     rows = []
-    for name, by_size in found.items():
+    for name, by_size in fields.items():
         sizes = sorted(by_size)
         seconds, memory = ([by_size[n][key] for n in sizes] for key in ("cpu", "anonymous"))
         cells = [f"{s:.1f} s, {m:,.0f} MB" for s, m in zip(seconds, memory, strict=True)]
-        grown = (
+        grown_text = (
             f"{exponent(sizes, seconds):.2f}, {exponent(sizes, memory):.2f}"
             if len(sizes) > 1
             else "-"
         )
-        rows.append([name, *cells, grown])
+        rows.append([name, *cells, grown_text])
     return measure.table(
         [
             "stage",
-            *(f"{n:,} images" for n in sorted(next(iter(found.values())))),
+            *(f"{n:,} images" for n in sorted(next(iter(fields.values())))),
             "exponents (time, memory)",
         ],
         rows,
     )
 
 
-def merged(old: str, new: str) -> str:
+def merge_tables(old_text: str, new_text: str) -> str:
     """Return the new table with those rows of the old one that were not measured now, in the order
     of
     STAGES, if both are of the same sizes.
     """
-    (head, *before), (wanted, *now) = (text.strip().splitlines() or [""] for text in (old, new))
-    if head != wanted:
-        return new
-    rows = {line.split(" | ")[0]: line for line in [*before[1:], *now[1:]]}
+    (head, *before), (expected, *flags) = (
+        text.strip().splitlines() or [""] for text in (old_text, new_text)
+    )
+    if head != expected:
+        return new_text
+    rows = {line.split(" | ")[0]: line for line in [*before[1:], *flags[1:]]}
     return "\n".join(
-        [wanted, now[0], *(rows[f"| {name}"] for name in STAGES if f"| {name}" in rows)]
+        [expected, flags[0], *(rows[f"| {name}"] for name in STAGES if f"| {name}" in rows)]
     )
 
 
@@ -197,28 +202,30 @@ def main() -> None:
         sys.exit(f"{options.folder} is not empty; name another folder")
     try:
         prepare(options.folder, tuple(options.sizes))
-        found = {
-            name: {n: watched(name, n, options.folder) for n in options.sizes}
+        stages = {
+            name: {n: run_stage(name, n, options.folder) for n in options.sizes}
             for name in options.only
         }
     finally:
         shutil.rmtree(options.folder, ignore_errors=True)
-    text = report(found)
+    text = report(stages)
     print(text)
     if options.json:
         options.json.write_text(
-            json.dumps({"machine": measure.machine(), "stages": found}, indent=1)
+            json.dumps({"machine": measure.machine(), "stages": stages}, indent=1)
         )
     if options.write:
-        measure.write_between("scale", merged(measure.between("scale"), text))
-    worst = max(run["anonymous"] for by_size in found.values() for run in by_size.values())
+        measure.write_between("scale", merge_tables(measure.marker_text("scale"), text))
+    worst_largest_value = max(
+        run["anonymous"] for by_size in stages.values() for run in by_size.values()
+    )
     print(
-        f"largest memory {worst:,.0f} MB, target below {LIMIT:,} MB:"
-        f" {'held' if worst < LIMIT else 'MISSED'}"
+        f"largest memory {worst_largest_value:,.0f} MB, target below {LIMIT:,} MB:"
+        f" {'held' if worst_largest_value < LIMIT else 'MISSED'}"
     )
 
 
-def watched(name: str, rows: int, folder: Path) -> dict[str, Any]:
+def run_stage(name: str, rows: int, folder: Path) -> dict[str, Any]:
     """One stage in a fresh process, with its memory."""
     run = measure.in_process(
         [sys.executable, __file__, "--stage", name, "--folder", str(folder), "--sizes", str(rows)]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import measure
 import numpy as np
-from measure import Spent
+from measure import ElapsedTime
 
 WIDTH = 2048
 PARTS = ("frechet", "neighbours", "inception", "command")
@@ -42,7 +42,7 @@ MEMORY_GOAL = 0.15  # GB beyond the features
 class Part(NamedTuple):
     """Times by contender, the first of which is ours; what they answered; notes."""
 
-    times: dict[str, list[Spent]]
+    times: dict[str, list[ElapsedTime]]
     answers: dict[str, Any]
     notes: list[str]
 
@@ -55,27 +55,27 @@ def frechet(options: argparse.Namespace) -> Part:
     from harope_bench.metrics.frechet import frechet_distance as ours
     from harope_bench.metrics.moments import Moments
 
-    drawn, real = (
+    generated_gaussian, real = (
         Moments.from_rows(features(10_000, seed, 0.05 * seed)).to_gaussian() for seed in (0, 1)
     )
 
     def by_sqrtm() -> float:
-        root = scipy.linalg.sqrtm(drawn.covariance @ real.covariance)
-        shift = drawn.mean - real.mean
+        root = scipy.linalg.sqrtm(generated_gaussian.covariance @ real.covariance)
+        shift = generated_gaussian.mean - real.mean
         return float(
             shift @ shift
-            + np.trace(drawn.covariance)
+            + np.trace(generated_gaussian.covariance)
             + np.trace(real.covariance)
             - 2 * np.trace(root).real
         )
 
     def by_torch_fidelity() -> float:
-        both = ({"mu": g.mean, "sigma": g.covariance} for g in (drawn, real))
-        return float(fid_statistics_to_metric(*both, False)["frechet_inception_distance"])
+        fields = ({"mu": g.mean, "sigma": g.covariance} for g in (generated_gaussian, real))
+        return float(fid_statistics_to_metric(*fields, False)["frechet_inception_distance"])
 
     return measure_parts(
         {
-            "harope-bench": lambda: ours(drawn, real),
+            "harope-bench": lambda: ours(generated_gaussian, real),
             "torch-fidelity": by_torch_fidelity,
             "scipy sqrtm": by_sqrtm,
         },
@@ -96,14 +96,14 @@ def neighbours(options: argparse.Namespace) -> Part:
         "torch-fidelity, save_cpu_ram",
         "harope-bench, ADM's float16",
     )
-    times: dict[str, list[Spent]] = {name: [] for name in names}
+    times: dict[str, list[ElapsedTime]] = {name: [] for name in names}
     answers: dict[str, Any] = {}
     for _ in range(options.repetitions):
         for name in names:
             run = measure.in_process(
                 [sys.executable, __file__, "--folder", str(options.folder), "--contender", name]
             )
-            times[name].append(Spent(run.answer["wall"], run.answer["cpu"]))
+            times[name].append(ElapsedTime(run.answer["wall"], run.answer["cpu"]))
             memory = run.anonymous - run.answer["before"]
             answers[name] = {
                 "shares": run.answer["shares"],
@@ -125,35 +125,42 @@ def contender(name: str, folder: Path) -> dict[str, Any]:
     """One contender for precision and recall, in this process; memory held before it starts is told
     apart.
     """
-    drawn, real = (np.load(folder / f"{side}.npy", mmap_mode="r") for side in ("drawn", "real"))
+    generated_value, real = (
+        np.load(folder / f"{side}.npy", mmap_mode="r") for side in ("drawn", "real")
+    )
     if name.startswith("torch-fidelity"):
         import torch
         from torch_fidelity.metric_prc import prc_features_to_metric
 
-        tensors = [torch.from_numpy(np.array(rows)) for rows in (drawn, real)]
+        tensors = [torch.from_numpy(np.array(rows)) for rows in (generated_value, real)]
 
         def run() -> list[float]:
-            found = prc_features_to_metric(
+            prc_features = prc_features_to_metric(
                 *tensors,
                 prc_neighborhood=3,
                 prc_batch_size=10_000,
                 save_cpu_ram="save_cpu_ram" in name,
                 verbose=False,
             )
-            return [found["precision"], found["recall"]]
+            return [prc_features["precision"], prc_features["recall"]]
 
     else:
         from harope_bench.metrics.float16_neighbours import float16_balls
         from harope_bench.metrics.neighbours import neighbour_balls
 
         def run() -> list[float]:
-            found = (float16_balls if "float16" in name else neighbour_balls)(drawn, real)
-            return [float(found.generated_inside.mean()), float(found.real_inside.mean())]
+            prc_features = (float16_balls if "float16" in name else neighbour_balls)(
+                generated_value, real
+            )
+            return [
+                float(prc_features.generated_inside.mean()),
+                float(prc_features.real_inside.mean()),
+            ]
 
     status = Path("/proc/self/status").read_text().splitlines()
     before = next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon:"))
-    spent, shares = measure.timed(run)
-    return {"wall": spent.wall, "cpu": spent.cpu, "shares": shares, "before": before}
+    spent_time, shares = measure.time_call(run)
+    return {"wall": spent_time.wall, "cpu": spent_time.cpu, "shares": shares, "before": before}
 
 
 def inception(options: argparse.Namespace) -> Part:
@@ -171,19 +178,19 @@ def inception(options: argparse.Namespace) -> Part:
     images = np.random.default_rng(0).integers(
         0, 256, (options.images, 256, 256, 3), dtype=np.uint8
     )
-    theirs = extractor(options.folder / "inception.pth")
+    library_extractor = extractor(options.folder / "inception.pth")
     planar = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     batches = range(0, options.images, options.batch)
 
     def by_torch_fidelity() -> np.ndarray:
         with torch.no_grad():
             return np.concatenate(
-                [theirs(planar[i : i + options.batch])[0].numpy() for i in batches]
+                [library_extractor(planar[i : i + options.batch])[0].numpy() for i in batches]
             )
 
-    def by(opened: Any) -> np.ndarray:
+    def by(loaded_network: Any) -> np.ndarray:
         return np.concatenate(
-            [opened.extract(images[i : i + options.batch])["features"] for i in batches]
+            [loaded_network.extract(images[i : i + options.batch])["features"] for i in batches]
         )
 
     runs: dict[str, Callable[[], Any]] = {}
@@ -193,27 +200,32 @@ def inception(options: argparse.Namespace) -> Part:
         else (("harope-bench", "0"),)
     ):
         os.environ["HAROPE_BENCH_COMPILE"] = switch
-        opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-        spent, _ = measure.timed(lambda opened=opened: opened.extract(images[: options.batch]))
-        print(f"  {name}: first batch {spent.cpu:.1f} s cpu; notes {opened.notes}", file=sys.stderr)
-        runs[name] = lambda opened=opened: by(opened)
-    found = measure_parts({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)
-    reference = found.answers.pop("torch-fidelity")
+        loaded_network = registry.load_by_name("judges", "inception-2015").open("cpu")
+        spent_time, _ = measure.time_call(
+            lambda loaded_network=loaded_network: loaded_network.extract(images[: options.batch])
+        )
+        print(
+            f"  {name}: first batch {spent_time.cpu:.1f} s cpu; notes {loaded_network.notes}",
+            file=sys.stderr,
+        )
+        runs[name] = lambda loaded_network=loaded_network: by(loaded_network)
+    parts = measure_parts({**runs, "torch-fidelity": by_torch_fidelity}, options.repetitions)
+    reference = parts.answers.pop("torch-fidelity")
     notes = [
         f"{options.images} images in batches of {options.batch}, feature spread"
         f" {reference.std():.2f}"
     ]
-    for name, rows in found.answers.items():
+    for name, rows in parts.answers.items():
         off = np.abs(rows - reference)
         notes.append(
             f"{name}: features differ by at most {off.max():.1e}, {off.mean():.1e} in the mean;"
             " goal 3e-4"
         )
     rates = {
-        name: options.images / statistics.median(s.cpu for s in spent)
-        for name, spent in found.times.items()
+        name: options.images / statistics.median(s.cpu for s in spent_time)
+        for name, spent_time in parts.times.items()
     }
-    return Part(found.times, {"images_per_cpu_second": rates}, notes)
+    return Part(parts.times, {"images_per_cpu_second": rates}, notes)
 
 
 def command(options: argparse.Namespace) -> Part:
@@ -221,7 +233,7 @@ def command(options: argparse.Namespace) -> Part:
     interpreter and all.
     """
     paths = prepare_command(options)
-    weights, ours = paths["weights"], {"HAROPE_BENCH_INCEPTION": str(paths["weights"])}
+    weights, package_fields = paths["weights"], {"HAROPE_BENCH_INCEPTION": str(paths["weights"])}
     fidelity = [
         sys.executable,
         str(Path(sys.executable).parent / "fidelity"),
@@ -249,7 +261,7 @@ def command(options: argparse.Namespace) -> Part:
         "--input2",
         str(paths["real"]),
     ]
-    clean = [
+    clean_executables = [
         sys.executable,
         __file__,
         "--folder",
@@ -260,20 +272,22 @@ def command(options: argparse.Namespace) -> Part:
         str(options.batch),
     ]
 
-    def whole(name: str, line: list[str], environment: dict[str, str]) -> Callable[[], Spent]:
-        def run() -> Spent:
-            for stale in ("out", "home"):
-                shutil.rmtree(options.folder / stale, ignore_errors=True)
-            done = measure.in_process(
+    def command_runner(
+        name: str, line: list[str], environment: dict[str, str]
+    ) -> Callable[[], ElapsedTime]:
+        def run() -> ElapsedTime:
+            for stale_text in ("out", "home"):
+                shutil.rmtree(options.folder / stale_text, ignore_errors=True)
+            in_process = measure.in_process(
                 line, {"HAROPE_BENCH_HOME": str(options.folder / "home"), **environment}
             )
-            answers[name] = done.answer
-            return done.spent
+            answers[name] = in_process.answer
+            return in_process.spent
 
         return run
 
     answers: dict[str, Any] = {}
-    mine = [
+    package_executables = [
         sys.executable,
         "-m",
         "harope_bench.cli",
@@ -284,7 +298,7 @@ def command(options: argparse.Namespace) -> Part:
         "--with",
         "fidelity",
     ]
-    mine += [
+    package_executables += [
         "--reference",
         str(paths["reference"]),
         "--profile",
@@ -293,19 +307,19 @@ def command(options: argparse.Namespace) -> Part:
         str(options.folder / "out"),
     ]
     runs = {
-        "harope-bench": whole("harope-bench", mine, ours),
-        "torch-fidelity": whole("torch-fidelity", fidelity, {}),
-        "clean-fid (FID only)": whole("clean-fid", clean, {}),
+        "harope-bench": command_runner("harope-bench", package_executables, package_fields),
+        "torch-fidelity": command_runner("torch-fidelity", fidelity, {}),
+        "clean-fid (FID only)": command_runner("clean-fid", clean_executables, {}),
     }
     notes = [
         f"{options.images} images of 256 x 256 and as many reference images; ours also gives sFID"
         " and errors, clean-fid only FID"
     ]
-    times = measure.interleaved(runs, options.repetitions)
+    times = measure.run_interleaved(runs, options.repetitions)
     notes += [
-        f"{name}: all its work is in the time, its last step ended in {said['error']!r}"
-        for name, said in answers.items()
-        if "error" in said
+        f"{name}: all its work is in the time, its last step ended in {answer['error']!r}"
+        for name, answer in answers.items()
+        if "error" in answer
     ]
     return Part(times, answers, notes)
 
@@ -323,9 +337,10 @@ def prepare_command(options: argparse.Namespace) -> dict[str, Path]:
     )
     for path in paths.values():
         path.mkdir(parents=True)
-        small = rng.integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8)
+        small_integers = rng.integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8)
         images = [
-            Image.fromarray(image).resize((256, 256), Image.Resampling.BICUBIC) for image in small
+            Image.fromarray(image).resize((256, 256), Image.Resampling.BICUBIC)
+            for image in small_integers
         ]
         for i, image in enumerate(images):
             image.save(path / f"{i:06d}.png")
@@ -371,22 +386,22 @@ def by_clean_fid(folder: Path, batch: int) -> dict[str, Any]:
 def features(rows: int, seed: int, shift: float) -> np.ndarray:
     """Made-up features (rows, 2048) float32: not below 0, with a decaying spectrum."""
     scale = (5 / np.sqrt(np.arange(1, WIDTH + 1))).astype(np.float32)
-    found = np.random.default_rng(seed).standard_normal((rows, WIDTH), dtype=np.float32)
-    return np.abs(found * scale + np.float32(shift))
+    values = np.random.default_rng(seed).standard_normal((rows, WIDTH), dtype=np.float32)
+    return np.abs(values * scale + np.float32(shift))
 
 
 def measure_parts(runs: dict[str, Callable[[], Any]], repetitions: int) -> Part:
     """Time every contender, once a round, and keep its last answer."""
     answers: dict[str, Any] = {}
 
-    def timing(name: str, run: Callable[[], Any]) -> Callable[[], Spent]:
-        def once() -> Spent:
-            spent, answers[name] = measure.timed(run)
-            return spent
+    def timing(name: str, run: Callable[[], Any]) -> Callable[[], ElapsedTime]:
+        def once() -> ElapsedTime:
+            spent_time, answers[name] = measure.time_call(run)
+            return spent_time
 
         return once
 
-    times = measure.interleaved(
+    times = measure.run_interleaved(
         {name: timing(name, run) for name, run in runs.items()}, repetitions
     )
     return Part(
@@ -399,17 +414,19 @@ def measure_parts(runs: dict[str, Callable[[], Any]], repetitions: int) -> Part:
 def report(parts: dict[str, Part]) -> str:
     """One line a contender: median processor seconds, ratio to ours with its range, goal."""
     rows = []
-    for part, found in parts.items():
-        ours = next(iter(found.times))
-        for name, spent in found.times.items():
-            middle, low, high = measure.ratio(spent, found.times[ours])
+    for part, part_result in parts.items():
+        package_first_item = next(iter(part_result.times))
+        for name, spent_time in part_result.times.items():
+            middle, low, high = measure.ratio(spent_time, part_result.times[package_first_item])
             goal = GOALS.get((part, name))
             verdict = "" if goal is None else f"{goal:g}: {'held' if middle >= goal else 'missed'}"
-            told = "1" if name == ours else f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            cpu, wall = (
-                statistics.median(getattr(s, kind) for s in spent) for kind in ("cpu", "wall")
+            message = (
+                "1" if name == package_first_item else f"{middle:.2f} ({low:.2f} to {high:.2f})"
             )
-            rows.append([part, name, f"{cpu:.2f}", f"{wall:.2f}", told, verdict])
+            cpu, wall = (
+                statistics.median(getattr(s, kind) for s in spent_time) for kind in ("cpu", "wall")
+            )
+            rows.append([part, name, f"{cpu:.2f}", f"{wall:.2f}", message, verdict])
     return measure.table(
         ["part", "contender", "processor s", "clock s", "times ours (range)", "goal"], rows
     )
@@ -445,12 +462,12 @@ def main() -> None:
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        one = (
+        first_by_clean_fid = (
             by_clean_fid(options.folder, options.batch)
             if options.contender == "clean-fid"
             else contender(options.contender, options.folder)
         )
-        print(json.dumps(one))
+        print(json.dumps(first_by_clean_fid))
         return
     if options.folder.exists() and any(options.folder.iterdir()):
         sys.exit(f"{options.folder} is not empty; name another folder")
@@ -475,11 +492,11 @@ def main() -> None:
         if options.write:
             measure.write_between(name, text)
         if options.json:
-            facts = {
+            fields = {
                 "machine": measure.machine(),
                 "parts": {key: part._asdict() for key, part in parts.items()},
             }
-            options.json.write_text(json.dumps(facts, indent=1, default=float))
+            options.json.write_text(json.dumps(fields, indent=1, default=float))
 
 
 def _threads() -> None:

@@ -39,32 +39,32 @@ CONFIG = {
 def network(encoding: str) -> DiT:
     """DiT-B/2 with noise on all weights: a fresh one has zero gates."""
     torch.manual_seed(0)
-    built: DiT = registry.load_by_name("backbones", "dit").build(encoding, {}, CONFIG)
+    built_network: DiT = registry.load_by_name("backbones", "dit").build(encoding, {}, CONFIG)
     with torch.no_grad():
-        for parameter in built.parameters():
+        for parameter in built_network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    return built.eval()
+    return built_network.eval()
 
 
 def variants() -> dict[str, DiT]:
     """Return the networks that are compared; the folded one is the unfolded one after `fold`, which
     checks that outputs agree.
     """
-    unfolded = network("harope")
-    folded = copy.deepcopy(unfolded)
-    PLUGIN.fold(folded, "the benchmark's network")
+    unfolded_network = network("harope")
+    folded_copy = copy.deepcopy(unfolded_network)
+    PLUGIN.fold(folded_copy, "the benchmark's network")
     return {
         "plain RoPE": network("rope-axial"),
-        "HARoPE folded": folded,
-        "HARoPE, matrices built each forward": unfolded,
+        "HARoPE folded": folded_copy,
+        "HARoPE, matrices built each forward": unfolded_network,
     }
 
 
 def seconds(run: Callable[[], object]) -> float:
     """CPU seconds of one call."""
-    started = time.process_time()
+    started_start_time = time.process_time()
     run()
-    return time.process_time() - started
+    return time.process_time() - started_start_time
 
 
 @torch.inference_mode()
@@ -98,9 +98,9 @@ def table(times: dict[str, list[float]]) -> str:
         ),
         "|---|---|---|---|",
     ]
-    plain = next(iter(times.values()))
+    plain_first_item = next(iter(times.values()))
     for name, values in times.items():
-        ratios = [value / base for value, base in zip(values, plain, strict=True)]
+        ratios = [value / base for value, base in zip(values, plain_first_item, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         lines.append(
             f"| {name} | {statistics.median(values):.3f} | {middle:.3f} | {low:.3f} - {high:.3f} |"
@@ -113,12 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batch", type=int, default=2)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(
-        f"batch {asked.batch}, {asked.rounds} rounds, {torch.get_num_threads()} thread, torch"
+        f"batch {args.batch}, {args.rounds} rounds, {torch.get_num_threads()} thread, torch"
         f" {torch.__version__}\n"
     )
-    print(table(measure_ratios(asked.rounds, asked.batch)))
+    print(table(measure_ratios(args.rounds, args.batch)))
 
 
 if __name__ == "__main__":

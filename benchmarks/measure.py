@@ -23,7 +23,7 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 EVERY = 0.005  # seconds between two looks at a process's memory
 
 
-class Spent(NamedTuple):
+class ElapsedTime(NamedTuple):
     """Seconds of the clock and of the processor (user and system)."""
 
     wall: float
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     all memory in MB, its answer.
     """
 
-    spent: Spent
+    spent: ElapsedTime
     anonymous: float
     resident: float
     answer: dict[str, Any]
@@ -45,25 +45,25 @@ def machine() -> dict[str, str]:
     """Facts that a measured number needs beside it."""
     import numpy as np
 
-    found = {
+    fields = {
         "processor": _processor(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": _blas(),
     }
-    found |= {name: _version(name) for name in ("scipy", "torch", "torch-fidelity", "clean-fid")}
-    allowed = sorted(os.sched_getaffinity(0))
-    return found | {
-        "cores": f"{len(allowed)} of {os.cpu_count()}",
+    fields |= {name: _version(name) for name in ("scipy", "torch", "torch-fidelity", "clean-fid")}
+    allowed_sched_getaffinity = sorted(os.sched_getaffinity(0))
+    return fields | {
+        "cores": f"{len(allowed_sched_getaffinity)} of {os.cpu_count()}",
         "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
     }
 
 
-def timed(run: Callable[[], Any]) -> tuple[Spent, Any]:
+def time_call(run: Callable[[], Any]) -> tuple[ElapsedTime, Any]:
     """Time of a call in this process, and what it returned."""
     wall, cpu = time.perf_counter(), time.process_time()
     answer = run()
-    return Spent(time.perf_counter() - wall, time.process_time() - cpu), answer
+    return ElapsedTime(time.perf_counter() - wall, time.process_time() - cpu), answer
 
 
 def in_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
@@ -81,13 +81,13 @@ def in_process(command: Sequence[str], environment: Mapping[str, str] | None = N
         )
         anonymous = resident = 0.0
         while True:
-            seen = _memory(process.pid)
+            memory = _memory(process.pid)
             anonymous, resident = (
-                max(anonymous, seen.get("RssAnon", 0.0)),
-                max(resident, seen.get("VmHWM", 0.0)),
+                max(anonymous, memory.get("RssAnon", 0.0)),
+                max(resident, memory.get("VmHWM", 0.0)),
             )
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if done:
+            process_value, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if process_value:
                 break
             time.sleep(EVERY)
         wall = time.perf_counter() - start
@@ -96,35 +96,37 @@ def in_process(command: Sequence[str], environment: Mapping[str, str] | None = N
             sys.exit(f"{' '.join(command)} ended with {process.returncode}")
         out.seek(0)
         answer = _answer(out.read())
-    return Run(Spent(wall, usage.ru_utime + usage.ru_stime), anonymous, resident, answer)
+    return Run(ElapsedTime(wall, usage.ru_utime + usage.ru_stime), anonymous, resident, answer)
 
 
 def _answer(text: str) -> dict[str, Any]:
-    for said in (text, text.strip().rpartition("\n")[2]):
+    for message in (text, text.strip().rpartition("\n")[2]):
         with contextlib.suppress(json.JSONDecodeError):
-            return dict(json.loads(said))
+            return dict(json.loads(message))
     return {}
 
 
-def interleaved(
-    runs: Mapping[str, Callable[[], Spent]], repetitions: int
-) -> dict[str, list[Spent]]:
+def run_interleaved(
+    runs: Mapping[str, Callable[[], ElapsedTime]], repetitions: int
+) -> dict[str, list[ElapsedTime]]:
     """Each run once a round, round after round, so that a busy minute is shared by all."""
-    found: dict[str, list[Spent]] = {name: [] for name in runs}
+    records: dict[str, list[ElapsedTime]] = {name: [] for name in runs}
     for number in range(repetitions):
         for name, run in runs.items():
-            found[name].append(run())
+            records[name].append(run())
             print(
-                f"  {number + 1}/{repetitions} {name}: {found[name][-1].cpu:.2f} s cpu",
+                f"  {number + 1}/{repetitions} {name}: {records[name][-1].cpu:.2f} s cpu",
                 file=sys.stderr,
                 flush=True,
             )
-    return found
+    return records
 
 
-def ratio(theirs: Sequence[Spent], ours: Sequence[Spent]) -> tuple[float, float, float]:
+def ratio(
+    library_items: Sequence[ElapsedTime], package_items: Sequence[ElapsedTime]
+) -> tuple[float, float, float]:
     """Median and range over the rounds of the peer's processor time as a multiple of ours."""
-    shares = [a.cpu / b.cpu for a, b in zip(theirs, ours, strict=True)]
+    shares = [a.cpu / b.cpu for a, b in zip(library_items, package_items, strict=True)]
     return statistics.median(shares), min(shares), max(shares)
 
 
@@ -134,24 +136,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def between(name: str, document: Path = DOCUMENT) -> str:
+def marker_text(name: str, document: Path = DOCUMENT) -> str:
     """Return what stands between the markers NAME and /NAME of the document; empty if nothing
     does.
     """
-    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", document.read_text(), re.DOTALL)
-    return found[1] if found else ""
+    match = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", document.read_text(), re.DOTALL)
+    return match[1] if match else ""
 
 
 def write_between(name: str, text: str, document: Path = DOCUMENT) -> None:
     """Put text between the markers NAME and /NAME of the document."""
-    old = document.read_text()
+    old_text = document.read_text()
     marks = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if not all(mark in old for mark in marks):
+    if not all(mark in old_text for mark in marks):
         sys.exit(f"{document} has no markers {' '.join(marks)}")
-    new = re.sub(
-        rf"({marks[0]}\n).*?({marks[1]})", lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL
+    new_text = re.sub(
+        rf"({marks[0]}\n).*?({marks[1]})",
+        lambda m: f"{m[1]}{text}\n{m[2]}",
+        old_text,
+        flags=re.DOTALL,
     )
-    document.write_text(new)
+    document.write_text(new_text)
 
 
 def _memory(pid: int) -> dict[str, float]:

@@ -23,13 +23,21 @@ from isolation import pytest_runtest_makereport
 __all__ = ["pytest_runtest_makereport"]
 
 # What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
-SHARED = Path(
+SHARED_PATH = Path(
     os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared"
 )
-TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels": 1, "classes": 10}
+TINY_FIELDS = {
+    "hidden": 16,
+    "depth": 1,
+    "heads": 2,
+    "patch": 4,
+    "size": 8,
+    "channels": 1,
+    "classes": 10,
+}
 
 
-NUMERIC = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
+NUMERIC_TEXTS = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
 # These compute only to have something to write, read, kill, refuse or show.
 FILES_AND_WORDS = {
     "test_cli",
@@ -92,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         names = vars(getattr(item, "module", None) or object)
         if (
-            NUMERIC & names.keys()
+            NUMERIC_TEXTS & names.keys()
             and names["__name__"] not in FILES_AND_WORDS
             and "hostile" not in item.path.parts
         ):
@@ -108,15 +116,15 @@ def bench_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def shared() -> Callable[[str], Path]:
+def shared_path() -> Callable[[str], Path]:
     """A function that finds a file or folder which users do not have; it skips the test where that
     is not here.
     """
 
     def find(path: str) -> Path:
-        if not (found := SHARED / path).exists():
-            pytest.skip(f"{found} is not here; users do not have it")
-        return found
+        if not (path_result := SHARED_PATH / path).exists():
+            pytest.skip(f"{path_result} is not here; users do not have it")
+        return path_result
 
     return find
 
@@ -124,7 +132,7 @@ def shared() -> Callable[[str], Path]:
 @pytest.fixture
 def tiny_config() -> dict[str, int]:
     """Sizes of a DiT that draws 8 x 8 images in a millisecond."""
-    return dict(TINY)
+    return dict(TINY_FIELDS)
 
 
 @pytest.fixture
@@ -144,7 +152,9 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = registry.load_by_name("backbones", "dit").build(encoding, options, TINY)
+            network = registry.load_by_name("backbones", "dit").build(
+                encoding, options, TINY_FIELDS
+            )
         rng = torch.Generator().manual_seed(seed)
         data = save(
             {
@@ -153,7 +163,7 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
             }
         )
         write_bytes(bench_home / "checkpoints" / f"{name}.safetensors", data)
-        facts = {
+        fields = {
             "name": name,
             "backbone": "dit",
             "encoding": encoding,
@@ -165,11 +175,11 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
             "sampler": "flow",
             "steps": 2,
             "guidance": 1.5,
-            "config": TINY,
+            "config": TINY_FIELDS,
             "options": options,
         }
         write_text(
-            bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", facts)
+            bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", fields)
         )
         return load_checkpoint_record(name)
 
@@ -187,10 +197,12 @@ def make_recipe(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes the TOML of a tiny denoiser's recipe and returns its path."""
 
     def make(
-        name: str = "tiny", steps: int = 25, seed: int = 3, snapshot: int = 7, extra: str = ""
+        name: str = "tiny", steps: int = 25, seed: int = 3, snapshot: int = 7, extra_text: str = ""
     ) -> Path:
         path = tmp_path / f"{name}.toml"
-        path.write_text(extra + RECIPE.format(name=name, steps=steps, seed=seed, snapshot=snapshot))
+        path.write_text(
+            extra_text + RECIPE.format(name=name, steps=steps, seed=seed, snapshot=snapshot)
+        )
         return path
 
     return make

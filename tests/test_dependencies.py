@@ -35,7 +35,7 @@ FOR_OTHERS = {
     ),
     "setuptools": "mmengine imports its pkg_resources",
 }
-BROUGHT = {"tokenizers"}  # imported by tests alone, and a part of transformers
+BROUGHT_TEXTS = {"tokenizers"}  # imported by tests alone, and a part of transformers
 STAND_ALONE = (
     PACKAGE / "judges" / "runners"
 )  # executed by a Python of the user's with packages of its own
@@ -56,10 +56,10 @@ def base() -> set[str]:
     return names(project()["dependencies"])
 
 
-def extra(*chosen: str) -> set[str]:
+def extra_packages(*chosen_text: str) -> set[str]:
     extras = project()["optional-dependencies"]
     assert isinstance(extras, dict)
-    return set().union(*(names(extras[name]) for name in chosen))
+    return set().union(*(names(extras[name]) for name in chosen_text))
 
 
 def modules(source: str) -> Iterator[str]:
@@ -84,24 +84,26 @@ def modules(source: str) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """Distributions of other people that the files below a folder import."""
     files = [path for path in folder.rglob("*.py") if STAND_ALONE not in path.parents]
-    ours = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
-    found = {module for path in files for module in modules(path.read_text(encoding="utf-8"))}
-    foreign = found - set(sys.stdlib_module_names) - ours
-    return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign}
+    package_texts = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
+    modules_result = {
+        module for path in files for module in modules(path.read_text(encoding="utf-8"))
+    }
+    foreign_names = modules_result - set(sys.stdlib_module_names) - package_texts
+    return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign_names}
 
 
 def on_import(source: str) -> set[str]:
     """Modules that are met when a file is imported: outside functions and outside TYPE_CHECKING."""
     waiting: list[ast.AST] = [ast.parse(source)]
-    found: set[str] = set()
+    names: set[str] = set()
     while waiting:
         node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_for_types(node):
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= set(modules(ast.unparse(node)))
+            names |= set(modules(ast.unparse(node)))
         waiting.extend(ast.iter_child_nodes(node))
-    return found
+    return names
 
 
 def _is_for_types(node: ast.AST) -> bool:
@@ -109,21 +111,30 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 def test_what_the_package_imports_is_declared() -> None:
-    assert distributions(PACKAGE) - base() - extra(*RUN_TIME) == set()
+    assert distributions(PACKAGE) - base() - extra_packages(*RUN_TIME) == set()
 
 
 def test_what_is_declared_is_imported() -> None:
-    imported = distributions(PACKAGE)
-    assert base() - imported == set()
+    imported_distributions = distributions(PACKAGE)
+    assert base() - imported_distributions == set()
     for name in RUN_TIME:
-        assert extra(name) - imported - set(FOR_OTHERS) == set(), name
-        assert not extra(name) & base(), name
+        assert extra_packages(name) - imported_distributions - set(FOR_OTHERS) == set(), name
+        assert not extra_packages(name) & base(), name
 
 
 def test_what_tests_import_is_declared_and_used() -> None:
-    imported = distributions(TESTS)
-    assert imported - base() - extra(*RUN_TIME, "test", "parity") - BROUGHT == set()
-    assert extra("test", "parity", "dev") - imported - TOOLS - set(FOR_OTHERS) == set()
+    imported_distributions = distributions(TESTS)
+    assert (
+        imported_distributions
+        - base()
+        - extra_packages(*RUN_TIME, "test", "parity")
+        - BROUGHT_TEXTS
+        == set()
+    )
+    assert (
+        extra_packages("test", "parity", "dev") - imported_distributions - TOOLS - set(FOR_OTHERS)
+        == set()
+    )
 
 
 def test_every_extra_is_known_here() -> None:
@@ -133,9 +144,9 @@ def test_every_extra_is_known_here() -> None:
 
 def test_exceptions_are_exceptions() -> None:
     """One that is imported by now, or declared no more, has to go."""
-    declared = base() | extra(*RUN_TIME, "parity")
-    assert set(FOR_OTHERS) <= declared and not set(FOR_OTHERS) & distributions(PACKAGE)
-    assert set(DISTRIBUTIONS.values()) <= declared
+    declared_base = base() | extra_packages(*RUN_TIME, "parity")
+    assert set(FOR_OTHERS) <= declared_base and not set(FOR_OTHERS) & distributions(PACKAGE)
+    assert set(DISTRIBUTIONS.values()) <= declared_base
 
 
 def test_the_base_install_is_not_held_back_by_a_program_of_the_tests() -> None:
@@ -146,7 +157,7 @@ def test_the_base_install_is_not_held_back_by_a_program_of_the_tests() -> None:
 
 def test_modules_start_without_the_extras() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if STAND_ALONE not in path.parents]
-    met = {
+    names = {
         path.name: {
             DISTRIBUTIONS.get(m, m.lower().replace("_", "-"))
             for m in on_import(path.read_text("utf-8"))
@@ -154,15 +165,17 @@ def test_modules_start_without_the_extras() -> None:
         for path in files
     }
     assert {
-        name: found for name, modules_ in met.items() if (found := modules_ & extra(*RUN_TIME))
+        name: modules__result
+        for name, modules_ in names.items()
+        if (modules__result := modules_ & extra_packages(*RUN_TIME))
     } == {}
 
 
 def test_the_doctor_asks_for_what_is_declared() -> None:
     assert set(doctor.REQUIRED_PACKAGES) <= base()
     assert set(doctor.EXTRAS) == set(RUN_TIME)
-    for name, needed in doctor.EXTRAS.items():
-        assert {DISTRIBUTIONS.get(module, module) for module in needed} <= extra(name)
+    for name, EXTRAS in doctor.EXTRAS.items():
+        assert {DISTRIBUTIONS.get(module, module) for module in EXTRAS} <= extra_packages(name)
 
 
 def test_the_finder_sees_every_kind_of_import() -> None:

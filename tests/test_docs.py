@@ -33,9 +33,9 @@ def commands(page: str) -> list[list[str]]:
 
 
 def test_readme_leads_with_the_two_commands() -> None:
-    first = re.search(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert first is not None
-    assert [line.split("#")[0].strip() for line in first[1].strip().splitlines()] == [
+    first_match = re.search(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert first_match is not None
+    assert [line.split("#")[0].strip() for line in first_match[1].strip().splitlines()] == [
         "make demo",
         "make test",
     ]
@@ -52,12 +52,12 @@ def test_commands_in_the_documents_exist_with_their_flags(page: str) -> None:
         command = main.commands[verb]
         while isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
-        known = {
+        known_flags = {
             flag
             for parameter in command.params
             for flag in (*parameter.opts, *parameter.secondary_opts)
         }
-        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, (
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known_flags, (
             f"{page}: harope-bench {verb} {words}"
         )
 

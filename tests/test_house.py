@@ -110,7 +110,7 @@ def files() -> list[Path]:
     return sorted(p for p in ROOT.rglob("*.py") if "__pycache__" not in p.parts)
 
 
-def dotted(path: Path) -> str:
+def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -120,16 +120,16 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-MODULES = {dotted(path): path for path in files()}
+MODULES = {module_name(path): path for path in files()}
 
 
 @cache
 def imports(module: str) -> tuple[Import, ...]:
     """Everything a module of this package imports, names of modules in full."""
-    return tuple(sorted(set(found_in(ast.parse(MODULES[module].read_text()), module, True))))
+    return tuple(sorted(set(imports_in_node(ast.parse(MODULES[module].read_text()), module, True))))
 
 
-def found_in(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
+def imports_in_node(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, on_import) for alias in child.names)
@@ -138,7 +138,7 @@ def found_in(node: ast.AST, module: str, on_import: bool) -> Iterator[Import]:
         inside = isinstance(
             child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
         ) or for_types(child)
-        yield from found_in(child, module, on_import and not inside)
+        yield from imports_in_node(child, module, on_import and not inside)
 
 
 def for_types(node: ast.AST) -> bool:
@@ -153,12 +153,16 @@ def names_of(node: ast.ImportFrom, module: str) -> list[str]:
             [*module.split("."), ""] if MODULES[module].name == "__init__.py" else module.split(".")
         )
         origin = ".".join([*package[: -node.level], *filter(None, [node.module])])
-    whole = [f"{origin}.{alias.name}" for alias in node.names]
-    return [name if name in MODULES else origin for name in whole]
+    whole_texts = [f"{origin}.{alias.name}" for alias in node.names]
+    return [name if name in MODULES else origin for name in whole_texts]
 
 
-def own(module: str) -> list[Import]:
-    return [found for found in imports(module) if found.module.split(".")[0] == PACKAGE]
+def own_imports(module: str) -> list[Import]:
+    return [
+        import_result
+        for import_result in imports(module)
+        if import_result.module.split(".")[0] == PACKAGE
+    ]
 
 
 # -------------------------------------------------------------------------------------------- rules
@@ -172,21 +176,23 @@ def test_every_room_has_a_place_in_the_house() -> None:
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m)))
 def test_imports_run_downwards(module: str) -> None:
-    mine = room(module)
-    wrong = []
-    for found in own(module):
-        theirs = room(found.module)
-        if not theirs or theirs == mine:
+    package_room = room(module)
+    wrong_records = []
+    for own_import in own_imports(module):
+        library_room = room(own_import.module)
+        if not library_room or library_room == package_room:
             continue
-        if RANK[theirs] >= RANK[mine] or theirs in STRANGERS.get(mine, set()):
-            wrong.append(f"{module}:{found.line} imports {found.module}")
-    assert not wrong
+        if RANK[library_room] >= RANK[package_room] or library_room in STRANGERS.get(
+            package_room, set()
+        ):
+            wrong_records.append(f"{module}:{own_import.line} imports {own_import.module}")
+    assert not wrong_records
 
 
 def test_no_imports_go_in_a_circle() -> None:
     """Also not through imports inside functions: a circle that is only put off is still one."""
     graph = {
-        module: {found.module for found in own(module)} & set(MODULES) - {PACKAGE}
+        module: {own_import.module for own_import in own_imports(module)} & set(MODULES) - {PACKAGE}
         for module in MODULES
     }
     assert circle(graph) is None
@@ -194,20 +200,22 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def circle(graph: dict[str, set[str]]) -> list[str] | None:
     """A path that comes back to its start, or None."""
-    done: set[str] = set()
+    names: set[str] = set()
 
     def walk(module: str, path: list[str]) -> list[str] | None:
         if module in path:
             return [*path[path.index(module) :], module]
-        if module in done:
+        if module in names:
             return None
-        for other in sorted(graph[module]):
-            if found := walk(other, [*path, module]):
-                return found
-        done.add(module)
+        for other_graph in sorted(graph[module]):
+            if walk_result := walk(other_graph, [*path, module]):
+                return walk_result
+        names.add(module)
         return None
 
-    return next((found for module in sorted(graph) if (found := walk(module, []))), None)
+    return next(
+        (walk_result for module in sorted(graph) if (walk_result := walk(module, []))), None
+    )
 
 
 def test_the_import_finder_finds_every_kind_of_import() -> None:
@@ -229,19 +237,19 @@ try:
 except ImportError:
     pass
 """
-    found = {
+    modules = {
         (f.module, f.on_import)
-        for f in found_in(ast.parse(source), f"{PACKAGE}.suites.digits", True)
+        for f in imports_in_node(ast.parse(source), f"{PACKAGE}.suites.digits", True)
     }
-    here = {
+    texts = {
         f"{PACKAGE}.core.storage",
         f"{PACKAGE}.core.registry",
         PACKAGE,
         f"{PACKAGE}.suites.base",
         f"{PACKAGE}.core.schema",
     }
-    met = {"torch.nn", "typing", "bodily", "tried"} | here
-    assert found == {(name, True) for name in met} | {
+    texts_result = {"torch.nn", "typing", "bodily", "tried"} | texts
+    assert modules == {(name, True) for name in texts_result} | {
         ("typed", False),
         (f"{PACKAGE}.models.backbones.dit", False),
     }
@@ -255,20 +263,23 @@ def test_the_circle_finder_finds_circles() -> None:
 
 @pytest.mark.parametrize("module", sorted(filter(starts_without_torch, MODULES)))
 def test_rooms_that_start_without_torch_do_not_name_it(module: str) -> None:
-    wrong = [
-        f"{module}:{found.line} imports {found.module}"
-        for found in imports(module)
-        if found.module.split(".")[0] in NETWORKS
-        and (found.on_import or (never_names_torch(module) and not typed_only(module, found)))
+    wrong_texts = [
+        f"{module}:{import_result.line} imports {import_result.module}"
+        for import_result in imports(module)
+        if import_result.module.split(".")[0] in NETWORKS
+        and (
+            import_result.on_import
+            or (never_names_torch(module) and not typed_only(module, import_result))
+        )
     ]
-    assert not wrong
+    assert not wrong_texts
 
 
-def typed_only(module: str, found: Import) -> bool:
+def typed_only(module: str, import_result: Import) -> bool:
     """Whether an import stands under TYPE_CHECKING."""
     tree = ast.parse(MODULES[module].read_text())
     return any(
-        for_types(node) and node.lineno < found.line <= (node.end_lineno or 0)
+        for_types(node) and node.lineno < import_result.line <= (node.end_lineno or 0)
         for node in ast.walk(tree)
         if isinstance(node, ast.If)
     )
@@ -283,13 +294,13 @@ def test_rooms_that_start_without_torch_do_not_bring_it_by_others() -> None:
         "    if 'torch' in sys.modules: bringers.append(module); break\n"
         "print(json.dumps(bringers))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, json.dumps(modules)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == []
+    assert json.loads(process.stdout) == []
 
 
 PLUGINS = {entry.module for kind in KINDS for entry in registry.list_entries(kind).values()}
@@ -301,32 +312,32 @@ def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
     """Of a room of plug-ins it may import the contract (base), and what suites share with no
     plug-in: the official layouts.
     """
-    wrong = []
-    for found in own(module):
-        parts = found.module.split(".")[1:]
-        shared = (
+    wrong_records = []
+    for own_import in own_imports(module):
+        parts = own_import.module.split(".")[1:]
+        shared_flag = (
             parts[-1] == "base"
             or parts[:2] in (["suites", "official_layouts"],)
             or (parts[0] == "models" and len(parts) == 2)
         )
         if (
             parts[:1] in (["encodings"], ["models"], ["suites"], ["judges"], ["evaluators"])
-            and not shared
+            and not shared_flag
         ):
-            wrong.append(f"{module}:{found.line} imports {found.module}")
-    assert not wrong
-    assert not {found.module for found in own(module)} & PLUGINS
+            wrong_records.append(f"{module}:{own_import.line} imports {own_import.module}")
+    assert not wrong_records
+    assert not {own_import.module for own_import in own_imports(module)} & PLUGINS
 
 
 @pytest.mark.parametrize("stage", ["generate", "extract_features", "evaluate", "classify"])
 def test_stages_know_no_plugins_name(stage: str) -> None:
-    known = {name for kind in KINDS for name in registry.list_names(kind)}
+    known_names = {name for kind in KINDS for name in registry.list_names(kind)}
     constants = {
         node.value
         for node in ast.walk(ast.parse(MODULES[f"{PACKAGE}.pipeline.{stage}"].read_text()))
         if isinstance(node, ast.Constant)
     }
-    assert not constants & known
+    assert not constants & known_names
 
 
 def test_only_the_command_line_imports_click() -> None:
@@ -344,21 +355,21 @@ def test_the_doors_to_everything_import_rooms_inside_functions(module: str) -> N
         {"", "commands", "testing"},
         {f"{PACKAGE}.core.{name}" for name in ("errors", "escaping", "schema")},
     )
-    wrong = [
+    wrong_values = [
         f
-        for f in own(module)
+        for f in own_imports(module)
         if f.on_import and room(f.module) not in rooms and f.module not in modules
     ]
-    assert not [f"{module}:{found.line} imports {found.module}" for found in wrong]
+    assert not [f"{module}:{result.line} imports {result.module}" for result in wrong_values]
 
 
 def test_rooms_inits_are_empty() -> None:
     """Apart from the two that users import from."""
-    public = (ROOT, ROOT / "testing")
+    public_records = (ROOT, ROOT / "testing")
     assert not [
         str(p)
         for p in files()
-        if p.name == "__init__.py" and p.parent not in public and p.read_text().strip()
+        if p.name == "__init__.py" and p.parent not in public_records and p.read_text().strip()
     ]
     folders = {p.parent for p in files() if p.parent != ROOT}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
@@ -370,14 +381,14 @@ def test_nothing_is_caught_blindly(module: str) -> None:
     tree = ast.parse(MODULES[module].read_text())
     handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
     assert not [f"{module}:{h.lineno} bare except" for h in handlers if h.type is None]
-    silent = [
+    silent_texts = [
         f"{module}:{h.lineno} swallows {ast.unparse(h.type)}"
         for h in handlers
         if h.type is not None
         and "Exception" in ast.unparse(h.type).split(".")
         and all(isinstance(s, (ast.Pass, ast.Continue)) for s in h.body)
     ]
-    assert not silent
+    assert not silent_texts
 
 
 @pytest.mark.parametrize(
@@ -414,10 +425,10 @@ def run_verb(*arguments: str) -> tuple[int, str, bool]:
         "except SystemExit as end: code = end.code or 0\n"
         "sys.stdout.flush()\nprint('torch' in sys.modules, file=sys.stderr)\nsys.exit(code)"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True
     )
-    return done.returncode, done.stdout, done.stderr.splitlines()[-1] == "True"
+    return process.returncode, process.stdout, process.stderr.splitlines()[-1] == "True"
 
 
 @pytest.mark.parametrize(
@@ -446,6 +457,6 @@ def test_every_verbs_help_starts_without_torch() -> None:
         "    assert done.exit_code == 0 and len(done.output) > 80, (verb, done.output)\n"
         "assert 'torch' not in sys.modules\nprint(len(main.commands))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 10
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) >= 10

@@ -30,12 +30,12 @@ def test_neighbour():
 """
 
 
-@pytest.mark.parametrize("isolated", [True, False])
-def test_a_failed_test_does_not_fail_its_neighbour(tmp_path: Path, isolated: bool) -> None:
+@pytest.mark.parametrize("is_isolated", [True, False])
+def test_a_failed_test_does_not_fail_its_neighbour(tmp_path: Path, is_isolated: bool) -> None:
     """Without the hook the neighbour meets the open file; that is what the hook is for."""
     (tmp_path / "test_two.py").write_text(TWO)
     (tmp_path / "conftest.py").write_text(
-        "from isolation import pytest_runtest_makereport\n" if isolated else ""
+        "from isolation import pytest_runtest_makereport\n" if is_isolated else ""
     )
     command = [
         sys.executable,
@@ -50,7 +50,7 @@ def test_a_failed_test_does_not_fail_its_neighbour(tmp_path: Path, isolated: boo
         str(tmp_path),
         str(tmp_path),
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=tmp_path,
         env={"PYTHONPATH": str(TESTS / "helpers")},
@@ -58,7 +58,7 @@ def test_a_failed_test_does_not_fail_its_neighbour(tmp_path: Path, isolated: boo
         text=True,
         check=False,
     )
-    assert ("1 failed, 1 passed" if isolated else "2 failed") in done.stdout, done.stdout
+    assert ("1 failed, 1 passed" if is_isolated else "2 failed") in process.stdout, process.stdout
 
 
 def test_a_module_that_computes_is_numeric(request: pytest.FixtureRequest) -> None:
@@ -82,15 +82,15 @@ def test_no_module_imports_a_module_of_tests() -> None:
     of_tests = {
         path.stem for path in modules if path.stem.startswith("test_") or path.stem == "conftest"
     }
-    wrong = {
-        str(path.relative_to(TESTS)): found
+    wrong_entries = {
+        str(path.relative_to(TESTS)): imported_names_result
         for path in modules
-        if (found := imported_names(path) & of_tests)
+        if (imported_names_result := imported_names(path) & of_tests)
     }
-    wrong.pop(
+    wrong_entries.pop(
         "hostile/test_guards.py"
     )  # it runs the rows of the other tables, each without the guard that it needs
-    assert len(of_tests) > 90 and wrong == {}
+    assert len(of_tests) > 90 and wrong_entries == {}
 
 
 def test_the_search_for_imports_sees_every_form(tmp_path: Path) -> None:
@@ -102,5 +102,5 @@ def test_the_search_for_imports_sees_every_form(tmp_path: Path) -> None:
 
 def test_helpers_are_the_only_folder_that_tests_are_given() -> None:
     """A second one would let a module of tests be imported again."""
-    facts = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())
-    assert facts["tool"]["pytest"]["ini_options"]["pythonpath"] == ["tests/helpers"]
+    document = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())
+    assert document["tool"]["pytest"]["ini_options"]["pythonpath"] == ["tests/helpers"]

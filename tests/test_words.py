@@ -71,3 +71,24 @@ def test_a_class_name_of_two_modules_fails_the_script(tmp_path: Path) -> None:
 def test_clean_code_passes_the_script(tmp_path: Path) -> None:
     source = "def load_image(path):\n    pixels = path\n    return pixels\n"
     assert run_script(tmp_path, source)[0] == 0
+
+
+def test_a_phrase_in_a_toml_value_counts_unless_an_exception_names_it(
+    words: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.toml"
+    path.write_text('title = "a picture"\n[config]\nwords = ["picture"]\n')
+    assert [line.split(": ", 1)[1] for line in words.toml_phrases(path)] == [
+        "title: 'picture': image"
+    ]
+
+
+def test_names_of_tests_and_benchmarks_are_read_too(
+    words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "TEST_FOLDERS", (tmp_path,))
+    (tmp_path / "test_a.py").write_text("def test_found(value):\n    return value\n")
+    assert words.check_test_names() == (True, [])
+    (tmp_path / "test_b.py").write_text("def drawn():\n    return 1\n")
+    passes, lines = words.check_test_names()
+    assert (passes, len(lines)) == (False, 1)

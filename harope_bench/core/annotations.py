@@ -205,7 +205,8 @@ def decode_mask(mask: Mask) -> np.ndarray:
         )
     pixels = np.zeros(height * width, dtype=bool)
     ends = list(accumulate(mask.counts))
-    # Runs of background and of object alternate. The last run of background has no successor.
+    # Runs of background and of object alternate. Where the last run is background, it has no
+    # successor, so the two lists differ by one and strict=True would reject a valid mask.
     for start, stop in zip(ends[0::2], ends[1::2], strict=False):
         pixels[start:stop] = True
     return pixels.reshape((height, width), order="F")  # (H, W)

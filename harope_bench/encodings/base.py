@@ -152,9 +152,7 @@ class Encoding(nn.Module):
         """Return queries and keys (B, heads, N, head_dim) rotated by position, without matrices."""
         return q, k
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys after the layer's learned matrices and the rotary rotation.
 
         Args:

@@ -182,9 +182,7 @@ class _EncodingContract:
         tokens = self.random_tokens(len(positions))
         if order is not None:
             tokens = tokens[:, order]
-        q, k = encoding.rotate(
-            *self.project(encoding.embed(tokens, positions)), positions, layer
-        )
+        q, k = encoding.rotate(*self.project(encoding.embed(tokens, positions)), positions, layer)
         return (q.double() @ k.double().mT).detach()  # (B, heads, n, n)
 
     # Each method below checks one requirement.

@@ -76,10 +76,10 @@ def prompts(tmp_path: Path) -> Path:
     ],
 )
 def test_captions_that_match(caption: str, kind: str, task: str, matcher: Matcher) -> None:
-    found = matcher.match(caption)
-    assert found is not None
-    assert (found.kind, found.task) == (kind, task)
-    assert (found.prompt is None) == (kind == "template")
+    match = matcher.match(caption)
+    assert match is not None
+    assert (match.kind, match.task) == (kind, task)
+    assert (match.prompt is None) == (kind == "template")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_captions_that_do_not_match(caption: str, matcher: Matcher) -> None:
 
 
 def test_other_suites_have_no_templates() -> None:
-    plain = Matcher(PROMPTS, has_templates=False)
-    assert plain.match("a photo of an owl and a lamp") == CaptionMatch(
+    plain_matcher = Matcher(PROMPTS, has_templates=False)
+    assert plain_matcher.match("a photo of an owl and a lamp") == CaptionMatch(
         "contained", "single_object", "a photo of an owl"
     )
-    assert plain.match("a photo of two lamps") is None
+    assert plain_matcher.match("a photo of two lamps") is None
 
 
 def test_a_one_word_prompt_is_found_inside() -> None:
@@ -123,17 +123,17 @@ def test_containment_agrees_with_a_plain_search() -> None:
     import random
 
     rng = random.Random(0)
-    made = [
+    benchmark_prompts = [
         BenchmarkPrompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)
     ]
-    matcher = Matcher(made, has_templates=False)
+    matcher = Matcher(benchmark_prompts, has_templates=False)
     for _ in range(400):
         caption = " ".join(rng.choices("abcd", k=rng.randint(0, 8)))
-        inside = [p.text for p in made if f" {p.text} " in f" {caption} "]
-        found = matcher.match(caption)
-        assert (found is not None) == bool(inside)
-        if found is not None:
-            assert len(found.prompt or "") == max(map(len, inside))
+        inside = [p.text for p in benchmark_prompts if f" {p.text} " in f" {caption} "]
+        match = matcher.match(caption)
+        assert (match is not None) == bool(inside)
+        if match is not None:
+            assert len(match.prompt or "") == max(map(len, inside))
 
 
 def test_plurals_follow_english_spelling() -> None:
@@ -171,15 +171,15 @@ def test_counts_and_examples(tmp_path: Path, prompts: Path) -> None:
         "x" * 500,
     ]
     (tmp_path / "c.txt").write_text("\n".join(lines))
-    found = audit_captions([tmp_path / "c.txt"], "geneval", prompts)
-    assert (found.captions, found.n_matched, found.prompts) == (9, 7, 8)
-    assert dict(found.counts) == {
+    captions = audit_captions([tmp_path / "c.txt"], "geneval", prompts)
+    assert (captions.captions, captions.n_matched, captions.prompts) == (9, 7, 8)
+    assert dict(captions.counts) == {
         ("exact", "single_object"): 5,
         ("template", "counting"): 1,
         ("contained", "colors"): 1,
     }
-    assert found.matched_prompts["exact"] == {"a photo of a lamp"}
-    assert [example.line for example in found.examples] == [1, 2, 3, 6, 7]
+    assert captions.matched_prompts["exact"] == {"a photo of a lamp"}
+    assert [example.line for example in captions.examples] == [1, 2, 3, 6, 7]
 
 
 def test_the_verb_answers_in_words_and_in_json(tmp_path: Path, prompts: Path) -> None:
@@ -195,17 +195,17 @@ def test_the_verb_answers_in_words_and_in_json(tmp_path: Path, prompts: Path) ->
         "--prompts",
         str(prompts),
     ]
-    said = CliRunner().invoke(main, words)
-    assert said.exit_code == 0
-    assert "2 captions against 8 prompts of geneval: 1 match" in said.output
-    assert "exact, single_object, c.jsonl:1  a photo of a lamp" in said.output
-    facts = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)
-    assert facts["kinds"]["exact"] == {
+    command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code == 0
+    assert "2 captions against 8 prompts of geneval: 1 match" in command_result.output
+    assert "exact, single_object, c.jsonl:1  a photo of a lamp" in command_result.output
+    document = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)
+    assert document["kinds"]["exact"] == {
         "n_captions": 1,
         "n_distinct_prompts": 1,
         "tasks": {"single_object": 1},
     }
-    assert facts["n_matched"] == 1
+    assert document["n_matched"] == 1
 
 
 def test_missing_prompts_name_the_official_file(
@@ -218,10 +218,10 @@ def test_missing_prompts_name_the_official_file(
         ("dpg-bench", "dpg_bench/prompts"),
         ("t2i-compbench", "_val.txt"),
     ):
-        said = CliRunner().invoke(main, [*words, suite])
-        assert said.exit_code == 1
-        assert name in said.output
-        assert "--prompts" in said.output
+        command_result = CliRunner().invoke(main, [*words, suite])
+        assert command_result.exit_code == 1
+        assert name in command_result.output
+        assert "--prompts" in command_result.output
     assert "did you mean geneval" in CliRunner().invoke(main, [*words, "genval"]).output
     assert CliRunner().invoke(main, [*words, "my-suite", "--prompts", str(prompts)]).exit_code == 0
     (bench_home / "prompts").mkdir()
@@ -251,9 +251,9 @@ def test_missing_prompts_name_the_official_file(
 )
 def test_broken_files_are_named(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises((StorageError, OptionError), match=message) as caught:
+    with pytest.raises((StorageError, OptionError), match=message) as excinfo:
         list(read_captions(tmp_path / name))
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(tmp_path / name) in str(excinfo.value)
 
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
@@ -301,23 +301,23 @@ def test_the_audit_brings_no_torch(tmp_path: Path, prompts: Path) -> None:
         " end: assert not end.code\nassert 'torch' not in sys.modules and 'numpy' not in"
         " sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 # ------------------------------------------------------------------------------------- the official
 # prompts, where they are
 
 
-def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], Path]) -> None:
-    folder = shared("data/geneval")
-    facts = read_prompts(folder / "evaluation_metadata.jsonl", "geneval")
-    plain = read_prompts(folder / "generation_prompts.txt", "geneval")
-    assert len(facts) == len(plain) == 553
-    matcher = Matcher(facts, has_templates=True)
+def test_geneval_prompts_are_all_read_by_the_templates(shared_path: Callable[[str], Path]) -> None:
+    folder = shared_path("data/geneval")
+    prompts = read_prompts(folder / "evaluation_metadata.jsonl", "geneval")
+    plain_prompts = read_prompts(folder / "generation_prompts.txt", "geneval")
+    assert len(prompts) == len(plain_prompts) == 553
+    matcher = Matcher(prompts, has_templates=True)
     assert matcher.templates is not None
     assert [
-        p.text for p in facts if matcher.templates.task(normalized_words(p.text)) != p.task
+        p.text for p in prompts if matcher.templates.task(normalized_words(p.text)) != p.task
     ] == []
     objects = {
         " ".join(normalized_words(line))
@@ -325,8 +325,10 @@ def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], P
         if line
     }
     assert matcher.templates.objects == objects
-    assert {matcher.match(p.text).kind for p in plain} == {"exact"}  # type: ignore[union-attr]
+    assert {matcher.match(p.text).kind for p in plain_prompts} == {"exact"}  # type: ignore[union-attr]
 
 
-def test_compbench_prompts_are_read(shared: Callable[[str], Path]) -> None:
-    assert len(read_prompts(shared("data/t2i_compbench/color_val.txt"), "t2i-compbench")) == 300
+def test_compbench_prompts_are_read(shared_path: Callable[[str], Path]) -> None:
+    assert (
+        len(read_prompts(shared_path("data/t2i_compbench/color_val.txt"), "t2i-compbench")) == 300
+    )

@@ -62,10 +62,10 @@ def values(result: Result) -> dict[str, float | None]:
     return {m.metric: m.value for m in result.measurements}
 
 
-def observed(rows: int = 20, **changes: Any) -> Features:
+def forward_features(rows: int = 20, **changes: Any) -> Features:
     """Forwards of DiT-B/2 with HARoPE at 256, with made-up times."""
-    facts = dict(zip(LAYER_ARRAYS, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
-    facts |= {
+    fields = dict(zip(LAYER_ARRAYS, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
+    fields |= {
         "batch": 2,
         "parameters": 131_504_672,
         "frozen_parameters": 0,
@@ -74,7 +74,7 @@ def observed(rows: int = 20, **changes: Any) -> Features:
         "seconds": 0.0,
         **changes,
     }
-    arrays = {name: np.full(rows, facts[name], dtype=np.float64) for name in ARRAYS}
+    arrays = {name: np.full(rows, fields[name], dtype=np.float64) for name in ARRAYS}
     arrays["seconds"] = np.linspace(0.1, 0.2, rows) if rows else arrays["seconds"]
     return Features(
         np.arange(rows),
@@ -92,51 +92,53 @@ def observed(rows: int = 20, **changes: Any) -> Features:
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table9_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("table9")
     run("reproduce", "table9", "--scale", "paper", "--out", out)
     return out
 
 
-def test_15_of_the_16_distinct_numbers_of_table_9_come_out(reproduced: Path) -> None:
-    cells = json.loads((reproduced / "table9.json").read_text())["rows"]
-    printed = {}
+def test_15_of_the_16_distinct_numbers_of_table_9_come_out(table9_folder: Path) -> None:
+    cells = json.loads((table9_folder / "table9.json").read_text())["rows"]
+    printed_records = {}
     for row in cells:
         for key in ("params_m", "flops_g"):
             if row["encoding"] != "rope-svd-control":
-                printed[row["id"], key] = row["cells"][key]
-    assert len(printed) == 16
+                printed_records[row["id"], key] = row["cells"][key]
+    assert len(printed_records) == 16
     differing = {
-        place for place, cell in printed.items() if not cell["verdict"].startswith("as printed")
+        name
+        for name, cell in printed_records.items()
+        if not cell["verdict"].startswith("as printed")
     }
     assert differing == {("f1024-harope", "flops_g")}
-    assert printed["f1024-harope", "flops_g"]["measured"] == pytest.approx(134.184173568)
+    assert printed_records["f1024-harope", "flops_g"]["measured"] == pytest.approx(134.184173568)
 
 
-def test_the_control_repeats_haropes_cost_cells(reproduced: Path) -> None:
+def test_the_control_repeats_haropes_cost_cells(table9_folder: Path) -> None:
     rows = {
         row["id"]: row["cells"]
-        for row in json.loads((reproduced / "table9.json").read_text())["rows"]
+        for row in json.loads((table9_folder / "table9.json").read_text())["rows"]
     }
-    for mine, theirs in (
+    for package_text, library_text in (
         ("dit-ropesvd", "dit-harope"),
         *((f"f{r}-ropesvd", f"f{r}-harope") for r in (512, 1024, 2048)),
     ):
         for key in ("params_m", "flops_g"):
-            assert rows[mine][key]["measured"] == rows[theirs][key]["measured"]
+            assert rows[package_text][key]["measured"] == rows[library_text][key]["measured"]
 
 
-def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Path) -> None:
+def test_reproduce_prints_both_numbers_and_says_what_was_not_run(table9_folder: Path) -> None:
     for kind in ("md", "csv", "tex", "html", "json"):
-        assert (reproduced / f"table9.{kind}").stat().st_size > 1000
-    text = (reproduced / "table9.md").read_text()
+        assert (table9_folder / f"table9.{kind}").stat().st_size > 1000
+    text = (table9_folder / "table9.md").read_text()
     line = next(line for line in text.splitlines() if "FLUX (1024)" in line and "HARoPE" in line)
     assert "134.1 (+2.8%)" in line
     assert "134.2 (+2.8%)" in line
     assert "≠ differs" in line
     assert "not run" in line
     assert "+4.4%; the paper prints +4.1%" in text
-    report = (reproduced / "report.html").read_text()
+    report = (table9_folder / "report.html").read_text()
     assert "macs_model-whole-model" in report
     assert (
         "22 of 24 cost cells are equal to the printed ones; differing: FLUX (1024) RoPE+SVD FLOPs"
@@ -144,22 +146,25 @@ def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Pat
     )
 
 
-def test_a_second_reproduction_does_no_work(reproduced: Path) -> None:
-    before = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
+def test_a_second_reproduction_does_no_work(table9_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in table9_folder.rglob("*") if path.is_file()}
     assert (
-        "up to date" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+        "up to date"
+        in run("reproduce", "table9", "--scale", "paper", "--out", table9_folder).stdout
     )
-    assert {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in table9_folder.rglob("*") if path.is_file()
+    } == before
 
 
-def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None:
+def test_the_shapes_of_the_audit_are_those_of_the_rows(table9_folder: Path) -> None:
     """The tables' audit reads LAYERS, the count reads the network that is built; they are one
     fact.
     """
     for row in load_table("9").rows:
         if row.encoding == "rope-axial" and row.backbone:
             arrays = load_arrays(
-                reproduced
+                table9_folder
                 / f"counted-{row.backbone}-{row.resolution}-rope-axial/cost/forwards/forwards.npz"
             )
             layer = PAPER_LAYERS[row.backbone]
@@ -172,8 +177,8 @@ def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None
 
 def test_a_percentage_is_cut_as_the_paper_does() -> None:
     layer = PAPER_LAYERS["dit"]
-    exact = Fraction(layer.harope_matrices.parameters, layer.parameters) * 100
-    assert "4.1" == f"{int(exact * 10) / 10}" != f"{float(exact):.1f}"
+    exact_fraction = Fraction(layer.harope_matrices.parameters, layer.parameters) * 100
+    assert "4.1" == f"{int(exact_fraction * 10) / 10}" != f"{float(exact_fraction):.1f}"
 
 
 # ---------------------------------------------------------------------------
@@ -181,7 +186,7 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "tokens", "encoding", "wanted"),
+    ("layer", "tokens", "encoding", "expected"),
     [
         ("dit", 256, LearnedParameters(), 705_429_504),
         ("dit", 256, PAPER_LAYERS["dit"].harope_matrices, 736_886_784),
@@ -190,12 +195,12 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
     ],
 )
 def test_the_papers_convention_in_exact_integers(
-    layer: str, tokens: int, encoding: LearnedParameters, wanted: int
+    layer: str, tokens: int, encoding: LearnedParameters, expected: int
 ) -> None:
     """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused
     attention.
     """
-    assert PAPER_LAYERS[layer].flops(tokens, encoding) == wanted
+    assert PAPER_LAYERS[layer].flops(tokens, encoding) == expected
 
 
 def test_token_counts_of_flux() -> None:
@@ -224,7 +229,7 @@ def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -
 
 
 @pytest.mark.parametrize(
-    ("encoding", "options", "wanted"),
+    ("encoding", "options", "expected"),
     [
         ("harope", {}, LearnedParameters(99_072, 12, 64, 2)),
         ("rope-svd-control", {}, LearnedParameters(99_072, 12, 64, 2)),
@@ -241,36 +246,36 @@ def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -
     ],
 )
 def test_what_an_encoding_learns_in_a_layer(
-    encoding: str, options: dict[str, Any], wanted: LearnedParameters
+    encoding: str, options: dict[str, Any], expected: LearnedParameters
 ) -> None:
     shape = encodings.ModelShape(768, 12, 64, 12, grid=(16, 16))
     assert (
         count_learned(
             encodings.build_encoding(registry.load_by_name("encodings", encoding), shape, options)
         )
-        == wanted
+        == expected
     )
 
 
 @pytest.mark.parametrize(("side", "giga"), [(128, 5.56), (256, 23.0), (512, 106.4)])
 def test_whole_dit_b2(side: int, giga: float) -> None:
     plan = measure_cost.plan_without_weights("dit", "rope-axial", {}, B2, side, "none")
-    seen = measure_cost._forward_counts(plan, 1)
-    assert seen.counts is not None
-    assert seen.counts.parameters == 130_315_808
-    assert f"{seen.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
+    forward_counts = measure_cost._forward_counts(plan, 1)
+    assert forward_counts.counts is not None
+    assert forward_counts.counts.parameters == 130_315_808
+    assert f"{forward_counts.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
 
 
 def test_whole_dit_counts_equal_a_slow_sum() -> None:
     """Every linear layer, the patch convolution and the two attention products, written out."""
     config = {**B2, "hidden": 64, "heads": 4, "depth": 2, "classes": 10}
     plan = measure_cost.plan_without_weights("dit", "rope-axial", {}, config, 64, "none")
-    seen, d, n = measure_cost._forward_counts(plan, 1), 64, 16
-    assert seen.counts is not None
+    forward_counts, d, n = measure_cost._forward_counts(plan, 1), 64, 16
+    assert forward_counts.counts is not None
     per_block = n * 3 * d * d + n * d * d + 2 * n * n * d + n * 8 * d * d + 6 * d * d
     time = 256 * d + d * d
     ends = n * 16 * d + 2 * d * d + n * d * 4 * 8
-    assert seen.counts.macs == 2 * per_block + time + ends
+    assert forward_counts.counts.macs == 2 * per_block + time + ends
 
 
 @pytest.mark.parametrize(
@@ -284,19 +289,19 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
         encoding: published_shapes.counted_layer(backbone, encoding, {}, 512)
         for encoding in ("rope-axial", "harope")
     }
-    plain, matrix = (
+    plain_published, matrix = (
         published_shapes.count_published(backbone, layer, 512) for layer in layers.values()
     )
-    assert plain.parameters == parameters
+    assert plain_published.parameters == parameters
     assert (
         matrix.parameters - parameters
         == published_shapes.PUBLISHED_TRANSFORMERS[backbone].n_layers
         * layers["harope"].attention.harope_matrices.parameters
     )
     if backbone == "flux":
-        assert f"{plain.macs / 1e12:.2f}" == "10.75"
+        assert f"{plain_published.macs / 1e12:.2f}" == "10.75"
         assert matrix.parameters - parameters == 45_001_728
-        assert f"{matrix.macs / plain.macs - 1:.2%}" == "0.69%"
+        assert f"{matrix.macs / plain_published.macs - 1:.2%}" == "0.69%"
 
 
 def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
@@ -305,16 +310,16 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(
     from harope_bench.analysis.cost import published_shapes
     from harope_bench.core.errors import MissingExtraError
 
-    def absent(*_: Any) -> Any:
+    def raise_missing_extra(*_: Any) -> Any:
         raise MissingExtraError("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
-    monkeypatch.setattr(published_shapes, "_published_counts", absent)
+    monkeypatch.setattr(published_shapes, "_published_counts", raise_missing_extra)
     monkeypatch.setattr(registry, "list_names", lambda kind: [])
-    made = measure_cost.count_cost(
+    result = measure_cost.count_cost(
         measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path
     ).result
-    assert values(made)["flops_g"] == pytest.approx(44.7951667)
-    missing = made.find_measurement("params_model")
+    assert values(result)["flops_g"] == pytest.approx(44.7951667)
+    missing = result.find_measurement("params_model")
     assert missing is not None
     assert missing.value is None
     assert "t2i" in (missing.reason or "")
@@ -335,44 +340,46 @@ def test_counting_needs_no_memory() -> None:
 
 
 def test_cost_keeps_the_evaluators_contract() -> None:
-    testing.check_evaluator("cost", observed(), {})
+    testing.check_evaluator("cost", forward_features(), {})
 
 
 def test_the_measurements_of_known_forwards() -> None:
-    found = {m.metric: m for m in EVALUATOR.evaluate(observed(), {}).measurements}
-    assert found["params_m"].value == 2.46144
-    assert found["params_m"].name == "params_m-attention-layer"
-    assert found["flops_g"].value == 0.736886784
-    assert found["macs_model"].value == pytest.approx(23.379443712)
-    assert found["latency_ms_median"].value == pytest.approx(150)
-    assert found["latency_ms_p10"].value == pytest.approx(110)
-    assert found["latency_ms_p90"].value == pytest.approx(190)
-    assert found["peak_memory_mb"].value == 600
+    entries = {m.metric: m for m in EVALUATOR.evaluate(forward_features(), {}).measurements}
+    assert entries["params_m"].value == 2.46144
+    assert entries["params_m"].name == "params_m-attention-layer"
+    assert entries["flops_g"].value == 0.736886784
+    assert entries["macs_model"].value == pytest.approx(23.379443712)
+    assert entries["latency_ms_median"].value == pytest.approx(150)
+    assert entries["latency_ms_p10"].value == pytest.approx(110)
+    assert entries["latency_ms_p90"].value == pytest.approx(190)
+    assert entries["peak_memory_mb"].value == 600
 
 
 def test_the_scope_is_said_in_every_name() -> None:
-    flux = EVALUATOR.evaluate(observed(projections=3, hidden=3072, heads=24), {})
+    flux = EVALUATOR.evaluate(forward_features(projections=3, hidden=3072, heads=24), {})
     assert {m.name.split("-", 1)[1] for m in flux.measurements} == {"qkv-projection", "whole-model"}
     assert all("layer" in m.title or "whole model" in m.title for m in EVALUATOR.metrics)
 
 
 def test_what_was_not_had_is_none_with_its_reason() -> None:
     nan = float("nan")
-    seen = observed(parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan)
-    seen.arrays["seconds"][:] = nan
-    found = {m.metric: m for m in EVALUATOR.evaluate(seen, {}).measurements}
-    assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")
-    assert (found["latency_ms_median"].value, found["latency_ms_median"].reason) == (
+    forward_features_result = forward_features(
+        parameters=nan, macs=nan, frozen_parameters=nan, peak_bytes=nan
+    )
+    forward_features_result.arrays["seconds"][:] = nan
+    entries = {m.metric: m for m in EVALUATOR.evaluate(forward_features_result, {}).measurements}
+    assert (entries["params_model"].value, entries["params_model"].reason) == (None, "no model")
+    assert (entries["latency_ms_median"].value, entries["latency_ms_median"].reason) == (
         None,
         "not run",
     )
-    assert found["params_m"].value is not None
+    assert entries["params_m"].value is not None
 
 
 def test_few_forwards_have_no_deciles() -> None:
-    found = {m.metric: m for m in EVALUATOR.evaluate(observed(9), {}).measurements}
-    assert found["latency_ms_median"].value is not None
-    assert "needs 10" in (found["latency_ms_p90"].reason or "")
+    entries = {m.metric: m for m in EVALUATOR.evaluate(forward_features(9), {}).measurements}
+    assert entries["latency_ms_median"].value is not None
+    assert "needs 10" in (entries["latency_ms_p90"].reason or "")
 
 
 # --------------------------------------------------------------------------------------- time and
@@ -414,44 +421,44 @@ def test_warm_up_is_not_timed() -> None:
 
 
 @pytest.fixture
-def weighed(tiny_checkpoint: Any, tmp_path: Path) -> Result:
+def cost_result(tiny_checkpoint: Any, tmp_path: Path) -> Result:
     return measure_cost.measure_cost(make_plan("tiny", None, {}), tmp_path / "run", 12).result
 
 
-def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
-    found = values(weighed)
-    assert all(value is not None for value in found.values())
-    assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]  # type: ignore[operator]
-    assert found["peak_memory_mb"] > 4 * found["params_model"]  # type: ignore[operator]
-    assert {m.n_scored for m in weighed.measurements} == {12}
-    assert "threads" in weighed.judge.preprocessing
+def test_a_checkpoint_is_weighed(cost_result: Result, tmp_path: Path) -> None:
+    result = values(cost_result)
+    assert all(value is not None for value in result.values())
+    assert 0 < result["latency_ms_p10"] <= result["latency_ms_median"] <= result["latency_ms_p90"]  # type: ignore[operator]
+    assert result["peak_memory_mb"] > 4 * result["params_model"]  # type: ignore[operator]
+    assert {m.n_scored for m in cost_result.measurements} == {12}
+    assert "threads" in cost_result.judge.preprocessing
     assert (tmp_path / "run/cost/results/cost.json").is_file()
 
 
 def test_what_stands_is_kept_and_another_count_is_made_anew(
-    weighed: Result, tmp_path: Path
+    cost_result: Result, tmp_path: Path
 ) -> None:
     plan = make_plan("tiny", None, {})
     assert not measure_cost.measure_cost(plan, tmp_path / "run", 12).is_new
     again = measure_cost.measure_cost(plan, tmp_path / "run", 12, rescore=True)
     assert again.is_new
-    assert values(again.result) == values(weighed)
+    assert values(again.result) == values(cost_result)
     with pytest.raises(SampleError, match="without --rescore"):
         measure_cost.measure_cost(plan, tmp_path / "run", 13, rescore=True)
     assert measure_cost.measure_cost(plan, tmp_path / "run", 13).is_new
 
 
 def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> None:
-    done = run("eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run")
-    assert "forwards" in done.stdout
-    assert "params_m-attention-layer" in done.stdout
+    command_result = run("eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run")
+    assert "forwards" in command_result.stdout
+    assert "params_m-attention-layer" in command_result.stdout
     assert not (tmp_path / "run/images").exists()
-    facts = json.loads(
+    document = json.loads(
         run(
             "eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run", "--json"
         ).stdout
     )
-    assert facts["results"][0]["is_new"] is False
+    assert document["results"][0]["is_new"] is False
 
 
 def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> None:
@@ -464,9 +471,11 @@ def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> No
 
 def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    done = CliRunner().invoke(main, ["eval", str(tmp_path / "pictures"), "--with", "cost"])
-    assert done.exit_code == 1
-    assert "checkpoint" in done.stderr
+    command_result = CliRunner().invoke(
+        main, ["eval", str(tmp_path / "pictures"), "--with", "cost"]
+    )
+    assert command_result.exit_code == 1
+    assert "checkpoint" in command_result.stderr
 
 
 # ------------------------------------------------------------------------------- the table at micro
@@ -492,25 +501,25 @@ def test_micro_rows_have_cost_and_fidelity(
     table = micro_table9({"dit-rope": "tiny-rope", "dit-harope": "tiny-harope"})
     monkeypatch.setattr(board, "load_table", lambda name: table)
     reproduce.reproduce(["9"], "micro", 12, tmp_path, "cpu", 0)
-    made = board.build_board(table, read_results(tmp_path), "both", "micro")
+    board_result = board.build_board(table, read_results(tmp_path), "both", "micro")
     for row in ("dit-rope", "dit-harope"):
         for column in ("params_m", "flops_g", "fid"):
-            assert made.cells[row, column].status == "measured" or column == "fid"
-    assert made.cells["dit-harope", "params_m"].percent_above_baseline is not None
-    assert made.cells["dit-rope", "params_m"].percent_above_baseline is None
-    assert str(made.cells["dit-harope", "params_m"].verdict) == "not comparable (micro)"
+            assert board_result.cells[row, column].status == "measured" or column == "fid"
+    assert board_result.cells["dit-harope", "params_m"].percent_above_baseline is not None
+    assert board_result.cells["dit-rope", "params_m"].percent_above_baseline is None
+    assert str(board_result.cells["dit-harope", "params_m"].verdict) == "not comparable (micro)"
     assert "(+" in (tmp_path / "table9.md").read_text()
 
 
 def test_a_number_that_rounds_to_the_printed_one_is_as_printed() -> None:
-    printed = "134.1 (+2.8%)"
-    assert float(leading_number(printed)) + float(half_unit(printed)) < 134.184 < 134.25
+    printed_text = "134.1 (+2.8%)"
+    assert float(leading_number(printed_text)) + float(half_unit(printed_text)) < 134.184 < 134.25
     with pytest.raises(BenchError):
         load_table("99")
 
 
 def test_a_classifier_is_counted_and_timed_too(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main,
         [
             "eval",
@@ -524,21 +533,21 @@ def test_a_classifier_is_counted_and_timed_too(tmp_path: Path) -> None:
             "--json",
         ],
     )
-    assert done.exit_code == 0, done.output
-    measured = {
+    assert command_result.exit_code == 0, command_result.output
+    measured_entries = {
         m["metric"]: m["value"]
-        for m in json.loads(done.stdout)["results"][0]["result"]["measurements"]
+        for m in json.loads(command_result.stdout)["results"][0]["result"]["measurements"]
     }
     d, heads, tokens = 16, 3, 50  # 7 x 7 tokens and the class token
     width = d * heads
-    assert measured["params_m"] * 1e6 == pytest.approx(
+    assert measured_entries["params_m"] * 1e6 == pytest.approx(
         4 * width**2 + 4 * width + heads * (2 * d * d + d)
     )
-    assert measured["flops_g"] * 1e9 == pytest.approx(
+    assert measured_entries["flops_g"] * 1e9 == pytest.approx(
         4 * tokens * width**2
         + 2 * tokens**2 * width
         + 4 * tokens * width
         + 2 * tokens * heads * d * d
         + 2 * heads * d**3
     )
-    assert measured["latency_ms_median"] > 0
+    assert measured_entries["latency_ms_median"] > 0

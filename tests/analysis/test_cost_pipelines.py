@@ -32,7 +32,9 @@ TEXT = {"flux": 512, "sd3": 77 + 256}
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
-    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+    return {
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,10 +52,10 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
         network = backbone.attach_encoding(transformer, encoding, {})
         network.sequence_spec = SequenceSpec(TEXT[kind], 16)
         probe = backbone.profiling_inputs(network, 512, 1)
-    found = count_operations(network, probe.inputs)
+    operations = count_operations(network, probe.inputs)
     layer = published_shapes.counted_layer(kind, encoding, {}, 512)
-    wanted = published_shapes.count_published(kind, layer, 512)
-    assert (found.parameters, found.macs) == (wanted.parameters, wanted.macs)
+    expected = published_shapes.count_published(kind, layer, 512)
+    assert (operations.parameters, operations.macs) == (expected.parameters, expected.macs)
     assert (probe.layer, probe.tokens) == (layer.attention, layer.tokens)
 
 
@@ -62,9 +64,9 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(
     bases: dict[str, Path], kind: str
 ) -> None:
     register("plain", bases[kind], {})
-    drawer, caught = open_generator(load_checkpoint_record("plain"), tiny.settings()), []
+    drawer, records = open_generator(load_checkpoint_record("plain"), tiny.settings()), []
     hook = drawer.network.transformer.register_forward_pre_hook(
-        lambda _, __, named: caught.append(named), with_kwargs=True
+        lambda _, __, keywords: records.append(keywords), with_kwargs=True
     )
     drawer.generate(tiny.PLUGIN.requests([0]), tiny.settings())
     hook.remove()
@@ -72,7 +74,7 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(
     probe = registry.load_by_name("backbones", kind).profiling_inputs(drawer.network, 64, branches)
     shapes = {
         key: tuple(value.shape)
-        for key, value in caught[0].items()
+        for key, value in records[0].items()
         if isinstance(value, torch.Tensor)
     }
     assert {key: tuple(value.shape) for key, value in probe.inputs.items()} == shapes
@@ -81,17 +83,17 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(
         assert drawer.network(**probe.inputs)[0].isfinite().all()
 
 
-def adapted(kind: str, base: Path, folder: Path) -> Path:
+def write_adapter(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(
+    network = tiny.train_encoding(
         backbone.attach_encoding(
             backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {}
         )
     )
     lora.add_lora(network, backbone.targets, rank=4)
-    folded: Path = backbone.save_adapter(folder, network, str(base))
-    return folded
+    folded_path: Path = backbone.save_adapter(folder, network, str(base))
+    return folded_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,15 +105,17 @@ def test_eval_with_cost_times_a_step(
     """
     tiny.register_prompts(monkeypatch)
     register(
-        "mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}}
+        "mine",
+        write_adapter(kind, bases[kind], tmp_path / "a"),
+        {"config": {"base": str(bases[kind])}},
     )
-    timed: list[bool] = []
-    kept = latency.peak_bytes
+    timed_items: list[bool] = []
+    original_peak_bytes = latency.peak_bytes
     monkeypatch.setattr(
         latency,
         "peak_bytes",
         lambda run, network, device: (
-            timed.append(lora.has_lora(network)) or kept(run, network, device)
+            timed_items.append(lora.has_lora(network)) or original_peak_bytes(run, network, device)
         ),
     )
     words = (
@@ -127,24 +131,26 @@ def test_eval_with_cost_times_a_step(
         str(tmp_path / "run"),
         "--json",
     )
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)["results"][0]["result"]
-    found = {m["metric"]: m["value"] for m in result["measurements"]}
-    assert timed == [False]
+    command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code == 0, command_result.output
+    result = json.loads(command_result.stdout)["results"][0]["result"]
+    entries = {m["metric"]: m["value"] for m in result["measurements"]}
+    assert timed_items == [False]
     assert result["judge"]["preprocessing"].endswith("LoRA merged")
-    assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]
+    assert (
+        0 < entries["latency_ms_p10"] <= entries["latency_ms_median"] <= entries["latency_ms_p90"]
+    )
     network = registry.load_by_name("backbones", kind).build(
         "harope", {}, {"base": str(bases[kind])}
     )
-    assert found["params_model"] * 1e6 == pytest.approx(
+    assert entries["params_model"] * 1e6 == pytest.approx(
         sum(p.numel() for p in network.parameters())
     )
-    assert found["peak_memory_mb"] > 4 * found["params_model"]
+    assert entries["peak_memory_mb"] > 4 * entries["params_model"]
     d, heads = (16, 2) if kind == "flux" else (8, 4)
-    width, added = d * heads, heads * (2 * d * d + d)
-    assert found["params_m"] * 1e6 == pytest.approx(
-        {"flux": 3, "sd3": 4}[kind] * (width**2 + width) + added
+    width, added_heads = d * heads, heads * (2 * d * d + d)
+    assert entries["params_m"] * 1e6 == pytest.approx(
+        {"flux": 3, "sd3": 4}[kind] * (width**2 + width) + added_heads
     )
 
 
@@ -154,20 +160,20 @@ def test_bases_without_adapter_are_timed_too(
 ) -> None:
     """SD3 with its own table and with rotation, FLUX as published; two images, at another side."""
     tiny.register_prompts(monkeypatch)
-    for name, said in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
-        register(name, bases[kind], said)
+    for name, records in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
+        register(name, bases[kind], records)
         plan = make_plan(name, "four-prompts", {"resolution": 128})
-        made = measure_cost.measure_cost(plan, tmp_path / name, 2, 2).result
-        median = made.find_measurement("latency_ms_median")
+        result = measure_cost.measure_cost(plan, tmp_path / name, 2, 2).result
+        median = result.find_measurement("latency_ms_median")
         assert median is not None
         assert median.value is not None
         assert median.value > 0
 
 
 def test_rows_without_weights_are_counted_as_published(tmp_path: Path) -> None:
-    made = measure_cost.count_cost(
+    result = measure_cost.count_cost(
         measure_cost.plan_without_weights("flux", "rope-axial", {}, {}, 512, "none"), tmp_path
     ).result
-    whole = made.find_measurement("params_model")
-    assert whole is not None
-    assert whole.value == pytest.approx(11_901.408320)
+    whole_measurement = result.find_measurement("params_model")
+    assert whole_measurement is not None
+    assert whole_measurement.value == pytest.approx(11_901.408320)

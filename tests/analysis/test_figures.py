@@ -60,25 +60,28 @@ def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_equals_a_slow_sum() -> None:
     q, k = some_heads()
-    found = attention_distance.attention_distances(q, k, GRID)
-    wanted = [
+    attention_distances = attention_distance.attention_distances(q, k, GRID)
+    expected = [
         [
             slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy())
             for h in range(3)
         ]
         for b in range(2)
     ]
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(attention_distances.numpy(), expected, rtol=1e-6)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = some_heads()
-    whole = attention_distance.attention_distances(q, k, GRID)
+    whole_attention_distances = attention_distance.attention_distances(q, k, GRID)
     monkeypatch.setattr(
         attention_distance, "MAX_PROBABILITIES", 2 * 16 * 3
     )  # three queries at a time, the last chunk is short
     torch.testing.assert_close(
-        attention_distance.attention_distances(q, k, GRID), whole, rtol=1e-6, atol=0
+        attention_distance.attention_distances(q, k, GRID),
+        whole_attention_distances,
+        rtol=1e-6,
+        atol=0,
     )
 
 
@@ -98,10 +101,10 @@ def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
     """Tokens in one row of which each looks at the next: 15 of 16 are a step away, the last one
     looks 15 steps back.
     """
-    places = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
+    tensor = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
     q, k = 1000 * torch.eye(16)[None, None], 1000 * torch.eye(16).roll(1, 0)[None, None]
     k = k.roll(-2, 2)  # key j + 1 answers query j
-    assert float(attention_distance.attention_distances(q, k, places)) == pytest.approx(
+    assert float(attention_distance.attention_distances(q, k, tensor)) == pytest.approx(
         (15 * 1 + 15) / 16
     )
 
@@ -144,13 +147,15 @@ def test_every_sampler_falls_from_noise_and_passes_the_default_times(
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
-    called = attention_hooks.sampler_times(plan.model_copy(update={"settings": settings}))
-    assert called == sorted(called, reverse=True)
-    taken = attention_hooks.nearest_times(attention_distance.TIMES, called)
-    assert len(taken) == len(attention_distance.TIMES)
+    sampler_times = attention_hooks.sampler_times(plan.model_copy(update={"settings": settings}))
+    assert sampler_times == sorted(sampler_times, reverse=True)
+    nearest_times = attention_hooks.nearest_times(attention_distance.TIMES, sampler_times)
+    assert len(nearest_times) == len(attention_distance.TIMES)
     assert all(
-        abs(time - wanted) <= 11
-        for time, wanted in zip(taken, sorted(attention_distance.TIMES, reverse=True), strict=True)
+        abs(time - expected) <= 11
+        for time, expected in zip(
+            nearest_times, sorted(attention_distance.TIMES, reverse=True), strict=True
+        )
     )
 
 
@@ -162,16 +167,16 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
 
     make_checkpoint("tiny", encoding="harope")
     plan = make_plan("tiny", None, {"steps": 4})
-    found = attention_distance.measure_distances(plan, 3, (500.0,))
+    distances = attention_distance.measure_distances(plan, 3, (500.0,))
     drawer = open_generator(plan.checkpoint, plan.settings)
-    caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    items: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     rotate = drawer.network.encoding.rotate
 
     def spy(
         q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         q, k = rotate(q, k, positions, layer)
-        caught.append((q, k, positions))
+        items.append((q, k, positions))
         return q, k
 
     drawer.network.encoding.rotate = spy
@@ -181,7 +186,7 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
     )
     layers = drawer.network.config.depth
     for layer in range(layers):
-        q, k, positions = caught[2 * layers + layer]  # the third of four calls is at time 500
+        q, k, positions = items[2 * layers + layer]  # the third of four calls is at time 500
         assert len(q) == 2 * plan.settings.tile
         stride = 28 / math.sqrt(q.shape[2])
         for head in range(q.shape[1]):
@@ -193,10 +198,10 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
                     for b in range(3)
                 ]
             )
-            assert found.pixels[layer][head] == pytest.approx(mean * stride, rel=1e-5)
-    assert found.token_pixels == stride
-    assert found.timesteps == (500.0,)
-    assert found.images == 3
+            assert distances.pixels[layer][head] == pytest.approx(mean * stride, rel=1e-5)
+    assert distances.token_pixels == stride
+    assert distances.timesteps == (500.0,)
+    assert distances.images == 3
 
 
 def test_measuring_does_not_depend_on_the_tiles_other_rows(
@@ -204,15 +209,15 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(
 ) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {"steps": 2})
-    both, first = (
+    distances, first_distances = (
         attention_distance.measure_distances(plan, 26, (500.0,)),
         attention_distance.measure_distances(plan, 25, (500.0,)),
     )
-    last = 26 * np.array(both.pixels) - 25 * np.array(
-        first.pixels
+    last_count = 26 * np.array(distances.pixels) - 25 * np.array(
+        first_distances.pixels
     )  # the 26th alone, drawn in a tile of its own
-    assert (last > 0).all()
-    assert not np.allclose(last, first.pixels)
+    assert (last_count > 0).all()
+    assert not np.allclose(last_count, first_distances.pixels)
 
 
 def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
@@ -224,39 +229,45 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
     from harope_bench.pipeline.classify import make_classifier_plan
 
     plan = make_classifier_plan("digits-deit-harope", None, {})
-    found = attention_distance.measure_distances(plan, 3)
+    distances = attention_distance.measure_distances(plan, 3)
     reader, inputs = open_classifier(plan.checkpoint, plan.settings), []
     for block in reader.network.blocks:
-        block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+        block.attn.qkv.register_forward_pre_hook(
+            lambda _, inputs_value: inputs.append(inputs_value[0].clone())
+        )
     pictures = registry.load_by_name("suites", "digits-held-out").real_images(None, None)
-    chosen = [i * 1000 // 3 for i in range(3)]
+    chosen_counts = [i * 1000 // 3 for i in range(3)]
     assert (
-        len({pictures.labels[i] for i in chosen}) == 3
+        len({pictures.labels[i] for i in chosen_counts}) == 3
     )  # not the first three, which are of one class
-    reader.classify(np.stack([pictures.decode(i, pictures.read_bytes(i), 28, 1.0) for i in chosen]))
+    reader.classify(
+        np.stack([pictures.decode(i, pictures.read_bytes(i), 28, 1.0) for i in chosen_counts])
+    )
     grid, heads = (
         deit.grid_positions(7, 7),
         load_checkpoint_record("digits-deit-harope").config["heads"],
     )
-    for layer, (block, kept) in enumerate(zip(reader.network.blocks, list(inputs), strict=True)):
+    for layer, (block, kept_pair) in enumerate(
+        zip(reader.network.blocks, list(inputs), strict=True)
+    ):
         with torch.inference_mode():
-            x = kept[:3]
+            x = kept_pair[:3]
             q, k, _ = block.attn.qkv(x).unflatten(-1, (3, int(heads), -1)).permute(2, 0, 3, 1, 4)
-            q, k = reader.network.encoding.rotate(
-                q, k, torch.cat((torch.zeros(1, 2), grid)), layer
-            )
+            q, k = reader.network.encoding.rotate(q, k, torch.cat((torch.zeros(1, 2), grid)), layer)
         q, k = (part[:, :, 1:].double().numpy() for part in (q, k))
         for head in range(int(heads)):
             mean = np.mean([slow_distance(q[b, head], k[b, head], grid.numpy()) for b in range(3)])
-            assert found.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
+            assert distances.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
     assert (
-        found.excluded_tokens,
-        found.tokens,
-        found.token_pixels,
-        found.timesteps,
-        found.steps,
+        distances.excluded_tokens,
+        distances.tokens,
+        distances.token_pixels,
+        distances.timesteps,
+        distances.steps,
     ) == ("class token", 49, 4.0, (), None)
-    assert found.uniform_distance == pytest.approx(4 * attention_distance.uniform_distance(grid))
+    assert distances.uniform_distance == pytest.approx(
+        4 * attention_distance.uniform_distance(grid)
+    )
 
 
 def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -288,9 +299,9 @@ def test_a_figure_says_what_it_leaves_out(
         "--device",
         "cpu",
     )
-    said = run(*words, "--out", tmp_path / "d.svg").output
-    assert "digits-deit-ape: standard deviation over heads by layer" in said
-    assert said.strip().endswith("px; class token excluded")
+    output = run(*words, "--out", tmp_path / "d.svg").output
+    assert "digits-deit-ape: standard deviation over heads by layer" in output
+    assert output.strip().endswith("px; class token excluded")
     chart = read_chart(tmp_path / "d.json")
     assert (
         "classifiers on real images spread evenly over the suite, class token left out of queries"
@@ -300,9 +311,11 @@ def test_a_figure_says_what_it_leaves_out(
 
 
 def test_even_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention_distance.uniform_distance(GRID)
+    whole_uniform_distance = attention_distance.uniform_distance(GRID)
     monkeypatch.setattr(attention_distance, "MAX_PROBABILITIES", 16 * 3)
-    assert attention_distance.uniform_distance(GRID) == pytest.approx(whole, rel=1e-12)
+    assert attention_distance.uniform_distance(GRID) == pytest.approx(
+        whole_uniform_distance, rel=1e-12
+    )
 
 
 def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
@@ -324,16 +337,16 @@ def harope(make_checkpoint: Callable[..., Any]) -> Any:
 
 
 def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
-    found = learned_matrices.measure_matrices(harope, "m", ((1.0, 0.0),), None)
+    matrices = learned_matrices.measure_matrices(harope, "m", ((1.0, 0.0),), None)
     encoding = learned_matrices._encoding(harope)
-    for one in found.matrices:
-        wanted = encoding.matrices(one.layer).q[one.head].detach().numpy()
-        np.testing.assert_allclose(one.values, wanted, rtol=1e-5, atol=1e-12)
-        np.testing.assert_allclose(one.singular_values, np.linalg.svd(wanted)[1], rtol=1e-9)
-        assert one.distance_from_identity == pytest.approx(
-            np.linalg.norm(wanted - np.eye(len(wanted)))
+    for matrix in matrices.matrices:
+        expected = encoding.matrices(matrix.layer).q[matrix.head].detach().numpy()
+        np.testing.assert_allclose(matrix.values, expected, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(matrix.singular_values, np.linalg.svd(expected)[1], rtol=1e-9)
+        assert matrix.distance_from_identity == pytest.approx(
+            np.linalg.norm(expected - np.eye(len(expected)))
         )
-        assert one.condition_number == pytest.approx(np.linalg.cond(wanted))
+        assert matrix.condition_number == pytest.approx(np.linalg.cond(expected))
 
 
 def test_what_is_shown_by_name(harope: Any) -> None:
@@ -348,19 +361,21 @@ def test_what_is_shown_by_name(harope: Any) -> None:
 def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
     """q^T T_D k equals the score of q at the origin and k at D."""
     encoding = learned_matrices._encoding(harope)
-    found = learned_matrices.measure_matrices(harope, "operator", ((2.0, -1.0),), None)
+    matrices = learned_matrices.measure_matrices(harope, "operator", ((2.0, -1.0),), None)
     d, heads = encoding.shape.head_dim, encoding.shape.heads
     rng = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, heads, 1, d, generator=rng, dtype=torch.float64) for _ in range(2))
     with torch.inference_mode():
         at_q, _ = encoding.rotate(q, q, torch.zeros(1, 2), 0)
         _, at_k = encoding.rotate(k, k, torch.tensor([[2.0, -1.0]]), 0)
-    for one in found.matrices[:heads]:
-        score = float(at_q[0, one.head, 0] @ at_k[0, one.head, 0])
-        taken = float(
-            q[0, one.head, 0] @ torch.tensor(one.values, dtype=torch.float64) @ k[0, one.head, 0]
+    for matrix in matrices.matrices[:heads]:
+        score = float(at_q[0, matrix.head, 0] @ at_k[0, matrix.head, 0])
+        value = float(
+            q[0, matrix.head, 0]
+            @ torch.tensor(matrix.values, dtype=torch.float64)
+            @ k[0, matrix.head, 0]
         )
-        assert taken == pytest.approx(score, rel=1e-4, abs=1e-4)
+        assert value == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
 def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -> None:
@@ -374,10 +389,10 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
         block[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = torch.tensor(
             [[a, -b], [b, a]]
         )
-    other, other_k = block @ m, torch.linalg.inv(block).mT @ k
+    other_block, other_mT = block @ m, torch.linalg.inv(block).mT @ k
     turn = learned_matrices.rotation(encoding, (1.0, 0.0), 0)[0]
-    assert (other - m).norm() > 0.1
-    torch.testing.assert_close(other.mT @ turn @ other_k, m.mT @ turn @ k, rtol=0, atol=1e-6)
+    assert (other_block - m).norm() > 0.1
+    torch.testing.assert_close(other_block.mT @ turn @ other_mT, m.mT @ turn @ k, rtol=0, atol=1e-6)
 
 
 def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
@@ -386,11 +401,11 @@ def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) 
         registry.load_by_name("encodings", "harope"), shape, {}
     ).double()
     with torch.inference_mode():
-        one = learned_matrices._layer_matrices(encoding, 0, "m", ((1.0, 0.0),))[0]
-    assert one.distance_from_identity == pytest.approx(0, abs=1e-5)
-    assert one.condition_number == pytest.approx(1)
-    assert one.axis_coupling == 0
-    assert one.operator_change[0] == pytest.approx(0, abs=1e-5)
+        layer_matrix = learned_matrices._layer_matrices(encoding, 0, "m", ((1.0, 0.0),))[0]
+    assert layer_matrix.distance_from_identity == pytest.approx(0, abs=1e-5)
+    assert layer_matrix.condition_number == pytest.approx(1)
+    assert layer_matrix.axis_coupling == 0
+    assert layer_matrix.operator_change[0] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("layout", "inside"), [("interleaved", (0, 1)), ("half-split", (0, 4))])
@@ -447,10 +462,10 @@ def test_three_forms_of_a_log(tmp_path: Path) -> None:
     (tmp_path / "mine/log.csv").write_text("step,loss\n10,1.0\n20,0.5\n")
     (tmp_path / "release.txt").write_text(RELEASE)
     (tmp_path / "both.csv").write_text("step,loss,run\n1,3,a\n1,4,b\n2,2,a\n")
-    found = read_losses(
+    losses = read_losses(
         [tmp_path / "mine/log.csv", tmp_path / "release.txt", tmp_path / "both.csv"], 0
     )
-    curves = {run.label: (run.steps, run.loss) for run in found.curves}
+    curves = {run.label: (run.steps, run.loss) for run in losses.curves}
     assert curves == {
         "mine": ((10, 20), (1.0, 0.5)),
         "release": ((100, 200, 300), (0.9, 0.5, 0.25)),
@@ -462,13 +477,13 @@ def test_three_forms_of_a_log(tmp_path: Path) -> None:
 def test_the_running_average_is_the_weighted_mean_of_the_past() -> None:
     values = np.array([4.0, 2.0, 1.0])
     weights = [np.array([1.0]), np.array([0.5, 1.0]), np.array([0.25, 0.5, 1.0])]
-    wanted = [float((w * values[: len(w)]).sum() / w.sum()) for w in weights]
-    np.testing.assert_allclose(running_average(values, 0.5), wanted)
+    expected = [float((w * values[: len(w)]).sum() / w.sum()) for w in weights]
+    np.testing.assert_allclose(running_average(values, 0.5), expected)
     np.testing.assert_allclose(running_average(np.full(50, 3.0), 0.99), 3.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("hello\n", "no finite losses"),
         ("step,loss\n1,nan\n", "no finite"),
@@ -478,9 +493,9 @@ def test_the_running_average_is_the_weighted_mean_of_the_past() -> None:
         ("step,loss\n", "no finite"),
     ],
 )
-def test_a_file_that_is_no_log_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_log_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=message):
         read_losses([tmp_path / "x.csv"], 0)
 
 
@@ -528,7 +543,7 @@ def distances(**changes: Any) -> CheckpointDistances:
 
 
 def some_charts() -> dict[str, Any]:
-    one = HeadMatrix(
+    head_matrix = HeadMatrix(
         layer=0,
         head=None,
         values=((1.0, 0.0), (0.0, -2.0)),
@@ -538,16 +553,25 @@ def some_charts() -> dict[str, Any]:
         axis_coupling=0,
         operator_change=(0.1,),
     )
-    facts = {"checkpoint": "x", "encoding": "harope", "sha256": "ab" * 32, "offsets": ((1.0, 0.0),)}
+    fields = {
+        "checkpoint": "x",
+        "encoding": "harope",
+        "sha256": "ab" * 32,
+        "offsets": ((1.0, 0.0),),
+    }
     return {
         "distance": AttentionDistanceChart(
             settings_text="two images", checkpoints=(distances(), distances(checkpoint=HOSTILE))
         ),
         "matrices": MatrixChart(
-            **facts, operator="m", matrices=(one, one.model_copy(update={"layer": 1}))
+            **fields,
+            operator="m",
+            matrices=(head_matrix, head_matrix.model_copy(update={"layer": 1})),
         ),
         "operator": MatrixChart(
-            **facts, operator="operator", matrices=(one.model_copy(update={"offset": (1.0, 0.0)}),)
+            **fields,
+            operator="operator",
+            matrices=(head_matrix.model_copy(update={"offset": (1.0, 0.0)}),),
         ),
         "loss": LossChart(
             smoothing=0.5,
@@ -562,14 +586,14 @@ def some_charts() -> dict[str, Any]:
 @pytest.mark.parametrize("name", some_charts())
 def test_a_figure_is_equal_bytes_of_equal_data_and_reads_back(name: str, tmp_path: Path) -> None:
     chart = some_charts()[name]
-    first = [path.read_bytes() for path in write_figure(chart, tmp_path / f"{name}.svg")]
+    first_contents = [path.read_bytes() for path in write_figure(chart, tmp_path / f"{name}.svg")]
     again = [
         path.read_bytes()
         for path in write_figure(read_chart(tmp_path / f"{name}.json"), tmp_path / f"{name}.svg")
     ]
-    assert first == again
-    assert b"<script" not in first[0]
-    ElementTree.fromstring(first[0])
+    assert first_contents == again
+    assert b"<script" not in first_contents[0]
+    ElementTree.fromstring(first_contents[0])
     lines = list(csv.reader((tmp_path / f"{name}.csv").read_text().splitlines()))
     assert len({len(line) for line in lines}) == 1
     assert len(lines) > 1
@@ -607,7 +631,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
     runs = tmp_path / "runs"
     run("generate", "tiny-rope", "--count", 2, "--steps", 1, "--out", runs / "tiny-rope")
     words = ("--count", 2, "--timesteps", "500", "--steps", 2)
-    said = run(
+    output = run(
         "figure",
         "attention-distance",
         "tiny-rope",
@@ -616,8 +640,8 @@ def test_figures_from_the_command_line_stand_in_the_report(
         "--out",
         runs / "figures/distance.svg",
     ).stdout
-    assert "uniform attention" in said
-    said = run(
+    assert "uniform attention" in output
+    output = run(
         "figure",
         "matrices",
         "tiny-harope",
@@ -628,7 +652,7 @@ def test_figures_from_the_command_line_stand_in_the_report(
         "--out",
         runs / "figures/heads.svg",
     ).stdout
-    assert "note: M is defined only up to" in said
+    assert "note: M is defined only up to" in output
     (tmp_path / "log.txt").write_text(RELEASE)
     run("figure", "loss", tmp_path / "log.txt", "--ema", 0.9, "--out", runs / "figures/loss.svg")
     run("report", "--runs", runs, "--out", tmp_path / "report.html")
@@ -637,7 +661,10 @@ def test_figures_from_the_command_line_stand_in_the_report(
     assert "up to a complex factor" in page
     assert "uniform attention" in page
     data = json.loads((runs / "figures/distance.json").read_text())
-    assert {one["checkpoint"] for one in data["checkpoints"]} == {"tiny-rope", "tiny-harope"}
+    assert {first_data["checkpoint"] for first_data in data["checkpoints"]} == {
+        "tiny-rope",
+        "tiny-harope",
+    }
 
 
 def test_the_report_draws_from_data_and_never_takes_a_foreign_picture(tmp_path: Path) -> None:
@@ -673,7 +700,7 @@ def test_loss_and_report_need_no_torch(tmp_path: Path) -> None:
         f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
         "assert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]

@@ -34,11 +34,12 @@ GRID = np.array([(row, column) for row in range(4) for column in range(4)], dtyp
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
     return {
-        kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in ("flux", "sd3")
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind)
+        for kind in ("flux", "sd3")
     }
 
 
-def planned(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
+def prompt_plan(name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Plan:
     tiny.register_prompts(monkeypatch)
     return make_plan(name, "four-prompts", {"steps": STEPS, "guidance": 3.5, **settings})
 
@@ -48,16 +49,16 @@ class Spy:
     its rotation leave.
     """
 
-    def __init__(self, kind: str, inner: Any, caught: list[tuple[np.ndarray, np.ndarray]]):
-        self.kind, self.inner, self.caught = kind, inner, caught
+    def __init__(self, kind: str, inner_value: Any, items: list[tuple[np.ndarray, np.ndarray]]):
+        self.kind, self.inner, self.caught = kind, inner_value, items
 
     def __call__(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: Any = None,
-        *given: Any,
-        **named: Any,
+        *inputs: Any,
+        **fields: Any,
     ) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb
 
@@ -66,7 +67,7 @@ class Spy:
         )  # (B, N, heads, d)
         if self.kind == "flux":
             q, k = attn.norm_q(q), attn.norm_k(k)
-            cos, sin = given[1]
+            cos, sin = inputs[1]
             table = (
                 (cos, sin)
                 if encoder_hidden_states is None
@@ -77,7 +78,7 @@ class Spy:
             x[-1, -16:].transpose(0, 1).double().numpy() for x in (q, k)
         )  # the last row, its image tokens: (heads, 16, d)
         self.caught.append((q, k))
-        return self.inner(attn, hidden_states, encoder_hidden_states, *given, **named)
+        return self.inner(attn, hidden_states, encoder_hidden_states, *inputs, **fields)
 
 
 def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray, float]:
@@ -85,23 +86,23 @@ def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray,
     nearest, and that time.
     """
     backbone = registry.load_by_name("backbones", kind)
-    pipe, caught, found = backbone.load_pipeline(base, plan.settings), [], []
+    pipe, records, result = backbone.load_pipeline(base, plan.settings), [], []
     names = pipe.transformer.attn_processors
     pipe.transformer.set_attn_processor(
-        {name: Spy(kind, inner, caught) for name, inner in names.items()}
+        {name: Spy(kind, inner_name, records) for name, inner_name in names.items()}
     )
     drawer = backbone.generator_class(pipe, None, backbone.parse_config({"base": str(base)}))
     for request in tiny.PLUGIN.requests(range(images)):
-        caught.clear()
+        records.clear()
         drawer.generate([request], plan.settings)
-        assert len(caught) == STEPS * len(names)
-        called = pipe.scheduler.timesteps.tolist()
-        step = min(range(STEPS), key=lambda n: abs(called[n] - TIMES[0]))
-        layers = caught[step * len(names) : (step + 1) * len(names)]
-        found.append(
+        assert len(records) == STEPS * len(names)
+        values = pipe.scheduler.timesteps.tolist()
+        step = min(range(STEPS), key=lambda n: abs(values[n] - TIMES[0]))
+        layers = records[step * len(names) : (step + 1) * len(names)]
+        result.append(
             [[slow_distance(q[head], k[head], GRID) for head in range(len(q))] for q, k in layers]
         )
-    return np.mean(found, 0), called[step]
+    return np.mean(result, 0), values[step]
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
@@ -112,29 +113,36 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(
     together.
     """
     register("plain", bases[kind], {})
-    plan = planned("plain", monkeypatch)
-    found = attention_distance.measure_distances(plan, 2, TIMES)
-    wanted, time = by_hand(kind, bases[kind], plan, 2)
-    np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
-    assert found.timesteps == pytest.approx((time,))
-    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.images) == (
+    plan = prompt_plan("plain", monkeypatch)
+    distances = attention_distance.measure_distances(plan, 2, TIMES)
+    expected, time = by_hand(kind, bases[kind], plan, 2)
+    np.testing.assert_allclose(distances.pixels, 16 * expected, rtol=1e-4)  # 16 pixels a token
+    assert distances.timesteps == pytest.approx((time,))
+    assert (
+        distances.excluded_tokens,
+        distances.tokens,
+        distances.token_pixels,
+        distances.images,
+    ) == (
         "text tokens",
         16,
         16.0,
         2,
     )
-    assert found.uniform_distance == pytest.approx(
-        16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID])
+    assert distances.uniform_distance == pytest.approx(
+        16 * np.mean([np.linalg.norm(GRID - first_value, axis=1).mean() for first_value in GRID])
     )
-    np.testing.assert_allclose(found.standard_deviation, np.std(16 * wanted, axis=1), rtol=1e-3)
+    np.testing.assert_allclose(
+        distances.standard_deviation, np.std(16 * expected, axis=1), rtol=1e-3
+    )
 
 
-def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
+def register_trial(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
     """Registers `trial` with an encoding that is no longer the identity, and returns its
     network.
     """
     backbone = registry.load_by_name("backbones", kind)
-    network = tiny.trained(
+    network = tiny.train_encoding(
         backbone.attach_encoding(
             backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options
         )
@@ -151,60 +159,66 @@ def test_a_fold_is_seen_as_what_it_is(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
-    matrixed(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
-    found = {
+    register_trial(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
+    distances = {
         fold: attention_distance.measure_distances(
-            planned("trial", monkeypatch, fold=fold), 1, TIMES
+            prompt_plan("trial", monkeypatch, fold=fold), 1, TIMES
         )
         for fold in (True, False)
     }
-    np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
+    np.testing.assert_allclose(distances[True].pixels, distances[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
-    plain = attention_distance.measure_distances(planned("plain", monkeypatch), 1, TIMES)
-    assert not np.allclose(plain.pixels, found[True].pixels, rtol=1e-2)
+    plain_distances = attention_distance.measure_distances(
+        prompt_plan("plain", monkeypatch), 1, TIMES
+    )
+    assert not np.allclose(plain_distances.pixels, distances[True].pixels, rtol=1e-2)
 
 
 def test_the_control_counts_with_its_matrix_after_the_rotation(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its first layer alone are the inputs those of the plain network at the first step."""
-    network = matrixed(
+    network = register_trial(
         "flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same"
     )
-    found = attention_distance.measure_distances(planned("trial", monkeypatch), 1, (1000.0,))
+    distances = attention_distance.measure_distances(
+        prompt_plan("trial", monkeypatch), 1, (1000.0,)
+    )
     register("plain", bases["flux"], {})
-    seen: list[Any] = []
-    kept = attention_distance._DistanceSums.add
+    items: list[Any] = []
+    original_add = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
         "add",
-        lambda self, *given: seen.append(given) or kept(self, *given),
+        lambda self, *inputs: items.append(inputs) or original_add(self, *inputs),
     )
-    attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
-    layer, q, k, positions = seen[0]
+    attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 1, (1000.0,))
+    layer, q, k, positions = items[0]
     pair = network.encoding.control_matrices(layer)
-    wanted = attention_distance.attention_distances(
+    expected = attention_distance.attention_distances(
         q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions
     )
-    np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
+    np.testing.assert_allclose(distances.pixels[0], 16 * expected[0].numpy(), rtol=1e-4)
 
 
 def test_a_second_attention_of_the_image_alone_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SD3.5 has one in its first layers; the figure is of the joint attention."""
-    base = tiny.saved(tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
+    base = tiny.save_pipeline(
+        tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm"
+    )
     register("dual", base, {})
     calls: list[int] = []
-    kept = attention_distance._DistanceSums.add
+    original_add = attention_distance._DistanceSums.add
     monkeypatch.setattr(
         attention_distance._DistanceSums,
         "add",
-        lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given),
+        lambda self, layer, *inputs: calls.append(layer) or original_add(self, layer, *inputs),
     )
-    found = attention_distance.measure_distances(planned("dual", monkeypatch), 1, TIMES)
+    distances = attention_distance.measure_distances(prompt_plan("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
-    assert len(found.pixels) == 2
+    assert len(distances.pixels) == 2
 
 
 def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
@@ -215,7 +229,7 @@ def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
     inputs = backbone.trial_inputs(network)
     before = tiny.outputs(network, inputs)
     backbone.expose_attention(network)
-    assert tiny.apart(tiny.outputs(network, inputs), before) <= 1e-6
+    assert tiny.relative_distance(tiny.outputs(network, inputs), before) <= 1e-6
     assert network.token_positions is not None
 
 
@@ -227,13 +241,13 @@ def test_only_the_asked_way_is_drawn(
     from diffusers import FluxTransformer2DModel
 
     calls: list[int] = []
-    kept = FluxTransformer2DModel.forward
+    original_forward = FluxTransformer2DModel.forward
     monkeypatch.setattr(
         FluxTransformer2DModel,
         "forward",
-        lambda self, *a, **n: calls.append(1) or kept(self, *a, **n),
+        lambda self, *a, **n: calls.append(1) or original_forward(self, *a, **n),
     )
-    attention_distance.measure_distances(planned("plain", monkeypatch), 3, (1000.0,))
+    attention_distance.measure_distances(prompt_plan("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
 
 
@@ -254,9 +268,9 @@ def test_the_figure_of_a_pipeline(
         "4",
         "--out",
     )
-    done = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
-    assert done.exit_code == 0, done.output
-    assert done.output.strip().endswith("px; text tokens excluded")
+    command_result = CliRunner().invoke(main, [*words, str(tmp_path / "d.svg")])
+    assert command_result.exit_code == 0, command_result.output
+    assert command_result.output.strip().endswith("px; text tokens excluded")
     chart = read_chart(tmp_path / "d.json")
     assert "text tokens left out of queries and keys" in chart.settings_text
     run = chart.checkpoints[0]

@@ -69,10 +69,10 @@ class Site:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append({k.lower(): v for k, v in request.headers.items()})
-        start, given = 0, request.headers.get("Range")
-        same = request.headers.get("If-Range") in (None, self.etag or self.date) or self.careless
-        if given and self.ranges and same:
-            start = int(given.removeprefix("bytes=").removesuffix("-"))
+        start, headers = 0, request.headers.get("Range")
+        flag = request.headers.get("If-Range") in (None, self.etag or self.date) or self.careless
+        if headers and self.ranges and flag:
+            start = int(headers.removeprefix("bytes=").removesuffix("-"))
         if self.to:
             request.send_response(302)
             request.send_header("Location", self.to)
@@ -84,9 +84,9 @@ class Site:
         part = self.body[start:]
         request.send_response(206 if start else 200)
         request.send_header("Content-Length", str(len(part)))
-        for name, told in (("ETag", self.etag), ("Last-Modified", self.date)):
-            if told:
-                request.send_header(name, told)
+        for name, etag in (("ETag", self.etag), ("Last-Modified", self.date)):
+            if etag:
+                request.send_header(name, etag)
         if start:
             request.send_header(
                 "Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
@@ -108,10 +108,10 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    one = Site()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    site = Site()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
 
 
 @pytest.fixture
@@ -122,26 +122,26 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(registry.PLUGIN_KINDS, "assets", registry.PluginKind(str(folder), ".toml"))
 
     def make(*files: dict[str, Any]) -> None:
-        facts = {"title": "A thing", "licence": "CC0", "source": "a test"}
+        fields = {"title": "A thing", "licence": "CC0", "source": "a test"}
         body = "".join(f"\n[[files]]\n{toml_text(file)}" for file in files)
-        (folder / "thing.toml").write_text(toml_text(facts) + body)
+        (folder / "thing.toml").write_text(toml_text(fields) + body)
 
     return make
 
 
-def one_file(site: Site, **facts: Any) -> dict[str, Any]:
-    return {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
+def one_file(site: Site, **fields: Any) -> dict[str, Any]:
+    return {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **fields}
 
 
 def test_a_file_can_be_known_by_its_git_blob_id_alone(site: Site, register: Any) -> None:
     blob = hashlib.sha1(b"blob " + str(len(BODY)).encode() + b"\0" + BODY).hexdigest()
-    facts = {"name": "thing.bin", "urls": [site.url]}
-    register({**facts, "git_blob": "0" * 40})
+    fields = {"name": "thing.bin", "urls": [site.url]}
+    register({**fields, "git_blob": "0" * 40})
     with pytest.raises(FetchError, match=f"has git blob id {blob[:12]}..., wanted 000000000000"):
         fetch_asset("thing")
-    register({**facts, "git_blob": blob})
-    (brought,) = fetch_asset("thing")
-    assert brought.has_known_hash and brought.path.read_bytes() == BODY
+    register({**fields, "git_blob": blob})
+    (asset,) = fetch_asset("thing")
+    assert asset.has_known_hash and asset.path.read_bytes() == BODY
     (again,) = fetch_asset("thing")
     assert again.is_unchanged and again.has_known_hash
 
@@ -151,38 +151,38 @@ def test_git_itself_gives_that_id(tmp_path: Path) -> None:
         pytest.skip("git is not here")
     for body in (b"", b"one\n", BODY):
         (tmp_path / "f").write_bytes(body)
-        told = subprocess.run(
+        message = subprocess.run(
             ["git", "hash-object", str(tmp_path / "f")], capture_output=True, text=True, check=True
         ).stdout.strip()
-        assert git_blob_id(tmp_path / "f") == told
+        assert git_blob_id(tmp_path / "f") == message
 
 
 def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
     register(one_file(site))
     with pytest.raises(MissingAssetError, match="harope-bench fetch thing"):
         local_files.require_local_file("thing")
-    (brought,) = fetch_asset("thing")
-    assert brought.path.read_bytes() == BODY and (brought.is_unchanged, brought.has_known_hash) == (
+    (asset,) = fetch_asset("thing")
+    assert asset.path.read_bytes() == BODY and (asset.is_unchanged, asset.has_known_hash) == (
         False,
         True,
     )
-    assert local_files.verify_local_file("thing") == (brought.path, SHA256, True)
-    assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == [
+    assert local_files.verify_local_file("thing") == (asset.path, SHA256, True)
+    assert sorted(p.name for p in asset.path.parent.iterdir() if not p.name.startswith(".")) == [
         "receipt.json",
         "thing.bin",
     ]
     (again,) = fetch_asset("thing")
     assert again.is_unchanged and len(site.asked) == 1
-    assert not list(brought.path.parent.glob(".*.part")) and not list(
-        brought.path.parent.glob("*.etag")
+    assert not list(asset.path.parent.glob(".*.part")) and not list(
+        asset.path.parent.glob("*.etag")
     )
 
 
 def test_a_broken_transfer_goes_on_where_it_broke(site: Site, register: Any) -> None:
     register(one_file(site))
     site.cut = 1_500_000
-    (brought,) = fetch_asset("thing")
-    assert brought.path.read_bytes() == BODY
+    (asset,) = fetch_asset("thing")
+    assert asset.path.read_bytes() == BODY
     assert site.asked[1]["range"] == "bytes=1500000-" and site.asked[1]["if-range"] == '"one"'
 
 
@@ -223,21 +223,21 @@ def test_a_connection_that_is_reset_is_tried_again(site: Site, register: Any) ->
 def test_a_full_disk_is_told_at_once(
     site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(io.BytesIO):
+    class FullDisk(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     register(one_file(site))
-    monkeypatch.setattr(fetching, "_open_part", lambda part, start: Full())
+    monkeypatch.setattr(fetching, "_open_part", lambda part, start: FullDisk())
     with pytest.raises(StorageError, match="No space left.*free some space"):
         fetch_asset("thing")
     assert len(site.asked) == 1
 
 
-OLD, NEW = "Sat, 01 Aug 2026 00:00:00 GMT", "Sun, 02 Aug 2026 00:00:00 GMT"
+OLD_TEXT, NEW_TEXT = "Sat, 01 Aug 2026 00:00:00 GMT", "Sun, 02 Aug 2026 00:00:00 GMT"
 
 
-def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
     """Leaves 700,000 bytes of an older version, and the server with the one that is wanted, told of
     by these facts.
     """
@@ -246,7 +246,7 @@ def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -
     with pytest.raises(FetchError, match="700,000 bytes are kept"):
         fetch_asset("thing")
     site.body = BODY
-    for name, value in facts.items():
+    for name, value in fields.items():
         setattr(site, name, value)
 
 
@@ -266,20 +266,20 @@ def test_the_date_of_the_last_change_stands_in_for_an_etag(
     site: Site, register: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
-    site.etag, site.date = "", OLD
-    half_of_another(site, monkeypatch, date=NEW)
+    site.etag, site.date = "", OLD_TEXT
+    half_of_another(site, monkeypatch, date=NEW_TEXT)
     assert fetch_asset("thing")[0].path.read_bytes() == BODY
-    assert (site.asked[1]["range"], site.asked[1]["if-range"]) == ("bytes=700000-", OLD)
+    assert (site.asked[1]["range"], site.asked[1]["if-range"]) == ("bytes=700000-", OLD_TEXT)
 
 
 @pytest.mark.parametrize(
-    "facts", [{"etag": '"two"'}, {"body": BODY + b"more"}], ids=["etag", "length"]
+    "fields", [{"etag": '"two"'}, {"body": BODY + b"more"}], ids=["etag", "length"]
 )
 def test_a_server_that_ignores_if_range_is_found_out(
-    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
-    half_of_another(site, monkeypatch, careless=True, **facts)
+    half_of_another(site, monkeypatch, careless=True, **fields)
     with pytest.raises(FetchError, match="another version, 0 bytes are kept"):
         fetch_asset("thing")
     assert fetch_asset("thing")[0].path.read_bytes() == site.body
@@ -299,26 +299,26 @@ def test_a_half_of_another_address_is_not_gone_on_with(
 def test_a_redirect_leads_to_the_web_alone(site: Site, register: Any, to: str) -> None:
     register(one_file(site))
     site.to = to
-    wanted = (
+    expected = (
         "redirects to 'ftp://.*wanted https" if to.startswith("ftp") else "302"
     )  # a circle: urllib gives it up
-    with pytest.raises(FetchError, match=wanted):
+    with pytest.raises(FetchError, match=expected):
         fetch_asset("thing")
 
 
 @pytest.mark.parametrize(
-    ("first", "then"),
+    ("first_text", "then_text"),
     [("https", "https"), ("http", "http"), ("http", "https"), ("https", "http"), ("http", "ftp")],
 )
-def test_a_redirect_never_leaves_https(first: str, then: str) -> None:
+def test_a_redirect_never_leaves_https(first_text: str, then_text: str) -> None:
     def on() -> urllib.request.Request | None:
-        asked = urllib.request.Request(f"{first}://a.test/x")
+        request = urllib.request.Request(f"{first_text}://a.test/x")
         return fetching.SafeRedirects().redirect_request(
-            asked, io.BytesIO(), 302, "Found", {}, f"{then}://b.test/y"
+            request, io.BytesIO(), 302, "Found", {}, f"{then_text}://b.test/y"
         )
 
-    if then == "https" or first == then:
-        assert on().full_url == f"{then}://b.test/y"  # type: ignore[union-attr]
+    if then_text == "https" or first_text == then_text:
+        assert on().full_url == f"{then_text}://b.test/y"  # type: ignore[union-attr]
         return
     with pytest.raises(FetchError, match="wanted https; download the file yourself"):
         on()
@@ -331,7 +331,7 @@ def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"sha256": "0" * 64},
         {"bytes": len(BODY) + 1},
@@ -340,10 +340,10 @@ def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any
     ],
 )
 def test_another_file_than_the_one_wanted_is_not_kept(
-    site: Site, register: Any, facts: dict[str, Any]
+    site: Site, register: Any, fields: dict[str, Any]
 ) -> None:
-    wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
-    register(wanted)
+    expected = {k: v for k, v in one_file(site).items() if k != "sha256"} | fields
+    register(expected)
     with pytest.raises(
         FetchError,
         match="thing.bin was downloaded completely, but has .* wanted .*; it was removed",
@@ -371,17 +371,17 @@ class Endless(Site):
                 self.sent += request.wfile.write(bytes(1 << 20))
 
 
-@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize("is_honest", [True, False])
 @pytest.mark.parametrize(
-    "facts", [{"bytes": 300_000}, {"max_bytes": 300_000}, {"bytes": 300_000, "sha256": None}]
+    "fields", [{"bytes": 300_000}, {"max_bytes": 300_000}, {"bytes": 300_000, "sha256": None}]
 )
 def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(
-    honest: bool, facts: dict[str, Any], register: Any
+    is_honest: bool, fields: dict[str, Any], register: Any
 ) -> None:
     site = Endless()
-    site.honest = honest
-    known = {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
-    register({key: value for key, value in known.items() if value is not None})
+    site.honest = is_honest
+    known_fields = {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **fields}
+    register({key: value for key, value in known_fields.items() if value is not None})
     with pytest.raises(
         FetchError, match=r"sends more of thing.bin than .* 300,000 bytes.*it was removed"
     ):
@@ -396,9 +396,9 @@ def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(
 ) -> None:
     assert local_files.AssetFile(name="x").limit == 16 << 30
     register({"name": "thing.bin", "max_bytes": 10})
-    (large := tmp_path / "large.bin").write_bytes(bytes(11))
+    (large_path := tmp_path / "large.bin").write_bytes(bytes(11))
     with pytest.raises(FetchError, match="it has 11 bytes, wanted 10 at most"):
-        fetch_asset("thing", large)
+        fetch_asset("thing", large_path)
     with pytest.raises(StorageError, match="is a device"):
         fetch_asset("thing", Path("/dev/zero"))
     (tmp_path / "link.bin").symlink_to("/dev/zero")
@@ -407,12 +407,12 @@ def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(
 
 
 def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, register: Any) -> None:
-    whole = (
+    whole_fields = (
         {"name": "a", "sha256": SHA256},
         {"name": "b", "git_blob": "0" * 40},
         {"name": "c", "md5": "0" * 32},
     )
-    assert [local_files.AssetFile(**facts).verification.split()[0] for facts in whole] == [
+    assert [local_files.AssetFile(**fields).verification.split()[0] for fields in whole_fields] == [
         "sha256",
         "git",
         "md5",
@@ -429,8 +429,8 @@ def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, registe
 def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:
     md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
     register({"name": "thing.bin", "urls": [site.url], "md5": md5})
-    (brought,) = fetch_asset("thing")
-    assert brought.has_known_hash and brought.verification == "md5 known"
+    (asset,) = fetch_asset("thing")
+    assert asset.has_known_hash and asset.verification == "md5 known"
 
 
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
@@ -443,9 +443,9 @@ def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: A
 
 def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
-    (brought,) = fetch_asset("thing")
-    assert (brought.sha256, brought.has_known_hash) == (SHA256, False)
-    brought.path.unlink()
+    (asset,) = fetch_asset("thing")
+    assert (asset.sha256, asset.has_known_hash) == (SHA256, False)
+    asset.path.unlink()
     site.body = BODY[:-1] + b"?"
     with pytest.raises(FetchError, match="the first fetch stored"):
         fetch_asset("thing")
@@ -456,14 +456,14 @@ def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: An
 def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(
     site: Site, register: Any, tmp_path: Path
 ) -> None:
-    (own := tmp_path / "own.bin").write_bytes(b"junk")
+    (own_path := tmp_path / "own.bin").write_bytes(b"junk")
     register({"name": "thing.bin", "urls": [site.url]})
-    (brought,) = fetch_asset("thing", own)
-    assert not brought.is_from_url and local_files.require_local_file("thing").is_verified is False
-    done = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own)])
+    (asset,) = fetch_asset("thing", own_path)
+    assert not asset.is_from_url and local_files.require_local_file("thing").is_verified is False
+    command_result = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own_path)])
     assert (
-        "came by --from, so nothing shows that it is the published file" in done.output
-        and "binding" not in done.output
+        "came by --from, so nothing shows that it is the published file" in command_result.output
+        and "binding" not in command_result.output
     )
     (genuine,) = fetch_asset("thing")  # the address outranks it
     assert (
@@ -471,22 +471,22 @@ def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(
         genuine.is_from_url,
         local_files.require_local_file("thing").is_verified,
     ) == (SHA256, True, True)
-    assert fetch_asset("thing", own)[0].is_unchanged
+    assert fetch_asset("thing", own_path)[0].is_unchanged
     genuine.path.unlink()
     with pytest.raises(FetchError, match="the first fetch stored"):
-        fetch_asset("thing", own)
+        fetch_asset("thing", own_path)
     register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
-    own.write_bytes(BODY)
+    own_path.write_bytes(BODY)
     assert (
-        fetch_asset("thing", own)[0].has_known_hash
+        fetch_asset("thing", own_path)[0].has_known_hash
         and local_files.require_local_file("thing").is_verified
     ), "a known hash says enough"
 
 
 def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:
     register(one_file(site))
-    (brought,) = fetch_asset("thing")
-    brought.path.write_bytes(BODY[:-1] + b"?")
+    (asset,) = fetch_asset("thing")
+    asset.path.write_bytes(BODY[:-1] + b"?")
     with pytest.raises(WeightsError, match="which it arrived with"):
         local_files.verify_local_file("thing")
     assert not fetch_asset("thing")[0].is_unchanged
@@ -558,11 +558,11 @@ def test_faults_of_an_assets_file_are_named(register: Any) -> None:
 
 def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
-    told = CliRunner().invoke(main, ["fetch", "thing"])
-    assert told.exit_code == 0
+    command_result = CliRunner().invoke(main, ["fetch", "thing"])
+    assert command_result.exit_code == 0
     assert (
-        f"fetched, sha256 {SHA256} (no hash is published" in told.stdout
-        and "Licence: CC0" in told.stdout
+        f"fetched, sha256 {SHA256} (no hash is published" in command_result.stdout
+        and "Licence: CC0" in command_result.stdout
     )
     assert "up to date" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert '"is_unchanged": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
@@ -570,20 +570,20 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
 
 @pytest.mark.parametrize("name", registry.list_names("assets"))
 def test_every_shipped_asset_is_well_formed(name: str) -> None:
-    known = local_files.load_asset(name)
-    assert all(url.startswith("http") for file in known.files for url in file.urls)
-    assert known.licence and known.source
-    assert "rust on first use" in known.note or all(file.is_pinned for file in known.files), (
-        "a file without a hash says so"
-    )
-    assert all(url.startswith("https://") for file in known.files for url in file.urls), (
+    known_asset = local_files.load_asset(name)
+    assert all(url.startswith("http") for file in known_asset.files for url in file.urls)
+    assert known_asset.licence and known_asset.source
+    assert "rust on first use" in known_asset.note or all(
+        file.is_pinned for file in known_asset.files
+    ), "a file without a hash says so"
+    assert all(url.startswith("https://") for file in known_asset.files for url in file.urls), (
         "what lies between can alter http"
     )
     moving = [
         file
-        for file in known.files
+        for file in known_asset.files
         if any("/main/" in url or "/master/" in url or "=master" in url for url in file.urls)
     ]
-    assert all(file.sha256 for file in moving) or "revision" in known.note, (
+    assert all(file.sha256 for file in moving) or "revision" in known_asset.note, (
         "an address that moves says so or has a whole hash"
     )

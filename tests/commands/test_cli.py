@@ -58,8 +58,8 @@ def run(*words: object, exit_code: int = 0) -> Result:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
-    tiny.registered(tmp_path / "weights")
+def tiny_run(tmp_path: Path) -> Path:
+    tiny.register_tiny(tmp_path / "weights")
     run("generate", "tiny", "--count", 30, "--out", tmp_path / "run")
     return tmp_path / "run"
 
@@ -94,11 +94,11 @@ def test_no_verb_is_undocumented() -> None:
         ["gate", "OUT.json", "RUNS", "--update", "--reason", "first"],
     ],
 )
-def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path: Path) -> None:
-    run("eval", drawn)
+def test_light_verbs_start_without_torch(words: list[str], tiny_run: Path, tmp_path: Path) -> None:
+    run("eval", tiny_run)
     words = [
         {
-            "RUNS": str(drawn),
+            "RUNS": str(tiny_run),
             "OUT": str(tmp_path / "r.html"),
             "OUT.json": str(tmp_path / "r.json"),
         }.get(w, w)
@@ -109,10 +109,10 @@ def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path
         " SystemExit as e:\n    assert not e.code, e.code\nloaded = {'torch', 'torchvision',"
         " 'transformers'} & set(sys.modules)\nassert not loaded, loaded\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_an_exported_fold_is_registered_and_drawn_from_the_command_line(tmp_path: Path) -> None:
@@ -139,35 +139,35 @@ def test_list_names_what_is_registered() -> None:
         "videorope",
     }
     assert "table10" in run("list").stdout
-    facts = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
-    assert {fact["name"] for fact in facts} >= {"cost", "fidelity"}
-    assert all(fact["parity"] for fact in facts)
+    document = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
+    assert {fields["name"] for fields in document} >= {"cost", "fidelity"}
+    assert all(fields["parity"] for fields in document)
 
 
-def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
-    again = run("generate", "tiny", "--count", 30, "--out", drawn)
+def test_generate_eval_verify_convert_from_the_command_line(tiny_run: Path, tmp_path: Path) -> None:
+    again = run("generate", "tiny", "--count", 30, "--out", tiny_run)
     assert "0 generated" in again.stdout
-    first = run("eval", drawn)
-    assert "fid-30" in first.stdout
-    assert "up to date" in run("eval", drawn).stdout
-    facts = json.loads(run("eval", drawn, "--json").stdout)
-    assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
-    assert "ALTERED" not in run("verify", drawn, "--redraw", 3).stdout
-    run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
+    first_command_result = run("eval", tiny_run)
+    assert "fid-30" in first_command_result.stdout
+    assert "up to date" in run("eval", tiny_run).stdout
+    document = json.loads(run("eval", tiny_run, "--json").stdout)
+    assert document["results"][0]["result"]["measurements"][0]["metric"] == "fid"
+    assert "ALTERED" not in run("verify", tiny_run, "--redraw", 3).stdout
+    run("convert", tiny_run, tmp_path / "x.npz", "--to", "adm")
     assert load_arrays(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
     run("convert", tmp_path / "x.npz", tmp_path / "pngs", "--to", "png", "--count", 5)
     assert len(list((tmp_path / "pngs").iterdir())) == 5
 
 
 def test_eval_draws_first_when_given_a_checkpoint(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     run("eval", "tiny", "--count", 25, "--steps", 2, "--out", tmp_path / "run")
     assert len(list((tmp_path / "run/images").glob("*.png"))) == 25
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
 
 
 def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     run("eval", "tiny", "--count", 25, "--resolution", "28,56", "--out", tmp_path / "run")
     sides = [
         json.loads((tmp_path / f"run/r{side}/plan.json").read_text())["settings"]["resolution"]
@@ -181,18 +181,18 @@ def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
 
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
-    facts = json.loads(
+    tiny.register_tiny(tmp_path / "weights")
+    document = json.loads(
         run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["n_asked"], facts["n_missing"]) == (30, 30)
+    assert (document["n_asked"], document["n_missing"]) == (30, 30)
     assert not (tmp_path / "run").exists()
 
 
 def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -> None:
     """67 captions, six images each; what was refused does not stand in the folder as asked for."""
-    for dry in (["--dry-run"], []):
-        done = run(
+    for dry_text in (["--dry-run"], []):
+        command_result = run(
             "generate",
             "shapes-ape",
             "--suite",
@@ -201,19 +201,19 @@ def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -
             500,
             "--out",
             tmp_path / "run",
-            *dry,
+            *dry_text,
             exit_code=1,
         )
-        assert "shapes has 402 images, sample 402 is none; request fewer" in done.stderr
-    facts = json.loads(
+        assert "shapes has 402 images, sample 402 is none; request fewer" in command_result.stderr
+    document = json.loads(
         run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout
     )
-    assert (facts["n_asked"], facts["n_missing"]) == (402, 402)
+    assert (document["n_asked"], document["n_missing"]) == (402, 402)
     assert not (tmp_path / "run/plan.json").exists()
 
 
 def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
-    done = run(
+    command_result = run(
         "train",
         "shapes-mmdit",
         "--encoding",
@@ -224,12 +224,12 @@ def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
         tmp_path / "out",
         exit_code=2,
     )
-    assert "'--base'" in done.stderr and "is a directory" in done.stderr
+    assert "'--base'" in command_result.stderr and "is a directory" in command_result.stderr
 
 
-def test_verify_answers_no_with_three(drawn: Path) -> None:
-    (drawn / "images/000002.png").write_bytes((drawn / "images/000003.png").read_bytes())
-    assert "ALTERED image 2" in run("verify", drawn, exit_code=3).stdout
+def test_verify_answers_no_with_three(tiny_run: Path) -> None:
+    (tiny_run / "images/000002.png").write_bytes((tiny_run / "images/000003.png").read_bytes())
+    assert "ALTERED image 2" in run("verify", tiny_run, exit_code=3).stdout
 
 
 def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_a_device_that_is_not_here_is_named(drawn: Path, tmp_path: Path) -> None:
-    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", drawn]):
+def test_a_device_that_is_not_here_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", tiny_run]):
         assert "--device cuda asked for" in run(*words, "--device", "cuda", exit_code=1).stderr
 
 
@@ -268,7 +268,7 @@ def test_wrong_usage_exits_two(tmp_path: Path) -> None:
     run("generate", "tiny", "--out", tmp_path, "--indices", "9-3", exit_code=2)
     run(
         "generate",
-        tiny.registered(tmp_path / "weights"),
+        tiny.register_tiny(tmp_path / "weights"),
         "--out",
         tmp_path,
         "--indices",
@@ -290,7 +290,7 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
     state["stray.weight"] = torch.zeros(2)
     state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
     save_file(state, path)
-    said = (
+    texts = (
         "--encoding",
         "rope-axial",
         "--config",
@@ -300,7 +300,7 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
         "--sampler",
         "flow",
     )
-    message = run("register", "mine", "--weights", path, *said, exit_code=1).stderr
+    message = run("register", "mine", "--weights", path, *texts, exit_code=1).stderr
     for key in (
         "blocks.0.mlp.fc1.bias",
         "final_layer.linear.bias",
@@ -315,16 +315,16 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         tiny.weights(tmp_path / "h.safetensors", "harope"),
         tiny.weights(tmp_path / "a.safetensors"),
     )
-    said = ("--config", "size=28", "--suite", "digits", "--steps", 2)
+    texts = ("--config", "size=28", "--suite", "digits", "--steps", 2)
     assert (
         "add the --sampler that it was trained for"
-        in run("register", "mine", "--weights", harope, *said, exit_code=1).stderr
+        in run("register", "mine", "--weights", harope, *texts, exit_code=1).stderr
     )
-    told = run("register", "mine", "--weights", harope, *said, "--sampler", "flow").stderr
+    message = run("register", "mine", "--weights", harope, *texts, "--sampler", "flow").stderr
     assert (
-        "predicts velocity; sampler flow, 2 steps, guidance 1" in told
-        and "takes 10 labels" in told
-        and "trained at 28 px" in told
+        "predicts velocity; sampler flow, 2 steps, guidance 1" in message
+        and "takes 10 labels" in message
+        and "trained at 28 px" in message
     )
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
     assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
@@ -332,7 +332,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         "do not reveal the encoding"
         in run("register", "other", "--weights", axial, exit_code=1).stderr
     )
-    wrong = run(
+    wrong_command_result = run(
         "register",
         "other",
         "--weights",
@@ -343,7 +343,7 @@ def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path)
         "size=28",
         exit_code=1,
     )
-    assert "contains harope parameters, not ape" in wrong.stderr
+    assert "contains harope parameters, not ape" in wrong_command_result.stderr
 
 
 def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
@@ -351,14 +351,14 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
     contradict it.
     """
     recipe = (Path(harope_bench.__file__).parent / "training/recipes/digits-dit.toml").read_text()
-    for old, new in (
+    for old_text, new_text in (
         ("hidden = 64", "hidden = 16"),
         ("depth = 4", "depth = 1"),
         ("heads = 4", "heads = 2"),
         ("steps = 4500", "steps = 1"),
     ):
-        assert old in recipe
-        recipe = recipe.replace(old, new)
+        assert old_text in recipe
+        recipe = recipe.replace(old_text, new_text)
     (tmp_path / "tiny.toml").write_text(recipe)
     run(
         "train",
@@ -371,31 +371,40 @@ def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
         tmp_path / "t",
     )
     weights = tmp_path / "t/digits-harope.safetensors"
-    facts = tomllib.loads(
+    document = tomllib.loads(
         Path(run("register", "again", "--weights", weights).stdout.strip()).read_text()
     )
-    assert (facts["options"], facts["config"]["heads"], facts["suite"], facts["scale"]) == (
+    assert (
+        document["options"],
+        document["config"]["heads"],
+        document["suite"],
+        document["scale"],
+    ) == (
         {"qk_mode": "same"},
         2,
         "digits",
         "micro",
     )
-    for wrong in (["--option", "qk_mode=dual"], ["--config", "heads=1"], ["--encoding", "string"]):
+    for wrong_text in (
+        ["--option", "qk_mode=dual"],
+        ["--config", "heads=1"],
+        ["--encoding", "string"],
+    ):
         assert (
             "correct it"
-            in run("register", "wrong", "--weights", weights, *wrong, exit_code=1).stderr
+            in run("register", "wrong", "--weights", weights, *wrong_text, exit_code=1).stderr
         )
 
 
-def test_options_that_would_change_nothing_are_refused(drawn: Path) -> None:
+def test_options_that_would_change_nothing_are_refused(tiny_run: Path) -> None:
     for words in (["--seed", 7], ["--dtype", "float16"], ["--steps", 3]):
-        assert "would have no effect" in run("eval", drawn, *words, exit_code=1).stderr
-    assert "would score a part" in run("eval", drawn, "--count", 10, exit_code=1).stderr
+        assert "would have no effect" in run("eval", tiny_run, *words, exit_code=1).stderr
+    assert "would score a part" in run("eval", tiny_run, "--count", 10, exit_code=1).stderr
 
 
 def test_several_tables_are_one_json_object() -> None:
-    found = json.loads(run("table", 1, 2, "--format", "json").stdout)["tables"]
-    assert [table["table"] for table in found] == ["T1", "T2"]
+    document = json.loads(run("table", 1, 2, "--format", "json").stdout)["tables"]
+    assert [table["table"] for table in document] == ["T1", "T2"]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a..b", "x" * 101])
@@ -423,7 +432,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(
 
 
 def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     (tmp_path / "file").write_text("in the way")
     message = run(
         "generate", "tiny", "--count", 2, "--out", tmp_path / "file/run", exit_code=1
@@ -433,22 +442,22 @@ def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_a_full_disk_is_one_line_and_no_half_file(
-    drawn: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    run("eval", drawn)
-    before = set(drawn.rglob("*"))
-    monkeypatch.setattr(os, "replace", full)
-    message = run("eval", drawn, "--rescore", exit_code=1).stderr
+    run("eval", tiny_run)
+    before = set(tiny_run.rglob("*"))
+    monkeypatch.setattr(os, "replace", raise_disk_full)
+    message = run("eval", tiny_run, "--rescore", exit_code=1).stderr
     assert "No space left on device; free some space" in message
-    assert set(drawn.rglob("*")) == before
-    message = run("generate", "tiny", "--count", 40, "--out", drawn, exit_code=1).stderr
+    assert set(tiny_run.rglob("*")) == before
+    message = run("generate", "tiny", "--count", 40, "--out", tiny_run, exit_code=1).stderr
     assert "No space left on device; free some space" in message
-    assert not list(drawn.rglob("*.part"))
+    assert not list(tiny_run.rglob("*.part"))
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -458,7 +467,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.registered(tmp_path / "weights")
+    tiny.register_tiny(tmp_path / "weights")
     monkeypatch.setenv("HAROPE_BENCH_GENERATE_STEPS", "2")
     run("generate", "tiny", "--count", 2, "--out", tmp_path / "run")
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
@@ -482,15 +491,15 @@ def test_every_published_table_prints_in_every_format(number: int, kind: str) ->
 
     text = run("table", number, "--show", "published", "--format", kind).stdout
     for row in load_table(str(number)).rows:
-        for printed in row.published.values():
-            assert printed.replace("%", r"\%" if kind == "tex" else "%") in text
+        for printed_published in row.published.values():
+            assert printed_published.replace("%", r"\%" if kind == "tex" else "%") in text
 
 
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
-    told = run(
+    message = run(
         "reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1
     ).stderr
-    assert "table 2 at paper scale needs checkpoints of ape," in told
+    assert "table 2 at paper scale needs checkpoints of ape," in message
     assert not (tmp_path / "t").exists()
 
 
@@ -516,5 +525,8 @@ def test_a_table_without_a_small_world_says_so() -> None:
     ],
 )
 def test_plan_takes_numbers_only(words: list[str]) -> None:
-    given = {"--difference": "1", "--value": "9", **dict([words])}
-    run("plan", "digits-harope", *[w for pair in given.items() for w in pair], exit_code=2)
+    fields = {"--difference": "1", "--value": "9", **dict([words])}
+    output = run(
+        "plan", "digits-harope", *[w for pair in fields.items() for w in pair], exit_code=2
+    ).output
+    assert f"Invalid value for '{words[0]}'" in output

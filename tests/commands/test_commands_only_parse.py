@@ -89,13 +89,13 @@ def test_the_finder_of_questions_finds_them(source: str) -> None:
 
 def test_every_command_names_its_parameters() -> None:
     """A bag of keyword arguments hides which options a command takes."""
-    loose = [
+    loose_texts = [
         f"{path.stem}.{node.name}"
         for path in COMMANDS
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef) and node.args.kwarg is not None
     ]
-    assert loose == ["options.with_fields"]
+    assert loose_texts == ["options.with_fields"]
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def eval_arguments(calls: list[Any], *words: str) -> tuple[str, EvalOptions, list[str], list[int]]:
-    done = CliRunner().invoke(main, ["eval", *words])
-    assert done.exit_code == 0, (done.output, done.exception)
+    command_result = CliRunner().invoke(main, ["eval", *words])
+    assert command_result.exit_code == 0, (command_result.output, command_result.exception)
     (arguments,) = calls
     return arguments
 
@@ -177,11 +177,11 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
 
 def test_no_field_of_a_record_is_without_an_option() -> None:
     """A field that no option of `eval` fills would be a default that a user can never change."""
-    spelled = {parameter.name for parameter in main.commands["eval"].params}
+    spelled_names = {parameter.name for parameter in main.commands["eval"].params}
     assert {
         field.name for record in (GenerationOptions, RealImageOptions) for field in fields(record)
-    } - spelled == {"resolution"}
-    assert {field.name for field in fields(PromptFolderOptions)} - spelled == {
+    } - spelled_names == {"resolution"}
+    assert {field.name for field in fields(PromptFolderOptions)} - spelled_names == {
         "side"
     }  # --resolution, where files join several images
 
@@ -196,10 +196,10 @@ def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
     def command(**values: object) -> None:
         calls.append(values)
 
-    done = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         command, ["--steps", "3", "--ground-truth", "t", "--other", "o", "--batch", "2"]
     )
-    assert done.exit_code == 0, done.output
+    assert command_result.exit_code == 0, command_result.output
     assert calls == [
         {
             "generation": GenerationOptions(steps=3),
@@ -218,6 +218,8 @@ def test_an_empty_profile_is_named(text: str) -> None:
 
 
 def test_more_samples_than_a_request_may_name_are_wrong_usage(calls: list[Any]) -> None:
-    done = CliRunner().invoke(main, ["eval", "digits-ape", "--count", "1000001"])
-    assert done.exit_code == 2 and "is more than 1,000,000 samples" in done.output
+    command_result = CliRunner().invoke(main, ["eval", "digits-ape", "--count", "1000001"])
+    assert (
+        command_result.exit_code == 2 and "is more than 1,000,000 samples" in command_result.output
+    )
     assert not calls

@@ -29,16 +29,16 @@ def images(tmp_path: Path, bench_home: Path) -> Path:
     return folder
 
 
-def refused(*words: str | Path) -> str:
+def error_line(*words: str | Path) -> str:
     """The one line that a command ends with."""
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == 1, (done.output, done.exception)
-    (line,) = done.output.strip().splitlines()
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == 1, (command_result.output, command_result.exception)
+    (line,) = command_result.output.strip().splitlines()
     return line
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--suite", "geneval", "--judge", "detector=mask2fromer"), "mask2former"),
         (("--suite", "geneval", "--judge", "detektor=mask2former"), "names no role"),
@@ -77,9 +77,9 @@ def refused(*words: str | Path) -> str:
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
-    images: Path, tmp_path: Path, words: tuple[str, ...], told: str
+    images: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    assert told in refused(
+    assert message in error_line(
         "eval", images, *words, "--order", "copy-major", "--out", tmp_path / "out"
     )
     assert not (tmp_path / "out" / "results").exists()
@@ -90,7 +90,7 @@ def test_prompts_that_never_came_are_named_with_their_command(
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "empty"))
     for suite in ("geneval", "dpg-bench", "t2i-compbench"):
-        assert f"harope-bench fetch {suite}" in refused(
+        assert f"harope-bench fetch {suite}" in error_line(
             "eval", images, "--suite", suite, "--out", tmp_path / "out"
         )
 
@@ -98,7 +98,7 @@ def test_prompts_that_never_came_are_named_with_their_command(
 def test_altered_prompts_are_refused(images: Path, bench_home: Path, tmp_path: Path) -> None:
     path = bench_home / "assets/geneval/evaluation_metadata.jsonl"
     path.write_text(path.read_text().replace("cat", "dog", 1))
-    assert "harope-bench fetch geneval" in refused(
+    assert "harope-bench fetch geneval" in error_line(
         "eval", images, "--suite", "geneval", "--out", tmp_path / "out"
     )
 
@@ -117,14 +117,15 @@ def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None
         }
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "is a finished run of geneval, not of suite dpg-bench; give --suite geneval" in refused(
-        "eval", path, "--suite", "dpg-bench"
+    assert (
+        "is a finished run of geneval, not of suite dpg-bench; give --suite geneval"
+        in error_line("eval", path, "--suite", "dpg-bench")
     )
 
 
 def test_a_suite_of_labels_takes_no_annotators() -> None:
-    told = refused("eval", "digits-ape", "--suite", "digits", "--judge", "vqa=vlm:/none")
-    assert "suite digits has labels and takes no annotators; give a feature extractor" in told
+    line = error_line("eval", "digits-ape", "--suite", "digits", "--judge", "vqa=vlm:/none")
+    assert "suite digits has labels and takes no annotators; give a feature extractor" in line
 
 
 def test_roles_go_to_the_suites_that_have_them() -> None:
@@ -143,8 +144,11 @@ def test_roles_go_to_the_suites_that_have_them() -> None:
 
 @pytest.mark.parametrize("number", ["table4", "table5"])
 def test_without_checkpoints_nothing_is_reproduced(number: str, tmp_path: Path) -> None:
-    told = refused(
+    error_line_result = error_line(
         "reproduce", number, "--scale", "paper", "--count", "2", "--out", tmp_path / "out"
     )
-    assert "needs checkpoints of rope-axial, harope" in told and "harope-bench register" in told
+    assert (
+        "needs checkpoints of rope-axial, harope" in error_line_result
+        and "harope-bench register" in error_line_result
+    )
     assert not (tmp_path / "out").exists()

@@ -33,21 +33,25 @@ from harope_bench.pipeline.reproduce import _RunOptions as RunOptions
 from harope_bench.pipeline.table_runs import PlannedRun
 from harope_bench.training.run_recipe import run_recipe as train
 
-SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": "shapes-harope"}
+SHIPPED_FIELDS = {
+    "dit": "digits-harope",
+    "deit": "digits-deit-harope",
+    "mmdit-micro": "shapes-harope",
+}
 
 
-def fourteen(folder: Path) -> str:
+def register_fourteen_classes(folder: Path) -> str:
     """A registered DiT of 14 classes."""
     config = {**tiny.CONFIG, "classes": 14}
     network = registry.load_by_name("backbones", "dit").build("rope-axial", {}, config)
     save_file(network.state_dict(), folder / "fourteen.safetensors")
-    said = {
+    fields = {
         "sampler": "flow",
         "steps": 2,
         "guidance": 1.5,
         "config": {"heads": 2, "size": 28, "classes": 14},
     }
-    register("fourteen", folder / "fourteen.safetensors", {"encoding": "rope-axial", **said})
+    register("fourteen", folder / "fourteen.safetensors", {"encoding": "rope-axial", **fields})
     return "fourteen"
 
 
@@ -103,7 +107,7 @@ def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> di
 
 
 @pytest.mark.parametrize(
-    ("backbone", "served"),
+    ("backbone", "served_names"),
     [
         ("dit", {"digits", "digits-16", "digits-40"}),
         ("deit", {"digits-held-out"}),
@@ -111,19 +115,21 @@ def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> di
     ],
 )
 def test_a_first_request_runs_or_is_rejected_before_anything_is_written(
-    tmp_path: Path, backbone: str, served: set[str]
+    tmp_path: Path, backbone: str, served_names: set[str]
 ) -> None:
-    errors = runs_or_is_rejected(SHIPPED[backbone], tmp_path, None if backbone == "deit" else 2)
-    assert set(registry.list_names("suites")) - errors.keys() == served
+    errors = runs_or_is_rejected(
+        SHIPPED_FIELDS[backbone], tmp_path, None if backbone == "deit" else 2
+    )
+    assert set(registry.list_names("suites")) - errors.keys() == served_names
     misfits = {
         suite
         for suite in errors
         if not backbone_conditioning(
-            backbone, load_checkpoint_record(SHIPPED[backbone]).config
+            backbone, load_checkpoint_record(SHIPPED_FIELDS[backbone]).config
         ).is_compatible_with(suite_conditioning(suite))
     }
     assert all(
-        f"suite {suite} asks for" in errors[suite] and SHIPPED[backbone] in errors[suite]
+        f"suite {suite} asks for" in errors[suite] and SHIPPED_FIELDS[backbone] in errors[suite]
         for suite in misfits
     )
     assert len(misfits) >= 7
@@ -149,7 +155,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
 
 
 @pytest.mark.parametrize(
-    ("name", "suite", "said"),
+    ("name", "suite", "message"),
     [
         (
             "digits-harope",
@@ -198,12 +204,12 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     ],
 )
 def test_a_mismatch_names_both_sides_from_every_entry(
-    tmp_path: Path, name: str, suite: str, said: str
+    tmp_path: Path, name: str, suite: str, message: str
 ) -> None:
-    found = load_checkpoint_record(name)
+    checkpoint_record = load_checkpoint_record(name)
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
     plan = Plan(
-        checkpoint=found, suite=suite, suite_version=1, settings=settings
+        checkpoint=checkpoint_record, suite=suite, suite_version=1, settings=settings
     )  # as a Python user may make one
     entries = (
         lambda: make_plan(name, suite, {}),
@@ -214,17 +220,17 @@ def test_a_mismatch_names_both_sides_from_every_entry(
         ),
         lambda: generate(plan, [0], tmp_path / "run"),
         lambda: classify.classify(plan, tmp_path / "run", RealImageSelection(count=1)),
-        lambda: check_checkpoint_suite(found, suite),
+        lambda: check_checkpoint_suite(checkpoint_record, suite),
     )
     for entry in entries:
-        with pytest.raises(OptionError) as caught:
+        with pytest.raises(OptionError) as excinfo:
             entry()
-        assert name in str(caught.value) and said in str(caught.value)
+        assert name in str(excinfo.value) and message in str(excinfo.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> None:
-    name = fourteen(tmp_path)
+    name = register_fourteen_classes(tmp_path)
     for suite, count in (("digits", "10"), ("imagenet-256", "1,000")):
         with pytest.raises(
             OptionError,
@@ -246,18 +252,18 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         (Request(index=3, label=10), "takes 10 labels from 0 on, sample 3 has label 10"),
         (Request(index=4, label=-1), "sample 4 has label -1"),
         (Request(index=5, prompt="a ring"), "takes 10 labels, sample 5 has a prompt"),
     ],
 )
-def test_a_request_that_a_network_cannot_serve_is_named(request_: Request, said: str) -> None:
+def test_a_request_that_a_network_cannot_serve_is_named(request_: Request, message: str) -> None:
     check_requests(
         load_checkpoint_record("digits-harope"), [Request(index=0, label=9), Request(index=1)]
     )  # it also generates without a label
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         check_requests(load_checkpoint_record("digits-harope"), [request_])
 
 
@@ -273,17 +279,17 @@ def test_a_prompt_with_unknown_words_leaves_no_folder(
 
 
 def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
-    plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
-    other = plan.model_copy(
+    plan = make_plan(tiny.register_tiny(tmp_path / "w"), None, {})
+    other_plan = plan.model_copy(
         update={"checkpoint": plan.checkpoint.model_copy(update={"encoding": "harope"})}
     )
     with pytest.raises(BenchError, match="does not fit: missing encoding"):
-        generate(other, [0], tmp_path / "run")
+        generate(other_plan, [0], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old_text", "new_text", "message"),
     [
         (
             "classes = 10",
@@ -303,11 +309,11 @@ def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_recipe_whose_suite_gives_something_else_is_rejected(
-    tiny_recipe: Path, tmp_path: Path, old: str, new: str, said: str
+    tiny_recipe: Path, tmp_path: Path, old_text: str, new_text: str, message: str
 ) -> None:
-    text = tiny_recipe.read_text().replace(old, new)
+    text = tiny_recipe.read_text().replace(old_text, new_text)
     tiny_recipe.write_text(text)
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         train(str(tiny_recipe), "rope-axial", {}, None, tmp_path / "out", True)
     assert not (tmp_path / "out").exists()
 
@@ -316,7 +322,7 @@ def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: P
     from harope_bench.pipeline.eval_options import EvalOptions
     from harope_bench.pipeline.evaluate_target import evaluate_target
 
-    plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "w"), None, {})
     generate(plan, [0], tmp_path / "run")
     with pytest.raises(
         OptionError,
@@ -348,50 +354,50 @@ MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("backbone", "asked", "said"), MEANINGLESS)
+@pytest.mark.parametrize(("backbone", "fields", "message"), MEANINGLESS)
 def test_a_setting_that_a_network_ignores_is_rejected_by_name(
-    backbone: str, asked: dict[str, Any], said: str
+    backbone: str, fields: dict[str, Any], message: str
 ) -> None:
-    (field,) = asked
+    (field,) = fields
     plan = make_classifier_plan if backbone == "deit" else make_plan
     with pytest.raises(
         OptionError,
         match=(
-            f"{field} does not apply to checkpoint {SHIPPED[backbone]}: .*{said}.*leave"
+            f"{field} does not apply to checkpoint {SHIPPED_FIELDS[backbone]}: .*{message}.*leave"
             f" --{field.replace('_', '-')}"
         ),
     ):
-        plan(SHIPPED[backbone], None, asked)
+        plan(SHIPPED_FIELDS[backbone], None, fields)
 
 
-@pytest.mark.parametrize("asked", [{"fold": True}, {"fold": False}])
+@pytest.mark.parametrize("fields", [{"fold": True}, {"fold": False}])
 @pytest.mark.parametrize("name", ["digits-ape", "digits-rope-axial", "digits-rope-svd-control"])
 def test_fold_means_nothing_where_there_is_no_matrix_to_move(
-    name: str, asked: dict[str, Any]
+    name: str, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(
         OptionError, match="has no matrix that can be folded into the projections; leave --fold out"
     ):
-        make_plan(name, None, asked)
-    assert make_plan("digits-harope", None, asked).settings.fold is asked["fold"]
+        make_plan(name, None, fields)
+    assert make_plan("digits-harope", None, fields).settings.fold is fields["fold"]
 
 
 def test_labels_are_the_choice_of_no_prompt_suite_and_a_default_is_told_from_an_option() -> None:
     with pytest.raises(OptionError, match="suite shapes leaves no choice of labels"):
         make_plan("shapes-harope", None, {"labels": "uniform"})
-    spoiled = load_checkpoint_record("digits-harope").model_copy(
+    spoiled_checkpoint_record = load_checkpoint_record("digits-harope").model_copy(
         update={"drawing": {"vae_tiling": True}}
     )
     with pytest.raises(
         OptionError,
         match="digits-harope was registered with this default, register it again without",
     ):
-        check_settings(spoiled, spoiled.drawing)
+        check_settings(spoiled_checkpoint_record, spoiled_checkpoint_record.drawing)
 
 
-@pytest.mark.parametrize("name", sorted(SHIPPED.values()))
+@pytest.mark.parametrize("name", sorted(SHIPPED_FIELDS.values()))
 def test_settings_that_every_network_reads_keep_their_plans(name: str) -> None:
-    plan = make_classifier_plan if name == SHIPPED["deit"] else make_plan
+    plan = make_classifier_plan if name == SHIPPED_FIELDS["deit"] else make_plan
     assert plan(name, None, {"dtype": "bfloat16", "device": "cpu"}).settings.dtype == "bfloat16"
 
 
@@ -417,8 +423,13 @@ def schnell(folder: Path) -> Path:
 
 def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_path: Path) -> None:
     register("fast", schnell(tmp_path / "base"), {})
-    found = load_checkpoint_record("fast")
-    assert (found.steps, found.guidance, found.config["text_tokens"], found.drawing) == (
+    checkpoint_record = load_checkpoint_record("fast")
+    assert (
+        checkpoint_record.steps,
+        checkpoint_record.guidance,
+        checkpoint_record.config["text_tokens"],
+        checkpoint_record.drawing,
+    ) == (
         4,
         None,
         256,
@@ -427,12 +438,12 @@ def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_
     plan = make_plan("fast", "shapes", {"resolution": 32, "steps": 1})
     assert plan.settings.guidance is None and plan.settings.mu_policy is None
     assert generate(plan, [0], tmp_path / "run").n_failed == 0
-    for asked, said in (
+    for fields, message in (
         ({"guidance": 7.0}, "no guidance embedding"),
         ({"mu_policy": "clamp"}, "does not shift times"),
     ):
-        with pytest.raises(OptionError, match=f"does not apply to checkpoint fast: .*{said}"):
-            make_plan("fast", "shapes", {"resolution": 32, **asked})
+        with pytest.raises(OptionError, match=f"does not apply to checkpoint fast: .*{message}"):
+            make_plan("fast", "shapes", {"resolution": 32, **fields})
     with pytest.raises(OptionError, match="guidance does not apply to checkpoint slow"):
         register("slow", tmp_path / "base", {"guidance": 3.5})
     assert not (tmp_path / "slow").exists() and "slow" not in registry.list_entries("checkpoints")
@@ -461,17 +472,17 @@ def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     register("dev", pipelines.saved(tmp_path / "base", "flux"), {})
-    found = load_checkpoint_record("dev")
-    assert (found.steps, found.guidance, found.drawing) == (
+    checkpoint_record = load_checkpoint_record("dev")
+    assert (checkpoint_record.steps, checkpoint_record.guidance, checkpoint_record.drawing) == (
         28,
         3.5,
         {"mu_policy": "extrapolate", "vae_tiling": True},
     )
-    assert "text_tokens" not in found.config
+    assert "text_tokens" not in checkpoint_record.config
     assert make_plan("dev", "shapes", {"resolution": 32, "guidance": 7.0}).settings.guidance == 7.0
-    for asked in ({"vae": "x"}, {"guidance_channels": "3"}, {"spacing": "leading"}, {"fold": True}):
+    for field in ({"vae": "x"}, {"guidance_channels": "3"}, {"spacing": "leading"}, {"fold": True}):
         with pytest.raises(OptionError, match="does not apply to checkpoint dev"):
-            make_plan("dev", "shapes", {"resolution": 32, **asked})
+            make_plan("dev", "shapes", {"resolution": 32, **field})
 
 
 def test_sd3_has_no_time_shift_of_its_own(tmp_path: Path) -> None:

@@ -114,13 +114,13 @@ def device(path: Path) -> None:
 
 
 def listener(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as one:
-        here = Path.cwd()
+    with socket.socket(socket.AF_UNIX) as first_socket:
+        folder = Path.cwd()
         os.chdir(path.parent)  # the address of a socket is short
         try:
-            one.bind(path.name)
+            first_socket.bind(path.name)
         finally:
-            os.chdir(here)
+            os.chdir(folder)
 
 
 @linux
@@ -131,11 +131,11 @@ def test_what_is_no_regular_file_is_never_waited_for_nor_read(
 ) -> None:
     path = tmp_path / NAMES.get(reader, "x.bin")
     kind(path)
-    with pytest.raises((BenchError, OSError, ValueError)) as caught:
+    with pytest.raises((BenchError, OSError, ValueError)) as excinfo:
         READERS[reader](path)
-    assert "\n" not in str(caught.value)
-    if isinstance(caught.value, BenchError):
-        assert path.name in str(caught.value)
+    assert "\n" not in str(excinfo.value)
+    if isinstance(excinfo.value, BenchError):
+        assert path.name in str(excinfo.value)
 
 
 @linux
@@ -363,42 +363,46 @@ def opens(path: Path) -> list[str]:
 
 def is_mode(node: ast.expr) -> bool:
     alternatives = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-    values = [each.value for each in alternatives if isinstance(each, ast.Constant)]
+    values = [
+        alternative_result.value
+        for alternative_result in alternatives
+        if isinstance(alternative_result, ast.Constant)
+    ]
     return bool(values) and all(
         isinstance(value, str) and set(value) <= set("rwaxbt+") for value in values
     )
 
 
 def test_no_module_opens_a_path_by_itself() -> None:
-    found = [
+    texts = [
         (".".join(path.relative_to(ROOT).with_suffix("").parts), call)
         for path in sorted(ROOT.rglob("*.py"))
         for call in opens(path)
     ]
-    assert [f"{module}: {call}" for module, call in found if module not in WRITERS] == []
-    assert {module for module, _ in found} == WRITERS, "an exception that is none any more"
+    assert [f"{module}: {call}" for module, call in texts if module not in WRITERS] == []
+    assert {module for module, _ in texts} == WRITERS, "an exception that is none any more"
 
 
 def test_no_module_goes_round_the_doors() -> None:
     """The exceptions read files of the package itself, or are executed without it."""
-    wrong = []
+    wrong_records = []
     for path in sorted(ROOT.rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for call in calls(path):
-            allowed = CALLS.get(
+            allowed_value = CALLS.get(
                 call, METHODS.get(call.rpartition(".")[2] if "." in call else "", {module})
             )
-            if module not in allowed:
-                wrong.append(f"{module} calls {call}")
-    assert wrong == []
+            if module not in allowed_value:
+                wrong_records.append(f"{module} calls {call}")
+    assert wrong_records == []
 
 
 # ------------------------------------------------------------------------------------------ JSON
 # and TOML
 
-DEEP = b"[" * 100_000
+DEEP_CONTENT = b"[" * 100_000
 HOSTILE_JSON = {
-    "deep": DEEP,
+    "deep": DEEP_CONTENT,
     "deep objects": b'{"a":' * 100_000,
     "surrogate": b'{"a": "\\ud800"}',
     "bytes": b'{"a": "\xff"}',
@@ -413,13 +417,13 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
         json_file.parse_json(data)
     (path := tmp_path / "x.json").write_bytes(data)
     for read in (json_file.read_json, read_result, load_baseline_or_runs, chart_schema.read_chart):
-        with pytest.raises(BenchError) as caught:
+        with pytest.raises(BenchError) as excinfo:
             read(path)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(excinfo.value)
     (lines := tmp_path / "x.jsonl").write_bytes(data + b"\n{}\n")
-    for each in (json_lines.read_lines, lambda path: list(contamination.read_captions(path))):
+    for read_line in (json_lines.read_lines, lambda path: list(contamination.read_captions(path))):
         with pytest.raises(BenchError, match="line 1 is not"):
-            each(lines)
+            read_line(lines)
 
 
 @pytest.mark.parametrize("line", [b"[]", b"1", b'"text"', b"null"])
@@ -434,16 +438,18 @@ def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) 
 
 
 def test_a_safetensors_header_nested_too_deeply_is_no_header(tmp_path: Path) -> None:
-    (path := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(DEEP)) + DEEP)
+    (path := tmp_path / "x.safetensors").write_bytes(
+        struct.pack("<Q", len(DEEP_CONTENT)) + DEEP_CONTENT
+    )
     assert state_dicts.weights_header(path) == {} and state_dicts.weights_metadata(path) == {}
     with pytest.raises(BenchError, match="not a readable safetensors"):
         state_dicts.load_weights(path)
 
 
 def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path) -> None:
-    odd = "".join(map(chr, [*range(32), 0x7F, 0x80, 0x2028, 0xFEFF, 0x1F600])) + '\\"\'\'\'"""'
-    facts = {"text": odd, "list": [odd, odd], "table": {"in": {"deep": odd}}}
-    assert tomllib.loads(toml_file.toml_text(facts)) == facts
+    odd_text = "".join(map(chr, [*range(32), 0x7F, 0x80, 0x2028, 0xFEFF, 0x1F600])) + '\\"\'\'\'"""'
+    fields = {"text": odd_text, "list": [odd_text, odd_text], "table": {"in": {"deep": odd_text}}}
+    assert tomllib.loads(toml_file.toml_text(fields)) == fields
     (path := tmp_path / "x.toml").write_text("a = " + "[" * 100_000)
     with pytest.raises(BenchError, match="is not readable TOML"):
         toml_file.read_toml(path)
@@ -456,7 +462,7 @@ def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path
 # arrays
 
 
-def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
+def write_zeros(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
     """An npz of zeros, written without holding them."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, shape in enumerate(shapes):
@@ -483,7 +489,7 @@ def test_a_small_npz_of_much_is_refused_by_its_headers(
         with pytest.raises(
             StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"
         ):
-            array_archive.load_arrays(packed(tmp_path / "x.npz", *shapes))
+            array_archive.load_arrays(write_zeros(tmp_path / "x.npz", *shapes))
     assert array_file.MAX_UNPACK_RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
@@ -493,14 +499,14 @@ def test_what_is_used_of_an_npz_is_what_counts(
     from harope_bench.core import array_file
 
     monkeypatch.setattr(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20)
-    path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
+    path = write_zeros(tmp_path / "x.npz", (4,), (1 << 18,))
     assert array_archive.load_arrays(path, names=["arr_0"])["arr_0"].shape == (4,)
 
 
 def test_images_of_an_npz_are_read_in_bounded_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
+    path = write_zeros(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
     monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
     assert [len(batch) for batch in adm_npz.read_batches(path, 9)] == [2, 2, 2, 2, 1]
     monkeypatch.setattr(adm_npz, "MAX_PIXELS", 15)
@@ -542,17 +548,19 @@ def test_ranges_agree_with_sets() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         a, b = (set(rng.integers(0, 30, rng.integers(0, 20)).tolist()) for _ in range(2))
-        one, two = (
+        from_indices, two = (
             index_ranges.IndexRanges.from_indices(a),
             index_ranges.IndexRanges.from_indices(b),
         )
         assert (
-            list(one) == sorted(a)
-            and len(one) == len(a)
-            and [one[k] for k in range(len(a))] == sorted(a)
+            list(from_indices) == sorted(a)
+            and len(from_indices) == len(a)
+            and [from_indices[k] for k in range(len(a))] == sorted(a)
         )
-        assert list(one.difference(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
-        assert all((i in one) == (i in a) for i in range(-1, 31))
+        assert list(from_indices.difference(b)) == sorted(a - b) and list(
+            from_indices.union(two)
+        ) == sorted(a | b)
+        assert all((i in from_indices) == (i in a) for i in range(-1, 31))
 
 
 def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> None:
@@ -578,18 +586,18 @@ def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> No
 def test_absurd_numbers_end_generate_before_anything_is_written(
     words: list[str], tmp_path: Path
 ) -> None:
-    done = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main, ["generate", "digits-harope", "--out", str(tmp_path / "out"), *words]
     )
     assert (
-        done.exit_code in (1, 2)
-        and "unexpected" not in done.output
+        command_result.exit_code in (1, 2)
+        and "unexpected" not in command_result.output
         and not (tmp_path / "out").exists()
     )
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"resolution": 10**9, "tile": 1},
         {"resolution": 8, "tile": 10**9},
@@ -597,9 +605,9 @@ def test_absurd_numbers_end_generate_before_anything_is_written(
         {"resolution": 8, "tile": 1, "steps": 10**9},
     ],
 )
-def test_settings_have_upper_bounds(facts: dict[str, int]) -> None:
+def test_settings_have_upper_bounds(fields: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
-        Settings(**facts)  # type: ignore[arg-type]
+        Settings(**fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -616,19 +624,20 @@ def test_settings_have_upper_bounds(facts: dict[str, int]) -> None:
 def test_every_number_of_a_recipe_has_an_upper_bound(line: str, tmp_path: Path) -> None:
     lines = registry.find_entry("recipes", "digits-dit").path.read_text().splitlines()  # type: ignore[union-attr]
     key = line.split(" = ")[0]
-    changed = [text for text in lines if not text.startswith(f"{key} = ")]
+    changed_texts = [text for text in lines if not text.startswith(f"{key} = ")]
     section = "[config]" if key in ("hidden", "classes") else "[schedule]"
-    changed.insert(changed.index(section) + 1, line)
-    (path := tmp_path / "digits-dit.toml").write_text("\n".join(changed))
+    changed_texts.insert(changed_texts.index(section) + 1, line)
+    (path := tmp_path / "digits-dit.toml").write_text("\n".join(changed_texts))
     with pytest.raises(OptionError, match=f"recipe .*{key}"):
         read_recipe(str(path))
 
 
 def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() -> None:
     for name in registry.list_names("recipes"):
-        read_recipe(name)
-    for entry in registry.list_entries("checkpoints").values():
-        Checkpoint.model_validate(toml_file.read_versioned_toml("checkpoint", entry.path))  # type: ignore[arg-type]
+        assert read_recipe(name)[0].name == name
+    for name, entry in registry.list_entries("checkpoints").items():
+        document = toml_file.read_versioned_toml("checkpoint", entry.path)  # type: ignore[arg-type]
+        assert Checkpoint.model_validate(document).name == name
 
 
 @pytest.mark.parametrize(
@@ -664,9 +673,9 @@ STEERING = "\x1b]0;own\x07 \x1b[2J\x9b31m \u202egnp\u2066 \x00\x7f\u2028 \udc80 
     [escaping.terminal_text, escaping.printable_line, escaping.page_text, escaping.progress_text],
 )
 def test_no_door_lets_control_characters_out(door: Callable[[str], str]) -> None:
-    found = door(STEERING)
-    assert all(c.isprintable() for c in found) and "a" in found
-    found.encode()
+    door_result = door(STEERING)
+    assert all(c.isprintable() for c in door_result) and "a" in door_result
+    door_result.encode()
     assert door("naïve 图 ½\u00a0x") != "" and "图" in door("图")
 
 
@@ -733,8 +742,10 @@ def test_pages_hold_no_control_characters() -> None:
     ],
 )
 def test_no_message_of_the_command_line_steers_the_terminal(words: list[str]) -> None:
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code in (1, 2) and all(c.isprintable() or c == "\n" for c in done.output)
+    command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code in (1, 2) and all(
+        c.isprintable() or c == "\n" for c in command_result.output
+    )
 
 
 def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
@@ -742,11 +753,13 @@ def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
         "import os, sys; from harope_bench.cli import main; sys.argv = ['harope-bench',"
         " *map(os.fsdecode, [b'verify', b'a\\xff'])]; main()"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"}
     )
     assert (
-        done.returncode == 2 and b"is not UTF-8" in done.stderr and b"Traceback" not in done.stderr
+        process.returncode == 2
+        and b"is not UTF-8" in process.stderr
+        and b"Traceback" not in process.stderr
     )
 
 

@@ -102,7 +102,7 @@ class Numbers(Suite):
         return [Request(index=i, label=i) for i in indices]
 
 
-BARE, NUMBERS = BareBackbone(), Numbers()
+BARE_BACKBONE, NUMBERS = BareBackbone(), Numbers()
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_ba
 ) -> None:
     load, base = ACCESSORS[kind]
     install(kind, "DUCK")
-    with pytest.raises(PluginError) as caught:
+    with pytest.raises(PluginError) as excinfo:
         load("toy")
-    text = str(caught.value)
+    text = str(excinfo.value)
     assert f"PLUGIN of {registry.singular_name(kind)} 'toy' must be" in text
     assert f"derived from {base.__module__}.{base.__name__}, it is of type SimpleNamespace" in text
     assert "\n" not in text
@@ -177,37 +177,37 @@ def test_a_suite_without_a_declaration_asks_for_what_its_first_request_shows(ins
 
 
 def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> None:
-    found, clue, settings = (
+    checkpoint_record, clue, settings = (
         load_checkpoint_record("digits-ape"),
         DetectedFields(None, {}),
         Settings(resolution=8, tile=1),
     )
-    assert BARE.convert_keys(found, {}) == {}
-    assert BARE.config_from_training_args({"model": "another"}) is None
-    assert BARE.set_class_count(clue, 7) is clue
+    assert BARE_BACKBONE.convert_keys(checkpoint_record, {}) == {}
+    assert BARE_BACKBONE.config_from_training_args({"model": "another"}) is None
+    assert BARE_BACKBONE.set_class_count(clue, 7) is clue
     assert (
-        BARE.default_options("ape"),
-        BARE.published_defaults({}, {}),
-        BARE.packages,
-        BARE.has_lora,
-        BARE.conflicting_file_names,
+        BARE_BACKBONE.default_options("ape"),
+        BARE_BACKBONE.published_defaults({}, {}),
+        BARE_BACKBONE.packages,
+        BARE_BACKBONE.has_lora,
+        BARE_BACKBONE.conflicting_file_names,
     ) == ({}, {}, (), False, None)
-    assert BARE.resolve_settings(found, settings) is settings
-    assert BARE.profiling_inputs(None, 8, 1) is None
+    assert BARE_BACKBONE.resolve_settings(checkpoint_record, settings) is settings
+    assert BARE_BACKBONE.profiling_inputs(None, 8, 1) is None
     assert (
-        BARE.check_foreign_weights({}, "ape", {}),
-        BARE.check_request(found, Request(index=0)),
-        BARE.merge_lora(None),
-        BARE.expose_attention(None),
+        BARE_BACKBONE.check_foreign_weights({}, "ape", {}),
+        BARE_BACKBONE.check_request(checkpoint_record, Request(index=0)),
+        BARE_BACKBONE.merge_lora(None),
+        BARE_BACKBONE.expose_attention(None),
     ) == (None,) * 4
 
 
 @pytest.mark.parametrize(
     ("member", "call"),
     [
-        ("build", lambda: BARE.build("ape", {}, {})),
-        ("detect_fields", lambda: BARE.detect_fields({})),
-        ("conditioning", lambda: BARE.conditioning({})),
+        ("build", lambda: BARE_BACKBONE.build("ape", {}, {})),
+        ("detect_fields", lambda: BARE_BACKBONE.detect_fields({})),
+        ("conditioning", lambda: BARE_BACKBONE.conditioning({})),
         ("sample", lambda: Sampler().sample(lambda x, time: x, None, 1, [])),
         ("requests", lambda: Suite().requests([0])),
         ("generate", lambda: ImageGenerator().generate([], Settings(resolution=8, tile=1))),
@@ -269,14 +269,19 @@ def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(
 
 
 def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
-    found, settings = load_checkpoint_record("digits-deit-ape"), Settings(resolution=28, tile=2)
-    assert isinstance(open_classifier(found, settings), Classifier)
+    checkpoint_record, settings = (
+        load_checkpoint_record("digits-deit-ape"),
+        Settings(resolution=28, tile=2),
+    )
+    assert isinstance(open_classifier(checkpoint_record, settings), Classifier)
     with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) is a classifier and cannot"):
-        open_generator(found, settings)
-    drawn = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
-    assert isinstance(open_generator(load_checkpoint_record("digits-ape"), drawn), ImageGenerator)
+        open_generator(checkpoint_record, settings)
+    generated_settings = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
+    assert isinstance(
+        open_generator(load_checkpoint_record("digits-ape"), generated_settings), ImageGenerator
+    )
     with pytest.raises(OptionError, match=r"digits-ape \(dit\) generates images and cannot"):
-        open_classifier(load_checkpoint_record("digits-ape"), drawn)
+        open_classifier(load_checkpoint_record("digits-ape"), generated_settings)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -288,7 +293,7 @@ def test_the_fields_that_can_be_stated_are_those_of_a_checkpoint() -> None:
 
 
 def test_what_is_not_stated_and_what_is_no_field_is_left_out() -> None:
-    said = {
+    fields = {
         "steps": None,
         "guidance": 0.0,
         "options": {},
@@ -296,13 +301,13 @@ def test_what_is_not_stated_and_what_is_no_field_is_left_out() -> None:
         "suite": "",
         "another": 1,
     }
-    assert known_fields(said) == {key: value for key, value in said.items() if key != "another"}
-    assert drop_empty_fields(known_fields(said)) == {
+    assert known_fields(fields) == {key: value for key, value in fields.items() if key != "another"}
+    assert drop_empty_fields(known_fields(fields)) == {
         "guidance": 0.0,
         "config": {"size": 0},
         "suite": "",
     }
-    assert said["steps"] is None and "options" in said  # what was given stays as it was
+    assert fields["steps"] is None and "options" in fields  # what was given stays as it was
 
 
 # -----------------------------------------------------------------------------------------------
@@ -319,9 +324,9 @@ def test_the_contracts_of_networks_are_read_without_torch() -> None:
         "models.weights_metadata",
     ]
     names = ", ".join(f"harope_bench.{name}" for name in modules)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"import sys, {names}; print('torch' in sys.modules)"],
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == "False", done.stderr
+    assert process.stdout.strip() == "False", process.stderr

@@ -33,7 +33,7 @@ from harope_bench.core.schema import (
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
-    facts = {
+    fields = {
         "name": "tiny",
         "backbone": "dit",
         "encoding": "harope",
@@ -46,7 +46,7 @@ def checkpoint(**changes: Any) -> Checkpoint:
         "steps": 32,
         "guidance": 1.5,
     }
-    return Checkpoint(**{**facts, **changes})
+    return Checkpoint(**{**fields, **changes})
 
 
 def settings(**changes: Any) -> Settings:
@@ -173,23 +173,23 @@ def test_a_record_comes_back_from_its_json_with_sorted_keys(record: record_base.
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad_value", [math.nan, math.inf, -math.inf])
 def test_no_record_takes_a_number_that_is_not_finite(
-    record: record_base.Record, bad: float
+    record: record_base.Record, bad_value: float
 ) -> None:
-    held = record.model_dump()
-    floats = [field for field, value in held.items() if isinstance(value, float)]
+    fields = record.model_dump()
+    floats = [field for field, value in fields.items() if isinstance(value, float)]
     for field in floats:
         with pytest.raises(ValidationError, match=field):
-            type(record).model_validate({**held, field: bad})
+            type(record).model_validate({**fields, field: bad_value})
     if isinstance(record, Measurement):
         assert "value" in floats
         for field in ("se", "low", "high"):
             with pytest.raises(ValidationError, match=field):
-                measurement(**{field: bad})
+                measurement(**{field: bad_value})
     if isinstance(record, Checkpoint):
         with pytest.raises(ValidationError, match="options"):
-            checkpoint(options={"base": bad})
+            checkpoint(options={"base": bad_value})
 
 
 # ---------------------------------------------------------------------------------------- counting
@@ -197,13 +197,13 @@ def test_no_record_takes_a_number_that_is_not_finite(
 
 @given(st.integers(0, 60), st.integers(0, 20), st.integers(0, 20), st.integers(-3, 100))
 def test_asked_is_scored_plus_failed_plus_abstained_or_there_is_no_measurement(
-    scored: int, failed: int, abstained: int, asked: int
+    scored: int, failed: int, abstained: int, count: int
 ) -> None:
     def make() -> Measurement:
-        return measurement(n_asked=asked, n_scored=scored, n_failed=failed, n_abstained=abstained)
+        return measurement(n_asked=count, n_scored=scored, n_failed=failed, n_abstained=abstained)
 
-    if asked == scored + failed + abstained:
-        assert make().n_asked == asked
+    if count == scored + failed + abstained:
+        assert make().n_asked == count
     else:
         with pytest.raises(
             ValidationError,
@@ -225,15 +225,15 @@ def test_a_missing_value_needs_a_reason(reason: str | None) -> None:
 
 
 def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> None:
-    found = result().find_measurement("fid")
-    assert found is not None
-    assert found.name == "fid-500"
+    measurement = result().find_measurement("fid")
+    assert measurement is not None
+    assert measurement.name == "fid-500"
     assert result().find_measurement("recall") is None
 
 
 # ------------------------------------------------------------------------------------------- plans
 
-OTHER = {
+OTHER_FIELDS = {
     "resolution": 32,
     "sampler": "ddpm",
     "steps": 33,
@@ -255,12 +255,17 @@ OTHER = {
 
 
 def test_the_plans_digest_changes_with_every_setting() -> None:
-    assert set(OTHER) == set(Settings.model_fields), "give the new setting another value in OTHER"
+    assert set(OTHER_FIELDS) == set(Settings.model_fields), (
+        "give the new setting another value in OTHER"
+    )
     digests = {
         plan().digest,
-        *(plan(settings=settings(**{field: value})).digest for field, value in OTHER.items()),
+        *(
+            plan(settings=settings(**{field: value})).digest
+            for field, value in OTHER_FIELDS.items()
+        ),
     }
-    assert len(digests) == 1 + len(OTHER)
+    assert len(digests) == 1 + len(OTHER_FIELDS)
 
 
 def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
@@ -271,12 +276,13 @@ def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
 
 
 def test_an_autoencoder_counts_by_what_it_holds_once_that_is_known() -> None:
-    here, there = (
-        plan(settings=settings(vae=place, vae_sha256="ef" * 32)) for place in ("here", "there")
+    plan_result, there_value = (
+        plan(settings=settings(vae=location, vae_sha256="ef" * 32))
+        for location in ("here", "there")
     )
-    assert here.digest == there.digest
-    assert "vae" not in here.digest_fields()["settings"]
-    assert plan(settings=settings(vae="here", vae_sha256="ab" * 32)).digest != here.digest
+    assert plan_result.digest == there_value.digest
+    assert "vae" not in plan_result.digest_fields()["settings"]
+    assert plan(settings=settings(vae="here", vae_sha256="ab" * 32)).digest != plan_result.digest
 
 
 # defaults, origin and whereabouts: the settings of the plan say what was really drawn with
@@ -307,12 +313,12 @@ OTHERWISE = {
 def test_the_plans_digest_keeps_when_weights_move_and_changes_with_what_they_are() -> None:
     assert set(OTHERWISE) | set(ELSEWHERE) == set(Checkpoint.model_fields)
     assert plan(checkpoint=checkpoint(**ELSEWHERE)).digest == plan().digest
-    changed = {
+    changed_digests = {
         field: plan(checkpoint=checkpoint(**{field: value})).digest
         for field, value in OTHERWISE.items()
     }
-    assert plan().digest not in changed.values()
-    assert len(set(changed.values())) == len(changed)
+    assert plan().digest not in changed_digests.values()
+    assert len(set(changed_digests.values())) == len(changed_digests)
 
 
 def test_the_plans_digest_changes_with_the_suite_and_its_version() -> None:

@@ -25,7 +25,7 @@ from harope_bench.encodings.base import Encoding
 from harope_bench.encodings.rope_axial import RopeAxial
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+def install_plugins(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
     """Pretends that packages are installed whose entry points are `name="module:attribute"` of kind
     encodings.
     """
@@ -102,7 +102,7 @@ def test_listing_an_unknown_kind_offers_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("unknown_name", "message"),
     [
         ("harope2", "did you mean harope"),
         ("rope_axial", "did you mean rope-axial"),
@@ -111,9 +111,9 @@ def test_listing_an_unknown_kind_offers_the_nearest() -> None:
         ("Harope", "did you mean harope"),
     ],
 )
-def test_an_unknown_name_offers_the_nearest_or_all(asked: str, said: str) -> None:
-    with pytest.raises(UnknownNameError, match=f"no encoding named {asked!r}; {said}"):
-        registry.find_entry("encodings", asked)
+def test_an_unknown_name_offers_the_nearest_or_all(unknown_name: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"no encoding named {unknown_name!r}; {message}"):
+        registry.find_entry("encodings", unknown_name)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_a_name_never_chooses_a_path(kind: str, name: str) -> None:
 
 
 def test_names_are_in_natural_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["table1", "table2", "table9", "table10", "table11"]
-    assert sorted(random.Random(0).sample(wanted, 5), key=registry.natural_sort_key) == wanted
-    installed(monkeypatch, **dict.fromkeys(random.Random(1).sample(wanted, 5), "x:y"))
-    listed = registry.list_names("encodings")
-    assert [name for name in listed if name.startswith("table")] == wanted
-    assert listed == sorted(listed, key=registry.natural_sort_key)
+    expected = ["table1", "table2", "table9", "table10", "table11"]
+    assert sorted(random.Random(0).sample(expected, 5), key=registry.natural_sort_key) == expected
+    install_plugins(monkeypatch, **dict.fromkeys(random.Random(1).sample(expected, 5), "x:y"))
+    listed_names = registry.list_names("encodings")
+    assert [name for name in listed_names if name.startswith("table")] == expected
+    assert listed_names == sorted(listed_names, key=registry.natural_sort_key)
     tables = registry.list_names("tables")
     assert tables.index("table2") < tables.index("table10")
 
@@ -149,7 +149,7 @@ def test_any_name_has_a_place_in_the_order(name: str) -> None:
 
 
 def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(
+    install_plugins(
         monkeypatch,
         mine="harope_bench.encodings.rope_axial:RopeAxial",
         plain="harope_bench.encodings.rope_axial",
@@ -169,7 +169,7 @@ def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyP
 def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
+    install_plugins(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
     assert {"gone", "hollow"} <= set(registry.list_names("encodings"))
     with pytest.raises(
         BenchError,
@@ -189,7 +189,7 @@ def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(
 def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed(monkeypatch, ape="other.package:Ape")
+    install_plugins(monkeypatch, ape="other.package:Ape")
     with pytest.raises(
         NameClashError,
         match=(
@@ -207,14 +207,14 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(
     for folder in (tmp_path / "models/checkpoints", bench_home / "checkpoints"):
         folder.mkdir(parents=True)
         (folder / "digits-ape.toml").write_text("name = 'digits-ape'")
-    with pytest.raises(NameClashError) as caught:
+    with pytest.raises(NameClashError) as excinfo:
         registry.list_names("checkpoints")
-    assert "harope_bench/models/checkpoints/digits-ape.toml" in str(caught.value)
-    assert str(bench_home / "checkpoints" / "digits-ape.toml") in str(caught.value)
+    assert "harope_bench/models/checkpoints/digits-ape.toml" in str(excinfo.value)
+    assert str(bench_home / "checkpoints" / "digits-ape.toml") in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
-    ("value", "actual"),
+    ("value", "actual_text"),
     [
         ("json:JSONDecoder", "the class JSONDecoder"),
         ("json:loads", "of type function"),
@@ -223,12 +223,12 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(
     ],
 )
 def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(
-    monkeypatch: pytest.MonkeyPatch, value: str, actual: str
+    monkeypatch: pytest.MonkeyPatch, value: str, actual_text: str
 ) -> None:
-    installed(monkeypatch, stranger=value)
+    install_plugins(monkeypatch, stranger=value)
     message = (
         "PLUGIN of encoding 'stranger' must be a class derived from"
-        f" harope_bench.encodings.base.Encoding, it is {actual}"
+        f" harope_bench.encodings.base.Encoding, it is {actual_text}"
     )
     with pytest.raises(PluginError, match=f"^{message}$"):
         registry.load_plugin_class("encodings", "stranger", Encoding)

@@ -43,13 +43,13 @@ def one_line(error: BaseException) -> str:
 # ------------------------------------------------------------------------------------------ writing
 
 
-@pytest.mark.parametrize("old", [None, b"the old bytes"])
+@pytest.mark.parametrize("old_content", [None, b"the old bytes"])
 def test_a_kill_in_the_middle_leaves_the_old_file_or_none(
-    tmp_path: Path, old: bytes | None
+    tmp_path: Path, old_content: bytes | None
 ) -> None:
     target = tmp_path / "thing.bin"
-    if old is not None:
-        target.write_bytes(old)
+    if old_content is not None:
+        target.write_bytes(old_content)
     script = (
         "import sys\nfrom pathlib import Path\nfrom harope_bench.core.storage import"
         " write_atomically\nwith write_atomically(Path(sys.argv[1])) as file:\n    file.write(b'new"
@@ -63,7 +63,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file_or_none(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert (target.read_bytes() if target.exists() else None) == old
+    assert (target.read_bytes() if target.exists() else None) == old_content
     storage.write_bytes(target, b"whole")  # what the kill left behind does not stand in the way
     assert target.read_bytes() == b"whole"
 
@@ -105,9 +105,9 @@ def test_a_file_in_place_of_a_folder_is_one_line(
     tmp_path: Path, write: Callable[[Path], object]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="cannot use") as caught:
+    with pytest.raises(StorageError, match="cannot use") as excinfo:
         write(tmp_path / "file" / "thing")
-    assert str(tmp_path / "file") in one_line(caught.value)
+    assert str(tmp_path / "file") in one_line(excinfo.value)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -120,15 +120,15 @@ def test_a_place_that_cannot_be_written_is_one_line(write: Callable[[Path], obje
 def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(handle: int) -> None:
+    def raise_disk_full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(storage.os, "fsync", raise_disk_full)
     with pytest.raises(
         StorageError, match="No space left on device; free some space or choose another --out"
-    ) as caught:
+    ) as excinfo:
         storage.write_bytes(tmp_path / "thing", b"x" * 1000)
-    one_line(caught.value)
+    one_line(excinfo.value)
     assert leftovers(tmp_path) == []
 
 
@@ -168,9 +168,9 @@ def test_a_refusing_disk_is_named_and_cleaned_up(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(storage.os, "replace", refuse)
-    with pytest.raises(StorageError, match=os.strerror(number)) as caught:
+    with pytest.raises(StorageError, match=os.strerror(number)) as excinfo:
         storage.write_bytes(tmp_path / "thing", b"x")
-    assert str(tmp_path / "thing") in one_line(caught.value)
+    assert str(tmp_path / "thing") in one_line(excinfo.value)
     assert leftovers(tmp_path) == []
 
 
@@ -186,11 +186,11 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
 
 
 def test_only_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
-    path, whole = tmp_path / "log.jsonl", b'{"i": 0}\n{"name": "\xc3\xa4"}\n'
-    for cut in range(len(b'{"i": 0}\n'), len(whole)):
-        path.write_bytes(whole[:cut])
-        done = cut >= len(whole) - 1  # without its newline the last line is still whole
-        assert json_lines.read_lines(path) == [{"i": 0}, *([{"name": "ä"}] if done else [])]
+    path, whole_content = tmp_path / "log.jsonl", b'{"i": 0}\n{"name": "\xc3\xa4"}\n'
+    for cut in range(len(b'{"i": 0}\n'), len(whole_content)):
+        path.write_bytes(whole_content[:cut])
+        flag = cut >= len(whole_content) - 1  # without its newline the last line is still whole
+        assert json_lines.read_lines(path) == [{"i": 0}, *([{"name": "ä"}] if flag else [])]
     path.write_bytes(b'{"i": 0}\n{"i": \n{"i": 2}\n')
     with pytest.raises(StorageError, match="line 2 is not JSON"):
         json_lines.read_lines(path)
@@ -206,11 +206,11 @@ def test_processes_can_share_a_log(tmp_path: Path) -> None:
         " append_line\nfor i in range(200): append_line(Path(sys.argv[1]), json.dumps({'who':"
         " sys.argv[2], 'i': i, 'pad': 'x' * 300}))\n"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), who]) for who in "ab"]
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), name]) for name in "ab"]
     assert [w.wait() for w in writers] == [0, 0]
     lines = json_lines.read_lines(path)
-    assert {who: [line["i"] for line in lines if line["who"] == who] for who in "ab"} == {
-        who: list(range(200)) for who in "ab"
+    assert {name: [line["i"] for line in lines if line["who"] == name] for name in "ab"} == {
+        name: list(range(200)) for name in "ab"
     }
 
 
@@ -292,18 +292,18 @@ def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(
 ) -> None:
     path, rng = tmp_path / "cut.npz", random.Random(0)
     array_archive.write_arrays(path, {"a": np.arange(100.0), "b": np.arange(50)}, compress)
-    whole = path.read_bytes()
-    for cut in range(0, len(whole) - 1, 37):
-        path.write_bytes(whole[:cut])
+    whole_content = path.read_bytes()
+    for cut in range(0, len(whole_content) - 1, 37):
+        path.write_bytes(whole_content[:cut])
         with pytest.raises(StorageError, match=r"cut\.npz"):
             array_archive.load_arrays(path)
     for _ in range(
         300
     ):  # the zip reader and the header parser fail in a dozen ways; none may reach a user
-        bent = bytearray(whole)
+        bent_content = bytearray(whole_content)
         for _ in range(rng.randint(1, 4)):
-            bent[rng.randrange(len(bent))] = rng.randrange(256)
-        path.write_bytes(bytes(bent))
+            bent_content[rng.randrange(len(bent_content))] = rng.randrange(256)
+        path.write_bytes(bytes(bent_content))
         try:
             array_archive.load_arrays(path)
         except StorageError as error:
@@ -357,10 +357,10 @@ def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path:
     note = {
         f"key{i}": "ä" * i for i in range(6)
     }  # safetensors itself would write them in another order each time
-    turned = dict(reversed(state.items())), dict(reversed(note.items()))
+    turned_fields = dict(reversed(state.items())), dict(reversed(note.items()))
     data = {
         state_dicts.weights_bytes(weights, words)
-        for weights, words in ((state, note), turned)
+        for weights, words in ((state, note), turned_fields)
         for _ in range(5)
     }
     assert len(data) == 1
@@ -380,23 +380,23 @@ def test_a_hostile_pickle_is_refused_and_its_code_not_run(
     tmp_path: Path, name: str, protocol: int
 ) -> None:
     trap = {"model": Trap(tmp_path / "mark"), "weight": torch.zeros(2)}
-    for how in ("torch", "legacy", "bare"):
-        if how == "bare":
+    for method in ("torch", "legacy", "bare"):
+        if method == "bare":
             (tmp_path / name).write_bytes(pickle.dumps(trap, protocol))
         else:
             torch.save(
                 trap,
                 tmp_path / name,
                 pickle_protocol=protocol,
-                _use_new_zipfile_serialization=how == "torch",
+                _use_new_zipfile_serialization=method == "torch",
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
             with pytest.raises(
                 WeightsError, match=f"{name} holds Python objects.*was not opened"
-            ) as caught:
+            ) as excinfo:
                 state_dicts.load_weights(tmp_path / name)
-        one_line(caught.value)
+        one_line(excinfo.value)
         assert not (tmp_path / "mark").exists()
 
 
@@ -412,23 +412,27 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
     save_file({"a": torch.arange(6.0)}, tmp_path / "w.safetensors")
     torch.save({"a": torch.arange(6.0)}, tmp_path / "w.pt")
     torch.save({"a": torch.arange(6.0)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    refused = []
+    refused_records = []
     for path in (tmp_path / "w.safetensors", tmp_path / "w.pt", tmp_path / "old.pt"):
-        whole = path.read_bytes()
+        whole_content = path.read_bytes()
         for _ in range(150):
-            bent = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.4 else whole)
-            for _ in range(rng.randint(1, 4) if bent else 0):
-                bent[rng.randrange(len(bent))] = rng.randrange(256)
-            path.write_bytes(bytes(bent))
+            bent_content = bytearray(
+                whole_content[: rng.randrange(len(whole_content))]
+                if rng.random() < 0.4
+                else whole_content
+            )
+            for _ in range(rng.randint(1, 4) if bent_content else 0):
+                bent_content[rng.randrange(len(bent_content))] = rng.randrange(256)
+            path.write_bytes(bytes(bent_content))
             state_dicts.weights_metadata(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
                 try:
                     state_dicts.load_weights(path)
                 except WeightsError as error:
-                    refused.append((path.name, error))
-    assert len(refused) > 200
-    assert all(name in one_line(error) for name, error in refused)
+                    refused_records.append((path.name, error))
+    assert len(refused_records) > 200
+    assert all(name in one_line(error) for name, error in refused_records)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +444,7 @@ def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) ->
 
 
 @pytest.mark.parametrize(
-    "thing",
+    "item",
     [
         torch.zeros(3),
         {"model": {"a": 1}},
@@ -450,8 +454,8 @@ def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) ->
         [torch.zeros(1)],
     ],
 )
-def test_what_is_no_bare_state_dict_is_refused(tmp_path: Path, thing: object) -> None:
-    torch.save(thing, tmp_path / "w.pt")
+def test_what_is_no_bare_state_dict_is_refused(tmp_path: Path, item: object) -> None:
+    torch.save(item, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="is not a bare state dict"):
         state_dicts.load_weights(tmp_path / "w.pt")
 
@@ -479,9 +483,9 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
         "extra.a": torch.zeros(1),
         "extra.b": torch.zeros(1),
     }
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError) as excinfo:
         state_dicts.load_state_strictly(module, state, "checkpoint x")
-    assert one_line(caught.value).startswith(
+    assert one_line(excinfo.value).startswith(
         "checkpoint x does not fit: missing 0.bias, 1.weight; unexpected extra.a, extra.b; "
         "mis-shaped 0.weight (2, 4) for (2, 3), 1.bias (4, 1) for (4,); "
     )
@@ -491,12 +495,12 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
 
 
 def test_fit_casts_to_the_modules_dtype() -> None:
-    module, other = layer(), layer()
+    module, other_module = layer(), layer()
     state_dicts.load_state_strictly(
-        module, {k: v.half() for k, v in other.state_dict().items()}, "x"
+        module, {k: v.half() for k, v in other_module.state_dict().items()}, "x"
     )
     assert {v.dtype for v in module.state_dict().values()} == {torch.float32}
-    assert torch.equal(module[0].weight, other[0].weight.half().float())  # type: ignore[index]
+    assert torch.equal(module[0].weight, other_module[0].weight.half().float())  # type: ignore[index]
 
 
 # --------------------------------------------------------------------------------------------
@@ -506,9 +510,9 @@ def test_fit_casts_to_the_modules_dtype() -> None:
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
-    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert storage.sha256_bytes(b"abc") == storage.sha256_file(tmp_path / "abc") == wanted
-    state_dicts.check_sha256(tmp_path / "abc", wanted)
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert storage.sha256_bytes(b"abc") == storage.sha256_file(tmp_path / "abc") == expected
+    state_dicts.check_sha256(tmp_path / "abc", expected)
     with pytest.raises(StorageError, match="cannot use"):
         storage.sha256_file(tmp_path)
 

@@ -36,7 +36,7 @@ WINDOWS = [
 ]
 
 
-def saved(path: Path, text: str, encoding: str, newline: str) -> Path:
+def write_encoded(path: Path, text: str, encoding: str, newline: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.replace("\n", newline).encode(encoding))
     return path
@@ -55,8 +55,8 @@ def val_list(path: Path) -> list[tuple[str, int]]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    found = dict(geneval._read_metadata(path.parent))
-    return found
+    fields = dict(geneval._read_metadata(path.parent))
+    return fields
 
 
 LOG = "step,loss\n1,0.5\n2,0.25\n"
@@ -119,9 +119,9 @@ def test_a_file_saved_on_windows_says_the_same(
     name: str, encoding: str, newline: str, tmp_path: Path
 ) -> None:
     file, text, read = READERS[name]
-    plain = read(saved(tmp_path / "plain" / file, text, "utf-8", "\n"))
-    assert plain, "the reader reads nothing, so the test would hold of any"
-    assert read(saved(tmp_path / "windows" / file, text, encoding, newline)) == plain
+    plain_value = read(write_encoded(tmp_path / "plain" / file, text, "utf-8", "\n"))
+    assert plain_value, "the reader reads nothing, so the test would hold of any"
+    assert read(write_encoded(tmp_path / "windows" / file, text, encoding, newline)) == plain_value
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_utf_16_without_a_mark_and_other_encodings_are_rejected_by_name(
     name: str, tmp_path: Path
 ) -> None:
     file, text, read = READERS[name]
-    path = saved(tmp_path / "marked" / file, text, "utf-16-le", "\n")
+    path = write_encoded(tmp_path / "marked" / file, text, "utf-16-le", "\n")
     with pytest.raises(BenchError, match="save it as UTF-8|is not JSON"):
         read(path)
 

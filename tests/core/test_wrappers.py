@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from dit_files import SMALL, released, state_of, training_file
+from dit_files import SMALL_CONFIG, release_state, state_of, training_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -63,7 +63,7 @@ def under(prefix: str) -> Callable[[State], State]:
     return lambda weights: {prefix + key: value for key, value in weights.items()}
 
 
-def worse(weights: State) -> State:
+def shift_weights(weights: State) -> State:
     """Another network of these keys."""
     return {key: value + 1 for key, value in weights.items()}
 
@@ -87,15 +87,19 @@ WRAPPERS: dict[str, Callable[[State], Any]] = {
     },
     "lightning, compiled": lambda s: {"state_dict": under("model._orig_mod.")(s)},
     "lightning with average": lambda s: {
-        "state_dict": {**under("model.")(worse(s)), **under("ema_model.")(s)}
+        "state_dict": {**under("model.")(shift_weights(s)), **under("ema_model.")(s)}
     },
     "averaged": lambda s: {**COUNT, **under("module.")(s)},
-    "ema_pytorch": lambda s: {**EMA, **under("ema_model.")(s), **under("online_model.")(worse(s))},
+    "ema_pytorch": lambda s: {
+        **EMA,
+        **under("ema_model.")(s),
+        **under("online_model.")(shift_weights(s)),
+    },
     "ema_pytorch alone": lambda s: {**EMA, **under("ema_model.")(s)},
-    "dit": lambda s: {"model": worse(s), "ema": s, "opt": {"state": {}}},
-    "dit, ddp": lambda s: {"model": under("module.")(worse(s)), "ema": under("module.")(s)},
-    "timm": lambda s: {"state_dict": worse(s), "state_dict_ema": s, "arch": "x"},
-    "deit": lambda s: {"model": worse(s), "model_ema": s},
+    "dit": lambda s: {"model": shift_weights(s), "ema": s, "opt": {"state": {}}},
+    "dit, ddp": lambda s: {"model": under("module.")(shift_weights(s)), "ema": under("module.")(s)},
+    "timm": lambda s: {"state_dict": shift_weights(s), "state_dict_ema": s, "arch": "x"},
+    "deit": lambda s: {"model": shift_weights(s), "model_ema": s},
     "nested": lambda s: {"model": {"state_dict": s}},
     "plain": lambda s: {"model_state_dict": s},
 }
@@ -119,14 +123,16 @@ def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: s
 def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrapper: str) -> None:
     torch.save(WRAPPERS[wrapper](state("dit")), tmp_path / "w.pt")
     register("mine", tmp_path / "w.pt", {"sampler": "flow", "config": {"size": 28}})
-    found = load_checkpoint_record("mine")
-    text = "\n".join(description_lines(found))
+    checkpoint_record = load_checkpoint_record("mine")
+    text = "\n".join(description_lines(checkpoint_record))
     assert "weights taken from" in text and ("it also holds model." in text) == (
         wrapper == "lightning with average"
     )
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
     drawer = registry.load_by_name("backbones", "dit").open(
-        found, load_weights(find_weights_path(found), found.sha256), settings
+        checkpoint_record,
+        load_weights(find_weights_path(checkpoint_record), checkpoint_record.sha256),
+        settings,
     )
     assert drawer.generate([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
 
@@ -143,13 +149,13 @@ def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(
 
 def test_adapters_and_networks_beside_others_keep_their_prefixes() -> None:
     lora = {"diffusion_model.x.lora_A.weight": torch.zeros(2, 2)}
-    mixed = {"model.x.weight": torch.zeros(2), "loss.weight": torch.zeros(2)}
-    for contents in (lora, mixed):
-        unwrapped = unwrap_state_dict(contents)
+    mixed_fields = {"model.x.weight": torch.zeros(2), "loss.weight": torch.zeros(2)}
+    for contents in (lora, mixed_fields):
+        unwrapped_unwrap_state_dict = unwrap_state_dict(contents)
         assert (
-            unwrapped is not None
-            and unwrapped.state.keys() == contents.keys()
-            and unwrapped.wrappers == ()
+            unwrapped_unwrap_state_dict is not None
+            and unwrapped_unwrap_state_dict.state.keys() == contents.keys()
+            and unwrapped_unwrap_state_dict.wrappers == ()
         )
 
 
@@ -173,57 +179,57 @@ def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------- shards
 
 
-def sharded(folder: Path, weights: State) -> Path:
+def write_shards(folder: Path, weights: State) -> Path:
     """Two shards with their index, as the hub's libraries write them."""
     folder.mkdir()
     names, keys = [f"model-{n:05d}-of-00002.safetensors" for n in (1, 2)], sorted(weights)
     parts = (keys[::2], keys[1::2])
     for name, part in zip(names, parts, strict=True):
         save_file({key: weights[key] for key in part}, folder / name)
-    places = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+    names_result = {key: name for name, part in zip(names, parts, strict=True) for key in part}
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names_result}))
     return index
 
 
-@pytest.mark.parametrize("given", ["index", "folder"])
+@pytest.mark.parametrize("inputs", ["index", "folder"])
 def test_shards_are_read_by_their_index_and_every_shard_is_hashed(
-    tmp_path: Path, given: str
+    tmp_path: Path, inputs: str
 ) -> None:
     weights = state("dit")
-    index = sharded(tmp_path / "shards", under("module.")(weights))
+    index = write_shards(tmp_path / "shards", under("module.")(weights))
     register(
         "mine",
-        index if given == "index" else index.parent,
+        index if inputs == "index" else index.parent,
         {"sampler": "flow", "config": {"size": 28}},
     )
-    found = load_checkpoint_record("mine")
-    read = load_weights(find_weights_path(found), found.sha256)
+    checkpoint_record = load_checkpoint_record("mine")
+    read = load_weights(find_weights_path(checkpoint_record), checkpoint_record.sha256)
     assert all(torch.equal(read[key], weights[key]) for key in weights)
     second = index.parent / "model-00002-of-00002.safetensors"
-    save_file(worse(load_file(second)), second)
+    save_file(shift_weights(load_file(second)), second)
     with pytest.raises(WeightsError, match="has sha256"):
-        load_weights(find_weights_path(found), found.sha256)
-    assert weights_sha256(index) != found.sha256
+        load_weights(find_weights_path(checkpoint_record), checkpoint_record.sha256)
+    assert weights_sha256(index) != checkpoint_record.sha256
 
 
 def test_shards_that_are_not_whole_are_rejected_in_one_line(tmp_path: Path) -> None:
-    index = sharded(tmp_path / "shards", state("dit"))
-    first, second = sorted(index.parent.glob("*.safetensors"))
-    for weights, said in (
-        (first, "is one of 2 shards; give their index model.safetensors.index.json"),
+    index = write_shards(tmp_path / "shards", state("dit"))
+    first_path, second = sorted(index.parent.glob("*.safetensors"))
+    for weights, message in (
+        (first_path, "is one of 2 shards; give their index model.safetensors.index.json"),
         (index, "which is missing"),
     ):
         second.unlink(missing_ok=True) if weights == index else None
-        with pytest.raises(WeightsError, match=said):
+        with pytest.raises(WeightsError, match=message):
             register("mine", weights, {"sampler": "flow"})
     text = index.read_text()
-    for wrong, said in (
-        (text.replace(first.name, "../x.safetensors"), "wanted .safetensors files beside it"),
+    for wrong_text, message in (
+        (text.replace(first_path.name, "../x.safetensors"), "wanted .safetensors files beside it"),
         ("[]", "is not an index"),
     ):
-        index.write_text(wrong)
-        with pytest.raises(WeightsError, match=said):
+        index.write_text(wrong_text)
+        with pytest.raises(WeightsError, match=message):
             register("mine", index, {"sampler": "flow"})
     assert not list((home() / "checkpoints").glob("mine*"))
 
@@ -244,23 +250,34 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
         ("folder", folder),
     ):
         register(name, weights, {"config": {"base": str(base)}, "steps": 1})
-        found, backbone = load_checkpoint_record(name), registry.load_by_name("backbones", kind)
-        assert (found.backbone, found.encoding, found.options) == (kind, *backbone.base_encoding)
-    loaded = backbone.load(found, load_weights(find_weights_path(found))).state_dict()
-    tuned = load_file(folder / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(loaded[f"transformer.{key}"], value) for key, value in tuned.items())
+        checkpoint_record, backbone = (
+            load_checkpoint_record(name),
+            registry.load_by_name("backbones", kind),
+        )
+        assert (
+            checkpoint_record.backbone,
+            checkpoint_record.encoding,
+            checkpoint_record.options,
+        ) == (kind, *backbone.base_encoding)
+    loaded_state = backbone.load(
+        checkpoint_record, load_weights(find_weights_path(checkpoint_record))
+    ).state_dict()
+    tuned_file = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert all(
+        torch.equal(loaded_state[f"transformer.{key}"], value) for key, value in tuned_file.items()
+    )
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         ("double_blocks.0.img_attn.qkv.weight", "FLUX under its authors' names"),
         ("x.lora_A.weight", "a LoRA in a torch file"),
     ],
 )
-def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, said: str) -> None:
+def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, message: str) -> None:
     torch.save({key: torch.zeros(2, 2)}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         register("mine", tmp_path / "w.pt", {})
 
 
@@ -268,14 +285,14 @@ def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, sa
 # predicts is told, never guessed
 
 
-def rejected(path: Path, said: str, **facts: Any) -> None:
-    with pytest.raises(BenchError, match=said) as caught:
-        register("guess", path, facts)
-    assert "\n" not in str(caught.value) and "guess" not in registry.list_entries("checkpoints")
+def check_rejection(path: Path, message: str, **fields: Any) -> None:
+    with pytest.raises(BenchError, match=message) as excinfo:
+        register("guess", path, fields)
+    assert "\n" not in str(excinfo.value) and "guess" not in registry.list_entries("checkpoints")
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("SiT-B/2", "SiT has the keys of DiT, but predicts velocity"),
         ("SiT-XL/2", "SiT has the keys of DiT"),
@@ -285,11 +302,13 @@ def rejected(path: Path, said: str, **facts: Any) -> None:
     ],
 )
 def test_a_training_file_of_another_network_is_rejected_by_name(
-    tmp_path: Path, model: str, said: str
+    tmp_path: Path, model: str, message: str
 ) -> None:
-    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "harope")), model=model)
-    rejected(path, said)
-    rejected(path, said, sampler="ddpm")
+    path = training_file(
+        tmp_path / "0000001.pt", release_state(state_of(SMALL_CONFIG, "harope")), model=model
+    )
+    check_rejection(path, message)
+    check_rejection(path, message, sampler="ddpm")
 
 
 @pytest.mark.parametrize("model", ["vit_base_patch16_224", "resnet50"])
@@ -298,7 +317,7 @@ def test_a_training_file_of_another_classifier_is_rejected_by_name(
 ) -> None:
     weights = state("deit")
     torch.save({"model": weights, "args": argparse.Namespace(model=model)}, tmp_path / "a.pth")
-    rejected(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
+    check_rejection(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
     torch.save(
         {"model": weights, "args": argparse.Namespace(model="deit_small_patch16_LS")},
         tmp_path / "b.pth",
@@ -308,30 +327,34 @@ def test_a_training_file_of_another_classifier_is_rejected_by_name(
 
 def test_a_bare_file_that_is_called_sit_must_be_told_its_sampler(tmp_path: Path) -> None:
     for name in ("SiT-XL-2-256x256.pt", "my_SiT.pt"):
-        torch.save(released(state_of(SMALL, "harope")), tmp_path / name)
-        rejected(
+        torch.save(release_state(state_of(SMALL_CONFIG, "harope")), tmp_path / name)
+        check_rejection(
             tmp_path / name,
             "SiT in its name is a network that predicts something else",
             config={"heads": 3},
         )
-    torch.save(released(state_of(SMALL, "harope")), tmp_path / "site-a.pt")
+    torch.save(release_state(state_of(SMALL_CONFIG, "harope")), tmp_path / "site-a.pt")
     register("site", tmp_path / "site-a.pt", {"config": {"heads": 3, "size": 8}})
 
 
 def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(
     tmp_path: Path,
 ) -> None:
-    plain = {**SMALL, "learn_sigma": False}
-    path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
-    rejected(
+    plain_fields = {**SMALL_CONFIG, "learn_sigma": False}
+    path = training_file(tmp_path / "a.pt", release_state(state_of(plain_fields, "harope")))
+    check_rejection(
         path,
         r"does not reveal what its network predicts; add the --sampler .* ddpm \(noise\), flow"
         r" \(velocity\)",
     )
     register("noise", path, {"sampler": "ddpm"})
-    found = load_checkpoint_record("noise")
-    assert (found.sampler, found.steps, found.guidance) == ("ddpm", 250, 1.5)
-    assert description_lines(found)[0].startswith(
+    checkpoint_record = load_checkpoint_record("noise")
+    assert (checkpoint_record.sampler, checkpoint_record.steps, checkpoint_record.guidance) == (
+        "ddpm",
+        250,
+        1.5,
+    )
+    assert description_lines(checkpoint_record)[0].startswith(
         "predicts noise; sampler ddpm, 250 steps, guidance 1.5"
     )
     register("speed", path, {"sampler": "flow", "steps": 20, "guidance": 2.0})
@@ -346,28 +369,34 @@ def test_no_other_network_is_guessed_either(tmp_path: Path, backbone: str) -> No
     config = {
         key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]
     }
-    rejected(tmp_path / "w.pt", "does not reveal what its network predicts", config=config)
+    check_rejection(tmp_path / "w.pt", "does not reveal what its network predicts", config=config)
     register("told", tmp_path / "w.pt", {"sampler": "flow", "config": config})
 
 
-@pytest.mark.parametrize("told", ["args", "config", "suite", "null_label"])
-def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> None:
-    weights = state_of({**SMALL, "null_label": False}, "harope")
+@pytest.mark.parametrize("message", ["args", "config", "suite", "null_label"])
+def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, message: str) -> None:
+    weights = state_of({**SMALL_CONFIG, "null_label": False}, "harope")
     assert len(weights["y_embedder.embedding_table.weight"]) == 10
-    facts: dict[str, Any] = {"config": {"heads": 3, "size": 8}, "drawing": {"vae": "x"}}
-    if told == "args":
-        path = training_file(tmp_path / "a.pt", released(weights), num_classes=10, image_size=64)
+    fields: dict[str, Any] = {"config": {"heads": 3, "size": 8}, "drawing": {"vae": "x"}}
+    if message == "args":
+        path = training_file(
+            tmp_path / "a.pt", release_state(weights), num_classes=10, image_size=64
+        )
     else:
         path = tmp_path / "a.pt"
-        torch.save(released(weights), path)
-    if told == "suite":
-        facts["suite"] = "digits"
-    if told in ("config", "null_label"):
-        facts["config"] |= {"classes": 10} if told == "config" else {"null_label": False}
-    register("ten", path, facts)
-    found = load_checkpoint_record("ten")
-    assert (found.config["classes"], found.config["null_label"], found.guidance) == (10, False, 1.0)
-    assert "takes 10 labels, without 'no label'" in description_lines(found)[1]
+        torch.save(release_state(weights), path)
+    if message == "suite":
+        fields["suite"] = "digits"
+    if message in ("config", "null_label"):
+        fields["config"] |= {"classes": 10} if message == "config" else {"null_label": False}
+    register("ten", path, fields)
+    checkpoint_record = load_checkpoint_record("ten")
+    assert (
+        checkpoint_record.config["classes"],
+        checkpoint_record.config["null_label"],
+        checkpoint_record.guidance,
+    ) == (10, False, 1.0)
+    assert "takes 10 labels, without 'no label'" in description_lines(checkpoint_record)[1]
     with pytest.raises(
         OptionError,
         match=r"guidance 1.5 needs an embedding for 'no label', which .*; give --guidance 1",
@@ -380,7 +409,9 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
 
 
 def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
-    torch.save(released(state_of({**SMALL, "null_label": False}, "harope")), tmp_path / "a.pt")
+    torch.save(
+        release_state(state_of({**SMALL_CONFIG, "null_label": False}, "harope")), tmp_path / "a.pt"
+    )
     register("nine", tmp_path / "a.pt", {"config": {"heads": 3, "size": 8}})
     with pytest.raises(
         OptionError,
@@ -417,10 +448,10 @@ def test_parameters_of_a_shape_that_no_encoding_has_are_one_line(
             for field, value in NETWORKS[backbone].items()
             if field in ("size", "words", "normalised", "heads")
         }
-        with pytest.raises(BenchError) as caught:
+        with pytest.raises(BenchError) as excinfo:
             register(
                 "odd",
                 tmp_path / "w.pt",
                 {"sampler": "flow", "config": config} if backbone != "deit" else {"config": config},
             )
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(excinfo.value)

@@ -81,7 +81,7 @@ ROWS = '{"index": 0}\n{"index": 1}\n'
 
 
 def build(
-    path: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD, **facts: Any
+    path: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD, **fields: Any
 ) -> Result:
     return build_result(
         path,
@@ -90,7 +90,7 @@ def build(
         ToyScore(),
         fake_runs.provenance(),
         make_warnings("images", ["images: grey"]),
-        **facts,
+        **fields,
     )
 
 
@@ -108,10 +108,10 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
     tmp_path: Path,
 ) -> None:
     path = write(tmp_path)
-    made = build(path, has_sample_scores=True)
-    assert read_result(path) == made == find_result(path)
-    assert read_results(tmp_path) == [StoredResult(made, path)]
-    arrays = read_arrays(StoredResult(made, path))
+    result = build(path, has_sample_scores=True)
+    assert read_result(path) == result == find_result(path)
+    assert read_results(tmp_path) == [StoredResult(result, path)]
+    arrays = read_arrays(StoredResult(result, path))
     assert arrays.keys() == ARRAYS.keys() and all(
         np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS
     )
@@ -128,14 +128,14 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
 
 
 def test_a_result_says_in_typed_fields_what_its_warnings_say_in_words(tmp_path: Path) -> None:
-    made = build(tmp_path / "toy.json", method=METHOD._replace(is_lenient=True))
-    assert made.is_lenient and made.rule_differences == (DIFFERENCE,)
-    assert [(warning.code, warning.text) for warning in made.warnings] == [
+    result = build(tmp_path / "toy.json", method=METHOD._replace(is_lenient=True))
+    assert result.is_lenient and result.rule_differences == (DIFFERENCE,)
+    assert [(warning.code, warning.text) for warning in result.warnings] == [
         ("images", "images: grey"),
         ("evaluator", "colors: its error is small"),
     ]
     difference = "rules: colors is 0.5000 official, 0.7500 corrected"
-    assert made.warning_texts == ("images: grey", "colors: its error is small", difference)
+    assert result.warning_texts == ("images: grey", "colors: its error is small", difference)
 
 
 def test_leniency_is_a_field_and_no_words_make_it() -> None:
@@ -190,8 +190,8 @@ def test_a_label_survives_a_new_result_and_is_written_alone(tmp_path: Path) -> N
 
 def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path) -> None:
     path = write(tmp_path)
-    facts = json.loads(path.read_text())
-    write_text(path, json.dumps({**facts, "target": "another"}))
+    document = json.loads(path.read_text())
+    write_text(path, json.dumps({**document, "target": "another"}))
     set_label(path, read_result(path, is_checked=False), "mine")
     assert checksums.file_state(path.parent, path.name) == "altered"
 
@@ -201,7 +201,7 @@ def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path
 
 OTHER_JUDGE = JUDGE.model_copy(update={"version": 2})
 OTHER_PLAN = fake_runs.plan(fake_runs.checkpoint(), seed=1)
-OTHERS: dict[str, tuple[ResultSubject, ResultMethod]] = {
+OTHERS_FIELDS: dict[str, tuple[ResultSubject, ResultMethod]] = {
     "images": (SUBJECT._replace(samples_sha256="0" * 64), METHOD),
     "target": (SUBJECT._replace(target="other"), METHOD),
     "plan": (SUBJECT._replace(plan=OTHER_PLAN), METHOD),
@@ -220,13 +220,13 @@ OTHERS: dict[str, tuple[ResultSubject, ResultMethod]] = {
 def test_a_result_of_exactly_this_work_is_current(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert find_current_result(path, SUBJECT, METHOD) == read_result(path)
-    moved = SUBJECT._replace(suite="other", resolution=None)
-    assert find_current_result(path, moved, METHOD) is not None  # the plan says both
+    moved_replace = SUBJECT._replace(suite="other", resolution=None)
+    assert find_current_result(path, moved_replace, METHOD) is not None  # the plan says both
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHERS_FIELDS)
 def test_a_result_of_other_work_is_not_current(name: str, tmp_path: Path) -> None:
-    assert find_current_result(write(tmp_path), *OTHERS[name]) is None
+    assert find_current_result(write(tmp_path), *OTHERS_FIELDS[name]) is None
 
 
 @pytest.mark.parametrize("change", [{"suite": "shapes"}, {"resolution": 32}, {"resolution": None}])
@@ -239,8 +239,8 @@ def test_without_a_plan_suite_and_side_decide_too(change: dict[str, Any], tmp_pa
     )
 
 
-def rewrite(path: Path, **facts: Any) -> None:
-    write_text(path, json.dumps({**json.loads(path.read_text()), **facts}))
+def rewrite(path: Path, **fields: Any) -> None:
+    write_text(path, json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -263,7 +263,7 @@ def test_a_result_that_is_not_as_it_was_written_is_not_current(name: str, tmp_pa
 # ---------------------------------------------------------------------------------------- damaged
 # files
 
-BROKEN = {
+BROKEN_FIELDS = {
     "no JSON": (b"{", "not JSON"),
     "nested too deeply": (b"[" * 100_000, "not JSON"),
     "no object": (b"[1]", "wanted a JSON object"),
@@ -271,19 +271,19 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BROKEN_FIELDS)
 def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(
     name: str, tmp_path: Path
 ) -> None:
     path = result_path(tmp_path, "toy")
-    data, words = BROKEN[name]
+    data, words = BROKEN_FIELDS[name]
     path.parent.mkdir()
     path.write_bytes(data)
     assert find_result(path) is None
     for read in (lambda: read_result(path), lambda: read_results(tmp_path)):
-        with pytest.raises(StorageError, match=words) as caught:
+        with pytest.raises(StorageError, match=words) as excinfo:
             read()
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        assert str(path) in str(excinfo.value) and "\n" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
@@ -313,14 +313,14 @@ def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(
     path = write(tmp_path)
     suffix, read = READERS[name]
     read(path)
-    altered = path.with_suffix(suffix)
-    altered.write_bytes(altered.read_bytes() + b"\n")
+    altered_with_suffix = path.with_suffix(suffix)
+    altered_with_suffix.write_bytes(altered_with_suffix.read_bytes() + b"\n")
     with pytest.raises(
         AlteredFileError,
         match="is not the one in SHA256SUMS beside it; bring that one back, or run eval again",
-    ) as caught:
+    ) as excinfo:
         read(path)
-    assert str(altered) in str(caught.value)
+    assert str(altered_with_suffix) in str(excinfo.value)
     assert read_result(path, is_checked=False) == find_result(path)
     (path.parent / checksums.CHECKSUMS_FILE).unlink()  # results of other tools have none
     read(path)
@@ -353,26 +353,36 @@ def test_nothing_is_written_over_a_result_of_another_version(tmp_path: Path) -> 
 # claim
 
 
-def samples(*hashes: str, **facts: Any) -> SampleSet:
-    recorded = dict(enumerate(hashes or ("a", "b")))
-    files = {index: Path(f"{index}.png") for index in recorded}
-    found = SampleSet(
-        "run", Path("run"), PLAN, len(recorded), {}, list(recorded), files, recorded, {}
+def samples(*hashes: str, **fields: Any) -> SampleSet:
+    recorded_fields = dict(enumerate(hashes or ("a", "b")))
+    files = {index: Path(f"{index}.png") for index in recorded_fields}
+    sample_set = SampleSet(
+        "run",
+        Path("run"),
+        PLAN,
+        len(recorded_fields),
+        {},
+        list(recorded_fields),
+        files,
+        recorded_fields,
+        {},
     )
-    return replace(found, **facts)
+    return replace(sample_set, **fields)
 
 
 def test_a_folder_with_results_of_other_images_is_not_claimed(tmp_path: Path) -> None:
-    own = samples()
-    path = write(tmp_path, SUBJECT._replace(samples_sha256=result_store.sample_set_digest(own)))
-    check_results_belong(tmp_path, own)
+    own_sample_set = samples()
+    path = write(
+        tmp_path, SUBJECT._replace(samples_sha256=result_store.sample_set_digest(own_sample_set))
+    )
+    check_results_belong(tmp_path, own_sample_set)
     check_results_belong(tmp_path, samples("a", "b", "c"))  # a run that grew is the same work
     check_results_belong(
         tmp_path, samples("a", "b", plan=None)
     )  # the same images without their plan
-    for other in (samples("a", "c", plan=None), samples("a", "c", plan=OTHER_PLAN)):
+    for other_sample_set in (samples("a", "c", plan=None), samples("a", "c", plan=OTHER_PLAN)):
         with pytest.raises(PlanMismatchError, match="is of other images"):
-            check_results_belong(tmp_path, other)
+            check_results_belong(tmp_path, other_sample_set)
     path.write_bytes(b"{")  # what cannot be read is made again
     check_results_belong(tmp_path, samples("a", "c", plan=None))
 
@@ -396,7 +406,7 @@ WRITERS = {
     "copy_file",
     "record_file_hashes",
 }
-PLACES = {
+PLACES_TEXTS = {
     "RESULTS_FOLDER",
     "result_path",
     "sample_scores_path",
@@ -412,7 +422,7 @@ def names_in(node: ast.AST) -> set[str]:
     }
 
 
-def called(node: ast.Call) -> str:
+def callee_name(node: ast.Call) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
@@ -429,18 +439,18 @@ def offences(source: str) -> Iterator[str]:
             for node in ast.walk(function)
             if isinstance(node, (ast.Assign, ast.NamedExpr, ast.Call))
         ]
-        places = set(PLACES)
+        names = set(PLACES_TEXTS)
         for node in body:
             if isinstance(node, (ast.Assign, ast.NamedExpr)) and (
-                names_in(node.value) & PLACES or "results" in strings(node.value)
+                names_in(node.value) & PLACES_TEXTS or "results" in strings(node.value)
             ):
-                places |= names_in(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                names |= names_in(node.targets[0] if isinstance(node, ast.Assign) else node.target)
         for node in (node for node in body if isinstance(node, ast.Call)):
-            if called(node) == "Result" or ast.unparse(node.func) == "Result.model_validate":
+            if callee_name(node) == "Result" or ast.unparse(node.func) == "Result.model_validate":
                 yield f"line {node.lineno} builds a Result"
-            if called(node) in WRITERS and isinstance(function, ast.FunctionDef):
+            if callee_name(node) in WRITERS and isinstance(function, ast.FunctionDef):
                 target = node.args[0] if node.args else node
-                if names_in(target) & places or "results" in strings(target):
+                if names_in(target) & names or "results" in strings(target):
                     yield f"line {node.lineno} writes {ast.unparse(target)}"
 
 
@@ -451,12 +461,12 @@ def strings(node: ast.AST) -> set[str]:
 
 
 def test_no_module_outside_the_store_builds_a_result_or_writes_where_results_are() -> None:
-    wrong = {}
+    wrong_records = {}
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        if name != STORE and (found := sorted(set(offences(path.read_text())))):
-            wrong[name] = found
-    assert not wrong
+        if name != STORE and (names := sorted(set(offences(path.read_text())))):
+            wrong_records[name] = names
+    assert not wrong_records
     assert any("builds a Result" in line for line in offences((ROOT / STORE).read_text()))
 
 
@@ -474,8 +484,8 @@ def four():
 def five(out):
     write_text(out / "plan.json", "")
 """
-    found = set(offences(source))
-    assert {line.split()[1] for line in found} == {"4", "6", "8", "10"}
+    names = set(offences(source))
+    assert {line.split()[1] for line in names} == {"4", "6", "8", "10"}
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e101, -1e300])

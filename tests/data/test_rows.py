@@ -13,7 +13,7 @@ from harope_bench.data import feature_rows
 ROWS = np.arange(60, dtype=np.float32).reshape(12, 5)
 
 
-def filled(path: Path, count: int = 12) -> Path:
+def write_feature_rows(path: Path, count: int = 12) -> Path:
     feature_rows.reserve_rows(path, count, ROWS[0])
     feature_rows.write_rows(path, 0, ROWS[:8])
     feature_rows.write_rows(path, 8, ROWS[8:count])
@@ -21,7 +21,7 @@ def filled(path: Path, count: int = 12) -> Path:
 
 
 def test_pieces_make_the_file_that_numpy_writes(tmp_path: Path) -> None:
-    path = filled(tmp_path / "deep" / "a.npy")
+    path = write_feature_rows(tmp_path / "deep" / "a.npy")
     np.save(tmp_path / "b.npy", ROWS)
     assert path.read_bytes() == (tmp_path / "b.npy").read_bytes()
     view = feature_rows.map_rows(path, 12)
@@ -30,11 +30,11 @@ def test_pieces_make_the_file_that_numpy_writes(tmp_path: Path) -> None:
 
 
 def test_a_file_grows_and_keeps_its_rows_and_never_shrinks(tmp_path: Path) -> None:
-    path = filled(tmp_path / "a.npy")
+    path = write_feature_rows(tmp_path / "a.npy")
     before = feature_rows.rows_sha256(path, 0, 12)
-    mapped = feature_rows.map_rows(path, 12)
+    mapped_map_rows = feature_rows.map_rows(path, 12)
     feature_rows.reserve_rows(path, 200_000, ROWS[0])
-    assert np.array_equal(mapped, ROWS) and feature_rows.rows_sha256(path, 0, 12) == before
+    assert np.array_equal(mapped_map_rows, ROWS) and feature_rows.rows_sha256(path, 0, 12) == before
     feature_rows.reserve_rows(path, 3, ROWS[0])
     assert feature_rows.map_rows(path, 200_000).shape == (200_000, 5)
     assert feature_rows.map_rows(path, 12).tolist() == ROWS.tolist()
@@ -44,24 +44,27 @@ def test_a_file_grows_and_keeps_its_rows_and_never_shrinks(tmp_path: Path) -> No
     "row", [np.zeros(4, np.float32), np.zeros(5, np.float64), np.zeros((5, 1), np.float32)]
 )
 def test_rows_of_another_kind_begin_a_new_file(tmp_path: Path, row: np.ndarray) -> None:
-    path = filled(tmp_path / "a.npy")
-    old = feature_rows.rows_sha256(path, 0, 12)
+    path = write_feature_rows(tmp_path / "a.npy")
+    old_rows_sha256 = feature_rows.rows_sha256(path, 0, 12)
     feature_rows.reserve_rows(path, 12, row)
     assert (
         feature_rows.map_rows(path, 12).shape == (12, *row.shape)
         and not feature_rows.map_rows(path, 12).any()
     )
-    assert feature_rows.rows_sha256(path, 0, 12) != old
+    assert feature_rows.rows_sha256(path, 0, 12) != old_rows_sha256
 
 
 def test_the_digest_sees_one_bit_and_a_missing_byte(tmp_path: Path) -> None:
-    path = filled(tmp_path / "a.npy")
-    whole, part = feature_rows.rows_sha256(path, 0, 12), feature_rows.rows_sha256(path, 3, 7)
+    path = write_feature_rows(tmp_path / "a.npy")
+    whole_rows_sha256, part = (
+        feature_rows.rows_sha256(path, 0, 12),
+        feature_rows.rows_sha256(path, 3, 7),
+    )
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     assert (
-        feature_rows.rows_sha256(path, 0, 12) != whole
+        feature_rows.rows_sha256(path, 0, 12) != whole_rows_sha256
         and feature_rows.rows_sha256(path, 3, 7) == part
     )
     path.write_bytes(data[:-1])
@@ -100,14 +103,14 @@ def test_what_is_no_file_of_rows_is_begun_anew(tmp_path: Path, data: bytes) -> N
     assert (
         feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 1) is None
     )
-    filled(path)
+    write_feature_rows(path)
     assert np.array_equal(feature_rows.map_rows(path, 12), ROWS)
 
 
 def test_rows_that_were_not_reserved_are_refused(tmp_path: Path) -> None:
-    path = filled(tmp_path / "a.npy")
-    for first, part in ((10, ROWS[:3]), (0, ROWS[:, :4]), (0, ROWS.astype(np.float64))):
+    path = write_feature_rows(tmp_path / "a.npy")
+    for first_count, part in ((10, ROWS[:3]), (0, ROWS[:, :4]), (0, ROWS.astype(np.float64))):
         with pytest.raises(ShapeError, match="reserve them first"):
-            feature_rows.write_rows(path, first, part)
+            feature_rows.write_rows(path, first_count, part)
     with pytest.raises(ShapeError):
         feature_rows.write_rows(tmp_path / "none.npy", 0, ROWS)

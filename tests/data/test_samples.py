@@ -36,11 +36,11 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: np.ndarray) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for i, image in enumerate(images):
-        Image.fromarray(image).save(place / f"{i:06d}.png")
-    return place
+        Image.fromarray(image).save(folder / f"{i:06d}.png")
+    return folder
 
 
 def read(path: Path) -> np.ndarray:
@@ -79,9 +79,9 @@ def test_npz_of_equal_images_has_equal_bytes(folder: Path, tmp_path: Path) -> No
 def test_some_indices_of_an_npz_are_the_right_ones(images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", arr_0=images)
     samples = open_samples(tmp_path / "c.npz")
-    found = list(samples.batches([1, 5, 6], 2))
-    assert [i for b in found for i in b.indices] == [1, 5, 6]
-    assert np.array_equal(np.concatenate([b.images for b in found]), images[[1, 5, 6]])
+    batches = list(samples.batches([1, 5, 6], 2))
+    assert [i for b in batches for i in b.indices] == [1, 5, 6]
+    assert np.array_equal(np.concatenate([b.images for b in batches]), images[[1, 5, 6]])
 
 
 def test_sample_npz_with_statistics_is_refused(images: np.ndarray, tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_a_directory_that_claims_more_than_deflate_can_hold_is_refused(
     path, data = tmp_path / "f.npz", member(images, (10**9, 1, 1, 3))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", data)
-    whole = bytearray(path.read_bytes())
-    place = whole.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
-    struct.pack_into("<L", whole, place, 3 * 10**9 + len(data) - images.size)
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    index = whole_content.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
+    struct.pack_into("<L", whole_content, index, 3 * 10**9 + len(data) - images.size)
+    path.write_bytes(whole_content)
     with pytest.raises(SampleError, match="claims"):
         open_samples(path)
 
@@ -149,12 +149,12 @@ def test_an_npz_of_no_images_is_named(shape: tuple[int, ...], tmp_path: Path) ->
         open_samples(tmp_path / "n.npz")
 
 
-def patched(path: Path, local: int, central: int, value: int) -> None:
+def patch_headers(path: Path, local_count: int, central: int, value: int) -> None:
     """Writes a 16-bit field of the only member's local and central headers."""
-    whole = bytearray(path.read_bytes())
-    struct.pack_into("<H", whole, whole.index(b"PK\x03\x04") + local, value)
-    struct.pack_into("<H", whole, whole.index(b"PK\x01\x02") + central, value)
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    struct.pack_into("<H", whole_content, whole_content.index(b"PK\x03\x04") + local_count, value)
+    struct.pack_into("<H", whole_content, whole_content.index(b"PK\x01\x02") + central, value)
+    path.write_bytes(whole_content)
 
 
 @pytest.mark.parametrize(
@@ -169,26 +169,26 @@ def test_an_archive_of_another_make_is_named(
     fields: tuple[int, int, int], complaint: str, images: np.ndarray, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "o.npz", arr_0=images)
-    patched(tmp_path / "o.npz", *fields)
-    with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as caught:
+    patch_headers(tmp_path / "o.npz", *fields)
+    with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as excinfo:
         open_samples(tmp_path / "o.npz")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, NotImplementedError, MemoryError, RecursionError])
 def test_whatever_breaks_while_reading_names_the_file(
     fault: type[Exception], images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
+    def raise_fault(*_: object, **__: object) -> None:
         raise fault("of a kind")
 
     path = tmp_path / "w.npz"
     np.savez(path, arr_0=images, arr_1=np.arange(7))
     with monkeypatch.context() as patch:
-        patch.setattr(np.lib.format, "read_array", broken)
+        patch.setattr(np.lib.format, "read_array", raise_fault)
         with pytest.raises(SampleError, match=r"w.npz: labels cannot be read \(of a kind\)"):
             adm_npz.read_labels(path)
-    monkeypatch.setattr(zipfile.ZipFile, "open", broken)
+    monkeypatch.setattr(zipfile.ZipFile, "open", raise_fault)
     with pytest.raises(SampleError, match=r"w.npz is not a readable npz \(of a kind\)"):
         open_samples(path)
 
@@ -241,21 +241,21 @@ def test_labels_of_python_objects_are_never_unpickled(images: np.ndarray, tmp_pa
 def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
     compress(path, arr_0=np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), dtype=np.uint8))
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 255
-    path.write_bytes(whole)
+    whole_content = bytearray(path.read_bytes())
+    whole_content[len(whole_content) // 2] ^= 255
+    path.write_bytes(whole_content)
     with pytest.raises(
         SampleError, match=r"from image (39|42|45|87) on"
     ):  # stored members tell only at their end
         list(adm_npz.read_batches(path, 3))
-    (tmp_path / "g.npz").write_bytes(whole[:100])
+    (tmp_path / "g.npz").write_bytes(whole_content[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
         open_samples(tmp_path / "g.npz")
 
 
 def test_corrupt_png_is_named_with_its_index(folder: Path) -> None:
-    whole = (folder / "000003.png").read_bytes()
-    (folder / "000003.png").write_bytes(whole[: len(whole) // 2])
+    whole_content = (folder / "000003.png").read_bytes()
+    (folder / "000003.png").write_bytes(whole_content[: len(whole_content) // 2])
     with pytest.raises(SampleError, match=r"image 3 .*000003\.png"):
         read(folder)
 
@@ -275,12 +275,12 @@ def test_sizes_do_not_mix(size: int, folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("convert", [write_adm_npz, write_png_folder])
 def test_sizes_do_not_mix_in_a_copy_either(convert: Any, tmp_path: Path) -> None:
-    place = tmp_path / "many"
-    place.mkdir()
+    folder = tmp_path / "many"
+    folder.mkdir()
     for k in range(257):  # converters read 256 at a time
-        Image.new("RGB", (4, 4) if k < 256 else (5, 5)).save(place / f"{k:06d}.png")
+        Image.new("RGB", (4, 4) if k < 256 else (5, 5)).save(folder / f"{k:06d}.png")
     with pytest.raises(SampleError, match="image 256 .* is 5x5, image 0 is 4x4"):
-        convert(open_samples(place), tmp_path / "copy.npz")
+        convert(open_samples(folder), tmp_path / "copy.npz")
 
 
 def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
     assert (decode_image((tmp_path / "l.png").read_bytes(), "l.png").image == 7).all()
 
 
-def saved(image: Image.Image, **options: Any) -> bytes:
+def png_bytes(image: Image.Image, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", **options)
     return file.getvalue()
@@ -319,11 +319,11 @@ def sixteen_bits() -> bytes:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (saved(Image.new("P", (4, 4)), transparency=0), "mode P with transparency"),
-        (saved(Image.new("RGB", (4, 4)), transparency=(0, 0, 0)), "mode RGB with transparency"),
-        (saved(Image.new("L", (4, 4)), transparency=0), "mode L with transparency"),
-        (saved(Image.new("I;16", (4, 4))), "mode I"),
-        (saved(Image.new("LA", (4, 4))), "mode LA"),
+        (png_bytes(Image.new("P", (4, 4)), transparency=0), "mode P with transparency"),
+        (png_bytes(Image.new("RGB", (4, 4)), transparency=(0, 0, 0)), "mode RGB with transparency"),
+        (png_bytes(Image.new("L", (4, 4)), transparency=0), "mode L with transparency"),
+        (png_bytes(Image.new("I;16", (4, 4))), "mode I"),
+        (png_bytes(Image.new("LA", (4, 4))), "mode LA"),
         (sixteen_bits(), "mode RGB, 16 bits"),
     ],
 )
@@ -335,13 +335,13 @@ def test_transparency_and_deep_pixels_are_refused_like_alpha(data: bytes, compla
 def test_a_plain_palette_becomes_rgb() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert (decode_image(saved(image), "p").image == (10, 20, 30)).all()
+    assert (decode_image(png_bytes(image), "p").image == (10, 20, 30)).all()
 
 
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
     """A run of seven samples whose sample 2 failed."""
     settings = Settings(resolution=6, sampler="flow", steps=1, guidance=1.0, tile=1)
-    facts = {
+    fields = {
         "name": "c",
         "backbone": "dit",
         "encoding": "ape",
@@ -350,7 +350,7 @@ def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
         "source": "a test",
     }
     checkpoint = Checkpoint.model_validate(
-        {**facts, "sampler": "flow", "steps": 1, "guidance": 1.0}
+        {**fields, "sampler": "flow", "steps": 1, "guidance": 1.0}
     )
     run = RunFolder(folder)
     run.tie_to_plan(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
@@ -378,9 +378,9 @@ def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(
 
 def test_a_copy_goes_into_an_empty_folder_only(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for place in (folder, tmp_path / "file"):
+    for folder_result in (folder, tmp_path / "file"):
         with pytest.raises(SampleError, match="is not an empty folder"):
-            write_png_folder(open_samples(folder), place)
+            write_png_folder(open_samples(folder), folder_result)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -390,7 +390,7 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "first"),
+    ("names", "first_items"),
     [
         (["0", "1", "2", "9", "10", "11"], ["0", "1", "2", "9"]),
         (["a0", "a1", "a9", "a10"], ["a0", "a1", "a9", "a10"]),
@@ -404,12 +404,15 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
     ],
 )
 def test_numbered_images_count_by_number(
-    names: list[str], first: list[str], tmp_path: Path
+    names: list[str], first_items: list[str], tmp_path: Path
 ) -> None:
     for name in reversed(names):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
-    samples = open_samples(tmp_path, len(first))
-    assert samples.files is not None and [samples.files[i].stem for i in samples.indices] == first
+    samples = open_samples(tmp_path, len(first_items))
+    assert (
+        samples.files is not None
+        and [samples.files[i].stem for i in samples.indices] == first_items
+    )
 
 
 def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
@@ -426,17 +429,17 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
 
 
 def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> None:
-    told = "images: read in natural order of their names, which are no plain numbers"
-    for place, names, differs in (
+    message = "images: read in natural order of their names, which are no plain numbers"
+    for location, names, differs in (
         ("a", ["img_2", "img_10"], True),
         ("b", ["img_02", "img_10"], False),
         ("c", ["7b", "12"], True),
     ):
         for name in names:
-            (tmp_path / place).mkdir(exist_ok=True)
-            Image.new("RGB", (4, 4)).save(tmp_path / place / f"{name}.png")
-        (line,) = open_samples(tmp_path / place).warnings
-        assert line.startswith(told) and ("10 comes after 9" in line) == differs, place
+            (tmp_path / location).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / location / f"{name}.png")
+        (line,) = open_samples(tmp_path / location).warnings
+        assert line.startswith(message) and ("10 comes after 9" in line) == differs, location
     (tmp_path / "c" / "7b.png").rename(tmp_path / "c" / "7.png")
     assert open_samples(tmp_path / "c").warnings == ()
 
@@ -444,7 +447,7 @@ def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> N
 def test_moving_pictures_are_refused() -> None:
     frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
     with pytest.raises(SampleError, match="x.png has 3 frames, wanted one image"):
-        decode_image(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
+        decode_image(png_bytes(frames[0], save_all=True, append_images=frames[1:]), "x.png")
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
@@ -466,9 +469,9 @@ def test_png_bytes_are_lossless(images: np.ndarray) -> None:
 def test_index_ranges_read_and_write() -> None:
     assert parse_indices("0-2,7,5-6") == [0, 1, 2, 5, 6, 7]
     assert consecutive_ranges([7, 5, 6, 0, 1]) == [(0, 1), (5, 7)]
-    for bad in ("", "a", "3-1", "-2", "1-", "1--2", "0.5"):
+    for bad_text in ("", "a", "3-1", "-2", "1-", "1--2", "0.5"):
         with pytest.raises(ValueError, match="no index range"):
-            parse_indices(bad)
+            parse_indices(bad_text)
 
 
 def test_asked_indices_add_up_over_calls(tmp_path: Path) -> None:

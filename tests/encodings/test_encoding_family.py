@@ -18,7 +18,7 @@ from harope_bench.encodings.scaling import Scaling, frequencies
 from harope_bench.testing import check_encoding
 
 D, HEADS, LAYERS = 16, 3, 2
-CLOSE = 3e-5  # float32 exponentials, and products of 16 terms of size up to 5
+CLOSE_VALUE = 3e-5  # float32 exponentials, and products of 16 terms of size up to 5
 
 
 def grid(rows: int, columns: int) -> Tensor:
@@ -39,11 +39,11 @@ def make(
         return base.build_encoding(registry.load_by_name("encodings", name), shape, options)
 
 
-def train(encoding: base.Encoding, spread: float = 0.3) -> base.Encoding:
+def train(encoding: base.Encoding, deviation: float = 0.3) -> base.Encoding:
     rng = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for _, parameter in sorted(encoding.named_parameters()):
-            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
+            parameter.add_(deviation * torch.randn(parameter.shape, generator=rng))
     return encoding
 
 
@@ -69,19 +69,21 @@ def axial(row: float, column: float, d: int = D, theta: float = 10000.0) -> np.n
 
 def check(
     encoding: base.Encoding,
-    wanted: object,
+    expected_value: object,
     positions: Tensor | None = None,
     layer: int = 1,
-    tolerance: float = CLOSE,
+    tolerance: float = CLOSE_VALUE,
 ) -> None:
-    """rotate(q, k) equals wanted(vector, head, position, "q" or "k"), vector by vector."""
+    """rotate(q, k) equals expected_value(vector, head, position, "q" or "k"), vector by vector."""
     positions = grid(2, 3) if positions is None else positions
     q, k = random(2, 1, encoding.shape.heads, len(positions), encoding.shape.head_dim)
     with torch.no_grad():
-        rotated = encoding.rotate(q, k, positions, layer)
-    for which, before, after in zip("qk", (q, k), rotated, strict=True):
+        rotated_pair = encoding.rotate(q, k, positions, layer)
+    for kind, before, after in zip("qk", (q, k), rotated_pair, strict=True):
         for h, n in np.ndindex(*before.shape[1:3]):
-            expected = wanted(before[0, h, n].double().numpy(), h, positions[n].tolist(), which)  # type: ignore[operator]
+            expected = expected_value(
+                before[0, h, n].double().numpy(), h, positions[n].tolist(), kind
+            )  # type: ignore[operator]
             np.testing.assert_allclose(after[0, h, n].numpy(), expected, rtol=0, atol=tolerance)
 
 
@@ -125,12 +127,12 @@ def test_encoding_keeps_its_promises_with_these_options(
 
 
 def test_column_first_swaps_the_halves_and_half_split_pairs_distant_channels() -> None:
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         return plane_turn(x, axial(at[1], at[0], theta=100.0), half_split=True)
 
     check(
         make("rope-axial", base=100, axis_order="column-first", layout="half-split"),
-        wanted,
+        expected_turn,
         tolerance=2e-6,
     )
 
@@ -141,7 +143,7 @@ def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
     )
     encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         angles = [
             p * 10000 ** (-2 * i / d)
             for p, d in zip(at, (16, 56, 56), strict=True)
@@ -151,7 +153,7 @@ def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
 
     check(
         encoding,
-        wanted,
+        expected_turn,
         torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 127.0], [0.0, 63.0, 1.0]]),
         layer=0,
         tolerance=2e-6,
@@ -202,28 +204,28 @@ def test_the_family_of_table_6_is_a_matrix_then_axial(
 ) -> None:
     encoding = train(make("rope-matrix", matrix=matrix, per_head=per_head, qk_mode=mode))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         on_q, on_k = on_both(encoding, 1, h)
-        return plane_turn((on_q if which == "q" else on_k) @ x, axial(*at))
+        return plane_turn((on_q if kind == "q" else on_k) @ x, axial(*at))
 
     check(
-        encoding, wanted, tolerance=2e-4 if matrix == "normal" else CLOSE
+        encoding, expected_turn, tolerance=2e-4 if matrix == "normal" else CLOSE_VALUE
     )  # the inverse of a free matrix is less well conditioned
 
 
 def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_harope() -> None:
     q, k = random(2, 1, HEADS, 6, D)
-    string, shared = train(make("string")), make("rope-matrix", matrix="orthogonal")
+    string, shared_encoding = train(make("string")), make("rope-matrix", matrix="orthogonal")
     harope, member = train(make("harope")), make("rope-matrix", matrix="svd", per_head=True)
     with torch.no_grad():
-        shared.orthogonal.copy_(string.skew[:, None])
+        shared_encoding.orthogonal.copy_(string.skew[:, None])
         member.load_state_dict(harope.state_dict())
-    for one, other in ((string, shared), (harope, member)):
+    for first_string, second in ((string, shared_encoding), (harope, member)):
         assert all(
             torch.equal(a, b)
             for a, b in zip(
-                one.rotate(q, k, grid(2, 3), 0),
-                other.rotate(q, k, grid(2, 3), 0),
+                first_string.rotate(q, k, grid(2, 3), 0),
+                second.rotate(q, k, grid(2, 3), 0),
                 strict=True,
             )
         )
@@ -236,18 +238,18 @@ def test_the_shared_orthogonal_member_is_string_and_the_svd_member_per_head_is_h
 def test_cayley_is_i_minus_s_times_the_inverse_of_i_plus_s() -> None:
     encoding = train(make("string", map="cayley", per_head=True))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         a = encoding.skew[1, h].detach().double().numpy()
         s = (a - a.T) / 2
         basis = (np.eye(D) - s) @ np.linalg.inv(np.eye(D) + s)
         np.testing.assert_allclose(basis @ basis.T, np.eye(D), atol=1e-12)
         return plane_turn(basis @ x, axial(*at))
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> None:
-    encoding = train(make("string", map="circulant"), spread=0.1)
+    encoding = train(make("string", map="circulant"), deviation=0.1)
 
     def generator(column: np.ndarray) -> np.ndarray:
         c = np.array(
@@ -255,12 +257,12 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
         ).T  # circulant: column j is the first, rolled j times
         return c - c.T
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         rows, columns = (generator(c) for c in encoding.circulant[1].detach().double().numpy())
         np.testing.assert_allclose(rows @ columns, columns @ rows, atol=1e-6)
         return expm(at[0] * rows + at[1] * columns) @ x
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> None:
@@ -268,16 +270,16 @@ def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> Non
     the paper's 2 d a layer.
     """
     flux = base.ModelShape(3072, 24, 128, 57, 3, (16, 56, 56), static_axes=1)
-    still = base.build_encoding(
+    still_encoding = base.build_encoding(
         registry.load_by_name("encodings", "string"), flux, {"map": "circulant"}
     )
-    assert still.circulant.numel() == 57 * 256 == 14_592
+    assert still_encoding.circulant.numel() == 57 * 256 == 14_592
     q = torch.randn((1, 24, 2, 128), generator=torch.Generator().manual_seed(0))
-    here, moved, away = (
-        still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0]
+    rotate, moved_rotate, away_rotate = (
+        still_encoding.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0]
         for a, r in ((0, 5), (9, 5), (0, 6))
     )
-    assert torch.equal(here, moved) and not torch.equal(here, away)
+    assert torch.equal(rotate, moved_rotate) and not torch.equal(rotate, away_rotate)
 
 
 def test_circulant_starts_with_the_axial_speeds() -> None:
@@ -289,20 +291,22 @@ def test_circulant_starts_with_the_axial_speeds() -> None:
 
 
 def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
-    fixed, learned = make("string"), make("string", learn_freqs=True)
+    fixed_encoding, learned_encoding = make("string"), make("string", learn_freqs=True)
     q, k = random(2, 1, HEADS, 6, D)
     for a, b in zip(
-        fixed.rotate(q, k, grid(2, 3), 0), learned.rotate(q, k, grid(2, 3), 0), strict=True
+        fixed_encoding.rotate(q, k, grid(2, 3), 0),
+        learned_encoding.rotate(q, k, grid(2, 3), 0),
+        strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
-    trained = train(learned, 0.1)
+    trained_encoding = train(learned_encoding, 0.1)
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
-        a = trained.skew[1].detach().double().numpy()
-        speeds = trained.freqs[1].detach().double().numpy()
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
+        a = trained_encoding.skew[1].detach().double().numpy()
+        speeds = trained_encoding.freqs[1].detach().double().numpy()
         return plane_turn(expm((a - a.T) / 2) @ x, speeds * np.repeat(at, D // 4))
 
-    check(trained, wanted)
+    check(trained_encoding, expected_turn)
 
 
 # ----------------------------------------------------------------------------------------- mixed,
@@ -312,11 +316,11 @@ def test_learned_frequencies_start_axial_and_then_are_their_own() -> None:
 def test_mixed_turns_each_plane_by_its_own_mixture_column_first() -> None:
     encoding = train(make("rope-mixed"))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         freqs = encoding.freqs[:, 1].detach().double().numpy().reshape(2, HEADS, D // 2)
         return plane_turn(x, at[1] * freqs[0, h] + at[0] * freqs[1, h])
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
 
 
 def test_mixed_starts_in_a_random_direction_a_head_and_at_right_angles_to_it() -> None:
@@ -327,8 +331,8 @@ def test_mixed_starts_in_a_random_direction_a_head_and_at_right_angles_to_it() -
     )
     angle = np.arctan2(freqs[1], freqs[0])
     np.testing.assert_allclose(np.diff(angle[..., : D // 4]), 0, atol=1e-5)
-    turned = (angle[..., D // 4 :] - angle[..., : D // 4]) % (2 * math.pi)
-    np.testing.assert_allclose(turned, math.pi / 2, atol=1e-5)
+    turned_angle = (angle[..., D // 4 :] - angle[..., : D // 4]) % (2 * math.pi)
+    np.testing.assert_allclose(turned_angle, math.pi / 2, atol=1e-5)
     assert len(np.unique(angle[..., 0].round(6))) == LAYERS * HEADS
 
 
@@ -351,11 +355,11 @@ def control_matrices(
 def test_the_control_acts_after_the_rotation(mode: str) -> None:
     encoding = train(make("rope-svd-control", qk_mode=mode))
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         on_q, on_k = control_matrices(encoding, 1, h)
-        return (on_q if which == "q" else on_k) @ plane_turn(x, axial(*at))
+        return (on_q if kind == "q" else on_k) @ plane_turn(x, axial(*at))
 
-    check(encoding, wanted)
+    check(encoding, expected_turn)
     v = random(1, HEADS, 6, D)
     assert torch.equal(encoding.transform_values(v, 0), v)
 
@@ -372,20 +376,26 @@ def test_the_dual_control_cancels_out_of_every_score() -> None:
 
 def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
     encoding = train(make("rope-svd-control", placement="value-output"))
-    check(encoding, lambda x, h, at, which: plane_turn(x, axial(*at)), tolerance=2e-6)
+    check(encoding, lambda x, h, at, kind: plane_turn(x, axial(*at)), tolerance=2e-6)
     v = random(1, HEADS, 5, D)
     with torch.no_grad():
-        seen = {
+        fields = {
             "values": encoding.transform_values(v, 1),
             "outputs": encoding.transform_outputs(v, 1),
         }
     for h, n in np.ndindex(HEADS, 5):
-        first, second = control_matrices(encoding, 1, h)
+        first_control_matrix, second = control_matrices(encoding, 1, h)
         np.testing.assert_allclose(
-            seen["values"][0, h, n], first @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE
+            fields["values"][0, h, n],
+            first_control_matrix @ v[0, h, n].double().numpy(),
+            rtol=0,
+            atol=CLOSE_VALUE,
         )
         np.testing.assert_allclose(
-            seen["outputs"][0, h, n], second @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE
+            fields["outputs"][0, h, n],
+            second @ v[0, h, n].double().numpy(),
+            rtol=0,
+            atol=CLOSE_VALUE,
         )
 
 
@@ -404,7 +414,7 @@ def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
 def test_every_head_turns_by_its_base(options: dict[str, object], bases: list[float]) -> None:
     check(
         make("head-freq", **options),
-        lambda x, h, at, which: plane_turn(x, axial(*at, theta=bases[h])),
+        lambda x, h, at, kind: plane_turn(x, axial(*at, theta=bases[h])),
         tolerance=2e-6,
     )
 
@@ -447,9 +457,9 @@ def test_sd3s_table_is_the_librarys_for_even_and_odd_crops() -> None:
     library.pos_embed = table
     encoding = make("ape", form="sd3", table=24, base_grid=8)
     for rows, columns in ((8, 8), (5, 12), (24, 24)):
-        wanted = library.cropped_pos_embed(rows, columns)
-        found = encoding.embed(torch.zeros(1, rows * columns, 48), grid(rows, columns))
-        torch.testing.assert_close(found, wanted.float(), rtol=0, atol=1e-6)
+        expected = library.cropped_pos_embed(rows, columns)
+        embed = encoding.embed(torch.zeros(1, rows * columns, 48), grid(rows, columns))
+        torch.testing.assert_close(embed, expected.float(), rtol=0, atol=1e-6)
 
 
 def test_sd3s_table_ends_where_it_ends() -> None:
@@ -468,10 +478,10 @@ def test_a_learned_table_is_looked_up_by_position_and_enlarged_bicubically() -> 
     assert torch.equal(encoding.embed(torch.zeros(1, 16, 48), grid(4, 4)[order]), table[:, order])
     wider = encoding.embed(torch.zeros(1, 30, 48), grid(5, 6))
     image = table[0].T.reshape(1, 48, 4, 4)
-    wanted = (
+    expected = (
         nn.functional.interpolate(image, (5, 6), mode="bicubic", align_corners=False).flatten(2).mT
     )
-    torch.testing.assert_close(wider, wanted)
+    torch.testing.assert_close(wider, expected)
 
 
 def test_a_learned_table_needs_its_grid() -> None:
@@ -486,8 +496,8 @@ def test_a_learned_table_needs_its_grid() -> None:
 def test_a_fixed_table_is_extended_or_interpolated(kind: str, step: float) -> None:
     encoding = make("ape")
     encoding.rescale(Scaling(kind, (4, 4), (8, 8)))
-    wanted = make("ape").embed(torch.zeros(1, 64, 48), grid(8, 8) * step)
-    torch.testing.assert_close(encoding.embed(torch.zeros(1, 64, 48), grid(8, 8)), wanted)
+    expected = make("ape").embed(torch.zeros(1, 64, 48), grid(8, 8) * step)
+    torch.testing.assert_close(encoding.embed(torch.zeros(1, 64, 48), grid(8, 8)), expected)
 
 
 # ------------------------------------------------------------------------------------ position
@@ -503,27 +513,30 @@ def by_hand(kind: str, planes: int, theta: float, s: float, length: int) -> list
     ) -> float:  # the plane that makes so many turns over the training length
         return d * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    def kept(i: int, fast: float, slow: float) -> float:
-        low, high = max(math.floor(corner(fast)), 0), min(math.ceil(corner(slow)), d - 1)
+    def kept_fraction(i: int, fast_value: float, slow_value: float) -> float:
+        low, high = (
+            max(math.floor(corner(fast_value)), 0),
+            min(math.ceil(corner(slow_value)), d - 1),
+        )
         high = high + 0.001 if low == high else high
         return 1 - min(max((i - low) / (high - low), 0), 1)
 
     out = []
     for i in range(planes):
-        plain = theta ** (-2 * i / d)
+        plain_theta = theta ** (-2 * i / d)
         ntk = (theta * s ** (d / (d - 2))) ** (-2 * i / d)
         if kind == "linear":
-            out.append(plain / s)
+            out.append(plain_theta / s)
         elif kind == "ntk":
             out.append(ntk)
         elif kind == "yarn":
-            share = kept(i, 32, 1)
-            out.append(plain / s * (1 - share) + plain * share)
+            share = kept_fraction(i, 32, 1)
+            out.append(plain_theta / s * (1 - share) + plain_theta * share)
         else:
-            inner = kept(i, 1.25, 0.75)
-            mixed = plain / s * (1 - inner) + ntk * inner
-            outer = kept(i, 16, 2)
-            out.append(mixed * (1 - outer) + plain * outer)
+            inner_kept_fraction = kept_fraction(i, 1.25, 0.75)
+            mixed_value = plain_theta / s * (1 - inner_kept_fraction) + ntk * inner_kept_fraction
+            outer_kept_fraction = kept_fraction(i, 16, 2)
+            out.append(mixed_value * (1 - outer_kept_fraction) + plain_theta * outer_kept_fraction)
     return out
 
 
@@ -540,13 +553,13 @@ def test_frequencies_are_scaled_by_the_formula(kind: str, length: int) -> None:
 
 
 def test_ntk_keeps_the_fastest_plane_and_interpolates_the_slowest() -> None:
-    scaled, plain = (
+    scaled_frequencies, plain_frequencies = (
         frequencies(16, 10000.0, Scaling("ntk", (64,), (256,)), 0),
         frequencies(16, 10000.0, Scaling(), 0),
     )
-    assert scaled[0] == plain[0]
-    assert (plain[-1] / scaled[-1]).item() == pytest.approx(4.0)
-    assert all(a < b for a, b in pairwise((plain / scaled).tolist()))
+    assert scaled_frequencies[0] == plain_frequencies[0]
+    assert (plain_frequencies[-1] / scaled_frequencies[-1]).item() == pytest.approx(4.0)
+    assert all(a < b for a, b in pairwise((plain_frequencies / scaled_frequencies).tolist()))
 
 
 def test_a_smaller_image_is_not_scaled() -> None:
@@ -579,19 +592,23 @@ def test_yarn_multiplies_queries_and_keys_so_that_scores_grow_by_its_square() ->
     ],
 )
 def test_linear_scaling_turns_as_far_as_positions_divided_by_the_factor(name: str) -> None:
-    encoding, plain, (q, k) = train(make(name)), train(make(name)), random(2, 1, HEADS, 16, D)
+    encoding, plain_encoding, (q, k) = (
+        train(make(name)),
+        train(make(name)),
+        random(2, 1, HEADS, 16, D),
+    )
     encoding.rescale(Scaling("linear", (4, 4), (8, 8)))
     if name == "rope-vanilla":  # its one axis is as long as the whole image
-        wanted, found = (
+        expected, rotate = (
             [by_raster(x, 4.0) for x in (q, k)],
             encoding.rotate(q, k, grid(1, 16), 0),
         )
     else:
-        wanted, found = (
-            plain.rotate(q, k, grid(4, 4) / 2, 0),
+        expected, rotate = (
+            plain_encoding.rotate(q, k, grid(4, 4) / 2, 0),
             encoding.rotate(q, k, grid(4, 4), 0),
         )
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(rotate, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
@@ -636,7 +653,7 @@ def test_a_scaling_without_a_meaning_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "heads", "d", "layers", "wanted"),
+    ("name", "options", "heads", "d", "layers", "expected"),
     [
         ("rope-mixed", {}, 12, 64, 12, 9_216),
         ("rope-mixed", {}, 16, 64, 1, 1_024),
@@ -659,12 +676,12 @@ def test_a_scaling_without_a_meaning_is_refused(
     ],
 )
 def test_parameters_are_as_many_as_the_published_shapes_say(
-    name: str, options: dict[str, object], heads: int, d: int, layers: int, wanted: int
+    name: str, options: dict[str, object], heads: int, d: int, layers: int, expected: int
 ) -> None:
     with torch.device("meta"):
         shape = base.ModelShape(width=heads * d, heads=heads, head_dim=d, layers=layers)
         encoding = base.build_encoding(registry.load_by_name("encodings", name), shape, options)
-    assert sum(p.numel() for p in encoding.parameters()) == wanted
+    assert sum(p.numel() for p in encoding.parameters()) == expected
 
 
 @pytest.mark.parametrize(
@@ -688,11 +705,11 @@ def test_parameters_are_as_many_as_the_published_shapes_say(
 )
 def test_parameters_tell_whose_they_are(name: str, options: dict[str, object]) -> None:
     shapes = {key: tuple(value.shape) for key, value in make(name, **options).state_dict().items()}
-    found = detect_encoding.detect_from_shapes(shapes)
-    assert found is not None
-    assert (found.encoding, found.options) == (name, options)
-    assert found.heads in (0, HEADS)
-    assert found.head_dim in (0, D)
+    detect_from_shapes = detect_encoding.detect_from_shapes(shapes)
+    assert detect_from_shapes is not None
+    assert (detect_from_shapes.encoding, detect_from_shapes.options) == (name, options)
+    assert detect_from_shapes.heads in (0, HEADS)
+    assert detect_from_shapes.head_dim in (0, D)
 
 
 @pytest.mark.parametrize("name", ["rope-axial", "rope-vanilla", "videorope", "head-freq", "ape"])
@@ -711,7 +728,7 @@ def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them()
         registry.load_by_name("encodings", "rope-axial"), shape, {"axis_order": "column-first"}
     )
 
-    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+    def expected_turn(x: np.ndarray, h: int, at: list[float], kind: str) -> np.ndarray:
         angles = [
             p * 10000 ** (-2 * i / d)
             for p, d in ((at[0], 8), (at[2], 12), (at[1], 12))
@@ -720,5 +737,9 @@ def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them()
         return plane_turn(x, np.array(angles))
 
     check(
-        encoding, wanted, torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]), layer=0, tolerance=2e-6
+        encoding,
+        expected_turn,
+        torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]),
+        layer=0,
+        tolerance=2e-6,
     )

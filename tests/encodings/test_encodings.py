@@ -42,12 +42,12 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def train(
-    encoding: base.Encoding, spread: float = 0.4, skip: tuple[str, ...] = ()
+    encoding: base.Encoding, deviation: float = 0.4, skip: tuple[str, ...] = ()
 ) -> base.Encoding:
     with torch.no_grad():
         for seed, (name, parameter) in enumerate(encoding.named_parameters()):
             if name not in skip:
-                parameter.add_(spread * noise(*parameter.shape, seed=seed))
+                parameter.add_(deviation * noise(*parameter.shape, seed=seed))
     return encoding
 
 
@@ -90,9 +90,7 @@ class CachedByLength(RopeAxial):
         super().__init__(shape, options)
         self.tables: dict[int, base.RotationAngles] = {}
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         angles = self.tables.setdefault(
             len(positions),
             base.axial_angles(positions, self.shape, self.options, self.scaling, "x"),
@@ -103,9 +101,7 @@ class CachedByLength(RopeAxial):
 class CachedMatrix(String):
     """Keeps the basis it was built with."""
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "kept"):
             self.kept = self.skew.detach().clone()
         angles = base.axial_angles(positions, self.shape, self.options, self.scaling, "x")
@@ -116,9 +112,7 @@ class CachedMatrix(String):
 class CoarsePositions(RopeAxial):
     """Takes positions to the dtype of q: bfloat16 cannot count beyond 256."""
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         return super().rotate(q, k, positions.to(q.dtype), layer)
 
 
@@ -173,9 +167,7 @@ class ClaimsOtherStart(RopeAxial):
 class MatrixAfterRotation(String):
     """Breaks relativity and cannot be folded, whatever it claims."""
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         angles = base.axial_angles(positions, self.shape, self.options, self.scaling, "x")
         m = torch.eye(q.shape[-1], dtype=q.dtype) + self.skew[layer]
         return base.rotate_planes(q, angles) @ m, base.rotate_planes(k, angles) @ m
@@ -188,9 +180,7 @@ class UnusedParameter(RopeAxial):
 
 
 class RandomInside(RopeAxial):
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         return super().rotate(q + torch.randn_like(q), k, positions, layer)
 
 
@@ -202,9 +192,7 @@ class HiddenState(RopeAxial):
         self.scale = nn.Parameter(torch.ones(1))
         self.first: Tensor | None = None
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         self.first = self.scale.detach().clone() if self.first is None else self.first
         q, k = super().rotate(
             q * self.first * self.scale / self.scale.detach(), k, positions, layer
@@ -215,11 +203,9 @@ class HiddenState(RopeAxial):
 class SequenceOrder(RopeAxial):
     """Uses the place in the sequence and ignores the positions it is given."""
 
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
-        places = torch.stack((torch.arange(len(positions)), torch.arange(len(positions))), 1)
-        return super().rotate(q, k, places, layer)
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        tensor = torch.stack((torch.arange(len(positions)), torch.arange(len(positions))), 1)
+        return super().rotate(q, k, tensor, layer)
 
 
 class BagOfOptions(RopeAxial):
@@ -229,9 +215,7 @@ class BagOfOptions(RopeAxial):
 
 
 class WidensResults(RopeAxial):
-    def rotate(
-        self, q: Tensor, k: Tensor, positions: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         q, k = super().rotate(q, k, positions, layer)
         return q.float(), k.float()
 
@@ -243,7 +227,7 @@ class InPlace(Ape):
         return tokens
 
 
-class Nothing(base.Encoding):
+class IdentityEncoding(base.Encoding):
     properties = base.EncodingProperties(
         relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False
     )
@@ -251,7 +235,7 @@ class Nothing(base.Encoding):
 
 
 @pytest.mark.parametrize(
-    ("liar", "said"),
+    ("liar", "message"),
     [
         (CachedByLength, "never cache by length"),
         (CachedMatrix, "never cache across steps"),
@@ -273,14 +257,14 @@ class Nothing(base.Encoding):
         (BagOfOptions, "accepts an unknown option"),
         (WidensResults, "torch.bfloat16 into"),
         (InPlace, "changes its inputs in place"),
-        (Nothing, "encodes nothing"),
-        (Nothing, "scores do not depend on positions"),
+        (IdentityEncoding, "encodes nothing"),
+        (IdentityEncoding, "scores do not depend on positions"),
     ],
 )
-def test_the_contract_catches_a_broken_promise(liar: type[base.Encoding], said: str) -> None:
-    with pytest.raises(AssertionError, match="breaks its contract") as caught:
+def test_the_contract_catches_a_broken_promise(liar: type[base.Encoding], message: str) -> None:
+    with pytest.raises(AssertionError, match="breaks its contract") as excinfo:
         check_encoding(liar)
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 # ------------------------------------------------------------------------------ formulas by hand
@@ -293,14 +277,14 @@ def test_ape_is_dits_table_column_first() -> None:
     quarter = width // 4
     for r in range(rows):
         for c in range(columns):
-            wanted = []
+            expected = []
             for p in (c, r):  # DiT's meshgrid(grid_w, grid_h): "here w goes first"
                 frequencies = [1 / 10000 ** (i / quarter) for i in range(quarter)]
-                wanted += [math.sin(p * w) for w in frequencies] + [
+                expected += [math.sin(p * w) for w in frequencies] + [
                     math.cos(p * w) for w in frequencies
                 ]
             np.testing.assert_allclose(
-                table[r * columns + c], np.array(wanted, dtype=np.float32), rtol=0, atol=1e-7
+                table[r * columns + c], np.array(expected, dtype=np.float32), rtol=0, atol=1e-7
             )  # one rounding
     row_first = np.concatenate([table[:, 2 * quarter :], table[:, : 2 * quarter]], 1)
     assert np.abs(row_first - table).max() > 0.5  # the wrong order would not have passed
@@ -314,8 +298,7 @@ def test_ape_adds_and_leaves_queries_alone() -> None:
         tokens + encoding.embed(torch.zeros_like(tokens), positions),
     )
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(encoding.rotate(q, k, positions, 0), (q, k), strict=True)
+        torch.equal(a, b) for a, b in zip(encoding.rotate(q, k, positions, 0), (q, k), strict=True)
     )
 
 
@@ -326,8 +309,10 @@ def by_complex_numbers(x: Tensor, angle_of: object) -> np.ndarray:
     values = x.double().numpy()
     out = np.empty_like(values)
     for b, h, n, j in np.ndindex(*values.shape[:3], values.shape[3] // 2):
-        turned = complex(*values[b, h, n, 2 * j : 2 * j + 2]) * cmath.exp(1j * angle_of(n, j))  # type: ignore[operator]
-        out[b, h, n, 2 * j : 2 * j + 2] = turned.real, turned.imag
+        turned_complex = complex(*values[b, h, n, 2 * j : 2 * j + 2]) * cmath.exp(
+            1j * angle_of(n, j)
+        )  # type: ignore[operator]
+        out[b, h, n, 2 * j : 2 * j + 2] = turned_complex.real, turned_complex.imag
     return out
 
 
@@ -417,8 +402,8 @@ def rotation(d: int, row: float, column: float) -> np.ndarray:
     return out
 
 
-def exponential_of_skew_part(raw: Tensor) -> np.ndarray:
-    a = raw.detach().double().numpy()
+def exponential_of_skew_part(raw_tensor: Tensor) -> np.ndarray:
+    a = raw_tensor.detach().double().numpy()
     return expm((a - a.T) / 2)
 
 
@@ -436,11 +421,11 @@ def assert_matrices(
         (q, k), encoding.rotate(q, k, positions, layer), (on_q, on_k), strict=True
     ):
         for b, h, n in np.ndindex(*before.shape[:3]):
-            wanted = (
+            expected = (
                 rotation(d, *positions[n].tolist()) @ matrices[h] @ before[b, h, n].double().numpy()
             )
             # float32 expm and products of 16 terms of size up to 5
-            np.testing.assert_allclose(after[b, h, n].detach().numpy(), wanted, rtol=0, atol=2e-5)
+            np.testing.assert_allclose(after[b, h, n].detach().numpy(), expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -490,36 +475,43 @@ def test_harope_starts_as_axial(mode: str) -> None:
 
 def test_the_dual_form_leaves_scores_at_offset_zero_alone_and_the_same_form_does_not() -> None:
     (q, k), positions = noise(2, 2, 2, 12, 16), grid(3, 4)
-    plain = (q.double() * k.double()).sum(-1)
-    moved = {
+    plain_total = (q.double() * k.double()).sum(-1)
+    moved_diagonals = {
         mode: scores(train(make("harope", qk_mode=mode)), q, k, positions).diagonal(
             dim1=-2, dim2=-1
         )
         for mode in ("dual", "same")
     }
     # M^T M^-T = I up to float32: products of 16 terms, condition number below 50
-    torch.testing.assert_close(moved["dual"], plain, rtol=0, atol=2e-4)
-    assert (moved["same"] - plain).abs().max() > 1
+    torch.testing.assert_close(moved_diagonals["dual"], plain_total, rtol=0, atol=2e-4)
+    assert (moved_diagonals["same"] - plain_total).abs().max() > 1
 
 
 def test_both_forms_coincide_where_m_is_orthogonal() -> None:
     (q, k), positions = noise(2, 1, 2, 12, 16), grid(3, 4)
-    dual, same = (train(make("harope", qk_mode=mode), skip=("sigma",)) for mode in ("dual", "same"))
+    dual, encoding = (
+        train(make("harope", qk_mode=mode), skip=("sigma",)) for mode in ("dual", "same")
+    )
     # s = 1.000001 is left: one part in a million twice
     torch.testing.assert_close(
-        scores(dual, q, k, positions), scores(same, q, k, positions), rtol=1e-5, atol=2e-5
+        scores(dual, q, k, positions), scores(encoding, q, k, positions), rtol=1e-5, atol=2e-5
     )
-    stretched = train(make("harope", qk_mode="same"))
-    assert (scores(stretched, q, k, positions) - scores(dual, q, k, positions)).abs().max() > 1
+    stretched_encoding = train(make("harope", qk_mode="same"))
+    assert (
+        scores(stretched_encoding, q, k, positions) - scores(dual, q, k, positions)
+    ).abs().max() > 1
 
 
 def test_a_common_factor_of_m_cancels_in_the_dual_form() -> None:
     (q, k), positions = noise(2, 1, 2, 6, 16), grid(2, 3)
-    one, scaled = (train(make("harope"), skip=("sigma",)) for _ in range(2))
+    encoding, scaled_encoding = (train(make("harope"), skip=("sigma",)) for _ in range(2))
     with torch.no_grad():
-        scaled.sigma.fill_(2.0)
+        scaled_encoding.sigma.fill_(2.0)
     torch.testing.assert_close(
-        scores(one, q, k, positions), scores(scaled, q, k, positions), rtol=0, atol=5e-5
+        scores(encoding, q, k, positions),
+        scores(scaled_encoding, q, k, positions),
+        rtol=0,
+        atol=5e-5,
     )
 
 
@@ -534,7 +526,7 @@ def test_harope_equals_string_with_the_same_orthogonal_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "heads", "head_dim", "layers", "wanted"),
+    ("name", "heads", "head_dim", "layers", "expected"),
     [
         ("harope", 12, 64, 1, 99_072),  # DiT-B/2, one layer: 2 H d^2 + H d
         ("harope", 12, 64, 12, 1_188_864),
@@ -547,9 +539,9 @@ def test_harope_equals_string_with_the_same_orthogonal_matrix() -> None:
     ],
 )
 def test_parameter_counts_are_the_papers(
-    name: str, heads: int, head_dim: int, layers: int, wanted: int
+    name: str, heads: int, head_dim: int, layers: int, expected: int
 ) -> None:
-    assert sum(p.numel() for p in make(name, head_dim, heads, layers).parameters()) == wanted
+    assert sum(p.numel() for p in make(name, head_dim, heads, layers).parameters()) == expected
 
 
 def test_harope_has_the_releases_start_and_shapes() -> None:
@@ -599,9 +591,9 @@ def test_an_unknown_option_names_the_known_ones() -> None:
         ("videorope", {"temporal_fraction": 1.0}),
         ("videorope", {"temporal_fraction": -0.1}),
         *[
-            (name, {"base": bad})
+            (name, {"base": bad_count})
             for name in sorted(TABLE_2)
-            for bad in (0, -1.0, math.inf, math.nan, "much")
+            for bad_count in (0, -1.0, math.inf, math.nan, "much")
         ],
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_compbench import facts, good, sighting, sights
+from toy_compbench import correct_annotations, prompt_metadata, sighting, sights
 
 from harope_bench import testing
 from harope_bench.assets.download import fetch_asset
@@ -46,17 +46,17 @@ from harope_bench.suites.official_layouts.compbench import file_name
 OFFICIAL = Path("/work/shared/data/t2i_compbench")
 official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompts are not here")
 PLUGIN = evaluator.PLUGIN
-BOTH = ("official", "corrected")
+BOTH_TEXTS = ("official", "corrected")
 
 
-def measured(score: EvaluatorOutput, metric: str) -> Measurement:
+def find_measurement(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
 def value(
-    found: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
+    items: list[AnnotatedImage], metric: str, rules: str = "official", lenient: bool = False
 ) -> float | None:
-    return measured(PLUGIN.evaluate(found, rules, lenient), metric).value
+    return find_measurement(PLUGIN.evaluate(items, rules, lenient), metric).value
 
 
 # ---------------------------------------------------------------------------------------------
@@ -67,9 +67,9 @@ def test_the_evaluator_keeps_its_promises() -> None:
     testing.check_annotation_evaluator("t2i-compbench", sights())
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
-    ("category", "wanted"),
+    ("category", "expected"),
     [
         ("color", 0.72),
         ("shape", 0.72),
@@ -82,10 +82,10 @@ def test_the_evaluator_keeps_its_promises() -> None:
         ("complex", (2 * (0.925 + 0.72) / 2 + (0.3 + 0.72) / 2 + (0.72 + 0.925 + 0.3) / 3) / 4),
     ],
 )
-def test_the_value_of_each_category(category: str, wanted: float, rules: str) -> None:
-    found = PLUGIN.evaluate(sights(category), rules, False)
-    assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
-    for m in found.measurements:
+def test_the_value_of_each_category(category: str, expected: float, rules: str) -> None:
+    results = PLUGIN.evaluate(sights(category), rules, False)
+    assert find_measurement(results, evaluator.METRICS[category]).value == pytest.approx(expected)
+    for m in results.measurements:
         if m.metric != evaluator.METRICS[category]:
             assert (m.value, m.n_asked, m.reason) == (
                 None,
@@ -106,14 +106,18 @@ def test_metrics_are_the_columns_of_table_5() -> None:
 
 
 def test_each_category_asks_its_own_judges() -> None:
-    asked: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for category in CATEGORIES:
-        for place in range(3):
+        for folder in range(3):
             for look in PLUGIN.annotator_roles:
-                if (ask := look.make_query(facts(category, place), good(category))) is not None:
+                if (
+                    ask := look.make_query(
+                        prompt_metadata(category, folder), correct_annotations(category)
+                    )
+                ) is not None:
                     assert isinstance(ask, QUERY_TYPES[look.role])
-                    asked.setdefault(category, []).append(look.role)
-    assert {category: sorted(set(roles)) for category, roles in asked.items()} == {
+                    fields.setdefault(category, []).append(look.role)
+    assert {category: sorted(set(roles)) for category, roles in fields.items()} == {
         "color": ["vqa"],
         "shape": ["vqa"],
         "texture": ["vqa"],
@@ -123,7 +127,7 @@ def test_each_category_asks_its_own_judges() -> None:
         "non_spatial": ["similarity"],
         "complex": ["detector-2d", "similarity", "vqa"],
     }
-    assert asked["complex"].count("detector-2d") == 2, (
+    assert fields["complex"].count("detector-2d") == 2, (
         "a prompt with an action alone needs no detector"
     )
     assert (
@@ -135,54 +139,62 @@ def test_each_category_asks_its_own_judges() -> None:
 
 def test_what_is_asked() -> None:
     two = sighting(("cup", 0.9, 100, 200), ("cat", 0.8, 120, 200), ("dog", 0.7, 300, 200))
-    assert evaluator.vqa_query(facts("color", 0), {}) == VqaQuery(questions=("a cup?", "a dog?"))
+    assert evaluator.vqa_query(prompt_metadata("color", 0), {}) == VqaQuery(
+        questions=("a cup?", "a dog?")
+    )
     assert evaluator.detection_2d_query(
-        {**facts("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}
+        {**prompt_metadata("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}
     ) == DetectionQuery(names=("person",))
-    assert evaluator.detection_query(facts("numeracy", 0), {}) == DetectionQuery(names=("cup",))
-    assert evaluator.detection_query({**facts("numeracy", 0), "known": []}, {}) is None
-    assert evaluator.depth_query(facts("3d_spatial", 0), {"detector": two}) == DepthQuery(
+    assert evaluator.detection_query(prompt_metadata("numeracy", 0), {}) == DetectionQuery(
+        names=("cup",)
+    )
+    assert evaluator.detection_query({**prompt_metadata("numeracy", 0), "known": []}, {}) is None
+    assert evaluator.depth_query(prompt_metadata("3d_spatial", 0), {"detector": two}) == DepthQuery(
         boxes=((80, 180, 120, 220), (280, 180, 320, 220))
     )
     assert (
         evaluator.depth_query(
-            facts("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}
+            prompt_metadata("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}
         )
         is None
     )
     assert evaluator.similarity_query(
-        {**facts("complex", 1), "no_adj": "The cup"}, {}
+        {**prompt_metadata("complex", 1), "no_adj": "The cup"}, {}
     ) == SimilarityQuery(texts=("The cup",))
-    assert evaluator.similarity_query(facts("complex", 0), {}) is None
+    assert evaluator.similarity_query(prompt_metadata("complex", 0), {}) is None
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) -> None:
-    found = sights(category)
-    first = replace(found[0], annotations={})
+    sights_result = sights(category)
+    first_value = replace(sights_result[0], annotations={})
     metric = evaluator.METRICS[category]
-    for rules in BOTH:
-        strict = measured(PLUGIN.evaluate([first, *found[1:]], rules, False), metric)
+    for rules in BOTH_TEXTS:
+        strict = find_measurement(
+            PLUGIN.evaluate([first_value, *sights_result[1:]], rules, False), metric
+        )
         assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(
             strict.reason
         )
-        lenient = measured(PLUGIN.evaluate([first, *found[1:]], rules, True), metric)
+        lenient = find_measurement(
+            PLUGIN.evaluate([first_value, *sights_result[1:]], rules, True), metric
+        )
         assert (
-            lenient.value == pytest.approx(value(found[1:], metric, rules))
-            and lenient.n_scored == len(found) - 1
+            lenient.value == pytest.approx(value(sights_result[1:], metric, rules))
+            and lenient.n_scored == len(sights_result) - 1
         )
 
 
 def test_where_the_official_script_stops_there_is_no_score() -> None:
-    found = sights("numeracy")
-    stopping = replace(found[0], metadata={**found[0].metadata, "text": "two cup"})
-    score = PLUGIN.evaluate([stopping, *found[1:]], "official", False)
-    assert measured(score, "numeracy").value is None
+    sights_result = sights("numeracy")
+    stopping = replace(sights_result[0], metadata={**sights_result[0].metadata, "text": "two cup"})
+    score = PLUGIN.evaluate([stopping, *sights_result[1:]], "official", False)
+    assert find_measurement(score, "numeracy").value is None
     assert "ValueError" in score.sample_scores[0]["reason"] and score.sample_scores[0][
         "other_rules"
     ]["scores"] == {"numeracy": 0.5}
     assert score.sample_scores[0]["verdict"] == "unread", "listed among the failures"
-    assert value([stopping, *found[1:]], "numeracy", "corrected") == pytest.approx(0.5)
+    assert value([stopping, *sights_result[1:]], "numeracy", "corrected") == pytest.approx(0.5)
 
 
 def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
@@ -191,29 +203,31 @@ def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
 
 
 def test_complex_without_two_objects() -> None:
-    found = [
+    values = [
         replace(s, metadata={**s.metadata, "objects": ["cup"]})
         for s in sights("complex", prompts=1)
     ]
-    assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
-    assert value(found, "complex", "corrected") == pytest.approx(0.72)
+    assert value(values, "complex", "official") == pytest.approx(0.72 / 2)
+    assert value(values, "complex", "corrected") == pytest.approx(0.72)
 
 
 def test_failed_images_do_not_move_the_others() -> None:
-    found = sights("complex")
-    failed = [replace(found[0], annotations={}, failure="lost"), *found[1:]]
-    whole, rest = (
-        PLUGIN.evaluate(found, "official", True),
+    sights_result = sights("complex")
+    failed = [replace(sights_result[0], annotations={}, failure="lost"), *sights_result[1:]]
+    whole_results, rest = (
+        PLUGIN.evaluate(sights_result, "official", True),
         PLUGIN.evaluate(failed, "official", True),
     )
-    for one, other in zip(whole.sample_scores[1:], rest.sample_scores[1:], strict=True):
-        assert one["scores"] == other["scores"]
-    m = measured(rest, "complex")
+    for first_sample_score, second_sample_score in zip(
+        whole_results.sample_scores[1:], rest.sample_scores[1:], strict=True
+    ):
+        assert first_sample_score["scores"] == second_sample_score["scores"]
+    m = find_measurement(rest, "complex")
     assert (m.n_asked, m.n_scored, m.n_failed) == (8, 7, 1)
 
 
-def notes(found: list[AnnotatedImage], rules: str = "official") -> str:
-    return "\n".join(PLUGIN.evaluate(found, rules, True).warnings)
+def notes(items: list[AnnotatedImage], rules: str = "official") -> str:
+    return "\n".join(PLUGIN.evaluate(items, rules, True).warnings)
 
 
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
@@ -232,9 +246,9 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "another detector may allow more or less" in notes(wallets)
     assert "at most" not in notes(wallets, "corrected")
     assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
-    other = sighting(("wallet", 0.9, 100, 200))
+    other_sighting = sighting(("wallet", 0.9, 100, 200))
     assert "at most" not in notes(
-        [replace(s, annotations={"detector-2d": other}) for s in wallets]
+        [replace(s, annotations={"detector-2d": other_sighting}) for s in wallets]
     ), "a detector with a wallet has no such ceiling"
     assert "spatial_3d: 0.425 of 0.758 is earned by detected objects" in notes(sights("3d_spatial"))
     # action counts half for one prompt and a third for one, of four
@@ -246,9 +260,11 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
 
 
 def test_both_rules_are_told_where_they_differ() -> None:
-    listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
+    listed_sighting = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
     for rules in ("official", "corrected"):
-        score = PLUGIN.evaluate(sights("spatial", spatial={"detector-2d": listed}), rules, True)
+        score = PLUGIN.evaluate(
+            sights("spatial", spatial={"detector-2d": listed_sighting}), rules, True
+        )
         assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [
             difference.text for difference in score.rule_differences
         ]
@@ -259,22 +275,22 @@ def test_both_rules_are_told_where_they_differ() -> None:
 
 
 @pytest.fixture
-def fetched() -> None:
+def official_files() -> None:
     fetch_asset("t2i-compbench", OFFICIAL)
 
 
-def whole(parser_version: str = noun_chunks.BASE_VERSION) -> CompBenchSuite:
+def whole_suite(parser_version: str = noun_chunks.BASE_VERSION) -> CompBenchSuite:
     return CompBenchSuite("whole", parser_version=parser_version)
 
 
 def rows(suite: CompBenchSuite, category: str) -> list[dict[str, Any]]:
-    first = suite.index_of(category, 0, 0)
-    return [dict(suite.case(first + k).metadata[METADATA_KEY]) for k in range(300)]
+    first_index_of = suite.index_of(category, 0, 0)
+    return [dict(suite.case(first_index_of + k).metadata[METADATA_KEY]) for k in range(300)]
 
 
 def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
     with pytest.raises(MissingAssetError, match="harope-bench fetch t2i-compbench"):
-        whole().requests([0])
+        whole_suite().requests([0])
 
 
 def test_a_model_nobody_read_with_is_named() -> None:
@@ -316,7 +332,7 @@ def test_a_reading_survives_its_row() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
     suite = registry.load_by_name("suites", "t2i-compbench")
     assert (suite.count, suite.prompt_count, suite.copies, suite.resolution) == (
@@ -353,9 +369,9 @@ def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_prompt_is_the_official_line() -> None:
-    suite = whole()
+    suite = whole_suite()
     for category in CATEGORIES:
         lines = (
             (OFFICIAL / f"{category}_val.txt")
@@ -374,31 +390,34 @@ def test_every_prompt_is_the_official_line() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 @pytest.mark.parametrize("version", noun_chunks.parser_versions())
 def test_readings_are_the_taggers(version: str) -> None:
-    found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())[
-        "categories"
-    ]
+    document = json.loads(
+        (OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text()
+    )["categories"]
     for category in CATEGORIES:
-        for own, theirs in zip(
-            rows(whole(version), category), found[f"{category}_val"], strict=True
+        for own_row, library_value in zip(
+            rows(whole_suite(version), category), document[f"{category}_val"], strict=True
         ):
-            wanted = {
-                key: theirs[key] for key in ("nouns", "chunks", "objects", "no_adj") if key in own
+            expected = {
+                key: library_value[key]
+                for key in ("nouns", "chunks", "objects", "no_adj")
+                if key in own_row
             }
-            assert {key: own[key] for key in wanted} == wanted
-            assert wanted or category in ("numeracy", "non_spatial")
+            assert {key: own_row[key] for key in expected} == expected
+            assert expected or category in ("numeracy", "non_spatial")
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_how_far_two_taggers_differ() -> None:
-    one, two = whole("3.6.0"), whole("3.8.0")
+    first_whole_suite, two = whole_suite("3.6.0"), whole_suite("3.8.0")
 
     def differing(category: str, key: str) -> int:
         return sum(
-            a[key] != b[key] for a, b in zip(rows(one, category), rows(two, category), strict=True)
+            a[key] != b[key]
+            for a, b in zip(rows(first_whole_suite, category), rows(two, category), strict=True)
         )
 
     assert [differing(c, "chunks") for c in ("color", "shape", "texture", "complex")] == [
@@ -412,23 +431,25 @@ def test_how_far_two_taggers_differ() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
-@pytest.mark.parametrize(("version", "labelled"), [("3.6.0", 198), ("3.8.0", 200)])
-def test_the_ceiling_of_2d(version: str, labelled: int) -> None:
+@pytest.mark.usefixtures("official_files")
+@pytest.mark.parametrize(("version", "labelled_count"), [("3.6.0", 198), ("3.8.0", 200)])
+def test_the_ceiling_of_2d(version: str, labelled_count: int) -> None:
     """198 and 200 were counted with UniDet's own list of labels."""
-    found = rows(whole(version), "spatial")
+    rows_result = rows(whole_suite(version), "spatial")
     left = [
         row
-        for row in found
+        for row in rows_result
         if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS
     ]
-    assert len(left) == labelled
-    perfect = [
+    assert len(left) == labelled_count
+    perfect_annotated_images = [
         AnnotatedImage(k, k, 0, row["text"], row, {"detector-2d": right(row)})
-        for k, row in enumerate(found)
+        for k, row in enumerate(rows_result)
     ]
-    assert value(perfect, "spatial_2d") == pytest.approx(labelled / 300)
-    assert f"spatial_2d: UniDet's labels allow at most {labelled / 300:.3f}" in notes(perfect)
+    assert value(perfect_annotated_images, "spatial_2d") == pytest.approx(labelled_count / 300)
+    assert f"spatial_2d: UniDet's labels allow at most {labelled_count / 300:.3f}" in notes(
+        perfect_annotated_images
+    )
 
 
 def right(row: dict[str, Any]) -> DetectionAnnotation:
@@ -437,24 +458,31 @@ def right(row: dict[str, Any]) -> DetectionAnnotation:
     """
     words = parse_relation(row["text"], "official")
     axis, sign = SIDE_RELATIONS.get(words or "", (0, 1))
-    apart = [0.0, 0.0]
-    apart[axis] = 120.0 * sign
-    first, second = detector_nouns(evaluator.first_and_last_noun(row))
-    found = [(first, 1.0, 200.0, 200.0), (second, 1.0, 200 + apart[0], 200 + apart[1])]
-    if first == second:
-        found.pop()
+    apart_values = [0.0, 0.0]
+    apart_values[axis] = 120.0 * sign
+    first_detector_noun, second = detector_nouns(evaluator.first_and_last_noun(row))
+    records = [
+        (first_detector_noun, 1.0, 200.0, 200.0),
+        (second, 1.0, 200 + apart_values[0], 200 + apart_values[1]),
+    ]
+    if first_detector_noun == second:
+        records.pop()
     return sighting(
-        *((label, *where) for label, *where in found if label not in UNIDET_MISSING_NOUNS)
+        *(
+            (label, *where_value)
+            for label, *where_value in records
+            if label not in UNIDET_MISSING_NOUNS
+        )
     )
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_false_is_true_would_zero_top_and_bottom() -> None:
     """`--complex False` reads objects around phrases that these prompts do not have."""
     left = [
         row
-        for row in rows(whole("3.8.0"), "spatial")
+        for row in rows(whole_suite("3.8.0"), "spatial")
         if not set(detector_nouns(evaluator.first_and_last_noun(row))) & UNIDET_MISSING_NOUNS
     ]
     assert (
@@ -471,37 +499,40 @@ def test_false_is_true_would_zero_top_and_bottom() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_kinds_of_complex_prompts_and_the_floor_of_3_in_1() -> None:
-    found = rows(whole(), "complex")
-    assert Counter(row["kinds"]["official"] for row in found) == {
+    rows_result = rows(whole_suite(), "complex")
+    assert Counter(row["kinds"]["official"] for row in rows_result) == {
         "spatial": 58,
         "action": 212,
         "both": 30,
     }
-    assert all(row["kinds"]["official"] == row["kinds"]["corrected"] for row in found)
-    nothing = {
+    assert all(row["kinds"]["official"] == row["kinds"]["corrected"] for row in rows_result)
+    fields = {
         "vqa": VqaAnnotation(answers=(VqaAnswer(text="no", yes_probability=0.0),)),
         "detector-2d": DetectionAnnotation(size=(9, 9), detections=()),
         "similarity": SimilarityAnnotation(cosines=(1.0,)),
     }
     blind = [
-        AnnotatedImage(k, k, 0, row["text"], row, dict(nothing)) for k, row in enumerate(found)
+        AnnotatedImage(k, k, 0, row["text"], row, dict(fields)) for k, row in enumerate(rows_result)
     ]
     assert value(blind, "complex") == pytest.approx(evaluator.COSINE_FLOOR, abs=5e-4)
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
     """No official prompt makes its script stop, whatever is seen; each names its relation and its
     objects.
     """
-    suite = whole()
+    suite = whole_suite()
     for row in rows(suite, "numeracy"):
-        for rules in BOTH:
-            asked = evaluator.parse_object_counts(row["text"], row["known"], rules)
-            assert asked.failure is None and len(asked.names) == len(asked.numbers) > 0
+        for rules in BOTH_TEXTS:
+            object_counts = evaluator.parse_object_counts(row["text"], row["known"], rules)
+            assert (
+                object_counts.failure is None
+                and len(object_counts.names) == len(object_counts.numbers) > 0
+            )
     assert all(
         len(row["nouns"]) > 1 and parse_relation(row["text"], "official")
         for row in rows(suite, "spatial")
@@ -509,11 +540,11 @@ def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
     assert all(
         row["nouns"] and parse_depth_relation(row["text"]) for row in rows(suite, "3d_spatial")
     )
-    alone = [
-        sum(len(row["nouns"]) == 1 for row in rows(whole(version), "3d_spatial"))
+    alone_totals = [
+        sum(len(row["nouns"]) == 1 for row in rows(whole_suite(version), "3d_spatial"))
         for version in ("3.6.0", "3.8.0")
     ]
-    assert alone == [
+    assert alone_totals == [
         2,
         0,
     ], "`hidden by a key`: one version takes key for no noun, and the lamp is then both objects"
@@ -522,16 +553,18 @@ def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_of_complex_places_most_have_a_relation_without_a_rule() -> None:
-    placed = [row for row in rows(whole(), "complex") if row["kinds"]["official"] != "action"]
-    official_, corrected = (
-        Counter(parse_relation(row["text"], rules) in SIDE_RELATIONS for row in placed)
-        for rules in BOTH
+    placed_rows = [
+        row for row in rows(whole_suite(), "complex") if row["kinds"]["official"] != "action"
+    ]
+    official_, corrected_count = (
+        Counter(parse_relation(row["text"], rules) in SIDE_RELATIONS for row in placed_rows)
+        for rules in BOTH_TEXTS
     )
-    assert sum(parse_relation(row["text"], "official") == "on top of" for row in placed) == 33
-    assert corrected[True] - official_[True] == 33
-    assert sum(len(row["objects"]) != 2 for row in placed) == 3
+    assert sum(parse_relation(row["text"], "official") == "on top of" for row in placed_rows) == 33
+    assert corrected_count[True] - official_[True] == 33
+    assert sum(len(row["objects"]) != 2 for row in placed_rows) == 3
 
 
 def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
@@ -541,12 +574,12 @@ def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
 
 
 @official
-@pytest.mark.usefixtures("fetched")
+@pytest.mark.usefixtures("official_files")
 def test_every_official_prompt_is_a_file_name_of_its_own() -> None:
-    suite = whole()
+    suite = whole_suite()
     names = {
-        file_name(text, 10 * place)
+        file_name(text, 10 * category_prompt)
         for category in CATEGORIES
-        for place, text in enumerate(suite.category_prompts(category))
+        for category_prompt, text in enumerate(suite.category_prompts(category))
     }
     assert len(names) == 2400 and not any("/" in name for name in names)

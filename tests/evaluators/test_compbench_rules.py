@@ -19,8 +19,8 @@ from harope_bench.evaluators.rules import compbench_numeracy as counts
 from harope_bench.evaluators.rules import compbench_spatial as space
 from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS
 
-BOTH = ("official", "corrected")
-KNOWN = [
+BOTH_TEXTS = ("official", "corrected")
+KNOWN_TEXTS = [
     ["cup", "cups"],
     ["mug", "mugs"],
     ["dog", "dogs"],
@@ -35,12 +35,14 @@ KNOWN = [
 ]
 
 
-def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> DetectionAnnotation:
+def detection_annotation(
+    *items: tuple[str, float, Box], size: tuple[int, int] = (479, 479)
+) -> DetectionAnnotation:
     """A sighting in an image of the frame's own size, so that pixels are the frame's."""
     return DetectionAnnotation(
         size=size,
         detections=tuple(
-            Detection(label=label, score=score, box=box) for label, score, box in found
+            Detection(label=label, score=score, box=box) for label, score, box in items
         ),
     )
 
@@ -70,28 +72,33 @@ def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
     ]
     for size in sizes:
         across, down = detections.frame_scales((int(size[0]), int(size[1])))
-        seen_as = Resize(size=479, max_size=480)(Image.new("L", (int(size[0]), int(size[1])))).size
-        assert (across * size[0], down * size[1]) == pytest.approx(seen_as, abs=1e-9), size
+        size_result = Resize(size=479, max_size=480)(
+            Image.new("L", (int(size[0]), int(size[1])))
+        ).size
+        assert (across * size[0], down * size[1]) == pytest.approx(size_result, abs=1e-9), size
 
 
 def test_the_150_pixels_are_the_frames_not_the_images() -> None:
-    far = seen(("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512))
-    large = seen(
+    far_detection_annotation = detection_annotation(
+        ("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512)
+    )
+    large_detection_annotation = detection_annotation(
         ("dog", 1.0, at(400, 400, 160)), ("cup", 1.0, at(1600, 1600, 160)), size=(2048, 2048)
     )
-    for rules in BOTH:
-        one, other = (
-            space.score_2d("a dog near a cup", ("dog", "cup"), s, rules).value for s in (far, large)
+    for rules in BOTH_TEXTS:
+        first_value, second_value = (
+            space.score_2d("a dog near a cup", ("dog", "cup"), s, rules).value
+            for s in (far_detection_annotation, large_detection_annotation)
         )
-        assert one == pytest.approx(0.5 + 0.5 * 150 / (300 * 479 / 512))
-        assert one == pytest.approx(other)
+        assert first_value == pytest.approx(0.5 + 0.5 * 150 / (300 * 479 / 512))
+        assert first_value == pytest.approx(second_value)
 
 
 def test_what_is_not_above_one_half_does_not_count() -> None:
     assert [
         t.label
         for t in detections.framed_detections(
-            seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9)))
+            detection_annotation(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9)))
         )
     ] == ["c", "b"]
 
@@ -100,7 +107,7 @@ def test_what_is_not_above_one_half_does_not_count() -> None:
 # position
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
     ("words", "second", "value"),
     [
@@ -127,37 +134,37 @@ def test_position_in_the_image(words: str | None, second: Box, value: float, rul
 
 def test_sides_lose_by_overlap_from_a_tenth_on() -> None:
     def side(overlap_px: float) -> float:
-        found = space.score_position(
+        position = space.score_position(
             "on the left of",
             (0, 0, 100, 100),
             (100 - overlap_px, 0, 200 - overlap_px, 100),
             "official",
         )
-        return float(found.value or 0)
+        return float(position.value or 0)
 
-    exact = 2 * 100 / 11  # overlap / (200 - overlap) is 0.1
-    assert side(exact - 0.01) == 1
-    assert side(exact) == pytest.approx(1)
+    exact_count = 2 * 100 / 11  # overlap / (200 - overlap) is 0.1
+    assert side(exact_count - 0.01) == 1
+    assert side(exact_count) == pytest.approx(1)
     assert side(50) == pytest.approx(0.1 / (50 / 150))
 
 
-def slow_position(words: str | None, one: Box, two: Box) -> float:
+def slow_position(words: str | None, first_box: Box, two: Box) -> float:
     """The 2D rule from pixels of boxes with whole coordinates: overlap is counted, not computed."""
     grid = np.zeros((2, 64, 64), dtype=bool)
-    for k, (x0, y0, x1, y1) in enumerate((one, two)):
+    for k, (x0, y0, x1, y1) in enumerate((first_box, two)):
         grid[k, int(y0) : int(y1), int(x0) : int(x1)] = True
     overlap = (grid[0] & grid[1]).sum() / (grid[0] | grid[1]).sum()
-    dx = (two[0] + two[2] - one[0] - one[2]) / 2
-    dy = (two[1] + two[3] - one[1] - one[3]) / 2
+    dx = (two[0] + two[2] - first_box[0] - first_box[2]) / 2
+    dy = (two[1] + two[3] - first_box[1] - first_box[3]) / 2
     if words in ("next to", "on side of", "near"):
         return 1.0 if min(abs(dx), abs(dy)) < 150 else 150 / max(abs(dx), abs(dy))
-    good = {
+    good_fields = {
         "on the left of": dx > 0 and abs(dx) > abs(dy),
         "on the right of": dx < 0 and abs(dx) > abs(dy),
         "on the top of": dy > 0 and abs(dy) > abs(dx),
         "on the bottom of": dy < 0 and abs(dy) > abs(dx),
     }.get(words or "", False)
-    return 0.0 if not good else min(1.0, 0.1 / overlap) if overlap else 1.0
+    return 0.0 if not good_fields else min(1.0, 0.1 / overlap) if overlap else 1.0
 
 
 def boxes(rng: np.random.Generator, count: int) -> list[Box]:
@@ -168,19 +175,19 @@ def boxes(rng: np.random.Generator, count: int) -> list[Box]:
 
 def test_position_is_that_of_counted_pixels() -> None:
     rng, words = np.random.default_rng(0), [*space.RELATIONS, None]
-    for one, two in zip(boxes(rng, 3000), boxes(rng, 3000), strict=True):
+    for box, two in zip(boxes(rng, 3000), boxes(rng, 3000), strict=True):
         relation = words[rng.integers(len(words))]
-        assert space.score_position(relation, one, two, "official").value == pytest.approx(
-            slow_position(relation, one, two)
+        assert space.score_position(relation, box, two, "official").value == pytest.approx(
+            slow_position(relation, box, two)
         ), (
             relation,
-            one,
+            box,
             two,
         )
 
 
 @pytest.mark.parametrize(
-    ("prompt", "official", "corrected"),
+    ("prompt", "official", "corrected_text"),
     [
         ("a dog on side of a cup", "on side of", "on side of"),
         (
@@ -195,11 +202,13 @@ def test_position_is_that_of_counted_pixels() -> None:
         ("a dog and a cup", None, None),
     ],
 )
-def test_relations_of_a_prompt(prompt: str, official: str | None, corrected: str | None) -> None:
+def test_relations_of_a_prompt(
+    prompt: str, official: str | None, corrected_text: str | None
+) -> None:
     assert (
         space.parse_relation(prompt, "official"),
         space.parse_relation(prompt, "corrected"),
-    ) == (official, corrected)
+    ) == (official, corrected_text)
 
 
 # ---------------------------------------------------------------------------------------------- 2D
@@ -208,9 +217,9 @@ def test_relations_of_a_prompt(prompt: str, official: str | None, corrected: str
 LEFT = "a dog on the left of a cup"
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
-    ("found", "value"),
+    ("items", "value"),
     [
         ([("dog", 0.9, at(100, 200)), ("cup", 0.8, at(300, 200))], 0.25 * 0.9 + 0.25 * 0.8 + 0.5),
         ([("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200))], 0.0),  # 0.425 is below the cut
@@ -226,14 +235,16 @@ LEFT = "a dog on the left of a cup"
     ],
 )
 def test_2d_score_of_an_image(
-    found: list[tuple[str, float, Box]], value: float, rules: str
+    items: list[tuple[str, float, Box]], value: float, rules: str
 ) -> None:
-    assert space.score_2d(LEFT, ("dog", "cup"), seen(*found), rules).value == pytest.approx(value)
+    assert space.score_2d(
+        LEFT, ("dog", "cup"), detection_annotation(*items), rules
+    ).value == pytest.approx(value)
 
 
 def test_people_are_persons_to_the_detector() -> None:
-    scene = seen(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
-    for noun, rules in itertools.product(("girl", "boy", "man", "woman"), BOTH):
+    scene = detection_annotation(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
+    for noun, rules in itertools.product(("girl", "boy", "man", "woman"), BOTH_TEXTS):
         assert space.score_2d(
             f"a {noun} on the left of a cup", (noun, "cup"), scene, rules
         ).value == pytest.approx(0.95)
@@ -249,8 +260,10 @@ def test_people_are_persons_to_the_detector() -> None:
 FRONT = "a dog in front of a cup"
 
 
-def depth(mean: float | None, transposed: float | None = None) -> BoxDepth:
-    return BoxDepth(mean=mean, transposed_mean=mean if transposed is None else transposed)
+def depth(mean: float | None, transposed_value: float | None = None) -> BoxDepth:
+    return BoxDepth(
+        mean=mean, transposed_mean=mean if transposed_value is None else transposed_value
+    )
 
 
 def overlapping(share: float) -> tuple[Box, Box]:
@@ -259,9 +272,9 @@ def overlapping(share: float) -> tuple[Box, Box]:
     return (0.0, 0.0, 100.0, 100.0), (shift, 0.0, 100 + shift, 100.0)
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
-    ("words", "share", "near", "value"),
+    ("words", "share", "near_items", "value"),
     [
         ("in front of", 0.8, (9, 5), 1.0),
         ("in front of", 0.8, (5, 9), 0.0),
@@ -277,60 +290,66 @@ def overlapping(share: float) -> tuple[Box, Box]:
     ],
 )
 def test_position_in_depth(
-    words: str | None, share: float, near: tuple[float, float], value: float, rules: str
+    words: str | None, share: float, near_items: tuple[float, float], value: float, rules: str
 ) -> None:
-    first, second = overlapping(share)
-    found = space.score_depth_position(
-        words, first, second, (depth(near[0]), depth(near[1])), rules
+    first_overlapping, second = overlapping(share)
+    depth_position = space.score_depth_position(
+        words, first_overlapping, second, (depth(near_items[0]), depth(near_items[1])), rules
     )
-    assert found.value == pytest.approx(value)
+    assert depth_position.value == pytest.approx(value)
 
 
 def test_depth_that_was_not_told_is_unknown_not_zero() -> None:
-    scene = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(110, 100)))
-    for rules in BOTH:
+    scene = detection_annotation(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(110, 100)))
+    for rules in BOTH_TEXTS:
         assert space.score_3d(FRONT, ("dog", "cup"), scene, [], rules).value is None
 
 
 def test_3d_has_no_cut_and_two_things_apart_earn_their_presence() -> None:
-    apart = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(300, 300)))
-    asked = space.depth_boxes(("dog", "cup"), apart)
-    for rules in BOTH:
-        found = space.score_3d(FRONT, ("dog", "cup"), apart, [depth(9), depth(5)], rules)
-        assert (len(asked), found.value, found.presence) == (
+    apart_detection_annotation = detection_annotation(
+        ("dog", 0.9, at(100, 100)), ("cup", 0.8, at(300, 300))
+    )
+    depth_boxes = space.depth_boxes(("dog", "cup"), apart_detection_annotation)
+    for rules in BOTH_TEXTS:
+        result = space.score_3d(
+            FRONT, ("dog", "cup"), apart_detection_annotation, [depth(9), depth(5)], rules
+        )
+        assert (len(depth_boxes), result.value, result.presence) == (
             2,
             pytest.approx(0.425),
             pytest.approx(0.425),
         )
         assert space.score_3d(
-            FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules
+            FRONT, ("dog", "cup"), detection_annotation(("cup", 0.8, at(9, 9))), [], rules
         ).value == pytest.approx(0.2)
-        assert space.score_3d(FRONT, ("dog", "cup"), seen(), [], rules).value == 0
+        assert space.score_3d(FRONT, ("dog", "cup"), detection_annotation(), [], rules).value == 0
 
 
 def test_depths_are_asked_in_the_images_own_pixels() -> None:
-    scene = seen(
+    scene = detection_annotation(
         ("dog", 0.9, (0, 0, 1000, 1000)), ("cup", 0.8, (500, 0, 1500, 1000)), size=(2048, 2048)
     )
     assert space.depth_boxes(("dog", "cup"), scene) == [(0, 0, 1000, 1000), (500, 0, 1500, 1000)]
-    found = space.score_3d(FRONT, ("dog", "cup"), scene, [depth(9), depth(5)], "official")
-    assert found.value == pytest.approx(0.425 + (1 / 3 / 0.5) / 2, abs=1e-3)
+    result = space.score_3d(FRONT, ("dog", "cup"), scene, [depth(9), depth(5)], "official")
+    assert result.value == pytest.approx(0.425 + (1 / 3 / 0.5) / 2, abs=1e-3)
 
 
-def slow_indices(first: str, second: str, labels: Sequence[str]) -> tuple[int | None, int | None]:
+def slow_indices(
+    first_text: str, second: str, labels: Sequence[str]
+) -> tuple[int | None, int | None]:
     """The 3D script's search, step by step."""
-    places: dict[str, int | None] = {"one": None, "two": None}
+    fields: dict[str, int | None] = {"one": None, "two": None}
     text = " ".join(labels)
-    if first in text and second in text:
+    if first_text in text and second in text:
         for k in range(len(labels)):
-            places["one"] = k if first in labels[k] else places["one"]
-            places["two"] = k if second in labels[k] else places["two"]
-            if None not in places.values():
+            fields["one"] = k if first_text in labels[k] else fields["one"]
+            fields["two"] = k if second in labels[k] else fields["two"]
+            if None not in fields.values():
                 break
     else:
-        for key, noun in (("one", first), ("two", second)):
-            places[key] = next((k for k in range(len(labels)) if noun in labels[k]), None)
-    return places["one"], places["two"]
+        for key, noun in (("one", first_text), ("two", second)):
+            fields[key] = next((k for k in range(len(labels)) if noun in labels[k]), None)
+    return fields["one"], fields["two"]
 
 
 def test_the_3d_search_is_the_scripts() -> None:
@@ -340,20 +359,22 @@ def test_the_3d_search_is_the_scripts() -> None:
     )
     for _ in range(4000):
         labels = [words[k] for k in rng.integers(len(words), size=rng.integers(0, 7))]
-        found = [detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in labels]
-        first, second = (("dog", "cup"), ("car", "desk"), ("car", "carrot"), ("dog", "dog"))[
+        framed_detections = [
+            detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in labels
+        ]
+        first_text, second = (("dog", "cup"), ("car", "desk"), ("car", "carrot"), ("dog", "dog"))[
             rng.integers(4)
         ]
-        assert space.depth_pairs((first, second), found, "official") == [
-            slow_indices(first, second, labels)
-        ], (first, second, labels)
+        assert space.depth_pairs((first_text, second), framed_detections, "official") == [
+            slow_indices(first_text, second, labels)
+        ], (first_text, second, labels)
 
 
 # ----------------------------------------------------------------------------------------------
 # numeracy
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
     ("prompt", "names", "numbers"),
     [
@@ -369,18 +390,22 @@ def test_the_3d_search_is_the_scripts() -> None:
 def test_what_a_prompt_asks_to_count(
     prompt: str, names: tuple[str, ...], numbers: tuple[int, ...] | None, rules: str
 ) -> None:
-    found = counts.parse_object_counts(prompt, KNOWN, rules)
+    object_counts = counts.parse_object_counts(prompt, KNOWN_TEXTS, rules)
     if numbers is None:
-        assert found.failure
+        assert object_counts.failure
     elif len(set(names)) == len(names) or rules == "official":
-        assert (found.names, found.numbers, found.failure) == (names, numbers, None)
+        assert (object_counts.names, object_counts.numbers, object_counts.failure) == (
+            names,
+            numbers,
+            None,
+        )
     else:
-        assert (found.names, found.numbers) == (("stop sign",), (8,))
+        assert (object_counts.names, object_counts.numbers) == (("stop sign",), (8,))
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 @pytest.mark.parametrize(
-    ("found", "value"),
+    ("items", "value"),
     [
         (["cup", "cup", "dog"], 1.0),
         (["cup", "dog"], 0.75),
@@ -394,11 +419,13 @@ def test_what_a_prompt_asks_to_count(
         ),  # only where no label is the name itself are others taken
     ],
 )
-def test_numeracy_score_of_an_image(found: list[str], value: float, rules: str) -> None:
-    scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(found)))
-    assert counts.score_numeracy("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(
-        value
+def test_numeracy_score_of_an_image(items: list[str], value: float, rules: str) -> None:
+    scene = detection_annotation(
+        *((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(items))
     )
+    assert counts.score_numeracy(
+        "two cups and a dog", KNOWN_TEXTS, scene, rules
+    ).value == pytest.approx(value)
 
 
 def test_detections_of_one_thing_are_one() -> None:
@@ -409,7 +436,7 @@ def test_detections_of_one_thing_are_one() -> None:
     )  # exactly 0.9 of each is not more
     assert counts.is_same_object((0, 0, 99, 99), (9, 0, 108, 99))
     assert not counts.is_same_object((0, 0, 99, 99), (200, 200, 299, 299))
-    scene = seen(
+    scene = detection_annotation(
         ("cup", 0.9, (0, 0, 99, 99)), ("cup", 0.8, (1, 0, 99, 99)), ("mug", 0.7, (0, 0, 99, 99))
     )
     assert [t.label for t in counts.merge_detections(detections.framed_detections(scene))] == [
@@ -427,29 +454,32 @@ def slow_numeracy(prompt: str, labels: Sequence[str]) -> float:
     script raises.
     """
     words = prompt.split()
-    one, many = [k[0] for k in KNOWN], [k[1] for k in KNOWN]
-    things: list[str] = []
+    values, many_value = [k[0] for k in KNOWN_TEXTS], [k[1] for k in KNOWN_TEXTS]
+    items: list[str] = []
     numbers: list[int] = []
     for k, word in enumerate(words):
         if word not in counts.NUMBERS:
             continue
         pair = " ".join(words[k + 1 : k + 3]) if k + 2 < len(words) else "?"
-        if pair in one + many:
-            if pair in many and word not in ("a", "an", "one"):
-                things, numbers = [*things, one[many.index(pair)]], [*numbers, counts.NUMBERS[word]]
+        if pair in values + many_value:
+            if pair in many_value and word not in ("a", "an", "one"):
+                items, numbers = (
+                    [*items, values[many_value.index(pair)]],
+                    [*numbers, counts.NUMBERS[word]],
+                )
             else:
-                things, numbers = [*things, pair], [*numbers, 1]
-        elif words[k + 1] in one + many:
-            if words[k + 1] in one and word in ("a", "an", "one"):
-                things, numbers = [*things, words[k + 1]], [*numbers, 1]
+                items, numbers = [*items, pair], [*numbers, 1]
+        elif words[k + 1] in values + many_value:
+            if words[k + 1] in values and word in ("a", "an", "one"):
+                items, numbers = [*items, words[k + 1]], [*numbers, 1]
             else:
-                things = [*things, one[many.index(words[k + 1])]]
+                items = [*items, values[many_value.index(words[k + 1])]]
                 if word not in ("a", "an"):
                     numbers = [*numbers, counts.NUMBERS[word]]
-    left, score, share = list(labels), 0.0, 1 / len(things)
-    for k, thing in enumerate(things):
+    left, score, share = list(labels), 0.0, 1 / len(items)
+    for k, item in enumerate(items):
         name = {"man": "person", "woman": "person", "goldfish": "fish", "painting": "picture"}.get(
-            thing, thing
+            item, item
         )
         if name not in left:
             left = [name if name in label else label for label in left]
@@ -479,7 +509,7 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
         "stop sign",
         "picture",
     ]
-    nouns = [form for pair in KNOWN for form in pair] + ["unicorn"]
+    nouns = [form for pair in KNOWN_TEXTS for form in pair] + ["unicorn"]
     stops: set[str] = set()
     for _ in range(4000):
         parts = [
@@ -487,18 +517,24 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
             for _ in range(rng.integers(1, 4))
         ]
         prompt = " and ".join(parts) + (" and two" if rng.random() < 0.05 else "")
-        shown = [labels[k] for k in rng.integers(len(labels), size=rng.integers(0, 6))]
-        found = counts.score_numeracy(
+        shown_labels = [labels[k] for k in rng.integers(len(labels), size=rng.integers(0, 6))]
+        numeracy = counts.score_numeracy(
             prompt,
-            KNOWN,
-            seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))),
+            KNOWN_TEXTS,
+            detection_annotation(
+                *((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown_labels))
+            ),
             "official",
         )
-        value, stop = slow_or_stop(prompt, shown)
+        value, stop = slow_or_stop(prompt, shown_labels)
         if stop is None:
-            assert found.value == pytest.approx(value), (prompt, shown, found)
+            assert numeracy.value == pytest.approx(value), (prompt, shown_labels, numeracy)
         else:
-            assert found.value is None and stop in found.reason, (prompt, shown, found)
+            assert numeracy.value is None and stop in numeracy.reason, (
+                prompt,
+                shown_labels,
+                numeracy,
+            )
             stops.add(stop)
     assert stops == {"ZeroDivisionError", "ValueError", "IndexError"}
 
@@ -509,10 +545,14 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
 
 def test_blip_product_is_float32_and_four_decimals() -> None:
     shares = [0.99994, 0.123456, 0.7, 0.33333]
-    slow = np.float32(1)
+    slow_values = np.float32(1)
     for share in shares:
-        slow = np.float32(slow * np.float32(round(share, 4)))
-    assert sums.attribute_score(shares, "official").value == float(format(slow, ".4f")) == 0.0288
+        slow_values = np.float32(slow_values * np.float32(round(share, 4)))
+    assert (
+        sums.attribute_score(shares, "official").value
+        == float(format(slow_values, ".4f"))
+        == 0.0288
+    )
     assert sums.attribute_score(shares, "corrected").value == pytest.approx(
         math.prod(shares), rel=1e-15
     )
@@ -528,8 +568,8 @@ def test_3_in_1_of_one_image() -> None:
 def test_3_in_1_by_place_is_3_in_1_image_by_image_while_nothing_is_lost() -> None:
     rng, kinds = np.random.default_rng(3), ["spatial", "both", "action", "action"]
     answers = {name: list(rng.random(40)) for name in ("attribute", "spatial", "action")}
-    found = sums.join_by_position(kinds, answers)
-    for row, value in enumerate(found):
+    join_by_position = sums.join_by_position(kinds, answers)
+    for row, value in enumerate(join_by_position):
         assert (
             value
             == sums.three_in_one(
@@ -555,41 +595,47 @@ def zero() -> tuple[Box, Box]:
 
 
 def plane(
-    prompt: str, nouns: tuple[str, ...], *found: tuple[str, float, Box]
+    prompt: str, nouns: tuple[str, ...], *items: tuple[str, float, Box]
 ) -> Callable[[str], Any]:
-    return lambda rules: space.score_2d(prompt, nouns, seen(*found), rules).value
+    return lambda rules: space.score_2d(prompt, nouns, detection_annotation(*items), rules).value
 
 
 def count(prompt: str, *labels: str) -> Callable[[str], Any]:
-    scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(labels)))
-    return lambda rules: counts.score_numeracy(prompt, KNOWN, scene, rules).value
+    scene = detection_annotation(
+        *((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(labels))
+    )
+    return lambda rules: counts.score_numeracy(prompt, KNOWN_TEXTS, scene, rules).value
 
 
-def depths_of(share: float, one: BoxDepth, other: BoxDepth) -> Callable[[str], Any]:
+def depths_of(
+    share: float, first_box_depth: BoxDepth, second_box_depth: BoxDepth
+) -> Callable[[str], Any]:
     return lambda rules: (
-        space.score_depth_position("in front of", *overlapping(share), (one, other), rules).value
+        space.score_depth_position(
+            "in front of", *overlapping(share), (first_box_depth, second_box_depth), rules
+        ).value
     )
 
 
 def moving(rules: str) -> list[Any]:
-    found = [
+    framed_detections = [
         detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9))
         for label in ("dog", "cat", "dog", "cup")
     ]
-    return space.depth_pairs(("dog", "cup"), found, rules)
+    return space.depth_pairs(("dog", "cup"), framed_detections, rules)
 
 
 def by_place(rules: str) -> Any:
     """The score of image 9. Its place is wrong, image 10's is right, and the spatial file has lost
     image 0.
     """
-    found = {
+    fields = {
         "attribute": [0.0] * 20,
         "spatial": [0.0] * 9 + [1.0] + [0.0] * 9,
         "action": [0.2] * 20,
     }
     if rules == "official":
-        return sums.join_by_position(["both", "action"], found)[9]
+        return sums.join_by_position(["both", "action"], fields)[9]
     return sums.three_in_one("both", {"attribute": 0.0, "spatial": 0.0, "action": 0.2}).value
 
 
@@ -646,7 +692,7 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
     "substring": (count("two cars", "carrot", "carrot"), 1.0, 0.0),
     "moving-index": (moving, [(2, 3)], [(0, 3)]),
     "no-object": (
-        lambda r: counts.parse_object_counts("two unicorns", KNOWN, r).failure,
+        lambda r: counts.parse_object_counts("two unicorns", KNOWN_TEXTS, r).failure,
         "no known object: the official script crashes (ZeroDivisionError)",
         "no known object",
     ),
@@ -670,11 +716,13 @@ def test_every_correction_has_a_case_and_every_kept_quirk_is_listed() -> None:
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_quirk_is_kept_by_the_official_rules_and_mended_by_the_corrected(name: str) -> None:
-    ask, official, corrected = CASES[name]
-    assert official != corrected
-    for rules, wanted in (("official", official), ("corrected", corrected)):
-        found = ask(rules)
-        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), (
+    ask, official, corrected_value = CASES[name]
+    assert official != corrected_value
+    for rules, expected in (("official", official), ("corrected", corrected_value)):
+        ask_result = ask(rules)
+        assert ask_result == (
+            pytest.approx(expected) if isinstance(expected, float) else expected
+        ), (
             name,
             rules,
         )
@@ -684,12 +732,12 @@ def test_quirks_that_both_keep() -> None:
     assert sums.attribute_score([0.9] * 8 + [0.0], "official").value == pytest.approx(
         0.9**8, abs=5e-5
     )
-    for rules in BOTH:
+    for rules in BOTH_TEXTS:
         assert (
             space.score_2d(
                 LEFT,
                 ("dog", "cup"),
-                seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))),
+                detection_annotation(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))),
                 rules,
             ).value
             == 0
@@ -713,12 +761,12 @@ def test_a_label_is_a_list_of_names() -> None:
 
 
 def test_a_verdict_says_why() -> None:
-    scene = seen(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
+    scene = detection_annotation(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
     assert "not on the left of" in space.score_2d(LEFT, ("dog", "cup"), scene, "official").reason
     assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith(
         "dog was detected, sofa was not"
     )
     assert (
-        counts.score_numeracy("two cups", KNOWN, scene, "official").reason
+        counts.score_numeracy("two cups", KNOWN_TEXTS, scene, "official").reason
         == "cup: 1 detected, 2 expected"
     )

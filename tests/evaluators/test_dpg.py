@@ -31,13 +31,13 @@ from harope_bench.evaluators.rules.dpg import (
 )
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
-BOTH = ("official", "corrected")
+BOTH_TEXTS = ("official", "corrected")
 DPG = registry.load_by_name("evaluators", "dpg-bench")
-WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
+WHOLE_TEXT, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
 
 
 def question(
-    number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE
+    number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE_TEXT
 ) -> dict[str, Any]:
     return {
         "row": 10 + number if row is None else row,
@@ -50,20 +50,22 @@ def question(
     }
 
 
-def facts(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
+def prompt_metadata(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
     return {"item": item, "questions": list(questions), "official_text": True}
 
 
-def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official") -> rule.ImageScore:
-    return score_answers(DpgItem.model_validate(given), answers, rules)
+def tile(
+    fields: dict[str, Any], answers: Sequence[str], rules: str = "official"
+) -> rule.ImageScore:
+    return score_answers(DpgItem.model_validate(fields), answers, rules)
 
 
-def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
+def score_pair(fields: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
     """Scores of one image, official and corrected; None where the official script would have
     dropped the item.
     """
-    found = [tile(given, answers, rules) for rules in BOTH]
-    return tuple(None if t.failure else t.score for t in found)  # type: ignore[return-value]
+    image_scores = [tile(fields, answers, rules) for rules in BOTH_TEXTS]
+    return tuple(None if t.failure else t.score for t in image_scores)  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------
@@ -71,96 +73,133 @@ def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, f
 
 
 def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
-    given = facts(question(1, row=0), question(2, row=1))
-    assert both(given, ["no", "yes"]) == (1.0, 0.5)
-    assert list(row_indices(DpgItem.model_validate(given), "official")) == [2]
-    later = facts(question(1, row=1), question(2, row=2))
-    assert both(later, ["no", "yes"]) == (0.5, 0.5)
-    assert both(facts(question(1, row=0)), ["yes"]) == (None, 1.0)  # the item has no question left
+    prompt_metadata_result = prompt_metadata(question(1, row=0), question(2, row=1))
+    assert score_pair(prompt_metadata_result, ["no", "yes"]) == (1.0, 0.5)
+    assert list(row_indices(DpgItem.model_validate(prompt_metadata_result), "official")) == [2]
+    later_prompt_metadata = prompt_metadata(question(1, row=1), question(2, row=2))
+    assert score_pair(later_prompt_metadata, ["no", "yes"]) == (0.5, 0.5)
+    assert score_pair(prompt_metadata(question(1, row=0)), ["yes"]) == (
+        None,
+        1.0,
+    )  # the item has no question left
 
 
 def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
-    given = facts(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
-    assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(
-        given, ["no", "yes", "yes"]
+    prompt_metadata_result = prompt_metadata(
+        question(1, row=0), question(2, row=1), question(3, (1,), row=2)
+    )
+    assert score_pair(prompt_metadata_result, ["yes", "yes", "yes"]) == (None, 1.0) and score_pair(
+        prompt_metadata_result, ["no", "yes", "yes"]
     ) == (None, 1 / 3)
-    assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).failure)
-    shielded = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
-    assert both(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
-    assert both(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
-    unknown = facts(question(1), question(2, (9,)))
-    assert both(unknown, ["yes", "yes"]) == (None, 1.0)
+    assert "question 3 depends on question 1" in str(
+        tile(prompt_metadata_result, ["yes"] * 3).failure
+    )
+    shielded_prompt_metadata = prompt_metadata(
+        question(1, row=0), question(2, row=1), question(3, (2, 1), row=2)
+    )
+    assert score_pair(shielded_prompt_metadata, ["yes", "no", "yes"]) == (
+        0.0,
+        1 / 3,
+    )  # the loop stops at parent 2
+    assert score_pair(shielded_prompt_metadata, ["yes", "yes", "yes"]) == (None, 1.0)
+    unknown_prompt_metadata = prompt_metadata(question(1), question(2, (9,)))
+    assert score_pair(unknown_prompt_metadata, ["yes", "yes"]) == (None, 1.0)
     assert [
         can_crash_official_script(DpgItem.model_validate(g))
-        for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))
+        for g in (
+            prompt_metadata_result,
+            shielded_prompt_metadata,
+            unknown_prompt_metadata,
+            prompt_metadata(question(1), question(2, (1,))),
+        )
     ] == [True] * 3 + [False]
 
 
 def test_exact_yes_is_the_only_answer_worth_anything() -> None:
-    given = facts(*(question(n) for n in range(1, 6)))
-    assert both(given, ["yes", "Yes", "yes.", " yes ", "no"]) == (0.2, 0.8)
-    assert both(given, ["yes indeed", "true", "y", "", "yess"]) == (0.0, 0.0)
+    prompt_metadata_result = prompt_metadata(*(question(n) for n in range(1, 6)))
+    assert score_pair(prompt_metadata_result, ["yes", "Yes", "yes.", " yes ", "no"]) == (0.2, 0.8)
+    assert score_pair(prompt_metadata_result, ["yes indeed", "true", "y", "", "yess"]) == (0.0, 0.0)
 
 
 def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
-    ordered = facts(question(1), question(2, (1,)), question(3, (2,)))
-    assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
-    turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
-    assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
-    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroing_parents == {2: 1, 3: 2}
-    assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
-    assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (
+    ordered_prompt_metadata = prompt_metadata(question(1), question(2, (1,)), question(3, (2,)))
+    assert score_pair(ordered_prompt_metadata, ["no", "yes", "yes"]) == (0.0, 0.0)
+    turned_prompt_metadata = prompt_metadata(
+        question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13)
+    )
+    assert score_pair(turned_prompt_metadata, ["yes", "yes", "no"]) == (
+        1 / 3,
+        0.0,
+    )  # 3 was settled before 2 fell
+    assert tile(turned_prompt_metadata, ["yes", "yes", "no"], "corrected").zeroing_parents == {
+        2: 1,
+        3: 2,
+    }
+    assert score_pair(ordered_prompt_metadata, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    assert score_pair(
+        prompt_metadata(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]
+    ) == (
         1 / 3,
         1 / 3,
     )  # any parent
 
 
 def test_questions_in_a_ring_end() -> None:
-    ring = facts(question(1, (2,)), question(2, (1,)), question(3, (3,)))
-    assert both(ring, ["yes", "yes", "yes"]) == (1.0, 1.0)
-    assert both(ring, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    ring = prompt_metadata(question(1, (2,)), question(2, (1,)), question(3, (3,)))
+    assert score_pair(ring, ["yes", "yes", "yes"]) == (1.0, 1.0)
+    assert score_pair(ring, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
     assert tile(ring, ["no", "no", "no"], "corrected").score == 0
 
 
 def test_repeated_block_replaces_the_first_officially() -> None:
-    given = facts(question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10))
-    assert list(row_indices(DpgItem.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
-    assert list(row_indices(DpgItem.model_validate(given), "corrected").items()) == [
+    prompt_metadata_result = prompt_metadata(
+        question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10)
+    )
+    assert list(
+        row_indices(DpgItem.model_validate(prompt_metadata_result), "official").items()
+    ) == [(1, 2), (3, 3)]
+    assert list(
+        row_indices(DpgItem.model_validate(prompt_metadata_result), "corrected").items()
+    ) == [
         (1, 2),
         (2, 1),
         (3, 3),
     ]
-    assert both(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
-    twice = facts(
+    assert score_pair(prompt_metadata_result, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
+    twice = prompt_metadata(
         question(1, row=5), question(1, row=6)
     )  # in one block the later row counts, at the first's place
-    assert both(twice, ["no", "yes"]) == (1.0, 1.0)
+    assert score_pair(twice, ["no", "yes"]) == (1.0, 1.0)
 
 
 def test_first_row_does_not_split_a_block() -> None:
-    given = facts(question(1, row=0), question(2, row=1), question(3, row=2))
-    assert list(row_indices(DpgItem.model_validate(given), "official")) == [2, 3]
+    prompt_metadata_result = prompt_metadata(
+        question(1, row=0), question(2, row=1), question(3, row=2)
+    )
+    assert list(row_indices(DpgItem.model_validate(prompt_metadata_result), "official")) == [2, 3]
 
 
 def test_raw_categories_ignore_what_questions_depend_on() -> None:
-    given = facts(
+    prompt_metadata_result = prompt_metadata(
         question(1),
         question(2, (1,), phrase=COLOUR),
         question(3, phrase="entity - part (owl, beak)"),
     )
-    item = DpgItem.model_validate(given)
-    told = {
+    item = DpgItem.model_validate(prompt_metadata_result)
+    category_sums_result = {
         rules: category_sums(item, score_answers(item, ["no", "yes", "yes"], rules), rules)
-        for rules in BOTH
+        for rules in BOTH_TEXTS
     }
-    assert told["official"] == {
+    assert category_sums_result["official"] == {
         "entity": (1, 2),
         "entity-whole": (0, 1),
         "attribute": (1, 1),
         "attribute-color": (1, 1),
         "entity-part": (1, 1),
     }
-    assert told["corrected"]["attribute-color"] == (0, 1) and told["corrected"]["entity"] == (1, 2)
+    assert category_sums_result["corrected"]["attribute-color"] == (0, 1) and category_sums_result[
+        "corrected"
+    ]["entity"] == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +221,11 @@ def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
     assert set(CORRECTIONS).isdisjoint(QUIRKS_NOT_REPRODUCED) and set(CORRECTIONS) | set(
         QUIRKS_NOT_REPRODUCED
     ) == set(QUIRKS)
-    here = Path(__file__).read_text() + "".join(
+    text = Path(__file__).read_text() + "".join(
         (Path(__file__).parents[1] / f"suites/test_dpg_{part}.py").read_text()
         for part in ("layout", "suite")
     )
-    assert not [quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" not in here]
+    assert not [quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" not in text]
 
 
 # ---------------------------------------------------------------------------- a slow script from
@@ -194,31 +233,32 @@ def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
 
 
 def script(
-    table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]
+    table: Sequence[dict[str, Any]], fields: dict[str, list[dict[str, str]]]
 ) -> tuple[float, dict[str, float]]:
     """Score and L2 values of one process, from rows of (item, id, parents, tuple, question) and
     answers by item, tile and question.
     """
-    known: dict[str, dict[int, dict[str, Any]]] = {}
+    known_fields: dict[str, dict[int, dict[str, Any]]] = {}
     before = ""
     for number, row in enumerate(table):
         if number == 0:
             continue
         if row["item"] != before:
-            known[row["item"]] = {}
-        known[row["item"]][row["id"]] = row
+            known_fields[row["item"]] = {}
+        known_fields[row["item"]][row["id"]] = row
         before = row["item"]
-    scores, pooled = [], {}
-    for item, tiles in said.items():
+    scores, pooled_records = [], {}
+    for item, tiles in fields.items():
         try:
-            mine = known[item]
+            package_value = known_fields[item]
             per_tile = []
             for answers in tiles:
                 value = {
-                    n: 1.0 if answers[row["question"]] == "yes" else 0.0 for n, row in mine.items()
+                    n: 1.0 if answers[row["question"]] == "yes" else 0.0
+                    for n, row in package_value.items()
                 }
-                given = dict(value)
-                for n, row in mine.items():
+                inputs = dict(value)
+                for n, row in package_value.items():
                     for parent in row["parents"]:
                         if parent != 0 and value[parent] == 0:
                             value[n] = 0
@@ -227,15 +267,21 @@ def script(
         except KeyError:
             continue
         scores.append(sum(per_tile) / len(per_tile))
-        for n, row in mine.items():
-            pooled.setdefault(row["tuple"].split("(")[0].strip(), []).append(given[n])
+        for n, row in package_value.items():
+            pooled_records.setdefault(row["tuple"].split("(")[0].strip(), []).append(inputs[n])
     return 100 * float(np.mean(scores)), {
-        name: 100 * float(np.mean(v)) for name, v in pooled.items()
+        name: 100 * float(np.mean(v)) for name, v in pooled_records.items()
     }
 
 
 def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, Any]]:
-    phrases = [WHOLE, COLOUR, "relation - spatial (a, b)", "global - (photo)", "other - text (x)"]
+    phrases = [
+        WHOLE_TEXT,
+        COLOUR,
+        "relation - spatial (a, b)",
+        "global - (photo)",
+        "other - text (x)",
+    ]
     table: list[dict[str, Any]] = []
     for k in range(items):
         count = int(rng.integers(2, 8))
@@ -258,41 +304,43 @@ def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, An
 
 
 def sights_of(
-    table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]
+    table: Sequence[dict[str, Any]], fields: dict[str, list[dict[str, str]]]
 ) -> list[AnnotatedImage]:
     by_item: dict[str, list[dict[str, Any]]] = {}
-    for row, one in enumerate(table):
-        asked = {
+    for row, first_table in enumerate(table):
+        request = {
             "row": row,
-            "id": one["id"],
-            "question": one["question"],
-            "parents": one["parents"],
+            "id": first_table["id"],
+            "question": first_table["question"],
+            "parents": first_table["parents"],
             "broad": "",
             "detailed": "",
-            "tuple": one["tuple"],
+            "tuple": first_table["tuple"],
         }
-        by_item.setdefault(one["item"], []).append(asked)
+        by_item.setdefault(first_table["item"], []).append(request)
     sights = []
     for copy in range(4):
         for prompt, (item, questions) in enumerate(by_item.items()):
-            answers = [said[item][copy][q["question"]] for q in questions]
-            sights.append(sight(len(sights), prompt, copy, facts(*questions, item=item), answers))
+            answers = [fields[item][copy][q["question"]] for q in questions]
+            sights.append(
+                sight(len(sights), prompt, copy, prompt_metadata(*questions, item=item), answers)
+            )
     return sights
 
 
 def sight(
-    index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None
+    index: int, prompt: int, copy: int, fields: dict[str, Any], answers: Sequence[str] | None
 ) -> AnnotatedImage:
     if answers is None:
         return AnnotatedImage(
-            index, prompt, copy, "t", given, {}, failure="the image cannot be read"
+            index, prompt, copy, "t", fields, {}, failure="the image cannot be read"
         )
     return AnnotatedImage(
         index,
         prompt,
         copy,
         "t",
-        given,
+        fields,
         {"vqa": VqaAnnotation(answers=tuple(VqaAnswer(text=text) for text in answers))},
     )
 
@@ -302,28 +350,29 @@ def values(score: EvaluatorOutput) -> dict[str, float | None]:
 
 
 def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
-    dropped = moved = 0
+    dropped_count = moved_count = 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
         table = random_table(rng)
-        said = {
+        texts = {
             item: [
                 {r["question"]: str(rng.choice(["yes", "yes", "no", "red"])) for r in table}
                 for _ in range(4)
             ]
             for item in dict.fromkeys(r["item"] for r in table)
         }
-        score, pooled = script(table, said)
-        official = DPG.evaluate(sights_of(table, said), "official", False)
-        found = values(official)
-        assert found["dpg"] == pytest.approx(score, rel=1e-13)
-        for phrase, value in pooled.items():
-            assert found[categories(phrase)[-1]] == pytest.approx(value, rel=1e-12)
-        dropped += official.measurements[0].n_abstained
-        moved += (
-            values(DPG.evaluate(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
+        score, pooled_script = script(table, texts)
+        official = DPG.evaluate(sights_of(table, texts), "official", False)
+        result = values(official)
+        assert result["dpg"] == pytest.approx(score, rel=1e-13)
+        for phrase, value in pooled_script.items():
+            assert result[categories(phrase)[-1]] == pytest.approx(value, rel=1e-12)
+        dropped_count += official.measurements[0].n_abstained
+        moved_count += (
+            values(DPG.evaluate(sights_of(table, texts), "corrected", False))["dpg"]
+            != result["dpg"]
         )
-    assert dropped > 0 and moved == 12, (
+    assert dropped_count > 0 and moved_count == 12, (
         "tables that lose an item, and on which the corrections matter, must be among them"
     )
 
@@ -333,14 +382,15 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
 
 
 def four(
-    prompt: int, given: dict[str, Any], *answers: Sequence[str] | None
+    prompt: int, fields: dict[str, Any], *answers: Sequence[str] | None
 ) -> list[AnnotatedImage]:
     return [
-        sight(10 * copy + prompt, prompt, copy, given, said) for copy, said in enumerate(answers)
+        sight(10 * copy + prompt, prompt, copy, fields, answer)
+        for copy, answer in enumerate(answers)
     ]
 
 
-PAIR = facts(question(1), question(2, (1,), phrase=COLOUR))
+PAIR = prompt_metadata(question(1), question(2, (1,), phrase=COLOUR))
 YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
 
 
@@ -355,7 +405,7 @@ def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
     )
 
 
-@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("rules", BOTH_TEXTS)
 def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
     """The script averages an item's tiles and then items."""
     sights = [*four(0, PAIR, YES, YES, YES), *four(1, PAIR, NO)]
@@ -368,12 +418,12 @@ def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
 
 def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
     sights = [*four(0, PAIR, YES, YES, YES, NO), *four(1, PAIR, NO, NO, NO, YES)]
-    official, corrected = (values(DPG.evaluate(sights, rules, False)) for rules in BOTH)
+    official, corrected_value = (values(DPG.evaluate(sights, rules, False)) for rules in BOTH_TEXTS)
     assert (official["entity"], official["attribute-color"]) == (
         50.0,
         100.0,
     )  # raw answers of the last image: no yes, yes yes
-    assert (corrected["entity"], corrected["attribute-color"]) == (50.0, 50.0)
+    assert (corrected_value["entity"], corrected_value["attribute-color"]) == (50.0, 50.0)
     score = DPG.evaluate(sights, "official", False)
     counts = {m.metric: (m.n_asked, m.n_scored, m.n_abstained) for m in score.measurements}
     assert counts["entity"] == (8, 2, 6) and counts["dpg"] == (8, 8, 0)
@@ -384,16 +434,23 @@ def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
 
 
 def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
-    given = facts(
+    prompt_metadata_result = prompt_metadata(
         question(1, row=0), question(2, row=1), question(3, (2, 1), row=2), item="partiprompts97"
     )
     sights = [
-        *four(0, given, ("yes", "no", "yes"), ("yes", "yes", "yes"), ("no",) * 3, ("no",) * 3),
+        *four(
+            0,
+            prompt_metadata_result,
+            ("yes", "no", "yes"),
+            ("yes", "yes", "yes"),
+            ("no",) * 3,
+            ("no",) * 3,
+        ),
         *four(1, PAIR, YES, YES, YES, YES),
     ]
-    official, corrected = (DPG.evaluate(sights, rules, False) for rules in BOTH)
+    official, corrected_result = (DPG.evaluate(sights, rules, False) for rules in BOTH_TEXTS)
     assert values(official)["dpg"] == 100.0  # the second tile raises, so the first leaves too
-    assert values(corrected)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
+    assert values(corrected_result)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
     assert official.measurements[0].n_abstained == 4
     assert "items: the official rules exclude 1 with 4 images: partiprompts97" in official.warnings
     assert official.sample_scores[0]["verdict"] == "excluded"
@@ -436,10 +493,15 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
 
 
 def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
-    odd = facts(question(1, phrase="mood - sad (owl)"))
-    odd["official_text"] = False  # None is said by suites that have no official texts
+    odd_prompt_metadata = prompt_metadata(question(1, phrase="mood - sad (owl)"))
+    odd_prompt_metadata["official_text"] = (
+        False  # None is said by suites that have no official texts
+    )
     score = DPG.evaluate(
-        [*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)],
+        [
+            *four(0, odd_prompt_metadata, ["yes"], ["yes"], ["yes"], ["no"]),
+            *four(1, PAIR, YES, YES, YES, YES),
+        ],
         "official",
         False,
     )
@@ -457,8 +519,13 @@ def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> N
 def test_rows_show_what_was_zeroed_and_by_what() -> None:
     row, *_ = DPG.evaluate(four(0, PAIR, NO, YES, YES, YES), "official", True).sample_scores
     assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
-    first, second = row["evidence"]["zero_questions"]
-    assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}
+    first_row, second = row["evidence"]["zero_questions"]
+    assert first_row == {
+        "id": 1,
+        "question": "Is it 1?",
+        "answer": "no",
+        "category": "entity-whole",
+    }
     assert second == {
         "id": 2,
         "question": "Is it 2?",
@@ -472,13 +539,15 @@ def test_rows_show_what_was_zeroed_and_by_what() -> None:
 
 def test_every_row_is_asked_and_answers_must_fit() -> None:
     (look,) = DPG.annotator_roles
-    given = facts(question(1, row=0), question(2, row=1))
-    assert look.role == "vqa" and look.make_query(given, {}) == VqaQuery(
+    prompt_metadata_result = prompt_metadata(question(1, row=0), question(2, row=1))
+    assert look.role == "vqa" and look.make_query(prompt_metadata_result, {}) == VqaQuery(
         questions=("Is it 1?", "Is it 2?")
     )
     with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
         DPG.score_sample(
-            given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official"
+            prompt_metadata_result,
+            {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))},
+            "official",
         )
 
 

@@ -22,7 +22,7 @@ from harope_bench.evaluators.base import (
 from harope_bench.evaluators.prompt_scores import PromptEvaluator
 
 
-class Plain(FeatureEvaluator):
+class MinimalEvaluator(FeatureEvaluator):
     """An evaluator that defines what it must and nothing else."""
 
     version, profile, parity, metrics = 1, "plain", "none", ()
@@ -41,21 +41,21 @@ def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> No
 
 
 def test_what_an_evaluator_leaves_out_has_a_default() -> None:
-    plain = Plain()
+    plain_minimal_evaluator = MinimalEvaluator()
     assert (
-        plain.rules,
-        plain.profiles,
-        plain.profiles_with_own_judge,
-        plain.subject,
-        plain.arrays,
+        plain_minimal_evaluator.rules,
+        plain_minimal_evaluator.profiles,
+        plain_minimal_evaluator.profiles_with_own_judge,
+        plain_minimal_evaluator.subject,
+        plain_minimal_evaluator.arrays,
     ) == (("official",), ("plain",), (), "images", ())
-    assert plain.with_profile("plain") is plain
+    assert plain_minimal_evaluator.with_profile("plain") is plain_minimal_evaluator
 
 
 @pytest.mark.parametrize(
     ("call", "member"),
     [
-        (lambda: Plain().evaluate(Features(np.arange(0), None, {}), {}), "evaluate"),
+        (lambda: MinimalEvaluator().evaluate(Features(np.arange(0), None, {}), {}), "evaluate"),
         (lambda: AnnotationEvaluator().evaluate([], "official", False), "evaluate"),
         (lambda: AnnotationEvaluator().metrics_of_prompt({}), "metrics_of_prompt"),
         (lambda: PromptEvaluator().task({}), "task"),

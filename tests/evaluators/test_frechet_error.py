@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from clouds import cloud, measured, observed, reference_of, with_dead_columns
+from clouds import cloud, find_measurement, make_features, reference_of, with_dead_columns
 
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet_distance, influence_values
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.statistics.significance import Z, difference, standard_error
 
-WIDTH, DRAWN, REPLICATES = 16, 1000, 400
+WIDTH, DRAWN_COUNT, REPLICATES = 16, 1000, 400
 REAL = Gaussian(np.zeros(WIDTH), np.eye(WIDTH))
 
 
@@ -26,8 +26,10 @@ def generator(noise: np.ndarray, tilt: float) -> np.ndarray:
 
 
 def fid_and_influence(rows: np.ndarray) -> tuple[float, np.ndarray]:
-    drawn = Moments.from_rows(rows).to_gaussian()
-    return frechet_distance(drawn, REAL), influence_values(rows, drawn, REAL)
+    generated_gaussian = Moments.from_rows(rows).to_gaussian()
+    return frechet_distance(generated_gaussian, REAL), influence_values(
+        rows, generated_gaussian, REAL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,14 @@ def replicates() -> tuple[np.ndarray, ...]:
     """FID and errors of REPLICATES runs: (a, error of a, a - b, paired error) each
     (REPLICATES,).
     """
-    rng, found = np.random.default_rng(12), []
+    rng, records = np.random.default_rng(12), []
     for _ in range(REPLICATES):
-        noise = rng.normal(size=(DRAWN, WIDTH))
+        noise = rng.normal(size=(DRAWN_COUNT, WIDTH))
         (a, rows_a), (b, rows_b) = (
             fid_and_influence(generator(noise, tilt)) for tilt in (0.10, 0.12)
         )
-        found.append((a, standard_error(rows_a), a - b, standard_error(rows_a - rows_b)))
-    return tuple(np.array(column) for column in zip(*found, strict=True))
+        records.append((a, standard_error(rows_a), a - b, standard_error(rows_a - rows_b)))
+    return tuple(np.array(column) for column in zip(*records, strict=True))
 
 
 def test_the_error_of_fid_is_the_spread_of_replicates(replicates: tuple[np.ndarray, ...]) -> None:
@@ -54,17 +56,17 @@ def test_the_error_of_fid_is_the_spread_of_replicates(replicates: tuple[np.ndarr
 def test_the_paired_error_is_the_spread_of_paired_replicates(
     replicates: tuple[np.ndarray, ...],
 ) -> None:
-    _, errors, deltas, paired = replicates
-    assert paired.mean() == pytest.approx(deltas.std(ddof=1), rel=0.14)
-    assert paired.mean() < 0.5 * math.hypot(
+    _, errors, deltas, paired_replicate = replicates
+    assert paired_replicate.mean() == pytest.approx(deltas.std(ddof=1), rel=0.14)
+    assert paired_replicate.mean() < 0.5 * math.hypot(
         errors.mean(), errors.mean()
     )  # shared seeds are worth having
 
 
 def test_the_interval_covers_the_mean_at_this_n(replicates: tuple[np.ndarray, ...]) -> None:
-    values, errors, deltas, paired = replicates
-    for found, error in ((values, errors), (deltas, paired)):
-        share = (np.abs(found - found.mean()) <= Z * error).mean()
+    values, errors, deltas, paired_replicate = replicates
+    for result, error in ((values, errors), (deltas, paired_replicate)):
+        share = (np.abs(result - result.mean()) <= Z * error).mean()
         assert (
             0.91 <= share <= 0.99
         )  # 95% with 400 replicates is known to 1.1 points; four widths below
@@ -75,11 +77,11 @@ def test_the_error_is_not_too_small_where_generator_and_reference_agree() -> Non
     by about sqrt 2.
     """
     rng = np.random.default_rng(13)
-    found = [
+    result = [
         (value, standard_error(rows))
         for value, rows in (fid_and_influence(rng.normal(size=(200, WIDTH))) for _ in range(200))
     ]
-    values, errors = np.array(found).T
+    values, errors = np.array(result).T
     assert 1.2 < errors.mean() / values.std(ddof=1) < 1.7
 
 
@@ -90,8 +92,11 @@ def test_influence_is_the_derivative_of_the_distance() -> None:
         with_dead_columns(cloud(14, 4000, 6)).astype(np.float64),
     ):
         real = Moments.from_rows(cloud(15, 500, 6, shift=1.0)).to_gaussian()
-        drawn = Moments.from_rows(rows).to_gaussian()
-        whole, contributions = frechet_distance(drawn, real), influence_values(rows, drawn, real)
+        generated_gaussian = Moments.from_rows(rows).to_gaussian()
+        whole_frechet_distance, contributions = (
+            frechet_distance(generated_gaussian, real),
+            influence_values(rows, generated_gaussian, real),
+        )
         assert abs(contributions.mean()) < 1e-12
         for i in (0, 17, 3999):
             without = frechet_distance(
@@ -99,20 +104,29 @@ def test_influence_is_the_derivative_of_the_distance() -> None:
             )
             # What first order leaves out is 1/N of a contribution, and the correction N - 1 to N -
             # 2 a constant of that size.
-            assert (whole - without) * 3999 == pytest.approx(contributions[i], abs=0.03)
+            assert (whole_frechet_distance - without) * 3999 == pytest.approx(
+                contributions[i], abs=0.03
+            )
 
 
 def test_influence_does_not_depend_on_the_root() -> None:
     rows, real = cloud(16, 300, 10), Moments.from_rows(cloud(17, 300, 10)).to_gaussian()
-    drawn = Moments.from_rows(rows).to_gaussian()
-    values, vectors = np.linalg.eigh(drawn.covariance)
-    other = influence_values(rows, drawn, real, vectors * np.sqrt(values))
-    np.testing.assert_allclose(influence_values(rows, drawn, real), other, rtol=1e-9, atol=1e-9)
+    generated_gaussian = Moments.from_rows(rows).to_gaussian()
+    values, vectors = np.linalg.eigh(generated_gaussian.covariance)
+    other_influence_values = influence_values(
+        rows, generated_gaussian, real, vectors * np.sqrt(values)
+    )
+    np.testing.assert_allclose(
+        influence_values(rows, generated_gaussian, real),
+        other_influence_values,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
-    score = PLUGIN.evaluate(observed(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
-    fid = measured(score, "fid")
+    score = PLUGIN.evaluate(make_features(cloud(18, 30, 30)), reference_of(cloud(19, 200, 30)))
+    fid = find_measurement(score, "fid")
     assert fid.value is not None and fid.se is None and fid.low is None and fid.interval is None
     assert "fid" not in score.per_sample
     assert any(
@@ -120,7 +134,9 @@ def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
     )
     live = with_dead_columns(cloud(18, 30, 30))  # 20 live columns are fewer than 30 images
     assert (
-        measured(PLUGIN.evaluate(observed(live), reference_of(cloud(19, 200, 30))), "fid").se
+        find_measurement(
+            PLUGIN.evaluate(make_features(live), reference_of(cloud(19, 200, 30))), "fid"
+        ).se
         is not None
     )
 
@@ -131,21 +147,29 @@ def test_scores_of_two_checkpoints_pair_by_sample() -> None:
         {"mu": REAL.mean, "sigma": REAL.covariance},
     )
     a, b = (
-        PLUGIN.evaluate(observed(generator(noise, tilt).astype(np.float32)), reference)
+        PLUGIN.evaluate(make_features(generator(noise, tilt).astype(np.float32)), reference)
         for tilt in (0.10, 0.13)
     )
     np.testing.assert_array_equal(a.per_sample["indices"], np.arange(800))
-    paired = difference(
-        "lower", measured(a, "fid"), measured(b, "fid"), a.per_sample["fid"], b.per_sample["fid"]
+    paired_difference = difference(
+        "lower",
+        find_measurement(a, "fid"),
+        find_measurement(b, "fid"),
+        a.per_sample["fid"],
+        b.per_sample["fid"],
     )
-    alone = difference("lower", measured(a, "fid"), measured(b, "fid"))
-    assert paired.delta == alone.delta and paired.se is not None and alone.se is not None
-    assert paired.se < 0.5 * alone.se and paired.verdict == "worse"
-    pair = PLUGIN.evaluate(observed(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
+    alone_difference = difference("lower", find_measurement(a, "fid"), find_measurement(b, "fid"))
+    assert (
+        paired_difference.delta == alone_difference.delta
+        and paired_difference.se is not None
+        and alone_difference.se is not None
+    )
+    assert paired_difference.se < 0.5 * alone_difference.se and paired_difference.verdict == "worse"
+    pair = PLUGIN.evaluate(make_features(cloud(57, 90, 4)), reference_of(cloud(58, 90, 4)))
     drop = difference(
         "higher",
-        measured(pair, "recall"),
-        measured(pair, "recall"),
+        find_measurement(pair, "recall"),
+        find_measurement(pair, "recall"),
         pair.per_sample["recall"] | 1,
         pair.per_sample["recall"],
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from geneval_scenes import at, clause, line, thing
+from geneval_scenes import at, clause, line, make_detection
 
 from harope_bench.assets import local_files
 from harope_bench.assets.download import fetch_asset
@@ -43,17 +43,26 @@ def shares(*names: str) -> ColourAnnotation:
 
 
 def sight(
-    index: int, prompt: int, facts: dict[str, Any], found: Sequence[Detection] | None, *named: str
+    index: int,
+    prompt: int,
+    fields: dict[str, Any],
+    items: Sequence[Detection] | None,
+    *keywords: str,
 ) -> AnnotatedImage:
-    if found is None:
+    if items is None:
         return AnnotatedImage(
-            index, prompt, index, "t", facts, {}, failure="the image cannot be read"
+            index, prompt, index, "t", fields, {}, failure="the image cannot be read"
         )
-    seen: dict[str, Any] = {
-        "detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))
+    records: dict[str, Any] = {
+        "detector": DetectionAnnotation(size=(512, 512), detections=tuple(items))
     }
     return AnnotatedImage(
-        index, prompt, index, "t", facts, seen | ({"colours": shares(*named)} if named else {})
+        index,
+        prompt,
+        index,
+        "t",
+        fields,
+        records | ({"colours": shares(*keywords)} if keywords else {}),
     )
 
 
@@ -65,28 +74,38 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
     "position": line("position", clause("dog"), clause("cat", position=["left of", 0])),
     "color_attr": line("color_attr", clause("dog", color="red"), clause("cat", color="blue")),
 }
-PAIR = [thing("dog", 0.8, (100, 0, 110, 10)), thing("cat", 0.7, (0, 0, 10, 10))]
+PAIR = [make_detection("dog", 0.8, (100, 0, 110, 10)), make_detection("cat", 0.7, (0, 0, 10, 10))]
 
 
-def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
+def six(hit_fields: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
     """Two prompts of each task in the table, with as many images as outcomes; a right image holds
     the pair, a wrong one nothing.
     """
     sights = []
-    for number, (tag, outcomes) in enumerate(hit.items()):
-        for k, good in enumerate(outcomes):
-            found = (
-                ([thing("dog", 0.99), thing("dog", 0.98)] if tag == "counting" else PAIR)
-                if good
+    for number, (tag, outcomes) in enumerate(hit_fields.items()):
+        for k, good_outcome in enumerate(outcomes):
+            detections = (
+                (
+                    [make_detection("dog", 0.99), make_detection("dog", 0.98)]
+                    if tag == "counting"
+                    else PAIR
+                )
+                if good_outcome
                 else []
             )
-            named = {"colors": ("red",), "color_attr": ("red", "blue")}.get(tag, ()) if good else ()
-            sights.append(sight(len(sights), 2 * number + k % 2, ONE_OF_EACH[tag], found, *named))
+            fields = (
+                {"colors": ("red",), "color_attr": ("red", "blue")}.get(tag, ())
+                if good_outcome
+                else ()
+            )
+            sights.append(
+                sight(len(sights), 2 * number + k % 2, ONE_OF_EACH[tag], detections, *fields)
+            )
     return sights
 
 
 def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> None:
-    hit = {
+    hit_fields = {
         "single_object": (1, 1, 1, 1),
         "two_object": (1, 0, 1, 0),
         "counting": (0, 0, 0, 0),
@@ -95,13 +114,13 @@ def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> No
         "color_attr": (1, 1, 0, 0),
     }
     score = GENEVAL.evaluate(
-        six({k: [bool(x) for x in v] for k, v in hit.items()}), "official", False
+        six({k: [bool(x) for x in v] for k, v in hit_fields.items()}), "official", False
     )
     values = {m.metric: m.value for m in score.measurements}
-    means = {tag: sum(v) / 4 for tag, v in hit.items()}
+    means = {tag: sum(v) / 4 for tag, v in hit_fields.items()}
     assert {tag: values[tag] for tag in TASKS} == means
     assert values["overall"] == pytest.approx(sum(means.values()) / 6)
-    assert values["images_correct"] == pytest.approx(sum(map(sum, hit.values())) / 24)
+    assert values["images_correct"] == pytest.approx(sum(map(sum, hit_fields.values())) / 24)
     assert [name for name in score.per_sample if name.endswith("_tasks")] == [
         "overall_tasks"
     ]  # the shares count images and prompts alike
@@ -120,11 +139,11 @@ def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> No
 def test_any_task_alone_gives_no_overall_unless_asked() -> None:
     sights = six({"single_object": (True, True), "colors": (True, False)})
     strict, lenient = (GENEVAL.evaluate(sights, "official", flag) for flag in (False, True))
-    found = {m.metric: m for m in strict.measurements}
-    assert found["overall"].value is None and "two_object, counting, position, color_attr" in (
-        found["overall"].reason or ""
+    entries = {m.metric: m for m in strict.measurements}
+    assert entries["overall"].value is None and "two_object, counting, position, color_attr" in (
+        entries["overall"].reason or ""
     )
-    assert found["colors"].value == 0.5
+    assert entries["colors"].value == 0.5
     assert {m.metric: m.value for m in lenient.measurements}["overall"] == 0.75
     assert GENEVAL.evaluate(sights, "corrected", False).measurements == strict.measurements
 
@@ -148,7 +167,7 @@ def test_a_failed_image_gives_no_score_unless_asked_and_then_leaves_the_denomina
 
 
 def test_rows_show_the_things_and_colours_that_decided() -> None:
-    low = [thing("dog", 0.8, (1, 2, 3, 4)), thing("cat", 0.25)]
+    low = [make_detection("dog", 0.8, (1, 2, 3, 4)), make_detection("cat", 0.25)]
     (row,) = GENEVAL.evaluate(
         [sight(0, 0, ONE_OF_EACH["color_attr"], low, "green")], "official", True
     ).sample_scores
@@ -164,8 +183,11 @@ def test_rows_show_the_things_and_colours_that_decided() -> None:
 
 
 def test_both_rules_stand_side_by_side_where_they_differ() -> None:
-    found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20))]
-    sights = [sight(k, k, ONE_OF_EACH["colors"], found, "blue", "red") for k in range(2)]
+    detections = [
+        make_detection("dog", 0.5, (0, 0, 5, 5)),
+        make_detection("dog", 0.5, (9, 9, 20, 20)),
+    ]
+    sights = [sight(k, k, ONE_OF_EACH["colors"], detections, "blue", "red") for k in range(2)]
     score = GENEVAL.evaluate(sights, "official", True)
     assert "colors is 0.0000 official, 1.0000 corrected" in [
         difference.text for difference in score.rule_differences
@@ -176,25 +198,25 @@ def test_both_rules_stand_side_by_side_where_they_differ() -> None:
 def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> None:
     detector, colours = GENEVAL.annotator_roles
     assert (detector.role, colours.role) == ("detector", "colours")
-    facts = ONE_OF_EACH["color_attr"]
-    assert detector.make_query(facts, {}) == DetectionQuery(names=("dog", "cat"))
+    fields = ONE_OF_EACH["color_attr"]
+    assert detector.make_query(fields, {}) == DetectionQuery(names=("dog", "cat"))
     assert detector.make_query(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
     mask = Mask(size=(2, 2), counts=(1, 3))
     sighting = DetectionAnnotation(
         size=(2, 2),
         detections=(
-            thing("cat", 0.9),
-            thing("dog", 0.8).model_copy(update={"mask": mask}),
-            thing("dog", 0.7),
+            make_detection("cat", 0.9),
+            make_detection("dog", 0.8).model_copy(update={"mask": mask}),
+            make_detection("dog", 0.7),
         ),
     )
-    ask = colours.make_query(facts, {"detector": sighting})
+    ask = colours.make_query(fields, {"detector": sighting})
     assert isinstance(ask, ColourQuery) and ask.candidates == COLOURS
     assert [(o.name, o.mask) for o in ask.objects] == [("dog", mask), ("cat", None)]
     for tag in ("single_object", "two_object", "counting", "position"):
         assert colours.make_query(ONE_OF_EACH[tag], {"detector": sighting}) is None
     assert (
-        colours.make_query(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())})
+        colours.make_query(fields, {"detector": DetectionAnnotation(size=(2, 2), detections=())})
         is None
     )
 
@@ -287,8 +309,8 @@ def test_the_official_prompts_name_known_classes_colours_and_relations() -> None
         local_files.require_local_file("geneval", "object_names.txt").path.read_text().splitlines()
     )
     every = [
-        PromptSpec.model_validate(facts)
-        for facts in read_metadata(
+        PromptSpec.model_validate(metadata)
+        for metadata in read_metadata(
             local_files.require_local_file("geneval", "evaluation_metadata.jsonl").path
         )
     ]
@@ -323,40 +345,40 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
     sights = []
     for i in range(suite.count):
         case = suite.case(i)
-        wanted = PromptSpec.model_validate(case.metadata["geneval"])
-        found = [
-            thing(c.name, 0.95, at(100 * k, 100 * k))
-            for k, c in enumerate(wanted.include)
+        expected = PromptSpec.model_validate(case.metadata["geneval"])
+        detections = [
+            make_detection(c.name, 0.95, at(100 * k, 100 * k))
+            for k, c in enumerate(expected.include)
             for _ in range(c.count)
         ]
-        found = found if rng.random() < 0.7 else []
-        seen: dict[str, Any] = {
-            "detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))
+        detections = detections if rng.random() < 0.7 else []
+        fields: dict[str, Any] = {
+            "detector": DetectionAnnotation(size=(512, 512), detections=tuple(detections))
         }
-        if ask := GENEVAL.annotator_roles[1].make_query(case.metadata["geneval"], seen):
-            seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
+        if ask := GENEVAL.annotator_roles[1].make_query(case.metadata["geneval"], fields):
+            fields["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
         sights.append(
             AnnotatedImage(
-                i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], seen
+                i, case.prompt_index, case.copy, case.prompt, case.metadata["geneval"], fields
             )
         )
     score = GENEVAL.evaluate(sights, "official", False)
-    found_by = {m.metric: m for m in score.measurements}
-    assert [found_by[tag].n_scored for tag in TASKS] == [320, 396, 320, 376, 400, 400]
+    entries = {m.metric: m for m in score.measurements}
+    assert [entries[tag].n_scored for tag in TASKS] == [320, 396, 320, 376, 400, 400]
     for tag in TASKS:
-        value = found_by[tag].value * found_by[tag].n_scored
+        value = entries[tag].value * entries[tag].n_scored
         assert value == pytest.approx(round(value), abs=1e-9)
-    assert found_by["overall"].value == pytest.approx(
-        np.mean([found_by[tag].value for tag in TASKS]), abs=1e-15
+    assert entries["overall"].value == pytest.approx(
+        np.mean([entries[tag].value for tag in TASKS]), abs=1e-15
     )
     table = registry.load_by_name("tables", "table4")
     cells = [
-        (row["published"][tag], found_by[tag].n_scored) for row in table["rows"] for tag in TASKS
+        (row["published"][tag], entries[tag].n_scored) for row in table["rows"] for tag in TASKS
     ]
-    impossible = [
+    impossible_cells = [
         cell for cell, n in cells if abs(round(float(cell) * n) / n - float(cell)) > 0.0005 + 1e-9
     ]
-    assert impossible == ["0.606"]
+    assert impossible_cells == ["0.606"]
     assert {c["n_images"] for c in table["columns"] if c["key"] in TASKS} == {
-        found_by[tag].n_scored for tag in TASKS
+        entries[tag].n_scored for tag in TASKS
     }

@@ -45,7 +45,7 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Features:
+def random_features() -> Features:
     arrays = {
         "features": cloud(0, N, WIDTH, 0.3),
         "spatial": cloud(1, N, 9),
@@ -65,8 +65,10 @@ def reference() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def of_torch_fidelity(seen: Features, reference: dict[str, np.ndarray]) -> EvaluatorOutput:
-    return PLUGIN.with_profile("torch-fidelity").evaluate(seen, reference)
+def of_torch_fidelity(
+    random_features: Features, reference: dict[str, np.ndarray]
+) -> EvaluatorOutput:
+    return PLUGIN.with_profile("torch-fidelity").evaluate(random_features, reference)
 
 
 def values(score: EvaluatorOutput) -> dict[str, float]:
@@ -74,22 +76,27 @@ def values(score: EvaluatorOutput) -> dict[str, float]:
 
 
 def test_profile_torch_fidelity_is_torch_fidelity(
-    seen: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput
+    random_features: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput
 ) -> None:
-    ours = values(of_torch_fidelity)
-    drawn, real = torch.from_numpy(seen.arrays["features"]), torch.from_numpy(reference["features"])
-    theirs = fid_statistics_to_metric(
-        fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False
+    package_value = values(of_torch_fidelity)
+    generated_tensor, real = (
+        torch.from_numpy(random_features.arrays["features"]),
+        torch.from_numpy(reference["features"]),
     )
-    assert ours["fid"] == pytest.approx(
-        theirs["frechet_inception_distance"], rel=1e-6
+    library_fid_statistics = fid_statistics_to_metric(
+        fid_features_to_statistics(generated_tensor),
+        fid_features_to_statistics(real),
+        verbose=False,
+    )
+    assert package_value["fid"] == pytest.approx(
+        library_fid_statistics["frechet_inception_distance"], rel=1e-6
     )  # their mean is float32
     inception = isc_features_to_metric(
-        torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
+        torch.from_numpy(random_features.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020
     )
-    assert ours["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
+    assert package_value["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
     kid = kid_features_to_metric(
-        drawn,
+        generated_tensor,
         real,
         kid_subsets=100,
         kid_subset_size=1000,
@@ -100,85 +107,106 @@ def test_profile_torch_fidelity_is_torch_fidelity(
         kid_kernel_poly_coef0=1,
         verbose=False,
     )
-    assert ours["kid-subsets"] == pytest.approx(
+    assert package_value["kid-subsets"] == pytest.approx(
         kid["kernel_inception_distance_mean"], abs=2e-5
     )  # their kernels are float32
     prc = prc_features_to_metric(
-        drawn, real, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False
+        generated_tensor,
+        real,
+        prc_neighborhood=3,
+        prc_batch_size=500,
+        save_cpu_ram=True,
+        verbose=False,
     )
-    assert (ours["precision"], ours["recall"]) == pytest.approx(
+    assert (package_value["precision"], package_value["recall"]) == pytest.approx(
         (prc["precision"], prc["recall"]), abs=1e-7
     )  # a float32 mean
 
 
 def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorOutput) -> None:
-    score, found = of_torch_fidelity, values(of_torch_fidelity)
-    (full,) = [m for m in score.measurements if m.metric == "kid"]
-    assert full.se is not None and full.se > 0
-    assert abs(found["kid"] - found["kid-subsets"]) < full.se
+    score, result = of_torch_fidelity, values(of_torch_fidelity)
+    (full_value,) = [m for m in score.measurements if m.metric == "kid"]
+    assert full_value.se is not None and full_value.se > 0
+    assert abs(result["kid"] - result["kid-subsets"]) < full_value.se
     assert any(
         w.startswith("kid-subsets: standard deviation over 100 subsets") for w in score.warnings
     )
 
 
-def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndarray]) -> None:
+def test_profile_clean_is_clean_fid(
+    random_features: Features, reference: dict[str, np.ndarray]
+) -> None:
     clean_fid = pytest.importorskip("cleanfid.fid", reason="needs the extra parity")
-    ours = values(PLUGIN.with_profile("clean").evaluate(seen, reference))
-    drawn, real = (
-        seen.arrays["features"].astype(np.float64),
+    package_value = values(PLUGIN.with_profile("clean").evaluate(random_features, reference))
+    generated_array, real = (
+        random_features.arrays["features"].astype(np.float64),
         reference["features"].astype(np.float64),
     )
     with pytest.warns(DeprecationWarning, match="disp"):
-        theirs = clean_fid.frechet_distance(
-            drawn.mean(0), np.cov(drawn, rowvar=False), real.mean(0), np.cov(real, rowvar=False)
+        library_frechet_distance = clean_fid.frechet_distance(
+            generated_array.mean(0),
+            np.cov(generated_array, rowvar=False),
+            real.mean(0),
+            np.cov(real, rowvar=False),
         )
-    assert ours["fid"] == pytest.approx(theirs, rel=1e-9)
+    assert package_value["fid"] == pytest.approx(library_frechet_distance, rel=1e-9)
     np.random.seed(0)  # clean-fid draws its subsets from the global generator
-    assert ours["kid"] == pytest.approx(
-        clean_fid.kernel_distance(drawn, real, num_subsets=100, max_subset_size=1000), rel=0.02
+    assert package_value["kid"] == pytest.approx(
+        clean_fid.kernel_distance(generated_array, real, num_subsets=100, max_subset_size=1000),
+        rel=0.02,
     )
-    assert set(ours) == {"fid", "kid"}
+    assert set(package_value) == {"fid", "kid"}
 
 
 def test_adm_and_exact_differ_in_precision_and_recall_alone(
-    seen: Features, reference: dict[str, np.ndarray]
+    random_features: Features, reference: dict[str, np.ndarray]
 ) -> None:
     """Far from zero float16's grid is coarse, and ties let more points in."""
-    far = seen._replace(arrays={**seen.arrays, "features": seen.arrays["features"] + np.float32(8)})
+    far_replace = random_features._replace(
+        arrays={
+            **random_features.arrays,
+            "features": random_features.arrays["features"] + np.float32(8),
+        }
+    )
     real = {
         **reference,
         "features": reference["features"] + np.float32(8),
         "mu": reference["mu"] + 8,
     }
-    half, exact = (
-        values(PLUGIN.with_profile(name).evaluate(far, real)) for name in ("adm", "adm-exact")
+    half, exact_value = (
+        values(PLUGIN.with_profile(name).evaluate(far_replace, real))
+        for name in ("adm", "adm-exact")
     )
-    assert {name for name in half if half[name] != exact[name]} == {"precision", "recall"}
-    assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
+    assert {name for name in half if half[name] != exact_value[name]} == {"precision", "recall"}
+    assert half["precision"] > exact_value["precision"] and half["recall"] > exact_value["recall"]
 
 
 def test_kid_needs_images_and_enough_of_them(
-    seen: Features, reference: dict[str, np.ndarray]
+    random_features: Features, reference: dict[str, np.ndarray]
 ) -> None:
     evaluator = PLUGIN.with_profile("torch-fidelity")
-    few = seen._replace(
-        indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()}
+    few_replace = random_features._replace(
+        indices=random_features.indices[:40],
+        arrays={k: v[:40] for k, v in random_features.arrays.items()},
     )
-    reasons = {m.metric: m.reason for m in evaluator.evaluate(few, reference).measurements}
+    reasons = {m.metric: m.reason for m in evaluator.evaluate(few_replace, reference).measurements}
     assert (
         reasons["kid-subsets"]
         == "kid-subsets needs at least 1,000 samples and reference images, found 40"
     )
     assert reasons["kid"] is None
-    bare = {k: v for k, v in reference.items() if k != "features"}
-    assert {m.metric: m.reason for m in evaluator.evaluate(few, bare).measurements}[
+    bare_entries = {k: v for k, v in reference.items() if k != "features"}
+    assert {m.metric: m.reason for m in evaluator.evaluate(few_replace, bare_entries).measurements}[
         "kid"
     ] == "the reference holds no images"
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_profile_keeps_the_contract(
-    profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    profile: str,
+    random_features: Features,
+    reference: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
         fidelity_estimates,
@@ -186,24 +214,31 @@ def test_every_profile_keeps_the_contract(
         partial(fidelity_estimates.kid_subsets, subsets=2, size=30),
     )
     monkeypatch.setattr(fidelity_estimates, "SUBSET_SIZE", 30)
-    few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
+    few_features = Features(
+        random_features.indices[:60],
+        None,
+        {k: v[:60] for k, v in random_features.arrays.items()},
+        failed=2,
+    )
     testing.check_evaluator(
-        PLUGIN.with_profile(profile), few, {**reference, "features": reference["features"][:80]}
+        PLUGIN.with_profile(profile),
+        few_features,
+        {**reference, "features": reference["features"][:80]},
     )
 
 
 def test_scores_are_the_same_from_memory_maps(
-    seen: Features, reference: dict[str, np.ndarray], tmp_path: Path
+    random_features: Features, reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     maps = {}
-    for name, rows in seen.arrays.items():
+    for name, rows in random_features.arrays.items():
         np.save(tmp_path / f"{name}.npy", rows)
         maps[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     for profile in ("adm", "adm-exact", "clean"):
         evaluator = PLUGIN.with_profile(profile)
         assert (
-            evaluator.evaluate(seen._replace(arrays=maps), reference).measurements
-            == evaluator.evaluate(seen, reference).measurements
+            evaluator.evaluate(random_features._replace(arrays=maps), reference).measurements
+            == evaluator.evaluate(random_features, reference).measurements
         )
 
 
@@ -218,7 +253,7 @@ def test_an_unknown_profile_is_named() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(40), tmp_path / "run")
     return tmp_path / "run"
 
@@ -234,7 +269,7 @@ def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> No
 
 
 @pytest.fixture
-def renamed(run: Path) -> Path:
+def renamed_result(run: Path) -> Path:
     """A result in another profile than the suite's own, in a file whose name does not say so."""
     (scored,) = evaluate(run, run, FeatureScoring("digits", profile="adm"))
     path = scored.path.with_name("mine.json")
@@ -253,17 +288,19 @@ def record_again(path: Path, **fields: str) -> None:
 
 
 def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(
-    renamed: Path,
+    renamed_result: Path,
 ) -> None:
-    assert verify(renamed.parents[1], 0).status == "ok"
+    assert verify(renamed_result.parents[1], 0).status == "ok"
 
 
 def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(
-    renamed: Path,
+    renamed_result: Path,
 ) -> None:
-    record_again(renamed, profile="torch-fidelity")
-    wrong = verify(renamed.parents[1], 0).altered_messages
-    assert any(f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong), wrong
+    record_again(renamed_result, profile="torch-fidelity")
+    wrong_altered_messages = verify(renamed_result.parents[1], 0).altered_messages
+    assert any(
+        f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong_altered_messages
+    ), wrong_altered_messages
 
 
 def test_a_judge_whose_name_has_an_underscore_is_found_again(
@@ -300,21 +337,21 @@ def test_a_judge_whose_name_has_an_underscore_is_found_again(
 def test_every_profile_is_checked_before_the_first_is_scored(
     run: Path, profiles: str, complaint: str
 ) -> None:
-    said = CliRunner().invoke(main, ["eval", str(run), "--profile", profiles])
-    assert said.exit_code != 0 and complaint in said.output
+    command_result = CliRunner().invoke(main, ["eval", str(run), "--profile", profiles])
+    assert command_result.exit_code != 0 and complaint in command_result.output
     assert not (run / "features").exists() and not (run / "results").exists()
 
 
 def test_a_reference_that_is_missing_is_found_before_anything_is_judged(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
+    loaded_network: list[str] = []
 
-    def second_is_missing(*given: Any) -> Any:
-        if opened:
+    def second_is_missing(*inputs: Any) -> Any:
+        if loaded_network:
             raise StorageError("reference gone is not there; give it")
-        opened.append(given[1])
-        return open_reference(*given)
+        loaded_network.append(inputs[1])
+        return open_reference(*inputs)
 
     monkeypatch.setattr("harope_bench.pipeline.evaluate.open_reference", second_is_missing)
     with pytest.raises(StorageError, match="gone is not there"):
@@ -323,13 +360,13 @@ def test_a_reference_that_is_missing_is_found_before_anything_is_judged(
             run,
             [FeatureScoring("digits", profile=profile) for profile in ("adm", "adm-exact")],
         )
-    assert opened and not (run / "features").exists()
+    assert loaded_network and not (run / "features").exists()
 
 
 def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:
-    said = CliRunner().invoke(main, ["eval", str(run), "--profile", "adm, adm-exact,adm"])
-    assert said.exit_code == 0, said.output
-    lines = [line for line in said.output.splitlines() if ".json: " in line]
+    command_result = CliRunner().invoke(main, ["eval", str(run), "--profile", "adm, adm-exact,adm"])
+    assert command_result.exit_code == 0, command_result.output
+    lines = [line for line in command_result.output.splitlines() if ".json: " in line]
     assert [line.split(".json: ")[1] for line in lines] == [
         f"fidelity@{PLUGIN.version}, profile {profile}, judge digits-net"
         for profile in ("adm", "adm-exact")
@@ -337,12 +374,12 @@ def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:
 
 
 def test_numbers_of_two_profiles_never_meet(run: Path) -> None:
-    found = []
+    records = []
     for profile in ("adm", "adm-exact"):
         (scored,) = evaluate(run, run, FeatureScoring("digits", profile=profile))
-        found.append(pairing.StoredResult(scored.result, scored.path))
+        records.append(pairing.StoredResult(scored.result, scored.path))
     for metric in ("fid", "precision"):
-        difference = pairing.compare_results(metric, "lower", *found)
+        difference = pairing.compare_results(metric, "lower", *records)
         assert difference.delta is None and "profile adm against adm-exact" in difference.reason
 
 
@@ -350,7 +387,7 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
     """Both rows have adm-exact, one has adm too, on the same number of images: the column stays
     with what both have.
     """
-    table, found = board.load_table("table2"), []
+    table, records = board.load_table("table2"), []
     for checkpoint, profiles in (
         ("digits-ape", ("adm-exact", "adm")),
         ("digits-harope", ("adm-exact",)),
@@ -359,23 +396,23 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
         generate(make_plan(checkpoint, "digits", {"steps": 1}), range(30), run)
         for profile in profiles:
             (scored,) = evaluate(run, run, FeatureScoring("digits", profile=profile))
-            found.append(pairing.StoredResult(scored.result, scored.path))
-    for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
-        picks = match_runs.match_measurements(table, chosen, "micro")
-        assert picks and {picked.stored_result.result.profile for picked in picks.values()} == {
-            wanted
-        }
-    renamed = [
+            records.append(pairing.StoredResult(scored.result, scored.path))
+    for chosen_value, expected in ((records, "adm-exact"), (records[1:2], "adm")):
+        picks = match_runs.match_measurements(table, chosen_value, "micro")
+        assert picks and {
+            picked_pick.stored_result.result.profile for picked_pick in picks.values()
+        } == {expected}
+    renamed_replaces = [
         (
             item._replace(path=tmp_path / "a" / item.path.name)
             if item.result.profile == "adm"
             else item
         )
-        for item in found
+        for item in records
     ]
     assert {
         p.stored_result.result.profile
-        for p in match_runs.match_measurements(table, renamed, "micro").values()
+        for p in match_runs.match_measurements(table, renamed_replaces, "micro").values()
     } == {"adm-exact"}
 
 

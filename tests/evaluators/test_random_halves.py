@@ -20,10 +20,12 @@ from harope_bench.metrics.random_halves import half_recalls, random_half_indices
 from harope_bench.statistics.pairing import compare_results, pair_contributions
 
 
-def slow_recalls(drawn: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray:
+def slow_recalls(generated_values: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray:
     """Return the recall of each half, scored as if it were all there is."""
-    sides = random_half_indices(len(drawn), splits)
-    halves = [drawn[sides[:, split] == side] for side in (0, 1) for split in range(splits)]
+    sides = random_half_indices(len(generated_values), splits)
+    halves = [
+        generated_values[sides[:, split] == side] for side in (0, 1) for split in range(splits)
+    ]
     return np.array([neighbour_balls(half, real).real_inside.mean() for half in halves])
 
 
@@ -35,17 +37,24 @@ def test_halves_equal_scoring_each_half(
     samples: int, references: int, width: int, dtype: type
 ) -> None:
     rng = np.random.default_rng(samples)
-    drawn, real = (
+    generated_value, real = (
         0.8 * rng.normal(size=(samples, width)).astype(dtype),
         rng.normal(size=(references, width)).astype(dtype),
     )
-    np.testing.assert_array_equal(half_recalls(drawn, real, splits=6), slow_recalls(drawn, real, 6))
+    np.testing.assert_array_equal(
+        half_recalls(generated_value, real, splits=6), slow_recalls(generated_value, real, 6)
+    )
 
 
 def test_halves_of_copies_equal_scoring_each_half() -> None:
     rng = np.random.default_rng(0)
-    drawn, real = np.repeat(rng.normal(size=(12, 2)), 3, axis=0), rng.normal(size=(99, 2))
-    np.testing.assert_array_equal(half_recalls(drawn, real, splits=6), slow_recalls(drawn, real, 6))
+    generated_values, real = (
+        np.repeat(rng.normal(size=(12, 2)), 3, axis=0),
+        rng.normal(size=(99, 2)),
+    )
+    np.testing.assert_array_equal(
+        half_recalls(generated_values, real, splits=6), slow_recalls(generated_values, real, 6)
+    )
 
 
 def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,15 +62,17 @@ def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     wide balls.
     """
     rng = np.random.default_rng(1)
-    drawn, real = (
+    generated_standard_t, real = (
         rng.standard_t(1.5, (150, 8)).astype(np.float32),
         rng.standard_t(1.5, (400, 8)).astype(np.float32),
     )
-    whole = half_recalls(drawn, real, splits=6)
-    np.testing.assert_array_equal(whole, slow_recalls(drawn, real, 6))
+    whole_half_recalls = half_recalls(generated_standard_t, real, splits=6)
+    np.testing.assert_array_equal(whole_half_recalls, slow_recalls(generated_standard_t, real, 6))
     monkeypatch.setattr(random_halves, "BLOCK", 37)
     monkeypatch.setattr(random_halves, "COVERED_PAIR_BLOCK", 50)
-    np.testing.assert_array_equal(half_recalls(drawn, real, splits=6), whole)
+    np.testing.assert_array_equal(
+        half_recalls(generated_standard_t, real, splits=6), whole_half_recalls
+    )
 
 
 def test_splits_are_halves_and_depend_on_the_number_alone() -> None:
@@ -83,36 +94,42 @@ def test_too_few_samples_are_refused() -> None:
         half_recalls(np.zeros((7, 2)), np.zeros((9, 2)))
 
 
-def recall(drawn: np.ndarray, real: np.ndarray) -> tuple[Measurement, dict[str, np.ndarray]]:
+def recall(
+    generated_values: np.ndarray, real: np.ndarray
+) -> tuple[Measurement, dict[str, np.ndarray]]:
     score = PLUGIN.evaluate(
-        Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
+        Features(np.arange(len(generated_values)), None, {"features": generated_values}),
+        {"features": real},
     )
     return next(m for m in score.measurements if m.metric == "recall"), dict(score.per_sample)
 
 
 def test_the_evaluator_gives_recall_the_error_of_its_samples() -> None:
     rng = np.random.default_rng(4)
-    real, drawn = rng.normal(size=(500, 2)), 0.7 * rng.normal(size=(40, 2))
-    found, rows = recall(drawn, real)
-    assert found.interval == RANDOM_HALVES and rows["recall"].shape == (500,)
-    assert found.se == pytest.approx(half_recalls(drawn, real).std(ddof=1))
-    np.testing.assert_array_equal(rows["recall_halves"], half_recalls(drawn, real))
+    real, generated_value = rng.normal(size=(500, 2)), 0.7 * rng.normal(size=(40, 2))
+    recall_result, rows = recall(generated_value, real)
+    assert recall_result.interval == RANDOM_HALVES and rows["recall"].shape == (500,)
+    assert recall_result.se == pytest.approx(half_recalls(generated_value, real).std(ddof=1))
+    np.testing.assert_array_equal(rows["recall_halves"], half_recalls(generated_value, real))
 
 
 def test_where_halves_are_alike_the_references_error_stands() -> None:
     rng = np.random.default_rng(5)
-    found, rows = recall(rng.normal(size=(60, 2)), 100 + rng.normal(size=(50, 2)))
+    recall_result, rows = recall(rng.normal(size=(60, 2)), 100 + rng.normal(size=(50, 2)))
     assert (
-        found.interval == "Wilson, radii fixed"
+        recall_result.interval == "Wilson, radii fixed"
         and "recall_halves" not in rows
-        and (found.se or 0) > 0
+        and (recall_result.se or 0) > 0
     )
 
 
-def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> StoredResult:
+def scored_run(
+    folder: Path, encoding: str, generated_values: np.ndarray, real: np.ndarray
+) -> StoredResult:
     """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
     score = PLUGIN.evaluate(
-        Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real}
+        Features(np.arange(len(generated_values)), None, {"features": generated_values}),
+        {"features": real},
     )
     plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))
     measurements = [m for m in score.measurements if m.metric in ("recall", "precision")]
@@ -128,15 +145,22 @@ def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:
     """
     rng = np.random.default_rng(6)
     real, latents = rng.normal(size=(400, 4)), rng.normal(size=(120, 4))
-    one, two = (
+    first_scored_run, two = (
         scored_run(tmp_path / name, name, scale * latents, real)
         for name, scale in (("ape", 0.8), ("harope", 0.84))
     )
-    found = compare_results("recall", "higher", one, two)
+    results = compare_results("recall", "higher", first_scored_run, two)
     halves = half_recalls(0.84 * latents, real) - half_recalls(0.8 * latents, real)
-    errors = [item.result.find_measurement("recall").se for item in (one, two)]  # type: ignore[union-attr]
-    assert found.is_paired and found.wins is None and found.se == pytest.approx(halves.std(ddof=1))
-    assert found.se < 0.6 * np.hypot(*errors)
-    assert compare_results("recall", "higher", one, one).delta == 0
-    rows = pair_contributions("recall", one, two)
-    assert not rows.has_sample_rows and pair_contributions("precision", one, two).has_sample_rows
+    errors = [item.result.find_measurement("recall").se for item in (first_scored_run, two)]  # type: ignore[union-attr]
+    assert (
+        results.is_paired
+        and results.wins is None
+        and results.se == pytest.approx(halves.std(ddof=1))
+    )
+    assert results.se < 0.6 * np.hypot(*errors)
+    assert compare_results("recall", "higher", first_scored_run, first_scored_run).delta == 0
+    rows = pair_contributions("recall", first_scored_run, two)
+    assert (
+        not rows.has_sample_rows
+        and pair_contributions("precision", first_scored_run, two).has_sample_rows
+    )

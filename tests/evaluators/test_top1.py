@@ -46,7 +46,7 @@ MICRO = {
     "classes": 10,
     "normalised": "half",
 }
-WIDE = {"hidden": 16, "depth": 1, "heads": 2, "patch": 16, "size": 32}
+WIDE_FIELDS = {"hidden": 16, "depth": 1, "heads": 2, "patch": 16, "size": 32}
 
 
 @pytest.fixture(autouse=True)
@@ -56,34 +56,34 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def registered(
+def register_classifier(
     folder: Path,
     name: str,
     config: dict[str, Any] = MICRO,
     seed: int = 0,
     encoding: str = "rope-axial",
-    **said: Any,
+    **fields: Any,
 ) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = registry.load_by_name("backbones", "deit").build(encoding, {}, config)
         state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
-    facts = {
+    facts_fields = {
         "encoding": encoding,
         "config": config,
         "suite": "digits-held-out",
         "scale": "micro",
-        **said,
+        **fields,
     }
-    register_checkpoint.register(name, folder / f"{name}.safetensors", facts)
+    register_checkpoint.register(name, folder / f"{name}.safetensors", facts_fields)
     return name
 
 
 def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
-    ranked = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
-    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked_classes": ranked}, failed)
+    ranked_value = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
+    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked_classes": ranked_value}, failed)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -95,9 +95,9 @@ def test_top1_keeps_its_promises() -> None:
 
 
 def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
-    ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
+    ranked_values = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
     score = PLUGIN.evaluate(
-        Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked}, failed=1), {}
+        Features(np.arange(4), np.full(4, 3), {"ranked_classes": ranked_values}, failed=1), {}
     )
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
@@ -112,10 +112,10 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(5)
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
-    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    ranked_value = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     for m, k in zip(
         PLUGIN.evaluate(
-            Features(np.arange(300), labels, {"ranked_classes": ranked}), {}
+            Features(np.arange(300), labels, {"ranked_classes": ranked_value}), {}
         ).measurements,
         (1, 5),
         strict=True,
@@ -134,14 +134,14 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
 
 
 def test_top1_refuses_what_does_not_fit() -> None:
-    seen = observations()
-    for bad in (
-        seen._replace(labels=None),
-        seen._replace(arrays={}),
-        seen._replace(labels=np.zeros(3)),
+    features = observations()
+    for bad_replace in (
+        features._replace(labels=None),
+        features._replace(arrays={}),
+        features._replace(labels=np.zeros(3)),
     ):
         with pytest.raises(ShapeError, match="ranked classes of each of 40"):
-            PLUGIN.evaluate(bad, {})
+            PLUGIN.evaluate(bad_replace, {})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -154,8 +154,8 @@ def test_pictures_are_cut_as_torchvision_cuts_them(size: tuple[int, int], ratio:
     transforms = pytest.importorskip("torchvision.transforms")
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     resize = transforms.Resize(int(32 / ratio), interpolation=transforms.InterpolationMode.BICUBIC)
-    wanted = np.asarray(transforms.CenterCrop(32)(resize(image)))
-    np.testing.assert_array_equal(resize_and_crop(image, 32, ratio), wanted)
+    expected = np.asarray(transforms.CenterCrop(32)(resize(image)))
+    np.testing.assert_array_equal(resize_and_crop(image, 32, ratio), expected)
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +191,14 @@ def test_both_layouts_are_the_same_pictures_in_the_same_order(
     imagenet: Path, tmp_path: Path
 ) -> None:
     suite = registry.load_by_name("suites", "imagenet-val")
-    folders, flat = (
+    folders, flat_real_images = (
         suite.real_images(imagenet, None),
         suite.real_images(as_list(imagenet, tmp_path), None),
     )
-    assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
+    assert (
+        folders.names == flat_real_images.names == sorted(folders.names)
+        and folders.labels == flat_real_images.labels
+    )
     assert len(folders.names) == 999 and not folders.is_complete
     assert folders.labels[:2] == [0, 143]  # file 2 is of the class with 7 label = 1 modulo 1,000
 
@@ -207,24 +210,24 @@ def test_an_environment_variable_names_the_folder(
     assert len(registry.load_by_name("suites", "imagenet-val").real_images(None, None).names) == 999
 
 
-def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
-    with pytest.raises(OptionError, match=told) as caught:
+def check_refusal(folder: Path | None, message: str, labels: Path | None = None) -> None:
+    with pytest.raises(OptionError, match=message) as excinfo:
         registry.load_by_name("suites", "imagenet-val").real_images(folder, labels)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
-    refused(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
-    refused(tmp_path / "none", "is no folder")
-    refused(tmp_path, "val.txt is missing")
+    check_refusal(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
+    check_refusal(tmp_path / "none", "is no folder")
+    check_refusal(tmp_path, "val.txt is missing")
     (tmp_path / "n01440764").mkdir()
-    refused(tmp_path, "has 1 class folders, wanted 1,000")
+    check_refusal(tmp_path, "has 1 class folders, wanted 1,000")
     (tmp_path / "tench").mkdir()
-    refused(tmp_path, "has the folder tench, wanted only wnids")
+    check_refusal(tmp_path, "has the folder tench, wanted only wnids")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("490\n361\n", "counts classes in another order"),
         ("a.JPEG 1000\n", "index below 1,000"),
@@ -236,10 +239,10 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
     ],
 )
 def test_lists_that_do_not_fit_are_refused_in_one_line(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     (tmp_path / "list.txt").write_text(text)
-    refused(tmp_path, told, tmp_path / "list.txt")
+    check_refusal(tmp_path, message, tmp_path / "list.txt")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -249,7 +252,7 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(
 def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
     imagenet: Path, tmp_path: Path
 ) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE_FIELDS, suite="imagenet-val", scale="paper")
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet))
     top1 = scored.result.find_measurement("top1")
@@ -257,7 +260,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
     assert (
         scored.result.judge.judge_class == "substitute"
     )  # 999 pictures are not the validation set
-    damaged = next(
+    damaged_first_item = next(
         i
         for i, name in enumerate(
             registry.load_by_name("suites", "imagenet-val").real_images(imagenet, None).names
@@ -265,7 +268,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(
         if name.endswith("0022.JPEG")
     )
     assert scored.result.warning_texts[0].startswith(
-        f"image {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image"
+        f"image {damaged_first_item} failed: ILSVRC2012_val_00000022.JPEG is not a readable image"
     )
     assert verify(tmp_path / "run", 3, 0, images=imagenet).altered_messages == []
 
@@ -274,15 +277,17 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
     tmp_path: Path,
 ) -> None:
     """Read as plain UTF-8 the mark is part of the first name, whose picture is then missing."""
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE_FIELDS, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(6):
         Image.fromarray(np.full((36, 36, 3), 40 * k, dtype=np.uint8)).save(folder / f"{k}.png")
     lines = "".join(f"{k}.png {k}\n" for k in range(6))
     (folder / "val.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
-    (whole,) = classify.classify(plan, tmp_path / "whole", RealImageSelection(folder=folder))
-    top1 = whole.result.find_measurement("top1")
+    (whole_classify,) = classify.classify(
+        plan, tmp_path / "whole", RealImageSelection(folder=folder)
+    )
+    top1 = whole_classify.result.find_measurement("top1")
     assert (
         top1 is not None
         and (top1.n_asked, top1.n_scored, top1.n_failed) == (6, 6, 0)
@@ -325,7 +330,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_path: Path) -> None:
     """A top-1 over the rest is that of another set of pictures, and looks like the benchmark's."""
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE_FIELDS, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(4):
@@ -350,7 +355,7 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
 def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(
     tmp_path: Path,
 ) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE_FIELDS, suite="imagenet-val", scale="paper")
     plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     Image.fromarray(np.zeros((36, 36, 3), dtype=np.uint8)).save(folder / "0.png")
@@ -359,18 +364,20 @@ def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(
     (lenient,) = classify.classify(
         plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True)
     )
-    old = lenient.result.model_copy(
+    old_result = lenient.result.model_copy(
         update={"warnings": lenient.result.warnings[1:], "is_lenient": False}
     )
-    write_result(lenient.path, old, array_archive.load_arrays(lenient.path.with_suffix(".npz")))
-    assert not old.is_lenient and old.measurements[0].value is not None
+    write_result(
+        lenient.path, old_result, array_archive.load_arrays(lenient.path.with_suffix(".npz"))
+    )
+    assert not old_result.is_lenient and old_result.measurements[0].value is not None
     (again,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder))
     assert again.is_new and again.result.measurements[0].value is None
 
 
 def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:
     """Against a loop without shards or tiles."""
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(count=300))
     network = (
         registry.load_by_name("backbones", "deit")
@@ -380,8 +387,8 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     images, labels = registry.load_by_name("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():
-        predicted = network(x).argmax(1).numpy()
-    hits = predicted == labels[:300]
+        predicted_argmax = network(x).argmax(1).numpy()
+    hits = predicted_argmax == labels[:300]
     rows = load_arrays(tmp_path / "run/results/top1.npz")
     assert rows["top1"].tolist() == (100 * hits).tolist()
     top1 = scored.result.find_measurement("top1")
@@ -395,15 +402,15 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
 def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "straight", RealImageSelection())
-    named, calls = predictions.classify_images, []
+    classify_images, calls = predictions.classify_images, []
 
     def dies(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return named(*arguments)
+        return classify_images(*arguments)
 
     monkeypatch.setattr(predictions, "classify_images", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -421,7 +428,7 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "expected",
     [
         RealImageSelection(count=60, crop_ratio=0.5),
         RealImageSelection(count=20),
@@ -429,16 +436,16 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(
     ],
 )
 def test_a_command_that_is_refused_changes_no_run(
-    wanted: RealImageSelection, tmp_path: Path
+    expected: RealImageSelection, tmp_path: Path
 ) -> None:
     """Else the pictures that it asked for are missing from then on, and the run is unfinished or
     altered.
     """
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "run", RealImageSelection(count=30))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises((PlanMismatchError, OptionError)):
-        classify.classify(plan, tmp_path / "run", wanted)
+        classify.classify(plan, tmp_path / "run", expected)
     assert {
         path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()
     } == before
@@ -446,7 +453,7 @@ def test_a_command_that_is_refused_changes_no_run(
 
 
 def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
-    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    register_classifier(tmp_path, "wide", WIDE_FIELDS, suite="imagenet-val", scale="paper")
     plan = make_classifier_plan("wide", None, {"resolution": 32})
     classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50))
     with pytest.raises(PlanMismatchError, match="another crop"):
@@ -472,8 +479,8 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
-    registered(tmp_path, "tiny")
-    for call, told in (
+    register_classifier(tmp_path, "tiny")
+    for call, message in (
         (
             lambda: make_classifier_plan("digits-harope", "digits-held-out", {}),
             "is no classifier, suite digits-held-out",
@@ -511,29 +518,29 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
             "has its own images; leave --images and --ground-truth out",
         ),
     ):
-        with pytest.raises(OptionError, match=told) as caught:
+        with pytest.raises(OptionError, match=message) as excinfo:
             call()
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(excinfo.value)
 
 
-@pytest.mark.parametrize("what", ["prediction", "row", "measurement", "label"])
-def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
-    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+@pytest.mark.parametrize("text", ["prediction", "row", "measurement", "label"])
+def test_verify_finds_what_was_altered(tmp_path: Path, text: str) -> None:
+    plan = make_classifier_plan(register_classifier(tmp_path, "tiny"), None, {})
     run = tmp_path / "run"
     classify.classify(plan, run, RealImageSelection(count=60))
     assert verify(run, 2, 0).altered_messages == []
     shard, result = run / "predictions/tiny/00000.npz", run / "results/top1.json"
-    target = {"prediction": shard, "row": run / "results/top1.npz"}.get(what, result)
+    target = {"prediction": shard, "row": run / "results/top1.npz"}.get(text, result)
     if target is result:
-        facts = json.loads(result.read_text())
-        if what == "measurement":
-            facts["measurements"][0]["value"] += 0.5
+        document = json.loads(result.read_text())
+        if text == "measurement":
+            document["measurements"][0]["value"] += 0.5
         else:
-            facts["reference_sha256"] = "0" * 64
-        result.write_text(json.dumps(facts))
+            document["reference_sha256"] = "0" * 64
+        result.write_text(json.dumps(document))
     else:
         arrays = load_arrays(target)
-        name = "ranked_classes" if what == "prediction" else "top1"
+        name = "ranked_classes" if text == "prediction" else "top1"
         arrays[name] = arrays[name][::-1].copy()
         np.savez(target, **arrays)
     assert verify(run, 0, 0).altered_messages
@@ -546,38 +553,45 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
 def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         classify.classify(
-            make_classifier_plan(registered(tmp_path, name, seed=seed), None, {}),
+            make_classifier_plan(register_classifier(tmp_path, name, seed=seed), None, {}),
             tmp_path / "runs" / name,
             RealImageSelection(),
         )
-    old, new = read_results(tmp_path / "runs")
-    found = compare_results("top1", "higher", old, new)
-    rows = [load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
-    assert (found.is_paired, found.test) == (True, "McNemar, exact")
-    assert (found.wins, found.losses) == (
+    old_result, new_result = read_results(tmp_path / "runs")
+    results = compare_results("top1", "higher", old_result, new_result)
+    rows = [
+        load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old_result, new_result)
+    ]
+    assert (results.is_paired, results.test) == (True, "McNemar, exact")
+    assert (results.wins, results.losses) == (
         int((rows[1] & ~rows[0]).sum()),
         int((rows[0] & ~rows[1]).sum()),
     )
-    assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
-    around = bonett_price_interval(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
-    assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
-    assert found.reason == "paired by image"
+    assert results.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
+    around = bonett_price_interval(
+        results.wins or 0, results.losses or 0, results.ties or 0, 1.959964
+    )
+    assert results.se == pytest.approx(100 * around.se)  # in percent, as the values are
+    assert results.reason == "paired by image"
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its
     encoding.
     """
-    registered(tmp_path, "tiny")
+    register_classifier(tmp_path, "tiny")
     classify.classify(
         make_classifier_plan("tiny", None, {}), tmp_path / "runs/a", RealImageSelection(count=50)
     )
     path = tmp_path / "runs/a/results/top1.json"
-    facts = json.loads(path.read_text())
-    facts["scale"] = facts["plan"]["checkpoint"]["scale"] = "paper"
-    facts["judge"]["judge_class"] = "official"
-    facts["plan"]["suite"], facts["plan"]["checkpoint"]["config"]["hidden"] = "imagenet-val", 1024
-    path.write_text(json.dumps(facts))
+    document = json.loads(path.read_text())
+    document["scale"] = document["plan"]["checkpoint"]["scale"] = "paper"
+    document["judge"]["judge_class"] = "official"
+    document["plan"]["suite"], document["plan"]["checkpoint"]["config"]["hidden"] = (
+        "imagenet-val",
+        1024,
+    )
+    path.write_text(json.dumps(document))
     checksums.record_file_hashes(path.parent, [path.name])
     board = build_board(load_table("1"), read_results(tmp_path / "runs"))
     cells = {key for key, cell in board.cells.items() if cell.measured is not None}
@@ -592,13 +606,13 @@ def test_table_1_is_reproduced_at_micro_scale(
 ) -> None:
     from harope_bench.pipeline import reproduce as conductor
 
-    shipped = set(registry.list_names("checkpoints"))
+    shipped_names = set(registry.list_names("checkpoints"))
     rows = [row.micro_checkpoint for row in load_table("1").rows]
-    assert [name in shipped for name in rows] == [True] * 5 + [
+    assert [name in shipped_names for name in rows] == [True] * 5 + [
         False
     ] * 5  # the Large rows have no small stand-in
-    done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
-    assert (done.n_rows, done.n_generated, done.n_scored) == (5, 0, 5)
+    process = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
+    assert (process.n_rows, process.n_generated, process.n_scored) == (5, 0, 5)
     board = build_board(load_table("1"), read_results(tmp_path / "out"))
     assert (
         board.scale == "micro"
@@ -614,13 +628,13 @@ def test_table_1_is_reproduced_at_micro_scale(
 
 
 def run_verb(*arguments: Any, exit_code: int = 0) -> Any:
-    found = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert found.exit_code == exit_code, found.output + found.stderr
-    return found
+    command_result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert command_result.exit_code == exit_code, command_result.output + command_result.stderr
+    return command_result
 
 
 def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> None:
-    registered(tmp_path, "tiny")
+    register_classifier(tmp_path, "tiny")
     out = run_verb(
         "eval",
         "tiny",

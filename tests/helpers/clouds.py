@@ -21,7 +21,7 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1
     )
 
 
-def observed(features: np.ndarray, *, failed: int = 0, **arrays: np.ndarray) -> Features:
+def make_features(features: np.ndarray, *, failed: int = 0, **arrays: np.ndarray) -> Features:
     return Features(np.arange(len(features)), None, {"features": features, **arrays}, failed)
 
 
@@ -30,12 +30,12 @@ def reference_of(features: np.ndarray, *, images: bool = True) -> dict[str, np.n
     return {"mu": mean, "sigma": covariance} | ({"features": features} if images else {})
 
 
-def measured(score: EvaluatorOutput, metric: str) -> Measurement:
+def find_measurement(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
 def value_of(score: EvaluatorOutput, metric: str) -> float:
-    value = measured(score, metric).value
+    value = find_measurement(score, metric).value
     assert value is not None
     return value
 
@@ -60,7 +60,7 @@ def with_dead_columns(features: np.ndarray) -> np.ndarray:
     return features
 
 
-def peaked(labels: np.ndarray, classes: int, seed: int = 0, peak: float = 6.0) -> np.ndarray:
+def peaked_logits(labels: np.ndarray, classes: int, seed: int = 0, peak: float = 6.0) -> np.ndarray:
     """Logits that mostly point at the label."""
     logits = np.random.default_rng(seed).normal(size=(len(labels), classes))
     logits[np.arange(len(labels)), labels] += peak

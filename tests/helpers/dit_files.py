@@ -15,7 +15,7 @@ from torch import Tensor
 from harope_bench.core import registry
 from harope_bench.models.register_checkpoint import register
 
-SMALL = {
+SMALL_CONFIG = {
     "hidden": 48,
     "depth": 3,
     "heads": 3,
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def state_of(
-    config: dict[str, Any], encoding: str = "rope-axial", spread: float = 0.1, **options: Any
+    config: dict[str, Any], encoding: str = "rope-axial", deviation: float = 0.1, **options: Any
 ) -> dict[str, Tensor]:
     """Random weights everywhere under this package's names: a fresh DiT predicts zero."""
     with torch.random.fork_rng(devices=[]):
@@ -37,19 +37,20 @@ def state_of(
         network = registry.load_by_name("backbones", "dit").build(encoding, options, config)
     rng = torch.Generator().manual_seed(1)
     return {
-        k: v + spread * torch.randn(v.shape, generator=rng) for k, v in network.state_dict().items()
+        k: v + deviation * torch.randn(v.shape, generator=rng)
+        for k, v in network.state_dict().items()
     }
 
 
-def released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under the release's names: matrices lie in the blocks."""
-    found = {key: value for key, value in state.items() if not key.startswith("encoding.")}
-    for key in state.keys() - found.keys():
+    values = {key: value for key, value in state.items() if not key.startswith("encoding.")}
+    for key in state.keys() - values.keys():
         for layer, value in enumerate(state[key]):
-            found[f"blocks.{layer}.attn.learnable_rot.{key.removeprefix('encoding.')}"] = (
+            values[f"blocks.{layer}.attn.learnable_rot.{key.removeprefix('encoding.')}"] = (
                 value.clone()
             )
-    return found
+    return values
 
 
 def training_file(path: Path, state: dict[str, Tensor], **args: Any) -> Path:
@@ -76,7 +77,7 @@ def autoencoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A random AutoencoderKL, 8 pixels a latent, 4 channels."""
     from diffusers import AutoencoderKL
 
-    facts = {
+    fields = {
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "block_out_channels": (4, 4, 4, 4),
@@ -88,24 +89,26 @@ def autoencoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        AutoencoderKL(**facts).save_pretrained(folder)
+        AutoencoderKL(**fields).save_pretrained(folder)
     return folder
 
 
-def known(
-    folder: Path, name: str = "d", of: str = "harope", file: Path | None = None, **said: Any
+def register_dit(
+    folder: Path, name: str = "d", of: str = "harope", file: Path | None = None, **fields: Any
 ) -> str:
     """A small checkpoint with its autoencoder, registered: this file, or a new one of an encoding
     that its keys tell.
     """
     path = file or training_file(
         folder / f"{name}.pt",
-        with_table(state_of(SMALL, of)) if of == "ape" else released(state_of(SMALL, of)),
+        with_table(state_of(SMALL_CONFIG, of))
+        if of == "ape"
+        else release_state(state_of(SMALL_CONFIG, of)),
     )
     drawing = {"vae": str(autoencoder(folder / "vae")), "tile": 2}
-    config = {"heads": SMALL["heads"], **said.pop("config", {})}
+    config = {"heads": SMALL_CONFIG["heads"], **fields.pop("config", {})}
     register(
-        name, path, {"drawing": drawing, "config": config, "suite": "digits", "steps": 2, **said}
+        name, path, {"drawing": drawing, "config": config, "suite": "digits", "steps": 2, **fields}
     )
     return name
 
@@ -117,9 +120,9 @@ def with_table(state: dict[str, Tensor], side: int = 4) -> dict[str, Tensor]:
     width = state["x_embedder.proj.bias"].shape[0]
     table = torch.zeros(1, side * side, width)
     for token in range(side * side):
-        for half, place in enumerate((token % side, token // side)):  # the column first
+        for half, token_result in enumerate((token % side, token // side)):  # the column first
             for i in range(width // 4):
-                angle = place / 10000 ** (i / (width / 4))
+                angle = token_result / 10000 ** (i / (width / 4))
                 table[0, token, half * width // 2 + i] = math.sin(angle)
                 table[0, token, half * width // 2 + width // 4 + i] = math.cos(angle)
     return {**state, "pos_embed": table}

@@ -35,14 +35,16 @@ def dpg_suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> ThreeItems:
     (path.parent / "receipt.json").write_text(
         versioned_json_text("receipt", {"files": {path.name: sha256_file(path)}})
     )
-    monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := ThreeItems())
-    return found
+    monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", three_items := ThreeItems())
+    return three_items
 
 
-def write_grid(path: Path, first: int, side: int = 6, across: int = 2, down: int = 2) -> None:
+def write_grid(path: Path, first_count: int, side: int = 6, across: int = 2, down: int = 2) -> None:
     """Write one picture of tiles of one value each, counting from `first` row by row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.arange(first, first + across * down, dtype=np.uint8).reshape(down, across)
+    values = np.arange(first_count, first_count + across * down, dtype=np.uint8).reshape(
+        down, across
+    )
     Image.fromarray(np.repeat(values.repeat(side, 0).repeat(side, 1)[..., None], 3, axis=2)).save(
         path
     )

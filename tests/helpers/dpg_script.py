@@ -47,17 +47,17 @@ def run_script(folder: Path, seed: int, pictures: int = 4) -> Path:
     rng, side = np.random.default_rng(seed), 512
     corners = [(0, 0), (side, 0), (0, side), (side, side)][:pictures]
     results, detail, means = [], [], []
-    pooled: dict[str, list[float]] = {}
+    pooled_fields: dict[str, list[float]] = {}
     for item in ("7", "partiprompts97", "whoops3"):  # as a folder lists them
         rows = [(n, d, t, q) for k, (i, n, d, t, q) in enumerate(ROWS) if i == item and k > 0]
-        path, scores, last = f"{folder}/{item}.png", [], {}
+        path, scores, last_records = f"{folder}/{item}.png", [], {}
         for x, y in corners:
-            said = {n: str(rng.choice(["yes", "yes", "no", "grey, or so"])) for n, *_ in rows}
+            texts = {n: str(rng.choice(["yes", "yes", "no", "grey, or so"])) for n, *_ in rows}
             detail += [
-                f"{path}, {(x, y, x + side, y + side)}, {q}, {said[n]}" for n, _, _, q in rows
+                f"{path}, {(x, y, x + side, y + side)}, {q}, {texts[n]}" for n, _, _, q in rows
             ]
-            last = {n: float(answer == "yes") for n, answer in said.items()}
-            value = dict(last)
+            last_records = {n: float(answer == "yes") for n, answer in texts.items()}
+            value = dict(last_records)
             if any(int(p) not in (0, *value) for _, d, _, _ in rows for p in d.split(",")):
                 break  # the script raises here, and catches it
             for n, d, _, _ in rows:
@@ -69,19 +69,21 @@ def run_script(folder: Path, seed: int, pictures: int = 4) -> Path:
         means.append(sum(scores) / len(scores))
         results.append(", ".join([path, *map(str, scores), str(means[-1])]))
         for n, _, t, _ in rows:
-            pooled.setdefault(t.split("(")[0].strip(), []).append(last[n])
+            pooled_fields.setdefault(t.split("(")[0].strip(), []).append(last_records[n])
     target = folder.parent / "dpg-bench_20260101-000000_results.txt"
     l1: dict[str, list[float]] = {}
-    for name, found in pooled.items():
-        l1.setdefault(name.split("-")[0].strip(), []).extend(found)
-    shown = [f"\t{name}: {np.mean(found) * 100}" for name, found in l1.items()]
-    detailed = [f"\t{name}: {np.mean(pooled[name]) * 100}" for name in sorted(pooled)]
+    for name, result_value in pooled_fields.items():
+        l1.setdefault(name.split("-")[0].strip(), []).extend(result_value)
+    shown_texts = [f"\t{name}: {np.mean(result_value) * 100}" for name, result_value in l1.items()]
+    detailed_texts = [
+        f"\t{name}: {np.mean(pooled_fields[name]) * 100}" for name in sorted(pooled_fields)
+    ]
     summary = [
         f"Model: {folder.name}",
         "L1 category scores:",
-        *shown,
+        *shown_texts,
         "L2 category scores:",
-        *detailed,
+        *detailed_texts,
         f"Image path: {folder}",
         f"Save results to: {target}",
         f"DPG-Bench score: {np.mean(means) * 100}",

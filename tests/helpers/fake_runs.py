@@ -37,9 +37,9 @@ CENTRES = {
 HASH = "ab" * 32
 
 
-def checkpoint(name: str = "digits-ape", encoding: str = "ape", **facts: Any) -> Checkpoint:
+def checkpoint(name: str = "digits-ape", encoding: str = "ape", **fields: Any) -> Checkpoint:
     """A registered checkpoint's record."""
-    given: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "name": name,
         "backbone": "dit",
         "encoding": encoding,
@@ -53,12 +53,12 @@ def checkpoint(name: str = "digits-ape", encoding: str = "ape", **facts: Any) ->
         "guidance": 1.5,
         "training_steps": 4500,
     }
-    return Checkpoint(**{**given, **facts})
+    return Checkpoint(**{**inputs, **fields})
 
 
-def plan(who: Checkpoint, suite: str = "digits", **settings: Any) -> Plan:
+def plan(name: Checkpoint, suite: str = "digits", **settings: Any) -> Plan:
     """A plan of that checkpoint."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "resolution": 28,
         "sampler": "flow",
         "steps": 32,
@@ -66,12 +66,12 @@ def plan(who: Checkpoint, suite: str = "digits", **settings: Any) -> Plan:
         "tile": 50,
     }
     return Plan(
-        checkpoint=who, suite=suite, suite_version=1, settings=Settings(**{**given, **settings})
+        checkpoint=name, suite=suite, suite_version=1, settings=Settings(**{**fields, **settings})
     )
 
 
 def measurement(
-    metric: str, value: float | None, se: float | None = 0.1, n: int = 500, **facts: Any
+    metric: str, value: float | None, se: float | None = 0.1, n: int = 500, **fields: Any
 ) -> Measurement:
     """A measurement named as the evaluator names it."""
     ends = (
@@ -80,7 +80,7 @@ def measurement(
         else {"low": value - 2 * se, "high": value + 2 * se, "interval": "normal"}
     )
     name = metric if metric != "fid" else "fid-50k" if n == 50_000 else f"fid-{n}"
-    given: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "metric": metric,
         "name": name,
         "value": value,
@@ -89,10 +89,10 @@ def measurement(
         "n_scored": n,
         **ends,
     }
-    return Measurement(**{**given, **facts})
+    return Measurement(**{**inputs, **fields})
 
 
-def result(of: Plan | None, measurements: Sequence[Measurement], **facts: Any) -> Result:
+def result(of: Plan | None, measurements: Sequence[Measurement], **fields: Any) -> Result:
     """A result of the evaluator fidelity."""
     micro = of is None or of.checkpoint.scale == "micro"
     judge = JudgeRecord(
@@ -102,7 +102,7 @@ def result(of: Plan | None, measurements: Sequence[Measurement], **facts: Any) -
         weights_sha256=HASH,
         preprocessing="none",
     )
-    given: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "evaluator": "fidelity",
         "version": 1,
         "profile": "adm",
@@ -119,7 +119,7 @@ def result(of: Plan | None, measurements: Sequence[Measurement], **facts: Any) -
         "measurements": tuple(measurements),
         "provenance": provenance(),
     }
-    return Result(**{**given, **facts})
+    return Result(**{**inputs, **fields})
 
 
 def provenance() -> Provenance:
@@ -140,18 +140,18 @@ def provenance() -> Provenance:
 
 
 def write_result(
-    folder: Path, made: Result, rows: dict[str, np.ndarray] | None = None, name: str = "fidelity"
+    folder: Path, result: Result, rows: dict[str, np.ndarray] | None = None, name: str = "fidelity"
 ) -> Path:
     """results/NAME.json, and its per-sample arrays beside it if there are any."""
     path = folder / "results" / f"{name}.json"
     if rows is not None:
         write_arrays(path.with_suffix(".npz"), rows)
-        made = made.model_copy(update={"arrays_file": f"{name}.npz"})
-    write_text(path, made.to_json(indent=1) + "\n")
+        result = result.model_copy(update={"arrays_file": f"{name}.npz"})
+    write_text(path, result.to_json(indent=1) + "\n")
     return path
 
 
-def write_samples(folder: Path, count: int = 40, side: int = 28, **facts: Any) -> None:
+def write_samples(folder: Path, count: int = 40, side: int = 28, **fields: Any) -> None:
     """Pictures of class-coloured noise and their list."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -161,31 +161,43 @@ def write_samples(folder: Path, count: int = 40, side: int = 28, **facts: Any) -
         Image.fromarray(pixels.astype(np.uint8)).save(folder / file)
         append_line(
             folder / "samples.jsonl",
-            SampleRecord(index=i, file=file, sha256=HASH, label=i % 10, **facts).to_json(),
+            SampleRecord(index=i, file=file, sha256=HASH, label=i % 10, **fields).to_json(),
         )
 
 
 def micro_run(
-    folder: Path, encoding: str, n: int = 500, seed: int = 0, samples: int = 0, **facts: Any
+    folder: Path, encoding: str, n: int = 500, seed: int = 0, samples: int = 0, **fields: Any
 ) -> Path:
     """One row of the micro Table 2: noise shared between encodings, so that pairing matters."""
-    who = plan(checkpoint(f"digits-{encoding}", encoding, **facts), seed=seed)
-    write_text(folder / "plan.json", who.to_json(indent=1) + "\n")
-    common, own = np.random.default_rng(seed), np.random.default_rng(ENCODINGS.index(encoding))
-    fid = CENTRES[encoding] + 20 * common.normal(size=n) + 5 * own.normal(size=n)
-    seen = 8.5 - CENTRES[encoding] / 20 + common.normal(size=n) + 0.3 * own.normal(size=n)
-    share = 0.95 - CENTRES[encoding] / 100
-    inside, covered = (
-        (common.random(n) + 0.1 * own.random(n) < share).astype(float),
-        (common.random(n) < share - 0.1).astype(float),
+    name = plan(checkpoint(f"digits-{encoding}", encoding, **fields), seed=seed)
+    write_text(folder / "plan.json", name.to_json(indent=1) + "\n")
+    common_default_rng, own_default_rng = (
+        np.random.default_rng(seed),
+        np.random.default_rng(ENCODINGS.index(encoding)),
     )
-    rows = {"fid": fid, "is": seen, "precision": inside, "recall": covered}
+    fid = (
+        CENTRES[encoding]
+        + 20 * common_default_rng.normal(size=n)
+        + 5 * own_default_rng.normal(size=n)
+    )
+    result_value = (
+        8.5
+        - CENTRES[encoding] / 20
+        + common_default_rng.normal(size=n)
+        + 0.3 * own_default_rng.normal(size=n)
+    )
+    share = 0.95 - CENTRES[encoding] / 100
+    inside, covered_flag = (
+        (common_default_rng.random(n) + 0.1 * own_default_rng.random(n) < share).astype(float),
+        (common_default_rng.random(n) < share - 0.1).astype(float),
+    )
+    rows = {"fid": fid, "is": result_value, "precision": inside, "recall": covered_flag}
     values = {**{k: float(v.mean()) for k, v in rows.items()}, "fid": CENTRES[encoding]}
     errors = {k: float(v.std(ddof=1) / np.sqrt(n)) for k, v in rows.items()}
-    made = result(who, [measurement(k, values[k], errors[k], n) for k in rows])
+    made_result = result(name, [measurement(k, values[k], errors[k], n) for k in rows])
     if samples:
         write_samples(folder, samples)
-    write_result(folder, made, {**rows, "indices": np.arange(n)})
+    write_result(folder, made_result, {**rows, "indices": np.arange(n)})
     return folder
 
 

@@ -46,7 +46,7 @@ CLAUSES: dict[str, list[list[dict[str, Any]]]] = {
 
 def prompt_metadata() -> list[dict[str, Any]]:
     """Return the metadata line of each prompt, two of each task."""
-    found = []
+    records = []
     for tag, prompts in CLAUSES.items():
         for include in prompts:
             exclude = (
@@ -54,15 +54,15 @@ def prompt_metadata() -> list[dict[str, Any]]:
                 if tag == "counting"
                 else {}
             )
-            found.append(
+            records.append(
                 {
                     "tag": tag,
                     "include": include,
                     **exclude,
-                    "prompt": f"a drawing, {tag} {len(found)}",
+                    "prompt": f"a drawing, {tag} {len(records)}",
                 }
             )
-    return found
+    return records
 
 
 class TwelvePrompts(GenEvalSuite):
@@ -93,32 +93,34 @@ def write_prompt_metadata(home: Path) -> None:
 
 
 def expected_verdict(
-    wanted: PromptSpec, found: Sequence[Detection], colours: dict[int, str]
+    expected: PromptSpec, items: Sequence[Detection], colours: dict[int, str]
 ) -> tuple[bool, str]:
     """Return verdict and reasons in the script's own form of words, which the reader must take
     apart.
     """
-    things, reasons, groups = counted_detections(found, wanted.tag), [], []
-    for clause in wanted.include:
-        group = things.get(clause.name, [])[: clause.count]
-        mine = [colours.get(p, "") for p in group]
+    counted_detections_result, reasons, groups = counted_detections(items, expected.tag), [], []
+    for clause in expected.include:
+        group = counted_detections_result.get(clause.name, [])[: clause.count]
+        package_colours = [colours.get(p, "") for p in group]
         fault = ""
         if len(group) < clause.count:
             fault = f"expected {clause.name}>={clause.count}, found {len(group)}"
-        elif clause.color and mine.count(clause.color) < clause.count:
-            seen = ", ".join(f"{mine.count(c)} {c}" for c in COLOURS if c in mine)
+        elif clause.color and package_colours.count(clause.color) < clause.count:
+            records = ", ".join(
+                f"{package_colours.count(c)} {c}" for c in COLOURS if c in package_colours
+            )
             fault = (
                 f"expected {clause.color} {clause.name}>={clause.count}, found"
-                f" {mine.count(clause.color)} {clause.color}; and {seen}"
+                f" {package_colours.count(clause.color)} {clause.color}; and {records}"
             )
         elif clause.position and groups[clause.position[1]] is None:
             fault = f"no target for {clause.name} to be {clause.position[0]}"
-        elif clause.position and not evaluate_image(wanted, found, colours).is_correct:
+        elif clause.position and not evaluate_image(expected, items, colours).is_correct:
             fault = f"expected {clause.name} {clause.position[0]} target, found  target"
         groups.append(None if fault else group)
         reasons += [fault] if fault else []
-    for clause in wanted.exclude:
-        if (n := len(things.get(clause.name, []))) >= clause.count:
+    for clause in expected.exclude:
+        if (n := len(counted_detections_result.get(clause.name, []))) >= clause.count:
             reasons.append(f"expected {clause.name}<{clause.count}, found {n}")
     return not reasons, "\n".join(reasons)
 
@@ -126,34 +128,36 @@ def expected_verdict(
 def write_finished_run(path: Path, seed: int = 0, images: int = 4) -> list[dict[str, Any]]:
     """Write a results file as pandas does, of random scenes, in no order; return its rows."""
     rng, rows = np.random.default_rng(seed), []
-    for prompt, facts in enumerate(prompt_metadata()):
-        wanted = PromptSpec.model_validate(facts)
+    for prompt, prompt_metadata_result in enumerate(prompt_metadata()):
+        expected = PromptSpec.model_validate(prompt_metadata_result)
         for copy in range(images):
-            found = []
-            for clause in wanted.include:
+            records = []
+            for clause in expected.include:
                 for _ in range(int(rng.integers(clause.count - 1, clause.count + 2))):
                     x, y = (int(v) for v in rng.integers(0, 400, 2))
                     score = float(np.float32(rng.choice([0.31, 0.95, 0.95, 0.99])))
-                    found.append(
+                    records.append(
                         Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40))
                     )
-            likely = [c.color for c in wanted.include if c.color] * 3 or ["red"]
+            likely_flag = [c.color for c in expected.include if c.color] * 3 or ["red"]
             colours = {
-                p: str(rng.choice([*likely, *COLOURS])) for p in colour_query_indices(wanted, found)
+                p: str(rng.choice([*likely_flag, *COLOURS]))
+                for p in colour_query_indices(expected, records)
             }
-            correct, reason = expected_verdict(wanted, found, colours)
-            things = counted_detections(found, wanted.tag)
+            correct_expected_verdict, reason = expected_verdict(expected, records, colours)
+            counted_detections_result = counted_detections(records, expected.tag)
             details = {
-                n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()
+                n: [[*records[p].box, records[p].score] for p in result_value]
+                for n, result_value in counted_detections_result.items()
             }
             rows.append(
                 {
                     "filename": f"out/{prompt:05d}/samples/{copy:05d}.png",
-                    "tag": facts["tag"],
-                    "prompt": facts["prompt"],
-                    "correct": correct,
+                    "tag": prompt_metadata_result["tag"],
+                    "prompt": prompt_metadata_result["prompt"],
+                    "correct": correct_expected_verdict,
                     "reason": reason,
-                    "metadata": json.dumps(facts),
+                    "metadata": json.dumps(prompt_metadata_result),
                     "details": json.dumps(details),
                 }
             )

@@ -8,22 +8,22 @@ from typing import Any
 from harope_bench.core.annotations import Box, Detection
 
 
-def thing(label: str, score: float, box: Box = (0, 0, 10, 10)) -> Detection:
+def make_detection(label: str, score: float, box: Box = (0, 0, 10, 10)) -> Detection:
     """One thing found."""
     return Detection(label=label, score=score, box=box)
 
 
-def clause(name: str, count: int = 1, **more: Any) -> dict[str, Any]:
+def clause(name: str, count: int = 1, **fields: Any) -> dict[str, Any]:
     """A clause of a metadata line."""
-    return {"class": name, "count": count, **more}
+    return {"class": name, "count": count, **fields}
 
 
 def line(
     tag: str = "single_object", *include: dict[str, Any], exclude: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """A metadata line; of one dog where nothing is named."""
-    facts = {"tag": tag, "include": list(include) or [clause("dog")], "prompt": "a photo"}
-    return facts | ({"exclude": list(exclude)} if exclude else {})
+    fields = {"tag": tag, "include": list(include) or [clause("dog")], "prompt": "a photo"}
+    return fields | ({"exclude": list(exclude)} if exclude else {})
 
 
 def at(x: float, y: float, side: float = 10) -> Box:

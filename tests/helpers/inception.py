@@ -25,10 +25,12 @@ def write_weights(path: Path, seed: int = 0) -> Path:
     """Saves random weights whose batch norms fit their inputs, so that features spread as real ones
     do and none dies.
     """
-    unloaded = mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict", return_value=None)
+    unloaded_object = mock.patch.object(
+        FeatureExtractorInceptionV3, "load_state_dict", return_value=None
+    )
     with (
         mock.patch.object(theirs, "load_state_dict_from_url", return_value=None),
-        unloaded,
+        unloaded_object,
         torch.random.fork_rng(devices=[]),
     ):
         torch.manual_seed(seed)

@@ -27,12 +27,12 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and report.failed and not item.config.getoption("usepdb"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            _clear(call.excinfo.value)
+            _clear_frames(call.excinfo.value)
             gc.collect()
     return report
 
 
-def _clear(error: BaseException | None) -> None:
+def _clear_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         for frame, _ in traceback.walk_tb(error.__traceback__):

@@ -22,7 +22,7 @@ def write(folder: Path) -> None:
     """Write all of it below a folder, and register the checkpoint `tiny` in the home that
     HAROPE_BENCH_HOME names.
     """
-    tiny.registered(folder / "weights")
+    tiny.register_tiny(folder / "weights")
     tiny.weights(folder / "weights/other.safetensors", "harope", seed=1)
     (folder / "recipe.toml").write_text(RECIPE.format(name="small", steps=24, seed=3, snapshot=5))
     (folder / "log.csv").write_text("step,loss\n1,2.0\n2,1.0\n")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 KEYS = Path(__file__).parents[1] / "gold" / "mmdet_mask2former_keys.txt"
-SMALL = (320, 256)  # the scale at which a forward takes seconds and not ten
+SMALL_SIZES = (320, 256)  # the scale at which a forward takes seconds and not ten
 
 
 class Key(NamedTuple):
@@ -23,23 +23,29 @@ class Key(NamedTuple):
 
 
 def keys() -> list[Key]:
-    found = []
+    records = []
     for line in KEYS.read_text().splitlines():
-        old, new, shape = line.split()
-        found.append(Key(old, old if new == "=" else new, tuple(int(n) for n in shape.split("x"))))
-    return found
+        old_part, new_part, shape = line.split()
+        records.append(
+            Key(
+                old_part,
+                old_part if new_part == "=" else new_part,
+                tuple(int(n) for n in shape.split("x")),
+            )
+        )
+    return records
 
 
 def window() -> Tensor:
     """Which entry of a window's table the bias of two places is, (49, 49): (row difference + 6) *
     13 + column difference + 6.
     """
-    place = torch.arange(49)
-    row, column = place // 7, place % 7
+    values = torch.arange(49)
+    row, column = values // 7, values % 7
     return (row[:, None] - row + 6) * 13 + column[:, None] - column + 6
 
 
-def scrambled(style: str, seed: int = 0) -> dict[str, Tensor]:
+def random_state(style: str, seed: int = 0) -> dict[str, Tensor]:
     """A state dict in the names of mmdet "old" (2.x) or "new" (3.x); the same seed gives the same
     numbers under both.
     """
@@ -66,6 +72,8 @@ def write(path: Path, style: str, **meta: Any) -> Path:
     `state_dict`.
     """
     torch.save(
-        {"meta": meta, "state_dict": scrambled(style)}, path, _use_new_zipfile_serialization=False
+        {"meta": meta, "state_dict": random_state(style)},
+        path,
+        _use_new_zipfile_serialization=False,
     )
     return path

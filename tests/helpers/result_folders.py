@@ -69,69 +69,76 @@ class ResultFolder(NamedTuple):
         return [path for path in files if path.is_file() and path.stat().st_size]
 
 
-def write_moments_reference(place: Path) -> Path:
+def write_moments_reference(folder: Path) -> Path:
     """Write a reference without images, so that nothing has neighbours to look for."""
-    np.savez(place / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
-    return place / "reference.npz"
+    np.savez(folder / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
+    return folder / "reference.npz"
 
 
-def make_digits_run(place: Path) -> ResultFolder:
+def make_digits_run(folder: Path) -> ResultFolder:
     """Make a run with its plan, generated and scored here."""
-    reference = write_moments_reference(place)
-    generate(make_plan(tiny.registered(place / "weights"), None, {}), range(IMAGES), place / "run")
-    evaluate(place / "run", place / "run", FeatureScoring("digits", reference))
-    return ResultFolder(place / "run", reference=reference)
+    reference = write_moments_reference(folder)
+    generate(
+        make_plan(tiny.register_tiny(folder / "weights"), None, {}), range(IMAGES), folder / "run"
+    )
+    evaluate(folder / "run", folder / "run", FeatureScoring("digits", reference))
+    return ResultFolder(folder / "run", reference=reference)
 
 
-def make_imported_images(place: Path) -> ResultFolder:
+def make_imported_images(folder: Path) -> ResultFolder:
     """Make images of somebody else, with results in a folder of their own."""
-    (place / "images").mkdir()
+    (folder / "images").mkdir()
     for i, image in enumerate(
         np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 3), dtype=np.uint8)
     ):
-        (place / f"images/{i:06d}.png").write_bytes(encode_png(image))
-    reference = write_moments_reference(place)
-    evaluate(place / "images", place / "out", FeatureScoring("digits", reference))
-    return ResultFolder(place / "out", place / "images", reference)
+        (folder / f"images/{i:06d}.png").write_bytes(encode_png(image))
+    reference = write_moments_reference(folder)
+    evaluate(folder / "images", folder / "out", FeatureScoring("digits", reference))
+    return ResultFolder(folder / "out", folder / "images", reference)
 
 
-def make_prompt_results(place: Path) -> ResultFolder:
+def make_prompt_results(folder: Path) -> ResultFolder:
     """Make results of a folder of images of the toy prompts."""
     evaluate_prompts(
-        write_toy_images(place / "images", COLOURS),
-        place / "out",
+        write_toy_images(folder / "images", COLOURS),
+        folder / "out",
         PromptScoring("toy", folder_options=COPY_MAJOR),
     )
-    return ResultFolder(place / "out", place / "images")
+    return ResultFolder(folder / "out", folder / "images")
 
 
-def make_classifier_run(place: Path) -> ResultFolder:
+def make_classifier_run(folder: Path) -> ResultFolder:
     """Make a run of a small classifier on 30 digits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = registry.load_by_name("backbones", "deit").build("rope-axial", {}, DEIT)
         save_file(
             {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()},
-            place / "deit.safetensors",
+            folder / "deit.safetensors",
         )
-    facts = {"encoding": "rope-axial", "config": DEIT, "suite": "digits-held-out", "scale": "micro"}
-    register_checkpoint.register("deit", place / "deit.safetensors", facts)
+    fields = {
+        "encoding": "rope-axial",
+        "config": DEIT,
+        "suite": "digits-held-out",
+        "scale": "micro",
+    }
+    register_checkpoint.register("deit", folder / "deit.safetensors", fields)
     classify.classify(
         classify.make_classifier_plan("deit", None, {}),
-        place / "run",
+        folder / "run",
         classify.RealImageSelection(count=30),
     )
-    return ResultFolder(place / "run")
+    return ResultFolder(folder / "run")
 
 
-def make_imported_results(place: Path) -> ResultFolder:
+def make_imported_results(folder: Path) -> ResultFolder:
     """Make results that were read from a finished run of GenEval's own script."""
-    write_finished_run(place / "results.jsonl")
+    write_finished_run(folder / "results.jsonl")
     assert (
-        import_official_results(place / "results.jsonl", place / "out", PromptScoring("geneval"))
+        import_official_results(folder / "results.jsonl", folder / "out", PromptScoring("geneval"))
         is not None
     )
-    return ResultFolder(place / "out", place / "results.jsonl")
+    return ResultFolder(folder / "out", folder / "results.jsonl")
 
 
 RESULT_FOLDERS: dict[str, Callable[[Path], ResultFolder]] = {
@@ -166,9 +173,9 @@ def flipped_files(path: Path, count: int, rng: np.random.Generator) -> Iterator[
     edges = np.linspace(0, len(data), count + 1).astype(int)
     for start, stop in pairwise(edges):
         if start < stop:
-            place = int(rng.integers(start, stop))
+            position = int(rng.integers(start, stop))
             yield (
-                data[:place]
-                + bytes([data[place] ^ (1 << int(rng.integers(8)))])
-                + data[place + 1 :]
+                data[:position]
+                + bytes([data[position] ^ (1 << int(rng.integers(8)))])
+                + data[position + 1 :]
             )

@@ -34,7 +34,7 @@ def weights(path: Path, encoding: str = "rope-axial", seed: int = 0) -> Path:
     return path
 
 
-def registered(
+def register_tiny(
     folder: Path, name: str = "tiny", encoding: str = "rope-axial", seed: int = 0
 ) -> str:
     """Registers such weights in the home that HAROPE_BENCH_HOME names, and returns the name."""

@@ -16,19 +16,19 @@ from harope_bench.core import registry
 from harope_bench.suites import noun_chunks
 
 
-def models(place: Path) -> str:
+def models(folder: Path) -> str:
     """Saves the judges' networks and returns what --judge is told."""
-    detector(place / "detr")
-    save_vlm(place / "llava")
-    save_depth_model(place / "depth")
-    torch.save(random_clip_weights(), place / "clip.pt")
+    detector(folder / "detr")
+    save_vlm(folder / "llava")
+    save_depth_model(folder / "depth")
+    torch.save(random_clip_weights(), folder / "clip.pt")
     roles = {
         "detector": "detector:detr",
         "detector-2d": "detector:detr",
         "vqa": "vlm:llava",
         "depth": "depth:depth",
     }
-    return ",".join(f"{role}={text.replace(':', f':{place}/')}" for role, text in roles.items())
+    return ",".join(f"{role}={text.replace(':', f':{folder}/')}" for role, text in roles.items())
 
 
 def detector(folder: Path) -> None:
@@ -69,16 +69,16 @@ CANARIES = {
 }
 
 
-def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
+def stand_in(patch: pytest.MonkeyPatch, folder: Path, home: Path) -> None:
     """Makes the home, the small CLIP and the readings the ones in use. Random weights cannot pass a
     self-check, so none is asked for.
     """
-    own = readings()
+    own_readings = readings()
     patch.setenv("HAROPE_BENCH_HOME", str(home))
-    patch.setattr(noun_chunks, "_rows", lambda version: own)
+    patch.setattr(noun_chunks, "_rows", lambda version: own_readings)
     for name in ("clip-vit-l-14", "clipscore"):
         plugin = registry.load_by_name("judges", name)
         patch.setattr(plugin, "sizes", CLIP_SIZES)
-        patch.setenv(plugin.source.environment_variable, str(place / "clip.pt"))
+        patch.setenv(plugin.source.environment_variable, str(folder / "clip.pt"))
     for name in CANARIES:
         patch.setattr(type(registry.load_by_name("judges", name)), "self_checks", lambda self: ())

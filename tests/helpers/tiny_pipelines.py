@@ -74,14 +74,14 @@ def needs_t2i() -> Any:
         pytest.importorskip(part, reason="needs pip install 'harope-bench[t2i]'")
 
 
-def stirred(module: Any, seed: int, spread: float = 0.1) -> Any:
+def add_noise(module: Any, seed: int, deviation: float = 0.1) -> Any:
     """With noise on all weights, so that no gate or output is zero and every norm has its own
     weights.
     """
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
+            parameter.add_(deviation * torch.randn(parameter.shape, generator=rng))
     return module
 
 
@@ -112,7 +112,7 @@ def t5_tokenizer() -> Any:
     return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, model_max_length=512)
 
 
-def clip_encoder(tokenizer: Any, projected: bool) -> Any:
+def clip_encoder(tokenizer: Any, is_projected: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -127,7 +127,7 @@ def clip_encoder(tokenizer: Any, projected: bool) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+    return (CLIPTextModelWithProjection if is_projected else CLIPTextModel)(config).eval()
 
 
 def t5_encoder(tokenizer: Any) -> Any:
@@ -160,11 +160,11 @@ def flux(seed: int = 0, **sizes: Any) -> Any:
         pipe = FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(**SHIFT),
             vae=AutoencoderKL(**VAE).eval(),
-            text_encoder=clip_encoder(clip, projected=False),
+            text_encoder=clip_encoder(clip, is_projected=False),
             tokenizer=clip,
             text_encoder_2=t5_encoder(t5),
             tokenizer_2=t5,
-            transformer=stirred(FluxTransformer2DModel(**{**FLUX, **sizes}), seed).eval(),
+            transformer=add_noise(FluxTransformer2DModel(**{**FLUX, **sizes}), seed).eval(),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -185,19 +185,19 @@ def sd3(seed: int = 0, **sizes: Any) -> Any:
         pipe = StableDiffusion3Pipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=AutoencoderKL(**VAE).eval(),
-            text_encoder=clip_encoder(clip, projected=True),
+            text_encoder=clip_encoder(clip, is_projected=True),
             tokenizer=clip,
-            text_encoder_2=clip_encoder(clip, projected=True),
+            text_encoder_2=clip_encoder(clip, is_projected=True),
             tokenizer_2=clip,
             text_encoder_3=t5_encoder(t5),
             tokenizer_3=t5,
-            transformer=stirred(SD3Transformer2DModel(**{**SD3, **sizes}), seed).eval(),
+            transformer=add_noise(SD3Transformer2DModel(**{**SD3, **sizes}), seed).eval(),
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def saved(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
+def save_pipeline(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
     """Such a pipeline's folder."""
     {"flux": flux, "sd3": sd3}[kind](seed, **sizes).save_pretrained(folder, safe_serialization=True)
     return folder
@@ -236,14 +236,14 @@ def register_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def settings(**facts: Any) -> Settings:
+def settings(**fields: Any) -> Settings:
     return Settings(
-        **{"resolution": 64, "sampler": "flow", "steps": 2, "guidance": 3.5, "tile": 1, **facts}
+        **{"resolution": 64, "sampler": "flow", "steps": 2, "guidance": 3.5, "tile": 1, **fields}
     )
 
 
-def checkpoint(backbone: str, encoding: str = "rope-axial", **facts: Any) -> Checkpoint:
-    given = {
+def checkpoint(backbone: str, encoding: str = "rope-axial", **fields: Any) -> Checkpoint:
+    inputs = {
         "name": "trial",
         "backbone": backbone,
         "encoding": encoding,
@@ -251,12 +251,12 @@ def checkpoint(backbone: str, encoding: str = "rope-axial", **facts: Any) -> Che
         "sha256": "0" * 64,
         "source": "a test",
     }
-    return Checkpoint(**{**given, "sampler": "flow", "steps": 2, "guidance": 3.5, **facts})
+    return Checkpoint(**{**inputs, "sampler": "flow", "steps": 2, "guidance": 3.5, **fields})
 
 
-def trained(network: Any, seed: int = 5, spread: float = 0.3) -> Any:
+def train_encoding(network: Any, seed: int = 5, deviation: float = 0.3) -> Any:
     """The network with an encoding that is no longer the identity."""
-    stirred(network.encoding, seed, spread)
+    add_noise(network.encoding, seed, deviation)
     return network
 
 
@@ -265,6 +265,6 @@ def outputs(network: Any, inputs: Any) -> torch.Tensor:
         return network(**inputs, return_dict=False)[0]
 
 
-def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def relative_distance(first_tensor: torch.Tensor, second_tensor: torch.Tensor) -> float:
     """Relative distance."""
-    return float((one - other).norm() / other.norm())
+    return float((first_tensor - second_tensor).norm() / second_tensor.norm())

@@ -69,23 +69,23 @@ def prompts(home: Path) -> None:
             "include": include,
             "prompt": f"a photo of a {' and a '.join(clause['class'] for clause in include)}",
         }
-        for tag, found in CLAUSES.items()
-        for include in found
+        for tag, result_value in CLAUSES.items()
+        for include in result_value
     ]
-    _placed(
+    _write_asset(
         home / "assets/geneval",
         {"evaluation_metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)},
     )
-    _placed(home / "assets/t2i-compbench", _bench_files())
-    place = home / "assets/dpg-bench"
-    place.mkdir(parents=True)
-    with (place / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as file:
+    _write_asset(home / "assets/t2i-compbench", _bench_files())
+    folder = home / "assets/dpg-bench"
+    folder.mkdir(parents=True)
+    with (folder / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
         writer.writerows(
             (i, f"a photo of a cat, {i}", "", n, d, "b", "d", t, q) for i, n, d, t, q in QUESTIONS
         )
-    _placed(place, {})
+    _write_asset(folder, {})
 
 
 def _bench_files() -> dict[str, str]:
@@ -102,17 +102,17 @@ def _bench_files() -> dict[str, str]:
     }
 
 
-def _placed(place: Path, files: dict[str, str]) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+def _write_asset(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (place / name).write_text(text, encoding="utf-8", newline="")
-    (place / "receipt.json").write_text(
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    (folder / "receipt.json").write_text(
         versioned_json_text(
             "receipt",
             {
                 "files": {
                     path.name: sha256_file(path)
-                    for path in place.iterdir()
+                    for path in folder.iterdir()
                     if path.name != "receipt.json"
                 }
             },
@@ -122,7 +122,7 @@ def _placed(place: Path, files: dict[str, str]) -> None:
 
 def readings() -> dict[str, str]:
     """The readings of these prompts in the form that ships."""
-    found = {}
+    records = {}
     for category, texts in BENCH.items():
         for text in texts:
             nouns = tuple(word for word in text.split() if word in ("cat", "dog"))
@@ -130,8 +130,8 @@ def readings() -> dict[str, str]:
                 ("a " if category in ("color", "texture") else "") + noun for noun in nouns
             )
             chunks = tuple(chunk if chunk in text else chunk.split()[-1] for chunk in chunks)
-            plain = " ".join(word for word in text.split() if word not in ("red", "blue"))
-            found[noun_chunks.prompt_key(text)] = noun_chunks.format_row(
-                text, noun_chunks.PromptParse(nouns, chunks, nouns[:2], plain)
+            plain_text = " ".join(word for word in text.split() if word not in ("red", "blue"))
+            records[noun_chunks.prompt_key(text)] = noun_chunks.format_row(
+                text, noun_chunks.PromptParse(nouns, chunks, nouns[:2], plain_text)
             )
-    return found
+    return records

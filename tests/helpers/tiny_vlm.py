@@ -49,19 +49,24 @@ def tokenizer_of_words(without: tuple[str, ...] = ()) -> Any:
     """Return a tokenizer of whole words; those in `without` are unknown to it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    known = {
+    known_entries = {
         word: i for i, word in enumerate(w if w not in without else f"[{w}]" for w in VOCABULARY)
     }
-    plain = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.Sequence(
+    plain_tokenizer = Tokenizer(models.WordLevel(known_entries, unk_token="<unk>"))
+    plain_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")]
     )
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    found = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=plain, model_max_length=512, **special
+    special_fields = {
+        "pad_token": "<pad>",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    tokenizer_fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain_tokenizer, model_max_length=512, **special_fields
     )
-    found.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    return found
+    tokenizer_fast.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return tokenizer_fast
 
 
 def save_vlm(

@@ -27,33 +27,33 @@ def words(k: int) -> str:
     return " ".join(LETTERS[int(digit)] for digit in f"{k:03d}")
 
 
-def facts(category: str, place: int) -> dict[str, Any]:
+def prompt_metadata(category: str, result_count: int) -> dict[str, Any]:
     """A prompt that no other category has, and what the rules need to know of it."""
     text = {
-        "color": f"a red cup and a blue dog {words(place)}",
-        "shape": f"a round cup and a square dog {words(place)}",
-        "texture": f"a woollen cup and a plastic dog {words(place)}",
-        "spatial": f"a cup on the left of a dog {words(place)}",
-        "3d_spatial": f"a cup in front of a dog {words(place)}",
-        "numeracy": f"two cups {words(place)}",
-        "non_spatial": f"A dog drinks from a cup {words(place)}.",
-        "complex": f"The red cup is near the blue dog {words(place)}.",
+        "color": f"a red cup and a blue dog {words(result_count)}",
+        "shape": f"a round cup and a square dog {words(result_count)}",
+        "texture": f"a woollen cup and a plastic dog {words(result_count)}",
+        "spatial": f"a cup on the left of a dog {words(result_count)}",
+        "3d_spatial": f"a cup in front of a dog {words(result_count)}",
+        "numeracy": f"two cups {words(result_count)}",
+        "non_spatial": f"A dog drinks from a cup {words(result_count)}.",
+        "complex": f"The red cup is near the blue dog {words(result_count)}.",
     }[category]
-    known: dict[str, Any] = {"category": category, "place": place, "text": text}
+    known_fields: dict[str, Any] = {"category": category, "place": result_count, "text": text}
     if category in ("color", "shape", "texture", "complex"):
-        known["chunks"] = ["a cup", "a dog"]
+        known_fields["chunks"] = ["a cup", "a dog"]
     if category in ("spatial", "3d_spatial"):
-        known["nouns"] = ["cup", "dog"]
+        known_fields["nouns"] = ["cup", "dog"]
     if category == "numeracy":
-        known["known"] = [["cup", "cups"], ["dog", "dogs"]]
+        known_fields["known"] = [["cup", "cups"], ["dog", "dogs"]]
     if category == "complex":
-        kind = ("spatial", "action", "both")[place % 3]
-        known |= {
+        kind = ("spatial", "action", "both")[result_count % 3]
+        known_fields |= {
             "objects": ["cup", "dog"],
             "no_adj": text,
             "kinds": {"official": kind, "corrected": kind},
         }
-    return known
+    return known_fields
 
 
 class Toy(CompBenchSuite):
@@ -62,11 +62,12 @@ class Toy(CompBenchSuite):
     def __init__(self, *categories: str):
         super().__init__("toy T2I-CompBench", categories or CATEGORIES)
         rows = {
-            category: [facts(category, place) for place in range(300)]
+            category: [prompt_metadata(category, folder) for folder in range(300)]
             for category in self.categories
         }
         self.rows = {
-            category: tuple((row["text"], row) for row in found) for category, found in rows.items()
+            category: tuple((row["text"], row) for row in row_result)
+            for category, row_result in rows.items()
         }
 
     @property
@@ -77,11 +78,11 @@ class Toy(CompBenchSuite):
         return "toy", "0" * 64
 
 
-def sighting(*found: tuple[str, float, float, float], side: float = 40) -> DetectionAnnotation:
+def sighting(*items: tuple[str, float, float, float], side: float = 40) -> DetectionAnnotation:
     """Things by label, score and centre, in an image of the frame's own size."""
     boxes = (
         (label, score, (x - side / 2, y - side / 2, x + side / 2, y + side / 2))
-        for label, score, x, y in found
+        for label, score, x, y in items
     )
     return DetectionAnnotation(
         size=(479, 479),
@@ -89,7 +90,7 @@ def sighting(*found: tuple[str, float, float, float], side: float = 40) -> Detec
     )
 
 
-def good(category: str) -> dict[str, Annotation]:
+def correct_annotations(category: str) -> dict[str, Annotation]:
     """What judges say of an image that is right."""
     answers: dict[str, Annotation] = {
         "vqa": VqaAnnotation(
@@ -111,27 +112,42 @@ def good(category: str) -> dict[str, Annotation]:
         "numeracy": ("detector",),
         "non_spatial": ("similarity",),
     }
-    wanted = roles.get(
+    expected = roles.get(
         category, ("vqa",) if category != "complex" else ("vqa", "detector-2d", "similarity")
     )
-    return {role: answers[role] for role in wanted}
+    return {role: answers[role] for role in expected}
 
 
 def sights(
     *categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Annotation]
 ) -> list[AnnotatedImage]:
     """Images of the first prompts of each category, answered as `good` says but for the changes."""
-    found = []
+    records = []
     for category in categories or CATEGORIES:
-        for place in range(prompts):
+        for folder in range(prompts):
             for copy in range(copies):
-                known = facts(category, place)
-                number = CATEGORIES.index(category) * 300 + place
-                seen = {**good(category), **changes.get(category, {})}
-                found.append(
-                    AnnotatedImage(copy * 2400 + number, number, copy, known["text"], known, seen)
+                known_prompt_metadata = prompt_metadata(category, folder)
+                number = CATEGORIES.index(category) * 300 + folder
+                fields = {**correct_annotations(category), **changes.get(category, {})}
+                records.append(
+                    AnnotatedImage(
+                        copy * 2400 + number,
+                        number,
+                        copy,
+                        known_prompt_metadata["text"],
+                        known_prompt_metadata,
+                        fields,
+                    )
                 )
-    return found
+    return records
 
 
-__all__ = ["METADATA_KEY", "Toy", "facts", "good", "sighting", "sights", "words"]
+__all__ = [
+    "METADATA_KEY",
+    "Toy",
+    "correct_annotations",
+    "prompt_metadata",
+    "sighting",
+    "sights",
+    "words",
+]

@@ -87,10 +87,10 @@ class ToyEye(Annotator):
         if isinstance(query, VqaQuery):
             text = "perhaps" if self.wordless else "yes" if image[..., 0].mean() > 128 else "no"
             return VqaAnnotation(answers=tuple(VqaAnswer(text=text) for _ in query.questions))
-        found = (
+        detections = (
             (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
         )
-        return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=found)
+        return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=detections)
 
 
 class LoadedEye(LoadedAnnotator):
@@ -117,29 +117,29 @@ class ToyRule(PromptEvaluator):
     )
     macro_metrics = {"overall": ("bright", "red")}
     annotator_roles = (
-        AnnotatorRole("detector", lambda facts, seen: DetectionQuery()),
+        AnnotatorRole("detector", lambda fields, records: DetectionQuery()),
         AnnotatorRole(
             "vqa",
-            lambda facts, seen: (
-                VqaQuery(questions=("is it red?",)) if facts["task"] == "red" else None
+            lambda fields, records: (
+                VqaQuery(questions=("is it red?",)) if fields["task"] == "red" else None
             ),
         ),
     )
 
-    def task(self, facts: Metadata) -> str:
-        return str(facts["task"])
+    def task(self, metadata: Metadata) -> str:
+        return str(metadata["task"])
 
-    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
-        return (self.task(facts),)
+    def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:
+        return (self.task(metadata),)
 
-    def score_sample(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
-        lit = bool(seen["detector"].detections)  # type: ignore[union-attr]
-        if facts["task"] == "bright":
+    def score_sample(self, metadata: Metadata, annotations: Annotations, rules: str) -> SampleScore:
+        is_true = bool(annotations["detector"].detections)  # type: ignore[union-attr]
+        if metadata["task"] == "bright":
             return SampleScore(
-                "bright", {"bright": WeightedScore(float(lit))}, "lit" if lit else "dark"
+                "bright", {"bright": WeightedScore(float(is_true))}, "lit" if is_true else "dark"
             )
-        text = seen["vqa"].answers[0].text  # type: ignore[union-attr]
-        right = text == "yes" and (lit or rules == "corrected")
+        text = annotations["vqa"].answers[0].text  # type: ignore[union-attr]
+        right = text == "yes" and (is_true or rules == "corrected")
         return SampleScore(
             "red",
             {"red": WeightedScore(float(right))},
@@ -155,21 +155,23 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
     """
     eye = ToyEye()
     eye.asked = []
-    things: dict[tuple[str, str], Any] = {
+    fields: dict[tuple[str, str], Any] = {
         ("suites", "toy"): ToySuite(),
         ("judges", "toy-eye"): eye,
         ("evaluators", "toy-rule"): ToyRule(),
     }
-    known, loaded = registry.list_entries, registry.load_by_name
+    known_list_entries, loaded_plugin = registry.list_entries, registry.load_by_name
 
     def entries(kind: str) -> dict[str, registry.RegistryEntry]:
-        own = {
-            name: registry.RegistryEntry(kind, name, "a test") for k, name in things if k == kind
+        own_registry_entries = {
+            name: registry.RegistryEntry(kind, name, "a test") for k, name in fields if k == kind
         }
-        return {**known(kind), **own}
+        return {**known_list_entries(kind), **own_registry_entries}
 
     monkeypatch.setattr(registry, "list_entries", entries)
     monkeypatch.setattr(
-        registry, "load_by_name", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+        registry,
+        "load_by_name",
+        lambda kind, name: fields.get((kind, name)) or loaded_plugin(kind, name),
     )
     return eye

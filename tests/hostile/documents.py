@@ -39,8 +39,8 @@ def as_lines(*rows: Any) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def toml(facts: Any) -> bytes:
-    return tomli_w.dumps(facts).encode()
+def toml(fields: Any) -> bytes:
+    return tomli_w.dumps(fields).encode()
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:
@@ -56,14 +56,14 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 # runs
 
 
-def plain(record: Any) -> Any:
+def record_document(record: Any) -> Any:
     return record.model_dump(mode="json", exclude_none=True)
 
 
 def file_of(kind: FileKind, record: Any) -> bytes:
     """The JSON file of a kind that a record, or its facts, is."""
     return json.dumps(
-        add_format_version(kind, record if isinstance(record, Mapping) else plain(record))
+        add_format_version(kind, record if isinstance(record, Mapping) else record_document(record))
     ).encode()
 
 
@@ -106,7 +106,7 @@ def run_files() -> Files:
     return {
         **dict.fromkeys(names, png()),
         "plan.json": file_of("plan", fake_runs.plan(checkpoint())),
-        "samples.jsonl": as_lines(*map(plain, records)),
+        "samples.jsonl": as_lines(*map(record_document, records)),
         "requests.jsonl": as_lines({"indices": "0-1"}, {"indices": "2,3"}),
         "results/fidelity.json": file_of("result", result()),
         "results/fidelity.npz": npz_bytes(arrays),
@@ -121,17 +121,17 @@ def run_files() -> Files:
 def baseline() -> bytes:
     from harope_bench.statistics.gate.baseline import Baseline, digest_of
 
-    bare = result().model_copy(update={"arrays_file": None})
-    made = Baseline(
+    bare_result = result().model_copy(update={"arrays_file": None})
+    baseline = Baseline(
         reason="signed",
         replaces_sha256=None,
-        results=(bare,),
+        results=(bare_result,),
         contribution_files={},
         provenance=fake_runs.provenance(),
         digest="",
     )
-    facts = json.loads(made.to_json())
-    return json.dumps({**facts, "digest": digest_of(facts)}).encode()
+    document = json.loads(baseline.to_json())
+    return json.dumps({**document, "digest": digest_of(document)}).encode()
 
 
 @cache
@@ -151,8 +151,8 @@ def charts() -> Mapping[str, bytes]:
         lines=(SweepLine(label="ours", points=points),),
     )  # fmt: skip
     return {
-        "loss.json": json.dumps(plain(loss)).encode(),
-        "sweep.json": json.dumps(plain(sweep)).encode(),
+        "loss.json": json.dumps(record_document(loss)).encode(),
+        "sweep.json": json.dumps(record_document(sweep)).encode(),
     }
 
 
@@ -183,9 +183,9 @@ POLICY: Mapping[str, Any] = {
 @cache
 def prompt_home() -> Files:
     """A user's home with small prompt files of the three benchmarks."""
-    with tempfile.TemporaryDirectory() as place:
-        tiny_prompts.prompts(Path(place))
-        return folder_files(Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_prompts.prompts(Path(folder))
+        return folder_files(Path(folder))
 
 
 def asset(path: str) -> bytes:
@@ -206,19 +206,19 @@ def geneval_folder() -> Files:
 def geneval_results() -> bytes:
     rows = []
     for prompt, line in enumerate(asset("geneval/evaluation_metadata.jsonl").decode().splitlines()):
-        facts = json.loads(line)
+        document = json.loads(line)
         details = {
             clause["class"]: [[0.0, 1.0, 50.0, 40.0, 0.9]] * clause["count"]
-            for clause in facts["include"]
+            for clause in document["include"]
         }
-        coloured = [clause for clause in facts["include"] if "color" in clause]
+        coloured_clauses = [clause for clause in document["include"] if "color" in clause]
         reason = "\n".join(
             f"expected {c['color']} {c['class']}>=1, found 0 {c['color']}; and 1 green"
-            for c in coloured
+            for c in coloured_clauses
         )
         rows.append({
-            "filename": f"out/{prompt:05d}/samples/00000.png", "tag": facts["tag"], "prompt": facts["prompt"], "correct": not reason,
-            "reason": reason, "metadata": json.dumps(facts) if prompt % 2 else facts,
+            "filename": f"out/{prompt:05d}/samples/00000.png", "tag": document["tag"], "prompt": document["prompt"], "correct": not reason,
+            "reason": reason, "metadata": json.dumps(document) if prompt % 2 else document,
             "details": json.dumps(details) if prompt % 3 else details,
         })  # fmt: skip
     return as_lines(*rows)
@@ -226,11 +226,11 @@ def geneval_results() -> bytes:
 
 @cache
 def dpg_results() -> Files:
-    with tempfile.TemporaryDirectory() as place:
-        run_script(Path(place) / "images", 0)
+    with tempfile.TemporaryDirectory() as folder:
+        run_script(Path(folder) / "images", 0)
         return {
             name.replace("dpg-bench_20260101-000000_results", "results"): data
-            for name, data in folder_files(Path(place)).items()
+            for name, data in folder_files(Path(folder)).items()
         }
 
 
@@ -258,9 +258,9 @@ def compbench_answers(count: int = 5) -> bytes:
 @cache
 def adm(labels: bool = True) -> bytes:
     images = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3)).astype(np.uint8)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         write_adm(
-            path := Path(place) / "x.npz",
+            path := Path(folder) / "x.npz",
             iter([images]),
             images.shape,
             np.arange(3) if labels else None,
@@ -327,19 +327,19 @@ def weights() -> bytes:
 
 
 @cache
-def torch_file(wrapped: bool = True) -> bytes:
+def torch_file(is_wrapped: bool = True) -> bytes:
     import torch
 
     state = {"a.weight": torch.zeros(2, 3), "b": torch.ones(2)}
     torch.save(
-        {"model": state, "ema": state, "args": {"model": "DiT-XL/2"}} if wrapped else state,
+        {"model": state, "ema": state, "args": {"model": "DiT-XL/2"}} if is_wrapped else state,
         buffer := io.BytesIO(),
     )
     return buffer.getvalue()
 
 
 @cache
-def sharded() -> Files:
+def sharded_weights() -> Files:
     import torch
     from safetensors.torch import save
 
@@ -424,7 +424,7 @@ def snapshot() -> bytes:
 
     layer = torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1).state_dict()
-    facts = {
+    fields = {
         "identity": "tiny",
         "network": layer.state_dict(),
         "optimiser": optimiser,
@@ -432,7 +432,7 @@ def snapshot() -> bytes:
         "step": 3,
         "log": "",
     }
-    state = add_format_version("snapshot", facts)
+    state = add_format_version("snapshot", fields)
     torch.save({**state, "sha256": state_digest(state)}, buffer := io.BytesIO())
     return buffer.getvalue()
 
@@ -445,7 +445,7 @@ def coco() -> bytes:
     return buffer.getvalue()
 
 
-def packed(data: bytes) -> bytes:
+def gzip_bytes(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
@@ -469,9 +469,9 @@ def dit_weights() -> bytes:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = registry.load_by_name("backbones", "dit").build("ape", {}, config)
-    facts = {"name": "x", "backbone": "dit", "encoding": "ape", "options": {}, "config": config, "sampler": "flow", "steps": 2,
+    fields = {"name": "x", "backbone": "dit", "encoding": "ape", "options": {}, "config": config, "sampler": "flow", "steps": 2,
              "guidance": 1.5, "suite": "digits", "scale": "micro", "drawing": {}, "training_steps": 3}  # fmt: skip
-    return weights_bytes(network.state_dict(), {"checkpoint": json.dumps(facts)})
+    return weights_bytes(network.state_dict(), {"checkpoint": json.dumps(fields)})
 
 
 ASSET: Mapping[str, Any] = {

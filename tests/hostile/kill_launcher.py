@@ -97,7 +97,7 @@ class Calls:
 def watch(calls: Calls) -> None:
     """Put the counting calls in the place of Python's own."""
     for name in CHANGES:
-        setattr(os, name, _counted(calls, name, getattr(os, name)))
+        setattr(os, name, _counted_call(calls, name, getattr(os, name)))
     real_open, real_write = os.open, os.write
 
     def open_(path: Any, flags: int, *rest: Any, **options: Any) -> int:
@@ -106,11 +106,11 @@ def watch(calls: Calls) -> None:
         return calls.make(f"open {_name(path)}", lambda: real_open(path, flags, *rest, **options))
 
     def write(handle: int, data: Any) -> int:
-        whole = bytes(data)
+        whole_content = bytes(data)
         return calls.make(
             f"write {_name(handle)}",
-            lambda: real_write(handle, whole),
-            lambda: real_write(handle, whole[: len(whole) // 2]),
+            lambda: real_write(handle, whole_content),
+            lambda: real_write(handle, whole_content[: len(whole_content) // 2]),
         )
 
     class CountedFile(io.FileIO):
@@ -119,12 +119,12 @@ def watch(calls: Calls) -> None:
         """
 
         def write(self, data: Any) -> int:
-            whole = bytes(data)
+            whole_content = bytes(data)
             real = super().write
             return calls.make(
                 f"write {_name(self.fileno())}",
-                lambda: real(whole),
-                lambda: real(whole[: len(whole) // 2]),
+                lambda: real(whole_content),
+                lambda: real(whole_content[: len(whole_content) // 2]),
             )
 
         def truncate(self, size: int | None = None) -> int:
@@ -135,7 +135,7 @@ def watch(calls: Calls) -> None:
     io.open = builtins.open = _opener(calls, CountedFile, io.open)
 
 
-def _counted(calls: Calls, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+def _counted_call(calls: Calls, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         return calls.make(
             f"{name} {' '.join(_name(a) for a in args[:2])}", lambda: real(*args, **options)
@@ -159,34 +159,38 @@ def _opener(calls: Calls, counted_file: Any, real: Callable[..., Any]) -> Callab
             return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
         raw_mode = mode.replace("b", "").replace("t", "")
         if isinstance(file, int):
-            raw = counted_file(file, raw_mode, closefd, opener)
+            raw_counted_file = counted_file(file, raw_mode, closefd, opener)
         else:
-            raw = calls.make(
+            raw_counted_file = calls.make(
                 f"open {_name(file)}", lambda: counted_file(file, raw_mode, closefd, opener)
             )
-        buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        buffer = (
+            io.BufferedRandom(raw_counted_file)
+            if "+" in mode
+            else io.BufferedWriter(raw_counted_file)
+        )
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
     return open_
 
 
-def _name(thing: Any) -> str:
+def _name(item: Any) -> str:
     """Return the path of a path, of a relative one from here, or of an open file; other things as
     they are.
     """
-    if isinstance(thing, int):
+    if isinstance(item, int):
         try:
-            return os.readlink(f"/proc/self/fd/{thing}")
+            return os.readlink(f"/proc/self/fd/{item}")
         except OSError:
-            return str(thing)
+            return str(item)
     return (
-        os.path.abspath(os.fsdecode(thing))
-        if isinstance(thing, (str, bytes, os.PathLike))
-        else str(thing)
+        os.path.abspath(os.fsdecode(item))
+        if isinstance(item, (str, bytes, os.PathLike))
+        else str(item)
     )
 
 
-def warm(assets: Path) -> None:
+def warm_up_imports(assets: Path) -> None:
     """Load everything that a fork will need, and set what makes small runs show what large ones do;
     `assets` has the facts of some.
     """
@@ -283,7 +287,7 @@ def reap(child: int, log: Path) -> dict[str, Any]:
     """Wait for a fork; return its exit code (minus the signal that killed it), CPU seconds, calls
     and words.
     """
-    _, status, used = os.wait4(child, 0)
+    _, status, used_value = os.wait4(child, 0)
     words = {
         name: log.with_suffix(f".{name}").read_text(errors="replace") for name in ("out", "err")
     }
@@ -291,7 +295,7 @@ def reap(child: int, log: Path) -> dict[str, Any]:
     log.unlink(missing_ok=True)
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "cpu": used.ru_utime + used.ru_stime,
+        "cpu": used_value.ru_utime + used_value.ru_stime,
         "calls": calls,
         **words,
     }
@@ -301,9 +305,9 @@ def serve(logs: Path) -> None:
     """Answer lines of jobs until stdin ends."""
     answers = os.dup(1)
     os.dup2(2, 1)
-    warm(logs.parent / "assets")
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    os.write(answers, json.dumps({"cpu": used.ru_utime + used.ru_stime}).encode() + b"\n")
+    warm_up_imports(logs.parent / "assets")
+    getrusage = resource.getrusage(resource.RUSAGE_SELF)
+    os.write(answers, json.dumps({"cpu": getrusage.ru_utime + getrusage.ru_stime}).encode() + b"\n")
     for line in sys.stdin:
         jobs = json.loads(line)
         paths = [logs / f"{number}.json" for number in range(len(jobs))]

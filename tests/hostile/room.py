@@ -40,7 +40,7 @@ from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.generate import generate, make_plan
 
 COUNT = 4
-HASHED = 1 << 24  # bytes; larger files are sparse ones, which would take hours
+HASHED_COUNT = 1 << 24  # bytes; larger files are sparse ones, which would take hours
 SIDE = 28
 LONGEST = 2000  # characters of a line
 LIMIT = 60  # seconds after which a case hangs; the slowest takes one
@@ -164,7 +164,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _register(folder: Path) -> None:
     """Register tiny with its weights beside its TOML, so that a copy of the home is whole."""
     checkpoints = folder / HOME / "checkpoints"
-    tiny.registered(checkpoints)
+    tiny.register_tiny(checkpoints)
     record = checkpoints / "tiny.toml"
     record.write_text(
         re.sub(r'(?m)^weights = ".*"$', 'weights = "tiny.safetensors"', record.read_text())
@@ -206,13 +206,13 @@ def run_case(case: Case, room: Room) -> Outcome:
 
 def command(*words: str) -> Outcome:
     """Return how a command of the command line ends."""
-    done = CliRunner().invoke(main, list(words))
+    command_result = CliRunner().invoke(main, list(words))
     crash = (
         ""
-        if done.exception is None or isinstance(done.exception, SystemExit)
-        else _shown(done.exception)
+        if command_result.exception is None or isinstance(command_result.exception, SystemExit)
+        else _format_error(command_result.exception)
     )
-    return Outcome(done.exit_code, done.stdout, done.stderr, crash)
+    return Outcome(command_result.exit_code, command_result.stdout, command_result.stderr, crash)
 
 
 def call(function: Callable[[], Any]) -> Outcome:
@@ -224,11 +224,11 @@ def call(function: Callable[[], Any]) -> Outcome:
     except BenchError as error:
         return Outcome(1, "", f"harope-bench: {error}\n")
     except Exception as error:  # noqa: BLE001 - what is no BenchError is the finding
-        return Outcome(1, "", "", _shown(error))
+        return Outcome(1, "", "", _format_error(error))
     return Outcome(0, f"{value}\n", "")
 
 
-def _shown(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
@@ -268,34 +268,32 @@ def _check_answer(case: Case, outcome: Outcome) -> None:
     ]
     if case.code in (1, 2) and not case.is_verify:
         assert len(lines) == 1, f"wanted one line of error\n{outcome.stderr}"
-        others = [
+        other_lines = [
             line
             for line in outcome.stderr.splitlines()
             if line not in lines and not line.startswith(("Usage: ", "Try ")) and line
         ]
-        assert others == [], f"more than the one line of error: {others}"
+        assert other_lines == [], f"more than the one line of error: {other_lines}"
 
 
 def contents(folder: Path) -> dict[str, str]:
     """Return what a folder holds: kind, size and hash of every file by its relative name, links not
     followed; without locks.
     """
-    found = {}
+    records = {}
     for path in sorted(folder.rglob("*")):
         if not (path.name.startswith(".") and path.name.endswith(".lock")):
-            found[str(path.relative_to(folder))] = _described(path)
-    return found
+            records[str(path.relative_to(folder))] = _describe_path(path)
+    return records
 
 
-def _described(path: Path) -> str:
+def _describe_path(path: Path) -> str:
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return f"link {os.readlink(path)}"
     if stat.S_ISREG(mode):
         size = path.stat().st_size
-        return (
-            f"file {size} {hashlib.sha256(path.read_bytes()).hexdigest() if size < HASHED else ''}"
-        )
+        return f"file {size} {hashlib.sha256(path.read_bytes()).hexdigest() if size < HASHED_COUNT else ''}"
     return f"kind {stat.S_IFMT(mode)}"
 
 
@@ -305,10 +303,12 @@ def _check_files(case: Case, before: dict[str, str], after: dict[str, str]) -> N
     def is_allowed(name: str) -> bool:
         return any(fnmatch.fnmatch(name, pattern) for pattern in case.left)
 
-    altered = [name for name in before if after.get(name) != before[name] and not is_allowed(name)]
-    assert altered == [], f"altered or gone: {altered}"
-    new = [name for name in after if name not in before and not is_allowed(name)]
-    assert new == [], f"left behind: {new}"
+    altered_names = [
+        name for name in before if after.get(name) != before[name] and not is_allowed(name)
+    ]
+    assert altered_names == [], f"altered or gone: {altered_names}"
+    new_names = [name for name in after if name not in before and not is_allowed(name)]
+    assert new_names == [], f"left behind: {new_names}"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -324,17 +324,21 @@ def forge_records(room: Room) -> None:
             sums = checksums.read_checksums(path.parent)
         except StorageError:
             continue  # the case is about the records
-        small = [name for name in sums if _is_small(path.parent / name)]
-        forged = {name: sha256_bytes((path.parent / name).read_bytes()) for name in small}
-        if forged != sums:
-            path.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in forged.items()))
+        small_names = [name for name in sums if _is_small(path.parent / name)]
+        forged_sha256_bytes = {
+            name: sha256_bytes((path.parent / name).read_bytes()) for name in small_names
+        }
+        if forged_sha256_bytes != sums:
+            path.write_text(
+                "".join(f"{sha256}  {name}\n" for name, sha256 in forged_sha256_bytes.items())
+            )
 
 
 def _is_small(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size < HASHED
+    return path.is_file() and path.stat().st_size < HASHED_COUNT
 
 
-def put(name: str, data: bytes | str) -> Callable[[Room], None]:
+def file_writer(name: str, data: bytes | str) -> Callable[[Room], None]:
     """Return a builder that writes a file of the room."""
 
     def build(room: Room) -> None:
@@ -380,18 +384,18 @@ def edit_json(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[R
 
     def build(room: Room) -> None:
         path = room.folder / name
-        facts = json.loads(path.read_text())
-        change(facts)
-        path.write_text(json.dumps(facts))
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
 
     return build
 
 
-def both(*builders: Callable[[Room], Any]) -> Callable[[Room], None]:
+def run_builders(*builders: Callable[[Room], Any]) -> Callable[[Room], None]:
     """Return a builder that does several in turn."""
 
     def build(room: Room) -> None:
-        for each in builders:
-            each(room)
+        for builder in builders:
+            builder(room)
 
     return build

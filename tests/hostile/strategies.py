@@ -22,7 +22,7 @@ import numpy as np
 import tomli_w
 from hypothesis import strategies as st
 
-DEEP = 300  # levels of nesting that the writers here still write
+DEEP_COUNT = 300  # levels of nesting that the writers here still write
 LONG_DIGITS = "9" * 5000  # more digits than int() takes of a text
 # Texts that steer a terminal, choose a path, look like another type or are longer than anybody
 # thought.
@@ -65,7 +65,7 @@ ODD_KEYS = (
 )
 
 
-def nested(levels: int, key: str | None = None) -> Any:
+def nest_value(levels: int, key: str | None = None) -> Any:
     """A list in a list in a list, or objects likewise."""
     value: Any = []
     for _ in range(levels):
@@ -73,7 +73,7 @@ def nested(levels: int, key: str | None = None) -> Any:
     return value
 
 
-LONE = "\ud800"  # half a character, which JSON can hold and no file
+LONE_TEXT = "\ud800"  # half a character, which JSON can hold and no file
 ODD_SHAPES = (
     None,
     True,
@@ -93,29 +93,29 @@ odd_values = st.one_of(
     st.sampled_from(ODD_NUMBERS),
     st.sampled_from(ODD_SHAPES),
     st.sampled_from(NOT_FINITE),
-    st.just(LONE),
-    st.sampled_from([nested(DEEP), nested(DEEP, "a")]),
+    st.just(LONE_TEXT),
+    st.sampled_from([nest_value(DEEP_COUNT), nest_value(DEEP_COUNT, "a")]),
     st.integers(-5, 5),
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3),
+        lambda inner_value: st.lists(inner_value, max_size=3),
         max_leaves=4,
     ),
 )
 
 
-def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def value_paths(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value in a document, its root too."""
     yield path
-    inner = (
+    inner_document = (
         document.items()
         if isinstance(document, dict)
         else enumerate(document)
         if isinstance(document, list)
         else ()
     )
-    for key, value in inner:
-        yield from places(value, (*path, key))
+    for key, value in inner_document:
+        yield from value_paths(value, (*path, key))
 
 
 def value_at(document: Any, path: Sequence[Any]) -> Any:
@@ -140,7 +140,7 @@ def changed_documents(
 @st.composite
 def _changed_once(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any]) -> Any:
     document = copy.deepcopy(document)
-    path = draw(st.sampled_from(list(places(document))))
+    path = draw(st.sampled_from(list(value_paths(document))))
     if not path:
         return (
             {**document, draw(st.sampled_from(ODD_KEYS)): draw(values)}
@@ -163,26 +163,26 @@ def _changed_once(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any]
 @st.composite
 def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
     """Bytes of which one is another, a piece is gone, repeated or new, or that end early."""
-    place = draw(st.integers(0, max(0, len(data) - 1)))
+    folder = draw(st.integers(0, max(0, len(data) - 1)))
     size = draw(st.sampled_from([1, 1, 2, 4, 16, 64]))
     change = draw(st.sampled_from(["flip", "flip", "cut", "drop", "repeat", "insert"]))
     if change == "flip":
         return (
-            data[:place] + bytes([data[place] ^ draw(st.integers(1, 255))]) + data[place + 1 :]
+            data[:folder] + bytes([data[folder] ^ draw(st.integers(1, 255))]) + data[folder + 1 :]
             if data
             else b"\xff"
         )
     if change == "cut":
-        return data[:place]
+        return data[:folder]
     if change == "drop":
-        return data[:place] + data[place + size :]
+        return data[:folder] + data[folder + size :]
     if change == "repeat":
-        return data[: place + size] + data[place:]
-    odd = st.one_of(
+        return data[: folder + size] + data[folder:]
+    odd_value = st.one_of(
         st.binary(min_size=1, max_size=8),
         st.sampled_from([text.encode() for text in ODD_TEXTS if text]),
     )
-    return data[:place] + draw(odd) + data[place:]
+    return data[:folder] + draw(odd_value) + data[folder:]
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -202,29 +202,29 @@ def changed_json(data: bytes) -> st.SearchStrategy[bytes]:
 def changed_lines(draw: st.DrawFn, data: bytes) -> bytes:
     """JSON lines of which one is another document, or stands twice, elsewhere or not at all."""
     lines = [line for line in data.split(b"\n") if line]
-    place = draw(st.integers(0, len(lines) - 1))
+    folder = draw(st.integers(0, len(lines) - 1))
     change = draw(
         st.sampled_from(["document", "document", "document", "document", "drop", "repeat", "last"])
     )
     if change == "document":
-        lines[place] = json_bytes(draw(changed_documents(json.loads(lines[place]))))
+        lines[folder] = json_bytes(draw(changed_documents(json.loads(lines[folder]))))
     elif change == "drop":
-        del lines[place]
+        del lines[folder]
     elif change == "repeat":
-        lines.insert(place, lines[-1])
+        lines.insert(folder, lines[-1])
     else:
-        lines.append(lines.pop(place))
+        lines.append(lines.pop(folder))
     return b"".join(line + b"\n" for line in lines)
 
 
 toml_values = st.one_of(
-    odd_texts.filter(lambda text: LONE not in text),
+    odd_texts.filter(lambda text: LONE_TEXT not in text),
     st.sampled_from(
         [number for number in ODD_NUMBERS if abs(number) < 2**80 or isinstance(number, float)]
     ),
     st.sampled_from([True, False, [], {}, [[]], [1, "a"], {"": {"": ""}}, [{"a": 1}]]),
     st.sampled_from(NOT_FINITE),
-    st.sampled_from([nested(60), nested(60, "a")]),
+    st.sampled_from([nest_value(60), nest_value(60, "a")]),
     st.dates(),
     st.times(),
 )
@@ -246,19 +246,19 @@ def changed_text(draw: st.DrawFn, data: bytes) -> bytes:
     now and then.
     """
     lines = data.decode().split("\n")
-    place = draw(st.integers(0, len(lines) - 1))
-    line = lines[place]
+    folder = draw(st.integers(0, len(lines) - 1))
+    line = lines[folder]
     change = draw(st.sampled_from(["line", "word", "word", "word", "drop", "repeat"]))
     if change == "line":
-        lines[place] = draw(odd_texts)
+        lines[folder] = draw(odd_texts)
     elif change == "drop":
-        del lines[place]
+        del lines[folder]
     elif change == "repeat":
-        lines.insert(place, line)
+        lines.insert(folder, line)
     else:
         words = line.replace(",", " , ").replace("|", " | ").split(" ")
         words[draw(st.integers(0, len(words) - 1))] = draw(odd_texts)
-        lines[place] = " ".join(words).replace(" , ", ",").replace(" | ", "|")
+        lines[folder] = " ".join(words).replace(" , ", ",").replace(" | ", "|")
     encoding = draw(
         st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
     )
@@ -329,8 +329,8 @@ def changed_npz(draw: st.DrawFn, data: bytes) -> bytes:
     """An npz of which one array is another, has another name or is gone, or one byte is another."""
     if draw(st.integers(0, 3)) == 0:
         return draw(changed_bytes(data))
-    with np.load(io.BytesIO(data)) as found:
-        arrays = dict(found)
+    with np.load(io.BytesIO(data)) as values:
+        arrays = dict(values)
     name = draw(st.sampled_from(sorted(arrays)))
     change = draw(st.sampled_from(["array", "array", "array", "drop", "rename"]))
     if change == "array":
@@ -361,9 +361,12 @@ def changed_zip(draw: st.DrawFn, data: bytes) -> bytes:
     if draw(st.integers(0, 2)) == 0:
         return draw(changed_bytes(data))
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, draw(changed_json(old.read(name))))
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as old_zip_file,
+        zipfile.ZipFile(buffer, "w") as new_zip_file,
+    ):
+        for name in old_zip_file.namelist():
+            new_zip_file.writestr(name, draw(changed_json(old_zip_file.read(name))))
     return buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hostile.room import IMAGES, RUN, Case, Room, odd_file, put, run_case, table
+from hostile.room import IMAGES, RUN, Case, Room, file_writer, odd_file, run_case, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def moved_weights(room: Room) -> None:
 CASES = [
     # where a user's own things are
     Case("home-nowhere", variable(H, "{room}/nowhere"), LIST, 0, "digits-harope"),
-    Case("home-a-file", variables((H, "{room}/file"), also=put("file", b"x")), LIST, 0, "digits-harope"),
+    Case("home-a-file", variables((H, "{room}/file"), also=file_writer("file", b"x")), LIST, 0, "digits-harope"),
     Case("home-a-device", variable(H, "/dev/null"), LIST, 0, "digits-harope"),
     Case("home-empty-text", variables((H, ""), ("HOME", "{room}")), LIST, 0, "digits-harope"),
     Case("home-of-nobody", variable(H, "~nobody-at-all/x"), LIST, 1, "HAROPE_BENCH_HOME"),
@@ -61,11 +61,11 @@ CASES = [
     Case("home-steers", variable(H, "{room}/\x1b[2J"), ("generate", "nobody", "--out", "new"), 1, "no checkpoint named"),
     Case("home-nul-free-but-long", variable(H, "{room}/" + "x" * 300), LIST, 0, "digits-harope"),
     Case("home-very-long", variable(H, "/" + "x/" * 5000), LIST, 0, "digits-harope"),
-    Case("home-a-file-register", variables((H, "{room}/file"), also=lambda room: (put("file", b"x")(room), moved_weights(room))), REGISTER, 1, "cannot use"),
+    Case("home-a-file-register", variables((H, "{room}/file"), also=lambda room: (file_writer("file", b"x")(room), moved_weights(room))), REGISTER, 1, "cannot use"),
     Case("home-a-device-register", variables((H, "/dev/null"), also=moved_weights), REGISTER, 1, "cannot use"),
     Case("home-in-proc", variables((H, "/proc/nowhere"), also=moved_weights), REGISTER, 1, "cannot use"),
     Case("user-home-missing", variables((H, None), ("HOME", "{room}/nowhere")), LIST, 0, "digits-harope"),
-    Case("user-home-a-file", variables((H, None), ("HOME", "{room}/file"), also=put("file", b"x")), LIST, 0, "digits-harope"),
+    Case("user-home-a-file", variables((H, None), ("HOME", "{room}/file"), also=file_writer("file", b"x")), LIST, 0, "digits-harope"),
     Case("user-home-relative", variables((H, None), ("HOME", ".")), LIST, 0, "digits-harope"),
     # options by variables: as wrong as on the command line
     Case("option-of-text", variable("HAROPE_BENCH_GENERATE_COUNT", "many"), ("generate", "tiny", "--out", "new"), 2, "many"),
@@ -76,7 +76,7 @@ CASES = [
     Case("debug-of-text", variable("HAROPE_BENCH_DEBUG", "maybe"), LIST, 2, "maybe"),
     # where temporary files go
     Case("tmp-missing", variable("TMPDIR", "{room}/nowhere"), GENERATE, 0, "2 generated", ("new*",)),
-    Case("tmp-a-file", variables(("TMPDIR", "{room}/file"), also=put("file", b"x")), COMPARE, 0, "baseline"),
+    Case("tmp-a-file", variables(("TMPDIR", "{room}/file"), also=file_writer("file", b"x")), COMPARE, 0, "baseline"),
     # how text goes out
     Case("columns-zero", variable("COLUMNS", "0"), TABLE, 0, "Table 2"),
     Case("columns-of-text", variable("COLUMNS", "wide"), TABLE, 0, "Table 2"),
@@ -107,10 +107,10 @@ def _unknown_user(room: Room) -> None:
     for name in (H, "HOME"):
         room.patch.delenv(name, raising=False)
 
-    def unknown(number: int) -> None:
+    def raise_unknown_user(number: int) -> None:
         raise KeyError(number)
 
-    room.patch.setattr("pwd.getpwuid", unknown)
+    room.patch.setattr("pwd.getpwuid", raise_unknown_user)
 
 
 @table(*CASES)
@@ -122,7 +122,7 @@ def test_a_variable_is_an_answer_or_one_line(case: Case, room: Room) -> None:
 # what acts on Python itself
 
 
-class Started(NamedTuple):
+class StartCase(NamedTuple):
     """A row of what acts before the program begins: variables, words, exit code, and what the
     answer holds.
     """
@@ -133,31 +133,35 @@ class Started(NamedTuple):
     holds: str
 
 
-STARTED: dict[str, Started] = {
-    "ascii-locale": Started(
+STARTED_FIELDS: dict[str, StartCase] = {
+    "ascii-locale": StartCase(
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         ("table", "2"),
         0,
         "Table 2",
     ),
-    "latin-output": Started({"PYTHONIOENCODING": "latin-1"}, ("compare", RUN, RUN), 0, "baseline"),
-    "threads-of-text": Started(
+    "latin-output": StartCase(
+        {"PYTHONIOENCODING": "latin-1"}, ("compare", RUN, RUN), 0, "baseline"
+    ),
+    "threads-of-text": StartCase(
         {"OMP_NUM_THREADS": "many", "MKL_NUM_THREADS": "many"}, ("list", "encodings"), 0, "harope"
     ),
-    "threads-huge": Started({"OMP_NUM_THREADS": "99999999999"}, ("list", "encodings"), 0, "harope"),
-    "optimised": Started({"PYTHONOPTIMIZE": "2"}, ("list", "encodings"), 0, "harope"),
-    "no-home": Started({"HAROPE_BENCH_HOME": "", "HOME": ""}, ("list", "encodings"), 0, "harope"),
+    "threads-huge": StartCase(
+        {"OMP_NUM_THREADS": "99999999999"}, ("list", "encodings"), 0, "harope"
+    ),
+    "optimised": StartCase({"PYTHONOPTIMIZE": "2"}, ("list", "encodings"), 0, "harope"),
+    "no-home": StartCase({"HAROPE_BENCH_HOME": "", "HOME": ""}, ("list", "encodings"), 0, "harope"),
 }
 
 
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", STARTED_FIELDS)
 def test_what_acts_on_python_is_an_answer_or_one_line(name: str, room: Room) -> None:
-    row = STARTED[name]
+    row = STARTED_FIELDS[name]
     code = "import sys; from harope_bench.cli import main; sys.argv[0] = 'harope-bench'; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **row.variables}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *row.words], capture_output=True, env=environment, timeout=120
     )
-    text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
-    assert done.returncode == row.code, text
+    text = process.stdout.decode(errors="replace") + process.stderr.decode(errors="replace")
+    assert process.returncode == row.code, text
     assert row.holds in text and "Traceback" not in text and "unexpected" not in text

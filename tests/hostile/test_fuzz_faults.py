@@ -47,7 +47,7 @@ from harope_bench.suites.official_layouts import file_list, geneval_results
 STEERING = "\x1b[31mred\nsecond line\u202e"
 
 
-def put(path: Path, data: bytes) -> Path:
+def write_file(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -57,19 +57,19 @@ def put(path: Path, data: bytes) -> Path:
 # a file's own words
 
 QUOTING: dict[str, Callable[[Path], object]] = {
-    "field of a policy": lambda f: policy.read_policy(put(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
-    "field of a record": lambda f: RunFolder(put(f / "samples.jsonl", d.as_lines({"index": 0, STEERING: 1})).parent).read_records(),
-    "member of an npz": lambda f: adm_npz.images_shape(put(f / "x.npz", npz_bytes({"\x1b[31m": d.np.zeros(2)}))),
-    "column of captions": lambda f: list(contamination.read_captions(put(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
-    "column of a file list": lambda f: list(file_list.read_rows(put(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
+    "field of a policy": lambda f: policy.read_policy(write_file(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
+    "field of a record": lambda f: RunFolder(write_file(f / "samples.jsonl", d.as_lines({"index": 0, STEERING: 1})).parent).read_records(),
+    "member of an npz": lambda f: adm_npz.images_shape(write_file(f / "x.npz", npz_bytes({"\x1b[31m": d.np.zeros(2)}))),
+    "column of captions": lambda f: list(contamination.read_captions(write_file(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
+    "column of a file list": lambda f: list(file_list.read_rows(write_file(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
     "value of a base": lambda f: lora_manifest.check_base(lora_manifest.AdapterBase(id=STEERING, config={"a": 1}), base_of(f, {"a": STEERING})),
-    "key of weights": lambda f: state_dicts.load_weights(put(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
+    "key of weights": lambda f: state_dicts.load_weights(write_file(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
     "name of a thing": lambda f: registry.find_entry("suites", STEERING),
 }  # fmt: skip
 
 
 def base_of(folder: Path, config: dict[str, Any]) -> Path:
-    put(folder / "transformer/config.json", d.json_bytes(config))
+    write_file(folder / "transformer/config.json", d.json_bytes(config))
     return folder
 
 
@@ -77,9 +77,9 @@ def base_of(folder: Path, config: dict[str, Any]) -> Path:
 def test_a_message_that_quotes_a_file_is_one_line_that_steers_nothing(
     name: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BenchError) as caught:
+    with pytest.raises(BenchError) as excinfo:
         QUOTING[name](tmp_path)
-    assert str(caught.value).isprintable() and len(str(caught.value)) > 20
+    assert str(excinfo.value).isprintable() and len(str(excinfo.value)) > 20
 
 
 # ------------------------------------------------------------------------------------------ digits
@@ -100,14 +100,18 @@ def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None
         else pytest.raises(OptionError)
     ):
         label_policies.resolve_label_policy(
-            str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")),
+            str(
+                write_file(
+                    tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n"
+                )
+            ),
             10,
         )
     with pytest.raises(click.UsageError, match="is not a resolution"):
         ResolutionList().convert(f"28,{text}", None, None)
     with pytest.raises(OptionError, match="is '|wanted|has none"):
         ImageNetValSuite().real_images(
-            tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode())
+            tmp_path, write_file(tmp_path / "val.txt", f"a.png {text}\n".encode())
         )
 
 
@@ -126,7 +130,7 @@ def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(
     bench_home: Path,
 ) -> None:
     for name in ("²", "١", "a²b3"):
-        put(
+        write_file(
             bench_home / "checkpoints" / f"{name}.toml",
             d.toml(add_format_version("checkpoint", {})),
         )
@@ -149,7 +153,7 @@ def test_a_reason_cannot_count_more_things_than_memory_holds() -> None:
 
 def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
     for damage in (b"(4, \x93NUMPY", b"((((((((", b"\x00\x00\x00\x00"):
-        path = put(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
+        path = write_file(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
         assert (
             feature_rows.read_rows_header(path) is None
             and feature_rows.rows_sha256(path, 0, 1) is None
@@ -158,7 +162,7 @@ def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
 
 
 def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
-    put(tmp_path / "x.moments.npz", d.kept_moments())
+    write_file(tmp_path / "x.moments.npz", d.kept_moments())
     objects = d.io.BytesIO()
     d.np.save(objects, d.np.full(3, None), allow_pickle=True)
     for data in (
@@ -170,7 +174,7 @@ def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
         d.npy().replace(b"\x01\x00v", b"\x09\x00v"),
     ):
         findings = Findings()
-        put(tmp_path / "x.npy", data)
+        write_file(tmp_path / "x.npy", data)
         check_moments(tmp_path, tmp_path, 4, findings)
         assert findings.status == "altered"
 
@@ -179,33 +183,37 @@ def test_damaged_captions_are_named(tmp_path: Path) -> None:
     import io
     import zipfile
 
-    whole = d.coco()
-    damaged = [whole[:70] + bytes([whole[70] ^ 255]) + whole[71:], whole[:50], b"PK\x03\x04"]
+    whole_coco = d.coco()
+    damaged_contents = [
+        whole_coco[:70] + bytes([whole_coco[70] ^ 255]) + whole_coco[71:],
+        whole_coco[:50],
+        b"PK\x03\x04",
+    ]
     for value in (1e400, "x", None, [], LONG_DIGITS):
         with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
             rows_of = [{"image_id": value, "id": 1, "caption": "a cat"}]
             archive.writestr(
                 "annotations/captions_val2014.json", json.dumps({"annotations": rows_of})
             )
-        damaged.append(buffer.getvalue())
-    for number, data in enumerate(damaged):
+        damaged_contents.append(buffer.getvalue())
+    for number, data in enumerate(damaged_contents):
         with pytest.raises(StorageError, match="is not COCO's annotations"):
-            coco_fid.read_captions(put(tmp_path / f"{number}.zip", data))
+            coco_fid.read_captions(write_file(tmp_path / f"{number}.zip", data))
 
 
 def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
     for value in (10**400, "x", [1], None):
-        put(tmp_path / "config.json", d.json_bytes({**d.VAE, "scaling_factor": value}))
-        put(tmp_path / "diffusion_pytorch_model.safetensors", b"")
+        write_file(tmp_path / "config.json", d.json_bytes({**d.VAE, "scaling_factor": value}))
+        write_file(tmp_path / "diffusion_pytorch_model.safetensors", b"")
         with pytest.raises(OptionError, match="is no autoencoder's configuration"):
             latents.check_vae(str(tmp_path), 4, "x")
     for number, cell in enumerate(("1e999", "x", "")):
         table = d.dpg_table().replace(b",1,0,", f",{cell},0,".encode(), 1)
         with pytest.raises(StorageError, match="is none of DPG-Bench's"):
-            dpg_bench.read_prompts(put(tmp_path / f"{number}.csv", table))
+            dpg_bench.read_prompts(write_file(tmp_path / f"{number}.csv", table))
     with pytest.raises(StorageError, match="is none of DPG-Bench's"):
         dpg_bench.read_prompts(
-            put(
+            write_file(
                 tmp_path / "short.csv",
                 d.dpg_table().splitlines(keepends=True)[0] + b"a-cat,a cat\n",
             )
@@ -218,14 +226,14 @@ def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 3000 + ".png", "a\0b.png"])
 def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_path: Path) -> None:
-    put(tmp_path / "a.png", d.png())
+    write_file(tmp_path / "a.png", d.png())
     row = file_list.ListRow(1, name, {"index": 0})
     if "\0" not in name:
         assert not file_list.is_file(
             file_list._resolve_listed_file(tmp_path, row, tmp_path / "x.csv")
         )
         pictures = ImageNetValSuite().real_images(
-            tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
+            tmp_path, write_file(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
         )
         with pytest.raises(SampleError, match="cannot be read"):
             pictures.read_bytes(pictures.names.index(name))
@@ -269,7 +277,7 @@ ODD_LINES = (
 def test_lines_without_the_field_that_names_them_are_named_errors(
     line: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = put(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
+    path = write_file(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
     readers: tuple[Callable[[], object], ...] = (
         lambda: json_lines.read_lines_by_field(path, "index", int),
         lambda: json_lines.read_lines_by_field(path, "key", str),
@@ -286,11 +294,11 @@ def test_lines_without_the_field_that_names_them_are_named_errors(
 
 @pytest.mark.parametrize("line", ODD_LINES)
 def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
-    put(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
+    write_file(tmp_path / "annotations.jsonl", d.as_lines({**line, "annotation": {}}))
     question = annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), "a")
     assert annotate.read_annotations(tmp_path, "detector", [question]) == {}
-    put(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
-    put(tmp_path / "judge.json", b"{}")
+    write_file(tmp_path / "queries.jsonl", d.as_lines({"key": "a"}))
+    write_file(tmp_path / "judge.json", b"{}")
     with pytest.raises(BenchError, match="left 1 of 1 queries without an annotation"):
         external_annotator.count_annotations(tmp_path, Path("runner.py"))
 
@@ -303,13 +311,13 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
         {"scores": {"a": None}},
         {"index": float("nan")},
     ):
-        put(
+        write_file(
             tmp_path / "results/x.sample_scores.jsonl",
             d.as_lines({"index": 0, "scores": {"a": 0.5}}, row),
         )
         with pytest.raises(StorageError, match="line 2 is not a row of sample scores"):
             failures.read_failures(tmp_path)
-    put(
+    write_file(
         tmp_path / "results/x.sample_scores.jsonl",
         d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}),
     )
@@ -321,10 +329,12 @@ def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
 
 
 def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: Path) -> None:
-    good = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
-    array_checks.check_sample_arrays(tmp_path, {**good, "mine": d.np.array("anything")}, ["fid"])
-    for name in good:
-        for odd in (
+    good_fields = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
+    array_checks.check_sample_arrays(
+        tmp_path, {**good_fields, "mine": d.np.array("anything")}, ["fid"]
+    )
+    for name in good_fields:
+        for odd_value in (
             d.np.array(3.0),
             d.np.full(4, "x"),
             d.np.zeros((4, 1)),
@@ -333,55 +343,65 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
             with pytest.raises(
                 StorageError, match=f"{name} is .* wanted (whole )?numbers of 1 axes"
             ):
-                array_checks.check_sample_arrays(tmp_path, {**good, name: odd}, ["fid"])
+                array_checks.check_sample_arrays(
+                    tmp_path, {**good_fields, name: odd_value}, ["fid"]
+                )
     with pytest.raises(StorageError, match="different lengths"):
-        array_checks.check_sample_arrays(tmp_path, {**good, "prompts": d.np.arange(3)}, ["fid"])
+        array_checks.check_sample_arrays(
+            tmp_path, {**good_fields, "prompts": d.np.arange(3)}, ["fid"]
+        )
 
 
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
     def read(arrays: dict[str, Any]) -> object:
-        put(tmp_path / "forwards/forwards.npz", d.npz_of("forwards", arrays))
+        write_file(tmp_path / "forwards/forwards.npz", d.npz_of("forwards", arrays))
         return verify_results._cost_differences(
             tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None
         )
 
-    with d.np.load(d.io.BytesIO(d.forwards())) as found:
-        good = dict(found)
-    read(good)
+    with d.np.load(d.io.BytesIO(d.forwards())) as result:
+        good_fields = dict(result)
+    read(good_fields)
     read(
-        {**good, "batch": d.np.zeros(3)}
+        {**good_fields, "batch": d.np.zeros(3)}
     )  # of a batch of nothing the multiply-adds of one image are not known
     for name in ("seconds", "hidden", "reason_run"):
         odd_values = (
-            good[name][:2],
-            good[name][..., None],
+            good_fields[name][:2],
+            good_fields[name][..., None],
             d.np.full(3, 1e300),
             d.np.full(3, -1.0),
             d.np.array(3.0),
         )
-        for odd in odd_values:
+        for odd_value in odd_values:
             with pytest.raises(StorageError):
-                read({**good, name: odd})
+                read({**good_fields, name: odd_value})
         with pytest.raises(StorageError, match=f"lacks {name}"):
-            read({key: array for key, array in good.items() if key != name})
+            read({key: array for key, array in good_fields.items() if key != name})
     assert measure_cost.read_forwards is verify_results.read_forwards, (
         "the same check as the verb's own reader"
     )
 
 
 def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
-    good = {
+    good_fields = {
         "key": d.np.array("k"),
         "failed": d.np.array([1]),
         "reasons": d.np.array(["x"]),
         "indices": d.np.arange(2),
     }
-    good |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
-    assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
+    good_fields |= {"ranked_classes": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
+    assert (
+        find_shard(write_file(tmp_path / "x.npz", d.npz_of("predictions", good_fields)), "k", ())
+        is not None
+    )
     for name in ("failed", "reasons"):
         assert (
             find_shard(
-                put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})),
+                write_file(
+                    tmp_path / "x.npz",
+                    d.npz_of("predictions", {**good_fields, name: d.np.array(3.0)}),
+                ),
                 "k",
                 (),
             )
@@ -394,23 +414,23 @@ def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "named",
+    "items",
     [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]],
 )
-def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_path: Path) -> None:
-    put(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
+def test_a_part_of_a_pipeline_is_a_library_and_a_class(items: list[Any], tmp_path: Path) -> None:
+    write_file(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": items}))
     with pytest.raises(WeightsError, match="wants vae from"):
         lora_manifest.pipeline_class_name(tmp_path)
-    put(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
-    if named != ["diffusers", "X"]:
+    write_file(tmp_path / "model_index.json", d.json_bytes({"vae": items, "_class_name": "X"}))
+    if items != ["diffusers", "X"]:
         lora_manifest.check_base_loads(
             tmp_path
         )  # what is no model of these libraries is not loaded
 
 
 def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
-    put(tmp_path / "secret/config.json", b"{}")
-    put(
+    write_file(tmp_path / "secret/config.json", b"{}")
+    write_file(
         tmp_path / "base/model_index.json",
         d.json_bytes({"text_encoder/../../secret": ["transformers", "CLIPTextModel"]}),
     )
@@ -421,8 +441,8 @@ def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("patterns", ["x", [1], {"(a+)+$": 2}, {"[": 2}, {"a*a*a*a*": 2}, {"x" * 300: 2}, {"to_q": "2"}, {"to_q": None},
                                       {"to_q": -1}, {"to_q": float("inf")}, {"to_q": []}])  # fmt: skip
 def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -> None:
-    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
-    put(
+    write_file(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    write_file(
         tmp_path / "adapter_config.json",
         d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}),
     )
@@ -431,9 +451,9 @@ def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -
 
 
 def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
-    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    write_file(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
     for pattern in ("to_q", r"transformer_blocks\.\d+\.attn\.to_q", ".*to_q"):
-        put(
+        write_file(
             tmp_path / "adapter_config.json",
             d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}),
         )
@@ -447,12 +467,12 @@ def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
 
 def test_the_odd_arrays_are_odd() -> None:
     """Every one of them differs from what it is made of in kind, shape, order or value."""
-    whole = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
-    for odd in ODD_ARRAYS:
-        array = odd(whole)
-        same = (
-            array.dtype == whole.dtype
-            and array.shape == whole.shape
-            and d.np.array_equal(array, whole)
+    whole_value = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
+    for odd_value in ODD_ARRAYS:
+        array = odd_value(whole_value)
+        flag = (
+            array.dtype == whole_value.dtype
+            and array.shape == whole_value.shape
+            and d.np.array_equal(array, whole_value)
         )
-        assert not same or array.flags.f_contiguous
+        assert not flag or array.flags.f_contiguous

@@ -49,7 +49,7 @@ def write(folder: Path, files: Files) -> Path:
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
+def limit_cpu_time() -> Iterator[None]:
     """Stop what takes more than CPU_SECONDS; time of other processes does not count."""
 
     def stop(*_: object) -> None:
@@ -76,7 +76,7 @@ def read(parser: Parser, room: Path, files: Files) -> BaseException | None:
     folder = Path(tempfile.mkdtemp(dir=room))
     try:
         write(folder, files)
-        with bounded():
+        with limit_cpu_time():
             parser.read(folder)
     except (BenchError, *parser.errors) as error:
         return error
@@ -95,8 +95,8 @@ def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(
     @given(st.data())
     def run(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(parser.mutable or sorted(files)), label="file")
-        changed = data.draw(changed_file(name, files[name]), label="bytes")
-        error = read(parser, room, {**files, name: changed})
+        changed_value = data.draw(changed_file(name, files[name]), label="bytes")
+        error = read(parser, room, {**files, name: changed_value})
         if isinstance(error, BenchError):
             assert str(error) and str(error).isprintable(), (
                 f"no single printable line: {str(error)!r}"
@@ -120,7 +120,7 @@ DOORS = {
 }  # fmt: skip
 OF_THE_PACKAGE = "reads a file of the package itself or of the kernel"
 BY_HASH = "weights of a recorded hash, which go strictly into a network; store.load_weights is in the table"
-CHECKED = "makes a record of values that were checked as they were read"
+CHECKED_TEXT = "makes a record of values that were checked as they were read"
 WRITES = "reads what this process has just made"
 RUNS = "the middle of a verb, which the tests of that verb run; the readers that it calls are in the table"
 ELSEWHERE = "runs in another Python, on weights that the user names"
@@ -134,11 +134,11 @@ EXCEPTIONS = {
     "suites.shapes.": OF_THE_PACKAGE, "suites.dpg_bench.official_hashes": OF_THE_PACKAGE,
     "leaderboards.table_spec.load_published_flags": OF_THE_PACKAGE, "core.part_files.boot_token": OF_THE_PACKAGE,
     "pipeline.classify._find_stored_shards": RUNS, "pipeline.classify._classify_again": RUNS, "pipeline.classify._stored_arrays": RUNS,
-    "pipeline.classify._make_settings": CHECKED, "pipeline.predictions.predict": RUNS,
+    "pipeline.classify._make_settings": CHECKED_TEXT, "pipeline.predictions.predict": RUNS,
     "judges.runners.common._record_judge": RUNS, "judges.runners.common.annotate_queries": RUNS,
-    "pipeline.classify.drop_values": CHECKED, "testing.": CHECKED, "models.backbones.diffusers_networks.": CHECKED,
-    "analysis.cost.measure_cost.plan_without_weights": CHECKED, "pipeline.evaluate.make_source": CHECKED,
-    "evaluators.dpg_bench.": CHECKED, "evaluators.geneval.": CHECKED, "leaderboards.entries.": CHECKED, "assets.download._copy": WRITES,
+    "pipeline.classify.drop_values": CHECKED_TEXT, "testing.": CHECKED_TEXT, "models.backbones.diffusers_networks.": CHECKED_TEXT,
+    "analysis.cost.measure_cost.plan_without_weights": CHECKED_TEXT, "pipeline.evaluate.make_source": CHECKED_TEXT,
+    "evaluators.dpg_bench.": CHECKED_TEXT, "evaluators.geneval.": CHECKED_TEXT, "leaderboards.entries.": CHECKED_TEXT, "assets.download._copy": WRITES,
     "pipeline.annotate._record_hashes": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.RunFolder.add_sample": WRITES, "data.run_folder.RunFolder.finalize_records": WRITES, "core.storage.copy_file": WRITES,
     "core.state_dicts.weights_bytes": WRITES, "training.training_files.": WRITES,
 }  # fmt: skip
@@ -146,23 +146,23 @@ EXCEPTIONS = {
 
 def calls_of_doors() -> dict[str, set[str]]:
     """The doors that each function of the package calls, by its module and qualified name."""
-    found: dict[str, set[str]] = {}
+    fields: dict[str, set[str]] = {}
     for path in sorted(ROOT.rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for name, call in calls_in(ast.parse(path.read_text()), ()):
             if call in DOORS or call.rpartition(".")[2] in DOORS:
-                found.setdefault(f"{module}.{name}", set()).add(call)
-    return found
+                fields.setdefault(f"{module}.{name}", set()).add(call)
+    return fields
 
 
 def calls_in(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Every call with the function, outside of any other, in which it stands."""
     for child in ast.iter_child_nodes(node):
         is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
-        inner = (*names, child.name) if is_scope and not is_inner(names, node) else names  # type: ignore[attr-defined]
+        inner_names = (*names, child.name) if is_scope and not is_inner(names, node) else names  # type: ignore[attr-defined]
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Name | ast.Attribute):
             yield ".".join(names), ast.unparse(child.func)
-        yield from calls_in(child, inner)
+        yield from calls_in(child, inner_names)
 
 
 def is_inner(names: tuple[str, ...], node: ast.AST) -> bool:
@@ -170,7 +170,7 @@ def is_inner(names: tuple[str, ...], node: ast.AST) -> bool:
     return bool(names) and isinstance(node, ast.FunctionDef)
 
 
-def reached(room: Path) -> set[str]:
+def reached_functions(room: Path) -> set[str]:
     """Every function of the package that the parsers of the table run on valid files."""
     names: set[str] = set()
 
@@ -191,7 +191,7 @@ def reached(room: Path) -> set[str]:
 
 
 def test_every_function_that_opens_a_file_from_outside_is_in_the_table(room: Path) -> None:
-    callers, names = calls_of_doors(), reached(room)
+    callers, names = calls_of_doors(), reached_functions(room)
     missing = {
         name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))
     }

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import fake_runs
-from hostile.fuzz_settings import DEEP, fuzz
+from hostile.fuzz_settings import DEEP_COUNT, fuzz
 from hostile.strategies import ODD_KEYS, odd_texts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,7 +107,7 @@ sightings = st.builds(
     DetectionAnnotation, size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
     detections=st.lists(st.builds(Detection, label=texts, score=st.floats(0, 1), box=boxes), max_size=3).map(tuple),
 )  # fmt: skip
-drawn = st.builds(
+generated_builds = st.builds(
     SampleRecord, index=st.integers(0, 2**53), file=texts.filter(bool), sha256=st.none() | texts, label=st.none() | st.integers(),
     prompt=st.none() | texts,
 )  # fmt: skip
@@ -117,7 +117,7 @@ requests = st.builds(
 
 
 @fuzz
-@given(st.one_of(plans, judges, measurements, results, sightings, drawn, requests))
+@given(st.one_of(plans, judges, measurements, results, sightings, generated_builds, requests))
 def test_a_record_comes_back_equal_from_its_json(record: Record) -> None:
     text = record.to_json()
     again = read_back(type(record), text)
@@ -141,19 +141,19 @@ def read_back(kind: type[Record], text: str) -> Record:
 @given(plans)
 def test_plans_that_are_equal_have_equal_digests_and_another_seed_has_another(plan: Plan) -> None:
     assert Plan.from_json(plan.to_json().encode(), Path("plan.json")).digest == plan.digest
-    other = plan.settings.model_copy(update={"seed": plan.settings.seed ^ 1})
-    assert plan.model_copy(update={"settings": other}).digest != plan.digest
+    other_settings = plan.settings.model_copy(update={"seed": plan.settings.seed ^ 1})
+    assert plan.model_copy(update={"settings": other_settings}).digest != plan.digest
 
 
 @fuzz
-@given(st.lists(drawn, max_size=4))
+@given(st.lists(generated_builds, max_size=4))
 def test_lines_that_are_added_come_back_in_their_order(lines: list[SampleRecord]) -> None:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for line in lines:
-            json_lines.append_line(Path(place) / "x.jsonl", line.to_json())
+            json_lines.append_line(Path(folder) / "x.jsonl", line.to_json())
         assert [
             SampleRecord.model_validate(line)
-            for line in json_lines.read_lines(Path(place) / "x.jsonl")
+            for line in json_lines.read_lines(Path(folder) / "x.jsonl")
         ] == lines
 
 
@@ -162,16 +162,18 @@ def test_lines_that_are_added_come_back_in_their_order(lines: list[SampleRecord]
 
 toml_values = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | numbers | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    lambda inner_value: (
+        st.lists(inner_value, max_size=3) | st.dictionaries(texts, inner_value, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @fuzz
 @given(st.dictionaries(texts, toml_values, max_size=4))
-def test_facts_come_back_equal_from_toml(facts: dict[str, Any]) -> None:
-    text = toml_file.toml_text(facts)
-    assert tomllib.loads(text) == facts == toml_file.parse_toml(text.encode(), Path("x.toml"))
+def test_facts_come_back_equal_from_toml(fields: dict[str, Any]) -> None:
+    text = toml_file.toml_text(fields)
+    assert tomllib.loads(text) == fields == toml_file.parse_toml(text.encode(), Path("x.toml"))
 
 
 kinds = st.sampled_from(["<f8", "<f4", "<f2", "<i8", "|u1", "|b1", "<U5"])
@@ -183,9 +185,9 @@ any_arrays = arrays_of.arrays(
 @fuzz
 @given(st.dictionaries(st.from_regex(r"[a-z_0-9]{1,9}", fullmatch=True), any_arrays, max_size=4))
 def test_arrays_come_back_equal_to_the_bit(arrays: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        array_archive.write_arrays(Path(place) / "x.npz", arrays)
-        again = array_archive.load_arrays(Path(place) / "x.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        array_archive.write_arrays(Path(folder) / "x.npz", arrays)
+        again = array_archive.load_arrays(Path(folder) / "x.npz")
     assert again.keys() == arrays.keys()
     for name, array in arrays.items():
         assert (again[name].dtype, again[name].shape, again[name].tobytes()) == (
@@ -201,9 +203,9 @@ file_names = st.from_regex(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=
 @fuzz
 @given(st.dictionaries(file_names, st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=4))
 def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        checksums.record_hashes(Path(place), hashes)
-        assert checksums.read_checksums(Path(place)) == hashes
+    with tempfile.TemporaryDirectory() as folder:
+        checksums.record_hashes(Path(folder), hashes)
+        assert checksums.read_checksums(Path(folder)) == hashes
 
 
 # ------------------------------------------------------------------------------------------- ranges
@@ -213,17 +215,25 @@ def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]
 @fuzz
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 5)), min_size=1, max_size=8))
 def test_ranges_come_back_equal_and_count_as_a_set_does(spans: list[tuple[int, int]]) -> None:
-    ranges = index_ranges.IndexRanges((first, first + more) for first, more in spans)
-    plain = sorted({index for first, more in spans for index in range(first, first + more + 1)})
+    ranges = index_ranges.IndexRanges(
+        (first_value, first_value + more_value) for first_value, more_value in spans
+    )
+    plain_indexes = sorted(
+        {
+            index
+            for first_value, more_value in spans
+            for index in range(first_value, first_value + more_value + 1)
+        }
+    )
     assert (
         index_ranges.parse_ranges(str(ranges))
         == ranges
-        == index_ranges.IndexRanges.from_indices(plain)
+        == index_ranges.IndexRanges.from_indices(plain_indexes)
     )
     assert (
-        list(ranges) == plain
-        and len(ranges) == len(plain)
-        and all(ranges[k] == index for k, index in enumerate(plain))
+        list(ranges) == plain_indexes
+        and len(ranges) == len(plain_indexes)
+        and all(ranges[k] == index for k, index in enumerate(plain_indexes))
     )
 
 
@@ -244,10 +254,10 @@ def test_a_text_is_ranges_or_one_line_of_an_error(text: str) -> None:
 @fuzz
 @given(names, st.none() | texts, names, names)
 def test_entries_keep_name_label_and_row(
-    name: str, label: str | None, row: str, other: str
+    name: str, label: str | None, row: str, other_text: str
 ) -> None:
     text = name if label is None else f"{name}={label}"
-    entries, error = attempt(lambda words: parse_entries([words], [f"{row}={other}"]), text)
+    entries, error = attempt(lambda words: parse_entries([words], [f"{row}={other_text}"]), text)
     if error is not None:
         assert (
             isinstance(error, BenchError)
@@ -261,23 +271,23 @@ def test_entries_keep_name_label_and_row(
     assert [tuple(entry) for entry in entries.additions] == [
         (name, None if label is None else label.strip())
     ]
-    assert [tuple(entry) for entry in entries.substitutions] == [(row, other)]
+    assert [tuple(entry) for entry in entries.substitutions] == [(row, other_text)]
 
 
-small = st.integers(0, 10**8)
+small_integers = st.integers(0, 10**8)
 
 
 @fuzz
 @given(
-    small,
-    small,
+    small_integers,
+    small_integers,
     st.sampled_from(["_", "-", "/", ".x.", "{{", " (", "+*?"]),
     st.sampled_from(["", "img_"]),
 )
 def test_a_pattern_reads_the_numbers_of_the_name_that_it_writes(
-    prompt: int, copy: int, between: str, before: str
+    prompt: int, copy: int, between_text: str, before: str
 ) -> None:
-    pattern = f"{before}{{prompt_index}}{between}{{copy}}.png"
+    pattern = f"{before}{{prompt_index}}{between_text}{{copy}}.png"
     match = compile_pattern(pattern).fullmatch(pattern.format(prompt_index=prompt, copy=copy))
     assert match is not None and (int(match["prompt_index"]), int(match["copy"])) == (prompt, copy)
 
@@ -301,14 +311,20 @@ def test_a_message_is_one_printable_line_and_what_is_printable_stays(text: str) 
 @fuzz
 @given(any_text)
 def test_the_terminal_gets_the_same_lines_without_what_steers_it(text: str) -> None:
-    shown = escaping.terminal_text(text)
+    shown_terminal_text = escaping.terminal_text(text)
     assert (
-        len(shown) == len(text)
-        and shown.count("\n") == text.count("\n")
-        and escaping.terminal_text(shown) == shown
+        len(shown_terminal_text) == len(text)
+        and shown_terminal_text.count("\n") == text.count("\n")
+        and escaping.terminal_text(shown_terminal_text) == shown_terminal_text
     )
-    assert all(char == "\n" or char in escaping.BLANKS or char.isprintable() for char in shown)
-    assert all(old == new or new == " " for old, new in zip(text, shown, strict=True))
+    assert all(
+        char == "\n" or char in escaping.BLANKS or char.isprintable()
+        for char in shown_terminal_text
+    )
+    assert all(
+        old_text == new_value or new_value == " "
+        for old_text, new_value in zip(text, shown_terminal_text, strict=True)
+    )
 
 
 @fuzz
@@ -337,10 +353,13 @@ def test_csv_keeps_rows_and_cells_and_no_cell_is_a_formula(rows: list[list[Any]]
 @fuzz
 @given(any_text)
 def test_a_page_takes_any_text_and_gives_it_back(text: str) -> None:
-    shown = escaping.page_text(text)
-    assert ElementTree.fromstring(f"<a>{escape(shown)}</a>").text == (shown or None)
-    assert len(shown) == len(text) and all(
-        old == new or new == " " for old, new in zip(text, shown, strict=True)
+    shown_page_text = escaping.page_text(text)
+    assert ElementTree.fromstring(f"<a>{escape(shown_page_text)}</a>").text == (
+        shown_page_text or None
+    )
+    assert len(shown_page_text) == len(text) and all(
+        old_text == new_value or new_value == " "
+        for old_text, new_value in zip(text, shown_page_text, strict=True)
     )
 
 
@@ -374,7 +393,7 @@ def test_json_that_is_read_can_be_written(value: dict[str, str]) -> None:
 
 def test_somebody_who_looks_for_faults_gets_more_examples() -> None:
     assert (
-        fuzz.max_examples == (DEEP or 25)
-        and fuzz.derandomize != bool(DEEP)
+        fuzz.max_examples == (DEEP_COUNT or 25)
+        and fuzz.derandomize != bool(DEEP_COUNT)
         and fuzz.deadline is None
     )

@@ -80,16 +80,16 @@ class Guard(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """Every row of every table, by the name of its module and its id."""
-    found: dict[str, Case] = {}
+    fields: dict[str, Case] = {}
     for module in MODULES:
         for test in vars(module).values():
             for mark in getattr(test, "pytestmark", ()) if callable(test) else ():
                 if mark.name == "parametrize" and mark.args[0] == "case":
-                    found |= {
+                    fields |= {
                         f"{module.__name__.rpartition('.')[2].removeprefix('test_')}/{case.id}": case
                         for case in mark.args[1]
                     }
-    return found
+    return fields
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,20 +102,20 @@ def _every_module() -> None:
             importlib.import_module(module.name)
 
 
-def everywhere(function: Any, other: Any) -> Remove:
+def everywhere(function: Any, second: Any) -> Remove:
     """Put another function in place of one, in every module of the package that has it under any
     name.
     """
 
     def remove(patch: pytest.MonkeyPatch) -> None:
-        places = 0
+        result_count = 0
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] == harope_bench.__name__:
                 for attribute, value in list(vars(module).items()):
                     if value is function:
-                        patch.setattr(module, attribute, other)
-                        places += 1
-        assert places, f"nobody has {function}"
+                        patch.setattr(module, attribute, second)
+                        result_count += 1
+        assert result_count, f"nobody has {function}"
 
     return remove
 
@@ -124,15 +124,15 @@ def attribute(owner: Any, name: str, value: Any) -> Remove:
     return lambda patch: patch.setattr(owner, name, value)
 
 
-def several(*removes: Remove) -> Remove:
+def remove_several(*removes: Remove) -> Remove:
     def remove(patch: pytest.MonkeyPatch) -> None:
-        for each in removes:
-            each(patch)
+        for remove_result in removes:
+            remove_result(patch)
 
     return remove
 
 
-def nothing(*_: Any, **__: Any) -> None:
+def check_nothing(*_: Any, **__: Any) -> None:
     """Check nothing."""
 
 
@@ -153,11 +153,11 @@ def header_of_objects(member: Any) -> Any:
     return array_file.ArrayHeader(shape, dtype, fortran)
 
 
-def unescaped() -> Any:
+def unescaped_templates() -> Any:
     """The templates, made anew: those that are kept must not learn of it."""
-    made = template_environment.__wrapped__()
-    made.autoescape = False
-    return made
+    wrapped_result = template_environment.__wrapped__()
+    wrapped_result.autoescape = False
+    return wrapped_result
 
 
 REAL_LOAD = np.load
@@ -174,37 +174,37 @@ GUARDS = (
     Guard("an image has a largest number of pixels", attribute(image_io, "MAX_PIXELS", 2**62), ("images/too-wide",)),
     Guard("an image has one frame", lambda patch: patch.setattr(image_io, "getattr", lambda *_: 1, raising=False), ("images/animated-png",)),
     Guard("16 bits are not cut to 8", attribute(image_io, "_is_16_bit_png", lambda data: False), ("images/sixteen-bits",)),
-    Guard("arrays of objects are refused", several(everywhere(array_file.read_member_header, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),
+    Guard("arrays of objects are refused", remove_several(everywhere(array_file.read_member_header, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),
           ("npz/judge-a-pickle",)),
     Guard("an npz holds what its headers claim", everywhere(array_file.read_member_header, any_header), ("npz/less-than-there-is", "npz/far-more")),
-    Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_unpacked_size", nothing), ("npz/reference-bomb",)),
-    Guard("an array stands once in an npz", everywhere(array_archive.repeated_member, nothing), ("npz/twice",)),
+    Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_unpacked_size", check_nothing), ("npz/reference-bomb",)),
+    Guard("an array stands once in an npz", everywhere(array_archive.repeated_member, check_nothing), ("npz/twice",)),
     Guard("torch files are unpickled as tensors alone",
           attribute(state_dicts, "_load_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
-    Guard("weights have the network's keys and shapes", attribute(state_dicts, "check_state_dict", nothing), ("weights/key-missing", "weights/integers")),
-    Guard("weights have the recorded hash", everywhere(state_dicts.check_sha256, nothing), ("weights/registered-flip", "weights/export-flip")),
+    Guard("weights have the network's keys and shapes", attribute(state_dicts, "check_state_dict", check_nothing), ("weights/key-missing", "weights/integers")),
+    Guard("weights have the recorded hash", everywhere(state_dicts.check_sha256, check_nothing), ("weights/registered-flip", "weights/export-flip")),
     Guard("text that steers a terminal is blanked", attribute(escaping, "_replace_unprintable", lambda text, allowed_characters="": text), ("weights/key-that-steers",)),
     Guard("no csv cell is a formula", attribute(escaping, "csv_cell", lambda value: value), ("names/csv-formula", "names/csv-at")),
-    Guard("pages escape texts", everywhere(template_environment, unescaped), ("names/report-script", "names/site-script")),
+    Guard("pages escape texts", everywhere(template_environment, unescaped_templates), ("names/report-script", "names/site-script")),
     Guard("a record names a file of its folder", everywhere(sample_set.path_inside, lambda folder, name, index: folder / name),
           ("text/line-file-through-link", "text/line-file-outside")),
-    Guard("a report is written over reports alone", everywhere(storage.check_overwrite, nothing), ("disk/report-onto-text",)),
-    Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, nothing), ("disk/junit-onto-text",)),
-    Guard("links and pipes are not written over", everywhere(regular_file.check_replaceable, nothing), ("disk/report-onto-dangling",)),
-    Guard("numbers of options have bounds", everywhere(check_maximum, nothing), ("flags/reference-images-huge",)),
+    Guard("a report is written over reports alone", everywhere(storage.check_overwrite, check_nothing), ("disk/report-onto-text",)),
+    Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, check_nothing), ("disk/junit-onto-text",)),
+    Guard("links and pipes are not written over", everywhere(regular_file.check_replaceable, check_nothing), ("disk/report-onto-dangling",)),
+    Guard("numbers of options have bounds", everywhere(check_maximum, check_nothing), ("flags/reference-images-huge",)),
     Guard("numbers of options are finite", attribute(FiniteFloat, "convert", click.FloatRange.convert), ("flags/guidance-nan",)),
     Guard("words are UTF-8", attribute(ErrorReportingGroup, "parse_args", click.Group.parse_args), ("names/generate-half-character",)),
     Guard("JSON is parsed by one door", everywhere(json_file.parse_json, json_file.json.loads), ("text/baseline-nested", "text/line-nested")),
-    Guard("a reference is a mean and a covariance", everywhere(moments_complaint, nothing), ("npz/covariance-asymmetric", "npz/covariance-negative", "npz/covariance-huge", "npz/mean-complex")),
-    Guard("features are finite", everywhere(first_bad_row, nothing), ("npz/features-not-finite",)),
+    Guard("a reference is a mean and a covariance", everywhere(moments_complaint, check_nothing), ("npz/covariance-asymmetric", "npz/covariance-negative", "npz/covariance-huge", "npz/mean-complex")),
+    Guard("features are finite", everywhere(first_bad_row, check_nothing), ("npz/features-not-finite",)),
     Guard("a judge of features is no annotator", everywhere(judges_base.load_feature_extractor, judges_base.load_judge), ("flags/judge-that-annotates",)),
-    Guard("a suite asks for what a network takes", several(everywhere(check_checkpoint_suite, nothing), everywhere(check_requests, nothing)),
+    Guard("a suite asks for what a network takes", remove_several(everywhere(check_checkpoint_suite, check_nothing), everywhere(check_requests, check_nothing)),
           ("flags/suite-of-prompts",)),
     Guard("text is read as its byte order mark says", everywhere(text_file.detect_charset, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),
     Guard("a refusal of the disk says what to do", everywhere(storage.convert_os_errors, lambda path, missing_ok=False: nullcontext()),
           ("disk/read-only-report",)),
-    Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded_hash, nothing), ("text/result-in-report",)),
-    Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "tie_to_plan", nothing), ("disk/another-plan",)),
+    Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded_hash, check_nothing), ("text/result-in-report",)),
+    Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "tie_to_plan", check_nothing), ("disk/another-plan",)),
 )  # fmt: skip
 
 

@@ -29,9 +29,9 @@ __all__ = ["toy"]
 
 
 def run(*words: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, done.output
-    return done
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == code, command_result.output
+    return command_result
 
 
 def pictures(folder: Path, count: int = 8) -> Path:
@@ -132,7 +132,7 @@ def test_who_wants_the_part_can_have_it(part: Path) -> None:
 # what vouches for what
 
 
-def asked(folder: Path, out: Path) -> Any:
+def annotate_folder(folder: Path, out: Path) -> Any:
     samples = open_samples(folder)
     cases = {index: ToySuite().case(index) for index in samples.indices}
     judges = annotate.parse_judges(None, ToySuite.judges["toy-rule"])
@@ -160,7 +160,7 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
         calls.append(1)
         answer = real(self, *args)
         if len(calls) == faster_at + 1:
-            asked(folder, out)
+            annotate_folder(folder, out)
         if (
             is_killed and len(calls) == faster_at + 2 + 12
         ):  # of the second process: eight detections and four answers
@@ -170,23 +170,23 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
     with monkeypatch.context() as patch:
         patch.setattr(ToyEye, "annotate", annotate_image)
         try:
-            asked(folder, out)
+            annotate_folder(folder, out)
         except KeyboardInterrupt:
             assert is_killed
-    sights, _ = asked(folder, out)
+    sights, _ = annotate_folder(folder, out)
     assert [sight.failure for sight in sights] == [None] * 8
     assert checksums.file_state(out / "toy-eye", annotate.ANNOTATIONS_FILE) == "same"
 
 
 def test_altered_answers_are_refused_still(tmp_path: Path, toy: ToyEye) -> None:
     folder, out = pictures(tmp_path / "i"), tmp_path / "o"
-    asked(folder, out)
+    annotate_folder(folder, out)
     answers = out / "toy-eye" / annotate.ANNOTATIONS_FILE
     answers.write_text(
         answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n"
     )
     with pytest.raises(storage.StorageError, match="differs from its hash"):
-        asked(folder, out)
+        annotate_folder(folder, out)
 
 
 def test_files_are_hashed_while_no_other_process_can_record_them(
@@ -198,7 +198,7 @@ def test_files_are_hashed_while_no_other_process_can_record_them(
     (tmp_path / "a.json").write_text("{}")
     is_alone: list[bool] = []
 
-    def hashed(path: Path, **options: bool) -> str:
+    def hash_under_lock(path: Path, **options: bool) -> str:
         try:
             FileLock(
                 tmp_path / f".{checksums.CHECKSUMS_FILE}.lock", timeout=0
@@ -207,7 +207,7 @@ def test_files_are_hashed_while_no_other_process_can_record_them(
             is_alone.append(True)
         return storage.sha256_file(path, **options)
 
-    monkeypatch.setattr(checksums, "sha256_file", hashed)
+    monkeypatch.setattr(checksums, "sha256_file", hash_under_lock)
     checksums.record_file_hashes(tmp_path, ["a.json"])
     assert is_alone == [True] and checksums.file_state(tmp_path, "a.json") == "same"
 
@@ -230,11 +230,11 @@ def test_every_shard_of_predictions_is_vouched_for(
         patch.setattr(predictions, "write_bytes", write)
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
-    straight, killed = (
+    straight_checksum, killed_checksum = (
         checksums.read_checksums(tmp_path / name / "predictions/digits-deit-harope")
         for name in ("straight", "killed")
     )
-    assert killed == straight and len(straight) == 2
+    assert killed_checksum == straight_checksum and len(straight_checksum) == 2
 
 
 # ------------------------------------------------------------------------------------------------ a

@@ -67,7 +67,7 @@ class Point(NamedTuple):
     phase: str
 
 
-class Straight(NamedTuple):
+class UninterruptedRun(NamedTuple):
     """What a command that nobody kills leaves and says: files, calls by name, words of its
     readers.
     """
@@ -79,7 +79,7 @@ class Straight(NamedTuple):
 
 SUMS = "SHA256SUMS"
 FEATURES = (SUMS, ".npy", ".moments.npz")
-SMALL = "--config size=28 --suite digits --sampler flow --steps 2"
+SMALL_TEXT = "--config size=28 --suite digits --sampler flow --steps 2"
 GENERATE = "generate tiny --suite digits --batch 10 --out out {}"
 VERIFY = Reader(
     "verify out --redraw 1 --seed 0", is_exact=False
@@ -106,7 +106,7 @@ VERBS = {
     ),
     "convert": Verb("convert in/pictures out --to png", (Reader("convert out read/images.npz --to adm"),)),
     "register": Verb(
-        f"register mine --weights in/weights/other.safetensors {SMALL}", (Reader("generate mine --suite digits --count 2 --out read"),)
+        f"register mine --weights in/weights/other.safetensors {SMALL_TEXT}", (Reader("generate mine --suite digits --count 2 --out read"),)
     ),
     "report": Verb("report --runs in/runs --out out/report.html"),
     "convert-adm": Verb("convert in/pictures out/images.npz --to adm", (Reader("convert out/images.npz read/images --to png"),)),
@@ -141,7 +141,7 @@ class Bench:
 
     def __init__(self, folder: Path):
         self.folder, self.cpu, self.count = folder, 0.0, 0
-        self.straight: dict[str, Straight] = {}
+        self.straight: dict[str, UninterruptedRun] = {}
         (folder / "assets").mkdir()
         (folder / "logs").mkdir()
         (folder / "home").mkdir()
@@ -157,7 +157,7 @@ class Bench:
         self.cpu += self._answer()["cpu"]
         self._prepare()
 
-    def close(self) -> None:
+    def close_process(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
@@ -174,8 +174,8 @@ class Bench:
         became of each.
         """
         assert self.process.stdin is not None
-        facts = {"cwd": str(self.folder), "home": str(self.folder / "home"), "kill": None}
-        self.process.stdin.write(json.dumps([{**facts, **job} for job in jobs]).encode() + b"\n")
+        fields = {"cwd": str(self.folder), "home": str(self.folder / "home"), "kill": None}
+        self.process.stdin.write(json.dumps([{**fields, **job} for job in jobs]).encode() + b"\n")
         self.process.stdin.flush()
         results: list[dict[str, Any]] = self._answer()
         self.cpu += sum(result["cpu"] for result in results)
@@ -191,8 +191,10 @@ class Bench:
         (result,) = self.jobs({"setup": str(self.folder / "in")})
         assert result["code"] == 0, result["err"]
         self._write_asset()
-        done = self.run("generate shapes-harope --suite shapes --steps 1 --count 3 --out in/scenes")
-        assert done["code"] == 0, done["err"]
+        command_result = self.run(
+            "generate shapes-harope --suite shapes --steps 1 --count 3 --out in/scenes"
+        )
+        assert command_result["code"] == 0, command_result["err"]
         shutil.copytree(self.folder / "home", self.folder / "home-before")
 
     def _write_asset(self) -> None:
@@ -229,21 +231,21 @@ class Bench:
         for name in {Path(path).parts[0] for path in files}:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for path, data in sorted(files.items()):
-            place = self.folder / path
-            (place if data is None else place.parent).mkdir(parents=True, exist_ok=True)
+            folder = self.folder / path
+            (folder if data is None else folder.parent).mkdir(parents=True, exist_ok=True)
             if data is not None:
-                place.write_bytes(data)
+                folder.write_bytes(data)
 
-    def of(self, name: str) -> Straight:
+    def of(self, name: str) -> UninterruptedRun:
         """Return what the command leaves when nobody kills it; run again it leaves that as it
         is.
         """
         if name not in self.straight:
             self.begin()
-            done = self.run(VERBS[name].words)
-            assert done["code"] == 0, done["err"]
+            command_result = self.run(VERBS[name].words)
+            assert command_result["code"] == 0, command_result["err"]
             files = self.files()
-            self.straight[name] = Straight(files, done["calls"], self.read(name))
+            self.straight[name] = UninterruptedRun(files, command_result["calls"], self.read(name))
             self.finish(name, f"{name} a second time")
         return self.straight[name]
 
@@ -253,14 +255,18 @@ class Bench:
         """
         before, words = self.files(), []
         for reader in VERBS[name].readers:
-            done = self.run(reader.words)
-            told = done["out"] + done["err"]
-            assert done["code"] in ANSWERS, f"{reader.words}: {done['code']} {told}"
-            assert "Traceback" not in told and "unexpected" not in told, f"{reader.words}: {told}"
-            assert done["code"] == 0 or told.strip(), (
-                f"{reader.words}: exit {done['code']} without a word"
+            command_result = self.run(reader.words)
+            result_value = command_result["out"] + command_result["err"]
+            assert command_result["code"] in ANSWERS, (
+                f"{reader.words}: {command_result['code']} {result_value}"
             )
-            words.append(done["out"] if done["code"] == 0 else "")
+            assert "Traceback" not in result_value and "unexpected" not in result_value, (
+                f"{reader.words}: {result_value}"
+            )
+            assert command_result["code"] == 0 or result_value.strip(), (
+                f"{reader.words}: exit {command_result['code']} without a word"
+            )
+            words.append(command_result["out"] if command_result["code"] == 0 else "")
             shutil.rmtree(self.folder / "read", ignore_errors=True)
             check_equal(
                 self.files("out"),
@@ -274,16 +280,16 @@ class Bench:
         """Check that what a killed command left can be read and, with `is_exact`, that no reader
         takes a part of it for the whole.
         """
-        straight, growing = self.of(name), VERBS[name].growing
+        straight_value, growing = self.of(name), VERBS[name].growing
         for path, data in self.files().items():
             is_final = "/." not in path and not path.endswith(growing or ("/",))
-            assert not is_final or data == straight.files.get(path, b""), (
+            assert not is_final or data == straight_value.files.get(path, b""), (
                 f"{story}: {path} is there and not whole"
             )
-        for reader, words, whole in zip(
-            VERBS[name].readers, self.read(name), straight.read, strict=True
+        for reader, words, whole_read in zip(
+            VERBS[name].readers, self.read(name), straight_value.read, strict=True
         ):
-            assert not words or not (reader.is_exact and is_exact) or words == whole, (
+            assert not words or not (reader.is_exact and is_exact) or words == whole_read, (
                 f"{story}: {reader.words} says of a part:\n{words}"
             )
 
@@ -301,11 +307,11 @@ class Bench:
 
     def kill(self, name: str, point: Point) -> str:
         """Run a command up to the point at which it is killed; return the point in words."""
-        done = self.run(VERBS[name].words, point)
+        command_result = self.run(VERBS[name].words, point)
         story = f"{name} killed {point.phase} call {point.call}"
         self.count += 1
-        assert done["code"] == -signal.SIGKILL, (
-            f"{story}: it ended with {done['code']} {done['err']}"
+        assert command_result["code"] == -signal.SIGKILL, (
+            f"{story}: it ended with {command_result['code']} {command_result['err']}"
         )
         return story
 
@@ -313,13 +319,13 @@ class Bench:
         """Run a killed command again; its files must be those of the straight run, but for these
         names.
         """
-        done = self.run(VERBS[name].words)
-        assert done["code"] == 0, f"{story}: {done['err']}"
-        files, straight = (
-            {path: data for path, data in found.items() if Path(path).name not in but}
-            for found in (self.files(), self.of(name).files)
+        command_result = self.run(VERBS[name].words)
+        assert command_result["code"] == 0, f"{story}: {command_result['err']}"
+        files, straight_data = (
+            {path: data for path, data in file.items() if Path(path).name not in but}
+            for file in (self.files(), self.of(name).files)
         )
-        check_equal(files, straight, story)
+        check_equal(files, straight_data, story)
 
     def killed_once(self, name: str, point: Point) -> None:
         """Kill a command, read what is there, run it again."""
@@ -348,14 +354,14 @@ class Bench:
         """Kill one of two processes that work in one folder; the second is not to notice, and both
         again end as one process does.
         """
-        straight = self.of(name)
+        straight_value = self.of(name)
         self.begin()
-        first, second = ({"words": command.split()} for command in words)
-        killed, living = self.jobs({**first, "kill": point, "lingers": True}, second)
+        first_field, second = ({"words": command.split()} for command in words)
+        killed_job, living = self.jobs({**first_field, "kill": point, "lingers": True}, second)
         self.count += 1
         story = f"{words[0]} killed {point.phase} call {point.call} beside {words[1]}"
-        assert killed["code"] == -signal.SIGKILL, (
-            f"{story}: it ended with {killed['code']} {killed['err']}"
+        assert killed_job["code"] == -signal.SIGKILL, (
+            f"{story}: it ended with {killed_job['code']} {killed_job['err']}"
         )
         assert living["code"] == 0, (
             f"{story}: the second ended with {living['code']} {living['err']}"
@@ -364,29 +370,34 @@ class Bench:
             name, story, is_exact=words[0] == words[1]
         )  # the second one's half is whole by itself
         for command in words:
-            done = self.run(command)
-            assert done["code"] == 0, f"{story}: {done['err']}"
+            command_result = self.run(command)
+            assert command_result["code"] == 0, f"{story}: {command_result['err']}"
         self.finish(name, story, LOGS)
-        assert straight.files.keys() == self.files().keys()
+        assert straight_value.files.keys() == self.files().keys()
 
 
 def check_equal(
     files: dict[str, bytes | None], expected: dict[str, bytes | None], story: str
 ) -> None:
     """Fail with the names of the files that are missing, left over, or of other bytes."""
-    missing, extra = sorted(expected.keys() - files.keys()), sorted(files.keys() - expected.keys())
-    other = sorted(name for name in files.keys() & expected.keys() if files[name] != expected[name])
-    assert (missing, extra, other) == ([], [], []), (
-        f"{story}: missing {missing}, left over {extra}, of other bytes {other}"
+    missing, extra_keys = (
+        sorted(expected.keys() - files.keys()),
+        sorted(files.keys() - expected.keys()),
+    )
+    other_names = sorted(
+        name for name in files.keys() & expected.keys() if files[name] != expected[name]
+    )
+    assert (missing, extra_keys, other_names) == ([], [], []), (
+        f"{story}: missing {missing}, left over {extra_keys}, of other bytes {other_names}"
     )
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("kills"))
-    yield made
-    made.close()
-    sys.stderr.write(f"\nkill points: {made.count}, {made.cpu:.0f} CPU s\n")
+    bench = Bench(tmp_path_factory.mktemp("kills"))
+    yield bench
+    bench.close_process()
+    sys.stderr.write(f"\nkill points: {bench.count}, {bench.cpu:.0f} CPU s\n")
 
 
 EIGHT = ("generate", "extract", "annotate", "evaluate", "train", "convert", "register", "report")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hostile.room import IMAGES, RUN, Case, Outcome, Room, edit_json, put, run_case, table
+from hostile.room import IMAGES, RUN, Case, Outcome, Room, edit_json, file_writer, run_case, table
 
 # Names that are none: of a checkpoint, a suite, a judge, a recipe, a table, an asset.
 NAMES: dict[str, str] = {
@@ -55,7 +55,7 @@ EVERYWHERE = (
     "empty",
 )  # the others at two verbs
 
-UNKNOWN = [
+UNKNOWN_CASES = [
     Case(
         f"{verb}-{kind}",
         None,
@@ -80,9 +80,9 @@ BAD_LABELS = [
 # texts on their way out
 
 
-def labelled(text: str) -> Callable[[Room], None]:
+def label_result(text: str) -> Callable[[Room], None]:
     """Give the run's result a label, as a file from elsewhere has it."""
-    return edit_json_result(lambda found: found.update(label=text))
+    return edit_json_result(lambda result: result.update(label=text))
 
 
 def edit_json_result(change: Callable[[dict], object]) -> Callable[[Room], None]:
@@ -93,8 +93,8 @@ def edit_json_result(change: Callable[[dict], object]) -> Callable[[Room], None]
     return build
 
 
-def targeted(text: str) -> Callable[[Room], None]:
-    return edit_json_result(lambda found: found.update(target=text, plan=None, plan_digest=None))
+def set_target(text: str) -> Callable[[Room], None]:
+    return edit_json_result(lambda result: result.update(target=text, plan=None, plan_digest=None))
 
 
 def plain_page(room: Room, outcome: Outcome) -> None:
@@ -141,7 +141,7 @@ def no_command(room: Room, outcome: Outcome) -> None:
 
 
 OUTPUTS = [
-    Case(f"{verb}-{kind}", targeted(text), call, 0, "html", ("report.html", "site*"), plain_page)
+    Case(f"{verb}-{kind}", set_target(text), call, 0, "html", ("report.html", "site*"), plain_page)
     for kind, text in TEXTS.items()
     for verb, call in (("report", REPORT), ("site", BUILD))
     if verb == "report" or kind in ("script", "quote", "steers", "turns")
@@ -149,7 +149,7 @@ OUTPUTS = [
 OUTPUTS += [
     Case(
         f"csv-{kind}",
-        targeted(text),
+        set_target(text),
         ("table", "2", "--runs", ".", "--format", "csv", "--add", f"run={text}"),
         code,
         words,
@@ -180,7 +180,7 @@ OUTPUTS += [
 # names of files
 
 
-def called(name: str) -> Callable[[Room], None]:
+def rename_image(name: str) -> Callable[[Room], None]:
     """Let an image of the folder have a name."""
     return lambda room: os.rename(
         room.pictures / "000002.png", os.fsencode(room.pictures) + b"/" + os.fsencode(name)
@@ -196,13 +196,13 @@ def folder_called(name: str) -> Callable[[Room], None]:
 EVAL = ("eval", IMAGES, "--suite", "digits", "--reference", "reference.npz", "--out", "new")
 PROMPTS = ("convert", IMAGES, "out", "--to", "png", "--suite", "shapes", "--pattern")
 FILES = [
-    Case("file-steers", called("\x1b[2J.png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-formula", called("=cmd.png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-dash", called("--help.png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-line-feed", called("a\nb.png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-digits", called("9" * 240 + ".png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-not-utf8", called("x\udcff.png"), EVAL, 0, "3 of 3 images", ("new*",)),
-    Case("file-hidden", called(".000002.png"), EVAL, 0, "of . images", ("new*",)),
+    Case("file-steers", rename_image("\x1b[2J.png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-formula", rename_image("=cmd.png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-dash", rename_image("--help.png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-line-feed", rename_image("a\nb.png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-digits", rename_image("9" * 240 + ".png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-not-utf8", rename_image("x\udcff.png"), EVAL, 0, "3 of 3 images", ("new*",)),
+    Case("file-hidden", rename_image(".000002.png"), EVAL, 0, "of . images", ("new*",)),
     Case("folder-steers", folder_called("\x1b[2J"), ("eval", "\x1b[2J", *EVAL[2:]), 0, "3 of 3 images", ("new*",)),
     Case("folder-not-utf8", folder_called("x\udcff"), ("eval", "x\udcff", *EVAL[2:]), 2, "not UTF-8"),
     Case("pattern-empty", None, (*PROMPTS, ""), 1, "pattern"),
@@ -218,8 +218,8 @@ FILES = [
 ]  # fmt: skip
 
 
-def listed(text: str) -> tuple[Callable[[Room], None], tuple[str, ...]]:
-    return put("list.csv", text), (
+def write_file_list(text: str) -> tuple[Callable[[Room], None], tuple[str, ...]]:
+    return file_writer("list.csv", text), (
         "convert",
         IMAGES,
         "out",
@@ -233,7 +233,7 @@ def listed(text: str) -> tuple[Callable[[Room], None], tuple[str, ...]]:
 
 
 FILES += [
-    Case(f"list-{kind}", *listed(text), 1, words)
+    Case(f"list-{kind}", *write_file_list(text), 1, words)
     for kind, text, words in (
         ("empty", "", "list.csv"),
         ("no-columns", "a,b\n1,2\n", "list.csv"),
@@ -259,7 +259,7 @@ def out_of_room(room: Room, outcome: Outcome) -> None:
     assert not (room.folder.parent / "x").exists() and not Path("/tmp/x").exists()
 
 
-@table(*UNKNOWN, *BAD_LABELS)
+@table(*UNKNOWN_CASES, *BAD_LABELS)
 def test_a_name_that_is_none_is_one_line(case: Case, room: Room) -> None:
     run_case(case, room)
     out_of_room(room, Outcome(0, "", ""))

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hostile.room import RUN, SIDE, Case, Outcome, Payload, Room, both, odd_file, run_case, table
+from hostile.room import (
+    RUN,
+    SIDE,
+    Case,
+    Outcome,
+    Payload,
+    Room,
+    odd_file,
+    run_builders,
+    run_case,
+    table,
+)
 
 from harope_bench.core import array_file
 from harope_bench.core.array_file import arrays_with_format
@@ -20,7 +31,7 @@ TO_PNG = ("convert", "x.npz", "out", "--to", "png")
 AGAINST = ("eval", RUN, "--reference", "x.npz", "--rescore")
 
 
-def saved(**arrays: Any) -> Callable[[Room], None]:
+def save_arrays(**arrays: Any) -> Callable[[Room], None]:
     """Write x.npz with these arrays."""
     return lambda room: np.savez(room.folder / "x.npz", **arrays)
 
@@ -30,7 +41,7 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def headed(text: str, body: bytes = b"", version: int = 1) -> bytes:
+def npy_bytes(text: str, body: bytes = b"", version: int = 1) -> bytes:
     """A .npy of this header text."""
     data = (text + "\n").encode()
     size = struct.pack("<H" if version == 1 else "<I", len(data))
@@ -50,7 +61,7 @@ def members(*pairs: tuple[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> byte
     return buffer.getvalue()
 
 
-def zipped(
+def zip_writer(
     *pairs: tuple[str, bytes],
     kind: int = zipfile.ZIP_DEFLATED,
     change: Callable[[bytearray], Any] | None = None,
@@ -77,7 +88,7 @@ def twice(room: Room) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zipped(("arr_0.npy", npy(IMAGES)), ("arr_0.npy", npy(IMAGES + 1)))(room)
+        zip_writer(("arr_0.npy", npy(IMAGES)), ("arr_0.npy", npy(IMAGES + 1)))(room)
 
 
 def encrypt(data: bytearray) -> None:
@@ -97,8 +108,8 @@ def bound(module: Any, name: str, value: int) -> Callable[[Room], None]:
     return lambda room: room.patch.setattr(module, name, value)
 
 
-def filled(size: int, shape: str, descr: str = "'|u1'") -> bytes:
-    return headed(header(shape, descr), bytes(size))
+def zero_filled_npy(size: int, shape: str, descr: str = "'|u1'") -> bytes:
+    return npy_bytes(header(shape, descr), bytes(size))
 
 
 ARR = "arr_0.npy"
@@ -106,49 +117,49 @@ BODY = npy(IMAGES)
 
 SAMPLES = [
     Case("objects", objects, TO_PNG, 1, "x.npz"),
-    Case("objects-stated", zipped((ARR, headed(header(descr="'|O'"), b"cposix\nsystem\n"))), TO_PNG, 1, "Python objects"),
+    Case("objects-stated", zip_writer((ARR, npy_bytes(header(descr="'|O'"), b"cposix\nsystem\n"))), TO_PNG, 1, "Python objects"),
     Case("no-zip", lambda room: (room.folder / "x.npz").write_bytes(b"hello"), TO_PNG, 1, "not a readable npz"),
     Case("empty", lambda room: (room.folder / "x.npz").write_bytes(b""), TO_PNG, 1, "not a readable npz"),
     Case("single-array", lambda room: (room.folder / "x.npz").write_bytes(BODY), TO_PNG, 1, "not a readable npz"),
-    Case("zip-of-nothing", zipped(), TO_PNG, 1, "has no arr_0"),
+    Case("zip-of-nothing", zip_writer(), TO_PNG, 1, "has no arr_0"),
     Case("cut", lambda room: (room.folder / "x.npz").write_bytes(members((ARR, BODY))[:-30]), TO_PNG, 1, "not a readable npz"),
-    Case("more-than-there-is", zipped((ARR, headed(header("(9, 28, 28, 3)"), IMAGES.tobytes()))), TO_PNG, 1, "claims"),
-    Case("less-than-there-is", zipped((ARR, headed(header("(1, 28, 28, 3)"), IMAGES.tobytes()))), TO_PNG, 1, "claims"),
-    Case("far-more", zipped((ARR, headed(header("(9999999999, 28, 28, 3)")))), TO_PNG, 1, "claims"),
-    Case("more-than-2-63", zipped((ARR, headed(header("(4294967296, 4294967296, 4294967296, 3)")))), TO_PNG, 1, "claims"),
-    Case("negative-shape", zipped((ARR, headed(header("(-4, 28, 28, 3)")))), TO_PNG, 1, "not a readable npz"),
-    Case("shape-of-floats", zipped((ARR, headed(header("(4.0, 28, 28, 3)")))), TO_PNG, 1, "not a readable npz"),
-    Case("header-runs-code", zipped((ARR, headed(header(descr="__import__('os').system('touch canary')")))), TO_PNG, 1, "not a readable npz"),
-    Case("header-nested", zipped((ARR, headed("(" * 20_000))), TO_PNG, 1, "not a readable npz"),
-    Case("header-of-megabytes", zipped((ARR, headed(header() + " " * (1 << 22), version=2))), TO_PNG, 1, "not a readable npz"),
-    Case("header-of-version-9", zipped((ARR, b"\x93NUMPY\x09\x00" + BODY[8:])), TO_PNG, 1, "not a readable npz"),
-    Case("no-numpy", zipped((ARR, b"hello")), TO_PNG, 1, "not a readable npz"),
-    Case("member-of-nothing", zipped((ARR, b"")), TO_PNG, 1, "not a readable npz"),
+    Case("more-than-there-is", zip_writer((ARR, npy_bytes(header("(9, 28, 28, 3)"), IMAGES.tobytes()))), TO_PNG, 1, "claims"),
+    Case("less-than-there-is", zip_writer((ARR, npy_bytes(header("(1, 28, 28, 3)"), IMAGES.tobytes()))), TO_PNG, 1, "claims"),
+    Case("far-more", zip_writer((ARR, npy_bytes(header("(9999999999, 28, 28, 3)")))), TO_PNG, 1, "claims"),
+    Case("more-than-2-63", zip_writer((ARR, npy_bytes(header("(4294967296, 4294967296, 4294967296, 3)")))), TO_PNG, 1, "claims"),
+    Case("negative-shape", zip_writer((ARR, npy_bytes(header("(-4, 28, 28, 3)")))), TO_PNG, 1, "not a readable npz"),
+    Case("shape-of-floats", zip_writer((ARR, npy_bytes(header("(4.0, 28, 28, 3)")))), TO_PNG, 1, "not a readable npz"),
+    Case("header-runs-code", zip_writer((ARR, npy_bytes(header(descr="__import__('os').system('touch canary')")))), TO_PNG, 1, "not a readable npz"),
+    Case("header-nested", zip_writer((ARR, npy_bytes("(" * 20_000))), TO_PNG, 1, "not a readable npz"),
+    Case("header-of-megabytes", zip_writer((ARR, npy_bytes(header() + " " * (1 << 22), version=2))), TO_PNG, 1, "not a readable npz"),
+    Case("header-of-version-9", zip_writer((ARR, b"\x93NUMPY\x09\x00" + BODY[8:])), TO_PNG, 1, "not a readable npz"),
+    Case("no-numpy", zip_writer((ARR, b"hello")), TO_PNG, 1, "not a readable npz"),
+    Case("member-of-nothing", zip_writer((ARR, b"")), TO_PNG, 1, "not a readable npz"),
     Case("twice", twice, TO_PNG, 1, "holds arr_0 twice"),
-    Case("twice-by-suffix", zipped((ARR, BODY), ("arr_0", BODY)), TO_PNG, 1, "holds arr_0 twice"),
-    Case("encrypted", zipped((ARR, BODY), change=encrypt), TO_PNG, 1, "encrypted"),
-    Case("lying-directory", zipped((ARR, BODY), change=claim_size), TO_PNG, 1, "x.npz"),
-    Case("bzip2", zipped((ARR, BODY), kind=zipfile.ZIP_BZIP2), TO_PNG, 1, "compression 12"),
-    Case("lzma", zipped((ARR, BODY), kind=zipfile.ZIP_LZMA), TO_PNG, 1, "compression 14"),
-    Case("floats", saved(arr_0=IMAGES.astype(np.float32)), TO_PNG, 1, "is float32"),
-    Case("signed", saved(arr_0=IMAGES.astype(np.int8)), TO_PNG, 1, "is int8"),
-    Case("three-axes", saved(arr_0=IMAGES[0]), TO_PNG, 1, "wanted uint8"),
-    Case("four-channels", saved(arr_0=np.zeros((2, 8, 8, 4), np.uint8)), TO_PNG, 1, "wanted uint8"),
-    Case("channels-first", saved(arr_0=np.zeros((2, 3, 8, 8), np.uint8)), TO_PNG, 1, "wanted uint8"),
-    Case("no-images", saved(arr_0=IMAGES[:0]), TO_PNG, 1, "holds no images"),
-    Case("images-of-nothing", saved(arr_0=np.zeros((2, 0, 0, 3), np.uint8)), TO_PNG, 1, "holds no images"),
-    Case("too-many-pixels", both(bound(adm_npz, "MAX_PIXELS", 700), zipped((ARR, BODY))), TO_PNG, 1, "at most 700 pixels"),
-    Case("other-names", saved(images=IMAGES), TO_PNG, 1, "has no arr_0"),
-    Case("names-that-steer", zipped(("\x1b[2J\u202e.npy", BODY)), TO_PNG, 1, "has no arr_0"),
-    Case("names-that-are-many", zipped(*((f"member-{n}.npy", b"") for n in range(2000))), TO_PNG, 1, "has no arr_0"),
-    Case("statistics-among-samples", saved(arr_0=IMAGES, mu=np.zeros(2)), TO_PNG, 1, "contains mu"),
+    Case("twice-by-suffix", zip_writer((ARR, BODY), ("arr_0", BODY)), TO_PNG, 1, "holds arr_0 twice"),
+    Case("encrypted", zip_writer((ARR, BODY), change=encrypt), TO_PNG, 1, "encrypted"),
+    Case("lying-directory", zip_writer((ARR, BODY), change=claim_size), TO_PNG, 1, "x.npz"),
+    Case("bzip2", zip_writer((ARR, BODY), kind=zipfile.ZIP_BZIP2), TO_PNG, 1, "compression 12"),
+    Case("lzma", zip_writer((ARR, BODY), kind=zipfile.ZIP_LZMA), TO_PNG, 1, "compression 14"),
+    Case("floats", save_arrays(arr_0=IMAGES.astype(np.float32)), TO_PNG, 1, "is float32"),
+    Case("signed", save_arrays(arr_0=IMAGES.astype(np.int8)), TO_PNG, 1, "is int8"),
+    Case("three-axes", save_arrays(arr_0=IMAGES[0]), TO_PNG, 1, "wanted uint8"),
+    Case("four-channels", save_arrays(arr_0=np.zeros((2, 8, 8, 4), np.uint8)), TO_PNG, 1, "wanted uint8"),
+    Case("channels-first", save_arrays(arr_0=np.zeros((2, 3, 8, 8), np.uint8)), TO_PNG, 1, "wanted uint8"),
+    Case("no-images", save_arrays(arr_0=IMAGES[:0]), TO_PNG, 1, "holds no images"),
+    Case("images-of-nothing", save_arrays(arr_0=np.zeros((2, 0, 0, 3), np.uint8)), TO_PNG, 1, "holds no images"),
+    Case("too-many-pixels", run_builders(bound(adm_npz, "MAX_PIXELS", 700), zip_writer((ARR, BODY))), TO_PNG, 1, "at most 700 pixels"),
+    Case("other-names", save_arrays(images=IMAGES), TO_PNG, 1, "has no arr_0"),
+    Case("names-that-steer", zip_writer(("\x1b[2J\u202e.npy", BODY)), TO_PNG, 1, "has no arr_0"),
+    Case("names-that-are-many", zip_writer(*((f"member-{n}.npy", b"") for n in range(2000))), TO_PNG, 1, "has no arr_0"),
+    Case("statistics-among-samples", save_arrays(arr_0=IMAGES, mu=np.zeros(2)), TO_PNG, 1, "contains mu"),
     Case("pipe", odd_file("x.npz", "pipe"), TO_PNG, 1, "x.npz"),
     Case("device", odd_file("x.npz", "device"), TO_PNG, 1, "x.npz"),
     Case("sparse", odd_file("x.npz", "sparse"), TO_PNG, 1, "x.npz"),
-    Case("labels-of-another-length", saved(arr_0=IMAGES, arr_1=np.arange(9)), TO_PNG, 1, "arr_1"),
-    Case("labels-of-text", saved(arr_0=IMAGES, arr_1=np.array(list("abcd"))), TO_PNG, 1, "arr_1"),
-    Case("labels-not-finite", saved(arr_0=IMAGES, arr_1=np.full(4, np.nan)), TO_PNG, 1, "arr_1"),
-    Case("labels-of-halves", saved(arr_0=IMAGES, arr_1=np.full(4, 0.5)), TO_PNG, 1, "arr_1"),
+    Case("labels-of-another-length", save_arrays(arr_0=IMAGES, arr_1=np.arange(9)), TO_PNG, 1, "arr_1"),
+    Case("labels-of-text", save_arrays(arr_0=IMAGES, arr_1=np.array(list("abcd"))), TO_PNG, 1, "arr_1"),
+    Case("labels-not-finite", save_arrays(arr_0=IMAGES, arr_1=np.full(4, np.nan)), TO_PNG, 1, "arr_1"),
+    Case("labels-of-halves", save_arrays(arr_0=IMAGES, arr_1=np.full(4, 0.5)), TO_PNG, 1, "arr_1"),
 ]  # fmt: skip
 
 
@@ -157,9 +168,9 @@ def four(room: Room, outcome: Outcome) -> None:
 
 
 RIGHT = [
-    Case("members-outside", zipped((ARR, BODY), ("../../canary", b"x"), ("/tmp/canary.npy", BODY)), TO_PNG, 0, "4 images", ("out*",), four),
-    Case("fortran", saved(arr_0=np.asfortranarray(IMAGES)), TO_PNG, 0, "4 images", ("out*",), four),
-    Case("unpacked", zipped((ARR, BODY), kind=zipfile.ZIP_STORED), TO_PNG, 0, "4 images", ("out*",), four),
+    Case("members-outside", zip_writer((ARR, BODY), ("../../canary", b"x"), ("/tmp/canary.npy", BODY)), TO_PNG, 0, "4 images", ("out*",), four),
+    Case("fortran", save_arrays(arr_0=np.asfortranarray(IMAGES)), TO_PNG, 0, "4 images", ("out*",), four),
+    Case("unpacked", zip_writer((ARR, BODY), kind=zipfile.ZIP_STORED), TO_PNG, 0, "4 images", ("out*",), four),
     Case("objects-beside", lambda room: np.savez(room.folder / "x.npz", arr_0=IMAGES, other=np.array([Payload(room.canary)], object)), TO_PNG, 0, "4 images", ("out*",), four),
     Case("behind-a-prefix", lambda room: (room.folder / "x.npz").write_bytes(b"#!/bin/sh\ntouch canary\n" + members((ARR, BODY))), TO_PNG, 0, "4 images", ("out*",), four),
 ]  # fmt: skip
@@ -168,7 +179,7 @@ MU, SIGMA = np.zeros(64), np.eye(64)
 FORMAT = arrays_with_format("reference", {})  # of a file that says who looked
 
 
-def turned(row: int, column: int, value: float) -> np.ndarray:
+def changed_sigma(row: int, column: int, value: float) -> np.ndarray:
     sigma = SIGMA.copy()
     sigma[row, column] = value
     return sigma
@@ -176,29 +187,29 @@ def turned(row: int, column: int, value: float) -> np.ndarray:
 
 REFERENCES = [
     Case("reference-objects", objects, AGAINST, 1, "x.npz"),
-    Case("reference-empty", zipped(), AGAINST, 1, "x.npz"),
+    Case("reference-empty", zip_writer(), AGAINST, 1, "x.npz"),
     Case("reference-no-zip", lambda room: (room.folder / "x.npz").write_bytes(b"hello"), AGAINST, 1, "x.npz"),
     Case("reference-pipe", odd_file("x.npz", "pipe"), AGAINST, 1, "x.npz"),
     Case("reference-missing", None, AGAINST, 1, "x.npz is missing"),
-    Case("mean-alone", saved(mu=MU), AGAINST, 1, "wanted mu and sigma"),
-    Case("covariance-alone", saved(sigma=SIGMA), AGAINST, 1, "wanted mu and sigma"),
-    Case("mean-not-finite", saved(mu=MU * np.nan, sigma=SIGMA), AGAINST, 1, "finite"),
-    Case("mean-complex", saved(mu=MU * 1j, sigma=SIGMA), AGAINST, 1, "complex"),
-    Case("mean-of-text", saved(mu=np.array(["a"] * 64), sigma=SIGMA), AGAINST, 1, "mu and sigma"),
-    Case("mean-of-another-width", saved(mu=np.zeros(80), sigma=np.eye(80)), AGAINST, 1, "has width 80"),
-    Case("widths-that-differ", saved(mu=MU, sigma=np.eye(63)), AGAINST, 1, "mu and sigma"),
-    Case("covariance-asymmetric", saved(mu=MU, sigma=turned(0, 1, 0.5)), AGAINST, 1, r"entries \(i, j\) and \(j, i\) differ"),
-    Case("covariance-negative", saved(mu=MU, sigma=-SIGMA), AGAINST, 1, "mu and sigma"),
-    Case("covariance-huge", saved(mu=MU, sigma=SIGMA * 1e300), AGAINST, 1, "mu and sigma"),
-    Case("covariance-not-finite", saved(mu=MU, sigma=turned(3, 3, np.inf)), AGAINST, 1, "finite"),
-    Case("covariance-of-nothing", saved(mu=np.zeros(0), sigma=np.zeros((0, 0))), AGAINST, 1, "mu"),
-    Case("features-not-finite", saved(mu=MU, sigma=SIGMA, features=np.full((9, 64), np.nan, np.float32)), AGAINST, 1, "not finite"),
-    Case("features-of-no-image", saved(mu=MU, sigma=SIGMA, features=np.zeros((0, 64), np.float32)), AGAINST, 1, "of no image"),
-    Case("features-of-text", saved(mu=MU, sigma=SIGMA, features=np.array([["a"] * 64])), AGAINST, 1, "features of reference"),
-    Case("judge-another", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("inception-2015")), AGAINST, 1, "was made by inception-2015"),
-    Case("judge-that-steers", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("\x1b[2J\u202e" + "x" * 99)), AGAINST, 1, "was made by"),
+    Case("mean-alone", save_arrays(mu=MU), AGAINST, 1, "wanted mu and sigma"),
+    Case("covariance-alone", save_arrays(sigma=SIGMA), AGAINST, 1, "wanted mu and sigma"),
+    Case("mean-not-finite", save_arrays(mu=MU * np.nan, sigma=SIGMA), AGAINST, 1, "finite"),
+    Case("mean-complex", save_arrays(mu=MU * 1j, sigma=SIGMA), AGAINST, 1, "complex"),
+    Case("mean-of-text", save_arrays(mu=np.array(["a"] * 64), sigma=SIGMA), AGAINST, 1, "mu and sigma"),
+    Case("mean-of-another-width", save_arrays(mu=np.zeros(80), sigma=np.eye(80)), AGAINST, 1, "has width 80"),
+    Case("widths-that-differ", save_arrays(mu=MU, sigma=np.eye(63)), AGAINST, 1, "mu and sigma"),
+    Case("covariance-asymmetric", save_arrays(mu=MU, sigma=changed_sigma(0, 1, 0.5)), AGAINST, 1, r"entries \(i, j\) and \(j, i\) differ"),
+    Case("covariance-negative", save_arrays(mu=MU, sigma=-SIGMA), AGAINST, 1, "mu and sigma"),
+    Case("covariance-huge", save_arrays(mu=MU, sigma=SIGMA * 1e300), AGAINST, 1, "mu and sigma"),
+    Case("covariance-not-finite", save_arrays(mu=MU, sigma=changed_sigma(3, 3, np.inf)), AGAINST, 1, "finite"),
+    Case("covariance-of-nothing", save_arrays(mu=np.zeros(0), sigma=np.zeros((0, 0))), AGAINST, 1, "mu"),
+    Case("features-not-finite", save_arrays(mu=MU, sigma=SIGMA, features=np.full((9, 64), np.nan, np.float32)), AGAINST, 1, "not finite"),
+    Case("features-of-no-image", save_arrays(mu=MU, sigma=SIGMA, features=np.zeros((0, 64), np.float32)), AGAINST, 1, "of no image"),
+    Case("features-of-text", save_arrays(mu=MU, sigma=SIGMA, features=np.array([["a"] * 64])), AGAINST, 1, "features of reference"),
+    Case("judge-another", save_arrays(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("inception-2015")), AGAINST, 1, "was made by inception-2015"),
+    Case("judge-that-steers", save_arrays(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("\x1b[2J\u202e" + "x" * 99)), AGAINST, 1, "was made by"),
     Case("judge-a-pickle", lambda room: np.savez(room.folder / "x.npz", mu=MU, sigma=SIGMA, judge=np.array([Payload(room.canary)], object)), AGAINST, 1, "judge cannot be read"),
-    Case("reference-bomb", both(bound(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20), zipped(("mu.npy", npy(MU)), ("sigma.npy", filled(3_000_000, "(3000000,)")))), AGAINST, 1, "unpack to"),
+    Case("reference-bomb", run_builders(bound(array_file, "SMALL_ARCHIVE_BYTES", 1 << 20), zip_writer(("mu.npy", npy(MU)), ("sigma.npy", zero_filled_npy(3_000_000, "(3000000,)")))), AGAINST, 1, "unpack to"),
 ]  # fmt: skip
 
 

@@ -19,10 +19,10 @@ from hostile.room import (
     Case,
     Outcome,
     Room,
-    both,
     edit_json,
+    file_writer,
     odd_file,
-    put,
+    run_builders,
     run_case,
     table,
 )
@@ -60,7 +60,7 @@ DOCUMENTS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "figure": ("figures/a.json", REPORT, 1),
 }
 JSON = [
-    Case(f"{document}-{kind}", put(name, data), call, code, name.rpartition("/")[2])
+    Case(f"{document}-{kind}", file_writer(name, data), call, code, name.rpartition("/")[2])
     for document, (name, call, code) in DOCUMENTS.items()
     for kind, data in BAD_JSON.items()
     if document in ("plan", "result")
@@ -68,40 +68,40 @@ JSON = [
 ]
 
 
-def result(**facts: Any) -> Callable[[Room], None]:
-    return edit_json(RESULT, lambda found: found.update(facts))
+def result(**fields: Any) -> Callable[[Room], None]:
+    return edit_json(RESULT, lambda result: result.update(fields))
 
 
-def measured(**facts: Any) -> Callable[[Room], None]:
-    return edit_json(RESULT, lambda found: found["measurements"][0].update(facts))
+def edit_measurement(**fields: Any) -> Callable[[Room], None]:
+    return edit_json(RESULT, lambda result: result["measurements"][0].update(fields))
 
 
-def plan(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found.update(facts))
+def plan(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result.update(fields))
 
 
-def settings(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found["settings"].update(facts))
+def settings(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result["settings"].update(fields))
 
 
-def network(**facts: Any) -> Callable[[Room], None]:
-    return edit_json("run/plan.json", lambda found: found["checkpoint"].update(facts))
+def network(**fields: Any) -> Callable[[Room], None]:
+    return edit_json("run/plan.json", lambda result: result["checkpoint"].update(fields))
 
 
 FIELDS = [
     Case("result-more-fields", result(more=1), REPORT, 1, "fidelity"),
-    Case("result-fewer-fields", edit_json(RESULT, lambda found: found.pop("judge")), REPORT, 1, "fidelity"),
+    Case("result-fewer-fields", edit_json(RESULT, lambda result_value: result_value.pop("judge")), REPORT, 1, "fidelity"),
     Case("result-of-text", result(version="one"), REPORT, 1, "fidelity"),
     Case("result-of-null", result(measurements=None), REPORT, 1, "fidelity"),
-    Case("result-value-of-text", measured(value="many"), REPORT, 1, "fidelity"),
-    Case("result-value-nan", measured(value=float("nan")), REPORT, 1, "fidelity"),
-    Case("result-value-infinite", measured(value=float("inf")), REPORT, 1, "fidelity"),
-    Case("result-count-negative", measured(n_scored=-1), REPORT, 1, "fidelity"),
+    Case("result-value-of-text", edit_measurement(value="many"), REPORT, 1, "fidelity"),
+    Case("result-value-nan", edit_measurement(value=float("nan")), REPORT, 1, "fidelity"),
+    Case("result-value-infinite", edit_measurement(value=float("inf")), REPORT, 1, "fidelity"),
+    Case("result-count-negative", edit_measurement(n_scored=-1), REPORT, 1, "fidelity"),
     Case("result-rows-outside", result(arrays_file="../../x.npz"), COMPARE, 1, "fidelity|x.npz"),
     Case("result-rows-absolute", result(arrays_file="/etc/passwd"), COMPARE, 1, "fidelity|passwd"),
     Case("result-unknown-evaluator", result(evaluator="nobody"), COMPARE, 1, "nobody"),
     Case("plan-more-fields", plan(more=1), SCORE, 1, "plan"),
-    Case("plan-fewer-fields", edit_json("run/plan.json", lambda found: found.pop("suite")), SCORE, 1, "plan"),
+    Case("plan-fewer-fields", edit_json("run/plan.json", lambda result_value: result_value.pop("suite")), SCORE, 1, "plan"),
     Case("plan-unknown-suite", plan(suite="nobody"), SCORE, 1, "nobody"),
     Case("plan-suite-outside", plan(suite="../../x"), SCORE, 1, "plan"),
     Case("plan-suite-a-list", plan(suite=["digits"]), SCORE, 1, "plan"),
@@ -127,15 +127,15 @@ FIELDS = [
 # JSON lines
 
 
-def line(**facts: Any) -> bytes:
-    good = {
+def line(**fields: Any) -> bytes:
+    good_fields = {
         "index": 0,
         "file": "images/000000.png",
         "sha256": "ab" * 32,
         "status": "ok",
         "label": 0,
     }
-    return json.dumps({**good, **facts}).encode() + b"\n"
+    return json.dumps({**good_fields, **fields}).encode() + b"\n"
 
 
 def records(data: bytes) -> Callable[[Room], None]:
@@ -149,7 +149,7 @@ def records(data: bytes) -> Callable[[Room], None]:
 
 
 def requests(data: bytes) -> Callable[[Room], None]:
-    return put("run/requests.jsonl", data)
+    return file_writer("run/requests.jsonl", data)
 
 
 TO_ADM = ("convert", RUN, "out.npz", "--to", "adm")
@@ -163,11 +163,11 @@ LINES = [
     Case("line-fewer-fields", records(b'{"index": 0}\n'), TO_ADM, 1, "samples.jsonl"),
     Case("line-more-fields", records(line(more=1)), TO_ADM, 1, "samples.jsonl"),
     Case("line-index-negative", records(line(index=-1)), TO_ADM, 1, "samples.jsonl"),
-    Case("line-file-outside", lambda room: _only(room, file=f"../{IMAGES}/000000.png"), TO_ADM, 1, "points outside the folder"),
-    Case("line-file-absolute", lambda room: _only(room, file="/etc/passwd"), TO_ADM, 1, "samples.jsonl|outside"),
+    Case("line-file-outside", lambda room: _edit_last_sample(room, file=f"../{IMAGES}/000000.png"), TO_ADM, 1, "points outside the folder"),
+    Case("line-file-absolute", lambda room: _edit_last_sample(room, file="/etc/passwd"), TO_ADM, 1, "samples.jsonl|outside"),
     Case("line-file-through-link", lambda room: _through_link(room), TO_ADM, 1, "outside"),
     Case("line-status-unknown", records(line(status="fine")), TO_ADM, 1, "samples.jsonl"),
-    Case("line-hash-of-text", lambda room: _only(room, sha256="no"), TO_ADM, 1, "000000.png"),
+    Case("line-hash-of-text", lambda room: _edit_last_sample(room, sha256="no"), TO_ADM, 1, "000000.png"),
     Case("lines-pipe", odd_file("run/samples.jsonl", "pipe"), TO_ADM, 1, "samples.jsonl"),
     Case("lines-sparse", odd_file("run/samples.jsonl", "sparse"), TO_ADM, 1, "samples.jsonl"),
     Case("requests-list", requests(b"[1]\n{}\n"), TO_ADM, 1, "requests.jsonl line 1"),
@@ -177,23 +177,23 @@ LINES = [
     Case("requests-huge", requests(b'{"indices": "0-99999999999"}\n'), TO_ADM, 1, "99,999,999,996 missing"),
     Case("requests-digits", requests(b'{"indices": "' + b"9" * 5000 + b'"}\n'), TO_ADM, 1, "requests.jsonl"),
     Case("requests-more-fields", requests(b'{"more": 1}\n{}\n'), TO_ADM, 1, "requests.jsonl"),
-    Case("sums-of-text", put("run/SHA256SUMS", b"hello\n"), VERIFY, 3, "SHA256SUMS"),
-    Case("sums-outside", put("run/SHA256SUMS", b"00" * 32 + b"  ../../x\n"), VERIFY, 3, "SHA256SUMS"),
+    Case("sums-of-text", file_writer("run/SHA256SUMS", b"hello\n"), VERIFY, 3, "SHA256SUMS"),
+    Case("sums-outside", file_writer("run/SHA256SUMS", b"00" * 32 + b"  ../../x\n"), VERIFY, 3, "SHA256SUMS"),
     Case("sums-pipe", odd_file("run/SHA256SUMS", "pipe"), VERIFY, 3, "SHA256SUMS"),
 ]  # fmt: skip
 
 
-def _only(room: Room, **facts: Any) -> None:
+def _edit_last_sample(room: Room, **fields: Any) -> None:
     """Change the last line of the first sample, which is the one that counts."""
     path = room.run / "samples.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()]
-    lines[0].update(facts)
-    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    lines[0].update(fields)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _through_link(room: Room) -> None:
     (room.run / "more").symlink_to("..")
-    _only(room, file=f"more/{IMAGES}/000000.png")
+    _edit_last_sample(room, file=f"more/{IMAGES}/000000.png")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ GATE = ("gate", RUN, RUN, "--config", "gate.toml")
 TRAIN = ("train", "recipe.toml", "--encoding", "rope-axial", "--out", "new")
 GENERATE = ("generate", "tiny", "--count", "2", "--out", "new")
 TOML = [
-    Case(f"{name}-{kind}", put(path, data), call, 1, words)
+    Case(f"{name}-{kind}", file_writer(path, data), call, 1, words)
     for name, (path, call, words) in {
         "policy": ("gate.toml", GATE, "gate.toml"),
         "recipe": ("recipe.toml", TRAIN, "recipe.toml"),
@@ -224,7 +224,7 @@ TOML = [
     if name == "policy" or kind in ("cut", "nested", "large")
 ]
 TOML += [
-    Case(f"policy-{name}", put("gate.toml", text), GATE, 1, "gate.toml|no metric named")
+    Case(f"policy-{name}", file_writer("gate.toml", text), GATE, 1, "gate.toml|no metric named")
     for name, text in {
         "margin-nan": "[default]\nmargin = nan\n",
         "margin-negative": "[default]\nmargin = -1\n",
@@ -246,10 +246,10 @@ TOML += [
     Case("policy-pipe", odd_file("gate.toml", "pipe"), GATE, 1, "gate.toml"),
     Case("policy-folder", odd_file("gate.toml", "folder"), GATE, 1, "gate.toml"),
     Case("policy-missing", None, GATE, 1, "gate.toml"),
-    Case("recipe-unknown-kind", put("recipe.toml", 'kind = "nobody"\n'), TRAIN, 1, "recipe.toml"),
-    Case("recipe-empty", put("recipe.toml", ""), TRAIN, 1, "recipe.toml"),
+    Case("recipe-unknown-kind", file_writer("recipe.toml", 'kind = "nobody"\n'), TRAIN, 1, "recipe.toml"),
+    Case("recipe-empty", file_writer("recipe.toml", ""), TRAIN, 1, "recipe.toml"),
     Case("recipe-device", odd_file("recipe.toml", "device"), TRAIN, 1, "recipe.toml"),
-    Case("checkpoint-empty", put("home/checkpoints/tiny.toml", ""), GENERATE, 1, "tiny.toml"),
+    Case("checkpoint-empty", file_writer("home/checkpoints/tiny.toml", ""), GENERATE, 1, "tiny.toml"),
     Case("checkpoint-pipe", odd_file("home/checkpoints/tiny.toml", "pipe"), GENERATE, 1, "tiny.toml"),
     Case("checkpoint-another-name", lambda room: _edit_checkpoint(room, '"tiny"', '"small"'), GENERATE, 1, "is the file of a checkpoint named small"),
     Case("checkpoint-weights-device", lambda room: _edit_checkpoint(room, '"tiny.safetensors"', '"/dev/zero"'), GENERATE, 1, "/dev/zero"),
@@ -257,11 +257,11 @@ TOML += [
 ]  # fmt: skip
 
 
-def _edit_checkpoint(room: Room, old: str, new: str) -> None:
+def _edit_checkpoint(room: Room, old_text: str, new_text: str) -> None:
     path = room.home / "checkpoints/tiny.toml"
     text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+    assert old_text in text
+    path.write_text(text.replace(old_text, new_text, 1))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -272,44 +272,44 @@ LOSS = ("figure", "loss", "log.csv", "--out", "loss.svg")
 PNG = ("convert", IMAGES, "out", "--to", "png", "--suite", "shapes", "--file-list")
 AUDIT = ("audit", "--suite", "mine", "--prompts", "prompts.txt", "--captions")
 LABELS = ("generate", "tiny", "--count", "2", "--out", "new", "--labels", "labels.txt")
-PROMPTS = put("prompts.txt", "a red square\n")
+PROMPTS = file_writer("prompts.txt", "a red square\n")
 
 TEXT = [
-    Case("log-empty", put("log.csv", ""), LOSS, 1, "log.csv"),
-    Case("log-nan", put("log.csv", "step,loss\n1,nan\n"), LOSS, 1, "no finite losses"),
-    Case("log-infinite", put("log.csv", "step,loss\n1,1e999\n"), LOSS, 1, "no finite losses"),
-    Case("log-of-text", put("log.csv", "step,loss\n1,=cmd\n"), LOSS, 1, "'=cmd' where a number should be"),
-    Case("log-steers", put("log.csv", "step,loss\n1,\x1b[2J\n"), LOSS, 1, "where a number should be"),
-    Case("log-backwards", put("log.csv", "step,loss\n2,1\n1,1\n"), LOSS, 1, "do not increase"),
-    Case("log-more-cells", put("log.csv", "step,loss\n1,2,3,4,5\n"), LOSS, 1, "is not step,loss"),
-    Case("log-fewer-cells", put("log.csv", "step,loss\n1\n"), LOSS, 1, "is not step,loss"),
-    Case("log-one-cell-of-megabytes", put("log.csv", "step,loss\n1," + "9" * 300_000 + "\n"), LOSS, 1, "log.csv line 2 is not readable"),
-    Case("log-not-utf8", put("log.csv", b"step,loss\n1,\xff\n"), LOSS, 1, "log.csv line 2 is not UTF-8"),
-    Case("log-nul", put("log.csv", b"step,loss\n1,\0\n"), LOSS, 1, "NUL"),
+    Case("log-empty", file_writer("log.csv", ""), LOSS, 1, "log.csv"),
+    Case("log-nan", file_writer("log.csv", "step,loss\n1,nan\n"), LOSS, 1, "no finite losses"),
+    Case("log-infinite", file_writer("log.csv", "step,loss\n1,1e999\n"), LOSS, 1, "no finite losses"),
+    Case("log-of-text", file_writer("log.csv", "step,loss\n1,=cmd\n"), LOSS, 1, "'=cmd' where a number should be"),
+    Case("log-steers", file_writer("log.csv", "step,loss\n1,\x1b[2J\n"), LOSS, 1, "where a number should be"),
+    Case("log-backwards", file_writer("log.csv", "step,loss\n2,1\n1,1\n"), LOSS, 1, "do not increase"),
+    Case("log-more-cells", file_writer("log.csv", "step,loss\n1,2,3,4,5\n"), LOSS, 1, "is not step,loss"),
+    Case("log-fewer-cells", file_writer("log.csv", "step,loss\n1\n"), LOSS, 1, "is not step,loss"),
+    Case("log-one-cell-of-megabytes", file_writer("log.csv", "step,loss\n1," + "9" * 300_000 + "\n"), LOSS, 1, "log.csv line 2 is not readable"),
+    Case("log-not-utf8", file_writer("log.csv", b"step,loss\n1,\xff\n"), LOSS, 1, "log.csv line 2 is not UTF-8"),
+    Case("log-nul", file_writer("log.csv", b"step,loss\n1,\0\n"), LOSS, 1, "NUL"),
     Case("log-sparse", odd_file("log.csv", "sparse"), LOSS, 1, "log.csv"),
     Case("log-pipe", odd_file("log.csv", "pipe"), LOSS, 1, "log.csv"),
     Case("captions-missing", PROMPTS, (*AUDIT, "none.jsonl"), 1, "none.jsonl"),
-    Case("captions-nested", both(PROMPTS, put("c.jsonl", b"[" * 100_000)), (*AUDIT, "c.jsonl"), 1, "line 1 is not"),
-    Case("captions-a-list", both(PROMPTS, put("c.jsonl", b"[1]\n")), (*AUDIT, "c.jsonl"), 1, "line 1 is not"),
-    Case("captions-other-field", both(PROMPTS, put("c.jsonl", b'{"x": "a"}\n')), (*AUDIT, "c.jsonl"), 1, "c.jsonl"),
-    Case("captions-no-zip", both(PROMPTS, put("c.txt.gz", b"hello")), (*AUDIT, "c.txt.gz"), 1, "c.txt.gz"),
-    Case("captions-one-line", both(PROMPTS, put("c.txt", b"a" * (2 << 20))), (*AUDIT, "c.txt"), 1, "longer than 1,048,576"),
-    Case("captions-pipe", both(PROMPTS, odd_file("c.txt", "pipe")), (*AUDIT, "c.txt"), 1, "c.txt"),
-    Case("captions-pdf", both(PROMPTS, put("c.pdf", b"%PDF")), (*AUDIT, "c.pdf"), 1, "no .jsonl"),
-    Case("captions-open-quote", both(PROMPTS, put("c.csv", 'text\n"' + "a\n" * 300_000)), (*AUDIT, "c.csv"), 1, "c.csv"),
+    Case("captions-nested", run_builders(PROMPTS, file_writer("c.jsonl", b"[" * 100_000)), (*AUDIT, "c.jsonl"), 1, "line 1 is not"),
+    Case("captions-a-list", run_builders(PROMPTS, file_writer("c.jsonl", b"[1]\n")), (*AUDIT, "c.jsonl"), 1, "line 1 is not"),
+    Case("captions-other-field", run_builders(PROMPTS, file_writer("c.jsonl", b'{"x": "a"}\n')), (*AUDIT, "c.jsonl"), 1, "c.jsonl"),
+    Case("captions-no-zip", run_builders(PROMPTS, file_writer("c.txt.gz", b"hello")), (*AUDIT, "c.txt.gz"), 1, "c.txt.gz"),
+    Case("captions-one-line", run_builders(PROMPTS, file_writer("c.txt", b"a" * (2 << 20))), (*AUDIT, "c.txt"), 1, "longer than 1,048,576"),
+    Case("captions-pipe", run_builders(PROMPTS, odd_file("c.txt", "pipe")), (*AUDIT, "c.txt"), 1, "c.txt"),
+    Case("captions-pdf", run_builders(PROMPTS, file_writer("c.pdf", b"%PDF")), (*AUDIT, "c.pdf"), 1, "no .jsonl"),
+    Case("captions-open-quote", run_builders(PROMPTS, file_writer("c.csv", 'text\n"' + "a\n" * 300_000)), (*AUDIT, "c.csv"), 1, "c.csv"),
 ]  # fmt: skip
 
 
 def curve(text: str | bytes) -> Callable[[Room], None]:
-    return put("log.csv", text)
+    return file_writer("log.csv", text)
 
 
-def drawn(room: Room, outcome: Outcome) -> None:
+def check_svg(room: Room, outcome: Outcome) -> None:
     assert (room.folder / "loss.svg").read_text().count("<svg") == 1
 
 
 def one_line_each(room: Room, outcome: Outcome) -> None:
-    drawn(room, outcome)
+    check_svg(room, outcome)
     svg, rows = (
         (room.folder / "loss.svg").read_text(),
         list(csv.reader(io.StringIO((room.folder / "loss.csv").read_text()))),
@@ -320,21 +320,21 @@ def one_line_each(room: Room, outcome: Outcome) -> None:
 
 OUT = ("loss.*",)
 RIGHT = [
-    Case("log-marked", curve(b"\xef\xbb\xbfstep,loss\n1,2\n2,1\n"), LOSS, 0, "loss 1.0", OUT, drawn),
-    Case("log-of-windows", curve("step,loss\r\n1,2\r\n2,1\r\n"), LOSS, 0, "loss 1.0", OUT, drawn),
-    Case("log-of-old-macs", curve("step,loss\r1,2\r2,1\r"), LOSS, 0, "loss 1.0", OUT, drawn),
-    Case("log-utf-16", curve("step,loss\n1,2\n2,1\n".encode("utf-16")), LOSS, 0, "loss 1.0", OUT, drawn),
-    Case("log-utf-32", curve("step,loss\n1,2\n2,1\n".encode("utf-32")), LOSS, 0, "loss 1.0", OUT, drawn),
+    Case("log-marked", curve(b"\xef\xbb\xbfstep,loss\n1,2\n2,1\n"), LOSS, 0, "loss 1.0", OUT, check_svg),
+    Case("log-of-windows", curve("step,loss\r\n1,2\r\n2,1\r\n"), LOSS, 0, "loss 1.0", OUT, check_svg),
+    Case("log-of-old-macs", curve("step,loss\r1,2\r2,1\r"), LOSS, 0, "loss 1.0", OUT, check_svg),
+    Case("log-utf-16", curve("step,loss\n1,2\n2,1\n".encode("utf-16")), LOSS, 0, "loss 1.0", OUT, check_svg),
+    Case("log-utf-32", curve("step,loss\n1,2\n2,1\n".encode("utf-32")), LOSS, 0, "loss 1.0", OUT, check_svg),
     Case("run-a-formula", curve("step,loss,run\n1,2,=cmd|' /C calc'!A0\n"), LOSS, 0, "loss 2.0", OUT, one_line_each),
     Case("run-a-script", curve("step,loss,run\n1,2,<script>alert(1)</script>\n"), LOSS, 0, "loss 2.0", OUT, one_line_each),
     Case("run-that-steers", curve("step,loss,run\n1,2,\x1b[2J\u202eevil\n"), LOSS, 0, "loss 2.0", OUT, one_line_each),
-    Case("plan-marked", lambda room: _marked(room), VERIFY, 3, "plan.json"),
-    Case("policy-of-windows", put("gate.toml", b"\xef\xbb\xbf[default]\r\nmargin = 1\r\n"), GATE, 4, r"1\.000   pass"),
-    Case("policy-utf-16", put("gate.toml", "[default]\nmargin = 1\n".encode("utf-16")), GATE, 4, r"1\.000   pass"),
+    Case("plan-marked", lambda room: _add_byte_order_mark(room), VERIFY, 3, "plan.json"),
+    Case("policy-of-windows", file_writer("gate.toml", b"\xef\xbb\xbf[default]\r\nmargin = 1\r\n"), GATE, 4, r"1\.000   pass"),
+    Case("policy-utf-16", file_writer("gate.toml", "[default]\nmargin = 1\n".encode("utf-16")), GATE, 4, r"1\.000   pass"),
 ]  # fmt: skip
 
 
-def _marked(room: Room) -> None:
+def _add_byte_order_mark(room: Room) -> None:
     path = room.run / "plan.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
 
@@ -354,7 +354,7 @@ def captions(room: Room) -> object:
 
 ARCHIVES = [
     Case("archive-twice", twice, captions, 1, "has annotations/captions_val2014.json twice"),
-    Case("archive-text", put("coco.zip", b"hello"), captions, 1, "is not COCO's annotations"),
+    Case("archive-text", file_writer("coco.zip", b"hello"), captions, 1, "is not COCO's annotations"),
     Case("archive-pipe", odd_file("coco.zip", "pipe"), captions, 1, "coco.zip"),
     Case("archive-missing", None, captions, 1, "coco.zip"),
 ]  # fmt: skip
@@ -370,29 +370,31 @@ def test_json_that_is_no_record_is_named(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
-def altered(name: str, build: Callable[[Room], Any], call: tuple[str, ...], words: str) -> Case:
+def altered_case(
+    name: str, build: Callable[[Room], Any], call: tuple[str, ...], words: str
+) -> Case:
     """Return a row whose file is altered while SHA256SUMS stays as it was."""
     return Case(name, build, call, 1, words, is_forged=False)
 
 
 # A file that still says what it should, or would be refused for something else, if nobody looked at
 # its hash.
-RECORDED = [
-    altered("result-in-report", measured(value=0.0), REPORT, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
-    altered("result-on-leaderboard", measured(value=0.0), BUILD, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
-    altered("result-in-comparison", result(evaluator="nobody"), COMPARE, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
-    altered("plan", settings(seed=5), TO_ADM, "plan.json was altered: .*SHA256SUMS"),
-    altered("plan-no-json", put("run/plan.json", b"{"), SCORE, "plan.json was altered: .*SHA256SUMS"),
-    altered("samples", lambda room: _only(room, sha256="0" * 64), TO_ADM, "samples.jsonl was altered: .*SHA256SUMS"),
-    altered("samples-no-json", records(b"hello\n"), REPORT, "samples.jsonl was altered: .*SHA256SUMS"),
-    altered("plan-sparse", odd_file("run/plan.json", "sparse"), SCORE, "plan.json has 1,099,511,627,776 bytes"),
-    altered("samples-sparse", odd_file("run/samples.jsonl", "sparse"), TO_ADM, "samples.jsonl has 1,099,511,627,776 bytes"),
-    altered("result-sparse", odd_file(RESULT, "sparse"), REPORT, "fidelity_ref-.*json has 1,099,511,627,776 bytes"),
-    altered("arrays-sparse", odd_file(RESULT.replace(".json", ".npz"), "sparse"), COMPARE, "npz has 1,099,511,627,776 bytes"),
+RECORDED_ALTERED_CASES = [
+    altered_case("result-in-report", edit_measurement(value=0.0), REPORT, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered_case("result-on-leaderboard", edit_measurement(value=0.0), BUILD, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered_case("result-in-comparison", result(evaluator="nobody"), COMPARE, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered_case("plan", settings(seed=5), TO_ADM, "plan.json was altered: .*SHA256SUMS"),
+    altered_case("plan-no-json", file_writer("run/plan.json", b"{"), SCORE, "plan.json was altered: .*SHA256SUMS"),
+    altered_case("samples", lambda room: _edit_last_sample(room, sha256="0" * 64), TO_ADM, "samples.jsonl was altered: .*SHA256SUMS"),
+    altered_case("samples-no-json", records(b"hello\n"), REPORT, "samples.jsonl was altered: .*SHA256SUMS"),
+    altered_case("plan-sparse", odd_file("run/plan.json", "sparse"), SCORE, "plan.json has 1,099,511,627,776 bytes"),
+    altered_case("samples-sparse", odd_file("run/samples.jsonl", "sparse"), TO_ADM, "samples.jsonl has 1,099,511,627,776 bytes"),
+    altered_case("result-sparse", odd_file(RESULT, "sparse"), REPORT, "fidelity_ref-.*json has 1,099,511,627,776 bytes"),
+    altered_case("arrays-sparse", odd_file(RESULT.replace(".json", ".npz"), "sparse"), COMPARE, "npz has 1,099,511,627,776 bytes"),
 ]  # fmt: skip
 
 
-@table(*RECORDED)
+@table(*RECORDED_ALTERED_CASES)
 def test_a_file_whose_hash_is_not_the_recorded_one_is_not_read(case: Case, room: Room) -> None:
     run_case(case, room)
 

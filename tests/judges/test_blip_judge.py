@@ -42,7 +42,7 @@ TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-SPECIAL = {
+SPECIAL_FIELDS = {
     "[PAD]": 0,
     "[UNK]": 100,
     "[CLS]": 101,
@@ -52,7 +52,7 @@ SPECIAL = {
     "no": 2053,
     "?": 1029,
 }
-MORE = {
+MORE_FIELDS = {
     "a": 1037,
     "red": 2417,
     "car": 2482,
@@ -67,7 +67,7 @@ MORE = {
 def vocabulary() -> str:
     """A file of BERT's size with its special words, yes and no at their places."""
     words = [f"[w{i}]" for i in range(30522)]
-    for word, number in {**SPECIAL, **MORE}.items():
+    for word, number in {**SPECIAL_FIELDS, **MORE_FIELDS}.items():
         words[number] = word
     return "\n".join(words) + "\n"
 
@@ -116,7 +116,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def published() -> dict[str, Tensor]:
+def published_state() -> dict[str, Tensor]:
     """Random weights in the published file's form; its head is the word embedding and holds its
     bias twice.
     """
@@ -136,25 +136,25 @@ def published() -> dict[str, Tensor]:
     return state
 
 
-class Slow:
+class ReferenceBlip:
     """BLIP's question answering written out in float64 on the published names; `first`, `eps` and
     `heads` can be set wrong.
     """
 
     def __init__(
-        self, state: dict[str, Tensor], first: int = 30523, eps: float = 1e-6, heads: int = 4
+        self, state: dict[str, Tensor], first_count: int = 30523, eps: float = 1e-6, heads: int = 4
     ):
         self.w = {name: tensor.double() for name, tensor in state.items()}
-        self.first, self.eps, self.heads = first, eps, heads
+        self.first, self.eps, self.heads = first_count, eps, heads
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
 
     def norm(self, x: Tensor, name: str, eps: float) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
+        centred_mean_value = x - x.mean(-1, keepdim=True)
         return (
-            centred
-            / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+            centred_mean_value
+            / (centred_mean_value.square().mean(-1, keepdim=True) + eps).sqrt()
             * self.w[f"{name}.weight"]
             + self.w[f"{name}.bias"]
         )
@@ -204,7 +204,7 @@ class Slow:
             )
         return self.norm(x, "visual_encoder.norm", self.eps)
 
-    def text(self, ids: list[int], tower: str, seen: Tensor) -> Tensor:
+    def text(self, ids: list[int], tower: str, tensor: Tensor) -> Tensor:
         """A text tower that looks at `seen`: (N, D)."""
         x = (
             self.w[f"{tower}.embeddings.word_embeddings.weight"][ids]
@@ -213,24 +213,24 @@ class Slow:
         x = self.norm(x, f"{tower}.embeddings.LayerNorm", 1e-12)
         for i in range(2):
             at = f"{tower}.encoder.layer.{i}"
-            for part, keys in (("attention", None), ("crossattention", seen)):
+            for part, keys in (("attention", None), ("crossattention", tensor)):
                 base = f"{at}.{part}.self"
                 keys = x if keys is None else keys
-                mixed = self.attend(
+                mixed_attend = self.attend(
                     self.linear(x, f"{base}.query"),
                     self.linear(keys, f"{base}.key"),
                     self.linear(keys, f"{base}.value"),
                     self.heads,
                 )
                 x = self.norm(
-                    x + self.linear(mixed, f"{at}.{part}.output.dense"),
+                    x + self.linear(mixed_attend, f"{at}.{part}.output.dense"),
                     f"{at}.{part}.output.LayerNorm",
                     1e-12,
                 )
-            inner = self.linear(
+            inner_linear = self.linear(
                 self.gelu(self.linear(x, f"{at}.intermediate.dense")), f"{at}.output.dense"
             )
-            x = self.norm(x + inner, f"{at}.output.LayerNorm", 1e-12)
+            x = self.norm(x + inner_linear, f"{at}.output.LayerNorm", 1e-12)
         return x
 
     def share(self, image: np.ndarray, words: list[int]) -> float:
@@ -251,10 +251,10 @@ class Slow:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The judge made small, with weights in the published form and a vocabulary beside them."""
     plugin, path = registry.load_by_name("judges", "blip-vqa"), tmp_path / "blip.pth"
-    torch.save({"model": published()}, path)
+    torch.save({"model": published_state()}, path)
     (tmp_path / "vocab.txt").write_text(vocabulary())
     monkeypatch.setattr(plugin, "vision", VISION)
     monkeypatch.setattr(plugin, "text", TEXT)
@@ -267,7 +267,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def asked(image: np.ndarray, *questions: str) -> list[float]:
+def answer_probabilities(image: np.ndarray, *questions: str) -> list[float]:
     answer = (
         registry.load_by_name("judges", "blip-vqa")
         .open("cpu")
@@ -283,21 +283,24 @@ QUESTIONS = {
 }
 
 
-def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
+def test_shares_are_blips(small_weights: Path, image: np.ndarray) -> None:
     """All at once: names, image size, norms, heads, [ENC], first step. Each constant of
     transformers' defaults would show.
     """
-    found = asked(image, *QUESTIONS)
-    state = published()
-    slow = Slow(state)
-    wanted = [slow.share(image, words) for words in QUESTIONS.values()]
+    answer_probabilities_result = answer_probabilities(image, *QUESTIONS)
+    state = published_state()
+    slow_reference_blip = ReferenceBlip(state)
+    expected = [slow_reference_blip.share(image, words) for words in QUESTIONS.values()]
     assert (
-        np.abs(np.array(found) - wanted).max() < 2e-5
+        np.abs(np.array(answer_probabilities_result) - expected).max() < 2e-5
     )  # float32 through six layers against float64
-    assert np.ptp(wanted) > 1e-2
-    for changed in ({"first": 101}, {"heads": 2}):
-        other = [Slow(state, **changed).share(image, words) for words in QUESTIONS.values()]
-        assert np.abs(np.array(other) - wanted).max() > 1e-3, changed
+    assert np.ptp(expected) > 1e-2
+    for changed_field in ({"first": 101}, {"heads": 2}):
+        other_shares = [
+            ReferenceBlip(state, **changed_field).share(image, words)
+            for words in QUESTIONS.values()
+        ]
+        assert np.abs(np.array(other_shares) - expected).max() > 1e-3, changed_field
 
 
 def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
@@ -315,66 +318,73 @@ def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
     )
 
 
-def test_a_flat_picture_shows_the_epsilon(small: Path) -> None:
+def test_a_flat_picture_shows_the_epsilon(small_weights: Path) -> None:
     """Small activations make 1e-6 and 1e-5 differ."""
     state = {
         k: v * (0.01 if k.startswith("visual_encoder.p") or "cls_token" in k else 1)
-        for k, v in published().items()
+        for k, v in published_state().items()
     }
-    torch.save({"model": state}, small)
-    flat = np.full((8, 8, 3), 120, dtype=np.uint8)
-    found = asked(flat, "a red car?")[0]
-    wanted, other = (
-        Slow(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5)
+    torch.save({"model": state}, small_weights)
+    flat_values = np.full((8, 8, 3), 120, dtype=np.uint8)
+    answer_probability = answer_probabilities(flat_values, "a red car?")[0]
+    expected, other_share = (
+        ReferenceBlip(state, eps=eps).share(flat_values, QUESTIONS["a red car?"])
+        for eps in (1e-6, 1e-5)
     )
-    assert abs(found - wanted) < 2e-5 < 1e-4 < abs(other - wanted)
+    assert abs(answer_probability - expected) < 2e-5 < 1e-4 < abs(other_share - expected)
 
 
-def test_questions_do_not_depend_on_their_neighbours(small: Path, image: np.ndarray) -> None:
+def test_questions_do_not_depend_on_their_neighbours(
+    small_weights: Path, image: np.ndarray
+) -> None:
     """Lengths differ, so padding would show."""
-    together = asked(image, *QUESTIONS, "car?", "the car?")
-    alone = [asked(image, q)[0] for q in (*QUESTIONS, "car?", "the car?")]
-    assert together == pytest.approx(alone, abs=1e-6)
-    assert together[2] == together[3] and asked(image) == []
+    together = answer_probabilities(image, *QUESTIONS, "car?", "the car?")
+    alone_answer_probabilities = [
+        answer_probabilities(image, q)[0] for q in (*QUESTIONS, "car?", "the car?")
+    ]
+    assert together == pytest.approx(alone_answer_probabilities, abs=1e-6)
+    assert together[2] == together[3] and answer_probabilities(image) == []
 
 
-def test_every_key_of_the_file_is_used(small: Path) -> None:
-    state = published()
-    renamed = blip_network.convert_state(state)
-    assert set(renamed) == set(blip_network.build_network(VISION, TEXT).state_dict())
-    assert len(renamed) == len(state) - 2  # the two lists of places
-    for extra in (
+def test_every_key_of_the_file_is_used(small_weights: Path) -> None:
+    state = published_state()
+    renamed_state = blip_network.convert_state(state)
+    assert set(renamed_state) == set(blip_network.build_network(VISION, TEXT).state_dict())
+    assert len(renamed_state) == len(state) - 2  # the two lists of places
+    for extra_text in (
         "visual_encoder.blocks.0.extra",
         "text_encoder.pooler.dense.weight",
         "visual_encoder_m.norm.weight",
     ):
-        torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
+        torch.save({"model": {**state, extra_text: torch.zeros(1)}}, small_weights)
         with pytest.raises(
             WeightsError,
             match="does not fit BLIP VQA base: unexpected .*; run: harope-bench fetch blip-vqa",
         ):
             registry.load_by_name("judges", "blip-vqa").open("cpu")
     del state["visual_encoder.norm.bias"]
-    torch.save({"model": state}, small)
+    torch.save({"model": state}, small_weights)
     with pytest.raises(WeightsError, match=r"missing vision_model\.post_layernorm\.bias"):
         registry.load_by_name("judges", "blip-vqa").open("cpu")
 
 
-def test_the_judge_keeps_its_promises(small: Path) -> None:
+def test_the_judge_keeps_its_promises(small_weights: Path) -> None:
     testing.check_annotator("blip-vqa")
 
 
-def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
-    opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
+def test_answers_are_typed_and_say_the_likelier_word(
+    small_weights: Path, image: np.ndarray
+) -> None:
+    loaded_judge = registry.load_by_name("judges", "blip-vqa").open("cpu")
     ask = VqaQuery(questions=tuple(QUESTIONS))
-    answer = opened.annotate("vqa", image, ask)
+    answer = loaded_judge.annotate("vqa", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
     assert all(a.text == ("yes" if a.yes_probability > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="wanted depth"):
-        opened.annotate("depth", image, DepthQuery(boxes=()))
+        loaded_judge.annotate("depth", image, DepthQuery(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
@@ -388,11 +398,16 @@ def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
     words = blip_network.BlipTokenizer(tmp_path / "vocab.txt")
     assert words.tokenize("A red car?") == [30523, 1037, 2417, 2482, 1029, 102]
     assert words.tokenize("Benches, strange?") == [30523, 6847, 2229, 1010, 100, 1029, 102]
-    long = words.tokenize("car " * 49 + "blue?")
-    assert len(long) == 35 and long[0] == 30523 and long[-1] == 102 and set(long[1:-1]) == {2482}
+    long_tokenize = words.tokenize("car " * 49 + "blue?")
+    assert (
+        len(long_tokenize) == 35
+        and long_tokenize[0] == 30523
+        and long_tokenize[-1] == 102
+        and set(long_tokenize[1:-1]) == {2482}
+    )
 
 
-def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
+def test_another_vocabulary_is_refused(small_weights: Path, tmp_path: Path) -> None:
     for text in ("yes\nno\n", vocabulary().replace("\nyes\n", "\nyess\n")):
         (tmp_path / "vocab.txt").write_text(text)
         with pytest.raises(WeightsError, match="is not bert-base-uncased's vocabulary"):
@@ -403,43 +418,45 @@ def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
 
 
 def test_what_fetch_brought_is_believed_with_a_word_of_doubt(
-    small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
-    assert plugin.weights_sha256() == sha256_file(small)
+    assert plugin.weights_sha256() == sha256_file(small_weights)
     monkeypatch.delenv(plugin.source.environment_variable)
     with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
-    place = local_files.asset_folder("blip-vqa")
-    place.mkdir(parents=True)
+    folder = local_files.asset_folder("blip-vqa")
+    folder.mkdir(parents=True)
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
-    for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
-        (place / name).write_bytes(source.read_bytes())
-    receipt = {name: {"sha256": sha256_file(place / name), "is_from_url": True} for name in names}
-    (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
+    for name, source in zip(
+        names, (small_weights, small_weights.with_name("vocab.txt")), strict=True
+    ):
+        (folder / name).write_bytes(source.read_bytes())
+    receipt = {name: {"sha256": sha256_file(folder / name), "is_from_url": True} for name in names}
+    (folder / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
     assert "states no hash" in plugin.warnings()[0] and "only the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
-    for unknown in ({**receipt[names[0]], "is_from_url": False}, receipt[names[0]]["sha256"]):
-        (place / local_files.RECEIPT).write_text(
-            versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}})
+    for unknown_field in ({**receipt[names[0]], "is_from_url": False}, receipt[names[0]]["sha256"]):
+        (folder / local_files.RECEIPT).write_text(
+            versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown_field}})
         )
         assert plugin.judge_class == "substitute" and "imported with --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(
-    small: Path, image: np.ndarray, tmp_path: Path
+    small_weights: Path, image: np.ndarray, tmp_path: Path
 ) -> None:
     """transformers saves one of two equal tensors; the judge finds the other."""
-    wanted = asked(image, *QUESTIONS)
+    expected = answer_probabilities(image, *QUESTIONS)
     network = blip_network.build_network(VISION, TEXT)
-    network.load_state_dict(blip_network.convert_state(published()))
+    network.load_state_dict(blip_network.convert_state(published_state()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
     bound = registry.load_by_name("judges", "blip-vqa").with_model(str(tmp_path / "hub"))
-    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    annotation = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    assert [a.yes_probability for a in annotation.answers] == pytest.approx(expected, abs=1e-6)
     assert (
         bound.judge_class == "substitute"
         and "conversion" in bound.warnings()[0]
@@ -452,8 +469,8 @@ def test_a_conversion_gives_the_same_answers(
     for name in blip_network.TIED_KEYS:
         state.pop(name)
     save_file(state, path)
-    found = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
-    assert [a.yes_probability for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    annotation = bound.open("cpu").annotate("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
+    assert [a.yes_probability for a in annotation.answers] == pytest.approx(expected, abs=1e-6)
 
 
 def cubic(x: float) -> float:
@@ -465,19 +482,19 @@ def cubic(x: float) -> float:
 def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
     name = "vision_model.embeddings.position_embedding"
     ramp = torch.arange(24.0)[:, None].expand(24, 24).reshape(1, 576, 1)  # grows by one a row
-    found = blip_network.resize_positions(
+    resize_position = blip_network.resize_positions(
         {name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)}
     )[name]
-    assert found.shape == (1, 901, 1) and found[0, 0, 0] == -5
-    grid = found[0, 1:, 0].reshape(30, 30)
+    assert resize_position.shape == (1, 901, 1) and resize_position[0, 0, 0] == -5
+    grid = resize_position[0, 1:, 0].reshape(30, 30)
     for row in range(3, 27):  # away from the edges
         at = (row + 0.5) * 24 / 30 - 0.5
-        near = range(math.floor(at) - 1, math.floor(at) + 3)
+        near_value = range(math.floor(at) - 1, math.floor(at) + 3)
         assert grid[row].tolist() == pytest.approx(
-            [sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4
+            [sum(j * cubic(at - j) for j in near_value)] * 30, abs=1e-4
         )
-    whole: Any = {name: torch.zeros(1, 901, 1)}
-    assert blip_network.resize_positions(whole) is whole
+    whole_value: Any = {name: torch.zeros(1, 901, 1)}
+    assert blip_network.resize_positions(whole_value) is whole_value
     with pytest.raises(WeightsError, match="wanted"):
         blip_network.resize_positions({name: torch.zeros(1, 12, 1)})
 
@@ -503,16 +520,20 @@ def test_the_network_of_full_size() -> None:
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_padding(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "blip-vqa")
-    opened = plugin.open("cpu")
-    first, second, third = plugin.self_checks()
-    assert [case.check(opened) for case in (first, second, third)] == [None] * 3
-    whole = opened.tokenizer.tokenize
+    loaded_judge = plugin.open("cpu")
+    first_self_check, second, third = plugin.self_checks()
+    assert [case.check(loaded_judge) for case in (first_self_check, second, third)] == [None] * 3
+    whole_tokenize = loaded_judge.tokenizer.tokenize
     with monkeypatch.context() as patch:
-        patch.setattr(opened.tokenizer, "tokenize", lambda question: [101, *whole(question)[1:]])
-        assert "wanted 30523" in second.check(opened)
+        patch.setattr(
+            loaded_judge.tokenizer,
+            "tokenize",
+            lambda question: [101, *whole_tokenize(question)[1:]],
+        )
+        assert "wanted 30523" in second.check(loaded_judge)
     shares = blip_network.yes_probabilities
 
     def padded(network: Any, pixels: Tensor, questions: list[list[int]]) -> list[float]:
@@ -520,23 +541,23 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(
         return shares(network, pixels, [q + [0] * (longest - len(q)) for q in questions])
 
     monkeypatch.setattr(blip_network, "yes_probabilities", padded)
-    assert "beside a longer question yes has" in third.check(opened)
+    assert "beside a longer question yes has" in third.check(loaded_judge)
 
 
 def test_only_the_published_weights_owe_an_answer_about_a_picture(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That they give it was not seen here; the answers' order decides."""
     plugin = registry.load_by_name("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
     *_, trial = plugin.self_checks()
     form = ANNOTATION_TYPES["vqa"]
-    for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
+    for first_value, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert (
             trial.is_correct(
                 form(
                     answers=(
-                        {"text": "yes", "yes_probability": first},
+                        {"text": "yes", "yes_probability": first_value},
                         {"text": "no", "yes_probability": second},
                     )
                 )

@@ -87,7 +87,7 @@ def body() -> Any:
 
 
 @cache
-def published() -> dict[str, Tensor]:
+def published_state() -> dict[str, Tensor]:
     """Random weights under the published file's names, with the classifier of its pretraining."""
     rng = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
@@ -123,11 +123,11 @@ def published() -> dict[str, Tensor]:
     return state
 
 
-def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+def reference_depth(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     """The published network's inverse depth (480, 480), from timm's body and the head written out,
     in float64.
     """
-    w = {name: tensor.double() for name, tensor in published().items()}
+    w = {name: tensor.double() for name, tensor in published_state().items()}
     model = body().double()
     model.load_state_dict(
         {
@@ -140,8 +140,8 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = eps
 
-    def conv(x: Tensor, name: str, **how: int) -> Tensor:
-        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **how)
+    def conv(x: Tensor, name: str, **method: int) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **method)
 
     def unit(x: Tensor, name: str) -> Tensor:
         return x + conv(
@@ -152,31 +152,33 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
     def post(tokens: Tensor, n: int) -> Tensor:
-        both = torch.cat([tokens[:, 1:], tokens[:, :1].expand(-1, 900, -1)], -1)
+        tensor_result = torch.cat([tokens[:, 1:], tokens[:, :1].expand(-1, 900, -1)], -1)
         name = f"pretrained.act_postprocess{n}"
-        mixed = F.gelu(both @ w[f"{name}.0.project.0.weight"].T + w[f"{name}.0.project.0.bias"])
-        return conv(mixed.transpose(1, 2).unflatten(2, (30, 30)), f"{name}.3")
+        mixed_gelu = F.gelu(
+            tensor_result @ w[f"{name}.0.project.0.weight"].T + w[f"{name}.0.project.0.bias"]
+        )
+        return conv(mixed_gelu.transpose(1, 2).unflatten(2, (30, 30)), f"{name}.3")
 
     square = np.array(Image.fromarray(image).resize((480, 480), Image.Resampling.BILINEAR))
     x = torch.from_numpy((square / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]
     with torch.inference_mode():
         stem = model.patch_embed.backbone
-        one = stem.stages[0](stem.stem(x))
-        two = stem.stages[1](one)
+        first_value = stem.stages[0](stem.stem(x))
+        two = stem.stages[1](first_value)
         tokens = model.patch_embed.proj(stem.stages[2](two)).flatten(2).transpose(1, 2)
         grid = model.pos_embed[:, 1:].reshape(1, 24, 24, 32).permute(0, 3, 1, 2)
-        places = F.interpolate(grid, size=(30, 30), mode="bilinear").flatten(2).transpose(1, 2)
+        transpose = F.interpolate(grid, size=(30, 30), mode="bilinear").flatten(2).transpose(1, 2)
         tokens = torch.cat([model.cls_token, tokens], 1) + torch.cat(
-            [model.pos_embed[:, :1], places], 1
+            [model.pos_embed[:, :1], transpose], 1
         )
-        seen = []
+        records = []
         for block in model.blocks:
             tokens = block(tokens)
-            seen.append(tokens)
-        four = conv(post(seen[11], 4), "pretrained.act_postprocess4.4", stride=2, padding=1)
+            records.append(tokens)
+        four = conv(post(records[11], 4), "pretrained.act_postprocess4.4", stride=2, padding=1)
         rows = [
             conv(f, f"scratch.layer{n}_rn", padding=1)
-            for n, f in enumerate((one, two, post(seen[8], 3), four), 1)
+            for n, f in enumerate((first_value, two, post(records[8], 3), four), 1)
         ]
         path: Any = None
         for n in (4, 3, 2, 1):
@@ -197,9 +199,9 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugin, path = registry.load_by_name("judges", "dpt-depth"), tmp_path / "dpt.pt"
-    torch.save(published(), path)
+    torch.save(published_state(), path)
     monkeypatch.setattr(plugin, "sizes", SIZES)
     monkeypatch.setenv(plugin.source.environment_variable, str(path))
     return path
@@ -209,48 +211,54 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def image() -> np.ndarray:
     """60 x 90 with large and small structure."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (6, 9, 3)).repeat(10, 0).repeat(10, 1)
-    return np.clip(coarse + rng.integers(-30, 31, (60, 90, 3)), 0, 255).astype(np.uint8)
+    coarse_value = rng.integers(0, 256, (6, 9, 3)).repeat(10, 0).repeat(10, 1)
+    return np.clip(coarse_value + rng.integers(-30, 31, (60, 90, 3)), 0, 255).astype(np.uint8)
 
 
 # --------------------------------------------------------------------------------------------
 # network
 
 
-def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> None:
+def test_the_network_is_the_published_one(small_weights: Path, image: np.ndarray) -> None:
     """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here
     and is looked up.
     """
     from harope_bench.judges.depth.dpt_depth import pixels
 
-    opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
+    loaded_judge = registry.load_by_name("judges", "dpt-depth").open("cpu")
     with torch.inference_mode():
-        found = opened.network(pixels(image)).predicted_depth[0].numpy()
-    wanted = slow(image)
-    spread = wanted.std()
-    assert found.shape == wanted.shape == (480, 480) and spread > 0.01 and (wanted > 0).mean() > 0.9
-    assert np.abs(found - wanted).max() < 1e-3 * spread
+        predicted_depth = loaded_judge.network(pixels(image)).predicted_depth[0].numpy()
+    expected = reference_depth(image)
+    deviation = expected.std()
+    assert (
+        predicted_depth.shape == expected.shape == (480, 480)
+        and deviation > 0.01
+        and (expected > 0).mean() > 0.9
+    )
+    assert np.abs(predicted_depth - expected).max() < 1e-3 * deviation
     norms = {
-        m.eps for name, m in opened.network.named_modules() if isinstance(m, torch.nn.LayerNorm)
+        m.eps
+        for name, m in loaded_judge.network.named_modules()
+        if isinstance(m, torch.nn.LayerNorm)
     }
     assert norms == {1e-6}
 
 
-def test_every_key_of_the_file_is_used(small: Path) -> None:
-    state = dict(published())
+def test_every_key_of_the_file_is_used(small_weights: Path) -> None:
+    state = dict(published_state())
     names = set(dpt_network.convert_state(state))
     assert names == set(dpt_network.build_network(SIZES).state_dict())
     assert (
         len(names) == len(state) - 2 + 2 * 24
     )  # without the classifier; three for one in twelve blocks, weight and bias
-    torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
+    torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small_weights)
     with pytest.raises(
         WeightsError,
         match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more",
     ):
         registry.load_by_name("judges", "dpt-depth").open("cpu")
     del state["scratch.layer2_rn.weight"]
-    torch.save(state, small)
+    torch.save(state, small_weights)
     with pytest.raises(
         WeightsError, match=r"missing neck\.convs\.1\.weight; run: harope-bench fetch dpt-depth"
     ):
@@ -264,22 +272,24 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
     import timm
 
     with torch.device("meta"):
-        whole = timm.create_model("vit_base_r50_s16_384", pretrained=False)
+        whole_model = timm.create_model("vit_base_r50_s16_384", pretrained=False)
         network = dpt_network.build_network(dpt_network.SIZES)
-    wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    ours = dpt_network.convert_state(
-        {f"pretrained.model.{k}": v for k, v in whole.state_dict().items()}
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    package_state = dpt_network.convert_state(
+        {f"pretrained.model.{k}": v for k, v in whole_model.state_dict().items()}
     )
-    assert {k: tuple(v.shape) for k, v in ours.items()} == {
-        k: v for k, v in wanted.items() if k.startswith("dpt.")
+    assert {k: tuple(v.shape) for k, v in package_state.items()} == {
+        k: v for k, v in expected.items() if k.startswith("dpt.")
     }
-    assert sum(math.prod(v) for v in wanted.values()) == sum(
+    assert sum(math.prod(v) for v in expected.values()) == sum(
         p.numel() for p in network.parameters()
     )
     assert network.config.backbone_config.depths == [3, 4, 9]
 
 
-def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_hash_makes_the_judge(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
     assert (
         plugin.judge_class == "substitute"
@@ -294,11 +304,13 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         asset_files.WeightsSource,
         "find",
-        lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56),
+        lambda self: asset_files.WeightsFile(small_weights, file.sha256[:8] + "0" * 56),
     )
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
     monkeypatch.setattr(
-        asset_files.WeightsSource, "find", lambda self: asset_files.WeightsFile(small, file.sha256)
+        asset_files.WeightsSource,
+        "find",
+        lambda self: asset_files.WeightsFile(small_weights, file.sha256),
     )
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
@@ -312,29 +324,30 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
 
 def test_the_stored_picture_has_pillows_8_bits() -> None:
     rng = np.random.default_rng(1)
-    near = torch.from_numpy(rng.random((7, 9), dtype=np.float32) * 4 + 1)
-    found = np.asarray(depth_map.to_8_bit_image(near, 31, 45))
-    low, high = float(near.min()), float(near.max())
-    shares = ((near.double() - low) / (high - low)).numpy()
-    wanted = np.zeros((31, 45))
+    near_tensor = torch.from_numpy(rng.random((7, 9), dtype=np.float32) * 4 + 1)
+    values = np.asarray(depth_map.to_8_bit_image(near_tensor, 31, 45))
+    low, high = float(near_tensor.min()), float(near_tensor.max())
+    shares = ((near_tensor.double() - low) / (high - low)).numpy()
+    expected = np.zeros((31, 45))
     for y in range(31):
         for x in range(45):  # corners of both grids lie on each other
             v, u = y * 6 / 30, x * 8 / 44
             i, j = min(int(v), 5), min(int(u), 7)
             b, a = v - i, u - j
             cell = shares[i : i + 2, j : j + 2]
-            wanted[y, x] = 255 * float(np.array([1 - b, b]) @ cell @ np.array([1 - a, a]))
-    whole = np.asarray(Image.fromarray(wanted.astype(np.float32)).convert("L"))
-    assert found.shape == (31, 45) and found.min() == 0 and found.max() == 255
+            expected[y, x] = 255 * float(np.array([1 - b, b]) @ cell @ np.array([1 - a, a]))
+    whole_values = np.asarray(Image.fromarray(expected.astype(np.float32)).convert("L"))
+    assert values.shape == (31, 45) and values.min() == 0 and values.max() == 255
     assert (
-        np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99
+        np.abs(values.astype(int) - whole_values).max() <= 1
+        and (values == whole_values).mean() > 0.99
     )  # a value on a whole number may fall either way
-    assert (np.round(wanted) != found).mean() > 0.3  # rounding to the nearest would show
+    assert (np.round(expected) != values).mean() > 0.3  # rounding to the nearest would show
     assert not np.asarray(depth_map.to_8_bit_image(torch.ones(4, 4), 8, 8)).any()
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((512, 512), (479, 479)),
         ((1024, 512), (480, 240)),
@@ -342,13 +355,13 @@ def test_the_stored_picture_has_pillows_8_bits() -> None:
         ((300, 200), (480, 320)),
     ],
 )
-def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    assert depth_map.resize_to_frame(Image.new("L", size)).shape == wanted[::-1]
+def test_the_frame_is_the_detectors(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert depth_map.resize_to_frame(Image.new("L", size)).shape == expected[::-1]
 
 
 def test_means_stand_in_the_frame_and_exchanged() -> None:
     """A map that grows to the right: x decides the mean, in the exchanged box y does."""
-    near = torch.arange(480.0).expand(480, 480)
+    near_value = torch.arange(480.0).expand(480, 480)
     boxes = (
         (0, 0, 512, 512),
         (256, 0, 512, 128),
@@ -357,15 +370,17 @@ def test_means_stand_in_the_frame_and_exchanged() -> None:
         (100, 100, 100.2, 300),
         (480, 0, 512, 32),
     )
-    answer = depth_map.depths_of_boxes(near, (512, 512), boxes)
-    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 512, 512)).astype(float)
-    for box, found in zip(boxes, answer.depths, strict=True):
+    answer = depth_map.depths_of_boxes(near_value, (512, 512), boxes)
+    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near_value, 512, 512)).astype(float)
+    for box, box_depth in zip(boxes, answer.depths, strict=True):
         x0, y0, x1, y1 = (max(math.floor(c * 479 / 512), 0) for c in box)
-        patch, turned = frame[y0:y1, x0:x1], frame[x0:x1, y0:y1]
-        assert found.mean == (pytest.approx(patch.mean()) if patch.size else None)
-        assert found.transposed_mean == (pytest.approx(turned.mean()) if turned.size else None)
-    whole, right, left = answer.depths[:3]
-    assert whole.mean == whole.transposed_mean
+        patch, turned_frame = frame[y0:y1, x0:x1], frame[x0:x1, y0:y1]
+        assert box_depth.mean == (pytest.approx(patch.mean()) if patch.size else None)
+        assert box_depth.transposed_mean == (
+            pytest.approx(turned_frame.mean()) if turned_frame.size else None
+        )
+    whole_depth, right, left = answer.depths[:3]
+    assert whole_depth.mean == whole_depth.transposed_mean
     assert (
         right.mean > 180
         and right.transposed_mean < 40
@@ -376,25 +391,27 @@ def test_means_stand_in_the_frame_and_exchanged() -> None:
 
 
 def test_a_tall_image_can_lose_the_exchanged_box() -> None:
-    near = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
-    (found,) = depth_map.depths_of_boxes(
-        near, (1024, 512), ((0, 600, 200, 1000),)
+    near_tensor = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
+    (depth,) = depth_map.depths_of_boxes(
+        near_tensor, (1024, 512), ((0, 600, 200, 1000),)
     ).depths  # frame 240 x 480: y from 281 is no column
-    assert found.mean is not None and found.transposed_mean is None
+    assert depth.mean is not None and depth.transposed_mean is None
 
 
 def test_corners_survive_the_way_to_image_pixels_and_back() -> None:
     """A detector's whole corner of the frame, told in image pixels, is the same corner again."""
-    near = torch.arange(480.0).expand(480, 480)
-    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 2048, 2048)).astype(float)
+    near_value = torch.arange(480.0).expand(480, 480)
+    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near_value, 2048, 2048)).astype(
+        float
+    )
     for corner in range(0, 478):
         box = (corner * 2048 / 479, 0.0, (corner + 1) * 2048 / 479, 2048.0)
-        (found,) = (
-            depth_map.depths_of_boxes(near, (2048, 2048), (box,)).depths
+        (depth,) = (
+            depth_map.depths_of_boxes(near_value, (2048, 2048), (box,)).depths
             if corner % 37 == 0
             else (None,)
         )
-        assert found is None or found.mean == pytest.approx(frame[:, corner].mean())
+        assert depth is None or depth.mean == pytest.approx(frame[:, corner].mean())
 
 
 def test_a_map_that_is_not_finite_is_no_answer() -> None:
@@ -402,37 +419,37 @@ def test_a_map_that_is_not_finite_is_no_answer() -> None:
         depth_map.depths_of_boxes(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
-def test_the_judge_keeps_its_promises(small: Path) -> None:
+def test_the_judge_keeps_its_promises(small_weights: Path) -> None:
     testing.check_annotator("dpt-depth")
 
 
-def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
-    opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
+def test_answers_are_typed_and_stand_alone(small_weights: Path, image: np.ndarray) -> None:
+    loaded_judge = registry.load_by_name("judges", "dpt-depth").open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
-    answer = opened.annotate("depth", image, ask)
+    answer = loaded_judge.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
     )
     assert [d.mean is None for d in answer.depths] == [False, False, True]
-    alone = opened.annotate("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
-    assert alone.depths[0] == answer.depths[1] != answer.depths[0]
+    alone_annotation = loaded_judge.annotate("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
+    assert alone_annotation.depths[0] == answer.depths[1] != answer.depths[0]
     with pytest.raises(OptionError, match="wanted similarity"):
-        opened.annotate("similarity", image, SimilarityQuery(texts=()))
+        loaded_judge.annotate("similarity", image, SimilarityQuery(texts=()))
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(
-    small: Path, monkeypatch: pytest.MonkeyPatch
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = registry.load_by_name("judges", "dpt-depth")
-    opened = plugin.open("cpu")
-    assert [case.check(opened) for case in plugin.self_checks()] == [None, None]
+    loaded_judge = plugin.open("cpu")
+    assert [case.check(loaded_judge) for case in plugin.self_checks()] == [None, None]
     *_, steps = registry.load_by_name("judges", "depth").self_checks()
-    framed = depth_map.resize_to_frame
+    framed_resize_to_frame = depth_map.resize_to_frame
     monkeypatch.setattr(
-        depth_map, "resize_to_frame", lambda picture: framed(picture).T
+        depth_map, "resize_to_frame", lambda picture: framed_resize_to_frame(picture).T
     )  # the benchmark's own slip
-    assert "a map that grows to the right gives" in steps.check(opened)
+    assert "a map that grows to the right gives" in steps.check(loaded_judge)
 
 
 # ------------------------------------------------------------------------------------ a model of
@@ -444,18 +461,21 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
         str(save_depth_model(tmp_path / "model"))
     )
     testing.check_annotator(plugin)
-    opened = plugin.open("cpu")
+    loaded_judge = plugin.open("cpu")
     ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
-    answer = opened.annotate("depth", image, ask)
+    answer = loaded_judge.annotate("depth", image, ask)
     assert (
         is_complete_annotation(ask, answer)
         and plugin.judge_class == "substitute"
-        and plugin.weights_sha256() == opened.weights_sha256
+        and plugin.weights_sha256() == loaded_judge.weights_sha256
     )
     with torch.inference_mode():
-        inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
-        raw = opened.network(**inputs).predicted_depth[0]
-    assert raw.std() > 0 and depth_map.depths_of_boxes(raw, (60, 90), ask.boxes) == answer
+        inputs = loaded_judge.prepare(images=Image.fromarray(image), return_tensors="pt")
+        raw_predicted_depth = loaded_judge.network(**inputs).predicted_depth[0]
+    assert (
+        raw_predicted_depth.std() > 0
+        and depth_map.depths_of_boxes(raw_predicted_depth, (60, 90), ask.boxes) == answer
+    )
     metric = (
         registry.load_by_name("judges", "depth")
         .with_model(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric")))
@@ -475,23 +495,23 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
 
 
 def test_which_way_a_map_runs_is_known_or_refused() -> None:
-    far = torch.tensor([1.0, 4.0])
+    far_tensor = torch.tensor([1.0, 4.0])
     config = transformers.DepthAnythingConfig()
-    assert torch.equal(depth.inverse_depth(far, config), far)
+    assert torch.equal(depth.inverse_depth(far_tensor, config), far_tensor)
     config.depth_estimation_type = "metric"
-    assert torch.equal(depth.inverse_depth(far, config), torch.tensor([1.0, 0.25]))
+    assert torch.equal(depth.inverse_depth(far_tensor, config), torch.tensor([1.0, 0.25]))
     with pytest.raises(
         OptionError, match="not known whether larger is nearer in networks of type bert"
     ):
-        depth.inverse_depth(far, transformers.BertConfig())
+        depth.inverse_depth(far_tensor, transformers.BertConfig())
 
 
 def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     plugin = registry.load_by_name("judges", "depth")
     assert plugin.needs_model
-    for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
+    for wrong_weights_sha256 in (plugin.weights_sha256, lambda: plugin.open("cpu")):
         with pytest.raises(MissingAssetError, match="depth=depth:FOLDER-OR-HUB-ID"):
-            wrong()
+            wrong_weights_sha256()
     with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
         plugin.with_model("nobody/nothing").open("cpu")
     with pytest.raises(MissingAssetError, match="no folder and no hub id"):
@@ -512,9 +532,9 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
     ):
         plugin.with_model(str(folder)).open("cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
+    with pytest.raises(WeightsError, match="its weights cannot be read") as excinfo:
         plugin.with_model(str(folder)).open("cpu")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
     with torch.random.fork_rng(devices=[]):
         transformers.BertModel(
             transformers.BertConfig(
@@ -533,10 +553,10 @@ def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:
     from harope_bench.judges.generic.local_model import find_local_model
 
     folder = save_depth_model(tmp_path / "model")
-    first = find_local_model(str(folder))
-    assert first.path == folder and len(first.sha256) == 64
+    first_local_model = find_local_model(str(folder))
+    assert first_local_model.path == folder and len(first_local_model.sha256) == 64
     (folder / "README.md").write_text("words about it")
-    assert find_local_model(str(folder)) == first
+    assert find_local_model(str(folder)) == first_local_model
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
-    assert find_local_model(str(folder)).sha256 != first.sha256
+    assert find_local_model(str(folder)).sha256 != first_local_model.sha256
     assert sha256_file(folder / "model.safetensors")

@@ -100,7 +100,7 @@ def owl() -> tuple[Any, Any]:
         "model_max_length": 16,
         "pad_token": "<|endoftext|>",
     }
-    both = {
+    fields = {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
@@ -112,11 +112,11 @@ def owl() -> tuple[Any, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 2,
-        **both,
+        **fields,
     }
     config = transformers.Owlv2Config(
         text_config=text,
-        vision_config={"image_size": 32, "patch_size": 8, **both},
+        vision_config={"image_size": 32, "patch_size": 8, **fields},
         projection_dim=16,
     )
     network = scale_parameters(
@@ -167,55 +167,64 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder of each kind, as save_pretrained writes it."""
-    place = tmp_path_factory.mktemp("detectors")
+    folder = tmp_path_factory.mktemp("detectors")
     for name, build in KINDS.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for part in build():
-                part.save_pretrained(place / name)
-    return {name: place / name for name in KINDS}
+                part.save_pretrained(folder / name)
+    return {name: folder / name for name in KINDS}
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: str) -> None:
     plugin = PLUGIN.with_model(str(folders[name]))
-    opened = plugin.open()
-    seen = opened.annotate("detector", IMAGE, NAMES)
-    assert seen.size == (64, 48) and seen.detections
-    assert opened.annotate("detector-2d", IMAGE, NAMES) == seen, (
+    loaded_judge = plugin.open()
+    annotation = loaded_judge.annotate("detector", IMAGE, NAMES)
+    assert annotation.size == (64, 48) and annotation.detections
+    assert loaded_judge.annotate("detector-2d", IMAGE, NAMES) == annotation, (
         "the role and a second look change nothing"
     )
-    assert DetectionAnnotation.model_validate_json(seen.to_json()) == seen
-    assert {d.label for d in seen.detections} <= {
+    assert DetectionAnnotation.model_validate_json(annotation.to_json()) == annotation
+    assert {d.label for d in annotation.detections} <= {
         "cat",
         "dog",
         "dining table",
         "tv",
         "a cat",
     }, "labels in lower case, or the names asked"
-    assert [case.check(opened) for case in plugin.self_checks()] == [None]
-    assert plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
+    assert [case.check(loaded_judge) for case in plugin.self_checks()] == [None]
+    assert (
+        plugin.judge_class == "substitute"
+        and plugin.weights_sha256() == loaded_judge.weights_sha256
+    )
     assert "substitute" in plugin.warnings()[0]
-    other = opened.annotate("detector", np.ascontiguousarray(IMAGE[..., ::-1]), NAMES)
-    assert other != seen, "red and blue are not the same to it"
+    other_annotation = loaded_judge.annotate(
+        "detector", np.ascontiguousarray(IMAGE[..., ::-1]), NAMES
+    )
+    assert other_annotation != annotation, "red and blue are not the same to it"
 
 
 def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
     folders: dict[str, Path],
 ) -> None:
     pipeline = transformers.pipeline("object-detection", model=str(folders["detr"]), device="cpu")
-    wanted = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
-    found = (
+    expected = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
+    detections = (
         PLUGIN.with_model(str(folders["detr"]))
         .open()
         .annotate("detector", IMAGE, DetectionQuery())
         .detections
     )
-    assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
-    np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
-    boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
+    assert [d.label for d in detections] == [w["label"].lower() for w in expected] and len(
+        detections
+    ) > 3
     np.testing.assert_allclose(
-        [d.box for d in found], np.clip(boxes, 0, (64, 48, 64, 48)), atol=1
+        [d.score for d in detections], [w["score"] for w in expected], atol=1e-6
+    )
+    boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in expected]
+    np.testing.assert_allclose(
+        [d.box for d in detections], np.clip(boxes, 0, (64, 48, 64, 48)), atol=1
     )  # the pipeline cuts to whole pixels
 
 
@@ -223,49 +232,53 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(
 def test_cocos_short_names_are_genevals_where_it_asks_for_them(
     folders: dict[str, Path], name: str
 ) -> None:
-    opened = PLUGIN.with_model(str(folders[name])).open()
+    loaded_judge = PLUGIN.with_model(str(folders[name])).open()
 
     def labels(*names: str) -> set[str]:
         return {
             d.label
-            for d in opened.annotate("detector", IMAGE, DetectionQuery(names=names)).detections
+            for d in loaded_judge.annotate(
+                "detector", IMAGE, DetectionQuery(names=names)
+            ).detections
         }
 
-    for short, longer in GENEVAL_NAMES.items():
-        assert longer in CLASSES and short not in CLASSES
-        opened.network.config.id2label = dict.fromkeys(range(3), short.title())
+    for short_name, longer in GENEVAL_NAMES.items():
+        assert longer in CLASSES and short_name not in CLASSES
+        loaded_judge.network.config.id2label = dict.fromkeys(range(3), short_name.title())
         assert (
-            short in labels("cat")
-            and short in labels("cat", short)
-            and short in labels(short, longer)
+            short_name in labels("cat")
+            and short_name in labels("cat", short_name)
+            and short_name in labels(short_name, longer)
         )
-        assert longer in labels("cat", longer) and short not in labels("cat", longer)
+        assert longer in labels("cat", longer) and short_name not in labels("cat", longer)
     assert "computer mouse" in PLUGIN.preprocessing
 
 
 @pytest.mark.parametrize("name", ["owl", "dino"])
 def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], name: str) -> None:
-    opened = PLUGIN.with_model(str(folders[name])).open()
-    both = opened.annotate("detector", IMAGE, NAMES).detections
-    alone = [
+    loaded_judge = PLUGIN.with_model(str(folders[name])).open()
+    detections = loaded_judge.annotate("detector", IMAGE, NAMES).detections
+    alone_values = [
         d
-        for one in NAMES.names
-        for d in opened.annotate("detector", IMAGE, DetectionQuery(names=(one,))).detections
+        for first_name in NAMES.names
+        for d in loaded_judge.annotate(
+            "detector", IMAGE, DetectionQuery(names=(first_name,))
+        ).detections
     ]
-    assert {d.label for d in both} == {"a cat", "dog"}
-    assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
+    assert {d.label for d in detections} == {"a cat", "dog"}
+    assert list(detections) == sorted(alone_values, key=lambda d: -d.score)[:100]
     with pytest.raises(ShapeError, match="needs the names to look for"):
-        opened.annotate("detector", IMAGE, DetectionQuery())
+        loaded_judge.annotate("detector", IMAGE, DetectionQuery())
 
 
 def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
-    found = (
+    detections = (
         PLUGIN.with_model(str(folders["mask2former"]))
         .open()
         .annotate("detector", IMAGE, DetectionQuery())
         .detections
     )
-    masks = [d for d in found if d.mask is not None]
+    masks = [d for d in detections if d.mask is not None]
     assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)
 
 
@@ -292,23 +305,23 @@ def test_what_is_no_detector_or_not_whole_is_refused(
         PLUGIN.with_model(str(tmp_path / "bert")).open()
     from safetensors.torch import load_file, save_file
 
-    broken = tmp_path / "broken"
-    broken.mkdir()
+    broken_path = tmp_path / "broken"
+    broken_path.mkdir()
     for file in folders["detr"].iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    state = load_file(broken / "model.safetensors")
-    gone = next(name for name in state if "class_labels_classifier" in name)
+        (broken_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(broken_path / "model.safetensors")
+    gone_first_item = next(name for name in state if "class_labels_classifier" in name)
     save_file(
-        {k: v for k, v in state.items() if k != gone},
-        broken / "model.safetensors",
+        {k: v for k, v in state.items() if k != gone_first_item},
+        broken_path / "model.safetensors",
         {"format": "pt"},
     )
     with pytest.raises(WeightsError, match="class_labels_classifier"):
-        PLUGIN.with_model(str(broken)).open()
+        PLUGIN.with_model(str(broken_path)).open()
     assert (
-        PLUGIN.with_model(str(broken)).weights_sha256()
+        PLUGIN.with_model(str(broken_path)).weights_sha256()
         != PLUGIN.with_model(str(folders["detr"])).weights_sha256()
     )
-    (broken / "preprocessor_config.json").unlink()
+    (broken_path / "preprocessor_config.json").unlink()
     with pytest.raises(OptionError, match="AutoImageProcessor"):
-        PLUGIN.with_model(str(broken)).open()
+        PLUGIN.with_model(str(broken_path)).open()

@@ -43,54 +43,56 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images() -> np.ndarray:
     """Four images of 64 x 48 with large and small structure."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (4, 8, 6, 3)).repeat(8, 1).repeat(8, 2)
-    return np.clip(coarse + rng.integers(-40, 41, (4, 64, 48, 3)), 0, 255).astype(np.uint8)
+    coarse_value = rng.integers(0, 256, (4, 8, 6, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(coarse_value + rng.integers(-40, 41, (4, 64, 48, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture
-def own(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(weights))
     return weights
 
 
-def spread(found: np.ndarray, wanted: np.ndarray) -> float:
+def relative_error(values: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference as a share of the wanted array's spread."""
-    return float(np.abs(found - wanted).max() / wanted.std())
+    return float(np.abs(values - expected).max() / expected.std())
 
 
-def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -> None:
-    theirs = inception.extractor(own)
-    shown = torch.from_numpy(images).permute(0, 3, 1, 2)
-    caught: list[torch.Tensor] = []
-    theirs.Mixed_6d.branch1x1.register_forward_hook(
-        lambda module, given, out: caught.append(out.clone())
+def test_one_pass_says_what_torch_fidelity_says(own_weights: Path, images: np.ndarray) -> None:
+    library_extractor = inception.extractor(own_weights)
+    shown_permute = torch.from_numpy(images).permute(0, 3, 1, 2)
+    items: list[torch.Tensor] = []
+    library_extractor.Mixed_6d.branch1x1.register_forward_hook(
+        lambda module, inputs, out: items.append(out.clone())
     )
     with torch.inference_mode():
-        features, logits = theirs(shown)
-        plain = Trunk(theirs)(resize_like_tensorflow1(images))
-    seen = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
-    assert torch.equal(plain.features, features) and torch.equal(
-        plain.logits, logits
+        features, logits = library_extractor(shown_permute)
+        plain_value = Trunk(library_extractor)(resize_like_tensorflow1(images))
+    features_result = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
+    assert torch.equal(plain_value.features, features) and torch.equal(
+        plain_value.logits, logits
     )  # the plain path to the last bit
-    wanted = caught[0][:, :7].permute(0, 2, 3, 1).reshape(len(images), -1)
-    assert {k: v.shape for k, v in seen.items()} == {
+    expected = items[0][:, :7].permute(0, 2, 3, 1).reshape(len(images), -1)
+    assert {k: v.shape for k, v in features_result.items()} == {
         "features": (4, 2048),
         "spatial": (4, 2023),
         "logits": (4, 1008),
     }
-    for name, other in (("features", features), ("spatial", wanted), ("logits", logits)):
-        assert spread(seen[name], other.numpy()) < 1e-4, name  # the folded one to rounding
-    nchw = caught[0][:, :7].flatten(1).numpy()
+    for name, other_features in (("features", features), ("spatial", expected), ("logits", logits)):
+        assert relative_error(features_result[name], other_features.numpy()) < 1e-4, (
+            name
+        )  # the folded one to rounding
+    nchw = items[0][:, :7].flatten(1).numpy()
     assert (
-        spread(seen["spatial"], nchw) > 0.1
+        relative_error(features_result["spatial"], nchw) > 0.1
     )  # the order that once gave an sFID of 299: this input would show it
 
 
-def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
-    state = torch.load(own, weights_only=True)
-    seen = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
-    bare = seen["features"] @ state["fc.weight"].numpy().T
-    assert spread(seen["logits"], bare) < 1e-5
+def test_logits_leave_the_bias_out(own_weights: Path, images: np.ndarray) -> None:
+    state = torch.load(own_weights, weights_only=True)
+    features = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
+    bare_matrix = features["features"] @ state["fc.weight"].numpy().T
+    assert relative_error(features["logits"], bare_matrix) < 1e-5
     assert state["fc.bias"].abs().max() > 1e-3
 
 
@@ -105,14 +107,14 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     high, share = np.minimum(low + 1, side - 1), (at - low)[:, None]
     grey = image.astype(np.float32)
     rows = grey[low] + (grey[high] - grey[low]) * share
-    wanted = (rows[:, low] + (rows[:, high] - rows[:, low]) * share.T - 128) / 128
-    found = resize_like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
-    assert np.abs(found - wanted).max() < 2e-6
-    centred = nn.functional.interpolate(
+    expected = (rows[:, low] + (rows[:, high] - rows[:, low]) * share.T - 128) / 128
+    result = resize_like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
+    assert np.abs(result - expected).max() < 2e-6
+    centred_value = nn.functional.interpolate(
         torch.from_numpy(grey)[None, None], size=(299, 299), mode="bilinear"
     )[0, 0].numpy()
     assert (
-        side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05
+        side == 299 or np.abs((centred_value - 128) / 128 - expected).max() > 0.05
     )  # the half-pixel rule would show
 
 
@@ -121,25 +123,28 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(
     height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
-    whole, resize, shown = (
+    whole_resize_like_tensorflow1, resize, shown_value = (
         inception_network._resize_like_tensorflow1(images),
         inception_network._resize_like_tensorflow1,
         list[int](),
     )
 
-    def watched(part: np.ndarray) -> torch.Tensor:
-        shown.append(len(part))
+    def resize_and_record(part: np.ndarray) -> torch.Tensor:
+        shown_value.append(len(part))
         return resize(part)
 
-    monkeypatch.setattr(inception_network, "_resize_like_tensorflow1", watched)
+    monkeypatch.setattr(inception_network, "_resize_like_tensorflow1", resize_and_record)
     for pixels, slices in (
         (1, [1] * 7),
         (3 * height * width, [3, 3, 1]),
         (10 * height * width, [7]),
     ):
         monkeypatch.setattr(inception_network, "MAX_RESIZE_PIXELS", pixels)
-        shown.clear()
-        assert torch.equal(resize_like_tensorflow1(images), whole) and shown == slices
+        shown_value.clear()
+        assert (
+            torch.equal(resize_like_tensorflow1(images), whole_resize_like_tensorflow1)
+            and shown_value == slices
+        )
 
 
 @pytest.mark.parametrize("shape", [(299, 299), (28, 28), (64, 512), (700, 333), (1, 5)])
@@ -153,52 +158,60 @@ def test_the_clean_resize_is_clean_fids_to_the_bit(shape: tuple[int, int]) -> No
         255 * rng.integers(0, 2, (*shape, 3), dtype=np.uint8),
     )
     for image in (noise, edges):  # edges overshoot, so that the cut to [0, 255] matters
-        found, wanted = clean_resize(image), resize(image)
-        assert found.dtype == wanted.dtype == np.float32 and np.array_equal(found, wanted)
+        clean_resize_result, expected = clean_resize(image), resize(image)
+        assert clean_resize_result.dtype == expected.dtype == np.float32 and np.array_equal(
+            clean_resize_result, expected
+        )
 
 
-def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:
+def test_the_clean_judge_resizes_as_clean_fid_and_differs(
+    own_weights: Path, images: np.ndarray
+) -> None:
     from PIL import Image
 
-    wanted = [
+    expected = [
         Image.fromarray(images[0][..., c].astype(np.float32), mode=None).resize(
             (299, 299), Image.Resampling.BICUBIC
         )
         for c in range(3)
     ]
-    stacked = (np.stack([np.asarray(w).clip(0, 255) for w in wanted]) - 128) / 128
-    assert np.array_equal(resize_like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
-    clean, plain = (
+    stacked_tensor = (np.stack([np.asarray(w).clip(0, 255) for w in expected]) - 128) / 128
+    assert np.array_equal(
+        resize_like_cleanfid(images)[0].numpy(), stacked_tensor.astype(np.float32)
+    )
+    clean_feature, plain_feature = (
         registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in JUDGES[:2]
     )
-    assert spread(clean, plain) > 0.1
+    assert relative_error(clean_feature, plain_feature) > 0.1
 
 
 @pytest.mark.parametrize("name", JUDGES[:2])
-def test_judges_keep_their_promises(name: str, own: Path, images: np.ndarray) -> None:
+def test_judges_keep_their_promises(name: str, own_weights: Path, images: np.ndarray) -> None:
     testing.check_judge(name, images)
 
 
-def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> None:
+def test_other_weights_make_a_substitute_and_the_result_says_so(own_weights: Path) -> None:
     plugin = registry.load_by_name("judges", "inception-2015")
     assert plugin.judge_class == "substitute"
-    assert plugin.weights_sha256() == sha256_file(own)
+    assert plugin.weights_sha256() == sha256_file(own_weights)
     assert "other weights" in plugin.warnings()[0]
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own))
-    told = {
+    monkeypatch.setattr(
+        asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own_weights)
+    )
+    judge_class = {
         name: (
             registry.load_by_name("judges", name).judge_class,
             len(registry.load_by_name("judges", name).warnings()),
         )
         for name in JUDGES
     }
-    assert told == {
+    assert judge_class == {
         JUDGES[0]: ("equivalent", 0),
         JUDGES[1]: ("equivalent", 0),
         JUDGES[2]: ("substitute", 1),
@@ -215,73 +228,73 @@ def test_the_known_hash_is_of_the_name() -> None:
 
 
 def test_preview_is_rougher_than_rounding_and_close_to_the_truth(
-    own: Path, images: np.ndarray
+    own_weights: Path, images: np.ndarray
 ) -> None:
-    plain, half = (
+    plain_feature, half = (
         registry.load_by_name("judges", name).open("cpu").extract(images)["features"]
         for name in (JUDGES[0], JUDGES[2])
     )
-    assert 1e-3 < spread(half, plain) < 1
+    assert 1e-3 < relative_error(half, plain_feature) < 1
 
 
 def test_a_fold_that_errs_is_seen_and_the_plain_network_used(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
 
-    def wrong(plain: nn.Module) -> nn.Module:
-        quick: Any = fold_batch_norms(plain)
-        quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
-        return quick
+    def fold_wrongly(plain_module: nn.Module) -> nn.Module:
+        quick_value: Any = fold_batch_norms(plain_module)
+        quick_value.Mixed_5b.branch1x1.conv.bias.data += 0.1
+        return quick_value
 
-    monkeypatch.setattr(inception_network, "fold_batch_norms", wrong)
+    monkeypatch.setattr(inception_network, "fold_batch_norms", fold_wrongly)
     inception_network.load_inception.cache_clear()
-    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-    seen = opened.extract(images)
-    assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
-    assert opened.numerics == {"network": "plain", "tf32": False}
-    assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
+    loaded_judge = registry.load_by_name("judges", "inception-2015").open("cpu")
+    features = loaded_judge.extract(images)
+    assert len(loaded_judge.notes) == 1 and "the plain one was used" in loaded_judge.notes[0]
+    assert loaded_judge.numerics == {"network": "plain", "tf32": False}
+    assert all(relative_error(features[name], right[name]) < 1e-4 for name in right)
 
 
 def test_a_compiler_that_fails_is_said_and_nothing_is_lost(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
+    def raise_compiler_error(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
     right = registry.load_by_name("judges", "inception-2015").open("cpu").extract(images)
     monkeypatch.setenv(inception_network.COMPILE, "1")
-    monkeypatch.setattr(torch, "compile", broken)
-    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
-    assert np.array_equal(opened.extract(images)["features"], right["features"])
+    monkeypatch.setattr(torch, "compile", raise_compiler_error)
+    loaded_judge = registry.load_by_name("judges", "inception-2015").open("cpu")
+    assert np.array_equal(loaded_judge.extract(images)["features"], right["features"])
     assert (
-        "torch.compile failed (RuntimeError)" in opened.notes[0]
-        and opened.numerics["network"] == "folded"
+        "torch.compile failed (RuntimeError)" in loaded_judge.notes[0]
+        and loaded_judge.numerics["network"] == "folded"
     )
 
 
 def test_a_compiled_network_is_checked_too(
-    own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    own_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[nn.Module] = []
+    items: list[nn.Module] = []
 
     def compiles(module: nn.Module, dynamic: bool) -> Any:
-        asked.append(module)
+        items.append(module)
         return lambda x: InceptionOutputs(*(2 * a for a in module(x)))
 
     monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", compiles)
-    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
+    loaded_judge = registry.load_by_name("judges", "inception-2015").open("cpu")
     right = (
-        Trunk(opened.reference_network.network)(resize_like_tensorflow1(images))
+        Trunk(loaded_judge.reference_network.network)(resize_like_tensorflow1(images))
         .features.detach()
         .numpy()
     )
-    assert spread(opened.extract(images)["features"], right) < 1e-4
+    assert relative_error(loaded_judge.extract(images)["features"], right) < 1e-4
     assert (
-        asked
-        and not isinstance(opened.selected_network, type(compiles))
-        and opened.numerics["network"] == "folded"
+        items
+        and not isinstance(loaded_judge.selected_network, type(compiles))
+        and loaded_judge.numerics["network"] == "folded"
     )
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     inception_network.load_inception.cache_clear()
@@ -291,23 +304,23 @@ def test_a_compiled_network_is_checked_too(
 
 
 def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(
-    own: Path, images: np.ndarray
+    own_weights: Path, images: np.ndarray
 ) -> None:
-    opened, seen = registry.load_by_name("judges", "inception-2015").open("cpu"), []
+    loaded_judge, records = registry.load_by_name("judges", "inception-2015").open("cpu"), []
 
     def look(x: torch.Tensor) -> InceptionOutputs:
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        return opened.reference_network(x)
+        records.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return loaded_judge.reference_network(x)
 
-    opened.selected_network, before = look, torch.get_float32_matmul_precision()
+    loaded_judge.selected_network, before = look, torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        opened.extract(images[:1])
+        loaded_judge.extract(images[:1])
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
         inception_network.load_inception.cache_clear()
-    assert seen == [("highest", False)]
+    assert records == [("highest", False)]
 
 
 def test_without_weights_the_command_is_named(
@@ -336,8 +349,8 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(
         registry.load_by_name("judges", "inception-2015").open("cpu")
 
 
-def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
+def test_altered_weights_are_refused_before_they_are_opened(own_weights: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
         LoadedInception(
-            inception_network.WeightsFile(own, "0" * 64), resize_like_tensorflow1, "cpu"
+            inception_network.WeightsFile(own_weights, "0" * 64), resize_like_tensorflow1, "cpu"
         )

@@ -80,14 +80,16 @@ class BlindJudge(Annotator):
 @pytest.fixture
 def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Judges that a test registers."""
-    extra: dict[str, Any] = {"mean": MeanJudge(), "blind": BlindJudge()}
+    extra_fields: dict[str, Any] = {"mean": MeanJudge(), "blind": BlindJudge()}
     load = registry.load_by_name
     monkeypatch.setattr(
         registry,
         "load_by_name",
-        lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name),
+        lambda kind, name: (
+            extra_fields[name] if kind == "judges" and name in extra_fields else load(kind, name)
+        ),
     )
-    return extra
+    return extra_fields
 
 
 @pytest.mark.parametrize("name", registry.list_names("judges"))
@@ -198,27 +200,27 @@ def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
-    checked: list[Any] = []
-    good = NamedCheck("good", lambda loaded: checked.append(loaded))
-    monkeypatch.setattr(type(judge), "self_checks", lambda self: (good,))
-    assert open_judge("toy", judge, "cpu") is checked[0]
+    checked_items: list[Any] = []
+    good_named_check = NamedCheck("good", lambda loaded_value: checked_items.append(loaded_value))
+    monkeypatch.setattr(type(judge), "self_checks", lambda self: (good_named_check,))
+    assert open_judge("toy", judge, "cpu") is checked_items[0]
     monkeypatch.setattr(
         type(judge),
         "self_checks",
-        lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind")),
+        lambda self: (good_named_check, NamedCheck("bad", lambda loaded_value: "it is blind")),
     )
     with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
         open_judge("toy", judge, "cpu")
 
 
 def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
-    image, found = (
+    image, annotation_check = (
         np.zeros((4, 5, 3), np.uint8),
         AnnotationCheck(
             "it sees", "detector", np.zeros((4, 5, 3), np.uint8), DetectionQuery(), lambda a: False
         ),
     )
-    assert found.name == "it sees" and str(found.check(Blind())).startswith(
+    assert annotation_check.name == "it sees" and str(annotation_check.check(Blind())).startswith(
         'it answers {"detections": []'
     )
     assert (

@@ -38,8 +38,10 @@ from harope_bench.judges.mmdet import mask2former, mask2former_mmdet, mmcv_ops
 # the median query, and masks only where their logit is far from zero. A wrong tensor moves the
 # median query by more than 1e-2.
 LOGITS = 1e-3  # of the spread, in the median query
-FAR = 0.05  # of the spread, from zero
-NEAR = 1e-5  # a logit closer to zero may round to the other side where two programs enlarge it
+FAR_VALUE = 0.05  # of the spread, from zero
+NEAR_VALUE = (
+    1e-5  # a logit closer to zero may round to the other side where two programs enlarge it
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +64,16 @@ def pair(mmdet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
             str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")),
         )
         yield (
-            mask2former.Mask2Former(mmdet_weights.SMALL).open(),
-            mask2former_mmdet.MmdetMask2Former(mmdet_weights.SMALL).open(),
+            mask2former.Mask2Former(mmdet_weights.SMALL_SIZES).open(),
+            mask2former_mmdet.MmdetMask2Former(mmdet_weights.SMALL_SIZES).open(),
         )
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(
+    coarse_integers = np.random.default_rng(seed).integers(
         0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8
     )
-    return coarse.repeat(16, 0).repeat(16, 1)[:height, :width]
+    return coarse_integers.repeat(16, 0).repeat(16, 1)[:height, :width]
 
 
 def metadata(image: PreparedImage) -> Any:
@@ -102,11 +104,11 @@ def instances_of_mmdet(
 ) -> DetectionAnnotation:
     """Return the detections that mmdet's own post-processing makes of logits."""
     with torch.inference_mode():
-        whole = interpolate(
+        whole_value = interpolate(
             masks[None], size=image.tensor.shape[-2:], mode="bilinear", align_corners=False
         )
         detections = judge.network.panoptic_fusion_head.predict(
-            classes[None], whole, [metadata(image)], rescale=True
+            classes[None], whole_value, [metadata(image)], rescale=True
         )
     rows = detections[0]["ins_results"]
     return detections_of_tensors(
@@ -114,11 +116,11 @@ def instances_of_mmdet(
     )
 
 
-def median_shift(here: Tensor, there: Tensor) -> float:
+def median_shift(tensor: Tensor, tensor_result: Tensor) -> float:
     """Return the largest difference within a query, in units of the logits' spread, of the median
     query.
     """
-    return float(((here - there).abs().flatten(1).amax(1) / there.std()).median())
+    return float(((tensor - tensor_result).abs().flatten(1).amax(1) / tensor_result.std()).median())
 
 
 class Case(NamedTuple):
@@ -150,9 +152,9 @@ def test_both_networks_give_the_same_logits(case: Case) -> None:
         median_shift(classes, expected_classes) < LOGITS
         and median_shift(masks, expected_masks) < LOGITS
     )
-    far = expected_masks.abs() > FAR * expected_masks.std()
-    assert far.float().mean() > 0.9, "too many logits near zero to compare masks"
-    agreeing = (((masks > 0) == (expected_masks > 0)) | ~far).flatten(1).all(1)
+    far_flag = expected_masks.abs() > FAR_VALUE * expected_masks.std()
+    assert far_flag.float().mean() > 0.9, "too many logits near zero to compare masks"
+    agreeing = (((masks > 0) == (expected_masks > 0)) | ~far_flag).flatten(1).all(1)
     assert agreeing.float().mean() > 0.9
 
 
@@ -161,10 +163,10 @@ def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> 
     """The bound of the test before is far below what one exchanged tensor of the first block
     does.
     """
-    ours, _ = pair
+    package_pair, _ = pair
     table = next(
         t
-        for name, t in ours.network.named_parameters()
+        for name, t in package_pair.network.named_parameters()
         if name.endswith("relative_position_bias_table")
     )
     original = table.detach().clone()
@@ -173,7 +175,7 @@ def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> 
             table.copy_(original.flip(0))
         shifts = [
             median_shift(after, before)
-            for after, before in zip(ours.logits(case.image), case.ours, strict=True)
+            for after, before in zip(package_pair.logits(case.image), case.ours, strict=True)
         ]
     finally:
         with torch.no_grad():
@@ -183,19 +185,29 @@ def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> 
 
 def test_equal_logits_become_equal_detections(pair: tuple[Any, Any], case: Case) -> None:
     classes, masks = case.ours
-    here, there = (
+    instances_result, detection_annotation = (
         instances(classes, masks, case.image),
         instances_of_mmdet(pair[1], classes, masks, case.image),
     )
-    assert here.size == there.size and len(here.detections) == len(there.detections) >= 50
+    assert (
+        instances_result.size == detection_annotation.size
+        and len(instances_result.detections) == len(detection_annotation.detections) >= 50
+    )
     unsure = (
-        resize_masks(masks, case.image).abs().flatten(1).amin(1) < NEAR
+        resize_masks(masks, case.image).abs().flatten(1).amin(1) < NEAR_VALUE
     )  # (100,), of each query
     assert unsure.float().mean() < 0.5, "too many masks with a logit at zero to compare boxes"
-    by_place = [Counter((d.label, d.box, str(d.mask)) for d in s.detections) for s in (here, there)]
+    by_place = [
+        Counter((d.label, d.box, str(d.mask)) for d in s.detections)
+        for s in (instances_result, detection_annotation)
+    ]
     assert (by_place[0] - by_place[1]).total() <= int(unsure.sum())
     pairs = zip(
-        *(sorted((d.label, d.score) for d in s.detections) for s in (here, there)), strict=True
+        *(
+            sorted((d.label, d.score) for d in s.detections)
+            for s in (instances_result, detection_annotation)
+        ),
+        strict=True,
     )
     assert all(a[0] == b[0] and abs(a[1] - b[1]) < 1e-5 for a, b in pairs)
 
@@ -204,21 +216,30 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
     """An image that is neither resized nor padded: both judges prepare one tensor, and `see` adds
     nothing to mmdet's own steps.
     """
-    ours, theirs = pair
+    package_pair, library_pair = pair
     height, width, scale = 192, 288, (288, 192)
-    ours.scale, theirs.test_pipeline = scale, mask2former_mmdet.make_test_pipeline(scale)
-    image = picture(height, width)
-    ready = prepare_image(image, scale)
-    torch.testing.assert_close(theirs.network_input(image), ready.tensor, rtol=0, atol=1e-5)
-    chain = instances_of_mmdet(
-        theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.network_input(image))), ready
+    package_pair.scale, library_pair.test_pipeline = (
+        scale,
+        mask2former_mmdet.make_test_pipeline(scale),
     )
-    detections = theirs.annotate("detector", image, DetectionQuery())
+    image = picture(height, width)
+    ready_prepare_image = prepare_image(image, scale)
+    torch.testing.assert_close(
+        library_pair.network_input(image), ready_prepare_image.tensor, rtol=0, atol=1e-5
+    )
+    chain = instances_of_mmdet(
+        library_pair,
+        *logits_of_mmdet(
+            library_pair, ready_prepare_image._replace(tensor=library_pair.network_input(image))
+        ),
+        ready_prepare_image,
+    )
+    detections = library_pair.annotate("detector", image, DetectionQuery())
     assert [d.label for d in detections.detections] == [d.label for d in chain.detections]
     assert (
         sum(
             d.mask is not None
-            for d in ours.annotate("detector", image, DetectionQuery()).detections
+            for d in package_pair.annotate("detector", image, DetectionQuery()).detections
         )
         >= 5
     ), "too few sure detections"
@@ -245,17 +266,19 @@ def test_the_image_is_prepared_as_mmdet_2_did(mmdet: Any) -> None:
 
     for height, width in ((512, 512), (300, 410), (1024, 300), (2048, 2048)):
         image = picture(height, width)
-        small = mmcv.imrescale(np.ascontiguousarray(image[..., ::-1]), (1333, 800))
-        grey = mmcv.impad_to_multiple(small, 32, pad_val=(128, 128, 128))
-        wanted = mmcv.imnormalize(
+        small_imrescale = mmcv.imrescale(np.ascontiguousarray(image[..., ::-1]), (1333, 800))
+        grey = mmcv.impad_to_multiple(small_imrescale, 32, pad_val=(128, 128, 128))
+        expected = mmcv.imnormalize(
             grey,
             np.array([123.675, 116.28, 103.53]),
             np.array([58.395, 57.12, 57.375]),
             to_rgb=True,
         )
-        found = prepare_image(image)
-        assert found.resized_size == small.shape[:2]
-        np.testing.assert_allclose(found.tensor[0].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
+        prepare_image_result = prepare_image(image)
+        assert prepare_image_result.resized_size == small_imrescale.shape[:2]
+        np.testing.assert_allclose(
+            prepare_image_result.tensor[0].permute(1, 2, 0).numpy(), expected, atol=1e-6
+        )
 
 
 def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:

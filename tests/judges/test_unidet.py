@@ -68,33 +68,33 @@ def setup_cfg(args):
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder laid out as the benchmark's repository, with weights of both backbones."""
-    place = tmp_path / "T2I-CompBench" / "UniDet_eval"
-    detection = place / "experts" / "obj_detection"
+    folder = tmp_path / "T2I-CompBench" / "UniDet_eval"
+    detection = folder / "experts" / "obj_detection"
     (detection / "configs").mkdir(parents=True)
-    (place / "experts" / "expert_weights").mkdir()
-    (place / "detectron2" / "engine").mkdir(parents=True)
-    (place / "dataset").mkdir()
+    (folder / "experts" / "expert_weights").mkdir()
+    (folder / "detectron2" / "engine").mkdir(parents=True)
+    (folder / "dataset").mkdir()
     for package in (
-        place / "experts",
+        folder / "experts",
         detection,
-        place / "detectron2",
-        place / "detectron2" / "engine",
+        folder / "detectron2",
+        folder / "detectron2" / "engine",
     ):
         (package / "__init__.py").write_text("")
-    (place / "detectron2" / "engine" / "defaults.py").write_text(DETECTRON2)
+    (folder / "detectron2" / "engine" / "defaults.py").write_text(DETECTRON2)
     (detection / "utils.py").write_text(UTILS)
     torch.save(
         {"labels": ["cat", "table, desk"], "features": torch.zeros(2, 3)},
-        place / "dataset" / "detection_features.pt",
+        folder / "dataset" / "detection_features.pt",
     )
     for number, backbone in enumerate(("R50", "RS200")):
         name = f"Unified_learned_OCIM_{backbone}_6x+2x"
         (detection / "configs" / f"{name}.yaml").write_text("MODEL: {}\n")
         torch.save(
             {"model": {"w": torch.full((2,), number)}},
-            place / "experts" / "expert_weights" / f"{name}.pth",
+            folder / "experts" / "expert_weights" / f"{name}.pth",
         )
-    return place.parent
+    return folder.parent
 
 
 @pytest.fixture
@@ -111,14 +111,14 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
             pixels = np.zeros((768, 1024, 3), dtype=np.uint8)
             pixels[..., plane] = 255
             Image.fromarray(pixels).save(path := folder / f"{index}.png")
-            facts = {
+            fields = {
                 "index": index,
                 "role": role,
                 "image": path.name,
                 "sha256": sha256_file(path),
                 "query": {"names": ["cat"]},
             }
-            lines.append(json.dumps({**facts, "key": f"{index:064d}"}))
+            lines.append(json.dumps({**fields, "key": f"{index:064d}"}))
         (folder / "queries.jsonl").write_text("\n".join(lines) + "\n")
         return folder
 
@@ -174,8 +174,8 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
 def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(
     checkout: Path, ask: Callable[..., Path], tmp_path: Path
 ) -> None:
-    own = checkout / "UniDet_eval" / "experts" / "expert_weights"
-    brought = own.rename(tmp_path / "brought")
+    own_path = checkout / "UniDet_eval" / "experts" / "expert_weights"
+    brought_value = own_path.rename(tmp_path / "brought")
     options = {"checkout": str(checkout)}
     with pytest.raises(
         JudgeError,
@@ -187,14 +187,14 @@ def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(
             PYTHON,
             UNIDET.runner,
             ask(),
-            options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")},
+            options | {"weights": str(brought_value / "Unified_learned_OCIM_RS200_6x+2x.pth")},
         )
-    (brought / "Unified_learned_OCIM_R50_6x+2x.pth").rename(
-        brought / "Unified_learned_OCIM_R50_6x-2x.pth"
+    (brought_value / "Unified_learned_OCIM_R50_6x+2x.pth").rename(
+        brought_value / "Unified_learned_OCIM_R50_6x-2x.pth"
     )  # as fetch names it
     assert (
         external_annotator.run_annotator(
-            PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}
+            PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought_value)}
         ).n_annotated
         == 2
     )

@@ -41,57 +41,62 @@ def image() -> np.ndarray:
 ASK = VqaQuery(questions=("is it red ?", "is it a blue car ?"))
 
 
-def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torch.Tensor]:
+def reference_decoding(
+    loaded_judge: Any, image: np.ndarray, question: str
+) -> tuple[list[int], torch.Tensor]:
     """Greedy decoding by whole forward passes, from the prompt written out: its words and the first
     logits (words,).
     """
     prompt = f"user : <image> {question} Answer with yes or no. assistant :"
-    inputs = opened.processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
-    ids, first, fresh = inputs["input_ids"], None, []
+    inputs = loaded_judge.processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
+    ids, first_logits, fresh_records = inputs["input_ids"], None, []
     with torch.inference_mode():
         for _ in range(vlm.MAX_ANSWER_TOKENS):
-            logits = opened.network(
+            logits = loaded_judge.network(
                 input_ids=ids,
                 pixel_values=inputs["pixel_values"],
                 attention_mask=torch.ones_like(ids),
             ).logits[0, -1]
-            first = logits if first is None else first
-            fresh.append(int(logits.argmax()))
-            if fresh[-1] == 2:
+            first_logits = logits if first_logits is None else first_logits
+            fresh_records.append(int(logits.argmax()))
+            if fresh_records[-1] == 2:
                 break
-            ids = torch.cat([ids, torch.tensor([[fresh[-1]]])], 1)
-    assert first is not None
-    return fresh, first
+            ids = torch.cat([ids, torch.tensor([[fresh_records[-1]]])], 1)
+    assert first_logits is not None
+    return fresh_records, first_logits
 
 
 def test_answers_are_greedy_and_shares_those_of_the_first_token(
     model: Path, image: np.ndarray
 ) -> None:
     plugin = registry.load_by_name("judges", "vlm").with_model(str(model))
-    opened = plugin.open("cpu")
-    answer = opened.annotate("vqa", image, ASK)
+    loaded_judge = plugin.open("cpu")
+    answer = loaded_judge.annotate("vqa", image, ASK)
     assert (
         is_complete_annotation(ASK, answer)
         and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     )
-    assert (opened.yes_tokens, opened.no_tokens) == ([5, 6], [7, 8])
-    for question, found in zip(ASK.questions, answer.answers, strict=True):
-        ids, logits = slow(opened, image, question)
+    assert (loaded_judge.yes_tokens, loaded_judge.no_tokens) == ([5, 6], [7, 8])
+    for question, answer_result in zip(ASK.questions, answer.answers, strict=True):
+        ids, logits = reference_decoding(loaded_judge, image, question)
         assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), (
             "a penalty for repetition would show"
         )
-        said = [
+        values = [
             VOCABULARY[i]
             for i in ids
             if VOCABULARY[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")
         ]
-        assert found.text == vlm.clean_answer(" ".join(said))
+        assert answer_result.text == vlm.clean_answer(" ".join(values))
         shares = logits.double().softmax(0)
-        assert found.yes_probability == pytest.approx(
+        assert answer_result.yes_probability == pytest.approx(
             float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5
         )
     assert answer.answers[0].yes_probability != answer.answers[1].yes_probability
-    assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
+    assert (
+        plugin.weights_sha256() == loaded_judge.weights_sha256
+        and plugin.judge_class == "substitute"
+    )
 
 
 def test_the_judge_keeps_its_promises(model: Path) -> None:
@@ -99,30 +104,33 @@ def test_the_judge_keeps_its_promises(model: Path) -> None:
 
 
 def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> None:
-    opened = registry.load_by_name("judges", "vlm").with_model(str(model)).open("cpu")
+    loaded_judge = registry.load_by_name("judges", "vlm").with_model(str(model)).open("cpu")
     state = torch.random.get_rng_state()
-    both = opened.annotate("vqa", image, ASK)
+    annotation = loaded_judge.annotate("vqa", image, ASK)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (
-        opened.annotate("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0]
-        == both.answers[1]
+        loaded_judge.annotate("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0]
+        == annotation.answers[1]
     )
-    other = opened.annotate("vqa", 255 - image, ASK)
-    assert other.answers[0].yes_probability != both.answers[0].yes_probability, (
+    other_annotation = loaded_judge.annotate("vqa", 255 - image, ASK)
+    assert other_annotation.answers[0].yes_probability != annotation.answers[0].yes_probability, (
         "it looks at the picture"
     )
     with pytest.raises(OptionError, match="wanted depth"):
-        opened.annotate("depth", image, DepthQuery(boxes=()))
+        loaded_judge.annotate("depth", image, DepthQuery(boxes=()))
 
 
 def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
-    opened = (
+    loaded_judge = (
         registry.load_by_name("judges", "vlm")
         .with_model(str(save_vlm(tmp_path, without=("yes", "Yes"))))
         .open("cpu")
     )
-    assert opened.yes_tokens == [] and opened.no_tokens == [7, 8]
-    assert [a.yes_probability for a in opened.annotate("vqa", image, ASK).answers] == [None, None]
+    assert loaded_judge.yes_tokens == [] and loaded_judge.no_tokens == [7, 8]
+    assert [a.yes_probability for a in loaded_judge.annotate("vqa", image, ASK).answers] == [
+        None,
+        None,
+    ]
 
 
 def test_words_are_counted_in_all_their_forms() -> None:
@@ -162,9 +170,9 @@ def test_what_is_wrong_with_a_model_is_one_line(
 ) -> None:
     plugin = registry.load_by_name("judges", "vlm")
     assert plugin.needs_model and plugin.roles == ("vqa",)
-    for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
+    for wrong_weights_sha256 in (plugin.weights_sha256, lambda: plugin.open("cpu")):
         with pytest.raises(MissingAssetError, match="vqa=vlm:FOLDER-OR-HUB-ID"):
-            wrong()
+            wrong_weights_sha256()
     with pytest.raises(MissingAssetError, match="hf download Qwen/Qwen-of-nobody"):
         plugin.with_model("Qwen/Qwen-of-nobody").weights_sha256()
     with pytest.raises(OptionError, match="has no chat template"):
@@ -174,15 +182,17 @@ def test_what_is_wrong_with_a_model_is_one_line(
             patch.setattr(
                 transformers.AutoProcessor,
                 "from_pretrained",
-                lambda *_, found=processor, **__: found,
+                lambda *_, result=processor, **__: result,
             )
             with pytest.raises(OptionError, match="has no chat template"):
                 plugin.with_model(str(model)).open("cpu")
-    broken = save_vlm(tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
-        plugin.with_model(str(broken)).open("cpu")
-    assert "\n" not in str(caught.value)
+    broken_vlm = save_vlm(tmp_path / "broken")
+    (broken_vlm / "model.safetensors").write_bytes(
+        (broken_vlm / "model.safetensors").read_bytes()[:5000]
+    )
+    with pytest.raises(WeightsError, match="its weights cannot be read") as excinfo:
+        plugin.with_model(str(broken_vlm)).open("cpu")
+    assert "\n" not in str(excinfo.value)
     text = transformers.LlamaConfig(
         vocab_size=9,
         hidden_size=8,
@@ -219,19 +229,20 @@ def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
 def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) -> None:
     plugin = registry.load_by_name("judges", "vlm").with_model(str(model))
     (case,) = plugin.self_checks()
-    opened = plugin.open("cpu")
-    assert case.check(opened) is None
-    see = opened.annotate
+    loaded_judge = plugin.open("cpu")
+    assert case.check(loaded_judge) is None
+    see = loaded_judge.annotate
 
     def remembering(role: str, image: np.ndarray, ask: Any) -> Any:
-        found = see(role, image, ask)
-        return found.model_copy(
+        see_result = see(role, image, ask)
+        return see_result.model_copy(
             update={
                 "answers": tuple(
-                    a.model_copy(update={"text": str(len(ask.questions))}) for a in found.answers
+                    a.model_copy(update={"text": str(len(ask.questions))})
+                    for a in see_result.answers
                 )
             }
         )
 
-    opened.annotate = remembering
-    assert "after another question it answers" in case.check(opened)
+    loaded_judge.annotate = remembering
+    assert "after another question it answers" in case.check(loaded_judge)

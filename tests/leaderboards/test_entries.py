@@ -32,12 +32,12 @@ from harope_bench.reports.tables import TABLE_FORMATS, render_table
 
 
 def run(*words: object, exit_code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == exit_code, (done.output, done.exception)
-    return done.output
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == exit_code, (command_result.output, command_result.exception)
+    return command_result.output
 
 
-def refused(*words: object) -> str:
+def error_line(*words: object) -> str:
     (line,) = run(*words, exit_code=1).strip().splitlines()
     return line
 
@@ -51,14 +51,18 @@ def own_run(
     fake.micro_run(folder, "harope", n, seed)
     path = folder / "results/fidelity.json"
     result = read_result(path)
-    who = fake.plan(fake.checkpoint(name, "my-encoding", sha256="cd" * 32), seed=seed, **settings)
-    made = result.model_copy(update={"plan": who, "plan_digest": who.digest, "target": folder.name})
-    path.write_text(made.to_json(indent=1) + "\n")
-    (folder / "plan.json").write_text(who.to_json(indent=1) + "\n")
+    owner = fake.plan(fake.checkpoint(name, "my-encoding", sha256="cd" * 32), seed=seed, **settings)
+    made_result = result.model_copy(
+        update={"plan": owner, "plan_digest": owner.digest, "target": folder.name}
+    )
+    path.write_text(made_result.to_json(indent=1) + "\n")
+    (folder / "plan.json").write_text(owner.to_json(indent=1) + "\n")
     return folder
 
 
-def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts: Any) -> Path:
+def write_foreign_result(
+    folder: Path, overall: float, suite: str | None = "geneval", **fields: Any
+) -> Path:
     """A result without a plan, as `eval results.jsonl` leaves it."""
     names = ("overall", "two_object", "position")
     official = JudgeRecord(
@@ -68,7 +72,7 @@ def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts
         weights_sha256="0" * 64,
         preprocessing="elsewhere",
     )
-    given = {
+    inputs = {
         "evaluator": "geneval",
         "profile": "geneval",
         "scale": "paper",
@@ -77,21 +81,21 @@ def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts
         "judge": official,
         "samples_sha256": f"{int(overall * 1000):064d}",
     }
-    made = fake.result(
-        None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**given, **facts}
+    result = fake.result(
+        None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**inputs, **fields}
     )
-    return fake.write_result(folder, made, name="geneval")
+    return fake.write_result(folder, result, name="geneval")
 
 
 def flux(
-    folder: Path, encoding: str, side: int, overall: float, name: str | None = None, **facts: Any
+    folder: Path, encoding: str, side: int, overall: float, name: str | None = None, **fields: Any
 ) -> Path:
     """A paper-scale GenEval result of a FLUX with that encoding at that side, judged as an official
     run.
     """
     name = name or f"flux-{encoding}"
-    who = fake.checkpoint(
-        name, encoding, backbone="flux", config={}, scale="paper", suite="geneval", **facts
+    owner = fake.checkpoint(
+        name, encoding, backbone="flux", config={}, scale="paper", suite="geneval", **fields
     )
     official = JudgeRecord(
         name="official-run",
@@ -100,15 +104,15 @@ def flux(
         weights_sha256="0" * 64,
         preprocessing="elsewhere",
     )
-    made = fake.result(
-        fake.plan(who, "geneval", resolution=side, steps=28),
+    result = fake.result(
+        fake.plan(owner, "geneval", resolution=side, steps=28),
         [fake.measurement("overall", overall, 0.01, 553)],
         evaluator="geneval",
         profile="geneval",
         judge=official,
         suite="geneval",
     )
-    return fake.write_result(folder, made, name="geneval")
+    return fake.write_result(folder, result, name="geneval")
 
 
 def board(
@@ -119,8 +123,8 @@ def board(
     )[0]
 
 
-def heads(shown: Board) -> list[str]:
-    return [row.header_text(shown.table.row_headers[-1]) for row in shown.table.rows]
+def heads(shown_board: Board) -> list[str]:
+    return [row.header_text(shown_board.table.row_headers[-1]) for row in shown_board.table.rows]
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -138,37 +142,39 @@ def micro(tmp_path: Path) -> Path:
 def test_an_own_checkpoint_is_the_last_row_in_every_format_and_compared_with_the_baseline(
     micro: Path,
 ) -> None:
-    shown = board(micro, "2", "my-pe=MyPE (ours)")
-    assert heads(shown)[-1] == "MyPE (ours)" and len(shown.table.rows) == 7
-    cell = shown.cells["my-pe", "fid"]
+    shown_board = board(micro, "2", "my-pe=MyPE (ours)")
+    assert heads(shown_board)[-1] == "MyPE (ours)" and len(shown_board.table.rows) == 7
+    cell = shown_board.cells["my-pe", "fid"]
     assert (cell.status, cell.published, cell.delta) == ("measured", None, None)
     differences = {
-        item.column: item.difference for item in shown.comparisons if item.row == "my-pe"
+        item.column: item.difference for item in shown_board.comparisons if item.row == "my-pe"
     }
     assert set(differences) == {"fid", "is", "precision", "recall"} and differences["fid"].is_paired
-    assert [item.baseline for item in shown.comparisons if item.row == "my-pe"] == ["axial"] * 4
+    assert [item.baseline for item in shown_board.comparisons if item.row == "my-pe"] == [
+        "axial"
+    ] * 4
     for kind in TABLE_FORMATS:
         assert "MyPE (ours)" in run(
             "table", 2, "--runs", micro, "--add", "my-pe=MyPE (ours)", "--format", kind
         )
-    rows = list(csv.DictReader(io.StringIO(render_table(shown, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_table(shown_board, "csv"))))
     assert (
         rows[-1]["Position Embedding"] == "MyPE (ours)"
         and rows[-1]["fid.published"] == ""
         and float(rows[-1]["fid.measured"])
     )
-    facts = json.loads(render_table(shown, "json"))["rows"]
-    assert [row["is_added"] for row in facts] == [False] * 6 + [True]
+    document = json.loads(render_table(shown_board, "json"))["rows"]
+    assert [row["is_added"] for row in document] == [False] * 6 + [True]
 
 
 def test_rows_of_the_table_are_the_same_with_an_added_one_but_for_what_is_adjusted_over_the_table(
     micro: Path,
 ) -> None:
-    plain, added = board(micro, "2"), board(micro, "2", "my-pe")
-    assert {key: cell.measured for key, cell in added.cells.items() if key[0] != "my-pe"} == {
-        key: cell.measured for key, cell in plain.cells.items()
+    plain_board, added_board = board(micro, "2"), board(micro, "2", "my-pe")
+    assert {key: cell.measured for key, cell in added_board.cells.items() if key[0] != "my-pe"} == {
+        key: cell.measured for key, cell in plain_board.cells.items()
     }
-    assert len(added.comparisons) == len(plain.comparisons) + 4, (
+    assert len(added_board.comparisons) == len(plain_board.comparisons) + 4, (
         "Holm's family has the added row's differences too"
     )
 
@@ -191,10 +197,10 @@ def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     )
     assert "fit no row" not in render_table(board(micro, "2", "my-pe", "x/y"), "md")
     assert "fit" not in render_table(board(micro, "2", show="published"), "md")
-    both = build_boards([load_table("2"), load_table("1")], read_results(micro), "both")
+    boards = build_boards([load_table("2"), load_table("1")], read_results(micro), "both")
     assert all(
-        any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes)
-        for each in both
+        any("no row of Table 2 and Table 1: my-pe" in note.text for note in item.notes)
+        for item in boards
     )
 
 
@@ -203,7 +209,7 @@ def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> N
         ("digits-deit-rope-axial", "rope-axial", 95.0),
         ("my-deit", "my-encoding", 96.0),
     ):
-        who = fake.checkpoint(
+        owner = fake.checkpoint(
             name,
             encoding,
             backbone="deit",
@@ -212,17 +218,19 @@ def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> N
             steps=None,
             guidance=None,
         )
-        plan = fake.plan(who, "digits-held-out", sampler=None, steps=None, guidance=None)
-        made = fake.result(
+        plan = fake.plan(owner, "digits-held-out", sampler=None, steps=None, guidance=None)
+        result = fake.result(
             plan, [fake.measurement("top1", value, 0.5, 1000)], evaluator="top1", profile="top1"
         )
-        fake.write_result(tmp_path / name, made, name="top1")
-    shown = board(tmp_path, "1", "my-deit=Ours")
-    ids = [row.id for row in shown.table.rows]
+        fake.write_result(tmp_path / name, result, name="top1")
+    shown_board = board(tmp_path, "1", "my-deit=Ours")
+    ids = [row.id for row in shown_board.table.rows]
     assert ids.index("my-deit") == ids.index("b-harope") + 1, "the last of DeiT-Base's block"
-    assert shown.cells["my-deit", "top1"].measured == 96.0
-    assert {(item.row, item.baseline) for item in shown.comparisons} == {("my-deit", "b-axial")}
-    assert "Ours" in render_table(shown, "tex")
+    assert shown_board.cells["my-deit", "top1"].measured == 96.0
+    assert {(item.row, item.baseline) for item in shown_board.comparisons} == {
+        ("my-deit", "b-axial")
+    }
+    assert "Ours" in render_table(shown_board, "tex")
 
 
 def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_path: Path) -> None:
@@ -237,8 +245,8 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
             sha256="cd" * 32,
         )
     flux(tmp_path / "mine-768", "my-encoding", 768, 0.5, "my-flux", sha256="cd" * 32)
-    shown = board(tmp_path, "4", "my-flux=FLUX + mine")
-    assert [row.id for row in shown.table.rows] == [
+    shown_board = board(tmp_path, "4", "my-flux=FLUX + mine")
+    assert [row.id for row in shown_board.table.rows] == [
         "r512-rope",
         "r512-harope",
         "r512-my-flux",
@@ -248,19 +256,19 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
         "r2048-rope",
         "r2048-harope",
     ]
-    assert shown.cells["r512-my-flux", "overall"].measured == pytest.approx(0.75512)
-    assert shown.cells["r1024-my-flux", "overall"].measured == pytest.approx(0.76024)
-    assert {(item.row, item.baseline) for item in shown.comparisons} == {
+    assert shown_board.cells["r512-my-flux", "overall"].measured == pytest.approx(0.75512)
+    assert shown_board.cells["r1024-my-flux", "overall"].measured == pytest.approx(0.76024)
+    assert {(item.row, item.baseline) for item in shown_board.comparisons} == {
         ("r512-my-flux", "r512-rope"),
         ("r1024-my-flux", "r1024-rope"),
     }
-    lines = [line for line in render_table(shown, "md").splitlines() if "FLUX + mine" in line]
+    lines = [line for line in render_table(shown_board, "md").splitlines() if "FLUX + mine" in line]
     assert len(lines) == 2
-    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(shown, "md"), (
-        "the side 768 is of no row"
-    )
-    apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
-    assert (apart.title, apart.resolution) == ("At 768", None)
+    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(
+        shown_board, "md"
+    ), "the side 768 is of no row"
+    apart_row = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
+    assert (apart_row.title, apart_row.resolution) == ("At 768", None)
 
 
 def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(
@@ -271,25 +279,25 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     for i, line in enumerate(
         (bench_home / "assets/geneval/evaluation_metadata.jsonl").read_text().splitlines()
     ):
-        facts = json.loads(line)
+        document = json.loads(line)
         rows += [
             {
                 "filename": f"out/{i:05d}/samples/{copy:05d}.png",
-                "tag": facts["tag"],
-                "prompt": facts["prompt"],
+                "tag": document["tag"],
+                "prompt": document["prompt"],
                 "correct": copy < 3,
                 "reason": "" if copy < 3 else "no",
-                "metadata": json.dumps(facts),
+                "metadata": json.dumps(document),
                 "details": "{}",
             }
             for copy in range(4)
         ]
-    finished = tmp_path / "results.jsonl"
-    finished.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finished_path = tmp_path / "results.jsonl"
+    finished_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = tmp_path / "runs"
     run(
         "eval",
-        finished,
+        finished_path,
         "--suite",
         "geneval",
         "--label",
@@ -300,19 +308,22 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
         runs / "import",
     )
     for name in ("FLUX + ours", "results.jsonl", "import"):
-        shown = board(runs, "4", name)
-        added = next(row for row in shown.table.rows if row.title == "FLUX + ours")
-        assert (added.resolution, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
-        assert shown.cells[added.id, "dpg"].status == "not run"
-    shown = board(runs, "4", row=("r1024-harope=import",))
-    assert shown.cells["r1024-harope", "overall"].measured == 0.75
-    assert shown.cells["r1024-harope", "overall"].published == "0.771", (
+        shown_board = board(runs, "4", name)
+        added_first_item = next(row for row in shown_board.table.rows if row.title == "FLUX + ours")
+        assert (
+            added_first_item.resolution,
+            shown_board.cells[added_first_item.id, "overall"].measured,
+        ) == (1024, 0.75)
+        assert shown_board.cells[added_first_item.id, "dpg"].status == "not run"
+    shown_board = board(runs, "4", row=("r1024-harope=import",))
+    assert shown_board.cells["r1024-harope", "overall"].measured == 0.75
+    assert shown_board.cells["r1024-harope", "overall"].published == "0.771", (
         "a row of the table keeps its published numbers"
     )
-    assert heads(shown)[3] == "HARoPE" and any(
-        "Row r1024-harope shows the runs of import" in note.text for note in shown.notes
+    assert heads(shown_board)[3] == "HARoPE" and any(
+        "Row r1024-harope shows the runs of import" in note.text for note in shown_board.notes
     )
-    assert "has no result that fits row r512-rope of Table 4" in refused(
+    assert "has no result that fits row r512-rope of Table 4" in error_line(
         "table", 4, "--runs", runs, "--row", "r512-rope=import"
     )
 
@@ -321,39 +332,48 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
 def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_it(
     tmp_path: Path, name: str
 ) -> None:
-    foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
+    write_foreign_result(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
     assert board(tmp_path, "4", name).table.rows[-1].title == name
-    foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
-    printed = board(tmp_path, "4", name).table.rows[-1].title
-    assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
+    write_foreign_result(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
+    printed_title = board(tmp_path, "4", name).table.rows[-1].title
+    assert printed_title == ("a folder of that name" if name == "out/results.jsonl" else name)
 
 
 def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(
     tmp_path: Path,
 ) -> None:
-    foreign(tmp_path / "a", 0.6)
+    write_foreign_result(tmp_path / "a", 0.6)
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)
-    shown = board(tmp_path, "4", "a=Ours")
-    added = shown.table.rows[-1]
-    assert (added.title, added.resolution, shown.cells[added.id, "overall"].measured) == (
+    shown_board = board(tmp_path, "4", "a=Ours")
+    added_row = shown_board.table.rows[-1]
+    assert (
+        added_row.title,
+        added_row.resolution,
+        shown_board.cells[added_row.id, "overall"].measured,
+    ) == (
         "Ours",
         None,
         0.6,
     )
-    assert shown.comparisons == () and any("were not recorded" in note.text for note in shown.notes)
-    shown = board(tmp_path, "4", row=("r512-harope=a",))
-    assert shown.cells["r512-harope", "overall"].measured == 0.6
-    assert {(item.row, item.baseline) for item in shown.comparisons} == {
+    assert shown_board.comparisons == () and any(
+        "were not recorded" in note.text for note in shown_board.notes
+    )
+    shown_board = board(tmp_path, "4", row=("r512-harope=a",))
+    assert shown_board.cells["r512-harope", "overall"].measured == 0.6
+    assert {(item.row, item.baseline) for item in shown_board.comparisons} == {
         ("r512-harope", "r512-rope")
     }
 
 
 def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
-    foreign(tmp_path / "a", 0.6, suite="dpg-bench")
-    foreign(tmp_path / "b", 0.6, suite=None, target="old")
+    write_foreign_result(tmp_path / "a", 0.6, suite="dpg-bench")
+    write_foreign_result(tmp_path / "b", 0.6, suite=None, target="old")
     for name, suite in (("a", "geneval on suite dpg-bench"), ("old", "suite not recorded")):
-        told = refused("table", 4, "--runs", tmp_path, "--add", name)
-        assert "has no result that fits a column of Table 4" in told and suite in told
+        error_line_result = error_line("table", 4, "--runs", tmp_path, "--add", name)
+        assert (
+            "has no result that fits a column of Table 4" in error_line_result
+            and suite in error_line_result
+        )
 
 
 def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(
@@ -369,23 +389,28 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     words = ("eval", folder, "--suite", "digits", "--profile", "adm", "--out", runs / "scored")
     run(*words)
     path = runs / "scored/results/fidelity_adm.json"
-    first = read_result(path)
-    assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
+    first_result = read_result(path)
+    assert (first_result.plan, first_result.suite, first_result.resolution, first_result.label) == (
+        None,
+        "digits",
+        28,
+        None,
+    )
     assert board(runs, "2", "pictures").table.rows[-1].title == "pictures"
     monkeypatch.setattr(
         "harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again")
     )
     assert "up to date" in run(*words, "--label", "Collected")
     second = read_result(path)
-    assert second == first.model_copy(update={"label": "Collected"})
+    assert second == first_result.model_copy(update={"label": "Collected"})
     run(*words)
     assert read_result(path) == second, "a label stays until another is given"
-    shown = board(runs, "2", "Collected")
-    assert heads(shown)[-1] == "Collected"
-    assert {item.verdict for item in shown.comparisons if item.row == "Collected"} == {
+    shown_board = board(runs, "2", "Collected")
+    assert heads(shown_board)[-1] == "Collected"
+    assert {item.verdict for item in shown_board.comparisons if item.row == "Collected"} == {
         "not comparable"
     }, "12 images against 500"
-    assert "not ranked with the others" in str(shown.cells["Collected", "is"].note)
+    assert "not ranked with the others" in str(shown_board.cells["Collected", "is"].note)
 
 
 def test_a_result_of_an_older_version_without_its_suite_is_scored_again_once(
@@ -408,27 +433,29 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
     tmp_path: Path,
 ) -> None:
     for name, encoding in (("own-harope", "harope"), ("own-other", "my-encoding")):
-        who = fake.checkpoint(
+        owner = fake.checkpoint(
             name,
             encoding,
             backbone="mmdit-micro",
             suite="shapes",
             sha256=HASH if name == "own-other" else "cd" * 32,
         )
-        made = fake.result(
-            fake.plan(who, "shapes", resolution=32),
+        result = fake.result(
+            fake.plan(owner, "shapes", resolution=32),
             [fake.measurement("overall", 0.5, 0.01, 402)],
             evaluator="geneval",
             profile="geneval",
         )
-        fake.write_result(tmp_path / name, made, name="geneval")
-    shown = board(tmp_path, "7", "own-harope=Early HARoPE")
-    assert shown.table.rows[-1].title == "Early HARoPE"
-    assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
+        fake.write_result(tmp_path / name, result, name="geneval")
+    shown_board = board(tmp_path, "7", "own-harope=Early HARoPE")
+    assert shown_board.table.rows[-1].title == "Early HARoPE"
+    assert {
+        key: cell.status for key, cell in shown_board.cells.items() if key[0] == "own-harope"
+    } == {
         ("own-harope", "rope_svd"): "not run",
         ("own-harope", "harope"): "measured",
     }
-    assert "fits a column of Table 7" in refused(
+    assert "fits a column of Table 7" in error_line(
         "table", 7, "--runs", tmp_path, "--add", "own-other"
     )
 
@@ -439,10 +466,10 @@ def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone
 
 def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> None:
     own_run(micro / "strong", guidance=4.0)
-    told = refused("table", 2, "--runs", micro, "--add", "my-pe")
-    assert "names 2 runs" in told and "./ours, ./strong" in told
+    error_line_result = error_line("table", 2, "--runs", micro, "--add", "my-pe")
+    assert "names 2 runs" in error_line_result and "./ours, ./strong" in error_line_result
     assert board(micro, "2", "./strong").n_measured == 28
-    assert "names 2 runs" in refused(
+    assert "names 2 runs" in error_line(
         "report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe"
     )
     assert not (micro.parent / "r.html").exists()
@@ -455,9 +482,9 @@ def test_runs_that_differ_in_count_and_seed_are_one_row(micro: Path) -> None:
 
 
 def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
-    foreign(tmp_path / "a", 0.6)
-    foreign(tmp_path / "b", 0.7)
-    assert "names 2 runs that fit" in refused(
+    write_foreign_result(tmp_path / "a", 0.6)
+    write_foreign_result(tmp_path / "b", 0.7)
+    assert "names 2 runs that fit" in error_line(
         "table", 4, "--runs", tmp_path, "--add", "results.jsonl"
     )
     assert board(tmp_path, "4", "b").cells["b", "overall"].measured == 0.7
@@ -468,21 +495,23 @@ def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(
 ) -> None:
     flux(tmp_path / "1", "harope", 512, 0.7, "flux-a", sha256="aa" * 32)
     flux(tmp_path / "2", "harope", 512, 0.8, "flux-b", sha256="bb" * 32)
-    shown = build_board(load_table("4"), read_results(tmp_path))
-    cell = shown.cells["r512-harope", "overall"]
+    shown_board = build_board(load_table("4"), read_results(tmp_path))
+    cell = shown_board.cells["r512-harope", "overall"]
     assert (cell.status, cell.measured) == ("undecided", None)
     assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(
         cell.note
     ) and "--row r512-harope=NAME" in str(cell.note)
-    assert "undecided" in render_table(shown, "md") and "undecided" in render_table(shown, "csv")
+    assert "undecided" in render_table(shown_board, "md") and "undecided" in render_table(
+        shown_board, "csv"
+    )
     assert build_report_page(tmp_path).sections[0].board.table.id == "T4"
     assert (
         board(tmp_path, "4", row=("r512-harope=flux-b",)).cells["r512-harope", "overall"].measured
         == 0.8
     )
-    shown = board(tmp_path, "4", "flux-b=B")
-    assert shown.cells["r512-harope", "overall"].measured == 0.7
-    assert shown.cells["r512-flux-b", "overall"].measured == 0.8
+    shown_board = board(tmp_path, "4", "flux-b=B")
+    assert shown_board.cells["r512-harope", "overall"].measured == 0.7
+    assert shown_board.cells["r512-flux-b", "overall"].measured == 0.8
 
 
 def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
@@ -498,16 +527,16 @@ def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
 def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
     path = micro / "ours/results/fidelity.json"
     path.write_text(path.read_text().replace('"profile": "adm"', '"profile": "clean"'))
-    shown = board(micro, "2", "my-pe")
-    assert shown.cells["my-pe", "fid"].status == "not run"
+    shown_board = board(micro, "2", "my-pe")
+    assert shown_board.cells["my-pe", "fid"].status == "not run"
     assert any(
         "Measured but not shown" in note.text and "my-pe FID" in note.text and "clean" in note.text
-        for note in shown.notes
+        for note in shown_board.notes
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--add", "my-pee"), "no run named 'my-pee'; did you mean my-pe"),
         (("--add", "my-pe", "--add", "my-pe=Other"), "--add 'my-pe' is given twice"),
@@ -519,8 +548,8 @@ def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
         (("--row", "harope=my-pe", "--row", "harope=ours"), "--row 'harope' is given twice"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(micro: Path, words: tuple[str, ...], told: str) -> None:
-    assert told in refused("table", 2, "--runs", micro, *words)
+def test_what_is_wrong_is_said_in_a_line(micro: Path, words: tuple[str, ...], message: str) -> None:
+    assert message in error_line("table", 2, "--runs", micro, *words)
 
 
 def test_an_entry_without_runs_is_a_usage_error() -> None:
@@ -532,19 +561,22 @@ def test_an_entry_without_runs_is_a_usage_error() -> None:
 
 
 def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
-    plain, attacked = board(micro, "2", "my-pe=X"), board(micro, "2", f"my-pe={HOSTILE}")
-    page = Document(render_table(attacked, "html"))
-    assert page.tags == Document(render_table(plain, "html")).tags and HOSTILE in page.text
-    rows = list(csv.reader(io.StringIO(render_table(attacked, "csv"))))
+    plain_board, attacked_board = (
+        board(micro, "2", "my-pe=X"),
+        board(micro, "2", f"my-pe={HOSTILE}"),
+    )
+    page = Document(render_table(attacked_board, "html"))
+    assert page.tags == Document(render_table(plain_board, "html")).tags and HOSTILE in page.text
+    rows = list(csv.reader(io.StringIO(render_table(attacked_board, "csv"))))
     assert rows[-1][1] == HOSTILE and len({len(row) for row in rows}) == 1
-    lines = render_table(attacked, "md").splitlines()
+    lines = render_table(attacked_board, "md").splitlines()
     (line,) = [line for line in lines if "alert" in line]
     assert line.replace(r"\|", "").count("|") == lines[2].replace(r"\|", "").count("|")
     assert r"\<script" in line and r"\$y\$" in line
-    assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(
-        attacked, "tex"
+    assert r"\$y\$" in render_table(attacked_board, "tex") and "<script" not in render_table(
+        attacked_board, "tex"
     )
-    assert json.loads(render_table(attacked, "json"))["rows"][-1]["title"] == HOSTILE
+    assert json.loads(render_table(attacked_board, "json"))["rows"][-1]["title"] == HOSTILE
     assert heads(board(micro, "2", "my-pe={resolution}"))[-1] == "{resolution}"
 
 
@@ -575,9 +607,9 @@ def test_a_name_that_holds_an_equals_sign_is_found(
     micro: Path, text: str, name: str, label: str | None
 ) -> None:
     """Folders are called so, and labels may be."""
-    for folder, said in (("cfg=1.5", None), ("deep/cfg=2", None), ("c", "a=b"), ("e", "=x")):
+    for folder, message in (("cfg=1.5", None), ("deep/cfg=2", None), ("c", "a=b"), ("e", "=x")):
         path = own_run(micro / folder, name=f"own-{folder[0]}") / "results/fidelity.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "label": said}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "label": message}))
     assert parse_entries([text], [], micro).additions == ((name, label),)
 
 
@@ -611,36 +643,36 @@ def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label
     with pytest.raises(OptionError, match="a label is one printable line") as error:
         parse_entries([f"my-pe={label}"], [])
     assert str(error.value).isprintable() and len(str(error.value)) < 200
-    told = refused("eval", micro / "ours", "--label", label)
-    assert "a label is one printable line" in told
+    error_line_result = error_line("eval", micro / "ours", "--label", label)
+    assert "a label is one printable line" in error_line_result
     path = micro / "ours/results/fidelity.json"
-    facts = {**json.loads(path.read_text()), "label": label}
-    path.write_text(json.dumps(facts))
-    with pytest.raises(StorageError, match="is not a result") as broken:
+    fields = {**json.loads(path.read_text()), "label": label}
+    path.write_text(json.dumps(fields))
+    with pytest.raises(StorageError, match="is not a result") as broken_excinfo:
         read_results(micro)
-    assert str(broken.value).isprintable()
+    assert str(broken_excinfo.value).isprintable()
 
 
 @pytest.mark.parametrize("target", ["a\nb\x1b[31m<b>|$x$", "y" * 10_000])
 def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target: str) -> None:
-    made = fake.result(
+    result = fake.result(
         None,
         [fake.measurement("fid", 20.0)],
         target=target,
         suite="digits",
         samples_sha256="12" * 32,
     )
-    fake.write_result(micro / "z", made)
+    fake.write_result(micro / "z", result)
     note = next(note.text for note in board(micro, "2", "my-pe").notes if "no row of" in note.text)
     assert note.isprintable() and len(note) < 200
     label = board(micro, "2", target).table.rows[-1].title
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
-    found, entries = (
+    results, entries = (
         read_results(micro),
         Entries(parse_entries([target + "!"], []).additions, (), micro),
     )
     with pytest.raises(UnknownNameError) as error:
-        build_board(load_table("2"), found, entries=entries)
+        build_board(load_table("2"), results, entries=entries)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
@@ -650,8 +682,11 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
 
 def test_a_report_has_the_added_row_and_names_the_others(micro: Path, tmp_path: Path) -> None:
     own_run(micro / "hers", "her-pe")
-    unplaced = str(build_report_page(micro).unmatched_runs_note)
-    assert unplaced.startswith("2 runs fit no row of") and "her-pe (suite digits)" in unplaced
+    unplaced_text = str(build_report_page(micro).unmatched_runs_note)
+    assert (
+        unplaced_text.startswith("2 runs fit no row of")
+        and "her-pe (suite digits)" in unplaced_text
+    )
     run("report", "--runs", micro, "--out", tmp_path / "b.html", "--add", "my-pe=MyPE (ours)")
     text = (tmp_path / "b.html").read_text()
     assert "MyPE (ours)" in text and "1 run fits no row of" in text
@@ -680,9 +715,9 @@ def test_leaderboard_pages_do_not_depend_on_labels(micro: Path, tmp_path: Path) 
 
 
 def test_old_results_without_the_new_fields_are_read(micro: Path) -> None:
-    facts = json.loads((micro / "ours/results/fidelity.json").read_text())
+    document = json.loads((micro / "ours/results/fidelity.json").read_text())
     for key in ("format", "label", "suite", "resolution"):
-        facts.pop(key)
-    result = Result.model_validate(facts)
+        document.pop(key)
+    result = Result.model_validate(document)
     assert (result.suite_name, result.side) == ("digits", 28)
     assert isinstance(result.measurements[0], Measurement)

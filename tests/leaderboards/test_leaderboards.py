@@ -40,8 +40,8 @@ READ_AS: dict[
     "rope": ("rope-axial", {}),
     "rope-svd-postproj": ("rope-svd-control", {}),
     **{
-        f"rope-{short}{ending}": ("rope-matrix", {"matrix": matrix, "per_head": per_head})
-        for short, matrix in (("normal", "normal"), ("orth", "orthogonal"), ("svd", "svd"))
+        f"rope-{short_text}{ending}": ("rope-matrix", {"matrix": matrix, "per_head": per_head})
+        for short_text, matrix in (("normal", "normal"), ("orth", "orthogonal"), ("svd", "svd"))
         for ending, per_head in (("", False), ("-mh", True))
     },
 }
@@ -49,9 +49,9 @@ DIT_B = {"backbone": "dit", "config": {"hidden": 768, "depth": 12, "patch": 2}, 
 
 
 @pytest.fixture
-def transcript(shared: Callable[[str], Path]) -> dict[str, Any]:
+def transcript(shared_path: Callable[[str], Path]) -> dict[str, Any]:
     """The hand transcription of the paper that the tables were made from."""
-    return read_yaml(shared("paper/tables.yaml"))
+    return read_yaml(shared_path("paper/tables.yaml"))
 
 
 @lru_cache(maxsize=1)
@@ -66,11 +66,11 @@ def paper_result(
     n: int = 50_000,
     se: float = 0.05,
     suite: str = "imagenet-256",
-    **facts: Any,
+    **fields: Any,
 ) -> Any:
     """A paper-scale FID of that encoding."""
-    who = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **facts})
-    plan = fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250)
+    name = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **fields})
+    plan = fake.plan(name, suite, resolution=256, sampler="ddpm", steps=250)
     asset = f"{suite}-reference"
     reference = (
         local_files.load_asset(asset).title if asset in registry.list_entries("assets") else suite
@@ -86,34 +86,34 @@ def paper_result(
 def test_table_is_the_transcription_string_for_string(
     transcript: dict[str, Any], number: str
 ) -> None:
-    wanted = next(t for t in transcript["tables"] if str(t["number"]) == number)
+    expected = next(t for t in transcript["tables"] if str(t["number"]) == number)
     table = load_table(number)
     assert (table.id, table.title, table.block) == (
-        wanted["id"],
-        wanted["title"],
-        wanted["emphasis"]["best_by_value"]["block"].replace("res", "resolution"),
+        expected["id"],
+        expected["title"],
+        expected["emphasis"]["best_by_value"]["block"].replace("res", "resolution"),
     )
-    assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
-    for row, other in zip(table.rows, wanted["rows"], strict=True):
-        assert row.published == {k: v for k, v in other["values"].items() if v is not None}
-        facts = (row.title, row.model, row.resolution, row.training_steps, row.repeated_row)
-        assert facts == tuple(
-            other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as")
+    assert [row.id for row in table.rows] == [row["id"] for row in expected["rows"]]
+    for row, second in zip(table.rows, expected["rows"], strict=True):
+        assert row.published == {k: v for k, v in second["values"].items() if v is not None}
+        titles = (row.title, row.model, row.resolution, row.training_steps, row.repeated_row)
+        assert titles == tuple(
+            second.get(k) for k in ("printed", "model", "res", "training_steps", "same_as")
         )
-        encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
+        encoding, options = READ_AS.get(second.get("pe"), (second.get("pe"), {}))
         assert (row.encoding, row.options.items() >= options.items()) == (encoding, True)
-    for column, other in zip(table.columns, wanted["columns"], strict=True):
-        assert column.title.replace("×", "") == other["printed"]
+    for column, second in zip(table.columns, expected["columns"], strict=True):
+        assert column.title.replace("×", "") == second["printed"]
         assert (column.key, column.direction, column.unit) == (
-            other["key"],
-            other["direction"],
-            other.get("unit", "none"),
+            second["key"],
+            second["direction"],
+            second.get("unit", "none"),
         )
-        assert column.decimals == (None if other["decimals"] == "mixed" else other["decimals"])
+        assert column.decimals == (None if second["decimals"] == "mixed" else second["decimals"])
         assert (column.n_prompts, column.n_images) == tuple(
-            other.get(k) for k in ("n_prompts", "n_images")
+            second.get(k) for k in ("n_prompts", "n_images")
         )
-        encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
+        encoding, options = READ_AS.get(second.get("pe"), (second.get("pe"), {}))
         assert (column.encoding, column.options.items() >= options.items()) == (encoding, True)
     in_words = (
         {"samples"} if number == "1" else set()
@@ -122,19 +122,21 @@ def test_table_is_the_transcription_string_for_string(
         {"profile"} if number in ("2", "6", "8") else set()
     )  # our name of the evaluator that it states
     assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
-        k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
+        k: "not stated" if v is None else str(v) for k, v in expected["protocol"].items()
     }
     assert [(c.row, c.column, c.claim, c.compared_row) for c in table.claims] == [
-        (e["row"], e["column"], e["as"], e.get("from")) for e in wanted["emphasis"]["text"]
+        (e["row"], e["column"], e["as"], e.get("from")) for e in expected["emphasis"]["text"]
     ]
 
 
 def test_flags_are_the_transcription(transcript: dict[str, Any]) -> None:
-    wanted = [
+    expected = [
         {k: tuple(v) if isinstance(v, list) else v for k, v in flag.items()}
         for flag in transcript["flags"]
     ]
-    assert [flag.model_dump(exclude={"recount_note"}) for flag in load_published_flags()] == wanted
+    assert [
+        flag.model_dump(exclude={"recount_note"}) for flag in load_published_flags()
+    ] == expected
 
 
 def test_the_ten_tables_print_240_cells_of_which_12_are_dashes() -> None:
@@ -156,9 +158,11 @@ def test_marked_cells_are_the_best_of_their_block_by_exact_value(number: str) ->
                     (leading_number(row.published[column.key]), row, column)
                 )
     for cells in blocks.values():
-        wanted = (max if cells[0][2].direction == "higher" else min)(value for value, _, _ in cells)
+        expected = (max if cells[0][2].direction == "higher" else min)(
+            value for value, _, _ in cells
+        )
         assert [table.is_best(row, column) for _, row, column in cells] == [
-            value == wanted for value, _, _ in cells
+            value == expected for value, _, _ in cells
         ]
 
 
@@ -172,20 +176,22 @@ def test_printed_decimals_are_those_of_the_column(number: str) -> None:
 
 
 def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
-    seen = 0
+    result_count = 0
     for number in NUMBERS:
         for row in load_table(number).rows:
             if row.repeated_row:
-                other, name = row.repeated_row.split("/")
-                original = load_table(other[1:]).find_row(name).published
-                renamed = {
+                other_part, name = row.repeated_row.split("/")
+                original = load_table(other_part[1:]).find_row(name).published
+                renamed_texts = {
                     "overall" if key == "geneval" else key: text
                     for key, text in row.published.items()
                 }
-                shared = renamed.keys() & original.keys()
-                assert {k: renamed[k] for k in shared} == {k: original[k] for k in shared}
-                seen += len(shared)
-    assert seen == 32
+                shared_keys = renamed_texts.keys() & original.keys()
+                assert {k: renamed_texts[k] for k in shared_keys} == {
+                    k: original[k] for k in shared_keys
+                }
+                result_count += len(shared_keys)
+    assert result_count == 32
 
 
 def test_every_flag_names_tables_and_cells_that_are_there() -> None:
@@ -212,7 +218,7 @@ def test_rounding_is_half_of_the_last_printed_digit() -> None:
     assert str(half_unit("130.5")) == "0.05"
 
 
-SMALL: dict[str, Any] = {
+SMALL_FIELDS: dict[str, Any] = {
     "id": "mine",
     "title": "My table",
     "columns": [{"key": "fid", "title": "FID-10K", "direction": "lower", "decimals": 1}],
@@ -221,7 +227,7 @@ SMALL: dict[str, Any] = {
 
 
 def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "their_tables.py").write_text(f"PLUGIN = {SMALL!r}\n")
+    (tmp_path / "their_tables.py").write_text(f"PLUGIN = {SMALL_FIELDS!r}\n")
     monkeypatch.syspath_prepend(tmp_path)
     point = importlib.metadata.EntryPoint("theirs", "their_tables", "harope_bench.tables")
     monkeypatch.setattr(
@@ -233,7 +239,7 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"rows": [*SMALL["rows"], *SMALL["rows"]]}, "row id 'a' occurs twice"),
+        ({"rows": [*SMALL_FIELDS["rows"], *SMALL_FIELDS["rows"]]}, "row id 'a' occurs twice"),
         (
             {"rows": [{"id": "a", "title": "A", "published": {"fdi": "3.1"}}]},
             "cell a/fdi is not in the table",
@@ -253,7 +259,7 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_a_wrong_table_says_where(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(BenchError, match="table of here") as error:
-        parse_table({**SMALL, **change}, "here")
+        parse_table({**SMALL_FIELDS, **change}, "here")
     assert complaint in str(error.value)
 
 
@@ -273,9 +279,9 @@ def test_results_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
 
 def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
     path = fake.write_result(tmp_path, fake.result(None, [fake.measurement("fid", 1.0)]))
-    facts = json.loads(path.read_text())
-    facts["measurements"][0]["n_scored"] = 499
-    path.write_text(json.dumps(facts))
+    document = json.loads(path.read_text())
+    document["measurements"][0]["n_scored"] = 499
+    path.write_text(json.dumps(document))
     with pytest.raises(StorageError, match=r"fidelity\.json is not a result \(measurements\.0"):
         read_results(tmp_path)
     path.write_text("{")
@@ -299,8 +305,8 @@ def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
 
 
 def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> None:
-    who = fake.plan(fake.checkpoint("digits-harope", "harope"), suite="shapes")
-    fake.write_result(tmp_path / "a", fake.result(who, [fake.measurement("fid", 1.0)]))
+    name = fake.plan(fake.checkpoint("digits-harope", "harope"), suite="shapes")
+    fake.write_result(tmp_path / "a", fake.result(name, [fake.measurement("fid", 1.0)]))
     fake.write_result(tmp_path / "b", fake.result(None, [fake.measurement("fid", 1.0)]))
     board = build_board(load_table("2"), read_results(tmp_path))
     assert board.n_measured == 0
@@ -308,7 +314,7 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("facts", "belongs"),
+    ("fields", "belongs"),
     [
         ({}, True),
         (
@@ -320,35 +326,35 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
     ],
 )
 def test_a_paper_run_must_be_of_the_tables_model_and_suite(
-    tmp_path: Path, facts: dict[str, Any], belongs: bool
+    tmp_path: Path, fields: dict[str, Any], belongs: bool
 ) -> None:
-    fake.write_result(tmp_path, paper_result("harope", 9.0, **facts))
+    fake.write_result(tmp_path, paper_result("harope", 9.0, **fields))
     assert build_board(load_table("2"), read_results(tmp_path)).n_measured == (1 if belongs else 0)
 
 
 def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
     flux = {"backbone": "flux", "scale": "paper"}
-    shared = {"matrix": "svd", "per_head": False}
+    svd_qk = {"matrix": "svd", "per_head": False}
     runs: list[tuple[str, dict[str, Any], int, int]] = [
-        ("harope", {}, 500, 1024), ("rope-matrix", shared, 4000, 1024), ("harope", {}, 4000, 512),
+        ("harope", {}, 500, 1024), ("rope-matrix", svd_qk, 4000, 1024), ("harope", {}, 4000, 512),
         ("rope-matrix", {"matrix": "normal", "per_head": False}, 1000, 1024),
     ]  # fmt: skip
     for i, (encoding, options, steps, res) in enumerate(runs):
-        who = fake.plan(
+        name = fake.plan(
             fake.checkpoint("flux", encoding, options=options, training_steps=steps, **flux),
             "geneval",
             resolution=res,
         )
-        made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
-        fake.write_result(tmp_path / str(i), made)
-    found = read_results(tmp_path)
-    seven = build_board(load_table("7"), found)
+        result = fake.result(name, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
+        fake.write_result(tmp_path / str(i), result)
+    results = read_results(tmp_path)
+    seven = build_board(load_table("7"), results)
     assert {k: c.measured for k, c in seven.cells.items() if c.measured is not None} == {
         ("s500", "harope"): 0.0,
         ("s4000", "rope_svd"): 0.1,
         ("s4000", "harope"): 0.2,
     }
-    four = build_board(load_table("4"), found)
+    four = build_board(load_table("4"), results)
     assert four.cells["r512-harope", "overall"].measured == 0.2
     assert four.cells["r1024-harope", "overall"].measured == 0.0
 
@@ -362,15 +368,15 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     table = load_table("2")
     assert table.assumptions
 
-    def said(scale: Any) -> set[str]:
+    def reading_notes(scale: Any) -> set[str]:
         return {
             note.text
             for note in build_board(table, read_results(tmp_path), "both", scale).notes
             if "does not state this" in note.text
         }
 
-    assert said("micro") == set()
-    assert said("paper") == {
+    assert reading_notes("micro") == set()
+    assert reading_notes("paper") == {
         f"The paper does not state this. In runs of harope-bench: {reading}"
         for reading in table.assumptions
     }
@@ -389,9 +395,11 @@ def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
 
 
 def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
-    who = fake.plan(fake.checkpoint("digits-harope", "harope"))
-    none = fake.measurement("fid", None, reason="64 images, 65 needed", n_scored=490, n_failed=10)
-    fake.write_result(tmp_path, fake.result(who, [none]))
+    name = fake.plan(fake.checkpoint("digits-harope", "harope"))
+    none_measurement = fake.measurement(
+        "fid", None, reason="64 images, 65 needed", n_scored=490, n_failed=10
+    )
+    fake.write_result(tmp_path, fake.result(name, [none_measurement]))
     board = build_board(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert (cell.status, cell.measured, cell.delta) == ("no value", None, None)
@@ -415,11 +423,11 @@ def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
 def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
-    found = read_results(tmp_path)
-    both = build_board(load_table("2"), found)
-    assert (both.scale, both.n_measured) == ("paper", 1)
-    assert any("There are results at micro scale too" in note.text for note in both.notes)
-    assert build_board(load_table("2"), found, scale="micro").n_measured == 24
+    results = read_results(tmp_path)
+    board = build_board(load_table("2"), results)
+    assert (board.scale, board.n_measured) == ("paper", 1)
+    assert any("There are results at micro scale too" in note.text for note in board.notes)
+    assert build_board(load_table("2"), results, scale="micro").n_measured == 24
 
 
 @pytest.mark.parametrize(
@@ -445,18 +453,18 @@ def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
     """Reasons hold names from outside, brackets and all; the sign in a table is that of the
     word.
     """
-    made = paper_result("harope", 8.60).model_copy(update={"reference": "better (mine)"})
-    fake.write_result(tmp_path, made)
-    shown = build_board(load_table("2"), read_results(tmp_path))
-    verdict = shown.cells["harope", "fid"].verdict
+    result = paper_result("harope", 8.60).model_copy(update={"reference": "better (mine)"})
+    fake.write_result(tmp_path, result)
+    shown_board = build_board(load_table("2"), read_results(tmp_path))
+    verdict = shown_board.cells["harope", "fid"].verdict
     assert verdict is not None and verdict.word == "not comparable"
     assert verdict.reason == "reference better (mine), not the one that is published"
     assert str(verdict) == f"not comparable ({verdict.reason})"
-    assert "\N{MULTIPLICATION SIGN} not comparable |" in render_table(shown, "md")
+    assert "\N{MULTIPLICATION SIGN} not comparable |" in render_table(shown_board, "md")
 
 
 @pytest.mark.parametrize(
-    ("facts", "verdict"),
+    ("fields", "verdict"),
     [
         ({}, "better"),
         ({"profile": "clean"}, "not comparable (profile clean, the paper's is adm)"),
@@ -467,25 +475,25 @@ def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
     ],
 )
 def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(
-    tmp_path: Path, facts: dict[str, str], verdict: str
+    tmp_path: Path, fields: dict[str, str], verdict: str
 ) -> None:
-    made = paper_result("harope", 8.60).model_copy(update=facts)
-    fake.write_result(tmp_path, made)
-    shown = build_board(load_table("2"), read_results(tmp_path))
-    cell = shown.cells["harope", "fid"]
+    result = paper_result("harope", 8.60).model_copy(update=fields)
+    fake.write_result(tmp_path, result)
+    shown_board = build_board(load_table("2"), read_results(tmp_path))
+    cell = shown_board.cells["harope", "fid"]
     assert str(cell.verdict or "").startswith(verdict)
     assert cell.source is not None and (cell.source.profile, cell.source.reference) == (
-        made.profile,
-        made.reference,
+        result.profile,
+        result.reference,
     )
-    assert f"profile {made.profile}" in shown.measured_title
-    assert any(made.reference in note.text for note in shown.notes)
+    assert f"profile {result.profile}" in shown_board.measured_title
+    assert any(result.reference in note.text for note in shown_board.notes)
 
 
 def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
-    for place, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
+    for location, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
         fake.write_result(
-            tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile})
+            tmp_path / location, paper_result("harope", 9.0).model_copy(update={"profile": profile})
         )
     cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.source is not None and cell.source.profile == "adm"
@@ -503,12 +511,12 @@ def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
         best["precision"]
     )  # 0.01 apart with an error of 0.007
     assert "ape" not in best["precision"]
-    (told,) = [
+    (message,) = [
         note.text for note in board.notes if note.text.startswith("Bold among measured numbers")
     ]
     assert (
-        "Holm-adjusted within the block" in told
-        and "Differences from the baseline are Holm-adjusted within the whole table" in told
+        "Holm-adjusted within the block" in message
+        and "Differences from the baseline are Holm-adjusted within the whole table" in message
     )
 
 
@@ -552,8 +560,8 @@ def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> 
 def test_other_seeds_are_compared_unpaired_and_it_is_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "rope-axial", seed=0)
     fake.micro_run(tmp_path / "b", "harope", seed=1)
-    compared = compare_rows(load_table("2"), read_results(tmp_path))
-    assert {(item.difference.is_paired, item.difference.reason) for item in compared} == {
+    compared_rows = compare_rows(load_table("2"), read_results(tmp_path))
+    assert {(item.difference.is_paired, item.difference.reason) for item in compared_rows} == {
         (False, "unpaired: other seed")
     }
 
@@ -572,13 +580,13 @@ def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
 
 def test_verdicts_are_made_from_adjusted_p(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    compared = compare_rows(load_table("2"), read_results(tmp_path))
-    assert len(compared) == 20
-    for item in compared:
+    compared_rows = compare_rows(load_table("2"), read_results(tmp_path))
+    assert len(compared_rows) == 20
+    for item in compared_rows:
         assert item.p_adjusted is not None
         assert item.difference.p is not None
         assert item.p_adjusted >= item.difference.p
-    undone = [item for item in compared if item.difference.verdict != item.verdict]
+    undone = [item for item in compared_rows if item.difference.verdict != item.verdict]
     assert undone, "the fixture has a difference that only its raw p resolves"
     assert {item.verdict for item in undone} == {"not resolved"}
 
@@ -596,14 +604,14 @@ def test_tables_and_reports_start_without_torch_or_matplotlib() -> None:
         "import sys, harope_bench.reports.report_page, harope_bench.reports.latex; print([m for m"
         " in ('torch', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -628,15 +636,15 @@ def test_published_cells_are_those_that_were_compared_with_the_paper(number: int
 def test_a_suite_of_whole_categories_fills_the_whole_suites_columns(tmp_path: Path) -> None:
     table = load_table("5")
     row, column = table.find_row("r1024-harope"), table.find_column("numeracy")
-    who = fake.checkpoint("mine", "harope", backbone="flux", scale="paper", config={}, suite=None)
+    name = fake.checkpoint("mine", "harope", backbone="flux", scale="paper", config={}, suite=None)
     for suite, fits in (
         ("t2i-compbench", True),
         ("t2i-compbench-table5", True),
         ("geneval", False),
     ):
-        made = fake.result(
-            fake.plan(who, suite, resolution=1024),
+        result = fake.result(
+            fake.plan(name, suite, resolution=1024),
             [fake.measurement("numeracy", 0.6)],
             evaluator="t2i-compbench",
         )
-        assert match_runs.is_result_of_cell(table, row, column, made) is fits
+        assert match_runs.is_result_of_cell(table, row, column, result) is fits

@@ -46,23 +46,23 @@ def findings(tables: list[Table]) -> list[AuditFinding]:
     return audit_tables(tables)
 
 
-def changed(tables: Sequence[Table], **cells: str) -> list[Table]:
+def change_cells(tables: Sequence[Table], **cells: str) -> list[Table]:
     """The tables with cells printed otherwise; T4__r512_rope__dpg is T4/r512-rope/dpg."""
-    made = list(tables)
+    tables_result = list(tables)
     for name, text in cells.items():
         table_id, row_id, key = name.split("__")
-        i = next(i for i, table in enumerate(made) if table.id == table_id)
+        i = next(i for i, table in enumerate(tables_result) if table.id == table_id)
         rows = [
             (
                 row.model_copy(update={"published": {**row.published, key: text}})
                 if row.id == row_id.replace("_", "-")
                 else row
             )
-            for row in made[i].rows
+            for row in tables_result[i].rows
         ]
-        assert rows != list(made[i].rows)
-        made[i] = made[i].model_copy(update={"rows": tuple(rows)})
-    return made
+        assert rows != list(tables_result[i].rows)
+        tables_result[i] = tables_result[i].model_copy(update={"rows": tuple(rows)})
+    return tables_result
 
 
 def cells_of(findings: Sequence[AuditFinding], severity: str) -> set[str]:
@@ -90,16 +90,16 @@ def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(
         side: flux.flops(flux_tokens(side), flux.harope_matrices) / 1e9
         for side in (512, 1024, 2048)
     }
-    printed = {512: 44.80, 1024: 134.1, 2048: 491.7}
-    fits = lambda value, side: abs(value - printed[side]) <= (0.005 if side == 512 else 0.05)  # noqa: E731
-    assert [fits(by_parameters[side], side) for side in printed] == [False, True, True]
-    assert [fits(by_operators[side], side) for side in printed] == [True, False, True]
-    plain, matrix = (
+    printed_fields = {512: 44.80, 1024: 134.1, 2048: 491.7}
+    fits = lambda value, side: abs(value - printed_fields[side]) <= (0.005 if side == 512 else 0.05)  # noqa: E731
+    assert [fits(by_parameters[side], side) for side in printed_fields] == [False, True, True]
+    assert [fits(by_operators[side], side) for side in printed_fields] == [True, False, True]
+    plain_flops, matrix = (
         dit.flops(256, LearnedParameters()) / 1e9,
         dit.flops(256, dit.harope_matrices) / 1e9,
     )
     assert (
-        f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.harope_parameters / 1e9:.2f}"
+        f"{plain_flops:.2f} {matrix:.2f} {plain_flops + 256 * dit.harope_parameters / 1e9:.2f}"
         == "0.71 0.74 0.73"
     )  # operators, operators, parameters
     flags = {flag.id: flag.recount_note for flag in load_published_flags() if flag.recount_note}
@@ -108,9 +108,9 @@ def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(
         f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024"
         in flags["F11"]
     )
-    assert f"{plain:.4f}, which rounds to 0.71" in flags["F14"]
+    assert f"{plain_flops:.4f}, which rounds to 0.71" in flags["F14"]
     assert (
-        f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain - 1):.1f}%"
+        f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain_flops - 1):.1f}%"
         in flags["F14"]
     )
     reading = next(
@@ -131,31 +131,35 @@ def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(
 ) -> None:
     conflicts = [finding for finding in findings if finding.severity == "conflict"]
     assert {finding.flag_id for finding in conflicts} == ARITHMETIC
-    recorded = {
+    recorded_cells = {
         cell for flag in load_published_flags() if flag.id in ARITHMETIC for cell in flag.cells
     }
-    assert cells_of(findings, "conflict") == recorded
+    assert cells_of(findings, "conflict") == recorded_cells
 
 
 def test_the_notes_found_are_exactly_the_arithmetic_ones_recorded(
     findings: list[AuditFinding],
 ) -> None:
     assert {finding.flag_id for finding in findings if finding.severity == "warn"} == NOTES
-    recorded = {cell for flag in load_published_flags() if flag.id in NOTES for cell in flag.cells}
-    found = cells_of(findings, "warn")
-    assert recorded <= found  # F12 names one cell of each kind
-    published = {
+    recorded_cells = {
+        cell for flag in load_published_flags() if flag.id in NOTES for cell in flag.cells
+    }
+    cells_of_result = cells_of(findings, "warn")
+    assert recorded_cells <= cells_of_result  # F12 names one cell of each kind
+    published_texts = {
         f"{t.id}/{r.id}/{key}": text
         for t in load_tables()
         for r in t.rows
         for key, text in r.published.items()
     }
-    assert {published[cell] for cell in found} == {published[cell] for cell in recorded}
+    assert {published_texts[cell] for cell in cells_of_result} == {
+        published_texts[cell] for cell in recorded_cells
+    }
 
 
 def test_the_finder_reads_no_flag(tables: list[Table], findings: list[AuditFinding]) -> None:
-    bare = [table.model_copy(update={"flags": ()}) for table in tables]
-    without = audit_tables(bare, flags=())
+    bare_tables = [table.model_copy(update={"flags": ()}) for table in tables]
+    without = audit_tables(bare_tables, flags=())
     assert [finding.cells for finding in without] == [finding.cells for finding in findings]
     assert all(finding.flag_id is None for finding in without)
 
@@ -179,9 +183,9 @@ def test_the_arithmetic_is_shown(findings: list[AuditFinding]) -> None:
     )  # the count that fits 512 and not 1024
     percentages = {f.printed_value: f.arithmetic for f in findings if f.rule == "percentage"}
     assert "99,072 / 2,362,368 = 4.194%" in percentages["+4.1%"]
-    repeated = next(f for f in findings if f.rule == "duplicate")
-    assert "21 pairs" in repeated.arithmetic
-    assert "FID-50K 9.49 and 9.28, Recall 0.54 and 0.53" in repeated.recomputed_value
+    repeated_first_item = next(f for f in findings if f.rule == "duplicate")
+    assert "21 pairs" in repeated_first_item.arithmetic
+    assert "FID-50K 9.49 and 9.28, Recall 0.54 and 0.53" in repeated_first_item.recomputed_value
 
 
 def test_the_census_counts_exact_cells(findings: list[AuditFinding]) -> None:
@@ -220,7 +224,7 @@ def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
     }
     for side in (512, 1024, 2048):
         cells |= {f"T9__f{side}_{row}__params_m": "29.11 (+2.8%)" for row in ("ropesvd", "harope")}
-    assert {f.severity for f in audit_tables(changed(tables, **cells))} == {"info"}
+    assert {f.severity for f in audit_tables(change_cells(tables, **cells))} == {"info"}
 
 
 @pytest.mark.parametrize(
@@ -246,12 +250,12 @@ def test_a_changed_cell_is_caught(
     name = "/".join(
         (cell.split("__")[0], cell.split("__")[1].replace("_", "-"), cell.split("__")[2])
     )
-    caught = [
+    values = [
         f
-        for f in audit_tables(changed(tables, **{cell: text}))
+        for f in audit_tables(change_cells(tables, **{cell: text}))
         if f.rule == rule and name in f.cells and f.severity != "info"
     ]
-    assert caught
+    assert values
     assert not [f for f in findings if f.rule == rule and name in f.cells and f.severity != "info"]
 
 
@@ -270,25 +274,25 @@ def test_findings_are_told_without_adjectives(findings: list[AuditFinding]) -> N
 
 
 def test_paper_check_answers_on_the_command_line() -> None:
-    said = CliRunner().invoke(main, ["paper", "check"])
-    assert said.exit_code == 0
-    assert "F09 conflict: T4/r512-rope/color_attr" in said.output
-    facts = json.loads(CliRunner().invoke(main, ["paper", "check", "--json"]).output)
-    assert facts["counts"] == {"conflict": 5, "warn": 4, "info": 6}
+    command_result = CliRunner().invoke(main, ["paper", "check"])
+    assert command_result.exit_code == 0
+    assert "F09 conflict: T4/r512-rope/color_attr" in command_result.output
+    document = json.loads(CliRunner().invoke(main, ["paper", "check", "--json"]).output)
+    assert document["counts"] == {"conflict": 5, "warn": 4, "info": 6}
 
 
 # ---------------------------------------------------------------------------
 # noise
 
 
-def line(tables: list[Table], number: int, first: str, second: str) -> PublishedDifference:
+def line(tables: list[Table], number: int, first_text: str, second: str) -> PublishedDifference:
     """The difference between two cells given as row/column."""
     table = next(t for t in tables if t.number == number)
-    wanted = (f"{table.id}/{first}", f"{table.id}/{second}")
+    expected = (f"{table.id}/{first_text}", f"{table.id}/{second}")
     return next(
         x
         for x in assess_differences(table, tables).differences
-        if x.cells == wanted and not x.column.endswith("recomputed")
+        if x.cells == expected and not x.column.endswith("recomputed")
     )
 
 
@@ -319,10 +323,12 @@ FID = [
 ]
 
 
-@pytest.mark.parametrize(("number", "first", "second", "z", "cautious", "sampling", "verdict"), FID)
+@pytest.mark.parametrize(
+    ("number", "first_text", "second", "z", "cautious", "sampling", "verdict"), FID
+)
 def test_fid_differences_have_the_studys_z(
     number: int,
-    first: str,
+    first_text: str,
     second: str,
     z: str,
     cautious: str | None,
@@ -330,10 +336,12 @@ def test_fid_differences_have_the_studys_z(
     verdict: str,
     tables: list[Table],
 ) -> None:
-    found = line(tables, number, f"{first}/fid", f"{second}/fid")
-    shown = [format_statistic("z", value) for value in found.test_statistics.values()]
-    assert shown == [z, cautious or shown[1], sampling]
-    assert found.verdict == verdict
+    published_difference = line(tables, number, f"{first_text}/fid", f"{second}/fid")
+    shown_statistics = [
+        format_statistic("z", value) for value in published_difference.test_statistics.values()
+    ]
+    assert shown_statistics == [z, cautious or shown_statistics[1], sampling]
+    assert published_difference.verdict == verdict
 
 
 def test_table_10_compares_columns(tables: list[Table]) -> None:
@@ -368,9 +376,9 @@ GENEVAL = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "column", "printed"), GENEVAL)
+@pytest.mark.parametrize(("rows", "column", "printed_items"), GENEVAL)
 def test_geneval_differences_have_the_studys_p(
-    rows: str, column: str, printed: tuple[str | None, ...], tables: list[Table]
+    rows: str, column: str, printed_items: tuple[str | None, ...], tables: list[Table]
 ) -> None:
     table = next(t for t in tables if t.number == 4)
     key = "overall" if column == "recomputed" else column
@@ -379,26 +387,26 @@ def test_geneval_differences_have_the_studys_p(
         for x in assess_differences(table, tables).differences
         if x.cells == (f"T4/{rows}-rope/{key}", f"T4/{rows}-harope/{key}")
     ]
-    found = lines[-1 if column == "recomputed" else 0].test_statistics
+    test_statistics = lines[-1 if column == "recomputed" else 0].test_statistics
     for name, text in zip(
-        ("p independent", "p clustered", "p paired at best"), printed, strict=True
+        ("p independent", "p clustered", "p paired at best"), printed_items, strict=True
     ):
         if text is not None:
-            assert f"{found[name]:.{len(text) - 1}f}".lstrip("0") == text
+            assert f"{test_statistics[name]:.{len(text) - 1}f}".lstrip("0") == text
 
 
 def test_the_other_geneval_categories_are_far_from_resolved(tables: list[Table]) -> None:
     table = next(t for t in tables if t.number == 4)
     cells = [x for x in assess_differences(table, tables).differences if x.family == "categories"]
     assert len(cells) == 18
-    others = [x for x in cells if x.cells[0] != "T4/r2048-rope/position"]
-    assert min(x.test_statistics["p paired at best"] for x in others) > 0.14
-    position = next(x for x in cells if x not in others)
+    other_values = [x for x in cells if x.cells[0] != "T4/r2048-rope/position"]
+    assert min(x.test_statistics["p paired at best"] for x in other_values) > 0.14
+    position = next(x for x in cells if x not in other_values)
     assert (
         position.test_statistics["Holm paired"] < 0.05 < position.test_statistics["Holm clustered"]
     )
     assert position.verdict == "likely"
-    assert {x.verdict for x in others} == {"not resolved"}
+    assert {x.verdict for x in other_values} == {"not resolved"}
 
 
 def test_the_other_tables_have_the_studys_numbers(tables: list[Table]) -> None:
@@ -442,9 +450,9 @@ def test_the_other_tables_have_the_studys_numbers(tables: list[Table]) -> None:
 
 
 def test_compbench_hangs_on_the_images_per_prompt(tables: list[Table]) -> None:
-    found = line(tables, 5, "r2048-rope/spatial_2d", "r2048-harope/spatial_2d")
-    assert found.verdict == "depends on images per prompt"
-    assert found.note == "10: resolved, 4: resolved, 1: not resolved"
+    published_difference = line(tables, 5, "r2048-rope/spatial_2d", "r2048-harope/spatial_2d")
+    assert published_difference.verdict == "depends on images per prompt"
+    assert published_difference.note == "10: resolved, 4: resolved, 1: not resolved"
     losses = [
         line(tables, 5, f"r512-rope/{key}", f"r512-harope/{key}")
         for key in ("numeracy", "spatial_2d")
@@ -492,22 +500,22 @@ def test_what_is_not_reproduced_is_said(tables: list[Table]) -> None:
 
 @pytest.mark.parametrize("number", range(1, 11))
 def test_every_table_names_its_constants_and_its_level(number: int) -> None:
-    said = CliRunner().invoke(main, ["paper", "noise", str(number)])
-    assert said.exit_code == 0
-    assert "Evidence L0" in said.output
-    assert "Assumed:" in said.output
-    assert "significant" not in said.output.lower()
-    facts = json.loads(
+    command_result = CliRunner().invoke(main, ["paper", "noise", str(number)])
+    assert command_result.exit_code == 0
+    assert "Evidence L0" in command_result.output
+    assert "Assumed:" in command_result.output
+    assert "significant" not in command_result.output.lower()
+    document = json.loads(
         CliRunner().invoke(main, ["paper", "noise", f"table{number}", "--json"]).output
     )
-    assert facts["differences"]
-    assert facts["assumptions"]
+    assert document["differences"]
+    assert document["assumptions"]
 
 
 def test_unknown_tables_are_one_line() -> None:
-    said = CliRunner().invoke(main, ["paper", "noise", "tabel2"])
-    assert said.exit_code == 1
-    assert "did you mean table2" in said.output
+    command_result = CliRunner().invoke(main, ["paper", "noise", "tabel2"])
+    assert command_result.exit_code == 1
+    assert "did you mean table2" in command_result.output
 
 
 @pytest.mark.parametrize("words", [["check"], ["check", "--json"], ["noise", "4"]])
@@ -521,7 +529,7 @@ def test_the_paper_verbs_are_quick_and_bring_no_torch(words: list[str]) -> None:
         " 'matplotlib', 'pandas'} & set(sys.modules)\nassert not heavy, heavy\nimport"
         " resource\nassert resource.getrusage(resource.RUSAGE_SELF).ru_utime < 2\n"
     )
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 20
+    started_monotonic = time.monotonic()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert time.monotonic() - started_monotonic < 20

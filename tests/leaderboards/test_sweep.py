@@ -25,10 +25,10 @@ def run(
     n: int = 500,
     **settings: Any,
 ) -> None:
-    who = checkpoint(name, encoding, config={} if size is None else {"size": size})
+    owner = checkpoint(name, encoding, config={} if size is None else {"size": size})
     write_result(
         folder / f"{name}-{len(list(folder.glob('*')))}",
-        result(plan(who, **settings), [measurement("fid", value, n=n)]),
+        result(plan(owner, **settings), [measurement("fid", value, n=n)]),
     )
 
 
@@ -36,9 +36,9 @@ def test_a_line_is_a_checkpoint_in_the_order_of_the_axis(tmp_path: Path) -> None
     for side, value in ((112, 90.0), (28, 20.0), (56, 50.0)):
         run(tmp_path, "digits-ape", value, resolution=side)
         run(tmp_path, "digits-harope", value / 2, "harope", resolution=side)
-    found = build_sweep_chart(read_results(tmp_path), None, "fid", "resolution")
-    assert [line.label for line in found.lines] == ["digits-ape", "digits-harope"]
-    assert [(p.axis_value, p.value) for p in found.lines[0].points] == [
+    sweep_chart = build_sweep_chart(read_results(tmp_path), None, "fid", "resolution")
+    assert [line.label for line in sweep_chart.lines] == ["digits-ape", "digits-harope"]
+    assert [(p.axis_value, p.value) for p in sweep_chart.lines[0].points] == [
         ("28", 20.0),
         ("56", 50.0),
         ("112", 90.0),
@@ -76,11 +76,11 @@ def test_other_steps_guidance_or_sampler_make_other_lines(tmp_path: Path) -> Non
             steps=steps,
             guidance=guidance,
         )
-    found = {
+    axis_values = {
         line.label: [p.axis_value for p in line.points]
         for line in build_sweep_chart(read_results(tmp_path), None, "fid", "resolution").lines
     }
-    assert found == {
+    assert axis_values == {
         "digits-ape, 32 steps, guidance 1.5": ["28", "56"],
         "digits-ape, 8 steps, guidance 1.5": ["56"],
         "digits-ape, 32 steps, guidance 4.0": ["112"],
@@ -103,9 +103,11 @@ def test_seed_tile_and_device_make_no_line(tmp_path: Path) -> None:
 
 
 def test_another_training_makes_a_line_along_training_resolutions(tmp_path: Path) -> None:
-    for size, trained in ((16, 100), (28, 100), (40, 900)):
-        who = checkpoint(f"digits-{size}-ape", "ape", config={"size": size}, training_steps=trained)
-        write_result(tmp_path / str(size), result(plan(who), [measurement("fid", float(size))]))
+    for size, trained_count in ((16, 100), (28, 100), (40, 900)):
+        name = checkpoint(
+            f"digits-{size}-ape", "ape", config={"size": size}, training_steps=trained_count
+        )
+        write_result(tmp_path / str(size), result(plan(name), [measurement("fid", float(size))]))
     labels = [
         line.label
         for line in build_sweep_chart(
@@ -121,11 +123,11 @@ def test_training_resolutions_are_one_line_of_an_encoding_and_the_silent_are_nam
     for size in (16, 28, 40):
         run(tmp_path, f"digits-{size}-ape", float(size), size=size)
     run(tmp_path, "foreign", 1.0, size=None)
-    found = build_sweep_chart(read_results(tmp_path), None, "fid", "training-resolution")
-    assert [(line.label, [p.axis_value for p in line.points]) for line in found.lines] == [
+    sweep_chart = build_sweep_chart(read_results(tmp_path), None, "fid", "training-resolution")
+    assert [(line.label, [p.axis_value for p in line.points]) for line in sweep_chart.lines] == [
         ("ape", ["16", "28", "40"])
     ]
-    assert found.excluded == ("foreign does not record its training-resolution",)
+    assert sweep_chart.excluded == ("foreign does not record its training-resolution",)
 
 
 def test_of_two_runs_at_a_place_the_one_over_more_images_counts(tmp_path: Path) -> None:
@@ -150,11 +152,14 @@ def test_the_verb_prints_the_table_and_writes_picture_and_data(tmp_path: Path) -
     for side, value in ((28, 20.0), (56, 50.0)):
         run(tmp_path, "digits-ape", value, resolution=side)
     out = tmp_path / "figures" / "fid.svg"
-    said = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main, ["figure", "sweep", str(tmp_path), "--metric", "fid", "--out", str(out)]
     )
-    assert said.exit_code == 0, said.output
-    assert "digits-ape" in said.output and "50.00  49.80 to 50.20  (500 images)" in said.output
+    assert command_result.exit_code == 0, command_result.output
+    assert (
+        "digits-ape" in command_result.output
+        and "50.00  49.80 to 50.20  (500 images)" in command_result.output
+    )
     assert read_chart(out.with_suffix(".json")).kind == "sweep"
     assert out.with_suffix(".csv").read_text().splitlines()[1] == "digits-ape,28,20.0,19.8,20.2,500"
     report = CliRunner().invoke(

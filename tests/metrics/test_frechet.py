@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from clouds import cloud, observed, reference_of, value_of, with_dead_columns
+from clouds import cloud, make_features, reference_of, value_of, with_dead_columns
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
@@ -16,33 +16,35 @@ from harope_bench.metrics.moments import Gaussian, Moments
 
 def test_equal_sets_are_at_distance_zero() -> None:
     features = cloud(2, 600, 12)
-    score = PLUGIN.evaluate(observed(features), reference_of(features))
+    score = PLUGIN.evaluate(make_features(features), reference_of(features))
     assert abs(value_of(score, "fid")) < 1e-11  # rounding of the traces, of size D * eps
     assert value_of(score, "precision") == value_of(score, "recall") == 1.0
 
 
 def test_moving_every_image_adds_the_squared_step() -> None:
     features, reference = cloud(3, 500, 8).astype(np.float64), reference_of(cloud(4, 800, 8))
-    near = frechet_distance(
+    near_frechet_distance = frechet_distance(
         Moments.from_rows(features).to_gaussian(), Gaussian(reference["mu"], reference["sigma"])
     )
     step = np.arange(8) * 10.0
-    moved = Moments.from_rows(features + step).to_gaussian()
-    still = moved.mean - reference["mu"] - step
-    expected = near + step @ step + 2 * step @ still  # |a + b|^2 = |a|^2 + |b|^2 + 2 ab
-    assert frechet_distance(moved, Gaussian(reference["mu"], reference["sigma"])) == pytest.approx(
-        expected, rel=1e-12
-    )
+    moved_gaussian = Moments.from_rows(features + step).to_gaussian()
+    still_mean = moved_gaussian.mean - reference["mu"] - step
+    expected = (
+        near_frechet_distance + step @ step + 2 * step @ still_mean
+    )  # |a + b|^2 = |a|^2 + |b|^2 + 2 ab
+    assert frechet_distance(
+        moved_gaussian, Gaussian(reference["mu"], reference["sigma"])
+    ) == pytest.approx(expected, rel=1e-12)
 
 
 def test_known_gaussians_have_the_known_distance() -> None:
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 6)))[0]
     a, b = np.array([1.0, 2, 3, 4, 5, 0.01]), np.array([4.0, 1, 3, 0.5, 0.02, 7])
-    drawn, real = (
+    generated_gaussian, real = (
         Gaussian(mean, turn * variances @ turn.T)
         for mean, variances in ((np.zeros(6), a), (np.full(6, 0.5), b))
     )
-    assert frechet_distance(drawn, real) == pytest.approx(
+    assert frechet_distance(generated_gaussian, real) == pytest.approx(
         6 * 0.25 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-13
     )
 
@@ -58,10 +60,13 @@ def exact_trace(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def exact_frechet(left: np.ndarray, right: np.ndarray) -> float:
-    drawn, real = Moments.from_rows(left).to_gaussian(), Moments.from_rows(right).to_gaussian()
+    generated_gaussian, real = (
+        Moments.from_rows(left).to_gaussian(),
+        Moments.from_rows(right).to_gaussian(),
+    )
     return float(
-        np.sum((drawn.mean - real.mean) ** 2)
-        + np.trace(drawn.covariance + real.covariance)
+        np.sum((generated_gaussian.mean - real.mean) ** 2)
+        + np.trace(generated_gaussian.covariance + real.covariance)
         - 2 * exact_trace(left, right)
     )
 
@@ -98,30 +103,33 @@ def with_repeated_columns(features: np.ndarray) -> np.ndarray:
     ],
 )
 def test_singular_covariances_keep_the_exact_distance(left: np.ndarray, right: np.ndarray) -> None:
-    value = value_of(PLUGIN.evaluate(observed(left), reference_of(right, images=False)), "fid")
+    value = value_of(PLUGIN.evaluate(make_features(left), reference_of(right, images=False)), "fid")
     # A zero eigenvalue comes out as about 1e-16 of the largest and is rooted to 1e-8; at most 25 of
     # them here.
     assert value == pytest.approx(exact_frechet(left, right), abs=1e-6)
 
 
 def test_the_support_keeps_rounding_out_of_the_trace() -> None:
-    few, many = cloud(8, 40, 200), cloud(9, 1000, 200)
-    drawn, real = Moments.from_rows(few).to_gaussian(), Moments.from_rows(many).to_gaussian()
-    product = (
-        drawn.covariance @ real.covariance
-    )  # torch-fidelity's way: 161 rounded zeros are rooted
-    theirs = np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
-    wrong = (
-        np.sum((drawn.mean - real.mean) ** 2)
-        + np.trace(drawn.covariance + real.covariance)
-        - 2 * theirs
+    few_cloud, cloud_result = cloud(8, 40, 200), cloud(9, 1000, 200)
+    generated_gaussian, real = (
+        Moments.from_rows(few_cloud).to_gaussian(),
+        Moments.from_rows(cloud_result).to_gaussian(),
     )
-    assert covariance_root(drawn.covariance).shape == (200, 39)
+    product = (
+        generated_gaussian.covariance @ real.covariance
+    )  # torch-fidelity's way: 161 rounded zeros are rooted
+    library_total = np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
+    wrong_total = (
+        np.sum((generated_gaussian.mean - real.mean) ** 2)
+        + np.trace(generated_gaussian.covariance + real.covariance)
+        - 2 * library_total
+    )
+    assert covariance_root(generated_gaussian.covariance).shape == (200, 39)
     assert (
-        abs(frechet_distance(drawn, real) - exact_frechet(few, many))
+        abs(frechet_distance(generated_gaussian, real) - exact_frechet(few_cloud, cloud_result))
         < 1e-10
         < 1e-7
-        < abs(wrong - exact_frechet(few, many))
+        < abs(wrong_total - exact_frechet(few_cloud, cloud_result))
     )
 
 

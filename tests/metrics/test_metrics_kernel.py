@@ -53,8 +53,8 @@ def test_both_equal_plain_loops_at_any_block_size(block: int) -> None:
 
 
 def test_equal_distributions_are_near_zero_and_a_shift_is_not() -> None:
-    far, near = (kid(cloud(2, 600, 8, shift), cloud(3, 600, 8)) for shift in (0.5, 0.0))
-    assert abs(near.value) < 3 * near.se < far.value / 5
+    far_kid, near_kid = (kid(cloud(2, 600, 8, shift), cloud(3, 600, 8)) for shift in (0.5, 0.0))
+    assert abs(near_kid.value) < 3 * near_kid.se < far_kid.value / 5
     assert cmmd(unit(cloud(4, 200, 8)), unit(cloud(4, 200, 8))).value == pytest.approx(
         0.0, abs=1e-10
     )  # V-statistic of equal sets
@@ -62,7 +62,7 @@ def test_equal_distributions_are_near_zero_and_a_shift_is_not() -> None:
 
 def test_subsets_equal_torch_fidelity() -> None:
     x, y = cloud(5, 300, 16, 0.3), cloud(6, 250, 16)
-    theirs = kid_features_to_metric(
+    library_kid_features = kid_features_to_metric(
         torch.from_numpy(x),
         torch.from_numpy(y),
         kid_subsets=20,
@@ -74,13 +74,17 @@ def test_subsets_equal_torch_fidelity() -> None:
         rng_seed=2020,
         verbose=False,
     )
-    ours = kid_subsets(x, y, subsets=20, size=100)
-    assert ours.mean == pytest.approx(
-        theirs["kernel_inception_distance_mean"], abs=1e-6
+    package_kid_subsets = kid_subsets(x, y, subsets=20, size=100)
+    assert package_kid_subsets.mean == pytest.approx(
+        library_kid_features["kernel_inception_distance_mean"], abs=1e-6
     )  # float32 kernels of order 1 there
-    assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], abs=1e-6)
+    assert package_kid_subsets.std == pytest.approx(
+        library_kid_features["kernel_inception_distance_std"], abs=1e-6
+    )
     other_seed = kid_subsets(x, y, subsets=20, size=100, seed=2021)
-    assert abs(other_seed.mean - ours.mean) > 1e-5  # so the tolerance above tells seeds apart
+    assert (
+        abs(other_seed.mean - package_kid_subsets.mean) > 1e-5
+    )  # so the tolerance above tells seeds apart
 
 
 def test_one_subset_of_everything_is_the_full_statistic() -> None:
@@ -90,15 +94,21 @@ def test_one_subset_of_everything_is_the_full_statistic() -> None:
 
 def test_contributions_are_the_exact_jackknife() -> None:
     x, y = cloud(9, 12, 4, 0.3), cloud(10, 9, 4)
-    for statistic, rows, other in ((kid, x, y), (cmmd, unit(x), unit(y))):
-        found = statistic(rows, other)
-        without = np.array([statistic(np.delete(rows, i, axis=0), other).value for i in range(12)])
+    for statistic, rows, second in ((kid, x, y), (cmmd, unit(x), unit(y))):
+        statistic_result = statistic(rows, second)
+        without = np.array([statistic(np.delete(rows, i, axis=0), second).value for i in range(12)])
         np.testing.assert_allclose(
-            found.generated_contributions, 11 * (without.mean() - without), rtol=1e-8, atol=1e-9
+            statistic_result.generated_contributions,
+            11 * (without.mean() - without),
+            rtol=1e-8,
+            atol=1e-9,
         )
-        without = np.array([statistic(rows, np.delete(other, i, axis=0)).value for i in range(9)])
+        without = np.array([statistic(rows, np.delete(second, i, axis=0)).value for i in range(9)])
         np.testing.assert_allclose(
-            found.real_contributions, 8 * (without.mean() - without), rtol=1e-8, atol=1e-9
+            statistic_result.real_contributions,
+            8 * (without.mean() - without),
+            rtol=1e-8,
+            atol=1e-9,
         )
 
 
@@ -110,9 +120,9 @@ def test_the_error_is_the_spread_of_replicates(
     rng, values, errors = np.random.default_rng(11), [], []
     for _ in range(400):
         x, y = rng.normal(size=(120, 5)) + shift, rng.normal(size=(100, 5))
-        found = statistic(*((unit(x), unit(y)) if statistic is cmmd else (x, y)))  # type: ignore[operator]
-        values.append(found.value)
-        errors.append(found.se)
+        statistic_result = statistic(*((unit(x), unit(y)) if statistic is cmmd else (x, y)))  # type: ignore[operator]
+        values.append(statistic_result.value)
+        errors.append(statistic_result.se)
     # 400 replicates know their sd to 3.5%; where the sets agree second order rules and the
     # jackknife is up to sqrt 2 too wide.
     assert 0.86 < np.mean(errors) / np.std(values, ddof=1) < widest
@@ -124,10 +134,10 @@ def test_the_spread_over_subsets_is_no_standard_error() -> None:
 
 
 def test_a_fixed_reference_brings_no_error_of_its_own() -> None:
-    found = kid(cloud(14, 300, 4, 0.3), cloud(15, 50, 4))
-    assert 0 < found.standard_error_fixed_reference < found.se
-    assert found.standard_error_fixed_reference == pytest.approx(
-        found.generated_contributions.std(ddof=1) / np.sqrt(300)
+    kid_result = kid(cloud(14, 300, 4, 0.3), cloud(15, 50, 4))
+    assert 0 < kid_result.standard_error_fixed_reference < kid_result.se
+    assert kid_result.standard_error_fixed_reference == pytest.approx(
+        kid_result.generated_contributions.std(ddof=1) / np.sqrt(300)
     )
 
 

@@ -20,27 +20,27 @@ from harope_bench.metrics.moments import Moments
 def test_shards_merge_to_the_whole(sizes: list[int], block: int) -> None:
     rows = cloud(0, sum(sizes) + 2, 3, shift=5.0)
     shards = np.split(rows, np.cumsum(sizes))
-    merged = Moments.from_rows(shards[0])
+    merged_rows = Moments.from_rows(shards[0])
     for shard in shards[1:]:
-        merged = merged.merge(Moments.from_rows(shard, block))
-    whole = Moments.from_rows(rows)
-    assert merged.count == whole.count
-    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-13)
+        merged_rows = merged_rows.merge(Moments.from_rows(shard, block))
+    whole_rows = Moments.from_rows(rows)
+    assert merged_rows.count == whole_rows.count
+    np.testing.assert_allclose(merged_rows.mean, whole_rows.mean, rtol=1e-13)
     np.testing.assert_allclose(
-        merged.scatter, whole.scatter, rtol=1e-11, atol=1e-12
+        merged_rows.scatter, whole_rows.scatter, rtol=1e-11, atol=1e-12
     )  # atol: off-diagonals may be near 0
 
 
 def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
     rows = cloud(1, 700, 5) + np.float32(4096.0)
     mean, covariance = Moments.from_rows(rows, block_size=64).to_gaussian()
-    exact = np.cov(rows.astype(np.float64), rowvar=False)
+    exact_values = np.cov(rows.astype(np.float64), rowvar=False)
     np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(covariance, exact, rtol=1e-11)
-    wrong = (
+    np.testing.assert_allclose(covariance, exact_values, rtol=1e-11)
+    wrong_matrix = (
         (rows.T @ rows / 700 - np.outer(rows.mean(axis=0), rows.mean(axis=0))) * 700 / 699
     )  # float32 and no centring
-    assert np.abs(wrong - exact).max() > 0.1
+    assert np.abs(wrong_matrix - exact_values).max() > 0.1
 
 
 def test_one_image_has_no_covariance() -> None:
@@ -66,15 +66,15 @@ def test_shards_travel_through_files_bit_by_bit(tmp_path: Path) -> None:
     for i, shard in enumerate(shards):
         write_arrays(tmp_path / f"{i}.npz", shard.to_arrays())
     back = [Moments.from_arrays(load_arrays(tmp_path / f"{i}.npz")) for i in range(3)]
-    for ours, theirs in zip(back, shards, strict=True):
-        assert ours.count == theirs.count
-        np.testing.assert_array_equal(ours.mean, theirs.mean)
-        np.testing.assert_array_equal(ours.scatter, theirs.scatter)
-    whole = Moments.from_rows(
+    for package_back, library_shard in zip(back, shards, strict=True):
+        assert package_back.count == library_shard.count
+        np.testing.assert_array_equal(package_back.mean, library_shard.mean)
+        np.testing.assert_array_equal(package_back.scatter, library_shard.scatter)
+    whole_rows = Moments.from_rows(
         np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)])
     )
     np.testing.assert_allclose(
-        back[0].merge(back[1]).merge(back[2]).scatter, whole.scatter, rtol=1e-11, atol=1e-11
+        back[0].merge(back[1]).merge(back[2]).scatter, whole_rows.scatter, rtol=1e-11, atol=1e-11
     )
 
 

@@ -53,12 +53,12 @@ def build(config: dict[str, int], encoding: str = "rope-axial", **options: Any) 
         return registry.load_by_name("backbones", "dit").build(encoding, options, config)
 
 
-def noisy(network: dit.DiT, seed: int = 0, spread: float = 0.05) -> dit.DiT:
+def noisy(network: dit.DiT, seed: int = 0, deviation: float = 0.05) -> dit.DiT:
     """With noise on all weights: a fresh DiT predicts zero."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
+            parameter.add_(deviation * torch.randn(parameter.shape, generator=rng))
     return network
 
 
@@ -90,17 +90,21 @@ class LeakyDrawer(dit.DitImageGenerator):
     """Brightens by the mean of the tile: rows see each other."""
 
     def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
-        drawn = super().generate(requests, settings)
-        return drawn._replace(images=drawn.images + np.uint8(drawn.images.sum() % 251))
+        generated_samples = super().generate(requests, settings)
+        return generated_samples._replace(
+            images=generated_samples.images + np.uint8(generated_samples.images.sum() % 251)
+        )
 
 
 class BatchNoise(dit.DitImageGenerator):
     """One generator for the whole tile, seeded by its first request."""
 
     def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
-        first = requests[0].index
-        moved = [r.model_copy(update={"index": 1000 * first + i}) for i, r in enumerate(requests)]
-        return super().generate(moved, settings)
+        first_index = requests[0].index
+        moved_values = [
+            r.model_copy(update={"index": 1000 * first_index + i}) for i, r in enumerate(requests)
+        ]
+        return super().generate(moved_values, settings)
 
 
 class HidesFaults(dit.DitImageGenerator):
@@ -114,9 +118,10 @@ class GlobalNoise(dit.DitImageGenerator):
     """Stirs in torch's global generator."""
 
     def generate(self, requests: Any, settings: Settings) -> GeneratedBatch:
-        drawn = super().generate(requests, settings)
-        return drawn._replace(
-            images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8)
+        generated_samples = super().generate(requests, settings)
+        return generated_samples._replace(
+            images=generated_samples.images
+            + torch.randint(0, 2, generated_samples.images.shape).numpy().astype(np.uint8)
         )
 
 
@@ -145,7 +150,7 @@ class LoosePlugin(dit.DitBackbone):
 
 
 @pytest.mark.parametrize(
-    ("drawer", "said"),
+    ("drawer", "message"),
     [
         (LeakyDrawer, "changes with its neighbours"),
         (BatchNoise, "changes with its neighbours"),
@@ -154,10 +159,10 @@ class LoosePlugin(dit.DitBackbone):
     ],
 )
 def test_the_contract_catches_a_drawer_that_breaks_it(
-    monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], said: str
+    monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], message: str
 ) -> None:
     monkeypatch.setattr(dit, "DitImageGenerator", drawer)
-    with pytest.raises(AssertionError, match=said):
+    with pytest.raises(AssertionError, match=message):
         check_backbone("dit", CONFIGS["dit"])
 
 
@@ -165,9 +170,9 @@ def test_the_contract_lists_all_that_a_loose_backbone_lets_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dit, "PLUGIN", LoosePlugin())
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as excinfo:
         check_backbone("dit", CONFIGS["dit"])
-    for said in (
+    for message in (
         "open with a missing key is accepted",
         "open with an unexpected key is accepted",
         "open with a mis-shaped key is accepted",
@@ -178,7 +183,7 @@ def test_the_contract_lists_all_that_a_loose_backbone_lets_pass(
         "build with config field no_such_field is accepted",
         "moves a global random generator",
     ):
-        assert said in str(caught.value)
+        assert message in str(excinfo.value)
 
 
 # ------------------------------------------------------------------------------------- structure
@@ -198,8 +203,8 @@ def by_formula(hidden: int, depth: int, patch: int, channels: int, classes: int,
     attention = (hidden * 3 * hidden + 3 * hidden) + (hidden * hidden + hidden)
     mlp = (hidden * 4 * hidden + 4 * hidden) + (4 * hidden * hidden + hidden)
     block = attention + mlp + (hidden * 6 * hidden + 6 * hidden)
-    final = (hidden * patch**2 * out + patch**2 * out) + (hidden * 2 * hidden + 2 * hidden)
-    return patches + times + labels + depth * block + final
+    final_hidden = (hidden * patch**2 * out + patch**2 * out) + (hidden * 2 * hidden + 2 * hidden)
+    return patches + times + labels + depth * block + final_hidden
 
 
 @pytest.fixture(scope="module")
@@ -271,15 +276,16 @@ def test_patches_go_out_as_they_came_in() -> None:
     apart.
     """
     network = build({**CONFIGS["dit"], "channels": 3, "patch": 2, "hidden": 16, "depth": 1})
-    marked = torch.arange(1.0, 1 + 2 * 3 * 4 * 6).reshape(2, 3, 4, 6)
+    marked_values = torch.arange(1.0, 1 + 2 * 3 * 4 * 6).reshape(2, 3, 4, 6)
     patches = torch.zeros(2, 2 * 3, 2 * 2 * 3)
     for b, i, j, p, q, c in np.ndindex(
         2, 2, 3, 2, 2, 3
     ):  # patch (i, j), pixel (p, q), channel c: DiT's order nhwpqc
-        patches[b, i * 3 + j, (p * 2 + q) * 3 + c] = marked[b, c, 2 * i + p, 2 * j + q]
+        patches[b, i * 3 + j, (p * 2 + q) * 3 + c] = marked_values[b, c, 2 * i + p, 2 * j + q]
     network.final_layer.forward = lambda tokens, c: patches  # type: ignore[method-assign,assignment]
     assert torch.equal(
-        network(torch.zeros_like(marked), torch.zeros(2), torch.zeros(2, dtype=torch.long)), marked
+        network(torch.zeros_like(marked_values), torch.zeros(2), torch.zeros(2, dtype=torch.long)),
+        marked_values,
     )
 
 
@@ -312,23 +318,25 @@ def test_wide_tall_and_larger_images_take_the_same_path(
 def test_only_an_absolute_encoding_sees_where_the_grid_begins(
     encoding: str, moves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, x, plain = (
-        noisy(build(CONFIGS["dit"], encoding), spread=0.2),
+    network, x, plain_grid_positions = (
+        noisy(build(CONFIGS["dit"], encoding), deviation=0.2),
         images(1, 1, 8, 8),
         dit.grid_positions,
     )
     arguments = torch.tensor([300.0]), torch.tensor([4])
-    wanted = network(x, *arguments)
-    monkeypatch.setattr(dit, "grid_positions", lambda r, c: plain(r, c) + torch.tensor([7.0, -3.0]))
+    expected = network(x, *arguments)
+    monkeypatch.setattr(
+        dit, "grid_positions", lambda r, c: plain_grid_positions(r, c) + torch.tensor([7.0, -3.0])
+    )
     # two blocks of float32 sums over 16 tokens
-    assert torch.allclose(network(x, *arguments), wanted, rtol=1e-4, atol=1e-5) is not moves
+    assert torch.allclose(network(x, *arguments), expected, rtol=1e-4, atol=1e-5) is not moves
 
 
 def test_the_label_after_the_last_class_means_no_label() -> None:
     """Guidance and training drop labels to `classes`; its row is its own, and the next one does not
     exist.
     """
-    network = noisy(build(CONFIGS["dit"]), spread=0.2)
+    network = noisy(build(CONFIGS["dit"]), deviation=0.2)
     x, time = images(1, 1, 8, 8), torch.tensor([300.0])
     predictions = [network(x, time, torch.tensor([label])) for label in range(11)]
     assert network.y_embedder.embedding_table.weight.shape[0] == 10 + 1
@@ -339,15 +347,15 @@ def test_the_label_after_the_last_class_means_no_label() -> None:
 
 def test_times_are_embedded_with_cosines_first() -> None:
     embedder = dit.TimestepEmbedder(16)
-    seen: list[Tensor] = []
-    embedder.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    items: list[Tensor] = []
+    embedder.mlp.register_forward_pre_hook(lambda module, args: items.append(args[0]))
     embedder(torch.tensor([0.0, 250.0]))
-    wanted = [
+    expected = [
         [f(t * 10000 ** (-i / 128)) for f in (math.cos, math.sin) for i in range(128)]
         for t in (0.0, 250.0)
     ]
     # float32 angles up to 250 are good to 1.5e-5
-    torch.testing.assert_close(seen[0], torch.tensor(wanted), rtol=0, atol=5e-5)
+    torch.testing.assert_close(items[0], torch.tensor(expected), rtol=0, atol=5e-5)
 
 
 # --------------------------------------------------------------------------------------- drawing
@@ -364,37 +372,37 @@ def drawer(network: dit.DiT) -> dit.DitImageGenerator:
 
 
 def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
-    network = noisy(build(CONFIGS["dit"]), spread=0.2)
+    network = noisy(build(CONFIGS["dit"]), deviation=0.2)
     x, time, labels = images(2, 1, 8, 8), torch.full((2,), 400.0), torch.tensor([3, 7])
-    told, untold = network(x, time, labels), network(x, time, torch.tensor([10, 10]))
-    assert (told - untold).abs().max() > 1e-3
+    network_result, untold = network(x, time, labels), network(x, time, torch.tensor([10, 10]))
+    assert (network_result - untold).abs().max() > 1e-3
     for scale in (0.0, 1.0, 1.5, 4.0):
         # one batch of four against two of two: the same products in another kernel
         torch.testing.assert_close(
             drawer(network)._guided_network(labels, scale)(x, time),
-            untold + scale * (told - untold),
+            untold + scale * (network_result - untold),
             rtol=1e-4,
             atol=1e-5,
         )
 
 
 def test_a_request_without_a_label_is_drawn_without_one() -> None:
-    network = noisy(build(CONFIGS["dit"]), spread=0.2)
-    said = [
+    network = noisy(build(CONFIGS["dit"]), deviation=0.2)
+    images = [
         drawer(network).generate([Request(index=5, label=label)] * 2, settings(guidance=3.0)).images
         for label in (None, 10, 1)
     ]
-    assert np.array_equal(said[0], said[1])
-    assert not np.array_equal(said[0], said[2])
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
 
 
 def test_pixels_follow_dits_rule_and_grey_fills_three_channels() -> None:
     levels = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
     pixels = dit.to_uint8(levels.reshape(1, 1, 1, 7))
-    wanted = [int(min(max(127.5 * v + 128, 0), 255)) for v in levels.tolist()]  # cut, not rounded
+    expected = [int(min(max(127.5 * v + 128, 0), 255)) for v in levels.tolist()]  # cut, not rounded
     assert pixels.shape == (1, 1, 7, 3)
     assert pixels.dtype == np.uint8
-    assert all(pixels[0, 0, :, channel].tolist() == wanted for channel in range(3))
+    assert all(pixels[0, 0, :, channel].tolist() == expected for channel in range(3))
     assert dit.to_uint8(
         torch.stack([torch.zeros(4, 4), torch.ones(4, 4), -torch.ones(4, 4)])[None]
     )[0, 0, 0].tolist() == [128, 255, 0]
@@ -404,33 +412,33 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
     network = noisy(build(CONFIGS["dit"]))
     with torch.no_grad():
         network.y_embedder.embedding_table.weight[3] = math.nan
-    drawn = drawer(network).generate(
+    generated_samples = drawer(network).generate(
         [Request(index=0, label=3), Request(index=1, label=4)], settings()
     )
-    assert drawn.failures == {0: "the network's output is not finite"}
+    assert generated_samples.failures == {0: "the network's output is not finite"}
     sound = drawer(noisy(build(CONFIGS["dit"]))).generate(
         [Request(index=0, label=3), Request(index=1, label=4)], settings()
     )
-    assert np.array_equal(drawn.images[1], sound.images[1])
+    assert np.array_equal(generated_samples.images[1], sound.images[1])
 
 
 def test_bfloat16_draws_nearly_the_same_image() -> None:
     network = noisy(build(CONFIGS["dit"]))
     requests = [Request(index=i, label=i) for i in range(2)]
-    fine = drawer(network).generate(requests, settings()).images.astype(int)
-    coarse = (
+    fine_images = drawer(network).generate(requests, settings()).images.astype(int)
+    coarse_images = (
         dit.DitImageGenerator(network, torch.device("cpu"), torch.bfloat16)
         .generate(requests, settings(dtype="bfloat16"))
         .images.astype(int)
     )
-    assert 0 < np.abs(fine - coarse).mean() < 4  # of 255 grey levels
+    assert 0 < np.abs(fine_images - coarse_images).mean() < 4  # of 255 grey levels
 
 
 # --------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"hidden": 17}, "hidden 17 does not divide into 2 heads"),
         ({"depth": 0}, "depth"),
@@ -439,9 +447,9 @@ def test_bfloat16_draws_nearly_the_same_image() -> None:
     ],
 )
 def test_a_config_that_does_not_hold_together_is_refused_by_field(
-    change: dict[str, Any], said: str
+    change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         build({**CONFIGS["dit"], **change})
 
 
@@ -474,9 +482,9 @@ def test_keys_tell_sizes_and_learned_encodings_and_say_nothing_of_what_they_cann
     assert clues["harope"].encoding == "harope"
     assert clues["string"].encoding == "string"
     assert clues["harope"].config["heads"] == clues["string"].config["heads"] == 2
-    for silent in ("ape", "rope-axial", "rope-vanilla", "videorope"):
-        assert clues[silent].encoding is None
-        assert "heads" not in clues[silent].config
-        assert clues[silent].config == {
+    for silent_text in ("ape", "rope-axial", "rope-vanilla", "videorope"):
+        assert clues[silent_text].encoding is None
+        assert "heads" not in clues[silent_text].config
+        assert clues[silent_text].config == {
             k: config[k] for k in ("hidden", "channels", "patch", "classes", "depth")
         }

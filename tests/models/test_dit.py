@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
+from dit_files import (
+    SMALL_CONFIG,
+    autoencoder,
+    register_dit,
+    release_state,
+    state_of,
+    training_file,
+    with_table,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,10 +60,10 @@ def b2(encoding: str, **changes: Any) -> Any:
 
 
 def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
-    plain, harope = b2("rope-axial"), b2("harope")
-    assert sum(p.numel() for p in plain.parameters()) == 130_315_808
+    plain_value, harope = b2("rope-axial"), b2("harope")
+    assert sum(p.numel() for p in plain_value.parameters()) == 130_315_808
     assert sum(p.numel() for p in harope.parameters()) == 131_504_672
-    assert len(released(harope.state_dict())) == 167
+    assert len(release_state(harope.state_dict())) == 167
     table = {dit_keys.TABLE_KEY: torch.empty(1, 256, 768, device="meta")}
     assert len({**b2("ape").state_dict(), **table}) == 132
     assert sum(v.numel() for v in {**b2("ape").state_dict(), **table}.values()) == 130_512_416
@@ -100,10 +108,10 @@ def release_turn(x: Tensor, side: int) -> Tensor:
     speeds = torch.tensor(
         [10000.0 ** (-2 * i / (d / 2)) for i in range(d // 4)], dtype=torch.float64
     )
-    places = torch.tensor([(r, c) for r in range(side) for c in range(side)], dtype=torch.float64)
-    cos, sin = tilde(torch.cat((places[:, :1] * speeds, places[:, 1:] * speeds), -1))
-    swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
-    return x * cos + swapped * sin
+    tensor = torch.tensor([(r, c) for r in range(side) for c in range(side)], dtype=torch.float64)
+    cos, sin = tilde(torch.cat((tensor[:, :1] * speeds, tensor[:, 1:] * speeds), -1))
+    swapped_value = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
+    return x * cos + swapped_value * sin
 
 
 def release_attention(state: dict[str, Tensor], name: str, x: Tensor, heads: int) -> Tensor:
@@ -175,16 +183,16 @@ def dit_by_hand(
         tokens = tokens + parts[2] * release_attention(
             state, f"blocks.{i}.attn", norm(tokens) * (1 + parts[1]) + parts[0], heads
         )
-        inner = layer(state, f"blocks.{i}.mlp.fc1", norm(tokens) * (1 + parts[4]) + parts[3])
+        inner_layer = layer(state, f"blocks.{i}.mlp.fc1", norm(tokens) * (1 + parts[4]) + parts[3])
         tokens = tokens + parts[5] * layer(
-            state, f"blocks.{i}.mlp.fc2", F.gelu(inner, approximate="tanh")
+            state, f"blocks.{i}.mlp.fc2", F.gelu(inner_layer, approximate="tanh")
         )
     shift, scale = layer(state, "final_layer.adaLN_modulation.1", F.silu(c))[:, None].chunk(2, -1)
     out = layer(state, "final_layer.linear", norm(tokens) * (1 + scale) + shift)
     picture = torch.zeros(batch, 2 * channels, side, side)
-    for place in range(n * n):
-        rows, columns = (place // n) * patch, (place % n) * patch
-        square = out[:, place].view(batch, patch, patch, 2 * channels).permute(0, 3, 1, 2)
+    for folder in range(n * n):
+        rows, columns = (folder // n) * patch, (folder % n) * patch
+        square = out[:, folder].view(batch, patch, patch, 2 * channels).permute(0, 3, 1, 2)
         picture[:, :, rows : rows + patch, columns : columns + patch] = square
     return picture
 
@@ -194,9 +202,9 @@ def inputs(side: int = 8, rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.tensor([3.0, 812.0][:rows]), torch.tensor([2, 10][:rows])
 
 
-def close(found: Tensor, wanted: Tensor) -> None:
+def check_close(tensor: Tensor, expected: Tensor) -> None:
     """Float32 sums in another order, through a few blocks."""
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5 * float(wanted.abs().max()))
+    torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("side", [8, 12])
@@ -204,30 +212,37 @@ def close(found: Tensor, wanted: Tensor) -> None:
 def test_a_released_file_computes_what_the_released_code_computes(
     tmp_path: Path, encoding: str, side: int
 ) -> None:
-    state = released(state_of(SMALL, encoding))
-    name = known(
+    state = release_state(state_of(SMALL_CONFIG, encoding))
+    name = register_dit(
         tmp_path,
         file=training_file(tmp_path / "r.pt", state),
         **({"encoding": encoding} if encoding != "harope" else {}),
     )
     with torch.no_grad():
         network = PLUGIN.load(load_checkpoint_record(name), state)
-        found, wanted = network(*inputs(side)), dit_by_hand(state, *inputs(side), heads=3)
-    close(found, wanted)
-    assert wanted.std() > 0.1
+        network_result, expected = (
+            network(*inputs(side)),
+            dit_by_hand(state, *inputs(side), heads=3),
+        )
+    check_close(network_result, expected)
+    assert expected.std() > 0.1
     if encoding == "harope":  # the paper's form is another operator: it would be noticed
-        other = load_checkpoint_record(name).model_copy(update={"options": {"qk_mode": "same"}})
-        assert (PLUGIN.load(other, state)(*inputs(side)) - wanted).abs().max() > 1e-2
+        other_checkpoint_record = load_checkpoint_record(name).model_copy(
+            update={"options": {"qk_mode": "same"}}
+        )
+        assert (
+            PLUGIN.load(other_checkpoint_record, state)(*inputs(side)) - expected
+        ).abs().max() > 1e-2
 
 
 def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path) -> None:
     from diffusers import DiTTransformer2DModel
 
-    state = with_table(state_of(SMALL, "ape"))
+    state = with_table(state_of(SMALL_CONFIG, "ape"))
     torch.save(state, tmp_path / "DiT.pt")
-    found = load_checkpoint_record(known(tmp_path, file=tmp_path / "DiT.pt"))
-    assert (found.encoding, found.config["size"]) == ("ape", 8)
-    theirs = DiTTransformer2DModel(
+    checkpoint_record = load_checkpoint_record(register_dit(tmp_path, file=tmp_path / "DiT.pt"))
+    assert (checkpoint_record.encoding, checkpoint_record.config["size"]) == ("ape", 8)
+    library_transformer = DiTTransformer2DModel(
         num_attention_heads=3,
         attention_head_dim=16,
         in_channels=4,
@@ -239,16 +254,20 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
         norm_eps=1e-6,
     ).eval()
     table = {"pos_embed.pos_embed"}  # a buffer that diffusers computes
-    assert table >= set(theirs.load_state_dict(in_diffusers(state), strict=False).missing_keys)
-    for block in theirs.transformer_blocks:
+    assert table >= set(
+        library_transformer.load_state_dict(in_diffusers(state), strict=False).missing_keys
+    )
+    for block in library_transformer.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = (
             0  # diffusers divides by 127 where DiT's code divides by 128
         )
     x, time, labels = inputs()
     with torch.no_grad():
-        ours = PLUGIN.load(found, state)(x, time, labels)
-        close(ours, dit_by_hand(state, x, time, labels, heads=3))
-        close(ours, theirs(x, timestep=time, class_labels=labels).sample)
+        package_value = PLUGIN.load(checkpoint_record, state)(x, time, labels)
+        check_close(package_value, dit_by_hand(state, x, time, labels, heads=3))
+        check_close(
+            package_value, library_transformer(x, timestep=time, class_labels=labels).sample
+        )
 
 
 def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -268,27 +287,30 @@ def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "mlp.fc1": "ff.net.0.proj",
         "mlp.fc2": "ff.net.2",
     }
-    found = {}
+    records = {}
     for kind in ("weight", "bias"):
-        found |= {f"{new}.{kind}": state[f"{old}.{kind}"] for old, new in names.items()}
+        records |= {
+            f"{new_name}.{kind}": state[f"{old_name}.{kind}"]
+            for old_name, new_name in names.items()
+        }
         for i in range(3):
             block = f"transformer_blocks.{i}"
-            found |= {
-                f"{block}.{new}.{kind}": state[f"blocks.{i}.{old}.{kind}"]
-                for old, new in parts.items()
+            records |= {
+                f"{block}.{new_name}.{kind}": state[f"blocks.{i}.{old_name}.{kind}"]
+                for old_name, new_name in parts.items()
             }
-            found |= {
-                f"{block}.norm1.emb.{new}.{kind}": state[f"{old}.{kind}"]
-                for old, new in embedders.items()
+            records |= {
+                f"{block}.norm1.emb.{new_name}.{kind}": state[f"{old_name}.{kind}"]
+                for old_name, new_name in embedders.items()
             }
             thirds = state[f"blocks.{i}.attn.qkv.{kind}"].chunk(3)
-            found |= {
-                f"{block}.attn1.to_{which}.{kind}": third
-                for which, third in zip("qkv", thirds, strict=True)
+            records |= {
+                f"{block}.attn1.to_{which_text}.{kind}": third
+                for which_text, third in zip("qkv", thirds, strict=True)
             }
             table = f"{block}.norm1.emb.class_embedder.embedding_table.weight"
-            found[table] = state["y_embedder.embedding_table.weight"]
-    return found
+            records[table] = state["y_embedder.embedding_table.weight"]
+    return records
 
 
 # -------------------------------------------------------------------------------------------
@@ -296,15 +318,19 @@ def in_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) -> None:
-    state = released(state_of(SMALL, "harope"))
+    state = release_state(state_of(SMALL_CONFIG, "harope"))
     path = training_file(tmp_path / "0400000.pt", state)
-    facts = tomllib.loads(
+    document = tomllib.loads(
         register("r", path, {"drawing": {"vae": str(autoencoder(tmp_path / "vae"))}}).read_text()
     )
-    assert (facts["backbone"], facts["encoding"], facts["scale"]) == ("dit", "harope", "paper")
-    assert facts["config"] == SMALL
-    assert (facts["sampler"], facts["steps"], facts["guidance"]) == ("ddpm", 250, 1.5)
-    assert facts["drawing"] == {
+    assert (document["backbone"], document["encoding"], document["scale"]) == (
+        "dit",
+        "harope",
+        "paper",
+    )
+    assert document["config"] == SMALL_CONFIG
+    assert (document["sampler"], document["steps"], document["guidance"]) == ("ddpm", 250, 1.5)
+    assert document["drawing"] == {
         "tile": 8,
         "guidance_channels": "3",
         "vae_tiling": False,
@@ -320,39 +346,47 @@ def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) 
 
 @pytest.mark.parametrize("form", ["model", "bare", "ddp", "legacy", "safetensors"])
 def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
-    state = released(state_of(SMALL, "harope"))
+    state = release_state(state_of(SMALL_CONFIG, "harope"))
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
     if form == "safetensors":
         save_file(state, path)
     else:
-        held = {"model": {"model": state}, "ddp": {f"module.{k}": v for k, v in state.items()}}.get(
-            form, state
-        )
-        torch.save(held, path, _use_new_zipfile_serialization=form != "legacy")
-    name = known(tmp_path, file=path, config={"size": 8})
+        fields = {
+            "model": {"model": state},
+            "ddp": {f"module.{k}": v for k, v in state.items()},
+        }.get(form, state)
+        torch.save(fields, path, _use_new_zipfile_serialization=form != "legacy")
+    name = register_dit(tmp_path, file=path, config={"size": 8})
     assert load_checkpoint_record(name).encoding == "harope"
-    found = PLUGIN.load(load_checkpoint_record(name), load_weights(path))
+    result = PLUGIN.load(load_checkpoint_record(name), load_weights(path))
     assert torch.equal(
-        found.state_dict()["blocks.2.attn.qkv.weight"], state["blocks.2.attn.qkv.weight"]
+        result.state_dict()["blocks.2.attn.qkv.weight"], state["blocks.2.attn.qkv.weight"]
     )
 
 
 def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None:
-    state = released(state_of(SMALL, "rope-matrix", matrix="svd", per_head=False))
+    state = release_state(state_of(SMALL_CONFIG, "rope-matrix", matrix="svd", per_head=False))
     assert state["blocks.0.attn.learnable_rot.A_u"].shape == (1, 16, 16)
-    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "s.pt", state)))
-    assert (found.encoding, found.options) == ("rope-matrix", {"matrix": "svd", "per_head": False})
-    close(PLUGIN.load(found, state)(*inputs()), dit_by_hand(state, *inputs(), heads=3))
+    checkpoint_record = load_checkpoint_record(
+        register_dit(tmp_path, file=training_file(tmp_path / "s.pt", state))
+    )
+    assert (checkpoint_record.encoding, checkpoint_record.options) == (
+        "rope-matrix",
+        {"matrix": "svd", "per_head": False},
+    )
+    check_close(
+        PLUGIN.load(checkpoint_record, state)(*inputs()), dit_by_hand(state, *inputs(), heads=3)
+    )
 
 
 def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> None:
-    path = training_file(tmp_path / "p.pt", state_of(SMALL, "rope-axial"))
+    path = training_file(tmp_path / "p.pt", state_of(SMALL_CONFIG, "rope-axial"))
     with pytest.raises(
         OptionError, match="the keys of .* do not reveal the encoding; add --encoding, one of: ape"
     ):
-        known(tmp_path, file=path)
+        register_dit(tmp_path, file=path)
     assert (
-        load_checkpoint_record(known(tmp_path, file=path, encoding="videorope")).encoding
+        load_checkpoint_record(register_dit(tmp_path, file=path, encoding="videorope")).encoding
         == "videorope"
     )
 
@@ -361,7 +395,7 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
     """DiT-S/8 without --config: width and depth tell the heads, the table tells the grid."""
     hidden, depth, heads = dit_keys.MODEL_SIZES["S"]
     size = {
-        **SMALL,
+        **SMALL_CONFIG,
         "hidden": hidden,
         "depth": depth,
         "heads": heads,
@@ -376,7 +410,7 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ({"model": "DiT-B/2"}, "its training arguments state hidden = 768, its parameters have 48"),
         (
@@ -386,82 +420,93 @@ def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_contradict_the_keys_are_refused(
-    tmp_path: Path, args: dict[str, Any], said: str
+    tmp_path: Path, args: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(WeightsError, match=said):
-        known(
+    with pytest.raises(WeightsError, match=message):
+        register_dit(
             tmp_path,
-            file=training_file(tmp_path / "x.pt", released(state_of(SMALL, "harope")), **args),
+            file=training_file(
+                tmp_path / "x.pt", release_state(state_of(SMALL_CONFIG, "harope")), **args
+            ),
         )
-    table = with_table(state_of(SMALL, "ape"))
+    table = with_table(state_of(SMALL_CONFIG, "ape"))
     with pytest.raises(
         WeightsError, match="its training arguments state size = 32, its parameters have 8"
     ):
-        known(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
+        register_dit(tmp_path, file=training_file(tmp_path / "y.pt", table, image_size=256))
 
 
 def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_path: Path) -> None:
-    state = with_table(state_of(SMALL, "ape"))
-    for name, table, good in (
+    state = with_table(state_of(SMALL_CONFIG, "ape"))
+    for name, table, good_flag in (
         ("drifted", state[dit_keys.TABLE_KEY] * (1 - 3e-4), True),
         ("learned", state[dit_keys.TABLE_KEY] + 0.01, False),
         ("rowsfirst", state[dit_keys.TABLE_KEY].roll(24, -1), False),
         ("oblong", state[dit_keys.TABLE_KEY][:, :12], False),
     ):
         torch.save({**state, dit_keys.TABLE_KEY: table}, tmp_path / f"{name}.pt")
-        if good:
-            known(tmp_path, name, file=tmp_path / f"{name}.pt")
+        if good_flag:
+            register_dit(tmp_path, name, file=tmp_path / f"{name}.pt")
             continue
         with pytest.raises(
             WeightsError, match="differs from DiT's sin-cos table of 4 x 4|has shape"
         ):
-            known(tmp_path, name, file=tmp_path / f"{name}.pt")
+            register_dit(tmp_path, name, file=tmp_path / f"{name}.pt")
 
 
 def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_path: Path) -> None:
-    harope, ape = released(state_of(SMALL, "harope")), with_table(state_of(SMALL, "ape"))
-    for state, encoding, said in (
+    harope, ape = (
+        release_state(state_of(SMALL_CONFIG, "harope")),
+        with_table(state_of(SMALL_CONFIG, "ape")),
+    )
+    for state, encoding, message in (
         (harope, "rope-axial", "contains harope parameters"),
         (ape, "rope-axial", "contains ape parameters"),
     ):
-        with pytest.raises(OptionError, match=said):
-            known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
-    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
+        with pytest.raises(OptionError, match=message):
+            register_dit(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
+    checkpoint_record = load_checkpoint_record(
+        register_dit(tmp_path, file=training_file(tmp_path / "w.pt", ape))
+    )
     with pytest.raises(WeightsError, match="were trained with ape, not with rope-axial"):
-        PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), ape)
+        PLUGIN.load(checkpoint_record.model_copy(update={"encoding": "rope-axial"}), ape)
     with pytest.raises(WeightsError, match="unexpected encoding.A_u"):
-        PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), harope)
+        PLUGIN.load(checkpoint_record.model_copy(update={"encoding": "rope-axial"}), harope)
     with pytest.raises(WeightsError, match="missing encoding.A_u"):
-        PLUGIN.load(found.model_copy(update={"encoding": "harope"}), state_of(SMALL))
-    broken = {
+        PLUGIN.load(
+            checkpoint_record.model_copy(update={"encoding": "harope"}), state_of(SMALL_CONFIG)
+        )
+    broken_values = {
         key: value for key, value in harope.items() if key != "blocks.1.attn.learnable_rot.A_v"
     }
     with pytest.raises(WeightsError, match="A_v is in 2 of 3 blocks"):
-        known(tmp_path, "b", file=training_file(tmp_path / "b.pt", broken))
+        register_dit(tmp_path, "b", file=training_file(tmp_path / "b.pt", broken_values))
 
 
 class Trap:
     """Makes a folder when it is unpickled."""
 
-    def __init__(self, place: str):
-        self.place = place
+    def __init__(self, location: str):
+        self.place = location
 
     def __reduce__(self) -> Any:
         return os.mkdir, (self.place,)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("is_zipped", [True, False])
 def test_a_training_file_with_anything_else_in_it_is_not_opened(
-    tmp_path: Path, zipped: bool
+    tmp_path: Path, is_zipped: bool
 ) -> None:
     path = training_file(
-        tmp_path / "t.pt", released(state_of(SMALL, "harope")), extra=Trap(str(tmp_path / "mark"))
+        tmp_path / "t.pt",
+        release_state(state_of(SMALL_CONFIG, "harope")),
+        extra=Trap(str(tmp_path / "mark")),
     )
-    whole = {"model": {}, "args": Trap(str(tmp_path / "mark"))}
-    if not zipped:
-        path.write_bytes(pickle.dumps(whole, protocol=2))
+    whole_fields = {"model": {}, "args": Trap(str(tmp_path / "mark"))}
+    if not is_zipped:
+        path.write_bytes(pickle.dumps(whole_fields, protocol=2))
     with pytest.raises(WeightsError, match="holds Python objects beside tensors"):
-        known(tmp_path, file=path)
+        register_dit(tmp_path, file=path)
     assert not (tmp_path / "mark").exists()
 
 
@@ -469,7 +514,9 @@ def test_weights_without_a_table_are_not_taken_for_ape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
-    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
+    path = training_file(
+        tmp_path / "0000001.pt", release_state(state_of(SMALL_CONFIG, "rope-axial"))
+    )
     with pytest.raises(
         OptionError, match="contain no pos_embed, so they were not trained with ape"
     ):

@@ -47,7 +47,7 @@ AT_START = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny FluxPipeline."""
-    return tiny.saved(tmp_path_factory.mktemp("flux") / "base", "flux")
+    return tiny.save_pipeline(tmp_path_factory.mktemp("flux") / "base", "flux")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(
+def attach_encoding(
     base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
 ) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
@@ -72,17 +72,22 @@ def placed(
 def test_at_its_start_it_is_the_untouched_transformer(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any]
 ) -> None:
-    network = placed(base, encoding, **options)
+    network = attach_encoding(base, encoding, **options)
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)
+        )
+        <= 1e-6
+    )
 
 
 def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
-    drawn = drawer.generate(REDS, tiny.settings())
-    for request, image in zip(REDS, drawn.images, strict=True):
+    generated_samples = drawer.generate(REDS, tiny.settings())
+    for request, image in zip(REDS, generated_samples.images, strict=True):
         latents = drawer.initial_noise(request.index, tiny.settings())
-        wanted = pipe(
+        expected = pipe(
             request.prompt,
             height=64,
             width=64,
@@ -91,8 +96,8 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
             latents=latents,
             output_type="np",
         ).images[0]
-        assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
-    assert drawn.failures == {}
+        assert np.abs(image.astype(int) - (255 * expected).round().astype(int)).max() <= 1
+    assert generated_samples.failures == {}
 
 
 class SlowProcessor:
@@ -130,7 +135,7 @@ class SlowProcessor:
         for x, to_q, to_k, to_v, norm_q, norm_k in streams:
             split = [to(x).unflatten(-1, (attn.heads, -1)) for to in (to_q, to_k, to_v)]
             parts.append((norm_q(split[0]), norm_k(split[1]), split[2]))
-        q, k, v = (torch.cat(same, 1) for same in zip(*parts, strict=True))  # (B, N, heads, d)
+        q, k, v = (torch.cat(pair, 1) for pair in zip(*parts, strict=True))  # (B, N, heads, d)
         if self.pair is not None:
             start = 0 if self.tokens == "all" else self.text
             q, k = (
@@ -145,10 +150,10 @@ class SlowProcessor:
             )
         q, k = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (q, k))
         share = torch.einsum("bnhd,bmhd->bhnm", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
-        found = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
+        result = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
         if encoder_hidden_states is None:
-            return found
-        return attn.to_out[0](found[:, self.text :]), attn.to_add_out(found[:, : self.text])
+            return result
+        return attn.to_out[0](result[:, self.text :]), attn.to_add_out(result[:, : self.text])
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
@@ -164,69 +169,74 @@ class SlowProcessor:
 def test_the_matrix_stands_between_norm_and_rotation(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
-    slow = {
+    slow_processors = {
         name: SlowProcessor(network, layer, 8)
         for layer, name in enumerate(pipe.transformer.attn_processors)
     }
     before = tiny.outputs(pipe.transformer, inputs)
-    pipe.transformer.set_attn_processor(slow)
-    wanted = tiny.outputs(pipe.transformer, inputs)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    assert tiny.apart(before, wanted) > 1e-2  # and it does something
+    pipe.transformer.set_attn_processor(slow_processors)
+    expected = tiny.outputs(pipe.transformer, inputs)
+    assert tiny.relative_distance(tiny.outputs(network, inputs), expected) <= 1e-5
+    assert tiny.relative_distance(before, expected) > 1e-2  # and it does something
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
 def test_the_layers_of_a_forward_share_their_angles(
     base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str
 ) -> None:
-    network, made = placed(base, "harope", tokens), []
+    network, records = attach_encoding(base, "harope", tokens), []
     original = flux.encodings._compute_axial_angles
     monkeypatch.setattr(
         flux.encodings,
         "_compute_axial_angles",
-        lambda *given: made.append(given[0]) or original(*given),
+        lambda *inputs_value: records.append(inputs_value[0]) or original(*inputs_value),
     )
     inputs = BACKBONE.trial_inputs(network)
     for forwards in (1, 2):
         tiny.outputs(network, inputs)
-        assert len(made) == forwards
+        assert len(records) == forwards
 
 
 def test_the_control_acts_after_the_rotation(base: Path) -> None:
-    network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
+    network, records = (
+        tiny.train_encoding(attach_encoding(base, "rope-svd-control", qk_mode="same")),
+        {},
+    )
     inputs = BACKBONE.trial_inputs(network)
-    network.attention_callback = lambda layer, q, k: seen.__setitem__(layer, (q, k))
+    network.attention_callback = lambda layer, q, k: records.__setitem__(layer, (q, k))
     tiny.outputs(network, inputs)
-    plain, turned = placed(base, "rope-axial"), {}
-    plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
-    tiny.outputs(plain, inputs)
+    plain_attach_encoding, turned_records = attach_encoding(base, "rope-axial"), {}
+    plain_attach_encoding.attention_callback = lambda layer, q, k: turned_records.__setitem__(
+        layer, (q, k)
+    )
+    tiny.outputs(plain_attach_encoding, inputs)
     pair = network.encoding.control_matrices(0)  # type: ignore[operator]
     torch.testing.assert_close(
-        seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5
+        records[0][0], turned_records[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5
     )  # the first layer's inputs are the same
-    assert sorted(seen) == [0, 1]
-    assert seen[1][0].shape == (1, 2, 24, 16)
+    assert sorted(records) == [0, 1]
+    assert records[1][0].shape == (1, 2, 24, 16)
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
 @pytest.mark.parametrize("encoding", ["harope", "string"])
 def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens: str) -> None:
-    network = tiny.trained(placed(base, encoding, tokens))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens))
     inputs = BACKBONE.trial_inputs(network)
-    wanted = tiny.outputs(network, inputs)
+    expected = tiny.outputs(network, inputs)
     BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), expected) <= 1e-5
     encoded_transformer.unfold_from_norms(network)
-    assert torch.equal(tiny.outputs(network, inputs), wanted)
+    assert torch.equal(tiny.outputs(network, inputs), expected)
 
 
 def test_a_fold_that_moves_the_output_is_refused(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     monkeypatch.setattr(
         encoded_transformer, "scale_by_norm_weights", lambda matrix, norm, like: matrix.detach()
     )  # forgets the norm's weights
@@ -239,16 +249,16 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
 ) -> None:
     right = encoded_transformer.scale_by_norm_weights
 
-    def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
-        made = right(matrix, norm, like).clone()
-        made[-1] *= 1.05
-        return made
+    def fold_wrongly(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
+        right_result = right(matrix, norm, like).clone()
+        right_result[-1] *= 1.05
+        return right_result
 
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     network.transformer.to(torch.bfloat16)
     BACKBONE.fold_matrices(network)
     encoded_transformer.unfold_from_norms(network)
-    monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", wrong)
+    monkeypatch.setattr(encoded_transformer, "scale_by_norm_weights", fold_wrongly)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, differs after folding"):
         BACKBONE.fold_matrices(network)
 
@@ -257,9 +267,9 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(
     "encoding", ["ape", "rope-vanilla", "rope-mixed", "videorope", "head-freq"]
 )
 def test_an_encoding_without_axes_is_refused(base: Path, encoding: str) -> None:
-    with pytest.raises(OptionError) as caught:
-        placed(base, encoding)
-    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(OptionError) as excinfo:
+        attach_encoding(base, encoding)
+    assert len(str(excinfo.value).splitlines()) == 1
 
 
 def test_flux_at_full_size_has_the_papers_parameters() -> None:
@@ -285,11 +295,11 @@ def test_flux_at_full_size_has_the_papers_parameters() -> None:
 # folders
 
 
-def adapted(
+def write_adapter(
     base: Path, folder: Path, encoding: str = "harope", tokens: str = "all"
 ) -> tuple[encoded_transformer.EncodedTransformer, Path]:
     """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
-    network = tiny.trained(placed(base, encoding, tokens))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens))
     lora.add_lora(network, BACKBONE.targets)
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -301,66 +311,71 @@ def adapted(
     )
 
 
-def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
+def load_pipeline(base: Path, manifest: Path, tokens: str = "all", **fields: Any) -> Any:
     read = lora_manifest.read_manifest(manifest)
-    config = {"base": str(base), "encoded_tokens": tokens, **facts}
-    found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
-    return BACKBONE.open_folder(found, manifest, tiny.settings())
+    config = {"base": str(base), "encoded_tokens": tokens, **fields}
+    checkpoint = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
+    return BACKBONE.open_folder(checkpoint, manifest, tiny.settings())
 
 
 def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path) -> None:
-    network, manifest = adapted(base, tmp_path / "a")
+    network, manifest = write_adapter(base, tmp_path / "a")
     inputs = BACKBONE.trial_inputs(network)
-    again = opened(base, manifest).network
+    again = load_pipeline(base, manifest).network
     assert (
-        tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6
+        tiny.relative_distance(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6
     )  # other kernels run on mapped files
-    facts = json.loads(manifest.read_text())
-    assert facts["encoding"] == "harope"
+    document = json.loads(manifest.read_text())
+    assert document["encoding"] == "harope"
     ends = {
         "targets": sorted(BACKBONE.targets),
         "has_full_names": False,
         "layer_ranks": {},
         "layer_alphas": {},
     }
-    assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
-    assert facts["files"] == {
+    assert document["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
+    assert document["files"] == {
         name: sha256_file(tmp_path / "a" / name)
         for name in ("lora.safetensors", "encoding.safetensors")
     }
-    assert facts["training"] == {"dataset": "none", "steps": 4000}
+    assert document["training"] == {"dataset": "none", "steps": 4000}
     assert str(tmp_path) not in manifest.read_text()
 
 
 def test_lora_goes_on_and_off_and_merges(base: Path, tmp_path: Path) -> None:
-    network, _ = adapted(base, tmp_path / "a")
+    network, _ = write_adapter(base, tmp_path / "a")
     inputs = BACKBONE.trial_inputs(network)
-    without = tiny.outputs(tiny.trained(placed(base)), inputs)
+    without = tiny.outputs(tiny.train_encoding(attach_encoding(base)), inputs)
     on = tiny.outputs(network, inputs)
     lora.set_lora_enabled(network, False)
-    assert tiny.apart(tiny.outputs(network, inputs), without) <= 1e-6
-    assert tiny.apart(on, without) > 1e-2
+    assert tiny.relative_distance(tiny.outputs(network, inputs), without) <= 1e-6
+    assert tiny.relative_distance(on, without) > 1e-2
     lora.set_lora_enabled(network, True)
     assert torch.equal(tiny.outputs(network, inputs), on)
     lora.merge_lora(network)
     assert not lora.has_lora(network)
-    assert tiny.apart(tiny.outputs(network, inputs), on) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), on) <= 1e-5
     assert not any("lora" in name for name, _ in network.named_parameters())
 
 
 def test_fresh_lora_changes_nothing_and_names_no_layer_twice(base: Path, pipe: Any) -> None:
-    network = placed(base, "rope-axial")
+    network = attach_encoding(base, "rope-axial")
     inputs = BACKBONE.trial_inputs(network)
     lora.add_lora(network, BACKBONE.targets)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)
+        )
+        <= 1e-6
+    )
     with pytest.raises(OptionError, match="merge it first"):
         lora.add_lora(network, BACKBONE.targets)
     with pytest.raises(OptionError, match="name linear layers"):
-        lora.add_lora(placed(base), ["no_such_layer"])
+        lora.add_lora(attach_encoding(base), ["no_such_layer"])
 
 
 def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) -> None:
-    network = placed(base, "rope-axial")
+    network = attach_encoding(base, "rope-axial")
     lora.add_lora(network, BACKBONE.targets, rank=4, alpha=8)
     for name, parameter in network.transformer.named_parameters():
         if "lora_" in name:
@@ -368,57 +383,62 @@ def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) ->
     BACKBONE.save_adapter(tmp_path, network, str(base))
     pipe.load_lora_weights(tmp_path, weight_name="lora.safetensors", local_files_only=True)
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)
+        )
+        <= 1e-6
+    )
 
 
-def spoil(manifest: Path, **facts: Any) -> None:
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **facts}))
+def spoil(manifest: Path, **fields: Any) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **fields}))
 
 
 def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
-    network, manifest = adapted(base, tmp_path / "a")
-    good = manifest.read_text()
-    other_sizes = tiny.saved(tmp_path / "wide", "flux", num_single_layers=2)
-    other_weights = tiny.saved(tmp_path / "other", "flux", seed=1)
+    network, manifest = write_adapter(base, tmp_path / "a")
+    good_text = manifest.read_text()
+    other_sizes = tiny.save_pipeline(tmp_path / "wide", "flux", num_single_layers=2)
+    other_weights = tiny.save_pipeline(tmp_path / "other", "flux", seed=1)
     with pytest.raises(
         WeightsError, match=r"the adapter was trained on base with num_single_layers = 1, .* has 2"
     ):
-        opened(other_sizes, manifest)
+        load_pipeline(other_sizes, manifest)
     with pytest.raises(WeightsError, match="same sizes but other weights"):
-        opened(other_weights, manifest)
-    for facts, said in [
+        load_pipeline(other_weights, manifest)
+    for fields, message in [
         ({"encoding_file": None}, "lists no weights of its encoding harope"),
         ({"encoding": "string", "options": {}}, "unexpected A_u"),
         (
-            {"files": {"lora.safetensors": json.loads(good)["files"]["lora.safetensors"]}},
+            {"files": {"lora.safetensors": json.loads(good_text)["files"]["lora.safetensors"]}},
             "without its sha256",
         ),
         ({"encoding_file": "../encoding.safetensors"}, "not a plain name"),
         ({"files": {"../x": "0" * 64}}, "not a plain name"),
-        ({"lora": {**json.loads(good)["lora"], "rank": 8}}, "mis-shaped"),
+        ({"lora": {**json.loads(good_text)["lora"], "rank": 8}}, "mis-shaped"),
         (
-            {"lora": {**json.loads(good)["lora"], "targets": ["attn.to_q"]}},
+            {"lora": {**json.loads(good_text)["lora"], "targets": ["attn.to_q"]}},
             "unexpected transformer.",
         ),
         ({"surprise": 1}, "surprise"),
         ({"encoded_tokens": "image"}, "is of flux harope image .* register it again"),
     ]:
-        spoil(manifest, **facts)
-        with pytest.raises(WeightsError, match=said):
-            opened(base, manifest)
-        manifest.write_text(good)
+        spoil(manifest, **fields)
+        with pytest.raises(WeightsError, match=message):
+            load_pipeline(base, manifest)
+        manifest.write_text(good_text)
     (tmp_path / "a" / "encoding.safetensors").write_bytes(
         b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:]
     )
     with pytest.raises(WeightsError, match="has sha256"):
-        opened(base, manifest)
+        load_pipeline(base, manifest)
     assert network.encoded_tokens == "all"
 
 
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
     from harope_bench.pipeline.doctor import _checkpoint_findings
 
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
 
@@ -466,25 +486,30 @@ def test_flux_keeps_the_contract(base: Path) -> None:
 
 
 def cli_run(*words: str | Path) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == 0, done.output
-    return done.output
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == 0, command_result.output
+    return command_result.output
 
 
 def test_register_and_generate_through_the_command_line(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    adapted(base, tmp_path / "adapter")
+    write_adapter(base, tmp_path / "adapter")
     cli_run("register", "my-flux", "--weights", tmp_path / "adapter", "--config", f"base={base}")
-    found = load_checkpoint_record("my-flux")
-    assert (found.backbone, found.encoding, found.steps, found.guidance) == (
+    checkpoint_record = load_checkpoint_record("my-flux")
+    assert (
+        checkpoint_record.backbone,
+        checkpoint_record.encoding,
+        checkpoint_record.steps,
+        checkpoint_record.guidance,
+    ) == (
         "flux",
         "harope",
         28,
         3.5,
     )
-    assert found.sha256 == sha256_file(tmp_path / "adapter/manifest.json")
+    assert checkpoint_record.sha256 == sha256_file(tmp_path / "adapter/manifest.json")
     for side in (64, 128, 512):
         out = tmp_path / f"r{side}"
         words = (
@@ -501,8 +526,8 @@ def test_register_and_generate_through_the_command_line(
             "--out",
             out,
         )
-        said = cli_run(*map(str, words))
-        assert "2 requested, 2 generated, 0 failed" in said
+        cli_run_result = cli_run(*map(str, words))
+        assert "2 requested, 2 generated, 0 failed" in cli_run_result
         assert "2 requested, 0 generated" in cli_run(*map(str, words))
         plan = json.loads((out / "plan.json").read_text())
         assert plan["settings"]["mu_policy"] == "extrapolate"
@@ -516,14 +541,14 @@ def test_whether_it_folds_is_a_setting_of_the_plan(
     from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     register("folds", manifest, {"config": {"base": str(base)}})
-    for said, wanted in ((None, True), (True, True), (False, False)):
-        plan = make_plan("folds", "four-prompts", {"fold": said, "steps": 1})
-        assert plan.settings.fold is wanted
+    for message, expected in ((None, True), (True, True), (False, False)):
+        plan = make_plan("folds", "four-prompts", {"fold": message, "steps": 1})
+        assert plan.settings.fold is expected
         assert (
             BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.is_matrix_applied
-            is wanted
+            is expected
         )
     register("plain", base, {})
     assert make_plan("plain", "four-prompts", {}).settings.fold is None
@@ -533,24 +558,33 @@ def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> 
     from harope_bench.core.state_dicts import weights_bytes
 
     path = tmp_path / "whole.safetensors"
-    path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))
+    path.write_bytes(weights_bytes(tiny.train_encoding(attach_encoding(base)).state_dict(), {}))
     register("whole", path, {"config": {"base": str(base)}})
-    found = load_checkpoint_record("whole")
-    assert (found.backbone, found.encoding, found.config) == ("flux", "harope", {"base": str(base)})
+    checkpoint_record = load_checkpoint_record("whole")
+    assert (checkpoint_record.backbone, checkpoint_record.encoding, checkpoint_record.config) == (
+        "flux",
+        "harope",
+        {"base": str(base)},
+    )
 
 
 def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path) -> None:
     from harope_bench.analysis import learned_matrices
 
-    network, manifest = adapted(base, tmp_path / "a")
+    network, manifest = write_adapter(base, tmp_path / "a")
     register("looked-into", manifest, {"config": {"base": str(base)}})
-    found = learned_matrices.measure_matrices(
+    matrices = learned_matrices.measure_matrices(
         load_checkpoint_record("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None
     )
-    assert [(one.layer, one.head) for one in found.matrices] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(matrix.layer, matrix.head) for matrix in matrices.matrices] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
     pair = network.encoding.matrices(1)
     assert pair is not None
-    assert np.allclose(found.matrices[2].values, pair.q[0].detach(), atol=1e-5)
+    assert np.allclose(matrices.matrices[2].values, pair.q[0].detach(), atol=1e-5)
 
 
 def test_a_base_without_adapter_is_registered_as_it_is(
@@ -558,8 +592,11 @@ def test_a_base_without_adapter_is_registered_as_it_is(
 ) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})
-    found = load_checkpoint_record("plain-flux")
-    assert (found.encoding, found.config["base"]) == ("rope-axial", str(base))
+    checkpoint_record = load_checkpoint_record("plain-flux")
+    assert (checkpoint_record.encoding, checkpoint_record.config["base"]) == (
+        "rope-axial",
+        str(base),
+    )
     cli_run(
         "generate",
         "plain-flux",
@@ -583,13 +620,13 @@ def test_where_the_base_lies_does_not_change_a_plan(
 
     tiny.register_prompts(monkeypatch)
     (tmp_path / "link").symlink_to(base)
-    adapted(base, tmp_path / "a")
+    write_adapter(base, tmp_path / "a")
     register("here", tmp_path / "a", {"config": {"base": str(base)}})
     plan = make_plan("here", "four-prompts", {})
-    moved = plan.checkpoint.model_copy(
+    moved_checkpoint = plan.checkpoint.model_copy(
         update={"config": {**plan.checkpoint.config, "base": str(tmp_path / "link")}}
     )
-    assert plan.model_copy(update={"checkpoint": moved}).digest == plan.digest
+    assert plan.model_copy(update={"checkpoint": moved_checkpoint}).digest == plan.digest
     image = plan.checkpoint.model_copy(
         update={"config": {**plan.checkpoint.config, "encoded_tokens": "image"}}
     )
@@ -597,7 +634,7 @@ def test_where_the_base_lies_does_not_change_a_plan(
 
 
 @pytest.mark.parametrize(
-    ("settings", "config", "said"),
+    ("settings", "config", "message"),
     [
         ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
         ({"sampler": "ddpm"}, {}, "own flow scheduler"),
@@ -609,9 +646,9 @@ def test_where_the_base_lies_does_not_change_a_plan(
     ],
 )
 def test_what_it_cannot_draw_is_refused_before_anything_loads(
-    base: Path, settings: Any, config: Any, said: str
+    base: Path, settings: Any, config: Any, message: str
 ) -> None:
-    with pytest.raises((OptionError, WeightsError), match=said):
+    with pytest.raises((OptionError, WeightsError), match=message):
         BACKBONE.check_inputs(
             tiny.checkpoint("flux", config={"base": str(base), **config}), tiny.settings(**settings)
         )
@@ -619,8 +656,10 @@ def test_what_it_cannot_draw_is_refused_before_anything_loads(
 
 def plain_drawer(base: Path, **settings: Any) -> Any:
     register("drawer", base, {})
-    found = load_checkpoint_record("drawer")
-    return BACKBONE.open_folder(found, Path(found.weights), tiny.settings(**settings))
+    checkpoint_record = load_checkpoint_record("drawer")
+    return BACKBONE.open_folder(
+        checkpoint_record, Path(checkpoint_record.weights), tiny.settings(**settings)
+    )
 
 
 def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(base: Path) -> None:
@@ -636,17 +675,20 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
 
 
 def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
-    _, manifest = adapted(base, tmp_path / "a")
+    _, manifest = write_adapter(base, tmp_path / "a")
     register("low", manifest, {"config": {"base": str(base)}})
-    found = load_checkpoint_record("low")
-    full = (
-        BACKBONE.open_folder(found, manifest, tiny.settings())
+    checkpoint_record = load_checkpoint_record("low")
+    full_images = (
+        BACKBONE.open_folder(checkpoint_record, manifest, tiny.settings())
         .generate(REDS[:1], tiny.settings())
         .images.astype(int)
     )
-    low = BACKBONE.open_folder(found, manifest, tiny.settings(dtype="bfloat16"))
+    low = BACKBONE.open_folder(checkpoint_record, manifest, tiny.settings(dtype="bfloat16"))
     assert low.network.transformer.dtype == torch.bfloat16
-    assert np.abs(low.generate(REDS[:1], tiny.settings(dtype="bfloat16")).images - full).mean() < 16
+    assert (
+        np.abs(low.generate(REDS[:1], tiny.settings(dtype="bfloat16")).images - full_images).mean()
+        < 16
+    )
 
 
 def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
@@ -654,9 +696,12 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     scheduler = FlowMatchEulerDiscreteScheduler(**tiny.SHIFT)
-    last = {}
-    for name, used in (("extrapolate", scheduler), ("clamp", flux.clamp_time_shift(scheduler))):
-        config = used.config
+    last_records = {}
+    for name, scheduler_result in (
+        ("extrapolate", scheduler),
+        ("clamp", flux.clamp_time_shift(scheduler)),
+    ):
+        config = scheduler_result.config
         mu = calculate_shift(
             16384,
             config.base_image_seq_len,
@@ -664,32 +709,36 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
             config.base_shift,
             config.max_shift,
         )
-        used.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=mu)
-        last[name] = (round(mu, 2), round(float(used.sigmas[-2]), 3))
-    assert last == {"extrapolate": (3.23, 0.484), "clamp": (1.15, 0.105)}
+        scheduler_result.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=mu)
+        last_records[name] = (round(mu, 2), round(float(scheduler_result.sigmas[-2]), 3))
+    assert last_records == {"extrapolate": (3.23, 0.484), "clamp": (1.15, 0.105)}
 
 
 def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None:
-    small = Path(shutil.copytree(base, tmp_path / "small"))
-    scheduler = small / "scheduler/scheduler_config.json"
+    small_path = Path(shutil.copytree(base, tmp_path / "small"))
+    scheduler = small_path / "scheduler/scheduler_config.json"
     scheduler.write_text(
         json.dumps(
             {**json.loads(scheduler.read_text()), "max_image_seq_len": 64, "base_image_seq_len": 16}
         )
     )
-    register("drawer", small, {})
-    found, drawn = load_checkpoint_record("drawer"), {}
+    register("drawer", small_path, {})
+    checkpoint_record, generated_records = load_checkpoint_record("drawer"), {}
     for side in (64, 256):
         for policy in ("extrapolate", "clamp"):
             settings = tiny.settings(resolution=side, mu_policy=policy)
-            drawer = BACKBONE.open_folder(found, Path(found.weights), settings)
-            opened_with = drawer.pipe.scheduler
-            drawn[side, policy] = drawer.generate(REDS[:1], settings).images
+            drawer = BACKBONE.open_folder(
+                checkpoint_record, Path(checkpoint_record.weights), settings
+            )
+            loaded_network = drawer.pipe.scheduler
+            generated_records[side, policy] = drawer.generate(REDS[:1], settings).images
             assert (
-                drawer.pipe.scheduler is opened_with
+                drawer.pipe.scheduler is loaded_network
             )  # drawing leaves the drawer as it was opened
-    assert np.array_equal(drawn[64, "extrapolate"], drawn[64, "clamp"])
-    assert not np.array_equal(drawn[256, "extrapolate"], drawn[256, "clamp"])
+    assert np.array_equal(generated_records[64, "extrapolate"], generated_records[64, "clamp"])
+    assert not np.array_equal(
+        generated_records[256, "extrapolate"], generated_records[256, "clamp"]
+    )
     assert drawer.pipe.scheduler.config.base_shift == 1.15
 
 
@@ -699,7 +748,7 @@ def test_position_scaling_takes_the_two_image_axes(base: Path) -> None:
     assert drawer.network.encoding.scaling == flux.encodings.Scaling(
         "ntk", (1, 64, 64), (1, 128, 128)
     )
-    network = placed(base, "harope", "image")
+    network = attach_encoding(base, "harope", "image")
     with pytest.raises(OptionError, match="yarn"):
         BACKBONE.rescale_positions(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
 
@@ -716,13 +765,13 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
 
 def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
-    ours = drawer.initial_noise(7, tiny.settings())
+    package_initial_noise = drawer.initial_noise(7, tiny.settings())
     from harope_bench.models.samplers.noise import index_generator
 
-    theirs, _ = pipe.prepare_latents(
+    library_prepare_latent, _ = pipe.prepare_latents(
         1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7)
     )
-    assert torch.equal(ours, theirs)
+    assert torch.equal(package_initial_noise, library_prepare_latent)
 
 
 def test_flux_is_a_registered_backbone() -> None:

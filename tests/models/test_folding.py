@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dit_files import SMALL, state_of
+from dit_files import SMALL_CONFIG, state_of
 from torch import Tensor, nn
 
 from harope_bench.core import registry
@@ -31,9 +31,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def network(encoding: str, **options: Any) -> dit.DiT:
-    built: dit.DiT = PLUGIN.build(encoding, options, SMALL)
-    built.load_state_dict(state_of(SMALL, encoding, 0.2, **options))
-    return built
+    built_network: dit.DiT = PLUGIN.build(encoding, options, SMALL_CONFIG)
+    built_network.load_state_dict(state_of(SMALL_CONFIG, encoding, 0.2, **options))
+    return built_network
 
 
 # ------------------------------------------------------------------------------------------
@@ -47,13 +47,13 @@ def test_a_folded_projection_is_the_matrix_after_the_projection(count: int, bias
     layer, matrix, x = nn.Linear(10, 3 * 4, bias=bias), noise(count, 4, 4), noise(5, 10, seed=1)
     with torch.no_grad():
         heads = layer(x).unflatten(-1, (3, 4))  # (5, heads, d)
-        wanted = (
+        expected = (
             torch.stack([matrix[h % count] @ heads[:, h].T for h in range(3)])
             .permute(2, 0, 1)
             .flatten(1)
         )
         folding.fold_linear(layer, matrix)
-        torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -63,22 +63,26 @@ def test_fused_projections_fold_queries_and_keys_and_leave_values(bias: bool) ->
     pair = QueryKeyMatrices(noise(3, 4, 4), noise(3, 4, 4, seed=2))
     with torch.no_grad():
         parts = layer(x).unflatten(-1, (3, 3, 4))
-        wanted = parts.clone()
+        expected = parts.clone()
         for head in range(3):
-            wanted[:, 0, head] = parts[:, 0, head] @ pair.q[head].T
-            wanted[:, 1, head] = parts[:, 1, head] @ pair.k[head].T
+            expected[:, 0, head] = parts[:, 0, head] @ pair.q[head].T
+            expected[:, 1, head] = parts[:, 1, head] @ pair.k[head].T
         folding.fold_fused(layer, pair)
-        torch.testing.assert_close(layer(x).unflatten(-1, (3, 3, 4)), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            layer(x).unflatten(-1, (3, 3, 4)), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_products_are_taken_in_float64_and_keep_their_dtype() -> None:
     """Numbers that float32 sums lose: 1e8 + 1 - 1e8."""
     weight = torch.tensor([[1e8], [1.0], [-1e8]])
-    found = folding.fold_projection(folding.Projection(weight, weight[:, 0]), torch.ones(1, 3, 3))
-    assert found.weight.dtype == torch.float32
-    assert found.weight.tolist() == [[1.0]] * 3
-    assert found.bias is not None
-    assert found.bias.tolist() == [1.0] * 3
+    fold_projection = folding.fold_projection(
+        folding.Projection(weight, weight[:, 0]), torch.ones(1, 3, 3)
+    )
+    assert fold_projection.weight.dtype == torch.float32
+    assert fold_projection.weight.tolist() == [[1.0]] * 3
+    assert fold_projection.bias is not None
+    assert fold_projection.bias.tolist() == [1.0] * 3
 
 
 # ----------------------------------------------------------------------------------------------
@@ -109,10 +113,10 @@ def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict
         assert net.encoding.properties.foldable is False
         assert type(net.encoding).__name__ == "RopeAxial"
         assert not list(net.encoding.parameters())
-        for case, wanted in zip(cases, before, strict=True):
-            off = (net(*case) - wanted).square().mean().sqrt()
-            assert off <= 1e-5 * wanted.square().mean().sqrt()
-            assert wanted.std() > 0.1
+        for case, expected in zip(cases, before, strict=True):
+            off = (net(*case) - expected).square().mean().sqrt()
+            assert off <= 1e-5 * expected.square().mean().sqrt()
+            assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -156,18 +160,20 @@ def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
-    plain, folded = (
+    plain_plan, folded_plan = (
         make_plan("digits-harope", None, {"steps": 2}),
         make_plan("digits-harope", None, {"steps": 2, "fold": True}),
     )
-    assert plain.settings.fold is None
-    assert "fold" not in plain.digest_fields()["settings"]  # runs of before keep their digest
-    assert folded.digest != plain.digest
-    drawn = [
+    assert plain_plan.settings.fold is None
+    assert "fold" not in plain_plan.digest_fields()["settings"]  # runs of before keep their digest
+    assert folded_plan.digest != plain_plan.digest
+    generated_ones = [
         generate_one(open_generator(p.checkpoint, p.settings), p, 3).astype(int)
-        for p in (plain, folded)
+        for p in (plain_plan, folded_plan)
     ]
-    assert np.abs(drawn[0] - drawn[1]).max() <= 1  # of 255: rounding may cut a level elsewhere
+    assert (
+        np.abs(generated_ones[0] - generated_ones[1]).max() <= 1
+    )  # of 255: rounding may cut a level elsewhere
     with pytest.raises(
         OptionError,
         match=(
@@ -180,11 +186,15 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
 
 def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_path: Path) -> None:
     path = export_checkpoint("digits-harope", tmp_path / "plain.safetensors", is_folded=True)
-    facts = tomllib.loads(register("plain", path, {}).read_text())
-    assert facts["encoding"] == "rope-axial"
-    assert facts["options"] == {"base": 10000.0, "axis_order": "row-first", "layout": "interleaved"}
+    document = tomllib.loads(register("plain", path, {}).read_text())
+    assert document["encoding"] == "rope-axial"
+    assert document["options"] == {
+        "base": 10000.0,
+        "axis_order": "row-first",
+        "layout": "interleaved",
+    }
     original = load_checkpoint_record("digits-harope")
-    for same in (
+    for text in (
         "config",
         "sampler",
         "steps",
@@ -194,15 +204,15 @@ def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_pa
         "recipe_sha256",
         "training_seed",
     ):
-        assert facts[same] == getattr(original, same)
-    drawn = []
+        assert document[text] == getattr(original, text)
+    generated_records = []
     for name in ("digits-harope", "plain"):
         plan = make_plan(name, None, {"steps": 4})
-        drawn.append(
+        generated_records.append(
             generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3).astype(int)
         )
-    assert np.abs(drawn[0] - drawn[1]).max() <= 1
-    assert drawn[0].std() > 10
+    assert np.abs(generated_records[0] - generated_records[1]).max() <= 1
+    assert generated_records[0].std() > 10
 
 
 def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
@@ -212,11 +222,13 @@ def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
         {},
     )
     assert load_checkpoint_record("again").encoding == "string"
-    drawn = []
+    generated_records = []
     for name in ("digits-string", "again"):
         plan = make_plan(name, None, {"steps": 2})
-        drawn.append(generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3))
-    assert np.array_equal(*drawn)
+        generated_records.append(
+            generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3)
+        )
+    assert np.array_equal(*generated_records)
     assert (
         export_checkpoint(
             "digits-string", tmp_path / "twice.safetensors", is_folded=False

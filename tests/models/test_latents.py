@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
+from dit_files import (
+    SMALL_CONFIG,
+    autoencoder,
+    register_dit,
+    release_state,
+    state_of,
+    training_file,
+    with_table,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -32,7 +40,7 @@ pytest.importorskip("diffusers", reason="needs the extra t2i")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("fields", "message"),
     [
         (
             {"resolution": 72},
@@ -51,15 +59,15 @@ pytest.importorskip("diffusers", reason="needs the extra t2i")
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_the_plan(
-    tmp_path: Path, asked: dict[str, Any], said: str
+    tmp_path: Path, fields: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(OptionError, match=said):
-        make_plan(known(tmp_path), None, {"resolution": 64, **asked})
+    with pytest.raises(OptionError, match=message):
+        make_plan(register_dit(tmp_path), None, {"resolution": 64, **fields})
 
 
 def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
-    name = known(tmp_path)
-    path = training_file(tmp_path / "n.pt", released(state_of(SMALL, "harope")))
+    name = register_dit(tmp_path)
+    path = training_file(tmp_path / "n.pt", release_state(state_of(SMALL_CONFIG, "harope")))
     register("none", path, {"suite": "digits"} | {"config": {"heads": 3}})
     with pytest.raises(
         OptionError,
@@ -69,16 +77,16 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
         ),
     ):
         make_plan("none", None, {"resolution": 64})
-    for change, said in (
+    for change, message in (
         ({"scaling_factor": 0.13025}, "scales latents by 0.13025"),
         ({"latent_channels": 16}, "has 16 latent channels at 1/8, wanted 4 at 1/8"),
         ({"shift_factor": 0.1}, "shift 0.1"),
     ):
-        with pytest.raises(OptionError, match=said):
+        with pytest.raises(OptionError, match=message):
             make_plan(
                 name,
                 None,
-                {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))},
+                {"resolution": 64, "vae": str(autoencoder(tmp_path / message[:5], **change))},
             )
     with pytest.raises(
         OptionError, match="vae does not apply to checkpoint digits-harope: it generates pixels"
@@ -91,9 +99,9 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
 
 
 def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: Path) -> None:
-    config = {**SMALL, "hidden": 36, "heads": 6}
+    config = {**SMALL_CONFIG, "hidden": 36, "heads": 6}
     path = training_file(tmp_path / "o.pt", state_of(config))
-    name = known(tmp_path, file=path, encoding="rope-axial", config={"heads": 6})
+    name = register_dit(tmp_path, file=path, encoding="rope-axial", config={"heads": 6})
     with pytest.raises(OptionError, match="rope-axial needs a head size divisible by 4, found 6"):
         make_plan(name, None, {"resolution": 64})
 
@@ -101,7 +109,7 @@ def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: 
 def test_a_hub_id_means_the_local_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(OptionError, match="neither in such a folder nor in the local hub cache"):
         make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"})
@@ -116,7 +124,7 @@ def test_a_hub_id_means_the_local_cache_alone(
 def test_without_diffusers_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(known(tmp_path), None, {"resolution": 64})
+    plan = make_plan(register_dit(tmp_path), None, {"resolution": 64})
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(
         MissingExtraError,
@@ -125,30 +133,30 @@ def test_without_diffusers_the_extra_is_named(
         open_generator(plan.checkpoint, plan.settings)
 
 
-def opened(name: str) -> Any:
+def loaded_generator(name: str) -> Any:
     plan = make_plan(name, None, {"resolution": 64})
     return open_generator(plan.checkpoint, plan.settings)
 
 
 def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     config, weights = (
         tmp_path / "vae/config.json",
         tmp_path / "vae/diffusion_pytorch_model.safetensors",
     )
-    state, whole = load_file(weights), config.read_text()
+    state, whole_text = load_file(weights), config.read_text()
     save_file(
         {key: value for key, value in state.items() if key != "decoder.conv_in.bias"}, weights
     )
     message = "vae (has keys that do not fit: missing decoder.conv_in.bias|does not load)"
-    with pytest.raises(WeightsError, match=message) as caught:
-        opened(name)
-    assert "\n" not in str(caught.value)
-    for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
+    with pytest.raises(WeightsError, match=message) as excinfo:
+        loaded_generator(name)
+    assert "\n" not in str(excinfo.value)
+    for text in ("[1]", "{", whole_text.replace("[\n    4,", '[\n    "x",')):
         config.write_text(text)
-        with pytest.raises((OptionError, WeightsError)) as caught:
-            opened(name)
-        assert "\n" not in str(caught.value)
+        with pytest.raises((OptionError, WeightsError)) as excinfo:
+            loaded_generator(name)
+        assert "\n" not in str(excinfo.value)
 
 
 # --------------------------------------------------------------------------------------------
@@ -156,12 +164,12 @@ def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     generate(plan, [0], tmp_path / "run")
     (tmp_path / "vae").rename(tmp_path / "moved")
-    moved = make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")})
-    assert generate(moved, [0, 1], tmp_path / "run").n_generated == 1
+    moved_plan = make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")})
+    assert generate(moved_plan, [0, 1], tmp_path / "run").n_generated == 1
     autoencoder(tmp_path / "moved", seed=1)
     with pytest.raises(PlanMismatchError, match="settings.vae_sha256 is"):
         generate(
@@ -170,7 +178,7 @@ def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
             tmp_path / "run",
         )
     with pytest.raises(WeightsError, match="the plan's autoencoder has"):
-        open_generator(moved.checkpoint, moved.settings)
+        open_generator(moved_plan.checkpoint, moved_plan.settings)
 
 
 @pytest.mark.parametrize("encoding", ["harope", "ape"])
@@ -180,28 +188,34 @@ def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
         "guidance_channels": "3",
         "fold": True if encoding == "harope" else None,
     }
-    check_backbone("dit", SMALL, encoding=encoding, resolution=64, sampler="ddpm", settings=drawing)
+    check_backbone(
+        "dit", SMALL_CONFIG, encoding=encoding, resolution=64, sampler="ddpm", settings=drawing
+    )
 
 
 def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path: Path) -> None:
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_generator(plan.checkpoint, plan.settings)
     x, time = (
         torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)),
         torch.tensor([3.0, 812.0]),
     )
-    labels, empty = torch.tensor([2, 7]), torch.tensor([10, 10])
-    told, untold = drawer.network(x, time, labels), drawer.network(x, time, empty)
+    labels, empty_tensor = torch.tensor([2, 7]), torch.tensor([10, 10])
+    network, untold = drawer.network(x, time, labels), drawer.network(x, time, empty_tensor)
     for channels, count in (("3", 3), ("all", 4)):
-        found = drawer._guided_network(labels, 1.5, channels)(x, time)
-        wanted = torch.cat(
-            (untold[:, :count] + 1.5 * (told[:, :count] - untold[:, :count]), told[:, count:]), 1
+        result = drawer._guided_network(labels, 1.5, channels)(x, time)
+        expected = torch.cat(
+            (
+                untold[:, :count] + 1.5 * (network[:, :count] - untold[:, :count]),
+                network[:, count:],
+            ),
+            1,
         )
         torch.testing.assert_close(
-            found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max())
+            result, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max())
         )
-        assert (found[:, :3] - told[:, :3]).abs().max() > 1e-3
+        assert (result[:, :3] - network[:, :3]).abs().max() > 1e-3
 
 
 def test_pixels_are_the_decoders_by_the_releases_rule(
@@ -209,7 +223,7 @@ def test_pixels_are_the_decoders_by_the_releases_rule(
 ) -> None:
     from diffusers import AutoencoderKL
 
-    name = known(tmp_path)
+    name = register_dit(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_generator(plan.checkpoint, plan.settings)
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -217,27 +231,27 @@ def test_pixels_are_the_decoders_by_the_releases_rule(
     requests = registry.load_by_name("suites", "digits").requests([0, 1])
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
     with torch.no_grad():
-        wanted = (
+        expected = (
             torch.clamp(127.5 * vae.decode(latents / 0.18215).sample + 128.0, 0, 255)
             .permute(0, 2, 3, 1)
             .to(torch.uint8)
             .numpy()
         )
-    found = drawer.generate(requests, plan.settings).images
+    images = drawer.generate(requests, plan.settings).images
     assert (
-        np.abs(found.astype(int) - wanted).max() <= 1
+        np.abs(images.astype(int) - expected).max() <= 1
     )  # rows are decoded one at a time: sums in another order may cut elsewhere
-    assert found.std() > 1
+    assert images.std() > 1
 
 
 def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
-    name = known(tmp_path)
-    whole, tiled = (
+    name = register_dit(tmp_path)
+    whole_plan, tiled_plan = (
         make_plan(name, None, {"resolution": 128, "vae_tiling": tiling}) for tiling in (False, True)
     )
-    assert whole.digest != tiled.digest
+    assert whole_plan.digest != tiled_plan.digest
     pictures = []
-    for folder, plan in (("whole", whole), ("tiled", tiled)):
+    for folder, plan in (("whole", whole_plan), ("tiled", tiled_plan)):
         generate(plan, [0], tmp_path / folder)
         with Image.open(tmp_path / folder / "images/000000.png") as picture:
             pictures.append(np.asarray(picture))
@@ -249,7 +263,7 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
     """Learned or not, weights fit every grid; the scaling reaches the encoding with the training
     grid and the new one.
     """
-    name = known(tmp_path, of=encoding)
+    name = register_dit(tmp_path, of=encoding)
     kinds = [None, "linear", "yarn"] if encoding == "harope" else [None, "extend", "interpolate"]
     pictures = {}
     for kind in kinds:
@@ -268,8 +282,8 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
 
 def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6)).double()
-    wanted = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE_KEY][0]
-    torch.testing.assert_close(sincos_table(rows, 48, 10000.0).float(), wanted, rtol=0, atol=1e-6)
+    expected = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE_KEY][0]
+    torch.testing.assert_close(sincos_table(rows, 48, 10000.0).float(), expected, rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ full
@@ -281,7 +295,14 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     steps, a PNG.
     """
     hidden, depth, heads = dit_keys.MODEL_SIZES["B"]
-    size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "size": 32, "classes": 1000}
+    size = {
+        **SMALL_CONFIG,
+        "hidden": hidden,
+        "depth": depth,
+        "heads": heads,
+        "size": 32,
+        "classes": 1000,
+    }
     with torch.device("meta"):
         shapes = {
             key: value.shape
@@ -293,7 +314,7 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
             )
         }
     rng = torch.Generator().manual_seed(0)
-    state = released(
+    state = release_state(
         {key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()}
     )
     assert len(state) == 167

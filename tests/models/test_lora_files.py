@@ -40,19 +40,21 @@ FILE = lora_manifest.LIBRARY_LORA
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of a tiny pipeline a kind."""
-    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+    return {
+        kind: tiny.save_pipeline(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS
+    }
 
 
 def backbone(kind: str) -> Any:
     return registry.load_by_name("backbones", kind)
 
 
-def opened(kind: str, bases: dict[str, Path]) -> Any:
+def load_pipeline(kind: str, bases: dict[str, Path]) -> Any:
     """The library's pipeline, ours nowhere in it."""
     return backbone(kind).load_pipeline(bases[kind], tiny.settings())
 
 
-def saved(
+def save_lora(
     kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any
 ) -> Path:
     """A folder with the LoRA file that diffusers writes for random low-rank weights of that peft
@@ -61,8 +63,8 @@ def saved(
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    pipe = opened(kind, bases)
-    made = LoraConfig(
+    pipe = load_pipeline(kind, bases)
+    lora_config = LoraConfig(
         **{
             "r": 4,
             "lora_alpha": 4,
@@ -70,27 +72,27 @@ def saved(
             **config,
         }
     )
-    pipe.transformer.add_adapter(made)
+    pipe.transformer.add_adapter(lora_config)
     rng = torch.Generator().manual_seed(3)
     for name, parameter in pipe.transformer.named_parameters():
         if "lora_" in name:
             parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=rng))
     layers = get_peft_model_state_dict(pipe.transformer)
-    metadata = {"transformer_lora_adapter_metadata": made.to_dict()} if note else {}
+    metadata = {"transformer_lora_adapter_metadata": lora_config.to_dict()} if note else {}
     pipe.save_lora_weights(folder, transformer_lora_layers=layers, **metadata)
     return folder
 
 
 def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.ndarray:
     """What diffusers itself draws, with that folder's LoRA or without."""
-    pipe, ours = opened(kind, bases), backbone(kind)
+    pipe, package_backbone = load_pipeline(kind, bases), backbone(kind)
     if folder is not None:
         pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
-    latents = ours.generator_class(pipe, None, ours.parse_config({"base": "x"})).initial_noise(
-        RED.index, tiny.settings()
-    )
-    length = ours.parse_config({"base": "x"}).text_tokens
-    drawn = pipe(
+    latents = package_backbone.generator_class(
+        pipe, None, package_backbone.parse_config({"base": "x"})
+    ).initial_noise(RED.index, tiny.settings())
+    length = package_backbone.parse_config({"base": "x"}).text_tokens
+    generated_pipe = pipe(
         RED.prompt,
         height=64,
         width=64,
@@ -100,14 +102,14 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
         max_sequence_length=length,
         output_type="np",
     )
-    return (255 * drawn.images[0]).round().astype(int)
+    return (255 * generated_pipe.images[0]).round().astype(int)
 
 
 def our_image(name: str, **settings: Any) -> np.ndarray:
-    used = tiny.settings(**settings)
+    settings_result = tiny.settings(**settings)
     return (
-        open_generator(load_checkpoint_record(name), used)
-        .generate([RED], used)
+        open_generator(load_checkpoint_record(name), settings_result)
+        .generate([RED], settings_result)
         .images[0]
         .astype(int)
     )
@@ -126,16 +128,19 @@ def our_image(name: str, **settings: Any) -> np.ndarray:
 def test_a_bare_lora_draws_what_the_library_draws(
     bases: dict[str, Path], tmp_path: Path, kind: str, note: bool, config: dict[str, Any]
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note, **config)
+    folder = save_lora(kind, bases, tmp_path / "lora", note, **config)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
-    wanted = library_image(kind, bases, folder)
-    assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
-    assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
-    found, manifest = (
+    expected = library_image(kind, bases, folder)
+    assert np.abs(our_image("mine") - expected).max() <= 1  # a rounding of pixels
+    assert np.abs(library_image(kind, bases, None) - expected).max() > 8  # and it does something
+    checkpoint_record, manifest = (
         load_checkpoint_record("mine"),
         lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json"),
     )
-    assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).base_encoding)
+    assert (checkpoint_record.backbone, checkpoint_record.encoding, checkpoint_record.options) == (
+        kind,
+        *backbone(kind).base_encoding,
+    )
     assert manifest.files == {
         "lora.safetensors": sha256_file(folder / FILE)
     }  # the user's file, byte by byte
@@ -143,7 +148,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
 
 
 def test_merged_it_draws_the_same(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", lora_alpha=16)
+    folder = save_lora("flux", bases, tmp_path / "lora", lora_alpha=16)
     register("merged", folder, {"config": {"base": str(bases["flux"]), "merge_lora": True}})
     assert np.abs(our_image("merged") - library_image("flux", bases, folder)).max() <= 1
 
@@ -153,14 +158,14 @@ def kohya(folder: Path, target: Path) -> Path:
     kohya's scripts write.
     """
     rng, state = torch.Generator().manual_seed(4), {}
-    for part, (wide, narrow) in {
+    for part, (wide_name, narrow_field) in {
         "img_attn_proj": (32, 32),
         "txt_attn_proj": (32, 32),
         "img_mlp_0": (128, 32),
     }.items():
         name = f"lora_unet_double_blocks_0_{part}"
-        state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow, generator=rng)
-        state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide, 4, generator=rng)
+        state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow_field, generator=rng)
+        state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide_name, 4, generator=rng)
         state[f"{name}.alpha"] = torch.tensor(8.0)
     target.mkdir()
     save_file(state, target / FILE)
@@ -172,15 +177,15 @@ def test_another_tools_names_are_translated_by_the_library(
 ) -> None:
     folder = kohya(bases["flux"], tmp_path / "kohya")
     register("kohya", folder / FILE, {"config": {"base": str(bases["flux"])}})
-    wanted = library_image("flux", bases, folder)
-    assert np.abs(our_image("kohya") - wanted).max() <= 1
-    assert np.abs(library_image("flux", bases, None) - wanted).max() > 8
+    expected = library_image("flux", bases, folder)
+    assert np.abs(our_image("kohya") - expected).max() <= 1
+    assert np.abs(library_image("flux", bases, None) - expected).max() > 8
     manifest = lora_manifest.read_manifest(home() / "checkpoints/kohya/manifest.json")
     assert manifest.training == {"lora_converted_from_sha256": sha256_file(folder / FILE)}
 
 
 def test_alphas_in_the_file_are_kept(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     state = load_file(folder / FILE)
     for number, layer in enumerate(sorted({key.rsplit(".lora_", 1)[0] for key in state})):
         state[f"{layer}.alpha"] = torch.tensor(2.0 if number else 12.0)
@@ -204,8 +209,8 @@ def encoding_file(
     """Writes the weights of an encoding that is no longer the identity, and returns the network
     that has them.
     """
-    network = tiny.trained(
-        backbone(kind).attach_encoding(opened(kind, bases).transformer, encoding, options)
+    network = tiny.train_encoding(
+        backbone(kind).attach_encoding(load_pipeline(kind, bases).transformer, encoding, options)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
@@ -219,27 +224,31 @@ def encoding_file(
 def test_the_encodings_weights_travel_with_it(
     bases: dict[str, Path], tmp_path: Path, kind: str, beside: bool
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     path = folder / "encoding.safetensors" if beside else tmp_path / "mine.safetensors"
     network = encoding_file(kind, bases, path, qk_mode="same")
-    said = {
+    fields = {
         "config": {"base": str(bases[kind])},
         "options": {"qk_mode": "same"},
         "encoding": None if beside else "harope",
     }
-    register("both", folder, said, None if beside else path)
-    found = load_checkpoint_record("both")
-    assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
+    register("both", folder, fields, None if beside else path)
+    checkpoint_record = load_checkpoint_record("both")
+    assert (checkpoint_record.encoding, checkpoint_record.options) == (
+        "harope",
+        {"qk_mode": "same"},
+    )
     network.transformer.load_lora_adapter(load_file(folder / FILE))
     inputs = backbone(kind).trial_inputs(network)
-    used = open_generator(found, tiny.settings(fold=False)).network
+    network_result = open_generator(checkpoint_record, tiny.settings(fold=False)).network
     assert (
-        tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6
+        tiny.relative_distance(tiny.outputs(network_result, inputs), tiny.outputs(network, inputs))
+        <= 2e-6
     )  # other kernels run on mapped files
 
 
 def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder = saved("flux", bases, tmp_path / "lora")
+    folder = save_lora("flux", bases, tmp_path / "lora")
     encoding_file("flux", bases, folder / "encoding.safetensors", "string", note=True)
     register("noted", folder, {"config": {"base": str(bases["flux"])}})
     assert load_checkpoint_record("noted").encoding == "string"
@@ -248,58 +257,69 @@ def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path
 # ------------------------------------------------------------------------------------- refusals
 
 
-def wrong(
+def check_refusal(
     name: str,
     weights: Path,
-    said: dict[str, Any],
+    fields: dict[str, Any],
     kind: type[BenchError],
     words: str,
     encoding: Path | None = None,
 ) -> None:
     """Holds that registering fails with one line of these words and leaves nothing at home."""
-    with pytest.raises(kind, match=words) as caught:
-        register(name, weights, said, encoding)
-    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(kind, match=words) as excinfo:
+        register(name, weights, fields, encoding)
+    assert len(str(excinfo.value).splitlines()) == 1
     assert not (home() / "checkpoints" / name).exists()
     assert name not in registry.list_entries("checkpoints")
 
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
-    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
+    folder, fields = (
+        save_lora("flux", bases, tmp_path / "lora"),
+        {"config": {"base": str(bases["flux"])}},
+    )
     advice = "is a LoRA without its base model; add --config base=FOLDER"
-    wrong("a", folder, {}, OptionError, advice)
-    wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
-    wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
-    wrong(
+    check_refusal("a", folder, {}, OptionError, advice)
+    check_refusal("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
+    check_refusal(
+        "a", folder, {**fields, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3"
+    )
+    check_refusal(
         "a",
         folder,
-        {**said, "encoding": "harope"},
+        {**fields, "encoding": "harope"},
         OptionError,
         "has weights, .* has none of them; add --encoding-weights FILE",
     )
-    odd = tmp_path / "odd.safetensors"
-    save_file({"surprise": torch.zeros(2)}, odd)
-    wrong("a", folder, said, OptionError, "do not reveal the encoding; add --encoding", odd)
-    wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
+    odd_path = tmp_path / "odd.safetensors"
+    save_file({"surprise": torch.zeros(2)}, odd_path)
+    check_refusal(
+        "a", folder, fields, OptionError, "do not reveal the encoding; add --encoding", odd_path
+    )
+    check_refusal(
+        "a", folder, {**fields, "encoding": "harope"}, WeightsError, "missing A_u", odd_path
+    )
     message = "--encoding-weights is for a LoRA without manifest"
-    wrong("a", bases["flux"], said, OptionError, message, odd)
+    check_refusal("a", bases["flux"], fields, OptionError, message, odd_path)
     encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
-    wrong(
+    check_refusal(
         "a",
         folder,
-        {**said, "encoding": "string"},
+        {**fields, "encoding": "string"},
         WeightsError,
         "unexpected A_u",
         tmp_path / "e.safetensors",
     )
     (tmp_path / "empty").mkdir()
-    wrong("a", tmp_path / "empty", said, WeightsError, "wanted a manifest.json, .* found no LoRA")
+    check_refusal(
+        "a", tmp_path / "empty", fields, WeightsError, "wanted a manifest.json, .* found no LoRA"
+    )
     for name in ("one", "two"):
         shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
-    wrong(
+    check_refusal(
         "a",
         tmp_path / "empty",
-        said,
+        fields,
         WeightsError,
         "one.safetensors, two.safetensors; give one file",
     )
@@ -314,7 +334,7 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda s: {k: v[:, :3] if k.endswith("A.weight") else v for k, v in s.items()},
@@ -362,14 +382,14 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lora_that_does_not_fit_is_refused(
-    bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str
+    bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, message: str
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    folder = save_lora(kind, bases, tmp_path / "lora", note=False)
     save_file(
         {key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()},
         folder / FILE,
     )
-    wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
+    check_refusal("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, message)
 
 
 def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -422,7 +442,7 @@ def as_kohya_of_diffusers(folder: Path, weights: dict[str, torch.Tensor]) -> Non
 def test_a_lora_in_another_tools_form_is_the_same_adapter(
     bases: dict[str, Path], tmp_path: Path, kind: str, form: Callable[..., None], alpha: int
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    folder = save_lora(kind, bases, tmp_path / "lora", note=False)
     weights = load_file(folder / FILE)
     form(folder, weights)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
@@ -450,10 +470,10 @@ def test_a_lora_in_another_tools_form_is_the_same_adapter(
 def test_a_peft_configuration_that_tells_no_scale_is_refused(
     bases: dict[str, Path], tmp_path: Path, config: str
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     as_peft(folder, load_file(folder / FILE))
     (folder / "adapter_config.json").write_text(config)
-    wrong(
+    check_refusal(
         "odd",
         folder,
         {"config": {"base": str(bases["flux"])}},
@@ -462,7 +482,7 @@ def test_a_peft_configuration_that_tells_no_scale_is_refused(
     )
 
 
-def quantised(base: Path) -> None:
+def quantise_base(base: Path) -> None:
     path = base / "transformer/config.json"
     path.write_text(
         json.dumps(
@@ -482,7 +502,7 @@ def variant(part: str) -> Callable[[Path], None]:
     return rename
 
 
-def pickled(base: Path) -> None:
+def pickle_encoder(base: Path) -> None:
     file = next((base / "text_encoder").glob("*.safetensors"))
     file.rename(file.with_name("pytorch_model.bin"))
 
@@ -492,45 +512,51 @@ def without_weights(base: Path) -> None:
 
 
 def without_a_shard(base: Path) -> None:
-    places = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
+    fields = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
     (base / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": places})
+        json.dumps({"weight_map": fields})
     )
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
-        (quantised, "transformer is quantised .'bitsandbytes'."),
+        (quantise_base, "transformer is quantised .'bitsandbytes'."),
         (variant("transformer"), "transformer has only the variant 'fp16'"),
         (variant("text_encoder"), "text_encoder has only the variant 'fp16'"),
-        (pickled, "text_encoder has only .bin files"),
+        (pickle_encoder, "text_encoder has only .bin files"),
         (without_weights, "vae has no diffusion_pytorch_model.safetensors"),
         (without_a_shard, "which is missing"),
     ],
 )
 @pytest.mark.parametrize("adapter", [True, False])
 def test_a_base_that_would_not_load_is_refused_when_registered(
-    bases: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None], said: str, adapter: bool
+    bases: dict[str, Path],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    message: str,
+    adapter: bool,
 ) -> None:
     base = Path(shutil.copytree(bases["flux"], tmp_path / "base"))
     spoil(base)
-    weights = saved("flux", bases, tmp_path / "lora") if adapter else base
-    wrong("broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, said)
+    weights = save_lora("flux", bases, tmp_path / "lora") if adapter else base
+    check_refusal(
+        "broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, message
+    )
 
 
 @pytest.mark.parametrize("field", [{"use_dora": True}, {"use_rslora": True}])
 def test_what_a_note_says_and_nothing_here_does_is_refused(
     bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    folder = save_lora("flux", bases, tmp_path / "lora", note=False)
     note = json.dumps({f"transformer.{key}": value for key, value in field.items()})
     save_file(
         load_file(folder / FILE),
         folder / FILE,
         metadata={lora_files.LORA_METADATA_KEY: note, "format": "pt"},
     )
-    wrong(
+    check_refusal(
         "odd",
         folder,
         {"config": {"base": str(bases["flux"])}},
@@ -543,13 +569,13 @@ def test_what_a_note_says_and_nothing_here_does_is_refused(
 def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened(
     bases: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     base = Path(shutil.copytree(bases[kind], tmp_path / "base"))
     register("kept", folder, {"config": {"base": str(base)}})
     shutil.rmtree(folder)  # the copy at home is enough
     our_image("kept")
     shutil.rmtree(base)
-    tiny.saved(base, kind, num_layers=3)
+    tiny.save_pipeline(base, kind, num_layers=3)
     with pytest.raises(WeightsError, match="num_layers"):
         our_image("kept")
     copy = home() / "checkpoints/kept/lora.safetensors"
@@ -563,7 +589,7 @@ def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened
 def test_a_folder_of_something_else_at_home_is_left_alone(
     bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = saved("flux", bases, tmp_path / "lora")
+    folder = save_lora("flux", bases, tmp_path / "lora")
     (home() / "checkpoints/taken").mkdir(parents=True)
     (home() / "checkpoints/taken/mine.txt").write_text("mine")
     with pytest.raises(NameClashError, match="contains files of something else"):
@@ -574,35 +600,40 @@ def test_a_folder_of_something_else_at_home_is_left_alone(
 def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(
     bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
-    place = home() / "checkpoints"
-    toml = register("twice", folder, said)
-    files = {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()}
-    assert not register_checkpoint("twice", folder, said).is_changed
-    assert {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()} == files
+    folder, fields = (
+        save_lora("flux", bases, tmp_path / "lora"),
+        {"config": {"base": str(bases["flux"])}},
+    )
+    path_result = home() / "checkpoints"
+    toml = register("twice", folder, fields)
+    files = {path.name: path.stat().st_mtime_ns for path in (path_result / "twice").iterdir()}
+    assert not register_checkpoint("twice", folder, fields).is_changed
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (path_result / "twice").iterdir()
+    } == files
 
-    (place / ".twice.registering").mkdir()  # killed while the folder was built
-    (place / ".twice.registering/lora.safetensors").write_bytes(b"half")
+    (path_result / ".twice.registering").mkdir()  # killed while the folder was built
+    (path_result / ".twice.registering/lora.safetensors").write_bytes(b"half")
     toml.unlink()  # killed between the folder and its TOML
-    assert register_checkpoint("twice", folder, said).is_changed and toml.is_file()
+    assert register_checkpoint("twice", folder, fields).is_changed and toml.is_file()
 
-    (place / "twice/lora.safetensors").write_bytes(b"damaged")
-    register("twice", folder, said)
+    (path_result / "twice/lora.safetensors").write_bytes(b"damaged")
+    register("twice", folder, fields)
     our_image("twice")
-    assert sorted(path.name for path in place.iterdir() if "lock" not in path.name) == [
+    assert sorted(path.name for path in path_result.iterdir() if "lock" not in path.name) == [
         "twice",
         "twice.toml",
     ]
 
 
 def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_path: Path) -> None:
-    said = {"config": {"base": str(bases["flux"])}}
-    register("name", saved("flux", bases, tmp_path / "one"), said)
+    fields = {"config": {"base": str(bases["flux"])}}
+    register("name", save_lora("flux", bases, tmp_path / "one"), fields)
     before = (home() / "checkpoints/name.toml").read_bytes()
     with pytest.raises(NameClashError, match="registered already.*drawing"):
-        register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}})
+        register("name", tmp_path / "one", {**fields, "drawing": {"vae_tiling": False}})
     assert (home() / "checkpoints/name.toml").read_bytes() == before
-    register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}}, replace=True)
+    register("name", tmp_path / "one", {**fields, "drawing": {"vae_tiling": False}}, replace=True)
     our_image("name")
 
 
@@ -615,7 +646,7 @@ def test_register_and_generate(
     bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    folder = saved(kind, bases, tmp_path / "lora")
+    folder = save_lora(kind, bases, tmp_path / "lora")
     encoding_file(kind, bases, tmp_path / "e.safetensors")
     monkeypatch.chdir(bases[kind].parent)  # a base beside the user is kept in full
     words = (
@@ -628,18 +659,21 @@ def test_register_and_generate(
         "--config",
         "base=base",
     )
-    for more in (
+    for text in (
         ("--encoding-weights", tmp_path / "e.safetensors"),
         ("--drawing", "vae_tiling=false"),
     ):
-        words = (*words, *more)
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exit_code == 0, done.output
-    found = load_checkpoint_record("my-lora")
-    assert found.config["base"] == str(bases[kind])
-    assert found.drawing == {**backbone(kind).default_fields["drawing"], "vae_tiling": False}
+        words = (*words, *text)
+    command_result = CliRunner().invoke(main, list(map(str, words)))
+    assert command_result.exit_code == 0, command_result.output
+    checkpoint_record = load_checkpoint_record("my-lora")
+    assert checkpoint_record.config["base"] == str(bases[kind])
+    assert checkpoint_record.drawing == {
+        **backbone(kind).default_fields["drawing"],
+        "vae_tiling": False,
+    }
     monkeypatch.chdir(tmp_path)
-    drawn = (
+    generated_texts = (
         "generate",
         "my-lora",
         "--suite",
@@ -651,7 +685,7 @@ def test_register_and_generate(
         "--out",
         str(tmp_path / "run"),
     )
-    assert CliRunner().invoke(main, drawn).exit_code == 0
+    assert CliRunner().invoke(main, generated_texts).exit_code == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["fold"] is True
 
 
@@ -659,7 +693,7 @@ def test_register_and_generate(
 def test_weights_of_a_whole_network_keep_the_backbones_drawing(
     bases: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    network = backbone(kind).attach_encoding(opened(kind, bases).transformer, "harope", {})
+    network = backbone(kind).attach_encoding(load_pipeline(kind, bases).transformer, "harope", {})
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
     register(
         "whole",

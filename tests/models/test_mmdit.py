@@ -15,7 +15,7 @@ from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.models.backbones import mmdit_micro
 from harope_bench.testing import check_backbone
 
-SMALL: dict[str, Any] = {
+SMALL_FIELDS: dict[str, Any] = {
     "hidden": 16,
     "double": 1,
     "single": 1,
@@ -33,45 +33,47 @@ def request(index: int) -> Request:
     return Request(index=index, prompt=PROMPTS[index % len(PROMPTS)])
 
 
-def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -> mmdit_micro.MMDiT:
+def network(
+    encoding: str = "rope-axial", deviation: float = 0.1, **options: Any
+) -> mmdit_micro.MMDiT:
     """With noise on all weights: a fresh network predicts zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built: mmdit_micro.MMDiT = registry.load_by_name("backbones", "mmdit-micro").build(
-            encoding, options, SMALL
+        built_network: mmdit_micro.MMDiT = registry.load_by_name("backbones", "mmdit-micro").build(
+            encoding, options, SMALL_FIELDS
         )
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in built.parameters():
-            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
-    return built.eval()
+        for parameter in built_network.parameters():
+            parameter.add_(deviation * torch.randn(parameter.shape, generator=rng))
+    return built_network.eval()
 
 
 def inputs(*prompts: str, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     x = torch.randn((len(prompts), 3, side, side), generator=torch.Generator().manual_seed(1))
     words = torch.stack(
-        [mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL)) for prompt in prompts]
+        [mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL_FIELDS)) for prompt in prompts]
     )
     return x, torch.full((len(prompts),), 500.0), words
 
 
 @pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 def test_backbone_keeps_its_promises(encoding: str) -> None:
-    check_backbone("mmdit-micro", SMALL, encoding=encoding, request=request)
+    check_backbone("mmdit-micro", SMALL_FIELDS, encoding=encoding, request=request)
 
 
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_larger_images_than_those_of_the_training_are_drawn(resolution: int) -> None:
-    check_backbone("mmdit-micro", SMALL, resolution=resolution, request=request)
+    check_backbone("mmdit-micro", SMALL_FIELDS, resolution=resolution, request=request)
 
 
 @torch.no_grad()
 def test_words_and_their_order_decide_the_prediction() -> None:
     x, time, words = inputs("a red ring", "red a ring", "a blue ring", "")
-    same = network()(x[:1].expand(4, -1, -1, -1), time, words)
+    same_value = network()(x[:1].expand(4, -1, -1, -1), time, words)
     for i in range(4):
         for j in range(i):
-            assert (same[i] - same[j]).abs().max() > 1e-4
+            assert (same_value[i] - same_value[j]).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -85,20 +87,26 @@ def test_text_stands_at_the_origin_and_image_tokens_at_row_and_column() -> None:
 
 @torch.no_grad()
 def test_a_matrix_at_its_start_changes_nothing() -> None:
-    plain, with_matrix = network("rope-axial", spread=0.0), network("harope", spread=0.0)
+    plain_network, with_matrix = (
+        network("rope-axial", deviation=0.0),
+        network("harope", deviation=0.0),
+    )
     rng = torch.Generator().manual_seed(3)
     state = {
         key: 0.1 * torch.randn(value.shape, generator=rng)
-        for key, value in plain.state_dict().items()
+        for key, value in plain_network.state_dict().items()
     }
-    plain.load_state_dict(state)
-    own = {
+    plain_network.load_state_dict(state)
+    own_values = {
         key: value for key, value in with_matrix.state_dict().items() if key.startswith("encoding.")
     }
-    assert own
-    with_matrix.load_state_dict({**state, **own})
+    assert own_values
+    with_matrix.load_state_dict({**state, **own_values})
     torch.testing.assert_close(
-        with_matrix(*inputs("a red ring")), plain(*inputs("a red ring")), rtol=1e-4, atol=1e-5
+        with_matrix(*inputs("a red ring")),
+        plain_network(*inputs("a red ring")),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -106,20 +114,20 @@ def test_a_matrix_at_its_start_changes_nothing() -> None:
 def test_encoding_acts_on_text_and_image_queries_behind_the_norm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    built, seen = network(), []
+    built_network, records = network(), []
 
     def rotate(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        seen.append((q, k, positions, layer))
+        records.append((q, k, positions, layer))
         return q, k
 
-    monkeypatch.setattr(built.encoding, "rotate", rotate)
-    built(*inputs("a red ring"))
-    assert [layer for *_, layer in seen] == [0, 1]
-    for q, k, positions, layer in seen:
+    monkeypatch.setattr(built_network.encoding, "rotate", rotate)
+    built_network(*inputs("a red ring"))
+    assert [layer for *_, layer in records] == [0, 1]
+    for q, k, positions, layer in records:
         assert q.shape == k.shape == (1, 2, 4 + 16, 8) and positions.shape == (20, 2)
         for x, norms in (
-            (q, [s.norm_q for s in built.blocks[layer].streams]),
-            (k, [s.norm_k for s in built.blocks[layer].streams]),
+            (q, [s.norm_q for s in built_network.blocks[layer].streams]),
+            (k, [s.norm_k for s in built_network.blocks[layer].streams]),
         ):
             weight = torch.cat(
                 [
@@ -135,28 +143,30 @@ def test_encoding_acts_on_text_and_image_queries_behind_the_norm(
 
 @torch.no_grad()
 def test_image_tokens_alone_are_given_the_table() -> None:
-    built, seen = network("ape"), []
-    whole = built.encoding.embed
-    built.encoding.embed = lambda tokens, positions: (
-        seen.append(tokens.shape) or whole(tokens, positions)
+    built_network, records = network("ape"), []
+    whole_embed = built_network.encoding.embed
+    built_network.encoding.embed = lambda tokens, positions: (
+        records.append(tokens.shape) or whole_embed(tokens, positions)
     )  # type: ignore[method-assign, func-returns-value]
-    built(*inputs("a red ring"))
-    assert seen == [(1, 16, 16)]
+    built_network(*inputs("a red ring"))
+    assert records == [(1, 16, 16)]
 
 
-@pytest.mark.parametrize(("prompt", "named"), [("a green ring", "green"), ("a a a a a", "4 words")])
-def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> None:
-    with pytest.raises(OptionError, match=named):
-        mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL))
+@pytest.mark.parametrize(
+    ("prompt", "keywords"), [("a green ring", "green"), ("a a a a a", "4 words")]
+)
+def test_unknown_words_and_long_prompts_are_refused(prompt: str, keywords: str) -> None:
+    with pytest.raises(OptionError, match=keywords):
+        mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL_FIELDS))
 
 
-def drawn(resolution: int, **changes: Any) -> np.ndarray:
+def generate_sample(resolution: int, **changes: Any) -> np.ndarray:
     state = network().state_dict()
     checkpoint = Checkpoint(
         name="small",
         backbone="mmdit-micro",
         encoding="rope-axial",
-        config=SMALL,
+        config=SMALL_FIELDS,
         weights="w.safetensors",
         sha256="0" * 64,
         source="test",
@@ -182,17 +192,17 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
 
 
 def test_position_scaling_changes_larger_images_only() -> None:
-    assert np.array_equal(drawn(16), drawn(16, pos_scaling="linear"))
-    assert not np.array_equal(drawn(32), drawn(32, pos_scaling="linear"))
+    assert np.array_equal(generate_sample(16), generate_sample(16, pos_scaling="linear"))
+    assert not np.array_equal(generate_sample(32), generate_sample(32, pos_scaling="linear"))
 
 
 def test_guidance_changes_the_images() -> None:
-    assert not np.array_equal(drawn(16), drawn(16, guidance=1.0))
+    assert not np.array_equal(generate_sample(16), generate_sample(16, guidance=1.0))
 
 
 def test_a_side_that_patches_do_not_tile_is_refused() -> None:
     with pytest.raises(OptionError, match="patches of 4"):
-        drawn(18)
+        generate_sample(18)
 
 
 @pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])
@@ -202,7 +212,7 @@ def test_settings_without_a_meaning_are_not_read(field: str) -> None:
 
 
 def test_a_network_can_be_counted() -> None:
-    built = network()
-    probe = registry.load_by_name("backbones", "mmdit-micro").profiling_inputs(built, 32, 2)
-    assert built(**probe.inputs).shape == (2, 3, 32, 32)
+    built_network = network()
+    probe = registry.load_by_name("backbones", "mmdit-micro").profiling_inputs(built_network, 32, 2)
+    assert built_network(**probe.inputs).shape == (2, 3, 32, 32)
     assert probe.tokens == 4 + 64

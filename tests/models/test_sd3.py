@@ -32,7 +32,7 @@ RED = [Request(index=0, prompt="a photo of a red cat")]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny StableDiffusion3Pipeline."""
-    return tiny.saved(tmp_path_factory.mktemp("sd3") / "base", "sd3")
+    return tiny.save_pipeline(tmp_path_factory.mktemp("sd3") / "base", "sd3")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def pipe(base: Path) -> Any:
     return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(
+def attach_encoding(
     base: Path, encoding: str = "harope", tokens: str = "all", **options: Any
 ) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
@@ -60,8 +60,8 @@ def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
         transformer = SD3Transformer2DModel(
             **{**tiny.SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0,)}
         )
-    return tiny.trained(
-        BACKBONE.attach_encoding(tiny.stirred(transformer, 0).eval(), "harope", options)
+    return tiny.train_encoding(
+        BACKBONE.attach_encoding(tiny.add_noise(transformer, 0).eval(), "harope", options)
     )
 
 
@@ -70,14 +70,14 @@ def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
 
 
 def test_ape_is_the_untouched_library(base: Path, pipe: Any) -> None:
-    network = placed(base, "ape", form="sd3")
+    network = attach_encoding(base, "ape", form="sd3")
     inputs = BACKBONE.trial_inputs(network)
     assert {type(p) for p in network.transformer.attn_processors.values()} == {
         type(p) for p in pipe.transformer.attn_processors.values()
     }
     assert torch.equal(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs))
     with pytest.raises(OptionError, match="give --option form=sd3"):
-        placed(base, "ape")
+        attach_encoding(base, "ape")
 
 
 def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
@@ -85,10 +85,10 @@ def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
 
     table = pipe.transformer.pos_embed.cropped_pos_embed(6, 10)[0]  # 3 x 5 tokens
     shape = BACKBONE.shape(pipe.transformer.config)
-    ours = Ape(shape, Ape.Options(form="sd3", table=24, base_grid=8))
-    places = torch.cartesian_prod(torch.arange(3.0), torch.arange(5.0))
+    package_ape = Ape(shape, Ape.Options(form="sd3", table=24, base_grid=8))
+    cartesian_prod = torch.cartesian_prod(torch.arange(3.0), torch.arange(5.0))
     torch.testing.assert_close(
-        ours.embed(torch.zeros(1, 15, 32), places)[0], table, rtol=0, atol=1e-6
+        package_ape.embed(torch.zeros(1, 15, 32), cartesian_prod)[0], table, rtol=0, atol=1e-6
     )
 
 
@@ -109,13 +109,15 @@ class SlowProcessor:
 
         image = hidden_states.shape[1]
         split = []
-        for own, added in (
+        for own_value, added_add_q_proj in (
             (attn.to_q, attn.add_q_proj),
             (attn.to_k, attn.add_k_proj),
             (attn.to_v, attn.add_v_proj),
         ):
-            both = torch.cat((own(hidden_states), added(encoder_hidden_states)), 1)
-            split.append(both.unflatten(-1, (attn.heads, -1)))  # (B, N, heads, d)
+            tensor = torch.cat(
+                (own_value(hidden_states), added_add_q_proj(encoder_hidden_states)), 1
+            )
+            split.append(tensor.unflatten(-1, (attn.heads, -1)))  # (B, N, heads, d)
         q, k, v = split
         d, stop = q.shape[-1], (None if self.tokens == "all" else image)
         if self.pair is not None:
@@ -131,8 +133,10 @@ class SlowProcessor:
             torch.arange(self.side).repeat(self.side),
         )
         waves = [
-            get_1d_rotary_pos_embed(d // 2, where.float(), use_real=True, freqs_dtype=torch.float64)
-            for where in (rows, columns)
+            get_1d_rotary_pos_embed(
+                d // 2, where_row.float(), use_real=True, freqs_dtype=torch.float64
+            )
+            for where_row in (rows, columns)
         ]
         table = tuple(torch.cat([wave[i] for wave in waves], -1) for i in (0, 1))  # (N, d) each
         q, k = (
@@ -140,11 +144,11 @@ class SlowProcessor:
             for x in (q, k)
         )
         share = torch.einsum("bnhd,bmhd->bhnm", q, k).div(d**0.5).softmax(-1)
-        found = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
-        text = found[:, image:]
-        return attn.to_out[0](found[:, :image]), text if attn.context_pre_only else attn.to_add_out(
-            text
-        )
+        result = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
+        text = result[:, image:]
+        return attn.to_out[0](
+            result[:, :image]
+        ), text if attn.context_pre_only else attn.to_add_out(text)
 
 
 @pytest.mark.parametrize("tokens", ["all", "image"])
@@ -155,27 +159,35 @@ class SlowProcessor:
 def test_positions_replace_the_table(
     base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     inputs = BACKBONE.trial_inputs(network)
     pipe.transformer.pos_embed.pos_embed = None
-    bare = tiny.outputs(pipe.transformer, inputs)
+    bare_outputs = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(
         {
             name: SlowProcessor(network, layer, 4)
             for layer, name in enumerate(pipe.transformer.attn_processors)
         }
     )
-    wanted = tiny.outputs(pipe.transformer, inputs)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    assert tiny.apart(wanted, bare) > 1e-3  # and it does something
+    expected = tiny.outputs(pipe.transformer, inputs)
+    assert tiny.relative_distance(tiny.outputs(network, inputs), expected) <= 1e-5
+    assert tiny.relative_distance(expected, bare_outputs) > 1e-3  # and it does something
     assert sd3.TABLE_KEY not in network.state_dict()
 
 
 @pytest.mark.parametrize("encoding", ["harope", "string", "rope-matrix", "rope-svd-control"])
 def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> None:
-    network, plain = placed(base, encoding), placed(base, "rope-axial")
+    network, plain_attach_encoding = (
+        attach_encoding(base, encoding),
+        attach_encoding(base, "rope-axial"),
+    )
     inputs = BACKBONE.trial_inputs(network)
-    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(plain, inputs)) <= 1e-6
+    assert (
+        tiny.relative_distance(
+            tiny.outputs(network, inputs), tiny.outputs(plain_attach_encoding, inputs)
+        )
+        <= 1e-6
+    )
 
 
 # ------------------------------------------------------------------------------------- folding
@@ -189,24 +201,24 @@ def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> N
 def test_folding_leaves_rope_and_the_same_outputs(
     base: Path, encoding: str, options: dict[str, Any], tokens: str
 ) -> None:
-    network = tiny.trained(placed(base, encoding, tokens, **options))
+    network = tiny.train_encoding(attach_encoding(base, encoding, tokens, **options))
     lora.add_lora(network, BACKBONE.targets, rank=4)
     inputs = BACKBONE.trial_inputs(network)
-    wanted, text = (
+    expected, text = (
         tiny.outputs(network, inputs),
-        placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
+        attach_encoding(base).transformer.transformer_blocks[0].attn.add_q_proj.weight,
     )
     BACKBONE.fold_matrices(network)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.relative_distance(tiny.outputs(network, inputs), expected) <= 1e-5
     assert type(network.encoding).__name__ == "RopeAxial"
     assert not list(network.encoding.parameters())
     assert not lora.has_lora(network)  # merged first: a matrix on W alone would miss it
-    same = torch.equal(network.transformer.transformer_blocks[0].attn.add_q_proj.weight, text)
-    assert same == (tokens == "image")
+    tensor = torch.equal(network.transformer.transformer_blocks[0].attn.add_q_proj.weight, text)
+    assert tensor == (tokens == "image")
 
 
 def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = tiny.trained(placed(base, "harope", qk_mode="same"))
+    network = tiny.train_encoding(attach_encoding(base, "harope", qk_mode="same"))
     right = folding.fold_linear
     monkeypatch.setattr(
         folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT)
@@ -221,15 +233,15 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
         BACKBONE.trial_inputs(network),
         network.transformer.transformer_blocks[0].attn.to_q.weight.clone(),
     )
-    wanted = tiny.outputs(network, inputs)
+    expected = tiny.outputs(network, inputs)
     BACKBONE.fold_matrices(network)
     assert network.is_matrix_applied
     assert torch.equal(network.transformer.transformer_blocks[0].attn.to_q.weight, weights)
-    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    seen = []
-    network.attention_callback = lambda layer, q, k: seen.append((layer, q.shape[2]))
+    assert tiny.relative_distance(tiny.outputs(network, inputs), expected) <= 1e-5
+    records = []
+    network.attention_callback = lambda layer, q, k: records.append((layer, q.shape[2]))
     tiny.outputs(network, inputs)
-    assert seen == [
+    assert records == [
         (0, 24),
         (0, 16),
         (1, 24),
@@ -237,11 +249,11 @@ def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
 
 
 def test_what_does_not_fold_is_left_as_it_is(base: Path) -> None:
-    network = tiny.trained(placed(base, "rope-svd-control"))
+    network = tiny.train_encoding(attach_encoding(base, "rope-svd-control"))
     inputs = BACKBONE.trial_inputs(network)
-    wanted = tiny.outputs(network, inputs)
+    expected = tiny.outputs(network, inputs)
     BACKBONE.fold_matrices(network)
-    assert torch.equal(tiny.outputs(network, inputs), wanted)
+    assert torch.equal(tiny.outputs(network, inputs), expected)
 
 
 # ------------------------------------------------------------------------------------- sizes
@@ -264,7 +276,7 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "encoding", "said"),
+    ("settings", "encoding", "message"),
     [
         ({"resolution": 400}, ("ape", {"form": "sd3"}), "has 24 tokens a side, for at most 384 px"),
         ({"pos_scaling": "linear"}, ("ape", {"form": "sd3"}), "does not apply to sd3's table"),
@@ -272,12 +284,14 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
     ],
 )
 def test_what_it_cannot_draw_is_refused(
-    base: Path, settings: Any, encoding: Any, said: str
+    base: Path, settings: Any, encoding: Any, message: str
 ) -> None:
-    found = tiny.checkpoint("sd3", encoding[0], options=encoding[1], config={"base": str(base)})
-    with pytest.raises(OptionError, match=said):
-        BACKBONE.check_inputs(found, tiny.settings(**settings))
-    BACKBONE.check_inputs(found, tiny.settings(resolution=384))
+    checkpoint = tiny.checkpoint(
+        "sd3", encoding[0], options=encoding[1], config={"base": str(base)}
+    )
+    with pytest.raises(OptionError, match=message):
+        BACKBONE.check_inputs(checkpoint, tiny.settings(**settings))
+    BACKBONE.check_inputs(checkpoint, tiny.settings(resolution=384))
 
 
 # ------------------------------------------------------------------------------------- folders and
@@ -294,22 +308,23 @@ def test_an_adapter_folder_draws_folded_as_unfolded(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.register_prompts(monkeypatch)
-    network = tiny.trained(placed(base))
+    network = tiny.train_encoding(attach_encoding(base))
     lora.add_lora(network, BACKBONE.targets)
     manifest = BACKBONE.save_adapter(tmp_path / "adapter", network, str(base))
-    found = tiny.checkpoint(
+    checkpoint = tiny.checkpoint(
         "sd3",
         "harope",
         options=lora_manifest.read_manifest(manifest).options,
         config={"base": str(base)},
     )
-    folded = BACKBONE.open_folder(found, manifest, tiny.settings(fold=True))
-    assert type(folded.network.encoding).__name__ == "RopeAxial"
-    plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))
-    one, other = (
-        drawer.generate(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain)
+    folded_folder = BACKBONE.open_folder(checkpoint, manifest, tiny.settings(fold=True))
+    assert type(folded_folder.network.encoding).__name__ == "RopeAxial"
+    plain_folder = BACKBONE.open_folder(checkpoint, manifest, tiny.settings(fold=False))
+    first_image, second_image = (
+        drawer.generate(RED, tiny.settings()).images.astype(int)
+        for drawer in (folded_folder, plain_folder)
     )
-    assert np.abs(one - other).max() <= 1
+    assert np.abs(first_image - second_image).max() <= 1
     register("my-sd3", manifest, {"config": {"base": str(base)}})
     words = (
         "generate",
@@ -323,33 +338,41 @@ def test_an_adapter_folder_draws_folded_as_unfolded(
         "--out",
         str(tmp_path / "run"),
     )
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
-    assert "2 requested, 2 generated, 0 failed" in done.output
+    command_result = CliRunner().invoke(main, words)
+    assert command_result.exit_code == 0, command_result.output
+    assert "2 requested, 2 generated, 0 failed" in command_result.output
 
 
 def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> None:
     register("plain-sd3", base, {})
-    found = load_checkpoint_record("plain-sd3")
-    assert (found.encoding, found.options, found.guidance) == ("ape", {"form": "sd3"}, 7.0)
-    drawer = BACKBONE.open_folder(found, Path(found.weights), tiny.settings())
+    checkpoint_record = load_checkpoint_record("plain-sd3")
+    assert (checkpoint_record.encoding, checkpoint_record.options, checkpoint_record.guidance) == (
+        "ape",
+        {"form": "sd3"},
+        7.0,
+    )
+    drawer = BACKBONE.open_folder(
+        checkpoint_record, Path(checkpoint_record.weights), tiny.settings()
+    )
     image = drawer.generate(RED, tiny.settings()).images[0]
-    given = {
+    fields = {
         "height": 64,
         "width": 64,
         "num_inference_steps": 2,
         "guidance_scale": 3.5,
         "output_type": "np",
     }
-    wanted = pipe(RED[0].prompt, latents=drawer.initial_noise(0, tiny.settings()), **given).images[
-        0
-    ]
-    assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
+    expected = pipe(
+        RED[0].prompt, latents=drawer.initial_noise(0, tiny.settings()), **fields
+    ).images[0]
+    assert np.abs(image.astype(int) - (255 * expected).round().astype(int)).max() <= 1
 
 
 def test_position_scaling_knows_the_training_grid(base: Path) -> None:
     drawer_settings = tiny.settings(resolution=256, pos_scaling="linear")
     register("rope-sd3", base, {"encoding": "rope-axial"})
-    found = load_checkpoint_record("rope-sd3")
-    drawer = BACKBONE.open_folder(found, Path(found.weights), drawer_settings)
+    checkpoint_record = load_checkpoint_record("rope-sd3")
+    drawer = BACKBONE.open_folder(
+        checkpoint_record, Path(checkpoint_record.weights), drawer_settings
+    )
     assert drawer.network.encoding.scaling == sd3.encodings.Scaling("linear", (8, 8), (16, 16))

@@ -21,7 +21,7 @@ from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.suites.shapes import caption_cases
 from harope_bench.training.recipe import TextToImageRecipe, read_recipe
 
-FINAL = {
+FINAL_FIELDS = {
     "shapes-ape": ("ape", {}),
     "shapes-rope-axial": ("rope-axial", {}),
     "shapes-harope": ("harope", {}),
@@ -36,53 +36,70 @@ EARLIER = [
 
 
 def recipe(name: str = "shapes-mmdit") -> tuple[TextToImageRecipe, str]:
-    found, digest = read_recipe("shapes-base" if name in BASES else "shapes-mmdit")
-    assert isinstance(found, TextToImageRecipe)
-    return found, digest
+    recipe, digest = read_recipe("shapes-base" if name in BASES else "shapes-mmdit")
+    assert isinstance(recipe, TextToImageRecipe)
+    return recipe, digest
 
 
-def final(name: str) -> str:
+def final_name(name: str) -> str:
     return name.split("-at-")[0]
 
 
-@pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
+@pytest.mark.parametrize("name", [*BASES, *FINAL_FIELDS, *EARLIER])
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
-    found, (known, digest) = load_checkpoint.load_checkpoint_record(name), recipe(name)
-    weights = load_checkpoint.find_weights_path(found)
+    checkpoint_record, (known_recipe, digest) = (
+        load_checkpoint.load_checkpoint_record(name),
+        recipe(name),
+    )
+    weights = load_checkpoint.find_weights_path(checkpoint_record)
     assert weights.stat().st_size < 5_000_000
-    assert sha256_file(weights) == found.sha256
-    assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
-    assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), (
-        "the recipe was edited after training"
+    assert sha256_file(weights) == checkpoint_record.sha256
+    assert (checkpoint_record.encoding, checkpoint_record.options) == {**BASES, **FINAL_FIELDS}[
+        final_name(name)
+    ]
+    assert (checkpoint_record.scale, checkpoint_record.suite, checkpoint_record.recipe_sha256) == (
+        "micro",
+        "shapes",
+        digest,
+    ), "the recipe was edited after training"
+    assert checkpoint_record.config == known_recipe.config
+    assert checkpoint_record.training_steps == (
+        int(name.split("-at-")[1]) if "-at-" in name else known_recipe.schedule.steps
     )
-    assert found.config == known.config
-    assert found.training_steps == (
-        int(name.split("-at-")[1]) if "-at-" in name else known.schedule.steps
-    )
-    assert "/" not in found.source
+    assert "/" not in checkpoint_record.source
 
 
-@pytest.mark.parametrize("name", [*FINAL, *EARLIER])
+@pytest.mark.parametrize("name", [*FINAL_FIELDS, *EARLIER])
 def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
-    found = load_checkpoint.load_checkpoint_record(name)
+    checkpoint_record = load_checkpoint.load_checkpoint_record(name)
     base = load_checkpoint.load_checkpoint_record(
-        recipe()[0].base_checkpoints.get(found.encoding, recipe()[0].base_checkpoints["default"])
+        recipe()[0].base_checkpoints.get(
+            checkpoint_record.encoding, recipe()[0].base_checkpoints["default"]
+        )
     )
-    assert found.source.endswith(f"--base {base.weights} ({base.sha256[:12]})")
+    assert checkpoint_record.source.endswith(f"--base {base.weights} ({base.sha256[:12]})")
 
 
-@pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
+@pytest.mark.parametrize("name", [*BASES, *FINAL_FIELDS, *EARLIER])
 def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
-    found = load_checkpoint.load_checkpoint_record(name)
-    state = load_weights(load_checkpoint.find_weights_path(found), found.sha256)
-    backbone = registry.load_by_name("backbones", found.backbone)
-    load_state_strictly(backbone.build(found.encoding, found.options, found.config), state, name)
+    checkpoint_record = load_checkpoint.load_checkpoint_record(name)
+    state = load_weights(
+        load_checkpoint.find_weights_path(checkpoint_record), checkpoint_record.sha256
+    )
+    backbone = registry.load_by_name("backbones", checkpoint_record.backbone)
+    load_state_strictly(
+        backbone.build(
+            checkpoint_record.encoding, checkpoint_record.options, checkpoint_record.config
+        ),
+        state,
+        name,
+    )
     clue = backbone.detect_fields(state)
-    assert clue.encoding in (None, found.encoding)
-    assert all(found.config[key] == value for key, value in clue.config.items())
+    assert clue.encoding in (None, checkpoint_record.encoding)
+    assert all(checkpoint_record.config[key] == value for key, value in clue.config.items())
 
 
-@pytest.mark.parametrize("name", [*BASES, *FINAL])
+@pytest.mark.parametrize("name", [*BASES, *FINAL_FIELDS])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
     path = load_checkpoint.find_weights_path(
@@ -91,36 +108,38 @@ def test_log_shows_that_the_words_are_used(name: str) -> None:
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "loss_own_captions", "loss_shuffled_captions"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps
-    true, shuffled = (np.mean([float(line[column]) for line in lines[-5:]]) for column in (2, 3))
-    assert shuffled > 1.5 * true
+    true_mean_value, shuffled_mean_value = (
+        np.mean([float(line[column]) for line in lines[-5:]]) for column in (2, 3)
+    )
+    assert shuffled_mean_value > 1.5 * true_mean_value
 
 
 def test_a_colour_and_a_shape_are_drawn_as_asked(tmp_path: Path) -> None:
     """Four images each of five unseen colour bindings, asked for one of five shapes in one of six
     colours: chance is one in thirty.
     """
-    wanted = [
+    expected = [
         i + copy * len(caption_cases())
         for copy in range(4)
         for i, case in enumerate(caption_cases())
         if case.task == "colors"
     ]
-    generate(make_plan("shapes-harope", None, {"steps": 12}), wanted, tmp_path)
+    generate(make_plan("shapes-harope", None, {"steps": 12}), expected, tmp_path)
     samples = open_samples(tmp_path)
-    images = next(samples.batches(samples.indices, len(wanted))).images
-    pairs = zip(images, wanted, strict=True)
-    asked = [
+    images = next(samples.batches(samples.indices, len(expected))).images
+    pairs = zip(images, expected, strict=True)
+    images_result = [
         (image, question)
         for image, index in pairs
         for question in caption_questions(caption_cases()[index % len(caption_cases())])
         if question.category_detailed == "color"
     ]
-    assert len(asked) == len(wanted) == 20
+    assert len(images_result) == len(expected) == 20
     assert (
         np.mean(
             [
                 (answer_question(question.text, detect_shapes(image)) or 0) > 0.5
-                for image, question in asked
+                for image, question in images_result
             ]
         )
         > 0.7

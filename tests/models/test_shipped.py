@@ -29,15 +29,19 @@ PACKAGE = registry.PACKAGE
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
-    found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
-    weights = load_checkpoint.find_weights_path(found)
+    checkpoint_record = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
+    weights = load_checkpoint.find_weights_path(checkpoint_record)
     recipe, digest = read_recipe("digits-dit")
     assert isinstance(recipe, DenoiserRecipe)
     assert weights.stat().st_size < 1_000_000
-    assert sha256_file(weights) == found.sha256
-    assert (found.encoding, found.scale, found.options) == (encoding, "micro", {})
-    assert found.recipe_sha256 == digest, "the recipe was edited after training"
-    assert (found.training_seed, found.training_steps) == (
+    assert sha256_file(weights) == checkpoint_record.sha256
+    assert (checkpoint_record.encoding, checkpoint_record.scale, checkpoint_record.options) == (
+        encoding,
+        "micro",
+        {},
+    )
+    assert checkpoint_record.recipe_sha256 == digest, "the recipe was edited after training"
+    assert (checkpoint_record.training_seed, checkpoint_record.training_steps) == (
         recipe.schedule.seed,
         recipe.schedule.steps,
     )
@@ -50,16 +54,18 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
-    found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
-    state = load_weights(load_checkpoint.find_weights_path(found), found.sha256)
-    network = registry.load_by_name("backbones", found.backbone).build(
-        encoding, found.options, found.config
+    checkpoint_record = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
+    state = load_weights(
+        load_checkpoint.find_weights_path(checkpoint_record), checkpoint_record.sha256
+    )
+    network = registry.load_by_name("backbones", checkpoint_record.backbone).build(
+        encoding, checkpoint_record.options, checkpoint_record.config
     )
     assert isinstance(network, DiT)
-    load_state_strictly(network, state, found.name)
-    clue = registry.load_by_name("backbones", found.backbone).detect_fields(state)
+    load_state_strictly(network, state, checkpoint_record.name)
+    clue = registry.load_by_name("backbones", checkpoint_record.backbone).detect_fields(state)
     assert clue.encoding in (None, encoding)
-    assert all(found.config[key] == value for key, value in clue.config.items())
+    assert all(checkpoint_record.config[key] == value for key, value in clue.config.items())
 
 
 def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
@@ -78,40 +84,40 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
 
 
 def test_judge_reads_the_held_out_digits_as_recorded() -> None:
-    facts = registry.read_toml(JUDGE_FACTS)
+    toml = registry.read_toml(JUDGE_FACTS)
     network = DigitsNet()
     load_state_strictly(
-        network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge"
+        network, load_weights(JUDGE_FACTS.parent / toml["weights"], toml["sha256"]), "judge"
     )
     accuracy = digits_judge.held_out_accuracy(network, *DIGITS.images("held-out"))
     assert accuracy >= 0.97
     assert accuracy == pytest.approx(
-        facts["held_out_accuracy"], abs=0.002
+        toml["held_out_accuracy"], abs=0.002
     )  # two images may fall over on other hardware
-    assert facts["recipe_sha256"] == read_recipe("digits-net")[1]
+    assert toml["recipe_sha256"] == read_recipe("digits-net")[1]
 
 
 def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
     recipe, _ = read_recipe("digits-reference")
     assert isinstance(recipe, ReferenceRecipe)
-    rebuilt, shipped = (
+    rebuilt, shipped_arrays = (
         load_arrays(reference.build_reference(recipe, tmp_path)),
         load_arrays(DIGITS.reference("digits-net").path),
     )
-    assert rebuilt.keys() == shipped.keys() == {"features", "mu", "mu_s", "sigma", "sigma_s"}
-    for name, array in shipped.items():
+    assert rebuilt.keys() == shipped_arrays.keys() == {"features", "mu", "mu_s", "sigma", "sigma_s"}
+    for name, array in shipped_arrays.items():
         np.testing.assert_allclose(
             rebuilt[name], array, rtol=1e-4, atol=1e-4
         )  # float32 sums of another kernel
 
 
 def test_digits_split_is_by_class_and_disjoint() -> None:
-    train, held = DIGITS.images("train"), DIGITS.images("held-out")
-    assert (len(train[1]), len(held[1])) == (4000, 1000)
+    train, images = DIGITS.images("train"), DIGITS.images("held-out")
+    assert (len(train[1]), len(images[1])) == (4000, 1000)
     assert np.bincount(train[1]).tolist() == [400] * 10
-    assert np.bincount(held[1]).tolist() == [100] * 10
-    seen = {image.tobytes() for image in train[0]}
-    assert not any(image.tobytes() in seen for image in held[0])
+    assert np.bincount(images[1]).tolist() == [100] * 10
+    content = {image.tobytes() for image in train[0]}
+    assert not any(image.tobytes() in content for image in images[0])
 
 
 def test_package_data_stays_small() -> None:

@@ -46,7 +46,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "message"),
     [
         (
             "samples.jsonl",
@@ -60,12 +60,12 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(parity="equals the paper's"),
+            lambda fields: fields.update(parity="equals the paper's"),
             "parity is equals the paper's, should be",
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(
+            lambda fields: fields.update(
                 judge_error_rates={
                     "digits-net": [{"case_kind": "digits", "n_wrong": 0, "n_cases": 9}]
                 }
@@ -74,47 +74,47 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         ),
         (
             "results/{result}",
-            lambda facts: facts.update(sample_scores_file="x.rows.jsonl"),
+            lambda fields: fields.update(sample_scores_file="x.rows.jsonl"),
             "sample_scores_file is x.rows.jsonl, should be absent",
         ),
         (
             "features/digits-net/judge.json",
-            lambda facts: facts.update(warnings=["judge: of 2015"]),
+            lambda fields: fields.update(warnings=["judge: of 2015"]),
             "is not the record of the installed judge",
         ),
         (
             "features/digits-net/00000.json",
-            lambda facts: facts.update(unusual_images={"L": 6}),
+            lambda fields: fields.update(unusual_images={"L": 6}),
             "unusual_images is not what digits-net records now",
         ),
         (
             "features/digits-net/00000.json",
-            lambda facts: facts.update(notes=["none"]),
+            lambda fields: fields.update(notes=["none"]),
             "notes is not what digits-net records now",
         ),
     ],
 )
 def test_what_can_be_recomputed_is_not_believed(
-    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], told: str
+    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     result_folder = make_digits_run(tmp_path)
     (result,) = (result_folder.folder / "results").glob("*.json")
     edit_json(result_folder.folder / file.format(result=result.name), change)
-    assert any(told in line for line in result_folder.verify().altered_messages), (
+    assert any(message in line for line in result_folder.verify().altered_messages), (
         result_folder.verify().altered_messages
     )
 
 
 def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, toy: ToyEye) -> None:
     for name, change in (
-        ("results/toy-rule.json", lambda facts: facts.update(parity="exact")),
+        ("results/toy-rule.json", lambda fields: fields.update(parity="exact")),
         (
             "results/toy-rule.json",
-            lambda facts: facts.update(
+            lambda fields: fields.update(
                 judge_error_rates={"toy-eye": [{"case_kind": "lights", "n_wrong": 0, "n_cases": 9}]}
             ),
         ),
-        ("annotations/toy-eye/judge.json", lambda facts: facts.update(judge_class="official")),
+        ("annotations/toy-eye/judge.json", lambda fields: fields.update(judge_class="official")),
         ("annotations/toy-eye/annotations.jsonl", lambda line: line.update(index=7)),
     ):
         (tmp_path / name.replace("/", "-")).mkdir(exist_ok=True)
@@ -134,14 +134,14 @@ def test_a_folder_is_verified_as_it_was_stated_to_be_read(
     """
     images = write_toy_images(tmp_path / "images", COLOURS)
     files = sorted(path.name for path in images.iterdir())
-    listed = tmp_path / "list.csv"
-    listed.write_text(
+    listed_path = tmp_path / "list.csv"
+    listed_path.write_text(
         "file,index\n" + "".join(f"{name},{len(files) - 1 - i}\n" for i, name in enumerate(files))
     )
     forms = {
         "order": PromptFolderOptions(order="prompt-major"),
         "pattern": PromptFolderOptions(pattern="{index}.png"),
-        "file_list": PromptFolderOptions(file_list=listed),
+        "file_list": PromptFolderOptions(file_list=listed_path),
     }
     evaluate_prompts(images, tmp_path / "out", PromptScoring("toy", folder_options=forms[form]))
     assert verify(tmp_path / "out", 0).status == "ok"
@@ -186,7 +186,9 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
         for start in range(0, len(cloud), 1000)
     ]
     shards = moments_cache.ShardHashes(digests, 1000)
-    honest = moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards)
+    honest_cached_moments = moments_cache.sum_cached_moments(
+        path, feature_rows.map_rows(file, len(cloud)), shards
+    )
     assert moments_cache.are_sums_of(path, cloud)
     for name in ("mean", "scatter"):
         arrays = load_arrays(path)
@@ -196,44 +198,44 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
             path, feature_rows.map_rows(file, len(cloud)), shards
         )
         assert (
-            again.mean.tobytes() == honest.mean.tobytes()
-            and again.scatter.tobytes() == honest.scatter.tobytes()
+            again.mean.tobytes() == honest_cached_moments.mean.tobytes()
+            and again.scatter.tobytes() == honest_cached_moments.scatter.tobytes()
         )
     (
         tmp_path / checksums.CHECKSUMS_FILE
     ).unlink()  # nothing vouches for sums of a version before: they are made again
-    write_arrays(path, {**load_arrays(path), "mean": honest.mean + 1})
+    write_arrays(path, {**load_arrays(path), "mean": honest_cached_moments.mean + 1})
     assert (
         moments_cache.sum_cached_moments(
             path, feature_rows.map_rows(file, len(cloud)), shards
         ).mean.tobytes()
-        == honest.mean.tobytes()
+        == honest_cached_moments.mean.tobytes()
     )
 
 
 def test_verify_sums_moments_again(tmp_path: Path) -> None:
     """Also those whose hash was recorded anew with them."""
-    kept, fresh = tmp_path / "kept", tmp_path / "fresh"
+    kept_path, fresh_path = tmp_path / "kept", tmp_path / "fresh"
     cloud = np.random.default_rng(0).normal(size=(BLOCK, 3)).astype(np.float32)
-    for folder in (kept, fresh):
+    for folder in (kept_path, fresh_path):
         feature_rows.reserve_rows(folder / "features.npy", len(cloud), cloud[0])
         feature_rows.write_rows(folder / "features.npy", 0, cloud)
     digests = [
-        str(feature_rows.rows_sha256(kept / "features.npy", start, start + 1000))
+        str(feature_rows.rows_sha256(kept_path / "features.npy", start, start + 1000))
         for start in range(0, BLOCK, 1000)
     ]
     moments_cache.sum_cached_moments(
-        kept / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000)
+        kept_path / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000)
     )
     findings = Findings()
-    verify_features.check_moments(kept, fresh, BLOCK, findings)
+    verify_features.check_moments(kept_path, fresh_path, BLOCK, findings)
     assert findings.checks == []
-    arrays = load_arrays(kept / "features.moments.npz")
+    arrays = load_arrays(kept_path / "features.moments.npz")
     write_arrays(
-        kept / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)}
+        kept_path / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)}
     )
-    checksums.record_file_hashes(kept, ["features.moments.npz"])
-    verify_features.check_moments(kept, fresh, BLOCK, findings)
+    checksums.record_file_hashes(kept_path, ["features.moments.npz"])
+    verify_features.check_moments(kept_path, fresh_path, BLOCK, findings)
     assert [check.status for check in findings.checks] == ["altered"]
 
 

@@ -33,7 +33,7 @@ from harope_bench.suites.digits import PLUGIN as DIGITS
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(50), tmp_path / "run")
     return tmp_path / "run"
 
@@ -43,26 +43,26 @@ def score(
     out: Path,
     evaluators: list[str] | None = None,
     count: int | None = None,
-    **asked: Any,
+    **fields: Any,
 ) -> list[EvaluatedResult]:
-    return evaluate(target, out, FeatureScoring("digits", **asked), evaluators, count)
+    return evaluate(target, out, FeatureScoring("digits", **fields), evaluators, count)
 
 
 def real(folder: Path, count: int) -> Path:
     """Held-out real digits as PNG files."""
     images, _ = DIGITS.images("held-out")
     folder.mkdir()
-    chosen = np.random.default_rng(0).permutation(len(images))[:count]
-    for i, k in enumerate(chosen):
+    chosen_value = np.random.default_rng(0).permutation(len(images))[:count]
+    for i, k in enumerate(chosen_value):
         (folder / f"{i:06d}.png").write_bytes(encode_png(np.repeat(images[k][..., None], 3, -1)))
     return folder
 
 
 def value(scored: list, metric: str) -> float:
-    found = scored[0].result.find_measurement(metric)
-    assert found is not None
-    assert found.value is not None
-    return found.value
+    measurement = scored[0].result.find_measurement(metric)
+    assert measurement is not None
+    assert measurement.value is not None
+    return measurement.value
 
 
 def test_real_digits_score_far_better_than_noise(run: Path, tmp_path: Path) -> None:
@@ -85,33 +85,33 @@ def test_a_result_says_how_it_was_made(run: Path) -> None:
     assert result.find_measurement("fid").name == "fid-50"  # type: ignore[union-attr]
     assert result.plan_digest == result.plan.digest
     assert result.provenance.packages["torch"]
-    stored = json.loads(scored.path.read_text())
-    assert stored["reference_sha256"] == DIGITS.reference("digits-net").sha256
+    stored_document = json.loads(scored.path.read_text())
+    assert stored_document["reference_sha256"] == DIGITS.reference("digits-net").sha256
     assert all(
         m["n_asked"] == m["n_scored"] + m["n_failed"] + m["n_abstained"]
-        for m in stored["measurements"]
+        for m in stored_document["measurements"]
     )
 
 
 def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
-    (first,) = score(run, run)
-    stamp = first.path.stat().st_mtime_ns
+    (first_item,) = score(run, run)
+    stamp = first_item.path.stat().st_mtime_ns
     (again,) = score(run, run)
-    assert (first.is_new, again.is_new) == (True, False)
-    assert first.path.stat().st_mtime_ns == stamp
-    (rescored,) = score(run, run, is_rescored=True)
-    assert rescored.is_new
-    assert is_same_result(first.result, rescored.result)
+    assert (first_item.is_new, again.is_new) == (True, False)
+    assert first_item.path.stat().st_mtime_ns == stamp
+    (rescored_item,) = score(run, run, is_rescored=True)
+    assert rescored_item.is_new
+    assert is_same_result(first_item.result, rescored_item.result)
 
 
 def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score(run, run)
     from harope_bench.judges.micro.digits_net import DigitsNetJudge
 
-    def forbidden(self: DigitsNetJudge, device: str = "cpu") -> None:
+    def raise_opened(self: DigitsNetJudge, device: str = "cpu") -> None:
         raise AssertionError("a network was opened")
 
-    monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
+    monkeypatch.setattr(DigitsNetJudge, "open", raise_opened)
     score(run, run, is_rescored=True)
     (run / "features/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="without --rescore"):
@@ -119,11 +119,11 @@ def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_damaged_observations_are_made_again(run: Path) -> None:
-    (first,) = score(run, run)
+    (first_item,) = score(run, run)
     (run / "features/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
-    first.path.unlink()
+    first_item.path.unlink()
     (again,) = score(run, run)
-    assert is_same_result(first.result, again.result)
+    assert is_same_result(first_item.result, again.result)
 
 
 def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(
@@ -133,9 +133,9 @@ def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(
     write_png_folder(open_samples(run), tmp_path / "pngs")
     (of_run,) = score(run, run)
     for target in (tmp_path / "run.npz", tmp_path / "pngs"):
-        (other,) = score(target, tmp_path / f"scored-{target.stem}")
-        assert other.result.measurements == of_run.result.measurements
-        assert other.result.plan is None
+        (other_item,) = score(target, tmp_path / f"scored-{target.stem}")
+        assert other_item.result.measurements == of_run.result.measurements
+        assert other_item.result.plan is None
 
 
 def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
@@ -152,9 +152,9 @@ def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
 
 def test_verify_finds_an_altered_score(run: Path) -> None:
     (scored,) = score(run, run)
-    facts = json.loads(scored.path.read_text())
-    facts["measurements"][0]["value"] += 0.01
-    scored.path.write_text(json.dumps(facts))
+    document = json.loads(scored.path.read_text())
+    document["measurements"][0]["value"] += 0.01
+    scored.path.write_text(json.dumps(document))
     assert any("fid-50" in line for line in verify(run, 0).altered_messages)
 
 
@@ -227,8 +227,8 @@ def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) ->
     plan = open_samples(run).plan
     assert plan is not None
     generate(plan, range(60), run)  # the same run, grown
-    (grown,) = score(run, run)
-    assert grown.result.find_measurement("fid").name == "fid-60"  # type: ignore[union-attr]
+    (grown_item,) = score(run, run)
+    assert grown_item.result.find_measurement("fid").name == "fid-60"  # type: ignore[union-attr]
 
 
 def test_another_profile_of_other_images_does_not_take_the_observations(
@@ -236,26 +236,27 @@ def test_another_profile_of_other_images_does_not_take_the_observations(
 ) -> None:
     for name, count in (("a", 50), ("b", 40)):
         write_png_folder(open_samples(run, count), tmp_path / name)
-    (first,) = score(tmp_path / "a", tmp_path / "out")
-    kept = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    (first_item,) = score(tmp_path / "a", tmp_path / "out")
+    kept_contents = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     with pytest.raises(PlanMismatchError, match="is of other images"):
         score(
             tmp_path / "b", tmp_path / "out", profile="adm"
         )  # a result file of its own, the same observations
     assert (
-        first.path in kept
-        and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == kept
+        first_item.path in kept_contents
+        and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        == kept_contents
     )
 
 
 def test_another_reference_does_not_replace_the_suites_own_result(
     run: Path, tmp_path: Path
 ) -> None:
-    (own,) = score(run, run)
+    (own_item,) = score(run, run)
     np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
-    (other,) = score(run, run, reference=tmp_path / "mine.npz")
-    assert own.path != other.path
-    assert own.path.is_file()
+    (other_item,) = score(run, run, reference=tmp_path / "mine.npz")
+    assert own_item.path != other_item.path
+    assert own_item.path.is_file()
 
 
 def test_count_scores_exactly_the_first_so_many_or_says_why_not(run: Path, tmp_path: Path) -> None:
@@ -302,12 +303,16 @@ def test_a_list_of_requests_that_says_nothing_is_a_warning(run: Path) -> None:
 
 def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Path) -> None:
     generate(RunFolder(run).plan, range(52), run)  # type: ignore[arg-type]
-    first, second = (run / "requests.jsonl").read_text().splitlines()
-    for text in (first + "\n", first + "\n" + second[:-3], first.replace("49", "48") + "\n"):
+    first_line, second = (run / "requests.jsonl").read_text().splitlines()
+    for text in (
+        first_line + "\n",
+        first_line + "\n" + second[:-3],
+        first_line.replace("49", "48") + "\n",
+    ):
         (run / "requests.jsonl").write_text(text)
         with pytest.raises(SampleError, match="a line is lost, add"):
             open_samples(run)
-    (run / "requests.jsonl").write_text(first + "\n" + '{"indices": "50-51"}\n')
+    (run / "requests.jsonl").write_text(first_line + "\n" + '{"indices": "50-51"}\n')
     assert len(open_samples(run).indices) == 52
 
 

@@ -40,7 +40,7 @@ IMAGES = 16
 PAPER = {512: 32, 1024: 48, 2048: 64}
 
 
-class Place:
+class StudyFolder:
     """Home, models and runs of this file's tests."""
 
     def __init__(self, folder: Path):
@@ -58,7 +58,7 @@ class Place:
         judge = (
             self.judge if len(suites) > 1 else str(judges_by_suite(self.judge, SUITES)[suites[0]])
         )
-        given = (
+        texts = (
             "--suite",
             ",".join(suites),
             "--resolution",
@@ -69,7 +69,7 @@ class Place:
         return (
             "eval",
             checkpoint,
-            *given,
+            *texts,
             "--count",
             str(IMAGES),
             "--steps",
@@ -79,51 +79,51 @@ class Place:
         )
 
 
-def said(*words: str | Path, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done.stdout if code == 0 else done.output
+def command_output(*words: str | Path, code: int = 0) -> str:
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == code, (command_result.output, command_result.exception)
+    return command_result.stdout if code == 0 else command_result.output
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyFolder]:
     """Prompts, judges and two checkpoints: rope-axial as it is, and harope with LoRA."""
-    found = Place(tmp_path_factory.mktemp("extrapolation"))
+    study_folder = StudyFolder(tmp_path_factory.mktemp("extrapolation"))
     with pytest.MonkeyPatch.context() as patch:
         plugin_scans.cache_scans(patch)
-        tiny_prompts.prompts(found.home)
-        found.judge = tiny_judges.models(found.folder)
-        tiny_judges.stand_in(patch, found.folder, found.home)
-        base = tiny.saved(found.folder / "base", "flux")
+        tiny_prompts.prompts(study_folder.home)
+        study_folder.judge = tiny_judges.models(study_folder.folder)
+        tiny_judges.stand_in(patch, study_folder.folder, study_folder.home)
+        base = tiny.save_pipeline(study_folder.folder / "base", "flux")
         register("plain", base, {})
         network = flux.PLUGIN.attach_encoding(
             flux.PLUGIN.load_pipeline(base, tiny.settings()).transformer, "harope", {}, "all"
         )
-        lora.add_lora(tiny.trained(network), flux.PLUGIN.targets)
+        lora.add_lora(tiny.train_encoding(network), flux.PLUGIN.targets)
         flux.PLUGIN.save_adapter(
-            found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1}
+            study_folder.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1}
         )
-        register("turned", found.folder / "adapter", {"config": {"base": str(base)}})
-        yield found
+        register("turned", study_folder.folder / "adapter", {"config": {"base": str(base)}})
+        yield study_folder
 
 
 @pytest.fixture(autouse=True)
-def bench_home(place: Place) -> Path:
+def bench_home(study: StudyFolder) -> Path:
     """In place of the empty home of other tests: one for this file."""
-    return place.home
+    return study.home
 
 
-def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None:
+def run_killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None:
     """Runs a command in a process of its own, which SIGKILL ends at that method's call number
     `after`, before it has done anything.
     """
-    own: Callable[..., Any] = getattr(owner, method)
+    own_function: Callable[..., Any] = getattr(owner, method)
     calls = iter(range(1, after + 1))
 
-    def deadly(*given: Any) -> Any:
+    def deadly(*inputs: Any) -> Any:
         if next(calls) == after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return own(*given)
+        return own_function(*inputs)
 
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -140,29 +140,29 @@ def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None
 
 
 @pytest.fixture(scope="module")
-def runs(place: Place) -> Path:
+def runs(study: StudyFolder) -> Path:
     """All runs of both checkpoints: the first one's command was killed in drawing and in judging
     before it came to its end.
     """
-    words = place.words("plain", place.runs / "plain")
-    killed(words, RunFolder, "add_sample", IMAGES + 6)
-    assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
-    assert not (place.runs / "plain/geneval/r64").exists()
-    killed(words, vlm.LoadedVlm, "annotate", 5)
+    words = study.words("plain", study.runs / "plain")
+    run_killed(words, RunFolder, "add_sample", IMAGES + 6)
+    assert len(read_lines(study.runs / "plain/geneval/r48/samples.jsonl")) == 5
+    assert not (study.runs / "plain/geneval/r64").exists()
+    run_killed(words, vlm.LoadedVlm, "annotate", 5)
     answers = read_lines(
-        next((place.runs / "plain/dpg-bench/r32/annotations").glob("*/annotations.jsonl"))
+        next((study.runs / "plain/dpg-bench/r32/annotations").glob("*/annotations.jsonl"))
     )
-    assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
-    said(*words)
-    said(*place.words("turned", place.runs / "turned"))
-    return place.runs
+    assert len(answers) == 4 and not (study.runs / "plain/dpg-bench/r32/results").exists()
+    command_output(*words)
+    command_output(*study.words("turned", study.runs / "turned"))
+    return study.runs
 
 
 def contents(run: Path) -> Mapping[str, Any]:
     """Every file of a run by its hash; of a result all but its provenance, which its sum stands for
     too.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for path in sorted(
         p
         for p in run.rglob("*")
@@ -172,22 +172,27 @@ def contents(run: Path) -> Mapping[str, Any]:
         if path.parent.name == "results" and path.name == "SHA256SUMS":
             continue
         if path.parent.name == "results" and path.suffix == ".json":
-            found[name] = {
+            fields[name] = {
                 k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"
             }
         else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            fields[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return fields
 
 
 def test_a_killed_command_ends_with_the_bytes_of_a_straight_one(
-    place: Place, runs: Path, tmp_path: Path
+    study: StudyFolder, runs: Path, tmp_path: Path
 ) -> None:
     for suite, side in (("geneval", 48), ("dpg-bench", 32)):
         folder = tmp_path / suite / f"r{side}"
-        said(*place.words("plain", folder, (suite,), (side,)))
-        straight, whole = contents(folder), contents(runs / "plain" / suite / f"r{side}")
-        assert straight == whole and any(name.endswith(".png") for name in whole)
+        command_output(*study.words("plain", folder, (suite,), (side,)))
+        straight_contents, whole_contents = (
+            contents(folder),
+            contents(runs / "plain" / suite / f"r{side}"),
+        )
+        assert straight_contents == whole_contents and any(
+            name.endswith(".png") for name in whole_contents
+        )
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -195,8 +200,8 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
     for side in SIDES:
         for name in ("plain", "turned"):
             run = runs / name / suite / f"r{side}"
-            drawn = [line["index"] for line in read_lines(run / "samples.jsonl")]
-            assert sorted(drawn) == list(range(IMAGES))
+            generated_lines = [line["index"] for line in read_lines(run / "samples.jsonl")]
+            assert sorted(generated_lines) == list(range(IMAGES))
             for path in run.glob("annotations/*/annotations.jsonl"):
                 keys = [line["key"] for line in read_lines(path)]
                 assert len(keys) == len(set(keys)) > 0
@@ -204,13 +209,13 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
 
 
 def test_the_same_command_again_does_no_work(
-    place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch
+    study: StudyFolder, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "add_sample", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(
         vlm.LoadedVlm, "annotate", lambda *_: pytest.fail("a judge was asked again")
     )
-    assert said(*place.words("plain", runs / "plain")).count("(up to date)") == 9
+    assert command_output(*study.words("plain", runs / "plain")).count("(up to date)") == 9
 
 
 @pytest.fixture
@@ -218,22 +223,22 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables 4 and 5 with sides of 32, 48 and 64 in place of 512, 1024 and 2048."""
     read = registry.read_toml
 
-    def small(path: Path) -> dict[str, Any]:
-        found = read(path)
+    def small_table(path: Path) -> dict[str, Any]:
+        result = read(path)
         if path.name not in ("table4.toml", "table5.toml"):
-            return found
-        rows = [{**row, "resolution": PAPER[row["resolution"]]} for row in found["rows"]]
-        return {**found, "rows": rows}
+            return result
+        rows = [{**row, "resolution": PAPER[row["resolution"]]} for row in result["rows"]]
+        return {**result, "rows": rows}
 
-    monkeypatch.setattr(registry, "read_toml", small)
+    monkeypatch.setattr(registry, "read_toml", small_table)
 
 
 @pytest.mark.parametrize("number", ["4", "5"])
 def test_the_tables_fill_and_say_whose_eyes_saw(
     runs: Path, small_tables: None, number: str
 ) -> None:
-    found = json.loads(said("table", number, "--runs", runs, "--format", "json"))
-    cells = [cell for row in found["rows"] for cell in row["cells"].values()]
+    document = json.loads(command_output("table", number, "--runs", runs, "--format", "json"))
+    cells = [cell for row in document["rows"] for cell in row["cells"].values()]
     assert {cell["status"] for cell in cells} == {"measured"}, [
         cell["note"] for cell in cells if cell["status"] != "measured"
     ]
@@ -244,13 +249,13 @@ def test_the_tables_fill_and_say_whose_eyes_saw(
     assert all("replaces the official" in cell["note"] for cell in cells)
     assert any(
         item["difference"]["reason"].startswith("paired by sample, clustered by prompt")
-        for item in found["comparisons"]
+        for item in document["comparisons"]
     )
-    assert "replaces the official" in said("table", number, "--runs", runs)
+    assert "replaces the official" in command_output("table", number, "--runs", runs)
 
 
 def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Path) -> None:
-    text = said(
+    text = command_output(
         "figure",
         "sweep",
         runs,
@@ -271,23 +276,23 @@ def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Pa
 
 
 def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
-    rows = [json.loads(line) for line in said("failures", runs).splitlines()]
+    rows = [json.loads(line) for line in command_output("failures", runs).splitlines()]
     assert {row["result"].split("/")[1] for row in rows} == set(SUITES)
     assert all(row["prompt"] and "reason" in row for row in rows)
 
 
 def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
     for suite in SUITES:
-        found = json.loads(
-            said(
+        document = json.loads(
+            command_output(
                 "compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"
             )
         )
-        told = [line for line in found["metrics"] if line["delta"] is not None]
-        assert told and {line["reason"].partition(";")[0] for line in told} == {
+        lines = [line for line in document["metrics"] if line["delta"] is not None]
+        assert lines and {line["reason"].partition(";")[0] for line in lines} == {
             "paired by sample, clustered by prompt"
         }
-        assert all(line["is_paired"] for line in told)
+        assert all(line["is_paired"] for line in lines)
 
 
 def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) -> None:
@@ -295,23 +300,25 @@ def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) ->
 
     run = tmp_path / "run"
     shutil.copytree(runs / "turned/geneval/r32", run)
-    assert "0 differences" in said("verify", run, "--redraw", "2")
+    assert "0 differences" in command_output("verify", run, "--redraw", "2")
     rows = run / "results" / next(p.name for p in (run / "results").glob("*.sample_scores.jsonl"))
-    kept = rows.read_text()
-    rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
-    assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)
-    rows.write_text(kept)
+    kept_text = rows.read_text()
+    rows.write_text(kept_text.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
+    assert rows.read_text() != kept_text and rows.name in command_output(
+        "verify", run, "--redraw", "0", code=3
+    )
+    rows.write_text(kept_text)
     answers = next(p for p in run.glob("annotations/detector-*/annotations.jsonl"))
     lines = answers.read_text().splitlines()
-    first = json.loads(lines[0])
-    first["annotation"]["detections"] = []
-    answers.write_text("\n".join([json.dumps(first, sort_keys=True), *lines[1:]]) + "\n")
-    assert "annotations.jsonl" in said("verify", run, "--redraw", "0", code=3)
+    first_document = json.loads(lines[0])
+    first_document["annotation"]["detections"] = []
+    answers.write_text("\n".join([json.dumps(first_document, sort_keys=True), *lines[1:]]) + "\n")
+    assert "annotations.jsonl" in command_output("verify", run, "--redraw", "0", code=3)
 
 
 @pytest.mark.parametrize(("suite", "judge"), [("geneval", "clip-vit-l-14"), ("dpg-bench", "vlm")])
 def test_a_judge_that_fails_its_self_check_is_not_believed(
-    place: Place,
+    study: StudyFolder,
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -320,16 +327,20 @@ def test_a_judge_that_fails_its_self_check_is_not_believed(
 ) -> None:
     """Through the command line: one line, and nothing is asked."""
     plugin = registry.load_by_name("judges", judge)
-    wrong = NamedCheck("colours", lambda opened: f"{type(opened).__name__} sees none")
+    wrong_named_check = NamedCheck(
+        "colours", lambda loaded_network: f"{type(loaded_network).__name__} sees none"
+    )
     monkeypatch.setattr(
-        type(plugin), "self_checks", lambda self: (*tiny_judges.CANARIES[judge](self), wrong)
+        type(plugin),
+        "self_checks",
+        lambda self: (*tiny_judges.CANARIES[judge](self), wrong_named_check),
     )
     roles = [
         part
-        for part in place.judge.split(",")
+        for part in study.judge.split(",")
         if part.partition("=")[0] in ("detector" if suite == "geneval" else "vqa",)
     ]
-    text = said(
+    text = command_output(
         "eval",
         runs / "plain" / suite / "r32",
         "--judge",

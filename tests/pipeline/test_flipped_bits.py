@@ -32,22 +32,24 @@ def reads_the_same(path: Path, before: bytes, after: bytes) -> bool:
     hash is of.
     """
     if path.name == "requests.jsonl":
-        parsed = []
+        parsed_records = []
         for data in (before, after):
             path.write_bytes(data)
-            parsed.append({i for line in read_lines(path) for i in parse_indices(line["indices"])})
-        return parsed[0] == parsed[1]
+            parsed_records.append(
+                {i for line in read_lines(path) for i in parse_indices(line["indices"])}
+            )
+        return parsed_records[0] == parsed_records[1]
     if path.suffix == ".npy":
-        parsed = []
+        parsed_records = []
         for data in (before, after):
             path.write_bytes(data)
-            parsed.append(
+            parsed_records.append(
                 (
                     feature_rows.read_rows_header(path),
                     data[feature_rows.read_rows_header(path).start :],
                 )
             )  # type: ignore[union-attr]
-        return parsed[0] == parsed[1]
+        return parsed_records[0] == parsed_records[1]
     return False
 
 
@@ -55,7 +57,7 @@ def count_flips(result_folder: ResultFolder, count: int) -> tuple[Counter[str], 
     """Return how many flips were found and how many change nothing, and the paths of those that
     were lost.
     """
-    rng, tally, lost = np.random.default_rng(0), Counter[str](), []
+    rng, tally, lost_records = np.random.default_rng(0), Counter[str](), []
     for path in result_folder.files:
         before = path.read_bytes()
         for after in flipped_files(path, count, rng):
@@ -66,19 +68,19 @@ def count_flips(result_folder: ResultFolder, count: int) -> tuple[Counter[str], 
             elif status == "ok" and reads_the_same(path, before, after):
                 tally["without effect"] += 1
             else:
-                lost.append(f"{path}: {status}")
+                lost_records.append(f"{path}: {status}")
         path.write_bytes(before)
-    return tally, lost
+    return tally, lost_records
 
 
 @pytest.mark.parametrize("result_folder", RESULT_FOLDERS, indirect=True)
 def test_one_flipped_bit_in_any_file_is_found(result_folder: ResultFolder) -> None:
     assert result_folder.verify().status == "ok", result_folder.verify()
-    tally, lost = count_flips(result_folder, FLIPS)
+    tally, lost_flip = count_flips(result_folder, FLIPS)
     print(
         f"{result_folder.folder.name}: {sum(tally.values())} flips, {dict(tally)}"
     )  # counted in docs/security.md
-    assert lost == []
+    assert lost_flip == []
     assert tally["found"] >= 2 * len(result_folder.files) and tally["without effect"] <= 2
     assert result_folder.verify().status == "ok"
 
@@ -120,5 +122,5 @@ def test_a_classifiers_run_that_asks_for_no_picture_is_altered(tmp_path: Path) -
 @pytest.mark.simulation
 @pytest.mark.parametrize("result_folder", RESULT_FOLDERS, indirect=True)
 def test_many_flipped_bits_are_all_found(result_folder: ResultFolder) -> None:
-    tally, lost = count_flips(result_folder, MANY_FLIPS)
-    assert lost == [] and tally["found"] > 20 * len(result_folder.files)
+    tally, lost_flip = count_flips(result_folder, MANY_FLIPS)
+    assert lost_flip == [] and tally["found"] > 20 * len(result_folder.files)

@@ -74,7 +74,7 @@ class File(NamedTuple):
     read: Callable[[Path], object]
 
 
-def placed(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
+def text_writer(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         write_text(folder / name, text())
         return folder / name
@@ -159,14 +159,14 @@ def manifest() -> str:
     )
 
 
-def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
+def call_patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, value)
         return call()
 
 
 def weights_of(judge: MicroExtractor, metadata_path: Path) -> str:
-    return str(patched(judge, "metadata_path", metadata_path, judge.weights_sha256))
+    return str(call_patched(judge, "metadata_path", metadata_path, judge.weights_sha256))
 
 
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
@@ -174,12 +174,12 @@ LINE = {"index": 0, "status": "failed", "reason": "a test", "prompt": "a"}
 FILES = {
     "plan.json of a run": File(
         "plan",
-        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        text_writer("plan.json", lambda: PLAN.to_json(indent=1)),
         lambda path: RunFolder(path.parent).plan,
     ),
     "plan.json in a report": File(
         "plan",
-        placed("plan.json", lambda: PLAN.to_json(indent=1)),
+        text_writer("plan.json", lambda: PLAN.to_json(indent=1)),
         lambda path: read_runs(path.parent),
     ),
     "a result": File("result", a_result, result_store.read_result),
@@ -189,12 +189,12 @@ FILES = {
     ),
     "who looked": File(
         "features",
-        placed("judge.json", lambda: versioned_json_text("features", FEATURES)),
+        text_writer("judge.json", lambda: versioned_json_text("features", FEATURES)),
         lambda path: find_extractor_record("digits-net", path.parent, True),
     ),
     "who answered": File(
         "annotations",
-        placed("judge.json", lambda: versioned_json_text("annotations", JUDGE.model_dump())),
+        text_writer("judge.json", lambda: versioned_json_text("annotations", JUDGE.model_dump())),
         lambda path: read_judge_record(path.parent),
     ),
     "predictions": File(
@@ -206,7 +206,7 @@ FILES = {
     "a suite's reference": File(
         "reference",
         of_suite,
-        lambda path: patched(
+        lambda path: call_patched(
             digits,
             "SUITES_FOLDER",
             path.parent,
@@ -227,11 +227,13 @@ FILES = {
         "judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)
     ),
     "a checkpoint": File("checkpoint", a_checkpoint, lambda path: load_checkpoint_record("mine")),
-    "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read_manifest),
+    "an adapter": File(
+        "adapter", text_writer("manifest.json", manifest), lora_manifest.read_manifest
+    ),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
         "image-list",
-        placed(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
+        text_writer(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
         lambda path: open_recorded_images(
             path.parent, registry.load_by_name("suites", "shapes"), "shapes"
         ),
@@ -250,18 +252,18 @@ def set_format(path: Path, version: object) -> None:
         write_arrays(path, arrays if version is None else {**arrays, FORMAT_KEY: np.array(version)})
         return
     if path.suffix == ".pt":
-        facts = torch.load(path, weights_only=True)
+        tensor = torch.load(path, weights_only=True)
     elif path.suffix == ".toml":
-        facts = read_toml(path)
+        tensor = read_toml(path)
     else:
-        facts = json.loads(path.read_text())
-    facts = {name: value for name, value in facts.items() if name != FORMAT_KEY} | (
+        tensor = json.loads(path.read_text())
+    tensor = {name: value for name, value in tensor.items() if name != FORMAT_KEY} | (
         {} if version is None else {FORMAT_KEY: version}
     )
     if path.suffix == ".pt":
-        torch.save(facts, path)
+        torch.save(tensor, path)
     else:
-        write_text(path, toml_text(facts) if path.suffix == ".toml" else json.dumps(facts) + "\n")
+        write_text(path, toml_text(tensor) if path.suffix == ".toml" else json.dumps(tensor) + "\n")
 
 
 def test_every_kind_of_file_is_tried_here() -> None:
@@ -305,12 +307,12 @@ def check_error(file: File, version: object, folder: Path) -> None:
     path = file.write(folder)
     set_format(path, version)
     before = path.read_bytes()
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(FormatError) as excinfo:
         file.read(path)
-    message = str(caught.value)
-    shown = "none" if version is None else str(version)
+    message = str(excinfo.value)
+    shown_text = "none" if version is None else str(version)
     assert (
-        f"wanted format {format_version(file.kind)}, found {shown}; made by another version of"
+        f"wanted format {format_version(file.kind)}, found {shown_text}; made by another version of"
         " harope-bench: " in message
     )
     assert (
@@ -321,9 +323,9 @@ def check_error(file: File, version: object, folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[31m7", "7\n8", "9" * 200])
 def test_a_hostile_version_steers_no_terminal_and_stays_short(text: str, tmp_path: Path) -> None:
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(FormatError) as excinfo:
         formats.check_format("plan", text, tmp_path / "plan.json")
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert str(excinfo.value).isprintable() and len(str(excinfo.value)) < 300 + len(str(tmp_path))
 
 
 def test_the_format_decides_no_pixel() -> None:
@@ -388,7 +390,7 @@ def test_the_numbers_have_one_owner() -> None:
         str(p.relative_to(root)): list(numbered_literals(ast.parse(p.read_text())))
         for p in root.rglob("*.py")
     }
-    assert not {name: found for name, found in lines.items() if found}
+    assert not {name: line for name, line in lines.items() if line}
     assert list(
         numbered_literals(ast.parse('class A:\n    format: int = 2\nb = {"format": 3}'))
     ) == [2, 3]

@@ -31,7 +31,7 @@ from harope_bench.pipeline.generate import generate, make_plan
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    return make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
 
 
 def bits(folder: Path) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ def bits(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
+def uninterrupted_bits(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
     """A run of 60 samples in one go: three tiles, the last one part empty."""
     generate(plan, range(60), tmp_path / "straight")
     return bits(tmp_path / "straight")
@@ -52,14 +52,14 @@ def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_batch_changes_no_bit(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, batch: int
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path, batch: int
 ) -> None:
     generate(plan, range(60), tmp_path / "other", batch)
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_order_and_split_change_no_bit(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     chunks = [
         list(range(40, 60)),
@@ -69,20 +69,20 @@ def test_order_and_split_change_no_bit(
     ]
     for chunk in chunks:
         generate(plan, chunk, tmp_path / "other")
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_two_processes_worth_of_indices_meet_in_one_folder(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     generate(plan, range(0, 60, 2), tmp_path / "other")
     generate(plan, range(1, 60, 2), tmp_path / "other")
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit_here(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, threads: int
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path, threads: int
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -90,21 +90,21 @@ def test_threads_change_no_bit_here(
         generate(plan, range(60), tmp_path / "other")
     finally:
         torch.set_num_threads(before)
-    assert bits(tmp_path / "other") == straight
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_samples_differ_from_each_other_and_between_seeds(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    pictures = [v for k, v in straight.items() if k.endswith(".png")]
+    pictures = [v for k, v in uninterrupted_bits.items() if k.endswith(".png")]
     assert len(set(pictures)) == 60
-    other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
-    generate(other, range(60), tmp_path / "other")
+    other_plan = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
+    generate(other_plan, range(60), tmp_path / "other")
     assert not set(pictures) & set(bits(tmp_path / "other").values())
 
 
 def test_a_second_call_draws_nothing(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 0
@@ -112,17 +112,17 @@ def test_a_second_call_draws_nothing(
 
 
 def test_a_lost_image_is_drawn_again(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "straight/images/000017.png").unlink()
     assert generate(plan, range(60), tmp_path / "straight").n_generated == 1
-    assert bits(tmp_path / "straight") == straight
+    assert bits(tmp_path / "straight") == uninterrupted_bits
 
 
 def test_another_plan_in_the_folder_names_the_field(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    other = plan.model_copy(
+    other_plan = plan.model_copy(
         update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})}
     )
     with pytest.raises(
@@ -132,16 +132,18 @@ def test_another_plan_in_the_folder_names_the_field(
             r" folder, 4 requested"
         ),
     ):
-        generate(other, range(60), tmp_path / "straight")
-    assert bits(tmp_path / "straight") == straight
+        generate(other_plan, range(60), tmp_path / "straight")
+    assert bits(tmp_path / "straight") == uninterrupted_bits
 
 
 def test_more_samples_later_keep_the_first(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert generate(plan, range(80), tmp_path / "straight").n_generated == 20
     after = bits(tmp_path / "straight")
-    assert all(after[name] == data for name, data in straight.items() if name.endswith(".png"))
+    assert all(
+        after[name] == data for name, data in uninterrupted_bits.items() if name.endswith(".png")
+    )
 
 
 def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(
@@ -178,7 +180,7 @@ def test_tiles_follow_the_index_not_the_request() -> None:
 
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    name = tiny.registered(tmp_path / "weights")
+    name = tiny.register_tiny(tmp_path / "weights")
     with pytest.raises(
         OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"
     ):
@@ -195,10 +197,10 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
 
 def test_larger_and_smaller_resolutions_are_drawn(plan: Plan, tmp_path: Path) -> None:
     for side in (14, 56):
-        other = plan.model_copy(
+        other_plan = plan.model_copy(
             update={"settings": plan.settings.model_copy(update={"resolution": side})}
         )
-        generate(other, range(2), tmp_path / str(side))
+        generate(other_plan, range(2), tmp_path / str(side))
         samples = open_samples(tmp_path / str(side))
         assert next(samples.batches([0, 1], 2)).images.shape == (2, side, side, 3)
 
@@ -222,7 +224,7 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
         "--out",
         str(tmp_path / "run"),
     ]
-    rng, kills, partial = random.Random(0), 0, 0
+    rng, kills, partial_count = random.Random(0), 0, 0
     for _ in range(20):
         process = subprocess.Popen(
             command,
@@ -243,8 +245,8 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
             time.sleep(rng.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-            done = len(RunFolder(tmp_path / "run").read_records())
-            partial += 0 < done < count
+            result_count = len(RunFolder(tmp_path / "run").read_records())
+            partial_count += 0 < result_count < count
             for index, record in RunFolder(tmp_path / "run").read_records().items():
                 assert (tmp_path / "run" / str(record.file)).is_file(), (
                     f"sample {index} was reported done and is gone"
@@ -252,13 +254,13 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
         elif process.wait() == 0:
             break
     assert kills >= 1
-    assert partial >= 1
+    assert partial_count >= 1
     left = {k: v for k, v in bits(tmp_path / "run").items() if not k.endswith(".part")}
     assert left == bits(tmp_path / "straight")
 
 
 def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
     for name in ("samples.jsonl", "requests.jsonl"):
         with (tmp_path / "straight" / name).open("ab") as file:
@@ -273,7 +275,7 @@ def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(
 
 def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="steps: .* give --steps"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"steps": 0})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"steps": 0})
     with pytest.raises(OptionError, match="1 to 1000 steps, found 1001"):
         make_plan("tiny", None, {"sampler": "ddpm", "steps": 1001})
 
@@ -299,13 +301,16 @@ def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> Non
         for part in parts
     ]
     for process in running:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        _, communicate = process.communicate()
+        assert process.returncode == 0, communicate
     assert bits(tmp_path / "run") == bits(tmp_path / "straight")
 
 
 def test_a_finished_run_is_read_once_however_long(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan,
+    uninterrupted_bits: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls, records = [], RunFolder.read_records
     monkeypatch.setattr(RunFolder, "read_records", lambda self: calls.append(1) or records(self))
@@ -314,32 +319,32 @@ def test_a_finished_run_is_read_once_however_long(
 
 
 def test_unsorted_and_repeated_indices_are_drawn_once(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
-    assert (drawn.n_requested, drawn.n_generated) == (60, 60)
-    assert bits(tmp_path / "other") == straight
+    generated_samples = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
+    assert (generated_samples.n_requested, generated_samples.n_generated) == (60, 60)
+    assert bits(tmp_path / "other") == uninterrupted_bits
 
 
 def test_a_sampler_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"predicts velocity \(sampler flow\), ddpm needs noise"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"sampler": "ddpm"})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"sampler": "ddpm"})
 
 
 def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="guidance: .* give --guidance another value"):
-        make_plan(tiny.registered(tmp_path / "weights"), None, {"guidance": float("nan")})
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {"guidance": float("nan")})
 
 
 def test_halves_that_a_kill_left_long_ago_are_swept(
-    plan: Plan, straight: dict[str, bytes], tmp_path: Path
+    plan: Plan, uninterrupted_bits: dict[str, bytes], tmp_path: Path
 ) -> None:
-    old, new = (
+    old_path, new_path = (
         tmp_path / "straight/images/.000001.png.a.part",
         tmp_path / "straight/images/.000002.png.b.part",
     )
-    for part in (old, new):
+    for part in (old_path, new_path):
         part.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    os.utime(old_path, (0, 0))
     generate(plan, range(60), tmp_path / "straight")
-    assert (old.exists(), new.exists()) == (False, True)
+    assert (old_path.exists(), new_path.exists()) == (False, True)

@@ -38,21 +38,21 @@ from harope_bench.suites.official_layouts.prompt_folder import (
 __all__ = ["toy"]
 
 
-def in_order(**asked: Any) -> PromptScoring:
+def in_order(**fields: Any) -> PromptScoring:
     """Images whose names count one image of each prompt, then the second ones."""
-    return PromptScoring("toy", folder_options=PromptFolderOptions(order="copy-major"), **asked)
+    return PromptScoring("toy", folder_options=PromptFolderOptions(order="copy-major"), **fields)
 
 
-def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
-    (scored,) = evaluate_prompts(folder, out, in_order(**asked))
+def evaluate_folder(folder: Path, out: Path, **fields: object) -> dict[str, float | None]:
+    (scored,) = evaluate_prompts(folder, out, in_order(**fields))
     return {m.name: m.value for m in scored.result.measurements}
 
 
 def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(
     tmp_path: Path, toy: ToyEye
 ) -> None:
-    found = marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
-    assert found == {
+    folder = evaluate_folder(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
+    assert folder == {
         "bright": 3 / 4,
         "red": 2 / 4,
         "overall": 5 / 8,
@@ -65,41 +65,41 @@ def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(
     """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width
     nor ends beyond 1.
     """
-    shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
+    shown_records = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
     (scored,) = evaluate_prompts(
-        write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order()
+        write_toy_images(tmp_path / "i", shown_records), tmp_path / "o", in_order()
     )
-    found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(
+    entries = {m.name: m for m in scored.result.measurements}
+    assert entries["bright"].interval == SCORE_INTERVAL and entries["bright"].low == pytest.approx(
         wilson_interval(2, 2).low
     )
-    assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
+    assert entries["bright"].high == 1.0 and (entries["bright"].se or 0) > 0.1
     for name, value in (("red", 0.5), ("overall", 0.75)):  # two prompts a task tell next to nothing
-        low, high = found[name].low, found[name].high
+        low, high = entries[name].low, entries[name].high
         assert (
             low is not None
             and high is not None
             and 0 <= low < 0.1
             and 0.9 < high <= 1
-            and (found[name].se or 0) > 0.2
+            and (entries[name].se or 0) > 0.2
         ), value
 
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
-    shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
+    shown_records = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
     (scored,) = evaluate_prompts(
-        write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order()
+        write_toy_images(tmp_path / "i", shown_records), tmp_path / "o", in_order()
     )
-    found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].value == 0.5 and (
-        found["bright"].se,
-        found["bright"].low,
-        found["bright"].interval,
+    entries = {m.name: m for m in scored.result.measurements}
+    assert entries["bright"].value == 0.5 and (
+        entries["bright"].se,
+        entries["bright"].low,
+        entries["bright"].interval,
     ) == (None, None, None)
     assert any(
         line.startswith("bright: its error is not known") for line in scored.result.warning_texts
     )
-    assert found["red"].se is not None
+    assert entries["red"].se is not None
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(
@@ -110,7 +110,7 @@ def test_the_other_rules_are_told_where_they_give_another_number(
     )
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
     assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
-    assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
+    assert evaluate_folder(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
     assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {
         "toy-rule.json",
         "toy-rule_corrected.json",
@@ -121,29 +121,33 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     toy.fail_after = 5
     with pytest.raises(KeyboardInterrupt):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     assert len(toy.asked) == 5
     toy.fail_after = None
-    killed = marked(folder, tmp_path / "o")
+    killed_folder = evaluate_folder(folder, tmp_path / "o")
     assert len(toy.asked) == 8 + 4  # every image is looked at once, the four red ones asked once
-    straight = marked(folder, tmp_path / "p")
-    assert killed == straight
+    straight_folder = evaluate_folder(folder, tmp_path / "p")
+    assert killed_folder == straight_folder
     rows = [(tmp_path / x / "results" / "toy-rule.sample_scores.jsonl").read_bytes() for x in "op"]
     assert rows[0] == rows[1]
-    asked = len(toy.asked)
-    assert marked(folder, tmp_path / "o") == straight and len(toy.asked) == asked
+    count = len(toy.asked)
+    assert evaluate_folder(folder, tmp_path / "o") == straight_folder and len(toy.asked) == count
 
 
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(SampleError, match="lacks annotations of toy-eye for 8 images"):
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
-    first = marked(folder, tmp_path / "o")
-    asked = len(toy.asked)
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )
+    first_folder = evaluate_folder(folder, tmp_path / "o")
+    count = len(toy.asked)
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))
-        == first
-        and len(toy.asked) == asked
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )
+        == first_folder
+        and len(toy.asked) == count
     )
 
 
@@ -161,9 +165,9 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(
     assert red.reason is not None and "1 of 4 images have no annotations" in red.reason
     overall = scored.result.find_measurement("overall")
     assert overall is not None and overall.value is None
-    bright = scored.result.find_measurement("bright")
-    assert bright is not None and bright.value == 3 / 4
-    assert marked(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
+    bright_measurement = scored.result.find_measurement("bright")
+    assert bright_measurement is not None and bright_measurement.value == 3 / 4
+    assert evaluate_folder(folder, tmp_path / "o", is_lenient=True)["red"] == 1 / 3
     rows = [
         json.loads(line)
         for line in (
@@ -185,12 +189,12 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
         and red.reason is not None
         and "4 annotations cannot be read" in red.reason
     )
-    assert marked(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
+    assert evaluate_folder(tmp_path / "i", tmp_path / "o", is_lenient=True)["red"] == 0
 
 
 def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
     with pytest.raises(JudgeError, match="failed on each of its first 5 images"):
-        marked(write_toy_images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
@@ -211,23 +215,23 @@ def test_answers_of_another_judge_are_never_mixed_in(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    marked(folder, tmp_path / "o")
+    evaluate_folder(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "annotations" / "toy-eye" / "annotations.jsonl").unlink()
     with pytest.raises(
         PlanMismatchError, match="preprocessing is mean of pixels there and median of pixels now"
     ):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
 
 
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
-    found = []
-    for name, shown in (("a", COLOURS), ("b", [WHITE] * 8)):
+    records = []
+    for name, shown_value in (("a", COLOURS), ("b", [WHITE] * 8)):
         (scored,) = evaluate_prompts(
-            write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order()
+            write_toy_images(tmp_path / name, shown_value), tmp_path / f"o{name}", in_order()
         )
-        found.append(StoredResult(scored.result, scored.path))
-    difference = compare_results("overall", "higher", *found)
+        records.append(StoredResult(scored.result, scored.path))
+    difference = compare_results("overall", "higher", *records)
     assert (
         difference.is_paired
         and difference.n_prompts == 4
@@ -239,11 +243,11 @@ def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> No
     with pytest.raises(
         SampleError, match=r"has images numbered up to 8, but toy has 8 images \(numbered from 0\)"
     ):
-        marked(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("toy-eye", "names no role"),
         ("depth=toy-eye", "names no role"),
@@ -251,32 +255,34 @@ def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> No
         ("vqa=", "names no role"),
     ],
 )
-def test_a_judge_that_does_not_fit_its_role_is_refused(text: str, told: str, toy: ToyEye) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_a_judge_that_does_not_fit_its_role_is_refused(
+    text: str, message: str, toy: ToyEye
+) -> None:
+    with pytest.raises(OptionError, match=message):
         parse_judges(text, {"detector": "toy-eye", "vqa": "toy-eye"})
 
 
 def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) -> None:
-    chosen = parse_judges("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})[
-        "vqa"
-    ]
-    assert chosen.model == "some/folder" and chosen.folder_name != "toy-eye"
+    chosen_judge = parse_judges(
+        "vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"}
+    )["vqa"]
+    assert chosen_judge.model == "some/folder" and chosen_judge.folder_name != "toy-eye"
     with pytest.raises(OptionError, match="takes no model"):
-        chosen.judge  # noqa: B018
+        chosen_judge.judge  # noqa: B018
 
 
 def test_a_judge_that_fails_its_self_check_is_not_asked(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = (
-        NamedCheck("red first", lambda opened: None),
-        NamedCheck("boxes", lambda opened: "a box is short by one"),
+        NamedCheck("red first", lambda loaded_network: None),
+        NamedCheck("boxes", lambda loaded_network: "a box is short by one"),
     )
     monkeypatch.setattr(ToyEye, "self_checks", lambda self: cases, raising=False)
     with pytest.raises(
         JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"
     ):
-        marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
+        evaluate_folder(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert not toy.asked
 
 
@@ -284,24 +290,31 @@ def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: 
     folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000000.png").write_bytes(b"junk")
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
-    bright = scored.result.find_measurement("bright")
-    assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
-    assert marked(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
+    bright_measurement = scored.result.find_measurement("bright")
+    assert bright_measurement is not None and (
+        bright_measurement.value,
+        bright_measurement.n_scored,
+        bright_measurement.n_failed,
+    ) == (None, 3, 1)
+    assert evaluate_folder(folder, tmp_path / "o", is_lenient=True)["bright"] == 2 / 3
 
 
 def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     Image.fromarray(np.full((16, 12, 3), 255, dtype=np.uint8)).save(folder / "000000.png")
-    assert marked(folder, tmp_path / "o")["bright"] == 3 / 4
+    assert evaluate_folder(folder, tmp_path / "o")["bright"] == 3 / 4
 
 
 def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000002.png").unlink()
     (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
-    red, bright = scored.result.find_measurement("red"), scored.result.find_measurement("bright")
+    red, bright_measurement = (
+        scored.result.find_measurement("red"),
+        scored.result.find_measurement("bright"),
+    )
     assert red is not None and (red.value, red.n_asked, red.n_failed) == (None, 4, 1)
-    assert bright is not None and bright.value == 3 / 4
+    assert bright_measurement is not None and bright_measurement.value == 3 / 4
     rows = [
         json.loads(line)
         for line in (
@@ -341,14 +354,14 @@ def test_another_judge_is_noticed_when_every_answer_is_there(
     tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    marked(folder, tmp_path / "o")
+    evaluate_folder(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
     with pytest.raises(PlanMismatchError, match="weights_sha256 is 7777.* there and 8888.* now"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     assert (
-        marked(folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True))[
-            "bright"
-        ]
+        evaluate_folder(
+            folder, tmp_path / "o", annotator_options=AnnotatorOptions(is_rescored=True)
+        )["bright"]
         == 3 / 4
     )
 
@@ -448,7 +461,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
 ) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(PendingAnswersError, match="8 queries are in"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")
     record = {
         "name": "other",
         "version": 1,
@@ -460,7 +473,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         versioned_json_text("annotations", record)
     )
     lines = (tmp_path / "o/annotations/toy-eye/queries.jsonl").read_text().splitlines()
-    told = [
+    fields = [
         {
             "key": json.loads(line)["key"],
             "index": 0,
@@ -469,7 +482,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
         for line in lines
     ]
     (tmp_path / "o/annotations/toy-eye/annotations.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in told)
+        "".join(json.dumps(line) + "\n" for line in fields)
     )
     with pytest.raises(PlanMismatchError, match="is of judge other, not of toy-eye"):
-        marked(folder, tmp_path / "o")
+        evaluate_folder(folder, tmp_path / "o")

@@ -32,41 +32,41 @@ from harope_bench.pipeline.verify import verify
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     generate(plan, range(50), tmp_path / "run")
     return tmp_path / "run"
 
 
-def score(run: Path, **asked: Any) -> EvaluatedResult:
-    (scored,) = evaluate(run, run, FeatureScoring("digits", **asked))
+def score(run: Path, **fields: Any) -> EvaluatedResult:
+    (scored,) = evaluate(run, run, FeatureScoring("digits", **fields))
     return scored
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
     """Results without who made them and when, and their arrays."""
-    found = {
+    contents = {
         path.name: path.read_bytes()
         for path in sorted((out / "results").iterdir())
         if checksums.CHECKSUMS_FILE not in path.name
     }
-    for name in [n for n in found if n.endswith(".json")]:
-        facts = json.loads(found[name])
-        del facts["provenance"]
-        found[name] = json.dumps(facts).encode()
-    return found
+    for name in [n for n in contents if n.endswith(".json")]:
+        document = json.loads(contents[name])
+        del document["provenance"]
+        contents[name] = json.dumps(document).encode()
+    return contents
 
 
-def spoiled(
+def spoil_features(
     at: dict[str, list[int]], value: float
 ) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
     """The judge with one value of these arrays and images altered."""
-    honest = LoadedMicroExtractor.extract
+    original_extract = LoadedMicroExtractor.extract
 
     def extract(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
-        seen = {name: array.copy() for name, array in honest(self, images).items()}
+        arrays = {name: array.copy() for name, array in original_extract(self, images).items()}
         for name, indices in at.items():
-            seen[name][indices, 3] = value
-        return seen
+            arrays[name][indices, 3] = value
+        return arrays
 
     return extract
 
@@ -75,11 +75,11 @@ def spoiled(
 def test_values_that_are_not_finite_are_not_kept(
     run: Path, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(
+    with monkeypatch.context() as broken_context:
+        broken_context.setattr(
             LoadedMicroExtractor,
             "extract",
-            spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
+            spoil_features({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value),
         )
         with pytest.raises(SampleError) as error:
             score(run)
@@ -127,26 +127,28 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
     reference = build_reference(
         open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015"
     )
-    drawn, out = pictures(tmp_path / "drawn", 1), tmp_path / "out"
-    wanted = [
+    generated_pictures, out = pictures(tmp_path / "drawn", 1), tmp_path / "out"
+    expected = [
         FeatureScoring("imagenet-128", reference, profile=profile)
         for profile in ("adm", "torch-fidelity")
     ]
-    evaluate_profiles(drawn, out, wanted)
+    evaluate_profiles(generated_pictures, out, expected)
     before = bytes_of(out)
     assert len(before) == 4
     weights.unlink()
     with pytest.raises(WeightsError, match="which is missing"):
-        evaluate_profiles(drawn, tmp_path / "other", wanted)  # to look, they are needed
+        evaluate_profiles(
+            generated_pictures, tmp_path / "other", expected
+        )  # to look, they are needed
     again = evaluate_profiles(
-        drawn,
+        generated_pictures,
         out,
         [
-            FeatureScoring("imagenet-128", reference, profile=one.profile, is_rescored=True)
-            for one in wanted
+            FeatureScoring("imagenet-128", reference, profile=first_again.profile, is_rescored=True)
+            for first_again in expected
         ],
     )
-    assert all(one.is_new for one in again) and bytes_of(out) == before
+    assert all(first_again.is_new for first_again in again) and bytes_of(out) == before
     assert (
         "judge: other weights than Inception of 2015's, or a copy with another hash; numbers do"
         " not compare with published ones" in again[0].result.warning_texts
@@ -158,7 +160,9 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
             "does not record the weights of inception-2015, and they are not installed; run eval"
         ),
     ):
-        evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)])
+        evaluate_profiles(
+            generated_pictures, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)]
+        )
 
 
 def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
@@ -176,13 +180,13 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(
 
 def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
     score(run)
-    before, told = bytes_of(run), run / "features/digits-net" / JUDGE_FILE
+    before, path = bytes_of(run), run / "features/digits-net" / JUDGE_FILE
     for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
-        told.unlink() if damage is None else told.write_bytes(damage)
+        path.unlink() if damage is None else path.write_bytes(damage)
         score(run, is_rescored=True)
         assert bytes_of(run) == before
     score(run)  # an ordinary call mends it
-    assert json.loads(told.read_text())["judge"]["name"] == "digits-net"
+    assert json.loads(path.read_text())["judge"]["name"] == "digits-net"
 
 
 # ---------------------------------------------------------------------------- how they looked
@@ -195,28 +199,28 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(
     monkeypatch.setattr(
         LoadedMicroExtractor, "numerics", {"network": "folded", "tf32": False}, raising=False
     )
-    first = score(run).result
-    assert not any("different numerics" in line for line in first.warning_texts)
-    assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
+    first_result = score(run).result
+    assert not any("different numerics" in line for line in first_result.warning_texts)
+    assert {k: v for k, v in first_result.provenance.flags.items() if k.startswith("judge_")} == {
         "judge_device": "cpu",
         "judge_network": "folded",
         "judge_tf32": False,
     }
     path = run / "features/digits-net" / shard_name(1)
-    for way, told in (
+    for way_fields, message in (
         (
             {"device": "cuda", "network": "compiled", "tf32": False},
             "(1 compiled on cuda, 2 folded on cpu)",
         ),
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": way}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "numerics": way_fields}))
         checksums.record_file_hashes(path.parent, [path.name])
         again = score(run, is_rescored=True).result
-        assert again.measurements == first.measurements
+        assert again.measurements == first_result.measurements
         assert (
-            f"judge: shards were extracted with different numerics {told}, so their last bits may"
-            " differ" in again.warning_texts
+            f"judge: shards were extracted with different numerics {message}, so"
+            " their last bits may differ" in again.warning_texts
         )
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert (
@@ -242,8 +246,8 @@ def test_a_reference_seen_by_another_judge_since_is_not_scored_against(
         arr_0=np.random.default_rng(0).integers(0, 256, (90, 28, 28, 3), dtype=np.uint8),
     )
     score(run, reference=tmp_path / "images.npz")
-    with monkeypatch.context() as other:
-        other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
+    with monkeypatch.context() as other_context:
+        other_context.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
         evaluate(run, tmp_path / "out", FeatureScoring("digits", tmp_path / "images.npz"))
     with pytest.raises(
         SampleError, match="lacks the digits-net features of 90 images; run eval without --rescore"

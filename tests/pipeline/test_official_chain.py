@@ -37,15 +37,15 @@ from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex
 __all__ = ["dpg_suite", "geneval_suite"]
 
 
-class Recorded(Annotator):
+class RecordedAnnotator(Annotator):
     """A judge that says of the image whose first pixel is k what stands in its k-th entry."""
 
     version, judge_class, preprocessing = 1, "equivalent", "the first pixel"
     roles = ("detector", "colours", "vqa")
     weights = "5" * 64
 
-    def __init__(self, told: Mapping[int, Any]):
-        self.told, self.asked = told, 0
+    def __init__(self, fields: Mapping[int, Any]):
+        self.told, self.asked = fields, 0
 
     def weights_sha256(self) -> str:
         return self.weights
@@ -54,44 +54,48 @@ class Recorded(Annotator):
         return type(
             "LoadedRecorded",
             (LoadedAnnotator,),
-            {"weights_sha256": self.weights, "annotate": lambda _, *given: self.annotate(*given)},
+            {"weights_sha256": self.weights, "annotate": lambda _, *inputs: self.annotate(*inputs)},
         )()
 
     def annotate(self, role: str, image: np.ndarray, query: Query) -> Annotation:
         self.asked += 1
-        told = self.told[int(image[0, 0, 0])]
+        told_result = self.told[int(image[0, 0, 0])]
         if isinstance(query, VqaQuery):
             return VqaAnnotation(
-                answers=tuple(VqaAnswer(text=told[question]) for question in query.questions)
+                answers=tuple(VqaAnswer(text=told_result[question]) for question in query.questions)
             )
         if not isinstance(query, ColourQuery):
-            return told["detector"]
+            return told_result["detector"]
         boxes = {
             tuple(o.box): share
-            for o, share in zip(told["objects"], told["colours"].probabilities, strict=True)
+            for o, share in zip(
+                told_result["objects"], told_result["colours"].probabilities, strict=True
+            )
         }
         return ColourAnnotation(probabilities=tuple(boxes[o.box] for o in query.objects))
 
 
-def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str], Any]) -> None:
-    known, loaded = registry.list_entries, registry.load_by_name
+def standing_in(monkeypatch: pytest.MonkeyPatch, fields: Mapping[tuple[str, str], Any]) -> None:
+    known_list_entries, loaded_plugin = registry.list_entries, registry.load_by_name
     monkeypatch.setattr(
         registry,
         "list_entries",
         lambda kind: {
-            **known(kind),
-            **{n: registry.RegistryEntry(kind, n, "a test") for k, n in things if k == kind},
+            **known_list_entries(kind),
+            **{n: registry.RegistryEntry(kind, n, "a test") for k, n in fields if k == kind},
         },
     )
     monkeypatch.setattr(
-        registry, "load_by_name", lambda kind, name: things.get((kind, name)) or loaded(kind, name)
+        registry,
+        "load_by_name",
+        lambda kind, name: fields.get((kind, name)) or loaded_plugin(kind, name),
     )
 
 
-def evaluated(*words: str) -> dict[str, Any]:
-    done = CliRunner().invoke(main, ["eval", *words, "--json"])
-    assert done.exit_code == 0, (done.output, done.exception)
-    (result,) = json.loads(done.stdout)["results"]
+def evaluate_command(*words: str) -> dict[str, Any]:
+    command_result = CliRunner().invoke(main, ["eval", *words, "--json"])
+    assert command_result.exit_code == 0, (command_result.output, command_result.exception)
+    (result,) = json.loads(command_result.stdout)["results"]
     return dict(result["result"])
 
 
@@ -106,28 +110,34 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def geneval(
     tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch
-) -> Recorded:
+) -> RecordedAnnotator:
     """A folder of images, a finished run of them, and a judge that saw what the official ones
     saw.
     """
-    places, _ = geneval_results.rows_by_index(
-        [geneval_results.ResultRow(*row) for row in geneval_results.read_rows(_finished(tmp_path))],
+    rows_by_index, _ = geneval_results.rows_by_index(
+        [
+            geneval_results.ResultRow(*row)
+            for row in geneval_results.read_rows(_finished_results(tmp_path))
+        ],
         PromptIndex(geneval_suite),
         geneval_suite,
         tmp_path,
     )
-    told: dict[int, Any] = {}
-    for index, row in places.items():
+    fields: dict[int, Any] = {}
+    for index, row in rows_by_index.items():
         prompt, copy = index % 12, index // 12
-        place = tmp_path / "images" / f"{prompt:05d}"
-        (place / "samples").mkdir(parents=True, exist_ok=True)
-        (place / "metadata.jsonl").write_text(json.dumps(prompt_metadata()[prompt]))
+        folder = tmp_path / "images" / f"{prompt:05d}"
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        (folder / "metadata.jsonl").write_text(json.dumps(prompt_metadata()[prompt]))
         Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(
-            place / "samples" / f"{copy:05d}.png"
+            folder / "samples" / f"{copy:05d}.png"
         )
-        seen = geneval_results._annotations_of_row(row)
-        told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
-    judge = Recorded(told)
+        annotations_of_row = geneval_results._annotations_of_row(row)
+        fields[index] = {
+            **annotations_of_row,
+            "objects": _objects(geneval_suite, index, annotations_of_row),
+        }
+    judge = RecordedAnnotator(fields)
     standing_in(
         monkeypatch,
         {
@@ -139,64 +149,66 @@ def geneval(
     return judge
 
 
-def _finished(folder: Path) -> Path:
+def _finished_results(folder: Path) -> Path:
     write_finished_run(folder / "results.jsonl", seed=3)
     return folder / "results.jsonl"
 
 
-def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -> Sequence[Any]:
+def _objects(suite: TwelvePrompts, index: int, fields: Mapping[str, Annotation]) -> Sequence[Any]:
     ask = (
         registry.load_by_name("evaluators", "geneval")
         .annotator_roles[1]
-        .make_query(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
+        .make_query(suite.case(index).metadata["geneval"], {"detector": fields["detector"]})
     )
     return ask.objects if ask else ()
 
 
 def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(
-    tmp_path: Path, geneval: Recorded
+    tmp_path: Path, geneval: RecordedAnnotator
 ) -> None:
-    ours = evaluated(
+    package_command = evaluate_command(
         str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours")
     )
-    theirs = evaluated(
+    library_command = evaluate_command(
         str(tmp_path / "results.jsonl"), "--suite", "geneval", "--out", str(tmp_path / "theirs")
     )
     assert (
-        numbers(ours) == numbers(theirs)
-        and ours["rules"] == "official"
-        and theirs["judge"]["judge_class"] == "official"
+        numbers(package_command) == numbers(library_command)
+        and package_command["rules"] == "official"
+        and library_command["judge"]["judge_class"] == "official"
     )
-    assert 0 < numbers(ours)["overall"][0] < 1
+    assert 0 < numbers(package_command)["overall"][0] < 1
     verdicts = []
-    for place in ("ours", "theirs"):
-        rows = read_lines(tmp_path / place / "results" / "geneval.sample_scores.jsonl")
+    for location in ("ours", "theirs"):
+        rows = read_lines(tmp_path / location / "results" / "geneval.sample_scores.jsonl")
         verdicts.append({row["index"]: row["scores"]["images_correct"] for row in rows})
     assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 48
 
 
-def test_rescoring_asks_no_judge(tmp_path: Path, geneval: Recorded) -> None:
+def test_rescoring_asks_no_judge(tmp_path: Path, geneval: RecordedAnnotator) -> None:
     words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
-    first = evaluated(*words)
-    asked = geneval.asked
-    assert asked > 48  # a detector's answer of each image, colours of some
+    first_command = evaluate_command(*words)
+    asked_result = geneval.asked
+    assert asked_result > 48  # a detector's answer of each image, colours of some
     assert (
-        numbers(evaluated(*words, "--rescore", "--rules", "corrected"))["position"]
-        == numbers(first)["position"]
+        numbers(evaluate_command(*words, "--rescore", "--rules", "corrected"))["position"]
+        == numbers(first_command)["position"]
     )
-    assert geneval.asked == asked
+    assert geneval.asked == asked_result
 
 
-def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: Recorded) -> None:
+def test_a_missing_image_gives_no_score_but_on_demand(
+    tmp_path: Path, geneval: RecordedAnnotator
+) -> None:
     (tmp_path / "images" / "00000" / "samples" / "00001.png").unlink()
     words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
-    strict = numbers(evaluated(*words))
+    strict = numbers(evaluate_command(*words))
     assert (
         strict["single_object"][0] is None
         and strict["overall"][0] is None
         and strict["colors"][0] is not None
     )
-    lenient = numbers(evaluated(*words, "--allow-missing"))
+    lenient = numbers(evaluate_command(*words, "--allow-missing"))
     assert lenient["single_object"][0] is not None and lenient["single_object"][2] == 7
 
 
@@ -211,23 +223,24 @@ def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) 
     """
     path = run_script(tmp_path / "grids", seed=2)
     answers = dpg_results._read_answers(path.with_name(path.stem + "_detail.txt"))
-    told = {}
+    records = {}
     for prompt, item in enumerate(ITEMS):
         write_grid(tmp_path / "grids" / f"{item}.png", 10 * prompt)
         questions = [q["question"] for q in dpg_suite.case(prompt).metadata["dpg"]["questions"]]
         for copy in range(4):
-            found = dpg_results._match_answers(questions, answers.get((item, copy), ()))
-            told[10 * prompt + copy] = dict(
-                zip(questions, (text or "no" for text in found), strict=True)
+            answers_result = dpg_results._match_answers(questions, answers.get((item, copy), ()))
+            records[10 * prompt + copy] = dict(
+                zip(questions, (text or "no" for text in answers_result), strict=True)
             )
     standing_in(
-        monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite}
+        monkeypatch,
+        {("judges", "mplug"): RecordedAnnotator(records), ("suites", "dpg-bench"): dpg_suite},
     )
     return path
 
 
 def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> None:
-    ours = evaluated(
+    package_command = evaluate_command(
         str(tmp_path / "grids"),
         "--suite",
         "dpg-bench",
@@ -236,37 +249,46 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
         "--out",
         str(tmp_path / "ours"),
     )
-    theirs = evaluated(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
-    assert numbers(ours) == numbers(theirs)
+    library_command = evaluate_command(
+        str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs")
+    )
+    assert numbers(package_command) == numbers(library_command)
     assert (
         re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10]
-        == f"{numbers(ours)['dpg'][0]:.12f}"[:10]
+        == f"{numbers(package_command)['dpg'][0]:.12f}"[:10]
     )  # type: ignore[union-attr]
     assert any(
         "the official rules exclude 1 with 4 images: partiprompts97" in w["text"]
-        for w in ours["warnings"]
+        for w in package_command["warnings"]
     )
 
 
 def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
     words = (*words, "--tiles", "4")
-    official, corrected = evaluated(*words), evaluated(*words, "--rules", "corrected")
-    assert (numbers(official)["dpg"][2], numbers(corrected)["dpg"][2]) == (8, 12)
-    assert numbers(official)["dpg"][0] != numbers(corrected)["dpg"][0]
+    official, corrected_command = (
+        evaluate_command(*words),
+        evaluate_command(*words, "--rules", "corrected"),
+    )
+    assert (numbers(official)["dpg"][2], numbers(corrected_command)["dpg"][2]) == (8, 12)
+    assert numbers(official)["dpg"][0] != numbers(corrected_command)["dpg"][0]
     assert "dpg" in [difference["metric"] for difference in official["rule_differences"]]
 
 
 def test_the_side_or_the_number_of_tiles_must_be_stated(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
-    for stated, told in (
+    for records, message in (
         ((), "--tiles 1 (or --resolution 12)"),
         (("--resolution", "8"), "12x12, wanted square tiles of 8 pixels"),
     ):
-        done = CliRunner().invoke(main, ["eval", *words, *stated])
-        assert done.exit_code == 1 and told in done.output and not (tmp_path / "ours").exists()
-    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(
-        evaluated(*words, "--tiles", "4")
+        command_result = CliRunner().invoke(main, ["eval", *words, *records])
+        assert (
+            command_result.exit_code == 1
+            and message in command_result.output
+            and not (tmp_path / "ours").exists()
+        )
+    assert numbers(evaluate_command(*words, "--resolution", "6")) == numbers(
+        evaluate_command(*words, "--tiles", "4")
     )
 
 
@@ -277,7 +299,7 @@ def test_one_image_an_item_scores_under_the_official_rules(tmp_path: Path, dpg: 
     for prompt, item in enumerate(ITEMS):
         write_grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
     words = (str(tmp_path / "ones"), "--suite", "dpg-bench", "--tiles", "1")
-    ours = numbers(evaluated(*words, "--out", str(tmp_path / "ours")))
+    package_numbers = numbers(evaluate_command(*words, "--out", str(tmp_path / "ours")))
     assert (
-        ours["dpg"][0] is not None and ours["dpg"][2] == 2
+        package_numbers["dpg"][0] is not None and package_numbers["dpg"][2] == 2
     )  # of three items the official rules lose the first

@@ -69,11 +69,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Path:
-    place = tmp_path / "stand_in"
-    place.mkdir()
-    shutil.copy(RUNNERS / "common.py", place)
-    (place / "stand_in.py").write_text(STAND_IN)
-    return place / "stand_in.py"
+    folder = tmp_path / "stand_in"
+    folder.mkdir()
+    shutil.copy(RUNNERS / "common.py", folder)
+    (folder / "stand_in.py").write_text(STAND_IN)
+    return folder / "stand_in.py"
 
 
 @pytest.fixture
@@ -89,22 +89,22 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
         for i, question in enumerate(questions):
             image = folder / "images" / f"{i}.png"
             image.write_bytes(b"x" * (i + 1))
-            place = str(image) if i % 2 else f"images/{i}.png"  # both forms
-            facts = {
+            location = str(image) if i % 2 else f"images/{i}.png"  # both forms
+            fields = {
                 "index": i,
                 "role": "vqa",
-                "image": place,
+                "image": location,
                 "sha256": sha256_file(image),
                 "query": {"questions": [question]},
             }
-            lines.append({**facts, "key": sha256_bytes(json.dumps(facts).encode())})
+            lines.append({**fields, "key": sha256_bytes(json.dumps(fields).encode())})
         (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return folder
 
     return write
 
 
-def answered(folder: Path) -> dict[int, Any]:
+def answer_texts(folder: Path) -> dict[int, Any]:
     return {
         line["index"]: line["annotation"]["answers"][0]["text"]
         for line in read_lines(folder / "annotations.jsonl")
@@ -125,7 +125,7 @@ def test_a_bare_environment_answers_every_question(
     assert external_annotator.run_annotator(
         python, runner, folder, {"device": "cpu"}
     ) == external_annotator.AnnotationCounts(4, 0)
-    assert answered(folder) == {i: f"{i + 1} bytes" for i in range(4)}
+    assert answer_texts(folder) == {i: f"{i + 1} bytes" for i in range(4)}
     record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.version, record.preprocessing) == (
@@ -146,17 +146,17 @@ def test_a_kill_loses_nothing_and_nothing_is_asked_twice(
         JudgeError, match=r"stand_in\.py in .* was ended by signal 9: .*run eval again"
     ):
         external_annotator.run_annotator(python, runner, folder, {"mood": "mortal"})
-    assert answered(folder) == {0: "1 bytes", 1: "2 bytes"}
+    assert answer_texts(folder) == {0: "1 bytes", 1: "2 bytes"}
     with (folder / "annotations.jsonl").open("ab") as file:
         file.write(b'{"key": "half a li')  # as a power cut leaves it
-    first = (folder / "annotations.jsonl").read_bytes().rpartition(b"\n")[0]
+    first_part = (folder / "annotations.jsonl").read_bytes().rpartition(b"\n")[0]
     assert external_annotator.run_annotator(
         python, runner, folder, {"mood": "calm"}
     ) == external_annotator.AnnotationCounts(4, 0)
-    whole = (folder / "annotations.jsonl").read_bytes()
-    assert whole.startswith(first + b"\n") and len(whole.splitlines()) == 4
+    whole_content = (folder / "annotations.jsonl").read_bytes()
+    assert whole_content.startswith(first_part + b"\n") and len(whole_content.splitlines()) == 4
     external_annotator.run_annotator(python, runner, folder, {"mood": "calm"})
-    assert (folder / "annotations.jsonl").read_bytes() == whole
+    assert (folder / "annotations.jsonl").read_bytes() == whole_content
 
 
 def test_our_own_end_ends_the_runner(
@@ -165,12 +165,12 @@ def test_our_own_end_ends_the_runner(
     runner.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
     pids = []
 
-    def interrupted(text: str) -> None:
+    def interrupt_runner(text: str) -> None:
         pids.append(int(text))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.stderr, "write", interrupted)
+        patch.setattr(sys.stderr, "write", interrupt_runner)
         with pytest.raises(KeyboardInterrupt):
             external_annotator.run_annotator(python, runner, ask("a"), {})
     deadline = time.monotonic() + 5
@@ -231,22 +231,22 @@ def test_what_goes_wrong_is_one_line(
         "odd": "ended with code 7: it printed nothing",
         "silent": "did not write its judge record",
     }
-    for mood, said in cases.items():
-        with pytest.raises(JudgeError, match=said) as caught:
+    for mood, case in cases.items():
+        with pytest.raises(JudgeError, match=case) as excinfo:
             external_annotator.run_annotator(python, runner, folder, {"mood": mood})
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(excinfo.value)
     with pytest.raises(
         JudgeError, match="ended with code 2: .*unrecognized arguments: --colour blue"
     ):
         external_annotator.run_annotator(python, runner, folder, {"colour": "blue"})
-    for wrong in (tmp_path / "absent", tmp_path, runner):
+    for wrong_path in (tmp_path / "absent", tmp_path, runner):
         with pytest.raises(OptionError, match="is no program"):
-            external_annotator.run_annotator(wrong, runner, folder, {})
-    broken = tmp_path / "broken"
-    broken.write_bytes(b"no program at all")
-    broken.chmod(0o755)
+            external_annotator.run_annotator(wrong_path, runner, folder, {})
+    broken_path = tmp_path / "broken"
+    broken_path.write_bytes(b"no program at all")
+    broken_path.chmod(0o755)
     with pytest.raises(OptionError, match="does not start"):
-        external_annotator.run_annotator(broken, runner, folder, {})
+        external_annotator.run_annotator(broken_path, runner, folder, {})
 
 
 def test_answers_of_another_judge_are_not_mixed(
@@ -352,7 +352,7 @@ def test_mplug_answers_in_the_pipelines_words(
         ) == external_annotator.AnnotationCounts(2, 0)
     finally:
         (site / "imitation.pth").unlink()
-    assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
+    assert answer_texts(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
     record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.judge_class) == (
@@ -374,9 +374,9 @@ def test_mplug_is_official_by_a_hash_alone(
             external_annotator.run_annotator(
                 python, plugin.runner, folder, {**options, "sha256": "0" * 64}
             )
-        known = sha256_file(model / "pytorch_model.bin")
+        known_sha256_file = sha256_file(model / "pytorch_model.bin")
         assert external_annotator.run_annotator(
-            python, plugin.runner, folder, {**options, "sha256": known}
+            python, plugin.runner, folder, {**options, "sha256": known_sha256_file}
         ) == external_annotator.AnnotationCounts(1, 0)
     finally:
         (site / "imitation.pth").unlink()
@@ -401,7 +401,7 @@ def test_mplug_says_what_it_lacks(python: Path, ask: Callable[..., Path], model:
     with pytest.raises(JudgeError, match=r"lacks vocab\.txt"):
         external_annotator.run_annotator(python, plugin.runner, folder, {"weights": str(model)})
     for door in (plugin.weights_sha256, lambda: plugin.open("cpu")):
-        with pytest.raises(MissingAssetError, match="--judge-python") as caught:
+        with pytest.raises(MissingAssetError, match="--judge-python") as excinfo:
             door()
-        assert isinstance(caught.value, BenchError) and "\n" not in str(caught.value)
+        assert isinstance(excinfo.value, BenchError) and "\n" not in str(excinfo.value)
     assert plugin.roles == ("vqa",) and plugin.judge_class == "official" and plugin.runner.is_file()

@@ -19,7 +19,7 @@ from harope_bench.pipeline.evaluate import FeatureScoring, check_feature_scoring
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    return tiny.registered(tmp_path / "weights")
+    return tiny.register_tiny(tmp_path / "weights")
 
 
 def score(checkpoint: str, out: Path, *words: object) -> Any:
@@ -50,8 +50,10 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
 def test_what_cannot_be_scored_is_not_drawn(
     words: list[str], complaint: str, checkpoint: str, tmp_path: Path
 ) -> None:
-    said = score(checkpoint, tmp_path / "run", *words)
-    assert said.exit_code == 1 and complaint in said.output and said.output.count("\n") == 1
+    message = score(checkpoint, tmp_path / "run", *words)
+    assert (
+        message.exit_code == 1 and complaint in message.output and message.output.count("\n") == 1
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -66,13 +68,13 @@ def test_a_broken_reference_or_judge_is_found_first(
         judge_sha256="ab" * 32,
         format=1,
     )
-    said = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
-    assert "was made by inception-2015" in said.output
+    message = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
+    assert "was made by inception-2015" in message.output
     monkeypatch.setattr(
         "harope_bench.judges.micro.micro_extractor.load_weights", lambda path, sha256: {}
     )
-    said = score(checkpoint, tmp_path / "run")
-    assert "judge digits-net does not fit: missing" in said.output
+    message = score(checkpoint, tmp_path / "run")
+    assert "judge digits-net does not fit: missing" in message.output
     assert not (tmp_path / "run").exists()
 
 
@@ -88,12 +90,12 @@ def test_what_can_be_scored_is_drawn_and_again_without_work(
 
 
 def test_a_subset_or_number_that_cannot_be_scored_is_said(checkpoint: str, tmp_path: Path) -> None:
-    said = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main, ["eval", checkpoint, "--subset", "0", "--out", str(tmp_path / "run")]
     )
     assert (
-        said.exit_code == 1
-        and "--subset chooses --count images, and no --count is given" in said.output
+        command_result.exit_code == 1
+        and "--subset chooses --count images, and no --count is given" in command_result.output
     )
     assert not (tmp_path / "run").exists()
     with pytest.raises(

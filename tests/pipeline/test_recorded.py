@@ -35,39 +35,41 @@ COUNT = 4
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scored_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a checkpoint, and a run of it that was scored; tests copy both."""
-    place = tmp_path_factory.mktemp("recorded")
+    folder = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
+        patch.setenv("HAROPE_BENCH_HOME", str(folder / "home"))
         generate(
-            make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a"
+            make_plan(tiny.register_tiny(folder / "weights"), None, {}),
+            range(COUNT),
+            folder / "runs/a",
         )
         evaluate(
-            place / "runs/a",
-            place / "runs/a",
-            FeatureScoring("digits", write_moments_reference(place)),
+            folder / "runs/a",
+            folder / "runs/a",
+            FeatureScoring("digits", write_moments_reference(folder)),
         )
-    shutil.copytree(place / "runs/a", place / "runs/b")
-    return place
+    shutil.copytree(folder / "runs/a", folder / "runs/b")
+    return folder
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made / "runs", tmp_path / "runs")
-    monkeypatch.setenv("HAROPE_BENCH_HOME", str(made / "home"))
+def scored_copy(scored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(scored_home / "runs", tmp_path / "runs")
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(scored_home / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def state_of(place: Path) -> dict[str, bytes]:
+def state_of(folder: Path) -> dict[str, bytes]:
     """Every file that is no lock."""
     files = (
         path
-        for path in sorted(place.rglob("*"))
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(".lock")
     )
-    return {str(path.relative_to(place)): path.read_bytes() for path in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def call(*words: str) -> Result:
@@ -77,9 +79,9 @@ def call(*words: str) -> Result:
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Alter JSON, or the second line of a .jsonl, and tell nobody."""
     lines = path.read_text().splitlines() if path.suffix == ".jsonl" else ["", path.read_text()]
-    facts = json.loads(lines[1])
-    change(facts)
-    lines[1] = json.dumps(facts)
+    document = json.loads(lines[1])
+    change(document)
+    lines[1] = json.dumps(document)
     path.write_text("\n".join(lines).strip() + "\n")
 
 
@@ -89,8 +91,8 @@ def result_of(run: Path) -> Path:
     return path
 
 
-def value(facts: dict[str, Any]) -> None:
-    facts["measurements"][0]["value"] = 1.5
+def value(fields: dict[str, Any]) -> None:
+    fields["measurements"][0]["value"] = 1.5
 
 
 def alter_result(run: Path) -> None:
@@ -108,7 +110,7 @@ def alter_records(run: Path) -> None:
 
 
 def alter_plan(run: Path) -> None:
-    edit(run / "plan.json", lambda facts: facts["settings"].update(guidance=4.0))
+    edit(run / "plan.json", lambda fields: fields["settings"].update(guidance=4.0))
 
 
 RESULTS_ARE_READ = [
@@ -151,33 +153,33 @@ ROWS = [
     ids=[f"{file}-{'-'.join(words[:2])}" for _, words, file in ROWS],
 )
 def test_what_was_altered_is_not_read_back(
-    place: Path, alter: Callable[[Path], None], words: list[str], file: str
+    scored_copy: Path, alter: Callable[[Path], None], words: list[str], file: str
 ) -> None:
-    alter(place / "runs/b")
-    before = state_of(place)
+    alter(scored_copy / "runs/b")
+    before = state_of(scored_copy)
     result = call(*words)
     assert result.exit_code == 1, result.output
     assert (
         re.search(rf"runs/b/\S*{re.escape(file)} was altered", result.output)
         and len(result.stderr.strip().splitlines()) == 1
     )
-    assert state_of(place) == before
+    assert state_of(scored_copy) == before
 
 
-def test_nothing_vouches_for_altered_records_after_the_run_grew(place: Path) -> None:
+def test_nothing_vouches_for_altered_records_after_the_run_grew(scored_copy: Path) -> None:
     """New lines are added to the file and its hash is recorded anew: of the old lines nobody would
     know.
     """
-    alter_records(place / "runs/b")
+    alter_records(scored_copy / "runs/b")
     call("generate", "tiny", "--count", str(COUNT + 1), "--out", "runs/b")
-    assert verify(place / "runs/b", 0).status == "altered"
+    assert verify(scored_copy / "runs/b", 0).status == "altered"
 
 
-def test_verify_still_says_what_is_wrong_in_altered_records(place: Path) -> None:
-    alter_records(place / "runs/b")
-    wrong = verify(place / "runs/b", 0, reference=None).altered_messages
-    assert any("samples.jsonl: its sha256" in line for line in wrong) and any(
-        "label or prompt of samples 1 " in line for line in wrong
+def test_verify_still_says_what_is_wrong_in_altered_records(scored_copy: Path) -> None:
+    alter_records(scored_copy / "runs/b")
+    wrong_altered_messages = verify(scored_copy / "runs/b", 0, reference=None).altered_messages
+    assert any("samples.jsonl: its sha256" in line for line in wrong_altered_messages) and any(
+        "label or prompt of samples 1 " in line for line in wrong_altered_messages
     )
 
 
@@ -195,16 +197,18 @@ def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
     assert "toy-rule.sample_scores.jsonl was altered" in call("failures", tmp_path).output
 
 
-def test_results_without_recorded_hashes_are_read(place: Path) -> None:
+def test_results_without_recorded_hashes_are_read(scored_copy: Path) -> None:
     """Those of other tools, and those that were copied alone."""
-    (place / "runs/b/results/SHA256SUMS").unlink()
-    alter_result(place / "runs/b")
-    assert [found.result.measurements[0].value for found in read_results(place / "runs")][1] == 1.5
+    (scored_copy / "runs/b/results/SHA256SUMS").unlink()
+    alter_result(scored_copy / "runs/b")
+    assert [result.result.measurements[0].value for result in read_results(scored_copy / "runs")][
+        1
+    ] == 1.5
 
 
-def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -> None:
+def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(scored_copy: Path) -> None:
     """A table that is made while `eval` writes: between the file and its hash there is a moment."""
-    path = result_of(place / "runs/b")
+    path = result_of(scored_copy / "runs/b")
     reader_failures: list[AlteredFileError] = []
 
     def read() -> None:
@@ -214,7 +218,7 @@ def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -
             reader_failures.append(error)
 
     with checksums.lock_folder(path.parent):
-        alter_result(place / "runs/b")
+        alter_result(scored_copy / "runs/b")
         reader = threading.Thread(target=read)
         reader.start()
         checksums.record_file_hashes(path.parent, [path.name])
@@ -223,21 +227,21 @@ def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -
 
 
 def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    scored_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no lock to take, and nobody who writes."""
 
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    alter_result(place / "runs/b")
+    alter_result(scored_copy / "runs/b")
     monkeypatch.setattr(checksums, "FileLock", refuse)
     with pytest.raises(AlteredFileError):
-        read_results(place / "runs")
+        read_results(scored_copy / "runs")
 
 
-def test_plain_runs_are_read_by_every_command(place: Path) -> None:
+def test_plain_runs_are_read_by_every_command(scored_copy: Path) -> None:
     """So that the refusals above are of the alteration."""
-    assert RunFolder(place / "runs/b").read_records().keys() == set(range(COUNT))
+    assert RunFolder(scored_copy / "runs/b").read_records().keys() == set(range(COUNT))
     for words in RESULTS_ARE_READ[:3] + RECORDS_ARE_READ[2:5]:
         assert call(*words).exit_code == 0, words

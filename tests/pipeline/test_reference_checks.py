@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clouds import cloud, observed, reference_of, value_of
+from clouds import cloud, make_features, reference_of, value_of
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
@@ -55,9 +55,9 @@ def indefinite(matrix: np.ndarray) -> np.ndarray:
     """One eigenvalue of -1e-4 of the largest, which no look at the diagonal shows."""
     values, vectors = np.linalg.eigh(matrix)
     values[0] = -1e-4 * values[-1]
-    changed = (vectors * values) @ vectors.T
-    assert np.diag(changed).min() > 0
-    return (changed + changed.T) / 2
+    changed_vectors = (vectors * values) @ vectors.T
+    assert np.diag(changed_vectors).min() > 0
+    return (changed_vectors + changed_vectors.T) / 2
 
 
 Change = Callable[[Arrays], Mapping[str, object]]
@@ -141,7 +141,7 @@ def write(path: Path, arrays: Mapping[str, object]) -> Path:
     return path
 
 
-def opened(path: Path) -> Mapping[str, np.ndarray]:
+def reference_arrays(path: Path) -> Mapping[str, np.ndarray]:
     return open_reference(DIGITS, "digits-net", path, ReferenceExtraction(is_rescored=True)).arrays
 
 
@@ -150,12 +150,12 @@ def test_what_is_no_mean_and_covariance_is_no_reference(
     case: str, sound: Arrays, tmp_path: Path
 ) -> None:
     change, words = MOMENTS[case]
-    with pytest.raises(InvalidMomentsError, match=words) as told:
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+    with pytest.raises(InvalidMomentsError, match=words) as excinfo:
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
     assert (
-        "\n" not in str(told.value)
-        and "bad.npz" in str(told.value)
-        and "harope-bench reference" in str(told.value)
+        "\n" not in str(excinfo.value)
+        and "bad.npz" in str(excinfo.value)
+        and "harope-bench reference" in str(excinfo.value)
     )
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_rows_of_features_is_no_reference(
 ) -> None:
     change, words = ROWS[case]
     with pytest.raises(SampleError, match=words):
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
 
 
 @pytest.mark.parametrize("case", WIDTHS)
@@ -174,20 +174,20 @@ def test_a_reference_of_another_width_is_of_another_judge(
 ) -> None:
     change, words = WIDTHS[case]
     with pytest.raises(ShapeError, match=words):
-        opened(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
+        reference_arrays(write(tmp_path / "bad.npz", {**sound, **change(sound)}))
 
 
 @pytest.mark.parametrize("missing", ["mu", "sigma", "mu_s", "sigma_s"])
 def test_half_a_pair_of_statistics_is_an_error(missing: str, sound: Arrays, tmp_path: Path) -> None:
     arrays = {name: array for name, array in sound.items() if name != missing}
     with pytest.raises(BenchError, match=f"lacks {missing}|wanted mu and sigma or arr_0"):
-        opened(write(tmp_path / "half.npz", arrays))
+        reference_arrays(write(tmp_path / "half.npz", arrays))
 
 
 def test_objects_are_never_unpickled(sound: Arrays, tmp_path: Path) -> None:
     path = write(tmp_path / "objects.npz", {**sound, "mu": sound["mu"].astype(object)})
     with pytest.raises(BenchError, match="mu cannot be read"):
-        opened(path)
+        reference_arrays(path)
 
 
 @pytest.mark.parametrize("profile", ["adm", "torch-fidelity", "clean", "fd-dinov2"])
@@ -198,9 +198,9 @@ def test_the_evaluator_itself_scores_no_such_reference(
     case: str, profile: str, sound: Arrays
 ) -> None:
     change, words = MOMENTS[case]
-    seen = observed(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
+    features = make_features(cloud(5, 90, WIDTH), spatial=cloud(6, 90, SPATIAL))
     with pytest.raises(InvalidMomentsError, match=words):
-        PLUGIN.with_profile(profile).evaluate(seen, {**sound, **change(sound)})
+        PLUGIN.with_profile(profile).evaluate(features, {**sound, **change(sound)})
 
 
 @pytest.mark.parametrize("profile", ["clean", "cmmd", "torch-fidelity"])
@@ -208,15 +208,15 @@ def test_kernel_distances_take_no_rows_of_another_kind(profile: str, sound: Arra
     for case in ("integer-rows", "complex-rows", "nan-row"):
         with pytest.raises(SampleError):
             PLUGIN.with_profile(profile).evaluate(
-                observed(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
+                make_features(cloud(5, 90, WIDTH)), {**sound, **ROWS[case][0](sound)}
             )
 
 
 def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_path: Path) -> None:
-    drawn = tmp_path / "drawn"
-    drawn.mkdir()
+    generated_path = tmp_path / "drawn"
+    generated_path.mkdir()
     for i, image in enumerate(DIGITS.images("held-out")[0][:5]):
-        (drawn / f"{i}.png").write_bytes(encode_png(np.repeat(image[..., None], 3, -1)))
+        (generated_path / f"{i}.png").write_bytes(encode_png(np.repeat(image[..., None], 3, -1)))
     cases = {name: MOMENTS[name] for name in ("asymmetric", "negative", "complex-mu", "huge")}
     for case, (change, _) in {
         **cases,
@@ -226,7 +226,7 @@ def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_pa
         path = write(tmp_path / "bad.npz", {**sound, **change(sound)})
         words = [
             "eval",
-            str(drawn),
+            str(generated_path),
             "--suite",
             "digits",
             "--reference",
@@ -234,8 +234,11 @@ def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_pa
             "--out",
             str(tmp_path / "out"),
         ]
-        done = CliRunner().invoke(main, words)
-        assert done.exit_code == 1 and len(done.output.splitlines()) == 1, (case, done.output)
+        command_result = CliRunner().invoke(main, words)
+        assert command_result.exit_code == 1 and len(command_result.output.splitlines()) == 1, (
+            case,
+            command_result.output,
+        )
         assert not (tmp_path / "out").exists(), case
 
 
@@ -243,19 +246,19 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
     """float32 statistics, a covariance of few images, dead columns, and rounding in symmetry and in
     eigenvalues.
     """
-    few, dead = (
+    few_gaussian, dead_gaussian = (
         Moments.from_rows(cloud(3, 20, WIDTH)).to_gaussian(),
         Moments.from_rows(cloud(3, 90, WIDTH) * (np.arange(WIDTH) % 3 > 0)).to_gaussian(),
     )
     noise = np.random.default_rng(4).normal(size=(WIDTH, WIDTH)) * 1e-9
     rows = cloud(3, 90, WIDTH)
-    summed = np.cov(rows, rowvar=False, dtype=np.float32)
+    summed_values = np.cov(rows, rowvar=False, dtype=np.float32)
     changes: list[Mapping[str, np.ndarray]] = [
         {"mu": sound["mu"].astype(np.float32), "sigma": sound["sigma"].astype(np.float32)},
-        {"mu": few.mean, "sigma": few.covariance},
-        {"mu": few.mean, "sigma": few.covariance.astype(np.float32)},
-        {"mu": dead.mean, "sigma": dead.covariance},
-        {"mu": rows.mean(0), "sigma": summed},
+        {"mu": few_gaussian.mean, "sigma": few_gaussian.covariance},
+        {"mu": few_gaussian.mean, "sigma": few_gaussian.covariance.astype(np.float32)},
+        {"mu": dead_gaussian.mean, "sigma": dead_gaussian.covariance},
+        {"mu": rows.mean(0), "sigma": summed_values},
         {"sigma": sound["sigma"] + noise},
         {"sigma": np.zeros((WIDTH, WIDTH))},
         {"sigma": np.asfortranarray(sound["sigma"])},
@@ -263,8 +266,8 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
         {"features": sound["features"].astype(np.float16)},
     ]
     for i, change in enumerate(changes):
-        arrays = opened(write(tmp_path / f"{i}.npz", {**sound, **change}))
-        assert value_of(PLUGIN.evaluate(observed(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
+        arrays = reference_arrays(write(tmp_path / f"{i}.npz", {**sound, **change}))
+        assert value_of(PLUGIN.evaluate(make_features(cloud(5, 90, WIDTH)), arrays), "fid") >= 0
 
 
 @pytest.mark.parametrize(
@@ -274,8 +277,8 @@ def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: P
 def test_no_distance_is_computed_of_what_is_no_gaussian(
     case: str, side: str, sound: Arrays
 ) -> None:
-    bad = {**sound, **MOMENTS[case][0](sound)}
-    pair = [Gaussian(bad["mu"], bad["sigma"]), Gaussian(sound["mu"], sound["sigma"])]
+    bad_fields = {**sound, **MOMENTS[case][0](sound)}
+    pair = [Gaussian(bad_fields["mu"], bad_fields["sigma"]), Gaussian(sound["mu"], sound["sigma"])]
     with pytest.raises(InvalidMomentsError):
         frechet_distance(*(pair if side == "drawn" else pair[::-1]))
 
@@ -284,29 +287,30 @@ def test_without_the_check_these_references_gave_numbers(sound: Arrays) -> None:
     """The formula alone: asymmetric halves a trace too much, and of a negative covariance nothing
     is left but the traces.
     """
-    drawn = Moments.from_rows(cloud(5, 900, WIDTH)).to_gaussian()
-    root = covariance_root(drawn.covariance)
+    generated_gaussian = Moments.from_rows(cloud(5, 900, WIDTH)).to_gaussian()
+    root = covariance_root(generated_gaussian.covariance)
 
     def formula(sigma: np.ndarray) -> float:
         values = np.linalg.eigvalsh(root.T @ sigma @ root)
         return float(
-            np.trace(drawn.covariance + sigma) - 2 * np.sqrt(np.clip(values, 0, None)).sum()
+            np.trace(generated_gaussian.covariance + sigma)
+            - 2 * np.sqrt(np.clip(values, 0, None)).sum()
         )
 
     assert formula(asymmetric(sound["sigma"])) < -1
-    assert abs(formula(-drawn.covariance)) < 1e-9
+    assert abs(formula(-generated_gaussian.covariance)) < 1e-9
 
 
 def test_a_distance_of_zero_is_not_reported_below_zero() -> None:
     """Rounding goes either way; what it made is said, and the reported distance is 0."""
-    made = []
+    records = []
     for seed in range(40):
         features = cloud(seed, 30, 6)
-        score = PLUGIN.evaluate(observed(features), reference_of(features))
+        score = PLUGIN.evaluate(make_features(features), reference_of(features))
         assert 0 <= value_of(score, "fid") < 1e-9
-        made += [w for w in score.warnings if "fid: rounding made -" in w]
-        assert (value_of(score, "fid") == 0) or not made or made[-1] not in score.warnings
-    assert made
+        records += [w for w in score.warnings if "fid: rounding made -" in w]
+        assert (value_of(score, "fid") == 0) or not records or records[-1] not in score.warnings
+    assert records
 
 
 def test_stored_sums_are_held_to_the_same_rules() -> None:
@@ -326,12 +330,12 @@ def test_stored_sums_are_held_to_the_same_rules() -> None:
 
 
 def test_a_count_of_images_below_one_is_not_believed(sound: Arrays, tmp_path: Path) -> None:
-    for count, wanted in ((7, 7), (0, None), (-4, None), (2.5, None)):
+    for count, expected in ((7, 7), (0, None), (-4, None), (2.5, None)):
         assert (
             reference_origin(
                 write(tmp_path / "counted.npz", {**sound, "images": np.array(count)})
             ).image_count
-            == wanted
+            == expected
         )
 
 

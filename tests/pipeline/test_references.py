@@ -43,8 +43,8 @@ JUDGE = "digits-net"
 
 def digits(split: str, count: int) -> np.ndarray:
     images, _ = DIGITS.images(split)
-    chosen = np.random.default_rng(0).permutation(len(images))[:count]
-    return np.repeat(images[chosen][..., None], 3, -1)
+    chosen_value = np.random.default_rng(0).permutation(len(images))[:count]
+    return np.repeat(images[chosen_value][..., None], 3, -1)
 
 
 def folder_of(path: Path, images: np.ndarray) -> Path:
@@ -60,67 +60,69 @@ def real(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
+def generated_folder(tmp_path: Path) -> Path:
     return folder_of(tmp_path / "drawn", digits("held-out", 60))
 
 
-def score(target: Path, out: Path, **asked: Any) -> EvaluatedResult:
-    (scored,) = evaluate(target, out, FeatureScoring("digits", **asked))
+def score(target: Path, out: Path, **fields: Any) -> EvaluatedResult:
+    (scored,) = evaluate(target, out, FeatureScoring("digits", **fields))
     return scored
 
 
 def value(scored: EvaluatedResult, metric: str) -> float | None:
-    found = scored.result.find_measurement(metric)
-    assert found is not None
-    return found.value
+    measurement = scored.result.find_measurement(metric)
+    assert measurement is not None
+    return measurement.value
 
 
 def test_a_built_reference_is_adms_format_and_scores(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
-    held = load_arrays(path)
-    seen = registry.load_by_name("judges", JUDGE).open("cpu").extract(digits("train", 120))
-    assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
-    assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
+    arrays = load_arrays(path)
+    features = registry.load_by_name("judges", JUDGE).open("cpu").extract(digits("train", 120))
+    assert arrays["arr_0"].shape == (50, 28, 28, 3) and arrays["arr_0"].dtype == np.uint8
+    assert np.allclose(arrays["mu"], features["features"].mean(0), rtol=1e-6)
     assert np.allclose(
-        held["sigma_s"],
-        np.cov(seen["spatial"].astype(np.float64), rowvar=False),
+        arrays["sigma_s"],
+        np.cov(features["spatial"].astype(np.float64), rowvar=False),
         rtol=1e-9,
         atol=1e-12,
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "real", "real.npz"]
-    result = score(drawn, tmp_path / "out", reference=path)
+    result = score(generated_folder, tmp_path / "out", reference=path)
     assert all(m.value is not None for m in result.result.measurements)
-    told = [w for w in result.result.warning_texts if w.startswith("reference")]
-    assert told == [
+    values = [w for w in result.result.warning_texts if w.startswith("reference")]
+    assert values == [
         "reference: N <= D (120 images, 196 dimensions of mu_s); the statistics depend on N"
     ]
 
 
-def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: Path) -> None:
+def test_a_reference_says_what_was_odd_about_its_images(
+    generated_folder: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
     for i, image in enumerate(digits("train", 30)):
         Image.fromarray(image[..., 0]).save(folder / f"{i:02d}.jpg", quality=20)
     path = tmp_path / "few.npz"
-    told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
+    command_result = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
     with pytest.raises(SampleError, match="contains mu"):
         adm_npz.images_shape(path)
-    wanted = (
+    expected = (
         "30 of 30 images have a lossy format",
         "centre-cropped to 28x28",
         "30 of 30 are grey",
         "N <= D (30 images, ",
     )
     assert reference_origin(path).image_count == 30
-    assert all(words in told for words in wanted)
+    assert all(words in command_result for words in expected)
     warnings = [
         w
-        for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts
+        for w in score(generated_folder, tmp_path / "out", reference=path).result.warning_texts
         if w.startswith("reference: ")
     ]
-    assert all(any(words in w for w in warnings) for words in wanted)
+    assert all(any(words in w for w in warnings) for words in expected)
 
 
 def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: Path) -> None:
@@ -129,9 +131,11 @@ def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: 
         tmp_path / "a.npz",
         **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)},
     )
-    found = reference_origin(tmp_path / "a.npz")
-    assert found.image_count is None and len(found.warnings) == 20
-    assert all(len(line) == 300 and "\x1b" not in line for line in found.warnings)
+    reference_origin_result = reference_origin(tmp_path / "a.npz")
+    assert (
+        reference_origin_result.image_count is None and len(reference_origin_result.warnings) == 20
+    )
+    assert all(len(line) == 300 and "\x1b" not in line for line in reference_origin_result.warnings)
 
 
 def test_a_build_goes_on_only_with_the_same_crop(
@@ -143,27 +147,28 @@ def test_a_build_goes_on_only_with_the_same_crop(
     samples = open_samples(
         folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2))
     )
-    target, whole = (
+    target, whole_reference = (
         tmp_path / "x.npz",
         build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE),
     )
-    with monkeypatch.context() as killed:
-        killed.setattr(
+    with monkeypatch.context() as killed_context:
+        killed_context.setattr(
             adm_npz, "write_npz", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             build_reference(crop_samples(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.features").is_dir()
     assert (
-        build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
+        build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes()
+        == whole_reference.read_bytes()
     )
 
 
 def test_the_key_of_a_shard_knows_the_crop_and_is_what_it_was_without_one() -> None:
     record, images = judge_record(JUDGE), [(0, "a")]
-    plain = hashlib.sha256(f"{record.to_json()}{images}".encode()).hexdigest()
-    assert shard_key(record, images) == plain
-    assert len({plain, shard_key(record, images, 28), shard_key(record, images, 56)}) == 3
+    plain_hexdigest = hashlib.sha256(f"{record.to_json()}{images}".encode()).hexdigest()
+    assert shard_key(record, images) == plain_hexdigest
+    assert len({plain_hexdigest, shard_key(record, images, 28), shard_key(record, images, 56)}) == 3
 
 
 def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) -> None:
@@ -179,37 +184,53 @@ def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) ->
 
 
 @pytest.fixture
-def bare(real: Path, tmp_path: Path) -> Path:
+def bare_statistics(real: Path, tmp_path: Path) -> Path:
     """Statistics alone, which do not tell the size of their images."""
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     return tmp_path / "bare.npz"
 
 
-def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_path: Path) -> None:
-    asked = FeatureScoring("imagenet-128", reference=bare, judge=JUDGE)
+def test_images_of_another_size_than_the_suites(
+    bare_statistics: Path, generated_folder: Path, tmp_path: Path
+) -> None:
+    feature_scoring = FeatureScoring("imagenet-128", reference=bare_statistics, judge=JUDGE)
     with pytest.raises(
         SampleError,
         match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size",
     ):
-        evaluate(drawn, tmp_path / "out", asked)
-    (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
-    assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warning_texts
-    large = folder_of(tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2))
+        evaluate(generated_folder, tmp_path / "out", feature_scoring)
+    (result,) = evaluate(
+        generated_folder,
+        tmp_path / "own",
+        replace(feature_scoring, reference=tmp_path / "real.npz"),
+    )
+    assert (
+        "images: 28x28, the protocol of imagenet-128 is for 128x128" in result.result.warning_texts
+    )
+    large_folder_of = folder_of(
+        tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2)
+    )
     assert (
         "images: 56x56, the protocol of digits is for 28x28"
-        in score(large, tmp_path / "56", reference=bare).result.warning_texts
+        in score(large_folder_of, tmp_path / "56", reference=bare_statistics).result.warning_texts
     )
 
 
-def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
+def test_a_suites_reference_made_by_another_judge_is_refused(
+    own_weights: Path, tmp_path: Path
+) -> None:
     """The two share their weights, so that only the name tells them apart."""
     suite = registry.load_by_name("suites", "coco-fid")
     path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
     path.parent.mkdir(parents=True)
     arrays = arrays_with_format(
         "reference",
-        {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))},
+        {
+            "mu": np.zeros(2048),
+            "sigma": np.eye(2048),
+            "judge_sha256": np.array(sha256_file(own_weights)),
+        },
     )
     np.savez(path, **arrays, judge=np.array("inception-2015"))
     with pytest.raises(
@@ -221,44 +242,48 @@ def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path
 
 
 def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
-    one, two = (
+    first_reference, two = (
         build_reference(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2)
         for n in (0, 1)
     )
-    assert one.read_bytes() == two.read_bytes()
-    other = build_reference(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
-    assert not np.array_equal(load_arrays(other)["arr_0"], load_arrays(one)["arr_0"])
+    assert first_reference.read_bytes() == two.read_bytes()
+    second_reference = build_reference(
+        open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1
+    )
+    assert not np.array_equal(
+        load_arrays(second_reference)["arr_0"], load_arrays(first_reference)["arr_0"]
+    )
 
 
 def test_images_of_a_reference_are_seen_once_and_kept(
-    real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real: Path, generated_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
-    first = score(drawn, tmp_path / "a", reference=path)
-    kept = home() / "references" / sha256_file(path)[:16] / JUDGE
-    assert (kept / "features.npy").is_file()
+    first_evaluated_result = score(generated_folder, tmp_path / "a", reference=path)
+    kept_path = home() / "references" / sha256_file(path)[:16] / JUDGE
+    assert (kept_path / "features.npy").is_file()
     score(
-        drawn, tmp_path / "b", reference=path
+        generated_folder, tmp_path / "b", reference=path
     )  # its samples are judged anew, the reference is not
     monkeypatch.setattr(
         type(registry.load_by_name("judges", JUDGE)),
         "open",
         lambda self, device="cpu": pytest.fail("a network was opened"),
     )
-    again = score(drawn, tmp_path / "b", reference=path, is_rescored=True)
-    assert again.result.measurements == first.result.measurements
-    for file in kept.iterdir():
+    again = score(generated_folder, tmp_path / "b", reference=path, is_rescored=True)
+    assert again.result.measurements == first_evaluated_result.result.measurements
+    for file in kept_path.iterdir():
         file.unlink()
     with pytest.raises(SampleError, match="run eval without --rescore once"):
-        score(drawn, tmp_path / "b", reference=path, is_rescored=True)
+        score(generated_folder, tmp_path / "b", reference=path, is_rescored=True)
 
 
 def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "bare.npz")
     assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
     assert (
         "reference: statistics without images (arr_0), so no precision, recall or KID"
@@ -268,34 +293,36 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(
         "reference: the file does not record its judge, digits-net is assumed"
         in scored.result.warning_texts
     )
-    whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
-    assert value(whole, "fid") == value(scored, "fid")
+    whole_evaluated_result = score(
+        generated_folder, tmp_path / "whole", reference=tmp_path / "real.npz"
+    )
+    assert value(whole_evaluated_result, "fid") == value(scored, "fid")
 
 
 def test_images_without_statistics_give_their_own_and_it_is_said(
-    real: Path, drawn: Path, tmp_path: Path
+    real: Path, generated_folder: Path, tmp_path: Path
 ) -> None:
     adm_npz.write_npz(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "plain.npz")
     assert (
         "reference: it has no statistics, they were computed from its 120 images"
         in scored.result.warning_texts
     )
-    whole = score(
-        drawn,
+    whole_evaluated_result = score(
+        generated_folder,
         tmp_path / "whole",
         reference=build_reference(open_samples(real), tmp_path / "real.npz", JUDGE),
     )
-    assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
+    assert value(scored, "fid") == pytest.approx(value(whole_evaluated_result, "fid"), rel=1e-6)
 
 
-def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_are_warned_of(generated_folder: Path, tmp_path: Path) -> None:
     adm_npz.write_npz(
         tmp_path / "big.npz",
         iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]),
         (120, 56, 56, 3),
     )
-    scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
+    scored = score(generated_folder, tmp_path / "out", reference=tmp_path / "big.npz")
     assert "reference: its images are 56x56, the samples 28x28" in scored.result.warning_texts
 
 
@@ -351,13 +378,13 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
 def test_compressed_references_are_read_too(real: Path, tmp_path: Path) -> None:
     path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     with (
-        zipfile.ZipFile(path) as old,
-        zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(path) as old_zip_file,
+        zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new_zip_file,
     ):
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
-    one, two = (open_reference(DIGITS, JUDGE, p).arrays for p in (path, tmp_path / "packed.npz"))
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+        for name in old_zip_file.namelist():
+            new_zip_file.writestr(name, old_zip_file.read(name))
+    array, two = (open_reference(DIGITS, JUDGE, p).arrays for p in (path, tmp_path / "packed.npz"))
+    assert all(np.array_equal(array[name], two[name]) for name in array)
 
 
 # ------------------------------------------------------------------------------------------- odd
@@ -366,12 +393,13 @@ def test_compressed_references_are_read_too(real: Path, tmp_path: Path) -> None:
 
 def test_the_centre_crop_is_adms(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (130, 70, 3), dtype=np.uint8)
-    halved = Image.fromarray(image).resize((35, 65), Image.Resampling.BOX)
+    halved_resize = Image.fromarray(image).resize((35, 65), Image.Resampling.BOX)
     assert (
-        np.abs(np.asarray(halved) - image.reshape(65, 2, 35, 2, 3).mean((1, 3))).max() <= 1
+        np.abs(np.asarray(halved_resize) - image.reshape(65, 2, 35, 2, 3).mean((1, 3))).max() <= 1
     )  # rounded once each way
     assert np.array_equal(
-        centre_crop(image, 32), np.asarray(halved.resize((32, 59), Image.Resampling.BICUBIC))[13:45]
+        centre_crop(image, 32),
+        np.asarray(halved_resize.resize((32, 59), Image.Resampling.BICUBIC))[13:45],
     )
     assert centre_crop(image[:32, :32], 32).tolist() == image[:32, :32].tolist()
 
@@ -389,51 +417,55 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
     path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
     assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
     with pytest.raises(SampleError, match="--crop is for folders"):
-        crop_samples(open_samples(_bare(tmp_path)), 28)
+        crop_samples(open_samples(_bare_images(tmp_path)), 28)
 
 
-def _bare(tmp_path: Path) -> Path:
+def _bare_images(tmp_path: Path) -> Path:
     adm_npz.write_npz(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
     return tmp_path / "bare.npz"
 
 
 def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(
-    drawn: Path, tmp_path: Path
+    generated_folder: Path, tmp_path: Path
 ) -> None:
-    Image.fromarray(digits("train", 1)[0][..., 0]).save(drawn / "00003.png")
-    (drawn / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
-    (drawn / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
-    wanted = (
+    Image.fromarray(digits("train", 1)[0][..., 0]).save(generated_folder / "00003.png")
+    (generated_folder / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
+    (generated_folder / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
+    expected = (
         "images: 1 of 60 are grey, read as three equal channels",
         "images: 2 of 60 are of one colour",
     )
-    first = score(drawn, tmp_path / "out")
-    assert first.result.warning_texts[:2] == wanted
+    first_evaluated_result = score(generated_folder, tmp_path / "out")
+    assert first_evaluated_result.result.warning_texts[:2] == expected
     assert (
-        score(drawn, tmp_path / "out", is_rescored=True).result.warning_texts
-        == first.result.warning_texts
+        score(generated_folder, tmp_path / "out", is_rescored=True).result.warning_texts
+        == first_evaluated_result.result.warning_texts
     )
 
 
-def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
-    Image.fromarray(digits("train", 1)[0]).save(drawn / "00003.jpg")
-    (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
-    told = " | ".join(score(drawn, tmp_path / "out").result.warning_texts)
-    assert "1 of 61 images have a lossy format" in told
-    assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in told
+def test_lossy_files_and_copies_are_told(generated_folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(digits("train", 1)[0]).save(generated_folder / "00003.jpg")
+    (generated_folder / "00004.png").write_bytes((generated_folder / "00005.png").read_bytes())
+    message = " | ".join(score(generated_folder, tmp_path / "out").result.warning_texts)
+    assert "1 of 61 images have a lossy format" in message
+    assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in message
 
 
-def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
-    chosen = [
-        evaluate(drawn, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40)[
-            0
-        ].result
+def test_a_random_choice_is_seeded_and_told(generated_folder: Path, tmp_path: Path) -> None:
+    chosen_results = [
+        evaluate(
+            generated_folder, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40
+        )[0].result
         for s, n in ((0, 0), (0, 1), (1, 0))
     ]
-    assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
-    assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warning_texts
+    assert (
+        chosen_results[0].measurements
+        == chosen_results[1].measurements
+        != chosen_results[2].measurements
+    )
+    assert "images: a random choice of 40 out of 60, seed 0" in chosen_results[0].warning_texts
     with pytest.raises(OptionError, match="--subset chooses --count images"):
-        evaluate(drawn, tmp_path / "x", FeatureScoring("digits", subset=0))
+        evaluate(generated_folder, tmp_path / "x", FeatureScoring("digits", subset=0))
 
 
 # ---------------------------------------------------------------------------- Inception through the
@@ -441,43 +473,47 @@ def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = inception.write_weights(tmp_path / "random.pth")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
     return path
 
 
 def run(*words: object) -> str:
-    done = CliRunner().invoke(main, [str(w) for w in words])
-    assert done.exit_code == 0, done.output
-    return done.output
+    command_result = CliRunner().invoke(main, [str(w) for w in words])
+    assert command_result.exit_code == 0, command_result.output
+    return command_result.output
 
 
-def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: Path) -> None:
+def test_imagenet_from_folder_to_result_with_other_weights(
+    own_weights: Path, tmp_path: Path
+) -> None:
     """The whole path of the real thing but for its weights: reference, both resizes, four profiles;
     never called official.
     """
     rng = np.random.default_rng(0)
-    real, drawn = (
+    real, generated_value = (
         rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
         for _ in range(2)
     )
     folder_of(tmp_path / "real", real)
-    folder_of(tmp_path / "drawn", drawn)
+    folder_of(tmp_path / "drawn", generated_value)
     for judge in ("inception-2015", "inception-2015-clean"):
         run("reference", tmp_path / "real", tmp_path / f"{judge}.npz", "--judge", judge)
     words = ["eval", tmp_path / "drawn", "--suite", "imagenet-128", "--out", tmp_path / "out"]
-    told = run(
+    command_result = run(
         *words,
         "--reference",
         tmp_path / "inception-2015.npz",
         "--profile",
         "adm,adm-exact,torch-fidelity",
     )
-    told += run(*words, "--reference", tmp_path / "inception-2015-clean.npz", "--profile", "clean")
-    assert told.count("  fid-6 ") == 4 and told.count("  sfid-6 ") == 2
-    assert told.count("other weights than Inception of 2015's") == 4
-    assert "the protocol of imagenet-128 asks for 50,000" in told
+    command_result += run(
+        *words, "--reference", tmp_path / "inception-2015-clean.npz", "--profile", "clean"
+    )
+    assert command_result.count("  fid-6 ") == 4 and command_result.count("  sfid-6 ") == 2
+    assert command_result.count("other weights than Inception of 2015's") == 4
+    assert "the protocol of imagenet-128 asks for 50,000" in command_result
     names = sorted(p.name.split("_ref")[0] for p in (tmp_path / "out/results").glob("*.json"))
     assert names == ["fidelity", "fidelity_adm-exact", "fidelity_clean", "fidelity_torch-fidelity"]
     assert sorted(p.name for p in (tmp_path / "out/features").iterdir()) == [

@@ -39,7 +39,7 @@ def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:
     }
 
 
-FAST = {
+FAST_FIELDS = {
     "steps": 2,
     "tile": 6,
 }  # what the images show does not matter here, and a tile is computed whole for fewer images
@@ -51,7 +51,7 @@ def fast_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         reproduce,
         "make_plan",
-        lambda name, suite, settings: make_plan(name, suite, {**settings, **FAST}),
+        lambda name, suite, settings: make_plan(name, suite, {**settings, **FAST_FIELDS}),
     )
 
 
@@ -64,22 +64,22 @@ def caption_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         [case for case in grammar.list_captions("test") if case.task == task][:2]
         for task in grammar.TASKS
     ]
-    chosen = tuple(case for of_task in captions for case in of_task)
-    monkeypatch.setattr(shapes, "caption_cases", lambda: chosen)
+    chosen_tuple = tuple(case for of_task in captions for case in of_task)
+    monkeypatch.setattr(shapes, "caption_cases", lambda: chosen_tuple)
     shapes.prompt_metadata.cache_clear()
-    yield len(chosen)
+    yield len(chosen_tuple)
     shapes.prompt_metadata.cache_clear()
 
 
 @pytest.mark.usefixtures("fast_plans")
 def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: int) -> None:
-    each = caption_count
-    done = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
-    assert (done.n_rows, done.n_generated) == (8, 8 * each)
+    caption_count_result = caption_count
+    process = reproduce.reproduce(["7"], "micro", caption_count_result, tmp_path, "cpu", 0)
+    assert (process.n_rows, process.n_generated) == (8, 8 * caption_count_result)
     for row in cells(tmp_path, 7).values():
         for cell in row.values():
             assert (
-                cell["n_scored"] == each
+                cell["n_scored"] == caption_count_result
                 and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
             )
             assert cell["published"] is not None
@@ -87,7 +87,7 @@ def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: in
         "500, 1,000, 2,000, 4,000 training steps are replaced by 300, 600, 1,200, 2,400 here."
         in (tmp_path / "table7.md").read_text()
     )
-    again = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
+    again = reproduce.reproduce(["7"], "micro", caption_count_result, tmp_path, "cpu", 0)
     assert (again.n_generated, again.n_scored) == (0, 0)
 
 
@@ -120,7 +120,7 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
 def test_a_run_as_trained_stands_before_one_with_scaling(tmp_path: Path) -> None:
     for name, scaling in (("a", "ntk"), ("b", None)):
         plan = make_plan(
-            "shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, **FAST}
+            "shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, **FAST_FIELDS}
         )
         evaluate_prompts(
             generate(plan, range(8), tmp_path / name).folder,
@@ -141,19 +141,19 @@ def test_scaling_without_a_row_to_act_on_is_refused(tmp_path: Path, table: str) 
 def test_all_is_every_table_with_each_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[str, str, int | None]] = []
+    items: list[tuple[str, str, int | None]] = []
 
     def make(plan: Any, folder: Path, *_: Any) -> None:
-        made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
+        items.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         RunFolder(folder).tie_to_plan(plan)
 
     monkeypatch.setattr(reproduce, "_generate_and_score", make)
     monkeypatch.setattr(reproduce, "_measure_cost", lambda plan, folder: False)
-    done = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
-    assert len(made) == len(set(made)) == done.n_rows
-    assert {suite for _, suite, _ in made} >= {"digits", "digits-held-out", "shapes"}
+    process = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
+    assert len(items) == len(set(items)) == process.n_rows
+    assert {suite for _, suite, _ in items} >= {"digits", "digits-held-out", "shapes"}
     assert len(registry.list_names("tables")) == 10
-    assert {path.name for path in done.written_paths} == {
+    assert {path.name for path in process.written_paths} == {
         "report.html",
         *(f"table{n}.{kind}" for n in range(1, 11) for kind in reproduce.FORMATS),
     }
@@ -170,26 +170,26 @@ def paper_runs(
     """Registers FLUX checkpoints by record, makes every run instant with a plausible score, and
     lists the runs.
     """
-    made: list[tuple[str, str, int | None]] = []
-    place = bench_home / "checkpoints"
-    place.mkdir(parents=True)
+    items: list[tuple[str, str, int | None]] = []
+    path = bench_home / "checkpoints"
+    path.mkdir(parents=True)
 
-    def register(name: str, encoding: str, sha256: str, **facts: Any) -> None:
-        found = fake.checkpoint(
+    def register(name: str, encoding: str, sha256: str, **fields: Any) -> None:
+        checkpoint = fake.checkpoint(
             name,
             encoding,
             backbone="flux",
             scale="paper",
             suite="geneval",
             sha256=sha256 * 32,
-            **facts,
+            **fields,
         )
-        (place / f"{name}.toml").write_text(
-            versioned_toml_text("checkpoint", found.model_dump(mode="json", exclude_none=True))
+        (path / f"{name}.toml").write_text(
+            versioned_toml_text("checkpoint", checkpoint.model_dump(mode="json", exclude_none=True))
         )
 
-    def make(plan: Any, folder: Path, count: Any, done: Any, marking: Any) -> None:
-        made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
+    def make(plan: Any, folder: Path, count: Any, process: Any, marking: Any) -> None:
+        items.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
         metric = {"geneval": "overall", "dpg-bench": "dpg"}[plan.suite]
         result = fake.result(
             plan,
@@ -213,9 +213,9 @@ def paper_runs(
     monkeypatch.setattr(reproduce, "missing_requirements", lambda *_: [])
 
     def prepare(*checkpoints: tuple[str, str, str]) -> list[tuple[str, str, int | None]]:
-        for each in checkpoints:
-            register(*each)
-        return made
+        for checkpoint_result in checkpoints:
+            register(*checkpoint_result)
+        return items
 
     return prepare
 
@@ -231,14 +231,14 @@ def again(
 def test_rows_without_a_checkpoint_are_listed_and_the_others_run(
     tmp_path: Path, paper_runs: Any
 ) -> None:
-    made = paper_runs(("flux-rope", "rope-axial", "aa"))
-    done = again(tmp_path)
-    assert set(made) == {
+    paper_runs_result = paper_runs(("flux-rope", "rope-axial", "aa"))
+    reproduce_summary = again(tmp_path)
+    assert set(paper_runs_result) == {
         ("flux-rope", suite, side)
         for suite in ("geneval", "dpg-bench")
         for side in (512, 1024, 2048)
     }
-    (line,) = done.missing_checkpoints
+    (line,) = reproduce_summary.missing_checkpoints
     assert (
         "r512-harope (HARoPE), r1024-harope (HARoPE), r2048-harope (HARoPE)" in line
         and "--encoding harope" in line
@@ -248,7 +248,7 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(
         "Not run, no registered checkpoint fits: r512-harope (HARoPE)" in text
         and "harope-bench register NAME" in text
     )
-    statuses = {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items()}
+    statuses = {row: cell["overall"]["status"] for row, cell in cells(tmp_path, 4).items()}
     assert {row: status for row, status in statuses.items() if row.startswith("r512")} == {
         "r512-rope": "measured", "r512-harope": "not run",
     }  # fmt: skip
@@ -257,7 +257,7 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(
 def test_several_checkpoints_of_a_row_are_an_error_until_somebody_decides(
     tmp_path: Path, paper_runs: Any
 ) -> None:
-    made = paper_runs(
+    paper_runs_result = paper_runs(
         ("flux-rope", "rope-axial", "aa"), ("flux-a", "harope", "bb"), ("flux-b", "harope", "cc")
     )
     with pytest.raises(
@@ -269,18 +269,18 @@ def test_several_checkpoints_of_a_row_are_an_error_until_somebody_decides(
         again(tmp_path / "out")
     assert (
         all(f"--row r{side}-harope=NAME" in str(error.value) for side in (512, 1024, 2048))
-        and not made
+        and not paper_runs_result
         and not (tmp_path / "out").exists()
     )
     again(tmp_path / "rows", row=tuple(f"r{side}-harope=flux-b" for side in (512, 1024, 2048)))
-    assert {name for name, *_ in made} == {"flux-rope", "flux-b"}
-    made.clear()
+    assert {name for name, *_ in paper_runs_result} == {"flux-rope", "flux-b"}
+    paper_runs_result.clear()
     again(tmp_path / "added", "flux-b=B")
-    assert {name for name, *_ in made} == {"flux-rope", "flux-a", "flux-b"}
-    shown = cells(tmp_path / "added", 4)
+    assert {name for name, *_ in paper_runs_result} == {"flux-rope", "flux-a", "flux-b"}
+    shown_cells = cells(tmp_path / "added", 4)
     assert (
-        shown["r512-harope"]["overall"]["status"]
-        == shown["r1024-flux-b"]["dpg"]["status"]
+        shown_cells["r512-harope"]["overall"]["status"]
+        == shown_cells["r1024-flux-b"]["dpg"]["status"]
         == "measured"
     )
     assert "flux-b" in (tmp_path / "added/report.html").read_text()
@@ -289,12 +289,12 @@ def test_several_checkpoints_of_a_row_are_an_error_until_somebody_decides(
 def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(
     tmp_path: Path, paper_runs: Any
 ) -> None:
-    made = paper_runs(("mine", "string", "dd"))
-    done = again(tmp_path, "mine=Mine")
-    assert set(made) == {
+    paper_runs_result = paper_runs(("mine", "string", "dd"))
+    reproduce_summary = again(tmp_path, "mine=Mine")
+    assert set(paper_runs_result) == {
         ("mine", suite, side) for suite in ("geneval", "dpg-bench") for side in (512, 1024, 2048)
     }
-    assert len(done.missing_checkpoints) == 1, (
+    assert len(reproduce_summary.missing_checkpoints) == 1, (
         "an own row runs, though no row of the table has a checkpoint"
     )
     assert [row for row in cells(tmp_path, 4) if "mine" in row] == [
@@ -313,9 +313,9 @@ def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> Non
     """Table 3's rows are drawn at one side; the own checkpoint too, and its row stands last in the
     table and the report.
     """
-    own = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])
-    done = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
-    assert (done.n_rows, done.n_generated) == (4, 12)
+    own_entries = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])
+    process = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own_entries)
+    assert (process.n_rows, process.n_generated) == (4, 12)
     assert [*cells(tmp_path, 3)][-1] == "shapes-base-rope-axial"
     assert r"Mine \| \<b>" in (tmp_path / "table3.md").read_text()
     assert "Mine | &lt;b&gt;" in (tmp_path / "report.html").read_text()
@@ -325,8 +325,8 @@ def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> Non
         if (plan := RunFolder(folder).plan) is not None
     ]
     assert (plan.suite, plan.settings.resolution) == ("shapes", 32)
-    repeated = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
-    assert (repeated.n_generated, repeated.n_scored) == (0, 0)
+    repeated_value = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own_entries)
+    assert (repeated_value.n_generated, repeated_value.n_scored) == (0, 0)
 
 
 def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_row_is_served_by_options_too() -> None:
     alone.
     """
     table = load_table("6")
-    who = fake.checkpoint(
+    name = fake.checkpoint(
         "m",
         "rope-matrix",
         scale="paper",
@@ -356,5 +356,5 @@ def test_a_row_is_served_by_options_too() -> None:
     assert [
         row.id
         for row in table.rows
-        if match_runs.is_checkpoint_of_cell(table, row, table.columns[0], who)
+        if match_runs.is_checkpoint_of_cell(table, row, table.columns[0], name)
     ] == ["svd"]

@@ -43,25 +43,27 @@ from harope_bench.suites.base import load_prompt_suite
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 
 
-def refused(*words: object) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == 1, (done.output, done.exception)
-    (line,) = done.output.strip().splitlines()
+def error_line(*words: object) -> str:
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == 1, (command_result.output, command_result.exception)
+    (line,) = command_result.output.strip().splitlines()
     return line
 
 
 def flux_plans() -> list[Plan]:
     """Plans of a FLUX that is not registered, for the three benchmarks of prompts."""
-    who = fake.checkpoint("my-flux", "harope", backbone="flux", scale="paper", suite="geneval")
-    return [fake.plan(who, suite, resolution=512) for suite in SUITES]
+    name = fake.checkpoint("my-flux", "harope", backbone="flux", scale="paper", suite="geneval")
+    return [fake.plan(name, suite, resolution=512) for suite in SUITES]
 
 
 @pytest.fixture
 def no_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """No optional package is installed; those that a test adds to the set are."""
-    installed: set[str] = set()
-    monkeypatch.setattr(requirements, "find_spec", lambda name: name if name in installed else None)
-    return installed
+    installed_names: set[str] = set()
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: name if name in installed_names else None
+    )
+    return installed_names
 
 
 def keys(missing: list[Requirement]) -> set[tuple[str, str]]:
@@ -161,7 +163,7 @@ def test_features_need_their_network_and_their_reference(tmp_path: Path) -> None
 
 
 def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None:
-    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    plan = make_plan(tiny.register_tiny(tmp_path / "weights"), None, {})
     assert missing_requirements(plan) == []
     (tmp_path / "weights/tiny.safetensors").unlink()
     (lacking,) = missing_requirements(plan)
@@ -170,7 +172,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
         "tiny",
         "harope-bench register tiny --weights FILE",
     )
-    assert "are missing; run: harope-bench register tiny" in refused(
+    assert "are missing; run: harope-bench register tiny" in error_line(
         "eval", "tiny", "--count", 3, "--out", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
@@ -196,9 +198,9 @@ def test_what_keeps_a_plan_from_being_made_is_a_requirement(error: BenchError) -
         error.detail,
         error.advice,
     )
-    with pytest.raises(MissingRequirementsError) as raised:
+    with pytest.raises(MissingRequirementsError) as raised_excinfo:
         raise_missing([lacking])
-    assert str(raised.value) == str(error)
+    assert str(raised_excinfo.value) == str(error)
 
 
 SEMICOLONS = "the library does not load (no module a; none of b)"
@@ -271,7 +273,7 @@ def test_everything_that_is_missing_has_its_advice_apart() -> None:
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
     prompts = Requirement("prompts", "x", "prompts are not here", "harope-bench fetch x")
     judge = Requirement("judge", "y", "weights; of two parts", "harope-bench fetch y")
-    later = judge._replace(is_blocking=False)
+    later_replace = judge._replace(is_blocking=False)
     with pytest.raises(
         MissingRequirementsError, match="^prompts are not here; run: harope-bench fetch x$"
     ):
@@ -283,38 +285,43 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
         == "2 requirements are not met: (1) prompts are not here - run: harope-bench fetch x;"
         " (2) weights, of two parts - run: harope-bench fetch y"
     )
-    raise_missing([later])
+    raise_missing([later_replace])
     with pytest.raises(MissingRequirementsError, match="2 requirements are not met"):
-        raise_missing([prompts, later])
+        raise_missing([prompts, later_replace])
 
 
 def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
+    error_line_result = error_line(
+        "eval", pictures, "--suite", "geneval", "--out", tmp_path / "out"
+    )
     assert (
-        told.startswith("harope-bench: 3 requirements are not met")
-        or "3 requirements are not met" in told
+        error_line_result.startswith("harope-bench: 3 requirements are not met")
+        or "3 requirements are not met" in error_line_result
     )
     assert all(
-        f"harope-bench fetch {name}" in told for name in ("geneval", "mask2former", "clip-vit-l-14")
+        f"harope-bench fetch {name}" in error_line_result
+        for name in ("geneval", "mask2former", "clip-vit-l-14")
     )
     assert not (tmp_path / "out").exists()
 
 
 def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path) -> None:
-    told = refused("reproduce", "table4", "--scale", "paper", "--out", tmp_path / "out")
+    error_line_result = error_line(
+        "reproduce", "table4", "--scale", "paper", "--out", tmp_path / "out"
+    )
     assert (
-        "needs checkpoints of rope-axial, harope" in told
-        and "harope-bench register NAME --weights FILE" in told
+        "needs checkpoints of rope-axial, harope" in error_line_result
+        and "harope-bench register NAME --weights FILE" in error_line_result
     )
     for name in ("geneval", "dpg-bench", "mask2former", "clip-vit-l-14"):
-        assert f"harope-bench fetch {name}" in told
+        assert f"harope-bench fetch {name}" in error_line_result
     assert not (tmp_path / "out").exists()
 
 
 def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
-    told = {
+    status = {
         (f.area, f.name): (f.status, f.detail, f.fix)
         for f in (*doctor._extra_findings(), *doctor._suite_findings())
     }
@@ -323,8 +330,8 @@ def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> No
         *requirements.package_requirements(("transformers", "diffusers", "peft")),
     ):
         if item.area in ("prompts", "reference"):
-            assert told[item.area, item.name] == (item.status, item.detail, item.command)
-    assert told["extra", "t2i"][:2] == (
+            assert status[item.area, item.name] == (item.status, item.detail, item.command)
+    assert status["extra", "t2i"][:2] == (
         "missing",
         "transformers, diffusers, peft are not installed",
     )

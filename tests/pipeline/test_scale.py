@@ -61,12 +61,16 @@ def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
 
 def finish(folder: Path, out: Path) -> Cost:
     began, process = time.monotonic(), start(folder, out)
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, used_value = os.wait4(process.pid, 0)
     assert process.stderr is not None
     assert status == 0, process.stderr.read().decode()[-2000:]
     process.stderr.close()
     process.returncode = 0
-    return Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Cost(
+        time.monotonic() - began,
+        used_value.ru_utime + used_value.ru_stime,
+        used_value.ru_maxrss / 1024,
+    )
 
 
 def kill(folder: Path, out: Path, after: int) -> int:
@@ -83,17 +87,17 @@ def kill(folder: Path, out: Path, after: int) -> int:
 
 def files(out: Path) -> dict[str, bytes]:
     """Every file below, but for locks; a result without who made it and when."""
-    found = {
+    contents = {
         str(p.relative_to(out)): p.read_bytes()
         for p in sorted(out.rglob("*"))
         if p.is_file() and p.suffix != ".lock"
     }
-    del found["results/SHA256SUMS"]  # of a result with who made it and when
-    for name in [n for n in found if n.startswith("results") and n.endswith(".json")]:
-        facts: dict[str, Any] = json.loads(found[name])
-        del facts["provenance"]
-        found[name] = json.dumps(facts).encode()
-    return found
+    del contents["results/SHA256SUMS"]  # of a result with who made it and when
+    for name in [n for n in contents if n.startswith("results") and n.endswith(".json")]:
+        fields: dict[str, Any] = json.loads(contents[name])
+        del fields["provenance"]
+        contents[name] = json.dumps(fields).encode()
+    return contents
 
 
 def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
@@ -102,14 +106,14 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
     for after in kills:
         assert after <= kill(folder, tmp_path / "killed", after) < -(-count // SHARD_SIZE)
     finish(folder, tmp_path / "killed")
-    straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
-    assert straight.keys() == killed.keys()
-    assert [name for name in straight if straight[name] != killed[name]] == []
-    wanted = {
+    straight_files, killed_files = files(tmp_path / "straight"), files(tmp_path / "killed")
+    assert straight_files.keys() == killed_files.keys()
+    assert [name for name in straight_files if straight_files[name] != killed_files[name]] == []
+    expected = {
         f"features/digits-net/{name}"
         for name in ("features.npy", "features.moments.npz", "judge.json")
     }
-    assert straight.keys() >= {"results/fidelity.npz", *wanted}
+    assert straight_files.keys() >= {"results/fidelity.npz", *expected}
     return cost
 
 

@@ -31,30 +31,34 @@ def test_the_formulas_agree_with_slow_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
+    ("name", "wrong_value"),
     [
         (
             "frechet_distance",
-            lambda drawn, real: frechet.frechet_distance(
-                drawn, Gaussian(real.mean, real.covariance * 1.001)
+            lambda generated_value, real: frechet.frechet_distance(
+                generated_value, Gaussian(real.mean, real.covariance * 1.001)
             ),
         ),
         (
             "neighbour_balls",
-            lambda drawn, real: selftest.float16_balls(np.rint(drawn), np.rint(real)),
+            lambda generated_value, real: selftest.float16_balls(
+                np.rint(generated_value), np.rint(real)
+            ),
         ),
         (
             "float16_balls",
-            lambda drawn, real: selftest.neighbour_balls(
-                drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real
+            lambda generated_value, real: selftest.neighbour_balls(
+                generated_value + 0.4 * np.arange(len(generated_value))[:, None] % 1, real
             ),
         ),
         ("inception_score", lambda logits: type("Score", (), {"value": 7.9})()),
-        ("kid", lambda drawn, real: type("Kid", (), {"value": 0.1})()),
+        ("kid", lambda generated_value, real: type("Kid", (), {"value": 0.1})()),
     ],
 )
-def test_a_wrong_formula_is_found(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, name, wrong)
+def test_a_wrong_formula_is_found(
+    name: str, wrong_value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, name, wrong_value)
     assert selftest.check_formulas()
 
 
@@ -62,23 +66,30 @@ def test_shares_without_float16_are_found() -> None:
     """The check that ADM's rounding is there must not pass for a version without it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selftest, "float16_balls", selftest.neighbour_balls)
-        assert any("float16" in wrong for wrong in selftest.check_formulas())
+        assert any("float16" in wrong_formula for wrong_formula in selftest.check_formulas())
     with pytest.MonkeyPatch.context() as patch:  # probabilities that are no probabilities
         patch.setattr(
             selftest,
             "inception_score",
             lambda logits: inception_score(np.where(logits == logits.max(1)[:, None], 100.0, 0.0)),
         )
-        assert any(wrong.startswith("is ") for wrong in selftest.check_formulas())
+        assert any(wrong_formula.startswith("is ") for wrong_formula in selftest.check_formulas())
 
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    (fine,) = selftest_findings()
-    assert fine.status == "ok"
-    assert fine.detail == f"{selftest.CHECKS} formulas agree with slow reference formulas"
-    monkeypatch.setattr(selftest, "kid", lambda drawn, real: type("Kid", (), {"value": 0.1})())
-    (broken,) = selftest_findings()
-    assert broken.status == "broken" and broken.detail.startswith("kid is 0.1, should be")
+    (fine_selftest_finding,) = selftest_findings()
+    assert fine_selftest_finding.status == "ok"
+    assert (
+        fine_selftest_finding.detail
+        == f"{selftest.CHECKS} formulas agree with slow reference formulas"
+    )
+    monkeypatch.setattr(
+        selftest, "kid", lambda generated_value, real: type("Kid", (), {"value": 0.1})()
+    )
+    (broken_selftest_finding,) = selftest_findings()
+    assert broken_selftest_finding.status == "broken" and broken_selftest_finding.detail.startswith(
+        "kid is 0.1, should be"
+    )
 
 
 def selftest_findings() -> list[Any]:
@@ -101,20 +112,24 @@ def digits(split: str, count: int) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Samples and reference under the published names; digits in place of ImageNet."""
-    place = tmp_path / "golden"
-    place.mkdir()
+    folder = tmp_path / "golden"
+    folder.mkdir()
     names = [
         local_files.load_asset(asset).files[0].name
         for asset in ("golden-imagenet-256", "imagenet-256-reference")
     ]
-    adm_npz.write_npz(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
+    adm_npz.write_npz(folder / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
     adm_npz.write_npz(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
-    build_reference(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
-    return place
+    build_reference(
+        open_samples(tmp_path / "real.npz"), folder / names[1], "digits-net", images=200
+    )
+    return folder
 
 
 @pytest.fixture
-def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def published_scores(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, float]:
     """What these samples score, as if it had been published; the micro judge is taken for an
     equivalent one.
     """
@@ -124,45 +139,47 @@ def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     result: Result = scored.result
     numbers = {m.metric: float(m.value) for m in result.measurements if m.value is not None}
-    golden = selftest.GOLDEN_SETS[0]._replace(suite="digits", published_values=numbers)
-    monkeypatch.setattr(selftest, "GOLDEN_SETS", (golden,))
+    golden_replace = selftest.GOLDEN_SETS[0]._replace(suite="digits", published_values=numbers)
+    monkeypatch.setattr(selftest, "GOLDEN_SETS", (golden_replace,))
     return numbers
 
 
 def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
-    found = [f for f in check_installation(has_golden_sets=True) if f.area == "golden"]
-    assert [(f.name, f.status) for f in found] == [
+    values = [f for f in check_installation(has_golden_sets=True) if f.area == "golden"]
+    assert [(f.name, f.status) for f in values] == [
         ("imagenet-256", "missing"),
         ("imagenet-128", "missing"),
     ]
     assert (
         "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not"
-        " found" in found[0].detail
+        " found" in values[0].detail
     )
     assert (
         "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference"
-        in found[0].fix
+        in values[0].fix
     )
     assert not [f for f in check_installation() if f.area == "golden"]
 
 
 def test_the_published_numbers_are_right_within_their_tolerances(
-    folder: Path, published: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    folder: Path, published_scores: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DigitsNetJudge, "judge_class", "equivalent")
-    assert set(published) == set(selftest.TOLERANCE)
+    assert set(published_scores) == set(selftest.TOLERANCE)
     (right,) = selftest.check_golden_sets(folder)
     assert right.is_within_tolerance is True and "NOT" not in right.message
     for metric, tolerance in selftest.TOLERANCE.items():
-        other = {**published, metric: published[metric] + 1.01 * tolerance}
+        other_fields = {**published_scores, metric: published_scores[metric] + 1.01 * tolerance}
         monkeypatch.setattr(
-            selftest, "GOLDEN_SETS", (selftest.GOLDEN_SETS[0]._replace(published_values=other),)
+            selftest,
+            "GOLDEN_SETS",
+            (selftest.GOLDEN_SETS[0]._replace(published_values=other_fields),),
         )
-        (wrong,) = selftest.check_golden_sets(folder)
+        (wrong_golden_set,) = selftest.check_golden_sets(folder)
         assert (
-            wrong.is_within_tolerance is False
-            and wrong.message.count("NOT") == 1
-            and f"{metric} " in wrong.message.split("(NOT")[0]
+            wrong_golden_set.is_within_tolerance is False
+            and wrong_golden_set.message.count("NOT") == 1
+            and f"{metric} " in wrong_golden_set.message.split("(NOT")[0]
         )
 
 
@@ -185,7 +202,7 @@ def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(
 
 
 def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def clash(*given: Any) -> Any:
+    def clash(*inputs: Any) -> Any:
         raise BenchError("two things have one name; rename one")
 
     monkeypatch.setattr("harope_bench.pipeline.doctor._golden_findings", clash)
@@ -193,18 +210,18 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(
-    folder: Path, published: dict[str, float]
+    folder: Path, published_scores: dict[str, float]
 ) -> None:
     (outcome,) = selftest.check_golden_sets(folder)
     assert (
-        published
+        published_scores
         and outcome.is_within_tolerance is False
         and "by a micro judge, so nothing is proven" in outcome.message
     )
 
 
 def test_the_golden_numbers_are_those_of_the_repositories() -> None:
-    of_256, of_128 = (one.published_values for one in selftest.GOLDEN_SETS)
+    of_256, of_128 = (GOLDEN_SETS.published_values for GOLDEN_SETS in selftest.GOLDEN_SETS)
     assert of_256 == {
         "fid": 3.942557412,
         "sfid": 6.140433703,

@@ -66,7 +66,7 @@ def run_folder(folder: Path, plan: Plan) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def target_folder(tmp_path: Path) -> Path:
     """One of everything that a path can be."""
     run_folder(tmp_path / "run", fake.plan(fake.checkpoint()))
     run_folder(
@@ -115,28 +115,28 @@ KINDS: list[tuple[str, str | None, TargetKind, str | None]] = [
 ]
 
 
-def located(place: Path, name: str) -> str:
+def locate_target(folder: Path, name: str) -> str:
     """A path below the fixture's folder; the name of a checkpoint as it is."""
-    return str(place / name) if (place / name).exists() else name
+    return str(folder / name) if (folder / name).exists() else name
 
 
-@pytest.mark.parametrize(("name", "suite", "kind", "known"), KINDS)
+@pytest.mark.parametrize(("name", "suite", "kind", "known_text"), KINDS)
 def test_every_kind_is_told_from_the_others(
-    place: Path, name: str, suite: str | None, kind: TargetKind, known: str | None
+    target_folder: Path, name: str, suite: str | None, kind: TargetKind, known_text: str | None
 ) -> None:
-    text = located(place, name)
+    text = locate_target(target_folder, name)
     target = resolve_target(text, EvalOptions(suite=suite))
-    assert (target.kind, target.suite, target.name) == (kind, known, text)
-    is_run = (place / name / "plan.json").exists()
+    assert (target.kind, target.suite, target.name) == (kind, known_text, text)
+    is_run = (target_folder / name / "plan.json").exists()
     assert (target.plan is not None) == is_run
     if kind in CHECKPOINTS:
         assert target.path == target.out == Path("runs") / name
     else:
-        assert target.path == place / name
+        assert target.path == target_folder / name
         assert target.out == (target.path if is_run else Path("runs") / f"eval-{Path(name).stem}")
-    out = place / "out"
-    moved = resolve_target(text, EvalOptions(suite=suite, out=out))
-    assert (moved.kind, moved.out, moved.path) == (
+    out = target_folder / "out"
+    moved_resolve_target = resolve_target(text, EvalOptions(suite=suite, out=out))
+    assert (moved_resolve_target.kind, moved_resolve_target.out, moved_resolve_target.path) == (
         kind,
         out,
         out if kind in CHECKPOINTS else target.path,
@@ -153,11 +153,11 @@ def test_the_cases_above_are_of_every_kind() -> None:
 
 
 def test_a_path_goes_before_a_checkpoint_of_that_name(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    target_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(target_folder)
     assert resolve_target("digits-ape").kind is TargetKind.CHECKPOINT
-    (place / "digits-ape").mkdir()
+    (target_folder / "digits-ape").mkdir()
     assert resolve_target("digits-ape").kind is TargetKind.IMAGE_FOLDER
     assert plan_checkpoint("digits-ape", None, GenerationOptions()).checkpoint.name == "digits-ape"
 
@@ -165,7 +165,7 @@ def test_a_path_goes_before_a_checkpoint_of_that_name(
 def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(
     tmp_path: Path, bench_home: Path
 ) -> None:
-    tiny.registered(tmp_path / "w")
+    tiny.register_tiny(tmp_path / "w")
     (path,) = bench_home.rglob("tiny.toml")
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
     target = resolve_target("tiny")
@@ -195,7 +195,7 @@ def spoil(folder: Path) -> None:
     (folder / "plan.json").write_text('{"format": 1}')
 
 
-WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
+WRONG_ITEMS: list[tuple[str, str | None, type[BenchError], str]] = [
     (
         "digits-apee",
         None,
@@ -219,19 +219,19 @@ WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "suite", "error", "message"), WRONG)
+@pytest.mark.parametrize(("name", "suite", "error", "message"), WRONG_ITEMS)
 def test_what_is_no_target_is_named(
-    place: Path, name: str, suite: str | None, error: type[BenchError], message: str
+    target_folder: Path, name: str, suite: str | None, error: type[BenchError], message: str
 ) -> None:
-    spoil(place / "spoiled")
-    run_folder(place / "foreign-run", fake.plan(fake.checkpoint(), "of-another-package"))
-    (place / "dangling").symlink_to(place / "gone")
+    spoil(target_folder / "spoiled")
+    run_folder(target_folder / "foreign-run", fake.plan(fake.checkpoint(), "of-another-package"))
+    (target_folder / "dangling").symlink_to(target_folder / "gone")
     is_path = name in ("spoiled", "foreign-run", "dangling") or (
-        len(name) < 200 and "\0" not in name and (place / name).exists()
+        len(name) < 200 and "\0" not in name and (target_folder / name).exists()
     )
-    with pytest.raises(error, match=message) as caught:
-        resolve_target(str(place / name) if is_path else name, EvalOptions(suite=suite))
-    assert "\n" not in str(caught.value)
+    with pytest.raises(error, match=message) as excinfo:
+        resolve_target(str(target_folder / name) if is_path else name, EvalOptions(suite=suite))
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> No
 def test_a_checkpoints_plan_is_of_its_kind(
     name: str, generation: GenerationOptions, make: Callable[..., Plan]
 ) -> None:
-    stated = {key: value for key, value in generation.overrides().items() if value is not None}
+    values = {key: value for key, value in generation.overrides().items() if value is not None}
     options = EvalOptions(generation=generation)
-    expected = make(name, None, stated)
+    expected = make(name, None, values)
     assert (
         plan_target(resolve_target(name, options), options)
         == plan_checkpoint(name, None, generation)
@@ -289,61 +289,65 @@ def test_options_of_generation_are_named_as_they_are_typed() -> None:
 # --------------------------------------------------------------- options that are rejected
 
 NO_CLASSIFIER, REAL = "is no classifier, ", "classifies real images, "
-NO_PROMPTS, NOTHING = "has no prompts, ", " does not apply; leave it out"
+NO_PROMPTS, NOTHING_TEXT = "has no prompts, ", " does not apply; leave it out"
 FORM = PromptFolderOptions(order="copy-major")
 
 REJECTIONS: list[tuple[str, EvalOptions, str]] = [
     (
         "digits-ape",
         EvalOptions(real_images=RealImageOptions(images=Path("x"))),
-        f"{NO_CLASSIFIER}--images{NOTHING}",
+        f"{NO_CLASSIFIER}--images{NOTHING_TEXT}",
     ),
     (
         "shapes-ape",
         EvalOptions(real_images=RealImageOptions(crop_ratio=0.5)),
-        f"{NO_CLASSIFIER}--crop-ratio{NOTHING}",
+        f"{NO_CLASSIFIER}--crop-ratio{NOTHING_TEXT}",
     ),
     (
         "run",
         EvalOptions(real_images=RealImageOptions(ground_truth=Path("x"))),
-        f"{NO_CLASSIFIER}--ground-truth{NOTHING}",
+        f"{NO_CLASSIFIER}--ground-truth{NOTHING_TEXT}",
     ),
     (
         "results.jsonl",
         EvalOptions(suite="geneval", real_images=RealImageOptions(ground_truth=Path("x"))),
-        f"{NO_CLASSIFIER}--ground-truth{NOTHING}",
+        f"{NO_CLASSIFIER}--ground-truth{NOTHING_TEXT}",
     ),
     (
         "images",
         EvalOptions(real_images=RealImageOptions(ground_truth=Path("x"))),
-        f"{NO_CLASSIFIER}--ground-truth{NOTHING}",
+        f"{NO_CLASSIFIER}--ground-truth{NOTHING_TEXT}",
     ),
-    ("digits-ape", EvalOptions(is_lenient=True), f"{NO_PROMPTS}--allow-missing{NOTHING}"),
-    ("run", EvalOptions(python=Path("x")), f"{NO_PROMPTS}--judge-python{NOTHING}"),
-    ("images", EvalOptions(suite="digits", folder_options=FORM), f"{NO_PROMPTS}--order{NOTHING}"),
+    ("digits-ape", EvalOptions(is_lenient=True), f"{NO_PROMPTS}--allow-missing{NOTHING_TEXT}"),
+    ("run", EvalOptions(python=Path("x")), f"{NO_PROMPTS}--judge-python{NOTHING_TEXT}"),
+    (
+        "images",
+        EvalOptions(suite="digits", folder_options=FORM),
+        f"{NO_PROMPTS}--order{NOTHING_TEXT}",
+    ),
     (
         "images.npz",
         EvalOptions(suite="digits", folder_options=PromptFolderOptions(file_list=Path("x"))),
-        f"{NO_PROMPTS}--file-list{NOTHING}",
+        f"{NO_PROMPTS}--file-list{NOTHING_TEXT}",
     ),
     (
         "shapes-ape",
         EvalOptions(folder_options=PromptFolderOptions(pattern="x")),
-        f"is no folder of images, --pattern{NOTHING}",
+        f"is no folder of images, --pattern{NOTHING_TEXT}",
     ),
     (
         "results.jsonl",
         EvalOptions(suite="geneval", folder_options=PromptFolderOptions(tiles=4)),
-        f"finished run of an official script, --tiles{NOTHING}",
+        f"finished run of an official script, --tiles{NOTHING_TEXT}",
     ),
-    (CLASSIFIER, EvalOptions(reference=Path("x")), f"{REAL}--reference{NOTHING}"),
+    (CLASSIFIER, EvalOptions(reference=Path("x")), f"{REAL}--reference{NOTHING_TEXT}"),
     (
         CLASSIFIER,
         EvalOptions(generation=GenerationOptions(labels="balanced")),
-        f"{REAL}--labels{NOTHING}",
+        f"{REAL}--labels{NOTHING_TEXT}",
     ),
-    ("classifier-run", EvalOptions(batch=3), f"{REAL}--batch{NOTHING}"),
-    ("classifier-run", EvalOptions(folder_options=FORM), f"{REAL}--order{NOTHING}"),
+    ("classifier-run", EvalOptions(batch=3), f"{REAL}--batch{NOTHING_TEXT}"),
+    ("classifier-run", EvalOptions(folder_options=FORM), f"{REAL}--order{NOTHING_TEXT}"),
     (
         "classifier-run",
         EvalOptions(generation=GenerationOptions(resolution=56)),
@@ -399,24 +403,26 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
 
 @pytest.mark.parametrize(("name", "options", "message"), REJECTIONS)
 def test_options_that_do_not_apply_are_rejected(
-    place: Path, name: str, options: EvalOptions, message: str
+    target_folder: Path, name: str, options: EvalOptions, message: str
 ) -> None:
-    with pytest.raises(OptionError) as caught:
-        check_options(*resolve_run(located(place, name), options))
-    assert message in str(caught.value) and located(place, name) in str(caught.value)
+    with pytest.raises(OptionError) as excinfo:
+        check_options(*resolve_run(locate_target(target_folder, name), options))
+    assert message in str(excinfo.value) and locate_target(target_folder, name) in str(
+        excinfo.value
+    )
 
 
 @pytest.mark.parametrize("name", ["digits-ape", CLASSIFIER, "run", "classifier-run", "images"])
-def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
+def test_a_rejected_option_leaves_no_folder(target_folder: Path, name: str) -> None:
     options = EvalOptions(
-        suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out"
+        suite="digits" if name == "images" else None, folder_options=FORM, out=target_folder / "out"
     )
     with pytest.raises(OptionError, match="--order does not apply"):
-        evaluate_target(located(place, name), options)
-    assert not (place / "out").exists() and not (place / name / "results").exists()
+        evaluate_target(locate_target(target_folder, name), options)
+    assert not (target_folder / "out").exists() and not (target_folder / name / "results").exists()
 
 
-ACCEPTED: list[tuple[str, EvalOptions]] = [
+ACCEPTED_ITEMS: list[tuple[str, EvalOptions]] = [
     (
         "digits-ape",
         EvalOptions(generation=GenerationOptions(steps=3), batch=2, reference=Path("x")),
@@ -444,9 +450,9 @@ ACCEPTED: list[tuple[str, EvalOptions]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), ACCEPTED)
-def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions) -> None:
-    check_options(*resolve_run(located(place, name), options))
+@pytest.mark.parametrize(("name", "options"), ACCEPTED_ITEMS)
+def test_options_that_apply_are_not(target_folder: Path, name: str, options: EvalOptions) -> None:
+    check_options(*resolve_run(locate_target(target_folder, name), options))
 
 
 @pytest.mark.parametrize(
@@ -459,10 +465,10 @@ def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions
     ],
 )
 def test_resolution_is_the_side_of_an_image_where_files_join_several(
-    place: Path, name: str, suite: str | None, is_side: bool
+    target_folder: Path, name: str, suite: str | None, is_side: bool
 ) -> None:
-    stated = EvalOptions(suite=suite, generation=GenerationOptions(resolution=64))
-    _, options = resolve_run(located(place, name), stated)
+    eval_options = EvalOptions(suite=suite, generation=GenerationOptions(resolution=64))
+    _, options = resolve_run(locate_target(target_folder, name), eval_options)
     assert (options.folder_options.side, options.generation.resolution) == (
         (64, None) if is_side else (None, 64)
     )
@@ -472,8 +478,10 @@ def test_resolution_is_the_side_of_an_image_where_files_join_several(
 
 
 def test_several_suites_and_resolutions_are_runs_in_folders_of_their_own() -> None:
-    stated = EvalOptions(count=3, judge="vqa=vlm:a,detector=detector:b")
-    runs = options_of_runs("my-flux", stated, ["geneval", "dpg-bench", "geneval"], [512, 1024])
+    eval_options = EvalOptions(count=3, judge="vqa=vlm:a,detector=detector:b")
+    runs = options_of_runs(
+        "my-flux", eval_options, ["geneval", "dpg-bench", "geneval"], [512, 1024]
+    )
     assert [(run.suite, run.generation.resolution, str(run.out)) for run in runs] == [
         (suite, side, f"runs/my-flux/{suite}/r{side}")
         for suite in ("geneval", "dpg-bench")
@@ -484,13 +492,18 @@ def test_several_suites_and_resolutions_are_runs_in_folders_of_their_own() -> No
         "dpg-bench": "vqa=vlm:a",
     }
     assert {run.count for run in runs} == {3}
-    (single,) = options_of_runs("a/b.npz", replace(stated, out=Path("o")), ["geneval"], [512])
-    assert (single.out, single.judge) == (Path("o"), stated.judge)
-    assert [run.out for run in options_of_runs("a/b.npz", stated, [], [1, 2])] == [
+    (single_options_of_run,) = options_of_runs(
+        "a/b.npz", replace(eval_options, out=Path("o")), ["geneval"], [512]
+    )
+    assert (single_options_of_run.out, single_options_of_run.judge) == (
+        Path("o"),
+        eval_options.judge,
+    )
+    assert [run.out for run in options_of_runs("a/b.npz", eval_options, [], [1, 2])] == [
         Path("runs/b/r1"),
         Path("runs/b/r2"),
     ]
-    assert options_of_runs("x", stated, [], []) == [stated]
+    assert options_of_runs("x", eval_options, [], []) == [eval_options]
 
 
 def test_the_cost_of_several_runs_needs_no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,14 +527,14 @@ def test_each_plan_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "harope_bench.pipeline.target.make_plan",
         lambda *arguments: calls.append(arguments) or make_plan(*arguments),
     )
-    evaluate_target(tiny.registered(tmp_path / "w"), EvalOptions(count=20, out=tmp_path / "run"))
+    evaluate_target(tiny.register_tiny(tmp_path / "w"), EvalOptions(count=20, out=tmp_path / "run"))
     assert len(calls) == 1
 
 
 def test_an_option_that_only_a_later_suite_rejects_is_rejected_before_the_first_one_generates(
     tmp_path: Path,
 ) -> None:
-    tiny.registered(tmp_path / "w")
+    tiny.register_tiny(tmp_path / "w")
     runs = [
         resolve_run("tiny", EvalOptions(suite="digits")),
         resolve_run("tiny", EvalOptions(suite="digits", is_lenient=True)),

@@ -37,14 +37,14 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
 ) -> None:
     result_folder = make_digits_run(tmp_path)
 
-    def full(*_: Any, **__: Any) -> None:
+    def raise_disk_full(*_: Any, **__: Any) -> None:
         raise DiskError("cannot use /tmp/x: No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            feature_rows, "write_rows", full
+            feature_rows, "write_rows", raise_disk_full
         )  # the first write below the temporary folder
-        told = run(
+        output = run(
             "verify",
             result_folder.folder,
             "--redraw",
@@ -53,13 +53,13 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
             result_folder.reference,
             code=1,
         ).stdout
-    assert "NOT CHECKED" in told and "No space left" in told and "ALTERED" not in told
+    assert "NOT CHECKED" in output and "No space left" in output and "ALTERED" not in output
     with monkeypatch.context() as patch:
         patch.setattr(
             "tempfile.mkdtemp",
             lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
         )
-        told = run(
+        output = run(
             "verify",
             result_folder.folder,
             "--redraw",
@@ -68,19 +68,19 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(
             result_folder.reference,
             code=1,
         ).stdout
-    assert "NOT CHECKED" in told and "set TMPDIR" in told and "ALTERED" not in told
+    assert "NOT CHECKED" in output and "set TMPDIR" in output and "ALTERED" not in output
     assert result_folder.verify().status == "ok"
 
 
 def test_an_image_that_the_disk_does_not_give_could_not_be_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result_folder, honest = make_digits_run(tmp_path), sample_set.read_regular
+    result_folder, original_read_regular = make_digits_run(tmp_path), sample_set.read_regular
 
     def read_regular(path: Path, limit: int) -> bytes:
         if path.name == "000002.png":
             raise OSError(errno.EIO, "Input/output error")
-        return honest(path, limit)
+        return original_read_regular(path, limit)
 
     monkeypatch.setattr(sample_set, "read_regular", read_regular)
     findings = result_folder.verify()
@@ -98,10 +98,10 @@ def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(
 ) -> None:
     result_folder = make_digits_run(tmp_path)
 
-    def gone(self: DigitsNetJudge, *_: Any) -> None:
+    def raise_weights_missing(self: DigitsNetJudge, *_: Any) -> None:
         raise WeightsError("digits-net.safetensors is not there")
 
-    monkeypatch.setattr(DigitsNetJudge, "weights_sha256", gone)
+    monkeypatch.setattr(DigitsNetJudge, "weights_sha256", raise_weights_missing)
     findings = result_folder.verify()
     assert findings.status == "could-not-check" and any(
         "is not there" in line for line in findings.unchecked_messages
@@ -129,20 +129,20 @@ def test_a_judge_of_other_weights_could_not_check(
 
 def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: Path) -> None:
     result_folder = make_imported_images(tmp_path)
-    moved = tmp_path / "moved"
+    moved_path = tmp_path / "moved"
     assert result_folder.source is not None
-    result_folder.source.rename(moved)
+    result_folder.source.rename(moved_path)
     findings = result_folder.verify()
     assert findings.status == "could-not-check" and any(
         "give --source" in line for line in findings.unchecked_messages
     )
     assert (
-        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status
+        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved_path).status
         == "ok"
     )
-    (moved / "000003.png").write_bytes((moved / "000002.png").read_bytes())
+    (moved_path / "000003.png").write_bytes((moved_path / "000002.png").read_bytes())
     assert (
-        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status
+        verify(result_folder.folder, 0, reference=result_folder.reference, source=moved_path).status
         == "altered"
     )
 
@@ -219,14 +219,16 @@ def test_a_folder_of_several_runs_is_checked_run_by_run_in_one_object(tmp_path: 
     result_folder = make_digits_run(tmp_path / "one")
     shutil.copytree(result_folder.folder, tmp_path / "two/run")
     assert run_folders(tmp_path) == [tmp_path / "one/run", tmp_path / "two/run"]
-    told = json.loads(
+    document = json.loads(
         run(
             "verify", tmp_path, "--redraw", 1, "--reference", result_folder.reference, "--json"
         ).stdout
     )
-    assert told["status"] == "ok" and {check["status"] for check in told["checks"]} == {"ok"}
+    assert document["status"] == "ok" and {check["status"] for check in document["checks"]} == {
+        "ok"
+    }
     (tmp_path / "one/run/images/000001.png").write_bytes(b"no image")
-    told = json.loads(
+    document = json.loads(
         run(
             "verify",
             tmp_path,
@@ -238,6 +240,6 @@ def test_a_folder_of_several_runs_is_checked_run_by_run_in_one_object(tmp_path: 
             code=3,
         ).stdout
     )
-    wrong = [check for check in told["checks"] if check["status"] == "altered"]
-    assert told["status"] == "altered" and wrong
-    assert all("one/run" in check["subject"] for check in wrong)
+    wrong_checks = [check for check in document["checks"] if check["status"] == "altered"]
+    assert document["status"] == "altered" and wrong_checks
+    assert all("one/run" in check["subject"] for check in wrong_checks)

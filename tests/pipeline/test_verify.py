@@ -32,7 +32,9 @@ SHARD = f"features/digits-net/{shard_name(0)}"
 def run(tmp_path: Path) -> Path:
     """A run with its result."""
     generate(
-        make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run"
+        make_plan(tiny.register_tiny(tmp_path / "weights"), None, {}),
+        range(COUNT),
+        tmp_path / "run",
     )
     evaluate(tmp_path / "run", tmp_path / "run", FeatureScoring("digits"))
     return tmp_path / "run"
@@ -45,18 +47,18 @@ def reference(tmp_path: Path) -> Path:
 
 
 def alter(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    facts = json.loads(path.read_text())
-    change(facts)
-    path.write_text(json.dumps(facts))
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
 
 
 def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
     findings = verify(run, 3, seed=1)
     assert findings.altered_messages == []
-    told = "\n".join(findings.passed_messages)
-    assert f"{COUNT} images evaluated again" in told
-    assert "3 samples generated again: " in told
-    assert "1 shards of features compared" in told
+    message = "\n".join(findings.passed_messages)
+    assert f"{COUNT} images evaluated again" in message
+    assert "3 samples generated again: " in message
+    assert "1 shards of features compared" in message
 
 
 @pytest.mark.parametrize(
@@ -108,8 +110,10 @@ def test_an_altered_result_is_found(
     change: Callable[[dict[str, Any]], Any], complaint: str, run: Path
 ) -> None:
     alter(run / "results/fidelity.json", change)
-    wrong = verify(run, 0).altered_messages
-    assert any("fidelity.json: " in line and complaint in line for line in wrong), wrong
+    wrong_altered_messages = verify(run, 0).altered_messages
+    assert any(
+        "fidelity.json: " in line and complaint in line for line in wrong_altered_messages
+    ), wrong_altered_messages
 
 
 def spoil(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -144,9 +148,12 @@ def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
     (run / "results/fidelity.npz").write_bytes(b"PK half")
     assert any("cannot be read" in line for line in verify(run, 0).altered_messages)
     (run / "results/fidelity.npz").unlink()
-    wrong = verify(run, 0).altered_messages
-    assert any("fidelity.npz beside it is missing" in line for line in wrong)
-    assert any("fidelity.npz: is missing, SHA256SUMS has its sha256" in line for line in wrong)
+    wrong_altered_messages = verify(run, 0).altered_messages
+    assert any("fidelity.npz beside it is missing" in line for line in wrong_altered_messages)
+    assert any(
+        "fidelity.npz: is missing, SHA256SUMS has its sha256" in line
+        for line in wrong_altered_messages
+    )
 
 
 def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
@@ -155,12 +162,12 @@ def test_observations_altered_together_with_the_result_are_found(run: Path) -> N
     evaluate(
         run, run, FeatureScoring("digits", is_rescored=True)
     )  # result and arrays now agree with the altered observations
-    wrong = verify(run, 0).altered_messages
-    assert any(f"fid-{COUNT}.value is" in line for line in wrong)
-    assert any("fidelity.npz: is is not" in line for line in wrong)
+    wrong_altered_messages = verify(run, 0).altered_messages
+    assert any(f"fid-{COUNT}.value is" in line for line in wrong_altered_messages)
+    assert any("fidelity.npz: is is not" in line for line in wrong_altered_messages)
     assert any(
         f"{shard_name(0)}: features, logits not what digits-net extracts now" in line
-        for line in wrong
+        for line in wrong_altered_messages
     )
 
 
@@ -183,8 +190,8 @@ def test_another_reference_must_be_shown(run: Path, reference: Path, tmp_path: P
     (line,) = findings.unchecked_messages
     assert f"{scored.path.name}: reference mine.npz" in line and "give the file" in line
     assert findings.altered_messages == [] and findings.status == "could-not-check"
-    moved = reference.rename(tmp_path / "moved.npz")
-    assert verify(run, 0, reference=moved).status == "ok"
+    moved_value = reference.rename(tmp_path / "moved.npz")
+    assert verify(run, 0, reference=moved_value).status == "ok"
     np.savez(tmp_path / "other.npz", mu=np.ones(64), sigma=np.eye(64))
     assert len(verify(run, 0, reference=tmp_path / "other.npz").unchecked_messages) == 1
     with pytest.raises(StorageError, match=r"absent\.npz"):
@@ -197,9 +204,9 @@ def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Pat
     (run / "results/fidelity.json").rename(path)
     (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
     alter(path, lambda r: r.update(arrays_file=path.with_suffix(".npz").name))
-    old = ("fidelity.json", "fidelity.npz")
+    old_texts = ("fidelity.json", "fidelity.npz")
     checksums.record_file_hashes(
-        path.parent, [*old, path.name, path.with_suffix(".npz").name]
+        path.parent, [*old_texts, path.name, path.with_suffix(".npz").name]
     )  # the line of what is gone is dropped
     assert verify(run, 0).status == "ok"
     alter(path, lambda r: r["measurements"][0].update(value=0.1))
@@ -220,8 +227,10 @@ def test_a_result_of_fewer_samples_than_were_drawn_is_found(run: Path) -> None:
     assert any("samples_sha256" in line for line in verify(run, 0).altered_messages)
 
 
-def drawn_again(run: Path, **how: Any) -> str:
-    return next(line for line in verify(run, 5, **how).passed_messages if "generated again" in line)
+def drawn_again(run: Path, **method: Any) -> str:
+    return next(
+        line for line in verify(run, 5, **method).passed_messages if "generated again" in line
+    )
 
 
 def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
@@ -261,7 +270,7 @@ def test_differences_are_named_in_full() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted", "names"),
+    ("values", "expected", "names"),
     [
         (np.zeros(3), np.zeros(3), []),
         (np.zeros(3), np.zeros(3, np.float32), ["a"]),
@@ -270,7 +279,7 @@ def test_differences_are_named_in_full() -> None:
     ],
 )
 def test_arrays_are_compared_exactly(
-    found: np.ndarray, wanted: np.ndarray, names: list[str]
+    values: np.ndarray, expected: np.ndarray, names: list[str]
 ) -> None:
-    assert array_differences({"a": found}, {"a": wanted}) == names
-    assert array_differences({"a": found}, {}) == array_differences({}, {"a": found}) == ["a"]
+    assert array_differences({"a": values}, {"a": expected}) == names
+    assert array_differences({"a": values}, {}) == array_differences({}, {"a": values}) == ["a"]

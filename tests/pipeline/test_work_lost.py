@@ -40,9 +40,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="locks of a kernel")
 
 
 def run(*words: object, exit_code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == exit_code, done.output
-    return done
+    command_result = CliRunner().invoke(main, [str(word) for word in words])
+    assert command_result.exit_code == exit_code, command_result.output
+    return command_result
 
 
 # ------------------------------------------------------------------------------------ D1: settings
@@ -50,11 +50,12 @@ def run(*words: object, exit_code: int = 0) -> Result:
 
 
 CLASSIFIER: dict[str, Any] = {"sampler": None, "steps": None, "guidance": None}
-DISTILLED: dict[str, Any] = {"sampler": "flow", "steps": 4, "guidance": None}
+DISTILLED_FIELDS: dict[str, Any] = {"sampler": "flow", "steps": 4, "guidance": None}
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [(CLASSIFIER, "no sampler"), (DISTILLED, "flow, 4 steps, no guidance")]
+    ("settings", "words"),
+    [(CLASSIFIER, "no sampler"), (DISTILLED_FIELDS, "flow, 4 steps, no guidance")],
 )
 def test_a_leaderboard_tells_settings_that_a_network_does_not_have(
     tmp_path: Path, settings: dict[str, Any], words: str
@@ -85,8 +86,8 @@ def test_guidance_stands_in_words_where_there_is_one() -> None:
 
 
 def test_plans_differ_in_words() -> None:
-    one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
-    assert run_folder.plan_differences(one, two) == [
+    plan, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
+    assert run_folder.plan_differences(plan, two) == [
         "settings.guidance is 3.0 in the folder, not set requested"
     ]
 
@@ -161,25 +162,25 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
 def test_a_file_that_goes_between_the_look_and_the_read_counts_as_not_there(
     name: str, tmp_path: Path, vanishing: Callable[[Path], None]
 ) -> None:
-    read, absent = READERS[name]
+    read, absent_value = READERS[name]
     (tmp_path / name).parent.mkdir(exist_ok=True)
     vanishing(tmp_path / name)
-    assert read(tmp_path / name) == absent
+    assert read(tmp_path / name) == absent_value
 
 
 def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = tmp_path / ".000001.png.a.part"
-    old.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    old_path = tmp_path / ".000001.png.a.part"
+    old_path.write_bytes(b"half")
+    os.utime(old_path, (0, 0))
     real = os.scandir
 
     class Racing:
         def __init__(self, folder: Path):
             with real(folder) as entries:
                 self.entries = list(entries)
-            old.unlink(missing_ok=True)
+            old_path.unlink(missing_ok=True)
 
         def __enter__(self) -> Any:
             return iter(self.entries)
@@ -201,10 +202,10 @@ def test_moments_that_go_are_summed_again(
 ) -> None:
     data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK, 2))
     vanishing(tmp_path / "m.npz")
-    found = moments_cache.sum_cached_moments(
+    cached_moments = moments_cache.sum_cached_moments(
         tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK)
     )
-    assert found.count == len(data)
+    assert cached_moments.count == len(data)
 
 
 def test_two_processes_clear_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
 # kill leaves
 
 
-KILLED = """
+KILLED_TEXT = """
 import os, sys
 from pathlib import Path
 from harope_bench.core import storage
@@ -263,7 +264,9 @@ def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living
 ) -> None:
     target = tmp_path / "moments.npz"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", KILLED_TEXT, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"half\n"
@@ -329,15 +332,15 @@ def pictures(folder: Path, count: int = 5) -> Path:
 def test_a_killed_conversion_to_png_goes_on_and_keeps_what_is_there(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in")
     run("convert", source, tmp_path / "out", "--to", "png")
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    kept = (tmp_path / "out/000000.png").stat().st_mtime_ns
+    whole_contents = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    original_st_mtime_ns = (tmp_path / "out/000000.png").stat().st_mtime_ns
     for index in (2, 3, 4):
         (tmp_path / f"out/00000{index}.png").unlink()
     (tmp_path / "out/.000002.png.abcd1234.part").write_bytes(b"half")
     run("convert", source, tmp_path / "out", "--to", "png")
     (tmp_path / "out/.000002.png.abcd1234.part").unlink()
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
-    assert (tmp_path / "out/000000.png").stat().st_mtime_ns == kept
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole_contents
+    assert (tmp_path / "out/000000.png").stat().st_mtime_ns == original_st_mtime_ns
     run("convert", source, tmp_path / "out", "--to", "png")  # finished: up to date
 
 
@@ -382,11 +385,11 @@ def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
     before = toml.read_bytes(), toml.stat().st_mtime_ns
     assert "up to date" in run(*words).output
     assert (toml.read_bytes(), toml.stat().st_mtime_ns) == before
-    refused = run(*words[:-1], 3, exit_code=1).output
+    refused_output = run(*words[:-1], 3, exit_code=1).output
     assert (
-        "registered already" in refused
-        and "steps is 2 there and 3 now" in refused
-        and "--replace" in refused
+        "registered already" in refused_output
+        and "steps is 2 there and 3 now" in refused_output
+        and "--replace" in refused_output
     )
     assert toml.read_bytes() == before[0]
     run(*words[:-1], 3, "--replace")
@@ -396,9 +399,11 @@ def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
 def test_weights_that_moved_are_registered_at_their_new_place(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
     register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
-    moved = weights.rename(tmp_path / "moved.safetensors")
-    done = register_checkpoint("mine", moved, {"config": {"size": 28}, "sampler": "flow"})
-    assert not done.is_changed and "moved.safetensors" in done.path.read_text()
+    moved_value = weights.rename(tmp_path / "moved.safetensors")
+    checkpoint = register_checkpoint(
+        "mine", moved_value, {"config": {"size": 28}, "sampler": "flow"}
+    )
+    assert not checkpoint.is_changed and "moved.safetensors" in checkpoint.path.read_text()
 
 
 def test_of_two_processes_that_register_one_name_the_second_is_refused(
@@ -409,12 +414,12 @@ def test_of_two_processes_that_register_one_name_the_second_is_refused(
     """
     from harope_bench.core import registry
 
-    one, two = (
+    weights, two = (
         tiny.weights(tmp_path / "a.safetensors", "harope"),
         tiny.weights(tmp_path / "b.safetensors"),
     )
     before = registry.list_entries("checkpoints")
-    path = register("mine", one, {"config": {"size": 28}, "sampler": "flow"})
+    path = register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     real = registry.list_entries
     monkeypatch.setattr(
         registry, "list_entries", lambda kind: before if kind == "checkpoints" else real(kind)
@@ -439,14 +444,18 @@ def test_export_writes_over_nothing_and_never_over_its_own_weights(tmp_path: Pat
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
     register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     data = weights.read_bytes()
-    for more in ((), ("--replace",)):
-        assert "is also an input file" in run("export", "mine", weights, *more, exit_code=1).output
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"precious")
-    assert "exists and holds something else" in run("export", "mine", other, exit_code=1).output
-    assert (weights.read_bytes(), other.read_bytes()) == (data, b"precious")
-    run("export", "mine", other, "--replace")
-    run("export", "mine", other)  # the same again
+    for record in ((), ("--replace",)):
+        assert (
+            "is also an input file" in run("export", "mine", weights, *record, exit_code=1).output
+        )
+    other_path = tmp_path / "other.safetensors"
+    other_path.write_bytes(b"precious")
+    assert (
+        "exists and holds something else" in run("export", "mine", other_path, exit_code=1).output
+    )
+    assert (weights.read_bytes(), other_path.read_bytes()) == (data, b"precious")
+    run("export", "mine", other_path, "--replace")
+    run("export", "mine", other_path)  # the same again
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "other.safetensors",
         "w.safetensors",
@@ -494,12 +503,12 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
     run(*words)
     assert out.read_bytes() == data
     run("convert", source, tmp_path / "mine.npz", "--to", "adm")
-    mine = (tmp_path / "mine.npz").read_bytes()
-    refused = run(
+    package_content = (tmp_path / "mine.npz").read_bytes()
+    refused_output = run(
         "reference", source, tmp_path / "mine.npz", "--judge", "digits-net", exit_code=1
     ).output
-    assert "is no reference of these images" in refused
-    own = run(
+    assert "is no reference of these images" in refused_output
+    own_original_output = run(
         "reference",
         tmp_path / "mine.npz",
         tmp_path / "mine.npz",
@@ -508,7 +517,10 @@ def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: 
         "--replace",
         exit_code=1,
     ).output
-    assert "is also an input file" in own and (tmp_path / "mine.npz").read_bytes() == mine
+    assert (
+        "is also an input file" in own_original_output
+        and (tmp_path / "mine.npz").read_bytes() == package_content
+    )
     assert "exists and holds something else" in run(*words, "--image-count", 4, exit_code=1).output
     run(*words, "--image-count", 4, "--replace")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]
@@ -561,12 +573,12 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 def test_files_and_folders_get_the_permissions_that_the_umask_leaves(
     tmp_path: Path, umask: int, mode: int
 ) -> None:
-    former = os.umask(umask)
+    former_umask = os.umask(umask)
     try:
         for name, write in WRITERS.items():
             write(storage.make_folder(tmp_path / "new") / name)
     finally:
-        os.umask(former)
+        os.umask(former_umask)
     assert {
         name: (tmp_path / "new" / name).stat().st_mode & 0o777 for name in WRITERS
     } == dict.fromkeys(WRITERS, mode)
@@ -577,23 +589,23 @@ def test_files_and_folders_get_the_permissions_that_the_umask_leaves(
 # images
 
 
-def fortran_npz(path: Path, images: np.ndarray, compressed: bool = False) -> Path:
-    (np.savez_compressed if compressed else np.savez)(
+def fortran_npz(path: Path, images: np.ndarray, is_compressed: bool = False) -> Path:
+    (np.savez_compressed if is_compressed else np.savez)(
         path, arr_0=np.asfortranarray(images), arr_1=np.arange(len(images))
     )
     return path
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_an_npz_in_fortran_order_holds_the_same_images(tmp_path: Path, compressed: bool) -> None:
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_an_npz_in_fortran_order_holds_the_same_images(tmp_path: Path, is_compressed: bool) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), dtype=np.uint8)
-    found = sample_set.open_samples(fortran_npz(tmp_path / "f.npz", images, compressed))
+    samples = sample_set.open_samples(fortran_npz(tmp_path / "f.npz", images, is_compressed))
     np.savez(tmp_path / "c.npz", arr_0=images)
-    assert found.shape == (4, 5, 3) and found.labels == {i: i for i in range(7)}
+    assert samples.shape == (4, 5, 3) and samples.labels == {i: i for i in range(7)}
     assert np.array_equal(
-        np.concatenate([batch.images for batch in found.batches(found.indices, 3)]), images
+        np.concatenate([batch.images for batch in samples.batches(samples.indices, 3)]), images
     )
-    assert found.hashes == sample_set.open_samples(tmp_path / "c.npz").hashes
+    assert samples.hashes == sample_set.open_samples(tmp_path / "c.npz").hashes
 
 
 def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(

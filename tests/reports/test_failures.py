@@ -104,9 +104,9 @@ def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
 
 
 def test_the_verb_writes_json_lines(runs: Path) -> None:
-    said = CliRunner().invoke(main, ["failures", str(runs)])
-    assert said.exit_code == 0 and [
-        json.loads(line)["index"] for line in said.output.splitlines()
+    command_result = CliRunner().invoke(main, ["failures", str(runs)])
+    assert command_result.exit_code == 0 and [
+        json.loads(line)["index"] for line in command_result.output.splitlines()
     ] == [1, 2, 5, 4]
 
 

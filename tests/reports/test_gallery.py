@@ -32,7 +32,7 @@ from harope_bench.reports.runs import read_runs
 COLOURS = ("red", "lime", "blue", "white")
 
 
-def drawn(
+def write_run(
     folder: Path,
     indices: range,
     suite: str = "shapes",
@@ -43,28 +43,28 @@ def drawn(
     is no prompt.
     """
     (folder / "images").mkdir(parents=True)
-    who = fake.checkpoint(folder.name, "harope", suite=suite)
-    write_text(folder / "plan.json", fake.plan(who, suite, resolution=side).to_json())
+    name = fake.checkpoint(folder.name, "harope", suite=suite)
+    write_text(folder / "plan.json", fake.plan(name, suite, resolution=side).to_json())
     for index in indices:
         file, colour = f"images/{index:06d}.png", COLOURS[index % len(COLOURS)]
         Image.new("RGB", (side, side), colour).save(folder / file)
-        asked = (
+        fields = (
             {"prompt": prompt.format(index=index, colour=colour)}
             if prompt
             else {"label": index % 10}
         )
         append_line(
             folder / "samples.jsonl",
-            SampleRecord(index=index, file=file, sha256=fake.HASH, **asked).to_json(),
+            SampleRecord(index=index, file=file, sha256=fake.HASH, **fields).to_json(),
         )  # type: ignore[arg-type]
     return folder
 
 
-def shown(runs: Path) -> list[SamplePanel]:
+def read_panels(runs: Path) -> list[SamplePanel]:
     return build_panels(read_runs(runs))
 
 
-def places(panel: SamplePanel, number: int) -> list[tuple[int, ...]]:
+def middle_colours(panel: SamplePanel, number: int) -> list[tuple[int, ...]]:
     """The colour in the middle of each column of one picture."""
     uri = panel.sheets[number].uri
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as file:
@@ -77,34 +77,34 @@ def test_captioned_samples_are_even_steps_through_what_all_runs_have(tmp_path: P
     """A suite's first captions are of one task; 19 even steps from the first to the last shared
     sample reach them all.
     """
-    drawn(tmp_path / "a", range(436))
-    drawn(tmp_path / "b", range(20, 211), side=16)
-    found = shown(tmp_path)
-    columns = [index for panel in found for index, _ in panel.captions]
+    write_run(tmp_path / "a", range(436))
+    write_run(tmp_path / "b", range(20, 211), side=16)
+    panels = read_panels(tmp_path)
+    columns = [index for panel in panels for index, _ in panel.captions]
     assert columns == list(range(20, 211, 10))
-    assert [len(panel.captions) for panel in found] == [
+    assert [len(panel.captions) for panel in panels] == [
         N_COLUMNS,
         MAX_CAPTIONED_SAMPLES - N_COLUMNS,
     ]
-    for panel in found:
+    for panel in panels:
         assert [text for _, text in panel.captions] == [
             f"{i} things in {COLOURS[i % 4]}" for i, _ in panel.captions
         ]
-        wanted = [
+        expected = [
             tuple(Image.new("RGB", (1, 1), COLOURS[i % 4]).getpixel((0, 0)))
             for i, _ in panel.captions
         ]  # type: ignore[arg-type]
-        assert places(panel, 0) == places(panel, 1) == wanted
+        assert middle_colours(panel, 0) == middle_colours(panel, 1) == expected
         assert {sheet.width for sheet in panel.sheets} == {N_COLUMNS * panel.column_step - 2}, (
             "rows of one table have columns of one width"
         )
 
 
 def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path) -> None:
-    long = "{index} " + "very " * 60 + "{colour} things"
-    drawn(tmp_path / "runs/a", range(4), prompt=long)
+    long_text = "{index} " + "very " * 60 + "{colour} things"
+    write_run(tmp_path / "runs/a", range(4), prompt=long_text)
     text = Document(write_report(tmp_path / "runs", tmp_path / "r.html").read_text())
-    assert all(long.format(index=i, colour=COLOURS[i]) in text.text for i in range(4))
+    assert all(long_text.format(index=i, colour=COLOURS[i]) in text.text for i in range(4))
     (alt,) = [value for tag, name, value in text.attributes if (tag, name) == ("img", "alt")]
     assert str(alt).startswith("a, samples from left to right: 0: 0 very very")
     assert "; 3: 3 very" in str(alt) and len(str(alt)) < 4 * 100
@@ -114,25 +114,25 @@ def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path
 
 
 def test_a_hostile_caption_comes_out_as_text(tmp_path: Path) -> None:
-    drawn(tmp_path / "runs/a", range(2), prompt=HOSTILE.replace("{", "").replace("}", ""))
+    write_run(tmp_path / "runs/a", range(2), prompt=HOSTILE.replace("{", "").replace("}", ""))
     document = Document(write_report(tmp_path / "runs", tmp_path / "r.html").read_text())
     assert document.tags["script"] == document.tags["style"] == 1
     assert "onerror" not in {name for _, name, _ in document.attributes}
 
 
 def test_runs_whose_prompts_differ_show_both(tmp_path: Path) -> None:
-    drawn(tmp_path / "a", range(2), prompt="a ring")
-    drawn(tmp_path / "b", range(2), prompt="a cross")
-    assert [text for _, text in shown(tmp_path)[0].captions] == ["a ring / a cross"] * 2
+    write_run(tmp_path / "a", range(2), prompt="a ring")
+    write_run(tmp_path / "b", range(2), prompt="a cross")
+    assert [text for _, text in read_panels(tmp_path)[0].captions] == ["a ring / a cross"] * 2
 
 
 def test_runs_that_share_no_sample_and_other_suites_stand_apart(tmp_path: Path) -> None:
-    drawn(tmp_path / "a", range(3))
-    drawn(tmp_path / "b", range(3, 6))
-    drawn(tmp_path / "c", range(3), suite="geneval")
+    write_run(tmp_path / "a", range(3))
+    write_run(tmp_path / "b", range(3, 6))
+    write_run(tmp_path / "c", range(3), suite="geneval")
     assert [
         ([sheet.title for sheet in panel.sheets], [i for i, _ in panel.captions])
-        for panel in shown(tmp_path)
+        for panel in read_panels(tmp_path)
     ] == [
         (["a"], [0, 1, 2]),
         (["b"], [3, 4, 5]),
@@ -141,9 +141,9 @@ def test_runs_that_share_no_sample_and_other_suites_stand_apart(tmp_path: Path) 
 
 
 def test_classes_stay_in_their_columns_wherever_a_run_starts(tmp_path: Path) -> None:
-    drawn(tmp_path / "a", range(500), suite="digits", prompt="")
-    drawn(tmp_path / "b", range(3, 100), suite="digits", prompt="")
-    (panel,) = shown(tmp_path)
+    write_run(tmp_path / "a", range(500), suite="digits", prompt="")
+    write_run(tmp_path / "b", range(3, 100), suite="digits", prompt="")
+    (panel,) = read_panels(tmp_path)
     assert panel.captions == ()
     for sheet in panel.sheets:
         assert sheet.alt_text.endswith(
@@ -153,13 +153,13 @@ def test_classes_stay_in_their_columns_wherever_a_run_starts(tmp_path: Path) -> 
 
 def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> None:
     """Labels that follow no rows of ten: even steps, each sample's class named."""
-    run = drawn(tmp_path / "a", range(0), suite="digits", prompt="")
+    run = write_run(tmp_path / "a", range(0), suite="digits", prompt="")
     for index in range(79):
         append_line(
             run / "samples.jsonl",
             SampleRecord(index=index, status="failed", reason="x", label=index // 3).to_json(),
         )
-    (panel,) = shown(tmp_path)
+    (panel,) = read_panels(tmp_path)
     assert "columns" not in panel.sheets[0].alt_text
     assert (
         f"of classes {', '.join(str(i // 3) for i in range(0, 79, 2))}; {MAX_SAMPLES} missing"
@@ -170,6 +170,10 @@ def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> Non
 @pytest.mark.parametrize("count", [2, 7, 20])
 def test_even_steps_reach_both_ends_and_repeat_nothing(count: int) -> None:
     for length in range(1, 60):
-        found = evenly_spaced_indices(range(length), count)
-        assert (found[0], found[-1], len(set(found))) == (0, length - 1, min(count, length))
-        assert len({b - a for a, b in pairwise(found)}) <= 2
+        evenly_spaced_indices_result = evenly_spaced_indices(range(length), count)
+        assert (
+            evenly_spaced_indices_result[0],
+            evenly_spaced_indices_result[-1],
+            len(set(evenly_spaced_indices_result)),
+        ) == (0, length - 1, min(count, length))
+        assert len({b - a for a, b in pairwise(evenly_spaced_indices_result)}) <= 2

@@ -29,10 +29,10 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six micro runs with samples, and a folder of images that came without a plan."""
     runs = fake.micro_table(tmp_path_factory.mktemp("runs"), samples=40)
     fake.write_samples(runs / "theirs", 12)
-    told = make_warnings("images", ["labels are sorted"])
+    warnings = make_warnings("images", ["labels are sorted"])
     fake.write_result(
         runs / "theirs",
-        fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=told),
+        fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=warnings),
     )
     return runs
 
@@ -61,15 +61,15 @@ def test_rows_printed_alike_are_told_apart() -> None:
     """
     from harope_bench.reports.report_page import _row_label
 
-    said = {}
+    records = {}
     for number in ("1", "2", "8", "9"):
         board = build_board(load_table(number), [], "both", "paper")
-        said[number] = [_row_label(board, row.id) for row in board.table.rows]
-        assert len(set(said[number])) == len(said[number])
-    assert said["8"][:3] == ["128 Absolution Embedding", "128 RoPE", "128 HARoPE"]
-    assert "FLUX (512) RoPE" in said["9"]
-    assert all(name.split()[0] in ("DeiT-Base", "DeiT-Large") for name in said["1"])
-    assert "HARoPE" in said["2"]
+        records[number] = [_row_label(board, row.id) for row in board.table.rows]
+        assert len(set(records[number])) == len(records[number])
+    assert records["8"][:3] == ["128 Absolution Embedding", "128 RoPE", "128 HARoPE"]
+    assert "FLUX (512) RoPE" in records["9"]
+    assert all(name.split()[0] in ("DeiT-Base", "DeiT-Large") for name in records["1"])
+    assert "HARoPE" in records["2"]
 
 
 def test_the_summary_of_table_8_names_the_resolution(page: str) -> None:
@@ -91,13 +91,13 @@ def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
                     .replace('"digits"', f'"{suite}"')
                     .replace(f"digits-{encoding}", f"{suite}-{encoding}")
                 )
-    shown = write_report(tmp_path, tmp_path / "r.html").read_text()
-    start = shown.index('aria-label="Answer in short, Table 8')
+    shown_text = write_report(tmp_path, tmp_path / "r.html").read_text()
+    start = shown_text.index('aria-label="Answer in short, Table 8')
     assert (
         "against 128 RoPE, 256 RoPE, 8 of 8 differences"
-        in shown[start : shown.index("</section>", start)]
+        in shown_text[start : shown_text.index("</section>", start)]
     )
-    assert "Each row minus its baseline, 128 RoPE, 256 RoPE." in shown
+    assert "Each row minus its baseline, 128 RoPE, 256 RoPE." in shown_text
 
 
 def test_report_is_small(page: str) -> None:
@@ -139,7 +139,7 @@ def test_report_can_be_read_by_everybody(page: str) -> None:
         assert rule in page
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first_text: str, second_text: str) -> float:
     """WCAG contrast of two #rrggbb colours."""
 
     def light(colour: str) -> float:
@@ -147,8 +147,8 @@ def contrast(one: str, other: str) -> float:
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    bright, dark = sorted((light(one), light(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
+    bright_light, dark_light = sorted((light(first_text), light(second_text)), reverse=True)
+    return (bright_light + 0.05) / (dark_light + 0.05)
 
 
 def test_text_colours_have_contrast_in_light_and_dark(page: str) -> None:
@@ -165,7 +165,7 @@ def test_text_colours_have_contrast_in_light_and_dark(page: str) -> None:
 
 def test_header_answers_in_words_with_its_evidence(page: str) -> None:
     text = Document(page).text
-    assert "Does the positional encoding change how good class-conditional pictures are" in text
+    assert "Does the positional encoding change how good class-conditional images are" in text
     assert "▲ better 2 of 20 HARoPE (FID-500, IS)" in text
     assert "○ not resolved" in text
     assert "L1: this checkpoint against that checkpoint" in text
@@ -195,14 +195,14 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
     for name, value in plan.settings.model_dump(exclude_none=True).items():
         assert f"settings {name.replace('_', ' ')} {value}" in text
     assert "mu policy" not in text  # it has no meaning for this backbone
-    for fact in (
+    for digest in (
         plan.digest,
         "harope-bench reproduce table2",
         "500 asked, 500 scored, 0 failed",
         "formulas of ADM to 1e-6",
         fake.HASH,
     ):
-        assert fact in text
+        assert digest in text
 
 
 def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
@@ -235,26 +235,26 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
 
 
 def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
-    who = fake.plan(fake.checkpoint("digits-harope", "harope", source=HOSTILE, weights=HOSTILE))
+    owner = fake.plan(fake.checkpoint("digits-harope", "harope", source=HOSTILE, weights=HOSTILE))
     run = tmp_path / "run"
-    write_text(run / "plan.json", who.to_json())
+    write_text(run / "plan.json", owner.to_json())
     append_line(
         run / "samples.jsonl",
         json.dumps({"index": 0, "status": "failed", "reason": HOSTILE, "prompt": HOSTILE}),
     )
-    none = fake.measurement("fid", None, reason=HOSTILE)
-    told = make_warnings("images", [HOSTILE])
-    made = fake.result(
-        who,
-        [none],
-        warnings=told,
+    none_measurement = fake.measurement("fid", None, reason=HOSTILE)
+    warnings = make_warnings("images", [HOSTILE])
+    result = fake.result(
+        owner,
+        [none_measurement],
+        warnings=warnings,
         target=HOSTILE,
         parity=HOSTILE,
         reference=HOSTILE,
         profile=HOSTILE,
     )
-    fake.write_result(run, made)
-    fake.write_result(tmp_path / "theirs", fake.result(None, [none], target=HOSTILE))
+    fake.write_result(run, result)
+    fake.write_result(tmp_path / "theirs", fake.result(None, [none_measurement], target=HOSTILE))
     text = write_report(tmp_path, tmp_path / "r.html").read_text()
     document = Document(text)
     assert document.tags["script"] == document.tags["style"] == 1
@@ -290,33 +290,33 @@ def test_a_folder_without_runs_and_a_broken_plan_are_errors(tmp_path: Path) -> N
     assert not (tmp_path / "r.html").exists()
 
 
-def register(home: Path, who: Checkpoint, log: str) -> None:
+def register(home: Path, name: Checkpoint, log: str) -> None:
     """A checkpoint of the user with its training log."""
     write_text(
-        home / f"checkpoints/{who.name}.toml", f'name = "{who.name}"\nsha256 = "{who.sha256}"\n'
+        home / f"checkpoints/{name.name}.toml", f'name = "{name.name}"\nsha256 = "{name.sha256}"\n'
     )
-    write_text(home / f"checkpoints/{who.name}.log.csv", log)
+    write_text(home / f"checkpoints/{name.name}.log.csv", log)
 
 
 def test_training_log_of_a_registered_checkpoint_is_drawn(tmp_path: Path, bench_home: Path) -> None:
-    who = fake.checkpoint("my-harope", "harope")
-    write_text(tmp_path / "runs/a/plan.json", fake.plan(who).to_json())
+    name = fake.checkpoint("my-harope", "harope")
+    write_text(tmp_path / "runs/a/plan.json", fake.plan(name).to_json())
     register(
         bench_home,
-        who,
+        name,
         "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 5000, 10)),
     )
     page = build_report_page(tmp_path / "runs")
     assert page.final_losses == (("my-harope", "4,990", "0.0002"),)
     assert page.loss_svg is not None
     assert "my-harope" in page.loss_svg
-    register(bench_home, who.model_copy(update={"sha256": "cd" * 32}), "step,loss\n10,1.0\n")
+    register(bench_home, name.model_copy(update={"sha256": "cd" * 32}), "step,loss\n10,1.0\n")
     assert build_report_page(tmp_path / "runs").loss_svg is None  # weights of another training
 
 
 def test_a_broken_training_log_is_named(tmp_path: Path, bench_home: Path) -> None:
-    who = fake.checkpoint("my-harope", "harope")
-    write_text(tmp_path / "runs/a/plan.json", fake.plan(who).to_json())
-    register(bench_home, who, "step,loss\n10,nan\n")
+    name = fake.checkpoint("my-harope", "harope")
+    write_text(tmp_path / "runs/a/plan.json", fake.plan(name).to_json())
+    register(bench_home, name, "step,loss\n10,nan\n")
     with pytest.raises(StorageError, match=r"my-harope\.log\.csv"):
         build_report_page(tmp_path / "runs")

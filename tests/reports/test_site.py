@@ -33,17 +33,19 @@ def build(runs: Path) -> list[ProtocolSection]:
     return build_sections(read_results(runs))
 
 
-def put(
-    folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object
+def write_fid_run(
+    folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **fields: object
 ) -> Path:
     """A run whose only number is FID, without per-sample values."""
-    made = measurement(
+    measurement_result = measurement(
         "fid", value, se, n, **({} if value is not None else {"reason": "too few images"})
     )
-    return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
+    return write_result(
+        folder / name, result(plan(checkpoint(name, "harope")), [measurement_result], **fields)
+    )
 
 
-def places(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
+def entry_ranks(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
     return {
         entry.stored_result.path.parent.parent.name: (
             entry.ranks[metric].rank,
@@ -63,7 +65,7 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"version": 2},
         {"profile": "other"},
@@ -76,33 +78,35 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
         {"plan": None},
     ],
 )
-def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 11.0, **facts)
+def test_another_protocol_is_another_section(fields: dict[str, object], tmp_path: Path) -> None:
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 11.0, **fields)
     assert [len(section.results) for section in build(tmp_path)] == [1, 1]
 
 
 def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 9.0, n=400)
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 9.0, n=400)
     judge = read_results(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
-    put(tmp_path, "c", 8.0, judge=judge)
+    write_fid_run(tmp_path, "c", 8.0, judge=judge)
     assert [len(section.results) for section in build(tmp_path)] == [1, 1, 1]
 
 
 def test_sampler_steps_and_guidance_are_the_entrants_choice(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0))
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(
+        tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0)
+    )
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, False), "b": (2, False)}
+    assert entry_ranks(section) == {"a": (1, False), "b": (2, False)}
     assert "guidance" in " ".join(build_leaderboard(tmp_path).sections[0].notes)
 
 
 def test_rows_that_are_not_resolved_share_a_rank(tmp_path: Path) -> None:
     for name, value in (("a", 10.0), ("b", 10.1), ("c", 12.0), ("d", 12.2), ("e", 20.0)):
-        put(tmp_path, name, value)
+        write_fid_run(tmp_path, name, value)
     (section,) = build(tmp_path)
-    assert places(section) == {
+    assert entry_ranks(section) == {
         "a": (1, True),
         "b": (1, True),
         "c": (3, True),
@@ -118,7 +122,7 @@ def test_higher_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:
             result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]),
         )
     (section,) = build(tmp_path)
-    assert places(section, "is") == {"b": (1, False), "a": (2, False)}
+    assert entry_ranks(section, "is") == {"b": (1, False), "a": (2, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["b", "a"]
 
 
@@ -127,14 +131,14 @@ def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
     for encoding in ("harope", "rope-axial"):
         micro_run(tmp_path / encoding, encoding)
     (section,) = build(tmp_path)
-    assert places(section) == {"harope": (1, False), "rope-axial": (2, False)}
+    assert entry_ranks(section) == {"harope": (1, False), "rope-axial": (2, False)}
     step = section.results[1].ranks["fid"].difference
     assert step is not None
     assert step.is_paired
     for path in tmp_path.glob("**/results/*.npz"):
         path.unlink()
     (section,) = build(tmp_path)
-    assert places(section) == {"harope": (1, True), "rope-axial": (1, True)}
+    assert entry_ranks(section) == {"harope": (1, True), "rope-axial": (1, True)}
 
 
 def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
@@ -142,9 +146,9 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
     among all it is not.
     """
     for i in range(21):
-        put(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
+        write_fid_run(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
-    assert {place for place, _ in places(section).values()} == {1}
+    assert {folder for folder, _ in entry_ranks(section).values()} == {1}
     assert (
         list(
             rank_results(
@@ -159,17 +163,20 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
 
 def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
     for name, value in (("a", 10.0), ("b", 10.5), ("c", 11.0)):
-        put(tmp_path, name, value, se=0.25)
+        write_fid_run(tmp_path, name, value, se=0.25)
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, True), "b": (1, True), "c": (2, False)}
+    assert entry_ranks(section) == {"a": (1, True), "b": (1, True), "c": (2, False)}
 
 
 def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    both = [measurement("fid", None, None, reason="too few images"), measurement("is", 5.0, 0.1)]
-    write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), both))
+    write_fid_run(tmp_path, "a", 10.0)
+    measurements = [
+        measurement("fid", None, None, reason="too few images"),
+        measurement("is", 5.0, 0.1),
+    ]
+    write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), measurements))
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, False)}
+    assert entry_ranks(section) == {"a": (1, False)}
     assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["a", "b"]
     assert "no value: too few images" in [
         cell.text for line in build_leaderboard(tmp_path).sections[0].rows for cell in line.cells
@@ -177,10 +184,10 @@ def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
     (section,) = build(tmp_path)
-    assert places(section) == {"a": (1, True), "b": (1, True)}
+    assert entry_ranks(section) == {"a": (1, True), "b": (1, True)}
     write_leaderboard(tmp_path, tmp_path / "site")
     text = (tmp_path / "site/index.html").read_text()
     assert "99.00, no standard error" in text
@@ -189,7 +196,7 @@ def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
 
 def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        put(tmp_path, name, 10.0, evaluator="elsewhere")
+        write_fid_run(tmp_path, name, 10.0, evaluator="elsewhere")
     (section,) = build(tmp_path)
     assert section.ranked_metrics == ()
     assert not any(entry.ranks for entry in section.results)
@@ -197,8 +204,8 @@ def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path
 
 
 def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
-    put(tmp_path, "a", 10.0)
-    put(tmp_path, "b", 11.0, profile="other")
+    write_fid_run(tmp_path, "a", 10.0)
+    write_fid_run(tmp_path, "b", 11.0, profile="other")
     blocks = build_leaderboard(tmp_path).sections
     assert len({block.title for block in blocks}) == 2
     assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
@@ -209,18 +216,20 @@ def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
 
 
 def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
-    written = write_leaderboard(micro_table(tmp_path / "runs", samples=2), tmp_path / "site")
-    assert written[0] == tmp_path / "site/index.html"
-    assert len(written) == 7
+    written_leaderboard = write_leaderboard(
+        micro_table(tmp_path / "runs", samples=2), tmp_path / "site"
+    )
+    assert written_leaderboard[0] == tmp_path / "site/index.html"
+    assert len(written_leaderboard) == 7
     index = Document((tmp_path / "site/index.html").read_text())
     for link in index.links:
         target, _, anchor = link.partition("#")
         page = Document((tmp_path / "site" / target).read_text()) if target else index
         assert not anchor or anchor in page.ids, link
-    page = Document(written[1].read_text())
+    page = Document(written_leaderboard[1].read_text())
     for link in page.links:
         target, _, anchor = link.partition("#")
-        assert not target or (written[1].parent / target).resolve().is_file()
+        assert not target or (written_leaderboard[1].parent / target).resolve().is_file()
         assert not anchor or anchor in (index.ids if target else page.ids)
     assert "Run card" in page.text
 
@@ -270,17 +279,17 @@ def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
-    made = result(
+    made_result = result(
         plan(checkpoint(source=HOSTILE)),
         [measurement("fid", 3.0)],
         target=HOSTILE,
         parity=HOSTILE,
         profile=HOSTILE,
     )
-    made = made.model_copy(
+    made_result = made_result.model_copy(
         update={"warnings": make_warnings("images", [HOSTILE]), "reference": HOSTILE}
     )
-    write_result(tmp_path / "runs" / 'x"><img src=x>', made)
+    write_result(tmp_path / "runs" / 'x"><img src=x>', made_result)
     for path in write_leaderboard(tmp_path / "runs", tmp_path / "site"):
         page = Document(path.read_text())
         assert page.tags["img"] == 0
@@ -297,26 +306,26 @@ def test_page_names_are_plain_and_differ() -> None:
 
 def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        put(tmp_path / "runs", name, 10.0)
+        write_fid_run(tmp_path / "runs", name, 10.0)
     write_leaderboard(tmp_path / "runs", tmp_path / "site")
-    own = tmp_path / "site/runs/mine.html"
-    own.write_text("<p>mine</p>")
+    own_path = tmp_path / "site/runs/mine.html"
+    own_path.write_text("<p>mine</p>")
     (tmp_path / "runs/b/results/fidelity.json").unlink()
     left = write_leaderboard(tmp_path / "runs", tmp_path / "site")
-    assert set((tmp_path / "site/runs").iterdir()) == {own, left[1]}
+    assert set((tmp_path / "site/runs").iterdir()) == {own_path, left[1]}
 
 
 def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has no result"):
         write_leaderboard(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
-    put(tmp_path, "a", 1.0).write_text('{"format": 1}')
+    write_fid_run(tmp_path, "a", 1.0).write_text('{"format": 1}')
     with pytest.raises(StorageError, match="is not a result"):
         write_leaderboard(tmp_path, tmp_path / "site")
 
 
 def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
-    put(tmp_path, "a", 1.0)
+    write_fid_run(tmp_path, "a", 1.0)
     fake_runs.write_text(tmp_path / "later/plan.json", plan(checkpoint()).to_json())
     write_leaderboard(tmp_path, tmp_path / "site")
     assert (
@@ -326,7 +335,7 @@ def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
 
 
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
-    put(tmp_path, "a", 1.0)
+    write_fid_run(tmp_path, "a", 1.0)
     key = result_protocol(read_results(tmp_path)[0])
     assert (key.suite, key.resolution, key.image_counts, key.evaluator, key.scale) == (
         "digits@1",
@@ -339,18 +348,18 @@ def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
 
 def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:
     micro_table(tmp_path / "runs")
-    said = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main, ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")]
     )
-    assert said.exit_code == 0
-    assert said.output.strip().endswith("index.html: 6 runs")
+    assert command_result.exit_code == 0
+    assert command_result.output.strip().endswith("index.html: 6 runs")
     code = (
         "import sys\nfrom harope_bench.cli import main\ntry: main(['leaderboard', 'build',"
         f" {str(tmp_path / 'runs')!r}, '--out', {str(tmp_path / 'again')!r}])\nexcept SystemExit as"
         " end: assert not end.code\nassert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "again/index.html").read_bytes() == (
         tmp_path / "site/index.html"
     ).read_bytes()

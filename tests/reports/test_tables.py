@@ -28,7 +28,7 @@ NUMBERS = [str(n) for n in range(1, 11)]
 
 
 @lru_cache(maxsize=16)
-def published(number: str) -> Board:
+def published_board(number: str) -> Board:
     """The published view of a table."""
     return build_board(load_table(number), [], "published")
 
@@ -36,38 +36,42 @@ def published(number: str) -> Board:
 @pytest.mark.parametrize("number", ["2", "4"])
 @pytest.mark.parametrize("kind", ["md", "tex"])
 def test_published_table_is_its_gold_file(number: str, kind: str) -> None:
-    assert render_table(published(number), kind) == (GOLD / f"table{number}.{kind}").read_text()
+    assert (
+        render_table(published_board(number), kind) == (GOLD / f"table{number}.{kind}").read_text()
+    )
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("kind", TABLE_FORMATS)
 def test_every_published_string_stands_in_every_format(number: str, kind: str) -> None:
-    text = render_table(published(number), kind)
+    text = render_table(published_board(number), kind)
     assert text.endswith("\n")
-    escaped = {"tex": lambda s: s.replace("%", r"\%")}.get(kind, lambda s: s)
-    for row in published(number).table.rows:
-        for printed in row.published.values():
-            assert escaped(printed) in text
+    escaped_fields = {"tex": lambda s: s.replace("%", r"\%")}.get(kind, lambda s: s)
+    for row in published_board(number).table.rows:
+        for printed_published in row.published.values():
+            assert escaped_fields(printed_published) in text
 
 
 def test_unknown_format_offers_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="json"):
-        render_table(published("2"), "jsn")
+        render_table(published_board("2"), "jsn")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_markdown_is_aligned(number: str) -> None:
     lines = [
-        line for line in render_table(published(number), "md").splitlines() if line.startswith("|")
+        line
+        for line in render_table(published_board(number), "md").splitlines()
+        if line.startswith("|")
     ]
-    assert len(lines) == len(published(number).table.rows) + 2
+    assert len(lines) == len(published_board(number).table.rows) + 2
     assert len({len(line) for line in lines}) == 1
 
 
 def test_a_dash_is_printed_where_the_paper_prints_one() -> None:
     row = next(
         line
-        for line in render_table(published("9"), "md").splitlines()
+        for line in render_table(published_board("9"), "md").splitlines()
         if line.startswith("| DiT-B/2 (256) | RoPE ")
     )
     assert [cell.strip() for cell in row.strip("| ").split("|")][2:] == [
@@ -76,7 +80,7 @@ def test_a_dash_is_printed_where_the_paper_prints_one() -> None:
         "9.49",
         "–",
     ]
-    rows = list(csv.DictReader(io.StringIO(render_table(published("9"), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_table(published_board("9"), "csv"))))
     assert rows[0]["geneval"] == ""
 
 
@@ -94,8 +98,8 @@ def test_csv_has_one_header_row_and_full_numbers(tmp_path: Path) -> None:
 def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     text = render_table(build_board(load_table("2"), read_results(tmp_path)), "json")
-    facts = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    cell = next(row for row in facts["rows"] if row["id"] == "harope")["cells"]["fid"]
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    cell = next(row for row in document["rows"] if row["id"] == "harope")["cells"]["fid"]
     assert (cell["published"], cell["half_unit"], cell["measured"], cell["measurement_name"]) == (
         "8.90",
         "0.005",
@@ -104,8 +108,8 @@ def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     )
     assert cell["low"] < 13.2 < cell["high"]
     assert re.fullmatch(r"[0-9a-f]{64}", cell["source"]["result_sha256"])
-    assert len(facts["comparisons"]) == 20
-    assert list(facts) == sorted(facts)
+    assert len(document["comparisons"]) == 20
+    assert list(document) == sorted(document)
 
 
 def test_measured_numbers_use_the_columns_decimals_and_never_claim_no_error() -> None:
@@ -136,8 +140,8 @@ def test_side_by_side_says_what_is_what(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_html_table_is_well_formed_and_labelled(number: str) -> None:
-    document = Document(render_table(published(number), "html"))
-    table = published(number).table
+    document = Document(render_table(published_board(number), "html"))
+    table = published_board(number).table
     assert document.tags["caption"] == document.tags["table"] == 1
     assert document.tags["td"] == len(table.rows) * len(table.columns)
     assert sum(name == "scope" for _, name, _ in document.attributes) == document.tags["th"]

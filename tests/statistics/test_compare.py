@@ -28,10 +28,10 @@ from harope_bench.statistics.pairing import (
 from harope_bench.statistics.significance import critical_value, standard_error
 
 
-def changed(run: Path, **facts: Any) -> None:
+def change_result(run: Path, **fields: Any) -> None:
     """Rewrites fields of a run's result."""
     path = run / "results/fidelity.json"
-    write_text(path, read_result(path).model_copy(update=facts).to_json())
+    write_text(path, read_result(path).model_copy(update=fields).to_json())
 
 
 def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
@@ -40,37 +40,39 @@ def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
         run = fake_runs.micro_run(folder / f"s{k}", encoding)
         result = read_result(run / "results/fidelity.json")
         assert result.plan is not None
-        who = result.plan.checkpoint.model_copy(
+        name = result.plan.checkpoint.model_copy(
             update={"sha256": f"{k}" * 64, "training_seed": k, "name": f"{encoding}-{k}"}
         )
-        moved = [
+        moved_values = [
             m.model_copy(update={"value": m.value + shift + 0.1 * k})
             if m.metric == "fid" and m.value
             else m
             for m in result.measurements
         ]
-        changed(
-            run, plan=result.plan.model_copy(update={"checkpoint": who}), measurements=tuple(moved)
+        change_result(
+            run,
+            plan=result.plan.model_copy(update={"checkpoint": name}),
+            measurements=tuple(moved_values),
         )
     return folder
 
 
 def test_two_encodings_on_the_same_requests_are_pairs(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e, samples=500) for e in ("rope-axial", "harope"))
-    found = compare_runs(load_compared_runs(a), load_compared_runs(b))
-    fid = found.metrics[0]
-    assert found.level == "L1" and (fid.verdict, fid.difference.is_paired) == ("better", True)
+    runs = compare_runs(load_compared_runs(a), load_compared_runs(b))
+    fid = runs.metrics[0]
+    assert runs.level == "L1" and (fid.verdict, fid.difference.is_paired) == ("better", True)
     rows = [load_arrays(run / "results/fidelity.npz")["fid"] for run in (a, b)]
     assert fid.difference.se == pytest.approx(standard_error(rows[1] - rows[0]))
     assert fid.detectable_difference == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
     assert all(
         line.p_adjusted >= line.difference.p
-        for line in found.metrics
+        for line in runs.metrics
         if line.p_adjusted is not None and line.difference.p is not None
     )
-    share = next(line for line in found.metrics if line.metric.name == "precision")
+    share = next(line for line in runs.metrics if line.metric.name == "precision")
     assert share.difference.test == "McNemar, exact" and share.difference.wins is not None
-    text = "\n".join(comparison_text(found))
+    text = "\n".join(comparison_text(runs))
     assert (
         "paired by suite, label or prompt, sample index, seed, resolution" in text
         and "this checkpoint against that" in text
@@ -122,7 +124,7 @@ JUDGE = JudgeRecord(
 
 
 @pytest.mark.parametrize(
-    ("facts", "field"),
+    ("fields", "field"),
     [
         ({"reference_sha256": "cd" * 32}, "reference"),
         ({"judge": JUDGE}, "judge"),
@@ -131,10 +133,10 @@ JUDGE = JudgeRecord(
     ],
 )
 def test_unlike_rulers_are_not_comparable(
-    tmp_path: Path, facts: dict[str, Any], field: str
+    tmp_path: Path, fields: dict[str, Any], field: str
 ) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
-    changed(b, **facts)
+    change_result(b, **fields)
     lines = compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics
     assert {line.verdict for line in lines} == {"not comparable"}
     assert all(
@@ -158,25 +160,25 @@ def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     plan = read_result(b / "results/fidelity.json").plan
     assert plan is not None
-    changed(
+    change_result(
         b,
         plan=plan.model_copy(
             update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}
         ),
     )
-    found = compare_runs(load_compared_runs(a), load_compared_runs(b))
+    runs = compare_runs(load_compared_runs(a), load_compared_runs(b))
     assert (
-        found.notes == ("generated differently: guidance 1.5 against 3.0",)
-        and found.metrics[0].verdict == "better"
+        runs.notes == ("generated differently: guidance 1.5 against 3.0",)
+        and runs.metrics[0].verdict == "better"
     )
 
 
 def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
     a, b = seeds(tmp_path / "a", "rope-axial", 3), seeds(tmp_path / "b", "harope", 3)
-    found = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"])
-    line = found.metrics[0]
+    runs = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"])
+    line = runs.metrics[0]
     assert (
-        found.level == "L2"
+        runs.level == "L2"
         and line.difference.test.startswith("Student")
         and (line.difference.df or 0) >= 4
     )
@@ -185,7 +187,7 @@ def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
     assert line.difference.se == pytest.approx(
         np.sqrt(2 * 0.01 / 3 + standard_error(rows[1] - rows[0]) ** 2)
     )
-    assert "this method against that method" in "\n".join(comparison_text(found))
+    assert "this method against that method" in "\n".join(comparison_text(runs))
 
 
 def test_a_side_is_one_method(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_side_is_one_method(tmp_path: Path) -> None:
         )
 
 
-def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
+def prompt_run(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
     """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three
     tasks.
     """
@@ -227,32 +229,34 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
         **arrays,
         **({"precision_tasks": prompts // 10} if tasks else {}),
     )
-    made = read_result(run / "results/fidelity.json")
+    result = read_result(run / "results/fidelity.json")
     value = float(np.mean([np.nanmean(hits[prompts // 10 == t]) for t in range(3)]))
-    measured = tuple(
+    measured_tuple = tuple(
         m.model_copy(update={"value": value}) if m.metric == "precision" else m
-        for m in made.measurements
+        for m in result.measurements
     )
-    changed(run, measurements=measured)
+    change_result(run, measurements=measured_tuple)
     return StoredResult(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
 
 
 def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
-    a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8)
-    found = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
+    a, b = prompt_run(tmp_path / "a", "rope-axial", 0.3), prompt_run(tmp_path / "b", "harope", 0.8)
+    results = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
     assert (
-        found.verdict == "better"
-        and found.test.startswith("sign flips")
-        and found.new_seeds_interval is not None
+        results.verdict == "better"
+        and results.test.startswith("sign flips")
+        and results.new_seeds_interval is not None
     )
-    assert (found.wins or 0) + (found.losses or 0) + (found.ties or 0) == 29
+    assert (results.wins or 0) + (results.losses or 0) + (results.ties or 0) == 29
     assert (
-        found.df is not None
-        and found.df < 29
-        and found.low
-        == pytest.approx((found.delta or 0) - critical_value(0.95, found.df) * (found.se or 0))
+        results.df is not None
+        and results.df < 29
+        and results.low
+        == pytest.approx(
+            (results.delta or 0) - critical_value(0.95, results.df) * (results.se or 0)
+        )
     )
-    told = "\n".join(
+    message = "\n".join(
         comparison_text(
             compare_runs(
                 load_compared_runs(tmp_path / "a"),
@@ -261,13 +265,13 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
             )
         )
     )
-    assert "same prompts, new seeds" in told and "won" in told
+    assert "same prompts, new seeds" in message and "won" in message
 
 
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
     a, b = (
-        prompted(tmp_path / "a", "rope-axial", 0.3),
-        prompted(tmp_path / "b", "harope", 0.8, tasks=False),
+        prompt_run(tmp_path / "a", "rope-axial", 0.3),
+        prompt_run(tmp_path / "b", "harope", 0.8, tasks=False),
     )
     assert pair_contributions("precision", a, b).reason == "other prompts"
 
@@ -277,12 +281,12 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
     the number beside it.
     """
     runs = [
-        prompted(tmp_path / name, name, chance)
+        prompt_run(tmp_path / name, name, chance)
         for name, chance in (("rope-axial", 0.3), ("harope", 0.8))
     ]
-    for found in runs:
-        arrays = dict(load_arrays(found.path.with_suffix(".npz")))
-        np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
+    for run in runs:
+        arrays = dict(load_arrays(run.path.with_suffix(".npz")))
+        np.savez(run.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
     tasks = [
         rows.prompt_pairs.baseline_samples.tasks
         for name in ("precision", "recall")
@@ -294,9 +298,9 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
 def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
     run = fake_runs.micro_run(tmp_path / "a", "harope")
     fake_runs.micro_run(tmp_path / "b", "harope")
-    changed(tmp_path / "b", plan=None, plan_digest=None)
-    one, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
-    assert first_key_difference(foot(one), foot(two)) is None
+    change_result(tmp_path / "b", plan=None, plan_digest=None)
+    result, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
+    assert first_key_difference(foot(result), foot(two)) is None
     assert (
         compare_runs(load_compared_runs(run), load_compared_runs(tmp_path / "b"), ["fid"])
         .metrics[0]
@@ -306,18 +310,20 @@ def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
 
 
 def foot(result: Result) -> Any:
-    measured = result.find_measurement("fid")
-    assert measured is not None
-    return measurement_key(result, measured)
+    measured_measurement = result.find_measurement("fid")
+    assert measured_measurement is not None
+    return measurement_key(result, measured_measurement)
 
 
 def test_compare_from_the_command_line(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
-    done = CliRunner().invoke(main, ["compare", str(a), str(b), "--metric", "fid", "--json"])
-    facts = json.loads(done.stdout)
+    command_result = CliRunner().invoke(
+        main, ["compare", str(a), str(b), "--metric", "fid", "--json"]
+    )
+    document = json.loads(command_result.stdout)
     assert (
-        done.exit_code == 0
-        and facts["level"] == "L1"
-        and facts["metrics"][0]["verdict"] == "better"
+        command_result.exit_code == 0
+        and document["level"] == "L1"
+        and document["metrics"][0]["verdict"] == "better"
     )
     assert CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "nowhere")]).exit_code == 1

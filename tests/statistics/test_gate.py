@@ -24,7 +24,7 @@ from harope_bench.statistics.gate import baseline, decide, policy, render
 from harope_bench.statistics.intervals.paired_fractions import bonett_price_interval
 from harope_bench.statistics.significance import Difference
 
-OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"
+OURS_PATH = Path(harope_bench.__file__).parent / "leaderboards/baselines"
 
 
 def run(*parts: object, exit_code: int = 0) -> Result:
@@ -33,19 +33,21 @@ def run(*parts: object, exit_code: int = 0) -> Result:
     return result
 
 
-def pair(folder: Path, shift: float, own: float = 1.0, n: int = 500) -> tuple[Path, Path]:
+def pair(folder: Path, shift: float, own_value: float = 1.0, n: int = 500) -> tuple[Path, Path]:
     """Two runs with an FID of 20 and 20 + shift, whose samples differ by noise of sd `own`."""
     rng, runs = np.random.default_rng(0), (folder / "old", folder / "new")
-    shared = 20 * rng.normal(size=n)
+    shared_count = 20 * rng.normal(size=n)
     for path, value in zip(runs, (20.0, 20.0 + shift), strict=True):
         fake_runs.micro_run(path, "harope", n=n, samples=n)
-        rows = shared + own * rng.normal(size=n)
+        rows = shared_count + own_value * rng.normal(size=n)
         write_arrays(path / "results/fidelity.npz", {"fid": rows, "indices": np.arange(n)})
-        made = read_result(path / "results/fidelity.json")
-        kept = fake_runs.measurement("fid", value, float(rows.std(ddof=1) / np.sqrt(n)), n)
+        result = read_result(path / "results/fidelity.json")
+        kept_measurement = fake_runs.measurement(
+            "fid", value, float(rows.std(ddof=1) / np.sqrt(n)), n
+        )
         write_text(
             path / "results/fidelity.json",
-            made.model_copy(update={"measurements": (kept,)}).to_json(),
+            result.model_copy(update={"measurements": (kept_measurement,)}).to_json(),
         )
     return runs
 
@@ -69,7 +71,7 @@ def test_rule(worsening: float, low: float, high: float, margin: float, outcome:
 
 
 @pytest.mark.parametrize(
-    ("shift", "own", "n", "outcome", "exit_code"),
+    ("shift", "own_value", "n", "outcome", "exit_code"),
     [
         (0.0, 1.0, 500, "pass", 0),
         (3.0, 1.0, 500, "regression", 3),
@@ -79,32 +81,36 @@ def test_rule(worsening: float, low: float, high: float, margin: float, outcome:
     ids=["equal", "worse", "tiny", "better"],
 )
 def test_outcomes_of_simulated_runs(
-    tmp_path: Path, shift: float, own: float, n: int, outcome: str, exit_code: int
+    tmp_path: Path, shift: float, own_value: float, n: int, outcome: str, exit_code: int
 ) -> None:
-    old, new = pair(tmp_path, shift, own, n)
-    assert run("gate", old, new, exit_code=exit_code).stdout.endswith(f"gate: {outcome}\n")
+    old_pair, new_pair = pair(tmp_path, shift, own_value, n)
+    assert run("gate", old_pair, new_pair, exit_code=exit_code).stdout.endswith(
+        f"gate: {outcome}\n"
+    )
 
 
 @pytest.mark.parametrize(
-    ("moved", "outcome"), [(2e-12, "pass"), (-2e-12, "pass"), (1e-3, "not comparable")]
+    ("moved_value", "outcome"), [(2e-12, "pass"), (-2e-12, "pass"), (1e-3, "not comparable")]
 )
 def test_sums_in_another_order_are_no_unknown_difference_of_the_same_images(
-    tmp_path: Path, moved: float, outcome: str
+    tmp_path: Path, moved_value: float, outcome: str
 ) -> None:
     """The same images on another processor: every sample's share is equal and the eigenvalues
     differ in their last bits.
     """
-    old, new = pair(tmp_path, 0.0)
-    for side in (old, new):
+    old_pair, new_pair = pair(tmp_path, 0.0)
+    for side in (old_pair, new_pair):
         write_arrays(
             side / "results/fidelity.npz",
             {"fid": np.linspace(0, 1, 500), "indices": np.arange(500)},
         )
-    path = new / "results/fidelity.json"
-    kept = fake_runs.measurement("fid", 20.0 + moved, 0.1, 500)
-    write_text(path, read_result(path).model_copy(update={"measurements": (kept,)}).to_json())
+    path = new_pair / "results/fidelity.json"
+    kept_measurement = fake_runs.measurement("fid", 20.0 + moved_value, 0.1, 500)
+    write_text(
+        path, read_result(path).model_copy(update={"measurements": (kept_measurement,)}).to_json()
+    )
     (decision,) = decide.run_gate(
-        *map(baseline.load_baseline_or_runs, (old, new)), policy.Policy()
+        *map(baseline.load_baseline_or_runs, (old_pair, new_pair)), policy.Policy()
     ).decisions
     assert decision.outcome == outcome
 
@@ -140,7 +146,7 @@ def scored(
             )
         )
     )
-    made = fake_runs.result(
+    result = fake_runs.result(
         plan,
         [fake_runs.measurement(metric, value, 1.0, len(rows))],
         evaluator=evaluator,
@@ -148,23 +154,25 @@ def scored(
     )
     (path / "results/fidelity.json").unlink()
     fake_runs.write_result(
-        path, made, {metric: rows, "indices": np.arange(len(rows)), **arrays}, evaluator
+        path, result, {metric: rows, "indices": np.arange(len(rows)), **arrays}, evaluator
     )
     return path
 
 
-def prompted(
-    folder: Path, worse: float, prompts: int = 40, own: float = 8.0, metric: str = "dpg"
+def prompt_decision(
+    folder: Path, worse_value: float, prompts: int = 40, own_value: float = 8.0, metric: str = "dpg"
 ) -> decide.Decision:
     """The gate's decision about two DPG-Bench scores around 70 whose prompts differ by sd 20 and
     whose changes by sd `own`.
     """
     rng, of = np.random.default_rng(prompts), np.repeat(np.arange(prompts), 4)
-    old = np.clip(rng.normal(70, 20, prompts)[of] + rng.normal(0, own, 4 * prompts), 0, 100)
-    new = old - worse - own * rng.normal(size=4 * prompts)
+    old_values = np.clip(
+        rng.normal(70, 20, prompts)[of] + rng.normal(0, own_value, 4 * prompts), 0, 100
+    )
+    new_value = old_values - worse_value - own_value * rng.normal(size=4 * prompts)
     runs = [
         scored(folder / side, "dpg-bench", metric, rows, side, prompts=of)
-        for side, rows in (("aa", old), ("bb", new))
+        for side, rows in (("aa", old_values), ("bb", new_value))
     ]
     rule = policy.Policy(metric={metric: policy.GateRule(margin=8.0)})
     (decision,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), rule).decisions
@@ -175,44 +183,56 @@ def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
     """In points of the score: counted as prompts won and lost, the wrong way, the interval ends at
     1 and no margin is ever reached.
     """
-    found = prompted(tmp_path, 17.8)
+    prompt_decision_result = prompt_decision(tmp_path, 17.8)
     assert (
-        found.low is not None
-        and found.worsening is not None
-        and found.high is not None
-        and found.outcome == "regression"
+        prompt_decision_result.low is not None
+        and prompt_decision_result.worsening is not None
+        and prompt_decision_result.high is not None
+        and prompt_decision_result.outcome == "regression"
     )
-    assert found.low < found.worsening < found.high and found.worsening == pytest.approx(
-        17.8, abs=3 * 8 / np.sqrt(160)
+    assert (
+        prompt_decision_result.low < prompt_decision_result.worsening < prompt_decision_result.high
+        and prompt_decision_result.worsening == pytest.approx(17.8, abs=3 * 8 / np.sqrt(160))
     )
-    assert found.high - found.low == pytest.approx(
+    assert prompt_decision_result.high - prompt_decision_result.low == pytest.approx(
         2 * 2.02 * 8 / np.sqrt(160), rel=0.25
     )  # t of 39 degrees of freedom
-    counts = found.metric_comparison.difference
-    wrong = bonett_price_interval(counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96)
-    assert decide.decide_outcome(found.worsening or 0, -wrong.high, -wrong.low, 8.0) == "pass"
+    counts = prompt_decision_result.metric_comparison.difference
+    wrong_bonett_price_interval = bonett_price_interval(
+        counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96
+    )
+    assert (
+        decide.decide_outcome(
+            prompt_decision_result.worsening or 0,
+            -wrong_bonett_price_interval.high,
+            -wrong_bonett_price_interval.low,
+            8.0,
+        )
+        == "pass"
+    )
     (tmp_path / "gate.toml").write_text("[metric.dpg]\nmargin = 8.0\n")
-    told = run(
+    output = run(
         "gate", tmp_path / "aa", tmp_path / "bb", "--config", tmp_path / "gate.toml", exit_code=3
     ).stdout
-    assert "clustered by prompt, the interval is for new prompts" in told and told.endswith(
+    assert "clustered by prompt, the interval is for new prompts" in output and output.endswith(
         "gate: regression\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("worse", "outcome"), [(0.0, "pass"), (-20.0, "pass"), (5.0, "pass"), (8.3, "cannot tell")]
+    ("worse_value", "outcome"),
+    [(0.0, "pass"), (-20.0, "pass"), (5.0, "pass"), (8.3, "cannot tell")],
 )
 def test_scores_of_prompts_are_held_against_the_margin(
-    tmp_path: Path, worse: float, outcome: str
+    tmp_path: Path, worse_value: float, outcome: str
 ) -> None:
-    assert prompted(tmp_path, worse).outcome == outcome
+    assert prompt_decision(tmp_path, worse_value).outcome == outcome
 
 
 def test_five_prompts_are_never_a_regression_and_wide(tmp_path: Path) -> None:
-    few = prompted(tmp_path / "few", 30.0, prompts=5)
-    assert few.outcome == "cannot tell" and (few.low or 0) <= 0
-    assert prompted(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
+    few_prompt_decision = prompt_decision(tmp_path / "few", 30.0, prompts=5)
+    assert few_prompt_decision.outcome == "cannot tell" and (few_prompt_decision.low or 0) <= 0
+    assert prompt_decision(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
 
 
 def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(
@@ -223,15 +243,15 @@ def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(
         scored(tmp_path / side, "dpg-bench", "dpg", rows, side, prompts=of) for side in ("aa", "bb")
     ]
     rule = policy.Policy(metric={"dpg": policy.GateRule(margin=8.0)})
-    first, second = map(baseline.load_baseline_or_runs, runs)
-    (other,), (same,) = (
-        decide.run_gate(first, second, rule).decisions,
-        decide.run_gate(first, first, rule).decisions,
+    first_value, second = map(baseline.load_baseline_or_runs, runs)
+    (other_decision,), (decision,) = (
+        decide.run_gate(first_value, second, rule).decisions,
+        decide.run_gate(first_value, first_value, rule).decisions,
     )
-    assert other.outcome == "cannot tell" and other.high == pytest.approx(
+    assert other_decision.outcome == "cannot tell" and other_decision.high == pytest.approx(
         1.96 * 100 * np.sqrt(2) / 22, rel=1e-3
     )
-    assert (same.low, same.high, same.outcome) == (0.0, 0.0, "pass")
+    assert (decision.low, decision.high, decision.outcome) == (0.0, 0.0, "pass")
 
 
 def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
@@ -243,42 +263,47 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
         scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, overall_tasks=of % 6)
         for side, row in zip(("aa", "bb"), rows, strict=True)
     ]
-    (found,) = decide.run_gate(
+    (decision,) = decide.run_gate(
         *map(baseline.load_baseline_or_runs, runs),
         policy.Policy(metric={"overall": policy.GateRule(margin=0.01)}),
     ).decisions
-    counts = found.metric_comparison.difference
-    assert found.low is not None and found.high is not None and found.worsening is not None
-    assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
+    counts = decision.metric_comparison.difference
+    assert decision.low is not None and decision.high is not None and decision.worsening is not None
+    assert (
+        decision.outcome == "regression" and decision.low < decision.worsening < decision.high < 0.2
+    )
     share = (
         (counts.losses or 0) - (counts.wins or 0)
     ) / 54  # of prompts, which is far from the score's worsening
-    assert share > found.high
+    assert share > decision.high
 
 
 @pytest.mark.parametrize(
-    ("hit", "metric", "evaluator"), [(1, "precision", "fidelity"), (100, "top1", "top1")]
+    ("hit_count", "metric", "evaluator"), [(1, "precision", "fidelity"), (100, "top1", "top1")]
 )
 def test_shares_of_samples_have_the_unit_of_their_rows(
-    tmp_path: Path, hit: int, metric: str, evaluator: str
+    tmp_path: Path, hit_count: int, metric: str, evaluator: str
 ) -> None:
     rng = np.random.default_rng(3)
-    old = rng.random(400) < 0.8
-    new = old & (rng.random(400) < 0.95)
+    old_flag = rng.random(400) < 0.8
+    new_flag = old_flag & (rng.random(400) < 0.95)
     runs = [
-        scored(tmp_path / side, evaluator, metric, hit * rows.astype(float), side)
-        for side, rows in (("aa", old), ("bb", new))
+        scored(tmp_path / side, evaluator, metric, hit_count * rows.astype(float), side)
+        for side, rows in (("aa", old_flag), ("bb", new_flag))
     ]
-    (found,) = decide.run_gate(
+    (decision,) = decide.run_gate(
         *map(baseline.load_baseline_or_runs, runs),
-        policy.Policy(metric={metric: policy.GateRule(margin=0.01 * hit)}),
+        policy.Policy(metric={metric: policy.GateRule(margin=0.01 * hit_count)}),
     ).decisions
-    lost = int((old & ~new).sum())
-    wanted = bonett_price_interval(0, lost, 400 - lost, 1.959964)
-    assert (found.low, found.high) == pytest.approx(
-        (-hit * wanted.high, -hit * wanted.low), rel=1e-5
+    lost_count = int((old_flag & ~new_flag).sum())
+    expected = bonett_price_interval(0, lost_count, 400 - lost_count, 1.959964)
+    assert (decision.low, decision.high) == pytest.approx(
+        (-hit_count * expected.high, -hit_count * expected.low), rel=1e-5
     )
-    assert found.worsening == pytest.approx(hit * lost / 400) and found.outcome == "regression"
+    assert (
+        decision.worsening == pytest.approx(hit_count * lost_count / 400)
+        and decision.outcome == "regression"
+    )
 
 
 def line(metric: Metric, difference: Difference) -> MetricComparison:
@@ -291,7 +316,7 @@ TOP1 = Metric(name="top1", title="Top-1", direction="higher", unit="percent", de
 
 
 def test_where_nobody_is_right_the_unit_is_the_metrics() -> None:
-    silent = Difference(
+    silent_difference = Difference(
         0.0,
         0.0,
         0.0,
@@ -305,8 +330,8 @@ def test_where_nobody_is_right_the_unit_is_the_metrics() -> None:
         ties=98,
         success_value=1.0,
     )
-    found = decide.gate_interval(line(TOP1, silent), 0.95, False)
-    assert found is not None and found.high == pytest.approx(
+    gate_interval = decide.gate_interval(line(TOP1, silent_difference), 0.95, False)
+    assert gate_interval is not None and gate_interval.high == pytest.approx(
         100 * bonett_price_interval(0, 0, 98, 1.959964).high
     )
 
@@ -323,7 +348,7 @@ def test_every_interval_holds_its_own_difference(
     delta = 100 * (wins - losses) / n * (1 if direction == "higher" else -1)
     metric = TOP1.model_copy(update={"direction": direction})
     for p in (0.001, 0.5):
-        found = Difference(
+        difference = Difference(
             delta,
             1.0,
             delta - 2,
@@ -339,7 +364,7 @@ def test_every_interval_holds_its_own_difference(
         )
         for confidence in (0.6, 0.95, 0.9999):
             decision = decide.decide_metric(
-                line(metric, found), policy.GateRule(margin=1.0, confidence=confidence)
+                line(metric, difference), policy.GateRule(margin=1.0, confidence=confidence)
             )
             assert (
                 decision.low is not None
@@ -351,15 +376,17 @@ def test_every_interval_holds_its_own_difference(
 
 
 def test_what_to_do_when_nobody_can_tell(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.5, 9.0, 40)
+    old_pair, new_pair = pair(tmp_path, 0.5, 9.0, 40)
     for word, exit_code in (("pass", 0), ("fail", 3), ("cannot-tell", 4)):
         (tmp_path / "gate.toml").write_text(
             f'[default]\nmargin = 0.1\n[metric.fid]\non_inconclusive = "{word}"\n'
         )
-        told = run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=exit_code).stdout
-        assert (f"cannot tell, on_inconclusive = {word}" in told) == (
+        output = run(
+            "gate", old_pair, new_pair, "--config", tmp_path / "gate.toml", exit_code=exit_code
+        ).stdout
+        assert (f"cannot tell, on_inconclusive = {word}" in output) == (
             word != "cannot-tell"
-        ) and "0.100" in told
+        ) and "0.100" in output
 
 
 def test_direction_is_the_metrics(tmp_path: Path) -> None:
@@ -372,86 +399,86 @@ def test_direction_is_the_metrics(tmp_path: Path) -> None:
 
 
 def test_a_changed_reference_is_not_comparable(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.0)
-    path = new / "results/fidelity.json"
+    old_pair, new_pair = pair(tmp_path, 0.0)
+    path = new_pair / "results/fidelity.json"
     write_text(path, read_result(path).model_copy(update={"reference_sha256": "cd" * 32}).to_json())
-    told = run("gate", old, new, "--json", exit_code=4).stdout
-    facts = json.loads(told)
-    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["reason"].startswith(
-        "reference "
-    )
+    output = run("gate", old_pair, new_pair, "--json", exit_code=4).stdout
+    document = json.loads(output)
+    assert document["outcome"] == "not comparable" and document["decisions"][0][
+        "reason"
+    ].startswith("reference ")
 
 
 def test_a_baseline_keeps_pairs_and_says_why(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.1)
-    place = tmp_path / "b/base.json"
+    old_pair, new_pair = pair(tmp_path, 0.1)
+    folder = tmp_path / "b/base.json"
     assert (
         "1 numbers of digits-harope, new: first"
-        in run("gate", place, old, "--update", "--reason", "first").stdout
+        in run("gate", folder, old_pair, "--update", "--reason", "first").stdout
     )
-    told = run("gate", place, new).stdout
-    assert "paired by sample" in told and "images/" in told.split("changed most")[1]
-    run("gate", place, new, "--update", "--reason", "new VAE")
-    facts = json.loads(place.read_text())
+    output = run("gate", folder, new_pair).stdout
+    assert "paired by sample" in output and "images/" in output.split("changed most")[1]
+    run("gate", folder, new_pair, "--update", "--reason", "new VAE")
+    document = json.loads(folder.read_text())
     assert (
-        facts["reason"] == "new VAE"
-        and len(facts["replaces_sha256"]) == 64
-        and facts["provenance"]["version"]
+        document["reason"] == "new VAE"
+        and len(document["replaces_sha256"]) == 64
+        and document["provenance"]["version"]
     )
-    assert str(tmp_path) not in json.dumps([r["plan"] for r in facts["results"]])
-    assert "+0.000 to +0.000" in run("gate", place, new).stdout
+    assert str(tmp_path) not in json.dumps([r["plan"] for r in document["results"]])
+    assert "+0.000 to +0.000" in run("gate", folder, new_pair).stdout
 
 
 def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.0)
-    run("gate", tmp_path / "b.json", old, "--update", exit_code=2)
-    run("gate", tmp_path / "b.json", old, "--reason", "x", exit_code=2)
-    run("gate", tmp_path / "b.json", old, "--update", "--reason", " ", exit_code=1)
+    old_pair, new_pair = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old_pair, "--update", exit_code=2)
+    run("gate", tmp_path / "b.json", old_pair, "--reason", "x", exit_code=2)
+    run("gate", tmp_path / "b.json", old_pair, "--update", "--reason", " ", exit_code=1)
     assert (
         "written to a .json"
-        in run("gate", old, new, "--update", "--reason", "x", exit_code=1).stderr
+        in run("gate", old_pair, new_pair, "--update", "--reason", "x", exit_code=1).stderr
     )
-    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
+    run("gate", tmp_path / "b.json", old_pair, "--update", "--reason", "x")
     before = (tmp_path / "b.json").read_bytes()
-    run("gate", tmp_path / "b.json", new)
+    run("gate", tmp_path / "b.json", new_pair)
     assert (tmp_path / "b.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda facts: facts["results"][0]["measurements"][0].update(value=1.5),
-        lambda facts: facts["results"][0]["measurements"][0].update(se=9.0),
-        lambda facts: facts.update(reason="new weights"),
-        lambda facts: facts["provenance"].update(command="by hand"),
-        lambda facts: facts["contribution_files"].clear(),
-        lambda facts: facts.update(digest="0" * 64),
+        lambda fields: fields["results"][0]["measurements"][0].update(value=1.5),
+        lambda fields: fields["results"][0]["measurements"][0].update(se=9.0),
+        lambda fields: fields.update(reason="new weights"),
+        lambda fields: fields["provenance"].update(command="by hand"),
+        lambda fields: fields["contribution_files"].clear(),
+        lambda fields: fields.update(digest="0" * 64),
     ],
 )
 def test_a_forged_field_of_a_baseline_is_noticed(tmp_path: Path, forge: Any) -> None:
-    old, new = pair(tmp_path, 0.0)
-    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
+    old_pair, new_pair = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old_pair, "--update", "--reason", "x")
     text = (tmp_path / "b.json").read_text()
     (tmp_path / "b.json").write_text(
         text.replace("\n", "\r\n"), newline=""
     )  # git may change line ends
-    run("gate", tmp_path / "b.json", new)
-    facts = json.loads(text)
-    forge(facts)
-    (tmp_path / "b.json").write_text(json.dumps(facts))
+    run("gate", tmp_path / "b.json", new_pair)
+    document = json.loads(text)
+    forge(document)
+    (tmp_path / "b.json").write_text(json.dumps(document))
     assert (
         "was edited after it was written"
-        in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+        in run("gate", tmp_path / "b.json", new_pair, exit_code=1).stderr
     )
 
 
 def test_altered_contributions_are_noticed(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.0)
-    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
-    (tmp_path / "b.fidelity.npz").write_bytes((new / "results/fidelity.npz").read_bytes())
-    assert "has sha256" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+    old_pair, new_pair = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old_pair, "--update", "--reason", "x")
+    (tmp_path / "b.fidelity.npz").write_bytes((new_pair / "results/fidelity.npz").read_bytes())
+    assert "has sha256" in run("gate", tmp_path / "b.json", new_pair, exit_code=1).stderr
     (tmp_path / "b.json").write_text('{"format": 1}')
-    assert "is no baseline" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+    assert "is no baseline" in run("gate", tmp_path / "b.json", new_pair, exit_code=1).stderr
 
 
 def test_junit_has_a_test_a_metric(tmp_path: Path) -> None:
@@ -469,8 +496,8 @@ def test_junit_has_a_test_a_metric(tmp_path: Path) -> None:
 
 
 def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 3.0)
-    path = new / "results/fidelity.json"
+    old_pair, new_pair = pair(tmp_path, 3.0)
+    path = new_pair / "results/fidelity.json"
     plan = read_result(path).plan
     assert plan is not None
     hostile = plan.checkpoint.model_copy(update={"name": "<script>|[x](y)`"})
@@ -481,11 +508,20 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
         .to_json(),
     )
     verdict = decide.run_gate(
-        baseline.load_baseline_or_runs(old), baseline.load_baseline_or_runs(old), policy.Policy()
+        baseline.load_baseline_or_runs(old_pair),
+        baseline.load_baseline_or_runs(old_pair),
+        policy.Policy(),
     )
     assert len(render.markdown(verdict).encode()) < render.MAX_SUMMARY_BYTES
     (tmp_path / "s.md").write_text("before\n")
-    run("gate", old, pair(tmp_path / "two", 3.0)[1], "--summary", tmp_path / "s.md", exit_code=3)
+    run(
+        "gate",
+        old_pair,
+        pair(tmp_path / "two", 3.0)[1],
+        "--summary",
+        tmp_path / "s.md",
+        exit_code=3,
+    )
     text = (tmp_path / "s.md").read_text()
     assert text.startswith("before\n## harope-bench gate: regression") and "Changed most" in text
     assert "<" not in render._escape_markdown(
@@ -494,7 +530,7 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[metric.fid]\nmargn = 1", "metric.fid.margn"),
         ('[metric.fid]\nmargin = "much"', "'much' is no margin"),
@@ -505,18 +541,18 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
         ("[", "not readable TOML"),
     ],
 )
-def test_a_wrong_gate_toml_names_the_field(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_gate_toml_names_the_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "gate.toml").write_text(text)
-    with pytest.raises(BenchError, match=said):
+    with pytest.raises(BenchError, match=message):
         policy.read_policy(tmp_path / "gate.toml")
 
 
 def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
-    old, new = pair(tmp_path, 0.0)
+    old_pair, new_pair = pair(tmp_path, 0.0)
     (tmp_path / "gate.toml").write_text("[metric.fdi]\n")
     assert (
         "did you mean fid"
-        in run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=1).stderr
+        in run("gate", old_pair, new_pair, "--config", tmp_path / "gate.toml", exit_code=1).stderr
     )
 
 
@@ -526,20 +562,20 @@ def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
 def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> None:
     from harope_bench.models.load_checkpoint import load_checkpoint_record
 
-    side: Any = baseline.load_baseline_or_runs(OURS / f"{name}.json")
+    side: Any = baseline.load_baseline_or_runs(OURS_PATH / f"{name}.json")
     plan = side.runs[0][0].result.plan
-    named = set(
+    names = set(
         policy.read_policy(
-            OURS / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")
+            OURS_PATH / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")
         ).metric
     )
     assert plan.checkpoint.sha256 == load_checkpoint_record(name).sha256
     assert (
-        named == set(side.metric_names())
+        names == set(side.metric_names())
         if plan.suite == "digits"
-        else named < set(side.metric_names())
+        else names < set(side.metric_names())
     )
-    assert sum(file.stat().st_size for file in OURS.glob(f"{name}.*")) < 61_000
+    assert sum(file.stat().st_size for file in OURS_PATH.glob(f"{name}.*")) < 61_000
 
 
 def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
@@ -574,12 +610,12 @@ def test_rules_that_are_no_rules_are_refused(text: str, tmp_path: Path) -> None:
 def test_one_prompt_that_moved_a_little_does_not_narrow_the_interval(tmp_path: Path) -> None:
     """What nothing moved tells is not less than what one hair's breadth tells."""
     rows, of = np.full(96, 0.5), np.repeat(np.arange(24), 4)
-    moved = rows.copy()
-    moved[:4] += 0.01
+    moved_rows = rows.copy()
+    moved_rows[:4] += 0.01
     scored(tmp_path / "aa", "geneval", "overall", rows, "aa", prompts=of)
     widths = []
-    for side, other in (("bb", rows), ("cc", moved)):
-        run = scored(tmp_path / side, "geneval", "overall", other, side, prompts=of)
+    for side, other_rows in (("bb", rows), ("cc", moved_rows)):
+        run = scored(tmp_path / side, "geneval", "overall", other_rows, side, prompts=of)
         rule = policy.Policy(metric={"overall": policy.GateRule(margin=0.05)})
         (decision,) = decide.run_gate(
             baseline.load_baseline_or_runs(tmp_path / "aa"),

@@ -45,8 +45,12 @@ def test_z_and_p_are_the_normal_distributions() -> None:
 
 
 def test_normal_interval_is_centred() -> None:
-    found = normal_interval(5.0, 0.5)
-    assert (found.se, found.low, found.high) == (0.5, 5.0 - Z / 2, 5.0 + Z / 2)
+    normal_interval_result = normal_interval(5.0, 0.5)
+    assert (normal_interval_result.se, normal_interval_result.low, normal_interval_result.high) == (
+        0.5,
+        5.0 - Z / 2,
+        5.0 + Z / 2,
+    )
 
 
 def test_mean_error_is_sd_over_root_n() -> None:
@@ -58,24 +62,28 @@ def test_mean_error_is_sd_over_root_n() -> None:
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (370, 500), (1, 50_000)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
-    found, theirs = (
+    wilson_interval_result, library_proportion_ci = (
         wilson_interval(hits, n),
         scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson"),
     )
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert found.se == pytest.approx(math.sqrt(hits / n * (1 - hits / n) / n)) or hits in (0, n)
-    assert found.se > 0, "no finite sample shows an error of 0"
+    assert (wilson_interval_result.low, wilson_interval_result.high) == pytest.approx(
+        (library_proportion_ci.low, library_proportion_ci.high), abs=1e-12
+    )
+    assert wilson_interval_result.se == pytest.approx(
+        math.sqrt(hits / n * (1 - hits / n) / n)
+    ) or hits in (0, n)
+    assert wilson_interval_result.se > 0, "no finite sample shows an error of 0"
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.54, 0.97])
 def test_wilson_covers_what_it_claims(share: float) -> None:
     """Exact coverage: the probabilities of all counts whose interval holds the share."""
     counts = np.arange(501)
-    held = [
+    flags = [
         wilson_interval(int(k), 500).low <= share <= wilson_interval(int(k), 500).high
         for k in counts
     ]
-    assert scipy.stats.binom.pmf(counts, 500, share)[held].sum() == pytest.approx(
+    assert scipy.stats.binom.pmf(counts, 500, share)[flags].sum() == pytest.approx(
         0.95, abs=0.02
     )  # counts are discrete
 
@@ -93,10 +101,10 @@ def test_holm_by_hand() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_keeps_the_order_and_never_lowers(ps: list[float]) -> None:
-    adjusted = holm_adjust(ps)
-    assert all(p <= a <= 1 for p, a in zip(ps, adjusted, strict=True))
+    adjusted_holm_adjust = holm_adjust(ps)
+    assert all(p <= a <= 1 for p, a in zip(ps, adjusted_holm_adjust, strict=True))
     assert sorted(range(len(ps)), key=lambda i: (ps[i], i)) == sorted(
-        range(len(ps)), key=lambda i: (adjusted[i], ps[i], i)
+        range(len(ps)), key=lambda i: (adjusted_holm_adjust[i], ps[i], i)
     )
 
 
@@ -107,33 +115,44 @@ def test_direction_decides_what_better_means() -> None:
 
 
 def test_unpaired_errors_add_in_squares() -> None:
-    found = difference("lower", number(9.0, 0.3), number(8.0, 0.4))
-    assert found.delta == -1.0 and found.se == pytest.approx(0.5) and not found.is_paired
-    assert found.p == pytest.approx(two_sided_p(2.0)) and found.verdict == "better"
-    assert found.low == pytest.approx(-1 - Z / 2) and found.high == pytest.approx(-1 + Z / 2)
+    difference_result = difference("lower", number(9.0, 0.3), number(8.0, 0.4))
+    assert (
+        difference_result.delta == -1.0
+        and difference_result.se == pytest.approx(0.5)
+        and not difference_result.is_paired
+    )
+    assert (
+        difference_result.p == pytest.approx(two_sided_p(2.0))
+        and difference_result.verdict == "better"
+    )
+    assert difference_result.low == pytest.approx(
+        -1 - Z / 2
+    ) and difference_result.high == pytest.approx(-1 + Z / 2)
 
 
 def test_paired_rows_take_out_what_is_shared() -> None:
     rng = np.random.default_rng(0)
-    shared = rng.normal(size=500)
-    a, b = shared + 0.1 * rng.normal(size=500), shared + 0.1 * rng.normal(size=500)
-    paired = difference(
+    shared_values = rng.normal(size=500)
+    a, b = shared_values + 0.1 * rng.normal(size=500), shared_values + 0.1 * rng.normal(size=500)
+    paired_difference = difference(
         "lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)), a, b
     )
-    alone = difference("lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)))
-    assert (
-        paired.is_paired
-        and paired.se == pytest.approx(standard_error(b - a))
-        and paired.verdict == "better"
+    alone_difference = difference(
+        "lower", number(9.0, standard_error(a)), number(8.95, standard_error(b))
     )
-    assert alone.verdict == "not resolved"
+    assert (
+        paired_difference.is_paired
+        and paired_difference.se == pytest.approx(standard_error(b - a))
+        and paired_difference.verdict == "better"
+    )
+    assert alone_difference.verdict == "not resolved"
 
 
 def test_paired_test_is_wrong_as_often_as_it_says() -> None:
     rng, calls = np.random.default_rng(1), 0
     for _ in range(2000):
-        shared = rng.normal(size=60)
-        a, b = shared + rng.normal(size=60), shared + rng.normal(size=60)
+        shared_values = rng.normal(size=60)
+        a, b = shared_values + rng.normal(size=60), shared_values + rng.normal(size=60)
         calls += (
             difference("lower", number(a.mean(), 1.0), number(b.mean(), 1.0), a, b).verdict
             != "not resolved"
@@ -144,7 +163,7 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "new", "why"),
+    ("baseline", "new_measurement", "reason"),
     [
         (number(None), number(8.0, 0.1), "a value is missing"),
         (number(9.0, 0.1), number(None), "a value is missing"),
@@ -157,28 +176,34 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
     ],
 )
 def test_what_cannot_be_compared_says_why(
-    baseline: Measurement, new: Measurement, why: str
+    baseline: Measurement, new_measurement: Measurement, reason: str
 ) -> None:
-    found = difference("lower", baseline, new)
-    assert found.verdict == "not comparable" and found.reason == why
-    assert (found.delta, found.se, found.low, found.high, found.p) == (None,) * 5
+    difference_result = difference("lower", baseline, new_measurement)
+    assert difference_result.verdict == "not comparable" and difference_result.reason == reason
+    assert (
+        difference_result.delta,
+        difference_result.se,
+        difference_result.low,
+        difference_result.high,
+        difference_result.p,
+    ) == (None,) * 5
 
 
-@pytest.mark.parametrize(("new", "p"), [(1.0, 1.0), (0.5, None)])
-def test_an_error_of_0_is_an_error_that_is_not_known(new: float, p: float | None) -> None:
+@pytest.mark.parametrize(("new_value", "p"), [(1.0, 1.0), (0.5, None)])
+def test_an_error_of_0_is_an_error_that_is_not_known(new_value: float, p: float | None) -> None:
     """Neither errors of 0 nor rows that all moved alike make a certainty, and no interval has width
     0.
     """
-    alone = difference("higher", number(1.0, 0.0), number(new, 0.0))
-    paired = difference(
+    alone_difference = difference("higher", number(1.0, 0.0), number(new_value, 0.0))
+    paired_difference = difference(
         "higher",
         number(1.0, 0.1),
-        number(new, 0.1),
+        number(new_value, 0.1),
         np.linspace(0, 2, 50),
-        np.linspace(0, 2, 50) + new - 1.0,
+        np.linspace(0, 2, 50) + new_value - 1.0,
     )
-    for found in (alone, paired):
-        assert (found.verdict, found.p, found.se, found.low, found.high) == (
+    for record in (alone_difference, paired_difference):
+        assert (record.verdict, record.p, record.se, record.low, record.high) == (
             "not resolved",
             p,
             None,

@@ -87,10 +87,10 @@ def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
     ("pictures", "right"), [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (50, 0), (50, 49), (50, 50)]
 )
 def test_top1_has_no_interval_without_width(pictures: int, right: int) -> None:
-    ranked = np.tile(np.arange(5), (pictures, 1))
+    ranked_values = np.tile(np.arange(5), (pictures, 1))
     labels = np.where(np.arange(pictures) < right, 0, 7)
-    seen = Features(np.arange(pictures), labels, {"ranked_classes": ranked})
-    score = registry.load_by_name("evaluators", "top1").evaluate(seen, {})
+    features = Features(np.arange(pictures), labels, {"ranked_classes": ranked_values})
+    score = registry.load_by_name("evaluators", "top1").evaluate(features, {})
     assert all(is_honest(measurement, score.warnings) for measurement in score.measurements)
 
 

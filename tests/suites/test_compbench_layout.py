@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from toy_compbench import Toy, good
+from toy_compbench import Toy, correct_annotations
 
 from harope_bench.cli import main
 from harope_bench.core import registry
@@ -37,11 +37,11 @@ def image(number: int) -> np.ndarray:
     return np.full((4, 4, 3), number % 256, dtype=np.uint8)
 
 
-def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> None:
-    place = folder / "samples"
-    place.mkdir(parents=True, exist_ok=True)
+def write_samples(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> None:
+    path = folder / "samples"
+    path.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        (place / f"{suite.category_prompts(category)[number // 10]}_{number:06d}.png").write_bytes(
+        (path / f"{suite.category_prompts(category)[number // 10]}_{number:06d}.png").write_bytes(
             encode_png(image(number))
         )
 
@@ -51,42 +51,42 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
 
 
 def test_numbers_become_our_indices(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
+    write_samples(tmp_path / "complex", "complex", [0, 9, 10, 2999])
     assert compbench.is_layout(tmp_path)
-    found = compbench.open_layout(tmp_path, SUITE)
+    layout = compbench.open_layout(tmp_path, SUITE)
     # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299
     # copy 9
-    assert found.indices == [300, 301, 9 * 600 + 300, 9 * 600 + 599]
-    assert [batch.images[0, 0, 0, 0] for batch in found.batches(found.indices, 1)] == [
+    assert layout.indices == [300, 301, 9 * 600 + 300, 9 * 600 + 599]
+    assert [batch.images[0, 0, 0, 0] for batch in layout.batches(layout.indices, 1)] == [
         0,
         10,
         9,
         2999 % 256,
     ]
-    assert (found.n_asked, len(found.failed)) == (3000, 2996)
-    assert found.failed[9 * 600 + 301] == "no image 000019 in complex"
-    assert "folders: no images of spatial" in found.warnings
+    assert (layout.n_asked, len(layout.failed)) == (3000, 2996)
+    assert layout.failed[9 * 600 + 301] == "no image 000019 in complex"
+    assert "folders: no images of spatial" in layout.warnings
 
 
 def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) -> None:
     for name in ("complex", "complex_val", "whatever"):
-        put(tmp_path / name, "complex", [0, 25])
+        write_samples(tmp_path / name, "complex", [0, 25])
         assert compbench.is_layout(tmp_path / name)
         assert compbench.open_layout(tmp_path / name, SUITE).indices == [300, 5 * 600 + 302]
 
 
 def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0, 1, 2])
-    place = tmp_path / "complex" / "samples"
+    write_samples(tmp_path / "complex", "complex", [0, 1, 2])
+    folder = tmp_path / "complex" / "samples"
     text = SUITE.category_prompts("complex")[0]
-    (place / f"{text}_000010.png").write_bytes(b"x")  # number of another prompt
-    (place / f"{text}_000001.jpg").write_bytes(b"x")  # number that is taken
-    (place / f"{text}_003000.png").write_bytes(b"x")
-    (place / "notes.txt").write_text("x")
-    found = compbench.open_layout(tmp_path, SUITE)
-    assert len(found.indices) == 3
-    (told,) = (w for w in found.warnings if w.startswith("images: not read"))
-    assert "notes.txt" in told and "1 more" in told
+    (folder / f"{text}_000010.png").write_bytes(b"x")  # number of another prompt
+    (folder / f"{text}_000001.jpg").write_bytes(b"x")  # number that is taken
+    (folder / f"{text}_003000.png").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    layout = compbench.open_layout(tmp_path, SUITE)
+    assert len(layout.indices) == 3
+    (result_value,) = (w for w in layout.warnings if w.startswith("images: not read"))
+    assert "notes.txt" in result_value and "1 more" in result_value
 
 
 def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path: Path) -> None:
@@ -94,31 +94,33 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
     none is failed.
     """
     forms = {
-        "000000 for each": lambda place: f"_{0:06d}",
-        "through the category": lambda place: f"_{place:06d}",
-        "official numbers": lambda place: f"_{10 * place:06d}",
-        "no number": lambda place: "",
-        "from 1 for each": lambda place: f"_{1:06d}",
-        "from 1 through the category": lambda place: f"_{place + 1:06d}",
-        "a number of elsewhere": lambda place: f"_{5000 + 7 * place:06d}",
+        "000000 for each": lambda folder: f"_{0:06d}",
+        "through the category": lambda folder: f"_{folder:06d}",
+        "official numbers": lambda folder: f"_{10 * folder:06d}",
+        "no number": lambda folder: "",
+        "from 1 for each": lambda folder: f"_{1:06d}",
+        "from 1 through the category": lambda folder: f"_{folder + 1:06d}",
+        "a number of elsewhere": lambda folder: f"_{5000 + 7 * folder:06d}",
     }
     for name, form in forms.items():
-        place = tmp_path / name / "complex" / "samples"
-        place.mkdir(parents=True)
+        folder = tmp_path / name / "complex" / "samples"
+        folder.mkdir(parents=True)
         for k, text in enumerate(SUITE.category_prompts("complex")):
-            (place / f"{text}{form(k)}.png").write_bytes(
+            (folder / f"{text}{form(k)}.png").write_bytes(
                 encode_png(image(k)) if k in (0, 1, 299) else b"not opened here"
             )
         assert compbench.is_layout(tmp_path / name), name
-        found = compbench.open_layout(tmp_path / name, SUITE)
-        assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), (
-            name
-        )
-        assert [int(found.image(i)[0, 0, 0]) for i in (300, 301, 599)] == [0, 1, 299 % 256], name
-        assert (
-            "images: 1 of 10 of each prompt of complex, as many as there are" in found.warnings
+        layout = compbench.open_layout(tmp_path / name, SUITE)
+        assert (layout.indices, layout.failed, layout.n_asked) == (
+            list(range(300, 600)),
+            {},
+            300,
         ), name
-        assert ("images: numbers of complex count" in " ".join(found.warnings)) == (
+        assert [int(layout.image(i)[0, 0, 0]) for i in (300, 301, 599)] == [0, 1, 299 % 256], name
+        assert (
+            "images: 1 of 10 of each prompt of complex, as many as there are" in layout.warnings
+        ), name
+        assert ("images: numbers of complex count" in " ".join(layout.warnings)) == (
             name not in ("official numbers", "no number")
         ), name
 
@@ -128,20 +130,20 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
 def test_several_images_a_prompt_are_as_many_copies(
     tmp_path: Path, copies: int, through: bool
 ) -> None:
-    place = tmp_path / "spatial_val" / "samples"
-    place.mkdir(parents=True)
+    folder = tmp_path / "spatial_val" / "samples"
+    folder.mkdir(parents=True)
     for k, text in enumerate(SUITE.category_prompts("spatial")[:20]):
         for copy in range(copies):
-            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(
+            (folder / f"{text}_{copies * k * through + copy}.png").write_bytes(
                 encode_png(image(10 * k + copy))
             )
-    (place / f"{SUITE.category_prompts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
-    found = compbench.open_layout(tmp_path, SUITE)
-    assert found.n_asked == 300 * copies and len(found.indices) == 20 * copies - 1
+    (folder / f"{SUITE.category_prompts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
+    layout = compbench.open_layout(tmp_path, SUITE)
+    assert layout.n_asked == 300 * copies and len(layout.indices) == 20 * copies - 1
     assert all(
-        int(found.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in found.indices
+        int(layout.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in layout.indices
     )
-    assert 603 in found.failed and 602 in found.indices
+    assert 603 in layout.failed and 602 in layout.indices
 
 
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
@@ -168,11 +170,11 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
-    put(tmp_path / "complex", "complex", [0])
-    other: Any = type("Other", (), {"title": "another"})()
+    write_samples(tmp_path / "complex", "complex", [0])
+    second: Any = type("Other", (), {"title": "another"})()
     for use in (
-        lambda: compbench.open_layout(tmp_path, other),
-        lambda: results.import_scores(tmp_path, other),
+        lambda: compbench.open_layout(tmp_path, second),
+        lambda: results.import_scores(tmp_path, second),
     ):
         with pytest.raises(OptionError, match="another is another suite"):
             use()
@@ -182,7 +184,7 @@ def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
 # write
 
 
-def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
+def write_run(tmp_path: Path, indices: list[int]) -> SampleSet:
     (tmp_path / "run").mkdir()
     files = {index: tmp_path / "run" / f"{index:06d}.png" for index in indices}
     for index, path in files.items():
@@ -194,17 +196,20 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
-    written = compbench.write_images(drawn(tmp_path, indices), SUITE, tmp_path / "out")
-    assert written.image_count == 6 and "5,994 of 6,000 images are missing" in written.warnings[0]
+    written_images = compbench.write_images(write_run(tmp_path, indices), SUITE, tmp_path / "out")
+    assert (
+        written_images.image_count == 6
+        and "5,994 of 6,000 images are missing" in written_images.warnings[0]
+    )
     names = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")
     )
     assert f"spatial/samples/{SUITE.category_prompts('spatial')[0]}_000001.png" in names, (
         "index 600 is the second copy of the first prompt"
     )
-    found = compbench.open_layout(tmp_path / "out", SUITE)
-    assert found.indices == indices
-    assert [int(b.images[0, 0, 0, 0]) for b in found.batches(indices, 1)] == [
+    layout = compbench.open_layout(tmp_path / "out", SUITE)
+    assert layout.indices == indices
+    assert [int(b.images[0, 0, 0, 0]) for b in layout.batches(indices, 1)] == [
         i % 256 for i in indices
     ]
 
@@ -213,7 +218,7 @@ def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(SampleError, match="not an empty folder"):
-        compbench.write_images(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
+        compbench.write_images(write_run(tmp_path, [0]), SUITE, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +253,7 @@ def test_no_prompt_chooses_a_path(
         {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])},
     )
     with pytest.raises(SampleError, match="cannot be part of a file name"):
-        compbench.write_images(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
+        compbench.write_images(write_run(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
     assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
 
 
@@ -293,11 +298,11 @@ def chance(seed: int, count: int = 3000) -> list[float]:
     return [float(x) for x in np.random.default_rng(seed).random(count)]
 
 
-def script_mean(found: list[float]) -> float:
+def script_mean(items: list[float]) -> float:
     total = 0.0
-    for one in found:
-        total += one
-    return total / len(found)
+    for first_value in items:
+        total += first_value
+    return total / len(items)
 
 
 @pytest.mark.parametrize(
@@ -314,30 +319,34 @@ def script_mean(found: list[float]) -> float:
 def test_a_finished_category_is_read_to_the_digit(
     tmp_path: Path, category: str, file: str, metric: str
 ) -> None:
-    found = chance(len(category))
+    chance_result = chance(len(category))
     path = tmp_path / category / file / "vqa_result.json"
-    answers(path, [f"{x:.4f}" for x in found] if category == "color" else found)
+    answers(path, [f"{x:.4f}" for x in chance_result] if category == "color" else chance_result)
     if category == "color":
-        found = [float(f"{x:.4f}") for x in found]
-    for place in (path, tmp_path / category, tmp_path):
-        assert results.is_results_file(place)
-        score = results.import_scores(place, Toy())
+        chance_result = [float(f"{x:.4f}") for x in chance_result]
+    for folder in (path, tmp_path / category, tmp_path):
+        assert results.is_results_file(folder)
+        score = results.import_scores(folder, Toy())
         m = value(score, metric)
-        assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (
+        assert m.value == pytest.approx(script_mean(chance_result), rel=1e-12) and (
             m.n_asked,
             m.n_scored,
         ) == (3000, 3000)
-        wanted = float(np.mean(found)) if category == "3d_spatial" else script_mean(found)
+        expected = (
+            float(np.mean(chance_result))
+            if category == "3d_spatial"
+            else script_mean(chance_result)
+        )
         assert any(
-            f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings
+            f"the script's mean of 3,000 answers is {expected!r}" in line for line in score.warnings
         )
         assert all(
-            other.value is None and other.n_asked == 0
-            for other in score.measurements
-            if other.metric != metric
+            other_measurement.value is None and other_measurement.n_asked == 0
+            for other_measurement in score.measurements
+            if other_measurement.metric != metric
         )
         assert len(score.sample_scores) == 3000 and score.sample_scores[0]["scores"] == {
-            metric: pytest.approx(found[0])
+            metric: pytest.approx(chance_result[0])
         }
     assert base.find_results_reader(path) is results
 
@@ -362,27 +371,29 @@ def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
 def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
     path.parent.mkdir(parents=True)
-    found = chance(1)
+    chance_result = chance(1)
     path.write_text(
         json.dumps(
             [
                 {"note": "x" * 300, "question_id": i, "answer": v, "prompt": "two owls"}
-                for i, v in enumerate(found)
+                for i, v in enumerate(chance_result)
             ]
         )
     )
     assert results.is_results_file(path)
     assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(
-        script_mean(found), rel=1e-12
+        script_mean(chance_result), rel=1e-12
     )
 
 
 def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
     path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
-    found = chance(1)
-    answers(path, found)
-    total = 3000 * script_mean(found)
-    path.with_name("score.txt").write_text(f"total:{total} num:3000 avg:{script_mean(found)!r}")
+    chance_result = chance(1)
+    answers(path, chance_result)
+    total = 3000 * script_mean(chance_result)
+    path.with_name("score.txt").write_text(
+        f"total:{total} num:3000 avg:{script_mean(chance_result)!r}"
+    )
     assert not any(
         "which is not the mean" in line
         for line in results.import_scores(path, Toy("numeracy")).warnings
@@ -434,48 +445,50 @@ def three(
 
 def slow_three(attribute: list[float], spatial: list[float], action: list[float]) -> list[float]:
     """3-in-1 image by image; the toy's kinds repeat spatial, action, both."""
-    found = []
+    records = []
     for number in range(3000):
         a, s, c = float(f"{attribute[number]:.4f}"), spatial[number], action[number]
-        found.append(((s + a) * 0.5, (c + a) * 0.5, (a + s + c) / 3)[number // 10 % 3])
-    return found
+        records.append(((s + a) * 0.5, (c + a) * 0.5, (a + s + c) / 3)[number // 10 % 3])
+    return records
 
 
 @pytest.mark.parametrize("rules", ["official", "corrected"])
 def test_3_in_1_of_its_three_files_to_the_digit(tmp_path: Path, rules: str) -> None:
     parts = [chance(seed) for seed in (1, 2, 3)]
     three(tmp_path / "complex", *parts)
-    wanted = slow_three(*parts)
-    answers(tmp_path / "complex" / "annotation_3_in_1" / "vqa_result.json", wanted)
+    expected = slow_three(*parts)
+    answers(tmp_path / "complex" / "annotation_3_in_1" / "vqa_result.json", expected)
     score = results.import_scores(tmp_path, THREE, rules=rules)
     rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
-    assert [rows[THREE.index_of("complex", n // 10, n % 10)] for n in range(3000)] == wanted
-    assert value(score, "complex").value == pytest.approx(script_mean(wanted), rel=1e-12)
+    assert [rows[THREE.index_of("complex", n // 10, n % 10)] for n in range(3000)] == expected
+    assert value(score, "complex").value == pytest.approx(script_mean(expected), rel=1e-12)
     assert "complex: annotation_3_in_1 says the same on 3,000 of 3,000 images" in score.warnings
     if rules == "official":
         assert (
-            f"complex: the script's mean of 3,000 answers is {script_mean(wanted)!r}"
+            f"complex: the script's mean of 3,000 answers is {script_mean(expected)!r}"
             in score.warnings
         )
 
 
 def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_path: Path) -> None:
     parts = [chance(seed) for seed in (1, 2, 3)]
-    lost = [
+    lost_numbers = [
         number for number in range(3000) if number != 15
     ]  # of an action prompt, which needs no detector
-    three(tmp_path / "complex", parts[0], [parts[1][n] for n in lost], parts[2], lost)
-    whole = slow_three(*parts)
-    corrected = {
+    three(
+        tmp_path / "complex", parts[0], [parts[1][n] for n in lost_numbers], parts[2], lost_numbers
+    )
+    whole_slow_three = slow_three(*parts)
+    corrected_entries = {
         r["index"]: r
         for r in results.import_scores(
             tmp_path, THREE, is_lenient=True, rules="corrected"
         ).sample_scores
     }
     assert [
-        corrected[THREE.index_of("complex", n // 10, n % 10)]["scores"]["complex"]
+        corrected_entries[THREE.index_of("complex", n // 10, n % 10)]["scores"]["complex"]
         for n in range(3000)
-    ] == whole
+    ] == whole_slow_three
     # the last prompt is `both`: its ten images meet nine detections, and the script stops
     official_ = results.import_scores(tmp_path, THREE)
     assert (
@@ -487,14 +500,23 @@ def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_pat
 def test_a_join_that_shifts_silently_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = {
+    last_fields = {
         **THREE._cases_by_category["complex"][299][1],
         "kinds": {"official": "action", "corrected": "action"},
     }
-    changed = (*THREE._cases_by_category["complex"][:299], (last["text"], last))
-    monkeypatch.setattr(Toy, "_cases_by_category", {"complex": changed})
-    lost = [number for number in range(3000) if number != 15]
-    three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
+    changed_cases_by_categories = (
+        *THREE._cases_by_category["complex"][:299],
+        (last_fields["text"], last_fields),
+    )
+    monkeypatch.setattr(Toy, "_cases_by_category", {"complex": changed_cases_by_categories})
+    lost_numbers = [number for number in range(3000) if number != 15]
+    three(
+        tmp_path / "complex",
+        [0.0] * 3000,
+        [n / 3000 for n in lost_numbers],
+        [0.0] * 3000,
+        lost_numbers,
+    )
     score = results.import_scores(tmp_path, THREE)
     rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
     assert rows[THREE.index_of("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), (
@@ -507,7 +529,7 @@ def test_a_join_that_shifts_silently_is_told(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ('[{"question_id": 0, "answer": "cat"}]', "no list of question_id and answer"),
@@ -517,11 +539,11 @@ def test_a_join_that_shifts_silently_is_told(
         ("[]", "0 answers"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=message):
         results.import_scores(path, Toy("numeracy"))
 
 
@@ -532,7 +554,7 @@ def test_what_is_no_result(tmp_path: Path) -> None:
     )
     with pytest.raises(StorageError, match="below a folder named"):
         results.import_scores(tmp_path, Toy())
-    put(tmp_path / "color", "color", [0], Toy("color"))
+    write_samples(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
     assert not results.is_results_file(tmp_path), (
         "a folder with images is judged, unless its file is named"
@@ -575,7 +597,7 @@ def annotate(role: str, image: np.ndarray, query: Any) -> Any:
                 BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(query.boxes)
             )
         )
-    found = good(
+    correct_annotations_result = correct_annotations(
         {
             "detector-2d": "spatial",
             "detector": "3d_spatial",
@@ -583,19 +605,19 @@ def annotate(role: str, image: np.ndarray, query: Any) -> Any:
             "vqa": "color",
         }[role]
     )
-    return found[role]
+    return correct_annotations_result[role]
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     """The suite with prompts of our own under the official name, and one judge for every role."""
-    suite, known = Toy(), registry.load_by_name
+    suite, known_plugin = Toy(), registry.load_by_name
     judges = set(suite.judges["t2i-compbench"].values())
 
     def load(kind: str, name: str) -> Any:
         if (kind, name) == ("suites", "t2i-compbench"):
             return suite
-        return Eye() if kind == "judges" and name in judges else known(kind, name)
+        return Eye() if kind == "judges" and name in judges else known_plugin(kind, name)
 
     monkeypatch.setattr(registry, "load_by_name", load)
     return suite
@@ -603,26 +625,26 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
-        put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
-    asked = PromptScoring("t2i-compbench", is_lenient=True)
-    (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
-    found = {m.metric: m for m in scored.result.measurements}
-    for metric, wanted in (
+        write_samples(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
+    prompt_scoring = PromptScoring("t2i-compbench", is_lenient=True)
+    (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", prompt_scoring)
+    entries = {m.metric: m for m in scored.result.measurements}
+    for metric, expected in (
         ("color", 0.72),
         ("spatial_2d", 0.925),
         ("spatial_3d", 0.425 + 1 / 3),
         ("non_spatial", 0.3),
     ):
-        assert found[metric].value == pytest.approx(wanted), metric
-        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (
+        assert entries[metric].value == pytest.approx(expected), metric
+        assert (entries[metric].n_asked, entries[metric].n_scored, entries[metric].n_failed) == (
             600,
             7,
             593,
         )
-    assert found["complex"].value == pytest.approx(
+    assert entries["complex"].value == pytest.approx(
         (3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7
     )
-    assert found["numeracy"].reason == "no prompt of this kind was requested"
+    assert entries["numeracy"].reason == "no prompt of this kind was requested"
     strict = evaluate_prompts(
         tmp_path / "them", tmp_path / "strict", PromptScoring("t2i-compbench")
     )[0].result
@@ -636,24 +658,26 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
     tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder of colours alone asks for no weights of depth, detectors or CLIP."""
-    needed: list[str] = []
+    items: list[str] = []
     load = registry.load_by_name
 
-    class Absent(Annotator):
+    class AbsentJudge(Annotator):
         roles = ("vqa", "detector", "detector-2d", "depth", "similarity")
 
         def __init__(self, name: str):
             self.name = name
 
         def weights_sha256(self) -> str:
-            needed.append(self.name)
+            items.append(self.name)
             return "0" * 64
 
     names = set(toy.judges["t2i-compbench"].values())
     monkeypatch.setattr(
         registry,
         "load_by_name",
-        lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name),
+        lambda kind, name: (
+            AbsentJudge(name) if kind == "judges" and name in names else load(kind, name)
+        ),
     )
     roles = {
         "color": ["blip-vqa"],
@@ -664,19 +688,19 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(
         "complex": ["blip-vqa", "unidet-rs200", "clipscore"],
     }
     for category, judges in roles.items():
-        put(tmp_path / category / category, category, [0, 10, 20], toy)
-        needed.clear()
+        write_samples(tmp_path / category / category, category, [0, 10, 20], toy)
+        items.clear()
         check_prompt_scoring(PromptScoring("t2i-compbench"), None, tmp_path / category)
-        assert sorted(needed) == sorted(judges), category
-    needed.clear()
+        assert sorted(items) == sorted(judges), category
+    items.clear()
     check_prompt_scoring(PromptScoring("t2i-compbench"), None)
-    assert set(needed) == names
+    assert set(items) == names
 
 
 def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
     tmp_path: Path, toy: Toy
 ) -> None:
-    put(tmp_path / "complex", "complex", list(range(30)), toy)
+    write_samples(tmp_path / "complex", "complex", list(range(30)), toy)
     (scored,) = evaluate_prompts(
         tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True)
     )
@@ -686,37 +710,40 @@ def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(
         .read_text()
         .splitlines()
     ]
-    said = {
+    rows_result = {
         toy.case(row["index"]).metadata["compbench"]["place"] * 10 + row["copy"]: row
         for row in rows
     }
-    assert "an image of thirteen" in said[13]["reason"] and said[13]["verdict"] == "failed"
-    assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [
+    assert (
+        "an image of thirteen" in rows_result[13]["reason"]
+        and rows_result[13]["verdict"] == "failed"
+    )
+    assert [round(rows_result[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [
         0.8225
     ] * 10 + [0.51] * 9 + [0.6483] * 10
 
 
 def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
-    put(tmp_path / "complex", "complex", [0, 1, 10], toy)
+    write_samples(tmp_path / "complex", "complex", [0, 1, 10], toy)
     run = CliRunner()
-    done = run.invoke(
+    command_result = run.invoke(
         main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"]
     )
-    assert done.exit_code == 0, done.output
+    assert command_result.exit_code == 0, command_result.output
     again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
     assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
-    assert "2,997 of 3,000 images are missing" in done.output
-    done = run.invoke(
+    assert "2,997 of 3,000 images are missing" in command_result.output
+    command_result = run.invoke(
         main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"]
     )
-    assert done.exit_code == 0 and len(list((tmp_path / "plain").glob("*.png"))) == 3
+    assert command_result.exit_code == 0 and len(list((tmp_path / "plain").glob("*.png"))) == 3
 
 
 def test_eval_reads_a_finished_run(tmp_path: Path, toy: Toy) -> None:
     answers(
         tmp_path / "run" / "numeracy" / "annotation_num" / "vqa_result.json", [0.25, 0.75] * 1500
     )
-    done = CliRunner().invoke(
+    command_result = CliRunner().invoke(
         main,
         [
             "eval",
@@ -728,8 +755,8 @@ def test_eval_reads_a_finished_run(tmp_path: Path, toy: Toy) -> None:
             "--json",
         ],
     )
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)["results"][0]["result"]
+    assert command_result.exit_code == 0, command_result.output
+    result = json.loads(command_result.stdout)["results"][0]["result"]
     assert result["judge"]["judge_class"] == "official"
     (m,) = [m for m in result["measurements"] if m["metric"] == "numeracy"]
     assert (m["value"], m["n_scored"]) == (0.5, 3000)

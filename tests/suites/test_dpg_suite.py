@@ -20,7 +20,7 @@ from harope_bench.evaluators.rules.dpg import DpgItem
 from harope_bench.suites.dpg_bench import DpgBenchSuite, official_hashes, read_prompts
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
-WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
+WHOLE_TEXT, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def table(bench_home: Path) -> Path:
         versioned_json_text("receipt", {"files": {path.name: "cd" * 32}})
     )
     rows = [
-        ("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
+        ("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE_TEXT, "Is there an owl?"),
         (
             "partiprompts97",
             "Some text, with commas.\n",
@@ -47,23 +47,23 @@ def table(bench_home: Path) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
-        for item, text, number, parents, phrase, asked in rows:
-            writer.writerow([item, text, "", number, parents, "b", "d", phrase, asked])
+        for item, text, number, parents, phrase, request in rows:
+            writer.writerow([item, text, "", number, parents, "b", "d", phrase, request])
     return path
 
 
 def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
-    found = read_prompts(table)
-    assert [p.metadata["item"] for p in found] == ["partiprompts97", "7"]
-    assert [p.prompt for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
-    assert [(q["row"], q["id"], q["parents"]) for q in found[0].metadata["questions"]] == [
+    prompts = read_prompts(table)
+    assert [p.metadata["item"] for p in prompts] == ["partiprompts97", "7"]
+    assert [p.prompt for p in prompts] == ["Some text, with commas.", "Ein schöner Satz"]
+    assert [(q["row"], q["id"], q["parents"]) for q in prompts[0].metadata["questions"]] == [
         (0, 1, [0]),
         (1, 2, [1, 0]),
         (3, 3, [1, 2]),
     ]
-    assert found[0].metadata["questions"][1]["question"] == 'Is the owl "red", or pink?'
-    assert found[0].metadata["official_text"] is False and all(
-        DpgItem.model_validate(p.metadata) for p in found
+    assert prompts[0].metadata["questions"][1]["question"] == 'Is the owl "red", or pink?'
+    assert prompts[0].metadata["official_text"] is False and all(
+        DpgItem.model_validate(p.metadata) for p in prompts
     )
 
 
@@ -71,12 +71,12 @@ def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
     before = read_prompts(table)
     with table.open(newline="", encoding="utf-8") as file:
         rows = [{**row, "my_note": "x"} for row in csv.DictReader(file)]
-    other = table.with_name("other.csv")
-    with other.open("w", newline="", encoding="utf-8") as file:
+    other_with_name = table.with_name("other.csv")
+    with other_with_name.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["my_note", *FIELDS])
         writer.writeheader()
         writer.writerows(rows)
-    assert read_prompts(other) == before
+    assert read_prompts(other_with_name) == before
 
 
 def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
@@ -86,9 +86,13 @@ def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
     ] == [(0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")]
     with pytest.raises(OptionError, match="has 8 images"):
         suite.case(8)
-    whole = registry.load_by_name("suites", "dpg-bench")
-    assert (whole.task, whole.count, whole.copies) == ("prompts", 8, 4)  # two items in this file
-    assert whole.case(0).metadata["dpg"]["item"] == "partiprompts97"
+    whole_plugin = registry.load_by_name("suites", "dpg-bench")
+    assert (whole_plugin.task, whole_plugin.count, whole_plugin.copies) == (
+        "prompts",
+        8,
+        4,
+    )  # two items in this file
+    assert whole_plugin.case(0).metadata["dpg"]["item"] == "partiprompts97"
 
 
 def test_integer_dependencies_are_no_trouble(table: Path) -> None:
@@ -98,7 +102,7 @@ def test_integer_dependencies_are_no_trouble(table: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old_text", "new_text", "message"),
     [
         (",2,", ",two,", "row 1 is none of DPG-Bench's"),
         ('"1,2"', '"1;2"', "row 3 is none"),
@@ -106,9 +110,11 @@ def test_integer_dependencies_are_no_trouble(table: Path) -> None:
         ("\n7,", "\n../7,", "row 2 is none of DPG-Bench's .*not a plain name"),
     ],
 )
-def test_a_row_that_is_none_is_named(table: Path, old: str, new: str, said: str) -> None:
-    table.write_text(table.read_text().replace(old, new))
-    with pytest.raises(StorageError, match=said):
+def test_a_row_that_is_none_is_named(
+    table: Path, old_text: str, new_text: str, message: str
+) -> None:
+    table.write_text(table.read_text().replace(old_text, new_text))
+    with pytest.raises(StorageError, match=message):
         read_prompts(table)
 
 
@@ -122,11 +128,11 @@ def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_
 
 
 def test_hashes_of_the_official_prompts_ship() -> None:
-    known = official_hashes()
-    assert len(known) == 1065 == len(set(known.values())) and all(
-        len(h) == 16 for h in known.values()
+    known_official_hashes = official_hashes()
+    assert len(known_official_hashes) == 1065 == len(set(known_official_hashes.values())) and all(
+        len(h) == 16 for h in known_official_hashes.values()
     )
-    assert registry.load_by_name("suites", "dpg-bench").count == 4 * len(known)
+    assert registry.load_by_name("suites", "dpg-bench").count == 4 * len(known_official_hashes)
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt files are not here")
@@ -142,10 +148,10 @@ def test_the_shipped_hashes_are_those_of_the_official_files(tmp_path: Path) -> N
     assert {
         item: hashlib.sha256(text.strip()).hexdigest()[:16] for item, text in files.items()
     } == official_hashes()
-    wanted = {
+    expected = {
         line.split()[1].rpartition("/")[2]: line.split()[0]
         for line in (OFFICIAL / "prompts.sha256").read_text().splitlines()
     }
     assert {
         f"{item}.txt": hashlib.sha256(text).hexdigest() for item, text in files.items()
-    } == wanted
+    } == expected

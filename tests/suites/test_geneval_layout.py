@@ -40,25 +40,32 @@ def folder(tmp_path: Path) -> Path:
     """As the official generator leaves it: five digits, metadata on one line, a grid beside the
     samples.
     """
-    for prompt, facts in enumerate(prompt_metadata()):
-        place = tmp_path / "images" / f"{prompt:05d}"
+    for prompt, prompt_metadata_result in enumerate(prompt_metadata()):
+        folder = tmp_path / "images" / f"{prompt:05d}"
         for copy in range(4):
-            draw(place / "samples" / f"{copy:05d}.png", 4 * prompt + copy)
-        (place / "metadata.jsonl").write_text(json.dumps(facts))
-        draw(place / "grid.png", 255)
+            draw(folder / "samples" / f"{copy:05d}.png", 4 * prompt + copy)
+        (folder / "metadata.jsonl").write_text(json.dumps(prompt_metadata_result))
+        draw(folder / "grid.png", 255)
     return tmp_path / "images"
 
 
 def test_a_whole_folder_is_read_copy_by_copy(folder: Path, geneval_suite: TwelvePrompts) -> None:
     assert layout.is_layout(folder)
-    found = layout.open_layout(folder, geneval_suite)
-    assert (found.n_asked, found.failed, found.warnings, found.indices) == (
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert (
+        layout_result.n_asked,
+        layout_result.failed,
+        layout_result.warnings,
+        layout_result.indices,
+    ) == (
         48,
         {},
         (),
         list(range(48)),
     )
-    values = [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
+    values = [
+        int(batch.images[0, 0, 0, 0]) for batch in layout_result.batches(layout_result.indices, 1)
+    ]
     assert values == [4 * (i % 12) + i // 12 for i in range(48)]
 
 
@@ -72,14 +79,14 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(
             (folder / "00000" / "samples" / "00000.png").read_bytes()
         )
     (folder / "readme.txt").write_text("x")
-    found = layout.open_layout(folder, geneval_suite)
-    assert found.n_asked == 48 and len(found.indices) == 43
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert layout_result.n_asked == 48 and len(layout_result.indices) == 43
     assert (
-        found.failed[2 * 12 + 3] == "no image 2 in 00003"
-        and found.failed[7] == "no folder of this prompt"
+        layout_result.failed[2 * 12 + 3] == "no image 2 in 00003"
+        and layout_result.failed[7] == "no folder of this prompt"
     )
-    assert set(found.failed) == {27, 7, 19, 31, 43}
-    assert found.warnings == (
+    assert set(layout_result.failed) == {27, 7, 19, 31, 43}
+    assert layout_result.warnings == (
         "folders: not read: readme.txt",
         (
             "images: not read: 00000/samples/00004.png, 00000/samples/1.png.bak,"
@@ -92,16 +99,18 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(
 def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(
     folder: Path, geneval_suite: TwelvePrompts, copies: int
 ) -> None:
-    for place in folder.iterdir():
+    for path in folder.iterdir():
         for copy in range(copies, 4):
-            (place / "samples" / f"{copy:05d}.png").unlink()
-    found = layout.open_layout(folder, geneval_suite)
-    assert (found.n_asked, found.failed, found.indices) == (
+            (path / "samples" / f"{copy:05d}.png").unlink()
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert (layout_result.n_asked, layout_result.failed, layout_result.indices) == (
         12 * copies,
         {},
         list(range(12 * copies)),
     )
-    assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
+    assert layout_result.warnings == (
+        f"images: {copies} of 4 of each prompt, as many as there are",
+    )
 
 
 def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(
@@ -117,8 +126,8 @@ def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
         role.role: role.is_needed
         for role in registry.load_by_name("evaluators", "geneval").annotator_roles
     }
-    asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
-    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(
+    entries = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
+    assert entries == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(
         needs["detector"](row) for row in prompt_metadata()
     )
 
@@ -137,25 +146,25 @@ def test_the_metadata_decides_which_prompt_a_folder_holds(
     (folder / "00005" / "metadata.jsonl").write_text(
         json.dumps(dict(reversed(keys.items())), indent=1)
     )  # the same, written otherwise
-    found = layout.open_layout(folder, geneval_suite)
-    assert {int(b.images[0, 0, 0, 0]) for b in found.batches([0, 1], 1)} == {0, 4}
-    assert 5 in found.indices and {2, 4} <= set(found.failed)
-    assert "folders: no prompt of this suite in 00002, 00004; not read" in found.warnings
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert {int(b.images[0, 0, 0, 0]) for b in layout_result.batches([0, 1], 1)} == {0, 4}
+    assert 5 in layout_result.indices and {2, 4} <= set(layout_result.failed)
+    assert "folders: no prompt of this suite in 00002, 00004; not read" in layout_result.warnings
     assert (
         "folders: the number is not the prompt's in 0000, 17; metadata.jsonl decides, as officially"
-        in found.warnings
+        in layout_result.warnings
     )
 
 
 CHANGES: dict[str, Any] = {
-    "an extra key": lambda facts: {**facts, "seed": 42, "scores": {"a": [1]}},
-    "an extra key of a clause": lambda facts: {
-        **facts,
-        "include": [{**c, "box": None, "weight": 1} for c in facts["include"]],
+    "an extra key": lambda fields: {**fields, "seed": 42, "scores": {"a": [1]}},
+    "an extra key of a clause": lambda fields: {
+        **fields,
+        "include": [{**c, "box": None, "weight": 1} for c in fields["include"]],
     },
-    "no include": lambda facts: {key: facts[key] for key in ("prompt", "tag")},
-    "the prompt alone": lambda facts: {"prompt": facts["prompt"]},
-    "blanks": lambda facts: {**facts, "prompt": f" {facts['prompt'].replace(' ', '  ')} "},
+    "no include": lambda fields: {key: fields[key] for key in ("prompt", "tag")},
+    "the prompt alone": lambda fields: {"prompt": fields["prompt"]},
+    "blanks": lambda fields: {**fields, "prompt": f" {fields['prompt'].replace(' ', '  ')} "},
 }
 
 
@@ -165,8 +174,12 @@ def test_foreign_metadata_are_read_by_the_fields_that_are_known(
 ) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_text(json.dumps(CHANGES[change](json.loads(path.read_text()))))
-    found = layout.open_layout(folder, geneval_suite)
-    assert (found.indices, found.failed, found.warnings) == (list(range(48)), {}, ())
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert (layout_result.indices, layout_result.failed, layout_result.warnings) == (
+        list(range(48)),
+        {},
+        (),
+    )
 
 
 def test_a_metadata_file_of_several_lines_counts_by_its_first(
@@ -188,14 +201,16 @@ def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason
     ]
     for number, text in enumerate(texts):
         (folder / f"{number:05d}" / "metadata.jsonl").write_text(text)
-    found = layout.open_layout(folder, geneval_suite)
-    assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
-    (why,) = [line for line in found.warnings if line.startswith("folders: why")]
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert {i % 12 for i in layout_result.failed} == {0, 1, 2, 3} and len(
+        layout_result.indices
+    ) == 32
+    (line_result,) = [line for line in layout_result.warnings if line.startswith("folders: why")]
     assert (
         "00000: `include` differs from that of the suite's prompt; 00001: its metadata are not"
-        " GenEval's (include" in why
+        " GenEval's (include" in line_result
     )
-    assert "00002: its metadata have no text in `prompt`; and 1 more" in why
+    assert "00002: its metadata have no text in `prompt`; and 1 more" in line_result
 
 
 def test_where_nothing_is_read_the_error_says_why(
@@ -222,8 +237,10 @@ def test_images_numbered_from_elsewhere_count_in_order(
     samples = folder / "00000" / "samples"
     for copy in range(4):
         (samples / f"{copy:05d}.png").rename(samples / f"{copy + 9}.png")
-    found = layout.open_layout(folder, geneval_suite)
-    assert found.files is not None and [found.files[12 * k].name for k in range(4)] == [
+    layout_result = layout.open_layout(folder, geneval_suite)
+    assert layout_result.files is not None and [
+        layout_result.files[12 * k].name for k in range(4)
+    ] == [
         "9.png",
         "10.png",
         "11.png",
@@ -244,9 +261,9 @@ def test_other_folders_are_not_taken_for_this_layout(
 def test_written_folders_read_back_and_are_the_official_form(
     folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
 ) -> None:
-    first = layout.open_layout(folder, geneval_suite)
-    written = layout.write_images(first, geneval_suite, tmp_path / "copy")
-    assert written == (48, ())
+    first_layout = layout.open_layout(folder, geneval_suite)
+    written_images = layout.write_images(first_layout, geneval_suite, tmp_path / "copy")
+    assert written_images == (48, ())
     assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [f"{k:05d}" for k in range(12)]
     assert (
         json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text())
@@ -254,27 +271,30 @@ def test_written_folders_read_back_and_are_the_official_form(
     )
     again = layout.open_layout(tmp_path / "copy", geneval_suite)
     assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [
-        b.images.tobytes() for b in first.batches(first.indices, 1)
+        b.images.tobytes() for b in first_layout.batches(first_layout.indices, 1)
     ]
-    assert layout.write_images(first, geneval_suite, tmp_path / "copy") == (48, ())  # up to date
+    assert layout.write_images(first_layout, geneval_suite, tmp_path / "copy") == (
+        48,
+        (),
+    )  # up to date
     (tmp_path / "copy" / "00003" / "samples" / "00002.png").unlink()
     (tmp_path / "copy" / "00011" / "metadata.jsonl").unlink()
-    layout.write_images(first, geneval_suite, tmp_path / "copy")  # a killed one goes on
+    layout.write_images(first_layout, geneval_suite, tmp_path / "copy")  # a killed one goes on
     assert layout.open_layout(tmp_path / "copy", geneval_suite).indices == list(range(48))
     (tmp_path / "copy" / "00011" / "metadata.jsonl").write_text("{}")
     with pytest.raises(SampleError, match=r"00011.metadata.jsonl holds something else"):
-        layout.write_images(first, geneval_suite, tmp_path / "copy")
+        layout.write_images(first_layout, geneval_suite, tmp_path / "copy")
     (tmp_path / "copy" / "notes.txt").touch()
     with pytest.raises(SampleError, match="not an empty folder: notes.txt"):
-        layout.write_images(first, geneval_suite, tmp_path / "copy")
+        layout.write_images(first_layout, geneval_suite, tmp_path / "copy")
 
 
 def test_a_part_is_written_with_a_word_on_the_rest(
     folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path
 ) -> None:
     part = layout.open_layout(folder, geneval_suite).take_first(13)
-    written = layout.write_images(part, geneval_suite, tmp_path / "part")
-    assert written.image_count == 13 and written.warnings == (
+    written_images = layout.write_images(part, geneval_suite, tmp_path / "part")
+    assert written_images.image_count == 13 and written_images.warnings == (
         "35 of 48 images are missing; the official scorer does not notice",
     )
     assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == [
@@ -308,15 +328,17 @@ def test_convert_writes_and_reads_the_layout(
     folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", geneval_suite)
-    flat, back = tmp_path / "flat", tmp_path / "back"
-    done = CliRunner().invoke(main, ["convert", str(folder), str(flat), "--to", "png"])
-    assert done.exit_code == 0, done.output
-    assert len(list(flat.glob("*.png"))) == 48
-    done = CliRunner().invoke(
-        main, ["convert", str(flat), str(back), "--to", "geneval", "--count", "47"]
+    flat_path, back = tmp_path / "flat", tmp_path / "back"
+    command_result = CliRunner().invoke(
+        main, ["convert", str(folder), str(flat_path), "--to", "png"]
     )
-    assert done.exit_code == 0, done.output
-    assert done.output.splitlines() == [
+    assert command_result.exit_code == 0, command_result.output
+    assert len(list(flat_path.glob("*.png"))) == 48
+    command_result = CliRunner().invoke(
+        main, ["convert", str(flat_path), str(back), "--to", "geneval", "--count", "47"]
+    )
+    assert command_result.exit_code == 0, command_result.output
+    assert command_result.output.splitlines() == [
         f"{back}: 47 images",
         "  images: placed by the record in file_list.jsonl",
         "  1 of 48 images are missing; the official scorer does not notice",
@@ -332,7 +354,7 @@ def test_a_run_of_another_suite_is_not_written_as_geneval(
     tiny_checkpoint: Any, tmp_path: Path
 ) -> None:
     run = str(tmp_path / "run")
-    drawn = CliRunner().invoke(
+    generated_command_result = CliRunner().invoke(
         main,
         [
             "generate",
@@ -347,11 +369,14 @@ def test_a_run_of_another_suite_is_not_written_as_geneval(
             run,
         ],
     )
-    assert drawn.exit_code == 0, drawn.output
-    done = CliRunner().invoke(main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"])
+    assert generated_command_result.exit_code == 0, generated_command_result.output
+    command_result = CliRunner().invoke(
+        main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"]
+    )
     assert (
-        done.exit_code == 1
-        and "was generated for suite digits, the layout geneval is of geneval" in done.output
+        command_result.exit_code == 1
+        and "was generated for suite digits, the layout geneval is of geneval"
+        in command_result.output
     )
 
 
@@ -374,9 +399,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> bool:
-    return {k: f"{v:.5f}" for k, v in found.items() if v is not None} == {
-        k: f"{v:.5f}" for k, v in wanted.items()
+def same_digits(fields: dict[str, float | None], expected: dict[str, float]) -> bool:
+    return {k: f"{v:.5f}" for k, v in fields.items() if v is not None} == {
+        k: f"{v:.5f}" for k, v in expected.items()
     }
 
 
@@ -386,10 +411,10 @@ def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(
 ) -> None:
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path, seed)
-    found = find_results_reader(path)
+    results_reader = find_results_reader(path)
     assert (
-        found is not None
-        and found.RESULTS_OF == "geneval"
+        results_reader is not None
+        and results_reader.RESULTS_OF == "geneval"
         and find_results_reader(tmp_path) is None
     )
     score = results.import_scores(path, geneval_suite)
@@ -453,7 +478,7 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
     assert not results.is_results_file(tmp_path / "other.jsonl") and not results.is_results_file(
         tmp_path
     )
-    for text, said in (
+    for text, message in (
         ("", "has no results"),
         ('{"tag": "x"}\n', "line 1 is no GenEval result"),
         (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 has no metadata"),
@@ -470,7 +495,7 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
         ((json.dumps(rows[0]) + "\n") * 2, "has 2 images"),
     ):
         path.write_text(text)
-        with pytest.raises(StorageError, match=said):
+        with pytest.raises(StorageError, match=message):
             results.import_scores(path, geneval_suite)
 
 
@@ -530,7 +555,7 @@ def test_copies_are_told_by_file_name_whatever_the_order(
 
 
 def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
-    facts = prompt_metadata()[10]
+    prompt_metadata_result = prompt_metadata()[10]
     reason = (
         "expected red owl>=1, found 0 red; and 1 green\nexpected blue urn>=1, found 0 blue; and 1"
         " white"
@@ -539,20 +564,23 @@ def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: Twelve
     row = {
         "filename": "a/0/samples/0.png",
         "tag": "color_attr",
-        "prompt": facts["prompt"],
+        "prompt": prompt_metadata_result["prompt"],
         "correct": False,
         "reason": reason,
-        "metadata": json.dumps(facts),
+        "metadata": json.dumps(prompt_metadata_result),
         "details": json.dumps(details),
     }
     (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
-    (found,) = results.read_rows(tmp_path / "r.jsonl")
-    seen = results._annotations_of_row(found)
-    assert isinstance(seen["colours"], ColourAnnotation) and isinstance(
-        seen["detector"], DetectionAnnotation
+    (row_result,) = results.read_rows(tmp_path / "r.jsonl")
+    annotations_of_row = results._annotations_of_row(row_result)
+    assert isinstance(annotations_of_row["colours"], ColourAnnotation) and isinstance(
+        annotations_of_row["detector"], DetectionAnnotation
     )
-    assert [COLOURS[int(np.argmax(s))] for s in seen["colours"].probabilities] == ["green", "white"]
-    owls = [d for d in seen["detector"].detections if d.label == "owl"]
+    assert [COLOURS[int(np.argmax(s))] for s in annotations_of_row["colours"].probabilities] == [
+        "green",
+        "white",
+    ]
+    owls = [d for d in annotations_of_row["detector"].detections if d.label == "owl"]
     assert (
         owls[0].box == (0, 0, 9, 9) and owls[0].score == 0.5 > owls[1].score
     )  # of equals, the script's first stays first

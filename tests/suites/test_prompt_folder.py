@@ -47,7 +47,7 @@ def picture(index: int) -> np.ndarray:
     return np.full((4, 4, 3), 20 + index, dtype=np.uint8)
 
 
-def put(folder: Path, names: dict[str, int]) -> Path:
+def write_indexed_images(folder: Path, names: dict[str, int]) -> Path:
     """Files by name, each showing the index that it is the image of."""
     for name, index in names.items():
         path = folder / name
@@ -56,15 +56,15 @@ def put(folder: Path, names: dict[str, int]) -> Path:
     return folder
 
 
-def named(form: Callable[[int, int], str], copies: int = 2) -> dict[str, int]:
+def prompt_files(form: Callable[[int, int], str], copies: int = 2) -> dict[str, int]:
     return {form(prompt, copy): 4 * copy + prompt for prompt in range(4) for copy in range(copies)}
 
 
-def opened(folder: Path, **form: Any) -> SampleSet:
+def open_folder(folder: Path, **form: Any) -> SampleSet:
     return open_prompt_images(folder, "toy", SUITE, None, PromptFolderOptions(**form))
 
 
-def shown(samples: SampleSet) -> dict[int, int]:
+def shown_indices(samples: SampleSet) -> dict[int, int]:
     """The index that each image shows, by the index at which it is read."""
     return {index: int(samples.image(index)[0, 0, 0]) - 20 for index in samples.indices}
 
@@ -77,61 +77,78 @@ RIGHT = {index: index for index in range(8)}
 
 
 def test_files_written_prompt_by_prompt_are_read_so_when_it_is_stated(tmp_path: Path) -> None:
-    folder = put(tmp_path, named(lambda prompt, copy: f"{2 * prompt + copy:06d}.png"))
-    right, wrong = opened(folder, order="prompt-major"), opened(folder, order="copy-major")
-    assert shown(right) == RIGHT != shown(wrong)
+    folder = write_indexed_images(
+        tmp_path, prompt_files(lambda prompt, copy: f"{2 * prompt + copy:06d}.png")
+    )
+    right, wrong_folder = (
+        open_folder(folder, order="prompt-major"),
+        open_folder(folder, order="copy-major"),
+    )
+    assert shown_indices(right) == RIGHT != shown_indices(wrong_folder)
     assert "images: prompt-major as stated, 8 of the suite's 8, 2 of each prompt" in right.warnings
-    assert "images: copy-major as stated, 8 of the suite's 8" in wrong.warnings
+    assert "images: copy-major as stated, 8 of the suite's 8" in wrong_folder.warnings
 
 
 @pytest.mark.parametrize("name", ["sample_{}.png", "{}-final.png", "img ({}).png", "v2_{}.png"])
 def test_numbers_in_names_count_as_numbers_under_both_orders(tmp_path: Path, name: str) -> None:
     """Twelve files: as text, 10 comes before 2."""
 
-    class Wide(ToySuite):
+    class WideSuite(ToySuite):
         count, copies = 12, 3
 
     for order, index in (
         ("copy-major", lambda k: k),
         ("prompt-major", lambda k: k % 3 * 4 + k // 3),
     ):
-        folder = put(tmp_path / order, {name.format(k): index(k) for k in range(12)})
-        samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
-        assert shown(samples) == {k: k for k in range(12)}
+        folder = write_indexed_images(
+            tmp_path / order, {name.format(k): index(k) for k in range(12)}
+        )
+        samples = open_prompt_images(
+            folder, "toy", WideSuite(), None, PromptFolderOptions(order=order)
+        )  # type: ignore[arg-type]
+        assert shown_indices(samples) == {k: k for k in range(12)}
         (folder / name.format(5)).unlink()  # a lost one shifts no other
-        samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
-        assert shown(samples) == {k: k for k in range(12) if k != index(5)} and samples.failed == {
-            index(5): "no image of number 5"
-        }
+        samples = open_prompt_images(
+            folder, "toy", WideSuite(), None, PromptFolderOptions(order=order)
+        )  # type: ignore[arg-type]
+        assert shown_indices(samples) == {
+            k: k for k in range(12) if k != index(5)
+        } and samples.failed == {index(5): "no image of number 5"}
 
 
 def test_names_without_a_running_number_are_taken_only_when_none_can_be_missing(
     tmp_path: Path,
 ) -> None:
-    folder = put(tmp_path, named(lambda prompt, copy: f"{prompt:03d}_{copy}.png"))
-    samples = opened(folder, order="prompt-major")
-    assert shown(samples) == RIGHT and any("natural order" in line for line in samples.warnings)
+    folder = write_indexed_images(
+        tmp_path, prompt_files(lambda prompt, copy: f"{prompt:03d}_{copy}.png")
+    )
+    samples = open_folder(folder, order="prompt-major")
+    assert shown_indices(samples) == RIGHT and any(
+        "natural order" in line for line in samples.warnings
+    )
     (folder / "001_1.png").unlink()
     with pytest.raises(
         OptionError, match="no whole number of copies of the 4 prompts .* give --pattern"
     ):
-        opened(folder, order="prompt-major")
+        open_folder(folder, order="prompt-major")
 
 
 def test_a_last_image_that_is_lost_is_not_taken_for_another_number_of_copies(
     tmp_path: Path,
 ) -> None:
-    folder = put(tmp_path, {f"{k}.png": 0 for k in range(7)})
+    folder = write_indexed_images(tmp_path, {f"{k}.png": 0 for k in range(7)})
     with pytest.raises(OptionError, match="7 images, no whole number of copies"):
-        opened(folder, order="prompt-major")
-    assert opened(folder, order="copy-major").indices == list(range(7))  # as a run of --count 7
+        open_folder(folder, order="prompt-major")
+    assert open_folder(folder, order="copy-major").indices == list(
+        range(7)
+    )  # as a run of --count 7
 
 
 def test_numbers_that_begin_at_1_are_rejected_under_every_form(tmp_path: Path) -> None:
-    put(tmp_path / "flat", {f"{k}.png": k for k in range(1, 8)})
-    put(tmp_path / "parts", {f"{k}_0.png": k for k in range(1, 4)})
-    put(tmp_path / "copies", {f"{k}_1.png": k for k in range(4)})
-    put(tmp_path / "texts", {f"{text}_1.png": k for k, text in TEXT.items()})
+    write_indexed_images(tmp_path / "flat", {f"{k}.png": k for k in range(1, 8)})
+    write_indexed_images(tmp_path / "parts", {f"{k}_0.png": k for k in range(1, 4)})
+    write_indexed_images(tmp_path / "copies", {f"{k}_1.png": k for k in range(4)})
+    write_indexed_images(tmp_path / "texts", {f"{text}_1.png": k for k, text in TEXT.items()})
     cases = (
         ("flat", {"order": "copy-major"}),
         ("flat", {"order": "prompt-major"}),
@@ -142,17 +159,17 @@ def test_numbers_that_begin_at_1_are_rejected_under_every_form(tmp_path: Path) -
     )
     for name, form in cases:
         with pytest.raises(OptionError, match="count from 0.*--file-list"):
-            opened(tmp_path / name, **form)
-    put(tmp_path / "parts", {"4_0.png": 0, "0_0.png": 0})
+            open_folder(tmp_path / name, **form)
+    write_indexed_images(tmp_path / "parts", {"4_0.png": 0, "0_0.png": 0})
     with pytest.raises(
         OptionError, match=r"4_0.png: prompt_index is 4, toy has 0 to 3 \(numbers count from 0\)"
     ):
-        opened(tmp_path / "parts", pattern="{prompt_index}_{copy}.png")
+        open_folder(tmp_path / "parts", pattern="{prompt_index}_{copy}.png")
 
 
 def test_two_files_of_one_number_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"of one number; keep one of each"):
-        opened(put(tmp_path, {"3.png": 0, "03.png": 0}), order="copy-major")
+        open_folder(write_indexed_images(tmp_path, {"3.png": 0, "03.png": 0}), order="copy-major")
 
 
 def test_running_numbers_need_one_number_that_varies() -> None:
@@ -189,47 +206,58 @@ TEXT = {prompt: text for prompt, (_, text) in enumerate(PROMPTS)}
 def test_a_pattern_places_every_image_whatever_the_order_of_the_files(
     tmp_path: Path, pattern: str, name: Any
 ) -> None:
-    samples = opened(put(tmp_path, named(name)), pattern=pattern)
-    assert shown(samples) == RIGHT and samples.failed == {}
+    samples = open_folder(write_indexed_images(tmp_path, prompt_files(name)), pattern=pattern)
+    assert shown_indices(samples) == RIGHT and samples.failed == {}
     assert (
         f"images: placed by --pattern {pattern!r}, 2 of 2 images of each prompt" in samples.warnings
     )
 
 
 def test_what_does_not_match_is_told_and_what_is_missing_is_failed(tmp_path: Path) -> None:
-    names = named(lambda prompt, copy: f"{TEXT[prompt]}_{copy}.png")
+    names = prompt_files(lambda prompt, copy: f"{TEXT[prompt]}_{copy}.png")
     del names["a red square_1.png"]
-    samples = opened(
-        put(tmp_path, {**names, "grid.png": 0, "a green square_0.png": 0}),
+    samples = open_folder(
+        write_indexed_images(tmp_path, {**names, "grid.png": 0, "a green square_0.png": 0}),
         pattern="{prompt}_{copy}.png",
     )
-    assert samples.failed == {6: "no image of prompt 2, copy 1"} and shown(samples) == {
+    assert samples.failed == {6: "no image of prompt 2, copy 1"} and shown_indices(samples) == {
         k: k for k in range(8) if k != 6
     }
     assert "images: not read: a green square_0.png, grid.png" in samples.warnings
     with pytest.raises(
         SampleError, match="finds no image of toy in .*: grid.png: 'grid' is no prompt of toy"
     ):
-        opened(put(tmp_path / "other", {"grid.png": 0}), pattern="{prompt}.png")
+        open_folder(
+            write_indexed_images(tmp_path / "other", {"grid.png": 0}), pattern="{prompt}.png"
+        )
     with pytest.raises(SampleError, match=r"finds no image of toy in .*: grid.png does not match"):
-        opened(tmp_path / "other", pattern="{index}.png")
+        open_folder(tmp_path / "other", pattern="{index}.png")
 
 
 def test_one_image_a_prompt_is_one_copy_and_not_a_failed_second(tmp_path: Path) -> None:
-    samples = opened(
-        put(tmp_path, named(lambda prompt, copy: f"{TEXT[prompt]}.png", copies=1)),
+    samples = open_folder(
+        write_indexed_images(
+            tmp_path, prompt_files(lambda prompt, copy: f"{TEXT[prompt]}.png", copies=1)
+        ),
         pattern="{prompt}.png",
     )
-    assert (samples.n_asked, samples.failed, shown(samples)) == (4, {}, {k: k for k in range(4)})
+    assert (samples.n_asked, samples.failed, shown_indices(samples)) == (
+        4,
+        {},
+        {k: k for k in range(4)},
+    )
     assert any("1 of 2 images of each prompt" in line for line in samples.warnings)
 
 
 def test_two_files_for_one_image_are_an_error(tmp_path: Path) -> None:
-    folder = put(tmp_path, {"0_1.png": 0, "00_1.png": 0})
+    folder = write_indexed_images(tmp_path, {"0_1.png": 0, "00_1.png": 0})
     with pytest.raises(SampleError, match="for one image; keep one of them"):
-        opened(folder, pattern="{prompt_index}_{copy}.png")
+        open_folder(folder, pattern="{prompt_index}_{copy}.png")
     with pytest.raises(SampleError, match=r"add \{copy\} to the pattern"):
-        opened(put(tmp_path / "b", {"3.png": 0, "03.png": 0}), pattern="{prompt_index}.png")
+        open_folder(
+            write_indexed_images(tmp_path / "b", {"3.png": 0, "03.png": 0}),
+            pattern="{prompt_index}.png",
+        )
 
 
 def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
@@ -237,11 +265,14 @@ def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
         OptionError,
         match="the keys contradict each other: prompt_index is prompt 1, prompt is prompt 2",
     ):
-        opened(put(tmp_path, {"1-a red square.png": 0}), pattern="{prompt_index}-{prompt}.png")
+        open_folder(
+            write_indexed_images(tmp_path, {"1-a red square.png": 0}),
+            pattern="{prompt_index}-{prompt}.png",
+        )
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "message"),
     [
         ("{prompt_index}{copy}.png", "can be read in two ways"),
         ("{prompt_index}0{copy}.png", "can be read in two ways"),
@@ -258,14 +289,14 @@ def test_numbers_and_texts_that_disagree_are_an_error(tmp_path: Path) -> None:
         ("/{index}.png", "leaves the folder"),
     ],
 )
-def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         compile_pattern(pattern)
 
 
 def test_item_ids_place_images_where_a_suite_has_them(tmp_path: Path) -> None:
     shapes: Any = registry.load_by_name("suites", "shapes")
-    folder = put(
+    folder = write_indexed_images(
         tmp_path, {f"shapes{prompt:03d}-{copy}.png": 0 for prompt in (0, 66) for copy in (0, 1)}
     )
     samples = open_prompt_images(
@@ -273,14 +304,14 @@ def test_item_ids_place_images_where_a_suite_has_them(tmp_path: Path) -> None:
     )
     assert samples.indices == [0, 66, 67, 133] and samples.n_asked == 134
     with pytest.raises(OptionError, match="toy has no item ids; give prompt_index or prompt"):
-        opened(folder, pattern="{id}-{copy}.png")
+        open_folder(folder, pattern="{id}-{copy}.png")
 
 
 # ----------------------------------------------------------------------------------------------
 # list
 
 
-def listed(
+def write_file_list(
     path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", newline: str = "\n"
 ) -> Path:
     """A list in the form that its name tells."""
@@ -305,13 +336,13 @@ def listed(
     ],
 )
 def test_a_list_places_every_image(tmp_path: Path, suffix: str, keys: Any) -> None:
-    names = named(lambda prompt, copy: f"{copy}/{'dbca'[prompt]}.png")
-    folder = put(tmp_path / "images", names)
+    names = prompt_files(lambda prompt, copy: f"{copy}/{'dbca'[prompt]}.png")
+    folder = write_indexed_images(tmp_path / "images", names)
     rows = [
         {"file": name, **keys(index % 4, index // 4)} for name, index in reversed(names.items())
     ]
-    samples = opened(folder, file_list=listed(tmp_path / f"list{suffix}", rows))
-    assert shown(samples) == RIGHT and samples.failed == {}
+    samples = open_folder(folder, file_list=write_file_list(tmp_path / f"list{suffix}", rows))
+    assert shown_indices(samples) == RIGHT and samples.failed == {}
     assert (
         f"images: placed by --file-list list{suffix}, 2 of 2 images of each prompt"
         in samples.warnings
@@ -324,40 +355,48 @@ def test_a_list_places_every_image(tmp_path: Path, suffix: str, keys: Any) -> No
 def test_a_list_saved_on_windows_is_the_same_list(
     tmp_path: Path, encoding: str, newline: str
 ) -> None:
-    folder = put(tmp_path / "images", named(lambda prompt, copy: f"sub/{prompt}{copy}.png"))
+    folder = write_indexed_images(
+        tmp_path / "images", prompt_files(lambda prompt, copy: f"sub/{prompt}{copy}.png")
+    )
     rows = [
         {"file": f"sub\\{prompt}{copy}.png", "index": 4 * copy + prompt}
         for prompt in range(4)
         for copy in range(2)
     ]
     assert (
-        shown(opened(folder, file_list=listed(tmp_path / "list.tsv", rows, encoding, newline)))
+        shown_indices(
+            open_folder(
+                folder, file_list=write_file_list(tmp_path / "list.tsv", rows, encoding, newline)
+            )
+        )
         == RIGHT
     )
 
 
 def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path: Path) -> None:
-    folder = put(tmp_path / "images", named(lambda prompt, copy: f"{prompt}{copy}.png"))
+    folder = write_indexed_images(
+        tmp_path / "images", prompt_files(lambda prompt, copy: f"{prompt}{copy}.png")
+    )
     (folder / "10.png").unlink()
     rows = [
         {"file": f"{prompt}{copy}.png", "prompt_index": prompt, "copy": copy}
         for prompt in range(3)
         for copy in range(2)
     ]
-    samples = opened(folder, file_list=listed(tmp_path / "list.csv", rows))
+    samples = open_folder(folder, file_list=write_file_list(tmp_path / "list.csv", rows))
     assert samples.failed == {
         1: "10.png is listed and missing",
         3: "no image of prompt 3, copy 0",
         7: "no image of prompt 3, copy 1",
     }
     assert (
-        shown(samples) == {k: k for k in (0, 2, 4, 5, 6)}
+        shown_indices(samples) == {k: k for k in (0, 2, 4, 5, 6)}
         and "images: not read: 30.png, 31.png" in samples.warnings
     )
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"file": "../out.png", "index": 1}, "is not in"),
         ({"file": "/etc/passwd", "index": 1}, "is not in"),
@@ -374,13 +413,15 @@ def test_what_a_list_lacks_is_failed_and_what_it_does_not_name_is_told(tmp_path:
         ({"file": None, "index": 1}, "wanted file and index"),
     ],
 )
-def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
-    folder = put(tmp_path / "images", {"0.png": 0, "1.png": 1})
-    put(tmp_path, {"out.png": 0})
+def test_a_line_that_does_not_fit_is_named(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    folder = write_indexed_images(tmp_path / "images", {"0.png": 0, "1.png": 1})
+    write_indexed_images(tmp_path, {"out.png": 0})
     (folder / "link.png").symlink_to(tmp_path / "out.png")
-    path = listed(tmp_path / "list.jsonl", [{"file": "0.png", "index": 0}, row])
-    with pytest.raises(OptionError, match=told) as error:
-        opened(folder, file_list=path)
+    path = write_file_list(tmp_path / "list.jsonl", [{"file": "0.png", "index": 0}, row])
+    with pytest.raises(OptionError, match=message) as error:
+        open_folder(folder, file_list=path)
     assert "list.jsonl line 2" in str(error.value)
 
 
@@ -389,36 +430,42 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, row: dict[str, Any], 
 
 
 def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy: ToyEye) -> None:
-    folder = put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
+    folder = write_indexed_images(tmp_path / "images", {f"{k}.png": k for k in range(8)})
     with pytest.raises(
         OptionError, match="--order and --pattern both assign images to prompts; give one"
     ):
-        opened(folder, order="copy-major", pattern="{index}.png")
+        open_folder(folder, order="copy-major", pattern="{index}.png")
     with pytest.raises(
         OptionError, match="--pattern reads files of one image each; leave --tiles out"
     ):
-        opened(folder, pattern="{index}.png", tiles=1)
-    for arguments, told in (
+        open_folder(folder, pattern="{index}.png", tiles=1)
+    for arguments, message in (
         (
             ["digits-harope", "--suite", "digits", "--order", "copy-major"],
             "has no prompts, --order does not apply",
         ),
         (["shapes-harope", "--tiles", "4"], "is no folder of images, --tiles does not apply"),
     ):
-        done = CliRunner().invoke(main, ["eval", *arguments, "--out", str(tmp_path / "o")])
-        assert done.exit_code == 1 and told in done.output and not (tmp_path / "o").exists()
+        command_result = CliRunner().invoke(
+            main, ["eval", *arguments, "--out", str(tmp_path / "o")]
+        )
+        assert (
+            command_result.exit_code == 1
+            and message in command_result.output
+            and not (tmp_path / "o").exists()
+        )
 
 
 def test_rows_of_an_npz_need_their_order_too(tmp_path: Path) -> None:
-    put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
-    write_adm_npz(opened(tmp_path / "images", order="copy-major"), tmp_path / "rows.npz")
+    write_indexed_images(tmp_path / "images", {f"{k}.png": k for k in range(8)})
+    write_adm_npz(open_folder(tmp_path / "images", order="copy-major"), tmp_path / "rows.npz")
     with pytest.raises(
         OptionError, match="does not say which row is of which prompt .* --order copy-major"
     ):
-        opened(tmp_path / "rows.npz")
+        open_folder(tmp_path / "rows.npz")
     with pytest.raises(OptionError, match="convert it --to png"):
-        opened(tmp_path / "rows.npz", order="prompt-major")
-    assert shown(opened(tmp_path / "rows.npz", order="copy-major")) == RIGHT
+        open_folder(tmp_path / "rows.npz", order="prompt-major")
+    assert shown_indices(open_folder(tmp_path / "rows.npz", order="copy-major")) == RIGHT
 
 
 # --------------------------------------------------------------- one set of images, every way it
@@ -442,14 +489,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     indices = range(COPIES * 67)
     run.record_request(indices)
     for request in suite.requests(indices):
-        other = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
-        scene = compose_scene(caption_cases()[other], scene_rng("folders", request.index))
+        other_index = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
+        scene = compose_scene(caption_cases()[other_index], scene_rng("folders", request.index))
         run.add_sample(request, render_scene(scene, 32), None)
     (scored,) = evaluate_prompts(run.folder, run.folder, PromptScoring("shapes"), ["geneval"])
     return World(run.folder, scored.result)
 
 
-def flat(world: World, folder: Path, name: Callable[[int, int], str]) -> Path:
+def flatten_run(world: World, folder: Path, name: Callable[[int, int], str]) -> Path:
     """The run's images under other names, by prompt and copy."""
     folder.mkdir()
     for copy in range(COPIES):
@@ -479,10 +526,12 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(
     assert values["overall"] is not None and 0.5 < values["overall"] < 0.95, (
         "else a wrong order could score the same"
     )
-    by_prompt = flat(
+    by_prompt = flatten_run(
         world, tmp_path / "by_prompt", lambda prompt, copy: f"{COPIES * prompt + copy:06d}.png"
     )
-    by_name = flat(world, tmp_path / "by_name", lambda prompt, copy: f"{prompt:03d}_{copy + 1}.png")
+    by_name = flatten_run(
+        world, tmp_path / "by_name", lambda prompt, copy: f"{prompt:03d}_{copy + 1}.png"
+    )
     rows = [
         {"file": f"{prompt:03d}_{copy + 1}.png", "prompt_index": prompt, "copy": copy}
         for prompt in range(67)
@@ -491,20 +540,22 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(
     convert(world.run, tmp_path / "png", "png")
     convert(world.run, tmp_path / "official", "geneval")
     convert(world.run, tmp_path / "rows.npz", "adm")
-    again = flat(world, tmp_path / "pattern", lambda prompt, copy: f"{prompt:03d}_{copy}.png")
-    ways: list[tuple[Path, dict[str, Any]]] = [
+    again = flatten_run(
+        world, tmp_path / "pattern", lambda prompt, copy: f"{prompt:03d}_{copy}.png"
+    )
+    ways_items: list[tuple[Path, dict[str, Any]]] = [
         (by_prompt, {"order": "prompt-major"}),
         (again, {"pattern": "{prompt_index}_{copy}.png"}),
-        (by_name, {"file_list": listed(tmp_path / "list.csv", rows)}),
+        (by_name, {"file_list": write_file_list(tmp_path / "list.csv", rows)}),
         (tmp_path / "png", {}),
         (tmp_path / "official", {}),
         (tmp_path / "rows.npz", {"order": "copy-major"}),
     ]
-    for number, (target, form) in enumerate(ways):
-        found = scores(world, target, tmp_path / f"o{number}", **form)
-        assert found.measurements == world.result.measurements, f"{target.name} {form}"
+    for number, (target, form) in enumerate(ways_items):
+        result = scores(world, target, tmp_path / f"o{number}", **form)
+        assert result.measurements == world.result.measurements, f"{target.name} {form}"
         if target.suffix != ".npz":  # whose images are known by their pixels
-            assert found.samples_sha256 == world.result.samples_sha256
+            assert result.samples_sha256 == world.result.samples_sha256
     assert (
         scores(world, by_prompt, tmp_path / "wrong", order="copy-major").measurements
         != world.result.measurements
@@ -523,7 +574,9 @@ def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path:
     """FID needs no prompts, but its result lies beside theirs and must be of the same images at the
     same indices.
     """
-    folder = flat(world, tmp_path / "i", lambda prompt, copy: f"{COPIES * prompt + copy}.png")
+    folder = flatten_run(
+        world, tmp_path / "i", lambda prompt, copy: f"{COPIES * prompt + copy}.png"
+    )
     arguments = [
         "eval",
         str(folder),
@@ -536,17 +589,17 @@ def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path:
         "--json",
     ]
     shutil.copytree(world.run / "annotations", tmp_path / "o" / "annotations")
-    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
-    assert done.exit_code == 0, done.output
-    results = [row["result"] for row in json.loads(done.stdout)["results"]]
+    command_result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o")])
+    assert command_result.exit_code == 0, command_result.output
+    results = [row["result"] for row in json.loads(command_result.stdout)["results"]]
     assert {result["samples_sha256"] for result in results} == {world.result.samples_sha256}
     assert all(
         "prompt-major as stated" in " ".join(warning["text"] for warning in result["warnings"])
         for result in results
     )
-    done = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
-    assert "images: prompt-major as stated" in done.stderr and list(
-        csv.reader(done.stdout.splitlines())
+    command_result = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
+    assert "images: prompt-major as stated" in command_result.stderr and list(
+        csv.reader(command_result.stdout.splitlines())
     )
 
 
@@ -558,16 +611,24 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[3] |= {"status": "failed", "reason": "not finite", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = CliRunner().invoke(main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"])
-    assert done.exit_code == 0 and "133 images, 1 failed samples excluded" in done.output, (
-        done.output
+    command_result = CliRunner().invoke(
+        main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"]
     )
+    assert (
+        command_result.exit_code == 0
+        and "133 images, 1 failed samples excluded" in command_result.output
+    ), command_result.output
     suite: Any = registry.load_by_name("suites", "shapes")
-    one, two = (
+    prompt_images, two = (
         open_prompt_images(run, "shapes", suite),
         open_prompt_images(tmp_path / "png", "shapes", suite),
     )
-    assert (one.indices, one.failed, one.hashes, one.n_asked) == (
+    assert (
+        prompt_images.indices,
+        prompt_images.failed,
+        prompt_images.hashes,
+        prompt_images.n_asked,
+    ) == (
         two.indices,
         two.failed,
         two.hashes,
@@ -590,8 +651,8 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(
 
 
 def test_convert_prints_what_it_must_say_of_the_source(tmp_path: Path, toy: ToyEye) -> None:
-    folder = put(
-        tmp_path / "i", {**named(lambda prompt, copy: f"{prompt}_{copy}.png"), "grid.png": 0}
+    folder = write_indexed_images(
+        tmp_path / "i", {**prompt_files(lambda prompt, copy: f"{prompt}_{copy}.png"), "grid.png": 0}
     )
     arguments = [
         "convert",
@@ -602,12 +663,14 @@ def test_convert_prints_what_it_must_say_of_the_source(tmp_path: Path, toy: ToyE
         "--pattern",
         "{prompt_index}_{copy}.png",
     ]
-    done = CliRunner().invoke(main, arguments)
+    command_result = CliRunner().invoke(main, arguments)
     assert (
-        done.exit_code == 1
-        and "no suite is given; give --suite NAME" in done.output
+        command_result.exit_code == 1
+        and "no suite is given; give --suite NAME" in command_result.output
         and not (tmp_path / "png").exists()
     )
-    done = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
-    assert done.exit_code == 0 and "images: not read: grid.png" in done.output, done.output
-    assert shown(opened(tmp_path / "png")) == RIGHT
+    command_result = CliRunner().invoke(main, [*arguments, "--suite", "toy"])
+    assert (
+        command_result.exit_code == 0 and "images: not read: grid.png" in command_result.output
+    ), command_result.output
+    assert shown_indices(open_folder(tmp_path / "png")) == RIGHT

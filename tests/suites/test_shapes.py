@@ -41,31 +41,37 @@ def truth(prompt: int, side: int = 32) -> np.ndarray:
 
 def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[AnnotatedImage]:
     """Every first copy as the judge sees the scene of its own caption, or of another one."""
-    rule, opened, found = registry.load_by_name("evaluators", evaluator), JUDGE.open("cpu"), []
+    rule, loaded_network, records = (
+        registry.load_by_name("evaluators", evaluator),
+        JUDGE.open("cpu"),
+        [],
+    )
     for index in range(len(caption_cases())):
         case = SUITE.case(index)
         if rule.metadata_key not in case.metadata:
             continue
-        image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
+        image, records_value = truth((image_of or {}).get(index, index)), dict[str, Any]()
         for look in rule.annotator_roles:
-            ask = look.make_query(case.metadata[rule.metadata_key], seen)
+            ask = look.make_query(case.metadata[rule.metadata_key], records_value)
             if ask is not None:
-                seen[look.role] = opened.annotate(look.role, image, ask)
-        found.append(
+                records_value[look.role] = loaded_network.annotate(look.role, image, ask)
+        records.append(
             AnnotatedImage(
                 index=index,
                 prompt_index=case.prompt_index,
                 copy=0,
                 prompt=case.prompt,
                 metadata=case.metadata[rule.metadata_key],
-                annotations=seen,
+                annotations=records_value,
             )
         )
-    return found
+    return records
 
 
-def values(evaluator: str, shown: list[AnnotatedImage], rules: str) -> dict[str, float | None]:
-    score = registry.load_by_name("evaluators", evaluator).evaluate(shown, rules, False)
+def values(
+    evaluator: str, shown_items: list[AnnotatedImage], rules: str
+) -> dict[str, float | None]:
+    score = registry.load_by_name("evaluators", evaluator).evaluate(shown_items, rules, False)
     return {m.name: m.value for m in score.measurements}
 
 
@@ -87,10 +93,12 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(
 ) -> None:
     (case,) = JUDGE.self_checks()
     assert case.check(JUDGE.open("cpu")) is None
-    whole = detect_shapes.detect_shapes
-    monkeypatch.setattr(detect_shapes, "detect_shapes", lambda image: whole(image)[1:])
-    spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
-    assert "not read as drawn" in (case.check(spoiled) or "")
+    whole_detect_shapes = detect_shapes.detect_shapes
+    monkeypatch.setattr(
+        detect_shapes, "detect_shapes", lambda image: whole_detect_shapes(image)[1:]
+    )
+    spoiled_shapes_vision = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
+    assert "not read as drawn" in (case.check(spoiled_shapes_vision) or "")
 
 
 def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:
@@ -101,12 +109,12 @@ def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path:
     }
     assert all(rate.n_cases >= 600 for rate in rates)
     path = generate(make_plan("shapes-rope-axial", None, {"steps": 2}), [0, 1], tmp_path).folder
-    found = evaluate_prompts(path, path, PromptScoring("shapes"), ["geneval"], None)[0].result
-    assert found.judge_error_rates == {"shapes-vision": rates}
-    said = [check.text for check in collect_checks(read_runs(tmp_path))]
+    result = evaluate_prompts(path, path, PromptScoring("shapes"), ["geneval"], None)[0].result
+    assert result.judge_error_rates == {"shapes-vision": rates}
+    texts = [check.text for check in collect_checks(read_runs(tmp_path))]
     assert any(
         text.startswith("judge shapes-vision on cases with a known answer: no error in ")
-        for text in said
+        for text in texts
     )
 
 
@@ -116,17 +124,17 @@ def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(
     """Runs recorded this hash before the files moved; one changed line of code is another
     parser.
     """
-    recorded = "b76b41b4ccee6610d7a4c6fb398863a73fe5ca074406e73fe9dcfdcb22dd52b8"
-    assert JUDGE.weights_sha256() == recorded == JUDGE.open("cpu").weights_sha256
+    recorded_text = "b76b41b4ccee6610d7a4c6fb398863a73fe5ca074406e73fe9dcfdcb22dd52b8"
+    assert JUDGE.weights_sha256() == recorded_text == JUDGE.open("cpu").weights_sha256
     for name in shapes_vision.PARSER_FILES:
         (tmp_path / name).write_bytes((Path(shapes_scenes.__path__[0]) / name).read_bytes())
     monkeypatch.setattr(shapes_scenes, "__path__", [str(tmp_path)])
     shapes_vision._parser_sha256.cache_clear()
     try:
-        assert shapes_vision._parser_sha256() == recorded
+        assert shapes_vision._parser_sha256() == recorded_text
         (tmp_path / "words.py").write_text((tmp_path / "words.py").read_text() + "MORE = 1\n")
         shapes_vision._parser_sha256.cache_clear()
-        assert shapes_vision._parser_sha256() != recorded
+        assert shapes_vision._parser_sha256() != recorded_text
     finally:
         shapes_vision._parser_sha256.cache_clear()
 
@@ -138,8 +146,10 @@ def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
-    said = JUDGE.open("cpu").annotate("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
-    assert said.answers[0].text == "" and said.answers[0].yes_probability is None  # type: ignore[union-attr]
+    annotation = JUDGE.open("cpu").annotate(
+        "vqa", truth(0), VqaQuery(questions=("What is the mood?",))
+    )
+    assert annotation.answers[0].text == "" and annotation.answers[0].yes_probability is None  # type: ignore[union-attr]
 
 
 def test_judge_finds_nothing_in_an_empty_scene() -> None:
@@ -153,40 +163,46 @@ def test_judge_finds_nothing_in_an_empty_scene() -> None:
 
 @pytest.mark.parametrize("rules", ["official", "corrected"])
 @pytest.mark.parametrize(
-    ("evaluator", "most"), [("geneval", 1.0), ("dpg-bench", 100.0), ("t2i-compbench", 1.0)]
+    ("evaluator", "most_value"), [("geneval", 1.0), ("dpg-bench", 100.0), ("t2i-compbench", 1.0)]
 )
-def test_rendered_truth_has_the_best_score(evaluator: str, most: float, rules: str) -> None:
-    found = {
+def test_rendered_truth_has_the_best_score(evaluator: str, most_value: float, rules: str) -> None:
+    result = {
         name: value
         for name, value in values(evaluator, sights(evaluator), rules).items()
         if value is not None
     }
-    assert len(found) >= 3
-    assert all(value == pytest.approx(most, abs=0.03 * most) for value in found.values()), found
+    assert len(result) >= 3
+    assert all(
+        value == pytest.approx(most_value, abs=0.03 * most_value) for value in result.values()
+    ), result
 
 
 def test_scenes_of_other_captions_score_low() -> None:
     """Some fulfil the other caption by chance, single things above all."""
-    count, found = len(caption_cases()), []
+    count, records = len(caption_cases()), []
     for shift in (11, 37, 53):
-        other = {index: (index + shift) % count for index in range(count)}
-        found.append(values("geneval", sights("geneval", other), "official")["overall"] or 0)
-        assert (values("dpg-bench", sights("dpg-bench", other), "official")["dpg"] or 0) < 60
-    assert sum(found) / len(found) < 0.2
+        other_indexes = {index: (index + shift) % count for index in range(count)}
+        records.append(
+            values("geneval", sights("geneval", other_indexes), "official")["overall"] or 0
+        )
+        assert (
+            values("dpg-bench", sights("dpg-bench", other_indexes), "official")["dpg"] or 0
+        ) < 60
+    assert sum(records) / len(records) < 0.2
 
 
 def test_images_for_a_judge_hold_every_content() -> None:
     images, labels = SUITE.images("held-out")
     assert images.shape == (4800, 32, 32, 3) and images.dtype == np.uint8
-    known = set(SUITE.images("train")[1] // N_COLOUR_SETS)
-    assert known == set(range(len(CONTENTS))) >= set(labels // N_COLOUR_SETS)
+    known_names = set(SUITE.images("train")[1] // N_COLOUR_SETS)
+    assert known_names == set(range(len(CONTENTS))) >= set(labels // N_COLOUR_SETS)
     with pytest.raises(OptionError, match="splits"):
         SUITE.images("middle")
 
 
 def test_a_label_says_shapes_counts_and_colours() -> None:
     paint = (0.0, 0.0, 0.0)
-    told = scene_label(
+    scene_label_result = scene_label(
         Scene(
             Background(),
             (
@@ -195,8 +211,10 @@ def test_a_label_says_shapes_counts_and_colours() -> None:
             ),
         )
     )
-    assert CONTENTS[told // N_COLOUR_SETS] == (("circle", 1), ("ring", 1))
-    assert [colour for i, colour in enumerate(COLOURS) if told % N_COLOUR_SETS >> i & 1] == [
+    assert CONTENTS[scene_label_result // N_COLOUR_SETS] == (("circle", 1), ("ring", 1))
+    assert [
+        colour for i, colour in enumerate(COLOURS) if scene_label_result % N_COLOUR_SETS >> i & 1
+    ] == [
         "red",
         "white",
     ]

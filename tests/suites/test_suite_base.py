@@ -27,7 +27,7 @@ from harope_bench.suites.official_layouts import base as layouts
 KINDS = (LabelSuite, CaptionSuite, PromptSuite, ClassificationSuite)
 
 
-class Plain(LabelSuite):
+class MinimalSuite(LabelSuite):
     """A suite that defines what it must and nothing else."""
 
     version, title, count, resolution, evaluators = 1, "plain", 4, 8, ()
@@ -49,7 +49,7 @@ def test_every_shipped_suite_is_of_one_kind(name: str) -> None:
 
 
 def test_what_a_suite_leaves_out_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = Plain()
+    suite = MinimalSuite()
     assert (
         suite.has_exact_count,
         suite.profiles,

@@ -48,22 +48,22 @@ def labels_of(policy: str | None, count: int = 3000, seed: int = 0) -> list[int]
 
 
 def test_uniform_labels_depend_on_seed_and_index_alone() -> None:
-    whole = labels_of("uniform")
+    whole_labels_of = labels_of("uniform")
     suite = ImageNetSuite(256)
     for indices in ([2999], [7, 3, 500]):
         assert [r.label for r in suite.requests(indices, settings(labels="uniform"))] == [
-            whole[i] for i in indices
+            whole_labels_of[i] for i in indices
         ]
-    assert labels_of("uniform", seed=1) != whole
-    assert labels_of(None) == whole  # the suite's own policy
+    assert labels_of("uniform", seed=1) != whole_labels_of
+    assert labels_of(None) == whole_labels_of  # the suite's own policy
 
 
 def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
-    uniform, balanced = (
+    uniform, balanced_counts = (
         Counter(labels_of("uniform", 50_000)),
         Counter(labels_of("balanced", 50_000)),
     )
-    assert set(balanced.values()) == {50} and labels_of("balanced", 3) == [0, 1, 2]
+    assert set(balanced_counts.values()) == {50} and labels_of("balanced", 3) == [0, 1, 2]
     counts = np.array([uniform[i] for i in range(1000)])
     chi2 = ((counts - 50) ** 2 / 50).sum()
     assert abs(chi2 - 999) < 5 * np.sqrt(2 * 999), "50,000 multinomial draws over 1,000 classes"
@@ -72,34 +72,37 @@ def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
 def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(str((7 * i) % 1000) for i in range(50)))
-    recorded = ImageNetSuite(256).label_policy(str(path))
-    assert recorded.startswith("file:") and settings(labels=recorded)
+    recorded_label_policy = ImageNetSuite(256).label_policy(str(path))
+    assert recorded_label_policy.startswith("file:") and settings(labels=recorded_label_policy)
     path.unlink()
-    assert labels_of(recorded, 50) == [(7 * i) % 1000 for i in range(50)]
-    assert ImageNetSuite(256).label_policy(recorded) == recorded
+    assert labels_of(recorded_label_policy, 50) == [(7 * i) % 1000 for i in range(50)]
+    assert ImageNetSuite(256).label_policy(recorded_label_policy) == recorded_label_policy
     with pytest.raises(OptionError, match="sample 50 has no label, the file has 50"):
-        labels_of(recorded, 51)
+        labels_of(recorded_label_policy, 51)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "has no labels"), ("-1", "'-1'")],
 )
-def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "l.txt").write_text(text)
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
 
 
 def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("3\n1\n4\n")
-    recorded = ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
-    label_policies.stored_labels_path(recorded).write_text("3\n1\n5\n")
-    for use in (lambda: labels_of(recorded, 3), lambda: ImageNetSuite(256).label_policy(recorded)):
+    recorded_label_policy = ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
+    label_policies.stored_labels_path(recorded_label_policy).write_text("3\n1\n5\n")
+    for use in (
+        lambda: labels_of(recorded_label_policy, 3),
+        lambda: ImageNetSuite(256).label_policy(recorded_label_policy),
+    ):
         with pytest.raises(OptionError, match="its name says"):
             use()
     ImageNetSuite(256).label_policy(str(tmp_path / "l.txt"))
-    assert labels_of(recorded, 3) == [3, 1, 4]
+    assert labels_of(recorded_label_policy, 3) == [3, 1, 4]
 
 
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
@@ -112,18 +115,21 @@ def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
 
 
 def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Checkpoint) -> None:
-    plain = Plan(checkpoint=tiny_checkpoint, suite="digits", suite_version=1, settings=settings())
-    assert (
-        "labels" not in plain.digest_fields()["settings"] and "preset" not in plain.digest_fields()
+    plain_plan = Plan(
+        checkpoint=tiny_checkpoint, suite="digits", suite_version=1, settings=settings()
     )
-    named = plain.model_copy(update={"preset": "harope-release"})
-    assert named.digest == plain.digest
-    other = plain.model_copy(update={"settings": settings(labels="balanced")})
-    assert other.digest != plain.digest
+    assert (
+        "labels" not in plain_plan.digest_fields()["settings"]
+        and "preset" not in plain_plan.digest_fields()
+    )
+    keywords = plain_plan.model_copy(update={"preset": "harope-release"})
+    assert keywords.digest == plain_plan.digest
+    second = plain_plan.model_copy(update={"settings": settings(labels="balanced")})
+    assert second.digest != plain_plan.digest
 
 
 def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
-    found = make_checkpoint("mine")
+    checkpoint = make_checkpoint("mine")
     path = registry.find_entry("checkpoints", "mine").path
     assert path is not None
     path.write_text(
@@ -149,7 +155,7 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
         1.5,
         "uniform",
     )
-    other = make_plan(
+    other_plan = make_plan(
         "mine",
         None,
         {
@@ -160,12 +166,12 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
             "guidance_channels": "all",
         },
     )
-    assert (other.settings.steps, other.settings.labels) == (10, "balanced")
+    assert (other_plan.settings.steps, other_plan.settings.labels) == (10, "balanced")
     with pytest.raises(
         OptionError, match="suite imagenet-256 has no preset 'mine'; choose one of harope-release, "
     ):
         make_plan("mine", None, {"preset": "mine", "resolution": 8})
-    assert found.suite == "digits"
+    assert checkpoint.suite == "digits"
 
 
 def test_digits_leave_no_choice_of_labels(tiny_checkpoint: Checkpoint) -> None:
@@ -177,15 +183,25 @@ def test_digits_leave_no_choice_of_labels(tiny_checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_is_scored_by_adm_on_exactly_fifty_thousand(name: str) -> None:
     suite = registry.load_by_name("suites", name)
-    chosen = resolve_profile(suite, "fidelity", FeatureScoring(name))
-    assert (chosen.evaluator.profile, chosen.judge, chosen.suffix, suite.count) == (
+    chosen_resolve_profile = resolve_profile(suite, "fidelity", FeatureScoring(name))
+    assert (
+        chosen_resolve_profile.evaluator.profile,
+        chosen_resolve_profile.judge,
+        chosen_resolve_profile.suffix,
+        suite.count,
+    ) == (
         "adm",
         "inception-2015",
         "",
         50_000,
     )
-    clean = resolve_profile(suite, "fidelity", FeatureScoring(name, profile="clean"))
-    assert (clean.judge, clean.suffix) == ("inception-2015-clean", "_clean")
+    clean_resolve_profile = resolve_profile(
+        suite, "fidelity", FeatureScoring(name, profile="clean")
+    )
+    assert (clean_resolve_profile.judge, clean_resolve_profile.suffix) == (
+        "inception-2015-clean",
+        "_clean",
+    )
 
 
 def images(count: int) -> SampleSet:
@@ -195,10 +211,10 @@ def images(count: int) -> SampleSet:
 def test_images_that_share_prompts_are_no_independent_draws_and_it_is_said() -> None:
     shapes = registry.load_by_name("suites", "shapes")
     prompts = shapes.count // shapes.copies
-    (told,) = repeated_prompts_notes(images(prompts + 7), shapes)
+    (repeated_prompts_note,) = repeated_prompts_notes(images(prompts + 7), shapes)
     assert (
-        told.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts")
-        and "errors are too small" in told
+        repeated_prompts_note.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts")
+        and "errors are too small" in repeated_prompts_note
     )
     assert (
         repeated_prompts_notes(images(prompts), shapes) == ()
@@ -234,10 +250,10 @@ def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
         suite.reference("inception-2015-clean")
     (tmp_path / "VIRTUAL_imagenet256_labeled.npz").write_bytes(b"npz")
     fetch_asset("imagenet-256-reference", tmp_path)
-    found = suite.reference("inception-2015")
+    reference = suite.reference("inception-2015")
     assert (
-        found.path.read_bytes() == b"npz"
-        and found.judge_sha256 == local_files.load_asset("inception-2015").files[0].sha256
+        reference.path.read_bytes() == b"npz"
+        and reference.judge_sha256 == local_files.load_asset("inception-2015").files[0].sha256
     )
 
 
@@ -259,14 +275,14 @@ def archive(path: Path, images: int = 50) -> Path:
 def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = local_files.load_asset("coco-captions")
-    unpinned = [
-        file.model_copy(update={"bytes": None, "md5": None}) for file in published.files
+    published_asset = local_files.load_asset("coco-captions")
+    unpinned_files = [
+        file.model_copy(update={"bytes": None, "md5": None}) for file in published_asset.files
     ]  # ours is small
     monkeypatch.setattr(
         local_files,
         "load_asset",
-        lambda name: published.model_copy(update={"files": tuple(unpinned)}),
+        lambda name: published_asset.model_copy(update={"files": tuple(unpinned_files)}),
     )
     fetch_asset("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
     requests = registry.load_by_name("suites", "coco-fid").requests(range(50))

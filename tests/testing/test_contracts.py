@@ -49,10 +49,10 @@ class LoadedToy(LoadedFeatureExtractor):
 def judge(
     see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None,
     opened_sha256: str = "ab" * 32,
-    **facts: Any,
+    **fields: Any,
 ) -> Any:
     see = see or (lambda images: {"colour": images.mean((1, 2)).astype(np.float32)})
-    plain = {
+    plain_fields = {
         "version": 1,
         "judge_class": "micro",
         "preprocessing": "none",
@@ -60,8 +60,8 @@ def judge(
         "batch_size": 10,
     }
     members = {
-        **plain,
-        **facts,
+        **plain_fields,
+        **fields,
         "weights_sha256": lambda self: "ab" * 32,
         "open": lambda self, device: LoadedToy(see, opened_sha256),
     }
@@ -85,7 +85,7 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("liar", "said"),
+    ("liar", "message"),
     [
         (judge(version=0), "version is 0"),
         (judge(judge_class="real"), "judge_class is 'real'"),
@@ -114,10 +114,10 @@ def test_a_judge_that_keeps_its_promises_passes() -> None:
         (judge(overwriting), "changes its input images"),
     ],
 )
-def test_the_contract_catches_a_judge_that_breaks_it(liar: Any, said: str) -> None:
-    with pytest.raises(AssertionError) as caught:
+def test_the_contract_catches_a_judge_that_breaks_it(liar: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as excinfo:
         testing.check_judge(liar)
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 def gaussian(n: int, seed: int) -> dict[str, np.ndarray]:
@@ -152,19 +152,19 @@ class ToyEvaluator(FeatureEvaluator):
     parity = "none: a toy"
     metrics = (Metric(name="mean", title="Mean", direction="higher", unit="none", decimals=2),)
 
-    def evaluate(self, seen: Features, reference: Any) -> EvaluatorOutput:
-        rows = seen.arrays["features"][:, 0].astype(np.float64)
+    def evaluate(self, features: Features, reference: Any) -> EvaluatorOutput:
+        rows = features.arrays["features"][:, 0].astype(np.float64)
         return EvaluatorOutput(
-            (self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ()
+            (self.measure(rows, features.failed),), {"mean": rows} if len(rows) else {}, ()
         )
 
     def measure(self, rows: np.ndarray, failed: int) -> Measurement:
         value = float(rows.mean()) if len(rows) else None
-        return measured(value, len(rows), failed)
+        return make_measurement(value, len(rows), failed)
 
 
-def measured(value: float | None, scored: int, failed: int, **changes: Any) -> Measurement:
-    facts = {
+def make_measurement(value: float | None, scored: int, failed: int, **changes: Any) -> Measurement:
+    fields = {
         "metric": "mean",
         "name": "mean",
         "value": value,
@@ -172,21 +172,23 @@ def measured(value: float | None, scored: int, failed: int, **changes: Any) -> M
         "n_scored": scored,
         "n_failed": failed,
     }
-    return Measurement(**{**facts, "reason": None if value is not None else "no images", **changes})
+    return Measurement(
+        **{**fields, "reason": None if value is not None else "no images", **changes}
+    )
 
 
-def evaluator(measure: Callable[..., Measurement] | None = None, **facts: Any) -> Any:
+def evaluator(measure: Callable[..., Measurement] | None = None, **fields: Any) -> Any:
     members = {
-        **facts,
+        **fields,
         **({"measure": lambda self, rows, failed: measure(rows, failed)} if measure else {}),
     }
     return type("Liar", (ToyEvaluator,), members)()
 
 
-def clobbering(self: Any, seen: Features, reference: Any) -> EvaluatorOutput:
-    if len(seen.indices):
-        seen.arrays["features"][0, 0] += 1
-    return ToyEvaluator.evaluate(self, seen, reference)
+def clobbering(self: Any, features: Features, reference: Any) -> EvaluatorOutput:
+    if len(features.indices):
+        features.arrays["features"][0, 0] += 1
+    return ToyEvaluator.evaluate(self, features, reference)
 
 
 def test_an_evaluator_that_keeps_its_promises_passes() -> None:
@@ -197,7 +199,7 @@ METRIC = ToyEvaluator.metrics[0]
 
 
 @pytest.mark.parametrize(
-    ("liar", "said"),
+    ("liar", "message"),
     [
         (evaluator(version="1"), "version is '1'"),
         (evaluator(parity=""), "declares no parity"),
@@ -208,62 +210,66 @@ METRIC = ToyEvaluator.metrics[0]
             "it measures ['mean'], declares ['mean', 'other']",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0, len(rows), 0)),
+            evaluator(lambda rows, failed: make_measurement(1.0, len(rows), 0)),
             "asked, there were 60 rows and 2 failed",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0 + failed, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(1.0 + failed, len(rows), failed)),
             "a failure must not be scored",
         ),
         (
-            evaluator(lambda rows, failed: measured(0.0, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(0.0, len(rows), failed)),
             "on no images at all, wanted None",
         ),
         (
-            evaluator(lambda rows, failed: measured(float(rows[0]), len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(float(rows[0]), len(rows), failed)),
             "gives_reasons_for_missing_values: IndexError",
         ),
         (
-            evaluator(lambda rows, failed: measured(None, len(rows), failed)),
+            evaluator(lambda rows, failed: make_measurement(None, len(rows), failed)),
             "has no value on 60 good rows",
         ),
         (
             evaluator(
-                lambda rows, failed: measured(
+                lambda rows, failed: make_measurement(
                     1.0, len(rows), failed, low=2.0, high=3.0, interval="x"
                 )
             ),
             "is outside its interval",
         ),
         (
-            evaluator(lambda rows, failed: measured(1.0, len(rows), failed, low=0.0, high=3.0)),
+            evaluator(
+                lambda rows, failed: make_measurement(1.0, len(rows), failed, low=0.0, high=3.0)
+            ),
             "has an interval without a name",
         ),
         (
             evaluator(
-                lambda rows, failed: measured(np.random.default_rng().random(), len(rows), failed)
+                lambda rows, failed: make_measurement(
+                    np.random.default_rng().random(), len(rows), failed
+                )
             ),
             "gives another result at the second call",
         ),
         (evaluator(evaluate=clobbering), "changes its input features features"),
         (
             evaluator(
-                evaluate=lambda self, seen, ref: ToyEvaluator.evaluate(self, seen, ref)._replace(
-                    per_sample={"mean": np.zeros(7)}
-                )
+                evaluate=lambda self, records, ref: ToyEvaluator.evaluate(
+                    self, records, ref
+                )._replace(per_sample={"mean": np.zeros(7)})
             ),
             "per_sample of mean has 7 rows for 60 samples",
         ),
     ],
 )
-def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) -> None:
-    with pytest.raises(AssertionError) as caught:
+def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as excinfo:
         testing.check_evaluator(liar, *synthetic())
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"published": {"fid": "9.49 FID"}}, "prints '9.49 FID', wanted a number"),
         ({"published": {"fid": "9.4"}}, "prints '9.4', its column has 2 decimals"),
@@ -277,30 +283,30 @@ def test_the_contract_catches_an_evaluator_that_breaks_it(liar: Any, said: str) 
     ],
 )
 def test_the_contract_reads_a_table_as_a_reader_does(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str | None
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str | None
 ) -> None:
     best = change.get("best_by_value", {"all": {"fid": ["two"]}})
-    first = {
+    first_fields = {
         "id": "one",
         "title": "One",
         "published": {"fid": "9.49"},
         **{k: v for k, v in change.items() if k != "best_by_value"},
     }
-    facts = {
+    fields = {
         "id": "T", "number": 99, "title": "A table", "best_by_value": best,
         "columns": [{"key": "fid", "title": "FID", "direction": "lower", "decimals": 2}],
-        "rows": [first, {"id": "two", "title": "Two", "published": {"fid": "8.90"}}],
+        "rows": [first_fields, {"id": "two", "title": "Two", "published": {"fid": "8.90"}}],
     }  # fmt: skip
     monkeypatch.setattr(
         "harope_bench.leaderboards.board.load_table",
-        lambda name: table_spec.parse_table(facts, "a test"),
+        lambda name: table_spec.parse_table(fields, "a test"),
     )
-    if said is None:
+    if message is None:
         testing.check_table("table99")
         return
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as excinfo:
         testing.check_table("table99")
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -> None:
@@ -313,7 +319,7 @@ def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -
         violations.expect(False, "lies")
         violations.expect(True, "holds")
 
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as excinfo:
         violations.run_checks([crashes, lies])
-    assert str(caught.value) == "thing x breaks its contract:\n- crashes: KeyError: 'gone'\n- lies"
+    assert str(excinfo.value) == "thing x breaks its contract:\n- crashes: KeyError: 'gone'\n- lies"
     ContractViolations("thing y").run_checks([])

@@ -12,20 +12,23 @@ from harope_bench import testing
 from harope_bench.core.annotations import Detection, DetectionAnnotation, VqaAnnotation, VqaAnswer
 from harope_bench.evaluators.base import AnnotatedImage, SampleScore, WeightedScore
 
-FOUND = DetectionAnnotation(
+FOUND_DETECTION_ANNOTATION = DetectionAnnotation(
     size=(8, 8), detections=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),)
 )
 
 
 def sights() -> list[AnnotatedImage]:
-    answers = {"detector": FOUND, "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}
+    answers = {
+        "detector": FOUND_DETECTION_ANNOTATION,
+        "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),)),
+    }
     return [
         AnnotatedImage(i, i % 4, i // 4, PROMPTS[i % 4][1], {"task": PROMPTS[i % 4][0]}, answers)
         for i in range(8)
     ]
 
 
-def altered(base: type, **members: Any) -> Any:
+def altered_plugin(base: type, **members: Any) -> Any:
     return type("Liar", (base,), members)()
 
 
@@ -36,22 +39,24 @@ def test_honest_ones_pass() -> None:
 
 def count(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
     self.asked.append(role)
-    return DetectionAnnotation(size=(8, 8), detections=FOUND.detections * (len(self.asked) % 3))
+    return DetectionAnnotation(
+        size=(8, 8), detections=FOUND_DETECTION_ANNOTATION.detections * (len(self.asked) % 3)
+    )
 
 
-def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
+def darken_image(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnnotation:
     image[0] = 0
-    return FOUND
+    return FOUND_DETECTION_ANNOTATION
 
 
 @pytest.mark.parametrize(
-    ("liar", "said"),
+    ("liar", "message"),
     [
-        (altered(ToyEye, version=0), "version is 0"),
-        (altered(ToyEye, judge_class="real"), "judge_class is 'real'"),
-        (altered(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
+        (altered_plugin(ToyEye, version=0), "version is 0"),
+        (altered_plugin(ToyEye, judge_class="real"), "judge_class is 'real'"),
+        (altered_plugin(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
         (
-            altered(
+            altered_plugin(
                 ToyEye,
                 roles=("detector",),
                 annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
@@ -59,7 +64,7 @@ def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnno
             "wanted DetectionAnnotation",
         ),
         (
-            altered(
+            altered_plugin(
                 ToyEye,
                 roles=("vqa",),
                 annotate=lambda self, role, image, query: VqaAnnotation(answers=()),
@@ -67,46 +72,49 @@ def darken(self: Any, role: str, image: np.ndarray, query: Any) -> DetectionAnno
             "another number of items",
         ),
         (
-            altered(ToyEye, roles=("detector",), annotate=count),
+            altered_plugin(ToyEye, roles=("detector",), annotate=count),
             "returns another annotation at the second call",
         ),
-        (altered(ToyEye, roles=("detector",), annotate=darken), "changes its input image"),
-        (altered(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
+        (
+            altered_plugin(ToyEye, roles=("detector",), annotate=darken_image),
+            "changes its input image",
+        ),
+        (altered_plugin(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
     ],
 )
-def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:
-    with pytest.raises(AssertionError) as caught:
+def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as excinfo:
         testing.check_annotator(liar)
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
-    ("liar", "said"),
+    ("liar", "message"),
     [
-        (altered(ToyRule, parity=" "), "declares no parity"),
-        (altered(ToyRule, rules=("mine",)), "wanted official or corrected"),
-        (altered(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
+        (altered_plugin(ToyRule, parity=" "), "declares no parity"),
+        (altered_plugin(ToyRule, rules=("mine",)), "wanted official or corrected"),
+        (altered_plugin(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
         (
-            altered(
+            altered_plugin(
                 ToyRule,
-                score_sample=lambda self, facts, seen, rules: SampleScore(
-                    facts["task"], {facts["task"]: WeightedScore(1.0)}, " "
+                score_sample=lambda self, fields, records, rules: SampleScore(
+                    fields["task"], {fields["task"]: WeightedScore(1.0)}, " "
                 ),
             ),
             "has no reason",
         ),
         (
-            altered(
+            altered_plugin(
                 ToyRule,
-                score_sample=lambda self, facts, seen, rules: SampleScore(
-                    facts["task"], {}, "none"
+                score_sample=lambda self, fields, records, rules: SampleScore(
+                    fields["task"], {}, "none"
                 ),
             ),
             "has no value",
         ),
     ],
 )
-def test_an_evaluator_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:
-    with pytest.raises(AssertionError) as caught:
+def test_an_evaluator_that_breaks_its_contract_is_caught(liar: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as excinfo:
         testing.check_annotation_evaluator(liar, sights())
-    assert said in str(caught.value)
+    assert message in str(excinfo.value)

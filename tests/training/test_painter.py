@@ -73,13 +73,13 @@ def train(
     )
 
 
-def small(recipe: Path) -> TextToImageRecipe:
+def read_small_recipe(recipe: Path) -> TextToImageRecipe:
     read = read_recipe(str(recipe))[0]
     assert isinstance(read, TextToImageRecipe)
     return read
 
 
-class Told(nn.Module):
+class TextOnlyNetwork(nn.Module):
     """Predicts from the words alone, and remembers what it was told."""
 
     def __init__(self, right: Tensor):
@@ -94,30 +94,30 @@ class Told(nn.Module):
 def test_two_runs_are_equal_and_an_interrupted_one_is_too(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = train(recipe, tmp_path / "straight")
-    assert train(recipe, tmp_path / "again").sha256 == straight.sha256
-    one = loop.Trainer._train_step
+    straight_checkpoint = train(recipe, tmp_path / "straight")
+    assert train(recipe, tmp_path / "again").sha256 == straight_checkpoint.sha256
+    train_step = loop.Trainer._train_step
 
     def failing(self: loop.Trainer, loss: loop.LossFunction) -> float:
         if self.step == 6:
             raise KeyboardInterrupt
-        return one(self, loss)
+        return train_step(self, loss)
 
     monkeypatch.setattr(loop.Trainer, "_train_step", failing)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "broken")
-    monkeypatch.setattr(loop.Trainer, "_train_step", one)
-    assert train(recipe, tmp_path / "broken").sha256 == straight.sha256
+    monkeypatch.setattr(loop.Trainer, "_train_step", train_step)
+    assert train(recipe, tmp_path / "broken").sha256 == straight_checkpoint.sha256
     assert (tmp_path / "broken/log.csv").read_text() == (tmp_path / "straight/log.csv").read_text()
 
 
 def test_kept_steps_are_checkpoints_of_their_own(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path)
-    early, late = (
+    early_weight, late_weight = (
         load_weights(tmp_path / f"tiny-rope-axial{tail}.safetensors") for tail in ("-at-4", "")
     )
-    assert early.keys() == late.keys() and any(
-        not torch.equal(early[key], late[key]) for key in early
+    assert early_weight.keys() == late_weight.keys() and any(
+        not torch.equal(early_weight[key], late_weight[key]) for key in early_weight
     )
     assert "training_steps = 4" in (tmp_path / "tiny-rope-axial-at-4.toml").read_text()
 
@@ -135,53 +135,55 @@ def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None
     """Captions move on within their task, so that words which say the task alone would not open
     it.
     """
-    read = small(recipe)
-    held = text_to_image.render_scenes(
+    read = read_small_recipe(recipe)
+    scenes = text_to_image.render_scenes(
         read, range(read.n_scenes, read.n_scenes + text_to_image.N_VALIDATION_SCENES)
     )
-    told = Told(held.caption_tokens)
-    true, shuffled = text_to_image.validation_metrics(read).measure(told)
-    assert true != shuffled
-    moved = told.seen[1]
-    assert torch.equal(told.seen[0], held.caption_tokens) and not torch.equal(
-        moved, held.caption_tokens
+    only_network = TextOnlyNetwork(scenes.caption_tokens)
+    true_value, shuffled_value = text_to_image.validation_metrics(read).measure(only_network)
+    assert true_value != shuffled_value
+    moved_seen = only_network.seen[1]
+    assert torch.equal(only_network.seen[0], scenes.caption_tokens) and not torch.equal(
+        moved_seen, scenes.caption_tokens
     )
-    assert torch.equal(moved[6:], held.caption_tokens[:-6])
+    assert torch.equal(moved_seen[6:], scenes.caption_tokens[:-6])
 
 
 def test_captions_are_dropped_at_the_recipes_rate(recipe: Path) -> None:
-    read = small(recipe).model_copy(
-        update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})}
+    read = read_small_recipe(recipe).model_copy(
+        update={"schedule": read_small_recipe(recipe).schedule.model_copy(update={"batch": 400})}
     )
     scenes = text_to_image.render_scenes(read, range(60))
-    network = Told(torch.zeros(400, 10, dtype=torch.long))
+    network = TextOnlyNetwork(torch.zeros(400, 10, dtype=torch.long))
     text_to_image.text_to_image_loss(read, scenes)(network, Generator().manual_seed(0))
-    dropped = (network.seen[0] == 0).all(1).float().mean()
-    assert 0.42 < dropped < 0.58
+    dropped_mean_value = (network.seen[0] == 0).all(1).float().mean()
+    assert 0.42 < dropped_mean_value < 0.58
 
 
-@pytest.mark.parametrize(("spare", "most"), [(1.0, 20), (0.5, 10), (0.0, 0)])
-def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -> None:
+@pytest.mark.parametrize(("spare_value", "count"), [(1.0, 20), (0.5, 10), (0.0, 0)])
+def test_scenes_of_one_thing_are_spared(recipe: Path, spare_value: float, count: int) -> None:
     """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different
     ones as are left.
     """
-    schedule = small(recipe).schedule.model_copy(update={"batch": 600})
-    read = small(recipe).model_copy(
+    schedule = read_small_recipe(recipe).schedule.model_copy(update={"batch": 600})
+    read = read_small_recipe(recipe).model_copy(
         update={
-            "single_object_fraction": spare,
+            "single_object_fraction": spare_value,
             "caption_dropout": 0.0,
             "schedule": schedule,
         }
     )
     scenes = text_to_image.render_scenes(read, range(60))
-    numbered = text_to_image.CaptionedScenes(
+    numbered_captioned_scenes = text_to_image.CaptionedScenes(
         scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.is_single_object
     )
-    network = Told(torch.zeros(600, 10, dtype=torch.long))
-    text_to_image.text_to_image_loss(read, numbered)(network, Generator().manual_seed(0))
-    seen = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
-    assert sum(bool(scenes.is_single_object[row]) for row in seen) == most
-    assert len(seen) == 40 + most
+    network = TextOnlyNetwork(torch.zeros(600, 10, dtype=torch.long))
+    text_to_image.text_to_image_loss(read, numbered_captioned_scenes)(
+        network, Generator().manual_seed(0)
+    )
+    rows = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
+    assert sum(bool(scenes.is_single_object[row]) for row in rows) == count
+    assert len(rows) == 40 + count
 
 
 def model(recipe: Path, encoding: str, **config: Any) -> TrainingSpec:
@@ -196,14 +198,14 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
     train(recipe, tmp_path / "base")
     base = tmp_path / "base/tiny-rope-axial.safetensors"
     network = registry.load_by_name("backbones", "mmdit-micro").build(
-        "harope", {}, small(recipe).config
+        "harope", {}, read_small_recipe(recipe).config
     )
     before = {key: value.clone() for key, value in network.state_dict().items()}
     load_base_weights(network, model(recipe, "harope"), base)
-    state, given = network.state_dict(), load_weights(base)
+    state, weights = network.state_dict(), load_weights(base)
     for key, value in state.items():
         assert torch.equal(
-            value, before[key] if key.startswith("encoding.") else given[key].float()
+            value, before[key] if key.startswith("encoding.") else weights[key].float()
         ), key
     checkpoint = train(recipe, tmp_path / "on", "harope", base)
     assert checkpoint.source.endswith(
@@ -230,7 +232,9 @@ def test_a_note_of_another_program_is_no_note(recipe: Path, tmp_path: Path, note
         )
     )
     load_base_weights(
-        registry.load_by_name("backbones", "mmdit-micro").build("harope", {}, small(recipe).config),
+        registry.load_by_name("backbones", "mmdit-micro").build(
+            "harope", {}, read_small_recipe(recipe).config
+        ),
         model(recipe, "harope"),
         base,
     )
@@ -239,36 +243,36 @@ def test_a_note_of_another_program_is_no_note(recipe: Path, tmp_path: Path, note
 def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
     state = load_weights(tmp_path / "base/tiny-rope-axial.safetensors")
-    bare = tmp_path / "bare.safetensors"  # without a note: whoever wrote it
-    bare.write_bytes(
+    bare_path = tmp_path / "bare.safetensors"  # without a note: whoever wrote it
+    bare_path.write_bytes(
         weights_bytes(
             {key: value for key, value in state.items() if not key.startswith("blocks.1")}, {}
         )
     )
     network = registry.load_by_name("backbones", "mmdit-micro").build(
-        "harope", {}, small(recipe).config
+        "harope", {}, read_small_recipe(recipe).config
     )
     with pytest.raises(WeightsError, match="blocks.1"):
-        load_base_weights(network, model(recipe, "harope"), bare)
+        load_base_weights(network, model(recipe, "harope"), bare_path)
 
 
 def test_a_recipe_names_what_its_encodings_go_on_from(
     monkeypatch: pytest.MonkeyPatch, recipe: Path, tmp_path: Path
 ) -> None:
-    shipped = read_recipe("shapes-mmdit")[0]
-    assert isinstance(shipped, TextToImageRecipe)
+    shipped_recipe = read_recipe("shapes-mmdit")[0]
+    assert isinstance(shipped_recipe, TextToImageRecipe)
     for encoding, name in (
         ("ape", "shapes-base-ape"),
         ("harope", "shapes-base-rope-axial"),
         ("my-pe", "shapes-base-rope-axial"),
     ):
-        path = base_weights_path(shipped, encoding)
+        path = base_weights_path(shipped_recipe, encoding)
         assert path is not None and path.stem == name
-    assert base_weights_path(small(recipe), "harope") is None
-    path = base_weights_path(shipped, "harope")
-    monkeypatch.setattr("harope_bench.training.model_training.weights_path", lambda found: recipe)
+    assert base_weights_path(read_small_recipe(recipe), "harope") is None
+    path = base_weights_path(shipped_recipe, "harope")
+    monkeypatch.setattr("harope_bench.training.model_training.weights_path", lambda result: recipe)
     with pytest.raises(WeightsError):
-        base_weights_path(shipped, "harope")
+        base_weights_path(shipped_recipe, "harope")
 
 
 def test_a_kill_between_keeping_and_saving_loses_nothing(
@@ -304,15 +308,15 @@ def test_threads_are_the_recipes_while_it_trains_and_then_as_before(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe.write_text(recipe.read_text() + "threads = 3\n")
-    before, seen, one = torch.get_num_threads(), set[int](), loop.Trainer._train_step
+    before, records, train_step = torch.get_num_threads(), set[int](), loop.Trainer._train_step
 
     def counting(self: loop.Trainer, loss: loop.LossFunction) -> float:
-        seen.add(torch.get_num_threads())
-        return one(self, loss)
+        records.add(torch.get_num_threads())
+        return train_step(self, loss)
 
     monkeypatch.setattr(loop.Trainer, "_train_step", counting)
     train(recipe, tmp_path)
-    assert seen == {3} and torch.get_num_threads() == before
+    assert records == {3} and torch.get_num_threads() == before
 
 
 def test_the_rate_stays_where_it_is_not_to_decay() -> None:
@@ -330,20 +334,24 @@ def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
 
 
 def test_bfloat16_products_are_trained_with_where_the_recipe_says_so(recipe: Path) -> None:
-    read, seen = small(recipe), []
+    read, records = read_small_recipe(recipe), []
 
     class Product(nn.Module):
         def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
-            seen.append((x.flatten(1) @ x.flatten(1).mT).dtype)
+            records.append((x.flatten(1) @ x.flatten(1).mT).dtype)
             return x
 
-    one = torch.zeros(1, 3, 32, 32)
+    values = torch.zeros(1, 3, 32, 32)
     for precision in ("float32", "bfloat16"):
-        changed = read.model_copy(update={"precision": precision})
+        changed_read = read.model_copy(update={"precision": precision})
         assert (
             text_to_image.predict_target(
-                Product(), changed, one, torch.zeros(1), torch.zeros(1, 10, dtype=torch.long)
+                Product(),
+                changed_read,
+                values,
+                torch.zeros(1),
+                torch.zeros(1, 10, dtype=torch.long),
             ).dtype
             == torch.float32
         )
-    assert seen == [torch.float32, torch.bfloat16]
+    assert records == [torch.float32, torch.bfloat16]

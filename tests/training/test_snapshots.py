@@ -40,7 +40,7 @@ def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> Non
     )
     path, rng, tally = tmp_path / "snapshot.pt", np.random.default_rng(0), Counter[str]()
     before = path.read_bytes()
-    wanted = torch.load(path, weights_only=True)["sha256"]
+    expected = torch.load(path, weights_only=True)["sha256"]
     for after in flipped_files(path, 60, rng):
         path.write_bytes(after)
         if (message := refusal(tmp_path)) is not None:
@@ -48,7 +48,7 @@ def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> Non
             tally["found"] += 1
         else:  # of the archive's own fields, which nothing reads
             state = torch.load(path, weights_only=True)
-            assert state.pop("sha256") == loop.state_digest(state) == wanted
+            assert state.pop("sha256") == loop.state_digest(state) == expected
             tally["without effect"] += 1
     path.write_bytes(before)
     assert trainer_in(tmp_path).resume() == 4

@@ -34,7 +34,7 @@ from harope_bench.training import denoiser, loop
 from harope_bench.training.model_training import TrainingSpec
 from harope_bench.training.recipe import DenoiserRecipe, JudgeErrorRecipe, Schedule, read_recipe
 
-KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
+KEPT_TEXTS = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
 
 # A real process that trains; it tells its parent of every snapshot, and every step takes a little,
 # so that it can be hit between two.
@@ -70,7 +70,7 @@ def train(
 
 
 def left(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in KEPT}
+    return {name: (folder / name).read_bytes() for name in KEPT_TEXTS}
 
 
 # ------------------------------------------------------------------------------------------- seeds
@@ -89,8 +89,8 @@ def test_another_seed_trains_other_weights(
 ) -> None:
     for seed in (3, 4):
         train(make_recipe(name=f"seed{seed}", seed=seed), tmp_path / str(seed))
-    one, other = (load_file(tmp_path / str(seed) / KEPT[0]) for seed in (3, 4))
-    assert any(not torch.equal(one[k], other[k]) for k in one)
+    first_file, second_file = (load_file(tmp_path / str(seed) / KEPT_TEXTS[0]) for seed in (3, 4))
+    assert any(not torch.equal(first_file[k], second_file[k]) for k in first_file)
 
 
 def test_training_leaves_the_global_generator_alone(
@@ -103,12 +103,12 @@ def test_training_leaves_the_global_generator_alone(
 
 
 def test_a_steps_generator_is_a_function_of_seed_and_step() -> None:
-    first = {
+    first_values = {
         (seed, step): float(torch.rand((), generator=loop.step_generator(seed, step)))
         for seed in range(3)
         for step in range(12)
     }
-    assert len(set(first.values())) == len(first)
+    assert len(set(first_values.values())) == len(first_values)
     assert float(torch.rand((), generator=loop.step_generator(1, 12))) != float(
         torch.rand((), generator=loop.step_generator(11, 2))
     )
@@ -123,14 +123,14 @@ def test_a_killed_and_resumed_training_equals_one_that_ran_through(
     snapshot = 7  # not on a line of the log
     recipe = make_recipe(steps=45, snapshot=snapshot)
     train(recipe, tmp_path / "through")
-    broken, rng = tmp_path / "broken", random.Random()
+    broken_path, rng = tmp_path / "broken", random.Random()
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, str(recipe), str(broken)],
+        [sys.executable, "-c", SLOWLY, str(recipe), str(broken_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    told = [
+    counts = [
         int(process.stdout.readline()) for _ in range(rng.randint(1, 2))
     ]  # killed somewhere after its first or second snapshot
     with pytest.raises(subprocess.TimeoutExpired):
@@ -138,21 +138,21 @@ def test_a_killed_and_resumed_training_equals_one_that_ran_through(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert told[-1] in (snapshot, 2 * snapshot)
-    assert not (broken / KEPT[0]).exists()
-    stood = torch.load(broken / "snapshot.pt", weights_only=True)["step"]
-    assert told[-1] <= stood < 45  # nothing that was reported done is lost
-    train(recipe, broken)
-    assert left(broken) == left(tmp_path / "through")
+    assert counts[-1] in (snapshot, 2 * snapshot)
+    assert not (broken_path / KEPT_TEXTS[0]).exists()
+    stood_tensor = torch.load(broken_path / "snapshot.pt", weights_only=True)["step"]
+    assert counts[-1] <= stood_tensor < 45  # nothing that was reported done is lost
+    train(recipe, broken_path)
+    assert left(broken_path) == left(tmp_path / "through")
 
 
 def test_a_kill_between_snapshot_and_log_loses_no_line(tiny_recipe: Path, tmp_path: Path) -> None:
     train(tiny_recipe, tmp_path / "run")
-    whole = left(tmp_path / "run")
+    whole_fields = left(tmp_path / "run")
     (tmp_path / "run" / "log.csv").unlink()
-    (tmp_path / "run" / KEPT[0]).unlink()
+    (tmp_path / "run" / KEPT_TEXTS[0]).unlink()
     train(tiny_recipe, tmp_path / "run")
-    assert left(tmp_path / "run") == whole
+    assert left(tmp_path / "run") == whole_fields
 
 
 def test_a_finished_training_is_not_done_again(
@@ -165,22 +165,25 @@ def test_a_finished_training_is_not_done_again(
 
 def test_without_resume_a_training_starts_over(tiny_recipe: Path, tmp_path: Path) -> None:
     train(tiny_recipe, tmp_path / "run")
-    whole = left(tmp_path / "run")
+    whole_fields = left(tmp_path / "run")
     train(tiny_recipe, tmp_path / "run", resume=False)
-    assert left(tmp_path / "run") == whole
+    assert left(tmp_path / "run") == whole_fields
 
 
 def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(
     make_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    mine, other = make_recipe(name="mine", steps=3), make_recipe(name="other", steps=4)
-    train(mine, tmp_path / "run")
+    package_recipe, other_recipe = (
+        make_recipe(name="mine", steps=3),
+        make_recipe(name="other", steps=4),
+    )
+    train(package_recipe, tmp_path / "run")
     before = left(tmp_path / "run")
-    with pytest.raises(PlanMismatchError) as caught:
-        train(other, tmp_path / "run")
-    text = str(caught.value)
-    assert f"recipe mine {sha256_file(mine)[:12]}, encoding harope" in text
-    assert f"wanted recipe other {sha256_file(other)[:12]}, encoding harope" in text
+    with pytest.raises(PlanMismatchError) as excinfo:
+        train(other_recipe, tmp_path / "run")
+    text = str(excinfo.value)
+    assert f"recipe mine {sha256_file(package_recipe)[:12]}, encoding harope" in text
+    assert f"wanted recipe other {sha256_file(other_recipe)[:12]}, encoding harope" in text
     assert "\n" not in text
     assert left(tmp_path / "run") == before
 
@@ -207,29 +210,29 @@ def test_a_recipe_changed_in_one_number_is_another_recipe(
 
 
 def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: Path) -> None:
-    made = train(tiny_recipe, tmp_path / "run")
-    facts = read_versioned_toml("checkpoint", tmp_path / "run" / "digits-harope.toml")
-    found = Checkpoint.model_validate(facts)
-    assert found == made
+    checkpoint = train(tiny_recipe, tmp_path / "run")
+    versioned_toml = read_versioned_toml("checkpoint", tmp_path / "run" / "digits-harope.toml")
+    model_validate = Checkpoint.model_validate(versioned_toml)
+    assert model_validate == checkpoint
     assert (
-        found.sampler,
-        found.steps,
-        found.guidance,
-        found.training_seed,
-        found.training_steps,
+        model_validate.sampler,
+        model_validate.steps,
+        model_validate.guidance,
+        model_validate.training_seed,
+        model_validate.training_steps,
     ) == ("flow", 2, 1.5, 3, 25)
-    assert found.recipe_sha256 == sha256_file(tiny_recipe)
-    path = tmp_path / "run" / found.weights
-    assert found.sha256 == sha256_file(path)
+    assert model_validate.recipe_sha256 == sha256_file(tiny_recipe)
+    path = tmp_path / "run" / model_validate.weights
+    assert model_validate.sha256 == sha256_file(path)
     state = load_file(path)
     assert {v.dtype for v in state.values()} == {torch.float16}  # half the file
     from harope_bench.core.schema import Request, Settings
 
     settings = Settings(resolution=28, sampler="flow", steps=2, guidance=1.5, tile=2)
-    drawer = registry.load_by_name("backbones", "dit").open(found, state, settings)
-    drawn = drawer.generate([Request(index=i, label=i) for i in range(2)], settings)
-    assert drawn.images.shape == (2, 28, 28, 3)
-    assert not drawn.failures
+    drawer = registry.load_by_name("backbones", "dit").open(model_validate, state, settings)
+    generated_samples = drawer.generate([Request(index=i, label=i) for i in range(2)], settings)
+    assert generated_samples.images.shape == (2, 28, 28, 3)
+    assert not generated_samples.failures
 
 
 def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(
@@ -257,27 +260,27 @@ def test_training_lowers_the_loss(make_recipe: Callable[..., Path], tmp_path: Pa
 def test_the_kept_weights_are_the_running_average(
     make_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passed: list[dict[str, torch.Tensor]] = []
-    one = loop.Trainer._train_step
+    passed_items: list[dict[str, torch.Tensor]] = []
+    train_step = loop.Trainer._train_step
 
     def spy(self: loop.Trainer, loss: Any) -> float:
-        value = one(self, loss)
-        passed.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
+        value = train_step(self, loss)
+        passed_items.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
         return value
 
     monkeypatch.setattr(loop.Trainer, "_train_step", spy)
     train(make_recipe(steps=12), tmp_path / "run")
-    state = load_file(tmp_path / "run" / KEPT[0])
-    for key, kept in state.items():
+    state = load_file(tmp_path / "run" / KEPT_TEXTS[0])
+    for key, kept_state in state.items():
         # the start weighs 1 x 2 x ... and is zero here: step 1 takes 10/11 of itself, and so on up
         # to the recipe's 0.9
         average, decays = None, [min(0.9, step / (step + 10)) for step in range(1, 13)]
-        for decay, weights in zip(decays, passed, strict=True):
+        for decay, weights in zip(decays, passed_items, strict=True):
             average = initial(key) if average is None else average
             average = decay * average + (1 - decay) * weights[key].double()
         assert average is not None
         torch.testing.assert_close(
-            kept.double(), average, rtol=2e-3, atol=1e-5
+            kept_state.double(), average, rtol=2e-3, atol=1e-5
         )  # float16 keeps 11 bits
 
 
@@ -327,17 +330,17 @@ def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
             "schedule": recipe.schedule.model_copy(update={"batch": 400}),
         }
     )
-    seen: list[torch.Tensor] = []
+    items: list[torch.Tensor] = []
 
     def network(x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        seen.append(labels)
+        items.append(labels)
         assert x.min() >= -6
         return torch.zeros_like(x)
 
     loss = denoiser.denoising_loss(recipe)
     for step in range(10):
         loss(network, loop.step_generator(0, step))
-    labels = torch.cat(seen)
+    labels = torch.cat(items)
     assert float((labels == 10).double().mean()) == pytest.approx(
         0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000)
     )
@@ -365,7 +368,7 @@ def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "said"),
+    ("wrong_text", "right", "message"),
     [
         ("ema = 0.9", "ema = 0.9\nmomentum = 0.9", "momentum: Extra inputs are not permitted"),
         (
@@ -383,14 +386,14 @@ def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
     ],
 )
 def test_a_recipe_with_a_wrong_field_is_refused_by_file_and_field(
-    tiny_recipe: Path, wrong: str, right: str, said: str
+    tiny_recipe: Path, wrong_text: str, right: str, message: str
 ) -> None:
     text = tiny_recipe.read_text()
-    assert wrong in text
-    tiny_recipe.write_text(text.replace(wrong, right))
-    with pytest.raises(OptionError, match=rf"recipe .*tiny\.toml: .*{said}") as caught:
+    assert wrong_text in text
+    tiny_recipe.write_text(text.replace(wrong_text, right))
+    with pytest.raises(OptionError, match=rf"recipe .*tiny\.toml: .*{message}") as excinfo:
         read_recipe(str(tiny_recipe))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 def test_a_config_field_that_the_backbone_does_not_know_is_refused_before_training(
@@ -417,7 +420,7 @@ def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"name": 'quotes " and \\ and \n lines', "umlaut": "äöü €"},
         {
@@ -432,10 +435,10 @@ def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(
         {"last": 1, "table": {"a": 1, "b": "x"}, "empty": {}},
     ],
 )
-def test_facts_come_back_from_their_toml(facts: dict[str, Any]) -> None:
-    back = tomllib.loads(toml_text(facts))
-    assert back == facts
-    assert {k: type(v) for k, v in back.items()} == {k: type(v) for k, v in facts.items()}
+def test_facts_come_back_from_their_toml(fields: dict[str, Any]) -> None:
+    back = tomllib.loads(toml_text(fields))
+    assert back == fields
+    assert {k: type(v) for k, v in back.items()} == {k: type(v) for k, v in fields.items()}
 
 
 def test_a_damaged_snapshot_and_a_diverged_loss_are_one_line(tmp_path: Path) -> None:

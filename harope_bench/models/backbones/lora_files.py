@@ -136,7 +136,7 @@ def _library_state_dict(
         KeyError,
         IndexError,
         AttributeError,
-        NotImplementedError,
+        NotImplementedError,  # diffusers raises it for a key that its converter does not handle
         RuntimeError,
         SafetensorError,
     ) as error:

@@ -43,14 +43,14 @@ ANSWERS = d.as_lines(
 
 
 def read_answers(folder: Path) -> object:
-    asked = [
+    image_queries = [
         annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY),
         annotate.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other"),
     ]
     return (
         annotate.read_judge_record(folder),
-        annotate.read_annotations(folder, "detector", asked),
-        annotate.read_annotations(folder, "vqa", asked),
+        annotate.read_annotations(folder, "detector", image_queries),
+        annotate.read_annotations(folder, "vqa", image_queries),
     )
 
 
@@ -99,7 +99,9 @@ parser(
 )
 SHARD = {"key": KEY, "rows": [0, 4], "sha256": {"x": d.HASH}, "warnings": ["grey"]}
 RECORDED_JUDGE = {name: value for name, value in d.json.loads(RECORD).items() if name != "format"}
-LOOKED = add_format_version("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
+LOOKED_FORMAT_VERSION = add_format_version(
+    "features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]}
+)
 
 
 def read_observed(folder: Path) -> object:
@@ -120,7 +122,7 @@ def read_observed(folder: Path) -> object:
 parser(
     "features",
     lambda: {
-        "features/toy/judge.json": d.json_bytes(LOOKED), "features/toy/shard-00000.json": d.json_bytes(SHARD),
+        "features/toy/judge.json": d.json_bytes(LOOKED_FORMAT_VERSION), "features/toy/shard-00000.json": d.json_bytes(SHARD),
         "features/toy/x.npy": d.npy(), "features/toy/x.moments.npz": d.kept_moments(),
     },
     read_observed,

@@ -27,11 +27,11 @@ parser(
 
 def read_asset(folder: Path) -> object:
     at_home(folder)
-    found = (
+    receipts = (
         local_files.read_receipts("geneval"),
         local_files.find_local_file("geneval", "evaluation_metadata.jsonl"),
     )
-    return found, local_files.verify_local_file("geneval", "evaluation_metadata.jsonl")
+    return receipts, local_files.verify_local_file("geneval", "evaluation_metadata.jsonl")
 
 
 def read_coco_reference(folder: Path) -> object:

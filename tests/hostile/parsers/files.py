@@ -66,13 +66,13 @@ parser(
 
 def read_rows_file(folder: Path) -> object:
     path = folder / "x.npy"
-    found = (
+    rows_headers = (
         feature_rows.read_rows_header(path),
         feature_rows.rows_sha256(path, 0, 4),
         feature_rows.is_complete(path),
     )
     feature_rows.write_rows(path, 0, np.zeros((1, 3)))
-    return found, np.asarray(feature_rows.map_rows(path, 4)).sum()
+    return rows_headers, np.asarray(feature_rows.map_rows(path, 4)).sum()
 
 
 parser("rows", lambda: {"x.npy": d.npy()}, read_rows_file)

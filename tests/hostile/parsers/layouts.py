@@ -38,7 +38,7 @@ parser(
     "file list as lines", lambda: {"list.jsonl": LISTED_LINES, "a.png": d.png(), "b.png": d.png()},
     lambda f: file_list.assign_by_list(f, f / "list.jsonl", ImageKeys(suite("geneval"), "geneval")), "list.jsonl",
 )  # fmt: skip
-RECORDED = d.as_lines(
+RECORDED_AS_LINES = d.as_lines(
     add_format_version(
         "image-list", {"index": 0, "file": "a.png", "sha256": d.HASH, "prompt": "a photo of a cat"}
     ),
@@ -48,7 +48,7 @@ RECORDED = d.as_lines(
     ),
 )
 parser(
-    "converted folder", lambda: {"file_list.jsonl": RECORDED, "a.png": d.png()},
+    "converted folder", lambda: {"file_list.jsonl": RECORDED_AS_LINES, "a.png": d.png()},
     lambda f: file_list.open_recorded_images(f, suite("geneval"), "geneval"), "file_list.jsonl",
 )  # fmt: skip
 
@@ -89,8 +89,8 @@ class Items(dpg_bench.DpgBenchSuite):
 
 def read_dpg(folder: Path) -> object:
     items = Items(homes.PROMPT_HOME / "dpg_script.csv")
-    found = [base.find_results_reader(path) for path in sorted(folder.glob("*.txt"))]
-    return found, [
+    results_readers = [base.find_results_reader(path) for path in sorted(folder.glob("*.txt"))]
+    return results_readers, [
         dpg_results.import_scores(folder / "results.txt", items, rules=rules)
         for rules in ("official", "corrected")
     ]

@@ -59,7 +59,7 @@ PATTERNS = (
 parser("patterns of names", {"patterns.txt": PATTERNS}, read_pattern)
 
 
-def patterned(folder: Path) -> object:
+def match_pattern(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
         if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
             (folder / name).write_bytes(b"x")
@@ -68,10 +68,10 @@ def patterned(folder: Path) -> object:
     )
 
 
-parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"}, patterned)
+parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"}, match_pattern)
 
 
-def numbered(folder: Path) -> object:
+def list_numbers(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
         if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
             (folder / name).mkdir(exist_ok=True)
@@ -79,12 +79,12 @@ def numbered(folder: Path) -> object:
             at_home(folder / "home")
             (folder / "home/checkpoints").mkdir(parents=True, exist_ok=True)
             (folder / "home/checkpoints" / f"{name}.toml").write_bytes(b"")
-    listed = (
+    listed_warnings = (
         open_samples(folder).warnings,
         base.find_layout(folder),
         registry.list_names("checkpoints"),
     )
-    return listed, dpg.is_layout(folder), geneval.is_layout(folder)
+    return listed_warnings, dpg.is_layout(folder), geneval.is_layout(folder)
 
 
-parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, numbered)
+parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, list_numbers)

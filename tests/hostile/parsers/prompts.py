@@ -38,7 +38,7 @@ parser(
 )
 parser(
     "captions packed",
-    {"x.txt.gz": d.packed(b"a cat\na dog\n")},
+    {"x.txt.gz": d.gzip_bytes(b"a cat\na dog\n")},
     lambda f: list(contamination.read_captions(f / "x.txt.gz")),
 )
 

@@ -33,7 +33,7 @@ parser(
 )
 CHECKPOINT = {
     "checkpoints/mine.toml": d.toml(
-        add_format_version("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"})
+        add_format_version("checkpoint", {**d.record_document(d.checkpoint()), "name": "mine"})
     )
 }
 
@@ -45,21 +45,21 @@ def read_logged(folder: Path) -> object:
 
 def logged_run() -> Files:
     files = {f"run/{name}": data for name, data in d.run_files().items()}
-    named = d.plain(d.checkpoint())
-    return {**files, **shadowed(named)}
+    record_document = d.record_document(d.checkpoint())
+    return {**files, **shadowing_files(record_document)}
 
 
-def shadowed(named: dict[str, Any]) -> Files:
+def shadowing_files(fields: dict[str, Any]) -> Files:
     """A user's checkpoint of another name than the shipped ones, with the log of its training, and
     the plan of a run of it.
     """
-    named = {**named, "name": "mine"}
-    plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
-    places = {
-        "home/checkpoints/mine.toml": d.toml(add_format_version("checkpoint", named)),
+    fields = {**fields, "name": "mine"}
+    plan = {**d.record_document(d.fake_runs.plan(d.checkpoint())), "checkpoint": fields}
+    paths = {
+        "home/checkpoints/mine.toml": d.toml(add_format_version("checkpoint", fields)),
         "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n",
     }
-    return {**places, "run/plan.json": d.file_of("plan", plan)}
+    return {**paths, "run/plan.json": d.file_of("plan", plan)}
 
 
 parser(
@@ -73,9 +73,11 @@ parser(
 
 def read_checkpoints(folder: Path) -> object:
     at_home(folder)
-    former = checkpoint_folder._read_previous(folder / "checkpoints/mine.toml", d.checkpoint())
+    former_previous = checkpoint_folder._read_previous(
+        folder / "checkpoints/mine.toml", d.checkpoint()
+    )
     return (
-        former,
+        former_previous,
         registry.list_entries("checkpoints"),
         load_checkpoint.load_checkpoint_record("mine"),
         table_spec.load_tables(),

@@ -37,12 +37,12 @@ def read_run(folder: Path) -> object:
 
 def read_results(folder: Path) -> object:
     path = folder / "results/fidelity.json"
-    found = (
+    results = (
         result_store.read_result(path),
         result_store.find_result(path),
         measure_cost._stored_result(path, path),
     )
-    return found, result_store.read_results(folder)
+    return results, result_store.read_results(folder)
 
 
 parser("run", d.run_files, read_run, "plan.json", "samples.jsonl", "requests.jsonl")
@@ -56,11 +56,11 @@ parser(
 
 
 def read_comparison(folder: Path) -> object:
-    baseline, new = (
+    baseline, new_compared_runs = (
         compare.load_compared_runs(folder / "old"),
         compare.load_compared_runs(folder / "new"),
     )
-    comparison = compare.compare_runs(baseline, new)
+    comparison = compare.compare_runs(baseline, new_compared_runs)
     return (
         compare.comparison_text(comparison),
         compare.comparison_json(comparison),
@@ -135,8 +135,12 @@ def other_result(folder: Path) -> object:
 
 
 def read_failures(folder: Path) -> object:
-    found = failures.read_failures(folder)
-    return failures.rows_csv(found), failures.rows_jsonl(found), failures.read_warnings(folder)
+    failures_result = failures.read_failures(folder)
+    return (
+        failures.rows_csv(failures_result),
+        failures.rows_jsonl(failures_result),
+        failures.read_warnings(folder),
+    )
 
 
 parser(

@@ -35,7 +35,7 @@ parser(
     lambda: {"x.safetensors": d.weights()},
     lambda f: read_weights(f / "x.safetensors"),
 )
-parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
+parser("shards", d.sharded_weights, lambda f: read_weights(f / "model.safetensors.index.json"))
 parser(
     "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (state_dicts.load_weights(f / "x.pt"), state_dicts.training_arguments(f / "x.pt"))
 )  # fmt: skip
@@ -82,9 +82,9 @@ LAYERS = ("transformer_blocks.0.attn.to_q",)
 
 def read_lora(folder: Path) -> object:
     path = folder / "adapter_model.safetensors"
-    bare = lora_manifest.find_lora_files(folder)
+    bare_lora_files = lora_manifest.find_lora_files(folder)
     return (
-        bare,
+        bare_lora_files,
         lora_manifest.is_lora_file(path),
         lora_files.read_lora(Library, path, lambda: LAYERS),
     )
