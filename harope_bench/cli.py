@@ -12,29 +12,34 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import click
+import cloup
 
 from harope_bench import __version__
 from harope_bench.commands import (
     audit,
     compare,
+    convert,
+    doctor,
     evaluate,
     failures,
     fetch,
     figure,
     generate,
     leaderboard,
+    list_,
     paper,
     plan,
-    setup,
+    register,
     tables,
     train,
+    verify,
 )
 from harope_bench.commands.terminal import echo
 from harope_bench.core.errors import BenchError
 from harope_bench.core.escaping import message_line, printable_line, usage_text
 
 
-class ErrorReportingGroup(click.Group):
+class ErrorReportingGroup(cloup.Group):
     """A group of commands that reports every error in one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -98,7 +103,7 @@ def _exit_with(ctx: click.Context, message: str, exit_code: int = 1) -> NoReturn
     ctx.exit(exit_code)
 
 
-@click.group(
+@cloup.group(
     cls=ErrorReportingGroup,
     context_settings={
         "auto_envvar_prefix": "HAROPE_BENCH",
@@ -125,31 +130,29 @@ def main(debug: bool) -> None:
     """
 
 
-for command in (
-    setup.list_,
-    setup.doctor,
-    setup.register,
-    setup.export,
-    fetch.fetch,
-    fetch.reference,
-    generate.generate,
-    evaluate.eval_,
-    generate.verify,
-    generate.convert,
-    tables.table,
-    tables.reproduce,
-    tables.report,
-    train.train,
-    paper.paper,
-    audit.audit,
-    leaderboard.leaderboard,
-    compare.compare,
-    compare.gate,
-    plan.plan,
-    figure.figure,
-    failures.failures,
-):
-    main.add_command(command)
+SECTIONS = {
+    "Run": (generate.generate, evaluate.eval_, tables.reproduce, train.train),
+    "Evaluate and compare": (
+        compare.compare,
+        compare.gate,
+        plan.plan,
+        verify.verify,
+        failures.failures,
+    ),
+    "Show": (tables.table, tables.report, figure.figure, leaderboard.leaderboard, list_.list_),
+    "Paper": (paper.paper, audit.audit),
+    "Set up": (
+        doctor.doctor,
+        fetch.fetch,
+        register.register,
+        register.unregister,
+        register.export,
+        convert.convert,
+        fetch.reference,
+    ),
+}
+for title, commands in SECTIONS.items():
+    main.add_section(cloup.Section(title, commands))
 
 if __name__ == "__main__":
     main()

@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
-from harope_bench.commands.options import json_object_text
+from harope_bench.commands.option_types import (
+    RegisteredName,
+)
+from harope_bench.commands.options import (
+    json_object_text,
+    json_option,
+)
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -16,8 +23,8 @@ if TYPE_CHECKING:
 CAPTIONS_PATH = click.Path(path_type=Path)
 
 
-@click.command()
-@click.option(
+@cloup.command()
+@cloup.option(
     "--captions",
     type=CAPTIONS_PATH,
     multiple=True,
@@ -28,13 +35,14 @@ CAPTIONS_PATH = click.Path(path_type=Path)
         " also as .gz. May be repeated."
     ),
 )
-@click.option(
+@cloup.option(
     "--suite",
+    type=RegisteredName("suites"),
     required=True,
     metavar="NAME",
     help="Benchmark: geneval, dpg-bench or t2i-compbench; or any name together with --prompts.",
 )
-@click.option(
+@cloup.option(
     "--prompts",
     type=click.Path(path_type=Path),
     help=(
@@ -42,7 +50,7 @@ CAPTIONS_PATH = click.Path(path_type=Path)
         " prompt on each line. Default: the fetched prompts (`fetch NAME`)."
     ),
 )
-@click.option(
+@cloup.option(
     "--field",
     metavar="NAME",
     help=(
@@ -50,7 +58,7 @@ CAPTIONS_PATH = click.Path(path_type=Path)
         " exists of text, caption, prompt."
     ),
 )
-@click.option(
+@cloup.option(
     "--examples",
     type=click.IntRange(0),
     default=3,
@@ -59,7 +67,7 @@ CAPTIONS_PATH = click.Path(path_type=Path)
         " prompts)."
     ),
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def audit(
     captions: tuple[Path, ...],
     suite: str,

@@ -6,24 +6,32 @@ import sys
 from pathlib import Path
 
 import click
+import cloup
 
-from harope_bench.commands.options import json_object_text
+from harope_bench.commands.option_types import (
+    MetricName,
+)
+from harope_bench.commands.options import (
+    json_object_text,
+    json_option,
+)
 from harope_bench.commands.terminal import echo
 
 
-@click.command()
+@cloup.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("new_runs", metavar="NEW", type=click.Path(path_type=Path))
-@click.option(
+@cloup.option(
     "--metric",
     "metrics",
+    type=MetricName(),
     multiple=True,
     help=(
         "Name of a metric to compare, such as fid; may be repeated. The p values are corrected for"
         " the number of compared metrics (Holm). Default: all metrics that both sides have."
     ),
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: bool) -> None:
     """Compare the metrics of NEW with those of BASELINE.
 
@@ -55,10 +63,10 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
         echo("\n".join(comparison_text(comparison)))
 
 
-@click.command()
+@cloup.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("new_runs", metavar="NEW", type=click.Path(path_type=Path))
-@click.option(
+@cloup.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -70,28 +78,28 @@ def compare(baseline: Path, new_runs: Path, metrics: tuple[str, ...], json_: boo
         " cannot-tell. See docs/gate.md. Default: no file, the defaults for every metric."
     ),
 )
-@click.option(
+@cloup.option(
     "--junit",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Also write a JUnit XML file with one test case for each metric.",
 )
-@click.option(
+@cloup.option(
     "--summary",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Also append a Markdown summary to this file, for example $GITHUB_STEP_SUMMARY.",
 )
-@click.option(
+@cloup.option(
     "--update",
     is_flag=True,
     help="Do not test; write the results of the run folder NEW to the baseline file BASELINE.",
 )
-@click.option(
+@cloup.option(
     "--reason",
     help="Why the baseline is written; it is stored in the file. Required with --update.",
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def gate(
     baseline: Path,
     new_runs: Path,

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
-from harope_bench.commands.options import (
+from harope_bench.commands.option_types import (
+    RegisteredName,
     ResolutionList,
+)
+from harope_bench.commands.options import (
     check_count,
     generation_options,
     json_object_text,
+    json_option,
     prompt_folder_options,
     real_image_options,
     record_json,
@@ -31,55 +36,64 @@ if TYPE_CHECKING:
     from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 
-@click.command("eval")
-@click.argument("target")
-@click.option(
-    "--suite",
-    "suites",
-    metavar="NAMES",
-    help=(
-        "Suite, or several for a checkpoint, comma-separated; see `list suites`. Default: the suite"
-        " of the run, or the suite registered with the checkpoint."
+@cloup.command("eval")
+@click.argument("target", type=RegisteredName("checkpoints", can_be_path=True))
+@cloup.option_group(
+    "What is evaluated",
+    cloup.option(
+        "--suite",
+        "suites",
+        type=RegisteredName("suites"),
+        metavar="NAMES",
+        help=(
+            "Suite, or several for a checkpoint, comma-separated; see `list suites`. Default: the"
+            " suite of the run, the suite registered with the checkpoint, or the benchmark whose"
+            " layout the folder or file has."
+        ),
+    ),
+    cloup.option(
+        "--resolution",
+        "resolutions",
+        type=ResolutionList(),
+        multiple=True,
+        help=(
+            "Side of the generated images in pixels. With several, as 28,56, there is one run for"
+            " each. Default: the resolution of the suite."
+        ),
+    ),
+    cloup.option(
+        "--count",
+        type=click.IntRange(1),
+        help=(
+            "Number of samples: those with the indices 0 to COUNT - 1. Default: all images of a"
+            " folder or file; for a checkpoint, the number of samples of the suite."
+        ),
     ),
 )
 @scoring_options
 @generation_options
-@click.option(
-    "--resolution",
-    "resolutions",
-    type=ResolutionList(),
-    multiple=True,
-    help=(
-        "Side of the generated images in pixels. With several, as 28,56, there is one run for each."
-        " Default: the resolution of the suite."
-    ),
-)
-@click.option(
-    "--count",
-    type=click.IntRange(1),
-    help=(
-        "Number of samples: those with the indices 0 to COUNT - 1. Default: all images of a folder"
-        " or file; for a checkpoint, the number of samples of the suite."
-    ),
-)
 @real_image_options
 @prompt_folder_options
-@click.option(
-    "--label",
-    help=(
-        "Row label of these results in tables. It is stored in the results; existing results of"
-        " this evaluation are relabelled too. Default: the name of the checkpoint or target."
+@cloup.option_group(
+    "Output",
+    cloup.option(
+        "--label",
+        help=(
+            "Row label of these results in tables. It is stored in the results; existing results of"
+            " this evaluation are relabelled too. Default: the name of the checkpoint or target."
+        ),
     ),
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help=(
-        "Folder for the results. Default: the run folder TARGET; runs/NAME for checkpoint NAME;"
-        " runs/eval-NAME for images and result files called NAME."
+    cloup.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        help=(
+            "Folder for the results. Default: the run folder TARGET; runs/NAME for checkpoint NAME;"
+            " runs/eval-NAME for images and result files called NAME."
+        ),
     ),
+    json_option,
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 def eval_(
     target: str,
     suites: str | None,

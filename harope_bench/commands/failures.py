@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import cloup
 
 from harope_bench.commands.terminal import echo
 
 
-@click.command()
+@cloup.command()
 @click.argument("runs", type=click.Path(path_type=Path))
-@click.option(
+@cloup.option(
     "--format",
     "format_",
     type=click.Choice(["jsonl", "csv"]),
@@ -19,7 +20,7 @@ from harope_bench.commands.terminal import echo
     show_default=True,
     help="Output format.",
 )
-@click.option(
+@cloup.option(
     "--all", "include_all", is_flag=True, help="List all images, also those with the full score."
 )
 def failures(runs: Path, format_: str, include_all: bool) -> None:

@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
-from harope_bench.commands.options import json_object_text
+from harope_bench.commands.option_types import (
+    RegisteredName,
+)
+from harope_bench.commands.options import (
+    device_option,
+    json_object_text,
+    json_option,
+)
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.assets.download import FetchedFile
 
 
-@click.command()
-@click.argument("asset")
-@click.option(
+@cloup.command()
+@click.argument("asset", type=RegisteredName("assets"))
+@cloup.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
         " likewise."
     ),
 )
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def fetch(asset: str, source: Path | None, json_: bool) -> None:
     """Download an ASSET (see `list assets`).
 
@@ -66,11 +74,12 @@ def _hash_text(file: FetchedFile) -> str:
     )
 
 
-@click.command()
+@cloup.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option(
+@cloup.option(
     "--judge",
+    type=RegisteredName("judges"),
     required=True,
     metavar="NAME",
     help=(
@@ -78,19 +87,19 @@ def _hash_text(file: FetchedFile) -> str:
         " features; see `list judges`. The reference is valid for this judge only."
     ),
 )
-@click.option(
+@cloup.option(
     "--image-count",
     type=click.IntRange(4),
     default=10_000,
     help="Number of images that are stored in the reference, for precision and recall.",
 )
-@click.option(
+@cloup.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
     help="Seed of the random choice of these images.",
 )
-@click.option(
+@cloup.option(
     "--crop",
     type=click.IntRange(8),
     help=(
@@ -98,13 +107,8 @@ def _hash_text(file: FetchedFile) -> str:
         " guided-diffusion (ADM) prepares ImageNet. Default: the images as they are."
     ),
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda", "mps"]),
-    default="cpu",
-    help="Device that the judge runs on.",
-)
-@click.option("--replace", is_flag=True, help="Overwrite TARGET if it exists with other content.")
+@device_option("Device that the judge runs on.")
+@cloup.option("--replace", is_flag=True, help="Overwrite TARGET if it exists with other content.")
 def reference(
     source: Path,
     target: Path,

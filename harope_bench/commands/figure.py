@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
-from harope_bench.commands.options import FiniteFloat, generation_options
+from harope_bench.commands.option_types import (
+    FiniteFloat,
+    MetricName,
+    RegisteredName,
+)
+from harope_bench.commands.options import (
+    generation_options,
+)
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -33,7 +41,8 @@ class NumberList(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers", param, ctx)
 
 
-out_option = click.option(
+out_option = cloup.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     required=True,
@@ -42,7 +51,7 @@ out_option = click.option(
 )
 
 
-@click.group()
+@cloup.group()
 def figure() -> None:
     """Plot attention, matrices, loss curves or sweeps.
 
@@ -59,14 +68,14 @@ def figure() -> None:
 
 
 @figure.command("attention-distance")
-@click.argument("checkpoints", nargs=-1, required=True)
-@click.option(
+@click.argument("checkpoints", type=RegisteredName("checkpoints"), nargs=-1, required=True)
+@cloup.option(
     "--count",
     type=click.IntRange(1),
     default=64,
     help="Number of samples to average over; for a classifier, of real images.",
 )
-@click.option(
+@cloup.option(
     "--timesteps",
     type=NumberList(),
     default="100,300,500,700,900",
@@ -75,20 +84,21 @@ def figure() -> None:
         " nearest step of the sampler is used."
     ),
 )
-@click.option(
+@cloup.option(
     "--suite",
+    type=RegisteredName("suites"),
     metavar="NAME",
     help=(
         "Suite: where the labels or prompts come from; see `list suites`. Default: the suite"
         " registered with the checkpoint."
     ),
 )
-@click.option(
+@cloup.option(
     "--resolution",
     type=click.IntRange(1),
     help="Side of the images in pixels. Default: the resolution of the suite.",
 )
-@click.option(
+@cloup.option(
     "--images",
     type=click.Path(path_type=Path),
     help="Folder of real images, for a classifier whose suite includes none (imagenet-val).",
@@ -140,8 +150,8 @@ def attention_distance(
 
 
 @figure.command()
-@click.argument("checkpoint")
-@click.option(
+@click.argument("checkpoint", type=RegisteredName("checkpoints"))
+@cloup.option(
     "--show",
     type=click.Choice(["m", "m-i", "m-inverse-t", "operator"]),
     default="m",
@@ -151,7 +161,7 @@ def attention_distance(
         " rotation R_D of an offset D and the matrix M_k of the keys."
     ),
 )
-@click.option(
+@cloup.option(
     "--offset",
     "offsets",
     type=NumberList(),
@@ -159,7 +169,7 @@ def attention_distance(
     metavar="ROW,COLUMN",
     help="Offset D of the operator in tokens; may be repeated. Default: 1,0 and 0,1.",
 )
-@click.option(
+@cloup.option(
     "--layer",
     "layers",
     type=click.IntRange(0),
@@ -215,18 +225,20 @@ def _matrix_line(matrix: HeadMatrix) -> str:
 
 @figure.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
+@cloup.option(
     "--suite",
+    type=RegisteredName("suites"),
     metavar="NAME",
     help="Suite of the results. Required if RUNS has results of several suites.",
 )
-@click.option(
+@cloup.option(
     "--metric",
+    type=MetricName(),
     metavar="NAME",
     required=True,
     help="Metric, by the name that `eval` prints, such as fid or overall.",
 )
-@click.option(
+@cloup.option(
     "--axis",
     type=click.Choice(["resolution", "training-resolution", "pos-scaling"]),
     default="resolution",
@@ -273,7 +285,7 @@ def _point_text(point: SweepPoint, chart: SweepChart) -> str:
 @click.argument(
     "logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option(
+@cloup.option(
     "--ema",
     type=FiniteFloat(0, 1, max_open=True),
     default=0.0,

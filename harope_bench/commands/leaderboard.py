@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import cloup
 
 from harope_bench.commands.terminal import echo
 
 
-@click.group()
+@cloup.group()
 def leaderboard() -> None:
     """Build leaderboard pages from a folder of result files.
 
@@ -20,7 +21,8 @@ def leaderboard() -> None:
 
 @leaderboard.command("build")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
+@cloup.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     required=True,

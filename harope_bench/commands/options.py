@@ -5,100 +5,36 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import cloup
+
+from harope_bench.commands.option_types import (
+    DeviceType,
+    FiniteFloat,
+    KeyValueType,
+    RegisteredName,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from harope_bench.core.index_ranges import IndexRanges
-    from harope_bench.core.record_base import Option
 
 CommandFunction = Callable[..., None]  # the function of a command, called with its options by name
+OptionDecorator = Callable[[CommandFunction], CommandFunction]
 
 EXIT_NO = 3  # exit code of a command with a negative result
 EXIT_NOT_CHECKED = 1  # exit code of `verify` if something could not be checked
-
-
-class IndicesType(click.ParamType):
-    """The option type of sample indices: `0-499`, `7` or `0-9,20-29`."""
-
-    name = "indices"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> IndexRanges:
-        """Return the indices in ascending order; raise a usage error if the text is invalid."""
-        from harope_bench.core.index_ranges import parse_indices
-
-        try:
-            return parse_indices(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class FiniteFloat(click.FloatRange):
-    """The option type of a finite number in a range."""
-
-    # Any: what click's own range takes, which differs between its versions
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number; raise a usage error for nan, infinity or a number out of range."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return number
-
-
-class ResolutionList(click.ParamType):
-    """The option type of one or more resolutions: `56` or `28,56,112`."""
-
-    name = "resolutions"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Return the resolutions in pixels; raise a usage error if one is not positive."""
-        from harope_bench.core.index_ranges import parse_whole_number
-
-        sides = [parse_whole_number(part.strip()) for part in str(value).split(",")]
-        positive_sides = tuple(side for side in sides if side)
-        if len(positive_sides) < len(sides):
-            self.fail(f"{str(value)[:80]!r} is not a resolution; write 28 or 28,56", param, ctx)
-        return positive_sides
-
-
-class KeyValueType(click.ParamType):
-    """The option type of `key=value`; a number, true or false is converted, other text is kept."""
-
-    name = "key=value"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Option]:
-        """Return the key and the value; raise a usage error without a key or an equals sign."""
-        from harope_bench.core.json_file import parse_json
-
-        key, equals, text = str(value).partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not key=value", param, ctx)
-        try:
-            json_value = parse_json(text)
-        except ValueError:
-            return key, text
-        return key, json_value if isinstance(json_value, (bool, int, float)) else text
 
 
 def with_options_record(
     command: CommandFunction,
     parameter: str,
     load: Callable[[], Callable[..., object]],
-    options: Sequence[Callable[[CommandFunction], CommandFunction]],
+    groups: Mapping[str, Sequence[OptionDecorator]],
 ) -> CommandFunction:
     """Add options to a command; the command receives their values as one record.
 
@@ -106,8 +42,8 @@ def with_options_record(
         parameter: Name of the command's parameter that receives the record.
         load: Imports and returns the record's class or function. It is called when the command
             runs, so that the help pages do not import the pipeline.
-        options: The click options to add. A value that is no parameter of the record is passed to
-            the command unchanged.
+        groups: The options to add, by the title of their group in the help page. A value that is
+            no parameter of the record is passed to the command unchanged.
     """
 
     @functools.wraps(command)
@@ -117,23 +53,16 @@ def with_options_record(
         fields = {name: values.pop(name) for name in field_names}
         command(**{parameter: make_record(**fields)}, **values)
 
-    return _with_options(with_fields, options)
-
-
-def _with_options(
-    command: CommandFunction, options: Sequence[Callable[[CommandFunction], CommandFunction]]
-) -> CommandFunction:
-    """Add options to a command; the help page lists them in this order."""
-    # A click decorator prepends its option, so the last option is added first.
-    for option in reversed(options):
-        command = option(command)
-    return command
+    # A decorator prepends its options, so the last group is added first.
+    for title, options in reversed([*groups.items()]):
+        with_fields = cloup.option_group(title, *options)(with_fields)
+    return with_fields
 
 
 def entry_options(command: CommandFunction) -> CommandFunction:
     """Add the options `--add` and `--row`, which put a user's runs into tables."""
-    options: list[Callable[[CommandFunction], CommandFunction]] = [
-        click.option(
+    options: list[OptionDecorator] = [
+        cloup.option(
             "--add",
             multiple=True,
             metavar="NAME[=LABEL]",
@@ -144,7 +73,7 @@ def entry_options(command: CommandFunction) -> CommandFunction:
                 " repeated."
             ),
         ),
-        click.option(
+        cloup.option(
             "--row",
             multiple=True,
             metavar="ROW_ID=NAME",
@@ -154,7 +83,7 @@ def entry_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
     ]
-    return _with_options(command, options)
+    return cloup.option_group("Your own rows", *options)(command)
 
 
 JUDGE_HELP = (
@@ -179,27 +108,47 @@ SCALING_HELP = (
     " lowered as in the methods of these names. extend: for ape with sines and cosines, which are"
     " computed beyond the grid."
 )
+DEVICE_HELP = (
+    "One of auto, cpu, cuda, cuda:N (N is a number from 0) and mps. auto is the first that is"
+    " available of cuda, mps and cpu."
+)
+
+
+def device_option(help_text: str) -> OptionDecorator:
+    """Return the option `--device`; the command receives the resolved device."""
+    return cloup.option(
+        "--device",
+        type=DeviceType(),
+        default="auto",
+        envvar="HAROPE_BENCH_DEVICE",
+        help=f"{help_text} {DEVICE_HELP}",
+    )
+
+
+json_option = cloup.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(help_text: str) -> Callable[[CommandFunction], CommandFunction]:
+def scaling_option(help_text: str) -> OptionDecorator:
     """Return the option `--pos-scaling` with a help text."""
-    return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=help_text)
+    return cloup.option("--pos-scaling", type=click.Choice(SCALINGS), help=help_text)
 
 
 def scoring_options(command: CommandFunction) -> CommandFunction:
     """Add the options of scoring; the command receives `ScoringOptions` as `scoring`."""
-    options: list[Callable[[CommandFunction], CommandFunction]] = [
-        click.option(
+    scoring: list[OptionDecorator] = [
+        cloup.option(
             "--with",
             "evaluators",
+            type=RegisteredName("evaluators"),
             metavar="NAMES",
             help=(
                 "Evaluators to run, comma-separated; see `list evaluators`. An evaluator computes"
                 " a group of metrics. Default: the evaluators of the suite."
             ),
         ),
-        click.option(
+        cloup.option(
             "--reference",
             type=click.Path(path_type=Path),
             help=(
@@ -207,7 +156,7 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
                 " images. Default: the reference of the suite."
             ),
         ),
-        click.option(
+        cloup.option(
             "--rules",
             type=click.Choice(["official", "corrected"]),
             default="official",
@@ -216,7 +165,7 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
                 " benchmark, with its known errors. corrected: without these errors."
             ),
         ),
-        click.option(
+        cloup.option(
             "--profile",
             "profiles",
             metavar="NAMES",
@@ -228,32 +177,7 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
                 " Each profile writes its own result. Default: the profile of the suite."
             ),
         ),
-        click.option(
-            "--judge",
-            metavar="JUDGES",
-            help=JUDGE_HELP,
-        ),
-        click.option(
-            "--allow-missing",
-            is_flag=True,
-            help=(
-                "For prompt suites: compute the metrics even if some images, some annotations or"
-                " whole categories of prompts are missing, from those that exist."
-            ),
-        ),
-        click.option(
-            "--judge-python",
-            type=click.Path(path_type=Path),
-            help=JUDGE_PYTHON_HELP,
-        ),
-        click.option(
-            "--judge-option",
-            "judge_options",
-            type=KeyValueType(),
-            multiple=True,
-            help=JUDGE_OPTION_HELP,
-        ),
-        click.option(
+        cloup.option(
             "--subset",
             type=click.IntRange(0),
             metavar="SEED",
@@ -262,7 +186,7 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
                 " first --count images."
             ),
         ),
-        click.option(
+        cloup.option(
             "--rescore",
             is_flag=True,
             help=(
@@ -271,7 +195,37 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
     ]
-    return with_options_record(command, "scoring", _load_scoring_parser, options)
+    judges: list[OptionDecorator] = [
+        cloup.option(
+            "--judge",
+            type=RegisteredName("judges"),
+            metavar="JUDGES",
+            help=JUDGE_HELP,
+        ),
+        cloup.option(
+            "--allow-missing",
+            is_flag=True,
+            help=(
+                "For prompt suites: compute the metrics even if some images, some annotations or"
+                " whole categories of prompts are missing, from those that exist."
+            ),
+        ),
+        cloup.option(
+            "--judge-python",
+            type=click.Path(path_type=Path),
+            help=JUDGE_PYTHON_HELP,
+        ),
+        cloup.option(
+            "--judge-option",
+            "judge_options",
+            type=KeyValueType(),
+            multiple=True,
+            help=JUDGE_OPTION_HELP,
+        ),
+    ]
+    return with_options_record(
+        command, "scoring", _load_scoring_parser, {"Scoring": scoring, "Judges": judges}
+    )
 
 
 def _load_scoring_parser() -> Callable[..., object]:
@@ -285,29 +239,30 @@ def generation_options(command: CommandFunction) -> CommandFunction:
 
     The command receives `GenerationOptions` as `generation`, and `batch`.
     """
-    options: list[Callable[[CommandFunction], CommandFunction]] = [
-        click.option(
+    sampling: list[OptionDecorator] = [
+        cloup.option(
             "--steps",
             type=click.IntRange(1),
-            help="Number of sampler steps. Default: the number registered with the checkpoint.",
+            help="Number of sampler steps. Default: from the checkpoint (32 for digits-harope).",
         ),
-        click.option(
+        cloup.option(
             "--guidance",
             type=FiniteFloat(0),
             help=(
-                "Scale of classifier-free guidance; 1 is no guidance. Default: the scale"
-                " registered with the checkpoint."
+                "Scale of classifier-free guidance; 1 is no guidance. Default: from the checkpoint"
+                " (1.5 for digits-harope)."
             ),
         ),
-        click.option(
+        cloup.option(
             "--sampler",
+            type=RegisteredName("samplers"),
             metavar="NAME",
             help=(
                 "Sampler: ddpm, ddim or flow (Euler steps of rectified flow); it must fit the"
-                " training. Default: the sampler registered with the checkpoint."
+                " training. Default: from the checkpoint (flow for digits-harope)."
             ),
         ),
-        click.option(
+        cloup.option(
             "--seed",
             type=click.IntRange(0),
             help=(
@@ -315,7 +270,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " samples. Default: 0."
             ),
         ),
-        click.option(
+        cloup.option(
             "--labels",
             metavar="LABELS",
             help=(
@@ -324,7 +279,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " line. Default: uniform."
             ),
         ),
-        click.option(
+        cloup.option(
             "--preset",
             metavar="NAME",
             help=(
@@ -334,22 +289,28 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " Default: none."
             ),
         ),
-        click.option(
-            "--device",
-            type=click.Choice(["cpu", "cuda", "mps"]),
-            default="cpu",
-            help="Device that the networks run on.",
-        ),
-        click.option(
+        device_option("Device that the networks run on."),
+        cloup.option(
             "--dtype",
             type=click.Choice(["float32", "bfloat16", "float16"]),
             help="Precision of the network that generates images. Default: float32.",
         ),
+        cloup.option(
+            "--batch",
+            type=click.IntRange(1),
+            help=(
+                "Number of samples that are generated between two writes to disk. It changes"
+                " neither the images nor the batch size of the network. Default: one batch of the"
+                " network."
+            ),
+        ),
+    ]
+    network: list[OptionDecorator] = [
         scaling_option(
             "How an encoding reaches images larger than the training images; s is the ratio of the"
             f" sides. {SCALING_HELP} Default: none."
         ),
-        click.option(
+        cloup.option(
             "--guidance-channels",
             type=click.Choice(["3", "all"]),
             help=(
@@ -357,7 +318,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " published code, or all. Default: 3."
             ),
         ),
-        click.option(
+        cloup.option(
             "--spacing",
             type=click.Choice(["linspace", "leading"]),
             help=(
@@ -366,7 +327,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " for ddpm, leading for ddim."
             ),
         ),
-        click.option(
+        cloup.option(
             "--mu-policy",
             type=click.Choice(["extrapolate", "clamp"]),
             help=(
@@ -375,7 +336,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " training size. Default: extrapolate."
             ),
         ),
-        click.option(
+        cloup.option(
             "--vae",
             metavar="FOLDER|ID",
             help=(
@@ -383,7 +344,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " is in the local cache. Default: the one registered with the checkpoint."
             ),
         ),
-        click.option(
+        cloup.option(
             "--vae-tiling/--no-vae-tiling",
             default=None,
             help=(
@@ -392,7 +353,7 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " SD3, one piece for DiT."
             ),
         ),
-        click.option(
+        cloup.option(
             "--fold/--no-fold",
             default=None,
             help=(
@@ -403,17 +364,13 @@ def generation_options(command: CommandFunction) -> CommandFunction:
                 " and --no-fold for others."
             ),
         ),
-        click.option(
-            "--batch",
-            type=click.IntRange(1),
-            help=(
-                "Number of samples that are generated between two writes to disk. It changes"
-                " neither the images nor the batch size of the network. Default: one batch of the"
-                " network."
-            ),
-        ),
     ]
-    return with_options_record(command, "generation", _load_generation_options, options)
+    return with_options_record(
+        command,
+        "generation",
+        _load_generation_options,
+        {"Generation (of a checkpoint)": sampling, "Generation, details of the network": network},
+    )
 
 
 def _load_generation_options() -> Callable[..., object]:
@@ -428,7 +385,7 @@ def real_image_options(command: CommandFunction) -> CommandFunction:
     The command receives `RealImageOptions` as `real_images`.
     """
     options = [
-        click.option(
+        cloup.option(
             "--images",
             type=click.Path(path_type=Path),
             help=(
@@ -436,7 +393,7 @@ def real_image_options(command: CommandFunction) -> CommandFunction:
                 " (imagenet-val)."
             ),
         ),
-        click.option(
+        cloup.option(
             "--ground-truth",
             type=click.Path(path_type=Path),
             help=(
@@ -444,7 +401,7 @@ def real_image_options(command: CommandFunction) -> CommandFunction:
                 " `ILSVRC2012_val_00000001.JPEG 65`. Default: the class is the subfolder."
             ),
         ),
-        click.option(
+        cloup.option(
             "--crop-ratio",
             type=FiniteFloat(0.1, 1),
             help=(
@@ -453,7 +410,12 @@ def real_image_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
     ]
-    return with_options_record(command, "real_images", _load_real_image_options, options)
+    return with_options_record(
+        command,
+        "real_images",
+        _load_real_image_options,
+        {"Real images (for a classifier)": options},
+    )
 
 
 def _load_real_image_options() -> Callable[..., object]:
@@ -468,7 +430,7 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
     The command receives `PromptFolderOptions` as `prompt_folder`.
     """
     options = [
-        click.option(
+        cloup.option(
             "--order",
             type=click.Choice(["copy-major", "prompt-major"]),
             help=(
@@ -479,7 +441,7 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
                 " known folder layout tells."
             ),
         ),
-        click.option(
+        cloup.option(
             "--pattern",
             metavar="PATTERN",
             help=(
@@ -489,7 +451,7 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
                 " Numbers start at 0. The pattern may contain folders."
             ),
         ),
-        click.option(
+        cloup.option(
             "--file-list",
             type=click.Path(path_type=Path),
             help=(
@@ -497,7 +459,7 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
                 " or with file, copy and one of prompt_index, prompt and id (see --pattern)."
             ),
         ),
-        click.option(
+        cloup.option(
             "--tiles",
             type=click.Choice([1, 2, 4]),
             help=(
@@ -507,7 +469,12 @@ def prompt_folder_options(command: CommandFunction) -> CommandFunction:
             ),
         ),
     ]
-    return with_options_record(command, "prompt_folder", _load_prompt_folder_options, options)
+    return with_options_record(
+        command,
+        "prompt_folder",
+        _load_prompt_folder_options,
+        {"Image folders (for prompt suites)": options},
+    )
 
 
 def _load_prompt_folder_options() -> Callable[..., object]:

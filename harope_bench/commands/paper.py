@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import click
+import cloup
 
-from harope_bench.commands.options import json_object_text
+from harope_bench.commands.options import (
+    json_object_text,
+    json_option,
+)
 from harope_bench.commands.terminal import echo
 
 
-@click.group()
+@cloup.group()
 def paper() -> None:
-    """Examine the tables of the HARoPE paper, from their printed digits alone.
+    """Examine the printed digits of the HARoPE paper's tables.
 
     \b
     harope-bench paper check
@@ -19,7 +23,7 @@ def paper() -> None:
 
 
 @paper.command()
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def check(json_: bool) -> None:
     """List printed values that contradict other printed values of the paper.
 
@@ -42,7 +46,7 @@ def check(json_: bool) -> None:
 
 @paper.command()
 @click.argument("name")
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@json_option
 def noise(name: str, json_: bool) -> None:
     """List which differences of a table of the paper exceed the noise to expect.
 

@@ -5,40 +5,52 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import cloup
 
-from harope_bench.commands.options import FiniteFloat, json_object_text
+from harope_bench.commands.option_types import (
+    FiniteFloat,
+    MetricName,
+    RegisteredName,
+)
+from harope_bench.commands.options import (
+    device_option,
+    json_object_text,
+    json_option,
+)
 from harope_bench.commands.terminal import echo
 
 
-@click.command()
-@click.argument("checkpoint")
-@click.option(
+@cloup.command()
+@click.argument("checkpoint", type=RegisteredName("checkpoints"))
+@cloup.option(
     "--suite",
+    type=RegisteredName("suites"),
     metavar="NAME",
     help=(
         "Suite (labels or prompts, and reference) of the study; see `list suites`. Default: the"
         " suite registered with the checkpoint."
     ),
 )
-@click.option(
+@cloup.option(
     "--metric",
+    type=MetricName(),
     metavar="NAME",
     default="fid",
     help="Metric that is compared, by the name that `eval` prints.",
 )
-@click.option(
+@cloup.option(
     "--difference",
     type=FiniteFloat(1e-9),
     required=True,
     help="Smallest true difference between two methods to detect, in the unit of the metric.",
 )
-@click.option(
+@cloup.option(
     "--power",
     type=FiniteFloat(0.5, 0.9999),
     default=0.8,
     help="Probability of detecting a true difference of that size.",
 )
-@click.option(
+@cloup.option(
     "--runs",
     type=click.Path(path_type=Path),
     help=(
@@ -46,34 +58,29 @@ from harope_bench.commands.terminal import echo
         " published constants."
     ),
 )
-@click.option(
+@cloup.option(
     "--value",
     type=FiniteFloat(0, min_open=True),
     help="Expected value of the metric. Default: the measured one in --runs; required without one.",
 )
-@click.option(
+@cloup.option(
     "--count",
     "images",
     type=click.IntRange(2),
     help="Number of images of each run. Default: the number of samples of the suite.",
 )
-@click.option(
+@cloup.option(
     "--rate",
     type=FiniteFloat(1e-9),
     help="Images generated per second. Default: one batch is generated and timed.",
 )
-@click.option(
+@cloup.option(
     "--resolution",
     type=click.IntRange(1),
     help="Side of the images in pixels. Default: the resolution of the suite.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda", "mps"]),
-    default="cpu",
-    help="Device that the timed batch runs on.",
-)
-@click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
+@device_option("Device that the timed batch runs on.")
+@json_option
 def plan(
     checkpoint: str,
     suite: str | None,

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
+from harope_bench.commands.option_types import (
+    FormatType,
+    KeyValueType,
+    RegisteredName,
+)
 from harope_bench.commands.options import (
     JUDGE_OPTION_HELP,
     JUDGE_PYTHON_HELP,
     SCALING_HELP,
-    KeyValueType,
+    device_option,
     entry_options,
     scaling_option,
 )
@@ -24,21 +30,21 @@ if TYPE_CHECKING:
     from harope_bench.pipeline.reproduce import ReproduceSummary
 
 
-@click.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option(
+@cloup.command()
+@click.argument("names", type=RegisteredName("tables"), nargs=-1, required=True)
+@cloup.option(
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder that contains run folders; their results are the measured values.",
 )
-@click.option(
+@cloup.option(
     "--format",
     "format_",
-    type=click.Choice(["md", "csv", "tex", "html", "json"]),
+    type=FormatType(["md", "markdown", "csv", "tex", "latex", "html", "json"]),
     default="md",
-    help="Output format.",
+    help="Output format; markdown stands for md, latex for tex.",
 )
-@click.option(
+@cloup.option(
     "--show",
     type=click.Choice(["published", "measured", "both"]),
     help=(
@@ -88,9 +94,9 @@ def table(
     echo("\n".join(texts), nl=False)
 
 
-@click.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option(
+@cloup.command()
+@click.argument("names", type=RegisteredName("tables"), nargs=-1, required=True)
+@cloup.option(
     "--scale",
     type=click.Choice(["micro", "paper"]),
     required=True,
@@ -99,7 +105,7 @@ def table(
         " cores suffice. paper: large ones, which you have to `register` first with --scale paper."
     ),
 )
-@click.option(
+@cloup.option(
     "--count",
     type=click.IntRange(2),
     help=(
@@ -107,19 +113,15 @@ def table(
         " suite (the set of labels or prompts)."
     ),
 )
-@click.option(
+@cloup.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder for all run folders, the tables and the report.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda", "mps"]),
-    default="cpu",
-    help="Device that the networks run on.",
-)
-@click.option(
+@device_option("Device that the networks run on.")
+@cloup.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
@@ -129,20 +131,21 @@ def table(
     "How an encoding reaches images larger than the training images, for the rows of a table with"
     f" such images; s is the ratio of the sides. {SCALING_HELP} Default: none."
 )
-@click.option(
+@cloup.option(
     "--judge",
+    type=RegisteredName("judges"),
     metavar="ROLE=NAME,...",
     help=(
         "For the tables of prompts: judges (networks that look at images) instead of those of the"
         " benchmark, as ROLE=NAME or ROLE=NAME:MODEL, comma-separated. See `eval --help`."
     ),
 )
-@click.option(
+@cloup.option(
     "--judge-python",
     type=click.Path(path_type=Path),
     help=JUDGE_PYTHON_HELP,
 )
-@click.option(
+@cloup.option(
     "--judge-option",
     "judge_options",
     type=KeyValueType(),
@@ -211,30 +214,47 @@ def reproduce_lines(summary: ReproduceSummary) -> list[str]:
     return [*map(str, summary.written_paths), counts, *summary.missing_checkpoints]
 
 
-@click.command()
-@click.option(
+@cloup.command()
+@click.argument(
+    "folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+@cloup.option(
     "--runs",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Folder that contains run folders, at any depth.",
+    hidden=True,
+    help="The same as FOLDER.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The .html file to write."
+@cloup.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The .html file to write. Default: report.html in FOLDER.",
 )
 @entry_options
-def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:
-    """Write a report of all runs below a folder.
+def report(
+    folder: Path | None,
+    runs: Path | None,
+    out: Path | None,
+    add: tuple[str, ...],
+    row: tuple[str, ...],
+) -> None:
+    """Write an HTML report of all runs below FOLDER.
 
     The report is one HTML file with tables, differences, images and settings. It includes
     everything it shows, so it can be sent to others.
 
     \b
-    harope-bench report --runs runs/table2 --out report.html
-    harope-bench report --runs runs/table2 --out report.html \\
-        --add my-pe="MyPE (ours)"
+    harope-bench report runs/table2
+    harope-bench report runs/table2 -o report.html --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports.report_page import write_report
 
-    write_report(runs, out, parse_entries(add, row, runs))
-    echo(out)
+    if (folder is None) == (runs is None):
+        raise click.UsageError("give one FOLDER that contains run folders")
+    runs_folder = folder or runs
+    assert runs_folder is not None
+    path = out or runs_folder / "report.html"
+    write_report(runs_folder, path, parse_entries(add, row, runs_folder))
+    echo(path)

@@ -6,48 +6,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
-from harope_bench.commands.options import KeyValueType
+from harope_bench.commands.option_types import (
+    KeyValueType,
+    RegisteredName,
+)
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.record_base import Option
 
 
-@click.command()
-@click.argument("recipe")
-@click.option(
+@cloup.command()
+@click.argument("recipe", type=RegisteredName("recipes", can_be_path=True))
+@cloup.option(
     "--encoding",
+    type=RegisteredName("encodings"),
     metavar="NAME",
     help=(
         "Positional encoding to train with; see `list encodings`. Required for recipes of"
         " generators and classifiers."
     ),
 )
-@click.option(
+@cloup.option(
     "--option",
     "options",
     type=KeyValueType(),
     multiple=True,
     help="Option of the encoding, such as base=100; may be repeated.",
 )
-@click.option(
+@cloup.option(
     "--name",
     "checkpoint_name",
     metavar="NAME",
     help="Name of the new checkpoint. Default: SUITE-ENCODING, such as digits-harope.",
 )
-@click.option(
+@cloup.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     help="Folder for the weights, the log and the snapshots. Default: runs/train/NAME.",
 )
-@click.option(
+@cloup.option(
     "--base",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Weights file to start from, for recipe shapes-mmdit. Default: the base of this package.",
 )
-@click.option(
+@cloup.option(
     "--resume/--no-resume",
     default=True,
     help="Continue from the last snapshot in the output folder, or start over.",

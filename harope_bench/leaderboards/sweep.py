@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from harope_bench.core.chart_schema import SweepChart, SweepLine, SweepPoint
-from harope_bench.core.errors import OptionError
+from harope_bench.core.errors import OptionError, UnknownNameError
+from harope_bench.core.metric_names import match_metric_name
 from harope_bench.core.schema import Checkpoint, Measurement, Metric, Plan, Result
 from harope_bench.data.result_store import StoredResult
 from harope_bench.evaluators.base import load_evaluator
@@ -52,6 +53,7 @@ def build_sweep_chart(
         OptionError: there is no result of the metric, there are several suites and `suite` is
             None, or no run has a value on the axis.
     """
+    metric = _match_metric(results, metric)
     runs = [
         run
         for item in results
@@ -98,6 +100,15 @@ def build_sweep_chart(
             f"{run.plan.checkpoint.name} does not record its {axis}" for run in excluded_runs
         ),
     )
+
+
+def _match_metric(results: Sequence[StoredResult], name: str) -> str:
+    """Return the name of a measured metric; the name as it is if no result has it."""
+    measured_names = (m.metric for item in results for m in item.result.measurements)
+    try:
+        return match_metric_name(name, measured_names)
+    except UnknownNameError:
+        return name
 
 
 def _make_sweep_run(result: Result, metric: str) -> SweepRun | None:

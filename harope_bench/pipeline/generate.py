@@ -5,6 +5,7 @@ This module knows no model and no metric.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,6 +279,7 @@ def _generate_tiles(
         requests: Requests by index.
         generator: Loaded generator of the plan's checkpoint; None to load it.
     """
+    print(describe_generation(plan), file=sys.stderr)
     generator = generator or open_generator(plan.checkpoint, plan.settings)
     pending_images: list[GeneratedImage] = []
     title = f"generate {plan.checkpoint.name} on {plan.settings.device}"
@@ -296,6 +298,25 @@ def _store_images(run: RunFolder, images: Sequence[GeneratedImage], progress: Pr
     for generated in images:
         run.add_sample(*generated)
     progress.advance(len(images))
+
+
+def describe_generation(plan: Plan) -> str:
+    """Return checkpoint, suite and settings in one line; it marks the checkpoint's defaults."""
+    settings = plan.settings
+    checkpoint = plan.checkpoint
+    values = [
+        ("", settings.sampler, checkpoint.sampler),
+        ("steps ", settings.steps, checkpoint.steps),
+        ("guidance ", settings.guidance, checkpoint.guidance),
+    ]
+    texts = [
+        f"{name}{value}{' (from the checkpoint)' if value == default else ''}"
+        for name, value, default in values
+        if value is not None
+    ]
+    side = settings.resolution
+    texts += [f"{side} x {side} px", f"seed {settings.seed}", settings.dtype, settings.device]
+    return f"{checkpoint.name}, suite {plan.suite}: {', '.join(texts)}"
 
 
 class GeneratedImage(NamedTuple):

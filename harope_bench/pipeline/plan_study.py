@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench.core.errors import OptionError, UnknownNameError
+from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MAX_INDICES
 from harope_bench.core.limits import check_maximum
+from harope_bench.core.metric_names import match_metric_name
 from harope_bench.core.schema import Measurement, Metric, Plan
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.result_store import StoredResult, read_results
@@ -142,9 +143,7 @@ def find_metric(suite: Suite, name: str) -> Metric:
     metrics = {
         m.name: m for evaluator in suite.evaluators for m in load_evaluator(evaluator).metrics
     }
-    if name not in metrics:
-        raise UnknownNameError("metric", name, metrics)
-    return metrics[name]
+    return metrics[match_metric_name(name, metrics)]
 
 
 def _design(

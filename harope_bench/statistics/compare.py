@@ -11,6 +11,7 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
+from harope_bench.core.metric_names import match_metric_name
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.data.result_paths import run_folder_of
@@ -171,7 +172,8 @@ def compare_runs(
     Args:
         baseline_runs: side to compare with.
         new_runs: side of interest.
-        metrics: names of the metrics to compare; by default all that either side has.
+        metrics: names of the metrics to compare, in upper or lower case; by default all that
+            either side has.
 
     Raises:
         UnknownNameError: Neither side has a metric of that name.
@@ -182,9 +184,7 @@ def compare_runs(
         raise StorageError(
             f"{baseline_runs.path} and {new_runs.path} hold no measurement; evaluate the runs again"
         )
-    for name in metrics:
-        if name not in known_names:
-            raise UnknownNameError("metric", name, known_names)
+    requested_names = [match_metric_name(name, known_names) for name in metrics]
     run_counts = (len(baseline_runs.runs), len(new_runs.runs))
     if run_counts != (1, 1) and min(run_counts) < 2:
         raise OptionError(
@@ -194,7 +194,7 @@ def compare_runs(
 
     comparisons = [
         _compare_metric(name, baseline_runs, new_runs)
-        for name in dict.fromkeys(metrics or known_names)
+        for name in dict.fromkeys(requested_names or known_names)
     ]
     p_values = pairing.adjusted_p_values([item.difference for item in comparisons])
     return RunComparison(

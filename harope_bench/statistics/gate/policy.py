@@ -55,8 +55,9 @@ class Policy(Record):
     metric: dict[str, GateRule] = {}
 
     def rule(self, metric: str) -> GateRule:
-        """Return the rule of a metric."""
-        return self.metric.get(metric, self.default)
+        """Return the rule of a metric, whose name may be in upper or lower case."""
+        rules = {name.lower(): rule for name, rule in self.metric.items()}
+        return rules.get(metric.lower(), self.default)
 
 
 def read_policy(path: Path | None) -> Policy:

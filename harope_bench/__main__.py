@@ -1,0 +1,5 @@
+"""Run the command line: `python -m harope_bench`."""
+
+from harope_bench.cli import main
+
+main(prog_name="python -m harope_bench")

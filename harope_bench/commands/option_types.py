@@ -1,0 +1,194 @@
+"""Option types: numbers, lists, devices and registered names, which shells complete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from harope_bench.core.index_ranges import IndexRanges
+    from harope_bench.core.record_base import Option
+
+
+class IndicesType(click.ParamType):
+    """The option type of sample indices: `0-499`, `7` or `0-9,20-29`."""
+
+    name = "indices"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IndexRanges:
+        """Return the indices in ascending order; raise a usage error if the text is invalid."""
+        from harope_bench.core.index_ranges import parse_indices
+
+        try:
+            return parse_indices(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class FiniteFloat(click.FloatRange):
+    """The option type of a finite number in a range."""
+
+    # Any: what click's own range takes, which differs between its versions
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; raise a usage error for nan, infinity or a number out of range."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class ResolutionList(click.ParamType):
+    """The option type of one or more resolutions: `56` or `28,56,112`."""
+
+    name = "resolutions"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the resolutions in pixels; raise a usage error if one is not positive."""
+        from harope_bench.core.index_ranges import parse_whole_number
+
+        sides = [parse_whole_number(part.strip()) for part in str(value).split(",")]
+        positive_sides = tuple(side for side in sides if side)
+        if len(positive_sides) < len(sides):
+            self.fail(f"{str(value)[:80]!r} is not a resolution; write 28 or 28,56", param, ctx)
+        return positive_sides
+
+
+class KeyValueType(click.ParamType):
+    """The option type of `key=value`; a number, true or false is converted, other text is kept."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Option]:
+        """Return the key and the value; raise a usage error without a key or an equals sign."""
+        from harope_bench.core.json_file import parse_json
+
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not key=value", param, ctx)
+        try:
+            json_value = parse_json(text)
+        except ValueError:
+            return key, text
+        return key, json_value if isinstance(json_value, (bool, int, float)) else text
+
+
+class DeviceType(click.ParamType):
+    """The option type of a device: auto, cpu, cuda, cuda:N or mps; `auto` is resolved."""
+
+    name = "device"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the device; raise a usage error if the text names none."""
+        from harope_bench.core.device import parse_device
+
+        try:
+            return parse_device(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the devices that start with the incomplete text."""
+        return _matching(("auto", "cpu", "cuda", "cuda:0", "mps"), incomplete)
+
+
+class FormatType(click.Choice[str]):
+    """The option type of an output format; long names stand for the short ones."""
+
+    long_names = {"markdown": "md", "latex": "tex"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the short name of the format; raise a usage error for an unknown one."""
+        return super().convert(self.long_names.get(value, value), param, ctx)
+
+
+class TextType(click.ParamType):
+    """Base class of option types whose text is checked where it is used, not here."""
+
+    name = "text"
+
+    def candidates(self) -> Iterable[str]:
+        """Return the texts that a shell offers."""
+        raise NotImplementedError
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the text unchanged."""
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the candidates that start with the incomplete text.
+
+        Of a comma-separated list the last name is completed.
+        """
+        first_names, comma, last_name = incomplete.rpartition(",")
+        items = _matching(self.candidates(), last_name)
+        return [CompletionItem(f"{first_names}{comma}{item.value}") for item in items]
+
+
+class RegisteredName(TextType):
+    """The option type of a registered name, or of several, comma-separated."""
+
+    def __init__(self, kind: str, can_be_path: bool = False) -> None:
+        """Complete names of a kind, such as "suites"; of paths too with `can_be_path`."""
+        self.kind = kind
+        self.can_be_path = can_be_path
+
+    def candidates(self) -> list[str]:
+        """Return the registered names of the kind."""
+        from harope_bench.core import registry
+
+        return registry.list_names(self.kind)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names, otherwise let the shell complete a path if the option takes one."""
+        items = super().shell_complete(ctx, param, incomplete)
+        if self.can_be_path and not items:
+            return [CompletionItem(incomplete, type="file")]
+        return items
+
+
+class MetricName(TextType):
+    """The option type of a metric's name."""
+
+    def candidates(self) -> list[str]:
+        """Return the metrics of all evaluators."""
+        from harope_bench.core import registry
+        from harope_bench.evaluators.base import load_evaluator
+
+        evaluators = map(load_evaluator, registry.list_names("evaluators"))
+        return sorted({metric.name for evaluator in evaluators for metric in evaluator.metrics})
+
+
+class KindName(TextType):
+    """The option type of a kind of registered names, such as "suites"."""
+
+    def candidates(self) -> Iterable[str]:
+        """Return the kinds."""
+        from harope_bench.core import registry
+
+        return registry.PLUGIN_KINDS
+
+
+def _matching(texts: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(text) for text in texts if text.startswith(incomplete)]
