@@ -115,7 +115,7 @@ def attention_distance(
     batch: int | None,
     generation: GenerationOptions,
 ) -> None:
-    """Plot the mean attention distance of each head by layer (Figure 5).
+    """Plot the attention distance of each head (Figure 5).
 
     CHECKPOINTS are names from `list checkpoints`. The attention distance of a head is the distance
     in pixels between a query and its keys, weighted by the attention.
@@ -184,10 +184,10 @@ def matrices(
     layers: tuple[int, ...],
     out: Path,
 ) -> None:
-    """Plot the learned matrices by layer and head, and print their statistics (Figure 6).
+    """Plot the learned matrices of each head (Figure 6).
 
-    CHECKPOINT is a name from `list checkpoints` whose encoding multiplies queries and keys by
-    learned matrices, such as harope.
+    Their statistics are printed. CHECKPOINT is a name from `list checkpoints` whose encoding
+    multiplies queries and keys by learned matrices, such as harope.
 
     \b
     harope-bench figure matrices digits-harope --show m-i \\
@@ -249,10 +249,11 @@ def _matrix_line(matrix: HeadMatrix) -> str:
 )
 @out_option
 def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> None:
-    """Plot a metric against a setting, with one line for each checkpoint.
+    """Plot a metric against a setting.
 
-    RUNS is a folder that contains run folders, as `eval --resolution 28,56` writes. Runs of one
-    checkpoint that differ in another setting have a line each. The values are printed too.
+    Each checkpoint has a line. RUNS is a folder that contains run folders, as `eval --resolution
+    28,56` writes. Runs of one checkpoint that differ in another setting have a line each. The
+    values are printed too.
 
     \b
     harope-bench figure sweep runs --metric overall --axis resolution \\
@@ -293,7 +294,7 @@ def _point_text(point: SweepPoint, chart: SweepChart) -> str:
 )
 @out_option
 def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
-    """Plot the training loss against the step (Figure 7).
+    """Plot training losses against the step (Figure 7).
 
     LOGS are log.csv files that `train` wrote, log.txt files of DiT's training script, or .csv files
     with the columns step, loss and run.

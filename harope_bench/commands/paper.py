@@ -48,10 +48,11 @@ def check(json_: bool) -> None:
 @click.argument("name")
 @json_option
 def noise(name: str, json_: bool) -> None:
-    """List which differences of a table of the paper exceed the noise to expect.
+    """List which differences of a table exceed the noise.
 
-    NAME is 2 or table2, and so on (see `list tables`). The paper prints no confidence intervals, so
-    the noise is estimated from published constants; the output states them.
+    NAME is a table of the HARoPE paper: 2 or table2, and so on (see `list tables`). The paper
+    prints no confidence intervals, so the noise is estimated from published constants; the output
+    states them.
 
     \b
     harope-bench paper noise 2
