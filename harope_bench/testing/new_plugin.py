@@ -227,6 +227,9 @@ dependencies = ["harope-bench"]
 [tool.setuptools.packages.find]
 where = ["src"]
 
+[tool.setuptools.package-data]
+"*" = ["*"]
+
 [project.entry-points."{entry_point_group(starter)}"]
 {_entry_point_line(name, package)}
 """

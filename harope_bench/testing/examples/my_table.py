@@ -1,4 +1,4 @@
-"""Table my-table: three encodings on handwritten digits, one of them your own."""
+"""Table my-table: three encodings on handwritten digits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLUGIN = {
             "evaluator": "fidelity",
         },
     ],
-    # One row for each checkpoint. `published` may hold printed numbers as strings, by column.
+    # One row for each registered checkpoint. `published` may hold printed numbers, by column.
     "rows": [
         {"id": "ape", "title": "APE", "encoding": "ape", "micro_checkpoint": "digits-ape"},
         {
@@ -35,10 +35,10 @@ PLUGIN = {
             "micro_checkpoint": "digits-rope-axial",
         },
         {
-            "id": "mine",
-            "title": "My encoding",
-            "encoding": "my-encoding",
-            "micro_checkpoint": "my-encoding",  # the name that you register it by
+            "id": "harope",
+            "title": "HARoPE",
+            "encoding": "harope",
+            "micro_checkpoint": "digits-harope",
         },
     ],
 }
