@@ -78,6 +78,8 @@ class MyBackbone(base.Backbone[MyBackboneNetwork]):
     """The plug-in: it builds the network, recognises its weights and declares what it reads."""
 
     tile = 25  # rows of the padded batch
+    # Sizes of a small network, which `harope-bench check` builds.
+    example_config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "classes": 10}
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]

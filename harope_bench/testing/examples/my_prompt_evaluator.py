@@ -16,15 +16,17 @@ from harope_bench.evaluators.prompt_scores import PromptEvaluator
 METRIC = "object-seen"
 
 
-def make_question(metadata: Metadata, annotations: Annotations) -> Query | None:
-    """Return the query for an image: one question about the first object of the prompt."""
-    clause = metadata["include"][0]
-    return VqaQuery(questions=(f"Is there a {clause['color']} {clause['class']}?",))
-
-
 def names_colour(metadata: Metadata) -> bool:
     """Return whether a prompt is about one object with a colour."""
     return metadata["tag"] == "colors"
+
+
+def make_question(metadata: Metadata, annotations: Annotations) -> Query | None:
+    """Return the query for an image: one question, or None where the prompt names no colour."""
+    if not names_colour(metadata):
+        return None
+    clause = metadata["include"][0]
+    return VqaQuery(questions=(f"Is there a {clause['color']} {clause['class']}?",))
 
 
 class MyPromptEvaluator(PromptEvaluator):

@@ -39,11 +39,11 @@ class MySuite(LabelSuite):
         is_odd = labels % 2 == 1
         return images[is_odd], labels[is_odd]
 
-    def reference(self, judge: str) -> ReferenceFile | None:
+    def reference(self, judge: str) -> ReferenceFile:
         """Return the file that `harope-bench reference` wrote to the folder of this module."""
         path = Path(__file__).with_name(f"my_suite-{judge}.npz")
-        if not path.is_file():
-            return None
+        if not path.is_file():  # the error then names the command that writes it
+            return ReferenceFile("odd digits, split train", path, sha256="", judge_sha256="")
         judge_sha256 = str(load_arrays(path, ("judge_sha256",))["judge_sha256"])
         return ReferenceFile("odd digits, split train", path, sha256_file(path), judge_sha256)
 
