@@ -96,7 +96,7 @@ def test_the_command_prints_files_and_what_comes_next(
     assert [line.strip() for line in done.stderr.splitlines()][:3] == [
         "next:",
         "pip install -e my-pe-plugin",
-        "harope-bench check encodings my-pe",
+        "harope-bench check encoding my-pe",
     ]
     assert CliRunner().invoke(main, ["new", "encoder", "my-pe"]).exit_code == 2
 
