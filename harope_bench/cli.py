@@ -16,6 +16,7 @@ import click
 from harope_bench import __version__
 from harope_bench.commands import (
     audit,
+    check,
     compare,
     evaluate,
     failures,
@@ -135,6 +136,7 @@ for command in (
     train.train,
     paper.paper,
     audit.audit,
+    check.check,
     leaderboard.leaderboard,
     compare.compare,
     compare.gate,
