@@ -16,6 +16,7 @@ import click
 from harope_bench import __version__
 from harope_bench.commands import (
     audit,
+    check,
     compare,
     evaluate,
     failures,
@@ -137,6 +138,7 @@ for command in (
     new.new,
     paper.paper,
     audit.audit,
+    check.check,
     leaderboard.leaderboard,
     compare.compare,
     compare.gate,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harope_bench.core.errors import MissingAssetError
 from harope_bench.core.schema import JUDGE_CLASSES
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
 from harope_bench.testing.feature_extractor import check_self_checks, check_weights_hash
@@ -74,6 +75,8 @@ def check_annotator(
     )
     test_queries = {**default_queries(), **(queries or {})}
     contract = _AnnotatorContract(plugin, device, test_images, test_queries, violations)
+    if isinstance(name, str) and plugin.needs_model:
+        contract.missing_model = f"judge {name} runs a model that you provide"
     return violations.run_checks(
         [
             contract.declares_required_members,
@@ -98,6 +101,7 @@ class _AnnotatorContract:
     ):
         self.plugin = plugin
         self.device = device
+        self.missing_model = ""  # what is missing of a judge that is bound to no model
         self.images = images
         self.queries = queries
         self.expect = violations.expect
@@ -105,6 +109,8 @@ class _AnnotatorContract:
     @cached_property
     def annotator(self) -> LoadedAnnotator:
         """Return the annotator with its weights; raise WeightsError where they are missing."""
+        if self.missing_model:
+            raise MissingAssetError(self.missing_model, advice="check it as NAME:FOLDER")
         return self.plugin.open(self.device)
 
     def declares_required_members(self) -> None:
