@@ -21,7 +21,7 @@ COLOURS = {
 }
 WEIGHTS_SHA256 = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 RED_IMAGE = np.full((8, 8, 3), COLOURS["red"], dtype=np.uint8)
-RED_QUERY = VqaQuery(questions=("Is there a red circle?",))
+RED_QUERY = VqaQuery(questions=("a red circle?",))
 
 
 class MyAnnotator(Annotator):

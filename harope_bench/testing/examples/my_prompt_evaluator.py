@@ -26,7 +26,7 @@ def make_question(metadata: Metadata, annotations: Annotations) -> Query | None:
     if not names_colour(metadata):
         return None
     clause = metadata["include"][0]
-    return VqaQuery(questions=(f"Is there a {clause['color']} {clause['class']}?",))
+    return VqaQuery(questions=(f"a {clause['color']} {clause['class']}?",))
 
 
 class MyPromptEvaluator(PromptEvaluator):
