@@ -135,7 +135,7 @@ for command in (
     tables.reproduce,
     tables.report,
     train.train,
-    new.new,
+    new.write_plugin,
     paper.paper,
     audit.audit,
     check.check,

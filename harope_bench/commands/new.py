@@ -10,7 +10,7 @@ from harope_bench.commands.terminal import echo
 from harope_bench.testing.new_plugin import STARTERS
 
 
-@click.command()
+@click.command("new")
 @click.argument("kind", type=click.Choice(list(STARTERS)))
 @click.argument("name")
 @click.option(
@@ -18,7 +18,7 @@ from harope_bench.testing.new_plugin import STARTERS
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the package, new or written by this command before. Default: NAME-plugin.",
 )
-def new(kind: str, name: str, out: Path | None) -> None:
+def write_plugin(kind: str, name: str, out: Path | None) -> None:
     """Write a plug-in NAME to start from.
 
     The plug-in is a working example in a small package that pip can install. In a package that

@@ -60,7 +60,10 @@ STARTERS: Mapping[str, Starter] = {
     "suite": Starter(
         "my-suite",
         "suites",
-        ("harope-bench eval digits-ape --suite NAME --reference FILE.npz --out runs/NAME",),
+        (
+            "harope-bench reference IMAGES FILE.npz --judge digits-net",
+            "harope-bench eval digits-ape --suite NAME --reference FILE.npz --out runs/NAME",
+        ),
     ),
     "prompt-suite": Starter(
         "my-prompts",

@@ -25,6 +25,9 @@ GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 ORDER = ("encoding", "recipe", "backbone", "suite", "judge", "evaluator", "table")
 DRIVER = ROOT / "tests/helpers/run_commands.py"
 PACKAGE_FOLDER = "my-plugins"
+REPRODUCE = "harope-bench reproduce my-table --scale micro --count 20 --out runs/my-table"
+TABLE = "harope-bench table my-table --runs runs/my-table"
+TABLE_WITH_ROW = f"{TABLE} --add digits-string=STRING"
 SOURCE_FOLDER = f"{PACKAGE_FOLDER}/src/my_plugins"
 pytestmark = pytest.mark.skipif(not GUIDES, reason="the guides are not beside the tests")
 
@@ -151,9 +154,14 @@ def test_the_commands_of_the_guides_run_against_an_installed_package(
     for line, output in outputs.items():
         if line.startswith("harope-bench compare "):
             assert re.search(r"better|worse|not resolved", output), (line, output)
-    table = outputs["harope-bench table my-table --runs runs/my-table"]
-    assert [row.count("±") for row in table.splitlines() if row.startswith("| ")][1:] != []
-    assert (
-        "STRING"
-        in outputs["harope-bench table my-table --runs runs/my-table --add digits-string=STRING"]
-    )
+        if line.startswith("harope-bench eval "):
+            assert re.search(r"^  [a-z0-9-]+ +[0-9.]+ ", output, re.M), (line, output)
+    assert "runs/my-table/my-table.md" in outputs[REPRODUCE].splitlines()
+    assert measured_rows(outputs[TABLE]) == ["APE", "Axial RoPE", "HARoPE"]
+    assert measured_rows(outputs[TABLE_WITH_ROW]) == ["APE", "Axial RoPE", "HARoPE", "STRING"]
+
+
+def measured_rows(table: str) -> list[str]:
+    """Titles of the rows of a printed table that have a measured number with its error."""
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+    return [cells[1].strip() for cells in rows if "\N{PLUS-MINUS SIGN}" in "".join(cells)]
