@@ -76,6 +76,24 @@ def test_the_examples_are_shown_and_are_no_plug_ins_of_the_package() -> None:
     assert done.exit_code == 0 and "my-" not in done.output
 
 
+def outputs_of_new(name: str) -> dict[str, str]:
+    """What a guide shows of the commands that make plug-ins, by line."""
+    shown = re.findall(
+        r"^\$ (harope-bench new .+)\n(.*?)(?=^\$|^```)", guide_text(name), re.M | re.S
+    )
+    return dict(shown)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_guide_shows_what_new_prints_in_an_empty_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line, shown in outputs_of_new(name).items():
+        done = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert (done.exit_code, done.output) == (0, shown)
+
+
 # -------------------------------------------------------------------------------------- the way
 
 
