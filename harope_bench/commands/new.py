@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from harope_bench.commands.terminal import echo
-from harope_bench.testing.new_plugin import STARTERS
 
 
 @click.command("new")
-@click.argument("kind", type=click.Choice(list(STARTERS)))
+@click.argument("kind")
 @click.argument("name")
 @click.option(
     "--out",
@@ -21,8 +20,10 @@ from harope_bench.testing.new_plugin import STARTERS
 def write_plugin(kind: str, name: str, out: Path | None) -> None:
     """Write a plug-in NAME to start from.
 
-    The plug-in is a working example in a small package that pip can install. In a package that
-    exists, the command adds the module, its test and its entry point. No file is overwritten.
+    KIND is encoding, backbone, sampler, suite, prompt-suite, feature-extractor, annotator,
+    evaluator, prompt-evaluator, recipe or table. The plug-in is a working example in a small
+    package that pip can install. In a package that exists, the command adds the module, its test
+    and its entry point. No file is overwritten.
 
     \b
     harope-bench new encoding my-encoding --out my-plugins

@@ -190,8 +190,9 @@ def scoring_options(command: CommandFunction) -> CommandFunction:
         click.option(
             "--judge",
             help=(
-                "Judge instead of the suite's. For prompt suites: ROLE=NAME or ROLE=NAME:MODEL,"
-                " comma-separated. Results of another judge are stored in other files."
+                "Judge instead of the suite's, or of an evaluator that the suite does not name."
+                " For prompt suites: ROLE=NAME or ROLE=NAME:MODEL, comma-separated. Results of"
+                " another judge are stored in other files."
             ),
         ),
         click.option(

@@ -39,8 +39,8 @@ from harope_bench.pipeline.extract_features import (
     delete_features,
     extract_features,
 )
-from harope_bench.pipeline.suite_reference import making_advice, require_suite_reference
 from harope_bench.suites.base import Suite
+from harope_bench.suites.suite_reference import making_advice, require_suite_reference
 
 DEFAULT_IMAGES = 10_000  # number of images in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}

@@ -35,7 +35,6 @@ from harope_bench.pipeline.evaluate_prompts import (
     is_prompt_suite,
     select_prompt_evaluators,
 )
-from harope_bench.pipeline.suite_reference import find_suite_reference, making_advice
 from harope_bench.suites.base import (
     ClassificationSuite,
     PromptSuite,
@@ -43,6 +42,7 @@ from harope_bench.suites.base import (
     load_prompt_suite,
     load_suite,
 )
+from harope_bench.suites.suite_reference import find_suite_reference, making_advice
 
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 

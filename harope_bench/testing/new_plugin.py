@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.core.errors import NameClashError, OptionError, StorageError
+from harope_bench.core.errors import NameClashError, OptionError, StorageError, UnknownNameError
 
 EXAMPLES = Path(__file__).parent / "examples"
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -130,10 +130,13 @@ def create_plugin(kind: str, name: str, folder: Path | None = None) -> NewPlugin
         folder: Folder of the package; by default NAME-plugin in the working folder.
 
     Raises:
+        UnknownNameError: There is no such kind.
         OptionError: The name cannot be used, or the folder is no package.
         NameClashError: A plug-in of this name is registered.
         StorageError: A file exists, or cannot be written.
     """
+    if kind not in STARTERS:
+        raise UnknownNameError("kind", kind, STARTERS)
     starter = STARTERS[kind]
     check_plugin_name(starter, name)
     folder = folder or Path(f"{name}-plugin")

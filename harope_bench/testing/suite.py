@@ -346,7 +346,7 @@ class _SuiteContract:
         from harope_bench.core.storage import sha256_file
         from harope_bench.data.adm_npz import array_names
         from harope_bench.judges.base import load_judge
-        from harope_bench.pipeline.suite_reference import find_suite_reference
+        from harope_bench.suites.suite_reference import find_suite_reference
 
         judges = {judge for judge in self.suite.judges.values() if isinstance(judge, str)}
         for judge in sorted(judges):

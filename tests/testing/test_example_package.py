@@ -79,7 +79,7 @@ def test_the_examples_are_shown_and_are_no_plug_ins_of_the_package() -> None:
 def outputs_of_new(name: str) -> dict[str, str]:
     """What a guide shows of the commands that make plug-ins, by line."""
     shown = re.findall(
-        r"^\$ (harope-bench new .+)\n(.*?)(?=^\$|^```)", guide_text(name), re.M | re.S
+        r"^\$ (harope-bench new [^\n]+)\n(.*?)(?=^\$|^```)", guide_text(name), re.M | re.S
     )
     return dict(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,15 @@ def test_the_command_prints_files_and_what_comes_next(
         "pip install -e my-pe-plugin",
         "harope-bench check encoding my-pe",
     ]
-    assert CliRunner().invoke(main, ["new", "encoder", "my-pe"]).exit_code == 2
+
+
+def test_an_unknown_kind_is_rejected_and_the_help_page_lists_all() -> None:
+    done = CliRunner().invoke(main, ["new", "encodin", "my-pe"])
+    assert done.exit_code == 1
+    assert "no kind named 'encodin'; did you mean encoding?" in done.stderr
+    page = CliRunner().invoke(main, ["new", "--help"]).output
+    listed = re.split(r",| or ", " ".join(page.partition("KIND is ")[2].partition(".")[0].split()))
+    assert [kind.strip() for kind in listed] == list(STARTERS)
 
 
 # ------------------------------------------------------------------------------------ a second one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench.core.errors import MissingAssetError, OptionError
+from harope_bench.core.errors import MissingAssetError, OptionError, StorageError
 from harope_bench.suites.base import ReferenceFile, Suite
 
 
@@ -32,8 +32,13 @@ def find_suite_reference(suite: Suite, judge: str) -> ReferenceFile | None:
     """
     try:
         reference = suite.reference(judge)
-    except FileNotFoundError as error:  # a plug-in that hashes its file without looking for it
-        raise _missing_file_error(suite, judge, Path(error.filename or "FILE.npz")) from error
+    except (OSError, StorageError) as error:
+        # A plug-in may hash its file without looking for it; its path is in the system's error.
+        system_error = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(system_error, FileNotFoundError):
+            raise
+        path = Path(system_error.filename or "FILE.npz")
+        raise _missing_file_error(suite, judge, path) from error
     if reference is not None and not reference.path.is_file():
         raise _missing_file_error(suite, judge, reference.path)
     return reference
