@@ -4,7 +4,8 @@ The commands are in commands/. Each command parses its options, calls one functi
 Results go to stdout, progress and warnings to stderr.
 
 Exit codes: 0 success; 1 an error; 2 wrong usage; 3 a negative result (an altered file, a
-regression, a violated contract); 4 the gate or the check of a contract could not decide.
+regression, a broken installation, a violated contract); 4 the gate, or the check of a contract,
+could not decide.
 """
 
 from __future__ import annotations

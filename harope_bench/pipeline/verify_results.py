@@ -16,7 +16,7 @@ import numpy as np
 from harope_bench.analysis.cost.forwards import FORWARDS_FILE, read_forwards
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.errors import BenchError, SampleError, UnknownNameError
+from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownNameError
 from harope_bench.core.schema import (
     ImageSource,
     Measurement,
@@ -279,6 +279,11 @@ def _feature_result_differences(
 def _profile_of_result(stored_result: Result, suite_name: str) -> EvaluatorProfile:
     """Return the evaluator and judge of a result; the suite's defaults where they are unknown."""
     suite = load_suite(suite_name)
+    if stored_result.evaluator not in registry.list_entries("evaluators"):
+        raise OptionError(
+            f"evaluator {stored_result.evaluator} has no judge in this suite; it has"
+            f" {', '.join(suite.judges) or 'none'}"
+        )
     profile: str | None = stored_result.profile
     if profile not in load_feature_evaluator(stored_result.evaluator).profiles:
         profile = None

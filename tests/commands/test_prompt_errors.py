@@ -62,7 +62,10 @@ def refused(*words: str | Path) -> str:
             "give an environment's bin/python",
         ),
         (("--suite", "geneval"), "harope-bench fetch"),
-        (("--suite", "dpg-bench", "--with", "geneval"), "names no judge for evaluator geneval"),
+        (
+            ("--suite", "dpg-bench", "--with", "geneval"),
+            "evaluator geneval reads metadata 'geneval' of prompts",
+        ),
         (
             ("--suite", "geneval", "--resolution", "64"),
             "is generated already, --resolution would have no effect",
