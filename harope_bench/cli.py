@@ -4,7 +4,8 @@ The commands are in commands/. Each command parses its options, calls one functi
 Results go to stdout, progress and warnings to stderr.
 
 Exit codes: 0 success; 1 an error; 2 wrong usage; 3 a negative result (an altered file, a
-regression, a broken installation); 4 the gate could not decide.
+regression, a broken installation, a violated contract); 4 the gate, or the check of a contract,
+could not decide.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import cloup
 from harope_bench import __version__
 from harope_bench.commands import (
     audit,
+    check,
     compare,
     convert,
     doctor,
@@ -27,6 +29,7 @@ from harope_bench.commands import (
     generate,
     leaderboard,
     list_,
+    new,
     paper,
     plan,
     register,
@@ -149,6 +152,8 @@ SECTIONS = {
         register.export,
         convert.convert,
         fetch.reference,
+        new.write_plugin,
+        check.check,
     ),
 }
 for title, commands in SECTIONS.items():

@@ -17,6 +17,13 @@ PAGES = [
     "docs/design.md",
     "docs/fidelity.md",
     "docs/gate.md",
+    "docs/guides/backbone.md",
+    "docs/guides/encoding.md",
+    "docs/guides/evaluator.md",
+    "docs/guides/judge.md",
+    "docs/guides/recipe.md",
+    "docs/guides/suite.md",
+    "docs/guides/table.md",
     "docs/performance.md",
     "docs/prompts.md",
 ]

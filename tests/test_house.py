@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"models", "evaluators", "judges"},
     {"leaderboards", "suites"},
     {"analysis", "training", "reports"},
-    {"testing", "pipeline"},
+    {"testing", "pipeline", "examples"},
     {"commands"},
     {"cli"},
 ]
@@ -116,7 +116,12 @@ def module_name(path: Path) -> str:
 
 
 def room(module: str) -> str:
-    """The room of a module of this package; empty for the package itself."""
+    """The room of a module of this package; empty for the package itself.
+
+    The examples of plug-ins are a room of their own: some are networks.
+    """
+    if module.startswith(f"{PACKAGE}.testing.examples"):
+        return "examples"
     return module.split(".")[1] if "." in module else ""
 
 

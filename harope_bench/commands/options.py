@@ -87,12 +87,12 @@ def entry_options(command: CommandFunction) -> CommandFunction:
 
 
 JUDGE_HELP = (
-    "Judges to use instead of those of the suite; see `list judges`. A judge is a network that"
-    " looks at images. For a suite of labels, give the NAME of a feature extractor. For a suite of"
-    " prompts, give annotators as ROLE=NAME or ROLE=NAME:MODEL, comma-separated, where MODEL is a"
-    " folder or Hugging Face Hub id. A role is a kind of question about an image: detector,"
-    " detector-2d, vqa, colours, depth or similarity. Each choice of judges writes its own result"
-    " files."
+    "Judges to use instead of those of the suite, or for evaluators that the suite does not name; "
+    "see `list judges`. A judge is a network that looks at images. For a suite of labels, give "
+    "the NAME of a feature extractor. For a suite of prompts, give annotators as ROLE=NAME or "
+    "ROLE=NAME:MODEL, comma-separated, where MODEL is a folder or Hugging Face Hub id. A role is "
+    "a kind of question about an image: detector, detector-2d, vqa, colours, depth or similarity. "
+    "Each choice of judges writes its own result files."
 )
 JUDGE_PYTHON_HELP = (
     "Python interpreter (bin/python of an environment) that runs a judge whose packages cannot be"

@@ -59,7 +59,7 @@ PLUGIN_KINDS: Mapping[str, PluginKind] = {
     "judges": PluginKind("judges", ".py", "harope_bench.judges"),
     "evaluators": PluginKind("evaluators", ".py", "harope_bench.evaluators"),
     "tables": PluginKind("leaderboards/paper", ".toml", "harope_bench.tables"),
-    "recipes": PluginKind("training/recipes", ".toml"),
+    "recipes": PluginKind("training/recipes", ".toml", "harope_bench.recipes"),
     "assets": PluginKind("assets", ".toml"),
 }
 

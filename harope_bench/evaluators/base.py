@@ -193,7 +193,9 @@ class AnnotationEvaluator(Evaluator):
     evaluators/prompt_scores.py holds what evaluators of prompts share.
     """
 
-    metadata_key: str  # key of a request's metadata that it reads; requests without it are skipped
+    # Key of a request's metadata that it reads; requests without it are skipped. None: it reads the
+    # prompt alone, its metadata is {"prompt": text}, and it scores every suite of prompts.
+    metadata_key: str | None
     annotator_roles: tuple[AnnotatorRole, ...]  # in the order of their queries
 
     def metrics_of_prompt(self, metadata: Metadata) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ from harope_bench.core.storage import (
 )
 from harope_bench.data.image_io import encode_png
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole
+from harope_bench.evaluators.base import AnnotatedImage, AnnotatorRole, Metadata
 from harope_bench.judges.base import (
     Annotator,
     JudgeChoice,
@@ -131,25 +131,29 @@ class StoredAnnotation(NamedTuple):
 # -------------------------------------------------------------------------------- choice of judges
 
 
-def parse_judges(text: str | None, default_judges: Mapping[str, str]) -> dict[str, JudgeChoice]:
+def parse_judges(
+    text: str | None, default_judges: Mapping[str, str], roles: Sequence[str] | None = None
+) -> dict[str, JudgeChoice]:
     """Return the judge of each role.
 
     Args:
         text: `--judge`: comma-separated `ROLE=NAME` or `ROLE=NAME:MODEL`, or NAME alone if there
             is one role. None selects the default judges.
         default_judges: The suite's judges by role.
+        roles: Roles that the text may name; None for those of the default judges.
 
     Raises:
         OptionError: A role does not exist, or a judge does not have its role.
     """
+    known_roles = tuple(default_judges) if roles is None else tuple(roles)
     judges = {role: _parse_judge(name) for role, name in default_judges.items()}
     for part in text.split(",") if text else ():
         role, equals, name = part.strip().partition("=")
         if not equals:
             name = role
-            role = next(iter(default_judges)) if len(default_judges) == 1 else ""
-        if role not in default_judges or not name:
-            forms = ", ".join(f"{known_role}=NAME" for known_role in default_judges)
+            role = known_roles[0] if len(known_roles) == 1 else ""
+        if role not in known_roles or not name:
+            forms = ", ".join(f"{known_role}=NAME" for known_role in known_roles)
             raise OptionError(f"--judge {part!r} names no role; write one of {forms}")
         judges[role] = _parse_judge(name)
     for role, judge_choice in judges.items():
@@ -179,7 +183,7 @@ def _check_role(role: str, judge_choice: JudgeChoice) -> None:
 def annotate_samples(
     samples: SampleSet,
     cases: Mapping[int, PromptCase],
-    metadata_key: str,
+    metadata_key: str | None,
     annotator_roles: Sequence[AnnotatorRole],
     judges: Mapping[str, JudgeChoice],
     out: Path,
@@ -192,7 +196,7 @@ def annotate_samples(
 
     Args:
         cases: Prompt cases by sample index, also of failed samples.
-        metadata_key: Key of the evaluator's metadata in a case.
+        metadata_key: Key of the evaluator's metadata in a case; None: the prompt alone.
         judges: Judges by role.
         out: Parent of the judges' folders.
 
@@ -205,7 +209,12 @@ def annotate_samples(
         PlanMismatchError: The folder holds annotations of another judge.
     """
     all_indices = sorted({*samples.indices, *samples.failed})
-    indices = [i for i in all_indices if metadata_key in cases[i].metadata]
+    metadata_by_index = {
+        i: metadata
+        for i in all_indices
+        if (metadata := cases[i].metadata_for(metadata_key)) is not None
+    }
+    indices = list(metadata_by_index)
     annotations: dict[int, dict[str, Annotation]] = {i: {} for i in indices}
     failures = {i: reason for i, reason in samples.failed.items() if i in annotations}
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
@@ -214,9 +223,7 @@ def annotate_samples(
     for annotator_role in annotator_roles:
         role = annotator_role.role
         queries = list(
-            _make_queries(
-                annotator_role, indices, cases, metadata_key, annotations, failures, hashes
-            )
+            _make_queries(annotator_role, metadata_by_index, annotations, failures, hashes)
         )
         if not queries and role not in judges:
             continue  # no prompt of this suite needs the role, so the suite names no judge for it
@@ -237,8 +244,8 @@ def annotate_samples(
                 annotations[query.sample_index][role] = annotation
 
     images = [
-        _annotated_image(i, cases[i], metadata_key, annotations[i], failures.get(i))
-        for i in indices
+        _annotated_image(i, cases[i], metadata, annotations[i], failures.get(i))
+        for i, metadata in metadata_by_index.items()
     ]
     return images, records
 
@@ -246,11 +253,10 @@ def annotate_samples(
 def _annotated_image(
     index: int,
     case: PromptCase,
-    metadata_key: str,
+    metadata: Metadata,
     annotations: dict[str, Annotation],
     failure: str | None,
 ) -> AnnotatedImage:
-    metadata = case.metadata[metadata_key]
     return AnnotatedImage(
         index, case.prompt_index, case.copy, case.prompt, metadata, annotations, failure
     )
@@ -258,9 +264,7 @@ def _annotated_image(
 
 def _make_queries(
     annotator_role: AnnotatorRole,
-    indices: Sequence[int],
-    cases: Mapping[int, PromptCase],
-    metadata_key: str,
+    metadata_by_index: Mapping[int, Metadata],
     annotations: Mapping[int, Mapping[str, Annotation]],
     failures: Mapping[int, str],
     hashes: Mapping[int, str],
@@ -269,16 +273,14 @@ def _make_queries(
 
     Args:
         annotator_role: A kind of query (`role`), and how the evaluator makes it.
-        indices: Sample indices of the images.
-        cases: Prompt cases by sample index.
-        metadata_key: Key of the evaluator's metadata in a case, such as `geneval`.
+        metadata_by_index: What the evaluator reads of each prompt, by sample index.
         annotations: Annotations of earlier roles, by sample index and role.
         failures, hashes: Reasons of failures and sha256 of images, by sample index.
     """
-    for position, i in enumerate(indices):
+    for position, (i, metadata) in enumerate(metadata_by_index.items()):
         if i in failures:
             continue
-        query = annotator_role.make_query(cases[i].metadata[metadata_key], annotations[i])
+        query = annotator_role.make_query(metadata, annotations[i])
         if query is not None:
             key = query_key(annotator_role.role, hashes[i], query)
             yield ImageQuery(position, i, hashes[i], query, key)

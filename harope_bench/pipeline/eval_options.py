@@ -204,7 +204,7 @@ def options_of_runs(
     """
     suite_names: list[str | None] = [*dict.fromkeys(suites)] or [options.suite]
     sides: list[int | None] = [*resolutions] or [options.generation.resolution]
-    judges = _judges_of_suites(options.judge, suite_names)
+    judges = _judges_of_suites(options.judge, suite_names, options.evaluators or ())
     runs = []
     for suite in suite_names:
         for side in sides:
@@ -223,7 +223,7 @@ def options_of_runs(
 
 
 def _judges_of_suites(
-    judge: str | None, suites: Sequence[str | None]
+    judge: str | None, suites: Sequence[str | None], evaluators: Sequence[str]
 ) -> Mapping[str | None, str | None]:
     """Return the value of `--judge` for each suite.
 
@@ -232,7 +232,7 @@ def _judges_of_suites(
     suite_names = [suite for suite in suites if suite is not None]
     if judge is None or len(suite_names) < 2:
         return dict.fromkeys(suites, judge)
-    return judges_by_suite(judge, suite_names)
+    return judges_by_suite(judge, suite_names, evaluators)
 
 
 # ----------------------------------------------------------------- conversion to pipeline records
@@ -242,8 +242,8 @@ def feature_scorings(options: EvalOptions, suite: str, judge: str | None) -> lis
     """Return how evaluators of features score a suite's images: one record for each profile.
 
     Args:
-        judge: The feature extractor. None selects the suite's, as for images of prompts, where
-            `--judge` names annotators by role.
+        judge: The feature extractor. None selects the suite's. For images of prompts, parts of
+            `--judge` with a role name annotators.
     """
     return [
         FeatureScoring(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harope_bench.core import registry
 from harope_bench.core.device import require_device
 from harope_bench.core.errors import OptionError, SampleError, TooManyImagesError
 from harope_bench.core.provenance import make_provenance, utc_now
@@ -30,8 +29,9 @@ from harope_bench.data.result_store import (
 )
 from harope_bench.data.run_folder import FEATURES_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
-from harope_bench.evaluators.base import FeatureEvaluator, load_feature_evaluator
+from harope_bench.evaluators.base import FeatureEvaluator
 from harope_bench.judges.base import load_feature_extractor, open_judge
+from harope_bench.pipeline.chosen_judges import load_evaluator_of_suite, missing_judge_error
 from harope_bench.pipeline.extract_features import (
     ExtractedFeatures,
     extract_features,
@@ -397,13 +397,9 @@ def resolve_profile(suite: Suite, name: str, scoring: FeatureScoring) -> Evaluat
     Raises:
         OptionError: The suite or the evaluator does not have the rules, profile or judge.
     """
-    registry.find_entry("evaluators", name)
-    if name not in suite.judges:
-        raise OptionError(
-            f"suite {scoring.suite} has no judge for evaluator {name}; choose one of its"
-            f" evaluators: {', '.join(suite.judges) or 'none'}"
-        )
-    evaluator = load_feature_evaluator(name)
+    evaluator = load_evaluator_of_suite(suite, scoring.suite, name)
+    if name not in suite.judges and scoring.judge is None:
+        raise missing_judge_error(scoring.suite, name, evaluator)
     if scoring.rules not in evaluator.rules:
         raise OptionError(
             f"evaluator {name} has {', '.join(evaluator.rules)} rules, not {scoring.rules}; leave"
@@ -452,7 +448,7 @@ def _suite_judge(
     profile_key = f"{name}/{profile}"
     if profile_key in suite.judges or profile in evaluator.profiles_with_own_judge:
         return suite.judges.get(profile_key)
-    return suite.judges[name]
+    return suite.judges.get(name)
 
 
 def _score(

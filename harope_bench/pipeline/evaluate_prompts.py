@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -52,12 +52,19 @@ from harope_bench.evaluators.base import (
     AnnotatedImage,
     AnnotationEvaluator,
     EvaluatorOutput,
+    FeatureEvaluator,
     load_annotation_evaluator,
     load_evaluator,
 )
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_annotator
 from harope_bench.pipeline.annotate import AnnotatorOptions, annotate_samples, parse_judges
+from harope_bench.pipeline.chosen_judges import (
+    check_metadata,
+    evaluator_roles,
+    missing_judge_error,
+    without_feature_extractor,
+)
 from harope_bench.pipeline.evaluate import check_run_suite, check_whole_run, make_source
 from harope_bench.pipeline.extract_features import judge_error_rates
 from harope_bench.suites.base import PromptCase, PromptSuite, Suite, load_prompt_suite, load_suite
@@ -84,6 +91,8 @@ class PromptScoring:
 
     Attributes:
         judge: `--judge`: `ROLE=NAME,...` instead of the suite's judges.
+        needs_all_judges: Whether each role of an evaluator that the suite does not name must have
+            a judge. A stored result names the judges of the roles that were queried alone.
         is_lenient: Scores are computed although images or annotations are missing.
         folder_options: How the files of an image folder match prompts.
     """
@@ -91,6 +100,7 @@ class PromptScoring:
     suite: str
     rules: Literal["official", "corrected"] = "official"
     judge: str | None = None
+    needs_all_judges: bool = True
     is_lenient: bool = False
     annotator_options: AnnotatorOptions = field(default_factory=AnnotatorOptions)
     folder_options: PromptFolderOptions = field(default_factory=PromptFolderOptions)
@@ -153,17 +163,14 @@ def select_prompt_evaluators(
     Raises:
         OptionError: The suite or the evaluator does not have an evaluator, judge or rules.
     """
-    selected_evaluators = []
-    for name in evaluators or suite.evaluators:
-        registry.find_entry("evaluators", name)
-        if name not in suite.judges:
-            raise OptionError(
-                f"suite {scoring.suite} has no judges for evaluator {name}; choose one of its"
-                f" evaluators: {', '.join(suite.judges) or 'none'}"
-            )
-        evaluator = load_evaluator(name)
-        if isinstance(evaluator, AnnotationEvaluator):
-            selected_evaluators.append(_with_judges(suite, scoring, name, evaluator))
+    evaluators_by_name = {name: load_evaluator(name) for name in evaluators or suite.evaluators}
+    if any(isinstance(e, FeatureEvaluator) for e in evaluators_by_name.values()):
+        scoring = replace(scoring, judge=without_feature_extractor(scoring.judge))
+    selected_evaluators = [
+        _with_judges(suite, scoring, name, evaluator)
+        for name, evaluator in evaluators_by_name.items()
+        if isinstance(evaluator, AnnotationEvaluator)
+    ]
     _check_roles_used(scoring, selected_evaluators)
     return selected_evaluators
 
@@ -181,15 +188,24 @@ def _with_judges(
             f"evaluator {name} has {', '.join(evaluator.rules)} rules, not {scoring.rules}; leave"
             " --rules out"
         )
-    names = judge_names(suite, scoring.suite, name)
+    names: Mapping[str, str] = {}
+    roles = evaluator_roles(evaluator)
+    if name in suite.judges:
+        names = judge_names(suite, scoring.suite, name)
+        roles = tuple(names)
+    elif isinstance(suite, PromptSuite):
+        check_metadata(suite, scoring.suite, name, evaluator)
     default_judges = parse_judges(None, names)
-    judges = parse_judges(_judges_for_roles(scoring.judge, names), names)
+    judges = parse_judges(_judges_for_roles(scoring.judge, roles), names, roles)
+    missing_roles = [role for role in roles if role not in judges]
+    if missing_roles and scoring.needs_all_judges:
+        raise missing_judge_error(scoring.suite, name, evaluator, missing_roles)
 
     # A result of other judges has a file of its own.
     judges_suffix = "".join(
         f"_{role}-{judges[role].folder_name}"
         for role in sorted(judges)
-        if judges[role] != default_judges[role]
+        if judges[role] != default_judges.get(role)
     )
     suffix = f"{judges_suffix}{scoring_suffix(scoring)}"
     return EvaluatorWithJudges(name, evaluator, judges, suffix)
@@ -273,21 +289,27 @@ def _needed_judges(
 def _is_role_needed(evaluator: AnnotationEvaluator, role: str, cases: Sequence[PromptCase]) -> bool:
     """Return whether a query of this role may be needed for one of these cases."""
     predicates = [r.is_needed for r in evaluator.annotator_roles if r.role == role]
-    key = evaluator.metadata_key
-    metadata = [case.metadata[key] for case in cases if key in case.metadata]
-    return any(is_needed(values) for values in metadata for is_needed in predicates)
+    metadata = [case.metadata_for(evaluator.metadata_key) for case in cases]
+    return any(
+        is_needed(values) for values in metadata if values is not None for is_needed in predicates
+    )
 
 
-def judges_by_suite(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
+def judges_by_suite(
+    judge: str, suites: Sequence[str], evaluators: Sequence[str] = ()
+) -> dict[str | None, str | None]:
     """Return the part of `--judge` that applies to each of several suites; None for an empty part.
 
     `ROLE=NAME` applies to the suites that have the role, a NAME without a role to every suite.
+
+    Args:
+        evaluators: Names of the chosen evaluators; a suite that does not name one has its roles.
 
     Raises:
         UnknownNameError: A suite does not exist.
         OptionError: No suite has a role.
     """
-    roles_by_suite = {name: _roles_of_suite(name) for name in suites}
+    roles_by_suite = {name: _roles_of_suite(name, evaluators) for name in suites}
     known_roles = sorted(set().union(*roles_by_suite.values()))
     parts = [part.strip() for part in judge.split(",") if part.strip()]
     for part in parts:
@@ -304,14 +326,17 @@ def judges_by_suite(judge: str, suites: Sequence[str]) -> dict[str | None, str |
     return parts_by_suite
 
 
-def _roles_of_suite(name: str) -> set[str]:
-    """Return the roles of all annotators that a suite names."""
-    return {
-        role
-        for judges in load_suite(name).judges.values()
-        if not isinstance(judges, str)
-        for role in judges
+def _roles_of_suite(name: str, evaluators: Sequence[str]) -> set[str]:
+    """Return the roles of all annotators that a suite names, and of evaluators it does not name."""
+    suite_judges = load_suite(name).judges
+    roles = {
+        role for judges in suite_judges.values() if not isinstance(judges, str) for role in judges
     }
+    for evaluator_name in evaluators:
+        evaluator = load_evaluator(evaluator_name)
+        if evaluator_name not in suite_judges and isinstance(evaluator, AnnotationEvaluator):
+            roles.update(evaluator_roles(evaluator))
+    return roles
 
 
 def _role_of(part: str) -> str | None:
@@ -320,16 +345,12 @@ def _role_of(part: str) -> str | None:
     return role.strip() if equals else None
 
 
-def _judges_for_roles(text: str | None, default_judges: Mapping[str, str]) -> str | None:
+def _judges_for_roles(text: str | None, roles: Sequence[str]) -> str | None:
     """Return the parts of `--judge` that apply to an evaluator's roles; None if there is none.
 
     Other parts may be for another evaluator of the suite.
     """
-    parts = [
-        part
-        for part in (text or "").split(",")
-        if part and _role_of(part) in (None, *default_judges)
-    ]
+    parts = [part for part in (text or "").split(",") if part and _role_of(part) in (None, *roles)]
     return ",".join(parts) or None
 
 
@@ -385,7 +406,10 @@ def evaluate_prompts(
     with_prompts = [
         evaluator_choice
         for evaluator_choice in selected_evaluators
-        if any(evaluator_choice.evaluator.metadata_key in case.metadata for case in cases.values())
+        if any(
+            case.metadata_for(evaluator_choice.evaluator.metadata_key) is not None
+            for case in cases.values()
+        )
     ]
     source = make_source(target, out, scoring.suite, samples.plan, scoring.folder_options, count)
     return [

@@ -13,6 +13,7 @@ from harope_bench.data.result_store import EvaluatedResult, set_label
 from harope_bench.data.run_folder import RunFolder
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.pipeline import evaluate_prompts
+from harope_bench.pipeline.chosen_judges import chosen_feature_extractor, without_feature_extractor
 from harope_bench.pipeline.classify import classify
 from harope_bench.pipeline.eval_options import (
     EvalOptions,
@@ -271,6 +272,11 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
     )
     evaluators = options.evaluators or load_suite(suite).evaluators
     feature_evaluators = [name for name in evaluators if name not in annotation_evaluators]
+    extractor = chosen_feature_extractor(options.judge, bool(annotation_evaluators))
+    scorings = feature_scorings(options, suite, extractor)
+    if feature_evaluators:
+        check_feature_scoring(target.out, scorings, feature_evaluators, count)
+        scoring = replace(scoring, judge=without_feature_extractor(scoring.judge))
     if is_generated:
         generate_images(target, options)
 
@@ -280,7 +286,6 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
             target.path, target.out, scoring, annotation_evaluators, count
         )
     if feature_evaluators:
-        scorings = feature_scorings(options, suite, None)
         results += evaluate_profiles(target.path, target.out, scorings, feature_evaluators, count)
     return results
 

@@ -40,6 +40,7 @@ from harope_bench.pipeline.extract_features import (
     extract_features,
 )
 from harope_bench.suites.base import Suite
+from harope_bench.suites.suite_reference import making_advice, require_suite_reference
 
 DEFAULT_IMAGES = 10_000  # number of images in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -120,15 +121,11 @@ def open_reference(
     if path is not None:
         return _open_reference_file(path, judge, extraction, shape)
 
-    reference = suite.reference(judge)
-    if reference is None:
-        raise OptionError(
-            f"the suite has no reference for {judge} ({suite.title}); give --reference FILE"
-        )
+    reference = require_suite_reference(suite, judge)
     if reference.judge_sha256 != extraction.judge_weights_sha256(judge):
         raise OptionError(
-            f"reference {reference.name} was made with other weights of {judge}; build one,"
-            " `harope-bench reference --help`"
+            f"reference {reference.name} was made with other weights of {judge}",
+            advice=making_advice(judge, suite.resolution),
         )
     arrays = load_arrays(reference.path, SMALL_MEMBERS)
     # Judges share weights, so their hash alone does not identify the judge of the statistics.

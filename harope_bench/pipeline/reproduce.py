@@ -203,8 +203,9 @@ def _write_tables(
     for table, table_work in zip(tables, runs_by_table, strict=True):
         notes = [text for text in (table_work.missing_rows_note(table), unmatched_note) if text]
         measured_table = board.build_board(table, results, "both", scale, entries, notes)
+        stem = f"table{table.number}" if table.number else table.id
         for file_format in FORMATS:
-            path = out / f"table{table.number or table.id}.{file_format}"
+            path = out / f"{stem}.{file_format}"
             paths.append(_write(path, render_table(measured_table, file_format)))
     write_report(out, out / "report.html", entries)
     return [*paths, out / "report.html"]

@@ -29,6 +29,7 @@ from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import find_weights_path
 from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.chosen_judges import chosen_feature_extractor
 from harope_bench.pipeline.evaluate import FeatureScoring, resolve_profile
 from harope_bench.pipeline.evaluate_prompts import (
     PromptScoring,
@@ -42,6 +43,7 @@ from harope_bench.suites.base import (
     load_prompt_suite,
     load_suite,
 )
+from harope_bench.suites.suite_reference import find_suite_reference, making_advice
 
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
@@ -150,7 +152,9 @@ def _scoring_requirements(
         for evaluator in scoring.evaluators or suite.evaluators
         if evaluator not in prompt_evaluator_names
     ]
-    judge = None if prompt_evaluator_names else scoring.judge
+    judge = scoring.judge
+    if is_prompt_suite(name):
+        judge = chosen_feature_extractor(judge, bool(prompt_evaluator_names))
     for profile in scoring.profiles if feature_evaluators else ():
         feature_scoring = FeatureScoring(
             name, scoring.reference, scoring.rules, profile=profile, judge=judge
@@ -225,9 +229,10 @@ def reference_requirement(name: str, judge: str) -> Requirement | None:
     A suite without a reference for the judge gives None.
     """
     suite = load_suite(name)
-    return _requirement(
-        "reference", name, lambda: suite.reference(judge), f"harope-bench train {name}-reference"
-    )
+    command = f"harope-bench train {name}-reference"
+    if f"{name}-reference" not in registry.list_entries("recipes"):
+        command = making_advice(judge, suite.resolution)
+    return _requirement("reference", name, lambda: find_suite_reference(suite, judge), command)
 
 
 def judge_requirements(choice: JudgeChoice, python: Path | None = None) -> list[Requirement]:

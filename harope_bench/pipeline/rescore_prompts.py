@@ -20,7 +20,7 @@ from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.result_paths import arrays_path, sample_scores_path
 from harope_bench.data.run_folder import ANNOTATIONS_FOLDER
 from harope_bench.judges.base import load_judge
-from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE, AnnotatorOptions
+from harope_bench.pipeline.annotate import ANNOTATIONS_FILE, JUDGE_FILE
 from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.evaluate import folder_options_of
 from harope_bench.pipeline.evaluate_prompts import (
@@ -88,9 +88,9 @@ def rescore_result(
         _suite_of(stored_result),
         stored_result.rules,
         judge or None,
-        stored_result.is_lenient,
-        AnnotatorOptions(),
-        folder_options_of(source, folder, images),
+        needs_all_judges=False,
+        is_lenient=stored_result.is_lenient,
+        folder_options=folder_options_of(source, folder, images),
     )
     count = source.count if source else None
     evaluators = [stored_result.evaluator]

@@ -279,7 +279,7 @@ def _feature_result_differences(
 def _profile_of_result(stored_result: Result, suite_name: str) -> EvaluatorProfile:
     """Return the evaluator and judge of a result; the suite's defaults where they are unknown."""
     suite = load_suite(suite_name)
-    if stored_result.evaluator not in suite.judges:
+    if stored_result.evaluator not in registry.list_entries("evaluators"):
         raise OptionError(
             f"evaluator {stored_result.evaluator} has no judge in this suite; it has"
             f" {', '.join(suite.judges) or 'none'}"
@@ -289,7 +289,7 @@ def _profile_of_result(stored_result: Result, suite_name: str) -> EvaluatorProfi
         profile = None
     judge: str | None = stored_result.judge.name
     if judge not in registry.list_entries("judges"):
-        judge = None
+        judge = None  # resolve_profile then reports an evaluator that the suite does not name
     scoring = FeatureScoring(suite_name, profile=profile, judge=judge)
     return resolve_profile(suite, stored_result.evaluator, scoring)
 

@@ -111,6 +111,15 @@ class PromptCase:
     prompt: str
     metadata: Mapping[str, Metadata]
 
+    def metadata_for(self, metadata_key: str | None) -> Metadata | None:
+        """Return the metadata that an evaluator with this key reads; None where there is none.
+
+        An evaluator without a key reads the prompt alone.
+        """
+        if metadata_key is None:
+            return {"prompt": self.prompt}
+        return self.metadata.get(metadata_key)
+
 
 class PromptSuite(Suite):
     """Base class of suites of prompts with `copies` images each.

@@ -100,7 +100,10 @@ class DigitsSuite(LabelSuite):
             raise WeightsError(
                 f"suite {self.name} has reference statistics for {fields['judge']}, not for"
                 f" {judge}",
-                advice="use that judge",
+                advice=(
+                    f"use that judge, or make one, `harope-bench reference IMAGES {judge}.npz"
+                    f" --judge {judge}`, and give --reference {judge}.npz"
+                ),
             )
         path = SUITES_FOLDER / fields["file"]
         check_sha256(path, fields["sha256"])

@@ -144,7 +144,10 @@ class ShapesSuite(PromptSuite):
         if fields["judge"] != judge:
             raise WeightsError(
                 f"suite shapes has reference statistics for {fields['judge']}, not for {judge}",
-                advice="use that judge",
+                advice=(
+                    f"use that judge, or make one, `harope-bench reference IMAGES {judge}.npz"
+                    f" --judge {judge}`, and give --reference {judge}.npz"
+                ),
             )
         path = REFERENCE_TOML.parent / fields["file"]
         check_sha256(path, fields["sha256"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harope_bench.core.errors import MissingAssetError
 from harope_bench.core.schema import JUDGE_CLASSES
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
-from harope_bench.testing.feature_extractor import SHA256_PATTERN
+from harope_bench.testing.feature_extractor import check_self_checks, check_weights_hash
+from harope_bench.testing.synthetic_inputs import default_annotated_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +45,7 @@ def check_annotator(
     images: Sequence[np.ndarray] | None = None,
     queries: Mapping[str, Query] | None = None,
     device: str = "cpu",
-) -> None:
+) -> int:
     """Check an annotator against the contract of judges/base.py.
 
     Args:
@@ -50,27 +53,35 @@ def check_annotator(
         images: at least two of (H, W, 3) uint8; by default random ones of 32 x 40.
         queries: by role, instead of `default_queries`.
 
+    Returns:
+        The number of checks.
+
     Raises:
         AssertionError: The annotator violates the contract; every violation is listed.
-        WeightsError: Its weights are missing.
+        UncheckedContractError: Its weights are missing; what needs none was checked.
     """
     import numpy as np
 
-    from harope_bench.judges.base import JudgeChoice
+    from harope_bench.core.errors import OptionError
+    from harope_bench.judges.base import Annotator, load_judge
 
-    plugin = JudgeChoice(name).annotator if isinstance(name, str) else name
+    plugin = load_judge(name) if isinstance(name, str) else name
+    if not isinstance(plugin, Annotator):
+        raise OptionError(f"judge {name} extracts features; use check_feature_extractor")
     rng = np.random.default_rng(0)
     test_images = images or [rng.integers(0, 256, (32, 40, 3), dtype=np.uint8) for _ in range(2)]
     violations = ContractViolations(
         f"judge {name if isinstance(name, str) else type(name).__qualname__}"
     )
     test_queries = {**default_queries(), **(queries or {})}
-    contract = _AnnotatorContract(
-        plugin, plugin.open(device), test_images, test_queries, violations
-    )
-    violations.run_checks(
+    contract = _AnnotatorContract(plugin, device, test_images, test_queries, violations)
+    if isinstance(name, str) and plugin.needs_model:
+        contract.missing_model = f"judge {name} runs a model that you provide"
+    return violations.run_checks(
         [
             contract.declares_required_members,
+            contract.loads_recorded_weights,
+            contract.passes_its_self_checks,
             contract.annotates_every_query,
             contract.is_deterministic,
         ]
@@ -83,19 +94,27 @@ class _AnnotatorContract:
     def __init__(
         self,
         plugin: Annotator,
-        annotator: LoadedAnnotator,
+        device: str,
         images: Sequence[np.ndarray],
         queries: Mapping[str, Query],
         violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.annotator = annotator
+        self.device = device
+        self.missing_model = ""  # what is missing of a judge that is bound to no model
         self.images = images
         self.queries = queries
         self.expect = violations.expect
 
+    @cached_property
+    def annotator(self) -> LoadedAnnotator:
+        """Return the annotator with its weights; raise WeightsError where they are missing."""
+        if self.missing_model:
+            raise MissingAssetError(self.missing_model, advice="check it as NAME:FOLDER")
+        return self.plugin.open(self.device)
+
     def declares_required_members(self) -> None:
-        """Check version, class, preprocessing, roles, and the hash of the weights."""
+        """Check version, class, preprocessing and roles."""
         from harope_bench.core.annotations import QUERY_TYPES
 
         expect = self.expect
@@ -118,16 +137,18 @@ class _AnnotatorContract:
         )
         for role in plugin.roles:
             expect(role in QUERY_TYPES, f"role {role!r} is none of {', '.join(QUERY_TYPES)}")
-        loaded_sha256 = self.annotator.weights_sha256
         expect(
-            SHA256_PATTERN.fullmatch(str(loaded_sha256)),
-            f"weights_sha256 is {loaded_sha256!r}, wanted 64 hex digits",
+            plugin.runner is None or plugin.runner.is_file(),
+            f"runner {plugin.runner} is missing",
         )
-        recorded_sha256 = plugin.weights_sha256()
-        expect(
-            recorded_sha256 == loaded_sha256,
-            f"records weights {recorded_sha256}, loads {loaded_sha256}",
-        )
+
+    def loads_recorded_weights(self) -> None:
+        """Check that the hash of the loaded weights is the recorded one."""
+        check_weights_hash(self.plugin, self.annotator, self.expect)
+
+    def passes_its_self_checks(self) -> None:
+        """Check what `open_judge` checks before every use."""
+        check_self_checks(self.plugin, self.annotator, self.expect)
 
     def annotates_every_query(self) -> None:
         """Check each role's annotation: its type, its completeness, and a round trip through JSON.
@@ -169,15 +190,20 @@ class _AnnotatorContract:
 
 
 def check_annotation_evaluator(
-    name: str | AnnotationEvaluator, annotated_images: Sequence[AnnotatedImage]
-) -> None:
+    name: str | AnnotationEvaluator, annotated_images: Sequence[AnnotatedImage] | None = None
+) -> int:
     """Check an evaluator of annotations against the contract of evaluators/base.py.
 
     Args:
         name: a registered evaluator, or the plug-in itself.
-        annotated_images: images of every task, of at least two prompts each, without failures.
+        annotated_images: images of every task, of at least two prompts each, without failures. By
+            default images of a registered suite's prompts, with random annotations.
+
+    Returns:
+        The number of checks.
 
     Raises:
+        UncheckedContractError: No suite whose prompts are here has the metadata that it reads.
         AssertionError: The evaluator violates the contract; every violation is listed.
     """
     from harope_bench.evaluators.base import load_annotation_evaluator
@@ -187,7 +213,7 @@ def check_annotation_evaluator(
         f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"
     )
     contract = _AnnotationEvaluatorContract(plugin, annotated_images, violations)
-    violations.run_checks(
+    return violations.run_checks(
         [
             contract.declares_required_members,
             contract.measures_every_metric,
@@ -203,12 +229,30 @@ class _AnnotationEvaluatorContract:
     def __init__(
         self,
         plugin: AnnotationEvaluator,
-        annotated_images: Sequence[AnnotatedImage],
+        annotated_images: Sequence[AnnotatedImage] | None,
         violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.annotated_images = annotated_images
+        self.given_images = annotated_images
         self.expect = violations.expect
+
+    @cached_property
+    def annotated_images(self) -> Sequence[AnnotatedImage]:
+        """Return the given images, or random ones of a registered suite."""
+        return self.given_images or default_annotated_images(self.plugin)
+
+    def required_metrics(self) -> set[str]:
+        """Return the metrics that must have a value on the images.
+
+        Random images need not show every task, nor annotations that the rules can read.
+        """
+        if self.given_images:
+            return {metric.name for metric in self.plugin.metrics}
+        return {
+            name
+            for image in self.annotated_images
+            for name in self.plugin.metrics_of_prompt(image.metadata)
+        }
 
     def declares_required_members(self) -> None:
         """Check version, profile, parity, rules, metadata key, roles, and names of metrics."""
@@ -223,9 +267,13 @@ class _AnnotationEvaluatorContract:
         for member, text in (
             ("profile", plugin.profile),
             ("parity", plugin.parity),
-            ("metadata_key", plugin.metadata_key),
         ):
             expect(isinstance(text, str) and text.strip(), f"declares no {member}")
+        key = getattr(plugin, "metadata_key", "")  # getattr: a plug-in may lack it
+        expect(
+            key is None or (isinstance(key, str) and key.strip()),
+            "declares no metadata_key; None reads the prompt alone",
+        )
         expect(
             set(plugin.rules) <= {"official", "corrected"} and plugin.rules,
             f"rules are {plugin.rules}, wanted official or corrected",
@@ -245,7 +293,8 @@ class _AnnotationEvaluatorContract:
     def measures_every_metric(self) -> None:
         """Check the measurements, per-sample arrays and sample scores under each set of rules."""
         for rules in self.plugin.rules:
-            output: EvaluatorOutput = self.plugin.evaluate(self.annotated_images, rules, False)
+            is_lenient = not self.given_images
+            output: EvaluatorOutput = self.plugin.evaluate(self.annotated_images, rules, is_lenient)
             measured_metrics = [m.metric for m in output.measurements]
             declared_metrics = [m.name for m in self.plugin.metrics]
             self.expect(
@@ -253,17 +302,18 @@ class _AnnotationEvaluatorContract:
                 f"under {rules} rules it measures {measured_metrics}, declares {declared_metrics}",
             )
             for measurement in output.measurements:
-                self._check_measurement(measurement, rules)
+                is_required = measurement.metric in self.required_metrics()
+                self._check_measurement(measurement, rules, is_required)
             self._check_rows(output, rules)
 
-    def _check_measurement(self, measurement: Measurement, rules: str) -> None:
+    def _check_measurement(self, measurement: Measurement, rules: str, is_required: bool) -> None:
         """Check that a value is there, finite, and inside its interval."""
         metric = measurement.metric
         value = measurement.value
         low = measurement.low
         high = measurement.high
         self.expect(
-            value is not None,
+            value is not None or not is_required,
             f"{metric} has no value under {rules} rules on good images: {measurement.reason}",
         )
         numbers = [x for x in (value, measurement.se, low, high) if x is not None]

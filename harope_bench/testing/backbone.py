@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from harope_bench.testing.contract_violations import ContractViolations
+from harope_bench.testing.contract_violations import ContractViolations, UncheckedContractError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,35 +29,46 @@ class _TrialModel(NamedTuple):
 
 def check_backbone(
     name: str,
-    config: Mapping[str, Option],
+    config: Mapping[str, Option] | None = None,
     encoding: str = "rope-axial",
     options: Mapping[str, Option] | None = None,
     resolution: int | None = None,
     sampler: str = "flow",
     request: Callable[[int], Request] | None = None,
     settings: Mapping[str, Option] | None = None,
-) -> None:
+) -> int:
     """Check a registered backbone against the contract of models/backbones/base.py.
 
     A small network is built with random weights, and generates or classifies a few images.
 
     Args:
         name: a registered backbone.
-        config: sizes of a small network.
+        config: sizes of a small network; by default the backbone's `example_config`.
         encoding: the encoding that it is built with.
         options: of that encoding.
         resolution: of the images; by default the config's `size`.
         sampler: generates the images, in two steps.
         request: returns the request of an index. By default labels run through the config's
-            `classes`, and prompts contain the index.
+            `classes`, and prompts are the backbone's `example_prompts` or contain the index.
         settings: further Settings by field that generation needs, such as an autoencoder.
+
+    Returns:
+        The number of checks.
 
     Raises:
         AssertionError: The backbone violates the contract; every violation is listed.
+        UncheckedContractError: No config is given, and the backbone has no `example_config`.
     """
     from harope_bench.models.backbones.base import load_backbone
 
-    is_classifier = load_backbone(name).task == "classify"
+    backbone = load_backbone(name)
+    config = config or backbone.example_config
+    if not config:
+        raise UncheckedContractError(
+            f"backbone {name} declares no example_config, the sizes of a small network",
+            advice="pass a config to check_backbone, such as base=FOLDER for a library's pipeline",
+        )
+    is_classifier = backbone.task == "classify"
     contract_class = _ClassifierContract if is_classifier else _BackboneContract
     contract = contract_class(
         name,
@@ -77,7 +88,7 @@ def check_backbone(
         contract.recognises_its_state_dict,
         contract.rejects_foreign_weights,
     ]
-    contract.violations.run_checks([*shared_checks, *contract.task_checks()])
+    return contract.violations.run_checks([*shared_checks, *contract.task_checks()])
 
 
 class _BackboneContract:
@@ -114,10 +125,11 @@ class _BackboneContract:
         """Return a request whose label and prompt depend on the index."""
         from harope_bench.core.schema import Request
 
+        prompts = self.backbone.example_prompts or (f"image number {index}",)
         return Request(
             index=index,
             label=index % int(self.config.get("classes", 1)),
-            prompt=f"image number {index}",
+            prompt=prompts[index % len(prompts)],
         )
 
     def build(self, seed: int = 0) -> EncodedNetwork:

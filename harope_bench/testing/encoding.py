@@ -34,7 +34,7 @@ def check_encoding(
     head_dim: int = 16,
     grids: Sequence[tuple[int, int]] = ((4, 4), (3, 5)),
     options: Mapping[str, Option] | None = None,
-) -> None:
+) -> int:
     """Check an encoding against the contract of encodings/base.py and its declared properties.
 
     Args:
@@ -42,6 +42,9 @@ def check_encoding(
         head_dim: of the heads that it is tested with.
         grids: (rows, columns) that it is tested on; a large one is always added.
         options: as a checkpoint would record them.
+
+    Returns:
+        The number of checks.
 
     Raises:
         AssertionError: The encoding violates the contract; every violation is listed.
@@ -53,7 +56,7 @@ def check_encoding(
     contract = _EncodingContract(
         encoding_class, head_dim, [*grids, LARGE_GRID], dict(options or {})
     )
-    contract.violations.run_checks(
+    return contract.violations.run_checks(
         [
             contract.declares_required_members,
             contract.rejects_unknown_options,

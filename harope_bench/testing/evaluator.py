@@ -3,27 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harope_bench.testing.annotator import check_annotation_evaluator
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
+from harope_bench.testing.synthetic_inputs import default_features, default_reference
 
 if TYPE_CHECKING:
     import numpy as np
 
     from harope_bench.core.schema import Measurement
-    from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
+    from harope_bench.evaluators.base import (
+        AnnotatedImage,
+        Evaluator,
+        EvaluatorOutput,
+        FeatureEvaluator,
+        Features,
+    )
 
 
 def check_evaluator(
-    name: str | FeatureEvaluator, features: Features, reference: Mapping[str, np.ndarray]
-) -> None:
-    """Check an evaluator against the contract of evaluators/base.py on synthetic features.
+    name: str | Evaluator,
+    features: Features | None = None,
+    reference: Mapping[str, np.ndarray] | None = None,
+    annotated_images: Sequence[AnnotatedImage] | None = None,
+) -> int:
+    """Check an evaluator of either kind against the contract of evaluators/base.py.
 
     Args:
         name: a registered evaluator, or the plug-in itself.
-        features: enough rows that every metric has a value.
-        reference: the arrays that it compares with.
+        features, reference: of an evaluator of features; see `check_feature_evaluator`.
+        annotated_images: of an evaluator of annotations; see `check_annotation_evaluator`.
+
+    Returns:
+        The number of checks.
+
+    Raises:
+        AssertionError: The evaluator violates the contract; every violation is listed.
+    """
+    from harope_bench.evaluators.base import AnnotationEvaluator, FeatureEvaluator, load_evaluator
+
+    plugin = load_evaluator(name) if isinstance(name, str) else name
+    if isinstance(plugin, AnnotationEvaluator):
+        return check_annotation_evaluator(
+            name if isinstance(name, str) else plugin, annotated_images
+        )
+    assert isinstance(plugin, FeatureEvaluator), (
+        f"evaluator {name} is derived from neither FeatureEvaluator nor AnnotationEvaluator"
+    )
+    return check_feature_evaluator(name if isinstance(name, str) else plugin, features, reference)
+
+
+def check_feature_evaluator(
+    name: str | FeatureEvaluator,
+    features: Features | None = None,
+    reference: Mapping[str, np.ndarray] | None = None,
+) -> int:
+    """Check an evaluator of features on synthetic features.
+
+    Args:
+        name: a registered evaluator, or the plug-in itself.
+        features: enough rows that every metric has a value; by default random ones.
+        reference: the arrays that it compares with; by default random ones.
+
+    Returns:
+        The number of checks.
 
     Raises:
         AssertionError: The evaluator violates the contract; every violation is listed.
@@ -34,8 +79,13 @@ def check_evaluator(
     violations = ContractViolations(
         f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"
     )
-    contract = _FeatureEvaluatorContract(plugin, features, reference, violations)
-    violations.run_checks(
+    contract = _FeatureEvaluatorContract(
+        plugin,
+        default_features(plugin) if features is None else features,
+        default_reference(plugin) if reference is None else reference,
+        violations,
+    )
+    return violations.run_checks(
         [
             contract.declares_required_members,
             contract.measures_every_metric,

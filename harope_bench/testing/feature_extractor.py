@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
+    from harope_bench.judges.base import (
+        FeatureExtractor,
+        Judge,
+        LoadedAnnotator,
+        LoadedFeatureExtractor,
+    )
 
+Expect = Callable[[object, str], None]  # adds a message unless a condition holds
 
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
-def check_judge(
+def check_feature_extractor(
     name: str | FeatureExtractor, images: np.ndarray | None = None, device: str = "cpu"
-) -> None:
+) -> int:
     """Check a feature extractor against the contract of judges/base.py.
 
     Args:
@@ -27,9 +35,12 @@ def check_judge(
         images: (B, H, W, 3) uint8, at least three; by default random ones of 28 x 28.
         device: where it is loaded.
 
+    Returns:
+        The number of checks.
+
     Raises:
         AssertionError: The extractor violates the contract; every violation is listed.
-        WeightsError: Its weights are missing.
+        UncheckedContractError: Its weights are missing; what needs none was checked.
     """
     import numpy as np
 
@@ -42,14 +53,41 @@ def check_judge(
     if images is None:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
-    contract = _FeatureExtractorContract(plugin, plugin.open(device), images, violations)
-    violations.run_checks(
+    contract = _FeatureExtractorContract(plugin, device, images, violations)
+    return violations.run_checks(
         [
             contract.declares_required_members,
+            contract.loads_recorded_weights,
+            contract.passes_its_self_checks,
             contract.returns_declared_arrays,
             contract.extracts_images_independently,
         ]
     )
+
+
+def check_weights_hash(
+    plugin: Judge[Any], loaded_judge: LoadedFeatureExtractor | LoadedAnnotator, expect: Expect
+) -> None:
+    """Expect that a judge loads the weights whose hash it records."""
+    loaded_sha256 = loaded_judge.weights_sha256
+    expect(
+        SHA256_PATTERN.fullmatch(str(loaded_sha256)),
+        f"weights_sha256 is {loaded_sha256!r}, wanted 64 hex digits",
+    )
+    recorded_sha256 = plugin.weights_sha256()
+    expect(
+        recorded_sha256 == loaded_sha256,
+        f"records weights {recorded_sha256}, loads {loaded_sha256}",
+    )
+
+
+def check_self_checks(
+    plugin: Judge[Any], loaded_judge: LoadedFeatureExtractor | LoadedAnnotator, expect: Expect
+) -> None:
+    """Expect that a loaded judge passes its self-checks."""
+    for self_check in plugin.self_checks():
+        complaint = self_check.check(loaded_judge)
+        expect(complaint is None, f"fails its self-check {self_check.name}: {complaint}")
 
 
 class _FeatureExtractorContract:
@@ -62,17 +100,22 @@ class _FeatureExtractorContract:
     def __init__(
         self,
         plugin: FeatureExtractor,
-        extractor: LoadedFeatureExtractor,
+        device: str,
         images: np.ndarray,
         violations: ContractViolations,
     ):
         self.plugin = plugin
-        self.extractor = extractor
+        self.device = device
         self.images = images
         self.expect = violations.expect
 
+    @cached_property
+    def extractor(self) -> LoadedFeatureExtractor:
+        """Return the extractor with its weights; raise WeightsError where they are missing."""
+        return self.plugin.open(self.device)
+
     def declares_required_members(self) -> None:
-        """Check version, class, preprocessing, names of arrays, and the hash of the weights."""
+        """Check version, class, preprocessing, batch size, and names of arrays."""
         expect = self.expect
         plugin = self.plugin
         expect(
@@ -97,20 +140,18 @@ class _FeatureExtractorContract:
         expect(
             len(set(plugin.arrays)) == len(plugin.arrays), f"array names repeat: {plugin.arrays}"
         )
-        loaded_sha256 = self.extractor.weights_sha256
-        expect(
-            SHA256_PATTERN.fullmatch(str(loaded_sha256)),
-            f"weights_sha256 is {loaded_sha256!r}, wanted 64 hex digits",
-        )
-        recorded_sha256 = plugin.weights_sha256()
-        expect(
-            recorded_sha256 == loaded_sha256,
-            f"records weights {recorded_sha256}, loads {loaded_sha256}",
-        )
         expect(
             isinstance(plugin.batch_size, int) and plugin.batch_size > 0,
             f"batch_size is {plugin.batch_size!r}, wanted a positive integer",
         )
+
+    def loads_recorded_weights(self) -> None:
+        """Check that the hash of the loaded weights is the recorded one."""
+        check_weights_hash(self.plugin, self.extractor, self.expect)
+
+    def passes_its_self_checks(self) -> None:
+        """Check what `open_judge` checks before every use."""
+        check_self_checks(self.plugin, self.extractor, self.expect)
 
     def returns_declared_arrays(self) -> None:
         """Check the arrays: exactly the declared ones, float32, finite, one row for each image.

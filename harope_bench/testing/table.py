@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 PUBLISHED_PATTERN = re.compile(r"(-?\d+(?:\.(\d+))?)(?: ?\([+-]\d+(?:\.\d+)?%\))?")
 
 
-def check_table(name: str) -> None:
+def check_table(name: str) -> int:
     """Check a registered table: published texts are numbers, decimals agree, best cells are best.
+
+    Returns:
+        The number of checks.
 
     Raises:
         AssertionError: The table violates the contract; every violation is listed.
@@ -24,7 +27,7 @@ def check_table(name: str) -> None:
     from harope_bench.leaderboards.board import load_table
 
     contract = _TableContract(load_table(name), ContractViolations(f"table {name}"))
-    contract.violations.run_checks(
+    return contract.violations.run_checks(
         [
             contract.has_numeric_cells,
             contract.has_consistent_decimals,

@@ -5,13 +5,14 @@ A field whose TOML key differs from its name has the key as its alias.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from harope_bench.core import limits, registry
-from harope_bench.core.errors import OptionError
+from harope_bench.core.errors import OptionError, PluginError
 from harope_bench.core.record_base import Name, Record, validation_summary
 from harope_bench.core.schema import Config
 from harope_bench.core.storage import sha256_bytes
@@ -179,25 +180,56 @@ Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     """Return a recipe and the sha256 of its file.
 
+    Of a recipe that another package adds as a dict, the hash is that of its fields as JSON.
+
     Args:
         name: the name of a recipe or the path of a TOML file.
 
     Raises:
         UnknownNameError: There is no such recipe.
+        PluginError: The recipe of another package is no dict of plain values.
         OptionError: The file is missing, or a field is missing, unknown or out of range.
     """
-    path = Path(name) if name.endswith(".toml") else registry.find_entry("recipes", name).path
-    assert path is not None
+    if name.endswith(".toml"):
+        path = Path(name)
+    else:
+        entry = registry.find_entry("recipes", name)
+        if entry.path is None:
+            return _read_installed_recipe(entry)
+        path = entry.path
     if not path.exists():
         raise OptionError(
             f"recipe {path} does not exist; give the name of a recipe or the path of its TOML file"
         )
     data = read_toml_bytes(path)
-    fields = parse_toml(data, path)
+    return _parse_recipe(parse_toml(data, path), path), sha256_bytes(data)
+
+
+def _read_installed_recipe(entry: registry.RegistryEntry) -> tuple[AnyRecipe, str]:
+    """Return the recipe that a package adds as a dict, and the sha256 of its fields as JSON."""
+    fields = registry.load_entry(entry)
+    try:
+        data = json.dumps(fields, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"PLUGIN of recipe {entry.name!r} must be a dict of plain values: {error}; write the"
+            " keys of a recipe's TOML"
+        ) from error
+    recipe = _parse_recipe(fields, entry.origin)
+    if recipe.name != entry.name:
+        raise PluginError(
+            f"recipe {entry.name!r} of {entry.origin} has name {recipe.name!r}; give both the same"
+            " name"
+        )
+    return recipe, sha256_bytes(data)
+
+
+def _parse_recipe(fields: object, origin: Path | str) -> AnyRecipe:
+    """Return the recipe that a dict describes; raise OptionError for a field that is wrong."""
     try:
         recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(fields)
     except ValidationError as error:
         raise OptionError(
-            f"recipe {path}: {validation_summary(error)}; correct the field"
+            f"recipe {origin}: {validation_summary(error)}; correct the field"
         ) from error
-    return recipe, sha256_bytes(data)
+    return recipe

@@ -37,6 +37,7 @@ VERBS = [
     "train",
     "paper",
     "audit",
+    "check",
     "leaderboard",
     "compare",
     "gate",

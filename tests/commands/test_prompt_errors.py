@@ -62,7 +62,10 @@ def error_line(*words: str | Path) -> str:
             "give an environment's bin/python",
         ),
         (("--suite", "geneval"), "harope-bench fetch"),
-        (("--suite", "dpg-bench", "--with", "geneval"), "has no judges for evaluator geneval"),
+        (
+            ("--suite", "dpg-bench", "--with", "geneval"),
+            "evaluator geneval reads metadata 'geneval' of prompts",
+        ),
         (
             ("--suite", "geneval", "--resolution", "64"),
             "is generated already, --resolution would have no effect",

@@ -120,7 +120,6 @@ def test_a_first_request_runs_or_is_rejected_before_anything_is_written(
     errors = runs_or_is_rejected(
         SHIPPED_FIELDS[backbone], tmp_path, None if backbone == "deit" else 2
     )
-    assert set(registry.list_names("suites")) - errors.keys() == served_names
     misfits = {
         suite
         for suite in errors
@@ -133,6 +132,9 @@ def test_a_first_request_runs_or_is_rejected_before_anything_is_written(
         for suite in misfits
     )
     assert len(misfits) >= 7
+    suites_that_ran = set(registry.list_names("suites")) - errors.keys()
+    assert served_names <= suites_that_ran
+    assert not misfits & suites_that_ran
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
@@ -143,7 +145,9 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     pipelines.needs_t2i()
     register("pipe", pipelines.saved(tmp_path / "base", kind), {"steps": 1})
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
-    assert set(registry.list_names("suites")) - errors.keys() == {"shapes"}
+    suites_that_ran = set(registry.list_names("suites")) - errors.keys()
+    assert "shapes" in suites_that_ran
+    assert all(suite_conditioning(suite).kind == "prompts" for suite in suites_that_ran)
     assert (
         "is conditioned on prompts, but suite digits asks for 10 labels; choose a suite that asks"
         " for prompts:" in errors["digits"]

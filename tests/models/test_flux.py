@@ -774,8 +774,10 @@ def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) ->
     assert torch.equal(package_initial_noise, library_prepare_latent)
 
 
-def test_flux_is_a_registered_backbone() -> None:
+def test_flux_is_a_registered_backbone_and_shared_modules_are_none() -> None:
     assert {"flux", "sd3"} <= set(registry.list_names("backbones"))
-    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(
-        registry.list_names("backbones")
-    )
+    folder = registry.PACKAGE / registry.PLUGIN_KINDS["backbones"].folder
+    shared_modules = {p.stem for p in folder.glob("*.py") if b"\nPLUGIN" not in p.read_bytes()}
+    assert not shared_modules & {
+        name.replace("-", "_") for name in registry.list_names("backbones")
+    }

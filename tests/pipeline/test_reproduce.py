@@ -152,10 +152,9 @@ def test_all_is_every_table_with_each_run_once(
     process = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
     assert len(items) == len(set(items)) == process.n_rows
     assert {suite for _, suite, _ in items} >= {"digits", "digits-held-out", "shapes"}
-    assert len(registry.list_names("tables")) == 10
     assert {path.name for path in process.written_paths} == {
         "report.html",
-        *(f"table{n}.{kind}" for n in range(1, 11) for kind in reproduce.FORMATS),
+        *(f"{name}.{kind}" for name in registry.list_names("tables") for kind in reproduce.FORMATS),
     }
 
 

@@ -11,32 +11,11 @@ import numpy as np
 import pytest
 
 from harope_bench import testing
-from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import EvaluatorOutput, FeatureEvaluator, Features
-from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor, load_judge
+from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.leaderboards import table_spec
 from harope_bench.testing.contract_violations import ContractViolations
-
-
-@pytest.mark.parametrize("name", registry.list_names("tables"))
-def test_table_keeps_its_promises(name: str) -> None:
-    testing.check_table(name)
-
-
-def shipped_judges() -> list[str]:
-    """Judges whose weights ship with the package; the others are tried where their weights are."""
-    judges = ((name, load_judge(name)) for name in registry.list_names("judges"))
-    return [
-        name
-        for name, judge in judges
-        if judge.judge_class == "micro" and isinstance(judge, FeatureExtractor)
-    ]
-
-
-@pytest.mark.parametrize("name", shipped_judges())
-def test_judge_keeps_its_promises(name: str) -> None:
-    testing.check_judge(name)
 
 
 class LoadedToy(LoadedFeatureExtractor):

@@ -178,6 +178,11 @@ class Backbone(BackboneContract, Generic[NetworkT]):
     # Optional packages that `open` imports.
     packages: tuple[str, ...] = ()
 
+    # Sizes of a small network, with which `harope-bench check` tests the backbone; empty where a
+    # test needs a file of the user. `example_prompts`: prompts that such a network can read.
+    example_config: Mapping[str, Option] = {}
+    example_prompts: tuple[str, ...] = ()
+
     # Whether a network may carry LoRA, which `merge_lora` adds into its weights.
     has_lora: bool = False
 

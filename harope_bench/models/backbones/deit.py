@@ -303,6 +303,16 @@ class DeitBackbone(FoldingBackbone[DeiT]):
     task = "classify"
     # The last batch is padded, so that an image's logits do not depend on the number of images.
     tile = 50
+    example_config = {
+        "hidden": 16,
+        "depth": 2,
+        "heads": 2,
+        "patch": 2,
+        "size": 8,
+        "channels": 1,
+        "classes": 10,
+        "normalised": "half",
+    }
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]

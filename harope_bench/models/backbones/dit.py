@@ -235,6 +235,15 @@ class DitBackbone(FoldingBackbone[DiT]):
     """DiT in pixel space (micro checkpoints) and in latent space (official and HARoPE release)."""
 
     tile = 25
+    example_config = {
+        "hidden": 16,
+        "depth": 2,
+        "heads": 2,
+        "patch": 2,
+        "size": 8,
+        "channels": 1,
+        "classes": 10,
+    }
     conflicting_file_names = re.compile(r"(?<![A-Za-z])SiT(?![a-z])")
 
     def build(

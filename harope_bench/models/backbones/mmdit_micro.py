@@ -230,6 +230,18 @@ class MMDiTMicroBackbone(Backbone[MMDiT]):
     """
 
     tile = 24
+    example_config = {
+        "hidden": 16,
+        "double": 1,
+        "single": 1,
+        "heads": 2,
+        "patch": 4,
+        "size": 16,
+        "channels": 3,
+        "places": 4,
+        "words": "a red blue ring",
+    }
+    example_prompts = ("a red ring", "a blue ring", "red a", "ring")
 
     def build(
         self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]
