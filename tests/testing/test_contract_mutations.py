@@ -56,7 +56,7 @@ def by_position(
     return [Request(index=i, label=position % 10) for position, i in enumerate(indices)]
 
 
-def prompt_suite_with(
+def with_a_prompt(
     self: Any, indices: Iterable[int], settings: Settings | None = None
 ) -> list[Request]:
     return [Request(index=i, prompt="a digit") for i in indices]
@@ -102,7 +102,7 @@ def test_a_suite_that_keeps_its_promises_passes() -> None:
         ({"requests": by_position}, "where other indices are requested"),
         ({"requests": labels(lambda i: i % 11)}, "request 10 has label 10"),
         ({"requests": labels(lambda i: None)}, "has no labels and no prompts, the suite requests"),
-        ({"requests": prompted}, "has prompts, the suite requests 10 labels"),
+        ({"requests": with_a_prompt}, "has prompts, the suite requests 10 labels"),
         ({"reference": shifted_reference}, "has another sha256 than the suite states"),
         ({"reference": foreign_reference}, "was made with other weights of digits-net"),
     ],
@@ -111,7 +111,7 @@ def test_a_broken_suite_of_labels_is_caught(members: dict[str, Any], expected: s
     assert expected in violations(testing.check_suite, digits(**members))
 
 
-def with_other_indices(self: Any, index: int) -> PromptCase:
+def with_copy_and_prompt_swapped(self: Any, index: int) -> PromptCase:
     case = ShapesSuite.case(self, index)
     return PromptCase(case.copy, case.prompt_index, case.prompt, case.metadata)
 
@@ -143,7 +143,7 @@ JUDGES = ShapesSuite.judges
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        ({"case": renumbered}, "is prompt 0, copy 1, wanted prompt 1, copy 0"),
+        ({"case": with_copy_and_prompt_swapped}, "is prompt 0, copy 1, wanted prompt 1, copy 0"),
         ({"case": without_metadata}, "no prompt has metadata 'geneval' of its evaluator geneval"),
         ({"case": with_a_set}, "TypeError: Object of type set is not JSON serializable"),
         ({"case": endless}, "wanted an OptionError beyond count"),
@@ -174,17 +174,19 @@ def test_a_broken_suite_of_prompts_is_caught(members: dict[str, Any], expected: 
 
 
 def test_a_suite_without_its_prompts_is_checked_as_far_as_possible() -> None:
-    class Absent(ShapesSuite):
+    class SuiteWithoutPrompts(ShapesSuite):
         def prompts_source(self) -> tuple[str, str]:
             raise MissingAssetError("my prompts are missing", advice="harope-bench fetch mine")
 
     with pytest.raises(
         UncheckedContractError, match=r"10 of 11 .*states_its_prompts_source.*fetch"
     ):
-        testing.check_suite(Absent())
-    assert issubclass(Absent, PromptSuite)
+        testing.check_suite(SuiteWithoutPrompts())
+    assert issubclass(SuiteWithoutPrompts, PromptSuite)
     # what is violated comes first
-    assert "version is 0" in violations(testing.check_suite, with_altered_fields(Absent, version=0))
+    assert "version is 0" in violations(
+        testing.check_suite, with_altered_fields(SuiteWithoutPrompts, version=0)
+    )
 
 
 # ----------------------------------------------------------------------------------------- samplers
