@@ -278,6 +278,8 @@ class Provenance(Record):
 
 UNKNOWN_SHA256 = "0" * 64  # recorded for a judge whose weights' hash is unknown
 NO_JUDGE = "none"  # name of the JudgeRecord of a result that needed no judge
+# Whose network a judge is: the paper's ("official"), the same weights and preprocessing in other
+# code ("equivalent"), a small one ("micro") or another one ("substitute").
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT_WARNING = (
     "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"

@@ -191,9 +191,7 @@ def apply_numeracy_rule(metadata: Metadata, annotations: Annotations, rules: Rul
     return score_numeracy(metadata["text"], metadata["known"], detections, rules)
 
 
-def apply_similarity_rule(
-    metadata: Metadata, annotations: Annotations, rules: Rules
-) -> RuleOutcome:
+def score_similarity(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
     """Return CLIP's cosine of image and text."""
     annotation = annotations.get("similarity")
     if not isinstance(annotation, SimilarityAnnotation) or not annotation.cosines:
@@ -206,12 +204,12 @@ CATEGORY_RULES: Mapping[str, Callable[[Metadata, Annotations, Rules], RuleOutcom
     "spatial": apply_2d_rule,
     "3d_spatial": apply_3d_rule,
     "numeracy": apply_numeracy_rule,
-    "non_spatial": apply_similarity_rule,
+    "non_spatial": score_similarity,
 }
 PART_RULES = {  # rules of the parts of a complex prompt
     "attribute": apply_attribute_rule,
     "spatial": apply_2d_rule,
-    "action": apply_similarity_rule,
+    "action": score_similarity,
 }
 
 

@@ -312,7 +312,7 @@ def _annotate_role(
     else:
         incomplete_queries = _incomplete_queries(queries, stored_annotations)
         if incomplete_queries:
-            has_succeeded = any(a.annotation for a in stored_annotations.values())
+            has_stored_annotation = any(a.annotation for a in stored_annotations.values())
             _annotate_queries(
                 samples,
                 judge_choice,
@@ -320,7 +320,7 @@ def _annotate_role(
                 incomplete_queries,
                 folder,
                 annotator_options,
-                has_succeeded,
+                has_stored_annotation,
             )
             stored_annotations = read_annotations(folder, role, queries)
         else:
@@ -369,27 +369,27 @@ def _annotate_queries(
     queries: Sequence[ImageQuery],
     folder: Path,
     annotator_options: AnnotatorOptions,
-    has_succeeded: bool,
+    has_stored_annotation: bool,
 ) -> None:
     """Have a judge answer queries, in this process or in another Python."""
-    annotator = judge_choice.annotator
+    annotator_plugin = judge_choice.annotator
     # Another Python may write the files; `_record_hashes` records them afterwards.
     checksums.drop_hashes(folder, HASHED_FILES)
-    if annotator.runner is not None:
+    if annotator_plugin.runner is not None:
         _annotate_externally(
-            samples, judge_choice, annotator.runner, role, queries, folder, annotator_options
+            samples, judge_choice, annotator_plugin.runner, role, queries, folder, annotator_options
         )
         return
     claim_judge_folder(folder, judge_record(judge_choice.name, judge_choice.model))
-    _annotate_here(
+    _annotate_in_this_process(
         samples,
         judge_choice,
-        annotator,
+        annotator_plugin,
         role,
         queries,
         folder,
         annotator_options.device,
-        has_succeeded,
+        has_stored_annotation,
     )
 
 
@@ -554,30 +554,33 @@ def _parse_annotation(role: str, query: Query, value: object) -> StoredAnnotatio
 # --------------------------------------------------------------------------------------- annotation
 
 
-def _annotate_here(
+def _annotate_in_this_process(
     samples: SampleSet,
     judge_choice: JudgeChoice,
-    annotator: Annotator,
+    annotator_plugin: Annotator,
     role: str,
     queries: Sequence[ImageQuery],
     folder: Path,
     device: str,
-    has_succeeded: bool,
+    has_stored_annotation: bool,
 ) -> None:
     """Annotate in this process; write each annotation before the next query.
 
     Args:
-        has_succeeded: The folder has an annotation of this judge already.
+        annotator_plugin: The annotator, whose weights are loaded here.
+        folder: The judge's folder, to which the annotations are appended.
+        has_stored_annotation: The folder has an annotation of this judge already.
 
     Raises:
         JudgeError: The judge fails on each of the first `MAX_FIRST_FAILURES` images.
     """
-    judge = open_judge(judge_choice.name, annotator, device)
+    loaded_annotator = open_judge(judge_choice.name, annotator_plugin, device)
+    has_succeeded = has_stored_annotation
     n_failures = 0
     title = f"annotate {judge_choice.name} on {device}"
     with Progress(title, len(queries), "image") as progress:
         for query in queries:
-            line = _annotation_line(judge, role, samples, query)
+            line = _annotation_line(loaded_annotator, role, samples, query)
             _append_annotation(folder, line)
             progress.advance()
             if "error" not in line:

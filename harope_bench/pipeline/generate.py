@@ -74,7 +74,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, SettingValue
     check_checkpoint_suite(checkpoint, suite_name)
     if backbone_conditioning(checkpoint.backbone, checkpoint.config).kind == "images":
         raise OptionError(
-            f"checkpoint {name} ({checkpoint.backbone}) is a classifier and cannot generate images;"
+            f"checkpoint {name} (backbone {checkpoint.backbone}) is a classifier and cannot generate images;"
             f" harope-bench eval {name}"
         )
 

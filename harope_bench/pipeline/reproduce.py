@@ -49,7 +49,7 @@ from harope_bench.pipeline.evaluate_prompts import (
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.requirements import (
     RequiredScoring,
-    Requirement,
+    UnmetRequirement,
     blocking_requirements,
     missing_requirements,
     plan_or_requirement,
@@ -223,7 +223,7 @@ class _RunOptions(NamedTuple):
 def _make_plans(
     runs: Sequence[PlannedRun],
     options: _RunOptions,
-    missing_checkpoints: Sequence[Requirement],
+    missing_checkpoints: Sequence[UnmetRequirement],
     suites: Sequence[str],
 ) -> dict[PlannedRun, Plan]:
     """Return the plan of each run.
@@ -237,10 +237,10 @@ def _make_plans(
             The message lists everything at once.
     """
     plans: dict[PlannedRun, Plan] = {}
-    missing: list[Requirement] = []
+    missing: list[UnmetRequirement] = []
     for run in runs:
         plan = plan_or_requirement(partial(_plan, run, options))
-        if isinstance(plan, Requirement):
+        if isinstance(plan, UnmetRequirement):
             missing.append(plan)
         else:
             plans[run] = plan

@@ -685,7 +685,9 @@ def _read_recorded_requests(
 
 def adjusted_p_values(differences: Sequence[Difference]) -> list[float | None]:
     """Return the Holm-adjusted p value of each difference, in the same order; None without a p."""
-    p_by_index = {i: item.p for i, item in enumerate(differences) if item.p is not None}
+    p_by_index = {
+        i: difference.p for i, difference in enumerate(differences) if difference.p is not None
+    }
     p_adjusted: list[float | None] = [None] * len(differences)
     holm_values = significance.holm_adjust(list(p_by_index.values()))
     for i, p in zip(p_by_index, holm_values, strict=True):

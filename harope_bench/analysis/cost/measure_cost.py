@@ -34,8 +34,8 @@ from harope_bench.data.result_store import (
     ResultMethod,
     ResultSubject,
     build_result,
-    find_result,
     is_unaltered,
+    read_result_or_none,
     write_result,
 )
 from harope_bench.data.run_folder import FORWARDS_FOLDER
@@ -203,7 +203,7 @@ def _cached_or_measured(
 
 def _stored_result(path: Path, forwards_path: Path) -> Result | None:
     """Return the stored result, whatever its plan and device; None if a file was altered."""
-    return find_result(path) if is_unaltered(path) and is_unaltered(forwards_path) else None
+    return read_result_or_none(path) if is_unaltered(path) and is_unaltered(forwards_path) else None
 
 
 class ForwardCounts(NamedTuple):
