@@ -397,8 +397,8 @@ def check_results_belong(folder: Path, samples: SampleSet) -> None:
             continue
         if samples.plan is None or result.plan_digest != samples.plan.digest:
             raise PlanMismatchError(
-                f"{path} is the result of other images ({result.target}), asked for {samples.name}; choose"
-                " another --out"
+                f"{path} is the result of other images ({result.target}), asked for"
+                f" {samples.name}; choose another --out"
             )
 
 

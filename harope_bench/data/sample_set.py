@@ -276,7 +276,7 @@ def open_samples(
 def open_reference_images(path: Path) -> SampleSet:
     """Return the images of a reference .npz, which may also contain statistics."""
     n_images = adm_npz.images_shape(path, is_reference=True)[0]
-    return _npz_set(path, n_images, {}, is_reference=True)
+    return _npz_set(path, n_images, labels={}, is_reference=True)
 
 
 def _npz_set(

@@ -131,7 +131,9 @@ class CostEvaluator(FeatureEvaluator):
         measurements = [
             _measure(metric.name, features, COST_RULES[metric.name]) for metric in self.metrics
         ]
-        return EvaluatorOutput(tuple(measurements), {}, tuple(_warnings(features)))
+        return EvaluatorOutput(
+            tuple(measurements), per_sample={}, warnings=tuple(_warnings(features))
+        )
 
 
 # Arrays by name -> value in the metric's unit, or the reason why there is none.

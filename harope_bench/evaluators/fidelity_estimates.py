@@ -230,7 +230,8 @@ def _order_warnings(value: float, effect: OrderEffect | None) -> tuple[str, ...]
     return (
         (
             f"is: {order}, blocks of {BLOCK_IMAGES:,} hold different {classes};"
-            f" {SHUFFLES} random orders give {effect.shuffled_mean:.4g} on average, about {loss_text} of the score is lost"
+            f" {SHUFFLES} random orders give {effect.shuffled_mean:.4g} on average, about"
+            f" {loss_text} of the score is lost"
         ),
     )
 
@@ -301,7 +302,9 @@ def precision_and_recall(
 
     Source: Kynkaanniemi et al. 2019, equations 1 to 3.
     """
-    reason = _missing_images_reason("", features, reference, NEIGHBOURS + 1)
+    reason = _missing_images_reason(
+        metric="", features=features, reference=reference, min_images=NEIGHBOURS + 1
+    )
     if reason is not None:
         return {name: MetricEstimate(None, reason=reason) for name in ("precision", "recall")}
     generated = features.arrays["features"]  # (N, D)

@@ -138,7 +138,7 @@ def similarity_query(metadata: Metadata, annotations: Annotations) -> Similarity
 def apply_attribute_rule(metadata: Metadata, annotations: Annotations, rules: Rules) -> RuleOutcome:
     """Return the product of BLIP's probabilities of yes."""
     if not metadata["chunks"]:
-        return attribute_score((), rules)
+        return attribute_score(yes_probabilities=(), rules=rules)
     annotation = annotations.get("vqa")
     if not isinstance(annotation, VqaAnnotation):
         return RuleOutcome(None, NO_ANNOTATION_TEXT.format("vqa"))
@@ -284,22 +284,24 @@ class T2ICompBenchEvaluator(PromptEvaluator):
     )
     metadata_key = "compbench"
     annotator_roles = (
-        AnnotatorRole("vqa", vqa_query, lambda metadata: vqa_query(metadata, {}) is not None),
+        AnnotatorRole(
+            "vqa", vqa_query, lambda metadata: vqa_query(metadata, annotations={}) is not None
+        ),
         AnnotatorRole(
             "detector-2d",
             detection_2d_query,
-            lambda metadata: detection_2d_query(metadata, {}) is not None,
+            lambda metadata: detection_2d_query(metadata, annotations={}) is not None,
         ),
         AnnotatorRole(
             "detector",
             detection_query,
-            lambda metadata: detection_query(metadata, {}) is not None,
+            lambda metadata: detection_query(metadata, annotations={}) is not None,
         ),
         AnnotatorRole("depth", depth_query, lambda metadata: metadata["category"] == "3d_spatial"),
         AnnotatorRole(
             "similarity",
             similarity_query,
-            lambda metadata: similarity_query(metadata, {}) is not None,
+            lambda metadata: similarity_query(metadata, annotations={}) is not None,
         ),
     )
 
@@ -414,7 +416,9 @@ def _sample_score(
     if outcome.presence:
         evidence_json["presence"] = outcome.presence
     if outcome.value is None:
-        return SampleScore(category, {}, outcome.reason, 1, evidence_json)
+        return SampleScore(
+            category, scores={}, reason=outcome.reason, n_unread=1, evidence=evidence_json
+        )
     scores = {METRICS[category]: WeightedScore(outcome.value)}
     return SampleScore(category, scores, outcome.reason, 0, evidence_json)
 

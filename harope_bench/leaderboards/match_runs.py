@@ -106,7 +106,8 @@ def _is_network(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
         (criteria.backbone for criteria in (row, table.paper_scale) if criteria.backbone), None
     )
     return backbone in (None, checkpoint.backbone) and all(
-        _has_options(checkpoint, criteria.config, {}) for criteria in (row, table.paper_scale)
+        _has_options(checkpoint, criteria.config, options={})
+        for criteria in (row, table.paper_scale)
     )
 
 
@@ -163,7 +164,7 @@ def _has_encoding(column: Column, plan: Plan | None) -> bool:
     return (
         plan is not None
         and plan.checkpoint.encoding == column.encoding
-        and _has_options(plan.checkpoint, {}, column.options)
+        and _has_options(plan.checkpoint, config={}, options=column.options)
     )
 
 

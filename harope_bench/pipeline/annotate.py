@@ -536,7 +536,7 @@ def read_annotations(
             )
         elif key not in stored_annotations or stored_annotations[key].annotation is None:
             error = str(line.get("error", "no annotation"))
-            stored_annotations[key] = StoredAnnotation(None, error)
+            stored_annotations[key] = StoredAnnotation(annotation=None, error=error)
     return stored_annotations
 
 
@@ -545,10 +545,14 @@ def _parse_annotation(role: str, query: Query, value: object) -> StoredAnnotatio
     try:
         annotation = ANNOTATION_TYPES[role].model_validate(value)
     except ValidationError as error:
-        return StoredAnnotation(None, f"its annotation is invalid ({validation_summary(error)})")
+        return StoredAnnotation(
+            annotation=None, error=f"its annotation is invalid ({validation_summary(error)})"
+        )
     if not is_complete_annotation(query, annotation):
-        return StoredAnnotation(None, "its annotation does not answer every part of the query")
-    return StoredAnnotation(annotation, None)
+        return StoredAnnotation(
+            annotation=None, error="its annotation does not answer every part of the query"
+        )
+    return StoredAnnotation(annotation, error=None)
 
 
 # --------------------------------------------------------------------------------------- annotation

@@ -141,8 +141,8 @@ def make_classifier_plan(
     check_checkpoint_suite(checkpoint, suite_name)
     if not is_classifier(checkpoint):
         raise OptionError(
-            f"checkpoint {name} (backbone {checkpoint.backbone}) generates images and is no classifier;"
-            f" harope-bench generate {name}"
+            f"checkpoint {name} (backbone {checkpoint.backbone}) generates images and is no"
+            f" classifier; harope-bench generate {name}"
         )
 
     loaded_suite = load_suite(suite_name)
@@ -524,7 +524,7 @@ def recheck_classifier(
     real_images = suite.real_images(selection.folder, selection.labels)
     count = len(run.requested_indices())
     judge = label_judge_record(plan, real_images, selection.crop_ratio)
-    outcome = RecheckOutcome([], [], [])
+    outcome = RecheckOutcome(passed_messages=[], altered_messages=[], unchecked_messages=[])
     if not count:
         outcome.altered_messages.append(
             f"{folder / REQUESTS_FILE} requests no image, and a classifier's run has at least one"

@@ -82,7 +82,9 @@ def describe_plugin(entry: RegistryEntry) -> PluginDescription:
     try:
         facts, requirement = DESCRIBE[entry.kind](entry.name)
     except BenchError as error:
-        return PluginDescription(entry.name, entry.origin, {}, error.detail, error.advice)
+        return PluginDescription(
+            entry.name, entry.origin, facts={}, missing=error.detail, advice=error.advice
+        )
     if requirement is None:
         return PluginDescription(entry.name, entry.origin, facts)
     return PluginDescription(

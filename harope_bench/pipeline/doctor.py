@@ -173,7 +173,7 @@ def _judge_finding(name: str) -> Finding:
     """Return a finding on a judge: whether it can be loaded and passes its self-check."""
     judge = load_judge(name)
     if judge.needs_model:
-        detail = f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER"
+        detail = f"{judge.judge_class}; runs a model that you provide, --judge ROLE={name}:FOLDER"
         return Finding("judge", name, "ok", detail)
     if requirements := judge_requirements(JudgeChoice(name)):
         return _requirement_finding("judge", name, requirements[0])

@@ -182,7 +182,7 @@ def _with_judges(
             " --rules out"
         )
     names = judge_names(suite, scoring.suite, name)
-    default_judges = parse_judges(None, names)
+    default_judges = parse_judges(text=None, default_judges=names)
     judges = parse_judges(_judges_for_roles(scoring.judge, names), names)
 
     # A result of other judges has a file of its own.

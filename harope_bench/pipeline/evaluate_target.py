@@ -280,7 +280,7 @@ def score_prompts(target: Target, options: EvalOptions) -> list[EvaluatedResult]
             target.path, target.out, scoring, annotation_evaluators, count
         )
     if feature_evaluators:
-        scorings = feature_scorings(options, suite, None)
+        scorings = feature_scorings(options, suite, judge=None)
         results += evaluate_profiles(target.path, target.out, scorings, feature_evaluators, count)
     return results
 

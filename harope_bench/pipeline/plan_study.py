@@ -194,7 +194,11 @@ def _binomial_noise(metric: Metric, value: float) -> MetricNoise:
         f"sampling: binomial at {value:g}, images independent; training: unknown, give --runs with"
         " several training seeds"
     )
-    return MetricNoise(value, NoiseLevels(None, math.sqrt(value * (1 - value))), (source,))
+    return MetricNoise(
+        value,
+        NoiseLevels(training_deviation=None, sampling_deviation=math.sqrt(value * (1 - value))),
+        (source,),
+    )
 
 
 def _training_text() -> str:

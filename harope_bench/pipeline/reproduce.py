@@ -309,7 +309,7 @@ def _prompt_scorings(
         for suite in prompt_suites
     }
     for scoring in scorings.values():
-        check_prompt_scoring(scoring, None)
+        check_prompt_scoring(scoring, evaluators=None)
     return scorings
 
 

@@ -309,9 +309,9 @@ def plan_or_requirement(make: Callable[[], Plan]) -> Plan | UnmetRequirement:
     try:
         return make()
     except MissingExtraError as error:
-        return _requirement_of_error("extra", "plan", error, "", "missing")
+        return _requirement_of_error("extra", "plan", error, command="", status="missing")
     except (WeightsError, MissingVaeError) as error:
-        return _requirement_of_error("checkpoint", "plan", error, "", "missing")
+        return _requirement_of_error("checkpoint", "plan", error, command="", status="missing")
 
 
 def blocking_requirements(missing: Iterable[UnmetRequirement]) -> list[UnmetRequirement]:

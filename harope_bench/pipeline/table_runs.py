@@ -187,7 +187,7 @@ def _fitting_checkpoints(
 def _ambiguous_row_message(table: Table, row: Row, names: Sequence[str]) -> str:
     return (
         f"{len(names)} registered checkpoints fit {row.title} of {table.display_name}:"
-        f" {', '.join(names)}; --row {row.id}=NAME decides, --add NAME gives one a row of its own"
+        f" {', '.join(names)}; --row {row.id}=NAME decides, --add NAME adds a row for one"
     )
 
 
@@ -286,8 +286,8 @@ def _is_backbone(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
 def _no_table_message(checkpoint: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
     suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
-        f"checkpoint {checkpoint.name} ({checkpoint.scale} scale, backbone {checkpoint.backbone}, suite"
-        f" {checkpoint.suite or 'none'}) fits no table of"
+        f"checkpoint {checkpoint.name} ({checkpoint.scale} scale, backbone {checkpoint.backbone},"
+        f" suite {checkpoint.suite or 'none'}) fits no table of"
         f" {', '.join(table.display_name for table in tables)} at {scale} scale (suites"
         f" {', '.join(suites)}); choose another table"
     )

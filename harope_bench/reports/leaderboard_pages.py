@@ -385,9 +385,9 @@ def _make_cell(
     """
     measurement = entry.find_measurement(metric.name)
     if measurement is None:
-        return LeaderboardCell(DASH, "")
+        return LeaderboardCell(DASH, sort_value="")
     if measurement.value is None:
-        return LeaderboardCell(f"no value: {measurement.reason}", "")
+        return LeaderboardCell(f"no value: {measurement.reason}", sort_value="")
 
     error_text = ", no standard error"
     if measurement.se is not None:

@@ -70,7 +70,7 @@ def run_fields(run: ReportedRun) -> FieldTexts:
         plan = run.plan.model_dump(mode="json")
         # digest_fields leaves out settings that do not apply to the backbone
         plan["settings"] = run.plan.digest_fields()["settings"]
-        fields |= _flatten_fields("", plan)
+        fields |= _flatten_fields(prefix="", value=plan)
         fields["plan digest"] = run.plan.digest
     if run.samples:
         n_ok = sum(sample.status == "ok" for sample in run.samples)

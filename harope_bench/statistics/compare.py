@@ -230,15 +230,15 @@ def _compare_metric(
     measurement = _find_measurement(known_result, name)
     difference = _metric_difference(metric, baseline_results, new_results)
     return MetricComparison(
-        metric,
-        measurement.name,
-        measurement.n_scored,
-        _mean_value(name, baseline_results),
-        _mean_value(name, new_results),
-        difference,
-        None,
-        significance.detectable_difference(difference.se, difference.df),
-        difference.verdict,
+        metric=metric,
+        measurement_name=measurement.name,
+        n_scored=measurement.n_scored,
+        baseline_value=_mean_value(name, baseline_results),
+        new_value=_mean_value(name, new_results),
+        difference=difference,
+        p_adjusted=None,
+        detectable_difference=significance.detectable_difference(difference.se, difference.df),
+        verdict=difference.verdict,
     )
 
 

@@ -605,7 +605,7 @@ def _perturb(encoding: Encoding, rng: Generator) -> None:
 def _positions(grid: tuple[int, int]) -> Tensor:
     """Return row-major coordinates (n, 2) of a grid, float32.
 
-    Of a large grid they are about MAX_TOKENS evenly spaced tokens, because any set of positions must
+    Of a large grid they are about MAX_TOKENS evenly spaced tokens, since any set of positions must
     work. The step is odd, so that odd and even columns occur.
     """
     import torch

@@ -294,7 +294,8 @@ def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
         (
             "classes = 10",
             "classes = 14",
-            r"recipe tiny \(dit\) is conditioned on 14 classes, but suite digits asks for 10 classes",
+            r"recipe tiny \(backbone dit\) is conditioned on 14 classes, but suite digits asks for"
+            " 10 classes",
         ),
         (
             'suite = "digits"',

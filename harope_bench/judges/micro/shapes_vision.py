@@ -125,8 +125,8 @@ class LoadedShapesVision(LoadedAnnotator):
                 )
             )
         raise OptionError(
-            f"judge shapes-vision has the roles {', '.join(ShapesVision.roles)}, wanted {role}; choose"
-            " another judge"
+            f"judge shapes-vision has the roles {', '.join(ShapesVision.roles)}, wanted {role};"
+            " choose another judge"
         )
 
     def _detect(self, image: np.ndarray) -> list[ShapeDetection]:

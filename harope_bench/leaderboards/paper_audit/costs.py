@@ -164,7 +164,13 @@ def count_cost_agreements(tables: Sequence[Table]) -> Iterator[AuditFinding]:
             arithmetic += f"; {n_unchecked} cells have no stated counting rule and were not checked"
         recomputed_value = f"{n_agreeing} of {n_expected} cost cells follow from the shapes"
         yield AuditFinding(
-            "cost census", "info", table.id, (), f"{n_expected} cells", recomputed_value, arithmetic
+            rule="cost census",
+            severity="info",
+            table=table.id,
+            cells=(),
+            printed_value=f"{n_expected} cells",
+            recomputed_value=recomputed_value,
+            arithmetic=arithmetic,
         )
 
 

@@ -338,14 +338,14 @@ class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
             prefixed_state = add_transformer_prefix(state_dict)
             if self.has_network_keys(prefixed_state.keys()):
                 encoding_name, options = self.base_encoding
-                return DetectedFields(encoding_name, {}, dict(options))
+                return DetectedFields(encoding_name, config={}, options=dict(options))
 
         if not self.has_network_keys(state_dict.keys()):
             return None
         encoding = detect_encoding.detect_from_state_dict(state_dict)
         if encoding is not None:
-            return DetectedFields(encoding.encoding, {}, encoding.options)
-        return DetectedFields(self.encoding_without_weights(state_dict.keys()), {})
+            return DetectedFields(encoding.encoding, config={}, options=encoding.options)
+        return DetectedFields(self.encoding_without_weights(state_dict.keys()), config={})
 
     def convert_keys(
         self, checkpoint: Checkpoint, state_dict: Mapping[str, Tensor]

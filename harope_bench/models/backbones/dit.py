@@ -264,7 +264,7 @@ class DitBackbone(FoldingBackbone[DiT]):
             if encoding is not None and _has_foldable_matrix(encoding, config):
                 defaults["drawing"]["fold"] = True
         if encoding is None:
-            return DetectedFields(None, config, {}, defaults)
+            return DetectedFields(encoding=None, config=config, options={}, defaults=defaults)
         return DetectedFields(encoding.encoding, config, encoding.options, defaults)
 
     def config_from_training_args(self, args: Mapping[str, object]) -> dict[str, Option]:

@@ -53,7 +53,7 @@ def fold_projection(projection: Projection, matrix: Tensor) -> Projection:
     weight = (matrix.double() @ head_rows).flatten(0, 1)  # (heads * d, width)
     weight = weight.to(projection.weight.dtype)
     if projection.bias is None:
-        return Projection(weight, None)
+        return Projection(weight, bias=None)
 
     bias = matrix.double() @ projection.bias.double().view(-1, d, 1)  # (heads, d, 1)
     return Projection(weight, bias.flatten().to(projection.bias.dtype))

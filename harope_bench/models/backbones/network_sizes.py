@@ -208,7 +208,7 @@ class FoldingBackbone(Backbone[NetworkT], Generic[NetworkT]):
         """Return the weights under this package's names, with the matrices folded if asked for."""
         network = self.load(checkpoint, state_dict)
         if not is_folded:
-            return ExportedWeights(network.state_dict(), {})
+            return ExportedWeights(network.state_dict(), changed_fields={})
 
         self.fold(network, f"checkpoint {checkpoint.name}")
         changed_fields = folding.plain_encoding_fields(network.encoding, checkpoint.drawing)

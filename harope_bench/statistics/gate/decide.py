@@ -122,7 +122,14 @@ def decide_metric(
     interval = gate_interval(comparison, rule.confidence, has_same_images)
     if interval is None or comparison.baseline_value is None or delta is None:
         return Decision(
-            comparison, rule, None, None, None, None, "not comparable", "not comparable"
+            metric_comparison=comparison,
+            rule=rule,
+            margin=None,
+            worsening=None,
+            low=None,
+            high=None,
+            data_outcome="not comparable",
+            outcome="not comparable",
         )
     margin = rule.margin_of(comparison.baseline_value)
     worsening = delta

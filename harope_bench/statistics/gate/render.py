@@ -170,7 +170,7 @@ def write_junit(result: GateResult, path: Path) -> None:
     Raises:
         StorageError: The existing file is not the gate's JUnit XML, or the disk rejects the file.
     """
-    check_outputs(path, None)
+    check_outputs(path, summary=None)
     suite = ElementTree.Element(
         "testsuite", name=TITLE, tests=str(len(result.decisions)), skipped="0"
     )

@@ -172,7 +172,15 @@ def _image_without_annotations(
     """Return the image at an index without annotations, because the verdicts replace them."""
     case = suite.case(index)
     metadata = case.metadata[METADATA_KEY]
-    return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, metadata, {}, failure)
+    return AnnotatedImage(
+        index=index,
+        prompt_index=case.prompt_index,
+        copy=case.copy,
+        prompt=case.prompt,
+        metadata=metadata,
+        annotations={},
+        failure=failure,
+    )
 
 
 def mean_answer(category: str, answers: Sequence[float]) -> float:
@@ -356,7 +364,7 @@ def _join_by_position(
             f"the official 3-in-1 stops ({error}); answers: {counts}, wanted"
             f" {IMAGES_PER_CATEGORY:,} of each"
         )
-        return CategoryAnswers({}, reason, ())
+        return CategoryAnswers(values={}, failure=reason, notes=())
 
     notes = [
         f"complex: the script's mean of {len(values):,} answers is"
@@ -370,7 +378,7 @@ def _join_by_position(
             f"complex: {', '.join(incomplete_parts)} lacks answers, so the script joins other"
             " images' answers from there on; see --rules corrected"
         )
-    return CategoryAnswers(dict(enumerate(values)), "", tuple(notes))
+    return CategoryAnswers(dict(enumerate(values)), failure="", notes=tuple(notes))
 
 
 def _join_by_question_id(
@@ -403,7 +411,7 @@ def _join_by_question_id(
         has_all_parts = all(image_parts[name] is not None for name in needed_parts)
         if verdict.value is not None and has_all_parts:
             values[number] = verdict.value
-    return CategoryAnswers(values, "; ".join(reasons) or "a part of 3-in-1 has no answer", ())
+    return CategoryAnswers(values, "; ".join(reasons) or "a part of 3-in-1 has no answer", notes=())
 
 
 def _read_answers(path: Path) -> list[AnswerLine]:
