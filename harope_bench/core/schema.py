@@ -305,7 +305,7 @@ class JudgeRecord(Record):
     """The network that extracted features or annotated images.
 
     Attributes:
-        judge_class: How close it is to the judge of the paper.
+        judge_class: Whose network it is, see JudgeClass.
         preprocessing: How images are resized and normalised, in words.
         model: Folder or hub id of a network that the user chose.
     """

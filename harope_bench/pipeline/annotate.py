@@ -599,12 +599,12 @@ def _annotate_in_this_process(
 
 
 def _annotation_line(
-    judge: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
+    loaded_annotator: LoadedAnnotator, role: str, samples: SampleSet, query: ImageQuery
 ) -> JsonObject:
     """Annotate one image; return the line for annotations.jsonl, with an error if it fails."""
     line: JsonObject = {"key": query.key, "index": query.sample_index}
     try:
-        annotation = judge.annotate(role, samples.image(query.sample_index), query.query)
+        annotation = loaded_annotator.annotate(role, samples.image(query.sample_index), query.query)
         line["annotation"] = annotation.model_dump(mode="json", exclude_none=True)
     except IMAGE_ERRORS as error:
         line["error"] = f"{type(error).__name__}: {first_line(error)}"

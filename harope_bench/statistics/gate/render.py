@@ -230,7 +230,11 @@ def markdown(result: GateResult) -> str:
     if comparison.notes:
         lines += ["", *(f"- {_escape_markdown(note)}" for note in comparison.notes)]
 
-    lines += ["", f"| {' | '.join(TABLE_HEADER)} | |", f"|{'---|' * (len(TABLE_HEADER) + 1)}"]
+    lines += [
+        "",
+        f"| {' | '.join(TABLE_HEADER)} | reason |",
+        f"|{'---|' * (len(TABLE_HEADER) + 1)}",
+    ]
     for decision in result.decisions:
         cells = map(_escape_markdown, (*_table_cells(decision), decision.reason))
         lines.append(f"| {' | '.join(cells)} |")
