@@ -44,7 +44,7 @@ def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
         "file": path.name,
         "sha256": sha256_file(path),
         "judge": recipe.judge,
-        "judge_sha256": judge.weights_sha256,
+        "judge_sha256": loaded_extractor.weights_sha256,
         "images": len(rgb),
         "source": f"harope-bench train {recipe.name}",
     }
