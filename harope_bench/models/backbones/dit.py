@@ -327,7 +327,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         if config.learn_sigma:
             prediction_type += " and its variance"
         null_label = " and 'no label'" if config.null_label else ", without 'no label'"
-        labels = f"{config.classes:,} labels{null_label}"
+        labels = f"{config.classes:,} classes{null_label}"
         return NetworkDescription(prediction_type, labels, config.size * config.vae_scale_factor)
 
     def check_foreign_weights(
